@@ -1,0 +1,189 @@
+"""What a stage leaves beside its output: `artifact.json`, which makes `groundup run` a build system in miniature.
+
+A stage whose config and inputs have not changed is skipped; one that was cut off resumes; one whose config changed
+sets the old output aside. From the last artifact the whole chain of provenance can be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from groundup.errors import ConfigError, DataError, FormatError
+from groundup.files import file_digest, read_json, write_json
+
+FORMAT_VERSION = 1
+ARTIFACT = "artifact.json"
+_STARTED = "started.json"
+_LIBRARIES = ("groundup", "torch", "tokenizers", "tiktoken", "numpy", "pyarrow", "safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """The record of one finished stage.
+
+    Attributes:
+        stage: the stage's name, a table of the recipe.
+        config: the config as given (paths and the console's switches left out of the fingerprint).
+        fingerprint: digest of config and inputs; equal fingerprints mean equal work.
+        inputs: name -> digest of each input.
+        outputs: file name -> digest of each file left in the directory.
+        facts: what the stage found out (counts, losses, the resolved plan), for the report.
+    """
+
+    stage: str
+    config: dict[str, Any]
+    fingerprint: str
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    facts: dict[str, Any]
+    seconds: float
+    finished_at: str
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def digest(self) -> str:
+        """Identity of the output: what a later stage records as its input."""
+        return _digest(self.outputs)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
+
+
+def read(directory: Path) -> Artifact:
+    """Read the artifact of a finished stage.
+
+    Raises:
+        DataError: the directory is absent or its stage did not finish.
+        FormatError: written by a newer release.
+    """
+    path = directory / ARTIFACT
+    if not path.is_file():
+        found = "no such directory" if not directory.exists() else "no artifact.json in it"
+        raise DataError(
+            f"{directory}: {found}",
+            rule="a stage reads the finished output of the stage before",
+            fix="Check the path, or run the earlier stage (again) until it says that it is done.",
+        )
+    record = read_json(path)
+    if record.get("format_version", 0) > FORMAT_VERSION:
+        raise FormatError(
+            f"{path}: format_version {record['format_version']}",
+            rule=f"this release reads up to {FORMAT_VERSION}",
+            fix="Upgrade groundup: pip install --upgrade groundup.",
+        )
+    return Artifact(**record)
+
+
+@dataclass(slots=True)
+class Work:
+    """One run of a stage over its output directory. Make it with `begin`, end it with `finish`."""
+
+    directory: Path
+    stage: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    fingerprint: str
+    state: Literal["fresh", "resumed", "done"]
+    seconds_before: float
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of this stage, earlier runs that were cut off included (up to their last `keep_time`)."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def keep_time(self) -> None:
+        """Write down the time spent so far; long stages call it when they save their own progress."""
+        write_json(
+            self.directory / _STARTED,
+            {"stage": self.stage, "fingerprint": self.fingerprint, "seconds": round(self.seconds, 3)},
+        )
+
+    def finish(self, facts: Mapping[str, Any], outputs: list[Path]) -> Artifact:
+        """Write the artifact. `outputs` are the files (inside the directory) that make up the result."""
+        artifact = Artifact(
+            stage=self.stage,
+            config=self.config,
+            fingerprint=self.fingerprint,
+            inputs=self.inputs,
+            outputs={str(path.relative_to(self.directory)): file_digest(path) for path in sorted(outputs)},
+            facts=dict(facts),
+            seconds=round(self.seconds, 3),
+            finished_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            versions=_versions(),
+            machine=_machine(),
+        )
+        write_json(self.directory / ARTIFACT, asdict(artifact))
+        (self.directory / _STARTED).unlink()
+        return artifact
+
+
+def begin(
+    directory: Path,
+    stage: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+) -> Work:
+    """Look at the output directory and say what there is to do.
+
+    The state of the work is "done" (same config and inputs, finished: read the artifact), "resumed" (same, cut
+    off: partial files may be there) or "fresh" (empty directory). Another config's output is renamed to
+    `DIR.replaced-TIME`, so that nothing is lost; a directory that is not ours is refused.
+
+    Args:
+        config: everything that changes the output, as JSON values; leave paths of inputs and outputs out.
+        inputs: name -> digest of each input.
+    """
+    fingerprint = _digest({"stage": stage, "config": config, "inputs": inputs, "format": FORMAT_VERSION})
+    state: Literal["fresh", "resumed", "done"] = "fresh"
+    if directory.is_file():
+        raise ConfigError(f"--out {directory}: a file", rule="output goes to a directory", fix="Give another --out.")
+    if directory.exists() and any(directory.iterdir()):
+        mark = next((p for p in (directory / ARTIFACT, directory / _STARTED) if p.is_file()), None)
+        if mark is None:
+            raise ConfigError(
+                f"--out {directory}: holds files that groundup did not write",
+                rule="output goes to a new or empty directory",
+                fix="Give another --out.",
+            )
+        if read_json(mark).get("fingerprint") == fingerprint:
+            state = "done" if mark.name == ARTIFACT else "resumed"
+        else:
+            directory.rename(directory.with_name(f"{directory.name}.replaced-{time.strftime('%Y%m%d-%H%M%S')}"))
+    directory.mkdir(parents=True, exist_ok=True)
+    for leftover in directory.glob(".*.tmp"):  # of a process killed inside an atomic write
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    seconds_before = read_json(directory / _STARTED)["seconds"] if state == "resumed" else 0.0
+    work = Work(directory, stage, dict(config), dict(inputs), fingerprint, state, seconds_before)
+    if state == "fresh":
+        work.keep_time()
+    return work
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for library in _LIBRARIES:
+        try:
+            found[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    import os
+
+    return {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count(), "platform": sys.platform}

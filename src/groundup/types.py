@@ -1,0 +1,53 @@
+"""The types that flow along the road. No torch here: collecting text must not wait for it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+IGNORE_INDEX = -100  # a label that is not trained; PyTorch's and the ecosystem's convention
+
+Role = Literal["system", "user", "assistant"]
+Split = Literal["train", "validation"]
+
+
+def text_id(text: str) -> str:
+    """The identity of a text: 128 bits of BLAKE2b over its UTF-8 bytes, in hex."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text of the corpus.
+
+    Attributes:
+        text: clean text, NFC, "\\n" line ends.
+        source: the name of the source in the recipe.
+        origin: where in that source it came from (file, archive member, row), for provenance.
+        id: `text_id(text)`; two documents with one id are duplicates.
+    """
+
+    text: str
+    source: str
+    origin: str
+    id: str = field(default="")
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", text_id(self.text))
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A conversation to train on or to answer."""
+
+    messages: tuple[Message, ...]
