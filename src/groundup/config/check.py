@@ -1,0 +1,125 @@
+"""From a mapping to a config; what pydantic says of a wrong key becomes an error that a person can act on."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from groundup.config.declare import Config, Setting, item_type, settings_of, tables_in, unwrap
+from groundup.errors import ConfigError
+
+C = TypeVar("C", bound=Config)
+
+
+def load(config: type[C], values: Mapping[str, Any], where: str = "") -> C:
+    """Check `values` (as TOML gives them) against a config class.
+
+    Types are strict: a string is no number and a number no string; an integer is a fine float. Strings become
+    paths and lists become tuples where the class says so.
+
+    Args:
+        where: what the values belong to, named in errors: "[pretrain] in quickstart.toml".
+
+    Raises:
+        ConfigError: names the first wrong key, its value and the rule; for an unknown key the nearest one.
+    """
+    try:
+        # pydantic's strict mode knows strings as paths, and lists as tuples, in JSON only.
+        return config.model_validate_json(json.dumps(dict(values), default=str), strict=True)
+    except ValidationError as error:
+        # A mistyped key often shows twice, as unknown and as missing: the unknown one is the cause.
+        problems = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+        raise _explain(config, problems[0], where, more=len(problems) - 1) from None
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word most like `word`, if one is alike at all."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def unknown_key(label: str, word: str, known: Sequence[str], kind: str = "key") -> ConfigError:
+    """The error for a key, table or stage that does not exist.
+
+    Args:
+        label: the word with its surroundings, as shown.
+        known: the words that do exist; the nearest one is proposed.
+    """
+    match = nearest(word, known)
+    fix = f"Did you mean {match}?" if match else f"Leave it out, or use one of: {', '.join(known)}."
+    return ConfigError(f"{label}: unknown {kind}", rule=f"a {kind} must be a known one", fix=fix)
+
+
+def _explain(config: type[Config], problem: ErrorDetails, where: str, more: int) -> ConfigError:
+    key, holder, expected = _locate(config, problem["loc"])
+    label = f"{where}: {key}" if where else key
+    kind, name = problem["type"], str(problem["loc"][-1]) if problem["loc"] else ""
+    declared = {item.name: item for item in settings_of(holder)} if holder else {}
+    rest = f" ({more} more to mend after that.)" if more else ""
+    if kind == "extra_forbidden":
+        return unknown_key(label, name, list(declared))
+    if kind == "missing":
+        item = declared[name]
+        return ConfigError(f"{label} is missing", rule=f"needed: {item.help}", fix=_ways(item) + rest)
+    if kind.startswith("union_tag"):
+        return _explain_tag(label, problem, expected, rest)
+    rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if not key:  # a rule between several keys
+        return ConfigError(where or config.__name__, rule=rule, fix=f"Change one of these keys.{rest}")
+    help_line = f" It is: {declared[name].help}" if name in declared else ""
+    fix = f"Give {key} another value.{help_line}{rest}"
+    return ConfigError(f"{label} = {_shown(problem['input'])}", rule=rule.replace("object", "table"), fix=fix)
+
+
+def _explain_tag(label: str, problem: ErrorDetails, expected: Any, rest: str) -> ConfigError:
+    tag = str(problem["ctx"]["discriminator"]).strip("'")
+    tags = [item for table in tables_in(expected) for item in settings_of(table) if item.name == tag]
+    choices = [str(choice) for item in tags for choice in get_args(item.type)]
+    given = problem["input"].get(tag) if isinstance(problem["input"], Mapping) else None
+    value = f"{tag} is missing" if given is None else f"{tag} = {_shown(given)}"
+    match = nearest(str(given), choices)
+    fix = f'Did you mean {tag} = "{match}"?' if match else f'Write {tag} = "{choices[0]}", for example.'
+    return ConfigError(f"{label}: {value}", rule=f"{tag} is one of {', '.join(choices)}", fix=fix + rest)
+
+
+def _ways(item: Setting) -> str:
+    written = f"rite {item.name} = {item.metavar} in the recipe"
+    if item.positional:
+        return f"Give it on the command line ({item.name.upper()}), or w{written}."
+    return f"Give {item.option}, or w{written}." if item.flag else f"W{written}."
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _locate(config: type[Config], loc: Sequence[str | int]) -> tuple[str, type[Config] | None, Any]:
+    """Follow pydantic's location: the key as a person writes it, the class that holds it, its type."""
+    key = ""
+    holder: type[Config] | None = None
+    kind: Any = config
+    for part in loc:
+        if isinstance(part, int):
+            key, kind, holder = f"{key}[{part}]", item_type(unwrap(kind)[0]), None
+            continue
+        tables = tables_in(kind)
+        tagged = next((table for table in tables if part in _tags(table)), None)
+        if len(tables) > 1 and tagged is not None:  # pydantic's step into one kind of table; nobody wrote it
+            kind = tagged
+            continue
+        key = f"{key}.{part}" if key else part
+        holder = tables[0] if len(tables) == 1 else None
+        field = holder.model_fields.get(part) if holder else None
+        kind = field.annotation if field is not None else item_type(unwrap(kind)[0])
+    return key, holder, kind
+
+
+def _tags(table: type[Config]) -> set[str]:
+    literals = [item.type for item in settings_of(table) if get_origin(item.type) is Literal]
+    return {table.__name__, *(choice for literal in literals for choice in get_args(literal))}

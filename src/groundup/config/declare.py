@@ -1,0 +1,150 @@
+"""How a config is declared, and how a declaration is read back by the command line and the TOML writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, Path):
+        return value.expanduser()
+    if isinstance(value, list | tuple):
+        return type(value)(_expanded(item) for item in value)
+    return value
+
+
+class Config(BaseModel):
+    """A frozen table of a recipe; unknown keys are refused, and "~" in a path is the home directory."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _expand_home(cls, value: Any) -> Any:
+        return _expanded(value)
+
+
+def setting(
+    default: Any = ...,
+    *,
+    help: str,
+    flag: bool = False,
+    positional: bool = False,
+    **constraints: Any,
+) -> Any:
+    """Declare one key of a config: its default, its one-line explanation, whether the command line has it.
+
+    Args:
+        default: the default value; `...` makes the key required.
+        help: one line, shown by `--help` and as the comment in `groundup config STAGE`.
+        flag: also a command-line option (`--vocab-size` for `vocab_size`).
+        positional: also the command's positional argument.
+        constraints: pydantic's (`ge`, `gt`, `le`, ...).
+    """
+    return Field(
+        _expanded(default),
+        description=help,
+        json_schema_extra={"flag": flag, "positional": positional},
+        **constraints,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One declared key, as `settings_of` reads it back.
+
+    Attributes:
+        type: the annotation without `Annotated` and without `None`.
+        optional: whether `None` is allowed; TOML, which has no null, then leaves the key out.
+        default: the default as JSON-like values (paths are strings); `None` where required.
+    """
+
+    name: str
+    type: Any
+    optional: bool
+    required: bool
+    default: Any
+    help: str
+    flag: bool
+    positional: bool
+
+    @property
+    def option(self) -> str:
+        """The option on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def metavar(self) -> str:
+        """What stands for a value in help and comments: `INTEGER`, `PATH`, `a|b`."""
+        return _metavar(self.type)
+
+
+def settings_of(config: type[Config]) -> Iterator[Setting]:
+    """The declared keys of a config, in the order of declaration."""
+    for name, info in config.model_fields.items():
+        kind, optional = unwrap(info.annotation)
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        yield Setting(
+            name=name,
+            type=kind,
+            optional=optional,
+            required=info.is_required(),
+            default=None if info.is_required() else _plain(info.get_default(call_default_factory=True)),
+            help=info.description or "",
+            flag=bool(extra.get("flag")),
+            positional=bool(extra.get("positional")),
+        )
+
+
+def unwrap(annotation: Any) -> tuple[Any, bool]:
+    """Take `Annotated` and `None` off an annotation; the second value says whether `None` was there."""
+    if get_origin(annotation) is Annotated:
+        return unwrap(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        members = [member for member in get_args(annotation) if member is not NoneType]
+        optional = len(members) < len(get_args(annotation))
+        kind = unwrap(members[0])[0] if len(members) == 1 else Union[tuple(members)]  # noqa: UP007  built at run time
+        return kind, optional
+    return annotation, False
+
+
+def item_type(kind: Any) -> Any:
+    """The type of the items of a list, tuple or table type; anything else has no items (`Any`)."""
+    arguments = [argument for argument in get_args(kind) if argument is not Ellipsis]
+    if get_origin(kind) in (list, tuple, dict) and arguments:
+        return unwrap(arguments[-1])[0]
+    return Any
+
+
+def tables_in(kind: Any) -> list[type[Config]]:
+    """The config classes that a value of this type, or one of its items, may be."""
+    kind = unwrap(kind)[0]
+    if isinstance(kind, type) and issubclass(kind, Config):
+        return [kind]
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else [item_type(kind)]
+    return [table for member in members if member is not Any for table in tables_in(member)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", exclude_none=True)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _metavar(kind: Any) -> str:
+    names = {int: "INTEGER", float: "NUMBER", bool: "true|false", str: "TEXT", Path: "PATH", Any: "VALUE"}
+    if get_origin(kind) is Literal:
+        return "|".join(str(choice) for choice in get_args(kind))
+    if get_origin(kind) in (list, tuple):
+        return f"[{_metavar(item_type(kind))}, ...]"
+    if get_origin(kind) in (Union, UnionType):
+        return "|".join(dict.fromkeys(_metavar(unwrap(member)[0]) for member in get_args(kind)))
+    return names.get(kind, "TABLE")
