@@ -1,0 +1,108 @@
+"""Training a vocabulary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+
+from groundup.errors import ConfigError, DataError
+from groundup.tokenizer.tokenizer import Tokenizer
+from groundup.tokenizer.vocabulary import (
+    END_OF_TEXT,
+    PAD,
+    SMALLEST_VOCAB,
+    SPECIAL_TOKENS,
+    SPLIT_PATTERN,
+    VOCAB_MULTIPLE,
+)
+
+# What transformers needs to know beyond tokenizer.json. The class is named as transformers 4 names it (5
+# reads it too); without model_input_names, transformers 4 hands its models token_type_ids, which they refuse.
+TOKENIZER_CONFIG = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "bos_token": END_OF_TEXT,
+    "eos_token": END_OF_TEXT,
+    "pad_token": PAD,
+    "add_bos_token": True,
+    "clean_up_tokenization_spaces": False,
+    "model_input_names": ["input_ids", "attention_mask"],
+}
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int, *, at_most: bool = False) -> Tokenizer:
+    """Train a byte-level BPE vocabulary; the same texts, in whatever order, give the same vocabulary.
+
+    Args:
+        texts: read once, as a stream.
+        vocab_size: ids in all, special tokens and the 256 bytes included; a multiple of 64.
+        at_most: where the texts hold too few repeated pairs for `vocab_size`, make it as large as they allow
+            instead of raising an error.
+
+    Raises:
+        ConfigError: a vocabulary size that cannot be.
+        DataError: too little text for it.
+    """
+    if vocab_size < SMALLEST_VOCAB or vocab_size % VOCAB_MULTIPLE:
+        raise ConfigError(
+            f"vocab_size = {vocab_size:,}",
+            rule=f"a vocabulary size is a multiple of {VOCAB_MULTIPLE}, {SMALLEST_VOCAB} or more",
+            fix=f"Give e.g. {max(round(vocab_size / VOCAB_MULTIPLE) * VOCAB_MULTIPLE, SMALLEST_VOCAB):,}.",
+        )
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(SPLIT_PATTERN), behavior="isolated", invert=False),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    learned = backend.get_vocab_size()
+    if learned < vocab_size:
+        possible = learned // VOCAB_MULTIPLE * VOCAB_MULTIPLE
+        if possible < SMALLEST_VOCAB or not at_most:
+            raise DataError(
+                f"vocab_size = {vocab_size:,}: the text gives {learned:,}",
+                rule="every token must be a byte or be seen at least twice in the text",
+                fix=f"Collect more text, or give vocab_size <= {possible:,}."
+                if possible >= SMALLEST_VOCAB
+                else "Collect more text.",
+            )
+        backend = _shortened(backend, possible)
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{END_OF_TEXT} $A",
+        pair=f"{END_OF_TEXT} $A {END_OF_TEXT}:1 $B:1",
+        special_tokens=[(END_OF_TEXT, SPECIAL_TOKENS.index(END_OF_TEXT))],
+    )
+    return Tokenizer(backend, TOKENIZER_CONFIG)
+
+
+def _shortened(backend: tokenizers.Tokenizer, vocab_size: int) -> tokenizers.Tokenizer:
+    # Ids are in the order of the merges, so the first ids are what training for a smaller size would have
+    # given.
+    definition = json.loads(backend.to_str())
+    model = definition["model"]
+    model["vocab"] = {token: token_id for token, token_id in model["vocab"].items() if token_id < vocab_size}
+    model["merges"] = [merge for merge in model["merges"] if "".join(merge) in model["vocab"]]
+    return tokenizers.Tokenizer.from_str(json.dumps(definition))
+
+
+def in_sample(text_id: str, share: float) -> bool:
+    """Whether a text belongs to a random sample of `share` of all texts: decided by its id alone, so for
+    ever.
+
+    Args:
+        text_id: `groundup.types.text_id` of the text.
+        share: 0 (none) to 1 (all).
+    """
+    return int(text_id[:13], 16) < share * 16**13
