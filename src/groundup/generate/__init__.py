@@ -1,0 +1,7 @@
+"""Text out of a model: the engine takes requests, runs them side by side and hands out their events."""
+
+from groundup.generate.engine import Engine
+from groundup.generate.request import Completion, FinishReason, GenerationRequest, TokenEvent
+from groundup.generate.sampling import Sampling
+
+__all__ = ["Completion", "Engine", "FinishReason", "GenerationRequest", "Sampling", "TokenEvent"]
