@@ -1,4 +1,4 @@
-"""What our vocabularies consist of: special tokens, the split pattern, the 256 bytes; and how big they are."""
+"""What our vocabularies consist of: special tokens, the split pattern, the 256 bytes; and their size."""
 
 from __future__ import annotations
 

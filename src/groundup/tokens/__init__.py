@@ -1,0 +1,18 @@
+"""Token shards and the two paths from them: packed windows to train on, documents to score."""
+
+from groundup.tokens.documents import TokenDocuments, TokenLists
+from groundup.tokens.evaluation import DocumentWindows, document_windows
+from groundup.tokens.loader import Loader, PackedWindows
+from groundup.tokens.shards import TokenShards
+from groundup.tokens.writing import write_shards
+
+__all__ = [
+    "DocumentWindows",
+    "Loader",
+    "PackedWindows",
+    "TokenDocuments",
+    "TokenLists",
+    "TokenShards",
+    "document_windows",
+    "write_shards",
+]

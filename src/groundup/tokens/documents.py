@@ -1,0 +1,48 @@
+"""Tokenized documents, wherever they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class TokenDocuments(Protocol):
+    """Documents as ids, without BOS: on disk (`TokenShards`) or in memory (`TokenLists`)."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each document."""
+        ...
+
+    @property
+    def byte_lengths(self) -> NDArray[np.int64]:
+        """UTF-8 bytes of each document."""
+        ...
+
+    def document(self, index: int) -> NDArray[np.integer]:
+        """The ids of one document."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLists:
+    """Documents in memory, e.g. texts that a user wants scored.
+
+    Attributes:
+        ids: of each document, without BOS.
+        byte_lengths: UTF-8 bytes of each document.
+    """
+
+    ids: Sequence[Sequence[int]]
+    byte_lengths: NDArray[np.int64]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.array([len(ids) for ids in self.ids], dtype=np.int64)
+
+    def document(self, index: int) -> NDArray[np.integer]:
+        return np.asarray(self.ids[index], dtype=np.int64)

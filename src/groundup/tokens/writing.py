@@ -1,0 +1,115 @@
+"""Documents to token shards on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.errors import FormatError
+from groundup.files import atomic_file, file_digest, write_json
+from groundup.tokens.format import FORMAT_VERSION, INDEX, PARTS, load_array, part_path, token_dtype
+from groundup.types import Split
+
+Encode = Callable[[Sequence[str]], Sequence[NDArray[np.uint32]]]
+
+SHARD_BYTES = 32_000_000  # of text; about a second of encoding, which is what a cut-off run can lose
+
+
+def write_shards(
+    directory: Path,
+    splits: Mapping[Split, Iterable[str]],
+    encode: Encode,
+    *,
+    vocab_size: int,
+    bos_id: int,
+    shard_bytes: int = SHARD_BYTES,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Path]:
+    """Encode every document and write shards and their index.
+
+    Which documents make up a shard depends on the texts alone. So a run that was cut off, started again with
+    the same texts, finds its finished shards and does not encode them again.
+
+    Args:
+        directory: where the files go; see docs/architecture.md for their layout.
+        splits: the documents of each split, in their order.
+        encode: texts to ids, without BOS, each below `vocab_size`.
+        vocab_size: decides between uint16 and uint32.
+        bos_id: written into the index for readers; not into the shards.
+        shard_bytes: UTF-8 bytes of text at which a shard is full.
+        progress: called with the bytes of each shard that is done.
+
+    Returns:
+        the files written, the index among them.
+    """
+    records: dict[str, list[dict[str, Any]]] = {}
+    files: list[Path] = []
+    for split, texts in splits.items():
+        records[split] = []
+        for number, group in enumerate(_groups(texts, shard_bytes)):
+            name = f"{split}-{number:05d}"
+            byte_lengths = np.array([len(text.encode()) for text in group], dtype=np.int64)
+            counts = _finished(directory, name, byte_lengths) or _write(
+                directory, name, encode(group), byte_lengths, token_dtype(vocab_size)
+            )
+            paths = {part: part_path(directory, name, part) for part in PARTS}
+            digests = {part: file_digest(path) for part, path in paths.items()}
+            records[split].append({"name": name, **counts, "digests": digests})
+            files.extend(paths.values())
+            progress(counts["bytes"])
+    index = directory / INDEX
+    write_json(
+        index,
+        {"format_version": FORMAT_VERSION, "vocab_size": vocab_size, "bos_id": bos_id, "shards": records},
+    )
+    return [*files, index]
+
+
+def _groups(texts: Iterable[str], shard_bytes: int) -> Iterator[list[str]]:
+    group: list[str] = []
+    size = 0
+    for text in texts:
+        group.append(text)
+        size += len(text.encode())
+        if size >= shard_bytes:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _write(
+    directory: Path,
+    name: str,
+    documents: Sequence[NDArray[np.uint32]],
+    byte_lengths: NDArray[np.int64],
+    dtype: np.dtype[Any],
+) -> dict[str, int]:
+    offsets = np.zeros(len(documents) + 1, dtype=np.int64)
+    np.cumsum([len(ids) for ids in documents], out=offsets[1:])
+    # In this order: the lengths in bytes, last, say that the shard is whole.
+    arrays = {"tokens": np.concatenate(documents).astype(dtype), "offsets": offsets, "bytes": byte_lengths}
+    for part in PARTS:
+        with atomic_file(part_path(directory, name, part)) as temporary, temporary.open("wb") as file:
+            np.save(file, arrays[part], allow_pickle=False)
+    return _counts(offsets, byte_lengths)
+
+
+def _finished(directory: Path, name: str, byte_lengths: NDArray[np.int64]) -> dict[str, int] | None:
+    if not part_path(directory, name, PARTS[-1]).is_file():
+        return None
+    try:
+        tokens, offsets, written = (load_array(part_path(directory, name, part)) for part in PARTS)
+    except FormatError:
+        return None  # damaged since: encode it again
+    if not np.array_equal(written, byte_lengths) or offsets[-1] != len(tokens):
+        return None
+    return _counts(offsets, byte_lengths)
+
+
+def _counts(offsets: NDArray[np.int64], byte_lengths: NDArray[np.int64]) -> dict[str, int]:
+    return {"documents": len(byte_lengths), "tokens": int(offsets[-1]), "bytes": int(byte_lengths.sum())}
