@@ -1,0 +1,134 @@
+"""How far a piece of work is: counts, rate, time left, and numbers that people read at a glance."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+_WINDOW_SECONDS = (
+    30.0  # the rate is of the recent past: a slow first step (compilation) must not spoil the estimate
+)
+_SPACING_SECONDS = 0.25
+_HISTORY = 512
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def format_count(value: float, unit: str = "") -> str:
+    """A number to three digits with its unit: "8.91k tokens", "41.3 MB" (for the unit "bytes")."""
+    if not math.isfinite(value):
+        return f"{value} {unit}".rstrip()
+    scale, letter = next(((s, x) for s, x in _SCALES if abs(value) >= s * 0.9995), (1.0, ""))
+    scaled = value / scale
+    exact = not letter and (float(value).is_integer() or abs(scaled) >= 100)
+    digits = 0 if exact else max(0, 2 - math.floor(math.log10(max(abs(scaled), 0.01)) + 1e-3))
+    if unit in ("bytes", "B"):
+        return f"{scaled:.{digits}f} {letter}B"
+    return f"{scaled:.{digits}f}{letter} {unit}".rstrip()
+
+
+def format_duration(seconds: float) -> str:
+    """Minutes and seconds, "2:04", with hours where there are any, "1:02:03"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@dataclass(slots=True)
+class Meter:
+    """The state of one progress bar, whatever draws it.
+
+    Attributes:
+        total: units in all, where known.
+        done_before: units finished in an earlier run; they count as done but not in the rate.
+        curve: the field (of `show`) whose history is drawn, e.g. "loss".
+    """
+
+    label: str
+    total: float | None
+    unit: str
+    done_before: float = 0
+    curve: str | None = None
+    completed: float = field(init=False)
+    fields: dict[str, str] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+    _recent: deque[tuple[float, float]] = field(init=False)
+    _history: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.completed = self.done_before
+        self._recent = deque([(self.started, self.completed)])
+
+    def advance(self, amount: float = 1) -> None:
+        """Count `amount` more units as done."""
+        self.completed += amount
+        now = time.monotonic()
+        if now - self._recent[-1][0] >= _SPACING_SECONDS:
+            self._recent.append((now, self.completed))
+        while len(self._recent) > 2 and now - self._recent[0][0] > _WINDOW_SECONDS:
+            self._recent.popleft()
+
+    def show(self, **fields: str) -> None:
+        """Replace the named values; the one called `curve` is also added to the history."""
+        self.fields.update(fields)
+        if self.curve in fields:
+            try:
+                self._history.append(float(fields[self.curve]))
+            except ValueError:
+                return
+            if len(self._history) > _HISTORY:
+                del self._history[1::2]
+
+    @property
+    def fraction(self) -> float | None:
+        """The part that is done, 0 to 1, where the total is known."""
+        return None if not self.total else min(1.0, self.completed / self.total)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the bar was opened."""
+        return time.monotonic() - self.started
+
+    @property
+    def rate(self) -> float:
+        """Units per second over the last half minute; 0 until something is done."""
+        since, then = self._recent[0]
+        elapsed = time.monotonic() - since
+        return (self.completed - then) / elapsed if elapsed > 0 else 0.0
+
+    def parts(self) -> list[str]:
+        """Percentage, time left, rate and counts, the most wanted first; those that are known."""
+        rate = self.rate
+        known = []
+        if self.fraction is not None:
+            known.append(f"{100 * self.fraction:3.0f} %")
+        if self.total and rate > 0:
+            known.append(f"{format_duration(max(0.0, self.total - self.completed) / rate)} left")
+        if rate > 0:
+            known.append(f"{format_count(rate, self.unit)}/s")
+        of = f"{format_count(self.completed)} of " if self.total else ""
+        known.append(of + format_count(self.total or self.completed, self.unit))
+        return known
+
+    def summary(self) -> str:
+        """What is said when the work is done: counts, time, mean rate, last values."""
+        done, seconds = self.completed - self.done_before, self.seconds
+        text = f"{self.label}: {format_count(self.completed, self.unit)} in {format_duration(seconds)}"
+        if done > 0 and seconds >= 1:
+            text += f" ({format_count(done / seconds, self.unit)}/s)"
+        return ", ".join([text, *(f"{name} {value}" for name, value in self.fields.items())])
+
+    def spark(self, width: int = 16) -> str:
+        """The history of the curve as a line of blocks, each the mean of its stretch."""
+        history = self._history
+        if len(history) < 2:
+            return ""
+        width = min(width, len(history))
+        edges = [len(history) * i // width for i in range(width + 1)]
+        means = [sum(history[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+        means = [value for value in means if math.isfinite(value)] or [0.0]
+        low, span = min(means), max(means) - min(means)
+        return "".join(_BLOCKS[round((value - low) / span * 7) if span else 0] for value in means)
