@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -41,8 +41,7 @@ class Engine:
     consumer only. The model is used as it is, on its own device and in its own precision.
 
     Args:
-        stop_ids: tokens that end a request which names none itself; the tokenizer's EOS by default. See
-            `groundup.checkpoint.stop_ids` for those of a model directory.
+        stop_ids: tokens that end a request which names none itself; the tokenizer's EOS by default.
         max_active: requests that are stepped at a time; each has a key-value cache of its own.
         max_waiting: requests that may wait for their turn.
 
@@ -93,10 +92,21 @@ class Engine:
         """`submit` for a caller without an event loop. Raises the same errors, at once."""
         return self._events(self._enter(request))
 
-    def complete(self, request: GenerationRequest) -> Completion:
-        """Generate to the end and return everything together. Raises the same errors as `submit`."""
+    def complete(
+        self, request: GenerationRequest, *, on_text: Callable[[str], object] | None = None
+    ) -> Completion:
+        """Generate to the end and return everything together. Raises the same errors as `submit`.
+
+        Args:
+            on_text: called with each piece of the text as soon as it is certain.
+        """
         ticket = self._enter(request)
-        return Completion.of(self._events(ticket), prompt_tokens=len(ticket.ids))
+        events = []
+        for event in self._events(ticket):
+            events.append(event)
+            if on_text is not None and event.text:
+                on_text(event.text)
+        return Completion.of(events, prompt_tokens=len(ticket.ids))
 
     def cancel(self, request_id: str) -> bool:
         """End a request; its consumer gets an event with the reason "cancelled". False: no such request."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -119,16 +119,14 @@ class Completion:
     prompt_tokens: int
 
     @classmethod
-    def of(cls, events: Iterable[TokenEvent], *, prompt_tokens: int) -> Completion:
-        """Gather the events of one request, which end with the one that has a finish reason."""
-        gathered = list(events)
-        reason = gathered[-1].finish_reason if gathered else None
+    def of(cls, events: Sequence[TokenEvent], *, prompt_tokens: int) -> Completion:
+        """Gather the events of one request, of which the last has the finish reason."""
+        reason = events[-1].finish_reason
         assert reason is not None, "a stream of events ends with its finish reason"
-        drawn = [event for event in gathered if event.token_id is not None]
         return cls(
-            text="".join(event.text for event in gathered),
-            token_ids=tuple(event.token_id for event in drawn if event.token_id is not None),
-            logprobs=tuple(event.logprob for event in drawn if event.logprob is not None),
+            text="".join(event.text for event in events),
+            token_ids=tuple(event.token_id for event in events if event.token_id is not None),
+            logprobs=tuple(event.logprob for event in events if event.logprob is not None),
             finish_reason=reason,
             prompt_tokens=prompt_tokens,
         )

@@ -1,0 +1,132 @@
+"""From what a user points at, a model directory or a run, to the model that is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groundup.artifact import ARTIFACT
+from groundup.checkpoint.directory import CONFIG, GENERATION_CONFIG, WEIGHTS, load_model
+from groundup.errors import DataError
+from groundup.files import read_json
+from groundup.model import Transformer
+from groundup.tokenizer import Tokenizer
+
+_PRETRAINED = "pretrain"  # the stage that leaves a base model; what any other stage leaves is tuned
+_CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers ends the names of its language models
+_SET_ASIDE = ".replaced-"  # `artifact.begin` renames the output of another config so
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenedModel:
+    """A model with what belongs to it.
+
+    Attributes:
+        directory: where it lies, after resolution.
+        stop_ids: the tokens that end what it writes (`eos_token_id` of its generation config, one or a list).
+    """
+
+    directory: Path
+    model: Transformer
+    tokenizer: Tokenizer
+    stop_ids: tuple[int, ...]
+
+
+def open_model(path: Path, *, device: str | None = None) -> OpenedModel:
+    """Load the model that `path` means (see `resolve_model`) onto a device: by default a GPU where there is
+    one.
+
+    Raises:
+        DataError: no model there, or no tokenizer with it.
+        FormatError: damaged files, or an architecture that is not ours.
+    """
+    directory = resolve_model(path)
+    tokenizer = Tokenizer.load(directory)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return OpenedModel(
+        directory, load_model(directory, device=device), tokenizer, _stop_ids(directory, tokenizer)
+    )
+
+
+def resolve_model(path: Path) -> Path:
+    """The model directory that `path` means: itself, or of a run the newest causal model, tuned before base.
+
+    Raises:
+        DataError: nothing there, or no causal language model in it; the message lists what was found.
+    """
+    if not path.is_dir():
+        raise DataError(
+            f"{path}: " + ("a file" if path.exists() else "no such directory"),
+            rule="MODEL is a model directory or a run directory",
+            fix=_neighbours(path.parent),
+        )
+    if _is_causal_model(path):
+        return path
+    models = [child for child in _outputs(path) if _is_causal_model(child)]
+    if not models:
+        found = ", ".join(sorted(child.name for child in path.iterdir())[:12]) or "nothing"
+        raise DataError(
+            f"{path}: no language model in it (found: {found})",
+            rule=f"a model directory holds {CONFIG} of a causal language model and {WEIGHTS}; "
+            "a run holds model directories",
+            fix="Wait until pretraining has finished, or give another directory.",
+        )
+    return max(models, key=lambda model: (_stage(model) != _PRETRAINED, _finished(model)))
+
+
+def stage_output(path: Path, stage: str) -> Path | None:
+    """The newest finished output of a stage in the run that `path` is, or lies in; None: there is none."""
+    for run in (path, path.resolve().parent):
+        found = [child for child in _outputs(run) if _stage(child) == stage]
+        if found:
+            return max(found, key=_finished)
+    return None
+
+
+def _stop_ids(directory: Path, tokenizer: Tokenizer) -> tuple[int, ...]:
+    path = directory / GENERATION_CONFIG
+    named: Any = read_json(path).get("eos_token_id") if path.is_file() else None
+    if named is None:
+        return (tokenizer.eos_id,)
+    return tuple(named) if isinstance(named, list) else (int(named),)
+
+
+def _outputs(run: Path) -> Iterator[Path]:
+    if run.is_dir():
+        for child in run.iterdir():
+            if child.is_dir() and not child.name.startswith(".") and _SET_ASIDE not in child.name:
+                yield child
+
+
+def _is_causal_model(directory: Path) -> bool:
+    if not ((directory / CONFIG).is_file() and (directory / WEIGHTS).is_file()):
+        return False
+    return any(name.endswith(_CAUSAL) for name in read_json(directory / CONFIG).get("architectures") or [])
+
+
+def _artifact(directory: Path) -> dict[str, Any]:
+    path = directory / ARTIFACT
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _stage(directory: Path) -> str | None:
+    return _artifact(directory).get("stage")
+
+
+def _finished(directory: Path) -> float:
+    """When the stage finished (seconds since the epoch); without artifact, the file time of the weights."""
+    finished_at = _artifact(directory).get("finished_at")
+    if finished_at is not None:
+        return datetime.fromisoformat(finished_at).timestamp()
+    return (directory / WEIGHTS).stat().st_mtime
+
+
+def _neighbours(parent: Path) -> str:
+    names = sorted(child.name for child in parent.iterdir() if child.is_dir())[:12] if parent.is_dir() else []
+    return f"Found in {parent}: {', '.join(names)}." if names else "Check the path."

@@ -1,0 +1,64 @@
+"""`groundup generate`: text from a model, written out as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from groundup.config import Config, setting
+from groundup.console import Console
+
+if TYPE_CHECKING:
+    from groundup.generate import Completion
+
+
+class GenerateConfig(Config):
+    """What to go on with, and how."""
+
+    model: Path = setting(help="model directory, or a run (its newest language model)", positional=True)
+    prompt: str = setting("", help="the text to go on with; empty: a text from nothing", positional=True)
+    max_tokens: int | None = setting(200, help="tokens to write at most", flag=True)
+    temperature: float = setting(
+        0.8, help="0 takes the likeliest token; 1 is as random as the text", flag=True
+    )
+    top_k: int | None = setting(None, help="draw from the k likeliest tokens only", flag=True)
+    top_p: float = setting(0.95, help="draw from the likeliest tokens that make up this mass", flag=True)
+    min_p: float = setting(0.0, help="draw tokens at least this likely, beside the likeliest", flag=True)
+    repetition_penalty: float = setting(1.0, help="above 1 makes repeated tokens less likely", flag=True)
+    stop: tuple[str, ...] = setting((), help="end before one of these texts", flag=True)
+    seed: int | None = setting(None, help="the same seed gives the same text", flag=True)
+    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
+
+
+def run(
+    config: GenerateConfig,
+    *,
+    console: Console | None = None,
+    on_text: Callable[[str], None] | None = None,
+) -> Completion:
+    """Generate; `on_text` receives each piece of text as soon as it is certain, and the whole is returned.
+
+    Raises:
+        DataError: no model there.
+        ConfigError: a sampling option out of range, a prompt longer than the context.
+    """
+    from groundup.checkpoint.resolve import open_model
+    from groundup.generate import Engine, GenerationRequest, Sampling
+
+    request = GenerationRequest(
+        prompt=config.prompt,
+        sampling=Sampling(
+            temperature=config.temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+            min_p=config.min_p,
+            repetition_penalty=config.repetition_penalty,
+        ),
+        max_tokens=config.max_tokens,
+        stop=config.stop,
+        seed=config.seed,
+    )
+    opened = open_model(config.model, device=config.device)
+    with Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids) as engine:
+        return engine.complete(request, on_text=on_text)
