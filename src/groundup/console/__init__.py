@@ -24,6 +24,7 @@ __all__ = ["Console", "Progress", "Stages", "format_count", "format_duration", "
 _LOG_SECONDS = 10.0  # without a terminal: a line at least this often, and at every tenth of the way,
 _LOG_SPACING = 2.0  # but never more often than this
 _LOG_WIDTH = 110
+_SAMPLE_WIDTH = 88  # a comfortable line
 
 # Text of models and documents may hold terminal commands (ESC, C1) or turn the writing direction around.
 _UNSAFE = {
@@ -116,7 +117,7 @@ class Console:
         mark = "|" if self._rich.options.ascii_only else "│"
         body = Text(visible(text))
         if self.interactive:
-            lines = list(body.wrap(self._rich, max(20, self._rich.width - 6)))
+            lines = list(body.wrap(self._rich, max(20, min(_SAMPLE_WIDTH, self._rich.width - 6))))
         else:
             lines = list(body.split("\n", allow_blank=True))
         shown = Text.assemble((f"  {mark} ", "cyan"), (visible(title), "dim"))
@@ -128,12 +129,8 @@ class Console:
         """A table; the first column is left-aligned, the others right-aligned."""
         if self.quiet:
             return
-        table = Table(
-            title=Text(visible(title), style="bold"),
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            pad_edge=False,
-        )
+        self.rule(title)
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False)
         for index, column in enumerate(columns):
             table.add_column(Text(visible(column)), justify="right" if index else "left")
         for row in rows:
@@ -235,7 +232,6 @@ class _StageList:
         row.state, row.detail = state, visible(detail)
         count = f"[{list(self._rows).index(name) + 1}/{len(self._rows)}] {name}"
         took = "" if state == "running" or row.seconds is None else f" in {format_duration(row.seconds)}"
-        told = (
-            row.about if state == "running" else f"{state}{took}" + (f", {row.detail}" if row.detail else "")
-        )
+        said = {"running": row.about, "skipped": f"done earlier{took}"}.get(state, f"{state}{took}")
+        told = f"{said}, {row.detail}" if row.detail else said
         self._say(f"{count}: {told}")

@@ -56,6 +56,8 @@ class View:
     def __rich_console__(self, console: RichConsole, options: ConsoleOptions) -> RenderResult:
         width = max((len(name) for name in self.rows), default=0)
         indent = "    " if self.rows else " "
+        if self.rows:
+            yield Text()
         for name, row in self.rows.items():
             yield self._stage(name.ljust(width), row, options.ascii_only)
             if row.state == "running":
