@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,31 @@ Encode = Callable[[Sequence[str]], Sequence[NDArray[np.uint32]]]
 SHARD_BYTES = 32_000_000  # of text; about a second of encoding, which is what a cut-off run can lose
 
 
+@dataclass(slots=True)
+class Counts:
+    """What a split, or one of its shards, holds."""
+
+    documents: int = 0
+    tokens: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.documents + other.documents, self.tokens + other.tokens, self.bytes + other.bytes)
+
+
+@dataclass(slots=True)
+class Written:
+    """What `write_shards` left.
+
+    Attributes:
+        files: every file, the index among them.
+        splits: what each split holds.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    splits: dict[Split, Counts] = field(default_factory=dict)
+
+
 def write_shards(
     directory: Path,
     splits: Mapping[Split, Iterable[str]],
@@ -28,7 +54,7 @@ def write_shards(
     bos_id: int,
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[int], None] = lambda _: None,
-) -> list[Path]:
+) -> Written:
     """Encode every document and write shards and their index.
 
     Which documents make up a shard depends on the texts alone. So a run that was cut off, started again with
@@ -42,31 +68,30 @@ def write_shards(
         bos_id: written into the index for readers; not into the shards.
         shard_bytes: UTF-8 bytes of text at which a shard is full.
         progress: called with the bytes of each shard that is done.
-
-    Returns:
-        the files written, the index among them.
     """
-    records: dict[str, list[dict[str, Any]]] = {}
-    files: list[Path] = []
+    written = Written()
+    records: dict[Split, list[dict[str, Any]]] = {}
     for split, texts in splits.items():
         records[split] = []
+        written.splits[split] = Counts()
         for number, group in enumerate(_groups(texts, shard_bytes)):
             name = f"{split}-{number:05d}"
             byte_lengths = np.array([len(text.encode()) for text in group], dtype=np.int64)
-            counts = _finished(directory, name, byte_lengths) or _write(
-                directory, name, encode(group), byte_lengths, token_dtype(vocab_size)
-            )
+            counts = _finished(directory, name, byte_lengths)
+            if counts is None:
+                counts = _write(directory, name, encode(group), byte_lengths, token_dtype(vocab_size))
             paths = {part: part_path(directory, name, part) for part in PARTS}
             digests = {part: file_digest(path) for part, path in paths.items()}
-            records[split].append({"name": name, **counts, "digests": digests})
-            files.extend(paths.values())
-            progress(counts["bytes"])
-    index = directory / INDEX
+            records[split].append({"name": name, **asdict(counts), "digests": digests})
+            written.splits[split] += counts
+            written.files.extend(paths.values())
+            progress(counts.bytes)
     write_json(
-        index,
+        directory / INDEX,
         {"format_version": FORMAT_VERSION, "vocab_size": vocab_size, "bos_id": bos_id, "shards": records},
     )
-    return [*files, index]
+    written.files.append(directory / INDEX)
+    return written
 
 
 def _groups(texts: Iterable[str], shard_bytes: int) -> Iterator[list[str]]:
@@ -88,7 +113,7 @@ def _write(
     documents: Sequence[NDArray[np.uint32]],
     byte_lengths: NDArray[np.int64],
     dtype: np.dtype[Any],
-) -> dict[str, int]:
+) -> Counts:
     offsets = np.zeros(len(documents) + 1, dtype=np.int64)
     np.cumsum([len(ids) for ids in documents], out=offsets[1:])
     # In this order: the lengths in bytes, last, say that the shard is whole.
@@ -99,7 +124,7 @@ def _write(
     return _counts(offsets, byte_lengths)
 
 
-def _finished(directory: Path, name: str, byte_lengths: NDArray[np.int64]) -> dict[str, int] | None:
+def _finished(directory: Path, name: str, byte_lengths: NDArray[np.int64]) -> Counts | None:
     if not part_path(directory, name, PARTS[-1]).is_file():
         return None
     try:
@@ -111,5 +136,5 @@ def _finished(directory: Path, name: str, byte_lengths: NDArray[np.int64]) -> di
     return _counts(offsets, byte_lengths)
 
 
-def _counts(offsets: NDArray[np.int64], byte_lengths: NDArray[np.int64]) -> dict[str, int]:
-    return {"documents": len(byte_lengths), "tokens": int(offsets[-1]), "bytes": int(byte_lengths.sum())}
+def _counts(offsets: NDArray[np.int64], byte_lengths: NDArray[np.int64]) -> Counts:
+    return Counts(len(byte_lengths), int(offsets[-1]), int(byte_lengths.sum()))

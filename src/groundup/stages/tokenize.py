@@ -1,0 +1,111 @@
+"""`groundup tokenize`: a corpus to a vocabulary and token shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from groundup.artifact import Artifact, begin, read
+from groundup.config import Config, setting
+from groundup.console import Console, Progress
+from groundup.errors import ConfigError
+from groundup.files import file_digest
+from groundup.types import Split
+
+_SPLITS: tuple[Split, Split] = ("train", "validation")
+_CHECKED_BYTES = 1_000_000  # of the corpus, encoded both ways before the fast way is trusted
+
+
+class TokenizeConfig(Config):
+    """Which vocabulary, and where the tokens go."""
+
+    corpus: Path = setting(help="what groundup collect left", positional=True)
+    out: Path = setting(help="directory for the tokenizer and the token shards", flag=True)
+    vocab_size: int | None = setting(
+        None, help="ids in all, a multiple of 64; default: from the corpus", flag=True
+    )
+    tokenizer: Path | None = setting(
+        None, help="use this tokenizer (a model directory) and train none", flag=True
+    )
+    sample_bytes: int = setting(200_000_000, help="train the vocabulary on this much of the corpus", gt=0)
+    threads: int | None = setting(None, help="encoding threads; default: one for each core", gt=0)
+
+
+def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
+    """Train a vocabulary on the training split, or take one, and encode both splits.
+
+    A run that was cut off keeps its vocabulary and its finished shards.
+
+    Raises:
+        DataError: no corpus there, or too little text for the vocabulary.
+        ConfigError: a vocabulary size that cannot be, or one given beside a tokenizer.
+    """
+    from groundup.corpus import read_documents
+    from groundup.tokenizer import CorpusEncoder, Tokenizer, in_sample, train_tokenizer, vocab_size_for
+    from groundup.tokens import write_shards
+
+    console = console or Console()
+    if config.tokenizer and config.vocab_size:
+        raise ConfigError(
+            f"vocab_size = {config.vocab_size:,} and tokenizer = {config.tokenizer}",
+            rule="a tokenizer that is given has its size already",
+            fix="Leave one of the two out.",
+        )
+    inputs = {"corpus": read(config.corpus).digest}
+    given = Tokenizer.load(config.tokenizer) if config.tokenizer else None
+    if config.tokenizer:
+        inputs["tokenizer"] = file_digest(config.tokenizer / "tokenizer.json")
+    work = begin(config.out, "tokenize", config.model_dump(include={"vocab_size", "sample_bytes"}), inputs)
+    if work.state == "done":
+        return read(config.out)
+
+    def texts(split: Split, share: float = 1.0) -> Iterator[str]:
+        return (d.text for d in read_documents(config.corpus, split) if in_sample(d.id, share))
+
+    sizes = {split: sum(len(text.encode()) for text in texts(split)) for split in _SPLITS}
+    kept = config.out / "tokenizer"
+    if (kept / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.load(kept)
+    elif given:
+        tokenizer = given
+    else:
+        share = min(1.0, config.sample_bytes / max(sizes["train"], 1))
+        size = config.vocab_size or vocab_size_for(sizes["train"])
+        with console.progress("training the vocabulary", sizes["train"] * share, "bytes") as progress:
+            sample = _advancing(texts("train", share), progress)
+            tokenizer = train_tokenizer(sample, size, at_most=config.vocab_size is None)
+    tokenizer.save(kept)
+
+    check = texts("train", _CHECKED_BYTES / max(sizes["train"], 1))
+    encoder = CorpusEncoder(tokenizer, check, threads=config.threads)
+    if not encoder.fast:
+        console.warn(f"Encoding the slow way, since this tokenizer and tiktoken differ: {encoder.reason}.")
+    with console.progress("encoding", sum(sizes.values()), "bytes") as progress:
+        written = write_shards(
+            config.out,
+            {split: texts(split) for split in _SPLITS},
+            encoder.encode,
+            vocab_size=tokenizer.vocab_size,
+            bos_id=tokenizer.bos_id,
+            progress=progress.advance,
+        )
+    train, validation = (written.splits[split] for split in _SPLITS)
+    facts = {
+        "vocab_size": tokenizer.vocab_size,
+        "bytes_per_token": round(train.bytes / max(train.tokens, 1), 4),
+        "train": asdict(train),
+        "validation": asdict(validation),
+        "fast_encoding": encoder.fast,
+    }
+    console.note(
+        f"{train.tokens:,} tokens to train on, {validation.tokens:,} held out; vocabulary "
+        f"{tokenizer.vocab_size:,}, {facts['bytes_per_token']:.2f} bytes per token"
+    )
+    return work.finish(facts, [*written.files, *kept.glob("*.json")])
+
+
+def _advancing(texts: Iterator[str], progress: Progress) -> Iterator[str]:
+    for text in texts:
+        yield text
+        progress.advance(len(text.encode()))
