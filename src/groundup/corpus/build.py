@@ -1,0 +1,133 @@
+"""Builds a corpus: fetches the sources, runs the two steps of the pipeline, writes the data card."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.console import Console
+from groundup.corpus.card import Tally, total, write_card
+from groundup.corpus.executor import run_tasks
+from groundup.corpus.pipeline import ExtractTask, MergeTask, units
+from groundup.corpus.settings import CorpusSettings
+from groundup.corpus.sources import SourceConfig
+from groundup.errors import DataError
+from groundup.files import read_json, require_disk_space
+
+_PARTS = "parts"
+
+
+def build_corpus(
+    settings: CorpusSettings, out: Path, *, workers: int, console: Console
+) -> tuple[dict[str, Any], list[Path]]:
+    """Collect the sources into `out`: train-*.parquet, validation-*.parquet, card.json, card.md.
+
+    Run again after it was cut off, it goes on with what is missing; the result does not depend on `workers`.
+
+    Returns:
+        The card, and the files that make up the corpus.
+
+    Raises:
+        DataError: a source is missing, unreadable or empty, or the whole is too small to learn from.
+        DownloadError: an archive cannot be had, or is not the pinned one.
+        ResourceError: too little disk, or a worker process keeps dying.
+    """
+    for source in settings.sources:
+        source.fetch(console)
+    parts = out / _PARTS
+    extracts = _extract_tasks(settings, parts)
+    stored_bytes = sum(task.size for task in extracts)
+    require_disk_space(
+        out, 2 * stored_bytes, "collecting"
+    )  # runs and shards, both compressed: a generous guess
+    with console.progress("reading", stored_bytes, "B") as progress:
+        run_tasks(extracts, workers, lambda task: progress.advance(task.size))
+    found = _tally_by_source(settings, extracts)
+    text_bytes = sum(tally.bytes for tally in found.values())
+    shards = max(1, round(text_bytes / settings.shard_bytes))
+    merges = [
+        MergeTask(
+            runs=tuple(run for task in extracts for run in task.runs()),
+            number=number,
+            shards=shards,
+            validation_fraction=min(
+                settings.validation_fraction, settings.validation_max_bytes / max(1, text_bytes)
+            ),
+            directory=parts,
+            output=out,
+        )
+        for number in range(shards)
+    ]
+    with console.progress("merging", shards, "shards") as progress:
+        run_tasks(merges, workers, lambda _: progress.advance())
+    card = _card(settings, found, [read_json(task.marker) for task in merges])
+    _require_enough(settings, card)
+    files = write_card(out, card)
+    shutil.rmtree(parts)
+    return card, sorted(out.glob("*.parquet")) + files
+
+
+def _extract_tasks(settings: CorpusSettings, parts: Path) -> list[ExtractTask]:
+    grouped = [(source, unit) for source in settings.sources for unit in units(source)]
+    return [
+        ExtractTask(source, unit, settings, parts, number) for number, (source, unit) in enumerate(grouped)
+    ]
+
+
+def _tally_by_source(settings: CorpusSettings, tasks: Sequence[ExtractTask]) -> dict[str, Tally]:
+    found = {source.label: Tally() for source in settings.sources}
+    for task in tasks:
+        found[task.source.label].merge(Tally.from_json(read_json(task.marker)["tally"]))
+    return found
+
+
+def _card(
+    settings: CorpusSettings, found: dict[str, Tally], merged: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Both steps' counts together: kept is what is in the shards, dropped is what either step dropped."""
+
+    def of(label: str, part: str) -> Tally:
+        return total(Tally.from_json(counts[part][label]) for counts in merged if label in counts[part])
+
+    sources = []
+    for source in settings.sources:
+        kept = total([of(source.label, "train"), of(source.label, "validation")])
+        dropped = total([found[source.label], of(source.label, "duplicates")])
+        kept.files, kept.drops = found[source.label].files, dropped.drops
+        sources.append(_describe(source) | kept.to_json())
+    shares = {}
+    for split in ("train", "validation"):
+        share = total(of(source.label, split) for source in settings.sources)
+        shares[split] = {"documents": share.documents, "bytes": share.bytes}
+    return {**shares, "sources": sources}
+
+
+def _describe(source: SourceConfig) -> dict[str, Any]:
+    return {
+        "name": source.label,
+        "genre": source.genre,
+        "licence": source.licence,
+        "provenance": source.provenance(),
+    }
+
+
+def _require_enough(settings: CorpusSettings, card: dict[str, Any]) -> None:
+    train = card["train"]
+    if train["bytes"] >= max(1, settings.min_bytes):
+        return
+    files = sum(source["files"] for source in card["sources"])
+    reasons: dict[str, int] = {}
+    for source in card["sources"]:
+        for reason, drop in source["drops"].items():
+            reasons[reason] = reasons.get(reason, 0) + drop["documents"]
+    worst = sorted(reasons.items(), key=lambda pair: -pair[1])[:4]
+    dropped = "; dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in worst) if worst else ""
+    names = ", ".join(source["name"] for source in card["sources"])
+    raise DataError(
+        f"{names}: {train['bytes'] / 1e3:,.1f} kB of text to train on, from {files:,} files{dropped}",
+        rule=f"a model needs at least {settings.min_bytes / 1e3:,.0f} kB to learn from (min_bytes)",
+        fix="Add more text or another source (txt, md, html, json, jsonl, csv and parquet are read, also "
+        "with .gz, .zst, .bz2), or lower min_bytes for a trial.",
+    )

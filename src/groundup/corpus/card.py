@@ -1,0 +1,174 @@
+"""The data card: what is in a corpus, where it came from, what was dropped and why."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from groundup.errors import DataError
+from groundup.files import atomic_file, read_json, write_json
+
+FORMAT_VERSION = 1
+CARD = "card.json"
+_SAMPLES = 3  # rejects shown for each source and reason
+_SAMPLE_CHARACTERS = 300
+
+
+@dataclass(slots=True)
+class Drops:
+    """What was dropped for one reason: counts, and the rejects with the smallest hashes as a fair sample."""
+
+    documents: int = 0
+    bytes: int = 0
+    samples: list[tuple[str, str, str]] = field(default_factory=list)  # (hash, origin, beginning of the text)
+
+    def merge(self, other: Drops) -> None:
+        """Add the counts of another part of the corpus."""
+        self.documents += other.documents
+        self.bytes += other.bytes
+        self.samples = sorted(self.samples + other.samples)[:_SAMPLES]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one source, or of a part of one. Sums do not depend on the order of the parts."""
+
+    files: int = 0
+    documents: int = 0
+    bytes: int = 0
+    drops: dict[str, Drops] = field(default_factory=dict)
+
+    def keep(self, text: str) -> None:
+        """Count a document that stays."""
+        self.documents += 1
+        self.bytes += len(text.encode())
+
+    def drop(self, reason: str, origin: str, text: str = "") -> None:
+        """Count a document, or a file that gave none."""
+        mark = hashlib.blake2b(
+            f"{origin}\0{text}".encode("utf-8", "surrogatepass"), digest_size=8
+        ).hexdigest()
+        sample = (mark, origin, text[:_SAMPLE_CHARACTERS])
+        size = len(text.encode("utf-8", "surrogatepass"))
+        self.drops.setdefault(reason, Drops()).merge(Drops(1, size, [sample]))
+
+    def merge(self, other: Tally) -> None:
+        """Add the counts of another part."""
+        self.files += other.files
+        self.documents += other.documents
+        self.bytes += other.bytes
+        for reason, drops in other.drops.items():
+            self.drops.setdefault(reason, Drops()).merge(drops)
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, reasons with most drops first."""
+        ordered = sorted(self.drops.items(), key=lambda pair: (-pair[1].documents, pair[0]))
+        return {
+            "files": self.files,
+            "documents": self.documents,
+            "bytes": self.bytes,
+            "drops": {
+                r: {"documents": d.documents, "bytes": d.bytes, "samples": d.samples} for r, d in ordered
+            },
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        drops = {
+            reason: Drops(
+                d["documents"], d["bytes"], [(mark, origin, text) for mark, origin, text in d["samples"]]
+            )
+            for reason, d in value["drops"].items()
+        }
+        return cls(value["files"], value["documents"], value["bytes"], drops)
+
+
+def total(tallies: Iterable[Tally]) -> Tally:
+    """The sum of tallies."""
+    result = Tally()
+    for tally in tallies:
+        result.merge(tally)
+    return result
+
+
+def write_card(directory: Path, card: dict[str, Any]) -> list[Path]:
+    """Write card.json and card.md; returns their paths."""
+    write_json(directory / CARD, {"format_version": FORMAT_VERSION} | card)
+    with atomic_file(directory / "card.md") as temporary:
+        temporary.write_text(_markdown(card), encoding="utf-8")
+    return [directory / CARD, directory / "card.md"]
+
+
+def read_card(directory: Path) -> dict[str, Any]:
+    """Read the card of a corpus: `sources`, `train`, `validation`, each with documents and bytes.
+
+    Raises:
+        DataError: there is none, or it was written by a newer release.
+    """
+    path = directory / CARD
+    if not path.is_file():
+        raise DataError(
+            f"{directory}: no {CARD}",
+            rule="a corpus directory holds a data card",
+            fix="Give the directory that `groundup collect` wrote.",
+        )
+    card: dict[str, Any] = read_json(path)
+    if card.get("format_version", 0) > FORMAT_VERSION:
+        raise DataError(
+            f"{path}: format_version {card['format_version']}",
+            rule=f"this release reads up to {FORMAT_VERSION}",
+            fix="Upgrade groundup: pip install --upgrade groundup.",
+        )
+    return card
+
+
+def _markdown(card: dict[str, Any]) -> str:
+    train, validation = card["train"], card["validation"]
+    lines = [
+        "# Data card",
+        "",
+        f"{train['documents'] + validation['documents']:,} documents, "
+        f"{_size(train['bytes'] + validation['bytes'])} of text: {_size(train['bytes'])} to train on, "
+        f"{_size(validation['bytes'])} held out "
+        f"({validation['documents']:,} documents, chosen by hash).",
+        "",
+        "| source | kind of text | licence | files | documents | text | dropped |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
+    ]
+    for source in card["sources"]:
+        dropped = sum(drop["documents"] for drop in source["drops"].values())
+        cells = (_safe(source["name"]), _safe(source["genre"]), _safe(source["licence"]))
+        counts = (f"{source['files']:,}", f"{source['documents']:,}", _size(source["bytes"]), f"{dropped:,}")
+        lines.append(f"| {' | '.join(cells + counts)} |")
+    for source in card["sources"]:
+        lines += ["", f"## {_safe(source['name'])}", ""]
+        lines += [f"- {key}: {_safe(value)}" for key, value in source["provenance"].items() if value]
+        if source["drops"]:
+            lines += ["", "| dropped because | documents | text |", "| --- | ---: | ---: |"]
+            lines += [
+                f"| {_safe(reason)} | {drop['documents']:,} | {_size(drop['bytes'])} |"
+                for reason, drop in source["drops"].items()
+            ]
+            lines += ["", "Some of what was dropped:", ""]
+            lines += [
+                f"- {_safe(reason)}: {_safe(origin)}{': ' + _safe(text[:160]) if text else ''}"
+                for reason, drop in source["drops"].items()
+                for _, origin, text in drop["samples"]
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.1f} kB"
+
+
+def _safe(text: str) -> str:
+    """A foreign text on one line of Markdown, with no markup or HTML of its own."""
+    flat = re.sub(r"\s+", " ", "".join(c if c.isprintable() or c.isspace() else "�" for c in text)).strip()
+    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#|~!$])", r"\\\1", flat)

@@ -1,0 +1,114 @@
+"""Runs independent tasks in a pool of processes; a worker that is killed loses nothing and hangs nothing.
+
+A task is a picklable value with a `run()` whose result is a file that is whole or absent, and `done()` that
+looks for it. So a task may be run again after any accident, and another executor (a cluster) can take this
+one's place.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import Protocol, TypeVar
+
+from groundup.errors import ResourceError
+
+_ATTEMPTS = 3
+
+
+class Task(Protocol):
+    """One piece of work."""
+
+    @property
+    def label(self) -> str:
+        """What the work is on, for messages."""
+        ...
+
+    def done(self) -> bool:
+        """Whether the result is there."""
+        ...
+
+    def run(self) -> None:
+        """Do the work and leave the result as a file, atomically."""
+        ...
+
+
+TaskT = TypeVar("TaskT", bound=Task)
+
+
+def run_tasks(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], None]) -> None:
+    """Run all tasks that are not done; `on_done` is called here for each, also for those done before.
+
+    An exception of a task ends the run and is raised here. When a worker dies (killed, out of memory), the
+    unfinished tasks are run again in a new pool, the last time one at a time so that the task that kills its
+    worker is known.
+
+    Raises:
+        ResourceError: a task's worker died every time.
+    """
+    waiting = []
+    for task in tasks:
+        if task.done():
+            on_done(task)
+        else:
+            waiting.append(task)
+    if workers <= 1 or len(waiting) <= 1:
+        for task in waiting:
+            task.run()
+            on_done(task)
+        return
+    for attempt in range(1, _ATTEMPTS + 1):
+        waiting = _run_pool(waiting, 1 if attempt == _ATTEMPTS else min(workers, len(waiting)), on_done)
+        if not waiting:
+            return
+    raise ResourceError(
+        f"{waiting[0].label}: the process that worked on it died {_ATTEMPTS} times",
+        rule="a worker process must live until its task is done",
+        fix="Perhaps memory ran out: close other programs, or set workers = 1. In a script of your own, call "
+        'under `if __name__ == "__main__":`.',
+    )
+
+
+def _run_pool(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], None]) -> list[TaskT]:
+    """Run tasks in one pool; return those left over when a worker died."""
+    left = list(tasks)
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # fork would copy the locks of our threads (progress, Arrow)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_watch_parent)
+    try:
+        futures = {pool.submit(_run, task): task for task in tasks}
+        for future in as_completed(futures):
+            future.result()
+            task = futures[future]
+            left.remove(task)
+            on_done(task)
+    except BrokenProcessPool:
+        finished = [task for task in left if task.done()]
+        for task in finished:
+            on_done(task)
+        left = [task for task in left if not task.done()]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return left
+
+
+def _run(task: Task) -> None:
+    task.run()
+
+
+def _watch_parent() -> None:
+    """End this worker when its parent is killed: else it would wait for ever, or write beside a new run."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,110 @@
+"""What every source has in common: its description, which of its files count, how text is made of them."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import BinaryIO, Literal
+
+from groundup.config import Config, setting
+from groundup.console import Console
+from groundup.corpus.records import RecordRules
+
+Format = Literal["text", "markdown", "html", "json", "jsonl", "csv", "tsv", "parquet"]
+Opener = Callable[[], BinaryIO]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file of a source: a file on disk, or a member of an archive.
+
+    Attributes:
+        path: its name inside the source, with "/" between folders.
+        size: bytes as stored (compressed, if the file is), for planning and progress.
+        refused: why it is not even opened (an unsafe path, a device file); "" if it is.
+    """
+
+    path: str
+    size: int
+    refused: str = ""
+
+
+class SourceConfig(Config):
+    """One source of text.
+
+    Text of `json`, `jsonl`, `csv` and `parquet` files is made by four keys (all optional: without them the
+    text column or the turns of a conversation are found by themselves). In paths, "." steps into a field and
+    "*" into every element: `records = "data.*"` gives one document for each element of `data`; `each =
+    "turns.*"` splits a record into parts; `text = "{title}: {body}"` is the template of a part; `join` stands
+    between parts.
+    """
+
+    name: str = setting(
+        "", help="name in the data card and in every document; default: after the path or package"
+    )
+    genre: str = setting("unspecified", help='kind of text, for the data card: "books", "encyclopedia", ...')
+    licence: str = setting("unknown", help="licence of the text, for the data card")
+    files: list[str] = setting(
+        [],
+        help='glob patterns of the files to read, e.g. "docs/**/*.md"; matched from the right, default: all',
+    )
+    format: Format | None = setting(None, help="read every file as this format; default: by its suffix")
+    records: str | None = setting(None, help="path to the records of a JSON file, one document each")
+    each: str | None = setting(None, help="path to the parts of a record (turns, paragraphs)")
+    text: str | None = setting(
+        None, help='template of the text, e.g. "{title}\\n\\n{body}"; or a column as "{column}"'
+    )
+    join: str = setting("\n", help="what stands between the parts of a record")
+
+    @property
+    def label(self) -> str:
+        """The name that documents carry."""
+        return self.name or self.default_name
+
+    @property
+    @abstractmethod
+    def default_name(self) -> str:
+        """The name of a source whose user gave none."""
+
+    @property
+    def rules(self) -> RecordRules:
+        """How the records of this source become text."""
+        return RecordRules(records=self.records, each=self.each, text=self.text, join=self.join)
+
+    @abstractmethod
+    def identity(self) -> str:
+        """A value that changes when the content does. Quick, and never uses the network."""
+
+    @abstractmethod
+    def fetch(self, console: Console) -> None:
+        """Bring the content onto this machine, if it is not there already."""
+
+    @abstractmethod
+    def items(self) -> list[Item]:
+        """All files that the patterns choose, in a fixed order. Call after `fetch`."""
+
+    @abstractmethod
+    def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
+        """Give each item (a run of `items()`, in order) with the call that opens it for reading."""
+
+    @abstractmethod
+    def provenance(self) -> dict[str, str]:
+        """Where the content came from, for the data card. Call after `fetch`."""
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str] | None:
+        return re.compile("|".join(_glob_regex(glob) for glob in self.files)) if self.files else None
+
+    def chooses(self, path: str) -> bool:
+        """Whether the patterns choose a file of this name."""
+        return self._pattern is None or self._pattern.fullmatch(path) is not None
+
+
+def _glob_regex(glob: str) -> str:
+    """`*` and `?` stay inside a folder, `**` crosses folders; the match may begin at any folder."""
+    pieces = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob.lstrip("/"))
+    return "(?:.*/)?" + "".join(pieces.get(part, re.escape(part)) for part in parts)

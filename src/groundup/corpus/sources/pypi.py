@@ -1,0 +1,237 @@
+"""Archives of Python packages, found the way that the user's own pip finds them.
+
+pip itself would run the build script of a source archive even to download it; here only its settings are used
+(indexes, find-links, certificates, proxy, logins), and the index is asked for the file by the simple API
+(PEP 503 HTML, PEP 691 JSON).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+
+from groundup.console import Console
+from groundup.corpus.download import Digest, Network, copy_verified, download
+from groundup.errors import DownloadError
+
+_ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
+_CONFIG_LINE = re.compile(r"^(?P<section>[\w:.-]+)\.(?P<key>[\w-]+)=(?P<value>'.*'|\".*\")$")
+_SECTIONS = ("global", "install", "download", ":env:")  # later ones win, as in pip
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A file that an index offers; `sha256` is "" where the index does not say."""
+
+    filename: str
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class PipSettings:
+    """What the user's pip is set to."""
+
+    indexes: tuple[str, ...]
+    find_links: tuple[str, ...]
+    network: Network
+
+
+def _pip(*arguments: str) -> str:
+    commands = [[sys.executable, "-m", "pip"]] + [
+        [found] for name in ("pip3", "pip") if (found := shutil.which(name))
+    ]
+    for command in commands:
+        environment = os.environ | {"COLUMNS": "1000", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        done = subprocess.run(
+            [*command, *arguments], capture_output=True, text=True, env=environment, check=False
+        )
+        if done.returncode == 0:
+            return done.stdout
+    return ""
+
+
+def pip_settings() -> PipSettings:
+    """Ask pip for its settings.
+
+    Raises:
+        DownloadError: there is no pip, and no PIP_INDEX_URL either.
+    """
+    values: dict[str, str] = {}
+    lines = [match for line in _pip("config", "list").splitlines() if (match := _CONFIG_LINE.match(line))]
+    for section in _SECTIONS:
+        values |= {m["key"]: str(ast.literal_eval(m["value"])) for m in lines if m["section"] == section}
+    for name, value in os.environ.items():  # also where there is no pip to ask
+        if name.startswith("PIP_") and value:
+            values.setdefault(name[4:].lower().replace("_", "-"), value)
+    index = values.get("index-url") or values.get("pypi-url") or _default_index()
+    offline = values.get("no-index", "").lower() in ("1", "true", "yes", "on")
+    indexes = () if offline else (index, *values.get("extra-index-url", "").split())
+    if not any(indexes) and not values.get("find-links"):
+        raise DownloadError(
+            "pip: not found",
+            rule="archives of Python packages are found through pip's own settings",
+            fix="Install pip (python -m ensurepip), or set PIP_INDEX_URL to your package index.",
+        )
+    network = Network(
+        certificates=values.get("cert"),
+        client_certificate=values.get("client-cert"),
+        proxy=values.get("proxy"),
+        unverified_hosts=frozenset(host.split(":")[0] for host in values.get("trusted-host", "").split()),
+        timeout=float(values.get("timeout") or values.get("default-timeout") or 60),
+        credentials=_netrc_logins(),
+    )
+    return PipSettings(tuple(filter(None, indexes)), tuple(values.get("find-links", "").split()), network)
+
+
+def _default_index() -> str:
+    """pip's built-in index; its help is the one public place where pip tells it."""
+    match = re.search(
+        r"--index-url.*?\(default\s+(https?://[^\s)]+)\)", _pip("download", "--help"), re.DOTALL
+    )
+    return match[1] if match else ""
+
+
+def _netrc_logins() -> dict[str, str]:
+    import netrc
+
+    try:
+        hosts = netrc.netrc().hosts
+    except (OSError, netrc.NetrcParseError):
+        return {}
+    return {host: f"{login}:{password}" for host, (login, _, password) in hosts.items()}
+
+
+class _Links(HTMLParser):
+    """The links of a PEP 503 page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str]] = []
+        self._href: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Remember where a link leads."""
+        if tag == "a":
+            self._href = dict(attrs).get("href")
+
+    def handle_data(self, data: str) -> None:
+        """A link's text is the file's name."""
+        if self._href and data.strip():
+            self.found.append((data.strip(), self._href))
+            self._href = None
+
+
+def parse_page(content_type: str, text: str, base: str) -> list[Candidate]:
+    """The files that a page of the simple API lists."""
+    if "json" in content_type:
+        files = json.loads(text).get("files", [])
+        return [
+            Candidate(
+                f["filename"], urllib.parse.urljoin(base, f["url"]), f.get("hashes", {}).get("sha256", "")
+            )
+            for f in files
+        ]
+    parser = _Links()
+    parser.feed(text)
+    found = []
+    for filename, href in parser.found:
+        url, _, fragment = urllib.parse.urljoin(base, href).partition("#")
+        found.append(Candidate(filename, url, fragment[7:] if fragment.startswith("sha256=") else ""))
+    return found
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def is_release(filename: str, name: str, version: str) -> bool:
+    """Whether a file's name says that it holds this version of this package."""
+    stem = re.sub(r"\.(whl|egg|zip|tar\.gz|tgz|tar\.bz2|tar\.xz)$", "", filename)
+    if stem == filename:
+        return False
+    wanted = f"{_normalized(name)}-{version.lower()}"
+    return _normalized_stem(stem, name) == wanted
+
+
+def _normalized_stem(stem: str, name: str) -> str:
+    """`Some_Name-1.0-py3-none-any` -> `some-name-1.0`."""
+    match = re.match(
+        "[-_.]+".join(map(re.escape, re.split(r"[-_.]+", name))) + r"-([^-]+)", stem, re.IGNORECASE
+    )
+    return f"{_normalized(name)}-{match[1].lower()}" if match else ""
+
+
+def _candidates(settings: PipSettings, name: str, version: str, problems: list[str]) -> Iterator[Candidate]:
+    """All files of this release: from find-links first, then from each index in turn."""
+    for link in settings.find_links:
+        local = urllib.request.url2pathname(link.removeprefix("file://")) if "://" not in link[5:] else link
+        if Path(local).is_dir():
+            yield from (Candidate(p.name, p.resolve().as_uri(), "") for p in sorted(Path(local).iterdir()))
+    pages = [link for link in settings.find_links if link.startswith(("http:", "https:"))]
+    pages += [index.rstrip("/") + f"/{_normalized(name)}/" for index in settings.indexes]
+    for page in pages:
+        try:
+            yield from parse_page(*settings.network.page(page, _ACCEPT), base=page)
+        except (OSError, ValueError) as error:
+            host = urllib.parse.urlsplit(page).hostname
+            problems.append(f"{host}: {getattr(error, 'reason', error)}")
+
+
+def fetch_archive(name: str, version: str, digest: Digest | None, directory: Path, console: Console) -> Path:
+    """Bring the archive of this release whose digest is pinned into `directory` (named by its digest).
+
+    Raises:
+        DownloadError: no such release or file, no pinned hash (the message tells the hash), or not reachable.
+    """
+    settings = pip_settings()
+    problems: list[str] = []
+    offered = [
+        c for c in _candidates(settings, name, version, problems) if is_release(c.filename, name, version)
+    ]
+    if not offered:
+        raise DownloadError(
+            f"{name} {version}: not on the package index" + (f" ({'; '.join(problems)})" if problems else ""),
+            rule="a package source names a release that the user's pip can see",
+            fix="Check name and version (pip index versions NAME) and the network.",
+        )
+    listing = "; ".join(f'{c.filename} hash = "{c.sha256}"' for c in _ranked(offered)[:4])
+    if digest is None:
+        raise DownloadError(
+            f"{name} {version}: no hash in the recipe",
+            rule="an archive is pinned by its sha256",
+            fix=f"Choose a file and add its hash to the source: {listing}.",
+        )
+    for candidate in [c for c in offered if c.sha256 in ("", digest.value)]:
+        target = directory / candidate.filename
+        if candidate.url.startswith("file:"):
+            local = Path(urllib.request.url2pathname(urllib.parse.urlsplit(candidate.url).path))
+            if copy_verified(local, target, digest):
+                return target
+        else:
+            download(settings.network, candidate.url, target, digest, console)
+            return target
+    raise DownloadError(
+        f"{name} {version}: no file with sha256 {digest.value}",
+        rule="the pinned hash must be that of a file of this release",
+        fix=f"Check the hash in the recipe; the index offers {listing}.",
+    )
+
+
+def _ranked(offered: list[Candidate]) -> list[Candidate]:
+    """Wheels for any machine first, then source archives, then the rest: what a recipe should pin."""
+    return sorted(
+        offered, key=lambda c: (not c.filename.endswith("-any.whl"), c.filename.endswith((".whl", ".egg")))
+    )

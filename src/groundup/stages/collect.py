@@ -1,0 +1,64 @@
+"""The collect stage: sources of text in, a clean corpus with a data card out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from groundup import artifact
+from groundup.artifact import Artifact
+from groundup.config import setting
+from groundup.console import Console
+from groundup.corpus.settings import CorpusSettings
+from groundup.corpus.sources import FolderSource, Source
+from groundup.errors import ConfigError
+
+
+class CollectConfig(CorpusSettings):
+    """Settings of `groundup collect`."""
+
+    folder: Path | None = setting(None, help="read this folder, instead of a recipe's sources", flag=True)
+    out: Path = setting(help="directory for the corpus", flag=True)
+    workers: int | None = setting(
+        None, help="processes that read at the same time; default: one a core", ge=1, flag=True
+    )
+
+    @property
+    def all_sources(self) -> list[Source]:
+        """The recipe's sources, or the folder."""
+        return [FolderSource(path=self.folder)] if self.folder else self.sources
+
+
+def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
+    """Collect the sources into `config.out`; a finished corpus of the same sources and settings stays.
+
+    Raises:
+        ConfigError: no sources, or an output directory that is not ours.
+        GroundupError: see `groundup.corpus.build_corpus`.
+    """
+    import os
+
+    from groundup.corpus import build_corpus
+
+    console = console or Console()
+    sources = config.all_sources
+    if not sources:
+        raise ConfigError(
+            "collect.sources: empty",
+            rule="a corpus needs at least one source of text",
+            fix="Give --folder PATH, or a recipe with [[collect.sources]] tables.",
+        )
+    settings = config.model_copy(update={"sources": sources, "folder": None})
+    keys = settings.model_dump(mode="json", exclude={"out", "workers", "folder"})
+    for table in keys["sources"]:
+        table.pop("path", None)
+    inputs = {source.label: source.identity() for source in sources}
+    work = artifact.begin(config.out, "collect", keys, inputs)
+    if work.state == "done":
+        return artifact.read(config.out)
+    card, files = build_corpus(
+        settings, config.out, workers=config.workers or os.cpu_count() or 1, console=console
+    )
+    facts = {split: card[split] for split in ("train", "validation")} | {
+        "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]}
+    }
+    return work.finish(facts, files)
