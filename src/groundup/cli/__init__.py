@@ -1,0 +1,125 @@
+"""The command line: each stage's options come from its config; results go to stdout, all else to stderr.
+
+No command's `--help` imports torch, and `groundup --help` imports no stage.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import click
+
+from groundup import __version__
+from groundup.cli.commands import COMMANDS, RUN, build
+from groundup.cli.output import as_json, write
+from groundup.errors import ConfigError, GroundupError, ResourceError
+
+
+class _Group(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return build(cmd_name) if cmd_name in COMMANDS else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS:
+            from groundup.config import unknown_key
+
+            raise unknown_key(f"groundup {args[0]}", args[0], list(COMMANDS), kind="command")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, stage.about) for name, stage in COMMANDS.items()])
+
+
+@click.group(
+    cls=_Group,
+    help="Build a language model of your own, from raw text to a model that writes.",
+    epilog=f"Example: {RUN.example}",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="groundup", message="%(prog)s %(version)s")
+def cli() -> None:
+    """The root of all commands."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The entry point.
+
+    Exits with 0 when done, 1 when failed with a message, 2 for wrong usage, 130 when interrupted. With `--json`
+    a failure is also an object on stdout.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    json_wanted = "--json" in given  # asked before parsing: wrong usage is reported as JSON, too
+    if hasattr(sys.stdout, "reconfigure"):  # a model may write what the terminal's encoding lacks
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        code = cli.main(args=given, prog_name="groundup", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(error.format_message() + "\n")
+        code = 2
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "groundup"
+        rule, fix = "a command needs arguments that it knows", f"See: {command} --help"
+        code = _fail(ConfigError(error.format_message().rstrip("."), rule=rule, fix=fix), json_wanted)
+    except GroundupError as error:
+        code = _fail(error, json_wanted)
+    except (click.Abort, KeyboardInterrupt):
+        sys.stderr.write("\nStopped. The same command goes on from here.\n")
+        code = 130
+    except BrokenPipeError:  # whoever read our output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except OSError as error:
+        code = _fail_of_system(error, json_wanted)
+    except Exception as error:
+        code = _fail_of_ours(error, json_wanted)
+    sys.exit(code)
+
+
+def _fail(error: GroundupError, json_wanted: bool) -> int:
+    from groundup.console import Console
+
+    Console().error(error)
+    if json_wanted:
+        kind = type(error).__name__
+        write(as_json({"error": {"kind": kind, "value": error.value, "rule": error.rule, "fix": error.fix}}))
+    return error.exit_code
+
+
+_DISK_FULL = "Free some space, or choose another disk; then give the same command again."
+_NOT_ALLOWED = "Change its permissions, or choose another place."
+_SYSTEM_FIXES: Mapping[int, str] = {
+    errno.ENOSPC: _DISK_FULL,
+    errno.EACCES: _NOT_ALLOWED,
+    errno.EPERM: _NOT_ALLOWED,
+    errno.EROFS: _NOT_ALLOWED,
+}
+
+
+def _fail_of_system(error: OSError, json_wanted: bool) -> int:
+    fix = _SYSTEM_FIXES.get(error.errno or 0)
+    if fix is None:
+        return _fail_of_ours(error, json_wanted)
+    value = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    rule = "input must be readable, and output needs a place to go"
+    return _fail(ResourceError(value, rule=rule, fix=fix), json_wanted)
+
+
+def _fail_of_ours(error: Exception, json_wanted: bool) -> int:
+    traceback.print_exception(error)
+    sys.stderr.write(
+        "\nThis is a mistake in groundup. Please report it with the lines above (CONTRIBUTING.md).\n"
+    )
+    if json_wanted:
+        write(as_json({"error": {"kind": type(error).__name__, "value": str(error)}}))
+    return 1

@@ -1,0 +1,152 @@
+"""The commands. Each is built when it is asked for, so that `groundup --help` waits for no stage."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from groundup.cli.options import common, declared, given
+from groundup.cli.output import as_json, write
+from groundup.errors import ConfigError
+from groundup.stages import STAGES, Stage
+
+RUN = Stage("run", "run a whole recipe, stage by stage", "groundup run recipes/quickstart.toml")
+CONFIG = Stage("config", "print a stage's settings, explained, as TOML", "groundup config pretrain")
+CACHE = Stage("cache", "show or clear the downloads that are kept", "groundup cache show")
+
+COMMANDS = {stage.name: stage for stage in (RUN, *STAGES.values(), CONFIG, CACHE)}
+
+
+class _Command(click.Command):
+    """A command whose help ends with an example, on a line that can be copied."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write(f"\nExample: {self.epilog}\n")
+
+
+def build(name: str) -> click.Command:
+    """The command with this name, one of `COMMANDS`."""
+    builders = {RUN.name: _run, CONFIG.name: _config, CACHE.name: _cache}
+    return builders[name]() if name in builders else _stage(STAGES[name])
+
+
+def _command(
+    stage: Stage, parameters: Sequence[click.Parameter], callback: Callable[..., None]
+) -> click.Command:
+    about = f"{stage.about[0].upper()}{stage.about[1:]}."
+    return _Command(stage.name, params=list(parameters), callback=callback, help=about, epilog=stage.example)
+
+
+def _stage(stage: Stage) -> click.Command:
+    """A stage with `out` leaves a directory; one without returns a text, handed out as it comes."""
+    parameters = declared(stage.config)
+    makes_text = "out" not in stage.config.model_fields
+    if not any(isinstance(parameter, click.Argument) for parameter in parameters):
+        # A stage that reads no earlier output takes its settings where others take their input.
+        parameters.insert(0, click.Argument(["recipe"], metavar="RECIPE.toml", required=False))
+
+    def callback(
+        *,
+        quiet: bool,
+        json_wanted: bool,
+        overrides: tuple[str, ...],
+        config_file: str | None,
+        output: str | None = None,
+        recipe: str | None = None,
+        **flags: Any,
+    ) -> None:
+        from groundup.config import apply_overrides, load
+        from groundup.console import Console
+
+        file = recipe or config_file
+        values = apply_overrides(_table(Path(file), stage.name) if file else {}, overrides) | given(flags)
+        where = f"[{stage.name}] in {file}" if file else f"groundup {stage.name}"
+        config: Any = load(stage.config, values, where)
+        run, console = stage.module.run, Console(quiet=quiet)
+        if not makes_text:
+            made = run(config, console=console)
+            if json_wanted:
+                write(as_json({"directory": config.out, **asdict(made)}))
+        elif json_wanted or output:
+            made = run(config, console=console)
+            write(as_json(made) if json_wanted else f"{made.text}\n", output)
+        else:
+            run(config, console=console, on_text=write)
+            write("\n")
+
+    shared = common("config", "set", *(["output"] if makes_text else []), "quiet", "json")
+    return _command(stage, [*parameters, *shared], callback)
+
+
+def _table(path: Path, name: str) -> dict[str, Any]:
+    """A stage's settings: its table of a recipe, or a file of bare keys."""
+    from groundup.config import read_toml
+
+    values = read_toml(path)
+    if isinstance(values.get(name), dict):
+        return dict(values[name])
+    if any(isinstance(values.get(other), dict) for other in STAGES):
+        rule = f"a recipe for `groundup {name}` has a table [{name}]"
+        raise ConfigError(
+            f"{path}: no table [{name}]", rule=rule, fix=f"Add it: groundup config {name} shows one."
+        )
+    return values
+
+
+def _run() -> click.Command:
+    from groundup.stages.run import RunConfig, run
+
+    def callback(*, quiet: bool, json_wanted: bool, overrides: tuple[str, ...], **flags: Any) -> None:
+        from groundup.config import load
+        from groundup.console import Console
+
+        config = load(RunConfig, {**given(flags), "overrides": overrides}, "groundup run")
+        made = run(config, console=Console(quiet=quiet))
+        if json_wanted:
+            write(as_json(made))
+
+    return _command(RUN, [*declared(RunConfig), *common("set", "quiet", "json")], callback)
+
+
+def _config() -> click.Command:
+    def callback(*, stage: str, output: str | None) -> None:
+        from groundup.config import annotated_toml, unknown_key
+
+        if stage not in STAGES:
+            raise unknown_key(f"groundup config {stage}", stage, list(STAGES), kind="stage")
+        write(annotated_toml(STAGES[stage].config, stage), output)
+
+    return _command(CONFIG, [click.Argument(["stage"], metavar="STAGE"), *common("output")], callback)
+
+
+def _cache() -> click.Command:
+    def callback(*, action: str, json_wanted: bool) -> None:
+        from groundup.console import format_count
+        from groundup.files import cache_dir
+
+        directory = cache_dir()
+        entries = sorted(directory.iterdir()) if directory.is_dir() else []
+        sizes = {entry.name: _bytes_in(entry) for entry in entries}
+        if action == "clear":
+            for entry in entries:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+        if json_wanted:
+            write(as_json({"action": action, "directory": directory, "bytes": sizes}))
+            return
+        total = format_count(sum(sizes.values()), "bytes")
+        lines = [f"{format_count(size, 'bytes'):>10}  {name}" for name, size in sizes.items()]
+        lines.append(f"{directory}: {total}" + (" freed" if action == "clear" else ""))
+        write("\n".join(lines) + "\n")
+
+    action = click.Argument(["action"], metavar="show|clear", type=click.Choice(["show", "clear"]))
+    return _command(CACHE, [action, *common("json")], callback)
+
+
+def _bytes_in(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if file.is_file())

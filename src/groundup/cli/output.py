@@ -1,0 +1,28 @@
+"""Results: to stdout, or whole into a file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+
+def as_json(value: Any) -> str:
+    """A result (a dataclass or JSON-like value; paths as text) as JSON with a line end."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+
+
+def write(text: str, output: str | None = None) -> None:
+    """Write to stdout at once, or atomically to the file `output`."""
+    if output is None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    from groundup.files import atomic_file
+
+    with atomic_file(Path(output).expanduser()) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,90 @@
+"""The stages of the road: what each is called, what it does, and how they hang together in a run.
+
+Looking at this table imports no stage, so `groundup --help` is fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from groundup.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage. Its module, named like it, holds `NameConfig` and `run(config, *, console=None)`.
+
+    Attributes:
+        name: the command, and the table of a recipe.
+        about: what it does, in a few words.
+        example: a command line that works.
+        directory: where its output goes in a run's directory; `None` for what is no part of a recipe.
+        inputs: key of the config -> the stage whose output belongs there in a run.
+        then: commands that make sense after this stage, with `{run}` for the run's directory.
+        package: where its module lives.
+    """
+
+    name: str
+    about: str
+    example: str
+    directory: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    then: tuple[str, ...] = ()
+    package: str = "groundup.stages"
+
+    @property
+    def module(self) -> ModuleType:
+        """The stage's module, imported on first use."""
+        return importlib.import_module(f"{self.package}.{self.name}")
+
+    @property
+    def config(self) -> type[Config]:
+        """The config class of the stage."""
+        found: type[Config] = getattr(self.module, f"{self.name.title()}Config")
+        return found
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            "collect",
+            "gather clean text from folders and packages",
+            "groundup collect --folder ~/notes --out runs/notes/corpus",
+            directory="corpus",
+        ),
+        Stage(
+            "tokenize",
+            "learn a vocabulary and turn the text into token ids",
+            "groundup tokenize runs/notes/corpus --out runs/notes/tokens",
+            directory="tokens",
+            inputs={"corpus": "collect"},
+        ),
+        Stage(
+            "pretrain",
+            "train a language model from scratch",
+            "groundup pretrain runs/notes/tokens --out runs/notes/base --minutes 5",
+            directory="base",
+            inputs={"tokens": "tokenize"},
+            then=('groundup generate {run} "Once upon a time"',),
+        ),
+        Stage(
+            "evaluate",
+            "measure a model in bits per byte, beside compressors",
+            "groundup evaluate runs/notes --data another.txt",
+            directory="report",
+            inputs={"model": "pretrain", "tokens": "tokenize", "corpus": "collect"},
+            then=("groundup evaluate {run} --data FILE.txt",),
+        ),
+        Stage(
+            "generate",
+            "write on from a prompt",
+            'groundup generate runs/quickstart "Once upon a time" --max-tokens 100',
+        ),
+    )
+}

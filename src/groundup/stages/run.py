@@ -1,0 +1,147 @@
+"""`groundup run`: all stages of a recipe, in order, in one directory; what is done is skipped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from groundup import artifact
+from groundup.config import Config, apply_overrides, load, read_toml, setting, unknown_key
+from groundup.console import Console, format_duration
+from groundup.errors import ConfigError, GroundupError
+from groundup.files import atomic_file
+from groundup.stages import STAGES, Stage
+from groundup.stages._lock import exclusive
+
+
+class RunConfig(Config):
+    """A recipe and where its output goes."""
+
+    recipe: Path = setting(help="the recipe, a TOML file with a table for each stage", positional=True)
+    runs: Path = setting(Path("runs"), help="directory that holds the runs", flag=True)
+    overrides: tuple[str, ...] = setting((), help="changes to the recipe, each a.b=VALUE")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run: its directory, and the artifact of each stage by name."""
+
+    name: str
+    directory: Path
+    artifacts: Mapping[str, artifact.Artifact]
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    stage: Stage
+    config: Config
+    out: Path
+    chosen: frozenset[str]  # the keys that the run wired, not the recipe
+
+
+def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[str, Stage] = STAGES) -> Run:
+    """Run a recipe in `RUNS/NAME/`; NAME is the recipe's `name`, or else its file name.
+
+    All tables are checked before the first stage starts. A stage that has finished with the same config and
+    inputs is skipped, one that was cut off goes on.
+
+    Args:
+        stages: the stages there are, in their order.
+
+    Raises:
+        ConfigError: a key, table or value of the recipe is wrong.
+        ResourceError: another run works in the directory.
+    """
+    console = console or Console()
+    recipe = apply_overrides(read_toml(config.recipe), config.overrides)
+    name = _name(recipe.pop("name", config.recipe.stem))
+    directory = config.runs / name
+    steps = _steps(recipe, directory, config.recipe.name, stages)
+    with exclusive(directory):
+        _keep_recipe(directory / "recipe.toml", name, steps)
+        console.note(f"{config.recipe} → {directory}")
+        artifacts = {}
+        with console.stages({step.stage.name: step.stage.about for step in steps}) as shown:
+            for step in steps:
+                before = _finished(step.out)
+                shown.mark(step.stage.name, "running")
+                made: artifact.Artifact = step.stage.module.run(step.config, console=console)
+                skipped = made == before
+                shown.mark(step.stage.name, "skipped" if skipped else "done", seconds=made.seconds)
+                artifacts[step.stage.name] = made
+    _say_what_is_next(console, directory, steps, artifacts)
+    return Run(name, directory, artifacts)
+
+
+def _name(name: Any) -> str:
+    # It becomes a directory's name, on any system.
+    if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        return name
+    raise ConfigError(
+        f"name = {name!r}",
+        rule="a run's name is made of letters, digits, '-', '_' and '.'",
+        fix='Write, for example, name = "my-run".',
+    )
+
+
+def _steps(recipe: Mapping[str, Any], directory: Path, file: str, stages: Mapping[str, Stage]) -> list[_Step]:
+    known = {name: stage for name, stage in stages.items() if stage.directory}
+    for key, value in recipe.items():
+        if key not in known:
+            raise unknown_key(f"{key} in {file}", key, ["name", *known], kind="table")
+        if not isinstance(value, dict):
+            rule, fix = f"{key} is a table", f"Write [{key}] on a line, and its keys below."
+            raise ConfigError(f"{key} = {value!r} in {file}", rule=rule, fix=fix)
+    if not recipe:
+        rule, fix = (
+            "a recipe has a table for each stage that shall run",
+            f"Add, for example, [{next(iter(known))}].",
+        )
+        raise ConfigError(f"{file}: no stages", rule=rule, fix=fix)
+    steps: list[_Step] = []
+    outputs: dict[str, Path] = {}
+    for name, stage in known.items():
+        if name in recipe:
+            wired = {"out": str(directory / str(stage.directory))}
+            for key, source in stage.inputs.items():
+                earlier = outputs.get(source, directory / str(known[source].directory))
+                if source in outputs or earlier.exists():
+                    wired[key] = str(earlier)
+            config: Any = load(stage.config, wired | recipe[name], f"[{name}] in {file}")
+            outputs[name] = config.out
+            steps.append(_Step(stage, config, config.out, frozenset(wired.keys() - recipe[name].keys())))
+    return steps
+
+
+def _finished(directory: Path) -> artifact.Artifact | None:
+    try:
+        return artifact.read(directory)
+    except GroundupError:
+        return None
+
+
+def _keep_recipe(path: Path, name: str, steps: list[_Step]) -> None:
+    """Write the recipe with every default resolved, but without the paths that the run chose: it can move."""
+    document: dict[str, Any] = {"name": name}
+    for step in steps:
+        table = step.config.model_dump(mode="json", exclude_none=True, exclude=set(step.chosen))
+        document[step.stage.name] = table
+    with atomic_file(path) as temporary:
+        temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
+
+
+def _say_what_is_next(
+    console: Console, directory: Path, steps: list[_Step], artifacts: Mapping[str, artifact.Artifact]
+) -> None:
+    total = format_duration(sum(made.seconds for made in artifacts.values()))
+    console.note(f"\nAll in {directory} ({total} of work).")
+    commands = [command.format(run=directory) for step in steps for command in step.stage.then]
+    if commands:
+        console.rule("Next")
+        for command in commands:
+            console.note(f"  {command}")
