@@ -26,6 +26,7 @@ TOKENIZER_CONFIG = {
     "bos_token": END_OF_TEXT,
     "eos_token": END_OF_TEXT,
     "pad_token": PAD,
+    "additional_special_tokens": [token for token in SPECIAL_TOKENS if token not in (END_OF_TEXT, PAD)],
     "add_bos_token": True,
     "clean_up_tokenization_spaces": False,
     "model_input_names": ["input_ids", "attention_mask"],

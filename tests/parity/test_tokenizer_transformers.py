@@ -1,0 +1,51 @@
+"""transformers reads our tokenizer with the same ids, and so does what it saves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from groundup.tokenizer import IM_START, Tokenizer
+
+TEXTS = [
+    "It's  THEY'RE 123\r\n\n\tdef f(x): return x ** 2",
+    " leading, trailing ",
+    "cafe\u0301 日本語 😀 العربية",
+    "a . b , it 's , do n't",  # what clean_up_tokenization_spaces would change
+    "",
+]
+
+
+@pytest.mark.parametrize("model_type", ["qwen3", "llama", "gpt2"])
+def test_same_ids_and_text_also_after_saving_there(
+    tokenizer: Tokenizer, tmp_path: Path, model_type: str
+) -> None:
+    """transformers picks a tokenizer class by the model beside it; some of them rebuild the pre-tokenizer."""
+    transformers = pytest.importorskip("transformers")
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    tokenizer.save(ours)
+    for directory in (ours, theirs):
+        directory.mkdir(exist_ok=True)
+        (directory / "config.json").write_text(json.dumps({"model_type": model_type}), encoding="utf-8")
+    transformers.AutoTokenizer.from_pretrained(ours).save_pretrained(theirs)
+    for directory in (ours, theirs):
+        peer = transformers.AutoTokenizer.from_pretrained(directory)
+        assert (peer.bos_token_id, peer.eos_token_id, peer.pad_token_id) == (
+            tokenizer.bos_id,
+            tokenizer.eos_id,
+            tokenizer.pad_id,
+        )
+        assert len(peer) == tokenizer.vocab_size
+        assert set(peer("a")) == {"input_ids", "attention_mask"}  # what the models take
+        for text in TEXTS:
+            ids = tokenizer.encode(text)
+            assert peer(text)["input_ids"] == [tokenizer.bos_id, *ids]
+            assert peer(text, add_special_tokens=False)["input_ids"] == ids
+            assert peer.decode(ids) == text
+        typed = f"{IM_START}user"
+        assert peer(typed)["input_ids"][1] == tokenizer.token_id(IM_START)
+        safe = peer(typed, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        assert safe == tokenizer.encode(typed)
+        assert Tokenizer.load(directory).encode(TEXTS[0]) == tokenizer.encode(TEXTS[0])

@@ -1,0 +1,66 @@
+"""Packing conserves tokens, for any documents and any window."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.tokens import Loader, TokenLists, TokenShards, document_windows, write_shards
+from groundup.types import IGNORE_INDEX
+
+documents_of_ids = st.lists(st.lists(st.integers(1, 63), max_size=12), min_size=1, max_size=12).filter(any)
+
+
+def written(documents: list[list[int]], directory: Path) -> TokenShards:
+    texts = ["x" * len(ids) for ids in documents]
+    remaining = iter(documents)
+    write_shards(
+        directory,
+        {"train": texts},
+        lambda group: [np.array(next(remaining), dtype=np.uint32) for _ in group],
+        vocab_size=64,
+        bos_id=0,
+        shard_bytes=15,  # several shards, some of them without a token
+    )
+    return TokenShards(directory, "train")
+
+
+@settings(max_examples=40, deadline=None)
+@given(documents_of_ids, st.integers(1, 20), st.integers(1, 4), st.integers(0, 2**32))
+def test_every_token_is_a_target_once_an_epoch(
+    documents: list[list[int]], context_length: int, batch_size: int, seed: int
+) -> None:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        loader = Loader(
+            written(documents, Path(directory)),
+            context_length=context_length,
+            batch_size=batch_size,
+            bos_id=0,
+            seed=seed,
+        )
+        per_epoch = loader.n_tokens_per_epoch
+        batches = 3 * per_epoch // (context_length * batch_size) + 1
+        labels = np.concatenate([loader.batch(i).labels.numpy().ravel() for i in range(batches)])
+    expected = Counter(token for ids in documents for token in [0, *ids])
+    for epoch in range(3):
+        # Target p of the stream is token p + 1: an epoch's first BOS is the last target of the epoch before.
+        targets = labels[max(epoch * per_epoch - 1, 0) : (epoch + 1) * per_epoch - 1]
+        assert Counter(targets.tolist()) == expected - Counter([0] * (epoch == 0))
+
+
+@settings(max_examples=100, deadline=None)
+@given(documents_of_ids, st.integers(1, 20), st.integers(1, 4))
+def test_every_document_token_is_scored_once(
+    documents: list[list[int]], context_length: int, batch_size: int
+) -> None:
+    lists = TokenLists(documents, np.array([len(ids) for ids in documents]))
+    scored: list[Counter[int]] = [Counter() for _ in documents]
+    for batch in document_windows(lists, context_length=context_length, batch_size=batch_size, bos_id=0):
+        for document, labels in zip(batch.document_index.tolist(), batch.labels.tolist(), strict=True):
+            scored[document].update(label for label in labels if label != IGNORE_INDEX)
+    assert scored == [Counter(ids) for ids in documents]

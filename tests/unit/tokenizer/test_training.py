@@ -1,0 +1,60 @@
+"""A vocabulary from text: its size, its limits, the same every time."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from groundup.errors import ConfigError, DataError
+from groundup.tokenizer import in_sample, train_tokenizer, vocab_size_for
+from groundup.types import text_id
+
+
+def test_size_grows_with_the_square_root_of_the_corpus() -> None:
+    sizes = [vocab_size_for(size) for size in (0, 10**5, 10**6, 10**7, 3 * 10**7, 10**8, 10**9, 10**12)]
+    assert sizes == sorted(sizes)
+    assert all(size % 64 == 0 and 320 <= size <= 65_536 for size in sizes)
+    assert 4096 <= vocab_size_for(30_000_000) <= 8192
+    assert vocab_size_for(10**8) / vocab_size_for(10**6) == pytest.approx(10, rel=0.05)
+
+
+def test_order_of_the_texts_does_not_matter(real_documents: list[str]) -> None:
+    """Training on a stream from a pool of workers must give the vocabulary that a resumed run gives."""
+    some = real_documents[:30]
+    shuffled = some[:]
+    random.Random(0).shuffle(shuffled)
+    assert train_tokenizer(some, 512).definition == train_tokenizer(iter(shuffled), 512).definition
+
+
+@pytest.mark.parametrize("size", [64, 319, 1000, -64])
+def test_sizes_that_cannot_be_are_refused(size: int) -> None:
+    with pytest.raises(ConfigError, match="multiple of 64"):
+        train_tokenizer(["text"], size)
+
+
+def test_too_little_text_says_which_size_is_possible() -> None:
+    """The library stops early in silence; a model would get rows that no token uses."""
+    text = "to be or not to be, that is the question " * 20
+    with pytest.raises(DataError, match="Collect more text"):
+        train_tokenizer([text], 4096)
+    with pytest.raises(DataError, match="Collect more text"):
+        train_tokenizer([], 4096, at_most=True)
+
+
+def test_at_most_gives_what_training_for_that_size_gives(real_documents: list[str]) -> None:
+    """Cutting a vocabulary down must leave no merge whose product or parts are gone."""
+    some = [text[:2000] for text in real_documents[:5]]
+    largest = train_tokenizer(some, 8192, at_most=True)
+    assert 512 < largest.vocab_size < 8192
+    assert largest.vocab_size % 64 == 0
+    assert largest.definition == train_tokenizer(some, largest.vocab_size).definition
+
+
+def test_sample_is_the_same_for_ever_and_of_the_right_size() -> None:
+    ids = [text_id(str(number)) for number in range(4000)]
+    chosen = {i for i in ids if in_sample(i, 0.25)}
+    assert 900 < len(chosen) < 1100
+    assert chosen <= {i for i in ids if in_sample(i, 0.5)}  # a bigger sample holds the smaller one
+    assert all(in_sample(i, 1.0) for i in ids)
+    assert not any(in_sample(i, 0.0) for i in ids)
