@@ -1,0 +1,7 @@
+"""One transformer for the GPT-2, Llama and Qwen3 shapes."""
+
+from groundup.model.cache import KVCache
+from groundup.model.config import FAMILIES, Family, ModelConfig
+from groundup.model.transformer import Decoder, Transformer
+
+__all__ = ["FAMILIES", "Decoder", "Family", "KVCache", "ModelConfig", "Transformer"]

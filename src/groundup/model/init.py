@@ -1,0 +1,41 @@
+"""Weights before the first step."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from groundup.model.transformer import Transformer
+
+
+def init_weights(model: Transformer, seed: int) -> None:
+    """Fill `model` in place, the same for the same seed.
+
+    Matrices that read the residual stream are normal with std 1/sqrt(fan-in); those that write to it start at zero, so
+    that every block begins as the identity; the head starts near zero, so that the first loss is ln(vocab_size).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            nn.init.constant_(parameter, 0.0 if name.endswith(".bias") else 1.0)
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            nn.init.zeros_(parameter)
+        elif "embed_" in name:
+            # A tied head must not begin with large logits; RMSNorm makes the scale of an untied embedding free.
+            std = 0.02 if model.config.tie_embeddings or not model.config.rotary else 1.0
+            nn.init.normal_(parameter, std=std, generator=generator)
+        elif name == "lm_head.weight":
+            nn.init.normal_(parameter, std=0.001, generator=generator)
+        else:
+            nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5, generator=generator)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Parameters, a tied matrix counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def on_meta(build: type[Transformer], *args: object) -> Transformer:
+    """Build a model without memory for its weights, to count or to be given weights later."""
+    with torch.device("meta"):
+        return build(*args)  # type: ignore[arg-type]

@@ -1,0 +1,31 @@
+"""What the training loop asks of an objective. The loop owns time; the objective owns the loss and its batch."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from torch import Tensor, nn
+
+BatchT = TypeVar("BatchT")
+
+Metrics = dict[str, tuple[float, float]]  # name -> (sum, count), so that micro-batches and ranks add up
+
+
+class Objective(Protocol[BatchT]):
+    """A loss that is a sum, and the number by which the loop divides it.
+
+    The loss of a step is the sum over all its micro-batches (and ranks) divided by the *global* normalizer, so that
+    micro-batch splits, packing and ranks cannot change the gradient.
+    """
+
+    def prepare(self, batch: BatchT) -> BatchT:
+        """What must be made before the loss, e.g. sampled answers; identity for supervised objectives."""
+        ...
+
+    def normalizer(self, batch: BatchT) -> Tensor:
+        """This batch's share of the divisor, ()."""
+        ...
+
+    def __call__(self, model: nn.Module, batch: BatchT) -> tuple[Tensor, Metrics]:
+        """The summed loss, (), with its gradient, and what to report."""
+        ...

@@ -1,0 +1,121 @@
+"""Muon for the matrices inside the layers, AdamW for embeddings, head, norms and biases; both from torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.errors import FormatError
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerConfig:
+    """Learning rates before the schedule.
+
+    Attributes:
+        matrix_lr: of Muon (Keller Jordan 2024, "Muon: an optimizer for hidden layers in neural networks"), in units of
+            the update's spectral norm.
+        embedding_lr: of AdamW, for the token (and position) embeddings.
+        head_lr: of AdamW, for the matrix that scores the next token, when it is not tied to the embeddings.
+        vector_lr: of AdamW, for norms and biases.
+        momentum: of Muon.
+        betas: of AdamW.
+        weight_decay: decoupled, on Muon's matrices only.
+    """
+
+    matrix_lr: float = 0.02
+    embedding_lr: float = 0.01
+    head_lr: float = 0.003
+    vector_lr: float = 0.003
+    momentum: float = 0.95
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+
+
+class Optimizer:
+    """Muon and AdamW as one: the same `step`, and a state of plain named tensors."""
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+        groups = _parameter_groups(model)
+        fused = next(iter(model.parameters())).device.type in ("cpu", "cuda")
+        rates = {"embedding": config.embedding_lr, "head": config.head_lr, "vector": config.vector_lr}
+        self._names = {parameter: name for name, parameter in model.named_parameters()}
+        self._parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                [{"params": groups[kind], "lr": lr} for kind, lr in rates.items() if groups[kind]],
+                betas=config.betas,
+                eps=1e-10,
+                weight_decay=0.0,
+                fused=fused,
+            )
+        ]
+        if groups["matrix"]:
+            self._parts.append(
+                torch.optim.Muon(
+                    groups["matrix"],
+                    lr=config.matrix_lr,
+                    momentum=config.momentum,
+                    weight_decay=config.weight_decay,
+                )
+            )
+        for part in self._parts:
+            for group in part.param_groups:
+                group["base_lr"] = group["lr"]
+
+    def step(self, lr_factor: float) -> None:
+        """Update every parameter from its gradient, at `lr_factor` times its learning rate, and drop the gradients."""
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = group["base_lr"] * lr_factor
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor that the next step depends on: `PARAMETER.KIND`, e.g. `lm_head.weight.exp_avg`."""
+        return {
+            f"{self._names[parameter]}.{key}": value
+            for part in self._parts
+            for parameter, state in part.state.items()
+            for key, value in state.items()
+        }
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up a state that `state` gave.
+
+        Raises:
+            FormatError: a tensor belongs to no parameter of this model.
+        """
+        parameters = {name: parameter for parameter, name in self._names.items()}
+        owner = {p: part for part in self._parts for group in part.param_groups for p in group["params"]}
+        for full_name, value in tensors.items():
+            name, _, key = full_name.rpartition(".")
+            if name not in parameters:
+                raise FormatError(
+                    f"optimizer state {full_name!r}",
+                    rule="it must belong to a parameter of the model",
+                    fix="This checkpoint is of another model; start in a new --out directory.",
+                )
+            state: dict[str, Any] = owner[parameters[name]].state[parameters[name]]
+            state[key] = value.clone()
+
+
+def _parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Each trainable parameter once, by the rule that suits it."""
+    groups: dict[str, list[nn.Parameter]] = {"matrix": [], "embedding": [], "head": [], "vector": []}
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if id(parameter) in embeddings:
+            groups["embedding"].append(parameter)
+        elif parameter.ndim < 2:
+            groups["vector"].append(parameter)
+        elif ".layers." in name:
+            groups["matrix"].append(parameter)
+        else:
+            groups["head"].append(parameter)
+    return groups

@@ -1,0 +1,26 @@
+"""The learning rate over a run: warm up, stay, decay (WSD, arXiv:2404.06395)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupStableDecay:
+    """Factor on every learning rate.
+
+    Attributes:
+        total_steps: optimizer steps of the run.
+        warmup_steps: linear from 0; the first step already moves.
+        decay_steps: linear to 0 over the last steps; the last step still moves.
+    """
+
+    total_steps: int
+    warmup_steps: int
+    decay_steps: int
+
+    def __call__(self, step: int) -> float:
+        """The factor of 0-based `step`."""
+        up = (step + 1) / max(1, self.warmup_steps)
+        down = (self.total_steps - step) / max(1, self.decay_steps)
+        return min(1.0, up, down)

@@ -1,0 +1,100 @@
+"""What the machine has, and how a model is put on it: dtype, threads, allocation, compilation. The model knows none of it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from groundup.files import cache_dir
+from groundup.model import Transformer
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """How to compute here. Saved with a run: a resumed run computes as it began.
+
+    Attributes:
+        device: "cpu", "cuda" or "mps".
+        compute_dtype: "bfloat16" where its products are faster than fp32's, else "float32". Weights stay fp32.
+        compile: whether layers go through `torch.compile`.
+        threads: CPU threads; sums are split by thread, so equal results need an equal number.
+        product_flops: FLOP/s that one large matrix product reached.
+    """
+
+    device: str
+    compute_dtype: str
+    compile: bool
+    threads: int
+    product_flops: float
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """`compute_dtype` as torch's."""
+        return torch.bfloat16 if self.compute_dtype == "bfloat16" else torch.float32
+
+
+def measure_machine(*, threads: int | None = None, compile: bool = True) -> Machine:
+    """Look at the machine; takes well under a second. Feature flags lie (some CPUs emulate bf16), products do not."""
+    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if threads is not None:
+        torch.set_num_threads(threads)
+    speeds = {name: _product_flops(device, dtype) for name, dtype in _DTYPES.items()}
+    fastest = "bfloat16" if speeds["bfloat16"] > 1.2 * speeds["float32"] else "float32"
+    return Machine(device, fastest, compile, torch.get_num_threads(), speeds[fastest])
+
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def _product_flops(device: str, dtype: torch.dtype, size: int = 1024) -> float:
+    a = torch.ones(size, size, dtype=dtype, device=device)
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        product: Tensor = a @ a
+        product[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - started)
+    return float(2 * size**3 / best)
+
+
+def place(model: Transformer, machine: Machine) -> None:
+    """Put `model` on the machine, in place."""
+    torch.set_num_threads(machine.threads)
+    _keep_large_buffers()
+    model.to(machine.device)
+    model.model.compute_dtype = machine.dtype
+    if machine.compile:
+        # Kernels are kept with the user's other caches, so that the second start is a fast one.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "kernels"))
+        for layer in model.model.layers:  # one layer is compiled, its code serves them all
+            layer.compile(dynamic=False)
+        model.residual = torch.compile(model.residual, dynamic=False)
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """Run a compiled model without compilation: for evaluation and samples, whose shapes would be compiled anew."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+def _keep_large_buffers() -> None:
+    """Tell glibc to keep freed buffers.
+
+    By default it returns those above 32 MiB to the system and faults them in again each step: a quarter of the speed.
+    """
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    libc = ctypes.CDLL(None)
+    libc.mallopt(m_mmap_threshold, 1 << 30)
+    libc.mallopt(m_trim_threshold, (1 << 31) - 1)

@@ -1,0 +1,55 @@
+"""Parameters, FLOPs and memory of a shape, by formula: no model is built."""
+
+from __future__ import annotations
+
+from groundup.model import ModelConfig
+
+
+def parameter_count(config: ModelConfig) -> int:
+    """Parameters of a model of this shape, a tied matrix counted once."""
+    embeddings = config.vocab_size * config.dim
+    positions = 0 if config.rotary else config.context_length * config.dim
+    head = 0 if config.tie_embeddings else embeddings
+    return embeddings + positions + head + config.n_layers * _layer(config) + _norm(config)
+
+
+def product_parameters(config: ModelConfig) -> int:
+    """Parameters that take part in a matrix product for every token: layers and head, not the embedding table."""
+    return config.n_layers * _layer_matrices(config) + config.vocab_size * config.dim
+
+
+def flops_per_token(config: ModelConfig, context: int | None = None) -> int:
+    """Training FLOPs (forward and backward) of one token in a window of `context` tokens, the whole by default.
+
+    6 a parameter that takes part in products, and causal attention's two products a layer
+    (Kaplan et al. 2020, arXiv:2001.08361; Chowdhery et al. 2022, appendix B, halved for causality).
+    """
+    context = context or config.context_length
+    attention = 6 * config.n_layers * config.n_heads * config.head_dim * context
+    return 6 * product_parameters(config) + attention
+
+
+def training_bytes(config: ModelConfig, micro_batch_size: int) -> int:
+    """Memory of training, roughly: fp32 weights, gradients and optimizer state, and a micro-batch's bf16 activations."""
+    tokens = micro_batch_size * config.context_length
+    width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim
+    probabilities = config.n_heads * config.context_length  # what explicit attention keeps, upper half included
+    return 16 * parameter_count(config) + 2 * tokens * config.n_layers * (width + probabilities)
+
+
+def _layer_matrices(config: ModelConfig) -> int:
+    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    projections = 2 * config.dim * query + 2 * config.dim * key
+    return projections + (2 if config.family == "gpt2" else 3) * config.dim * config.ffn_dim
+
+
+def _layer(config: ModelConfig) -> int:
+    biases = 0
+    if config.bias:
+        biases = 3 * config.n_heads * config.head_dim + 2 * config.dim + config.ffn_dim
+    head_norms = 2 * config.head_dim if config.qk_norm else 0
+    return _layer_matrices(config) + biases + head_norms + 2 * _norm(config)
+
+
+def _norm(config: ModelConfig) -> int:
+    return (2 if config.family == "gpt2" else 1) * config.dim
