@@ -43,7 +43,10 @@ def build_corpus(
         out, 2 * stored_bytes, "collecting"
     )  # runs and shards, both compressed: a generous guess
     with console.progress("reading", stored_bytes, "B") as progress:
-        run_tasks(extracts, workers, lambda task: progress.advance(task.size))
+        by_size = sorted(
+            extracts, key=lambda task: -task.size
+        )  # the longest first, so that none is left alone
+        run_tasks(by_size, workers, lambda task: progress.advance(task.size))
     found = _tally_by_source(settings, extracts)
     text_bytes = sum(tally.bytes for tally in found.values())
     shards = max(1, round(text_bytes / settings.shard_bytes))

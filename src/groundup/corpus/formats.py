@@ -160,9 +160,18 @@ def _read_html(path: str, stream: BinaryIO, _: RecordRules) -> Iterator[Extracte
     yield Extracted(path, extract_plain_text(page, main_content=True, alt_texts=False, links=False))
 
 
+def _render(text: str) -> str:
+    """A record's text with its tags rendered; its own paragraphs stay, which HTML would run together."""
+    from resiliparse.extract.html2text import extract_plain_text
+
+    paragraphs = (extract_plain_text(part, alt_texts=False, links=False) for part in text.split("\n\n"))
+    return "\n\n".join(paragraphs)
+
+
 def _from_records(path: str, records: Iterator[Any], rules: RecordRules) -> Iterator[Extracted | Unreadable]:
     for number, text in enumerate(texts(records, rules), start=1):
         origin = f"{path}#{number}"
+        text = _render(text) if rules.html and "<" in text else text
         yield Extracted(origin, text) if text.strip() else Unreadable(origin, "record without text")
 
 

@@ -33,6 +33,7 @@ class RecordRules:
     each: str | None = None
     text: str | None = None
     join: str = "\n"
+    html: bool = False  # the text has HTML tags in it
 
     @property
     def given(self) -> bool:

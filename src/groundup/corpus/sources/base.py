@@ -58,6 +58,9 @@ class SourceConfig(Config):
         None, help='template of the text, e.g. "{title}\\n\\n{body}"; or a column as "{column}"'
     )
     join: str = setting("\n", help="what stands between the parts of a record")
+    markup: Literal["none", "html"] = setting(
+        "none", help='"html": tags inside the records\' text are rendered'
+    )
 
     @property
     def label(self) -> str:
@@ -72,7 +75,7 @@ class SourceConfig(Config):
     @property
     def rules(self) -> RecordRules:
         """How the records of this source become text."""
-        return RecordRules(records=self.records, each=self.each, text=self.text, join=self.join)
+        return RecordRules(self.records, self.each, self.text, self.join, self.markup == "html")
 
     @abstractmethod
     def identity(self) -> str:
