@@ -1,0 +1,149 @@
+"""What an evaluation found, as JSON for programs and Markdown for people. One verdict for both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from groundup.evals.compressors import CompressorScore
+from groundup.evals.stats import Interval
+
+FORMAT_VERSION = 1
+Verdict = Literal["the model", "the compressor", "too close to call"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A text that the model wrote."""
+
+    prompt: str
+    text: str
+    finish_reason: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The findings about one model.
+
+    Attributes:
+        bpb: bits per byte with its interval over documents.
+        scored: what was scored: its `source`, and counts of `documents`, `tokens` and `bytes`.
+        compressors: on the same text.
+        compressors_read: bytes of training text that those which "saw training" had read.
+        samples: what it writes.
+        model: facts about the model: `parameters`, its shape, what its training recorded.
+        next_commands: what a user may want to do now.
+    """
+
+    bpb: Interval
+    scored: Mapping[str, Any]
+    compressors: Sequence[CompressorScore]
+    compressors_read: int
+    samples: Sequence[Sample]
+    model: Mapping[str, Any]
+    next_commands: Sequence[str]
+
+    def verdict(self, score: CompressorScore) -> Verdict:
+        """Who predicts the text better. A compressor inside the model's interval is not beaten."""
+        if score.bpb > self.bpb.high:
+            return "the model"
+        return "the compressor" if score.bpb < self.bpb.low else "too close to call"
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """The table (who, bits per byte, which is better), best first."""
+        low, high = _number(self.bpb.low), _number(self.bpb.high)
+        ours = (f"this model ({self.bpb.level:.0%}: {low} to {high})", _number(self.bpb.estimate), "")
+        rows = [(self.bpb.estimate, ours)]
+        for score in self.compressors:
+            rows.append((score.bpb, (score.label, _number(score.bpb), self.verdict(score))))
+        return [row for _, row in sorted(rows, key=lambda item: item[0])]
+
+    def summary(self) -> str:
+        """One honest sentence."""
+        rivals = [score for score in self.compressors if score.saw_training]
+        if not rivals:
+            return f"{_number(self.bpb.estimate)} bits per byte; no compressor was asked."
+        beaten = [score.name for score in rivals if self.verdict(score) == "the model"]
+        others = [score.name for score in rivals if self.verdict(score) != "the model"]
+        parts = [f"it beats {_listed(beaten)}"] if beaten else []
+        parts += [f"it does not beat {_listed(others)}"] if others else []
+        verdict = " and ".join(parts)
+        return f"{_number(self.bpb.estimate)} bits per byte: {verdict} after the training text."
+
+    def facts(self) -> dict[str, Any]:
+        """The figures in short, for the stage's artifact."""
+        return {
+            "bpb": self.bpb.estimate,
+            "bpb_interval": _bounds(self.bpb),
+            "compressors": {score.label: score.bpb for score in self.compressors},
+            **self.scored,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; bounds that are infinite (a single window) are null."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "summary": self.summary(),
+            "bpb": self.bpb.estimate,
+            "bpb_interval": _bounds(self.bpb),
+            "interval_level": self.bpb.level,
+            "scored": dict(self.scored),
+            "compressors": [asdict(score) | {"better": self.verdict(score)} for score in self.compressors],
+            "compressors_read_bytes": self.compressors_read,
+            "samples": [asdict(sample) for sample in self.samples],
+            "model": dict(self.model),
+            "next": list(self.next_commands),
+        }
+
+    def to_markdown(self) -> str:
+        """A page that says the same."""
+        scored = self.scored
+        counts = ", ".join(f"{scored[unit]:,} {unit}" for unit in ("documents", "bytes", "tokens"))
+        lines = [
+            "# Evaluation",
+            "",
+            self.summary(),
+            "",
+            "| on the held-out text | bits per byte | better |",
+            "| --- | ---: | --- |",
+            *(f"| {' | '.join(row)} |" for row in self.rows()),
+            "",
+            f"Scored: {scored['source']}, {counts}; "
+            "each document once, from its beginning, in windows that do not overlap.",
+        ]
+        if self.compressors_read:
+            lines.append(f"The compressors had read {self.compressors_read:,} bytes of training text first.")
+        lines += ["", "## The model", "", "| | |", "| --- | --- |"]
+        lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in self.model.items()]
+        for number, sample in enumerate(self.samples, 1):
+            lines += ["", f"## Sample {number}", "", *_quoted(sample)]
+        lines += ["", "## Next", "", *(f"    {command}" for command in self.next_commands)]
+        return "\n".join(lines) + "\n"
+
+
+def _bounds(interval: Interval) -> list[float | None]:
+    """Low and high; None where a single window gives no idea of the spread (JSON has no infinity)."""
+    return [bound if math.isfinite(bound) else None for bound in (interval.low, interval.high)]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "?"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _cell(value: object) -> str:
+    text = f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _quoted(sample: Sample) -> list[str]:
+    """The text as an indented block, which shows it as it is whatever Markdown it holds."""
+    lines = (sample.prompt + "⟦" + sample.text + "⟧").split("\n")
+    start = "The text before ⟦ was given" if sample.prompt else "From nothing"
+    return [f"{start} (seed {sample.seed}):", "", *(f"    {line}" for line in lines)]

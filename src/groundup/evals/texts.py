@@ -1,0 +1,65 @@
+"""The texts that are scored and learned from: of a corpus, of token shards, or of a user's files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from groundup.corpus import FolderSource, read_documents
+from groundup.corpus.formats import Unreadable, extract
+from groundup.errors import DataError
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.tokenizer import well_formed
+from groundup.tokens import TokenShards
+from groundup.types import Split
+
+
+def split_texts(directory: Path, split: Split, max_bytes: int) -> Iterator[str]:
+    """Texts of one split of a corpus, or of token shards, about `max_bytes` of them at most.
+
+    Where there are more, every k-th document is taken. Their order is that of a hash, so this is a fair
+    sample, and the same one each time.
+
+    Raises:
+        DataError: neither a corpus nor token shards, or nothing of this split in it.
+    """
+    total = sum(len(text.encode("utf-8")) for text in _all_texts(directory, split))
+    yield from islice(_all_texts(directory, split), 0, None, max(1, -(-total // max_bytes)))
+
+
+def _all_texts(directory: Path, split: Split) -> Iterator[str]:
+    kept = directory / "tokenizer"
+    if not kept.is_dir():
+        return (document.text for document in read_documents(directory, split))
+    shards, tokenizer = TokenShards(directory, split), Tokenizer.load(kept)
+    return (tokenizer.decode(shards.document(index).tolist()) for index in range(shards.n_documents))
+
+
+def read_texts(path: Path) -> Iterator[str]:
+    """The texts of a file, or of all files of a folder: plain text, Markdown, HTML, JSON, CSV, Parquet.
+
+    Raises:
+        DataError: nothing there, or no text in it.
+    """
+    source = FolderSource(path=path)
+    reasons: list[str] = []
+    found_any = False
+    for item, opener in source.open_items(source.items()):
+        for found in extract(item, opener, source.rules, source.format):
+            if isinstance(found, Unreadable):
+                reasons.append(f"{found.origin}: {found.reason}")
+            elif found.text.strip():
+                found_any = True
+                yield well_formed(found.text)
+    if not found_any:
+        raise DataError(
+            f"{path}: no text in it" + (f" ({reasons[0]})" if reasons else ""),
+            rule="bits per byte need text to score",
+            fix="Give a .txt, .md, .html, .jsonl, .csv or .parquet file, or a folder of them.",
+        )
+
+
+def texts_identity(path: Path) -> str:
+    """A value that changes when the texts of `read_texts` do."""
+    return FolderSource(path=path).identity()

@@ -1,0 +1,149 @@
+"""`groundup evaluate`: how well a model predicts held-out text, beside compressors; and what it writes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from groundup.artifact import ARTIFACT, Artifact, begin, read
+from groundup.config import Config, setting
+from groundup.console import Console
+from groundup.errors import ConfigError
+from groundup.files import atomic_file, file_digest, write_json
+
+if TYPE_CHECKING:
+    from groundup.model import Transformer
+
+
+class EvaluateConfig(Config):
+    """What to score, and beside whom."""
+
+    model: Path = setting(help="model directory, or a run (its newest language model)", positional=True)
+    out: Path | None = setting(None, help="directory for the report; default: beside the model", flag=True)
+    data: Path | None = setting(None, help="score this file or folder instead of held-out text", flag=True)
+    corpus: Path | None = setting(None, help="corpus with held-out text; default: the run's", flag=True)
+    tokens: Path | None = setting(None, help="token shards, where there is no corpus", flag=True)
+    max_bytes: int = setting(8_000_000, help="score at most about this much held-out text", gt=0)
+    compressors: bool = setting(True, help="compare with xz and PPMd that have read the training text")
+    compressors_read: int = setting(64_000_000, help="at most about this much of it, in bytes", gt=0)
+    samples: int = setting(3, help="texts to let the model write", flag=True, ge=0)
+    batch_size: int = setting(16, help="windows to score at a time", gt=0)
+    seed: int = setting(0, help="for samples and intervals", flag=True, ge=0)
+    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
+
+
+def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
+    """Score, compare, sample, and leave `report.json` and `report.md`.
+
+    Raises:
+        DataError: no model, or no text to score.
+        ConfigError: nothing says which text to score.
+    """
+    from groundup.checkpoint.resolve import open_model, resolve_model, stage_output
+    from groundup.evals.bpb import bits_per_byte, encode_texts, model_nll
+    from groundup.evals.compressors import score_compressors
+    from groundup.evals.report import Report
+    from groundup.evals.samples import write_samples
+    from groundup.evals.texts import read_texts, split_texts, texts_identity
+    from groundup.generate import Engine
+
+    console = console or Console()
+    directory = resolve_model(config.model)
+    corpus = config.corpus or stage_output(config.model, "collect")
+    known = corpus or config.tokens or stage_output(config.model, "tokenize")
+    inputs = {"model": _identity(directory)}
+    if known is not None:
+        inputs["text"] = read(known).digest
+    if config.data is not None:
+        texts = read_texts(config.data)
+        inputs["data"] = texts_identity(config.data)
+    elif known is not None:
+        texts = split_texts(known, "validation", config.max_bytes)
+    else:
+        raise ConfigError(
+            f"{config.model}: no held-out text",
+            rule="a model outside of a run has no corpus beside it",
+            fix="Say what to score: --data FILE, or --corpus DIR.",
+        )
+    settings = config.model_dump(include={"max_bytes", "compressors", "compressors_read", "samples", "seed"})
+    work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs)
+    if work.state == "done":
+        return read(work.directory)
+
+    held_out = list(texts)
+    opened = open_model(directory, device=config.device)
+    model, tokenizer = opened.model, opened.tokenizer
+    documents = encode_texts(held_out, tokenizer)
+    with console.progress("scoring", int(documents.lengths.sum()), "tokens") as progress:
+        score = bits_per_byte(
+            model_nll(model),
+            documents,
+            context_length=model.config.context_length,
+            bos_id=tokenizer.bos_id,
+            batch_size=config.batch_size,
+            device=model.lm_head.weight.device,
+            advance=progress.advance,
+        )
+    train = list(split_texts(known, "train", config.compressors_read)) if config.compressors and known else []
+    table = []
+    if train:
+        with console.progress("compressing", 100, "%") as progress:
+            table = score_compressors(train, held_out, advance=lambda share: progress.advance(100 * share))
+    with Engine(model, tokenizer, stop_ids=opened.stop_ids) as engine:
+        samples = write_samples(engine, documents, config.samples, seed=config.seed)
+
+    report = Report(
+        bpb=score.interval(seed=config.seed),
+        scored={
+            "source": str(config.data or "held-out text"),
+            "documents": score.documents,
+            "tokens": score.tokens,
+            "bytes": score.bytes,
+        },
+        compressors=table,
+        compressors_read=sum(len(text.encode()) for text in train),
+        samples=samples,
+        model=_model_facts(directory, model),
+        next_commands=(
+            f'groundup generate {config.model} "Once upon a time"',
+            f"groundup evaluate {config.model} --data FILE.txt",
+        ),
+    )
+    files = [work.directory / "report.json", work.directory / "report.md"]
+    write_json(files[0], report.to_json())
+    with atomic_file(files[1]) as temporary:
+        temporary.write_text(report.to_markdown(), encoding="utf-8")
+    for number, sample in enumerate(samples, 1):
+        console.sample(
+            f"sample {number}" + (f", after {sample.prompt!r}" if sample.prompt else ""), sample.text
+        )
+    console.table("Bits per byte of held-out text", ("who", "bits per byte", "better"), report.rows())
+    console.note(report.summary())
+    return work.finish({"summary": report.summary(), **report.facts()}, files)
+
+
+def _identity(directory: Path) -> str:
+    """Of a model that a stage left, its digest; of one from elsewhere, that of its weights."""
+    if (directory / ARTIFACT).is_file():
+        return read(directory).digest
+    return file_digest(directory / "model.safetensors")
+
+
+def _default_out(config: EvaluateConfig, directory: Path) -> Path:
+    """Beside the model; another text than the run's own gets a report of its own."""
+    name = f"report-{config.data.stem}" if config.data else "report"
+    return (config.model if directory != config.model else directory.resolve().parent) / name
+
+
+def _model_facts(directory: Path, model: Transformer) -> dict[str, Any]:
+    """Size and shape, and what the stage that made it wrote down."""
+    facts: dict[str, Any] = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **asdict(model.config),
+    }
+    if (directory / ARTIFACT).is_file():
+        made = read(directory)
+        facts |= {"made_by": made.stage, "seconds": made.seconds, "finished_at": made.finished_at}
+        facts |= {name: value for name, value in made.facts.items() if isinstance(value, int | float | str)}
+    return facts
