@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 from groundup.artifact import Artifact, begin, read
 from groundup.config import Config, setting
-from groundup.console import Console, Progress
+from groundup.console import Console
 from groundup.errors import ConfigError
 from groundup.files import file_digest
 from groundup.types import Split
@@ -41,8 +41,8 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
         DataError: no corpus there, or too little text for the vocabulary.
         ConfigError: a vocabulary size that cannot be, or one given beside a tokenizer.
     """
-    from groundup.corpus import read_documents
-    from groundup.tokenizer import CorpusEncoder, Tokenizer, in_sample, train_tokenizer, vocab_size_for
+    from groundup.corpus import read_card, read_documents
+    from groundup.tokenizer import CorpusEncoder, Tokenizer, train_tokenizer, vocab_size_for
     from groundup.tokens import write_shards
 
     console = console or Console()
@@ -60,25 +60,25 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     if work.state == "done":
         return read(config.out)
 
-    def texts(split: Split, share: float = 1.0) -> Iterator[str]:
-        return (d.text for d in read_documents(config.corpus, split) if in_sample(d.id, share))
+    def texts(split: Split) -> Iterator[str]:
+        return (document.text for document in read_documents(config.corpus, split))
 
-    sizes = {split: sum(len(text.encode()) for text in texts(split)) for split in _SPLITS}
+    card = read_card(config.corpus)
+    sizes = {split: card[split]["bytes"] for split in _SPLITS}
     kept = config.out / "tokenizer"
     if (kept / "tokenizer.json").is_file():
         tokenizer = Tokenizer.load(kept)
     elif given:
         tokenizer = given
     else:
-        share = min(1.0, config.sample_bytes / max(sizes["train"], 1))
+        sample_bytes = min(config.sample_bytes, sizes["train"])
         size = config.vocab_size or vocab_size_for(sizes["train"])
-        with console.progress("training the vocabulary", sizes["train"] * share, "bytes") as progress:
-            sample = _advancing(texts("train", share), progress)
+        with console.progress("training the vocabulary", sample_bytes, "bytes") as progress:
+            sample = _first(texts("train"), sample_bytes, progress.advance)
             tokenizer = train_tokenizer(sample, size, at_most=config.vocab_size is None)
     tokenizer.save(kept)
 
-    check = texts("train", _CHECKED_BYTES / max(sizes["train"], 1))
-    encoder = CorpusEncoder(tokenizer, check, threads=config.threads)
+    encoder = CorpusEncoder(tokenizer, _first(texts("train"), _CHECKED_BYTES), threads=config.threads)
     if not encoder.fast:
         console.warn(f"Encoding the slow way, since this tokenizer and tiktoken differ: {encoder.reason}.")
     with console.progress("encoding", sum(sizes.values()), "bytes") as progress:
@@ -105,7 +105,13 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     return work.finish(facts, [*written.files, *kept.glob("*.json")])
 
 
-def _advancing(texts: Iterator[str], progress: Progress) -> Iterator[str]:
-    for text in texts:
+def _first(
+    texts: Iterator[str], limit: int, progress: Callable[[int], None] = lambda _: None
+) -> Iterator[str]:
+    # A corpus is in the order of its documents' hashes: its beginning is a random sample.
+    taken = 0
+    while taken < limit and (text := next(texts, None)) is not None:
         yield text
-        progress.advance(len(text.encode()))
+        size = len(text.encode())
+        taken += size
+        progress(size)

@@ -3,7 +3,7 @@
 from groundup.tokenizer.encoding import CorpusEncoder
 from groundup.tokenizer.streaming import StreamDecoder
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.tokenizer.training import in_sample, train_tokenizer
+from groundup.tokenizer.training import train_tokenizer
 from groundup.tokenizer.vocabulary import END_OF_TEXT, IM_END, IM_START, PAD, SPECIAL_TOKENS, vocab_size_for
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "CorpusEncoder",
     "StreamDecoder",
     "Tokenizer",
-    "in_sample",
     "train_tokenizer",
     "vocab_size_for",
 ]

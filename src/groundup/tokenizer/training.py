@@ -96,14 +96,3 @@ def _shortened(backend: tokenizers.Tokenizer, vocab_size: int) -> tokenizers.Tok
     model["vocab"] = {token: token_id for token, token_id in model["vocab"].items() if token_id < vocab_size}
     model["merges"] = [merge for merge in model["merges"] if "".join(merge) in model["vocab"]]
     return tokenizers.Tokenizer.from_str(json.dumps(definition))
-
-
-def in_sample(text_id: str, share: float) -> bool:
-    """Whether a text belongs to a random sample of `share` of all texts: decided by its id alone, so for
-    ever.
-
-    Args:
-        text_id: `groundup.types.text_id` of the text.
-        share: 0 (none) to 1 (all).
-    """
-    return int(text_id[:13], 16) < share * 16**13

@@ -18,6 +18,7 @@ from groundup.types import Split
 Encode = Callable[[Sequence[str]], Sequence[NDArray[np.uint32]]]
 
 SHARD_BYTES = 32_000_000  # of text; about a second of encoding, which is what a cut-off run can lose
+_PROGRESS_BYTES = 1_000_000  # encoded at once
 
 
 @dataclass(slots=True)
@@ -67,7 +68,7 @@ def write_shards(
         vocab_size: decides between uint16 and uint32.
         bos_id: written into the index for readers; not into the shards.
         shard_bytes: UTF-8 bytes of text at which a shard is full.
-        progress: called with the bytes of each shard that is done.
+        progress: called with the bytes of text done since the call before.
     """
     written = Written()
     records: dict[Split, list[dict[str, Any]]] = {}
@@ -79,13 +80,18 @@ def write_shards(
             byte_lengths = np.array([len(text.encode()) for text in group], dtype=np.int64)
             counts = _finished(directory, name, byte_lengths)
             if counts is None:
-                counts = _write(directory, name, encode(group), byte_lengths, token_dtype(vocab_size))
+                ids: list[NDArray[np.uint32]] = []
+                for part in _groups(group, _PROGRESS_BYTES):
+                    ids.extend(encode(part))
+                    progress(sum(len(text.encode()) for text in part))
+                counts = _write(directory, name, ids, byte_lengths, token_dtype(vocab_size))
+            else:
+                progress(counts.bytes)
             paths = {part: part_path(directory, name, part) for part in PARTS}
             digests = {part: file_digest(path) for part, path in paths.items()}
             records[split].append({"name": name, **asdict(counts), "digests": digests})
             written.splits[split] += counts
             written.files.extend(paths.values())
-            progress(counts.bytes)
     write_json(
         directory / INDEX,
         {"format_version": FORMAT_VERSION, "vocab_size": vocab_size, "bos_id": bos_id, "shards": records},

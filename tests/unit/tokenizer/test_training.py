@@ -7,8 +7,7 @@ import random
 import pytest
 
 from groundup.errors import ConfigError, DataError
-from groundup.tokenizer import in_sample, train_tokenizer, vocab_size_for
-from groundup.types import text_id
+from groundup.tokenizer import train_tokenizer, vocab_size_for
 
 
 def test_size_grows_with_the_square_root_of_the_corpus() -> None:
@@ -49,12 +48,3 @@ def test_at_most_gives_what_training_for_that_size_gives(real_documents: list[st
     assert 512 < largest.vocab_size < 8192
     assert largest.vocab_size % 64 == 0
     assert largest.definition == train_tokenizer(some, largest.vocab_size).definition
-
-
-def test_sample_is_the_same_for_ever_and_of_the_right_size() -> None:
-    ids = [text_id(str(number)) for number in range(4000)]
-    chosen = {i for i in ids if in_sample(i, 0.25)}
-    assert 900 < len(chosen) < 1100
-    assert chosen <= {i for i in ids if in_sample(i, 0.5)}  # a bigger sample holds the smaller one
-    assert all(in_sample(i, 1.0) for i in ids)
-    assert not any(in_sample(i, 0.0) for i in ids)
