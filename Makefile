@@ -1,0 +1,52 @@
+# groundup: `make` says what there is. Works with GNU make 3.81 and newer.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Tests in parallel; torch in each must not fight the others for the cores.
+WORKERS := auto
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
+
+.PHONY: help quickstart test test-interop check format clean
+
+help:
+	@echo "make quickstart    set up $(VENV), then build a small language model (recipes/quickstart.toml)"
+	@echo "make test          the tests (without those that need heavy peers or a GPU)"
+	@echo "make test-interop  the tests that need heavy peers"
+	@echo "make check         linter, formatting, types, floors, file sizes"
+	@echo "make format        format the code"
+	@echo "make clean         remove $(VENV) and caches; runs/ stays"
+	@echo
+	@echo "Set up with another Python: make PYTHON=python3.12 ...; another package index: make TORCH_INDEX=URL ..."
+
+export PYTHON TORCH_INDEX
+
+$(VENV)/.base: pyproject.toml
+	@tools/setup.sh $(VENV) "" $@
+$(VENV)/.dev: pyproject.toml
+	@tools/setup.sh $(VENV) "[dev]" $@
+$(VENV)/.interop: pyproject.toml
+	@tools/setup.sh $(VENV) "[dev,interop]" $@
+
+quickstart: $(VENV)/.base
+	@$(BIN)/groundup run recipes/quickstart.toml
+
+test: $(VENV)/.dev
+	$(PYTEST) -m "not interop and not gpu"
+
+test-interop: $(VENV)/.interop
+	$(PYTEST) -m interop
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@find src tests -name '*.py' | xargs wc -l \
+	    | awk '$$2 != "total" && $$1 > 400 {print $$2 ": " $$1 " lines, the house stops at 400"; bad = 1} END {exit bad}'
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
