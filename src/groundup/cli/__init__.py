@@ -55,8 +55,8 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """The entry point.
 
-    Exits with 0 when done, 1 when failed with a message, 2 for wrong usage, 130 when interrupted. With `--json`
-    a failure is also an object on stdout.
+    Exits with 0 when done, 1 when failed with a message, 2 for wrong usage, 130 when interrupted. With
+    `--json` a failure is also an object on stdout.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     json_wanted = "--json" in given  # asked before parsing: wrong usage is reported as JSON, too

@@ -63,17 +63,22 @@ def _explain(config: type[Config], problem: ErrorDetails, where: str, more: int)
     rest = f" ({more} more to mend after that.)" if more else ""
     if kind == "extra_forbidden":
         return unknown_key(label, name, list(declared))
-    if kind == "missing":
+    if kind == "missing" and name in declared:
         item = declared[name]
         return ConfigError(f"{label} is missing", rule=f"needed: {item.help}", fix=_ways(item) + rest)
     if kind.startswith("union_tag"):
         return _explain_tag(label, problem, expected, rest)
-    rule = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    rule = (
+        problem["msg"]
+        .removeprefix("Value error, ")
+        .replace("Input should be", "must be")
+        .replace("an object", "a table")
+    )
     if not key:  # a rule between several keys
         return ConfigError(where or config.__name__, rule=rule, fix=f"Change one of these keys.{rest}")
-    help_line = f" It is: {declared[name].help}" if name in declared else ""
+    help_line = f" It is: {declared[name].help.rstrip('.')}." if name in declared else ""
     fix = f"Give {key} another value.{help_line}{rest}"
-    return ConfigError(f"{label} = {_shown(problem['input'])}", rule=rule.replace("object", "table"), fix=fix)
+    return ConfigError(f"{label} = {_shown(problem['input'])}", rule=rule, fix=fix)
 
 
 def _explain_tag(label: str, problem: ErrorDetails, expected: Any, rest: str) -> ConfigError:
