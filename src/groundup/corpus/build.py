@@ -68,7 +68,9 @@ def build_corpus(
     card = _card(settings, found, [read_json(task.marker) for task in merges])
     _require_enough(settings, card)
     files = write_card(out, card)
-    shutil.rmtree(parts)
+    finished = out / ".parts.tmp"  # renamed first: half a directory of parts could not be gone on from
+    parts.rename(finished)
+    shutil.rmtree(finished)
     return card, sorted(out.glob("*.parquet")) + files
 
 

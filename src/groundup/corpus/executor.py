@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from typing import Protocol, TypeVar
 
-from groundup.errors import ResourceError
+from groundup.errors import GroundupError, ResourceError
 
 _ATTEMPTS = 3
 
@@ -84,7 +84,9 @@ def _run_pool(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], N
     try:
         futures = {pool.submit(_run, task): task for task in tasks}
         for future in as_completed(futures):
-            future.result()
+            if failure := future.result():
+                kind, value, rule, fix = failure
+                raise kind(value, rule=rule, fix=fix)
             task = futures[future]
             left.remove(task)
             on_done(task)
@@ -98,8 +100,13 @@ def _run_pool(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], N
     return left
 
 
-def _run(task: Task) -> None:
-    task.run()
+def _run(task: Task) -> tuple[type[GroundupError], str, str, str] | None:
+    """Run a task; our own errors come back as parts: with their keyword arguments they do not pickle."""
+    try:
+        task.run()
+    except GroundupError as error:
+        return type(error), error.value, error.rule, error.fix
+    return None
 
 
 def _watch_parent() -> None:

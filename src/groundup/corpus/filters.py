@@ -61,10 +61,11 @@ def _repeated_ngrams(words: Sequence[str]) -> str | None:
     characters = sum(map(len, words))
     for n, most in TOP_NGRAM.items():
         counts = Counter(_ngrams(words, n))
-        if not counts:
+        count = max(counts.values(), default=1)
+        if count == 1:  # then nothing longer is repeated either
             return None
-        ngram, count = max(counts.items(), key=lambda pair: pair[1])
-        if count > 1 and count * sum(map(len, ngram)) > most * characters:
+        ngram = next(found for found, times in counts.items() if times == count)
+        if count * sum(map(len, ngram)) > most * characters:
             return f"top {n}-gram"
     for n, most in DUPLICATE_NGRAM.items():
         share = _duplicate_share(words, n, characters)

@@ -78,29 +78,29 @@ def extract(
     Nothing that a file contains raises: damaged, oversized, binary and unknown files come out as
     `Unreadable`, after whatever text came before the damage.
     """
+    path = item.path.encode("utf-8", "replace").decode()  # names on disk need not be valid Unicode
     if item.refused:
-        yield Unreadable(item.path, item.refused)
+        yield Unreadable(path, item.refused)
         return
-    kind = format or format_of(item.path)
+    kind = format or format_of(path)
     if kind is None:
-        suffix = PurePosixPath(_stem(item.path)).suffix.lower()
-        yield Unreadable(item.path, f"unsupported format {suffix}")
+        yield Unreadable(path, f"unsupported format {PurePosixPath(_stem(path)).suffix.lower()}")
         return
     try:
         with opener() as raw, decompressed(item.path, item.size, raw) as stream:
-            yield from _READERS[kind](item.path, stream, rules)
+            yield from _READERS[kind](path, stream, rules)
     except BombError:
-        yield Unreadable(item.path, "decompression bomb")
+        yield Unreadable(path, "decompression bomb")
     except _TooLargeError as error:
-        yield Unreadable(item.path, "too large", str(error))
+        yield Unreadable(path, "too large", str(error))
     except RecursionError:
-        yield Unreadable(item.path, "too deeply nested")
+        yield Unreadable(path, "too deeply nested")
     except RuntimeError as error:  # zipfile's word for a password, and (as a subclass) for an unknown method
-        yield Unreadable(item.path, "encrypted or unknown compression", str(error))
+        yield Unreadable(path, "encrypted or unknown compression", str(error))
     except PermissionError:
-        yield Unreadable(item.path, "permission denied")
+        yield Unreadable(path, "permission denied")
     except DAMAGED as error:
-        yield Unreadable(item.path, "damaged", f"{type(error).__name__}: {error}"[:200])
+        yield Unreadable(path, "damaged", f"{type(error).__name__}: {error}"[:200])
 
 
 def _read_whole(stream: BinaryIO) -> bytes:
@@ -169,10 +169,13 @@ def _render(text: str) -> str:
 
 
 def _from_records(path: str, records: Iterator[Any], rules: RecordRules) -> Iterator[Extracted | Unreadable]:
-    for number, text in enumerate(texts(records, rules), start=1):
+    for number, (text, record) in enumerate(texts(records, rules), start=1):
         origin = f"{path}#{number}"
         text = _render(text) if rules.html and "<" in text else text
-        yield Extracted(origin, text) if text.strip() else Unreadable(origin, "record without text")
+        if text.strip():
+            yield Extracted(origin, text)
+        else:
+            yield Unreadable(origin, "record without text", json.dumps(record, default=str)[:300])
 
 
 def _read_json(path: str, stream: BinaryIO, rules: RecordRules) -> Iterator[Extracted | Unreadable]:

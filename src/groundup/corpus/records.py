@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import string
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ _TEXT_NAMES = (
     "value",
 )
 _TURN_NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "utterances")
+FIELD = re.compile(r"\{([^{}]+)\}")
 _SAMPLE = 100  # records that decide where the text is
 
 
@@ -46,6 +47,8 @@ def resolve(value: Any, path: str) -> list[Any]:
 
     Lists on the way are not entered without `*`; what is not there gives nothing.
     """
+    if isinstance(value, dict) and path in value:  # a column may have a dot in its name
+        return [value[path]]
     found = [value]
     for step in path.split(".") if path else []:
         found = list(itertools.chain.from_iterable(_step(each, step) for each in found))
@@ -65,15 +68,16 @@ def _step(value: Any, step: str) -> Iterable[Any]:
 
 def fill(template: str, value: Any) -> str:
     """Replace each `{path}` by its values, one a line; a template none of whose fields is there gives ""."""
-    pieces: list[str] = []
     filled = False
-    for literal, path, _, _ in string.Formatter().parse(template):
-        pieces.append(literal)
-        if path is not None:
-            values = [str(found) for found in resolve(value, path) if isinstance(found, str | int | float)]
-            filled = filled or any(text.strip() for text in values)
-            pieces.append("\n".join(values))
-    return "".join(pieces) if filled else ""
+
+    def values(field: re.Match[str]) -> str:
+        nonlocal filled
+        found = [str(each) for each in resolve(value, field[1]) if isinstance(each, str | int | float)]
+        filled = filled or any(text.strip() for text in found)
+        return "\n".join(found)
+
+    text = FIELD.sub(values, template)
+    return text if filled else ""
 
 
 def split_records(value: Any, path: str | None) -> list[Any]:
@@ -92,8 +96,8 @@ def split_records(value: Any, path: str | None) -> list[Any]:
     return [value]
 
 
-def texts(records: Iterable[Any], rules: RecordRules) -> Iterator[str]:
-    """The text of each record, "" where it has none. Looks ahead 100 records to find an undescribed text."""
+def texts(records: Iterable[Any], rules: RecordRules) -> Iterator[tuple[str, Any]]:
+    """(text, record) of each record; the text is "" where there is none. Looks 100 records ahead to find it."""
     iterator = iter(records)
     if not rules.given:
         head = list(itertools.islice(iterator, _SAMPLE))
@@ -101,10 +105,10 @@ def texts(records: Iterable[Any], rules: RecordRules) -> Iterator[str]:
         iterator = itertools.chain(head, iterator)
     for record in iterator:
         if rules.each is None:
-            yield fill(rules.text, record) if rules.text is not None else _scalar_text(record)
+            yield (fill(rules.text, record) if rules.text is not None else _scalar_text(record)), record
         else:
             parts = (_part_text(part, rules.text) for part in resolve(record, rules.each))
-            yield rules.join.join(part for part in parts if part.strip())
+            yield rules.join.join(part for part in parts if part.strip()), record
 
 
 def _scalar_text(value: Any) -> str:

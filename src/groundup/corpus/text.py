@@ -11,9 +11,10 @@ from ftfy.badness import is_bad
 
 # C0 and C1 controls but tab and newline, the byte order mark inside a text, and non-characters.
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
-_TRAILING = re.compile(r"[ \t\u00a0]+$", re.MULTILINE)
+_BLANKS = " \t\u00a0"
 _BLANK_LINES = re.compile(r"\n{3,}")
-_SUSPICIOUS = re.compile("&(?:#\\d+|#x[0-9a-f]+|[a-z]+[0-9]*);|\x1b\\[|[\ud800-\udfff]", re.IGNORECASE)
+_ENTITY = re.compile("&(?:#[0-9]+|#x[0-9a-fA-F]+|[a-zA-Z]+[0-9]*);")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _REPAIR = ftfy.TextFixerConfig(
     uncurl_quotes=False, fix_character_width=False, fix_line_breaks=False, explain=False
 )
@@ -39,16 +40,26 @@ def clean_text(text: str) -> str:
     author's.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n")
-    if _SUSPICIOUS.search(text) or (not text.isascii() and is_bad(text)):
+    if _needs_repair(text):
         text = ftfy.fix_text(text, _REPAIR)
     text = _CONTROLS.sub("", text.replace("\f", "\n\n").replace("\v", "\n"))
     text = _TEX_QUOTES.sub(r'"\1"', _without_gutenberg_frame(text))
-    text = _BLANK_LINES.sub("\n\n", _TRAILING.sub("", text)).strip("\n")
+    text = "\n".join(
+        line.rstrip(_BLANKS) for line in text.split("\n")
+    )  # a regex is quadratic in a run of blanks
+    text = _BLANK_LINES.sub("\n\n", text).strip("\n")
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+def _needs_repair(text: str) -> bool:
+    # Cheap looks first: most texts end here, and ftfy is slower than all the rest of the cleaning.
+    if ("&" in text and _ENTITY.search(text)) or "\x1b[" in text:
+        return True
+    return not text.isascii() and (is_bad(text) or _SURROGATE.search(text) is not None)
+
+
 def _without_gutenberg_frame(text: str) -> str:
-    start = _GUTENBERG_START.search(text)
+    start = _GUTENBERG_START.search(text) if "PROJECT GUTENBERG" in text else None
     if start is None:
         return text
     end = _GUTENBERG_END.search(text, start.end())

@@ -47,6 +47,15 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
             rule="a corpus needs at least one source of text",
             fix="Give --folder PATH, or a recipe with [[collect.sources]] tables.",
         )
+    for source in sources:
+        if isinstance(source, FolderSource) and config.out.resolve().is_relative_to(
+            source.path.expanduser().resolve()
+        ):
+            raise ConfigError(
+                f"--out {config.out}: inside the folder {source.path}",
+                rule="the corpus must not become a part of its own source",
+                fix="Give an output directory outside of the folder that is read.",
+            )
     settings = config.model_copy(update={"sources": sources, "folder": None})
     keys = settings.model_dump(mode="json", exclude={"out", "workers", "folder"})
     for table in keys["sources"]:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO, Literal
 
+from pydantic import field_validator
+
 from groundup.config import Config, setting
 from groundup.console import Console
-from groundup.corpus.records import RecordRules
+from groundup.corpus.records import FIELD, RecordRules
 
 Format = Literal["text", "markdown", "html", "json", "jsonl", "csv", "tsv", "parquet"]
 Opener = Callable[[], BinaryIO]
@@ -61,6 +63,13 @@ class SourceConfig(Config):
     markup: Literal["none", "html"] = setting(
         "none", help='"html": tags inside the records\' text are rendered'
     )
+
+    @field_validator("text")
+    @classmethod
+    def _has_a_field(cls, value: str | None) -> str | None:
+        if value is not None and not FIELD.search(value):
+            raise ValueError(f'a template names at least one field in braces, e.g. "{{{value or "text"}}}"')
+        return value
 
     @property
     def label(self) -> str:

@@ -8,6 +8,7 @@ pip itself would run the build script of a source archive even to download it; h
 from __future__ import annotations
 
 import ast
+import http.client
 import json
 import os
 import re
@@ -185,7 +186,7 @@ def _candidates(settings: PipSettings, name: str, version: str, problems: list[s
     for page in pages:
         try:
             yield from parse_page(*settings.network.page(page, _ACCEPT), base=page)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             host = urllib.parse.urlsplit(page).hostname
             problems.append(f"{host}: {getattr(error, 'reason', error)}")
 
