@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from groundup.checkpoint.families import from_their_config, from_their_weights, to_their_config, to_their_weights
+from groundup.checkpoint.families import (
+    from_their_config,
+    from_their_weights,
+    to_their_config,
+    to_their_weights,
+)
 from groundup.checkpoint.state import read_tensors
 from groundup.errors import FormatError
 from groundup.files import atomic_file, read_json, write_json
@@ -28,7 +33,9 @@ def save_model(
         The files written.
     """
     ids: dict[str, Any] = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
-    weights = to_their_weights(model.config, {name: t.detach().cpu() for name, t in model.state_dict().items()})
+    weights = to_their_weights(
+        model.config, {name: t.detach().cpu() for name, t in model.state_dict().items()}
+    )
     with atomic_file(directory / WEIGHTS) as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
     write_json(directory / CONFIG, to_their_config(model.config) | ids)
@@ -45,7 +52,8 @@ def load_model(directory: Path, *, dtype: torch.dtype = torch.float32, device: s
     if not (directory / CONFIG).is_file() or not (directory / WEIGHTS).is_file():
         pickles = sorted(path.name for path in directory.glob("*.bin"))
         raise FormatError(
-            f"{directory}: " + (f"{pickles[0]} is a pickle" if pickles else f"no {CONFIG} and {WEIGHTS} in it"),
+            f"{directory}: "
+            + (f"{pickles[0]} is a pickle" if pickles else f"no {CONFIG} and {WEIGHTS} in it"),
             rule="a model directory holds safetensors; pickles can run foreign code and are never loaded",
             fix="Give the directory that `groundup pretrain` wrote, or save the model as safetensors first.",
         )

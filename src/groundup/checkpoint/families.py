@@ -98,7 +98,12 @@ _LLAMA_KEYS = {
     "norm_eps": "rms_norm_eps",
     "tie_embeddings": "tie_word_embeddings",
 }
-_LLAMA_CONSTANTS = {"hidden_act": "silu", "attention_bias": False, "attention_dropout": 0.0, "rope_scaling": None}
+_LLAMA_CONSTANTS = {
+    "hidden_act": "silu",
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "rope_scaling": None,
+}
 
 LAYOUTS: dict[Family, Layout] = {
     "qwen3": Layout(
@@ -214,7 +219,9 @@ def from_their_config(theirs: Mapping[str, Any]) -> ModelConfig:
 
 def _table(config: ModelConfig) -> list[Weight]:
     layout = LAYOUTS[config.family]
-    table = [weight for weight in layout.outer if not (config.tie_embeddings and weight.theirs == "lm_head.weight")]
+    table = [
+        weight for weight in layout.outer if not (config.tie_embeddings and weight.theirs == "lm_head.weight")
+    ]
     for layer in range(config.n_layers):
         table += [
             Weight(
@@ -272,5 +279,3 @@ def _is_derived(config: ModelConfig, name: str) -> bool:
     """Tensors that old files carry though the config already says them: causal masks, rotary tables, a tied head."""
     derived = re.search(r"\.(attn\.(bias|masked_bias)|rotary_emb\.inv_freq)$", name) is not None
     return derived or (config.tie_embeddings and name == "lm_head.weight")
-
-

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -47,7 +46,12 @@ def save_state(directory: Path, state: TrainingState, *, keep: int = 2) -> Path:
             save_file(_contiguous(tensors), temporary / f"{name}.safetensors")
         write_json(
             temporary / _META,
-            {"format_version": FORMAT_VERSION, "step": state.step, "groups": list(state.groups), "meta": state.meta},
+            {
+                "format_version": FORMAT_VERSION,
+                "step": state.step,
+                "groups": list(state.groups),
+                "meta": state.meta,
+            },
         )
     for old in _steps(directory)[:-keep]:
         shutil.rmtree(old)
@@ -88,7 +92,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", torch.preserve_format).contiguous() for name, tensor in tensors.items()}
+    return {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in tensors.items()
+    }
 
 
 def _steps(directory: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from groundup.model.cache import KVCache
 from groundup.model.config import FAMILIES, Family, ModelConfig
+from groundup.model.init import init_weights
 from groundup.model.transformer import Decoder, Transformer
 
-__all__ = ["FAMILIES", "Decoder", "Family", "KVCache", "ModelConfig", "Transformer"]
+__all__ = ["FAMILIES", "Decoder", "Family", "KVCache", "ModelConfig", "Transformer", "init_weights"]

@@ -55,7 +55,7 @@ def attention_mask(
     """
     if cache is not None and cache.length:
         keys_S = torch.arange(cache.length + positions_BT.shape[1], device=positions_BT.device)
-        return (keys_S <= positions_BT[:, None, :, None])
+        return keys_S <= positions_BT[:, None, :, None]
     if document_ids_BT is None:
         return None
     length = document_ids_BT.shape[1]

@@ -40,7 +40,9 @@ class KVCache:
         end = self.length + k_BTKH.shape[1]
         if end > self.max_length:
             raise ConfigError(
-                f"{end} tokens", rule=f"this cache holds {self.max_length}", fix="Make it with a larger max_length."
+                f"{end} tokens",
+                rule=f"this cache holds {self.max_length}",
+                fix="Make it with a larger max_length.",
             )
         self._keys[layer, :, self.length : end] = k_BTKH
         self._values[layer, :, self.length : end] = v_BTKH

@@ -28,14 +28,3 @@ def init_weights(model: Transformer, seed: int) -> None:
             nn.init.normal_(parameter, std=0.001, generator=generator)
         else:
             nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5, generator=generator)
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Parameters, a tied matrix counted once."""
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def on_meta(build: type[Transformer], *args: object) -> Transformer:
-    """Build a model without memory for its weights, to count or to be given weights later."""
-    with torch.device("meta"):
-        return build(*args)  # type: ignore[arg-type]

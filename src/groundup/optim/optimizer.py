@@ -43,7 +43,7 @@ class Optimizer:
         groups = _parameter_groups(model)
         fused = next(iter(model.parameters())).device.type in ("cpu", "cuda")
         rates = {"embedding": config.embedding_lr, "head": config.head_lr, "vector": config.vector_lr}
-        self._names = {parameter: name for name, parameter in model.named_parameters()}
+        self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         self._parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(
                 [{"params": groups[kind], "lr": lr} for kind, lr in rates.items() if groups[kind]],

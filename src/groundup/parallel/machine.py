@@ -7,9 +7,10 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,15 +42,45 @@ class Machine:
         """`compute_dtype` as torch's."""
         return torch.bfloat16 if self.compute_dtype == "bfloat16" else torch.float32
 
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Machine:
+        """From what `to_json` gave."""
+        return cls(**record)
+
 
 def measure_machine(*, threads: int | None = None, compile: bool = True) -> Machine:
-    """Look at the machine; takes well under a second. Feature flags lie (some CPUs emulate bf16), products do not."""
+    """Look at the machine. Feature flags lie (some CPUs emulate bf16) and compilers are half installed: try them.
+
+    Args:
+        threads: CPU threads to use; None leaves torch's choice, one a core.
+        compile: try to compile; the result says whether it works.
+    """
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if threads is not None:
         torch.set_num_threads(threads)
     speeds = {name: _product_flops(device, dtype) for name, dtype in _DTYPES.items()}
     fastest = "bfloat16" if speeds["bfloat16"] > 1.2 * speeds["float32"] else "float32"
-    return Machine(device, fastest, compile, torch.get_num_threads(), speeds[fastest])
+    return Machine(
+        device, fastest, compile and _can_compile(device), torch.get_num_threads(), speeds[fastest]
+    )
+
+
+def _can_compile(device: str) -> bool:
+    _use_kernel_cache()
+    try:
+        torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.ones(8, device=device))
+    except Exception:  # no compiler, no headers, an unsupported system: each raises its own
+        return False
+    return True
+
+
+def _use_kernel_cache() -> None:
+    # Kernels are kept with the user's other caches, so that the second start is a fast one.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "kernels"))
 
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -73,8 +104,7 @@ def place(model: Transformer, machine: Machine) -> None:
     model.to(machine.device)
     model.model.compute_dtype = machine.dtype
     if machine.compile:
-        # Kernels are kept with the user's other caches, so that the second start is a fast one.
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "kernels"))
+        _use_kernel_cache()
         for layer in model.model.layers:  # one layer is compiled, its code serves them all
             layer.compile(dynamic=False)
         model.residual = torch.compile(model.residual, dynamic=False)

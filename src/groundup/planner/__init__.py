@@ -1,5 +1,16 @@
 """What a budget allows: FLOPs, memory, and the plan of a run."""
 
 from groundup.planner.flops import flops_per_token, parameter_count, product_parameters, training_bytes
+from groundup.planner.plan import Budget, Plan, batch_rows, plan_run, shape_for_depth
 
-__all__ = ["flops_per_token", "parameter_count", "product_parameters", "training_bytes"]
+__all__ = [
+    "Budget",
+    "Plan",
+    "batch_rows",
+    "flops_per_token",
+    "parameter_count",
+    "plan_run",
+    "product_parameters",
+    "shape_for_depth",
+    "training_bytes",
+]

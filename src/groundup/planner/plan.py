@@ -5,29 +5,40 @@ The rules were fitted on small runs (`benchmarks/ablations.md`) and stay with pu
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from groundup.errors import ConfigError
-from groundup.model import Family, ModelConfig
+from groundup.model import ModelConfig
 from groundup.optim import OptimizerConfig
-from groundup.planner.flops import flops_per_token, product_parameters
+from groundup.planner.flops import flops_per_token, parameter_count, product_parameters
 
-# Tokens a parameter (of those in products) that a depth is worth training for. Chinchilla's 20 (arXiv:2203.15556) is
-# for runs that can afford it: TOKENS_PER_PARAMETER is what `--depth` gives. Minutes on a CPU buy far less, and there
-# the larger model wins long before: measured at 20-100 TFLOP in all.
-TOKENS_PER_PARAMETER = 20.0
-FEWEST_TOKENS_PER_PARAMETER = 0.5
+# Chinchilla's 20 tokens a parameter (arXiv:2203.15556) hold where they were measured, from 1e18 FLOP on, and are what
+# `--depth` trains for. Minutes on a CPU buy 1e14, and there a larger model wins at far fewer tokens.
+CHINCHILLA_RATIO = 20.0
+CHINCHILLA_FLOPS = 1e18
+RATIO_EXPONENT = 0.3
+SMALL_RUN_TOKENS = 4_000_000  # a run of this length takes steps of SMALL_BATCH_TOKENS
+SMALL_BATCH_TOKENS = 8192
+FEWEST_BATCH_TOKENS = 2048
+MICRO_BATCH_TOKENS = 8192  # activations beyond this leave the caches, and gain nothing on a CPU
+DEEPEST = 64
+MOST_PROBES = 2
+OVERHEAD = 0.06  # share of the time that goes to evaluations, samples and checkpoints on the way
+EXPECTED_UTILIZATION = 0.5  # of the products' speed, before anything is measured
 HEAD_DIM = 64
 WIDTH_PER_LAYER = 64
 DECAY_FRACTION = 0.6
 WARMUP_FRACTION = 0.02
 MOST_EPOCHS = 4.0  # repeats beyond four teach little (Muennighoff et al. 2023, arXiv:2305.16264)
 
-Measure = Callable[[ModelConfig], float]
-"""Tokens per second of real training steps of a shape, at the batch that `batch_rows` gives."""
+Measure = Callable[[ModelConfig, int], float]
+"""Tokens per second of real training steps of a shape, with micro-batches of so many rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +53,7 @@ class Plan:
     warmup_steps: int
     decay_steps: int
     epochs: float
-    expected_tokens_per_second: float | None = None
+    tokens_per_second: float | None = None  # as measured before step 1
 
     @property
     def global_batch_tokens(self) -> int:
@@ -53,6 +64,35 @@ class Plan:
     def total_tokens(self) -> int:
         """Tokens of the whole run."""
         return self.total_steps * self.global_batch_tokens
+
+    @property
+    def digest(self) -> str:
+        """Identity of the plan."""
+        text = json.dumps(self.to_json(), sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def describe(self) -> list[tuple[str, str]]:
+        """The plan as rows for a person to read."""
+        model = self.model
+        size = f"{model.n_layers} layers, {model.dim} wide, {model.n_heads} heads"
+        if model.n_kv_heads != model.n_heads:
+            size += f" ({model.n_kv_heads} for keys and values)"
+        rows = [
+            ("model", f"{model.family}, {size}, feed-forward {model.ffn_dim}"),
+            ("parameters", f"{parameter_count(model):,}, {product_parameters(model):,} of them in products"),
+            (
+                "text",
+                f"{self.total_tokens:,} tokens, {self.epochs:.2f} epochs, {model.context_length} at once",
+            ),
+            ("steps", f"{self.total_steps:,} of {self.global_batch_tokens:,} tokens"),
+            ("work", f"{self.total_tokens * flops_per_token(model):.2e} FLOP"),
+        ]
+        if self.tokens_per_second:
+            seconds = self.total_tokens / self.tokens_per_second
+            rows.append(
+                ("speed", f"{self.tokens_per_second:,.0f} tokens/s measured: {seconds / 60:.1f} minutes")
+            )
+        return rows
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -66,3 +106,146 @@ class Plan:
             **dict(record)
             | {"model": ModelConfig(**record["model"]), "optimizer": OptimizerConfig(**optimizer)}
         )
+
+
+def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> ModelConfig:
+    """The model of a depth: 64 features a layer, heads of 64, a feed-forward layer 8/3 as wide (GPT-2: 4).
+
+    Args:
+        given: fields of `ModelConfig` that are not to be derived; at least `family` and `context_length`.
+    """
+    dim = given.get("dim") or WIDTH_PER_LAYER * max(2, given.get("n_layers") or depth)
+    head_dim = given.get("head_dim") or (
+        dim // given["n_heads"] if "n_heads" in given else min(HEAD_DIM, dim)
+    )
+    n_heads = given.get("n_heads") or max(1, dim // head_dim)
+    ffn_dim = 4 * dim if given["family"] == "gpt2" else 64 * math.ceil(8 * dim / 3 / 64)
+    derived = {
+        "dim": dim,
+        "n_layers": depth,
+        "n_heads": n_heads,
+        "n_kv_heads": n_heads,
+        "head_dim": head_dim,
+        "ffn_dim": ffn_dim,
+        "tie_embeddings": given["family"] == "gpt2",
+    }
+    return ModelConfig(**derived | dict(given) | {"vocab_size": vocab_size})
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The one dial: exactly one of the three is given.
+
+    Raises:
+        ConfigError: none, or more than one.
+    """
+
+    minutes: float | None = None
+    tokens: int | None = None
+    depth: int | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        if len(given) != 1:
+            raise ConfigError(
+                " and ".join(f"{name} = {value}" for name, value in given.items()) or "no budget",
+                rule="one dial sets the size of a run: minutes, tokens or depth",
+                fix="Give exactly one of --minutes, --tokens and --depth.",
+            )
+
+
+def batch_rows(total_tokens: float, context_length: int) -> tuple[int, int]:
+    """Rows of a micro-batch and micro-batches a step for a run of `total_tokens`.
+
+    The critical batch grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162); the square root is
+    what the ablations support, rounded to a power of two.
+    """
+    tokens = SMALL_BATCH_TOKENS * math.sqrt(max(total_tokens, 1) / SMALL_RUN_TOKENS)
+    rows = 1 << max(0, round(math.log2(max(tokens, FEWEST_BATCH_TOKENS) / context_length)))
+    most = 1 << int(math.log2(max(1, MICRO_BATCH_TOKENS // context_length)))
+    micro = min(rows, most)
+    return micro, rows // micro
+
+
+def tokens_per_parameter(flops: float) -> float:
+    """How many tokens a parameter (of those in products) a run of `flops` in all should see."""
+    return CHINCHILLA_RATIO * min(1.0, (flops / CHINCHILLA_FLOPS) ** RATIO_EXPONENT)
+
+
+def plan_run(
+    budget: Budget,
+    *,
+    vocab_size: int,
+    given_shape: Mapping[str, Any],
+    corpus_tokens: int,
+    product_flops: float,
+    measure: Measure,
+    optimizer: OptimizerConfig,
+    seconds_spent: float = 0.0,
+) -> Plan:
+    """Derive the whole run from its one dial.
+
+    Args:
+        given_shape: fields of the model that the user has decided; at least `family` and `context_length`.
+        corpus_tokens: tokens of one epoch.
+        product_flops: FLOP/s of the machine's matrix products; a first guess, before real steps are measured.
+        measure: tokens per second of real training steps of a shape; called for `minutes` only, MOST_PROBES times at most.
+        seconds_spent: of the minutes, before this call; what the measuring takes is subtracted too.
+    """
+
+    def shape(depth: int) -> ModelConfig:
+        return shape_for_depth(given_shape.get("n_layers") or depth, vocab_size, given_shape)
+
+    measured: dict[int, float] = {}
+    if budget.depth is not None:
+        depth = budget.depth
+        tokens = CHINCHILLA_RATIO * product_parameters(shape(depth))
+    elif budget.tokens is not None:
+        tokens = float(budget.tokens)
+        depth = _deepest(shape, lambda _: tokens)
+    else:
+        assert budget.minutes is not None
+        deadline = time.monotonic() + 60 * budget.minutes - seconds_spent
+
+        def affordable(config: ModelConfig) -> float:
+            seconds = max(0.0, deadline - time.monotonic()) * (1 - OVERHEAD)
+            return seconds * flops / flops_per_token(config)
+
+        flops = EXPECTED_UTILIZATION * product_flops
+        depth = _deepest(shape, affordable)
+        while depth not in measured:  # its speed may allow another depth than was guessed
+            config = shape(depth)
+            micro, _ = batch_rows(affordable(config), config.context_length)
+            measured[depth] = measure(config, micro)
+            flops = measured[depth] * flops_per_token(config)
+            if len(measured) < MOST_PROBES:
+                depth = _deepest(shape, affordable)
+        tokens = affordable(shape(depth))
+    config = shape(depth)
+    if tokens > MOST_EPOCHS * corpus_tokens:
+        tokens = MOST_EPOCHS * corpus_tokens
+    micro, accum = batch_rows(tokens, config.context_length)
+    steps = max(1, round(tokens / (micro * accum * config.context_length)))
+    return Plan(
+        model=config,
+        optimizer=optimizer,
+        micro_batch_size=micro,
+        grad_accum_steps=accum,
+        total_steps=steps,
+        warmup_steps=math.ceil(WARMUP_FRACTION * steps),
+        decay_steps=math.ceil(DECAY_FRACTION * steps),
+        epochs=steps * micro * accum * config.context_length / corpus_tokens,
+        tokens_per_second=measured.get(depth),
+    )
+
+
+def _deepest(shape: Callable[[int], ModelConfig], tokens: Callable[[ModelConfig], float]) -> int:
+    """The deepest model that its tokens are enough for; at least 2 layers."""
+    depth = 2
+    for candidate in range(3, DEEPEST + 1):
+        config = shape(candidate)
+        seen = tokens(config)
+        if seen < tokens_per_parameter(seen * flops_per_token(config)) * product_parameters(config):
+            break
+        depth = candidate
+    return depth

@@ -1,0 +1,241 @@
+"""`groundup pretrain`: token shards to a base model, trained from scratch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from groundup.artifact import Artifact, begin, read
+from groundup.config import Config, setting
+from groundup.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from groundup.console import Progress
+    from groundup.generate import Engine
+    from groundup.parallel import Machine
+    from groundup.planner import Plan
+    from groundup.tokens import Loader, TokenShards
+    from groundup.train import StepReport
+
+_PROBE_TOKENS = 16_384  # of held-out text, scored on the way: 1 to 2 seconds
+_SHOWN_TOKENS = 60
+
+
+class ShapeConfig(Config):
+    """The model. What is left out follows from the budget: 64 features a layer, heads of 64, SwiGLU 8/3 as wide."""
+
+    family: Literal["qwen3", "llama", "gpt2"] = setting("qwen3", help="qwen3, llama or gpt2")
+    context_length: int = setting(512, help="tokens that the model sees at once", ge=2)
+    dim: int | None = setting(None, help="width of the residual stream", gt=0)
+    n_layers: int | None = setting(None, help="layers", gt=0)
+    n_heads: int | None = setting(None, help="query heads", gt=0)
+    n_kv_heads: int | None = setting(None, help="key and value heads; fewer than n_heads saves memory", gt=0)
+    head_dim: int | None = setting(None, help="features of a head", gt=0)
+    ffn_dim: int | None = setting(None, help="width inside the feed-forward layer", gt=0)
+    rope_theta: float | None = setting(None, help="base of the rotary frequencies", gt=0)
+    norm_eps: float | None = setting(None, help="added to the variance in norms", gt=0)
+    tie_embeddings: bool | None = setting(None, help="one matrix to embed and to score tokens")
+
+
+class PretrainConfig(Config):
+    """One dial (minutes, tokens or depth); the rest is derived, printed and saved in plan.json before step 1."""
+
+    token_shards: Path = setting(help="what groundup tokenize left", positional=True)
+    out: Path = setting(help="directory for the model", flag=True)
+    minutes: float | None = setting(None, help="train for this long on this machine", flag=True, gt=0)
+    tokens: int | None = setting(None, help="train on this many tokens", flag=True, gt=0)
+    depth: int | None = setting(None, help="train this many layers, 20 tokens a parameter", flag=True, gt=0)
+    seed: int = setting(0, help="of the first weights and the order of documents", flag=True, ge=0)
+    shape: ShapeConfig = setting(ShapeConfig(), help="the model, as far as you want to decide it")
+    matrix_lr: float = setting(0.02, help="Muon's learning rate, for the matrices inside the layers", gt=0)
+    embedding_lr: float = setting(0.01, help="AdamW's, for the token embeddings", gt=0)
+    head_lr: float = setting(0.003, help="AdamW's, for the output matrix", gt=0)
+    vector_lr: float = setting(0.003, help="AdamW's, for norms and biases", gt=0)
+    threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
+    compile: bool = setting(True, help="compile the layers; needs a C++ compiler, else runs without")
+    checkpoint_seconds: float = setting(30.0, help="save the state of the run this often", ge=0)
+    evaluations: int = setting(8, help="how often to score held-out text and show a sample on the way", ge=0)
+    sample_prompt: str = setting("", help="what the samples go on from")
+
+
+def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
+    """Train a model until its plan is done; a run that was cut off goes on from its last checkpoint.
+
+    Raises:
+        DataError: no token shards there.
+        ConfigError: no budget or more than one, or a shape that cannot be.
+    """
+    console = console or Console()
+    keys = config.model_dump(mode="json", exclude={"token_shards", "out", "checkpoint_seconds"})
+    work = begin(config.out, "pretrain", keys, {"tokens": read(config.token_shards).digest})
+    if work.state == "done":
+        return read(config.out)
+
+    import shutil
+
+    from groundup.checkpoint import save_model
+    from groundup.files import read_json, write_json
+    from groundup.generate import Engine
+    from groundup.model import Transformer, init_weights
+    from groundup.objectives import NextToken
+    from groundup.optim import Optimizer, WarmupStableDecay
+    from groundup.parallel import Machine, place
+    from groundup.planner import Plan, parameter_count
+    from groundup.tokenizer import Tokenizer
+    from groundup.tokens import TokenShards
+    from groundup.train import (
+        AtFractions,
+        Checkpoints,
+        EverySeconds,
+        MetricsLog,
+        ShowProgress,
+        fit,
+    )
+
+    tokenizer = Tokenizer.load(config.token_shards / "tokenizer")
+    train, held_out = (
+        TokenShards(config.token_shards, "train"),
+        TokenShards(config.token_shards, "validation"),
+    )
+    plan_file = config.out / "plan.json"
+    if not plan_file.is_file():
+        machine, plan = _resolve(config, train, console, seconds_spent=work.seconds)
+        write_json(plan_file, {"machine": machine.to_json(), "plan": plan.to_json()})
+    saved = read_json(plan_file)
+    machine, plan = Machine.from_json(saved["machine"]), Plan.from_json(saved["plan"])
+    console.table("The plan", ["", ""], plan.describe())
+    if not machine.compile and config.compile:
+        console.warn(
+            "No working C++ compiler: training runs without compilation, at about two thirds of the speed."
+        )
+
+    model = Transformer(plan.model)
+    init_weights(model, config.seed)
+    place(model, machine)
+    optimizer = Optimizer(model, plan.optimizer)
+    checkpoints = Checkpoints(config.out / "checkpoints", model, optimizer, plan_digest=plan.digest)
+    progress = checkpoints.restore()
+    if progress.step:
+        console.note(f"Going on from step {progress.step:,} of {plan.total_steps:,}.")
+
+    def save(report: StepReport) -> None:
+        checkpoints.save(report.step, report.tokens_seen)
+        work.keep_time()
+
+    with (
+        console.progress("pretraining", plan.total_tokens, "tokens", done=progress.tokens_seen) as bar,
+        Engine(model, tokenizer) as engine,
+    ):
+        look = _look(engine, held_out, config.sample_prompt, bar, console)
+        fit(
+            model,
+            NextToken(),
+            _loader(train, plan.model.context_length, plan.micro_batch_size, config.seed).batch,
+            optimizer,
+            WarmupStableDecay(plan.total_steps, plan.warmup_steps, plan.decay_steps),
+            progress=progress,
+            grad_accum_steps=plan.grad_accum_steps,
+            callbacks=[
+                MetricsLog(config.out / "metrics.jsonl", from_step=progress.step),
+                ShowProgress(bar),
+                AtFractions(config.evaluations, look),
+                EverySeconds(config.checkpoint_seconds, save),
+            ],
+        )
+
+    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
+    files = save_model(config.out, model, **ids)
+    tokenizer.save(config.out)
+    shutil.rmtree(config.out / "checkpoints", ignore_errors=True)
+    facts = {
+        "parameters": parameter_count(plan.model),
+        "tokens_seen": progress.tokens_seen,
+        "plan": plan.to_json(),
+        "machine": machine.to_json(),
+    }
+    outputs = [*files, config.out / "tokenizer.json", config.out / "tokenizer_config.json", plan_file]
+    return work.finish(facts, outputs)
+
+
+def _resolve(
+    config: PretrainConfig, train: TokenShards, console: Console, *, seconds_spent: float
+) -> tuple[Machine, Plan]:
+    """Turn the dial into a plan; for minutes, real steps are measured on this machine."""
+    from groundup.model import ModelConfig, Transformer, init_weights
+    from groundup.objectives import NextToken
+    from groundup.optim import Optimizer, OptimizerConfig
+    from groundup.parallel import measure_machine, place
+    from groundup.planner import Budget, plan_run
+    from groundup.train import steps_per_second
+
+    budget = Budget(config.minutes, config.tokens, config.depth)
+    console.note("Looking at the machine; the first time, kernels are compiled for it.")
+    machine = measure_machine(threads=config.threads, compile=config.compile)
+    optimizer_config = OptimizerConfig(
+        config.matrix_lr, config.embedding_lr, config.head_lr, config.vector_lr
+    )
+
+    def measure(shape: ModelConfig, rows: int) -> float:
+        """Tokens per second of real steps."""
+        model = Transformer(shape)
+        init_weights(model, config.seed)
+        place(model, machine)
+        batches = _loader(train, shape.context_length, rows, config.seed).batch
+        rate = steps_per_second(model, NextToken(), batches, Optimizer(model, optimizer_config))
+        console.note(
+            f"{shape.n_layers} layers, {shape.dim} wide: {rate * rows * shape.context_length:,.0f} tokens/s"
+        )
+        return rate * rows * shape.context_length
+
+    plan = plan_run(
+        budget,
+        vocab_size=train.vocab_size,
+        given_shape=config.shape.model_dump(exclude_none=True),
+        corpus_tokens=train.n_tokens + train.n_documents,
+        product_flops=machine.product_flops,
+        measure=measure,
+        optimizer=optimizer_config,
+        seconds_spent=seconds_spent,
+    )
+    return machine, plan
+
+
+def _loader(train: TokenShards, context_length: int, rows: int, seed: int) -> Loader:
+    from groundup.tokens import Loader
+
+    return Loader(train, context_length=context_length, batch_size=rows, bos_id=train.bos_id, seed=seed)
+
+
+def _look(
+    engine: Engine, held_out: TokenShards, prompt: str, bar: Progress, console: Console
+) -> Callable[[StepReport], None]:
+    """What is shown on the way: bits per byte of a few held-out documents, and what the model writes now."""
+    import numpy as np
+
+    from groundup.evals.bpb import bits_per_byte, model_nll
+    from groundup.generate import GenerationRequest, Sampling
+    from groundup.parallel import eagerly
+
+    # Documents come in the order of their hash, so that the first ones are a random sample.
+    probe = range(int(np.searchsorted(np.cumsum(held_out.lengths), _PROBE_TOKENS)) + 1)
+    request = GenerationRequest(
+        prompt=prompt, sampling=Sampling(temperature=0.8), max_tokens=_SHOWN_TOKENS, seed=0
+    )
+
+    def look(report: StepReport) -> None:
+        model = engine.model
+        with eagerly():
+            score = bits_per_byte(
+                model_nll(model),
+                held_out,
+                context_length=model.config.context_length,
+                bos_id=held_out.bos_id,
+                subset=probe[: held_out.n_documents],
+            )
+            written = engine.complete(request).text
+        bar.show(bpb=f"{score.bpb:.3f}")
+        console.sample(f"step {report.step:,}, {score.bpb:.3f} bits per byte: it writes", prompt + written)
+
+    return look
