@@ -57,6 +57,8 @@ class Meter:
     started: float = field(default_factory=time.monotonic)
     _recent: deque[tuple[float, float]] = field(init=False)
     _history: list[float] = field(default_factory=list)
+    _stride: int = 1
+    _shown: int = 0
 
     def __post_init__(self) -> None:
         self.completed = self.done_before
@@ -76,11 +78,15 @@ class Meter:
         self.fields.update(fields)
         if self.curve in fields:
             try:
-                self._history.append(float(fields[self.curve]))
+                value = float(fields[self.curve])
             except ValueError:
                 return
-            if len(self._history) > _HISTORY:
-                del self._history[1::2]
+            self._shown += 1
+            if self._shown % self._stride == 0:
+                self._history.append(value)
+            if len(self._history) > _HISTORY:  # from here on keep every second: the curve stays even in time
+                del self._history[::2]
+                self._stride *= 2
 
     @property
     def fraction(self) -> float | None:
