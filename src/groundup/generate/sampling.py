@@ -59,7 +59,9 @@ class Sampling:
             "1.1, or 1 for none",
         )
         for name in ("frequency_penalty", "presence_penalty"):
-            _require(name, getattr(self, name), True, "a finite number", "0.5, or 0 for none")
+            _require(
+                name, getattr(self, name), abs(getattr(self, name)) <= 100, "from -100 to 100", "0.5, or 0"
+            )
 
     @property
     def penalizes(self) -> bool:

@@ -16,14 +16,14 @@ class StopScanner:
     def feed(self, piece: str) -> str:
         """Take the next piece of the stream and return the text that has become certain.
 
-        Once a stop text is complete, `stopped` is true and the text before it has been returned. Of two stop
-        texts that are complete with the same piece, the one that begins first counts.
+        Once a stop text is complete, `stopped` is true and the text before it has been returned. The one that
+        is complete first counts (of several, the longest), so that the cuts of the stream make no difference.
         """
         self._held += piece
-        found = [start for stop in self._stops if (start := self._held.find(stop)) >= 0]
+        found = [(start + len(stop), start) for stop in self._stops if (start := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
-            return self._release(min(found), keep=False)
+            return self._release(min(found)[1], keep=False)
         return self._release(len(self._held) - self._unsafe_suffix())
 
     def flush(self) -> str:
