@@ -11,7 +11,6 @@ from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.console import ConsoleOptions, RenderResult
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from groundup.console.meter import Meter, format_duration
@@ -26,7 +25,7 @@ _MARKS: dict[State, tuple[str, str, str]] = {  # state -> mark, the same in ASCI
     "failed": ("✗", "x", "bold red"),
 }
 _SPINNER, _SPINNER_ASCII = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
-_BAR_WIDTH = 30
+_BAR_WIDTH, _BAR_LEAST = 30, 8
 _REFRESH_PER_SECOND = 5  # the machine is busy with better things
 
 
@@ -89,18 +88,16 @@ def _bar(meter: Meter, indent: str, options: ConsoleOptions) -> RenderResult:
     parts = meter.parts()
     label = f"{indent}{meter.label} "
     room = options.max_width - 1 - cell_len(label)
-    while len(parts) > 1 and sum(len(part) + 2 for part in parts) + 10 > room:
+    while len(parts) > 1 and sum(len(part) + 2 for part in parts) + _BAR_LEAST > room:
         parts.pop()
     tail = "  ".join(parts)
-    line = Text(label, no_wrap=True, overflow="ellipsis", end="")
-    if meter.fraction is None:
-        yield Text.assemble(label, (tail, "cyan"), no_wrap=True, overflow="ellipsis")
-    else:
-        yield line
-        bar_width = max(4, min(_BAR_WIDTH, room - len(tail) - 2))
-        bar = ProgressBar(total=1.0, completed=meter.fraction, width=bar_width, finished_style="bar.complete")
-        yield from bar.__rich_console__(RichConsole(width=bar_width), options)
-        yield Text(f" {tail}", style="cyan", no_wrap=True, overflow="ellipsis")
+    line = Text(label, no_wrap=True, overflow="ellipsis")
+    if meter.fraction is not None:
+        width = max(_BAR_LEAST, min(_BAR_WIDTH, room - len(tail) - 2))
+        done = int(width * meter.fraction)
+        full, rest = ("#", "-") if options.ascii_only else ("━", "─")  # thick and thin: not by colour alone
+        line.append(full * done, "cyan").append(rest * (width - done), "dim").append(" ")
+    yield line.append(tail, "cyan")
     if meter.fields:
         shown = Text(indent, no_wrap=True, overflow="ellipsis")
         for name, value in meter.fields.items():

@@ -106,12 +106,14 @@ class Meter:
         return (self.completed - then) / elapsed if elapsed > 0 else 0.0
 
     def parts(self) -> list[str]:
-        """Percentage, time left, rate and counts, the most wanted first; those that are known."""
+        """Percentage, time left, rate and counts, those that are known, the most wanted first."""
         rate = self.rate
         known = []
         if self.fraction is not None:
             known.append(f"{100 * self.fraction:3.0f} %")
-        if self.total and rate > 0:
+        if rate == 0:
+            known.append("starting")
+        elif self.total:
             known.append(f"{format_duration(max(0.0, self.total - self.completed) / rate)} left")
         if rate > 0:
             known.append(f"{format_count(rate, self.unit)}/s")

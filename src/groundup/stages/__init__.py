@@ -70,7 +70,7 @@ STAGES: dict[str, Stage] = {
             "train a language model from scratch",
             "groundup pretrain runs/notes/tokens --out runs/notes/base --minutes 5",
             directory="base",
-            inputs={"tokens": "tokenize"},
+            inputs={"token_shards": "tokenize"},
             then=('groundup generate {run} "Once upon a time"',),
         ),
         Stage(

@@ -74,8 +74,8 @@ def test_time_left_forgets_a_slow_start(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_nothing_is_promised_before_anything_is_done() -> None:
-    assert Meter("reading", 100, "files", 0).parts() == ["  0 %", "0 of 100 files"]
-    assert Meter("reading", None, "files", 0).parts() == ["0 files"]
+    assert Meter("reading", 100, "files", 0).parts() == ["  0 %", "starting", "0 of 100 files"]
+    assert Meter("reading", None, "files", 0).parts() == ["starting", "0 files"]
     assert Meter("reading", 0, "files", 0).fraction is None
 
 
