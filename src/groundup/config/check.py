@@ -95,7 +95,7 @@ def _explain_tag(label: str, problem: ErrorDetails, expected: Any, rest: str) ->
 def _ways(item: Setting) -> str:
     written = f"rite {item.name} = {item.metavar} in the recipe"
     if item.positional:
-        return f"Give it on the command line ({item.name.upper()}), or w{written}."
+        return f"Give it on the command line: {item.name.upper()}."
     return f"Give {item.option}, or w{written}." if item.flag else f"W{written}."
 
 

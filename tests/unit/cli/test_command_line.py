@@ -1,0 +1,200 @@
+"""The command line's promises to scripts: exit codes, where results go, what is said when things go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from groundup.cli import main
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr of `groundup ARGUMENTS`."""
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments)
+    out, err = capsys.readouterr()
+    return int(exit_.value.code or 0), out, err
+
+
+@pytest.fixture
+def notes(tmp_path: Path, real_documents: list[str]) -> Path:
+    """A folder with text that people wrote."""
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    for number, text in enumerate(real_documents):
+        (folder / f"{number:03}.txt").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_no_arguments_shows_help_and_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys)
+    assert (code, out) == (2, "")
+    assert "groundup run recipes/quickstart.toml" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["rnu", "x.toml"], "Did you mean run?"),
+        (["run"], "Give it on the command line: RECIPE."),
+        (["run", "none.toml"], "none.toml: No such file"),
+        (["tokenize", "corpus"], "Give --out"),
+        (["tokenize", "corpus", "--out", "x", "--vocab-size", "many"], "many"),
+        (["tokenize", "corpus", "--out", "x", "--vocabsize", "3"], "--vocab-size"),
+        (["tokenize", "corpus", "--out", "x", "--set", "vocab_sise=3"], "Did you mean vocab_size?"),
+        (["config", "pretrane"], "Did you mean pretrain?"),
+        (["cache", "burn"], "burn"),
+    ],
+)
+def test_wrong_usage_is_2_on_stderr_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    code, out, err = call(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Traceback" not in err
+    assert all(mark in err for mark in ("error: ", "rule: ", "fix: "))
+
+
+def test_failure_is_1_and_with_json_an_object(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = call(
+        capsys, "tokenize", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--json"
+    )
+    assert code == 1
+    assert "Traceback" not in err
+    error = json.loads(out)["error"]
+    assert error["kind"] == "DataError"
+    assert str(tmp_path / "none") in error["value"]
+    assert error["rule"] and error["fix"]
+
+
+def test_wrong_usage_with_json_is_an_object_too(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = call(capsys, "tokenize", "--json", "--wrong")
+    assert (code, json.loads(out)["error"]["kind"]) == (2, "ConfigError")
+
+
+def test_folder_to_corpus_by_flag_recipe_and_set(
+    capsys: pytest.CaptureFixture[str], notes: Path, tmp_path: Path
+) -> None:
+    """The three ways of giving a setting lead to the same corpus."""
+    recipe = tmp_path / "recipe.toml"
+    folder = json.dumps(str(notes))
+    recipe.write_text(f'name = "x"\n[collect]\nsources = [{{kind = "folder", path = {folder}}}]\n')
+    sources = f'sources=[{{kind="folder",path={folder}}}]'
+    results = []
+    for number, way in enumerate((["--folder", str(notes)], [str(recipe)], ["--set", sources])):
+        code, out, err = call(
+            capsys, "collect", *way, "--out", str(tmp_path / f"corpus{number}"), "--json", "--quiet"
+        )
+        assert code == 0, err
+        results.append(json.loads(out))
+        assert results[-1]["directory"] == str(tmp_path / f"corpus{number}")
+    assert results[0]["outputs"] == results[1]["outputs"] == results[2]["outputs"]
+
+
+def test_quiet_says_nothing_when_all_is_well(
+    capsys: pytest.CaptureFixture[str], notes: Path, tmp_path: Path
+) -> None:
+    assert call(capsys, "collect", "--folder", str(notes), "--out", str(tmp_path / "c"), "--quiet") == (
+        0,
+        "",
+        "",
+    )
+
+
+def test_recipe_without_the_stage_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Otherwise its other tables would come out as unknown keys."""
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text("[tokenize]\nvocab_size = 512\n")
+    code, _, err = call(capsys, "collect", str(recipe), "--out", str(tmp_path / "c"))
+    assert code == 2
+    assert "no table [collect]" in err
+
+
+def test_file_of_bare_keys_is_a_config(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = tmp_path / "tokenize.toml"
+    config.write_text("vocab_sice = 512\n")
+    code, _, err = call(capsys, "tokenize", "corpus", "--out", "x", "--config", str(config))
+    assert code == 2
+    assert "Did you mean vocab_size?" in err
+
+
+def test_output_goes_whole_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    _, printed, _ = call(capsys, "config", "tokenize")
+    code, out, _ = call(capsys, "config", "tokenize", "--output", str(tmp_path / "deep" / "tokenize.toml"))
+    assert (code, out) == (0, "")
+    assert (tmp_path / "deep" / "tokenize.toml").read_text(encoding="utf-8") == printed
+
+
+def test_cache_is_shown_and_cleared_and_nothing_else_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "keep.txt").write_text("mine")
+    archives = tmp_path / "groundup" / "archives"
+    archives.mkdir(parents=True)
+    (archives / "a.zip").write_bytes(bytes(1500))
+    (tmp_path / "groundup" / "link").symlink_to(outside)
+    code, out, _ = call(capsys, "cache", "show")
+    assert code == 0
+    assert "1.50 kB  archives" in out
+    code, out, _ = call(capsys, "cache", "clear", "--json")
+    assert json.loads(out)["bytes"]["archives"] == 1500
+    assert list((tmp_path / "groundup").iterdir()) == []
+    assert (outside / "keep.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+def test_no_permission_is_an_error_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o500)
+    code, _, err = call(capsys, "config", "tokenize", "--output", str(tmp_path / "x"))
+    assert code == 1
+    assert "Traceback" not in err
+
+
+def test_a_mistake_of_ours_shows_the_traceback_and_asks_for_a_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("groundup.files.cache_dir", broken)
+    code, _, err = call(capsys, "cache", "show")
+    assert code == 1
+    assert "Traceback" in err
+    assert "Please report it" in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_is_130_and_says_how_to_go_on(tmp_path: Path) -> None:
+    """A reader of a pipe that never ends stands for long work."""
+    fifo = tmp_path / "recipe.toml"
+    os.mkfifo(fifo)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "groundup", "run", str(fifo)], stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "The same command goes on" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX shells")
+def test_a_reader_that_has_enough_causes_no_traceback() -> None:
+    command = f"{sys.executable} -m groundup config pretrain | head -n 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "[pretrain]\n"
+    assert done.stderr == ""
