@@ -50,8 +50,8 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
 
     console = console or Console()
     directory = resolve_model(config.model)
-    corpus = config.corpus or stage_output(config.model, "collect")
-    known = corpus or config.tokens or stage_output(config.model, "tokenize")
+    given = config.corpus or config.tokens
+    known = given or stage_output(config.model, "collect") or stage_output(config.model, "tokenize")
     inputs = {"model": _identity(directory)}
     if known is not None:
         inputs["text"] = read(known).digest

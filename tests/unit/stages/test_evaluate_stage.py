@@ -1,0 +1,136 @@
+"""`groundup evaluate` and `groundup generate` on a run as a user has it: real text, real shards, a tiny
+model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.artifact import begin
+from groundup.checkpoint import save_model
+from groundup.errors import ConfigError, DataError
+from groundup.model import ModelConfig, Transformer
+from groundup.stages import collect, evaluate, generate, tokenize
+from groundup.stages.evaluate import EvaluateConfig
+from groundup.stages.generate import GenerateConfig
+from groundup.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) -> Path:
+    """A run up to the model, whose weights are random: pretraining has tests of its own."""
+    directory = tmp_path_factory.mktemp("runs") / "tiny"
+    texts = tmp_path_factory.mktemp("texts")
+    for number, text in enumerate(real_documents):
+        (texts / f"{number}.txt").write_text(text, encoding="utf-8")
+    corpus, tokens, base = (directory / name for name in ("corpus", "tokens", "base"))
+    collect.run(collect.CollectConfig(folder=texts, out=corpus, workers=1))
+    tokenize.run(tokenize.TokenizeConfig(corpus=corpus, out=tokens, vocab_size=1024))
+    tokenizer = Tokenizer.load(tokens / "tokenizer")
+    torch.manual_seed(0)
+    model = Transformer(
+        ModelConfig(
+            family="qwen3",
+            dim=16,
+            n_layers=1,
+            n_heads=2,
+            n_kv_heads=1,
+            head_dim=8,
+            ffn_dim=32,
+            vocab_size=tokenizer.vocab_size,
+            context_length=64,
+            tie_embeddings=False,
+        )
+    )
+    work = begin(base, "pretrain", {}, {})
+    files = save_model(base, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
+    tokenizer.save(base)
+    work.finish({"tokens_seen": 12345}, files)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def report(finished_run: Path) -> dict[str, object]:
+    evaluate.run(EvaluateConfig(model=finished_run, seed=3))
+    return json.loads((finished_run / "report" / "report.json").read_text(encoding="utf-8"))
+
+
+def test_a_run_is_scored_on_its_held_out_text(finished_run: Path, report: dict[str, object]):
+    """All of it, and nothing else: the counts are those that the tokenizer's stage wrote down."""
+    held_out = json.loads((finished_run / "tokens" / "artifact.json").read_text())["facts"]["validation"]
+    assert {name: report["scored"][name] for name in ("documents", "tokens", "bytes")} == held_out
+    assert report["bpb_interval"][0] < report["bpb"] < report["bpb_interval"][1]
+
+
+def test_the_compressors_stand_beside_it(report: dict[str, object]):
+    """Random weights lose to all of them, and the report must say so."""
+    seen = [score for score in report["compressors"] if score["saw_training"]]
+    assert {score["name"] for score in seen} == {"xz -9e", "PPMd order 5", "PPMd order 8"}
+    assert {score["better"] for score in seen} == {"the compressor"}
+    assert "does not beat" in report["summary"]
+
+
+def test_samples_and_facts(finished_run: Path, report: dict[str, object]):
+    assert [bool(sample["prompt"]) for sample in report["samples"]] == [True, True, False]
+    assert report["model"]["tokens_seen"] == 12345
+    assert report["model"]["parameters"] > 0
+    page = (finished_run / "report" / "report.md").read_text(encoding="utf-8")
+    assert report["summary"] in page
+
+
+def test_again_it_is_skipped(finished_run: Path, report: dict[str, object]):
+    before = (finished_run / "report" / "report.json").stat().st_mtime_ns
+    artifact = evaluate.run(EvaluateConfig(model=finished_run, seed=3))
+    assert artifact.facts["bpb"] == report["bpb"]
+    assert (finished_run / "report" / "report.json").stat().st_mtime_ns == before
+
+
+def test_shards_without_a_corpus_give_the_same_score(
+    finished_run: Path, report: dict[str, object], tmp_path: Path
+):
+    """The corpus may be gone from the machine; which way the text came must not matter."""
+    config = EvaluateConfig(
+        model=finished_run,
+        tokens=finished_run / "tokens",
+        out=tmp_path / "report",
+        compressors=False,
+        samples=0,
+    )
+    artifact = evaluate.run(config)
+    assert artifact.facts["bpb"] == pytest.approx(report["bpb"], rel=1e-6)
+
+
+def test_a_users_file_gets_a_report_of_its_own(finished_run: Path, report: dict[str, object], tmp_path: Path):
+    """Written over the run's report, it would make `groundup run` evaluate again, and lose the old table."""
+    (tmp_path / "letter.txt").write_text("Dear reader, " * 40)
+    evaluate.run(EvaluateConfig(model=finished_run, data=tmp_path / "letter.txt", compressors=False))
+    found = json.loads((finished_run / "report-letter" / "report.json").read_text(encoding="utf-8"))
+    assert found["scored"]["documents"] == 1
+    assert found["scored"]["bytes"] == 13 * 40
+    assert json.loads((finished_run / "report" / "report.json").read_text(encoding="utf-8")) == report
+
+
+def test_a_model_alone_needs_to_be_told_what_to_score(finished_run: Path, tmp_path: Path):
+    copied = tmp_path / "elsewhere" / "model"
+    copied.parent.mkdir()
+    copied.mkdir()
+    for file in (finished_run / "base").iterdir():
+        (copied / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ConfigError, match="--data"):
+        evaluate.run(EvaluateConfig(model=copied))
+
+
+def test_generate_streams_what_it_returns(finished_run: Path):
+    pieces: list[str] = []
+    config = GenerateConfig(model=finished_run, prompt="The", max_tokens=20, seed=1)
+    done = generate.run(config, on_text=pieces.append)
+    assert "".join(pieces) == done.text
+    assert generate.run(config) == done
+
+
+def test_generate_without_a_model_says_what_is_there(finished_run: Path):
+    with pytest.raises(DataError, match="base"):
+        generate.run(GenerateConfig(model=finished_run / "bass", prompt="The"))
