@@ -1,0 +1,123 @@
+"""What every command promises: help that is short, fast and has an example; settings that read back."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from groundup import __version__
+from groundup.cli import cli
+from groundup.cli.commands import COMMANDS
+from groundup.config import load, read_toml, settings_of
+from groundup.stages import STAGES
+
+ROOT = Path(__file__).parents[2]
+
+# Prints, as JSON, the modules that were imported by the time a command line ended.
+IMPORTED = """
+import atexit, json, sys
+atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
+from groundup.cli import main
+main(sys.argv[1:])
+"""
+HEAVY = {"torch", "transformers", "tokenizers", "pyarrow", "tiktoken", "resiliparse", "pyppmd"}
+
+
+def imported_by(*arguments: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", IMPORTED, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_short_and_ends_with_an_example(command: str) -> None:
+    result = CliRunner().invoke(cli, [command, "--help"], prog_name="groundup")
+    assert result.exit_code == 0
+    lines = result.output.rstrip().splitlines()
+    assert len(lines) <= 28
+    assert max(len(line) for line in lines) <= 100
+    assert re.fullmatch(rf"Example: groundup {command}( .+)", lines[-1])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_example_of_the_help_is_a_command_line_that_parses(command: str) -> None:
+    """The example is what people copy first."""
+    import shlex
+
+    words = shlex.split(COMMANDS[command].example)[1:]
+    with cli.make_context("groundup", words) as context:
+        found = cli.get_command(context, words[0])
+        assert found is not None
+        found.make_context(words[0], words[1:], parent=context)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_takes_the_common_options(stage: str) -> None:
+    result = CliRunner().invoke(cli, [stage, "--help"])
+    for option in ("--config", "--set", "--quiet", "--json"):
+        assert f"  {option}" in result.output
+
+
+def test_help_and_version_import_no_stage_and_nothing_heavy() -> None:
+    for arguments in (["--help"], ["--version"]):
+        modules = imported_by(*arguments)
+        assert not modules & (HEAVY | {"pydantic", "rich", "numpy"})
+        assert not [name for name in modules if name.startswith("groundup.stages.")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_imports_no_torch(command: str) -> None:
+    assert not imported_by(command, "--help") & HEAVY
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_settings_of_a_stage_print_without_torch_and_read_back_as_the_defaults(stage: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "groundup", "config", stage],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
+    )
+    printed = tomllib.loads(done.stdout)[stage]
+    config = STAGES[stage].config
+    required: dict[str, Any] = {item.name: "somewhere" for item in settings_of(config) if item.required}
+    assert load(config, printed | required) == load(config, required)
+    for item in settings_of(config):
+        assert item.help, f"{stage}.{item.name} is not explained"
+        assert re.search(rf"^(# )?{item.name} = |^\[{stage}\.{item.name}\]", done.stdout, re.MULTILINE), (
+            item.name
+        )
+    assert "torch" not in imported_by("config", stage)
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.name)
+def test_recipes_that_we_ship_are_valid(recipe: Path) -> None:
+    """Every table must load once the run has wired its paths."""
+    tables = {key: value for key, value in read_toml(recipe).items() if key != "name"}
+    assert tables.keys() <= {name for name, stage in STAGES.items() if stage.directory}
+    for name, table in tables.items():
+        wired = dict.fromkeys(["out", *STAGES[name].inputs], "somewhere")
+        load(STAGES[name].config, wired | table, f"[{name}]")
+
+
+def test_wired_inputs_are_keys_of_the_stage() -> None:
+    """A key renamed in a stage would otherwise only fail in a whole run."""
+    for stage in STAGES.values():
+        known = {item.name for item in settings_of(stage.config)}
+        assert set(stage.inputs) <= known
+        assert set(stage.inputs.values()) <= set(STAGES)
+        assert stage.directory is None or "out" in known
+
+
+def test_version() -> None:
+    result = CliRunner().invoke(cli, ["--version"])
+    assert result.output == f"groundup {__version__}\n"

@@ -1,0 +1,74 @@
+"""The wheel that users install holds the package, its licence, its entry point and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    """Built as pip builds it: in a fresh environment with the build backend from the user's package index."""
+    out = tmp_path_factory.mktemp("wheel")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(out),
+        str(ROOT),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired:
+        pytest.skip("the package index did not answer in time")
+    if done.returncode != 0 and ("No matching distribution" in done.stderr or "Connection" in done.stderr):
+        pytest.skip("no package index within reach, so no build backend")
+    assert done.returncode == 0, done.stderr
+    (path,) = out.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_wheel_holds_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    modules = {path.relative_to(ROOT / "src").as_posix() for path in (ROOT / "src").rglob("*.py")}
+    assert names == modules | {"groundup/py.typed"}
+
+
+def test_wheel_has_licence_and_command(wheel: zipfile.ZipFile) -> None:
+    extra = {name.split(".dist-info/")[1]: name for name in wheel.namelist() if ".dist-info/" in name}
+    assert "licenses/LICENSE" in extra
+    assert "groundup = groundup.cli:main" in wheel.read(extra["entry_points.txt"]).decode()
+    metadata = wheel.read(extra["METADATA"]).decode()
+    assert "License-Expression: Apache-2.0" in metadata
+    assert (
+        "+cpu" not in metadata
+    )  # a pin of one machine's index would make the package uninstallable elsewhere
+
+
+def test_package_of_the_wheel_runs(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """Not the checkout: the files of the wheel, found first."""
+    wheel.extractall(tmp_path)
+    code = (
+        "import sys, groundup; from groundup.cli import main; print(groundup.__file__); main(['--version'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": "."},
+    )
+    location, version = done.stdout.splitlines()
+    assert Path(location).resolve().is_relative_to(tmp_path.resolve())
+    assert version.startswith("groundup ")
