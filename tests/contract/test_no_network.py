@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-# Python imports `sitecustomize` at its start, in worker processes too. The hook sees every attempt, also those
-# of libraries, and names it in a file, since a library might swallow the error.
+# Python imports `sitecustomize` at its start, in worker processes too. The hook sees every attempt, also
+# those of libraries, and names it in a file, since a library might swallow the error.
 WATCH = """
 import os, sys
 
