@@ -69,6 +69,7 @@ def build_corpus(
     _require_enough(settings, card)
     files = write_card(out, card)
     finished = out / ".parts.tmp"  # renamed first: half a directory of parts could not be gone on from
+    shutil.rmtree(finished, ignore_errors=True)
     parts.rename(finished)
     shutil.rmtree(finished)
     return card, sorted(out.glob("*.parquet")) + files

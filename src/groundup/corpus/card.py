@@ -52,7 +52,10 @@ class Tally:
         mark = hashlib.blake2b(
             f"{origin}\0{text}".encode("utf-8", "surrogatepass"), digest_size=8
         ).hexdigest()
-        sample = (mark, origin, text[:_SAMPLE_CHARACTERS].encode("utf-8", "replace").decode())
+        beginning = (
+            text[:_SAMPLE_CHARACTERS].encode("utf-8", "replace").decode()
+        )  # rejects may be no valid Unicode
+        sample = (mark, origin, beginning)
         size = len(text.encode("utf-8", "surrogatepass"))
         self.drops.setdefault(reason, Drops()).merge(Drops(1, size, [sample]))
 

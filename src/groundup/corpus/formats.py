@@ -76,7 +76,7 @@ def extract(
     """Read all texts of one file.
 
     Nothing that a file contains raises: damaged, oversized, binary and unknown files come out as
-    `Unreadable`, after whatever text came before the damage.
+    `Unreadable`, after whatever records came before the damage.
     """
     path = item.path.encode("utf-8", "replace").decode()  # names on disk need not be valid Unicode
     if item.refused:

@@ -97,7 +97,7 @@ def split_records(value: Any, path: str | None) -> list[Any]:
 
 
 def texts(records: Iterable[Any], rules: RecordRules) -> Iterator[tuple[str, Any]]:
-    """(text, record) of each record; the text is "" where there is none. Looks 100 records ahead to find it."""
+    """(text, record) of each record; a text is "" where there is none. Looks 100 records ahead to find it."""
     iterator = iter(records)
     if not rules.given:
         head = list(itertools.islice(iterator, _SAMPLE))

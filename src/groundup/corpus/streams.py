@@ -36,7 +36,7 @@ class BombError(ValueError):
 class GuardedStream(io.RawIOBase):
     """A readable stream that stops at the ratio of a decompression bomb (`BombError`)."""
 
-    def __init__(self, stream: BinaryIO, limit: int) -> None:
+    def __init__(self, stream: io.BufferedIOBase, limit: int) -> None:
         self._stream = stream
         self._left = limit
 
@@ -46,7 +46,7 @@ class GuardedStream(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill the buffer, counting against the limit."""
-        data = self._stream.read(len(buffer))
+        data = self._stream.read1(len(buffer))  # read() would lose what came before the damage
         self._left -= len(data)
         if self._left < 0:
             raise BombError("compressed beyond all reason")
@@ -67,12 +67,15 @@ def bomb_limit(stored_bytes: int) -> int:
 def decompressed(path: str, stored_bytes: int, raw: BinaryIO) -> BinaryIO:
     """Undo the compression that the suffix of `path` names; a bomb raises `BombError` while it is read."""
     suffix = PurePosixPath(path).suffix.lower()
+    inner: io.BufferedIOBase
     if suffix == ".gz":
-        inner = cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+        inner = gzip.GzipFile(fileobj=raw)
     elif suffix == ".bz2":
-        inner = cast(BinaryIO, bz2.BZ2File(raw))
+        inner = bz2.BZ2File(raw)
     elif suffix == ".zst":
-        inner = cast(BinaryIO, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+        inner = cast(
+            io.BufferedIOBase, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
+        )
     else:
         return raw
     return io.BufferedReader(GuardedStream(inner, bomb_limit(stored_bytes)), MEBIBYTE)

@@ -18,14 +18,14 @@ from groundup.errors import DataError
 class FolderSource(SourceConfig):
     """All files of a folder and its subfolders; hidden ones and symbolic links to folders are left out."""
 
-    kind: Literal["folder"] = "folder"
+    kind: Literal["folder"] = setting("folder", help="a folder on this machine")
     path: Path = setting(help="the folder (or one file)")
     licence: str = setting("private", help="licence of the text, for the data card")
 
     @property
     def default_name(self) -> str:
         """The folder's own name."""
-        return self._root.resolve().name or "folder"
+        return _printable(self._root.resolve().name) or "folder"
 
     @property
     def _root(self) -> Path:
@@ -98,7 +98,11 @@ class FolderSource(SourceConfig):
 
     def provenance(self) -> dict[str, str]:
         """The folder's name; its full path may be private and stays out of the card."""
-        return {"folder": self._root.resolve().name}
+        return {"folder": _printable(self._root.resolve().name)}
+
+
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "replace").decode()  # names on disk need not be valid Unicode
 
 
 def _open(path: Path) -> BinaryIO:

@@ -24,7 +24,7 @@ _METADATA = (".dist-info", ".egg-info")
 class PackageSource(SourceConfig):
     """Files inside one archive of PyPI or npm, which is downloaded and read, never installed or executed."""
 
-    kind: Literal["package"] = "package"
+    kind: Literal["package"] = setting("package", help="an archive of a package index")
     index: Literal["pypi", "npm"] = setting("pypi", help="which kind of package index")
     package: str = setting(help="name of the package", pattern=r"^(@[\w.~-]+/)?[A-Za-z0-9_.~-]+$")
     version: str = setting(help="its version, exactly", pattern=r"^[A-Za-z0-9_.+!-]+$")

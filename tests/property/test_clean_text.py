@@ -1,0 +1,41 @@
+"""Whatever text a crawl brings: cleaning ends in clean Unicode, splitting loses nothing, filters answer."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.corpus.filters import repetition
+from groundup.corpus.text import clean_text, split_text
+from groundup.types import Document
+
+any_text = st.text(alphabet=st.characters(), max_size=400)
+layouts = st.lists(
+    st.sampled_from(["word", "längeres", "字", ". ", " ", "\n", "\n\n", "CHAPTER I\n", "x" * 90]),
+    max_size=300,
+)
+
+
+@given(any_text)
+def test_clean_text_is_clean(text: str) -> None:
+    cleaned = clean_text(text)
+    cleaned.encode("utf-8")
+    assert unicodedata.is_normalized("NFC", cleaned)
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]|[ \t]\n|\n\n\n", cleaned)
+
+
+@given(layouts, st.integers(60, 400))
+def test_split_text_loses_nothing(pieces: list[str], max_bytes: int) -> None:
+    text = "".join(pieces)
+    parts = list(split_text(text, max_bytes))
+    assert all(len(part.encode()) <= max_bytes for part in parts)
+    assert "".join("".join(parts).split()) == "".join(text.split())
+
+
+@given(layouts)
+def test_every_text_gets_an_answer(pieces: list[str]) -> None:
+    reason = repetition(Document(text="".join(pieces), source="s", origin="o"))
+    assert reason is None or reason

@@ -1,0 +1,217 @@
+"""A corpus depends on its texts alone: not on workers, accidents, or the order of files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from groundup.console import Console
+from groundup.corpus import CorpusSettings, FolderSource, build_corpus, read_card, read_documents
+from groundup.errors import DataError, FormatError
+from groundup.files import file_digest
+from groundup.types import Document
+
+
+def _settings(*folders: Path, **more: object) -> CorpusSettings:
+    return CorpusSettings(
+        sources=[FolderSource(path=path) for path in folders], **{"min_bytes": 1000, **more}
+    )
+
+
+def _build(settings: CorpusSettings, out: Path, workers: int = 1) -> dict[str, str]:
+    """Build and return the digest of each file."""
+    _, files = build_corpus(settings, out, workers=workers, console=Console(quiet=True))
+    assert {path.name for path in files} == {path.name for path in out.iterdir()}
+    return {path.name: file_digest(path) for path in files}
+
+
+def _all(out: Path) -> list[Document]:
+    return [*read_documents(out, "train"), *read_documents(out, "validation")]
+
+
+@pytest.fixture
+def units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small units and runs, so that a small folder takes the ways of a large one."""
+    monkeypatch.setattr("groundup.corpus.pipeline.UNIT_BYTES", 10_000)
+    monkeypatch.setattr("groundup.corpus.pipeline.RUN_BYTES", 4_000)
+    monkeypatch.setattr("groundup.corpus.shards._ROW_GROUP_BYTES", 2_000)
+
+
+def test_what_goes_in_comes_out(folder: Path, prose: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "corpus"
+    _build(_settings(folder, repetition_filter=False, max_document_bytes=1 << 20), out)
+    documents = _all(out)
+    assert {document.origin for document in documents} == {path.name for path in folder.iterdir()}
+    squeezed = {"".join(document.text.split()) for document in documents}
+    assert squeezed == {"".join(text.split()) for text in prose}
+    assert [d.id for d in read_documents(out, "train")] == sorted(d.id for d in read_documents(out, "train"))
+
+
+def test_same_bytes_whatever_the_workers_and_units(folder: Path, tmp_path: Path, units: None) -> None:
+    settings = _settings(folder, max_document_bytes=2048)
+    one = _build(settings, tmp_path / "one", workers=1)
+    assert len(_all(tmp_path / "one")) > 50
+    assert _build(settings, tmp_path / "two", workers=2) == one
+
+
+def test_a_large_corpus_has_shards_by_hash(folder: Path, tmp_path: Path, units: None) -> None:
+    settings = _settings(folder, max_document_bytes=2048)
+    _build(settings, tmp_path / "one")
+    parted = settings.model_copy(update={"shard_bytes": 20_000})
+    _build(parted, tmp_path / "many")
+    assert len(list((tmp_path / "many").glob("train-*.parquet"))) > 3
+    ids = [document.id for document in read_documents(tmp_path / "many", "train")]
+    assert ids == sorted(ids)
+    assert {d.id for d in _all(tmp_path / "many")} == {d.id for d in _all(tmp_path / "one")}
+
+
+def test_duplicates_across_sources_are_dropped_once(folder: Path, tmp_path: Path) -> None:
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    for path in list(folder.iterdir())[:10]:
+        (copies / path.name).write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    _build(_settings(folder, repetition_filter=False), tmp_path / "corpus_a")
+    _build(_settings(folder, copies, repetition_filter=False), tmp_path / "corpus_b")
+    assert {d.id for d in _all(tmp_path / "corpus_a")} == {d.id for d in _all(tmp_path / "corpus_b")}
+    second = read_card(tmp_path / "corpus_b")["sources"][1]
+    assert second["documents"] == 0
+    assert second["drops"]["duplicate"]["documents"] >= 10
+
+
+def test_held_out_share(folder: Path, tmp_path: Path) -> None:
+    def held(name: str, **more: object) -> set[str]:
+        _build(_settings(folder, max_document_bytes=1024, **more), tmp_path / name)
+        ids = {d.id for d in read_documents(tmp_path / name, "validation")}
+        assert not ids & {d.id for d in read_documents(tmp_path / name, "train")}
+        return ids
+
+    tenth = held("tenth", validation_fraction=0.1)
+    share = len(tenth) / len(_all(tmp_path / "tenth"))
+    assert 0.04 < share < 0.18
+    fifth = held("fifth", validation_fraction=0.2)
+    assert tenth < fifth  # by hash: a larger share keeps what was held out
+    assert len(held("capped", validation_fraction=0.2, validation_max_bytes=1000)) < len(tenth)
+    assert len(held("least", validation_fraction=1e-9)) == 1  # even the smallest corpus can be evaluated
+
+
+def test_counts_add_up(folder: Path, tmp_path: Path) -> None:
+    (folder / "junk.txt").write_text("click here\n" * 50)
+    (folder / "short.txt").write_text("hi")
+    (folder / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    (folder / "copy.txt").write_bytes((folder / "page00.txt").read_bytes())
+    _build(_settings(folder, max_document_bytes=1 << 20), tmp_path / "out")
+    card = read_card(tmp_path / "out")
+    (source,) = card["sources"]
+    drops = {reason: drop["documents"] for reason, drop in source["drops"].items()}
+    assert drops["duplicate lines"] >= 1
+    assert drops["too short"] == drops["unsupported format .jpg"] == drops["duplicate"] == 1
+    assert source["files"] == 44 == source["documents"] + sum(drops.values())
+    assert source["documents"] == card["train"]["documents"] + card["validation"]["documents"]
+    assert source["bytes"] == sum(len(d.text.encode()) for d in _all(tmp_path / "out"))
+    samples = json.dumps(source["drops"]["too short"]["samples"])
+    assert "short.txt" in samples
+
+
+def test_odd_names_and_links(folder: Path, tmp_path: Path) -> None:
+    if os.name == "nt":
+        pytest.skip("names of raw bytes, pipes and links are not for Windows")
+    os.mkfifo(folder / "pipe.txt")  # reading it would hang for ever
+    (folder / "loop").symlink_to(folder)
+    (folder / "broken.txt").symlink_to(folder / "nothing")
+    Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text("A text under a Latin-1 name. " * 9)
+    (folder / ".hidden").mkdir()
+    (folder / ".hidden" / "secret.txt").write_text("A text that nobody wants to publish. " * 9)
+    _build(_settings(folder, repetition_filter=False), tmp_path / "out")
+    origins = {document.origin.split("/")[0] for document in _all(tmp_path / "out")}
+    assert "caf?.txt" in origins
+    assert len(origins) == 41
+    assert read_card(tmp_path / "out")["sources"][0]["drops"]["not a regular file"]["documents"] == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, "no files"),
+        ({"a.jpg": b"\xff\xd8", "b.bin": bytes(9)}, "unsupported format"),
+        ({"a.txt": bytes(range(256)) * 99, "b.txt": b"\0" * 99}, "2 binary"),
+        ({"a.txt": b"A text of a few words, and not one more than that, to be true."}, "needs at least 1 kB"),
+        ({"a.csv": b"n,m\n1,2\n3,4\n"}, "too short"),
+    ],
+)
+def test_nothing_to_learn_from(tmp_path: Path, files: dict[str, bytes], words: str) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    for name, content in files.items():
+        (root / name).write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        _build(_settings(root), tmp_path / "out")
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        _build(_settings(tmp_path / "nowhere"), tmp_path / "out")
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
+def test_closed_folder(tmp_path: Path) -> None:
+    root = tmp_path / "closed"
+    root.mkdir(mode=0)
+    with pytest.raises(DataError, match="Permission denied"):
+        _build(_settings(root), tmp_path / "out")
+
+
+def test_a_damaged_shard_is_named(folder: Path, tmp_path: Path) -> None:
+    _build(_settings(folder), tmp_path / "out")
+    shard = tmp_path / "out" / "train-00000.parquet"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(FormatError, match=r"train-00000\.parquet"):
+        list(read_documents(tmp_path / "out", "train"))
+    with pytest.raises(DataError, match="no train shards"):
+        list(read_documents(tmp_path, "train"))
+
+
+def test_two_sources_of_one_name(folder: Path) -> None:
+    with pytest.raises(ValueError, match="two sources are called"):
+        _settings(folder, folder)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_killed_at_any_moment_it_ends_the_same(folder: Path, tmp_path: Path) -> None:
+    """kill -9 in the middle of either step, then the same command again: nothing lost, nothing doubled."""
+    script = tmp_path / "collect.py"
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "import groundup.corpus.pipeline as pipeline\n"
+        "from groundup.corpus import CorpusSettings, FolderSource, build_corpus\n"
+        "from groundup.console import Console\n"
+        "pipeline.UNIT_BYTES = 3000\n"
+        "sources = [FolderSource(path=Path(sys.argv[1]))]\n"
+        "settings = CorpusSettings(sources=sources, min_bytes=1000, max_document_bytes=1024)\n"
+        "print('ready', flush=True)\n"
+        "build_corpus(settings, Path(sys.argv[2]), workers=1, console=Console(quiet=True))\n"
+    )
+
+    def start(out: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, str(script), str(folder), str(out)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    whole = start(tmp_path / "whole")
+    assert whole.wait() == 0
+    for delay in (0.02, 0.06, 0.12):
+        run = start(tmp_path / "killed")
+        assert run.stdout is not None
+        run.stdout.readline()
+        time.sleep(delay)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    assert start(tmp_path / "killed").wait() == 0
+    digests = [{p.name: file_digest(p) for p in (tmp_path / n).iterdir()} for n in ("whole", "killed")]
+    assert digests[0] == {name: digest for name, digest in digests[1].items() if not name.endswith(".tmp")}

@@ -1,0 +1,54 @@
+"""The card is made of foreign text and must not become markup; sums do not depend on the order of parts."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from groundup.corpus.card import Tally, read_card, total, write_card
+from groundup.errors import DataError
+from groundup.files import write_json
+
+
+def _tally(*drops: tuple[str, str]) -> Tally:
+    tally = Tally(files=1)
+    for reason, text in drops:
+        tally.drop(reason, "file", text)
+    tally.keep("kept ü")
+    return tally
+
+
+def test_sums_do_not_depend_on_order() -> None:
+    parts = [_tally(*((reason, f"{n}{reason}") for reason in "ab")) for n in range(7)]
+    expected = total(parts).to_json()
+    assert expected["bytes"] == 7 * len("kept ü".encode())
+    assert len(expected["drops"]["a"]["samples"]) == 3
+    for order in itertools.islice(itertools.permutations(parts), 0, 5040, 501):
+        assert total(Tally.from_json(part.to_json()) for part in order).to_json() == expected
+
+
+def test_foreign_text_is_no_markup(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script> | [x](javascript:1) `code` ![i](u) \n# head \x1b[31m \ud800"
+    tally = _tally(("duplicate", evil))
+    source = {"name": evil, "genre": "a|b", "licence": "*", "provenance": {"folder": evil}, **tally.to_json()}
+    share = {"documents": 1, "bytes": 1}
+    source["name"] = source["provenance"]["folder"] = evil.replace("\ud800", "")
+    write_card(tmp_path, {"train": share, "validation": share, "sources": [source]})
+    text = (tmp_path / "card.md").read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "\x1b" not in text
+    assert "](" not in text
+    assert not any(line.startswith("# head") for line in text.splitlines())
+    row = next(line for line in text.splitlines() if "a\\|b" in line)
+    assert row.replace("\\|", "").count("|") == 8
+    assert read_card(tmp_path)["sources"][0]["genre"] == "a|b"
+
+
+def test_card_of_a_newer_release(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no card\.json"):
+        read_card(tmp_path)
+    write_json(tmp_path / "card.json", {"format_version": 99})
+    with pytest.raises(DataError, match="Upgrade"):
+        read_card(tmp_path)

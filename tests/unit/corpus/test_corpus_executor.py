@@ -1,0 +1,128 @@
+"""The pool survives what kills its workers: nothing lost, nothing done twice, nothing hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from groundup.corpus.executor import run_tasks
+from groundup.errors import DataError, ResourceError
+
+
+@dataclass(frozen=True)
+class Work:
+    """Writes a file; some kinds of work meet an accident first."""
+
+    directory: Path
+    name: str
+    accident: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+    @property
+    def result(self) -> Path:
+        return self.directory / self.name
+
+    def done(self) -> bool:
+        return self.result.exists()
+
+    def run(self) -> None:
+        scar = self.directory / f"{self.name}.scar"
+        if self.accident == "always killed" or (self.accident == "killed once" and not scar.exists()):
+            scar.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.accident == "user error":
+            raise DataError("notes.txt", rule="must be text", fix="Give text.")
+        with self.result.open("x") as file:  # a second run of finished work would fail here
+            file.write(self.name)
+
+
+def _run(tasks: list[Work], workers: int) -> Counter[str]:
+    told: Counter[str] = Counter()
+    run_tasks(tasks, workers, lambda task: told.update([task.name]))
+    return told
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_work_is_done_once(tmp_path: Path, workers: int) -> None:
+    tasks = [Work(tmp_path, f"w{n}") for n in range(5)]
+    tasks[2].run()  # by an earlier attempt
+    told = _run(tasks, workers)
+    assert told == Counter(task.name for task in tasks)
+    assert all(task.done() for task in tasks)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
+    """multiprocessing.Pool waits for ever for what a killed worker owes; so did a peer's executor."""
+    tasks = [Work(tmp_path, f"w{n}", "killed once" if n == 1 else "") for n in range(6)]
+    told = _run(tasks, 2)
+    assert told == Counter(task.name for task in tasks)
+    assert all(task.done() for task in tasks)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_work_that_kills_every_worker_is_named(tmp_path: Path) -> None:
+    tasks = [Work(tmp_path, "fine"), Work(tmp_path, "poison", "always killed"), Work(tmp_path, "late")]
+    with pytest.raises(ResourceError, match="poison"):
+        _run(tasks, 2)
+
+
+def test_a_users_error_comes_back_whole(tmp_path: Path) -> None:
+    """Exceptions with keyword arguments do not pickle: the pool would break and blame the memory."""
+    with pytest.raises(DataError) as caught:
+        _run([Work(tmp_path, "a", "user error"), Work(tmp_path, "b")], 2)
+    assert (caught.value.value, caught.value.fix) == ("notes.txt", "Give text.")
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
+    """After kill -9, workers that go on would write beside those of the run that resumes."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from dataclasses import dataclass\n"
+        "from pathlib import Path\n"
+        "from groundup.corpus.executor import run_tasks\n"
+        "@dataclass(frozen=True)\n"
+        "class Sleep:\n"
+        "    path: Path\n"
+        "    label: str = 'sleep'\n"
+        "    def done(self): return False\n"
+        "    def run(self):\n"
+        "        self.path.write_text(str(os.getpid()))\n"
+        "        time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    run_tasks([Sleep(Path(p)) for p in sys.argv[1:]], 2, print)\n"
+    )
+    notes = [tmp_path / "one", tmp_path / "two"]
+    parent = subprocess.Popen([sys.executable, str(script), *map(str, notes)])
+    try:
+        deadline = time.monotonic() + 60
+        while not all(note.exists() and note.read_text() for note in notes) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        workers = [int(note.read_text()) for note in notes]
+    finally:
+        parent.kill()
+        parent.wait()
+    deadline = time.monotonic() + 20
+    while any(_alive(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(_alive(pid) for pid in workers)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

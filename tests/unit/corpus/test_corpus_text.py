@@ -1,0 +1,76 @@
+"""Cleaning repairs what is broken and leaves the rest; splitting bounds documents and loses nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from groundup.corpus.text import clean_text, split_text
+
+
+@pytest.mark.parametrize(
+    ("broken", "whole"),
+    [
+        ("The cafÃ© wasnâ€™t open.", "The café wasn’t open."),  # UTF-8 read as cp1252
+        ("Fish &amp; chips &#8212; twice", "Fish & chips — twice"),
+        ("one\r\ntwo\rthree\u2028four", "one\ntwo\nthree\nfour"),
+        ("nul\x00 bell\x07 bom\ufeff", "nul bell bom"),
+        ("cafe\u0301", "café"),  # NFC
+        ("\x1b[31mred\x1b[0m", "red"),
+        ("a  \nb\t\n\n\n\n\nc\n\n", "a\nb\n\nc"),
+        (
+            "broken \ud83d pair \ud83d\ude00",
+            "broken \ufffd pair 😀",
+        ),  # JSON allows lone surrogates, UTF-8 does not
+        ("He said ``no'' twice.", 'He said "no" twice.'),
+    ],
+)
+def test_repairs(broken: str, whole: str) -> None:
+    assert clean_text(broken) == whole
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "“Curly” quotes aren’t mistakes…",
+        "Ｆｕｌｌｗｉｄｔｈ　日本語、ﾊﾝｶｸ",
+        "if a < b && c: print('&amp stays') # `x` and ``y``",
+        "Größe, naïve, Ærøskøbing, Ångström, İstanbul",
+        "    indented\n\tcode",
+    ],
+)
+def test_leaves_what_is_right(text: str) -> None:
+    """A cleaner that 'normalizes' typography or code would teach the model another language."""
+    assert clean_text(text) == text
+
+
+def test_a_run_of_blanks_takes_linear_time() -> None:
+    """`[ ]+$` as a regex needs minutes for this: one such file would stop a run."""
+    assert clean_text("a" + " " * 300_000 + "b").endswith("b")
+
+
+def test_project_gutenberg_frame_is_cut_off() -> None:
+    body = "Call me Ishmael.\n\nSome years ago."
+    text = (
+        "The Project Gutenberg eBook of X\n\nProduced by Y\n"
+        "*** START OF THE PROJECT GUTENBERG EBOOK X ***\n" + body + "\n"
+        "*** END OF THE PROJECT GUTENBERG EBOOK X ***\nlicence"
+    )
+    assert clean_text(text) == body
+
+
+def test_a_book_is_split_at_its_chapters() -> None:
+    """With one hash for a book, 2 % held out can mean a whole book or nothing."""
+    chapters = [
+        f"CHAPTER {n}\n\n" + "\n\n".join(["A sentence of this chapter. " * 20] * 6) for n in range(1, 9)
+    ]
+    pieces = list(split_text("\n\n".join(chapters), 4096))
+    assert all(len(piece.encode()) <= 4096 for piece in pieces)
+    assert sum(piece.startswith("CHAPTER") for piece in pieces) == len(pieces)
+    assert min(len(piece) for piece in pieces) > 1000  # no crumbs at the end
+
+
+def test_a_text_without_any_place_to_cut_is_cut_between_characters() -> None:
+    text = "字" * 5000
+    pieces = list(split_text(text, 1024))
+    assert "".join(pieces) == text
+    assert all(len(piece.encode()) <= 1024 for piece in pieces)

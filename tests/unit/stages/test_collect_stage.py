@@ -1,0 +1,96 @@
+"""The collect stage: skipped when nothing changed, done again when a file did."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groundup.console import Console
+from groundup.corpus import PackageSource, read_documents
+from groundup.errors import ConfigError
+from groundup.stages.collect import CollectConfig, run
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def notes(tmp_path: Path, real_documents: list[str]) -> Path:
+    root = tmp_path / "notes"
+    root.mkdir()
+    for number, text in enumerate(real_documents[:30]):
+        (root / f"{number}.md").write_text(text, encoding="utf-8")
+    return root
+
+
+def _config(notes: Path, tmp_path: Path, **more: object) -> CollectConfig:
+    return CollectConfig(folder=notes, out=tmp_path / "corpus", **{"workers": 1, "min_bytes": 100, **more})
+
+
+def test_skipped_when_nothing_changed(notes: Path, tmp_path: Path) -> None:
+    first = run(_config(notes, tmp_path), console=QUIET)
+    assert first.facts["train"]["documents"] > 0
+    assert set(first.outputs) == {
+        "train-00000.parquet", "validation-00000.parquet", "card.json", "card.md",
+    }  # fmt: skip
+    again = run(_config(notes, tmp_path, workers=2), console=QUIET)
+    assert again == first
+
+
+def test_a_changed_file_and_a_changed_setting_make_it_run_again(notes: Path, tmp_path: Path) -> None:
+    """A corpus that stays as it was after its folder changed would train on yesterday's text."""
+    first = run(_config(notes, tmp_path), console=QUIET)
+    (notes / "new.md").write_text(
+        "An entirely new page, which says what no other page before it has ever said."
+    )
+    second = run(_config(notes, tmp_path), console=QUIET)
+    assert second.fingerprint != first.fingerprint
+    documents = [
+        *read_documents(tmp_path / "corpus", "train"),
+        *read_documents(tmp_path / "corpus", "validation"),
+    ]
+    assert "new.md" in {document.origin for document in documents}
+    third = run(_config(notes, tmp_path, min_document_bytes=500), console=QUIET)
+    assert third.fingerprint != second.fingerprint
+
+
+def test_moved_folder_is_the_same_work(notes: Path, tmp_path: Path) -> None:
+    """Paths are no part of the fingerprint: a project that moves to another disk is not built again."""
+    first = run(_config(notes, tmp_path), console=QUIET)
+    (tmp_path / "elsewhere").mkdir()
+    moved = notes.rename(tmp_path / "elsewhere" / "notes")
+    assert run(_config(moved, tmp_path), console=QUIET) == first
+
+
+def test_output_inside_its_own_source(notes: Path) -> None:
+    with pytest.raises(ConfigError, match="inside the folder"):
+        run(CollectConfig(folder=notes, out=notes / "runs" / "corpus"), console=QUIET)
+
+
+def test_no_sources(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="at least one source"):
+        run(CollectConfig(out=tmp_path / "corpus"), console=QUIET)
+
+
+def test_the_quickstart_recipe_is_valid(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    import tomllib
+
+    recipe = tomllib.loads(
+        (request.config.rootpath / "recipes" / "quickstart.toml").read_text(encoding="utf-8")
+    )
+    config = CollectConfig(**recipe["collect"], out=tmp_path)
+    assert len({source.genre for source in config.sources}) >= 3
+    for source in config.sources:
+        assert isinstance(source, PackageSource)
+        assert source.hash
+        assert source.licence not in ("", "unknown")
+
+
+def test_import_is_light() -> None:
+    """Every --help imports this module."""
+    heavy = "{'torch', 'pyarrow', 'numpy'}"
+    code = f"import sys, groundup.stages.collect; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
