@@ -69,6 +69,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     if (kept / "tokenizer.json").is_file():
         tokenizer = Tokenizer.load(kept)
     elif given:
+        given.save(kept)
         tokenizer = given
     else:
         sample_bytes = min(config.sample_bytes, sizes["train"])
@@ -76,7 +77,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
         with console.progress("training the vocabulary", sample_bytes, "bytes") as progress:
             sample = _first(texts("train"), sample_bytes, progress.advance)
             tokenizer = train_tokenizer(sample, size, at_most=config.vocab_size is None)
-    tokenizer.save(kept)
+        tokenizer.save(kept)
 
     encoder = CorpusEncoder(tokenizer, _first(texts("train"), _CHECKED_BYTES), threads=config.threads)
     if not encoder.fast:

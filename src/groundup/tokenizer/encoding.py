@@ -99,7 +99,7 @@ class CorpusEncoder:
     def _encode_one(self, text: str) -> NDArray[np.uint32]:
         if self._fast is None or _has_long_run(text):
             return np.array(self._tokenizer.encode(text), dtype=np.uint32)
-        ids: NDArray[np.uint32] = self._fast.encode_to_numpy(well_formed(text), disallowed_special=())
+        ids: NDArray[np.uint32] = self._fast.encode_to_numpy(well_formed(text))
         return ids
 
 
@@ -114,7 +114,7 @@ def _has_long_run(text: str) -> bool:
 
 def _split_pattern(definition: dict[str, Any]) -> str | None:
     """The one regex that a tokenizer splits text with, or None where there is more to it."""
-    if definition["normalizer"] is not None or definition["model"].get("ignore_merges"):
+    if definition["normalizer"] is not None:
         return None
     match definition["pre_tokenizer"]:
         case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+import tokenizers
 
+from groundup.console import Console
 from groundup.corpus import read_documents
 from groundup.errors import ConfigError, DataError
 from groundup.stages import collect, tokenize
@@ -75,6 +78,7 @@ def test_a_finished_run_is_skipped_and_a_cut_off_one_ends_the_same(corpus: Path,
     first = run(corpus, out, vocab_size=1024)
     assert run(corpus, out, vocab_size=1024) == first
     whole = contents(out)
+    vocabulary = (out / "tokenizer" / "tokenizer.json").stat()
     (out / "artifact.json").unlink()
     (out / "index.json").unlink()
     (out / "validation-00000.bytes.npy").unlink()
@@ -82,9 +86,28 @@ def test_a_finished_run_is_skipped_and_a_cut_off_one_ends_the_same(corpus: Path,
     (out / "started.json").write_text(json.dumps(started), encoding="utf-8")
     again = run(corpus, out, vocab_size=1024)
     assert again.outputs == first.outputs
+    assert (
+        out / "tokenizer" / "tokenizer.json"
+    ).stat().st_mtime_ns == vocabulary.st_mtime_ns  # not trained again
     assert {name: data for name, data in contents(out).items() if name != "artifact.json"} == {
         name: data for name, data in whole.items() if name != "artifact.json"
     }
+
+
+def test_the_slow_way_is_said(corpus: Path, tmp_path: Path) -> None:
+    """Five times slower without a word would look like a fault of the machine."""
+    run(corpus, tmp_path / "ours", vocab_size=512)
+    ours = Tokenizer.load(tmp_path / "ours" / "tokenizer")
+    definition = ours.definition | {"normalizer": {"type": "NFC"}}  # as Qwen's has
+    Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(definition)), ours.config).save(tmp_path / "nfc")
+    shown = io.StringIO()
+    config = tokenize.TokenizeConfig(corpus=corpus, out=tmp_path / "out", tokenizer=tmp_path / "nfc")
+    artifact = tokenize.run(config, console=Console(quiet=True, stream=shown))
+    assert not artifact.facts["fast_encoding"]
+    assert "the slow way" in shown.getvalue()
+    assert (
+        artifact.facts["train"] == run(corpus, tmp_path / "ours", vocab_size=512).facts["train"]
+    )  # all is NFC
 
 
 def test_errors_say_what_to_do(corpus: Path, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_a_batch_stays_within_its_tokens(directory: Path) -> None:
     shards = TokenShards(directory, "train")
     batches = list(document_windows(shards, context_length=64, batch_size=4, bos_id=0))
     assert all(batch.input_ids.numel() <= 4 * 64 for batch in batches)
+    assert max(len(batch.input_ids) for batch in batches) > 4
     widths = [batch.input_ids.shape[1] for batch in batches]
     assert widths == sorted(widths, reverse=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -142,12 +143,50 @@ def test_mixed_up_files_are_refused(directory: Path, tmp_path: Path) -> None:
         TokenShards(tokens, "train")
 
 
-def test_no_pickle_is_ever_loaded(directory: Path, tmp_path: Path) -> None:
-    """An .npy of objects runs code when it is loaded with pickle allowed."""
+def test_offsets_that_run_backwards_are_refused(directory: Path, tmp_path: Path) -> None:
+    """A document of negative length makes the loader read past the others."""
     tokens = copy(directory, tmp_path)
-    np.save(tokens / "train-00000.tokens.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    path = tokens / "train-00000.offsets.npy"
+    offsets = np.load(path)
+    offsets[[1, -2]] = offsets[[-2, 1]]
+    np.save(path, offsets)
+    with pytest.raises(FormatError, match="must agree"):
+        TokenShards(tokens, "train")
+
+
+def test_a_whole_shard_in_the_place_of_another_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Its three files agree with each other; the index says that they are not the ones."""
+    encode = CorpusEncoder(tokenizer, []).encode
+    texts = {"train": ["one", "a longer document"]}
+    write_shards(tmp_path, texts, encode, vocab_size=1024, bos_id=0, shard_bytes=1)
+    for part in ("tokens", "offsets", "bytes"):
+        shutil.copy(tmp_path / f"train-00001.{part}.npy", tmp_path / f"train-00000.{part}.npy")
+    with pytest.raises(FormatError, match="must agree"):
+        TokenShards(tmp_path, "train")
+
+
+class Trap:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_no_pickle_is_ever_loaded(directory: Path, tmp_path: Path) -> None:
+    """numpy unpickles a file that is no .npy, if it may: opening a stranger's shards would run code."""
+    tokens = copy(directory, tmp_path)
+    mark = tmp_path / "code-ran"
+    path = tokens / "train-00000.tokens.npy"
+    path.write_bytes(pickle.dumps(Trap(mark)))
     with pytest.raises(FormatError, match=r"train-00000\.tokens\.npy"):
         TokenShards(tokens, "train")
+    np.save(path, np.array([Trap(mark)], dtype=object), allow_pickle=True)
+    with pytest.raises(FormatError, match=r"train-00000\.tokens\.npy"):
+        TokenShards(tokens, "train")
+    assert not mark.exists()
 
 
 def test_index_errors_name_the_file(directory: Path, tmp_path: Path) -> None:
