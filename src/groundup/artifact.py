@@ -7,7 +7,9 @@ sets the old output aside. From the last artifact the whole chain of provenance 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
 import platform
 import shutil
 import sys
@@ -119,7 +121,7 @@ class Work:
             config=self.config,
             fingerprint=self.fingerprint,
             inputs=self.inputs,
-            outputs={str(path.relative_to(self.directory)): file_digest(path) for path in sorted(outputs)},
+            outputs={path.relative_to(self.directory).as_posix(): file_digest(path) for path in sorted(outputs)},
             facts=dict(facts),
             seconds=round(self.seconds, 3),
             finished_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -162,15 +164,20 @@ def begin(
         if read_json(mark).get("fingerprint") == fingerprint:
             state = "done" if mark.name == ARTIFACT else "resumed"
         else:
-            directory.rename(directory.with_name(f"{directory.name}.replaced-{time.strftime('%Y%m%d-%H%M%S')}"))
+            directory.rename(_unused(f"{directory}.replaced-{time.strftime('%Y%m%d-%H%M%S')}"))
     directory.mkdir(parents=True, exist_ok=True)
-    for leftover in directory.glob(".*.tmp"):  # of a process killed inside an atomic write
+    for leftover in list(directory.rglob(".*.tmp")):  # of a process killed inside an atomic write
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     seconds_before = read_json(directory / _STARTED)["seconds"] if state == "resumed" else 0.0
     work = Work(directory, stage, dict(config), dict(inputs), fingerprint, state, seconds_before)
     if state == "fresh":
         work.keep_time()
     return work
+
+
+def _unused(name: str) -> Path:
+    candidates = (Path(name if n == 1 else f"{name}-{n}") for n in itertools.count(1))
+    return next(path for path in candidates if not path.exists())
 
 
 def _versions() -> dict[str, str]:
@@ -184,6 +191,4 @@ def _versions() -> dict[str, str]:
 
 
 def _machine() -> dict[str, Any]:
-    import os
-
     return {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count(), "platform": sys.platform}

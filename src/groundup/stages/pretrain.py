@@ -125,7 +125,7 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
         work.keep_time()
 
     with (
-        console.progress("pretraining", plan.total_tokens, "tokens", done=progress.tokens_seen) as bar,
+        console.progress("pretraining", plan.total_tokens, "tokens", done=progress.tokens_seen, curve="loss") as bar,
         Engine(model, tokenizer) as engine,
     ):
         look = _look(engine, held_out, config.sample_prompt, bar, console)

@@ -1,0 +1,146 @@
+"""The transformer: the same numbers whichever way the tokens come in."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.errors import ConfigError
+from groundup.model import FAMILIES, Family, ModelConfig, Transformer, init_weights
+from groundup.model.attend import explicit_attention
+from groundup.model.loss import CHUNK_ROWS, summed_nll
+from groundup.types import IGNORE_INDEX
+
+
+def tiny(family: Family = "qwen3", *, tied: bool = False, context_length: int = 32) -> Transformer:
+    kv_heads = 4 if family == "gpt2" else 2
+    model = Transformer(ModelConfig(family, 32, 2, 4, kv_heads, 8, 64, 97, context_length, tie_embeddings=tied))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    return model
+
+
+def some_ids(rows: int, length: int, seed: int = 1) -> torch.Tensor:
+    return torch.randint(0, 97, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@given(cuts=st.lists(st.integers(1, 31), max_size=5, unique=True))
+@settings(max_examples=15, deadline=None)
+def test_cached_logits_equal_uncached(family: Family, cuts: list[int]) -> None:
+    # A cache that is off by one position still writes fluent text, and only a comparison shows it.
+    model, ids = tiny(family), some_ids(2, 32)
+    with torch.no_grad():
+        expected = model(ids)
+        cache = model.new_cache(2, 32)
+        edges = [0, *sorted(cuts), 32]
+        pieces = [model(ids[:, a:b], cache=cache) for a, b in zip(edges, edges[1:], strict=False)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_truncated_cache_forgets() -> None:
+    model, ids = tiny(), some_ids(1, 20)
+    with torch.no_grad():
+        cache = model.new_cache(1, 32)
+        model(ids, cache=cache)
+        cache.truncate(7)
+        again = model(ids[:, 7:9], cache=cache)
+        torch.testing.assert_close(again, model(ids[:, :9])[:, 7:], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_loss_equals_that_of_each_document_alone(family: Family) -> None:
+    # Without the mask a document would be predicted from its neighbours in the row.
+    model = tiny(family)
+    lengths = [5, 17, 10]
+    documents = [some_ids(1, n + 1, seed) for seed, n in enumerate(lengths)]
+    alone = sum(model(d[:, :-1], labels_BT=d[:, 1:]) for d in documents)
+    packed = model(
+        torch.cat([d[:, :-1] for d in documents], 1),
+        positions_BT=torch.cat([torch.arange(n) for n in lengths])[None],
+        document_ids_BT=torch.cat([torch.full((n,), i) for i, n in enumerate(lengths)])[None],
+        labels_BT=torch.cat([d[:, 1:] for d in documents], 1),
+    )
+    torch.testing.assert_close(packed, alone)
+
+
+def test_the_loss_and_its_gradients_are_those_of_plain_cross_entropy() -> None:
+    # More rows than a chunk, and ignored labels: where a chunked loss goes wrong.
+    generator = torch.Generator().manual_seed(0)
+    rows = CHUNK_ROWS + 300
+    h = torch.randn(rows, 16, generator=generator, requires_grad=True)
+    weight = torch.randn(50, 16, generator=generator, requires_grad=True)
+    labels = torch.randint(0, 50, (rows,), generator=generator)
+    labels[::7] = IGNORE_INDEX
+    ours = summed_nll(h, weight, labels)
+    plain = F.cross_entropy(h @ weight.T, labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    torch.testing.assert_close(ours, plain)
+    for got, expected in zip(
+        torch.autograd.grad(3 * ours, (h, weight)), torch.autograd.grad(3 * plain, (h, weight)), strict=True
+    ):
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("masked", [False, True])
+def test_explicit_attention_is_pytorchs(kv_heads: int, masked: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (
+        torch.randn(2, heads, 24, 8, generator=generator, requires_grad=True) for heads in (4, kv_heads, kv_heads)
+    )
+    document = torch.arange(24).expand(2, 24) // 9
+    causal = torch.ones(24, 24, dtype=torch.bool).tril()
+    mask = ((document[:, :, None] == document[:, None, :]) & causal)[:, None] if masked else None
+    ours = explicit_attention(q, k, v, mask)
+    plain = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not masked, enable_gqa=True)
+    torch.testing.assert_close(ours, plain)
+    upstream = torch.randn(ours.shape, generator=generator)
+    for got, expected in zip(
+        torch.autograd.grad(ours, (q, k, v), upstream), torch.autograd.grad(plain, (q, k, v), upstream), strict=True
+    ):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_first_loss_is_that_of_a_uniform_guess_and_equal_seeds_give_equal_weights() -> None:
+    first, second = tiny(), tiny()
+    for model in (first, second):
+        init_weights(model, seed=3)
+    ids = some_ids(4, 33)
+    loss = first(ids[:, :-1], labels_BT=ids[:, 1:]) / ids[:, 1:].numel()
+    assert abs(loss.item() - torch.tensor(97.0).log().item()) < 0.01
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_more_tokens_than_the_context_are_refused() -> None:
+    with pytest.raises(ConfigError, match="context of 16"):
+        tiny(context_length=16)(some_ids(1, 17))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"n_kv_heads": 3}, "n_kv_heads"),
+        ({"dim": 0}, "dim"),
+        ({"head_dim": 7}, "head_dim"),
+        ({"family": "bert"}, "bert"),
+        ({"family": "gpt2"}, "GPT-2"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_refused_by_name(changes: dict[str, object], named: str) -> None:
+    fields = {
+        "family": "qwen3",
+        "dim": 32,
+        "n_layers": 2,
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "head_dim": 8,
+        "ffn_dim": 64,
+        "vocab_size": 97,
+        "context_length": 32,
+    }
+    with pytest.raises(ConfigError, match=named):
+        ModelConfig(**fields | changes)  # type: ignore[arg-type]

@@ -1,0 +1,177 @@
+"""The loop: how the work is split or interrupted must not change what is learned."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.errors import FormatError
+from groundup.model import ModelConfig, Transformer, init_weights
+from groundup.objectives import NextToken
+from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
+from groundup.train import Checkpoints, EverySeconds, MetricsLog, Progress, StepReport, fit
+from groundup.types import IGNORE_INDEX
+
+TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness. "
+
+
+@dataclass(frozen=True)
+class Rows:
+    input_ids: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor
+    document_ids: torch.Tensor
+
+
+def rows(first: int, count: int) -> Rows:
+    """Windows of 16 bytes of the text, each beginning 5 bytes after the one before; some labels are not trained."""
+    stream = torch.tensor(list((TEXT * 40).encode()))
+    starts = 5 * torch.arange(first, first + count)[:, None]
+    places = starts + torch.arange(16)
+    labels = stream[places + 1].clone()
+    labels[:, :: 2 + first % 3] = IGNORE_INDEX  # micro-batches of unequal weight
+    return Rows(stream[places], labels, torch.arange(16).expand(count, 16), torch.zeros(count, 16, dtype=torch.long))
+
+
+def a_model(tied: bool = False) -> Transformer:
+    model = Transformer(ModelConfig("qwen3", 32, 2, 2, 1, 16, 48, 256, 16, tie_embeddings=tied))
+    init_weights(model, 0)
+    return model
+
+
+class Losses:
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def after_step(self, report: StepReport) -> None:
+        self.seen.append(report.metrics["loss"])
+
+
+def test_micro_batch_splits_give_the_same_gradient() -> None:
+    # Dividing each micro-batch by its own count, as several trainers did, weighs tokens unequally.
+    whole, split = a_model(), a_model()
+    for model in (whole, split):  # not the zero initialization, whose gradients are mostly zero
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    parts = [rows(i * 2, 2) for i in range(4)]
+    joined = Rows(*(torch.cat([getattr(p, f) for p in parts]) for f in Rows.__dataclass_fields__))
+    objective = NextToken()
+    (objective(whole, joined)[0] / objective.normalizer(joined)).backward()
+    total = sum(objective.normalizer(p) for p in parts)
+    for part in parts:
+        (objective(split, part)[0] / total).backward()
+    for (name, a), b in zip(whole.named_parameters(), split.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-6, rtol=1e-5, msg=name)
+
+
+def _train(directory: Path, *, stop_after: int | None, total: int = 12) -> tuple[Transformer, Path]:
+    model = a_model(tied=True)
+    optimizer = Optimizer(model, OptimizerConfig())
+    checkpoints = Checkpoints(directory / "checkpoints", model, optimizer, plan_digest="p")
+    progress = checkpoints.restore()
+
+    class Killed(Exception):
+        pass
+
+    class Kill:
+        def after_step(self, report: StepReport) -> None:
+            if report.step == stop_after:
+                raise Killed
+
+    log = directory / "metrics.jsonl"
+    try:
+        fit(
+            model,
+            NextToken(),
+            lambda i: rows(3 * i, 3),
+            optimizer,
+            WarmupStableDecay(total, 2, 6),
+            progress=progress,
+            grad_accum_steps=2,
+            callbacks=[
+                MetricsLog(log, from_step=progress.step),
+                Kill(),  # after the log, before the checkpoint: the worst moment
+                EverySeconds(0, lambda r: checkpoints.save(r.step, r.tokens_seen) if r.step % 3 == 0 else None),
+            ],
+        )
+    except Killed:
+        pass
+    return model, log
+
+
+def _without_times(path: Path) -> list[dict[str, float]]:
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
+
+
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    expected, expected_log = _train(tmp_path / "whole", stop_after=None)
+    for cut in (2, 5, 5, 10):  # before the first checkpoint, between two, twice at the same place
+        _train(tmp_path / "cut", stop_after=cut)
+    got, log = _train(tmp_path / "cut", stop_after=None)
+    assert _without_times(log) == _without_times(expected_log)
+    for (name, a), b in zip(expected.named_parameters(), got.parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
+    model = a_model()
+    optimizer = Optimizer(model, OptimizerConfig())
+    Checkpoints(tmp_path, model, optimizer, plan_digest="one").save(1, 10)
+    with pytest.raises(FormatError, match="another plan"):
+        Checkpoints(tmp_path, model, optimizer, plan_digest="two").restore()
+
+
+def test_no_pickle_is_loaded_on_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pickle
+
+    _train(tmp_path, stop_after=7)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a pickle was loaded")
+
+    monkeypatch.setattr(pickle, "load", refuse)
+    monkeypatch.setattr(pickle, "loads", refuse)
+    monkeypatch.setattr(pickle, "Unpickler", refuse)
+    _train(tmp_path, stop_after=None)
+
+
+def test_every_parameter_moves() -> None:
+    # A parameter that falls between the optimizer's groups would stay at its first value in silence.
+    for tied in (True, False):
+        model = a_model(tied)
+        before = {name: p.clone() for name, p in model.named_parameters()}
+        schedule = WarmupStableDecay(3, 1, 1)
+        fit(
+            model,
+            NextToken(),
+            lambda i: rows(i, 4),
+            Optimizer(model, OptimizerConfig()),
+            schedule,
+            progress=Progress(),
+        )
+        assert [n for n, p in model.named_parameters() if torch.equal(p, before[n])] == []
+
+
+def test_it_learns() -> None:
+    losses = Losses()
+    model = a_model()
+    fit(
+        model,
+        NextToken(),
+        lambda i: rows(i % 7, 8),
+        Optimizer(model, OptimizerConfig()),
+        WarmupStableDecay(40, 2, 20),
+        progress=Progress(),
+        callbacks=[losses],
+    )
+    assert losses.seen[-1] < 0.5 * losses.seen[0]
+
+
+def test_the_schedule_warms_up_stays_and_decays() -> None:
+    schedule = WarmupStableDecay(total_steps=10, warmup_steps=2, decay_steps=4)
+    assert [schedule(i) for i in range(10)] == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
