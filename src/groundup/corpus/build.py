@@ -42,7 +42,8 @@ def build_corpus(
     require_disk_space(
         out, 2 * stored_bytes, "collecting"
     )  # runs and shards, both compressed: a generous guess
-    with console.progress("reading", stored_bytes, "B") as progress:
+    done_bytes = sum(task.size for task in extracts if task.done())
+    with console.progress("reading", stored_bytes, "B", done=done_bytes) as progress:
         by_size = sorted(
             extracts, key=lambda task: -task.size
         )  # the longest first, so that none is left alone
@@ -63,7 +64,8 @@ def build_corpus(
         )
         for number in range(shards)
     ]
-    with console.progress("merging", shards, "shards") as progress:
+    done = sum(task.done() for task in merges)
+    with console.progress("merging", shards, "shards", done=done) as progress:
         run_tasks(merges, workers, lambda _: progress.advance())
     card = _card(settings, found, [read_json(task.marker) for task in merges])
     _require_enough(settings, card)

@@ -172,6 +172,8 @@ def _size(count: int) -> str:
 
 def _safe(text: str) -> str:
     """A foreign text on one line of Markdown, with no markup or HTML of its own."""
-    flat = re.sub(r"\s+", " ", "".join(c if c.isprintable() or c.isspace() else "�" for c in text)).strip()
+    joiners = "\u200c\u200d"  # part of emoji and of many scripts; other invisible characters could deceive
+    shown = "".join(c if c.isprintable() or c.isspace() or c in joiners else "�" for c in text)
+    flat = re.sub(r"\s+", " ", shown).strip()
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]()#|~!$])", r"\\\1", flat)

@@ -42,7 +42,7 @@ TaskT = TypeVar("TaskT", bound=Task)
 
 
 def run_tasks(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], None]) -> None:
-    """Run all tasks that are not done; `on_done` is called here for each, also for those done before.
+    """Run all tasks that are not done yet; `on_done` is called here for each when it is.
 
     An exception of a task ends the run and is raised here. When a worker dies (killed, out of memory), the
     unfinished tasks are run again in a new pool, the last time one at a time so that the task that kills its
@@ -51,12 +51,7 @@ def run_tasks(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], N
     Raises:
         ResourceError: a task's worker died every time.
     """
-    waiting = []
-    for task in tasks:
-        if task.done():
-            on_done(task)
-        else:
-            waiting.append(task)
+    waiting = [task for task in tasks if not task.done()]
     if workers <= 1 or len(waiting) <= 1:
         for task in waiting:
             task.run()
