@@ -15,10 +15,11 @@ import multiprocessing
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -31,8 +32,7 @@ _XZ_DICTIONARY = 64 << 20  # that of preset 9
 _XZ_LARGEST_DICTIONARY = 1536 << 20
 _PPMD_BYTES_PER_BYTE = 64  # of text; a model that is full forgets all it knows
 _PPMD_SMALLEST, _PPMD_LARGEST = 16 << 20, 2 << 30
-
-Method = Literal["gzip", "xz", "ppmd"]
+_CAN_FORK = hasattr(os, "fork")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,23 @@ class CompressorScore:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One pass of one compressor over `before`, which it only learns from, and `counted`."""
+    """One compressor over the held-out text, after the training text or without it."""
 
-    method: Method
-    before: tuple[Path, ...]
-    counted: tuple[Path, ...]
-    size: int
+    name: str
+    saw_training: bool
+    method: Literal["gzip", "xz", "ppmd"]
+    memory: int = 0  # the dictionary of xz, the model of PPMd
     order: int = 0
-    memory: int = 0
+
+    def open(self) -> _Stream:
+        """A fresh stream of this compressor."""
+        if self.method == "ppmd":
+            return _Ppmd(self.order, self.memory)
+        if self.method == "gzip":
+            return zlib.compressobj(9, wbits=31)
+        preset = 9 | lzma.PRESET_EXTREME
+        lzma2: dict[str, Any] = {"id": lzma.FILTER_LZMA2, "preset": preset, "dict_size": self.memory}
+        return lzma.LZMACompressor(format=lzma.FORMAT_XZ, filters=[lzma2])
 
 
 class _Stream(Protocol):
@@ -86,10 +95,10 @@ class _Ppmd:
         self._encoder = pyppmd.Ppmd7Encoder(order, memory)
 
     def compress(self, data: bytes, /) -> bytes:
-        return self._encoder.encode(data)  # type: ignore[no-any-return]
+        return self._encoder.encode(data)
 
     def flush(self) -> bytes:
-        return self._encoder.flush()  # type: ignore[no-any-return]
+        return self._encoder.flush()
 
 
 def score_compressors(
@@ -97,15 +106,15 @@ def score_compressors(
     held_out: Iterable[str],
     *,
     processes: int = 2,
-    advance: Callable[[float], None] = lambda _: None,
+    advance: Callable[[float], object] = lambda _: None,
 ) -> list[CompressorScore]:
-    """Bits per byte of `xz -9e` and PPMd after the training text, and of gzip and xz on the held-out text
-    alone.
+    """Bits per byte of gzip and xz on the held-out text alone, and of `xz -9e` and PPMd after the training
+    text.
 
-    Documents are joined with one "\\n" after each, in the order given; these are paid for and not counted as
-    bytes scored, in the compressors' disfavour by a few bits a document. The dictionary of xz is no smaller
-    than all of the text. The result depends on nothing but the texts (and, on a machine with little memory,
-    on PPMd's share of it).
+    Documents are joined with one "\\n" after each, in the order given; these line ends are paid for and not
+    counted as bytes scored, to the compressors' disadvantage by a few bits a document. The dictionary of xz
+    is no smaller than all of the text. The result depends on the texts alone (on a machine with little memory
+    also on PPMd's share of it).
 
     Args:
         advance: called with the share (of 1) of the work done since the last call.
@@ -119,31 +128,30 @@ def score_compressors(
         train_file, held_file = Path(directory, "train"), Path(directory, "held-out")
         n_train, _ = _write_joined(train, train_file)
         n_held, held_bytes = _write_joined(held_out, held_file)
-        total = n_train + n_held
-        memory = _ppmd_memory(total, processes)
-        jobs = {
-            "xz all": _Job("xz", (), (train_file, held_file), total, memory=max(_XZ_DICTIONARY, total)),
-            "xz train": _Job("xz", (), (train_file,), n_train, memory=max(_XZ_DICTIONARY, total)),
-            **{
-                f"ppmd {order}": _Job("ppmd", (train_file,), (held_file,), total, order=order, memory=memory)
-                for order in sorted(PPMD_ORDERS, reverse=True)  # the longest first
-            },
-            "xz held": _Job("xz", (), (held_file,), n_held, memory=_XZ_DICTIONARY),
-            "gzip held": _Job("gzip", (), (held_file,), n_held),
-        }
-        sizes = dict(zip(jobs, _run_all(list(jobs.values()), processes, advance), strict=True))
-
-    def score(name: str, size: int, *, saw_training: bool, memory: int | None = None) -> CompressorScore:
-        return CompressorScore(name, saw_training, size, 8 * size / held_bytes, memory)
-
+        dictionary = min(max(_XZ_DICTIONARY, n_train + n_held), _XZ_LARGEST_DICTIONARY)
+        memory = _ppmd_memory(n_train + n_held, processes)
+        jobs = [  # the longest first, so that no process is left with it at the end
+            _Job("xz -9e", True, "xz", memory=dictionary),
+            *(_Job(f"PPMd order {order}", True, "ppmd", memory, order) for order in reversed(PPMD_ORDERS)),
+            _Job("xz -9e", False, "xz", memory=_XZ_DICTIONARY),
+            _Job("gzip -9", False, "gzip"),
+        ]
+        passes = sum(job.saw_training for job in jobs) * (1 if _CAN_FORK else 2)
+        work = passes * n_train + len(jobs) * n_held
+        sizes = _run_all(
+            [partial(_cost, job, train_file, held_file) for job in jobs],
+            processes,
+            lambda n_bytes: advance(n_bytes / work),
+        )
     return [
-        score("gzip -9", sizes["gzip held"], saw_training=False),
-        score("xz -9e", sizes["xz held"], saw_training=False),
-        score("xz -9e", sizes["xz all"] - sizes["xz train"], saw_training=True),
-        *(
-            score(f"PPMd order {order}", sizes[f"ppmd {order}"], saw_training=True, memory=memory)
-            for order in PPMD_ORDERS
-        ),
+        CompressorScore(
+            name=job.name,
+            saw_training=job.saw_training,
+            compressed_bytes=size,
+            bpb=8 * size / held_bytes,
+            memory_bytes=job.memory if job.method == "ppmd" else None,
+        )
+        for job, size in reversed(list(zip(jobs, sizes, strict=True)))
     ]
 
 
@@ -169,25 +177,26 @@ def _physical_memory() -> int:
         return 8 << 30
 
 
-def _run_all(jobs: Sequence[_Job], processes: int, advance: Callable[[float], None]) -> list[int]:
+def _run_all(
+    costs: Sequence[Callable[[], int]], processes: int, advance: Callable[[int], object]
+) -> list[int]:
     context = multiprocessing.get_context("spawn")
-    done = context.Value("q", 0)
-    everything, seen = max(1, sum(job.size for job in jobs)), 0
+    done, seen = context.Value("q", 0), 0
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_share, initargs=(done,)) as pool:
-        futures = [pool.submit(_run, job) for job in jobs]
+        futures = [pool.submit(cost) for cost in costs]
         pending = set(futures)
         while pending:
             _, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
             if (now := done.value) > seen:
-                advance((now - seen) / everything)
+                advance(now - seen)
                 seen = now
         try:
             return [future.result() for future in futures]
         except (MemoryError, BrokenProcessPool) as error:
             raise ResourceError(
                 "compressors: out of memory",
-                rule=f"xz and PPMd hold tables of some {_PPMD_BYTES_PER_BYTE} times the text",
-                fix="Close other programs, or leave them out: --set evaluate.compressors=false.",
+                rule="xz and PPMd hold tables of some twenty times the text",
+                fix="Close other programs, or leave them out: --set compressors=false.",
             ) from error
 
 
@@ -199,35 +208,44 @@ def _share(done: Synchronized[int]) -> None:
     _done = done
 
 
-def _run(job: _Job) -> int:
-    """The bytes that `counted` costs. After other text, that is what comes out from there on, without the end
-    of the stream: the coder's few bytes of delay are the same at both ends, so a second pass over the
-    training text would say the same."""
-    stream = _stream(job)
-    for chunk in _chunks(job.before):
-        stream.compress(chunk)
-    size = sum(len(stream.compress(chunk)) for chunk in _chunks(job.counted))
-    return size if job.before else size + len(stream.flush())
+def _cost(job: _Job, train: Path, held_out: Path) -> int:
+    """size(train + held-out) - size(train), or of the held-out text alone."""
+    stream = job.open()
+    size = before = 0
+    if job.saw_training:
+        size = _feed(stream, train)
+        before = size + _rest_in_a_copy(stream) if _CAN_FORK else _size(job.open(), train)
+    return size + _size(stream, held_out) - before
 
 
-def _stream(job: _Job) -> _Stream:
-    if job.method == "ppmd":
-        return _Ppmd(job.order, job.memory)
-    if job.method == "gzip":
-        return zlib.compressobj(9, wbits=31)
-    dictionary = min(job.memory, _XZ_LARGEST_DICTIONARY)
-    lzma2: dict[str, Any] = {
-        "id": lzma.FILTER_LZMA2,
-        "preset": 9 | lzma.PRESET_EXTREME,
-        "dict_size": dictionary,
-    }
-    return lzma.LZMACompressor(format=lzma.FORMAT_XZ, filters=[lzma2])
+def _rest_in_a_copy(stream: _Stream) -> int:
+    """What would still come out if the stream ended here; it does not. A forked process, whose memory is a
+    copy, ends it in our place and tells: that saves the compression of all of the training text once more."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writing, str(len(stream.flush())).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        told = pipe.read()
+    os.waitpid(child, 0)
+    if not told:
+        raise MemoryError
+    return int(told)
 
 
-def _chunks(paths: Sequence[Path]) -> Iterator[bytes]:
-    for path in paths:
-        with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                yield chunk
-                with _done.get_lock():
-                    _done.value += len(chunk)
+def _size(stream: _Stream, path: Path) -> int:
+    return _feed(stream, path) + len(stream.flush())
+
+
+def _feed(stream: _Stream, path: Path) -> int:
+    size = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            size += len(stream.compress(chunk))
+            with _done.get_lock():
+                _done.value += len(chunk)
+    return size
