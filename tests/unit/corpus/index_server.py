@@ -63,9 +63,7 @@ def serve(index: Index) -> Iterator[Index]:
             elif parts[0] in index.projects:
                 filename = index.projects[parts[0]][0]
                 version = filename.removesuffix(".tgz").rpartition("-")[2]
-                self._send(
-                    json.dumps(index.packument(parts[0], version, filename)).encode(), "application/json"
-                )
+                self._send(json.dumps(index.packument(parts[0], version, filename)).encode(), "application/json")
             else:
                 self.send_error(404)
 
@@ -73,15 +71,12 @@ def serve(index: Index) -> Iterator[Index]:
             digests = {name: hashlib.sha256(index.files[name]).hexdigest() for name in names}
             if index.as_json:
                 files = [
-                    {"filename": n, "url": f"../../files/{n}", "hashes": {"sha256": d}}
-                    for n, d in digests.items()
+                    {"filename": n, "url": f"../../files/{n}", "hashes": {"sha256": d}} for n, d in digests.items()
                 ]
                 page = json.dumps({"meta": {"api-version": "1.0"}, "files": files}).encode()
                 self._send(page, "application/vnd.pypi.simple.v1+json")
             else:
-                links = "".join(
-                    f'<a href="../../files/{n}#sha256={d}">{n}</a><br>' for n, d in digests.items()
-                )
+                links = "".join(f'<a href="../../files/{n}#sha256={d}">{n}</a><br>' for n, d in digests.items())
                 self._send(f"<html><body>{links}</body></html>".encode(), "text/html")
 
         def _file(self, content: bytes) -> None:

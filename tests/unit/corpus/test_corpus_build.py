@@ -20,9 +20,7 @@ from groundup.types import Document
 
 
 def _settings(*folders: Path, **more: object) -> CorpusSettings:
-    return CorpusSettings(
-        sources=[FolderSource(path=path) for path in folders], **{"min_bytes": 1000, **more}
-    )
+    return CorpusSettings(sources=[FolderSource(path=path) for path in folders], **{"min_bytes": 1000, **more})
 
 
 def _build(settings: CorpusSettings, out: Path, workers: int = 1) -> dict[str, str]:

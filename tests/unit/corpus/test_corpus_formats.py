@@ -48,9 +48,7 @@ def test_a_multibyte_character_on_a_block_edge_survives(monkeypatch: pytest.Monk
 
 
 def test_html_gives_the_main_text() -> None:
-    paragraphs = "".join(
-        f"<p>Paragraph {n} tells a story that is long enough to be one.</p>" for n in range(5)
-    )
+    paragraphs = "".join(f"<p>Paragraph {n} tells a story that is long enough to be one.</p>" for n in range(5))
     page = (
         "<html><head><title>T</title><script>var x=1</script></head><body><nav><a href=/>Home</a></nav>"
         f"<article><h1>Story</h1>{paragraphs}</article><footer>Imprint</footer></body></html>"
@@ -78,9 +76,7 @@ def test_tables() -> None:
     assert read("a.jsonl", lines.encode()) == expected
     assert read("a.json", lines.encode()) == expected  # JSON lines under the wrong name
     assert read("a.json", json.dumps(rows).encode()) == expected
-    assert (
-        read("a.csv", 'id;text\n1;"with ""quotes"", commas\nand lines"\n2;ü\n'.encode("cp1252")) == expected
-    )
+    assert read("a.csv", 'id;text\n1;"with ""quotes"", commas\nand lines"\n2;ü\n'.encode("cp1252")) == expected
     assert read("a.tsv", b"id\ttext\n7\tseven\n") == ["seven"]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), buffer)
@@ -143,9 +139,7 @@ def test_a_file_that_may_not_be_opened() -> None:
     def refuse() -> io.BytesIO:
         raise PermissionError("no")
 
-    assert list(extract(Item("a.txt", 1), refuse, RecordRules(), None)) == [
-        Unreadable("a.txt", "permission denied")
-    ]
+    assert list(extract(Item("a.txt", 1), refuse, RecordRules(), None)) == [Unreadable("a.txt", "permission denied")]
 
 
 def test_format_override() -> None:

@@ -153,9 +153,7 @@ def test_a_damaged_cache_is_mended(index: Index, console: Console, tmp_path: Pat
     assert "pkg/a.txt" in contents(package)
 
 
-def test_find_links_folder(
-    index: Index, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_find_links_folder(index: Index, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Machines without network keep their archives in a folder that pip is told of."""
     shelf = tmp_path / "shelf"
     shelf.mkdir()
@@ -197,9 +195,7 @@ def test_zip_bomb_and_wrong_checksum(index: Index, console: Console) -> None:
 
 
 def test_truncated_archive(index: Index, console: Console) -> None:
-    package = source(
-        index.add("some-pkg", "some-pkg-1.0.tar.gz", tarball({"a.txt": bytes(range(256)) * 99})[:-60])
-    )
+    package = source(index.add("some-pkg", "some-pkg-1.0.tar.gz", tarball({"a.txt": bytes(range(256)) * 99})[:-60]))
     package.fetch(console)
     with pytest.raises(DataError, match="whole zip or tar"):
         package.items()
@@ -212,9 +208,7 @@ def test_npm(index: Index, console: Console, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
     monkeypatch.setenv("npm_config_update_notifier", "false")
     about = index.packument("some-pkg", "1.0.0", "some-pkg-1.0.0.tgz")["versions"]["1.0.0"]["dist"]
-    package = PackageSource(
-        index="npm", package="some-pkg", version="1.0.0", hash=about["integrity"], licence="MIT"
-    )
+    package = PackageSource(index="npm", package="some-pkg", version="1.0.0", hash=about["integrity"], licence="MIT")
     package.fetch(console)
     assert contents(package) == {"package/a.txt": "alpha"}
     unpinned = package.model_copy(update={"hash": None})

@@ -60,9 +60,7 @@ def test_project_gutenberg_frame_is_cut_off() -> None:
 
 def test_a_book_is_split_at_its_chapters() -> None:
     """With one hash for a book, 2 % held out can mean a whole book or nothing."""
-    chapters = [
-        f"CHAPTER {n}\n\n" + "\n\n".join(["A sentence of this chapter. " * 20] * 6) for n in range(1, 9)
-    ]
+    chapters = [f"CHAPTER {n}\n\n" + "\n\n".join(["A sentence of this chapter. " * 20] * 6) for n in range(1, 9)]
     pieces = list(split_text("\n\n".join(chapters), 4096))
     assert all(len(piece.encode()) <= 4096 for piece in pieces)
     assert sum(piece.startswith("CHAPTER") for piece in pieces) == len(pieces)
