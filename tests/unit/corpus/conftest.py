@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from groundup.console import Console
+
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # spawned workers import from there too
 
 
 @pytest.fixture

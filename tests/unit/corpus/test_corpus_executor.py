@@ -3,48 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from accidents import Work
 
 from groundup.corpus.executor import run_tasks
 from groundup.errors import DataError, ResourceError
-
-
-@dataclass(frozen=True)
-class Work:
-    """Writes a file; some kinds of work meet an accident first."""
-
-    directory: Path
-    name: str
-    accident: str = ""
-
-    @property
-    def label(self) -> str:
-        return self.name
-
-    @property
-    def result(self) -> Path:
-        return self.directory / self.name
-
-    def done(self) -> bool:
-        return self.result.exists()
-
-    def run(self) -> None:
-        scar = self.directory / f"{self.name}.scar"
-        if self.accident == "always killed" or (self.accident == "killed once" and not scar.exists()):
-            scar.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        if self.accident == "user error":
-            raise DataError("notes.txt", rule="must be text", fix="Give text.")
-        with self.result.open("x") as file:  # a second run of finished work would fail here
-            file.write(self.name)
 
 
 def _run(tasks: list[Work], workers: int) -> Counter[str]:
