@@ -191,4 +191,9 @@ def _versions() -> dict[str, str]:
 
 
 def _machine() -> dict[str, Any]:
-    return {"system": platform.system(), "machine": platform.machine(), "cpus": os.cpu_count(), "platform": sys.platform}
+    return {
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "platform": sys.platform,
+    }

@@ -93,9 +93,7 @@ def test_settings_of_a_stage_print_without_torch_and_read_back_as_the_defaults(s
     assert load(config, printed | required) == load(config, required)
     for item in settings_of(config):
         assert item.help, f"{stage}.{item.name} is not explained"
-        assert re.search(rf"^(# )?{item.name} = |^\[{stage}\.{item.name}\]", done.stdout, re.MULTILINE), (
-            item.name
-        )
+        assert re.search(rf"^(# )?{item.name} = |^\[{stage}\.{item.name}\]", done.stdout, re.MULTILINE), item.name
     assert "torch" not in imported_by("config", stage)
 
 

@@ -44,9 +44,7 @@ def forbidden_calls(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
             yield from (
-                n
-                for n in names
-                if n.split(".")[0] in {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+                n for n in names if n.split(".")[0] in {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
             )
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
@@ -80,11 +78,7 @@ def test_the_scan_finds_what_it_looks_for() -> None:
 
 def test_no_stub_is_left_in_src() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError|placeholder)\b")
-    found = [
-        f"{p.relative_to(ROOT)}: {m[0]}"
-        for p in SOURCES
-        if (m := marks.search(p.read_text(encoding="utf-8")))
-    ]
+    found = [f"{p.relative_to(ROOT)}: {m[0]}" for p in SOURCES if (m := marks.search(p.read_text(encoding="utf-8")))]
     assert found == []
 
 

@@ -50,17 +50,13 @@ def test_wheel_has_licence_and_command(wheel: zipfile.ZipFile) -> None:
     assert "groundup = groundup.cli:main" in wheel.read(extra["entry_points.txt"]).decode()
     metadata = wheel.read(extra["METADATA"]).decode()
     assert "License-Expression: Apache-2.0" in metadata
-    assert (
-        "+cpu" not in metadata
-    )  # a pin of one machine's index would make the package uninstallable elsewhere
+    assert "+cpu" not in metadata  # a pin of one machine's index would make the package uninstallable elsewhere
 
 
 def test_package_of_the_wheel_runs(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
     """Not the checkout: the files of the wheel, found first."""
     wheel.extractall(tmp_path)
-    code = (
-        "import sys, groundup; from groundup.cli import main; print(groundup.__file__); main(['--version'])"
-    )
+    code = "import sys, groundup; from groundup.cli import main; print(groundup.__file__); main(['--version'])"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,

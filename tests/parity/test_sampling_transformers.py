@@ -30,9 +30,7 @@ def logits() -> torch.Tensor:
 )
 def test_filters(logits: torch.Tensor, processor: str, options: dict[str, float]):
     theirs = getattr(transformers, processor)(*options.values())(None, logits[None].clone())[0].softmax(-1)
-    torch.testing.assert_close(
-        distribution(logits, Sampling(**options)), theirs.double(), atol=1e-6, rtol=1e-5
-    )
+    torch.testing.assert_close(distribution(logits, Sampling(**options)), theirs.double(), atol=1e-6, rtol=1e-5)
 
 
 def test_repetition_penalty(logits: torch.Tensor):

@@ -19,9 +19,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("model_type", ["qwen3", "llama", "gpt2"])
-def test_same_ids_and_text_also_after_saving_there(
-    tokenizer: Tokenizer, tmp_path: Path, model_type: str
-) -> None:
+def test_same_ids_and_text_also_after_saving_there(tokenizer: Tokenizer, tmp_path: Path, model_type: str) -> None:
     """transformers picks a tokenizer class by the model beside it; some of them rebuild the pre-tokenizer."""
     transformers = pytest.importorskip("transformers")
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"

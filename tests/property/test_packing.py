@@ -55,9 +55,7 @@ def test_every_token_is_a_target_once_an_epoch(
 
 @settings(max_examples=100, deadline=None)
 @given(documents_of_ids, st.integers(1, 20), st.integers(1, 4))
-def test_every_document_token_is_scored_once(
-    documents: list[list[int]], context_length: int, batch_size: int
-) -> None:
+def test_every_document_token_is_scored_once(documents: list[list[int]], context_length: int, batch_size: int) -> None:
     lists = TokenLists(documents, np.array([len(ids) for ids in documents]))
     scored: list[Counter[int]] = [Counter() for _ in documents]
     for batch in document_windows(lists, context_length=context_length, batch_size=batch_size, bos_id=0):

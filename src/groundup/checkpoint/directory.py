@@ -33,9 +33,7 @@ def save_model(
         The files written.
     """
     ids: dict[str, Any] = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
-    weights = to_their_weights(
-        model.config, {name: t.detach().cpu() for name, t in model.state_dict().items()}
-    )
+    weights = to_their_weights(model.config, {name: t.detach().cpu() for name, t in model.state_dict().items()})
     with atomic_file(directory / WEIGHTS) as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
     write_json(directory / CONFIG, to_their_config(model.config) | ids)
@@ -52,8 +50,7 @@ def load_model(directory: Path, *, dtype: torch.dtype = torch.float32, device: s
     if not (directory / CONFIG).is_file() or not (directory / WEIGHTS).is_file():
         pickles = sorted(path.name for path in directory.glob("*.bin"))
         raise FormatError(
-            f"{directory}: "
-            + (f"{pickles[0]} is a pickle" if pickles else f"no {CONFIG} and {WEIGHTS} in it"),
+            f"{directory}: " + (f"{pickles[0]} is a pickle" if pickles else f"no {CONFIG} and {WEIGHTS} in it"),
             rule="a model directory holds safetensors; pickles can run foreign code and are never loaded",
             fix="Give the directory that `groundup pretrain` wrote, or save the model as safetensors first.",
         )

@@ -1,4 +1,4 @@
-"""How a model of each family looks in Hugging Face's `config.json` and `model.safetensors`: tables, used in both directions."""
+"""How each family looks in Hugging Face's `config.json` and `model.safetensors`: tables, used in both directions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from groundup.model import Family, ModelConfig
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """One tensor of theirs: which of ours it holds (several: fused along its last axis), and whether it is transposed."""
+    """One tensor of theirs: which of ours it holds (several are fused along its last axis), and if it is transposed."""
 
     theirs: str
     ours: tuple[str, ...]
@@ -219,9 +219,7 @@ def from_their_config(theirs: Mapping[str, Any]) -> ModelConfig:
 
 def _table(config: ModelConfig) -> list[Weight]:
     layout = LAYOUTS[config.family]
-    table = [
-        weight for weight in layout.outer if not (config.tie_embeddings and weight.theirs == "lm_head.weight")
-    ]
+    table = [weight for weight in layout.outer if not (config.tie_embeddings and weight.theirs == "lm_head.weight")]
     for layer in range(config.n_layers):
         table += [
             Weight(

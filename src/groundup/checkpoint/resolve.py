@@ -49,9 +49,7 @@ def open_model(path: Path, *, device: str | None = None) -> OpenedModel:
     tokenizer = Tokenizer.load(directory)
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return OpenedModel(
-        directory, load_model(directory, device=device), tokenizer, _stop_ids(directory, tokenizer)
-    )
+    return OpenedModel(directory, load_model(directory, device=device), tokenizer, _stop_ids(directory, tokenizer))
 
 
 def resolve_model(path: Path) -> Path:

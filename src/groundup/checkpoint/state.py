@@ -92,10 +92,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in tensors.items()
-    }
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _steps(directory: Path) -> list[Path]:

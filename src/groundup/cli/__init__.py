@@ -117,9 +117,7 @@ def _fail_of_system(error: OSError, json_wanted: bool) -> int:
 
 def _fail_of_ours(error: Exception, json_wanted: bool) -> int:
     traceback.print_exception(error)
-    sys.stderr.write(
-        "\nThis is a mistake in groundup. Please report it with the lines above (CONTRIBUTING.md).\n"
-    )
+    sys.stderr.write("\nThis is a mistake in groundup. Please report it with the lines above (CONTRIBUTING.md).\n")
     if json_wanted:
         write(as_json({"error": {"kind": type(error).__name__, "value": str(error)}}))
     return 1

@@ -35,9 +35,7 @@ def build(name: str) -> click.Command:
     return builders[name]() if name in builders else _stage(STAGES[name])
 
 
-def _command(
-    stage: Stage, parameters: Sequence[click.Parameter], callback: Callable[..., None]
-) -> click.Command:
+def _command(stage: Stage, parameters: Sequence[click.Parameter], callback: Callable[..., None]) -> click.Command:
     about = f"{stage.about[0].upper()}{stage.about[1:]}."
     return _Command(stage.name, params=list(parameters), callback=callback, help=about, epilog=stage.example)
 
@@ -92,9 +90,7 @@ def _table(path: Path, name: str) -> dict[str, Any]:
         return dict(values[name])
     if any(isinstance(values.get(other), dict) for other in STAGES):
         rule = f"a recipe for `groundup {name}` has a table [{name}]"
-        raise ConfigError(
-            f"{path}: no table [{name}]", rule=rule, fix=f"Add it: groundup config {name} shows one."
-        )
+        raise ConfigError(f"{path}: no table [{name}]", rule=rule, fix=f"Add it: groundup config {name} shows one.")
     return values
 
 

@@ -8,9 +8,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-_WINDOW_SECONDS = (
-    30.0  # the rate is of the recent past: a slow first step (compilation) must not spoil the estimate
-)
+_WINDOW_SECONDS = 30.0  # the rate is of the recent past: a slow first step (compilation) must not spoil the estimate
 _SPACING_SECONDS = 0.25
 _HISTORY = 512
 _BLOCKS = "▁▂▃▄▅▆▇█"

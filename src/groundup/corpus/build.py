@@ -39,14 +39,10 @@ def build_corpus(
     parts = out / _PARTS
     extracts = _extract_tasks(settings, parts)
     stored_bytes = sum(task.size for task in extracts)
-    require_disk_space(
-        out, 2 * stored_bytes, "collecting"
-    )  # runs and shards, both compressed: a generous guess
+    require_disk_space(out, 2 * stored_bytes, "collecting")  # runs and shards, both compressed: a generous guess
     done_bytes = sum(task.size for task in extracts if task.done())
     with console.progress("reading", stored_bytes, "B", done=done_bytes) as progress:
-        by_size = sorted(
-            extracts, key=lambda task: -task.size
-        )  # the longest first, so that none is left alone
+        by_size = sorted(extracts, key=lambda task: -task.size)  # the longest first, so that none is left alone
         run_tasks(by_size, workers, lambda task: progress.advance(task.size))
     found = _tally_by_source(settings, extracts)
     text_bytes = sum(tally.bytes for tally in found.values())
@@ -56,9 +52,7 @@ def build_corpus(
             runs=tuple(run for task in extracts for run in task.runs()),
             number=number,
             shards=shards,
-            validation_fraction=min(
-                settings.validation_fraction, settings.validation_max_bytes / max(1, text_bytes)
-            ),
+            validation_fraction=min(settings.validation_fraction, settings.validation_max_bytes / max(1, text_bytes)),
             directory=parts,
             output=out,
         )
@@ -79,9 +73,7 @@ def build_corpus(
 
 def _extract_tasks(settings: CorpusSettings, parts: Path) -> list[ExtractTask]:
     grouped = [(source, unit) for source in settings.sources for unit in units(source)]
-    return [
-        ExtractTask(source, unit, settings, parts, number) for number, (source, unit) in enumerate(grouped)
-    ]
+    return [ExtractTask(source, unit, settings, parts, number) for number, (source, unit) in enumerate(grouped)]
 
 
 def _tally_by_source(settings: CorpusSettings, tasks: Sequence[ExtractTask]) -> dict[str, Tally]:
@@ -91,9 +83,7 @@ def _tally_by_source(settings: CorpusSettings, tasks: Sequence[ExtractTask]) -> 
     return found
 
 
-def _card(
-    settings: CorpusSettings, found: dict[str, Tally], merged: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+def _card(settings: CorpusSettings, found: dict[str, Tally], merged: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Both steps' counts together: kept is what is in the shards, dropped is what either step dropped."""
 
     def of(label: str, part: str) -> Tally:

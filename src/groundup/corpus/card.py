@@ -49,12 +49,8 @@ class Tally:
 
     def drop(self, reason: str, origin: str, text: str = "") -> None:
         """Count a document, or a file that gave none."""
-        mark = hashlib.blake2b(
-            f"{origin}\0{text}".encode("utf-8", "surrogatepass"), digest_size=8
-        ).hexdigest()
-        beginning = (
-            text[:_SAMPLE_CHARACTERS].encode("utf-8", "replace").decode()
-        )  # rejects may be no valid Unicode
+        mark = hashlib.blake2b(f"{origin}\0{text}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        beginning = text[:_SAMPLE_CHARACTERS].encode("utf-8", "replace").decode()  # rejects may be no valid Unicode
         sample = (mark, origin, beginning)
         size = len(text.encode("utf-8", "surrogatepass"))
         self.drops.setdefault(reason, Drops()).merge(Drops(1, size, [sample]))
@@ -74,18 +70,14 @@ class Tally:
             "files": self.files,
             "documents": self.documents,
             "bytes": self.bytes,
-            "drops": {
-                r: {"documents": d.documents, "bytes": d.bytes, "samples": d.samples} for r, d in ordered
-            },
+            "drops": {r: {"documents": d.documents, "bytes": d.bytes, "samples": d.samples} for r, d in ordered},
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
         drops = {
-            reason: Drops(
-                d["documents"], d["bytes"], [(mark, origin, text) for mark, origin, text in d["samples"]]
-            )
+            reason: Drops(d["documents"], d["bytes"], [(mark, origin, text) for mark, origin, text in d["samples"]])
             for reason, d in value["drops"].items()
         }
         return cls(value["files"], value["documents"], value["bytes"], drops)

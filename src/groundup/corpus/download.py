@@ -81,9 +81,7 @@ class Network:
         login = self.credentials.get(host) or _login(parts)
         if login:
             token = base64.b64encode(login.encode()).decode()
-            request.add_unredirected_header(
-                "Authorization", f"Basic {token}"
-            )  # not to be told to another host
+            request.add_unredirected_header("Authorization", f"Basic {token}")  # not to be told to another host
         context = ssl.create_default_context(cafile=self.certificates)
         if self.client_certificate:
             context.load_cert_chain(self.client_certificate)
@@ -93,17 +91,13 @@ class Network:
         handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
         if self.proxy:
             handlers.append(urllib.request.ProxyHandler({"http": self.proxy, "https": self.proxy}))
-        opened: http.client.HTTPResponse = urllib.request.build_opener(*handlers).open(
-            request, timeout=self.timeout
-        )
+        opened: http.client.HTTPResponse = urllib.request.build_opener(*handlers).open(request, timeout=self.timeout)
         return opened
 
     def page(self, url: str, accept: str = "*/*") -> tuple[str, str]:
         """Fetch an index page: (content type, text)."""
         with self.open(url, {"Accept": accept}) as response:
-            return response.headers.get("Content-Type") or "", response.read(_PAGE_LIMIT).decode(
-                "utf-8", "replace"
-            )
+            return response.headers.get("Content-Type") or "", response.read(_PAGE_LIMIT).decode("utf-8", "replace")
 
 
 def _login(parts: urllib.parse.SplitResult) -> str | None:

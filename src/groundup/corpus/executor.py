@@ -72,9 +72,7 @@ def run_tasks(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], N
 def _run_pool(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], None]) -> list[TaskT]:
     """Run tasks in one pool; return those left over when a worker died."""
     left = list(tasks)
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # fork would copy the locks of our threads (progress, Arrow)
+    context = multiprocessing.get_context("spawn")  # fork would copy the locks of our threads (progress, Arrow)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_watch_parent)
     try:
         futures = {pool.submit(_run, task): task for task in tasks}

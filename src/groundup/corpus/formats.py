@@ -70,9 +70,7 @@ def _stem(path: str) -> str:
     return path[: path.rindex(".")] if path.lower().endswith(COMPRESSED) else path
 
 
-def extract(
-    item: Item, opener: Opener, rules: RecordRules, format: Format | None
-) -> Iterator[Extracted | Unreadable]:
+def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | None) -> Iterator[Extracted | Unreadable]:
     """Read all texts of one file.
 
     Nothing that a file contains raises: damaged, oversized, binary and unknown files come out as
@@ -204,9 +202,7 @@ def _read_jsonl(path: str, stream: BinaryIO, rules: RecordRules) -> Iterator[Ext
             try:
                 value = json.loads(line)
             except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-                failed.append(
-                    Unreadable(f"{path}:{number}", "line is not JSON", line[:200].decode("utf-8", "replace"))
-                )
+                failed.append(Unreadable(f"{path}:{number}", "line is not JSON", line[:200].decode("utf-8", "replace")))
                 continue
             yield from split_records(value, rules.records) if rules.records else [value]
 

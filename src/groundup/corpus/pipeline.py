@@ -28,9 +28,7 @@ from groundup.types import Document
 
 UNIT_BYTES = 8 << 20  # a unit is at least this much, so that thousands of small files make few tasks
 RUN_BYTES = 64 << 20  # text sorted in memory at a time
-_HASH_SPACE = (
-    1 << 64
-)  # shards are ranges of the first 64 bits of a document's id, validation uses the last 64
+_HASH_SPACE = 1 << 64  # shards are ranges of the first 64 bits of a document's id, validation uses the last 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,24 +16,16 @@ class CorpusSettings(Config):
 
     sources: list[Source] = setting([], help="where the text comes from: tables of kind folder or package")
     min_document_bytes: int = setting(64, help="shorter documents are dropped (UTF-8 bytes)", ge=1)
-    max_document_bytes: int = setting(
-        16_384, help="longer texts are split at chapters or paragraphs", ge=1024
-    )
-    repetition_filter: bool = setting(
-        True, help="drop documents that repeat themselves (Gopher's thresholds)"
-    )
+    max_document_bytes: int = setting(16_384, help="longer texts are split at chapters or paragraphs", ge=1024)
+    repetition_filter: bool = setting(True, help="drop documents that repeat themselves (Gopher's thresholds)")
     validation_fraction: float = setting(0.02, help="share of the documents held out, by hash", gt=0, lt=0.5)
     validation_max_bytes: int = setting(10_000_000, help="held-out text is at most about this much", ge=1000)
-    min_bytes: int = setting(
-        200_000, help="a corpus smaller than this is refused: nothing learns from it", ge=0
-    )
+    min_bytes: int = setting(200_000, help="a corpus smaller than this is refused: nothing learns from it", ge=0)
     shard_bytes: int = setting(64_000_000, help="text in one shard, about", ge=1_000_000)
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Self:
-        twice = [
-            label for label, count in Counter(source.label for source in self.sources).items() if count > 1
-        ]
+        twice = [label for label, count in Counter(source.label for source in self.sources).items() if count > 1]
         if twice:
             raise ValueError(f"two sources are called {twice[0]!r}: give each its own `name`")
         return self

@@ -73,9 +73,7 @@ def decompressed(path: str, stored_bytes: int, raw: BinaryIO) -> BinaryIO:
     elif suffix == ".bz2":
         inner = bz2.BZ2File(raw)
     elif suffix == ".zst":
-        inner = cast(
-            io.BufferedIOBase, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        )
+        inner = cast(io.BufferedIOBase, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
     else:
         return raw
     return io.BufferedReader(GuardedStream(inner, bomb_limit(stored_bytes)), MEBIBYTE)
@@ -101,9 +99,7 @@ class Rejoined(io.RawIOBase):
 
 def looks_binary(head: bytes) -> bool:
     """Whether the beginning of a file is not text in any encoding: NUL bytes, or many control characters."""
-    if head.startswith(
-        (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-    ):  # UTF-32's begins like UTF-16's
+    if head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # UTF-32's begins like UTF-16's
         return False
     controls = sum(head.count(byte) for byte in range(32) if byte not in b"\t\n\r\f\x1b")
     return b"\0" in head or controls > len(head) // 50 or head.startswith((b"%PDF-", b"{\\rtf"))

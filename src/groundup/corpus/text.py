@@ -15,9 +15,7 @@ _BLANKS = " \t\u00a0"
 _BLANK_LINES = re.compile(r"\n{3,}")
 _ENTITY = re.compile("&(?:#[0-9]+|#x[0-9a-fA-F]+|[a-zA-Z]+[0-9]*);")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_REPAIR = ftfy.TextFixerConfig(
-    uncurl_quotes=False, fix_character_width=False, fix_line_breaks=False, explain=False
-)
+_REPAIR = ftfy.TextFixerConfig(uncurl_quotes=False, fix_character_width=False, fix_line_breaks=False, explain=False)
 
 # Quotes as ``this'', the way of TeX and of the Penn Treebank. Code in Markdown never ends in ''.
 _TEX_QUOTES = re.compile(r"(?<!`)``(?!`)([^`\n]*?)''")
@@ -44,9 +42,7 @@ def clean_text(text: str) -> str:
         text = ftfy.fix_text(text, _REPAIR)
     text = _CONTROLS.sub("", text.replace("\f", "\n\n").replace("\v", "\n"))
     text = _TEX_QUOTES.sub(r'"\1"', _without_gutenberg_frame(text))
-    text = "\n".join(
-        line.rstrip(_BLANKS) for line in text.split("\n")
-    )  # a regex is quadratic in a run of blanks
+    text = "\n".join(line.rstrip(_BLANKS) for line in text.split("\n"))  # a regex is quadratic in a run of blanks
     text = _BLANK_LINES.sub("\n\n", text).strip("\n")
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 

@@ -137,9 +137,7 @@ def bits_per_byte(
             nll_B = nll_BT.double().sum(dim=1).cpu().numpy()
             rows.append((place[windows.document_index.numpy()], nll_B, tokens_B))
             advance(int(tokens_B.sum()))
-    window_document, window_nll, window_tokens = (
-        np.concatenate(column) for column in zip(*rows, strict=True)
-    )
+    window_document, window_nll, window_tokens = (np.concatenate(column) for column in zip(*rows, strict=True))
     score = BitsPerByte(
         document_bytes=documents.byte_lengths[chosen],
         document_tokens=documents.lengths[chosen],

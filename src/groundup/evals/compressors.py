@@ -177,9 +177,7 @@ def _physical_memory() -> int:
         return 8 << 30
 
 
-def _run_all(
-    costs: Sequence[Callable[[], int]], processes: int, advance: Callable[[int], object]
-) -> list[int]:
+def _run_all(costs: Sequence[Callable[[], int]], processes: int, advance: Callable[[int], object]) -> list[int]:
     context = multiprocessing.get_context("spawn")
     done, seen = context.Value("q", 0), 0
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_share, initargs=(done,)) as pool:

@@ -92,9 +92,7 @@ class Engine:
         """`submit` for a caller without an event loop. Raises the same errors, at once."""
         return self._events(self._enter(request))
 
-    def complete(
-        self, request: GenerationRequest, *, on_text: Callable[[str], object] | None = None
-    ) -> Completion:
+    def complete(self, request: GenerationRequest, *, on_text: Callable[[str], object] | None = None) -> Completion:
         """Generate to the end and return everything together. Raises the same errors as `submit`.
 
         Args:
@@ -189,9 +187,8 @@ class Engine:
         with self._changed:
             while True:
                 for ticket in list(self._waiting):
-                    if (
-                        ticket.cancelled or len(self._active) < self._max_active
-                    ):  # one that leaves need not wait
+                    # One that leaves need not wait for a place.
+                    if ticket.cancelled or len(self._active) < self._max_active:
                         self._waiting.remove(ticket)
                         self._active.append(ticket)
                 if any(ticket.cancelled or not ticket.mailbox.full for ticket in self._active):
@@ -219,9 +216,7 @@ class Engine:
         if ticket.sequence is None:
             if ticket.cancelled:
                 return TokenEvent(ticket.request.id, None, "", finish_reason="cancelled")
-            ticket.sequence = GeneratedSequence(
-                ticket.request, ticket.ids, self.model, self.tokenizer, self._stop_ids
-            )
+            ticket.sequence = GeneratedSequence(ticket.request, ticket.ids, self.model, self.tokenizer, self._stop_ids)
         sequence = ticket.sequence
         if ticket.cancelled:
             return sequence.cancelled()

@@ -44,9 +44,7 @@ class Sampling:
     presence_penalty: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(
-            "temperature", self.temperature, self.temperature >= 0, "0 or more", "0 for greedy, 0.8 for prose"
-        )
+        _require("temperature", self.temperature, self.temperature >= 0, "0 or more", "0 for greedy, 0.8 for prose")
         if self.top_k is not None:
             _require("top_k", self.top_k, self.top_k >= 1, "1 or more", "40, or leave it out")
         _require("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and up to 1", "0.95, or 1 for all")
@@ -59,9 +57,7 @@ class Sampling:
             "1.1, or 1 for none",
         )
         for name in ("frequency_penalty", "presence_penalty"):
-            _require(
-                name, getattr(self, name), abs(getattr(self, name)) <= 100, "from -100 to 100", "0.5, or 0"
-            )
+            _require(name, getattr(self, name), abs(getattr(self, name)) <= 100, "from -100 to 100", "0.5, or 0")
 
     @property
     def penalizes(self) -> bool:

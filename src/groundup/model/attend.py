@@ -56,9 +56,7 @@ def explicit_attention(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, mask_B1TT
 
 class _ExplicitAttention(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, q_BKGTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, mask_B1TT: Tensor | None
-    ) -> Tensor:
+    def forward(ctx: Any, q_BKGTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, mask_B1TT: Tensor | None) -> Tensor:
         scale = q_BKGTH.shape[-1] ** -0.5
         probs, outs = [], []
         for start, end in _blocks(q_BKGTH.shape[3]):

@@ -46,9 +46,7 @@ class Attention(nn.Module):
         return self.o_proj(attend(q_BTNH, k_BTKH, v_BTKH, mask_B1TS).flatten(2))
 
 
-def attention_mask(
-    positions_BT: Tensor, document_ids_BT: Tensor | None, cache: KVCache | None
-) -> Tensor | None:
+def attention_mask(positions_BT: Tensor, document_ids_BT: Tensor | None, cache: KVCache | None) -> Tensor | None:
     """Who may look at whom, as booleans (B, 1, T, S); None where plain causality says it all.
 
     Within a packed row a token sees its own document only. With a cache a token sees all earlier positions.

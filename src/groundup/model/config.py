@@ -66,9 +66,7 @@ class ModelConfig:
                 rule="rotary positions turn pairs of features",
                 fix="Choose an even head_dim, e.g. 64.",
             )
-        if self.family == "gpt2" and (
-            self.n_kv_heads != self.n_heads or self.n_heads * self.head_dim != self.dim
-        ):
+        if self.family == "gpt2" and (self.n_kv_heads != self.n_heads or self.n_heads * self.head_dim != self.dim):
             raise ConfigError(
                 f"n_heads = {self.n_heads}, n_kv_heads = {self.n_kv_heads}, head_dim = {self.head_dim}",
                 rule=f"GPT-2 has one key head a query head, and n_heads x head_dim = dim = {self.dim}",

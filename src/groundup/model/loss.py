@@ -37,9 +37,7 @@ def nll_and_residual(logits_RV: Tensor, labels_R: Tensor) -> tuple[Tensor, Tenso
     return nll_R, residual_RV.to(logits_RV.dtype)
 
 
-def summed_nll(
-    h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, residual: Residual = nll_and_residual
-) -> Tensor:
+def summed_nll(h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, residual: Residual = nll_and_residual) -> Tensor:
     """Sum over rows of the labels' negative log-likelihood under softmax(h W^T), () fp32.
 
     Args:

@@ -83,7 +83,7 @@ class Decoder(nn.Module):
             x_BTD = layer(x_BTD, rope, mask_B1TS, cache)
         if cache is not None:
             cache.advance(input_ids_BT.shape[1])
-        return self.norm(x_BTD)  # type: ignore[no-any-return]
+        return self.norm(x_BTD)
 
 
 class Transformer(nn.Module):
@@ -123,7 +123,7 @@ class Transformer(nn.Module):
         """
         h_BTD = self.model(input_ids_BT, positions_BT, document_ids_BT, cache)
         if labels_BT is None:
-            return self.lm_head(h_BTD).float()  # type: ignore[no-any-return]
+            return self.lm_head(h_BTD).float()
         h_RD, labels_R = h_BTD.flatten(0, 1), labels_BT.flatten()
         if reduction == "none":
             return row_nll(h_RD, self.lm_head.weight, labels_R).view_as(labels_BT)

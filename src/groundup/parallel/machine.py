@@ -1,4 +1,4 @@
-"""What the machine has, and how a model is put on it: dtype, threads, allocation, compilation. The model knows none of it."""
+"""What the machine has, and how a model is put on it: dtype, threads, allocation, compilation."""
 
 from __future__ import annotations
 
@@ -64,9 +64,7 @@ def measure_machine(*, threads: int | None = None, compile: bool = True) -> Mach
         torch.set_num_threads(threads)
     speeds = {name: _product_flops(device, dtype) for name, dtype in _DTYPES.items()}
     fastest = "bfloat16" if speeds["bfloat16"] > 1.2 * speeds["float32"] else "float32"
-    return Machine(
-        device, fastest, compile and _can_compile(device), torch.get_num_threads(), speeds[fastest]
-    )
+    return Machine(device, fastest, compile and _can_compile(device), torch.get_num_threads(), speeds[fastest])
 
 
 def _can_compile(device: str) -> bool:

@@ -30,12 +30,10 @@ def flops_per_token(config: ModelConfig, context: int | None = None) -> int:
 
 
 def training_bytes(config: ModelConfig, micro_batch_size: int) -> int:
-    """Memory of training, roughly: fp32 weights, gradients and optimizer state, and a micro-batch's bf16 activations."""
+    """Memory of training, roughly: fp32 weights, gradients, optimizer state, and a micro-batch's bf16 activations."""
     tokens = micro_batch_size * config.context_length
     width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim
-    probabilities = (
-        config.n_heads * config.context_length
-    )  # what explicit attention keeps, upper half included
+    probabilities = config.n_heads * config.context_length  # what explicit attention keeps, upper half included
     return 16 * parameter_count(config) + 2 * tokens * config.n_layers * (width + probabilities)
 
 

@@ -89,9 +89,7 @@ class Plan:
         ]
         if self.tokens_per_second:
             seconds = self.total_tokens / self.tokens_per_second
-            rows.append(
-                ("speed", f"{self.tokens_per_second:,.0f} tokens/s measured: {seconds / 60:.1f} minutes")
-            )
+            rows.append(("speed", f"{self.tokens_per_second:,.0f} tokens/s measured: {seconds / 60:.1f} minutes"))
         return rows
 
     def to_json(self) -> dict[str, Any]:
@@ -103,8 +101,7 @@ class Plan:
         """From what `to_json` gave."""
         optimizer = dict(record["optimizer"]) | {"betas": tuple(record["optimizer"]["betas"])}
         return cls(
-            **dict(record)
-            | {"model": ModelConfig(**record["model"]), "optimizer": OptimizerConfig(**optimizer)}
+            **dict(record) | {"model": ModelConfig(**record["model"]), "optimizer": OptimizerConfig(**optimizer)}
         )
 
 
@@ -115,9 +112,7 @@ def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> Mo
         given: fields of `ModelConfig` that are not to be derived; at least `family` and `context_length`.
     """
     dim = given.get("dim") or WIDTH_PER_LAYER * max(2, given.get("n_layers") or depth)
-    head_dim = given.get("head_dim") or (
-        dim // given["n_heads"] if "n_heads" in given else min(HEAD_DIM, dim)
-    )
+    head_dim = given.get("head_dim") or (dim // given["n_heads"] if "n_heads" in given else min(HEAD_DIM, dim))
     n_heads = given.get("n_heads") or max(1, dim // head_dim)
     ffn_dim = 4 * dim if given["family"] == "gpt2" else 64 * math.ceil(8 * dim / 3 / 64)
     derived = {
@@ -189,7 +184,7 @@ def plan_run(
         given_shape: fields of the model that the user has decided; at least `family` and `context_length`.
         corpus_tokens: tokens of one epoch.
         product_flops: FLOP/s of the machine's matrix products; a first guess, before real steps are measured.
-        measure: tokens per second of real training steps of a shape; called for `minutes` only, MOST_PROBES times at most.
+        measure: tokens per second of real training steps of a shape; for `minutes` only, MOST_PROBES times at most.
         seconds_spent: of the minutes, before this call; what the measuring takes is subtracted too.
     """
 

@@ -48,9 +48,7 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
             fix="Give --folder PATH, or a recipe with [[collect.sources]] tables.",
         )
     for source in sources:
-        if isinstance(source, FolderSource) and config.out.resolve().is_relative_to(
-            source.path.expanduser().resolve()
-        ):
+        if isinstance(source, FolderSource) and config.out.resolve().is_relative_to(source.path.expanduser().resolve()):
             raise ConfigError(
                 f"--out {config.out}: inside the folder {source.path}",
                 rule="the corpus must not become a part of its own source",
@@ -64,9 +62,7 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
     work = artifact.begin(config.out, "collect", keys, inputs)
     if work.state == "done":
         return artifact.read(config.out)
-    card, files = build_corpus(
-        settings, config.out, workers=config.workers or os.cpu_count() or 1, console=console
-    )
+    card, files = build_corpus(settings, config.out, workers=config.workers or os.cpu_count() or 1, console=console)
     facts = {split: card[split] for split in ("train", "validation")} | {
         "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]}
     }

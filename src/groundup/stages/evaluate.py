@@ -115,9 +115,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     with atomic_file(files[1]) as temporary:
         temporary.write_text(report.to_markdown(), encoding="utf-8")
     for number, sample in enumerate(samples, 1):
-        console.sample(
-            f"sample {number}" + (f", after {sample.prompt!r}" if sample.prompt else ""), sample.text
-        )
+        console.sample(f"sample {number}" + (f", after {sample.prompt!r}" if sample.prompt else ""), sample.text)
     console.table("Bits per byte of held-out text", ("who", "bits per byte", "better"), report.rows())
     console.note(report.summary())
     return work.finish({"summary": report.summary(), **report.facts()}, files)
@@ -144,6 +142,6 @@ def _model_facts(directory: Path, model: Transformer) -> dict[str, Any]:
     }
     if (directory / ARTIFACT).is_file():
         made = read(directory)
-        facts |= {"made_by": made.stage, "seconds": made.seconds, "finished_at": made.finished_at}
+        facts |= {"made_by": made.stage, "training_seconds": made.seconds, "finished_at": made.finished_at}
         facts |= {name: value for name, value in made.facts.items() if isinstance(value, int | float | str)}
     return facts

@@ -19,9 +19,7 @@ class GenerateConfig(Config):
     model: Path = setting(help="model directory, or a run (its newest language model)", positional=True)
     prompt: str = setting("", help="the text to go on with; empty: a text from nothing", positional=True)
     max_tokens: int | None = setting(200, help="tokens to write at most", flag=True)
-    temperature: float = setting(
-        0.8, help="0 takes the likeliest token; 1 is as random as the text", flag=True
-    )
+    temperature: float = setting(0.8, help="0 takes the likeliest token; 1 is as random as the text", flag=True)
     top_k: int | None = setting(None, help="draw from the k likeliest tokens only", flag=True)
     top_p: float = setting(0.95, help="draw from the likeliest tokens that make up this mass", flag=True)
     min_p: float = setting(0.0, help="draw tokens at least this likely, beside the likeliest", flag=True)

@@ -107,9 +107,7 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     machine, plan = Machine.from_json(saved["machine"]), Plan.from_json(saved["plan"])
     console.table("The plan", ["", ""], plan.describe())
     if not machine.compile and config.compile:
-        console.warn(
-            "No working C++ compiler: training runs without compilation, at about two thirds of the speed."
-        )
+        console.warn("No working C++ compiler: training runs without compilation, at about two thirds of the speed.")
 
     model = Transformer(plan.model)
     init_weights(model, config.seed)
@@ -173,9 +171,7 @@ def _resolve(
     budget = Budget(config.minutes, config.tokens, config.depth)
     console.note("Looking at the machine; the first time, kernels are compiled for it.")
     machine = measure_machine(threads=config.threads, compile=config.compile)
-    optimizer_config = OptimizerConfig(
-        config.matrix_lr, config.embedding_lr, config.head_lr, config.vector_lr
-    )
+    optimizer_config = OptimizerConfig(config.matrix_lr, config.embedding_lr, config.head_lr, config.vector_lr)
 
     def measure(shape: ModelConfig, rows: int) -> float:
         """Tokens per second of real steps."""
@@ -184,9 +180,7 @@ def _resolve(
         place(model, machine)
         batches = _loader(train, shape.context_length, rows, config.seed).batch
         rate = steps_per_second(model, NextToken(), batches, Optimizer(model, optimizer_config))
-        console.note(
-            f"{shape.n_layers} layers, {shape.dim} wide: {rate * rows * shape.context_length:,.0f} tokens/s"
-        )
+        console.note(f"{shape.n_layers} layers, {shape.dim} wide: {rate * rows * shape.context_length:,.0f} tokens/s")
         return rate * rows * shape.context_length
 
     plan = plan_run(
@@ -220,9 +214,7 @@ def _look(
 
     # Documents come in the order of their hash, so that the first ones are a random sample.
     probe = range(int(np.searchsorted(np.cumsum(held_out.lengths), _PROBE_TOKENS)) + 1)
-    request = GenerationRequest(
-        prompt=prompt, sampling=Sampling(temperature=0.8), max_tokens=_SHOWN_TOKENS, seed=0
-    )
+    request = GenerationRequest(prompt=prompt, sampling=Sampling(temperature=0.8), max_tokens=_SHOWN_TOKENS, seed=0)
 
     def look(report: StepReport) -> None:
         model = engine.model

@@ -22,12 +22,8 @@ class TokenizeConfig(Config):
 
     corpus: Path = setting(help="what groundup collect left", positional=True)
     out: Path = setting(help="directory for the tokenizer and the token shards", flag=True)
-    vocab_size: int | None = setting(
-        None, help="ids in all, a multiple of 64; default: from the corpus", flag=True
-    )
-    tokenizer: Path | None = setting(
-        None, help="use this tokenizer (a model directory) and train none", flag=True
-    )
+    vocab_size: int | None = setting(None, help="ids in all, a multiple of 64; default: from the corpus", flag=True)
+    tokenizer: Path | None = setting(None, help="use this tokenizer (a model directory) and train none", flag=True)
     sample_bytes: int = setting(200_000_000, help="train the vocabulary on this much of the corpus", gt=0)
     threads: int | None = setting(None, help="encoding threads; default: one for each core", gt=0)
 
@@ -106,9 +102,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     return work.finish(facts, [*written.files, *kept.glob("*.json")])
 
 
-def _first(
-    texts: Iterator[str], limit: int, progress: Callable[[int], None] = lambda _: None
-) -> Iterator[str]:
+def _first(texts: Iterator[str], limit: int, progress: Callable[[int], None] = lambda _: None) -> Iterator[str]:
     # A corpus is in the order of its documents' hashes: its beginning is a random sample.
     taken = 0
     while taken < limit and (text := next(texts, None)) is not None:

@@ -22,9 +22,7 @@ class StreamDecoder:
 
     def feed(self, ids: Iterable[int]) -> str:
         """The text that these ids complete; empty while a character is unfinished."""
-        return self._utf8.decode(
-            b"".join(self._tokenizer.token_bytes(i) for i in ids if i not in self._skipped)
-        )
+        return self._utf8.decode(b"".join(self._tokenizer.token_bytes(i) for i in ids if i not in self._skipped))
 
     def flush(self) -> str:
         """What is left when no more ids come: U+FFFD for an unfinished character, else nothing."""

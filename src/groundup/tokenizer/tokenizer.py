@@ -103,9 +103,7 @@ class Tokenizer:
     def save(self, directory: Path) -> None:
         """Write both files; `transformers.AutoTokenizer` loads the directory with the same ids."""
         write_json(directory / CONFIG_FILE, self.config)
-        with atomic_file(
-            directory / TOKENIZER_FILE
-        ) as temporary:  # last: where it is, the tokenizer is whole
+        with atomic_file(directory / TOKENIZER_FILE) as temporary:  # last: where it is, the tokenizer is whole
             temporary.write_text(self._backend.to_str(pretty=True), encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
@@ -115,9 +113,7 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` for many texts, on all cores. A corpus goes faster through `CorpusEncoder`."""
-        encodings = self._plain.encode_batch_fast(
-            [well_formed(text) for text in texts], add_special_tokens=False
-        )
+        encodings = self._plain.encode_batch_fast([well_formed(text) for text in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
@@ -127,9 +123,7 @@ class Tokenizer:
             DataError: an id that the vocabulary does not have.
         """
         skipped = self.special_ids if skip_special_tokens else ()
-        return b"".join(self.token_bytes(i) for i in ids if i not in skipped).decode(
-            "utf-8", errors="replace"
-        )
+        return b"".join(self.token_bytes(i) for i in ids if i not in skipped).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that one id stands for; of a special token, its name.
@@ -166,9 +160,7 @@ class Tokenizer:
 
     def _named_token(self, key: str) -> int | None:
         token = self.config.get(key)
-        content = (
-            token["content"] if isinstance(token, Mapping) else token
-        )  # older files hold the whole token
+        content = token["content"] if isinstance(token, Mapping) else token  # older files hold the whole token
         if content is None:
             return None
         found = self._vocabulary.get(content)

@@ -86,6 +86,4 @@ def _batch(
         input_ids[row, 1:length] = labels[row, : length - 1]
         if begin:
             input_ids[row, 0] = ids[begin - 1]
-    return DocumentWindows(
-        torch.from_numpy(input_ids), torch.from_numpy(labels), torch.from_numpy(document_index)
-    )
+    return DocumentWindows(torch.from_numpy(input_ids), torch.from_numpy(labels), torch.from_numpy(document_index))

@@ -66,9 +66,7 @@ def test_time_zones_are_respected(tmp_path: Path, model: Transformer):
 
 
 def test_what_was_set_aside_is_no_model_of_the_run(tmp_path: Path, model: Transformer):
-    leave(
-        tmp_path / "base.replaced-20260101-000000", "pretrain", model, finished_at="2026-09-01T00:00:00+0000"
-    )
+    leave(tmp_path / "base.replaced-20260101-000000", "pretrain", model, finished_at="2026-09-01T00:00:00+0000")
     base = leave(tmp_path / "base", "pretrain", model, finished_at="2026-01-01T00:00:00+0000")
     assert resolve_model(tmp_path) == base
 
@@ -77,9 +75,7 @@ def test_a_classifier_does_not_write(tmp_path: Path, model: Transformer):
     """It has weights and a config too; taken for a language model it would fail far from the cause."""
     directory = leave(tmp_path / "classifier", "classify", model, finished_at="2026-01-01T00:00:00+0000")
     config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(
-        json.dumps(config | {"architectures": ["Qwen3ForSequenceClassification"]})
-    )
+    (directory / "config.json").write_text(json.dumps(config | {"architectures": ["Qwen3ForSequenceClassification"]}))
     with pytest.raises(DataError, match="classifier"):
         resolve_model(tmp_path)
 

@@ -64,9 +64,7 @@ def test_wrong_usage_is_2_on_stderr_without_a_traceback(
 
 
 def test_failure_is_1_and_with_json_an_object(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    code, out, err = call(
-        capsys, "tokenize", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--json"
-    )
+    code, out, err = call(capsys, "tokenize", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--json")
     assert code == 1
     assert "Traceback" not in err
     error = json.loads(out)["error"]
@@ -90,18 +88,14 @@ def test_folder_to_corpus_by_flag_recipe_and_set(
     sources = f'sources=[{{kind="folder",path={folder}}}]'
     results = []
     for number, way in enumerate((["--folder", str(notes)], [str(recipe)], ["--set", sources])):
-        code, out, err = call(
-            capsys, "collect", *way, "--out", str(tmp_path / f"corpus{number}"), "--json", "--quiet"
-        )
+        code, out, err = call(capsys, "collect", *way, "--out", str(tmp_path / f"corpus{number}"), "--json", "--quiet")
         assert code == 0, err
         results.append(json.loads(out))
         assert results[-1]["directory"] == str(tmp_path / f"corpus{number}")
     assert results[0]["outputs"] == results[1]["outputs"] == results[2]["outputs"]
 
 
-def test_quiet_says_nothing_when_all_is_well(
-    capsys: pytest.CaptureFixture[str], notes: Path, tmp_path: Path
-) -> None:
+def test_quiet_says_nothing_when_all_is_well(capsys: pytest.CaptureFixture[str], notes: Path, tmp_path: Path) -> None:
     assert call(capsys, "collect", "--folder", str(notes), "--out", str(tmp_path / "c"), "--quiet") == (
         0,
         "",
@@ -154,9 +148,7 @@ def test_cache_is_shown_and_cleared_and_nothing_else_is(
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
-def test_no_permission_is_an_error_without_a_traceback(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_no_permission_is_an_error_without_a_traceback(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     code, _, err = call(capsys, "config", "tokenize", "--output", str(tmp_path / "x"))
     assert code == 1
@@ -181,9 +173,7 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     """A reader of a pipe that never ends stands for long work."""
     fifo = tmp_path / "recipe.toml"
     os.mkfifo(fifo)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "groundup", "run", str(fifo)], stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-m", "groundup", "run", str(fifo)], stderr=subprocess.PIPE, text=True)
     time.sleep(2)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)

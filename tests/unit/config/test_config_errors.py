@@ -29,9 +29,7 @@ class Schedule(Config):
 
 
 class Work(Config):
-    sources: list[Annotated[Folder | Package, Field(discriminator="kind")]] = setting(
-        help="where text comes from"
-    )
+    sources: list[Annotated[Folder | Package, Field(discriminator="kind")]] = setting(help="where text comes from")
     out: Path = setting(help="output directory", flag=True)
     depth: int | None = setting(None, help="layers", ge=2)
     betas: tuple[float, float] = setting((0.9, 0.95), help="decay rates")

@@ -95,9 +95,7 @@ def test_both_views_of_a_model_agree(model: Transformer, real_documents: list[st
 
 def test_a_short_document_is_one_forward_pass(model: Transformer, tokenizer: Tokenizer):
     text = "The quick brown fox — naïve, 東京"
-    score = bits_per_byte(
-        model_nll(model), encode_texts([text], tokenizer), context_length=64, bos_id=tokenizer.bos_id
-    )
+    score = bits_per_byte(model_nll(model), encode_texts([text], tokenizer), context_length=64, bos_id=tokenizer.bos_id)
     ids = tokenizer.encode(text)
     logprobs = model(torch.tensor([[tokenizer.bos_id, *ids]]))[0].log_softmax(-1)
     nll = -sum(float(logprobs[i, token]) for i, token in enumerate(ids))

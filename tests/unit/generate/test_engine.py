@@ -83,9 +83,7 @@ def test_requests_side_by_side_give_what_each_gives_alone(model: Transformer, to
     with Engine(model, tokenizer, max_active=3) as engine:  # three have to wait for their turn
         streams = asyncio.run(together(engine))
     assert [tuple(event.token_id for event in events) for events in streams] == alone
-    assert all(
-        event.request_id == r.id for r, events in zip(requests, streams, strict=True) for event in events
-    )
+    assert all(event.request_id == r.id for r, events in zip(requests, streams, strict=True) for event in events)
     assert len(set(alone)) == len(alone)
 
 
@@ -114,16 +112,12 @@ def test_the_deltas_join_to_the_decoded_text(engine: Engine, tokenizer: Tokenize
 def test_logprobs_are_the_models_own(engine: Engine, model: Transformer, tokenizer: Tokenizer):
     """Before temperature and filters: those of a filtered distribution would make every greedy token
     certain."""
-    request = GenerationRequest(
-        prompt=PROMPT, max_tokens=1, logprobs=4, sampling=Sampling(temperature=0.1, top_k=1)
-    )
+    request = GenerationRequest(prompt=PROMPT, max_tokens=1, logprobs=4, sampling=Sampling(temperature=0.1, top_k=1))
     [event] = engine.stream(request)
     ids = [tokenizer.bos_id, *tokenizer.encode(PROMPT)]
     expected = uncached_logits(model, ids, tokenizer).log_softmax(-1).sort(descending=True)
     assert [token for token, _ in event.top_logprobs] == expected.indices[:4].tolist()
-    assert [logprob for _, logprob in event.top_logprobs] == pytest.approx(
-        expected.values[:4].tolist(), abs=1e-4
-    )
+    assert [logprob for _, logprob in event.top_logprobs] == pytest.approx(expected.values[:4].tolist(), abs=1e-4)
 
 
 def test_a_stop_text_that_spans_tokens(engine: Engine):
@@ -152,9 +146,7 @@ def test_the_engines_stop_ids_hold_for_requests_without_any(model: Transformer, 
     every_id = tuple(range(tokenizer.vocab_size))
     with Engine(model, tokenizer, stop_ids=every_id) as engine:
         assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=9)).token_ids) == 1
-        assert (
-            len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=9, stop_ids=())).token_ids) == 9
-        )
+        assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=9, stop_ids=())).token_ids) == 9
 
 
 def test_the_context_is_the_limit(engine: Engine, model: Transformer):
@@ -201,9 +193,7 @@ def only_place(model: Transformer, tokenizer: Tokenizer) -> Iterator[Engine]:
     """An engine with room for one request: whoever does not leave it blocks the check at the end."""
     with Engine(model, tokenizer, max_active=1) as engine:
         yield engine
-        assert (
-            len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=2, stop_ids=())).token_ids) == 2
-        )
+        assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=2, stop_ids=())).token_ids) == 2
 
 
 def test_a_dropped_stream_leaves(model: Transformer, tokenizer: Tokenizer):

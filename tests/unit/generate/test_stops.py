@@ -47,9 +47,7 @@ letters = st.text("ab\n", max_size=12)
 
 
 @given(st.lists(letters, max_size=6), st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3))
-@example(
-    ["abcd"], ["abcd", "bc"]
-)  # one piece holds two stops: the one complete first, not the one begun first
+@example(["abcd"], ["abcd", "bc"])  # one piece holds two stops: the one complete first, not the one begun first
 @example(["aa", "ab"], ["aab"])  # the held-back suffix overlaps itself
 def test_cuts_make_no_difference(pieces: list[str], stops: list[str]):
     assert scan(pieces, tuple(stops)) == _expected("".join(pieces), tuple(stops))

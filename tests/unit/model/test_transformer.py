@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -38,7 +40,7 @@ def test_cached_logits_equal_uncached(family: Family, cuts: list[int]) -> None:
         expected = model(ids)
         cache = model.new_cache(2, 32)
         edges = [0, *sorted(cuts), 32]
-        pieces = [model(ids[:, a:b], cache=cache) for a, b in zip(edges, edges[1:], strict=False)]
+        pieces = [model(ids[:, a:b], cache=cache) for a, b in pairwise(edges)]
     torch.testing.assert_close(torch.cat(pieces, dim=1), expected, atol=1e-5, rtol=1e-5)
 
 

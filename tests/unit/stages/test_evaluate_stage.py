@@ -88,9 +88,7 @@ def test_again_it_is_skipped(finished_run: Path, report: dict[str, object]):
     assert (finished_run / "report" / "report.json").stat().st_mtime_ns == before
 
 
-def test_shards_without_a_corpus_give_the_same_score(
-    finished_run: Path, report: dict[str, object], tmp_path: Path
-):
+def test_shards_without_a_corpus_give_the_same_score(finished_run: Path, report: dict[str, object], tmp_path: Path):
     """The corpus may be gone from the machine; which way the text came must not matter."""
     config = EvaluateConfig(
         model=finished_run,

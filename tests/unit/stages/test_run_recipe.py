@@ -152,9 +152,7 @@ def test_paths_of_the_recipe_win_over_those_of_the_run(runner: Runner) -> None:
     runner(RECIPE, "gather.out=mine/words")
     assert Path("mine/words/text.txt").read_text() == "quiet quiet "
     assert Path("runs/small/loud/text.txt").read_text() == "QUIET QUIET ?"
-    assert tomllib.loads(Path("runs/small/recipe.toml").read_text())["gather"]["out"] == str(
-        Path("mine/words")
-    )
+    assert tomllib.loads(Path("runs/small/recipe.toml").read_text())["gather"]["out"] == str(Path("mine/words"))
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,7 @@ def run(corpus: Path, out: Path, **settings: object) -> tokenize.Artifact:
 
 def contents(directory: Path) -> dict[str, bytes]:
     return {
-        str(p.relative_to(directory)): p.read_bytes()
-        for p in directory.rglob("*")
-        if p.suffix in (".npy", ".json")
+        str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.suffix in (".npy", ".json")
     }
 
 
@@ -57,9 +55,7 @@ def test_every_document_of_both_splits_is_there(corpus: Path, tmp_path: Path) ->
             "bytes": sum(len(text.encode()) for text in texts),
         }
         shards.verify()
-    left = {
-        path.relative_to(tmp_path / "tokens") for path in (tmp_path / "tokens").rglob("*") if path.is_file()
-    }
+    left = {path.relative_to(tmp_path / "tokens") for path in (tmp_path / "tokens").rglob("*") if path.is_file()}
     assert {Path(name) for name in artifact.outputs} == left - {Path("artifact.json")}
 
 
@@ -86,9 +82,7 @@ def test_a_finished_run_is_skipped_and_a_cut_off_one_ends_the_same(corpus: Path,
     (out / "started.json").write_text(json.dumps(started), encoding="utf-8")
     again = run(corpus, out, vocab_size=1024)
     assert again.outputs == first.outputs
-    assert (
-        out / "tokenizer" / "tokenizer.json"
-    ).stat().st_mtime_ns == vocabulary.st_mtime_ns  # not trained again
+    assert (out / "tokenizer" / "tokenizer.json").stat().st_mtime_ns == vocabulary.st_mtime_ns  # not trained again
     assert {name: data for name, data in contents(out).items() if name != "artifact.json"} == {
         name: data for name, data in whole.items() if name != "artifact.json"
     }
@@ -105,9 +99,7 @@ def test_the_slow_way_is_said(corpus: Path, tmp_path: Path) -> None:
     artifact = tokenize.run(config, console=Console(quiet=True, stream=shown))
     assert not artifact.facts["fast_encoding"]
     assert "the slow way" in shown.getvalue()
-    assert (
-        artifact.facts["train"] == run(corpus, tmp_path / "ours", vocab_size=512).facts["train"]
-    )  # all is NFC
+    assert artifact.facts["train"] == run(corpus, tmp_path / "ours", vocab_size=512).facts["train"]  # all is NFC
 
 
 def test_errors_say_what_to_do(corpus: Path, tmp_path: Path) -> None:

@@ -27,9 +27,7 @@ def assert_same_ids(tokenizer: Tokenizer, texts: list[str]) -> None:
 
 
 def test_same_ids_on_real_documents(tokenizer: Tokenizer, real_documents: list[str]) -> None:
-    assert_same_ids(
-        tokenizer, [line for text in real_documents[:40] for line in (text, *text.splitlines()[:30])]
-    )
+    assert_same_ids(tokenizer, [line for text in real_documents[:40] for line in (text, *text.splitlines()[:30])])
 
 
 def test_same_ids_in_three_languages() -> None:

@@ -131,7 +131,5 @@ def test_config_must_name_tokens_that_exist(tokenizer: Tokenizer) -> None:
         Tokenizer(backend, {})
     with pytest.raises(FormatError, match="<nothing>"):
         Tokenizer(backend, {"eos_token": "<nothing>"})
-    stand_in = Tokenizer(
-        backend, {"bos_token": None, "eos_token": {"content": IM_END}}
-    )  # as Qwen's, as older files
+    stand_in = Tokenizer(backend, {"bos_token": None, "eos_token": {"content": IM_END}})  # as Qwen's, as older files
     assert stand_in.bos_id == stand_in.pad_id == stand_in.eos_id == tokenizer.token_id(IM_END)

@@ -24,9 +24,7 @@ def loader(shards: TokenShards, **changes: int) -> Loader:
 
 
 def rows(batches: list[PackedWindows]) -> list[tuple[torch.Tensor, ...]]:
-    return [
-        row for b in batches for row in zip(b.input_ids, b.labels, b.positions, b.document_ids, strict=True)
-    ]
+    return [row for b in batches for row in zip(b.input_ids, b.labels, b.positions, b.document_ids, strict=True)]
 
 
 def same(left: list[tuple[torch.Tensor, ...]], right: list[tuple[torch.Tensor, ...]]) -> bool:
@@ -127,8 +125,6 @@ def test_impossible_sizes_are_refused(shards: TokenShards, tmp_path: Path) -> No
     for changes in ({"context_length": 0}, {"batch_size": 0}, {"rank": 2, "world_size": 2}):
         with pytest.raises(ConfigError, match="rank"):
             loader(shards, **changes)
-    write_shards(
-        tmp_path, {"train": [""]}, lambda _: [np.array([], dtype=np.uint32)], vocab_size=64, bos_id=0
-    )
+    write_shards(tmp_path, {"train": [""]}, lambda _: [np.array([], dtype=np.uint32)], vocab_size=64, bos_id=0)
     with pytest.raises(DataError, match="no tokens"):
         loader(TokenShards(tmp_path, "train"))

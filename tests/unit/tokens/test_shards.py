@@ -93,9 +93,7 @@ def test_a_cut_off_run_goes_on_where_it_was(
     )
     redone = [len(np.load(directory / f"train-0000{n}.bytes.npy")) for n in (1, 2)]
     assert encode.texts == sum(redone)
-    assert {p.name: p.read_bytes() for p in tokens.iterdir()} == {
-        p.name: p.read_bytes() for p in directory.iterdir()
-    }
+    assert {p.name: p.read_bytes() for p in tokens.iterdir()} == {p.name: p.read_bytes() for p in directory.iterdir()}
 
 
 def test_shards_of_other_texts_are_not_taken_for_finished(tokenizer: Tokenizer, tmp_path: Path) -> None:

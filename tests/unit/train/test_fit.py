@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,16 +76,16 @@ def _train(directory: Path, *, stop_after: int | None, total: int = 12) -> tuple
     checkpoints = Checkpoints(directory / "checkpoints", model, optimizer, plan_digest="p")
     progress = checkpoints.restore()
 
-    class Killed(Exception):
+    class KilledError(Exception):
         pass
 
     class Kill:
         def after_step(self, report: StepReport) -> None:
             if report.step == stop_after:
-                raise Killed
+                raise KilledError
 
     log = directory / "metrics.jsonl"
-    try:
+    with contextlib.suppress(KilledError):
         fit(
             model,
             NextToken(),
@@ -99,8 +100,6 @@ def _train(directory: Path, *, stop_after: int | None, total: int = 12) -> tuple
                 EverySeconds(0, lambda r: checkpoints.save(r.step, r.tokens_seen) if r.step % 3 == 0 else None),
             ],
         )
-    except Killed:
-        pass
     return model, log
 
 

@@ -57,12 +57,7 @@ def _open_tar_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
 
 
 def _unsafe(path: str) -> bool:
-    return (
-        path.startswith(("/", "\\"))
-        or ":" in path
-        or "\0" in path
-        or ".." in path.replace("\\", "/").split("/")
-    )
+    return path.startswith(("/", "\\")) or ":" in path or "\0" in path or ".." in path.replace("\\", "/").split("/")
 
 
 def _zip_item(member: zipfile.ZipInfo) -> Item:
@@ -82,8 +77,6 @@ def _tar_items(archive: Path) -> list[Item]:
                 raise BombError(f"unpacks to more than {BOMB_RATIO} times its size")
             if member.isdir():
                 continue
-            refused = (
-                "unsafe path" if _unsafe(member.name) else "" if member.isreg() else "not a regular file"
-            )
+            refused = "unsafe path" if _unsafe(member.name) else "" if member.isreg() else "not a regular file"
             found.setdefault(member.name, Item(member.name, member.size, refused))
     return list(found.values())

@@ -44,9 +44,7 @@ class SourceConfig(Config):
     between parts.
     """
 
-    name: str = setting(
-        "", help="name in the data card and in every document; default: after the path or package"
-    )
+    name: str = setting("", help="name in the data card and in every document; default: after the path or package")
     genre: str = setting("unspecified", help='kind of text, for the data card: "books", "encyclopedia", ...')
     licence: str = setting("unknown", help="licence of the text, for the data card")
     files: list[str] = setting(
@@ -56,13 +54,9 @@ class SourceConfig(Config):
     format: Format | None = setting(None, help="read every file as this format; default: by its suffix")
     records: str | None = setting(None, help="path to the records of a JSON file, one document each")
     each: str | None = setting(None, help="path to the parts of a record (turns, paragraphs)")
-    text: str | None = setting(
-        None, help='template of the text, e.g. "{title}\\n\\n{body}"; or a column as "{column}"'
-    )
+    text: str | None = setting(None, help='template of the text, e.g. "{title}\\n\\n{body}"; or a column as "{column}"')
     join: str = setting("\n", help="what stands between the parts of a record")
-    markup: Literal["none", "html"] = setting(
-        "none", help='"html": tags inside the records\' text are rendered'
-    )
+    markup: Literal["none", "html"] = setting("none", help='"html": tags inside the records\' text are rendered')
 
     @field_validator("text")
     @classmethod

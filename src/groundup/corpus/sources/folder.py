@@ -65,9 +65,7 @@ class FolderSource(SourceConfig):
                 status = path.stat()
             except OSError:
                 continue
-            digest.update(
-                f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogatepass")
-            )
+            digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 
     def fetch(self, console: Console) -> None:

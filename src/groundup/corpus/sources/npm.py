@@ -82,9 +82,7 @@ def _ask_registry(name: str, version: str) -> dict[str, Any]:
             fix="Install npm, or set NPM_CONFIG_REGISTRY to your registry.",
         )
     try:
-        _, text = Network().page(
-            f"{registry.rstrip('/')}/{name.replace('/', '%2f')}/{version}", "application/json"
-        )
+        _, text = Network().page(f"{registry.rstrip('/')}/{name.replace('/', '%2f')}/{version}", "application/json")
         facts: dict[str, Any] = json.loads(text)["dist"]
         return facts
     except (OSError, ValueError, KeyError, TypeError) as error:

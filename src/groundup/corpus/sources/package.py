@@ -84,14 +84,11 @@ class PackageSource(SourceConfig):
         members = list_members(archive)
         chosen = [item for item in members if self.chooses(item.path)]
         if not self.files:
-            chosen = [
-                item for item in chosen if not any(part.endswith(_METADATA) for part in item.path.split("/"))
-            ]
+            chosen = [item for item in chosen if not any(part.endswith(_METADATA) for part in item.path.split("/"))]
         if not chosen:
             raise DataError(
                 f"{self.package} {self.version}: no file matches {self.files}",
-                rule=f"{archive.name} holds {len(members)} files, e.g. "
-                + ", ".join(m.path for m in members[:5]),
+                rule=f"{archive.name} holds {len(members)} files, e.g. " + ", ".join(m.path for m in members[:5]),
                 fix="Correct the patterns in `files`.",
             )
         return chosen

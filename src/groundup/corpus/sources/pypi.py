@@ -51,14 +51,10 @@ class PipSettings:
 
 
 def _pip(*arguments: str) -> str:
-    commands = [[sys.executable, "-m", "pip"]] + [
-        [found] for name in ("pip3", "pip") if (found := shutil.which(name))
-    ]
+    commands = [[sys.executable, "-m", "pip"]] + [[found] for name in ("pip3", "pip") if (found := shutil.which(name))]
     for command in commands:
         environment = os.environ | {"COLUMNS": "1000", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-        done = subprocess.run(
-            [*command, *arguments], capture_output=True, text=True, env=environment, check=False
-        )
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, check=False)
         if done.returncode == 0:
             return done.stdout
     return ""
@@ -99,9 +95,7 @@ def pip_settings() -> PipSettings:
 
 def _default_index() -> str:
     """pip's built-in index; its help is the one public place where pip tells it."""
-    match = re.search(
-        r"--index-url.*?\(default\s+(https?://[^\s)]+)\)", _pip("download", "--help"), re.DOTALL
-    )
+    match = re.search(r"--index-url.*?\(default\s+(https?://[^\s)]+)\)", _pip("download", "--help"), re.DOTALL)
     return match[1] if match else ""
 
 
@@ -140,9 +134,7 @@ def parse_page(content_type: str, text: str, base: str) -> list[Candidate]:
     if "json" in content_type:
         files = json.loads(text).get("files", [])
         return [
-            Candidate(
-                f["filename"], urllib.parse.urljoin(base, f["url"]), f.get("hashes", {}).get("sha256", "")
-            )
+            Candidate(f["filename"], urllib.parse.urljoin(base, f["url"]), f.get("hashes", {}).get("sha256", ""))
             for f in files
         ]
     parser = _Links()
@@ -169,9 +161,7 @@ def is_release(filename: str, name: str, version: str) -> bool:
 
 def _normalized_stem(stem: str, name: str) -> str:
     """`Some_Name-1.0-py3-none-any` -> `some-name-1.0`."""
-    match = re.match(
-        "[-_.]+".join(map(re.escape, re.split(r"[-_.]+", name))) + r"-([^-]+)", stem, re.IGNORECASE
-    )
+    match = re.match("[-_.]+".join(map(re.escape, re.split(r"[-_.]+", name))) + r"-([^-]+)", stem, re.IGNORECASE)
     return f"{_normalized(name)}-{match[1].lower()}" if match else ""
 
 
@@ -199,9 +189,7 @@ def fetch_archive(name: str, version: str, digest: Digest | None, directory: Pat
     """
     settings = pip_settings()
     problems: list[str] = []
-    offered = [
-        c for c in _candidates(settings, name, version, problems) if is_release(c.filename, name, version)
-    ]
+    offered = [c for c in _candidates(settings, name, version, problems) if is_release(c.filename, name, version)]
     if not offered:
         raise DownloadError(
             f"{name} {version}: not on the package index" + (f" ({'; '.join(problems)})" if problems else ""),
@@ -233,6 +221,4 @@ def fetch_archive(name: str, version: str, digest: Digest | None, directory: Pat
 
 def _ranked(offered: list[Candidate]) -> list[Candidate]:
     """Wheels for any machine first, then source archives, then the rest: what a recipe should pin."""
-    return sorted(
-        offered, key=lambda c: (not c.filename.endswith("-any.whl"), c.filename.endswith((".whl", ".egg")))
-    )
+    return sorted(offered, key=lambda c: (not c.filename.endswith("-any.whl"), c.filename.endswith((".whl", ".egg"))))

@@ -1,0 +1,67 @@
+"""Twenty steps of each family, pinned: a change to the model, the loss or the optimizer shows here.
+
+The figures are fp32 without compilation. Other CPUs sum in another order, so there is a tolerance; to renew the file on
+purpose: python tests/golden/test_losses.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.model import FAMILIES, Family, ModelConfig, Transformer, init_weights
+from groundup.objectives import NextToken
+from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
+from groundup.tokens import PackedWindows
+from groundup.train import Progress, StepReport, fit
+
+GOLDEN = Path(__file__).with_name("losses.json")
+STEPS = 20
+
+
+def twenty_losses(family: Family) -> list[float]:
+    # Bytes as tokens: no trained vocabulary between the text and the figures.
+    text = torch.tensor(list("".join(topics[name] for name in ("assignment", "class", "while", "yield")).encode()))
+    windows = text[: len(text) // 65 * 65].view(-1, 65)
+
+    def batch(index: int) -> PackedWindows:
+        rows = windows[(4 * index + torch.arange(4)) % len(windows)]
+        places = torch.arange(64).expand(4, 64)
+        return PackedWindows(rows[:, :-1], rows[:, 1:], places % 24, places // 24)
+
+    kv_heads = 4 if family == "gpt2" else 2
+    model = Transformer(ModelConfig(family, 64, 2, 4, kv_heads, 16, 128, 257, 64, tie_embeddings=family == "gpt2"))
+    init_weights(model, 0)
+    losses: list[float] = []
+
+    class Keep:
+        def after_step(self, report: StepReport) -> None:
+            losses.append(round(report.metrics["loss"], 4))
+
+    fit(
+        model,
+        NextToken(),
+        batch,
+        Optimizer(model, OptimizerConfig()),
+        WarmupStableDecay(STEPS, 2, 10),
+        progress=Progress(),
+        grad_accum_steps=2,
+        callbacks=[Keep()],
+    )
+    return losses
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_losses_are_the_pinned_ones(family: Family) -> None:
+    expected = json.loads(GOLDEN.read_text())[family]
+    # Muon orthogonalizes in bf16, whose rounding differs between CPUs: a few thousandths after 20 steps.
+    np.testing.assert_allclose(twenty_losses(family), expected, rtol=0.01)
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps({family: twenty_losses(family) for family in FAMILIES}, indent=1) + "\n")
