@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -71,9 +72,8 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     keys = config.model_dump(mode="json", exclude={"token_shards", "out", "checkpoint_seconds"})
     work = begin(config.out, "pretrain", keys, {"tokens": read(config.token_shards).digest})
     if work.state == "done":
+        _drop_checkpoints(config.out)
         return read(config.out)
-
-    import shutil
 
     from groundup.checkpoint import save_model
     from groundup.files import read_json, write_json
@@ -85,20 +85,11 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     from groundup.planner import Plan, parameter_count
     from groundup.tokenizer import Tokenizer
     from groundup.tokens import TokenShards
-    from groundup.train import (
-        AtFractions,
-        Checkpoints,
-        EverySeconds,
-        MetricsLog,
-        ShowProgress,
-        fit,
-    )
+    from groundup.train import AtFractions, Checkpoints, EverySeconds, MetricsLog, ShowProgress, fit
 
     tokenizer = Tokenizer.load(config.token_shards / "tokenizer")
-    train, held_out = (
-        TokenShards(config.token_shards, "train"),
-        TokenShards(config.token_shards, "validation"),
-    )
+    train = TokenShards(config.token_shards, "train")
+    held_out = TokenShards(config.token_shards, "validation")
     plan_file = config.out / "plan.json"
     if not plan_file.is_file():
         machine, plan = _resolve(config, train, console, seconds_spent=work.seconds)
@@ -146,7 +137,6 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
     files = save_model(config.out, model, **ids)
     tokenizer.save(config.out)
-    shutil.rmtree(config.out / "checkpoints", ignore_errors=True)
     facts = {
         "parameters": parameter_count(plan.model),
         "tokens_seen": progress.tokens_seen,
@@ -154,7 +144,15 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
         "machine": machine.to_json(),
     }
     outputs = [*files, config.out / "tokenizer.json", config.out / "tokenizer_config.json", plan_file]
-    return work.finish(facts, outputs)
+    made = work.finish(facts, outputs)
+    _drop_checkpoints(config.out)
+    return made
+
+
+def _drop_checkpoints(out: Path) -> None:
+    # After the artifact, never before: a process killed in between must find either of the two. The next run of a
+    # finished stage clears what is then left.
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
 
 def _resolve(

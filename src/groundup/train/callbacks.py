@@ -13,7 +13,7 @@ from groundup.train.state import StepReport
 
 
 class MetricsLog:
-    """One JSON object a step in `metrics.jsonl`; `losses` beside it in memory.
+    """One JSON object a step in `metrics.jsonl`.
 
     A run that goes on from step n first drops what a killed process wrote after its last checkpoint, so that the file
     reads like that of an uninterrupted run (wall times aside).

@@ -1,0 +1,42 @@
+"""A run that is killed and taken up again ends as one that was never killed, file by file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_killed_runs_end_the_same(tmp_path: Path, real_documents: list[str]) -> None:
+    (tmp_path / "notes.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in real_documents), encoding="utf-8"
+    )
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f"""
+[collect]
+sources = [{{kind = "folder", path = {json.dumps(str(tmp_path / "notes.jsonl"))}}}]
+[tokenize]
+vocab_size = 512
+[pretrain]
+tokens = 400_000
+compile = false
+checkpoint_seconds = 0.5
+[pretrain.shape]
+dim = 64
+n_layers = 2
+context_length = 64
+[evaluate]
+samples = 1
+max_bytes = 4000
+compressors_read = 20000
+"""
+    )
+    drill = [sys.executable, str(ROOT / "tools" / "crash_drill.py"), str(recipe), str(tmp_path / "drill")]
+    done = subprocess.run([*drill, "--kills", "3", "--longest", "8"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "equal    recipe/base/model.safetensors" in done.stdout
+    assert "UNEQUAL" not in done.stdout
