@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pydoc_data.topics import topics
+from typing import Any
 
 import pytest
+import torch
 
+from groundup.model import ModelConfig, Transformer
 from groundup.tokenizer import Tokenizer, train_tokenizer
 
 
@@ -19,3 +23,16 @@ def real_documents() -> list[str]:
 def tokenizer(real_documents: list[str]) -> Tokenizer:
     """1,024 ids, trained on the real documents."""
     return train_tokenizer(real_documents, 1024)
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable[..., Transformer]:
+    """Makes a model of a vocabulary, with random weights: what it writes is nonsense, and the same each time."""
+
+    def make(vocab_size: int, **changes: Any) -> Transformer:
+        torch.manual_seed(0)
+        shape = {"family": "qwen3", "dim": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8}
+        sizes = {"ffn_dim": 64, "context_length": 64, "tie_embeddings": False, "vocab_size": vocab_size}
+        return Transformer(ModelConfig(**shape | sizes | changes)).eval().requires_grad_(False)
+
+    return make

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from groundup.artifact import begin
 from groundup.checkpoint import save_model
 from groundup.checkpoint.resolve import open_model, resolve_model, stage_output
 from groundup.errors import DataError
-from groundup.model import ModelConfig, Transformer
+from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
-def model(tokenizer: Tokenizer) -> Transformer:
-    torch.manual_seed(0)
-    return Transformer(
-        ModelConfig(
-            family="qwen3",
-            dim=16,
-            n_layers=1,
-            n_heads=2,
-            n_kv_heads=1,
-            head_dim=8,
-            ffn_dim=32,
-            vocab_size=tokenizer.vocab_size,
-            context_length=32,
-        )
-    )
+def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Transformer:
+    return tiny_model(tokenizer.vocab_size)
 
 
 def leave(directory: Path, stage: str, model: Transformer, *, finished_at: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from groundup.errors import DataError, FormatError
 from groundup.evals.bpb import FEW_DOCUMENTS, bits_per_byte, encode_texts, logits_nll, model_nll
-from groundup.model import ModelConfig, Transformer
+from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.tokens import TokenLists
 
@@ -21,21 +22,8 @@ BOS, VOCAB = 0, 50
 
 
 @pytest.fixture(scope="module")
-def model(tokenizer: Tokenizer) -> Transformer:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        family="llama",
-        dim=32,
-        n_layers=2,
-        n_heads=4,
-        n_kv_heads=2,
-        head_dim=8,
-        ffn_dim=64,
-        vocab_size=tokenizer.vocab_size,
-        context_length=64,
-        tie_embeddings=False,
-    )
-    return Transformer(config).eval().requires_grad_(False)
+def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Transformer:
+    return tiny_model(tokenizer.vocab_size, family="llama")
 
 
 def token_costs(input_ids: Tensor) -> Tensor:

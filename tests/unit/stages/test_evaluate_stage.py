@@ -4,15 +4,15 @@ model."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from groundup.artifact import begin
 from groundup.checkpoint import save_model
 from groundup.errors import ConfigError, DataError
-from groundup.model import ModelConfig, Transformer
+from groundup.model import Transformer
 from groundup.stages import collect, evaluate, generate, tokenize
 from groundup.stages.evaluate import EvaluateConfig
 from groundup.stages.generate import GenerateConfig
@@ -20,7 +20,9 @@ from groundup.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
-def finished_run(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) -> Path:
+def finished_run(
+    tmp_path_factory: pytest.TempPathFactory, real_documents: list[str], tiny_model: Callable[..., Transformer]
+) -> Path:
     """A run up to the model, whose weights are random: pretraining has tests of its own."""
     directory = tmp_path_factory.mktemp("runs") / "tiny"
     texts = tmp_path_factory.mktemp("texts")
@@ -30,21 +32,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, real_documents: list[
     collect.run(collect.CollectConfig(folder=texts, out=corpus, workers=1))
     tokenize.run(tokenize.TokenizeConfig(corpus=corpus, out=tokens, vocab_size=1024))
     tokenizer = Tokenizer.load(tokens / "tokenizer")
-    torch.manual_seed(0)
-    model = Transformer(
-        ModelConfig(
-            family="qwen3",
-            dim=16,
-            n_layers=1,
-            n_heads=2,
-            n_kv_heads=1,
-            head_dim=8,
-            ffn_dim=32,
-            vocab_size=tokenizer.vocab_size,
-            context_length=64,
-            tie_embeddings=False,
-        )
-    )
+    model = tiny_model(tokenizer.vocab_size)
     work = begin(base, "pretrain", {}, {})
     files = save_model(base, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
     tokenizer.save(base)
