@@ -15,34 +15,13 @@ from typing import NoReturn
 import click
 
 from groundup import __version__
-from groundup.cli.commands import COMMANDS, RUN, build
+from groundup.cli.commands import RUN, CommandGroup
 from groundup.cli.output import as_json, write
 from groundup.errors import ConfigError, GroundupError, ResourceError
 
 
-class _Group(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return build(cmd_name) if cmd_name in COMMANDS else None
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS:
-            from groundup.config import unknown_key
-
-            raise unknown_key(f"groundup {args[0]}", args[0], list(COMMANDS), kind="command")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, stage.about) for name, stage in COMMANDS.items()])
-
-
 @click.group(
-    cls=_Group,
+    cls=CommandGroup,
     help="Build a language model of your own, from raw text to a model that writes.",
     epilog=f"Example: {RUN.example}",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

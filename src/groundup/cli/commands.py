@@ -19,7 +19,7 @@ RUN = Stage("run", "run a whole recipe, stage by stage", "groundup run recipes/q
 CONFIG = Stage("config", "print a stage's settings, explained, as TOML", "groundup config pretrain")
 CACHE = Stage("cache", "show or clear the downloads that are kept", "groundup cache show")
 
-COMMANDS = {stage.name: stage for stage in (RUN, *STAGES.values(), CONFIG, CACHE)}
+COMMANDS = {stage.command: stage for stage in (RUN, *STAGES.values(), CONFIG, CACHE)}
 
 
 class _Command(click.Command):
@@ -29,15 +29,56 @@ class _Command(click.Command):
         formatter.write(f"\nExample: {self.epilog}\n")
 
 
-def build(name: str) -> click.Command:
-    """The command with this name, one of `COMMANDS`."""
+class CommandGroup(click.Group):
+    """The commands whose words begin with `words`; each is built when it is asked for."""
+
+    def __init__(self, *args: Any, words: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._words = words
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The next word of each command, once."""
+        inside = (command.removeprefix(self._words) for command in COMMANDS if command.startswith(self._words))
+        return list(dict.fromkeys(command.split()[0] for command in inside))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that word, or the group of those that go on after it."""
+        command = self._words + cmd_name
+        if command in COMMANDS:
+            return _build(COMMANDS[command])
+        about = f"{', '.join(_abouts(f'{command} '))}."
+        return CommandGroup(cmd_name, words=f"{command} ", help=about[0].upper() + about[1:])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Refuse an unknown word with the nearest one."""
+        if args[0] not in self.list_commands(ctx):
+            from groundup.config import unknown_key
+
+            raise unknown_key(f"{ctx.command_path} {args[0]}", args[0], self.list_commands(ctx), kind="command")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Every command with all its words, from the table alone: no stage is imported for it."""
+        inside = {c.removeprefix(self._words): stage for c, stage in COMMANDS.items() if c.startswith(self._words)}
+        with formatter.section("Commands"):
+            formatter.write_dl([(command, stage.about) for command, stage in inside.items()])
+
+
+def _abouts(words: str) -> list[str]:
+    return [stage.about for command, stage in COMMANDS.items() if command.startswith(words)]
+
+
+def _build(stage: Stage) -> click.Command:
     builders = {RUN.name: _run, CONFIG.name: _config, CACHE.name: _cache}
-    return builders[name]() if name in builders else _stage(STAGES[name])
+    return builders[stage.name]() if stage.name in builders else _stage(stage)
 
 
 def _command(stage: Stage, parameters: Sequence[click.Parameter], callback: Callable[..., None]) -> click.Command:
     about = f"{stage.about[0].upper()}{stage.about[1:]}."
-    return _Command(stage.name, params=list(parameters), callback=callback, help=about, epilog=stage.example)
+    name = stage.command.split()[-1]
+    return _Command(name, params=list(parameters), callback=callback, help=about, epilog=stage.example)
 
 
 def _stage(stage: Stage) -> click.Command:
@@ -63,7 +104,7 @@ def _stage(stage: Stage) -> click.Command:
 
         file = recipe or config_file
         values = apply_overrides(_table(Path(file), stage.name) if file else {}, overrides) | given(flags)
-        where = f"[{stage.name}] in {file}" if file else f"groundup {stage.name}"
+        where = f"[{stage.name}] in {file}" if file else f"groundup {stage.command}"
         config: Any = load(stage.config, values, where)
         run, console = stage.module.run, Console(quiet=quiet)
         if not makes_text:
@@ -86,12 +127,18 @@ def _table(path: Path, name: str) -> dict[str, Any]:
     from groundup.config import read_toml
 
     values = read_toml(path)
-    if isinstance(values.get(name), dict):
-        return dict(values[name])
-    if any(isinstance(values.get(other), dict) for other in STAGES):
-        rule = f"a recipe for `groundup {name}` has a table [{name}]"
+    if (table := _sub_table(values, name)) is not None:
+        return table
+    if any(_sub_table(values, other) is not None for other in STAGES):
+        rule = f"a recipe for this stage has a table [{name}]"
         raise ConfigError(f"{path}: no table [{name}]", rule=rule, fix=f"Add it: groundup config {name} shows one.")
     return values
+
+
+def _sub_table(values: Any, name: str) -> dict[str, Any] | None:
+    for part in name.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return dict(values) if isinstance(values, dict) else None
 
 
 def _run() -> click.Command:

@@ -20,7 +20,7 @@ class Stage:
     """One stage. Its module, named like it, holds `NameConfig` and `run(config, *, console=None)`.
 
     Attributes:
-        name: the command, and the table of a recipe.
+        name: the table of a recipe, and the command; a dot makes a sub-table and a sub-command.
         about: what it does, in a few words.
         example: a command line that works.
         directory: where its output goes in a run's directory; `None` for what is no part of a recipe.
@@ -40,13 +40,18 @@ class Stage:
     @property
     def module(self) -> ModuleType:
         """The stage's module, imported on first use."""
-        return importlib.import_module(f"{self.package}.{self.name}")
+        return importlib.import_module(f"{self.package}.{self.name.replace('.', '_')}")
 
     @property
     def config(self) -> type[Config]:
         """The config class of the stage."""
-        found: type[Config] = getattr(self.module, f"{self.name.title()}Config")
+        found: type[Config] = getattr(self.module, self.name.title().replace(".", "") + "Config")
         return found
+
+    @property
+    def command(self) -> str:
+        """The words after `groundup`."""
+        return self.name.replace(".", " ")
 
 
 STAGES: dict[str, Stage] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,9 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class Step:
+    """One stage of a recipe, ready to run."""
+
     stage: Stage
     config: Config
     out: Path
@@ -61,7 +63,7 @@ def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[st
     recipe = apply_overrides(read_toml(config.recipe), config.overrides)
     name = _name(recipe.pop("name", config.recipe.stem))
     directory = config.runs / name
-    steps = _steps(recipe, directory, config.recipe.name, stages)
+    steps = steps_of(recipe, directory, config.recipe.name, stages)
     with exclusive(directory):
         _keep_recipe(directory / "recipe.toml", name, steps)
         console.note(f"{config.recipe} → {directory}")
@@ -89,33 +91,52 @@ def _name(name: Any) -> str:
     )
 
 
-def _steps(recipe: Mapping[str, Any], directory: Path, file: str, stages: Mapping[str, Stage]) -> list[_Step]:
+def steps_of(recipe: Mapping[str, Any], directory: Path, file: str, stages: Mapping[str, Stage] = STAGES) -> list[Step]:
+    """The steps of a recipe (without its name) in a run's directory, every table checked, in the stages' order.
+
+    Raises:
+        ConfigError: a key, table or value of the recipe is wrong; `file` is named in the message.
+    """
     known = {name: stage for name, stage in stages.items() if stage.directory}
-    for key, value in recipe.items():
-        if key not in known:
-            raise unknown_key(f"{key} in {file}", key, ["name", *known], kind="table")
-        if not isinstance(value, dict):
-            rule, fix = f"{key} is a table", f"Write [{key}] on a line, and its keys below."
-            raise ConfigError(f"{key} = {value!r} in {file}", rule=rule, fix=fix)
-    if not recipe:
+    tables = dict(_tables(recipe, known, file))
+    if not tables:
         rule, fix = (
             "a recipe has a table for each stage that shall run",
             f"Add, for example, [{next(iter(known))}].",
         )
         raise ConfigError(f"{file}: no stages", rule=rule, fix=fix)
-    steps: list[_Step] = []
+    steps: list[Step] = []
     outputs: dict[str, Path] = {}
     for name, stage in known.items():
-        if name in recipe:
+        if name in tables:
             wired = {"out": str(directory / str(stage.directory))}
             for key, source in stage.inputs.items():
                 earlier = outputs.get(source, directory / str(known[source].directory))
                 if source in outputs or earlier.exists():
                     wired[key] = str(earlier)
-            config: Any = load(stage.config, wired | recipe[name], f"[{name}] in {file}")
+            config: Any = load(stage.config, wired | tables[name], f"[{name}] in {file}")
             outputs[name] = config.out
-            steps.append(_Step(stage, config, config.out, frozenset(wired.keys() - recipe[name].keys())))
+            steps.append(Step(stage, config, config.out, frozenset(wired.keys() - tables[name].keys())))
     return steps
+
+
+def _tables(
+    recipe: Mapping[str, Any], known: Collection[str], file: str, prefix: str = ""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(stage, table) of each table of the recipe; a stage whose name has a dot is a table inside another."""
+    for key, value in recipe.items():
+        name = prefix + key
+        inside = [other for other in known if other.startswith(f"{name}.")]
+        if name not in known and not inside:
+            expected = [other.removeprefix(prefix) for other in known if other.startswith(prefix)]
+            raise unknown_key(f"{name} in {file}", key, ([] if prefix else ["name"]) + expected, kind="table")
+        if not isinstance(value, dict):
+            rule, fix = f"{name} is a table", f"Write [{name}] on a line, and its keys below."
+            raise ConfigError(f"{name} = {value!r} in {file}", rule=rule, fix=fix)
+        if name in known:
+            yield name, value
+        else:
+            yield from _tables(value, known, file, f"{name}.")
 
 
 def _finished(directory: Path) -> artifact.Artifact | None:
@@ -125,18 +146,21 @@ def _finished(directory: Path) -> artifact.Artifact | None:
         return None
 
 
-def _keep_recipe(path: Path, name: str, steps: list[_Step]) -> None:
+def _keep_recipe(path: Path, name: str, steps: list[Step]) -> None:
     """Write the recipe with every default resolved, but without the paths that the run chose: it can move."""
     document: dict[str, Any] = {"name": name}
     for step in steps:
-        table = step.config.model_dump(mode="json", exclude_none=True, exclude=set(step.chosen))
-        document[step.stage.name] = table
+        *parents, last = step.stage.name.split(".")
+        holder = document
+        for parent in parents:
+            holder = holder.setdefault(parent, {})
+        holder[last] = step.config.model_dump(mode="json", exclude_none=True, exclude=set(step.chosen))
     with atomic_file(path) as temporary:
         temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
 
 
 def _say_what_is_next(
-    console: Console, directory: Path, steps: list[_Step], artifacts: Mapping[str, artifact.Artifact]
+    console: Console, directory: Path, steps: list[Step], artifacts: Mapping[str, artifact.Artifact]
 ) -> None:
     total = format_duration(sum(made.seconds for made in artifacts.values()))
     console.note(f"\nAll in {directory} ({total} of work).")
