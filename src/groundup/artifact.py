@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ from groundup.files import file_digest, read_json, write_json
 FORMAT_VERSION = 1
 ARTIFACT = "artifact.json"
 _STARTED = "started.json"
+_SET_ASIDE = ".replaced-"
 _LIBRARIES = ("groundup", "torch", "tokenizers", "tiktoken", "numpy", "pyarrow", "safetensors")
 
 
@@ -80,13 +82,38 @@ def read(directory: Path) -> Artifact:
             fix="Check the path, or run the earlier stage (again) until it says that it is done.",
         )
     record = read_json(path)
-    if record.get("format_version", 0) > FORMAT_VERSION:
+    if isinstance(record, dict) and record.get("format_version", 0) > FORMAT_VERSION:
         raise FormatError(
             f"{path}: format_version {record['format_version']}",
             rule=f"this release reads up to {FORMAT_VERSION}",
             fix="Upgrade groundup: pip install --upgrade groundup.",
         )
-    return Artifact(**record)
+    try:
+        found = Artifact(**record)
+        if not all(isinstance(table, dict) for table in (found.config, found.inputs, found.outputs, found.facts)):
+            raise TypeError("config, inputs, outputs and facts are tables")
+        datetime.fromisoformat(found.finished_at)
+        return found
+    except (TypeError, ValueError) as error:
+        raise FormatError(
+            f"{path}: {error}",
+            rule="this file is the record that a stage of groundup leaves",
+            fix="Delete its directory and run the stage that wrote it again.",
+        ) from error
+
+
+def outputs_in(run: Path) -> dict[Path, Artifact]:
+    """The finished outputs of stages in a run's directory, oldest first; what was set aside is left out.
+
+    Raises:
+        FormatError: a record is damaged.
+    """
+    found = {
+        child: read(child)
+        for child in sorted(run.iterdir())
+        if (child / ARTIFACT).is_file() and _SET_ASIDE not in child.name and not child.name.startswith(".")
+    }
+    return dict(sorted(found.items(), key=lambda item: datetime.fromisoformat(item[1].finished_at).timestamp()))
 
 
 @dataclass(slots=True)
@@ -138,6 +165,8 @@ def begin(
     stage: str,
     config: Mapping[str, Any],
     inputs: Mapping[str, str],
+    *,
+    shared: bool = False,
 ) -> Work:
     """Look at the output directory and say what there is to do.
 
@@ -148,12 +177,17 @@ def begin(
     Args:
         config: everything that changes the output, as JSON values; leave paths of inputs and outputs out.
         inputs: name -> digest of each input.
+        shared: the directory is that of a run, with the outputs of other stages in it: nothing is refused or renamed,
+            and the record alone says whether the work is done.
     """
     fingerprint = _digest({"stage": stage, "config": config, "inputs": inputs, "format": FORMAT_VERSION})
     state: Literal["fresh", "resumed", "done"] = "fresh"
     if directory.is_file():
         raise ConfigError(f"--out {directory}: a file", rule="output goes to a directory", fix="Give another --out.")
-    if directory.exists() and any(directory.iterdir()):
+    if shared:
+        record = directory / ARTIFACT
+        state = "done" if record.is_file() and read(record.parent).fingerprint == fingerprint else "fresh"
+    elif directory.exists() and any(directory.iterdir()):
         mark = next((p for p in (directory / ARTIFACT, directory / _STARTED) if p.is_file()), None)
         if mark is None:
             raise ConfigError(
@@ -164,9 +198,10 @@ def begin(
         if read_json(mark).get("fingerprint") == fingerprint:
             state = "done" if mark.name == ARTIFACT else "resumed"
         else:
-            directory.rename(_unused(f"{directory}.replaced-{time.strftime('%Y%m%d-%H%M%S')}"))
+            directory.rename(_unused(f"{directory}{_SET_ASIDE}{time.strftime('%Y%m%d-%H%M%S')}"))
     directory.mkdir(parents=True, exist_ok=True)
-    for leftover in list(directory.rglob(".*.tmp")):  # of a process killed inside an atomic write
+    # Of a process killed inside an atomic write; beside other stages' outputs, only what lies on our own level.
+    for leftover in list(directory.glob(".*.tmp") if shared else directory.rglob(".*.tmp")):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     seconds_before = read_json(directory / _STARTED)["seconds"] if state == "resumed" else 0.0
     work = Work(directory, stage, dict(config), dict(inputs), fingerprint, state, seconds_before)

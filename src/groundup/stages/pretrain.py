@@ -82,7 +82,7 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     from groundup.objectives import NextToken
     from groundup.optim import Optimizer, WarmupStableDecay
     from groundup.parallel import Machine, place
-    from groundup.planner import Plan, parameter_count
+    from groundup.planner import Plan, flops_per_token, parameter_count
     from groundup.tokenizer import Tokenizer
     from groundup.tokens import TokenShards
     from groundup.train import AtFractions, Checkpoints, EverySeconds, MetricsLog, ShowProgress, fit
@@ -139,6 +139,7 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     tokenizer.save(config.out)
     facts = {
         "parameters": parameter_count(plan.model),
+        "flops_per_token": flops_per_token(plan.model),
         "tokens_seen": progress.tokens_seen,
         "plan": plan.to_json(),
         "machine": machine.to_json(),

@@ -1,0 +1,130 @@
+"""A run as the page sees it: what each stage left, read back and put in order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundup.artifact import Artifact, outputs_in
+from groundup.corpus import read_card, read_documents, shard_paths
+from groundup.errors import DataError
+from groundup.files import file_digest, read_json
+from groundup.report.curves import Curve, read_curve
+from groundup.report.facts import Facts
+from groundup.tokenizer import Tokenizer
+
+COLLECT, TOKENIZE, PRETRAIN, EVALUATE = "collect", "tokenize", "pretrain", "evaluate"
+INSTRUCT, CLASSIFY = "finetune.instruct", "finetune.classify"
+OWN_TEXT = "held-out text"  # what `evaluate` calls the run's own, where a user's file has its path
+_EXAMPLE_CHARACTERS = 280
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one stage left.
+
+    Attributes:
+        stage: its name in a recipe.
+        facts: what it found out, of its artifact.
+        curve: of its training, if it was one.
+    """
+
+    directory: Path
+    artifact: Artifact
+    stage: str
+    facts: Facts
+    curve: Curve | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A run's directory, read.
+
+    Attributes:
+        name: of the directory.
+        place: how the reader may call it in a command.
+        outputs: of all stages, oldest first.
+        digests: name of a directory -> digest of its record; changes when anything on the page does.
+        recipe: whether the recipe lies there.
+    """
+
+    name: str
+    place: str
+    outputs: tuple[Output, ...]
+    digests: Mapping[str, str]
+    recipe: bool
+
+    def stage(self, name: str) -> Output | None:
+        """The newest output of a stage; of several evaluations, that of the run's own held-out text."""
+        found = [output for output in self.outputs if output.stage == name]
+        own = [output for output in found if output.stage != EVALUATE or output.facts.words("source") == OWN_TEXT]
+        return (own or found or [None])[-1]
+
+    def made_by(self, digest: str) -> Output | None:
+        """The output that another stage recorded as its input."""
+        return next((output for output in self.outputs if output.artifact.digest == digest), None)
+
+    def card(self) -> Facts:
+        """The data card; empty where there is no corpus."""
+        corpus = self.stage(COLLECT)
+        return Facts(read_card(corpus.directory)) if corpus else Facts(None)
+
+    def evaluation(self) -> Facts:
+        """The evaluation in full; empty where there is none."""
+        found = self.stage(EVALUATE)
+        path = found.directory / "report.json" if found else None
+        return Facts(read_json(path)) if path and path.is_file() else Facts(None)
+
+    def tokenized_example(self) -> list[bytes]:
+        """The beginning of the first held-out document, as the bytes of each token; empty without corpus or vocabulary.
+
+        A corpus is in the order of its documents' hashes, so that the first is picked by nobody.
+        """
+        corpus, tokens = self.stage(COLLECT), self.stage(TOKENIZE)
+        if not (corpus and tokens and shard_paths(corpus.directory, "validation")):
+            return []
+        document = next(read_documents(corpus.directory, "validation"), None)
+        if document is None:
+            return []
+        tokenizer = Tokenizer.load(tokens.directory / "tokenizer")
+        return [tokenizer.token_bytes(token) for token in tokenizer.encode(document.text[:_EXAMPLE_CHARACTERS])]
+
+
+def read_run(directory: Path) -> RunRecord:
+    """Read the records of all finished stages in a run's directory.
+
+    Raises:
+        DataError: no such directory, or no stage has finished in it.
+        FormatError: a record is damaged.
+    """
+    if not directory.is_dir():
+        raise DataError(
+            f"{directory}: " + ("a file" if directory.exists() else "no such directory"),
+            rule="RUN is a run's directory",
+            fix="Give one that groundup run made, for example runs/quickstart.",
+        )
+    found = outputs_in(directory)
+    if not found:
+        raise DataError(
+            f"{directory}: no finished stage in it",
+            rule="a run's directory holds the outputs of stages, each with an artifact.json",
+            fix="Give the run's directory, not one of a stage; or wait until a stage has finished.",
+        )
+    outputs = tuple(
+        Output(path, made, _stage_name(made.stage), Facts(made.facts), read_curve(path / "metrics.jsonl"))
+        for path, made in found.items()
+    )
+    return RunRecord(
+        name=directory.resolve().name,
+        place=str(directory),
+        outputs=outputs,
+        digests={path.name: file_digest(path / "artifact.json") for path in found},
+        recipe=(directory / "recipe.toml").is_file(),
+    )
+
+
+def _stage_name(recorded: str) -> str:
+    # "finetune_instruct", its module, and "finetune instruct", its command, are the same stage.
+    return re.sub(r"[_ ]", ".", recorded)

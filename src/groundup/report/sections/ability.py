@@ -1,0 +1,174 @@
+"""What it can do: beside compressors, beside its own base, and beside simple classifiers, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from groundup.report.charts import Bar, bars, confusion, figure
+from groundup.report.facts import Estimate, Facts
+from groundup.report.html import Child, Html, folded, join, table, tag
+from groundup.report.record import CLASSIFY, EVALUATE, INSTRUCT, PRETRAIN, Output, RunRecord
+from groundup.report.sections.verdict import comparison
+from groundup.report.words import count, interval, number, percent, shares, shortened, size
+
+_MOST_LABELS = 60
+
+
+def ability(run: RunRecord) -> list[Child]:
+    """The parts of the section; none where nothing was measured."""
+    parts: list[Child] = [*_prediction(run), *_answers(run), *_classes(run)]
+    if not parts and run.stage(PRETRAIN):
+        return [tag("p", "Nothing has been measured yet. ", tag("code", f"groundup evaluate {run.place}"), " does it.")]
+    return parts
+
+
+def _prediction(run: RunRecord) -> list[Child]:
+    found, output = run.evaluation(), run.stage(EVALUATE)
+    bpb = found.number("bpb")
+    if bpb is None or output is None:
+        return []
+    ours = Estimate(bpb, found.number("bpb_interval", 0), found.number("bpb_interval", 1))
+    rows = [Bar("this model", interval(ours), ours.value, ours.low, ours.high, accent=True)]
+    sheet = [["this model", interval(ours), ""]]
+    for score in found.rows("compressors"):
+        value = score.number("bpb")
+        if value is not None:
+            seen = "after the training text" if score.at("saw_training") else "alone"
+            label = f"{score.words('name')} {seen}"
+            rows.append(Bar(label, number(value), value))
+            sheet.append([label, number(value), score.words("better")])
+    rows.sort(key=lambda row: row.value)
+    title = "Bits per byte of text that it has not seen: less is better"
+    description = f"Bars, the shortest first: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
+    scored = found.part("scored")
+    counts = ", ".join(f"{scored.count(unit):,} {unit}" for unit in ("documents", "bytes", "tokens"))
+    told = (
+        "A byte of text is 8 bits. Whoever predicts well needs fewer to write it down, and compressors live by "
+        f"prediction, so they are fair rivals. At {number(bpb, 2)} bits per byte, the model could shrink this text to "
+        f"{percent(bpb / 8, 0)} of its size."
+    )
+    level = found.number("interval_level") or 0.95
+    note = f"Scored: {counts}. The whisker is the {percent(level, 0)} interval over documents."
+    measured = run.made_by(output.artifact.inputs.get("model", ""))
+    which = f" Measured: {measured.directory.name}/." if measured else ""
+    figures = table(title, ("who", "bits per byte", "better"), sheet)
+    drawn = figure(title, bars("bpb", title, description, rows), note=note + which, figures=figures)
+    return [tag("h3", "Predicting text"), tag("p", told), drawn, _other_texts(run, output)]
+
+
+def _other_texts(run: RunRecord, own: Output) -> Html | None:
+    """Texts of the user's that the model was measured on as well."""
+    others = [output for output in run.outputs if output.stage == EVALUATE and output is not own]
+    rows = []
+    for output in others:
+        value, bounds = output.facts.number("bpb"), output.facts.part("bpb_interval")
+        if value is not None:
+            shown = interval(Estimate(value, bounds.number(0), bounds.number(1)))
+            source = shortened(output.facts.words("source").replace("\\", "/").rsplit("/", 1)[-1], 60)
+            rows.append([source, shown, size(output.facts.count("bytes"))])
+    return table("Other texts that it was measured on", ("text", "bits per byte", "size"), rows) if rows else None
+
+
+def _answers(run: RunRecord) -> list[Child]:
+    tuned = run.stage(INSTRUCT)
+    held_out = tuned.facts.part("held_out") if tuned else Facts(None)
+    after, before = held_out.estimate("tuned", key="loss"), held_out.estimate("base", key="loss")
+    if after is None:
+        return []
+    rows = [Bar("tuned to answer", interval(after), after.value, after.low, after.high, accent=True)]
+    if before is not None:
+        rows.append(Bar("its base", interval(before), before.value, before.low, before.high))
+    title = "Loss on held-out answers, nats a token: less is better"
+    description = f"Bars: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
+    counts = f"{count(held_out.count('responses'), 'answer')}, {count(held_out.count('tokens'), 'token')}."
+    best = held_out.words("base", "format")
+    note = counts + (f" The base was given its best prompt format: {shortened(best, 120)}." if best else "")
+    figures = table(title, ("who", "nats a token"), [[row.label, row.shown] for row in rows])
+    drawn = figure(title, bars("answers", title, description, rows), note=note, figures=figures)
+    return [tag("h3", "Answering"), _difference(held_out), drawn]
+
+
+def _difference(held_out: Facts) -> Html | None:
+    difference = held_out.estimate("difference", key="loss")
+    if difference is None:
+        return None
+    relation = comparison(difference.low, difference.high)
+    said = {
+        "better": "The tuned model is better than its base",
+        "worse": "The tuned model is worse than its base",
+        "not distinguishable": "The tuned model cannot be told from its base: the interval of the difference holds 0",
+    }.get(relation, "How sure the difference is, is not known")
+    shown = f"tuned minus base {interval(difference)} nats a token"
+    return tag("p", tag("strong", said), f"; {shown}, answer by answer (paired bootstrap, 95 %).")
+
+
+def _classes(run: RunRecord) -> list[Child]:
+    tuned = run.stage(CLASSIFY)
+    facts = tuned.facts if tuned else Facts(None)
+    test = facts.part("test")
+    accuracy = test.estimate("accuracy")
+    if accuracy is None:
+        return []
+    labels = [label.words() for label in facts.rows("labels")]
+    commonest = shortened(facts.words("majority", "label"), 16)
+    parts: list[Child] = [tag("h3", "Classifying"), tag("p", _class_words(facts, len(labels)))]
+    for key, title in (
+        ("accuracy", "Accuracy: more is better"),
+        ("macro_f1", "Macro-F1, each label alike: more is better"),
+    ):
+        rivals = [
+            ("this model", test.estimate(key)),
+            ("TF-IDF + logistic regression", facts.estimate("tfidf", key)),
+            (f"always “{commonest}”", _point(facts.number("majority", key))),
+        ]
+        rows = [
+            Bar(name, shares(found), found.value, found.low, found.high, accent=index == 0)
+            for index, (name, found) in enumerate(rivals)
+            if found is not None
+        ]
+        description = f"Bars: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
+        sheet = table(title, ("who", "value"), [[row.label, row.shown] for row in rows])
+        parts.append(figure(title, bars(key, title, description, rows, most=1.0), figures=sheet))
+    counts = [[cell.count() for cell in row.rows()] for row in test.rows("confusion")]
+    if labels and len(counts) == len(labels) and all(len(row) == len(labels) for row in counts):
+        parts += [confusion("confusion", labels, counts), _labels(labels, counts, facts)]
+    return parts
+
+
+def _point(value: float | None) -> Estimate | None:
+    return None if value is None else Estimate(value)
+
+
+def _class_words(facts: Facts, labels: int) -> str:
+    said = f"{count(labels, 'label')}, {count(facts.count('test', 'examples'), 'example')} that it was not trained on."
+    ours, theirs = facts.estimate("test", "accuracy"), facts.estimate("tfidf", "accuracy")
+    if ours is None or theirs is None:
+        return said
+    if None not in (ours.low, theirs.high) and (ours.low or 0) > (theirs.high or 0):
+        relation = "more often right than"
+    elif None not in (ours.high, theirs.low) and (ours.high or 0) < (theirs.low or 0):
+        relation = "less often right than"
+    else:
+        relation = "within the intervals of"
+    return f"{said} It is {relation} TF-IDF with logistic regression, the old way that is hard to beat on short texts."
+
+
+def _labels(labels: Sequence[str], counts: Sequence[Sequence[int]], facts: Facts) -> Html:
+    """Recall and precision of each label."""
+    rows = []
+    for index, label in enumerate(labels[:_MOST_LABELS]):
+        right, true, predicted = counts[index][index], sum(counts[index]), sum(row[index] for row in counts)
+        trained = facts.number("counts", "train", label)
+        rows.append(
+            [
+                shortened(label, 60),
+                "–" if trained is None else f"{trained:,.0f}",
+                f"{true:,}",
+                percent(right / true) if true else "–",
+                percent(right / predicted) if predicted else "–",
+            ]
+        )
+    columns = ("label", "to train on", "in the test", "recall", "precision")
+    more = len(labels) - _MOST_LABELS
+    note = tag("p", f"{count(more, 'label')} more.", class_="note") if more > 0 else None
+    return folded("Label by label", join(table("Label by label", columns, rows), note))
