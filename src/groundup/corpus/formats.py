@@ -8,10 +8,11 @@ import io
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from groundup.corpus.records import RecordRules, split_records, texts
 from groundup.corpus.sources.base import Format, Item, Opener
@@ -56,6 +57,20 @@ class Extracted:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a table file and where it was found."""
+
+    origin: str
+    value: Any
+
+
+Found = TypeVar("Found")
+
+
+RecordReader = Callable[[str, BinaryIO, str | None], Iterator[Record | Unreadable]]
+
+
 class _TooLargeError(ValueError):
     pass
 
@@ -76,6 +91,35 @@ def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | Non
     Nothing that a file contains raises: damaged, oversized, binary and unknown files come out as
     `Unreadable`, after whatever records came before the damage.
     """
+
+    def read(kind: Format, path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
+        if kind in _RECORD_READERS:
+            return _texts_of(path, _RECORD_READERS[kind](path, stream, rules.records), rules)
+        return _TEXT_READERS[kind](path, stream)
+
+    yield from _opened(item, opener, format, read)
+
+
+def read_records(
+    item: Item, opener: Opener, records: str | None, format: Format | None
+) -> Iterator[Record | Unreadable]:
+    """Read all records of one file of a table format (JSON, JSONL, CSV, TSV, Parquet); raises as little as `extract`.
+
+    Args:
+        records: path to the records inside a JSON value (see `SourceConfig`).
+    """
+
+    def read(kind: Format, path: str, stream: BinaryIO) -> Iterator[Record | Unreadable]:
+        if kind not in _RECORD_READERS:
+            return iter([Unreadable(path, f"{kind} is no table")])
+        return _RECORD_READERS[kind](path, stream, records)
+
+    yield from _opened(item, opener, format, read)
+
+
+def _opened(
+    item: Item, opener: Opener, format: Format | None, read: Callable[[Format, str, BinaryIO], Iterator[Found]]
+) -> Iterator[Found | Unreadable]:
     path = item.path.encode("utf-8", "replace").decode()  # names on disk need not be valid Unicode
     if item.refused:
         yield Unreadable(path, item.refused)
@@ -86,7 +130,7 @@ def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | Non
         return
     try:
         with opener() as raw, decompressed(item.path, item.size, raw) as stream:
-            yield from _READERS[kind](path, stream, rules)
+            yield from read(kind, path, stream)
     except BombError:
         yield Unreadable(path, "decompression bomb")
     except _TooLargeError as error:
@@ -129,7 +173,7 @@ class _BinaryError(Exception):
     pass
 
 
-def _read_text(path: str, stream: BinaryIO, _: RecordRules) -> Iterator[Extracted | Unreadable]:
+def _read_text(path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
     try:
         for number, block in enumerate(_text_blocks(stream)):
             yield Extracted(path if number == 0 else f"{path}+{number}", block)
@@ -140,14 +184,14 @@ def _read_text(path: str, stream: BinaryIO, _: RecordRules) -> Iterator[Extracte
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n(?:---|\.\.\.)\n", re.DOTALL)
 
 
-def _read_markdown(path: str, stream: BinaryIO, rules: RecordRules) -> Iterator[Extracted | Unreadable]:
-    for found in _read_text(path, stream, rules):
+def _read_markdown(path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
+    for found in _read_text(path, stream):
         if isinstance(found, Extracted):
             found = Extracted(found.origin, _FRONT_MATTER.sub("", found.text.replace("\r\n", "\n")))
         yield found
 
 
-def _read_html(path: str, stream: BinaryIO, _: RecordRules) -> Iterator[Extracted | Unreadable]:
+def _read_html(path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
     from resiliparse.extract.html2text import extract_plain_text
 
     data = _read_whole(stream)
@@ -166,54 +210,67 @@ def _render(text: str) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _from_records(path: str, records: Iterator[Any], rules: RecordRules) -> Iterator[Extracted | Unreadable]:
-    for number, (text, record) in enumerate(texts(records, rules), start=1):
-        origin = f"{path}#{number}"
+def _texts_of(path: str, found: Iterator[Record | Unreadable], rules: RecordRules) -> Iterator[Extracted | Unreadable]:
+    failed: list[Unreadable] = []
+    origins: deque[str] = deque()
+
+    def values() -> Iterator[Any]:
+        for each in found:
+            if isinstance(each, Unreadable):
+                failed.append(each)
+            else:
+                origins.append(each.origin)
+                yield each.value
+
+    for text, record in texts(values(), rules):
+        origin = origins.popleft()
         text = _render(text) if rules.html and "<" in text else text
         if text.strip():
             yield Extracted(origin, text)
         else:
             yield Unreadable(origin, "record without text", json.dumps(record, default=str)[:300])
+    yield from failed
 
 
-def _read_json(path: str, stream: BinaryIO, rules: RecordRules) -> Iterator[Extracted | Unreadable]:
+def _numbered(path: str, values: Iterable[Any]) -> Iterator[Record | Unreadable]:
+    for number, value in enumerate(values, start=1):
+        yield Record(f"{path}#{number}", value)
+
+
+def _read_json(path: str, stream: BinaryIO, records: str | None) -> Iterator[Record | Unreadable]:
     data = _read_whole(stream)
     try:
         value = json.loads(data)
     except json.JSONDecodeError:
         if b"\n" not in data.strip():
             raise
-        yield from _read_jsonl(path, io.BytesIO(data), rules)  # many call their JSON lines .json
+        yield from _read_jsonl(path, io.BytesIO(data), records)  # many call their JSON lines .json
         return
-    yield from _from_records(path, iter(split_records(value, rules.records)), rules)
+    yield from _numbered(path, split_records(value, records))
 
 
-def _read_jsonl(path: str, stream: BinaryIO, rules: RecordRules) -> Iterator[Extracted | Unreadable]:
-    failed: list[Unreadable] = []
-
-    def records() -> Iterator[Any]:
-        number = 0
-        while line := stream.readline(LINE_LIMIT + 1):
+def _read_jsonl(path: str, stream: BinaryIO, records: str | None) -> Iterator[Record | Unreadable]:
+    number = 0
+    line_number = 0
+    while line := stream.readline(LINE_LIMIT + 1):
+        line_number += 1
+        if len(line) > LINE_LIMIT:
+            raise _TooLargeError(f"line {line_number} has more than {LINE_LIMIT // MEBIBYTE} MiB")
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+            sample = line[:200].decode("utf-8", "replace")
+            yield Unreadable(f"{path}:{line_number}", "line is not JSON", sample)
+            continue
+        for record in split_records(value, records) if records else [value]:
             number += 1
-            if len(line) > LINE_LIMIT:
-                raise _TooLargeError(f"line {number} has more than {LINE_LIMIT // MEBIBYTE} MiB")
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-                failed.append(Unreadable(f"{path}:{number}", "line is not JSON", line[:200].decode("utf-8", "replace")))
-                continue
-            yield from split_records(value, rules.records) if rules.records else [value]
-
-    yield from _from_records(path, records(), rules)
-    yield from failed
+            yield Record(f"{path}#{number}", record)
 
 
-def _table_reader(
-    delimiters: str,
-) -> Callable[[str, BinaryIO, RecordRules], Iterator[Extracted | Unreadable]]:
-    def read(path: str, stream: BinaryIO, rules: RecordRules) -> Iterator[Extracted | Unreadable]:
+def _table_reader(delimiters: str) -> RecordReader:
+    def read(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
         head = stream.read(MEBIBYTE)
         if looks_binary(head[:8192]):
             yield Unreadable(path, "binary")
@@ -224,12 +281,12 @@ def _table_reader(
         csv.field_size_limit(LINE_LIMIT)
         rest = io.BufferedReader(Rejoined(head, stream), MEBIBYTE)
         with io.TextIOWrapper(rest, encoding, "replace", newline="") as lines:
-            yield from _from_records(path, iter(csv.DictReader(lines, delimiter=delimiter)), rules)
+            yield from _numbered(path, csv.DictReader(lines, delimiter=delimiter))
 
     return read
 
 
-def _read_parquet(path: str, stream: BinaryIO, rules: RecordRules) -> Iterator[Extracted | Unreadable]:
+def _read_parquet(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
     import shutil
 
     import pyarrow.parquet as pq
@@ -238,13 +295,15 @@ def _read_parquet(path: str, stream: BinaryIO, rules: RecordRules) -> Iterator[E
         shutil.copyfileobj(stream, whole, MEBIBYTE)
         table = pq.ParquetFile(whole)
         rows = (row for batch in table.iter_batches(batch_size=512) for row in batch.to_pylist())
-        yield from _from_records(path, rows, rules)
+        yield from _numbered(path, rows)
 
 
-_READERS: dict[Format, Callable[[str, BinaryIO, RecordRules], Iterator[Extracted | Unreadable]]] = {
+_TEXT_READERS: dict[Format, Callable[[str, BinaryIO], Iterator[Extracted | Unreadable]]] = {
     "text": _read_text,
     "markdown": _read_markdown,
     "html": _read_html,
+}
+_RECORD_READERS: dict[Format, RecordReader] = {
     "json": _read_json,
     "jsonl": _read_jsonl,
     "csv": _table_reader(",;\t|"),

@@ -1,5 +1,6 @@
 """Byte-level BPE: training, encoding, decoding, special tokens."""
 
+from groundup.tokenizer.chat import ROLES, ChatTemplate
 from groundup.tokenizer.encoding import CorpusEncoder
 from groundup.tokenizer.streaming import StreamDecoder
 from groundup.tokenizer.tokenizer import Tokenizer
@@ -11,7 +12,9 @@ __all__ = [
     "IM_END",
     "IM_START",
     "PAD",
+    "ROLES",
     "SPECIAL_TOKENS",
+    "ChatTemplate",
     "CorpusEncoder",
     "StreamDecoder",
     "Tokenizer",

@@ -1,0 +1,118 @@
+"""Conversations to token ids: one template, used by training, chat, the API, and (as Jinja) by transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import get_args
+
+from groundup.errors import ConfigError
+from groundup.tokenizer.tokenizer import Tokenizer
+from groundup.tokenizer.vocabulary import IM_END, IM_START
+from groundup.types import Message, Role
+
+ROLES: tuple[Role, ...] = get_args(Role)
+
+
+class ChatTemplate:
+    """ChatML (OpenAI 2023) over our special tokens, BOS in front.
+
+    A conversation is BOS and then for each message `<|im_start|>ROLE\\nCONTENT<|im_end|>\\n`. Content never becomes a
+    special token. transformers renders to a string first and would read special tokens in it; so both sides write the
+    name of such a token inside content with a space in it ("<|im_end|>" as "<| im_end|>"), and `encode` and
+    transformers' `apply_chat_template` with `jinja` give equal ids, hostile content included.
+
+    Attributes:
+        stop_ids: the tokens that end an answer: end of turn, and EOS.
+        jinja: the template as Jinja text, for `chat_template` in `tokenizer_config.json`.
+
+    Raises:
+        ConfigError: the vocabulary lacks the tokens that stand around a turn.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        start, end = tokenizer.token_id(IM_START), tokenizer.token_id(IM_END)
+        if start is None or end is None:
+            missing = " and ".join(name for name, found in ((IM_START, start), (IM_END, end)) if found is None)
+            raise ConfigError(
+                f"a vocabulary without {missing}",
+                rule=f"a chat model marks turns with the special tokens {IM_START} and {IM_END}",
+                fix="Tune a model whose tokenizer has them, such as one that groundup pretrained.",
+            )
+        self._tokenizer = tokenizer
+        self._start, self._end = start, end
+        self._line_end = tokenizer.encode("\n")
+        self._names = tuple(token["content"] for token in tokenizer.definition["added_tokens"])
+        self.stop_ids = tuple(dict.fromkeys((end, tokenizer.eos_id)))
+        self.jinja = self._as_jinja()
+
+    def encode(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> list[int]:
+        """The ids of a conversation, with BOS.
+
+        Args:
+            add_generation_prompt: end with the opening of an assistant's turn, for the model to go on from.
+
+        Raises:
+            ConfigError: a role that is not one of `ROLES`.
+        """
+        ids, _ = self.encode_labelled(messages)
+        if add_generation_prompt:
+            ids += [self._start, *self._tokenizer.encode("assistant\n")]
+        return ids
+
+    def encode_labelled(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """The ids of a conversation, and which of them are trained: the assistant's words and the ends of its turns.
+
+        Raises:
+            ConfigError: a role that is not one of `ROLES`.
+        """
+        ids, trained = [self._tokenizer.bos_id], [False]
+        for message in messages:
+            _require_known(message.role)
+            # Header and content are one piece of text for transformers, between two special tokens; so they are here:
+            # a line break at the beginning of the content may share a token with the header's.
+            turn = self._tokenizer.encode(f"{message.role}\n{self.escape(message.content)}")
+            header = 1 + next(i for i, token in enumerate(turn) if b"\n" in self._tokenizer.token_bytes(token))
+            answers = message.role == "assistant"
+            ids += [self._start, *turn, self._end, *self._line_end]
+            trained += [False] * (1 + header) + [answers] * (len(turn) - header + 1) + [False] * len(self._line_end)
+        return ids, trained
+
+    def escape(self, content: str) -> str:
+        """Content as it is rendered: each special token's name with a space after its first two characters."""
+        for name in self._names:
+            content = content.replace(name, _broken(name))
+        return content
+
+    def _as_jinja(self) -> str:
+        escaped = "(message['content'])" + "".join(
+            f" | replace({_literal(name)}, {_literal(_broken(name))})" for name in self._names
+        )
+        bos = self._tokenizer.token_bytes(self._tokenizer.bos_id).decode()
+        known = ", ".join(_literal(role) for role in ROLES)
+        problem = _literal(f"the roles are {', '.join(ROLES)}")
+        return (
+            f"{{{{ {_literal(bos)} }}}}{{% for message in messages %}}"
+            f"{{% if message['role'] not in [{known}] %}}{{{{ raise_exception({problem}) }}}}{{% endif %}}"
+            f"{{{{ {_literal(IM_START)} + message['role'] + {_literal(chr(10))} + ({escaped})"
+            f" + {_literal(IM_END + chr(10))} }}}}{{% endfor %}}"
+            f"{{% if add_generation_prompt %}}{{{{ {_literal(IM_START + 'assistant' + chr(10))} }}}}{{% endif %}}"
+        )
+
+
+def _require_known(role: str) -> None:
+    if role not in ROLES:
+        raise ConfigError(
+            f"role = {role!r}",
+            rule=f"the roles of a conversation are {', '.join(ROLES)}",
+            fix="Give each message one of these roles.",
+        )
+
+
+def _broken(name: str) -> str:
+    return f"{name[:2]} {name[2:]}"
+
+
+def _literal(text: str) -> str:
+    # JSON's escapes are among those of Jinja's strings.
+    return json.dumps(text, ensure_ascii=False)
