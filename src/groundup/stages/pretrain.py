@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from groundup.artifact import Artifact, begin, read
 from groundup.config import Config, setting
 from groundup.console import Console
+from groundup.stages._training import drop_checkpoints, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,7 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     keys = config.model_dump(mode="json", exclude={"token_shards", "out", "checkpoint_seconds"})
     work = begin(config.out, "pretrain", keys, {"tokens": read(config.token_shards).digest})
     if work.state == "done":
-        _drop_checkpoints(config.out)
+        drop_checkpoints(config.out)
         return read(config.out)
 
     from groundup.checkpoint import save_model
@@ -85,14 +85,13 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     from groundup.planner import Plan, flops_per_token, parameter_count
     from groundup.tokenizer import Tokenizer
     from groundup.tokens import TokenShards
-    from groundup.train import AtFractions, Checkpoints, EverySeconds, MetricsLog, ShowProgress, fit
 
     tokenizer = Tokenizer.load(config.token_shards / "tokenizer")
-    train = TokenShards(config.token_shards, "train")
+    shards = TokenShards(config.token_shards, "train")
     held_out = TokenShards(config.token_shards, "validation")
     plan_file = config.out / "plan.json"
     if not plan_file.is_file():
-        machine, plan = _resolve(config, train, console, seconds_spent=work.seconds)
+        machine, plan = _resolve(config, shards, console, seconds_spent=work.seconds)
         write_json(plan_file, {"machine": machine.to_json(), "plan": plan.to_json()})
     saved = read_json(plan_file)
     machine, plan = Machine.from_json(saved["machine"]), Plan.from_json(saved["plan"])
@@ -104,34 +103,22 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     init_weights(model, config.seed)
     place(model, machine)
     optimizer = Optimizer(model, plan.optimizer)
-    checkpoints = Checkpoints(config.out / "checkpoints", model, optimizer, plan_digest=plan.digest)
-    progress = checkpoints.restore()
-    if progress.step:
-        console.note(f"Going on from step {progress.step:,} of {plan.total_steps:,}.")
-
-    def save(report: StepReport) -> None:
-        checkpoints.save(report.step, report.tokens_seen)
-        work.keep_time()
-
-    with (
-        console.progress("pretraining", plan.total_tokens, "tokens", done=progress.tokens_seen, curve="loss") as bar,
-        Engine(model, tokenizer) as engine,
-    ):
-        look = _look(engine, held_out, config.sample_prompt, bar, console)
-        fit(
+    with Engine(model, tokenizer) as engine:
+        progress = train(
+            work,
+            "pretraining",
             model,
             NextToken(),
-            _loader(train, plan.model.context_length, plan.micro_batch_size, config.seed).batch,
+            _loader(shards, plan.model.context_length, plan.micro_batch_size, config.seed).batch,
             optimizer,
             WarmupStableDecay(plan.total_steps, plan.warmup_steps, plan.decay_steps),
-            progress=progress,
+            plan_digest=plan.digest,
+            total_tokens=plan.total_tokens,
+            console=console,
             grad_accum_steps=plan.grad_accum_steps,
-            callbacks=[
-                MetricsLog(config.out / "metrics.jsonl", from_step=progress.step),
-                ShowProgress(bar),
-                AtFractions(config.evaluations, look),
-                EverySeconds(config.checkpoint_seconds, save),
-            ],
+            look=_look(engine, held_out, config.sample_prompt, console),
+            looks=config.evaluations,
+            checkpoint_seconds=config.checkpoint_seconds,
         )
 
     ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
@@ -146,18 +133,12 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     }
     outputs = [*files, config.out / "tokenizer.json", config.out / "tokenizer_config.json", plan_file]
     made = work.finish(facts, outputs)
-    _drop_checkpoints(config.out)
+    drop_checkpoints(config.out)
     return made
 
 
-def _drop_checkpoints(out: Path) -> None:
-    # After the artifact, never before: a process killed in between must find either of the two. The next run of a
-    # finished stage clears what is then left.
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
-
-
 def _resolve(
-    config: PretrainConfig, train: TokenShards, console: Console, *, seconds_spent: float
+    config: PretrainConfig, shards: TokenShards, console: Console, *, seconds_spent: float
 ) -> tuple[Machine, Plan]:
     """Turn the dial into a plan; for minutes, real steps are measured on this machine."""
     from groundup.model import ModelConfig, Transformer, init_weights
@@ -177,16 +158,16 @@ def _resolve(
         model = Transformer(shape)
         init_weights(model, config.seed)
         place(model, machine)
-        batches = _loader(train, shape.context_length, rows, config.seed).batch
+        batches = _loader(shards, shape.context_length, rows, config.seed).batch
         rate = steps_per_second(model, NextToken(), batches, Optimizer(model, optimizer_config))
         console.note(f"{shape.n_layers} layers, {shape.dim} wide: {rate * rows * shape.context_length:,.0f} tokens/s")
         return rate * rows * shape.context_length
 
     plan = plan_run(
         budget,
-        vocab_size=train.vocab_size,
+        vocab_size=shards.vocab_size,
         given_shape=config.shape.model_dump(exclude_none=True),
-        corpus_tokens=train.n_tokens + train.n_documents,
+        corpus_tokens=shards.n_tokens + shards.n_documents,
         product_flops=machine.product_flops,
         measure=measure,
         optimizer=optimizer_config,
@@ -195,15 +176,15 @@ def _resolve(
     return machine, plan
 
 
-def _loader(train: TokenShards, context_length: int, rows: int, seed: int) -> Loader:
+def _loader(shards: TokenShards, context_length: int, rows: int, seed: int) -> Loader:
     from groundup.tokens import Loader
 
-    return Loader(train, context_length=context_length, batch_size=rows, bos_id=train.bos_id, seed=seed)
+    return Loader(shards, context_length=context_length, batch_size=rows, bos_id=shards.bos_id, seed=seed)
 
 
 def _look(
-    engine: Engine, held_out: TokenShards, prompt: str, bar: Progress, console: Console
-) -> Callable[[StepReport], None]:
+    engine: Engine, held_out: TokenShards, prompt: str, console: Console
+) -> Callable[[StepReport, Progress], None]:
     """What is shown on the way: bits per byte of a few held-out documents, and what the model writes now."""
     import numpy as np
 
@@ -215,7 +196,7 @@ def _look(
     probe = range(int(np.searchsorted(np.cumsum(held_out.lengths), _PROBE_TOKENS)) + 1)
     request = GenerationRequest(prompt=prompt, sampling=Sampling(temperature=0.8), max_tokens=_SHOWN_TOKENS, seed=0)
 
-    def look(report: StepReport) -> None:
+    def look(report: StepReport, bar: Progress) -> None:
         model = engine.model
         with eagerly():
             score = bits_per_byte(
