@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from groundup.console import format_count
 from groundup.report.facts import Estimate
@@ -73,6 +74,16 @@ def duration(seconds: float) -> str:
         if whole or not parts:
             parts.append(count(whole, name))
     return " ".join(parts)
+
+
+def moment(stamp: str) -> str:
+    """A time stamp (ISO 8601) to the minute, in UTC: "2026-11-24 21:58 UTC"."""
+    return datetime.fromisoformat(stamp).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def tick(value: float) -> str:
+    """A round count beside an axis: "2M", "500k"."""
+    return format_count(value).replace(".00", "").replace(".0", "")
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

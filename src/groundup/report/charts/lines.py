@@ -71,7 +71,7 @@ def lines(
         marks.append(tag("text", axis.right(row), x="100%", y=px(row) + 4, text_anchor="end", class_="tick"))
         if axis.left:
             marks.append(tag("text", axis.left(row), x=0, y=px(row) + 4, class_="tick"))
-    for column in ticks(0.0, x_most, 4):
+    for column in ticks(0.0, x_most, 5):
         if column <= x_most:
             anchor = "start" if column == 0 else "middle"
             place = {"x": f"{percent(column):.2f}%", "y": height - 8, "text_anchor": anchor}

@@ -50,7 +50,7 @@ def _prediction(run: RunRecord) -> list[Child]:
     level = found.number("interval_level") or 0.95
     note = f"Scored: {counts}. The whisker is the {percent(level, 0)} interval over documents."
     measured = run.made_by(output.artifact.inputs.get("model", ""))
-    which = f" Measured: {measured.directory.name}/." if measured else ""
+    which = f" The model: {measured.directory.name}/." if measured else ""
     figures = table(title, ("who", "bits per byte", "better"), sheet)
     drawn = figure(title, bars("bpb", title, description, rows), note=note + which, figures=figures)
     return [tag("h3", "Predicting text"), tag("p", told), drawn, _other_texts(run, output)]
@@ -145,12 +145,12 @@ def _class_words(facts: Facts, labels: int) -> str:
     if ours is None or theirs is None:
         return said
     if None not in (ours.low, theirs.high) and (ours.low or 0) > (theirs.high or 0):
-        relation = "more often right than"
+        relation = "is more often right than"
     elif None not in (ours.high, theirs.low) and (ours.high or 0) < (theirs.low or 0):
-        relation = "less often right than"
+        relation = "is less often right than"
     else:
-        relation = "within the intervals of"
-    return f"{said} It is {relation} TF-IDF with logistic regression, the old way that is hard to beat on short texts."
+        relation = "cannot be told from"
+    return f"{said} It {relation} TF-IDF with logistic regression, the old way that is hard to beat on short texts."
 
 
 def _labels(labels: Sequence[str], counts: Sequence[Sequence[int]], facts: Facts) -> Html:

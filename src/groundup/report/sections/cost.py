@@ -9,7 +9,7 @@ from groundup.report.charts import Bar, bars, figure
 from groundup.report.facts import Facts
 from groundup.report.html import Child, Html, folded, table, tag
 from groundup.report.record import CLASSIFY, COLLECT, EVALUATE, INSTRUCT, PRETRAIN, Output, RunRecord
-from groundup.report.words import count, duration, percent
+from groundup.report.words import count, duration, moment, percent
 
 _DIGEST = 12  # characters of a digest that are shown
 
@@ -56,15 +56,15 @@ def _machine(run: RunRecord) -> Html:
 
 def _provenance(run: RunRecord) -> list[Child]:
     told = (
-        "Each stage wrote down the digests of what it read and of what it left. When this page was made, each input was "
-        "looked up again among the outputs in this directory; ✓ says that it is still exactly what was read."
+        "Each stage wrote down the digests of what it read and of what it left. When this page was made, each input "
+        "was looked up again among the outputs in this directory; ✓ says that it is still exactly what was read."
     )
     rows = [
         [
             f"{output.directory.name}/",
             tag("code", output.artifact.digest[:_DIGEST]),
             _made_from(run, output),
-            output.artifact.finished_at,
+            moment(output.artifact.finished_at),
         ]
         for output in run.outputs
     ]
@@ -82,7 +82,7 @@ def _made_from(run: RunRecord, output: Output) -> Child:
     for name, digest in output.artifact.inputs.items():
         source = run.made_by(digest)
         short = tag("code", str(digest)[:_DIGEST])
-        where = f"✓ {source.directory.name}/" if source else f"{name}, from outside this directory or replaced since"
+        where = f"✓ {source.directory.name}/" if source else f"{name}, from elsewhere or replaced since"
         parts += [tag("br") if parts else None, short, " ", where]
     return parts or "its settings alone"
 

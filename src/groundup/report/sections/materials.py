@@ -48,12 +48,14 @@ def _sources(run: RunRecord, card: Facts) -> Html:
     ]
     title = "The text, by kind"
     drawn = bars("genres", title, f"Bars: bytes of text of each kind. {listed([row.label for row in rows])}.", rows)
+    sheet = table(title, ("kind of text", "bytes"), [(row.label, f"{genres[row.label]:,}") for row in rows])
     columns = ("source", "kind of text", "licence", "documents", "text", "dropped", "where it came from")
     lines = [_source_row(source) for source in sources[:_MOST_SOURCES]]
     more = len(sources) - _MOST_SOURCES
     note = tag("p", f"{count(more, 'smaller source')} more: see corpus/card.md.", class_="note") if more > 0 else None
-    sheet = join(tag("h3", "The sources and their licences"), table("Sources of the corpus", columns, lines), note)
-    return join(tag("p", intro), figure(title, drawn), sheet)
+    sources_table = table("Sources of the corpus", columns, lines)
+    chart = figure(title, drawn, figures=sheet)
+    return join(tag("p", intro), chart, tag("h3", "The sources and their licences"), sources_table, note)
 
 
 def _source_row(source: Facts) -> list[Child]:
@@ -134,10 +136,10 @@ def _vocabulary(run: RunRecord, facts: Facts) -> list[Child]:
     bytes_per_token = facts.number("bytes_per_token")
     train, held_out = facts.count("train", "tokens"), facts.count("validation", "tokens")
     said = (
-        "A model reads numbers, not letters, so the text was cut into tokens: frequent words are one token each, rare ones "
-        f"are put together from pieces. This vocabulary has {facts.count('vocab_size'):,} of them, and one stands for "
-        f"{number(bytes_per_token, 2)} bytes on average. There are {large(train)} tokens to train on; {large(held_out)} "
-        "are held out."
+        "A model reads numbers, not letters, so the text was cut into tokens: frequent words are one token each, "
+        f"rare ones are put together from pieces. This vocabulary has {facts.count('vocab_size'):,} of them, and one "
+        f"stands for {number(bytes_per_token, 2)} bytes on average. There are {large(train)} tokens to train on; "
+        f"{large(held_out)} are held out."
     )
     pieces = run.tokenized_example()
     parts: list[Child] = [tag("p", said)]

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-
 from groundup.console import format_count
-from groundup.report.charts import Axis, Line, figure, lines
-from groundup.report.charts.lines import Point
-from groundup.report.curves import Curve, smooth, thin
 from groundup.report.facts import Facts
 from groundup.report.html import Child, Html, table, tag
 from groundup.report.record import CLASSIFY, INSTRUCT, PRETRAIN, TOKENIZE, Output, RunRecord
+from groundup.report.sections.losses import loss_chart, strip
 from groundup.report.words import count, duration, large, number, percent
-
-_TABLE_ROWS = 16
 
 
 def training(run: RunRecord) -> list[Child]:
@@ -26,14 +19,25 @@ def training(run: RunRecord) -> list[Child]:
         if base.curve:
             tokens = run.stage(TOKENIZE)
             bytes_per_token = tokens.facts.number("bytes_per_token") if tokens else None
-            parts += [_loss("pretrain", "Loss while it trained", base.curve, bytes_per_token), *_small(base.curve)]
+            title = "Loss while it trained"
+            parts.append(loss_chart("pretrain", title, base.curve, "nats a token", bytes_per_token=bytes_per_token))
+            rate = strip("rate", "Learning rate", "Share of the highest rate.", base.curve, "lr_factor")
+            norm = strip("norm", "Gradient norm", "Spikes would be a sign of trouble.", base.curve, "grad_norm")
+            parts.append(tag("div", rate, norm, class_="pair"))
         parts.append(_plan(base))
-    for stage, name in ((INSTRUCT, "Tuning it to answer"), (CLASSIFY, "Tuning it to classify")):
-        tuned = run.stage(stage)
-        if tuned:
-            parts += [tag("h3", name), tag("p", _examples(tuned.facts))]
-            if tuned.curve:
-                parts.append(_loss(stage.split(".")[-1], "Loss while it was tuned", tuned.curve, None, height=220))
+    parts += _tuning(run.stage(INSTRUCT), "answer", "nats a token")
+    parts += _tuning(run.stage(CLASSIFY), "classify", "nats an example")
+    return parts
+
+
+def _tuning(tuned: Output | None, task: str, unit: str) -> list[Child]:
+    if tuned is None:
+        return []
+    parts: list[Child] = [tag("h3", f"Tuning it to {task}"), tag("p", _examples(tuned.facts))]
+    if tuned.curve:
+        parts.append(loss_chart(task, "Loss while it was tuned", tuned.curve, unit, height=220))
+        note = "Share of the training examples of each step that were right."
+        parts.append(strip(f"{task}-accuracy", "Accuracy while it was tuned", note, tuned.curve, "accuracy"))
     return parts
 
 
@@ -48,89 +52,6 @@ def _told(base: Output) -> Html:
     )
 
 
-def _loss(name: str, title: str, curve: Curve, bytes_per_token: float | None, *, height: int = 300) -> Html | None:
-    raw = curve.points("loss")
-    if not raw:
-        return None
-    soft = smooth(raw)
-    to_bpb = _bits_per_byte(bytes_per_token)
-    x, last = soft[-1]
-    ended = f"{number(last, 2)} nats a token"
-    if to_bpb:
-        ended += f", about {number(to_bpb(last), 2)} bits per byte"
-    note = f"Smoothed, it ends at {ended}. The thin line is each step, the thick one a running mean."
-    description = (
-        f"Training loss from {number(soft[0][1], 2)} at the beginning to {number(last, 2)} nats a token "
-        f"after {format_count(x, 'tokens')}."
-    )
-
-    def told(point: Point) -> str:
-        bits = f", {number(to_bpb(point[1]), 2)} bits per byte" if to_bpb else ""
-        return f"{format_count(point[0])} tokens: {number(point[1], 3)} nats a token{bits}"
-
-    axis = Axis(_tick, (lambda value: number(to_bpb(value), 1)) if to_bpb else None)
-    drawn = lines(
-        f"loss-{name}",
-        title,
-        description,
-        [Line(thin(raw), accent=False), Line(thin(soft))],
-        axis,
-        x_label=lambda value: format_count(value),
-        hover=told,
-        height=height,
-    )
-    units = "Right: nats a token; left: bits per byte of the training text. " if to_bpb else "In nats a token. "
-    under = tag("p", units + "Below: tokens seen.", class_="axis-note")
-    return figure(title, tag("div", drawn, under), note=note, figures=_loss_table(curve, to_bpb))
-
-
-def _bits_per_byte(bytes_per_token: float | None) -> Callable[[float], float] | None:
-    if not bytes_per_token:
-        return None
-    return lambda nats: nats / (math.log(2) * bytes_per_token)
-
-
-def _loss_table(curve: Curve, to_bpb: Callable[[float], float] | None) -> Html:
-    stride = max(1, math.ceil(len(curve.steps) / _TABLE_ROWS))
-    chosen = list(curve.steps[stride - 1 :: stride])
-    if chosen[-1:] != [curve.steps[-1]]:
-        chosen.append(curve.steps[-1])
-    rows = []
-    for step in chosen:
-        loss = step.number("loss")
-        bits = number(to_bpb(loss), 3) if to_bpb and loss is not None else None
-        figures = [f"{step.count('step'):,}", f"{step.count('tokens_seen'):,}", number(loss), bits]
-        rows.append([*figures, number(step.number("grad_norm")), number(step.number("lr_factor"))])
-    columns = ("step", "tokens seen", "loss, nats a token", "bits per byte", "gradient norm", "learning rate, share")
-    return table("Some of the steps", columns, rows)
-
-
-def _small(curve: Curve) -> list[Child]:
-    """The learning rate and the gradient norm, as small strips for those who look for trouble."""
-    strips: list[Child] = []
-    for key, title, note in (
-        ("lr_factor", "Learning rate", "Share of the highest rate."),
-        ("grad_norm", "Gradient norm", "Spikes would be a sign of trouble."),
-    ):
-        points = thin(curve.points(key))
-        if points:
-            drawn = lines(
-                key,
-                title,
-                f"{title} over the tokens seen; it ends at {number(points[-1][1])}.",
-                [Line(points)],
-                Axis(_tick, from_zero=True),
-                x_label=lambda value: format_count(value),
-                height=150,
-            )
-            strips.append(figure(title, drawn, note=note))
-    return [tag("div", strips, class_="pair")] if strips else []
-
-
-def _tick(value: float) -> str:
-    return f"{value:g}"
-
-
 def _plan(base: Output) -> Html:
     """The shape, and how fast it went."""
     facts, plan, shape = base.facts, base.facts.part("plan"), base.facts.part("plan", "model")
@@ -138,7 +59,7 @@ def _plan(base: Output) -> Html:
     flops = facts.number("flops_per_token")
     product = facts.number("machine", "product_flops")
     batch = plan.count("micro_batch_size") * plan.count("grad_accum_steps") * shape.count("context_length")
-    heads = f"{shape.count('n_heads')} of {shape.count('head_dim')} features, {shape.count('n_kv_heads')} of keys and values"
+    heads = f"{shape.count('n_heads')} of {shape.count('head_dim')} features ({shape.count('n_kv_heads')} key-value)"
     layers = (
         f"{count(shape.count('n_layers'), 'layer')}, {shape.count('dim')} wide, feed-forward {shape.count('ffn_dim')}"
     )

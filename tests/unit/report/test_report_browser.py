@@ -1,0 +1,173 @@
+"""The page in a real browser: nothing leaves it, nothing hostile runs, nothing overflows, everything can be read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_run import Json, MakeRun, spoil, spoil_card
+
+from groundup.report import read_run, render
+
+pytestmark = pytest.mark.interop
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+# Every text, with the contrast of its colour against what lies behind it (WCAG 2.2, relative luminance).
+CONTRASTS = """() => {
+  const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+  const rgba = (color) => {
+    context.clearRect(0, 0, 1, 1);
+    context.fillStyle = color;
+    context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => {
+    const [x, y, z] = [r, g, b].map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const behind = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const color = rgba(getComputedStyle(at).backgroundColor);
+      if (color[3] === 255) return color;
+    }
+    return [255, 255, 255, 255];
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode, element = node.parentElement;
+    if (!node.data.trim() || element.closest("script, style, title, desc, caption, [hidden], .skip")) continue;
+    if (element.closest("details:not([open])") && !element.closest("summary")) continue;
+    const style = getComputedStyle(element);
+    const [a, b] = [light(rgba(element.closest("svg") ? style.fill : style.color)), light(behind(element))];
+    found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), node.data.trim().slice(0, 40)]);
+  }
+  return found;
+}"""
+
+# What reaches beyond the window (what scrolls in itself may), and letters of charts that are cut off or collide.
+MISPLACED = """() => {
+  const wide = [], wrong = [];
+  for (const element of document.querySelectorAll("body *")) {
+    const box = element.getBoundingClientRect();
+    const apart = element.closest(".scroll, pre, .skip, caption, svg");
+    if (!apart && box.width && box.right > innerWidth + 0.5) wide.push(element.tagName + "." + element.className);
+  }
+  for (const svg of document.querySelectorAll("svg[role=img]")) {
+    const frame = svg.getBoundingClientRect();
+    const texts = [...svg.querySelectorAll("text")].map((text) => [text.textContent, text.getBoundingClientRect()]);
+    for (const [text, box] of texts) {
+      const inside = box.left >= frame.left - 1 && box.right <= frame.right + 1 &&
+        box.top >= frame.top - 1 && box.bottom <= frame.bottom + 1;
+      if (box.width && !inside) wrong.push("cut off: " + text);
+    }
+    texts.forEach(([text, a], index) => texts.slice(index + 1).forEach(([other, b]) => {
+      const x = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const y = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      if (x > 0 && y > 2) wrong.push("collide: " + text + " | " + other);
+    }));
+  }
+  return [document.documentElement.scrollWidth - innerWidth, wide, wrong];
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium of this machine, driven by Playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is on the path")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def hostile(make_run: MakeRun) -> Path:
+    """A whole run whose every text is hostile, drawn."""
+
+    def edit(facts: Json) -> None:
+        for part in ("base", "report", "chat", "classifier"):
+            facts[part] = spoil(facts[part])
+
+    directory = make_run(edit=edit)
+    spoil_card(directory)
+    return drawn(directory)
+
+
+def drawn(directory: Path) -> Path:
+    page = directory / "report.html"
+    page.write_text(render(read_run(directory)), encoding="utf-8")
+    return page
+
+
+def opened(browser: Any, page: Path, width: int, scheme: str) -> tuple[Any, list[str]]:
+    """The page in a window, its folded parts open, and what went wrong on the way."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    tab, told = context.new_page(), []
+    tab.on("request", lambda request: told.append(request.url) if request.url != page.as_uri() else None)
+    tab.on("console", lambda message: told.append(message.text))
+    tab.on("pageerror", lambda error: told.append(str(error)))
+    tab.on("dialog", lambda dialog: (told.append("a dialog"), dialog.dismiss()))
+    tab.goto(page.as_uri())
+    return tab, told
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1440])
+def test_it_fits_and_can_be_read(browser: Any, make_run: MakeRun, width: int, scheme: str) -> None:
+    tab, told = opened(browser, drawn(make_run()), width, scheme)
+    for folded in (True, False):
+        over, wide, wrong = tab.evaluate(MISPLACED)
+        assert over <= 0, wide
+        assert wide == []
+        assert wrong == []
+        contrasts = tab.evaluate(CONTRASTS)
+        assert len(contrasts) > 150
+        assert [(round(ratio, 2), text) for ratio, text in contrasts if ratio < 4.5] == []
+        if folded:
+            tab.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    assert told == []
+    tab.context.close()
+
+
+def test_nothing_hostile_runs_and_nothing_is_asked(browser: Any, hostile: Path) -> None:
+    tab, told = opened(browser, hostile, 390, "light")
+    tab.wait_for_timeout(200)
+    assert tab.evaluate("document.querySelectorAll('script').length") == 1
+    assert tab.evaluate("document.querySelectorAll('img, iframe, object, link, [onerror], [onload]').length") == 0
+    assert tab.evaluate(MISPLACED)[0] <= 0
+    assert told == []
+    tab.context.close()
+
+
+def test_the_pointer_reads_the_curve(browser: Any, make_run: MakeRun) -> None:
+    """The script is allowed by the page's own policy, and tells the nearest point."""
+    tab, told = opened(browser, drawn(make_run()), 1440, "light")
+    chart = tab.locator("svg[data-points]").first
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    tab.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + box["height"] / 2)
+    assert "nats a token" in tab.locator("#reading").inner_text()
+    tab.mouse.move(5, 5)
+    assert tab.locator("#reading").is_hidden()
+    assert told == []
+    tab.context.close()
+
+
+def test_the_keyboard_reaches_all_that_can_be_opened_or_scrolled(browser: Any, make_run: MakeRun) -> None:
+    tab, _ = opened(browser, drawn(make_run()), 1440, "light")
+    wanted = tab.evaluate("document.querySelectorAll('a[href], summary, [tabindex]').length")
+    seen = set()
+    for _ in range(wanted + 5):
+        tab.keyboard.press("Tab")
+        seen.add(tab.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)"))
+    hidden = tab.evaluate("document.querySelectorAll('details:not([open]) [tabindex]').length")
+    assert len(seen - {-1, 2}) >= wanted - hidden
+    tab.context.close()
