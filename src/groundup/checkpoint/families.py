@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from groundup.errors import FormatError
 from groundup.model import Family, ModelConfig
+
+
+Head = Literal["language", "labels"]  # what stands on the decoder: scores of the next token, or of a text's label
+_HEADS: dict[str, Head] = {"lm_head.weight": "language", "score.weight": "labels"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ _LLAMA_LAYER = _same(
     "mlp.up_proj.weight",
     "mlp.down_proj.weight",
 )
-_LLAMA_OUTER = _same("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight")
+_LLAMA_OUTER = _same("model.embed_tokens.weight", "model.norm.weight", *_HEADS)
 
 _GPT2_LAYER = (
     Weight("ln_1.weight", ("input_layernorm.weight",)),
@@ -61,7 +65,7 @@ _GPT2_OUTER = (
     Weight("transformer.wpe.weight", ("model.embed_positions.weight",)),
     Weight("transformer.ln_f.weight", ("model.norm.weight",)),
     Weight("transformer.ln_f.bias", ("model.norm.bias",)),
-    Weight("lm_head.weight", ("lm_head.weight",)),
+    *_same(*_HEADS),
 )
 
 
@@ -70,14 +74,15 @@ class Layout:
     """A family on disk.
 
     Attributes:
-        model_type, architecture: Hugging Face's names.
+        model_type: Hugging Face's name.
+        architectures: theirs, by the head.
         keys: our config field -> their key.
         constants: what else their config must say for the weights to mean the same.
         layer, outer: weight tables; layer names are below `prefix`.N on their side, `model.layers`.N on ours.
     """
 
     model_type: str
-    architecture: str
+    architectures: Mapping[Head, str]
     keys: Mapping[str, str]
     constants: Mapping[str, Any]
     prefix: str
@@ -108,7 +113,7 @@ _LLAMA_CONSTANTS = {
 LAYOUTS: dict[Family, Layout] = {
     "qwen3": Layout(
         "qwen3",
-        "Qwen3ForCausalLM",
+        {"language": "Qwen3ForCausalLM", "labels": "Qwen3ForSequenceClassification"},
         _LLAMA_KEYS,
         _LLAMA_CONSTANTS | {"use_sliding_window": False},
         "model.layers",
@@ -117,7 +122,7 @@ LAYOUTS: dict[Family, Layout] = {
     ),
     "llama": Layout(
         "llama",
-        "LlamaForCausalLM",
+        {"language": "LlamaForCausalLM", "labels": "LlamaForSequenceClassification"},
         _LLAMA_KEYS,
         _LLAMA_CONSTANTS | {"mlp_bias": False},
         "model.layers",
@@ -126,7 +131,7 @@ LAYOUTS: dict[Family, Layout] = {
     ),
     "gpt2": Layout(
         "gpt2",
-        "GPT2LMHeadModel",
+        {"language": "GPT2LMHeadModel", "labels": "GPT2ForSequenceClassification"},
         {
             "dim": "n_embd",
             "n_layers": "n_layer",
@@ -162,14 +167,14 @@ _DEFAULTS: dict[Family, dict[str, Any]] = {
 _TRAINING_ONLY = ("attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop")
 
 
-def to_their_config(config: ModelConfig) -> dict[str, Any]:
+def to_their_config(config: ModelConfig, head: Head = "language") -> dict[str, Any]:
     """`config.json` for transformers 4 and 5 (which moved rope_theta into rope_parameters)."""
     layout = LAYOUTS[config.family]
     theirs = {their: getattr(config, our) for our, their in layout.keys.items()}
     if config.rotary:
         theirs["rope_parameters"] = {"rope_type": "default", "rope_theta": config.rope_theta}
     return {
-        "architectures": [layout.architecture],
+        "architectures": [layout.architectures[head]],
         "model_type": layout.model_type,
         **theirs,
         **layout.constants,
@@ -217,9 +222,11 @@ def from_their_config(theirs: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig(family=family, **values)
 
 
-def _table(config: ModelConfig) -> list[Weight]:
+def _table(config: ModelConfig, head: Head) -> list[Weight]:
     layout = LAYOUTS[config.family]
-    table = [weight for weight in layout.outer if not (config.tie_embeddings and weight.theirs == "lm_head.weight")]
+    table = [weight for weight in layout.outer if _HEADS.get(weight.theirs, head) == head]
+    if config.tie_embeddings:
+        table = [weight for weight in table if weight.theirs != "lm_head.weight"]
     for layer in range(config.n_layers):
         table += [
             Weight(
@@ -232,16 +239,18 @@ def _table(config: ModelConfig) -> list[Weight]:
     return table
 
 
-def to_their_weights(config: ModelConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_their_weights(config: ModelConfig, ours: Mapping[str, Tensor], head: Head = "language") -> dict[str, Tensor]:
     """Our state dict under their names and in their layout."""
     theirs = {}
-    for weight in _table(config):
+    for weight in _table(config, head):
         parts = [ours[name].T if weight.transposed else ours[name] for name in weight.ours]
         theirs[weight.theirs] = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)).contiguous()
     return theirs
 
 
-def from_their_weights(config: ModelConfig, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_their_weights(
+    config: ModelConfig, theirs: Mapping[str, Tensor], head: Head = "language"
+) -> dict[str, Tensor]:
     """Their tensors under our names.
 
     Raises:
@@ -249,7 +258,7 @@ def from_their_weights(config: ModelConfig, theirs: Mapping[str, Tensor]) -> dic
     """
     ours: dict[str, Tensor] = {}
     left = {name: tensor for name, tensor in theirs.items() if not _is_derived(config, name)}
-    for weight in _table(config):
+    for weight in _table(config, head):
         if weight.theirs not in left:
             raise FormatError(
                 f"no tensor {weight.theirs!r}",
@@ -268,7 +277,7 @@ def from_their_weights(config: ModelConfig, theirs: Mapping[str, Tensor]) -> dic
             rule=f"a {config.family} model of this shape does not have them",
             fix="The model is of a variant that groundup does not read.",
         )
-    if config.tie_embeddings:
+    if config.tie_embeddings and head == "language":
         ours["lm_head.weight"] = ours["model.embed_tokens.weight"]
     return ours
 

@@ -11,14 +11,16 @@ from typing import Any
 import torch
 
 from groundup.artifact import ARTIFACT
-from groundup.checkpoint.directory import CONFIG, GENERATION_CONFIG, WEIGHTS, load_model
+from groundup.checkpoint.directory import CONFIG, GENERATION_CONFIG, WEIGHTS, load_classifier, load_model
 from groundup.errors import DataError
 from groundup.files import read_json
-from groundup.model import Transformer
+from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
 
 _PRETRAINED = "pretrain"  # the stage that leaves a base model; what any other stage leaves is tuned
-_CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers ends the names of its language models
+# How transformers ends the names of its language models, and of its classifiers.
+_CAUSAL = ("ForCausalLM", "LMHeadModel")
+_CLASSIFIER = ("ForSequenceClassification",)
 _SET_ASIDE = ".replaced-"  # `artifact.begin` renames the output of another config so
 
 
@@ -37,6 +39,21 @@ class OpenedModel:
     stop_ids: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenedClassifier:
+    """A classifier with what belongs to it.
+
+    Attributes:
+        directory: where it lies, after resolution.
+        labels: the name of each label, by its index.
+    """
+
+    directory: Path
+    model: SequenceClassifier
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+
+
 def open_model(path: Path, *, device: str | None = None) -> OpenedModel:
     """Load the model that `path` means (see `resolve_model`) onto a device: by default a GPU where there is
     one.
@@ -47,9 +64,16 @@ def open_model(path: Path, *, device: str | None = None) -> OpenedModel:
     """
     directory = resolve_model(path)
     tokenizer = Tokenizer.load(directory)
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return OpenedModel(directory, load_model(directory, device=device), tokenizer, _stop_ids(directory, tokenizer))
+    model = load_model(directory, device=device or _best_device())
+    return OpenedModel(directory, model, tokenizer, _stop_ids(directory, tokenizer))
+
+
+def open_classifier(path: Path, *, device: str | None = None) -> OpenedClassifier:
+    """Load the classifier that `path` means (see `resolve_classifier`); otherwise like `open_model`."""
+    directory = resolve_classifier(path)
+    tokenizer = Tokenizer.load(directory)
+    model, labels = load_classifier(directory, device=device or _best_device())
+    return OpenedClassifier(directory, model, tokenizer, labels)
 
 
 def resolve_model(path: Path) -> Path:
@@ -58,24 +82,22 @@ def resolve_model(path: Path) -> Path:
     Raises:
         DataError: nothing there, or no causal language model in it; the message lists what was found.
     """
-    if not path.is_dir():
-        raise DataError(
-            f"{path}: " + ("a file" if path.exists() else "no such directory"),
-            rule="MODEL is a model directory or a run directory",
-            fix=_neighbours(path.parent),
-        )
-    if _is_causal_model(path):
-        return path
-    models = [child for child in _outputs(path) if _is_causal_model(child)]
+    models = _models(path, _CAUSAL)
     if not models:
-        found = ", ".join(sorted(child.name for child in path.iterdir())[:12]) or "nothing"
-        raise DataError(
-            f"{path}: no language model in it (found: {found})",
-            rule=f"a model directory holds {CONFIG} of a causal language model and {WEIGHTS}; "
-            "a run holds model directories",
-            fix="Wait until pretraining has finished, or give another directory.",
-        )
+        raise _none_found(path, "language model", "Wait until pretraining has finished, or give another directory.")
     return max(models, key=lambda model: (_stage(model) != _PRETRAINED, _finished(model)))
+
+
+def resolve_classifier(path: Path) -> Path:
+    """The classifier's directory that `path` means: itself, or the newest one of a run.
+
+    Raises:
+        DataError: nothing there, or no classifier in it; the message lists what was found.
+    """
+    models = _models(path, _CLASSIFIER)
+    if not models:
+        raise _none_found(path, "classifier", "Train one first: groundup finetune classify.")
+    return max(models, key=_finished)
 
 
 def stage_output(path: Path, stage: str) -> Path | None:
@@ -102,10 +124,36 @@ def _outputs(run: Path) -> Iterator[Path]:
                 yield child
 
 
-def _is_causal_model(directory: Path) -> bool:
+def _models(path: Path, architectures: tuple[str, ...]) -> list[Path]:
+    """`path` itself if it is such a model, else those of the run that it is."""
+    if not path.is_dir():
+        raise DataError(
+            f"{path}: " + ("a file" if path.exists() else "no such directory"),
+            rule="MODEL is a model directory or a run directory",
+            fix=_neighbours(path.parent),
+        )
+    if _is_model(path, architectures):
+        return [path]
+    return [child for child in _outputs(path) if _is_model(child, architectures)]
+
+
+def _none_found(path: Path, kind: str, fix: str) -> DataError:
+    found = ", ".join(sorted(child.name for child in path.iterdir())[:12]) or "nothing"
+    return DataError(
+        f"{path}: no {kind} in it (found: {found})",
+        rule=f"a model directory holds {CONFIG} of a {kind} and {WEIGHTS}; a run holds model directories",
+        fix=fix,
+    )
+
+
+def _best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _is_model(directory: Path, architectures: tuple[str, ...]) -> bool:
     if not ((directory / CONFIG).is_file() and (directory / WEIGHTS).is_file()):
         return False
-    return any(name.endswith(_CAUSAL) for name in read_json(directory / CONFIG).get("architectures") or [])
+    return any(name.endswith(architectures) for name in read_json(directory / CONFIG).get("architectures") or [])
 
 
 def _artifact(directory: Path) -> dict[str, Any]:

@@ -1,0 +1,259 @@
+"""Texts with labels, out of a table: which columns they are in, what is dropped, which are kept for the test."""
+
+from __future__ import annotations
+
+import bisect
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from groundup.corpus.records import FIELD, fill
+from groundup.errors import ConfigError, DataError
+from groundup.examples.columns import label_column, text_column
+from groundup.examples.tables import Table, cell_text
+from groundup.types import text_id
+
+SEVERAL_LABELS = "several labels"
+EMPTY_TEXT, EMPTY_LABEL, NO_NUMBER = "empty text", "empty label", "score is no number"
+REPEATED, CONTRADICTED = "text occurs twice", "text occurs with another label"
+SINGLE, IN_TEST, UNTRAINED = "only example of its label", "text is in the test data", "label not in the training data"
+
+_MOST_SCORES = 20  # distinct numbers, some with a fraction, beyond which a column holds scores and no labels
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Texts and the label of each.
+
+    Attributes:
+        columns: how the table was read, as a sentence for the user.
+        dropped: reason -> rows left out.
+    """
+
+    texts: list[str]
+    labels: list[str]
+    columns: str = ""
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def counts(self) -> dict[str, int]:
+        """Examples of each label, the most frequent first."""
+        return dict(sorted(Counter(self.labels).items(), key=lambda item: (-item[1], item[0])))
+
+    def only(self, keep: Iterable[int]) -> Labelled:
+        """The examples at these places."""
+        chosen = list(keep)
+        return Labelled([self.texts[i] for i in chosen], [self.labels[i] for i in chosen], self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRules:
+    """Where text and label are (see `FinetuneClassifyConfig`); None: they are looked for.
+
+    Attributes:
+        text: a column, or a template like "{subject}\\n{body}".
+        label: a column.
+        bins: thresholds that cut a column of numbers into len(bins) + 1 labels; a number equal to one is above it.
+        bin_names: names of these labels, from low to high; by default the ranges.
+    """
+
+    text: str | None = None
+    label: str | None = None
+    bins: tuple[float, ...] = ()
+    bin_names: tuple[str, ...] = ()
+
+
+def read_labelled(table: Table, rules: LabelRules) -> Labelled:
+    """The usable rows of a table.
+
+    Labels are strings, integers or booleans, as text; numbers with `bins`. White space around texts and labels is
+    dropped. What has no text or no label is left out and counted.
+
+    Raises:
+        ConfigError: a key names a column that is not there, or bins are no thresholds.
+        DataError: no columns that can be text and label, scores without bins, no usable row.
+    """
+    label = label_column(table, rules.label, taken=_named_in(rules.text), numbers=bool(rules.bins))
+    template = rules.text or text_column(table, taken=label)
+    read_text = _text_reader(table, template)
+    read_label = _label_reader(table, label, rules)
+    texts, labels, dropped = [], [], Counter[str]()
+    for row in table.rows:
+        text, (value, reason) = read_text(row), read_label(row.get(label))
+        if not text:
+            dropped[EMPTY_TEXT] += 1
+        elif reason:
+            dropped[reason] += 1
+        else:
+            texts.append(text)
+            labels.append(value)
+    if not texts:
+        raise DataError(
+            f"{table.name}: none of {len(table.rows):,} rows has both a text ({template}) and a label ({label})",
+            rule="an example is a text with its label",
+            fix="Say which columns they are in: text = ..., label = ...",
+        )
+    return Labelled(texts, labels, f"{template} -> {label}", dropped)
+
+
+def without_repeats(examples: Labelled) -> Labelled:
+    """Each text once, with the label that it has first. Texts that differ in case or white space only are alike."""
+    first: dict[str, int] = {}
+    dropped = Counter(examples.dropped)
+    for place, text in enumerate(examples.texts):
+        known = first.setdefault(_likeness(text), place)
+        if known != place:
+            dropped[REPEATED if examples.labels[known] == examples.labels[place] else CONTRADICTED] += 1
+    kept = examples.only(first.values())
+    return Labelled(kept.texts, kept.labels, examples.columns, dropped)
+
+
+def without_single_labels(examples: Labelled) -> Labelled:
+    """Leave out labels with one example: from one, nothing can be both learned and tested.
+
+    Raises:
+        DataError: fewer than two labels are left.
+    """
+    counts = Counter(examples.labels)
+    kept = examples.only(i for i, label in enumerate(examples.labels) if counts[label] > 1)
+    if len(set(kept.labels)) < 2:
+        found = ", ".join(f"{label[:40]!r} ({count})" for label, count in list(examples.counts().items())[:8])
+        raise DataError(
+            f"{examples.columns}: the labels are {found or 'none'}",
+            rule="a classifier needs two labels or more, each with at least 2 different texts",
+            fix="Give more examples, or name another column: label = ...",
+        )
+    dropped = Counter(examples.dropped)
+    dropped[SINGLE] += len(examples) - len(kept)
+    return Labelled(kept.texts, kept.labels, examples.columns, +dropped)
+
+
+def split(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
+    """Training and test part. The test part has about `fraction` of each label, at least one of it and never all.
+
+    Which texts are drawn follows from (seed, text) alone: not from their order, nor from the other texts.
+    """
+    places: dict[str, list[int]] = {}
+    for place, label in enumerate(examples.labels):
+        places.setdefault(label, []).append(place)
+    drawn: set[int] = set()
+    for members in places.values():
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        drawn.update(sorted(members, key=lambda i: text_id(f"{seed}\0{examples.texts[i]}"))[:count])
+    train = examples.only(i for i in range(len(examples)) if i not in drawn)
+    return Labelled(train.texts, train.labels, examples.columns, examples.dropped), examples.only(sorted(drawn))
+
+
+def apart(train: Labelled, test: Labelled) -> tuple[Labelled, Labelled]:
+    """Two tables made fit for each other: no training text is in the test part, no test label is untrained.
+
+    The test part stays as it was given otherwise, so that results on it can be compared.
+    """
+    tested = {_likeness(text) for text in test.texts}
+    kept = train.only(i for i, text in enumerate(train.texts) if _likeness(text) not in tested)
+    dropped = Counter(train.dropped)
+    dropped[IN_TEST] += len(train) - len(kept)
+    train = without_single_labels(Labelled(kept.texts, kept.labels, train.columns, +dropped))
+    known = set(train.labels)
+    kept = test.only(i for i, label in enumerate(test.labels) if label in known)
+    dropped = Counter(test.dropped)
+    dropped[UNTRAINED] += len(test) - len(kept)
+    if not kept.texts:
+        raise DataError(
+            f"{test.columns}: its labels are {', '.join(list(test.counts())[:8])}",
+            rule=f"the test data has labels of the training data: {', '.join(list(train.counts())[:8])}",
+            fix="Check that the two tables name their labels alike.",
+        )
+    return train, Labelled(kept.texts, kept.labels, test.columns, +dropped)
+
+
+def _likeness(text: str) -> str:
+    return text_id(" ".join(text.casefold().split()))
+
+
+def _named_in(text: str | None) -> frozenset[str]:
+    return frozenset(FIELD.findall(text) or [text]) if text else frozenset()
+
+
+def _text_reader(table: Table, text: str) -> Callable[[dict[str, Any]], str]:
+    if text in table.columns:
+        return lambda row: cell_text(row.get(text))
+    fields = FIELD.findall(text)
+    missing = [name for name in fields or [text] if name.split(".")[0] not in table.columns and name not in table.columns]
+    if missing:
+        raise ConfigError(
+            f"text = {text!r}",
+            rule=f"{table.name} has no column {missing[0]!r}; it has {', '.join(table.columns[:20])}",
+            fix='Name a column, or write a template such as "{subject}\\n{body}".',
+        )
+    return lambda row: fill(text, row).strip()
+
+
+def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any], tuple[str, str]]:
+    """A function from a cell to (label, ""), or to ("", why there is none)."""
+    if rules.bins:
+        return _binned(rules)
+    values = [row.get(column) for row in table.rows]
+    numbers = {number for value in values if (number := _number(value)) is not None}
+    written = sum(bool(cell_text(value)) for value in values)
+    if len(numbers) > _MOST_SCORES and any(n % 1 for n in numbers) and sum(_number(v) is not None for v in values) == written:
+        low, high = min(numbers), max(numbers)
+        raise DataError(
+            f"{table.name}: column {column!r} holds {len(numbers):,} different numbers from {low:g} to {high:g}",
+            rule="labels are a few names; scores must be cut into ranges first",
+            fix=f"Say where: bins = [{(low + high) / 2:g}] makes two labels of them.",
+        )
+    return _plain
+
+
+def _plain(value: Any) -> tuple[str, str]:
+    if isinstance(value, list | tuple):  # a list with one label is how some keep a label
+        if len(value) > 1:
+            return "", SEVERAL_LABELS
+        value = value[0] if value else None
+    if isinstance(value, float) and value.is_integer():  # integers beside missing values become floats in pandas
+        value = int(value)
+    label = re.sub(r"\s+", " ", cell_text(value))
+    return label, "" if label else EMPTY_LABEL
+
+
+def _binned(rules: LabelRules) -> Callable[[Any], tuple[str, str]]:
+    edges = list(rules.bins)
+    if edges != sorted(set(edges)) or (rules.bin_names and len(set(rules.bin_names)) != len(edges) + 1):
+        raise ConfigError(
+            f"bins = {edges}, bin_names = {list(rules.bin_names)}",
+            rule="bins rise, and one name more than there are bins (all different) stands for the ranges between them",
+            fix='For example: bins = [-0.5, 0.5], bin_names = ["negative", "neutral", "positive"].',
+        )
+    between = [f"{low:g} to {high:g}" for low, high in zip(edges, edges[1:], strict=False)]
+    names = rules.bin_names or (f"below {edges[0]:g}", *between, f"{edges[-1]:g} or more")
+
+    def read(value: Any) -> tuple[str, str]:
+        if not cell_text(value):
+            return "", EMPTY_LABEL
+        number = _number(value)
+        return ("", NO_NUMBER) if number is None else (names[bisect.bisect_right(edges, number)], "")
+
+    return read
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(cell_text(value))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def dropped_sentence(dropped: Sequence[tuple[str, int]]) -> str:
+    """"3 rows dropped: 2 empty text, 1 empty label"."""
+    total = sum(count for _, count in dropped)
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped)
+    return f"{total:,} rows dropped: {reasons}" if total else "no row dropped"

@@ -1,0 +1,45 @@
+"""A classification head on the decoder, as transformers' `*ForSequenceClassification` have it.
+
+Shape letters: B batch, T sequence, D dim, C labels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from groundup.model.config import ModelConfig
+from groundup.model.layers import Linear
+from groundup.model.transformer import Decoder, Transformer
+
+_HEAD_STD = 0.001  # as the language model's head: the first loss is ln(C)
+
+
+class SequenceClassifier(nn.Module):
+    """Scores labels from the hidden state of a text's last token, which has seen all of the text."""
+
+    def __init__(self, config: ModelConfig, n_labels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.score = Linear(config.dim, n_labels, bias=False)
+
+    @classmethod
+    def from_language_model(cls, base: Transformer, n_labels: int, *, seed: int) -> SequenceClassifier:
+        """The decoder of a language model (copied) under a new head near zero, the same for the same seed."""
+        classifier = cls(base.config, n_labels)
+        classifier.model.load_state_dict(base.model.state_dict())
+        nn.init.normal_(classifier.score.weight, std=_HEAD_STD, generator=torch.Generator().manual_seed(seed))
+        return classifier
+
+    def forward(self, input_ids_BT: Tensor, last_B: Tensor) -> Tensor:
+        """Logits (B, C) in fp32.
+
+        Args:
+            input_ids_BT: texts, each from position 0 on. What follows a text is padding of any value: no mask is
+                needed, because a token never sees those after it.
+            last_B: the index of each text's last token.
+        """
+        h_BTD = self.model(input_ids_BT)
+        rows_B = torch.arange(len(last_B), device=last_B.device)
+        return self.score(h_BTD[rows_B, last_B]).float()

@@ -1,0 +1,128 @@
+"""Predict the label of a text: the objective of `groundup finetune classify`, and its batches.
+
+Shape letters: B batch, T sequence, C labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from groundup.objectives.base import Metrics
+
+_LENGTH_MULTIPLE = 16  # padded lengths: few shapes, and even ones, as fast attention wants them
+_SORTED_BATCHES = 32  # texts are sorted by length within this many batches: little padding, enough chance
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBatch:
+    """Texts with their labels.
+
+    Attributes:
+        input_ids: (B, T), right-padded.
+        last: (B,), the index of each text's last token.
+        labels: (B,), the index of each text's label.
+    """
+
+    input_ids: Tensor
+    last: Tensor
+    labels: Tensor
+
+
+def pad(texts: Sequence[Sequence[int]], pad_id: int, longest: int) -> tuple[Tensor, Tensor]:
+    """Token ids as one right-padded tensor (B, T), and the index of each text's last token (B,).
+
+    Args:
+        longest: T is rounded up, but not beyond this.
+    """
+    lengths = [len(text) for text in texts]
+    width = min(longest, -(-max(lengths) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE)
+    ids = torch.full((len(texts), width), pad_id, dtype=torch.int64)
+    for row, text in zip(ids, texts, strict=True):
+        row[: len(text)] = torch.as_tensor(text)
+    return ids, torch.tensor(lengths) - 1
+
+
+class Classification:
+    """Summed cross-entropy of the labels, in nats; normalized by the number of texts.
+
+    Args:
+        label_smoothing: share of the probability that is spread over all labels (arXiv:1512.00567).
+    """
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self._label_smoothing = label_smoothing
+
+    def prepare(self, batch: LabelledBatch) -> LabelledBatch:
+        return batch
+
+    def normalizer(self, batch: LabelledBatch) -> Tensor:
+        return torch.tensor(len(batch.labels))
+
+    def __call__(self, model: nn.Module, batch: LabelledBatch) -> tuple[Tensor, Metrics]:
+        logits_BC = model(batch.input_ids, batch.last)
+        loss = F.cross_entropy(logits_BC, batch.labels, reduction="sum", label_smoothing=self._label_smoothing)
+        right = int((logits_BC.argmax(-1) == batch.labels).sum())
+        count = len(batch.labels)
+        return loss, {"loss": (loss.item(), count), "accuracy": (right, count)}
+
+
+class LabelledBatches:
+    """Batches of texts of like length, in a new order each epoch; batch i is a pure function of (seed, i).
+
+    Every text comes once an epoch; the last batch of an epoch may be smaller.
+
+    Args:
+        texts: token ids of each text, none empty.
+        batch_size: B, texts in a batch.
+        pad_id: fills up shorter texts.
+        longest: no batch is wider than this.
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[Sequence[int]],
+        labels: Sequence[int],
+        *,
+        batch_size: int,
+        pad_id: int,
+        longest: int,
+        seed: int,
+        device: str = "cpu",
+    ) -> None:
+        self._texts = texts
+        self._labels = torch.tensor(labels)
+        self._batch_size = batch_size
+        self._pad_id = pad_id
+        self._longest = longest
+        self._seed = seed
+        self._device = device
+        self._lengths = np.array([len(text) for text in texts])
+        self.per_epoch = -(-len(texts) // batch_size)
+        self._epoch = lru_cache(maxsize=1)(self._make_epoch)
+
+    def batch(self, index: int) -> LabelledBatch:
+        """The index-th batch since step 0, counted on across epochs."""
+        epoch, number = divmod(index, self.per_epoch)
+        chosen = self._epoch(epoch)[number]
+        ids, last = pad([self._texts[i] for i in chosen], self._pad_id, self._longest)
+        return LabelledBatch(*(t.to(self._device) for t in (ids, last, self._labels[torch.from_numpy(chosen)])))
+
+    def _make_epoch(self, epoch: int) -> list[NDArray[np.int64]]:
+        generator = np.random.default_rng([self._seed, epoch])
+        order = generator.permutation(len(self._texts))
+        pool = self._batch_size * _SORTED_BATCHES
+        batches = []
+        for start in range(0, len(order), pool):
+            part = order[start : start + pool]
+            part = part[np.argsort(self._lengths[part], kind="stable")]
+            batches += [part[i : i + self._batch_size] for i in range(0, len(part), self._batch_size)]
+        return [batches[i] for i in generator.permutation(len(batches))]
