@@ -1,121 +1,224 @@
-"""Which columns of a table nobody described hold the text and the label."""
+"""Which columns of a table are prompts and responses, where nobody said so."""
 
 from __future__ import annotations
 
+import json
 import re
-from collections import Counter
-from collections.abc import Collection
-from itertools import islice
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from groundup.config import nearest
+from groundup.config import Config, nearest, setting
+from groundup.corpus.records import FIELD, resolve
 from groundup.errors import ConfigError, DataError
 from groundup.examples.tables import Table, cell_text
 
-# Names that people give to the two, the most telling first.
-_TEXT_NAMES = (
-    "text", "sentence", "content", "body", "document", "review", "comment", "tweet", "post", "message", "utterance",
-    "query", "question", "email", "mail", "sms", "description", "article", "passage", "input", "title", "headline",
+# Names that data sets give to these columns, the most telling first; written as `_words` gives them.
+_MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat", "utterances")
+_PROMPTS = ("prompt", "instruction", "question", "query", "problem", "user", "human", "request", "input", "source", "q")
+_RESPONSES = (
+    "response", "completion", "answer", "answers", "output", "reply", "assistant", "solution", "target", "chosen",
+    "gpt", "bot", "a",
 )  # fmt: skip
-_LABEL_NAMES = (
-    "label", "labels", "class", "category", "categories", "target", "intent", "topic", "sentiment", "polarity", "genre",
-    "emotion", "tag", "stars", "rating", "score", "grade", "output", "type", "group", "y",
-)  # fmt: skip
-# What has few values and is no label: where a row comes from, in which language it is, which part it belongs to.
-_OTHER_NAMES = (
-    "id", "index", "idx", "split", "fold", "lang", "language", "locale", "source", "domain", "date", "year", "month",
-    "time", "author", "user", "annotator", "country", "file", "url", "license", "licence", "version", "confidence",
-)  # fmt: skip
-_SAMPLE = 10_000  # rows that decide
+_INPUTS = ("input", "context", "passage")  # what a prompt is about: stands beside it in Alpaca's and SQuAD's tables
+_SYSTEMS = ("system", "system prompt", "system message")
+_SAMPLE = 200  # rows that decide
+_SPOKEN = 0.3  # the least share of a column's cells with several words for it to be language
 
 
-def text_column(table: Table, *, taken: str) -> str:
-    """The column with the text: one with a telling name, else the one whose strings are longest.
+class ConversationRules(Config):
+    """Where the conversations of a table are; what is left out is found by names and by content."""
 
-    Args:
-        taken: the column with the label.
+    prompt: str | None = setting(None, help='the user\'s words: a column, or a template "{question}\\n{context}"')
+    response: str | None = setting(None, help="the words to learn to answer: a column, or a template")
+    messages: str | None = setting(None, help="the column that holds whole conversations, as lists of turns")
+    system: str | None = setting(None, help="a system message: a column, a template, or the text itself")
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """How rows are read: `messages` is a path, or else `prompt` and `response` are templates; `system` may be given."""
+
+    messages: str | None = None
+    prompt: str = ""
+    response: str = ""
+    system: str | None = None
+
+    def __str__(self) -> str:
+        """In words, e.g. "question -> answer"."""
+        if self.messages is not None:
+            return f"conversations in {self.messages}"
+        prompt, response = (" + ".join(FIELD.findall(template)) for template in (self.prompt, self.response))
+        return f"{prompt} -> {response}"
+
+
+def find_columns(table: Table, rules: ConversationRules) -> Columns:
+    """Follow the rules as far as they are given; find the rest by names, and by content where names say nothing.
 
     Raises:
-        DataError: no column of strings is left.
+        ConfigError: a rule names a column that the table lacks, or `messages` comes with `prompt` or `response`.
+        DataError: no rule, and neither names nor content tell prompts and responses.
     """
-    length: Counter[str] = Counter()
-    for row in islice(table.rows, _SAMPLE):
-        for name, value in row.items():
-            if name != taken and isinstance(value, str):
-                length[name] += len(value.strip())
-    length = +length
-    if not length:
-        raise _not_found(table, "text", 'Say where it is: text = "COLUMN", or a template: text = "{subject}\\n{body}".')
-    longest = max(length.values())
-    # A title beside a body is no text to learn from, whatever its name; nor is an id called "text".
-    named = [name for name in _by_name(length, _TEXT_NAMES) if length[name] * 10 >= longest]
-    return named[0] if named else max(length, key=lambda name: length[name])
-
-
-def label_column(table: Table, named: str | None, *, taken: Collection[str], numbers: bool) -> str:
-    """The column with the label: `named`, else one with a telling name, else the only one with few values.
-
-    Args:
-        taken: columns that are text.
-        numbers: the label is made of numbers, of which there may be many.
-
-    Raises:
-        ConfigError: `named` is no column.
-        DataError: none, or several, could be it; the message lists them.
-    """
-    if named is not None:
-        if named not in table.columns:
-            match = nearest(named, table.columns)
+    sample = table.rows[:: max(1, len(table.rows) // _SAMPLE)]
+    system = _given_system(table, rules) or _named(_SYSTEMS, [c for c in table.columns if _is_text(c, sample)])
+    pair_given = rules.prompt is not None or rules.response is not None
+    if rules.messages is not None:
+        if pair_given:
             raise ConfigError(
-                f"label = {named!r}",
-                rule=f"{table.name} has the columns {', '.join(table.columns[:20])}",
-                fix=f"Did you mean {match!r}?" if match else "Name one of them.",
+                f"messages = {rules.messages!r} beside prompt or response",
+                rule="a row holds either one conversation or one prompt with its response",
+                fix="Leave one of them out.",
             )
-        return named
-    values = {name: _values(table, name) for name in table.columns if name not in taken}
-    usable = [name for name, counts in values.items() if numbers or _may_be_labels(counts)]
-    by_name = _by_name(usable, _LABEL_NAMES)
-    if by_name:
-        return by_name[0]
-    others = _by_name(usable, _OTHER_NAMES)
-    likely = [name for name in usable if name not in others] or others
-    if len(likely) == 1:
-        return likely[0]
-    if not likely:
-        raise _not_found(table, "label (2 values or more, each on several rows)", 'Say where it is: label = "COLUMN".')
-    raise DataError(
-        f"{table.name}: " + ", ".join(f"{name!r} ({len(values[name])} values)" for name in likely[:8]),
-        rule="each of these columns could hold the label",
-        fix=f"Say which: label = {likely[0]!r}.",
-    )
+        _require_column(table, "messages", rules.messages.split(".")[0], rules.messages)
+        return Columns(messages=rules.messages, system=system)
+    if not pair_given and (found := _find_messages(table, sample)) is not None:
+        return Columns(messages=found, system=system)
+    prompt, response = _template(table, "prompt", rules.prompt), _template(table, "response", rules.response)
+    if prompt is None or response is None:
+        prompt, response = _find_pair(table, sample, prompt, response)
+    return Columns(prompt=prompt, response=response, system=system)
 
 
-def _values(table: Table, name: str) -> Counter[str]:
-    cells = (row.get(name) for row in islice(table.rows, _SAMPLE))
-    return Counter(text for cell in cells if (text := cell_text(_only(cell))))
+def fill(template: str, row: Mapping[str, Any]) -> str:
+    """The template with the cells of a row in it; "" where none of its columns holds text."""
+    values = {path: "\n".join(filter(None, map(first_text, resolve(row, path)))) for path in FIELD.findall(template)}
+    if values and not any(values.values()):
+        return ""
+    return FIELD.sub(lambda field: values[field[1]], template).strip()
 
 
-def _only(cell: Any) -> Any:
-    return cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
+def first_text(value: Any) -> str:
+    """The text of a cell; of several answers (a list, or SQuAD's `{"text": [...]}`) the first that is one."""
+    if isinstance(value, Mapping):
+        return first_text(value.get("text"))
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return next(filter(None, map(first_text, value)), "")
+    return cell_text(value)
 
 
-def _may_be_labels(counts: Counter[str]) -> bool:
-    """Few values on many rows, and names rather than prose."""
-    rows = counts.total()
-    return 2 <= len(counts) <= max(2, rows // 2) and sum(map(len, counts)) <= 100 * len(counts)
+def as_turns(value: Any) -> list[Any] | None:
+    """A cell's list of turns (in CSV files it is JSON inside a string); None where it holds none."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return list(value) if isinstance(value, list) else None
 
 
-def _by_name(columns: Collection[str], telling: tuple[str, ...]) -> list[str]:
-    """The columns with a telling name: exactly it before it as a word of the name, and the more telling first."""
-    words = {name: [w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)] for name in columns}
-    exact = [name for word in telling for name in columns if name.strip().lower() == word]
-    within = [name for word in telling for name in columns if word in words[name]]
-    return list(dict.fromkeys(exact + within))
+def _find_messages(table: Table, sample: Sequence[Mapping[str, Any]]) -> str | None:
+    def holds_turns(column: str) -> bool:
+        cells = [as_turns(row.get(column)) for row in sample if row.get(column) is not None]
+        return any(cells) and all(cell is not None and all(isinstance(t, dict | list) for t in cell) for cell in cells)
+
+    def lists(column: str) -> bool:
+        return any(as_turns(row.get(column)) for row in sample)
+
+    named = [column for column in table.columns if _words(column) in _MESSAGES and lists(column)]
+    if named:
+        return min(named, key=lambda column: _MESSAGES.index(_words(column)))
+    speaking = ("content", "value")  # beside "role" and "from"
+    for column in table.columns:
+        turns = next((t for row in sample if (t := as_turns(row.get(column)))), None)
+        if turns and holds_turns(column) and isinstance(turns[0], dict) and any(key in turns[0] for key in speaking):
+            return column
+    return None
 
 
-def _not_found(table: Table, what: str, fix: str) -> DataError:
-    return DataError(
-        f"{table.name}: no column that looks like a {what}",
-        rule=f"its columns are {', '.join(table.columns[:20])}",
-        fix=fix,
+def _find_pair(
+    table: Table, sample: Sequence[Mapping[str, Any]], prompt: str | None, response: str | None
+) -> tuple[str, str]:
+    taken = set(FIELD.findall(f"{prompt or ''}{response or ''}"))
+    free = [column for column in table.columns if column not in taken and _is_text(column, sample)]
+    spoken = [column for column in free if _is_language(column, sample)]
+    if response is None:
+        response = _named(_RESPONSES, free)
+        free = [column for column in free if f"{{{column}}}" != response]
+        spoken = [column for column in spoken if column in free]
+    if prompt is None:
+        prompt = _named(_PROMPTS, [column for column in spoken or free if f"{{{column}}}" != response])
+        beside = [column for column in free if f"{{{column}}}" != prompt and _words(column) in _INPUTS]
+        if prompt is not None and len(beside) == 1:  # Alpaca's input follows the instruction, a passage leads
+            prompt = f"{prompt}\n{{{beside[0]}}}" if _words(beside[0]) == "input" else f"{{{beside[0]}}}\n{prompt}"
+    left = [column for column in spoken if f"{{{column}}}" not in (prompt, response)]
+    if prompt is None and response is None and len(left) == 2:
+        prompt = max(left, key=lambda column: _asking(column, sample))  # the first one where neither asks
+        response = next(column for column in left if column != prompt)
+        return f"{{{prompt}}}", f"{{{response}}}"
+    if prompt is None and response is not None and len(left) == 1:
+        return f"{{{left[0]}}}", response
+    if response is None and prompt is not None and len(left) == 1:
+        return prompt, f"{{{left[0]}}}"
+    if prompt is None or response is None:
+        missing = " and ".join(name for name, found in (("prompt", prompt), ("response", response)) if found is None)
+        raise DataError(
+            f"{table.name}: columns {', '.join(map(repr, table.columns[:12]))}",
+            rule=f"the columns must tell {missing} by name or by content",
+            fix='Say which: prompt = "{COLUMN}", response = "{COLUMN}", or messages = "COLUMN".',
+        )
+    return prompt, response
+
+
+def _named(names: Sequence[str], columns: Sequence[str]) -> str | None:
+    """A template of the column with the most telling name: one of `names`, else one that has it among its words."""
+    for matches in (lambda words, name: words == name, lambda words, name: name in words.split() and len(name) > 1):
+        for name in names:
+            for column in columns:
+                if matches(_words(column), name):
+                    return f"{{{column}}}"
+    return None
+
+
+def _words(column: str) -> str:
+    """`bestAnswer`, `best_answer`, `Best Answer:` -> "best answer"."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
+    return " ".join(re.findall(r"\w+", spaced.replace("_", " "))).lower()
+
+
+def _cells(column: str, sample: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [text for row in sample if (text := first_text(row.get(column)))]
+
+
+def _is_text(column: str, sample: Sequence[Mapping[str, Any]]) -> bool:
+    return any(re.search(r"\w", text) for text in _cells(column, sample))
+
+
+def _is_language(column: str, sample: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether people talk in a column: not ids, numbers, links, dates, or a few labels over and over."""
+    cells = _cells(column, sample)
+    several_words = sum(1 for text in cells if len(re.findall(r"[^\W\d_]+", text)) > 1 and " " in text)
+    repeated = len(cells) >= 20 and len(set(cells)) <= len(cells) // 10
+    return bool(cells) and several_words >= _SPOKEN * len(cells) and not repeated
+
+
+def _asking(column: str, sample: Sequence[Mapping[str, Any]]) -> float:
+    cells = _cells(column, sample)
+    return sum(text.endswith(("?", "？", "؟")) for text in cells) / max(1, len(cells))
+
+
+def _template(table: Table, key: str, given: str | None) -> str | None:
+    """A rule as a template: the name of a column alone stands for its cells."""
+    if given is None:
+        return None
+    if given in table.columns:
+        return f"{{{given}}}"
+    for path in FIELD.findall(given) or [given]:
+        _require_column(table, key, path if path in table.columns else path.split(".")[0], given)
+    return given
+
+
+def _given_system(table: Table, rules: ConversationRules) -> str | None:
+    if rules.system is None or not (FIELD.search(rules.system) or rules.system in table.columns):
+        return rules.system
+    return _template(table, "system", rules.system)
+
+
+def _require_column(table: Table, key: str, column: str, given: str) -> None:
+    if column in table.columns:
+        return
+    match = nearest(column, table.columns)
+    raise ConfigError(
+        f"{key} = {given!r}: {table.name} has no column {column!r}",
+        rule=f"its columns are {', '.join(table.columns[:12])}",
+        fix=f"Did you mean {match!r}?" if match else "Name one of them.",
     )

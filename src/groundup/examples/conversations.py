@@ -1,0 +1,259 @@
+"""Conversations to tune on: from the rows of a table to messages that a chat template renders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from groundup.console import Console
+from groundup.corpus import FolderSource, PackageSource
+from groundup.errors import DataError
+from groundup.examples.columns import Columns, ConversationRules, as_turns, fill, find_columns, first_text
+from groundup.examples.tables import read_table
+from groundup.types import Example, Message, Role
+
+_ROLES: dict[str, Role] = {
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "prompter": "user", "customer": "user", "client": "user",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "chatbot": "assistant",
+    "model": "assistant", "ai": "assistant", "agent": "assistant",
+}  # fmt: skip
+_ROLE_KEYS = ("role", "from", "speaker", "sender", "author", "user_id")
+_CONTENT_KEYS = ("content", "value", "text", "message", "utterance", "body")
+
+JOINED = "turns of one role in a row were joined"
+CUT_END = "turns after the last answer were cut"
+CUT_START = "answers before the first question were cut"
+
+
+class FolderExamples(FolderSource, ConversationRules):
+    """A file or folder on this machine, and where its conversations are."""
+
+
+class PackageExamples(PackageSource, ConversationRules):
+    """Files inside a pinned archive of a package index, and where their conversations are."""
+
+
+def _as_sources(data: Any) -> Any:
+    return [{"kind": "folder", "path": data}] if isinstance(data, str) else data
+
+
+ExampleSources = Annotated[
+    list[Annotated[FolderExamples | PackageExamples, Field(discriminator="kind")]], BeforeValidator(_as_sources)
+]
+"""Source tables of a recipe; the path of a file or folder alone stands for a source of kind folder."""
+
+
+@dataclass(slots=True)
+class Conversations:
+    """What was read.
+
+    Attributes:
+        examples: each ends with an assistant's turn; roles alternate, after a system message if there is one.
+        columns: how the tables were read, in words.
+        rows: how many there were in all.
+        dropped: reason -> rows that gave no example.
+        changed: what was done -> examples that it was done to.
+    """
+
+    examples: list[Example] = field(default_factory=list)
+    columns: str = ""
+    rows: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def sentence(self) -> str:
+        """All of it in one sentence, for a person."""
+        said = f"I read {self.rows:,} rows as {self.columns}"
+        if self.dropped:
+            reasons = self.dropped.most_common()
+            told = reasons[0][0] if len(reasons) == 1 else ", ".join(f"{n:,} {reason}" for reason, n in reasons)
+            said += f"; {self.dropped.total():,} rows dropped: {told}"
+        return said + "".join(f"; in {n:,} {what}" for what, n in self.changed.items())
+
+
+class RejectedError(Exception):
+    """A row gives no example; the reason is what it is counted under."""
+
+
+def read_conversations(
+    sources: Sequence[FolderExamples | PackageExamples],
+    rules: ConversationRules | None = None,
+    *,
+    console: Console | None = None,
+) -> Conversations:
+    """Read all sources, each with its own columns; examples that say the same are kept once.
+
+    Args:
+        rules: for sources that have none of their own.
+
+    Raises:
+        ConfigError, DataError, DownloadError: see `read_table` and `find_columns`; DataError also if nothing is left.
+    """
+    found, seen, read_as = Conversations(), set[Example](), dict[str, None]()
+    for source in sources:
+        table = read_table([source], console=console)
+        columns = find_columns(table, _own_rules(source) or rules or ConversationRules())
+        read_as[str(columns)] = None
+        found.rows += len(table.rows)
+        for row in table.rows:
+            try:
+                example, changes = _example(row, columns)
+                if example in seen:
+                    raise RejectedError("duplicate")
+            except RejectedError as rejected:
+                found.dropped[str(rejected)] += 1
+                continue
+            seen.add(example)
+            found.examples.append(example)
+            found.changed.update(changes)
+    found.columns = ", ".join(read_as)
+    if not found.examples:
+        raise DataError(
+            found.sentence,
+            rule="tuning needs at least one prompt with its response",
+            fix='Say where they are: prompt = "{COLUMN}", response = "{COLUMN}", or messages = "COLUMN".',
+        )
+    return found
+
+
+def split_by_hash(
+    examples: Sequence[Example], *, fraction: float = 0.1, most: int = 1000
+) -> tuple[list[Example], list[Example]]:
+    """(train, held out): which is which follows from the examples alone, not from their order or number.
+
+    Examples with the same opening prompt fall on one side, so that no held-out answer was seen with its question.
+
+    Raises:
+        DataError: fewer than two examples.
+    """
+    if len(examples) < 2:
+        raise DataError(
+            f"{len(examples)} example" + "s" * (len(examples) != 1),
+            rule="training and testing need one each, at least",
+            fix="Add examples, or give others to test on with --test.",
+        )
+    hashes = [_hash([m.content for m in example.messages if m.role == "user"][:1]) for example in examples]
+    if len(set(hashes)) == 1:  # one prompt for all, e.g. an empty one
+        hashes = [_hash([m.content for m in example.messages]) for example in examples]
+    wanted = min(most, max(1, round(fraction * len(examples))))
+    edge = sorted(hashes)[wanted - 1]
+    if max(hashes) == edge:
+        edge -= 1  # examples of one prompt must not all be held out
+    train = [example for example, h in zip(examples, hashes, strict=True) if h > edge]
+    return train, [example for example, h in zip(examples, hashes, strict=True) if h <= edge]
+
+
+def _hash(texts: Sequence[str]) -> int:
+    data = json.dumps(texts).encode()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
+
+
+def _own_rules(source: FolderExamples | PackageExamples) -> ConversationRules | None:
+    given = source.model_dump(include=set(ConversationRules.model_fields), exclude_none=True)
+    return ConversationRules(**given) if given else None
+
+
+def _example(row: Mapping[str, Any], columns: Columns) -> tuple[Example, set[str]]:
+    """The conversation of a row, and what was done to it.
+
+    Raises:
+        RejectedError: there is none.
+    """
+    changes = set[str]()
+    if columns.messages is None:
+        prompt, response = fill(columns.prompt, row), fill(columns.response, row)
+        if not prompt:
+            raise RejectedError("empty prompt")
+        if not response:
+            raise RejectedError("empty response")
+        messages = [Message("user", prompt), Message("assistant", response)]
+    else:
+        messages = _alternating(_messages(_cell(row, columns.messages)), changes)
+    if columns.system is not None and messages[0].role != "system" and (system := fill(columns.system, row)):
+        messages.insert(0, Message("system", system))
+    return Example(tuple(messages)), changes
+
+
+def _cell(row: Mapping[str, Any], path: str) -> list[Any]:
+    from groundup.corpus.records import resolve
+
+    found = [turns for value in resolve(row, path) if (turns := as_turns(value))]
+    if not found:
+        raise RejectedError("no conversation")
+    return found[0]
+
+
+def _messages(turns: Sequence[Any]) -> list[Message]:
+    contents = [_content(turn) for turn in turns]
+    if not all(contents):
+        raise RejectedError("empty turn")
+    speakers = [_speaker(turn) for turn in turns]
+    roles = [_ROLES.get(speaker.lower()) for speaker in speakers]
+    if not any(roles):  # turns without names, or the names of two people: whoever begins is the user
+        if not any(speakers):
+            speakers = [str(number % 2) for number in range(len(turns))]
+        cast = dict(zip(dict.fromkeys(speakers), ("user", "assistant"), strict=False))
+        roles = [_ROLES.get(cast.get(speaker, "")) for speaker in speakers]
+    return [Message(_known(role), content) for role, content in zip(roles, contents, strict=True)]
+
+
+def _known(role: Role | None) -> Role:
+    if role is None:
+        raise RejectedError("unknown role")
+    return role
+
+
+def _speaker(turn: Any) -> str:
+    if isinstance(turn, list):  # the messages that one speaker sent in a row
+        turn = turn[0] if turn else None
+    if not isinstance(turn, dict):
+        return ""
+    return next((name for key in _ROLE_KEYS if (name := first_text(turn.get(key)))), "")
+
+
+def _content(turn: Any) -> str:
+    if isinstance(turn, list):
+        return "\n".join(filter(None, map(_content, turn)))
+    if not isinstance(turn, dict):
+        return first_text(turn)
+    value = next((turn[key] for key in _CONTENT_KEYS if turn.get(key) is not None), None)
+    if isinstance(value, list):  # OpenAI's content parts
+        if any(isinstance(part, dict) and part.get("type", "text") != "text" for part in value):
+            raise RejectedError("content that is not text")
+        return "\n".join(filter(None, map(first_text, value)))
+    return first_text(value)
+
+
+def _alternating(messages: Iterable[Message], changes: set[str]) -> list[Message]:
+    """System first if at all, then user and assistant in turn, the assistant last; `changes` says what that took.
+
+    Raises:
+        RejectedError: it takes more than joining and cutting.
+    """
+    kept: list[Message] = []
+    for message in messages:
+        if message.role == "system" and any(earlier.role != "system" for earlier in kept):
+            raise RejectedError("system message inside a conversation")
+        if kept and kept[-1].role == message.role:
+            kept[-1] = Message(message.role, f"{kept[-1].content}\n{message.content}")
+            changes.add(JOINED)
+        else:
+            kept.append(message)
+    opening = int(bool(kept) and kept[0].role == "system")
+    if len(kept) > opening and kept[opening].role == "assistant":
+        del kept[opening]
+        changes.add(CUT_START)
+    if kept and kept[-1].role != "assistant":
+        kept.pop()
+        changes.add(CUT_END)
+    if len(kept) < opening + 2:
+        raise RejectedError("no answer")
+    return kept
