@@ -126,9 +126,7 @@ def _labels(theirs: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(named[str(index)]) for index in range(len(named)))
 
 
-def _write(
-    directory: Path, model: nn.Module, config: ModelConfig, head: Head, keys: Mapping[str, Any]
-) -> list[Path]:
+def _write(directory: Path, model: nn.Module, config: ModelConfig, head: Head, keys: Mapping[str, Any]) -> list[Path]:
     ours = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     with atomic_file(directory / WEIGHTS) as temporary:
         save_file(to_their_weights(config, ours, head), temporary, metadata={"format": "pt"})

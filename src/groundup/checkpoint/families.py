@@ -13,7 +13,6 @@ from torch import Tensor
 from groundup.errors import FormatError
 from groundup.model import Family, ModelConfig
 
-
 Head = Literal["language", "labels"]  # what stands on the decoder: scores of the next token, or of a text's label
 _HEADS: dict[str, Head] = {"lm_head.weight": "language", "score.weight": "labels"}
 
@@ -248,9 +247,7 @@ def to_their_weights(config: ModelConfig, ours: Mapping[str, Tensor], head: Head
     return theirs
 
 
-def from_their_weights(
-    config: ModelConfig, theirs: Mapping[str, Tensor], head: Head = "language"
-) -> dict[str, Tensor]:
+def from_their_weights(config: ModelConfig, theirs: Mapping[str, Tensor], head: Head = "language") -> dict[str, Tensor]:
     """Their tensors under our names.
 
     Raises:

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from groundup.artifact import ARTIFACT
+from groundup.artifact import ARTIFACT, read
 from groundup.checkpoint.directory import CONFIG, GENERATION_CONFIG, WEIGHTS, load_classifier, load_model
 from groundup.errors import DataError
-from groundup.files import read_json
+from groundup.files import file_digest, read_json
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
 
@@ -98,6 +98,13 @@ def resolve_classifier(path: Path) -> Path:
     if not models:
         raise _none_found(path, "classifier", "Train one first: groundup finetune classify.")
     return max(models, key=_finished)
+
+
+def model_identity(directory: Path) -> str:
+    """Of a model that a stage left, the digest of that; of one from elsewhere, that of its weights."""
+    if (directory / ARTIFACT).is_file():
+        return read(directory).digest
+    return file_digest(directory / WEIGHTS)
 
 
 def stage_output(path: Path, stage: str) -> Path | None:

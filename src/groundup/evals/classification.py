@@ -5,7 +5,6 @@ Shape letters: E examples, C labels, R resamples.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from groundup.evals.stats import Interval, paired_difference, ratio_interval
+from groundup.examples.labelled import Labelled
 from groundup.model import SequenceClassifier
 from groundup.objectives.classification import pad
 
@@ -121,20 +121,82 @@ def _macro_f1_interval(confusion_CC: Indices, *, seed: int, level: float = 0.95,
     return Interval(macro_f1(confusion_CC), float(low), float(high), level)
 
 
-def difference(a: Result, b: Result, *, seed: int) -> Interval:
-    """Accuracy of `a` minus that of `b` on the same examples, paired."""
-    return paired_difference(a.correct, b.correct, np.ones_like(a.correct), seed=seed)
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A classifier beside baselines that learned from the same texts and are tested on the same.
+
+    Attributes:
+        majority: the most frequent label of the training texts.
+        by_majority: what always answering it gives.
+        by_tfidf: TF-IDF and logistic regression; None where it was not wanted or there are no words to count.
+        gain: accuracy of the classifier minus that of `by_tfidf`, paired.
+    """
+
+    result: Result
+    majority: str
+    by_majority: Result
+    by_tfidf: Result | None
+    gain: Interval | None
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """For a table: who, accuracy, macro-F1, with intervals."""
+        named = [("this classifier", self.result), ("TF-IDF + logistic regression", self.by_tfidf)]
+        named.append((f"always {self.majority!r}", self.by_majority))
+        return [(who, _shown(it.accuracy), _shown(it.macro_f1)) for who, it in named if it is not None]
+
+    def verdict(self) -> str:
+        """One sentence."""
+        accuracy, floor = self.result.accuracy, self.by_majority.accuracy.estimate
+        first = f"{accuracy.estimate:.1%} of the test texts get their label ({floor:.1%} by always answering the same)"
+        if self.gain is None:
+            return f"{first}."
+        if not self.gain.excludes_zero:
+            return f"{first}; not distinguishable from TF-IDF + logistic regression."
+        word = "better" if self.gain.estimate > 0 else "worse"
+        return f"{first}; {word} than TF-IDF + logistic regression, by {abs(self.gain.estimate):.1%}."
+
+    def to_json(self) -> dict[str, Any]:
+        """`majority` and, where there is one, `tfidf`."""
+        floor = self.by_majority
+        facts: dict[str, Any] = {
+            "majority": {
+                "label": self.majority,
+                "accuracy": floor.accuracy.estimate,
+                "macro_f1": floor.macro_f1.estimate,
+            }
+        }
+        if self.by_tfidf is not None and self.gain is not None:
+            gain = {"accuracy": self.gain.estimate, "interval": [self.gain.low, self.gain.high]}
+            facts["tfidf"] = {**self.by_tfidf.to_json(), "difference": gain}
+        return facts
 
 
-def predict_majority(train_labels: Sequence[int], n_texts: int) -> Indices:
-    """The most frequent training label, for every text."""
-    label, _ = min(Counter(train_labels).items(), key=lambda item: (-item[1], item[0]))
-    return np.full(n_texts, label)
+def compare(
+    train: Labelled, test: Labelled, labels: Sequence[str], result: Result, *, tfidf: bool, seed: int
+) -> Comparison:
+    """Train the baselines and score them beside `result`.
+
+    Args:
+        labels: the name of each label, by its index.
+        tfidf: False leaves out the baseline that takes time.
+    """
+    index = {label: number for number, label in enumerate(labels)}
+    learned, true = ([index[label] for label in part.labels] for part in (train, test))
+    majority = max(train.counts().items(), key=lambda item: item[1])[0]
+    floor = score(true, [index[majority]] * len(true), len(labels), seed=seed)
+    predicted = predict_tfidf(train.texts, learned, test.texts) if tfidf else None
+    beside = None if predicted is None else score(true, predicted, len(labels), seed=seed)
+    gain = None
+    if beside is not None:
+        gain = paired_difference(result.correct, beside.correct, np.ones(len(true)), seed=seed)
+    return Comparison(result, majority, floor, beside, gain)
 
 
-def predict_tfidf(
-    train_texts: Sequence[str], train_labels: Sequence[int], test_texts: Sequence[str], *, seed: int
-) -> Indices | None:
+def _shown(interval: Interval) -> str:
+    return f"{interval.estimate:.1%} ({interval.low:.1%} to {interval.high:.1%})"
+
+
+def predict_tfidf(train_texts: Sequence[str], train_labels: Sequence[int], test_texts: Sequence[str]) -> Indices | None:
     """Predictions of logistic regression on TF-IDF of words and word pairs, the baseline that small data respects.
 
     Returns:
@@ -151,6 +213,6 @@ def predict_tfidf(
         features = vectorizer.fit_transform(train_texts)
     except ValueError:  # an empty vocabulary
         return None
-    regression = LogisticRegression(C=10.0, max_iter=300, random_state=seed).fit(features, train_labels)
+    regression = LogisticRegression(C=10.0, max_iter=300).fit(features, train_labels)
     predicted: Indices = np.asarray(regression.predict(vectorizer.transform(test_texts)), dtype=np.int64)
     return predicted

@@ -6,13 +6,15 @@ import bisect
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
-from groundup.corpus.records import FIELD, fill
+from groundup.corpus.records import FIELD
 from groundup.errors import ConfigError, DataError
-from groundup.examples.columns import label_column, text_column
+from groundup.examples.columns import fill
+from groundup.examples.label_columns import label_column, text_column
 from groundup.examples.tables import Table, cell_text
 from groundup.types import text_id
 
@@ -184,14 +186,16 @@ def _text_reader(table: Table, text: str) -> Callable[[dict[str, Any]], str]:
     if text in table.columns:
         return lambda row: cell_text(row.get(text))
     fields = FIELD.findall(text)
-    missing = [name for name in fields or [text] if name.split(".")[0] not in table.columns and name not in table.columns]
+    missing = [
+        name for name in fields or [text] if name.split(".")[0] not in table.columns and name not in table.columns
+    ]
     if missing:
         raise ConfigError(
             f"text = {text!r}",
             rule=f"{table.name} has no column {missing[0]!r}; it has {', '.join(table.columns[:20])}",
             fix='Name a column, or write a template such as "{subject}\\n{body}".',
         )
-    return lambda row: fill(text, row).strip()
+    return lambda row: fill(text, row)
 
 
 def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any], tuple[str, str]]:
@@ -201,7 +205,11 @@ def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any
     values = [row.get(column) for row in table.rows]
     numbers = {number for value in values if (number := _number(value)) is not None}
     written = sum(bool(cell_text(value)) for value in values)
-    if len(numbers) > _MOST_SCORES and any(n % 1 for n in numbers) and sum(_number(v) is not None for v in values) == written:
+    if (
+        len(numbers) > _MOST_SCORES
+        and any(n % 1 for n in numbers)
+        and sum(_number(v) is not None for v in values) == written
+    ):
         low, high = min(numbers), max(numbers)
         raise DataError(
             f"{table.name}: column {column!r} holds {len(numbers):,} different numbers from {low:g} to {high:g}",
@@ -230,7 +238,7 @@ def _binned(rules: LabelRules) -> Callable[[Any], tuple[str, str]]:
             rule="bins rise, and one name more than there are bins (all different) stands for the ranges between them",
             fix='For example: bins = [-0.5, 0.5], bin_names = ["negative", "neutral", "positive"].',
         )
-    between = [f"{low:g} to {high:g}" for low, high in zip(edges, edges[1:], strict=False)]
+    between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
     names = rules.bin_names or (f"below {edges[0]:g}", *between, f"{edges[-1]:g} or more")
 
     def read(value: Any) -> tuple[str, str]:
@@ -252,8 +260,10 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def dropped_sentence(dropped: Sequence[tuple[str, int]]) -> str:
-    """"3 rows dropped: 2 empty text, 1 empty label"."""
-    total = sum(count for _, count in dropped)
-    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped)
-    return f"{total:,} rows dropped: {reasons}" if total else "no row dropped"
+def summary(table: Table, examples: Labelled) -> str:
+    """How a table was read, in one sentence."""
+    count = sum(examples.dropped.values())
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in examples.dropped.most_common())
+    dropped = f"{count:,} rows dropped: {reasons}" if count else "no row dropped"
+    labels = examples.counts()
+    return f"I read {len(table.rows):,} rows of {table.name} as {examples.columns}, {len(labels)} labels; {dropped}."

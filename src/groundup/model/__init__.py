@@ -6,4 +6,13 @@ from groundup.model.config import FAMILIES, Family, ModelConfig
 from groundup.model.init import init_weights
 from groundup.model.transformer import Decoder, Transformer
 
-__all__ = ["FAMILIES", "Decoder", "Family", "KVCache", "ModelConfig", "SequenceClassifier", "Transformer", "init_weights"]
+__all__ = [
+    "FAMILIES",
+    "Decoder",
+    "Family",
+    "KVCache",
+    "ModelConfig",
+    "SequenceClassifier",
+    "Transformer",
+    "init_weights",
+]

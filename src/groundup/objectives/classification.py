@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from groundup.objectives.base import Metrics
+from groundup.tokenizer import Tokenizer
 
 _LENGTH_MULTIPLE = 16  # padded lengths: few shapes, and even ones, as fast attention wants them
 _SORTED_BATCHES = 32  # texts are sorted by length within this many batches: little padding, enough chance
+
+_SEEN, _FEWEST_EPOCHS, _MOST_EPOCHS = 20_000, 2, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,21 @@ class LabelledBatch:
     input_ids: Tensor
     last: Tensor
     labels: Tensor
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> tuple[list[list[int]], int]:
+    """BOS and the ids of each text, as transformers' `tokenizer(text, truncation=True)` gives them.
+
+    Returns:
+        The ids, and how many texts lost their end to fit into `longest` tokens.
+    """
+    ids = [[tokenizer.bos_id, *text] for text in tokenizer.encode_batch(texts)]
+    return [text[:longest] for text in ids], sum(len(text) > longest for text in ids)
+
+
+def usual_epochs(n_texts: int) -> int:
+    """How often to see each of `n_texts` texts where nobody says it: often where they are few."""
+    return min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, round(_SEEN / n_texts)))
 
 
 def pad(texts: Sequence[Sequence[int]], pad_id: int, longest: int) -> tuple[Tensor, Tensor]:
@@ -115,6 +133,11 @@ class LabelledBatches:
         chosen = self._epoch(epoch)[number]
         ids, last = pad([self._texts[i] for i in chosen], self._pad_id, self._longest)
         return LabelledBatch(*(t.to(self._device) for t in (ids, last, self._labels[torch.from_numpy(chosen)])))
+
+    def texts_in(self, steps: int) -> int:
+        """How many texts the first `steps` batches hold, repeats counted."""
+        epochs, rest = divmod(steps, self.per_epoch)
+        return epochs * len(self._texts) + sum(map(len, self._epoch(epochs)[:rest]))
 
     def _make_epoch(self, epoch: int) -> list[NDArray[np.int64]]:
         generator = np.random.default_rng([self._seed, epoch])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from groundup.files import cache_dir
-from groundup.model import Transformer
+from groundup.model import SequenceClassifier, Transformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _product_flops(device: str, dtype: torch.dtype, size: int = 1024) -> float:
     return float(2 * size**3 / best)
 
 
-def place(model: Transformer, machine: Machine) -> None:
+def place(model: Transformer | SequenceClassifier, machine: Machine) -> None:
     """Put `model` on the machine, in place."""
     torch.set_num_threads(machine.threads)
     _keep_large_buffers()
@@ -105,7 +105,8 @@ def place(model: Transformer, machine: Machine) -> None:
         _use_kernel_cache()
         for layer in model.model.layers:  # one layer is compiled, its code serves them all
             layer.compile(dynamic=False)
-        model.residual = torch.compile(model.residual, dynamic=False)
+        if isinstance(model, Transformer):
+            model.residual = torch.compile(model.residual, dynamic=False)
 
 
 @contextmanager

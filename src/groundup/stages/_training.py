@@ -33,6 +33,7 @@ def train(
     plan_digest: str,
     total_tokens: int,
     console: Console,
+    unit: str = "tokens",
     grad_accum_steps: int = 1,
     look: Callable[[StepReport, ProgressBar], None] | None = None,
     looks: int = 0,
@@ -47,6 +48,7 @@ def train(
         batches: the micro-batch of a 0-based index; see `groundup.train.fit`, as for the arguments before and after.
         plan_digest: identity of all that the result depends on; the checkpoint of another plan is refused.
         total_tokens: of the whole run, as the objective's normalizer counts them.
+        unit: what it counts, in the plural.
         look: called `looks` times on the way, e.g. to score held-out data, with the bar to show its score on.
         checkpoint_seconds: time between checkpoints; there is one at the end in any case.
         callbacks: called after the log and before the checkpoint of a step.
@@ -65,7 +67,7 @@ def train(
         checkpoints.save(report.step, report.tokens_seen)
         work.keep_time()
 
-    with console.progress(label, total_tokens, "tokens", done=progress.tokens_seen, curve="loss") as bar:
+    with console.progress(label, total_tokens, unit, done=progress.tokens_seen, curve="loss") as bar:
         shown = [] if look is None else [AtFractions(looks, lambda report: look(report, bar))]
         fit(
             model,

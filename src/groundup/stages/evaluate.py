@@ -10,7 +10,7 @@ from groundup.artifact import ARTIFACT, Artifact, begin, read
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError
-from groundup.files import atomic_file, file_digest, write_json
+from groundup.files import atomic_file, write_json
 
 if TYPE_CHECKING:
     from groundup.model import Transformer
@@ -40,7 +40,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
         DataError: no model, or no text to score.
         ConfigError: nothing says which text to score.
     """
-    from groundup.checkpoint.resolve import open_model, resolve_model, stage_output
+    from groundup.checkpoint.resolve import model_identity, open_model, resolve_model, stage_output
     from groundup.evals.bpb import bits_per_byte, encode_texts, model_nll
     from groundup.evals.compressors import score_compressors
     from groundup.evals.report import Report
@@ -52,7 +52,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     directory = resolve_model(config.model)
     given = config.corpus or config.tokens
     known = given or stage_output(config.model, "collect") or stage_output(config.model, "tokenize")
-    inputs = {"model": _identity(directory)}
+    inputs = {"model": model_identity(directory)}
     if known is not None:
         inputs["text"] = read(known).digest
     if config.data is not None:
@@ -119,13 +119,6 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     console.table("Bits per byte of held-out text", ("who", "bits per byte", "better"), report.rows())
     console.note(report.summary())
     return work.finish({"summary": report.summary(), **report.facts()}, files)
-
-
-def _identity(directory: Path) -> str:
-    """Of a model that a stage left, its digest; of one from elsewhere, that of its weights."""
-    if (directory / ARTIFACT).is_file():
-        return read(directory).digest
-    return file_digest(directory / "model.safetensors")
 
 
 def _default_out(config: EvaluateConfig, directory: Path) -> Path:

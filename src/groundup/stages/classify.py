@@ -1,0 +1,104 @@
+"""`groundup classify`: the labels of texts, each as soon as its batch is done."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from groundup.config import Config, setting
+from groundup.console import Console, visible
+
+
+class ClassifyConfig(Config):
+    """Which classifier, and what to label: the texts given, else the lines of standard input."""
+
+    model: Path = setting(help="classifier's directory, or a run (its newest classifier)", positional=True)
+    texts: tuple[str, ...] = setting((), help="texts to label; without any, lines from standard input", positional=True)
+    batch_size: int = setting(32, help="texts to label at a time; 1 answers each line at once", flag=True, gt=0)
+    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """A text with its label.
+
+    Attributes:
+        label: the likeliest.
+        probabilities: of each label, in the order of the model's labels.
+    """
+
+    text: str
+    label: str
+    probabilities: dict[str, float]
+
+    def to_line(self, *, as_json: bool = False) -> str:
+        """One line: label, its probability and the text between tabs, or a JSON object."""
+        if as_json:
+            fields = {"text": self.text, "label": self.label, "probabilities": self.probabilities}
+            return json.dumps(fields, ensure_ascii=False) + "\n"
+        text = " ".join(self.text.split())
+        return visible(f"{self.label}\t{self.probabilities[self.label]:.3f}\t{text}") + "\n"
+
+
+def run(
+    config: ClassifyConfig,
+    *,
+    console: Console | None = None,
+    on_text: Callable[[str], None] | None = None,
+    json_lines: bool = False,
+    lines: Iterable[str] | None = None,
+) -> list[Classified]:
+    """Label texts; `on_text` receives a line for each, batch by batch.
+
+    Args:
+        on_text: with it nothing is kept and the returned list is empty, so that input may be endless.
+        json_lines: a line is a JSON object.
+        lines: what to label where the config has no texts; by default the lines of standard input, the empty ones left
+            out.
+
+    Raises:
+        DataError: no classifier there.
+        FormatError: a damaged one.
+    """
+    from groundup.checkpoint.resolve import open_classifier
+    from groundup.evals.classification import predict
+    from groundup.objectives.classification import encode
+
+    console = console or Console()
+    opened = open_classifier(config.model, device=config.device)
+    tokenizer, context = opened.tokenizer, opened.model.config.context_length
+    source = _standard_input() if lines is None else lines
+    given = config.texts or (line for raw in source if (line := raw.rstrip("\r\n")).strip())
+    kept: list[Classified] = []
+    cut = 0
+    for batch in _batched(given, config.batch_size):
+        texts, longer = encode(tokenizer, batch, context)
+        cut += longer
+        for text, probabilities in zip(batch, predict(opened.model, texts, pad_id=tokenizer.pad_id), strict=True):
+            named = dict(zip(opened.labels, probabilities.tolist(), strict=True))
+            found = Classified(text, opened.labels[int(probabilities.argmax())], named)
+            if on_text is None:
+                kept.append(found)
+            else:
+                on_text(found.to_line(as_json=json_lines))
+    if cut:
+        console.warn(f"{cut:,} texts are longer than the context of {context} tokens: their end was not read.")
+    return kept
+
+
+def _standard_input() -> TextIO:
+    if isinstance(sys.stdin, io.TextIOWrapper):  # a line that is not UTF-8 must not end the stream
+        sys.stdin.reconfigure(errors="replace")
+    return sys.stdin
+
+
+def _batched(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    iterator = iter(texts)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
