@@ -82,9 +82,9 @@ def _command(stage: Stage, parameters: Sequence[click.Parameter], callback: Call
 
 
 def _stage(stage: Stage) -> click.Command:
-    """A stage with `out` leaves a directory; one without returns a text, handed out as it comes."""
+    """A stage leaves a directory (`out`), returns one text, or streams its result for as long as it is used."""
     parameters = declared(stage.config)
-    makes_text = "out" not in stage.config.model_fields
+    leaves_files = not (stage.returns_text or stage.streams)
     if not any(isinstance(parameter, click.Argument) for parameter in parameters):
         # A stage that reads no earlier output takes its settings where others take their input.
         parameters.insert(0, click.Argument(["recipe"], metavar="RECIPE.toml", required=False))
@@ -107,10 +107,15 @@ def _stage(stage: Stage) -> click.Command:
         where = f"[{stage.name}] in {file}" if file else f"groundup {stage.command}"
         config: Any = load(stage.config, values, where)
         run, console = stage.module.run, Console(quiet=quiet)
-        if not makes_text:
+        if leaves_files:
             made = run(config, console=console)
             if json_wanted:
                 write(as_json({"directory": config.out, **asdict(made)}))
+        elif stage.streams:
+            parts: list[str] = []
+            run(config, console=console, on_text=parts.append if output else write, json_lines=json_wanted)
+            if output:
+                write("".join(parts), output)
         elif json_wanted or output:
             made = run(config, console=console)
             write(as_json(made) if json_wanted else f"{made.text}\n", output)
@@ -118,7 +123,7 @@ def _stage(stage: Stage) -> click.Command:
             run(config, console=console, on_text=write)
             write("\n")
 
-    shared = common("config", "set", *(["output"] if makes_text else []), "quiet", "json")
+    shared = common("config", "set", *([] if leaves_files else ["output"]), "quiet", "json")
     return _command(stage, [*parameters, *shared], callback)
 
 

@@ -1,6 +1,6 @@
 """One dial to a whole run: minutes, tokens or depth in; shape, batch, steps and learning rates out.
 
-The rules were fitted on small runs (`benchmarks/ablations.md`) and stay with published ones beyond them.
+The rules hold for small runs as `benchmarks/ablations.md` shows, and stay with published ones beyond them.
 """
 
 from __future__ import annotations

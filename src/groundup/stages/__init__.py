@@ -26,6 +26,9 @@ class Stage:
         directory: where its output goes in a run's directory; `None` for what is no part of a recipe.
         inputs: key of the config -> the stage whose output belongs there in a run.
         then: commands that make sense after this stage, with `{run}` for the run's directory.
+        returns_text: its `run` also takes `on_text`, called with each piece of the one text that it returns.
+        streams: its `run` also takes `on_text` and `json_lines`, hands out whatever it has to say through the first, and
+            with the second as one JSON object a line.
         package: where its module lives.
     """
 
@@ -35,6 +38,8 @@ class Stage:
     directory: str | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
     then: tuple[str, ...] = ()
+    returns_text: bool = False
+    streams: bool = False
     package: str = "groundup.stages"
 
     @property
@@ -90,6 +95,7 @@ STAGES: dict[str, Stage] = {
             "generate",
             "write on from a prompt",
             'groundup generate runs/quickstart "Once upon a time" --max-tokens 100',
+            returns_text=True,
         ),
     )
 }
