@@ -28,16 +28,25 @@ GENERATION_CONFIG = "generation_config.json"
 
 
 def save_model(
-    directory: Path, model: Transformer, *, bos_id: int, eos_id: int, pad_id: int | None = None
+    directory: Path,
+    model: Transformer,
+    *,
+    bos_id: int,
+    eos_id: int,
+    pad_id: int | None = None,
+    stop_ids: Sequence[int] = (),
 ) -> list[Path]:
     """Write config, weights (fp32) and generation config; the tokenizer writes its own files beside them.
+
+    Args:
+        stop_ids: the tokens that end what the model writes, where that is not `eos_id` alone.
 
     Returns:
         The files written.
     """
     ids: dict[str, Any] = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
     files = _write(directory, model, model.config, "language", ids)
-    write_json(directory / GENERATION_CONFIG, ids)
+    write_json(directory / GENERATION_CONFIG, ids | ({"eos_token_id": list(stop_ids)} if stop_ids else {}))
     return [*files, directory / GENERATION_CONFIG]
 
 
