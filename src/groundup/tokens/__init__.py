@@ -3,11 +3,13 @@
 from groundup.tokens.documents import TokenDocuments, TokenLists
 from groundup.tokens.evaluation import DocumentWindows, document_windows
 from groundup.tokens.loader import Loader, PackedWindows
+from groundup.tokens.packing import ExampleLoader
 from groundup.tokens.shards import TokenShards
 from groundup.tokens.writing import write_shards
 
 __all__ = [
     "DocumentWindows",
+    "ExampleLoader",
     "Loader",
     "PackedWindows",
     "TokenDocuments",
