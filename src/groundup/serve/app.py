@@ -1,0 +1,216 @@
+"""The endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TypeVar
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from groundup.generate import TokenEvent
+from groundup.serve.answers import Answer, ChatAnswer, CompletionAnswer, Json
+from groundup.serve.errors import ApiError, failed, shutting_down
+from groundup.serve.model import Job, ServedModel
+from groundup.serve.schema import ChatBody, CompletionBody, GenerationBody, read_body
+from groundup.serve.streams import ClientGoneError, merged, unless_gone
+
+MAX_BODY_BYTES = 4 * 2**20  # far more than any context holds
+_CLIENT_CLOSED = 499  # nginx's number; nobody reads it but the log
+_log = logging.getLogger(__name__)
+
+B = TypeVar("B", bound=GenerationBody)
+Events = AsyncGenerator[tuple[int, TokenEvent]]
+
+
+def build_app(model: ServedModel) -> Starlette:
+    """The application for one model: chat, completions, the list of models, health. Wrap it in a `Guard`."""
+
+    async def chat(request: Request) -> Response:
+        body = await _read(request, ChatBody)
+        job = await asyncio.to_thread(model.chat, body)  # a long prompt takes a while to encode
+        return await _answer(request, model, job, ChatAnswer(model, job, body), stream=body.stream)
+
+    async def complete(request: Request) -> Response:
+        body = await _read(request, CompletionBody)
+        job = await asyncio.to_thread(model.complete, body)
+        return await _answer(request, model, job, CompletionAnswer(model, job, body), stream=body.stream)
+
+    async def models(request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [_described(model)]})
+
+    async def one_model(request: Request) -> Response:
+        model.require_known(request.path_params["name"])
+        return JSONResponse(_described(model))
+
+    async def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+            Route("/v1/completions", complete, methods=["POST"]),
+            Route("/v1/models", models, methods=["GET"]),
+            Route("/v1/models/{name:path}", one_model, methods=["GET"]),
+            Route("/health", health, methods=["GET"]),
+        ],
+        exception_handlers={
+            ApiError: _on_api_error,
+            HTTPException: _on_http_error,
+            ClientGoneError: _on_client_gone,
+            ClientDisconnect: _on_client_gone,
+            Exception: _on_failure,
+        },
+    )
+
+
+async def _answer(request: Request, model: ServedModel, job: Job, answer: Answer, *, stream: bool) -> Response:
+    streams = model.submit(job)
+    if stream:
+        return _Chunks(model, job, answer, merged(streams))
+    try:
+        outputs = await unless_gone(request.receive, _gathered(job, merged(streams)))
+    finally:
+        model.cancel(job)
+    return JSONResponse(answer.whole(outputs))
+
+
+async def _gathered(job: Job, events: Events) -> list[list[TokenEvent]]:
+    """All events, in a list for each choice."""
+    outputs: list[list[TokenEvent]] = [[] for _ in job.requests]
+    async with aclosing(events):
+        async for index, event in events:
+            _require_kept(event)
+            outputs[index].append(event)
+    return outputs
+
+
+def _require_kept(event: TokenEvent) -> None:
+    # Nobody but the engine's end cancels a request whose client still waits for it.
+    if event.finish_reason == "cancelled":
+        raise shutting_down()
+
+
+class _Chunks(Response):
+    """An answer as server-sent events, written while it is generated."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, model: ServedModel, job: Job, answer: Answer, events: Events) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # proxies must not hold it
+        del self.headers["content-length"]
+        self._model, self._job, self._answer, self._events = model, job, answer, events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await unless_gone(receive, self._write(send))
+        except ClientGoneError:
+            pass
+        finally:
+            self._model.cancel(self._job)
+
+    async def _write(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+
+        async def say(data: str) -> None:
+            await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
+
+        try:
+            async with aclosing(self._chunks()) as chunks:
+                async for chunk in chunks:
+                    await say(_compact(chunk))
+            await say("[DONE]")
+        except ApiError as error:
+            await say(_compact(error.body))
+        except Exception:
+            # The status has been sent; that the stream breaks off must not look like a finished answer.
+            _log.exception("a stream failed")
+            await say(_compact(failed().body))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _chunks(self) -> AsyncGenerator[Json]:
+        async with aclosing(self._events) as events:
+            for chunk in self._answer.opening():
+                yield chunk
+            async for index, event in events:
+                _require_kept(event)
+                said = self._answer.chunk(index, event)
+                if said is not None:
+                    yield said
+        for chunk in self._answer.closing():
+            yield chunk
+
+
+async def _read(request: Request, kind: type[B]) -> B:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        # And a web page cannot send it to another site without asking first, which no answer here allows.
+        raise ApiError(
+            415,
+            f"Content-Type: {media_type[:80] or 'none'}",
+            rule="a request's body is JSON and says so",
+            fix="Send the header Content-Type: application/json.",
+            code="unsupported_media_type",
+        )
+    content = bytearray()
+    async for piece in request.stream():
+        content += piece
+        if len(content) > MAX_BODY_BYTES:
+            raise ApiError(
+                413,
+                f"body: more than {MAX_BODY_BYTES:,} bytes",
+                rule=f"a request's body has at most {MAX_BODY_BYTES:,} bytes",
+                fix="Send less text: it must fit into the model's context, too.",
+                code="body_too_large",
+            )
+    return read_body(kind, bytes(content))
+
+
+def _described(model: ServedModel) -> Json:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.created,
+        "owned_by": "groundup",
+        "context_length": model.context_length,
+        "has_chat_template": model.template is not None,
+    }
+
+
+def _compact(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+async def _on_api_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals: no such path, another method."""
+    assert isinstance(error, HTTPException)
+    return ApiError(
+        error.status_code,
+        f"{request.method} {request.url.path[:80]}",
+        rule=str(error.detail),
+        fix="The paths are POST /v1/chat/completions, POST /v1/completions, GET /v1/models and GET /health.",
+        code="not_found" if error.status_code == 404 else "method_not_allowed",
+        headers=error.headers,
+    ).response
+
+
+async def _on_client_gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=_CLIENT_CLOSED)
+
+
+async def _on_failure(request: Request, error: Exception) -> Response:
+    """What nobody foresaw. The server above logs the traceback; the client gets none of it."""
+    return failed().response

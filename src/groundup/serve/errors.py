@@ -1,0 +1,92 @@
+"""What a client is told when something goes wrong, in the form of OpenAI's API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+from groundup.errors import ConfigError, GroundupError, ResourceError
+
+
+class ApiError(Exception):
+    """An answer with an error object: `{"error": {"message", "type", "param", "code"}}`.
+
+    Args:
+        status: the HTTP status.
+        value, rule, fix: as in `GroundupError`; together they are the message.
+        param: the parameter that is to blame, e.g. "messages[0].content".
+        code: a short name for programs, e.g. "context_length_exceeded".
+    """
+
+    def __init__(
+        self,
+        status: int,
+        value: str,
+        *,
+        rule: str,
+        fix: str,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(f"{value}: {rule}. {fix}")
+        self.status = status
+        self.param = param
+        self.code = code
+        self.headers = headers
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The error object."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+    @property
+    def response(self) -> JSONResponse:
+        """The whole HTTP answer."""
+        return JSONResponse(self.body, self.status, self.headers)
+
+
+def overloaded(problem: ResourceError) -> ApiError:
+    """503 for a request that the engine has no place for now; official clients try again by themselves."""
+    return ApiError(
+        503,
+        problem.value,
+        rule=problem.rule,
+        fix="Try again in a moment.",
+        code="overloaded",
+        headers={"Retry-After": "1"},
+    )
+
+
+def from_groundup(problem: GroundupError) -> ApiError:
+    """The answer to an error that the engine or the template raised."""
+    if isinstance(problem, ResourceError):
+        return overloaded(problem)
+    if isinstance(problem, ConfigError):
+        return ApiError(400, problem.value, rule=problem.rule, fix=problem.fix, code="invalid_value")
+    return failed()
+
+
+def failed() -> ApiError:
+    """500 without particulars: they are in the server's log, and are nobody else's business."""
+    return ApiError(
+        500,
+        "the server failed on this request",
+        rule="this should not happen",
+        fix="The server's log says what went wrong.",
+        code="internal_error",
+    )
+
+
+def shutting_down() -> ApiError:
+    """503 for a request that the end of the server cut off."""
+    return ApiError(
+        503,
+        "the server is shutting down",
+        rule="requests that are still running then are cancelled",
+        fix="Send the request again when it is back.",
+        code="shutting_down",
+    )

@@ -1,0 +1,93 @@
+"""What stands before the application: who may ask at all, and a line about each request."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from groundup.serve.errors import ApiError
+
+_OPEN = "/health"  # probes have no key, and learn nothing
+
+
+class Guard:
+    """Lets through who has the key, and on a loopback address only who calls it by a loopback name.
+
+    Without the second, a web page could reach the server through a name of its own that it has pointed at this
+    machine (DNS rebinding), with the browser's same-origin rule on its side.
+
+    Args:
+        app: the application behind.
+        api_key: what clients send as `Authorization: Bearer KEY`; None: no key.
+        loopback_only: whether the Host header must name this machine.
+        note: takes a line about each request: status, path, seconds; never what was asked.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, api_key: str | None, loopback_only: bool, note: Callable[[str], None] | None = None
+    ) -> None:
+        self._app = app
+        self._api_key = None if api_key is None else api_key.encode()
+        self._loopback_only = loopback_only
+        self._note = note
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.monotonic(), 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            refusal = self._refusal(scope)
+            await (self._app if refusal is None else refusal.response)(scope, receive, watched)
+        finally:
+            if self._note is not None:
+                self._note(f"{status} {scope['method']} {scope['path'][:80]} {time.monotonic() - started:.2f} s")
+
+    def _refusal(self, scope: Scope) -> ApiError | None:
+        headers = Headers(scope=scope)
+        if self._loopback_only and not _is_loopback(headers.get("host", "")):
+            return ApiError(
+                403,
+                f"Host: {headers.get('host', 'none')[:80]}",
+                rule="this server listens on this machine only, and answers to its loopback names only",
+                fix="Call it as localhost or 127.0.0.1, or serve on another host with an API key.",
+                code="host_not_allowed",
+            )
+        if self._api_key is not None and scope["path"] != _OPEN and not self._has_key(scope):
+            return ApiError(
+                401,
+                "no valid API key",
+                rule="this server wants its key with each request",
+                fix="Send the header Authorization: Bearer KEY.",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return None
+
+    def _has_key(self, scope: Scope) -> bool:
+        assert self._api_key is not None
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, key = given.partition(b" ")
+        # In constant time, or the key could be guessed character by character.
+        return scheme.lower() == b"bearer" and hmac.compare_digest(key.strip(), self._api_key)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname
+        return name == "localhost" or ipaddress.ip_address(name or "").is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,181 @@
+"""The model that is served, and what a request's body asks of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+
+from groundup.errors import GroundupError
+from groundup.generate import Engine, GenerationRequest, Sampling, TokenEvent
+from groundup.serve.errors import ApiError, from_groundup
+from groundup.serve.schema import ChatBody, ChatMessage, CompletionBody, GenerationBody
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.chat import ChatTemplate
+from groundup.types import Message
+
+_SEEDS = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one call asks for.
+
+    Attributes:
+        requests: one for each choice of the answer, in its order.
+        prompt_tokens: those of each prompt once, however many choices it has.
+    """
+
+    requests: tuple[GenerationRequest, ...]
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedModel:
+    """A model with its name in the API.
+
+    Attributes:
+        name: what clients call it.
+        template: None where the model has none; then it completes text only.
+        created: when it was made, in seconds since the epoch.
+    """
+
+    name: str
+    engine: Engine
+    template: ChatTemplate | None
+    created: int
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The engine's tokenizer."""
+        return self.engine.tokenizer
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that prompt and output share."""
+        return self.engine.model.config.context_length
+
+    def chat(self, body: ChatBody) -> Job:
+        """The job that a chat call asks for.
+
+        Raises:
+            ApiError: 404 another model, 400 no chat template, or too long a conversation.
+        """
+        self.require_known(body.model)
+        if self.template is None:
+            raise ApiError(
+                400,
+                f"model {self.name!r} has no chat template",
+                rule="only a model that was tuned on conversations can chat",
+                fix="Send a prompt to /v1/completions, or serve a model that groundup finetune instruct has made.",
+                param="model",
+                code="no_chat_template",
+            )
+        messages = [_message(message) for message in body.messages]
+        try:
+            ids = self.template.encode(messages, add_generation_prompt=True)
+        except GroundupError as error:
+            raise from_groundup(error) from error
+        self._require_room(ids, "messages")
+        logprobs = (body.top_logprobs or 0) if body.logprobs else 0
+        return Job(self._requests([ids], body, logprobs, self.template.stop_ids), len(ids))
+
+    def complete(self, body: CompletionBody) -> Job:
+        """The job that a completion call asks for.
+
+        Raises:
+            ApiError: 404 another model, 400 too long a prompt or an unknown token id.
+        """
+        self.require_known(body.model)
+        prompts = [self._prompt_ids(prompt) for prompt in body.prompt]
+        requests = self._requests(prompts, body, body.logprobs or 0, None)
+        return Job(requests, sum(len(ids) for ids in prompts))
+
+    def submit(self, job: Job) -> list[AsyncIterator[TokenEvent]]:
+        """Hand all requests of a job to the engine, or none of them.
+
+        Raises:
+            ApiError: 503 no place for them now.
+        """
+        try:
+            return [self.engine.submit(request) for request in job.requests]
+        except GroundupError as error:
+            self.cancel(job)
+            raise from_groundup(error) from error
+
+    def cancel(self, job: Job) -> None:
+        """End what is still running of a job."""
+        for request in job.requests:
+            self.engine.cancel(request.id)
+
+    def require_known(self, name: str) -> None:
+        """Raises ApiError 404 unless the model is called so."""
+        if name != self.name:
+            raise ApiError(
+                404,
+                f"model {name[:80]!r}",
+                rule=f"this server has the model {self.name!r} only",
+                fix="Use that name.",
+                param="model",
+                code="model_not_found",
+            )
+
+    def _prompt_ids(self, prompt: str | list[int]) -> list[int]:
+        if isinstance(prompt, str):
+            ids = [self.tokenizer.bos_id, *self.tokenizer.encode(prompt)]
+        else:
+            ids = prompt
+            unknown = [token for token in ids if not 0 <= token < self.tokenizer.vocab_size]
+            if unknown:
+                raise ApiError(
+                    400,
+                    f"prompt: token id {unknown[0]}",
+                    rule=f"this model has the ids 0 to {self.tokenizer.vocab_size - 1}",
+                    fix="Encode with this model's tokenizer, or send text.",
+                    param="prompt",
+                    code="invalid_value",
+                )
+        self._require_room(ids, "prompt")
+        return ids
+
+    def _require_room(self, ids: Sequence[int], param: str) -> None:
+        if len(ids) >= self.context_length:
+            raise ApiError(
+                400,
+                f"{param}: {len(ids)} tokens",
+                rule=f"prompt and output share this model's context of {self.context_length} tokens",
+                fix=f"Shorten {param} to {self.context_length - 1} tokens or fewer.",
+                param=param,
+                code="context_length_exceeded",
+            )
+
+    def _requests(
+        self, prompts: Sequence[Sequence[int]], body: GenerationBody, logprobs: int, stop_ids: tuple[int, ...] | None
+    ) -> tuple[GenerationRequest, ...]:
+        sampling = Sampling(
+            temperature=body.temperature,
+            top_k=body.top_k,
+            top_p=body.top_p,
+            min_p=body.min_p,
+            repetition_penalty=body.repetition_penalty,
+            frequency_penalty=body.frequency_penalty,
+            presence_penalty=body.presence_penalty,
+        )
+        return tuple(
+            GenerationRequest(
+                prompt=tuple(ids),
+                sampling=sampling,
+                max_tokens=body.limit,
+                stop=tuple(body.stop),
+                stop_ids=stop_ids,
+                # Choices of one prompt must differ; the first is what the seed gives without the others.
+                seed=None if body.seed is None else (body.seed + choice) % _SEEDS,
+                logprobs=logprobs,
+            )
+            for ids in prompts
+            for choice in range(body.n)
+        )
+
+
+def _message(message: ChatMessage) -> Message:
+    # OpenAI's newer models call the system's role "developer".
+    return Message("system" if message.role == "developer" else message.role, message.content)

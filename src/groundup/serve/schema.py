@@ -1,0 +1,248 @@
+"""The bodies of requests, as in OpenAI's API reference. Whatever is not understood is refused, never ignored.
+
+Parameters that only label a request (`user`, `metadata`, ...) are taken and not used. Those that ask for what this
+server does not do are taken where their value asks for nothing (`tools: []`, `best_of: 1`), since clients send
+defaults. `top_k`, `min_p` and `repetition_penalty` are extensions that vLLM and others have, too.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from groundup.config import nearest
+from groundup.serve.errors import ApiError
+
+MOST_CHOICES = 16  # outputs of one request, all prompts together
+_MOST_STOPS = 4
+_SHOWN_CHARACTERS = 80
+
+B = TypeVar("B", bound="_Body")
+
+
+def _only(*harmless: Any) -> Any:
+    """A parameter whose other values ask for something that this server does not do."""
+
+    def check(value: Any) -> Any:
+        if value not in harmless:
+            raise PydanticCustomError("unsupported", "this server does not support it")
+        return value
+
+    return Annotated[Any, AfterValidator(check)]
+
+
+def _stops(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _joined_parts(value: Any) -> Any:
+    """Content given as a list of parts, of which only text can be read."""
+    if value is None:
+        raise PydanticCustomError("string_type", "content must be text")
+    if not isinstance(value, list):
+        return value
+    texts = []
+    for part in value:
+        match part:
+            case {"type": "text", "text": str(text)}:
+                texts.append(text)
+            case {"type": str(kind)} if kind != "text":
+                raise PydanticCustomError("unsupported", "this model reads text parts only")
+            case _:
+                raise PydanticCustomError("value_error", 'a part of text is {"type": "text", "text": "..."}')
+    return "".join(texts)
+
+
+def _prompts(value: Any) -> Any:
+    """One prompt or several, each text or token ids, as a list."""
+
+    def is_ids(item: Any) -> bool:
+        return isinstance(item, list) and all(isinstance(i, int) and not isinstance(i, bool) for i in item)
+
+    if isinstance(value, str) or (is_ids(value) and value):
+        return [value]
+    if isinstance(value, list) and value and all(isinstance(item, str) or (is_ids(item) and item) for item in value):
+        return value
+    raise PydanticCustomError("value_error", "a prompt is a text, a list of texts, or one or more lists of token ids")
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_means_not_given(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {name: value for name, value in values.items() if value is not None or name == "content"}
+        return values
+
+
+class StreamOptions(_Body):
+    """Choices for a streamed answer."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False  # padding against eavesdroppers of a hosted service; there is none here
+
+
+class GenerationBody(_Body):
+    """What both endpoints share."""
+
+    model: str
+    max_tokens: int | None = Field(None, ge=1)
+    temperature: float = Field(1.0, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    n: int = Field(1, ge=1, le=MOST_CHOICES)
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_stops)] = Field(
+        default_factory=list, max_length=_MOST_STOPS
+    )
+    seed: int | None = Field(None, ge=-(2**63), lt=2**63)
+    presence_penalty: float = Field(0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(0.0, ge=-2, le=2)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    top_k: int | None = Field(None, ge=1)
+    min_p: float = Field(0.0, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0, le=100)
+    logit_bias: _only({}) = None  # type: ignore[valid-type]
+    user: str | None = None
+
+    @model_validator(mode="after")
+    def _options_of_a_stream_need_one(self) -> GenerationBody:
+        if self.stream_options is not None and not self.stream:
+            raise PydanticCustomError("value_error", "stream_options needs stream = true", {"param": "stream_options"})
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens to generate at most; None: to the end of the context."""
+        return self.max_tokens
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatMessage(_Body):
+    """One message. What answers of this API hold besides is taken where it is empty: clients send them back."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[str, BeforeValidator(_joined_parts)]
+    refusal: _only() = None  # type: ignore[valid-type]
+    annotations: _only([]) = None  # type: ignore[valid-type]
+    audio: _only() = None  # type: ignore[valid-type]
+    tool_calls: _only([]) = None  # type: ignore[valid-type]
+    function_call: _only() = None  # type: ignore[valid-type]
+
+
+class ChatBody(GenerationBody):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: _only({"type": "text"}) = None  # type: ignore[valid-type]
+    tools: _only([]) = None  # type: ignore[valid-type]
+    tool_choice: _only("none", "auto") = None  # type: ignore[valid-type]
+    parallel_tool_calls: bool | None = None
+    functions: _only([]) = None  # type: ignore[valid-type]
+    function_call: _only("none", "auto") = None  # type: ignore[valid-type]
+    modalities: _only(["text"]) = None  # type: ignore[valid-type]
+    store: _only(False) = None  # type: ignore[valid-type]
+    metadata: dict[str, str] | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> ChatBody:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise PydanticCustomError("value_error", "top_logprobs needs logprobs = true", {"param": "top_logprobs"})
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            rule = "max_tokens is the old name of max_completion_tokens: only one of them can be given"
+            raise PydanticCustomError("value_error", rule, {"param": "max_completion_tokens"})
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+
+class CompletionBody(GenerationBody):
+    """`POST /v1/completions`."""
+
+    prompt: Annotated[list[str | list[int]], BeforeValidator(_prompts)]
+    max_tokens: int | None = Field(16, ge=1)  # OpenAI's default
+    logprobs: int | None = Field(None, ge=0, le=20)
+    echo: bool = False
+    best_of: _only(1) = None  # type: ignore[valid-type]
+    suffix: _only("") = None  # type: ignore[valid-type]
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> CompletionBody:
+        if self.echo and self.logprobs is not None:
+            rule = "logprobs of the prompt are not computed, so echo and logprobs do not go together"
+            raise PydanticCustomError("unsupported", rule, {"param": "echo"})
+        if len(self.prompt) * self.n > MOST_CHOICES:
+            rule = f"prompts times n is at most {MOST_CHOICES}"
+            raise PydanticCustomError("value_error", rule, {"param": "n"})
+        return self
+
+
+def read_body(body: type[B], content: bytes) -> B:
+    """Check a request's JSON.
+
+    Raises:
+        ApiError: 400, names the first wrong parameter, its value, the rule and the fix.
+    """
+    try:
+        return body.model_validate_json(content)
+    except ValidationError as error:
+        problems = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+        raise _explain(body, problems[0]) from None
+    except RecursionError:
+        raise _invalid("body", "nested too deeply", "Send a flat JSON object.", None, "invalid_json") from None
+
+
+def _explain(body: type[_Body], problem: ErrorDetails) -> ApiError:
+    kind, context = problem["type"], problem.get("ctx", {})
+    param = context.get("param") or _written(problem["loc"])
+    name = str(problem["loc"][-1]) if problem["loc"] else ""
+    if kind == "json_invalid":
+        fix = 'Send a JSON object, e.g. {"model": ..., "messages": [...]}.'
+        return _invalid("body", f"it must be JSON ({context.get('error', 'it is not')})", fix, None, "invalid_json")
+    if not param:
+        return _invalid("body", "it must be a JSON object", "Send an object.", None, "invalid_type")
+    if kind == "missing":
+        return _invalid(param, "it is missing", f"Give {name}.", param, "missing_required_parameter")
+    if kind == "extra_forbidden":
+        known = ChatMessage if param.startswith("messages[") else body
+        match = nearest(name, known.model_fields)
+        fix = f"Did you mean {match}? If not, leave it out." if match else "Leave it out."
+        return _invalid(_shown(param), "this server does not know that parameter", fix, param, "unknown_parameter")
+    rule = problem["msg"].replace("Input should be", "must be")
+    if "param" in context:  # a rule between several parameters
+        return _invalid(param, rule, "Change one of them.", param, "invalid_value")
+    code = {"unsupported": "unsupported_value"}.get(kind, "invalid_type" if kind.endswith("_type") else "invalid_value")
+    fix = "Leave it out." if kind == "unsupported" else f"Give {param} another value."
+    return _invalid(f"{param} = {_shown(problem['input'])}", rule, fix, param, code)
+
+
+def _invalid(value: str, rule: str, fix: str, param: str | None, code: str) -> ApiError:
+    return ApiError(400, value, rule=rule.rstrip("."), fix=fix, param=param, code=code)
+
+
+def _written(location: tuple[str | int, ...]) -> str:
+    """The location as a person writes it: messages[0].content."""
+    text = ""
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."

@@ -1,0 +1,37 @@
+"""A model with its chat template, opened for the stages that talk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from groundup.console import Console
+
+if TYPE_CHECKING:
+    from groundup.checkpoint.resolve import OpenedModel
+    from groundup.tokenizer.chat import ChatTemplate
+
+
+def open_chat_model(path: Path, device: str | None, console: Console) -> tuple[OpenedModel, ChatTemplate | None]:
+    """Open the model that `path` means; its template is None where its tokenizer_config.json has none.
+
+    Raises:
+        DataError: no model there.
+        FormatError: a damaged one.
+    """
+    from groundup.checkpoint.resolve import open_model
+    from groundup.errors import ConfigError
+    from groundup.tokenizer.chat import ChatTemplate
+
+    opened = open_model(path, device=device)
+    theirs = opened.tokenizer.config.get("chat_template")
+    if theirs is None:
+        return opened, None
+    try:
+        template = ChatTemplate(opened.tokenizer)
+    except ConfigError as error:
+        console.warn(f"{opened.directory}: its chat template cannot be used: {error.rule}")
+        return opened, None
+    if theirs != template.jinja:
+        console.warn(f"{opened.directory}: its chat template is another than groundup's ChatML, which is used instead")
+    return opened, template
