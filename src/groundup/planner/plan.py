@@ -152,8 +152,8 @@ class Budget:
 def batch_rows(total_tokens: float, context_length: int) -> tuple[int, int]:
     """Rows of a micro-batch and micro-batches a step for a run of `total_tokens`.
 
-    The critical batch grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162); the square root is
-    what the ablations support, rounded to a power of two.
+    The critical batch grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162). Growing it with the
+    square root, in powers of two, is our choice; half of it gained nothing at six minutes (`benchmarks/ablations.md`).
     """
     tokens = SMALL_BATCH_TOKENS * math.sqrt(max(total_tokens, 1) / SMALL_RUN_TOKENS)
     rows = 1 << max(0, round(math.log2(max(tokens, FEWEST_BATCH_TOKENS) / context_length)))
