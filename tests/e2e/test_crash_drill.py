@@ -38,5 +38,5 @@ compressors_read = 20000
     drill = [sys.executable, str(ROOT / "tools" / "crash_drill.py"), str(recipe), str(tmp_path / "drill")]
     done = subprocess.run([*drill, "--kills", "3", "--longest", "8"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "equal    recipe/base/model.safetensors" in done.stdout
-    assert "UNEQUAL" not in done.stdout
+    for file in ("corpus/train-00000.parquet", "base/metrics.jsonl", "base/model.safetensors", "report/report.json"):
+        assert f"equal    recipe/{file}" in done.stdout

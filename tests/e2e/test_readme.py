@@ -40,4 +40,3 @@ def test_the_commands_of_the_readme(tmp_path: Path, real_documents: list[str]) -
         if command[1] == "generate":
             assert done.stdout.strip()
     assert (tmp_path / "runs" / "notes" / "report" / "report.md").is_file()
-
