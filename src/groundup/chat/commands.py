@@ -114,17 +114,17 @@ def _save(session: Session, argument: str) -> str:
     if not argument:
         raise ConfigError("/save", rule="it needs a file name", fix="Type, for example, /save talk.jsonl.")
     path = Path(argument).expanduser()
-    if path.exists():
-        raise ConfigError(f"{path} exists", rule="nothing is overwritten", fix="Give another name.")
     messages = [asdict(message) for message in session.messages]
     try:
+        if path.exists():
+            raise ConfigError(f"{path} exists", rule="nothing is overwritten", fix="Give another name.")
         with atomic_file(path) as temporary:
             temporary.write_text(json.dumps({"messages": messages}, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: {error.strerror}", rule="the file must be writable", fix="Choose another."
-        ) from error
-    return f"{len(session.turns)} turns in {path}"
+    except (OSError, ValueError) as error:  # ValueError: a name that no system has
+        said = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: {said}", rule="the file must be writable", fix="Choose another.") from error
+    turns = len(session.turns)
+    return f"{turns} turn{'' if turns == 1 else 's'} in {path}"
 
 
 COMMANDS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import os
 import socket
@@ -12,6 +13,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from groundup.errors import ResourceError
+
+_LAST_WORDS_SECONDS = 5  # for what was cut off to tell its clients
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -59,10 +62,18 @@ class Server(uvicorn.Server):
     or with a second signal, they are cut off.
 
     Args:
+        cut_off: ends what is under way, so that its clients hear of it; may be called more than once.
         on_ready: called when clients can connect.
     """
 
-    def __init__(self, app: ASGIApp, *, grace_seconds: int, on_ready: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        grace_seconds: int,
+        cut_off: Callable[[], None],
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -72,18 +83,31 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_graceful_shutdown=grace_seconds,
+                timeout_graceful_shutdown=grace_seconds + _LAST_WORDS_SECONDS,
             )
         )
+        self._grace_seconds = grace_seconds
+        self._cut_off = cut_off
         self._on_ready = on_ready
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         if self.started and self._on_ready is not None:
             self._on_ready()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let answers finish, but not for ever."""
+        grace_over = asyncio.get_running_loop().call_later(self._grace_seconds, self._cut_off)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            grace_over.cancel()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Take a signal. uvicorn would raise it again at the end, but a server that was told to stop has not failed."""
-        self.force_exit = self.should_exit
+        if self.should_exit and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._cut_off)
         self.should_exit = True

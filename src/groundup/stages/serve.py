@@ -81,7 +81,7 @@ def run(
                     on_json({"url": url, "model": name, "chat": chats})
 
             guard = Guard(app, api_key=api_key, loopback_only=loopback, note=console.note)
-            Server(guard, grace_seconds=config.grace_seconds, on_ready=say_ready).run([bound])
+            Server(guard, grace_seconds=config.grace_seconds, cut_off=engine.close, on_ready=say_ready).run([bound])
     console.note("Stopped.")
 
 

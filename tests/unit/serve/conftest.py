@@ -1,0 +1,97 @@
+"""A real server on a loopback port, and the official client."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from groundup.generate import Engine
+from groundup.model import Transformer
+from groundup.serve import Guard, ServedModel, Server, bind, build_app, url_of
+from groundup.tokenizer import Tokenizer
+from groundup.tokenizer.chat import ChatTemplate
+
+LONG_CONTEXT = 32_768  # greedy on random weights goes round in circles: a request that ends when it is ended
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server, its log and its engine."""
+
+    url: str
+    engine: Engine
+    notes: list[str]
+    stop: Callable[[], None]
+
+    def client(self, **options: Any) -> openai.OpenAI:
+        """The official client, which asks once and believes no proxy of the environment."""
+        given = {"api_key": "none", "max_retries": 0, "timeout": 60} | options
+        http = openai.DefaultHttpxClient(trust_env=False)
+        return openai.OpenAI(base_url=f"{self.url}/v1", http_client=http, **given)
+
+    def http(self, **options: Any) -> httpx.Client:
+        """A client that sends what it is told to."""
+        return httpx.Client(base_url=self.url, trust_env=False, timeout=60, **options)
+
+
+@contextmanager
+def running(
+    engine: Engine, template: ChatTemplate | None, *, api_key: str | None = None, loopback_only: bool = True
+) -> Iterator[Running]:
+    notes: list[str] = []
+    ready = threading.Event()
+    app = build_app(ServedModel("tiny", engine, template, created=1_700_000_000))
+    guard = Guard(app, api_key=api_key, loopback_only=loopback_only, note=notes.append)
+    with bind("127.0.0.1", 0) as bound:
+        server = Server(guard, grace_seconds=1, cut_off=engine.close, on_ready=ready.set)
+        thread = threading.Thread(target=server.run, args=([bound],))
+        thread.start()
+        assert ready.wait(30)
+
+        def stop() -> None:
+            server.should_exit = True
+
+        try:
+            yield Running(url_of(bound), engine, notes, stop)
+        finally:
+            stop()
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def server(model: Transformer, tokenizer: Tokenizer, template: ChatTemplate) -> Iterator[Running]:
+    """A tuned model."""
+    with Engine(model, tokenizer) as engine, running(engine, template) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(server: Running) -> openai.OpenAI:
+    return server.client()
+
+
+@pytest.fixture(scope="session")
+def long_model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Transformer:
+    return tiny_model(tokenizer.vocab_size, context_length=LONG_CONTEXT)
+
+
+@pytest.fixture
+def start(tokenizer: Tokenizer, template: ChatTemplate) -> Iterator[Callable[..., Running]]:
+    """Starts a server of a model, with options of the engine and the guard."""
+    with ExitStack() as stack:
+
+        def begin(
+            model: Transformer, *, chat: bool = True, max_active: int = 8, max_waiting: int = 64, **guard: Any
+        ) -> Running:
+            engine = stack.enter_context(Engine(model, tokenizer, max_active=max_active, max_waiting=max_waiting))
+            return stack.enter_context(running(engine, template if chat else None, **guard))
+
+        yield begin

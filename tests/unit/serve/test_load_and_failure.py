@@ -1,0 +1,160 @@
+"""Clients that leave, too many of them, a model that breaks, and the end of the server."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import openai
+import pytest
+import torch
+
+from groundup.errors import ResourceError
+from groundup.model import Transformer
+from groundup.serve import bind, is_loopback
+from groundup.tokenizer import Tokenizer
+
+ENDLESS: dict[str, Any] = {"model": "tiny", "prompt": "The", "max_tokens": 32_000, "temperature": 0}
+SHORT: dict[str, Any] = {"model": "tiny", "prompt": "The", "max_tokens": 3, "temperature": 0}
+
+
+def test_a_client_that_leaves_a_stream_frees_its_place(start: Any, long_model: Transformer) -> None:
+    """There is one place, and the request in it would keep it for minutes."""
+    server = start(long_model, max_active=1)
+    stream = server.client().completions.create(**ENDLESS, stream=True)
+    next(stream)
+    stream.close()
+    assert server.client(timeout=20).completions.create(**SHORT).usage.completion_tokens == 3
+
+
+def test_a_client_that_gives_up_waiting_frees_its_place(start: Any, long_model: Transformer) -> None:
+    """Nothing is written to this client before the end, so no failed write can tell that it is gone."""
+    server = start(long_model, max_active=1)
+    with pytest.raises(openai.APITimeoutError):
+        server.client(timeout=0.5).completions.create(**ENDLESS)
+    assert server.client(timeout=20).completions.create(**SHORT).usage.completion_tokens == 3
+    assert any(note.startswith("499 POST /v1/completions") for note in server.notes)
+
+
+def test_too_many_are_told_to_come_back(start: Any, long_model: Transformer) -> None:
+    server = start(long_model, max_active=1, max_waiting=2)
+    client = server.client()
+    running = [client.completions.create(**ENDLESS, stream=True)]
+    next(running[0])
+    running.append(client.completions.create(**ENDLESS, stream=True))  # waits
+    with pytest.raises(openai.InternalServerError) as refused:  # one choice finds a place and one does not
+        client.completions.create(**SHORT, n=2)
+    assert (refused.value.status_code, refused.value.code) == (503, "overloaded")
+    assert refused.value.response.headers["retry-after"] == "1"
+    patient = server.client(max_retries=5, timeout=20)  # the official client comes back by itself
+    running.append(patient.completions.create(**ENDLESS, stream=True))  # the place of that choice is free again
+    with pytest.raises(openai.InternalServerError):
+        client.completions.create(**SHORT)
+    for stream in running:
+        stream.close()
+    assert patient.completions.create(**SHORT).usage.completion_tokens == 3
+
+
+def test_a_reader_that_is_slow_gets_everything(server: Any) -> None:
+    """And holds up nobody: the engine pauses its request when its mailbox is full."""
+    call = {"model": "tiny", "prompt": "The", "max_tokens": 500, "temperature": 0, "stream": True}
+    client = server.client()
+    slow = client.completions.create(**call)
+    first = next(slow)
+    quick = "".join(chunk.choices[0].text for chunk in client.completions.create(**call))
+    assert first.choices[0].text + "".join(chunk.choices[0].text for chunk in slow) == quick
+
+
+@pytest.fixture
+def broken(tiny_model: Any, tokenizer: Tokenizer) -> Transformer:
+    """A model that fails when it writes its fifth token, as a device out of memory would."""
+    model: Transformer = tiny_model(tokenizer.vocab_size, context_length=512)
+    calls = 0
+
+    def fail(module: torch.nn.Module, arguments: tuple[torch.Tensor]) -> None:
+        nonlocal calls
+        calls += 1
+        if calls % 5 == 0:
+            raise RuntimeError("secret: out of memory at /opt/model")
+
+    model.model.embed_tokens.register_forward_pre_hook(fail)
+    return model
+
+
+def test_a_failure_is_500_and_tells_the_client_nothing(start: Any, broken: Transformer) -> None:
+    server = start(broken)
+    with server.http() as http:
+        answer = http.post("/v1/completions", json=SHORT | {"max_tokens": 50})
+    assert answer.status_code == 500
+    assert answer.json()["error"]["type"] == "server_error"
+    assert "secret" not in answer.text and "Traceback" not in answer.text
+    assert server.client().completions.create(**SHORT).usage.completion_tokens == 3, "the others go on"
+
+
+def test_a_failure_in_a_stream_does_not_look_like_its_end(
+    start: Any, broken: Transformer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The status was 200 long ago; without an error a cut answer would be taken for a whole one."""
+    server = start(broken)
+    call = SHORT | {"max_tokens": 50, "stream": True}
+    with server.http() as http:
+        text = http.post("/v1/completions", json=call).text
+    assert '"error"' in text.strip().splitlines()[-1]
+    assert "[DONE]" not in text and "secret" not in text
+    assert "secret" in caplog.text, "whoever runs the server needs to know"
+    with pytest.raises(openai.APIError, match="failed"):
+        list(server.client().completions.create(**call))
+
+
+def test_nothing_that_was_said_is_logged(server: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "uvicorn")
+    caplog.set_level(logging.DEBUG, "groundup")
+    with server.http() as http:
+        http.post("/v1/completions", json=SHORT | {"prompt": "xylophone"})
+        http.post("/v1/completions", json=SHORT | {"prompt": "xylophone", "n": -1})
+        http.post("/v1/completions", json=SHORT | {"prompt": "xylophone " * 999})
+    assert len(server.notes) >= 3
+    assert "xylophone" not in "\n".join(server.notes) + caplog.text
+
+
+def test_the_events_are_those_of_the_format(server: Any) -> None:
+    """To the letter, for clients in other languages."""
+    with server.http() as http:
+        answer = http.post("/v1/completions", json=SHORT | {"stream": True})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *events, last, end = answer.text.split("\n\n")
+    assert all(event.startswith('data: {"id":"cmpl-') and "\n" not in event for event in events)
+    assert (last, end) == ("data: [DONE]", "")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_the_end_cuts_off_what_lasts_too_long_and_says_so(start: Any, long_model: Transformer, stream: bool) -> None:
+    """After one second of grace. What was written so far must not look like a whole answer."""
+    server = start(long_model)
+    begun = time.monotonic()
+    threading.Timer(0.3, server.stop).start()
+    with pytest.raises(openai.APIError, match="shutting down"):
+        list(server.client().completions.create(**ENDLESS, stream=stream))
+    assert 1.2 < time.monotonic() - begun < 20
+
+
+def test_an_address_in_use_is_named() -> None:
+    with bind("127.0.0.1", 0) as bound:
+        bound.listen()
+        host, port = bound.getsockname()
+        with pytest.raises(ResourceError, match=f"{host}:{port}"):
+            bind(host, port)
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.1", "a..b", "a\0b"])
+def test_an_address_that_is_not_ours_is_named(host: str) -> None:
+    with pytest.raises(ResourceError, match="address"):
+        bind(host, 0)
+
+
+@pytest.mark.parametrize(("host", "only_here"), [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False)])
+def test_what_others_can_reach_is_known(host: str, only_here: bool) -> None:
+    with bind(host, 0) as bound:
+        assert is_loopback(bound) is only_here

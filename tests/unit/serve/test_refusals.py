@@ -1,0 +1,225 @@
+"""What cannot be done is refused with what was sent, the rule and the fix; nothing is ignored in silence."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import openai
+import pytest
+
+from groundup.model import Transformer
+from groundup.tokenizer import Tokenizer
+
+CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
+TEXT: dict[str, Any] = {"model": "tiny", "prompt": "Hi"}
+
+
+def content(value: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": value}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "param", "code", "said"),
+    [
+        ({"temperature": "hot"}, "temperature", "invalid_type", "'hot'"),
+        ({"temperature": 2.5}, "temperature", "invalid_value", "2.5"),
+        ({"temprature": 1}, "temprature", "unknown_parameter", "temperature?"),
+        ({"top_p": 0}, "top_p", "invalid_value", "greater than 0"),
+        ({"n": 0}, "n", "invalid_value", "n = 0"),
+        ({"n": 1000}, "n", "invalid_value", "1000"),
+        ({"n": True}, "n", "invalid_type", "True"),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value", "max_tokens = 0"),
+        ({"max_tokens": 1, "max_completion_tokens": 1}, "max_completion_tokens", "invalid_value", "old name"),
+        ({"stop": ["a", ""]}, "stop[1]", "invalid_value", "''"),
+        ({"stop": list("abcde")}, "stop", "invalid_value", "4"),
+        ({"seed": 2**64}, "seed", "invalid_value", str(2**64)),
+        ({"top_logprobs": 2}, "top_logprobs", "invalid_value", "logprobs = true"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value", "stream = true"),
+        ({"stream": True, "stream_options": {"usage": True}}, "stream_options.usage", "unknown_parameter", "usage"),
+        ({"tools": [{"type": "function"}]}, "tools", "unsupported_value", "Leave it out"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value", "json_object"),
+        ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_value", "logit_bias"),
+        ({"messages": []}, "messages", "invalid_value", "at least 1"),
+        ({"messages": "Hi"}, "messages", "invalid_type", "'Hi'"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "invalid_value", "'tool'"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter", "missing"),
+        (content(None), "messages[0].content", "invalid_type", "None"),
+        (content([{"type": "image_url", "image_url": {}}]), "messages[0].content", "unsupported_value", "text"),
+        ({"messages": None}, "messages", "missing_required_parameter", "messages"),
+        ({"model": None}, "model", "missing_required_parameter", "model"),
+    ],
+)
+def test_a_wrong_chat_call_is_400_and_named(
+    server: Any, changes: dict[str, Any], param: str, code: str, said: str
+) -> None:
+    with server.http() as http:
+        answer = http.post("/v1/chat/completions", json=CHAT | changes)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["code"]) == (400, param, code)
+    assert (error["type"], error.keys()) == ("invalid_request_error", {"message", "type", "param", "code"})
+    assert said in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"prompt": []}, "prompt"),
+        ({"prompt": [[]]}, "prompt"),
+        ({"prompt": ["a", 1]}, "prompt"),
+        ({"prompt": [999_999]}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": ["a"] * 17}, "n"),
+        ({"best_of": 2}, "best_of"),
+        ({"suffix": "end"}, "suffix"),
+        ({"echo": True, "logprobs": 1}, "echo"),
+        ({"logprobs": True}, "logprobs"),
+    ],
+)
+def test_a_wrong_completion_call_is_400_and_named(server: Any, changes: dict[str, Any], param: str) -> None:
+    with server.http() as http:
+        answer = http.post("/v1/completions", json=TEXT | changes)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"[" * 50_000,
+        b'{"model": "tiny", "messages": NaN}',
+        b'{"model": "tiny", "messages": [{"role": "user", "content": "\xff"}]}',
+        b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}',
+        b'{"model": "tiny", "temperature": Infinity, "messages": [{"role": "user", "content": "x"}]}',
+    ],
+)
+def test_a_body_that_is_no_sound_json_is_400(server: Any, body: bytes) -> None:
+    with server.http() as http:
+        answer = http.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"]
+
+
+def test_defaults_that_clients_send_are_taken(server: Any) -> None:
+    """Frameworks fill in every parameter that they know; a refusal would shut them out for nothing."""
+    neutral = {
+        "tools": [],
+        "tool_choice": "none",
+        "response_format": {"type": "text"},
+        "logit_bias": {},
+        "store": False,
+        "metadata": {"a": "b"},
+        "user": "u",
+        "service_tier": "auto",
+        "modalities": ["text"],
+        "functions": None,
+        "reasoning_effort": None,
+        "stop": None,
+        "n": None,
+        "seed": -5,
+    }
+    with server.http() as http:
+        answer = http.post("/v1/chat/completions", json=CHAT | neutral | {"max_tokens": 2})
+    assert answer.status_code == 200, answer.text
+
+
+def test_another_model_is_404(client: openai.OpenAI) -> None:
+    """An answer by another model than the one that was asked for would be taken for its word."""
+    with pytest.raises(openai.NotFoundError, match=r"'gpt-4'.*'tiny'") as refused:
+        client.chat.completions.create(**CHAT | {"model": "gpt-4"})
+    assert refused.value.code == "model_not_found"
+
+
+def test_a_conversation_that_does_not_fit_is_refused_whole(client: openai.OpenAI, tokenizer: Tokenizer) -> None:
+    """Cut silently, it would be answered without its beginning."""
+    text = "word " * 600
+    for call in (
+        lambda: client.chat.completions.create(**CHAT | content(text)),
+        lambda: client.completions.create(**TEXT | {"prompt": text}),
+        lambda: client.completions.create(**TEXT | {"prompt": [tokenizer.bos_id] * 512}),
+    ):
+        with pytest.raises(openai.BadRequestError, match="context of 512 tokens") as refused:
+            call()
+        assert refused.value.code == "context_length_exceeded"
+    full = client.completions.create(**TEXT | {"prompt": [tokenizer.bos_id] * 511, "max_tokens": 100})
+    assert full.usage is not None
+    assert (full.usage.completion_tokens, full.choices[0].finish_reason) in ((1, "length"), (1, "stop"))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v1/chat/completions", 405),
+        ("POST", "/v1/models", 405),
+        ("OPTIONS", "/v1/chat/completions", 405),
+        ("POST", "/v1/embeddings", 404),
+        ("GET", "/", 404),
+        ("GET", "/v1/models/none", 404),
+        ("GET", "/../../etc/passwd", 404),
+    ],
+)
+def test_other_paths_and_methods_are_refused_in_the_same_form(server: Any, method: str, path: str, status: int) -> None:
+    with server.http() as http:
+        answer = http.request(method, path)
+    assert answer.status_code == status
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_a_body_must_say_that_it_is_json(server: Any) -> None:
+    """A form or a script of a web page can send anything else to any address, without asking first."""
+    for kind in ("text/plain", "application/x-www-form-urlencoded", ""):
+        with server.http() as http:
+            answer = http.post("/v1/chat/completions", content=json.dumps(CHAT), headers={"Content-Type": kind})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_huge_body_is_cut_off(server: Any, announced: bool) -> None:
+    """With and without a Content-Length: the second comes in chunks and could go on for ever."""
+    body = b'{"model": "' + b"x" * 8_000_000 + b'"}'
+    pieces = (body[i : i + 65_536] for i in range(0, len(body), 65_536))
+    with server.http() as http:
+        headers = {"Content-Type": "application/json"}
+        answer = http.post("/v1/chat/completions", content=body if announced else pieces, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+
+
+def test_no_answer_lets_a_web_page_of_elsewhere_read_it(server: Any) -> None:
+    with server.http(headers={"Origin": "http://evil.example"}) as http:
+        answers = [http.get("/v1/models"), http.post("/v1/chat/completions", json=CHAT | {"max_tokens": 1})]
+    for answer in answers:
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "", "a b", "[::1"])
+def test_a_foreign_host_name_is_refused_on_loopback(server: Any, host: str) -> None:
+    """DNS rebinding: the page's own name points here, so the browser sees one origin and lets it read all."""
+    with server.http(headers={"Host": host}) as http:
+        answer = http.get("/v1/models")
+    assert answer.status_code in (400, 403)
+    assert "tiny" not in answer.text
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:99", "127.0.0.1:8000", "[::1]:8000"])
+def test_the_names_of_this_machine_are_taken(server: Any, host: str) -> None:
+    """Also with another port: it may be forwarded from a container or another machine."""
+    with server.http(headers={"Host": host}) as http:
+        assert http.get("/v1/models").status_code == 200
+
+
+def test_without_the_key_nothing_but_health(start: Any, model: Transformer) -> None:
+    server = start(model, api_key="sesame-street", loopback_only=False)
+    assert server.client(api_key="sesame-street").completions.create(**TEXT, max_tokens=1).choices
+    for wrong in ("sesame-stree", "sesame-street1", "Sesame-Street", "x"):
+        with pytest.raises(openai.AuthenticationError, match="Bearer") as refused:
+            server.client(api_key=wrong).models.list()
+        assert refused.value.code == "invalid_api_key"
+    with server.http() as http:
+        assert http.get("/v1/models").status_code == 401
+        assert http.get("/v1/models", headers={"Authorization": "Basic sesame-street"}).status_code == 401
+        assert http.get("/v1/models", headers={"Authorization": "bearer sesame-street"}).status_code == 200
+        assert http.get("/nowhere").status_code == 401, "what there is is not told to strangers"
+        assert http.get("/health").json() == {"status": "ok"}
