@@ -23,7 +23,7 @@ from groundup.errors import ConfigError, GroundupError, ResourceError
 @click.group(
     cls=CommandGroup,
     help="Build a language model of your own, from raw text to a model that writes.",
-    epilog=f"Example: {RUN.example}",
+    epilog=RUN.example,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="groundup", message="%(prog)s %(version)s")

@@ -29,7 +29,7 @@ class _Command(click.Command):
         formatter.write(f"\nExample: {self.epilog}\n")
 
 
-class CommandGroup(click.Group):
+class CommandGroup(_Command, click.Group):
     """The commands whose words begin with `words`; each is built when it is asked for."""
 
     def __init__(self, *args: Any, words: str = "", **kwargs: Any) -> None:
@@ -46,8 +46,10 @@ class CommandGroup(click.Group):
         command = self._words + cmd_name
         if command in COMMANDS:
             return _build(COMMANDS[command])
-        about = f"{', '.join(_abouts(f'{command} '))}."
-        return CommandGroup(cmd_name, words=f"{command} ", help=about[0].upper() + about[1:])
+        inside = [stage for words, stage in COMMANDS.items() if words.startswith(f"{command} ")]
+        about = ", or ".join(stage.about for stage in inside)
+        about = f"{about[0].upper()}{about[1:]}."
+        return CommandGroup(cmd_name, words=f"{command} ", help=about, epilog=inside[0].example)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -64,10 +66,6 @@ class CommandGroup(click.Group):
         inside = {c.removeprefix(self._words): stage for c, stage in COMMANDS.items() if c.startswith(self._words)}
         with formatter.section("Commands"):
             formatter.write_dl([(command, stage.about) for command, stage in inside.items()])
-
-
-def _abouts(words: str) -> list[str]:
-    return [stage.about for command, stage in COMMANDS.items() if command.startswith(words)]
 
 
 def _build(stage: Stage) -> click.Command:

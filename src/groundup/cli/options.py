@@ -22,7 +22,10 @@ def declared(config: type[Config]) -> list[click.Parameter]:
     parameters: list[click.Parameter] = []
     for item in settings_of(config):
         if item.positional:
-            parameters.append(click.Argument([item.name], metavar=item.name.upper(), required=False))
+            metavar, many = item.name.upper(), get_origin(item.type) is tuple
+            if many:
+                metavar = f"[{metavar.removesuffix('S')} ...]"
+            parameters.append(click.Argument([item.name], metavar=metavar, required=False, nargs=-1 if many else 1))
         elif item.flag:
             parameters.append(_option(item))
     return parameters
@@ -41,7 +44,8 @@ def _option(item: Setting) -> click.Option:
         both = f"{item.option}/--no-{item.option.removeprefix('--')}"
         return click.Option([both, item.name], default=None, help=help_line)
     kind: Any = item.type if item.type in (int, float) else str  # the config makes paths of text
-    metavar: str | None = item.metavar.strip("[]").removesuffix(", ...")
+    # Of several ways to give a value (a path, or tables in a recipe) the command line takes the first.
+    metavar: str | None = item.metavar.split("|")[0].strip("[]").removesuffix(", ...")
     if get_origin(item.type) is Literal:
         kind, metavar = click.Choice([str(choice) for choice in get_args(item.type)]), None
     return click.Option([item.option, item.name], type=kind, multiple=many, metavar=metavar, help=help_line)

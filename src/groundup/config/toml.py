@@ -88,13 +88,18 @@ def _value(text: str, override: str) -> Any:
 
 
 def annotated_toml(config: type[Config], table: str) -> str:
-    """The defaults of a config as a TOML table, each key under its explanation.
+    """The defaults of a config as a TOML table (a dot in its name makes a sub-table), each key under its explanation.
 
     Keys that are required, or unset by default, are commented out, and so is an example of every kind of
     table that a list may hold. So the text reads back as the defaults.
     """
-    document = tomlkit.document()
-    document.add(table, _table(config, {item.name: item.default for item in settings_of(config)}))
+    *parents, last = table.split(".")
+    document: Any = tomlkit.document()
+    holder = document
+    for parent in parents:
+        holder.add(parent, tomlkit.table(is_super_table=True))
+        holder = holder[parent]
+    holder.add(last, _table(config, {item.name: item.default for item in settings_of(config)}))
     return tomlkit.dumps(document).rstrip() + "\n"
 
 

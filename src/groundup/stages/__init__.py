@@ -84,6 +84,14 @@ STAGES: dict[str, Stage] = {
             then=('groundup generate {run} "Once upon a time"',),
         ),
         Stage(
+            "finetune.classify",
+            "learn to label texts from a table of examples",
+            "groundup finetune classify mails.csv --model runs/notes --out runs/notes/classifier",
+            directory="classifier",
+            inputs={"model": "pretrain"},
+            then=('groundup classify {run} "What a wonderful day"',),
+        ),
+        Stage(
             "evaluate",
             "measure a model in bits per byte, beside compressors",
             "groundup evaluate runs/notes --data another.txt",
@@ -92,10 +100,22 @@ STAGES: dict[str, Stage] = {
             then=("groundup evaluate {run} --data FILE.txt",),
         ),
         Stage(
+            "report",
+            "draw a run as one page that anybody can open",
+            "groundup report runs/quickstart",
+            directory=".",
+        ),
+        Stage(
             "generate",
             "write on from a prompt",
             'groundup generate runs/quickstart "Once upon a time" --max-tokens 100',
             returns_text=True,
+        ),
+        Stage(
+            "classify",
+            "label texts with a classifier",
+            'groundup classify runs/quickstart "What a wonderful day"',
+            streams=True,
         ),
     )
 }
