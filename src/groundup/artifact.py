@@ -89,11 +89,11 @@ def read(directory: Path) -> Artifact:
             fix="Upgrade groundup: pip install --upgrade groundup.",
         )
     try:
-        found = Artifact(**record)
-        if not all(isinstance(table, dict) for table in (found.config, found.inputs, found.outputs, found.facts)):
+        made = Artifact(**record)
+        if not all(isinstance(table, dict) for table in (made.config, made.inputs, made.outputs, made.facts)):
             raise TypeError("config, inputs, outputs and facts are tables")
-        datetime.fromisoformat(found.finished_at)
-        return found
+        datetime.fromisoformat(made.finished_at)
+        return made
     except (TypeError, ValueError) as error:
         raise FormatError(
             f"{path}: {error}",
@@ -178,15 +178,16 @@ def begin(
         config: everything that changes the output, as JSON values; leave paths of inputs and outputs out.
         inputs: name -> digest of each input.
         shared: the directory is that of a run, with the outputs of other stages in it: nothing is refused or renamed,
-            and the record alone says whether the work is done.
+            and the work is done if its record and all outputs in it are there.
     """
     fingerprint = _digest({"stage": stage, "config": config, "inputs": inputs, "format": FORMAT_VERSION})
     state: Literal["fresh", "resumed", "done"] = "fresh"
     if directory.is_file():
         raise ConfigError(f"--out {directory}: a file", rule="output goes to a directory", fix="Give another --out.")
     if shared:
-        record = directory / ARTIFACT
-        state = "done" if record.is_file() and read(record.parent).fingerprint == fingerprint else "fresh"
+        made = read(directory) if (directory / ARTIFACT).is_file() else None
+        whole = made is not None and all((directory / name).is_file() for name in made.outputs)
+        state = "done" if whole and made and made.fingerprint == fingerprint else "fresh"
     elif directory.exists() and any(directory.iterdir()):
         mark = next((p for p in (directory / ARTIFACT, directory / _STARTED) if p.is_file()), None)
         if mark is None:

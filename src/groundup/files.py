@@ -81,7 +81,9 @@ def _umask() -> int:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys in the order given, human-readable."""
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        # A lone surrogate, which UTF-8 cannot hold, is written as the escape that JSON has for it.
+        text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: Path) -> Any:

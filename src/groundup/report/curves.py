@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from groundup.report.charts.lines import Point
 from groundup.report.facts import Facts
 
 _SHOWN_POINTS = 500
-_SMOOTHED_SHARE = 0.03  # of the steps: about what the exponential mean remembers
+_SMOOTHED_SHARE = 0.02  # of the steps, on either side
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,18 @@ def read_curve(path: Path) -> Curve | None:
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
-    """An exponential mean without the bias of its beginning (Kingma and Ba 2015, arXiv:1412.6980, section 3)."""
-    keep = math.exp(-1 / max(1.0, _SMOOTHED_SHARE * len(points)))
-    mean, weight, smoothed = 0.0, 0.0, []
-    for x, y in points:
-        mean = keep * mean + (1 - keep) * y
-        weight = keep * weight + (1 - keep)
-        smoothed.append((x, mean / weight))
+    """A running mean that looks as far ahead as back, so that it does not lag behind a falling curve.
+
+    At the beginning the window shrinks with the distance from it; at the end only its part ahead does, so that the
+    last value is a mean, too.
+    """
+    reach = round(_SMOOTHED_SHARE * len(points))
+    sums = [0.0, *itertools.accumulate(y for _, y in points)]
+    smoothed = []
+    for index, (x, _) in enumerate(points):
+        back = min(reach, index)
+        first, end = index - back, min(len(points), index + back + 1)
+        smoothed.append((x, (sums[end] - sums[first]) / (end - first)))
     return smoothed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from groundup.console import visible
@@ -43,25 +43,40 @@ def tag(name: str, /, *children: Child, **attributes: Attribute) -> Html:
         children: its content; strings are escaped.
         attributes: `class_` is class, `aria_label` is aria-label; None and False leave one out, True gives it no value.
     """
-    given = "".join(_attribute(key, value) for key, value in attributes.items() if value not in (None, False))
+    given = "".join(
+        _attribute(key, value) for key, value in attributes.items() if value is not None and value is not False
+    )
     if name in VOID and not children:
         return Html(f"<{name}{given}>" if name in {"meta", "br", "hr"} else f"<{name}{given}/>")
     return Html(f"<{name}{given}>{join(*children).markup}</{name}>")
 
 
-def table(caption: str, columns: Iterable[str], rows: Iterable[Iterable[Child]], *, class_: str | None = None) -> Html:
-    """A data table; the first cell of a row is its heading. It scrolls in itself where the screen is too narrow."""
-    head = tag("tr", [tag("th", column, scope="col") for column in columns])
+def table(
+    caption: str,
+    columns: Sequence[str],
+    rows: Iterable[Iterable[Child]],
+    *,
+    figures: int = 0,
+    class_: str | None = None,
+) -> Html:
+    """A data table; the first cell of a row is its heading. It scrolls in itself where the screen is too narrow.
+
+    Args:
+        figures: how many columns, counted from the right, hold figures and are set so that digits stand in line.
+    """
+    kinds = ["figure" if index >= len(columns) - figures else None for index in range(len(columns))]
+    head = tag("tr", [tag("th", column, scope="col", class_=kind) for column, kind in zip(columns, kinds, strict=True)])
     body = []
     for row in rows:
         first, *others = row
-        body.append(tag("tr", tag("th", first, scope="row"), [tag("td", cell) for cell in others]))
+        cells = [tag("td", cell, class_=kind) for cell, kind in zip(others, kinds[1:], strict=True)]
+        body.append(tag("tr", tag("th", first, scope="row"), cells))
     whole = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", body), class_=class_)
     # Focusable, so that a keyboard can scroll it.
     return tag("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
 
 
-def folded(summary: str, *children: Child, class_: str | None = None) -> Html:
+def folded(summary: Child, *children: Child, class_: str | None = None) -> Html:
     """Content behind a line that opens it."""
     return tag("details", tag("summary", summary), *children, class_=class_)
 

@@ -60,7 +60,7 @@ class RunRecord:
         """The newest output of a stage; of several evaluations, that of the run's own held-out text."""
         found = [output for output in self.outputs if output.stage == name]
         own = [output for output in found if output.stage != EVALUATE or output.facts.words("source") == OWN_TEXT]
-        return (own or found or [None])[-1]
+        return (own or found)[-1] if found else None
 
     def made_by(self, digest: str) -> Output | None:
         """The output that another stage recorded as its input."""

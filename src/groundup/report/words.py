@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -42,7 +41,7 @@ def percent(share: float, digits: int = 1) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     """A figure with fixed digits."""
-    return UNKNOWN if value is None else f"{value:.{digits}f}"
+    return UNKNOWN if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def interval(estimate: Estimate | None, digits: int = 3, *, scale: float = 1.0, unit: str = "") -> str:
@@ -68,7 +67,7 @@ def duration(seconds: float) -> str:
     rest = round(seconds)
     units = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
     first = next(index for index, (_, length) in enumerate(units) if rest >= length)
-    parts = []
+    parts: list[str] = []
     for name, length in units[first : first + 2]:
         whole, rest = divmod(rest, length)
         if whole or not parts:
@@ -100,6 +99,5 @@ def shortened(text: str, most: int) -> str:
 
 
 def _two_digits(value: float) -> str:
-    return (
-        f"{value:.0f}" if value >= 10 else f"{value:.{max(0, 1 - math.floor(math.log10(value)))}f}".removesuffix(".0")
-    )
+    digits = 0 if value >= 10 else 1
+    return f"{value:.{digits}f}".removesuffix(".0")

@@ -42,7 +42,7 @@ def run(config: ReportConfig, *, console: Console | None = None) -> Artifact:
     page = out / PAGE
     # Another release may draw another page of the same records.
     work = begin(out, "report", {"version": __version__}, record.digests, shared=True)
-    if work.state == "done" and page.is_file():
+    if work.state == "done":
         made = read(out)
     else:
         with atomic_file(page) as temporary:

@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,9 @@ def test_no_text_of_the_data_becomes_markup(make_run: MakeRun) -> None:
     spoil_card(hostile)
     text = render(read_run(hostile))
     assert text.count("alert(1)") > 60  # the texts did get in
-    assert parse(text).shape() == parse(render(read_run(plain))).shape()
+    spoilt, sound = parse(text).shape(), parse(render(read_run(plain))).shape()
+    differences = [(n, *pair) for n, pair in enumerate(zip_longest(spoilt, sound)) if pair[0] != pair[1]]
+    assert differences[:1] == []
     assert "<script>alert" not in text
     text.encode("utf-8")  # a lone surrogate would end the writing of the file
     assert not {"\x00", "\u202e"} & set(text)
@@ -107,23 +110,28 @@ JSON = st.recursive(
 )
 
 
+RECORDS = [(part, "artifact.json") for part in ("base", "chat", "classifier", "corpus", "tokens", "report")]
+RECORDS += [("report", "report.json"), ("corpus", "card.json")]
+
+
 def paths_of(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(found for key, item in inside for found in paths_of(item, (*path, key)))]
 
 
 @settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(data=st.data())
 def test_facts_of_another_kind_leave_a_page_all_the_same(data: st.DataObject, whole_run: Path) -> None:
     """Records of other releases, or mended by hand, lack keys or hold other things; a page with less is the answer."""
-    part = data.draw(st.sampled_from(["base", "chat", "classifier", "corpus", "tokens", "report"]))
-    file = whole_run / part / ("report.json" if part == "report" else "artifact.json")
+    part, name = data.draw(st.sampled_from(RECORDS))
+    file = whole_run / part / name
     before = file.read_text(encoding="utf-8")
     record = json.loads(before)
-    facts = record if part == "report" else record["facts"]
-    *parents, last = data.draw(st.sampled_from([path for path in paths_of(facts) if path]))
+    facts = record["facts"] if name == "artifact.json" else record
+    places = [path for path in paths_of(facts) if path and path != ("format_version",)]
+    *parents, last = data.draw(st.sampled_from(places))
     holder = facts
     for key in parents:
         holder = holder[key]
@@ -140,7 +148,11 @@ def test_facts_of_another_kind_leave_a_page_all_the_same(data: st.DataObject, wh
 
 @pytest.fixture
 def whole_run(make_run: MakeRun) -> Path:
-    return make_run()
+    """Without shards: reading them is most of a page's time, and they are not what is spoilt here."""
+    directory = make_run()
+    for shard in (directory / "corpus").glob("*.parquet"):
+        shard.unlink()
+    return directory
 
 
 def test_a_large_run_still_fits(make_run: MakeRun) -> None:

@@ -53,7 +53,7 @@ def test_large_counts(value: float, words: str) -> None:
 
 def test_intervals_and_lists() -> None:
     assert interval(Estimate(1.7467, 1.6948, 1.7952)) == "1.747 (1.695–1.795)"
-    assert interval(Estimate(-0.609, -0.661, -0.557)) == "-0.609 (-0.661 to -0.557)"
+    assert interval(Estimate(-0.609, -0.661, -0.557)) == "−0.609 (−0.661 to −0.557)"
     assert interval(Estimate(2.0)) == "2.000"
     assert shares(Estimate(0.9125, 0.885, 0.9375)) == "91.2 % (88.5–93.8)"
     assert listed(["a"]) == "a"

@@ -53,6 +53,7 @@ def _row(row: Bar, top: int, span: float) -> Child:
     whisker: list[Html] = []
     if row.low is not None and row.high is not None:
         whisker = [
+            tag("line", x1=x(row.low), x2=x(row.high), y1=middle, y2=middle, class_="halo"),
             tag("line", x1=x(row.low), x2=x(row.high), y1=middle, y2=middle, class_="whisker"),
             *(
                 tag("line", x1=x(end), x2=x(end), y1=middle - 4, y2=middle + 4, class_="whisker")

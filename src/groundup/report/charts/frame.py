@@ -8,7 +8,12 @@ from groundup.report.html import Child, Html, folded, tag
 def figure(title: str, drawing: Html, *, note: Child = None, figures: Html | None = None) -> Html:
     """A drawing with its heading above and its figures folded away below."""
     heading = tag("figcaption", tag("strong", title), tag("span", note) if note is not None else None)
-    return tag("figure", heading, drawing, folded("The figures", figures) if figures else None)
+    return tag("figure", heading, drawing, _folded(title, figures))
+
+
+def _folded(title: str, figures: Html | None) -> Html | None:
+    # Who hears the page hears of what these are the figures.
+    return folded(["The figures", tag("span", f" of: {title}", class_="heard")], figures) if figures else None
 
 
 def drawing(name: str, title: str, description: str, height: int, *marks: Child, points: str | None = None) -> Html:

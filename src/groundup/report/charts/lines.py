@@ -11,7 +11,7 @@ from groundup.report.html import Child, Html, tag
 
 Point = tuple[float, float]
 
-_LEFT, _WIDTH = 9.0, 82.0  # percent of the drawing: what is left and right of the plot holds the labels of the grid
+_MARGIN = 10.0  # percent of the drawing, beside the plot: for the labels of the grid
 _TOP, _BOTTOM = 14, 30  # pixels
 _UNITS = 1000  # of the plot's own coordinates
 _HOVER_POINTS = 240
@@ -54,36 +54,38 @@ def lines(
     """
     x_most = max(x for line in drawn for x, _ in line.points) or 1.0
     values = [y for line in drawn for _, y in line.points]
-    rows = ticks(0.0 if axis.from_zero else min(values), max(values), 5)
+    rows = ticks(0.0 if axis.from_zero else min(values), max(values), max(2, height // 50))
     low, high = min(rows[0], *values), max(rows[-1], *values)
     span = (high - low) or 1.0
     plot = height - _TOP - _BOTTOM
+    left = _MARGIN if axis.left else 0.5
+    right = 100 - _MARGIN
 
     def px(y: float) -> float:
         return _TOP + plot * (1 - (y - low) / span)
 
     def percent(x: float) -> float:
-        return _LEFT + _WIDTH * x / x_most
+        return left + (right - left) * x / x_most
 
     marks: list[Child] = []
     for row in rows:
-        marks.append(tag("line", x1=f"{_LEFT}%", x2=f"{_LEFT + _WIDTH}%", y1=px(row), y2=px(row), class_="grid"))
-        marks.append(tag("text", axis.right(row), x="100%", y=px(row) + 4, text_anchor="end", class_="tick"))
+        marks.append(tag("line", x1=f"{left}%", x2=f"{right}%", y1=px(row), y2=px(row), class_="grid"))
+        marks.append(tag("text", axis.right(row), x=f"{right + 2}%", y=px(row) + 4, class_="tick"))
         if axis.left:
-            marks.append(tag("text", axis.left(row), x=0, y=px(row) + 4, class_="tick"))
+            marks.append(tag("text", axis.left(row), x=f"{left - 2}%", y=px(row) + 4, text_anchor="end", class_="tick"))
     for column in ticks(0.0, x_most, 5):
         if column <= x_most:
+            place = f"{percent(column):.2f}%"
             anchor = "start" if column == 0 else "middle"
-            place = {"x": f"{percent(column):.2f}%", "y": height - 8, "text_anchor": anchor}
-            marks.append(tag("text", x_label(column), **place, class_="tick"))
+            marks.append(tag("text", x_label(column), x=place, y=height - 8, text_anchor=anchor, class_="tick"))
     paths = [_path(line, x_most, low, span) for line in drawn if line.points]
     marks.append(
         tag(
             "svg",
             paths,
-            x=f"{_LEFT}%",
+            x=f"{left}%",
             y=_TOP,
-            width=f"{_WIDTH}%",
+            width=f"{right - left}%",
             height=plot,
             viewBox=f"0 0 {_UNITS} {_UNITS}",
             preserveAspectRatio="none",

@@ -54,8 +54,16 @@ def _drawn(name: str, title: str, labels: Sequence[str], counts: Sequence[Sequen
                 told = (
                     f"{label} taken for {labels[column]}: {value:,}" if row != column else f"{label}, right: {value:,}"
                 )
-                place = {"x": f"{wide * column:.3f}%", "y": row * cell, "width": f"{wide:.3f}%", "height": cell}
-                marks.append(tag("rect", tag("title", told), **place, class_=f"cell s{_shade(value, of)}"))
+                mark = tag(
+                    "rect",
+                    tag("title", told),
+                    x=f"{wide * column:.3f}%",
+                    y=row * cell,
+                    width=f"{wide:.3f}%",
+                    height=cell,
+                    class_=f"cell s{_shade(value, of)}",
+                )
+                marks.append(mark)
     description = (
         f"{len(labels)} labels from top to bottom, predictions from left to right; what is right lies on the diagonal."
     )
@@ -71,7 +79,7 @@ def _commonest(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Html:
     ]
     wrong.sort(key=lambda item: (-item[0], item[1], item[2]))
     rows = [(labels[row], labels[column], f"{value:,}") for value, row, column in wrong[:_COMMONEST]]
-    return table("The commonest confusions", ("true label", "taken for", "how often"), rows)
+    return table("The commonest confusions", ("true label", "taken for", "how often"), rows, figures=1)
 
 
 def _shade(value: int, of: int) -> int:

@@ -66,7 +66,11 @@ def _other_texts(run: RunRecord, own: Output) -> Html | None:
             shown = interval(Estimate(value, bounds.number(0), bounds.number(1)))
             source = shortened(output.facts.words("source").replace("\\", "/").rsplit("/", 1)[-1], 60)
             rows.append([source, shown, size(output.facts.count("bytes"))])
-    return table("Other texts that it was measured on", ("text", "bits per byte", "size"), rows) if rows else None
+    return (
+        table("Other texts that it was measured on", ("text", "bits per byte", "size"), rows, figures=2)
+        if rows
+        else None
+    )
 
 
 def _answers(run: RunRecord) -> list[Child]:
@@ -83,7 +87,7 @@ def _answers(run: RunRecord) -> list[Child]:
     counts = f"{count(held_out.count('responses'), 'answer')}, {count(held_out.count('tokens'), 'token')}."
     best = held_out.words("base", "format")
     note = counts + (f" The base was given its best prompt format: {shortened(best, 120)}." if best else "")
-    figures = table(title, ("who", "nats a token"), [[row.label, row.shown] for row in rows])
+    figures = table(title, ("who", "nats a token"), [[row.label, row.shown] for row in rows], figures=1)
     drawn = figure(title, bars("answers", title, description, rows), note=note, figures=figures)
     return [tag("h3", "Answering"), _difference(held_out), drawn]
 
@@ -127,7 +131,7 @@ def _classes(run: RunRecord) -> list[Child]:
             if found is not None
         ]
         description = f"Bars: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
-        sheet = table(title, ("who", "value"), [[row.label, row.shown] for row in rows])
+        sheet = table(title, ("who", "value"), [[row.label, row.shown] for row in rows], figures=1)
         parts.append(figure(title, bars(key, title, description, rows, most=1.0), figures=sheet))
     counts = [[cell.count() for cell in row.rows()] for row in test.rows("confusion")]
     if labels and len(counts) == len(labels) and all(len(row) == len(labels) for row in counts):
@@ -171,4 +175,4 @@ def _labels(labels: Sequence[str], counts: Sequence[Sequence[int]], facts: Facts
     columns = ("label", "to train on", "in the test", "recall", "precision")
     more = len(labels) - _MOST_LABELS
     note = tag("p", f"{count(more, 'label')} more.", class_="note") if more > 0 else None
-    return folded("Label by label", join(table("Label by label", columns, rows), note))
+    return folded("Label by label", join(table("Label by label", columns, rows, figures=4), note))

@@ -27,7 +27,10 @@ def cost(run: RunRecord) -> list[Child]:
     ]
     title = "Time, stage by stage"
     description = f"Bars: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
-    drawn = figure(title, bars("time", title, description, rows), note=f"{duration(total)} of work in all.")
+    sheet = [[output.stage, f"{output.directory.name}/", f"{output.artifact.seconds:,.1f}"] for output in run.outputs]
+    figures = table(title, ("stage", "output", "seconds"), sheet, figures=1)
+    note = f"{duration(total)} of work in all."
+    drawn = figure(title, bars("time", title, description, rows), note=note, figures=figures)
     return [drawn, _machine(run), *_provenance(run), *_again(run)]
 
 

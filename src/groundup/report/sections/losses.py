@@ -72,7 +72,7 @@ def strip(name: str, title: str, note: str, curve: Curve, key: str) -> Html | No
         height=150,
     )
     some = points[:: math.ceil(len(points) / _TABLE_ROWS)]
-    figures = table(title, ("tokens seen", title), [(f"{x:,.0f}", number(y)) for x, y in some])
+    figures = table(title, ("tokens seen", title), [(f"{x:,.0f}", number(y)) for x, y in some], figures=2)
     return figure(title, drawn, note=note, figures=figures)
 
 
@@ -94,7 +94,12 @@ def _loss_table(curve: Curve, unit: str, to_bpb: Callable[[float], float] | None
             row.append(number(None if loss is None else to_bpb(loss)))
         rows.append([*row, *(number(step.number(key)) for key in more)])
     bits = ["bits per byte"] if to_bpb else []
-    return table("Some of the steps", ["step", "tokens seen", f"loss, {unit}", *bits, *more.values()], rows)
+    return table(
+        "Some of the steps",
+        ["step", "tokens seen", f"loss, {unit}", *bits, *more.values()],
+        rows,
+        figures=3 + len(bits) + len(more),
+    )
 
 
 def _plain(value: float) -> str:

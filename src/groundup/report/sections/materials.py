@@ -48,29 +48,28 @@ def _sources(run: RunRecord, card: Facts) -> Html:
     ]
     title = "The text, by kind"
     drawn = bars("genres", title, f"Bars: bytes of text of each kind. {listed([row.label for row in rows])}.", rows)
-    sheet = table(title, ("kind of text", "bytes"), [(row.label, f"{genres[row.label]:,}") for row in rows])
-    columns = ("source", "kind of text", "licence", "documents", "text", "dropped", "where it came from")
+    sheet = table(title, ("kind of text", "bytes"), [(row.label, f"{genres[row.label]:,}") for row in rows], figures=1)
+    columns = ("source", "licence", "where it came from", "documents", "text", "dropped")
     lines = [_source_row(source) for source in sources[:_MOST_SOURCES]]
     more = len(sources) - _MOST_SOURCES
     note = tag("p", f"{count(more, 'smaller source')} more: see corpus/card.md.", class_="note") if more > 0 else None
-    sources_table = table("Sources of the corpus", columns, lines)
+    sources_table = table("Sources of the corpus", columns, lines, figures=3)
     chart = figure(title, drawn, figures=sheet)
     return join(tag("p", intro), chart, tag("h3", "The sources and their licences"), sources_table, note)
 
 
 def _source_row(source: Facts) -> list[Child]:
     dropped = sum(drop.count("documents") for _, drop in source.items("drops"))
-    origin = [
-        shortened(value.words(), 48) for key, value in source.items("provenance") if key != "hash" and value.words()
-    ]
+    # The first line of the provenance names the package or the folder; archive and digest are in the card.
+    origin = next((value.words() for _, value in source.items("provenance")), "")
+    genre = source.words("genre")
     return [
-        source.words("name"),
-        source.words("genre") or None,
+        [source.words("name"), tag("small", genre) if genre else None],
         source.words("licence") or "not given",
+        shortened(origin, 60),
         f"{source.count('documents'):,}",
         size(source.count("bytes")),
         f"{dropped:,}",
-        " · ".join(origin) or None,
     ]
 
 
@@ -104,7 +103,9 @@ def _funnel(card: Facts) -> Html | None:
     description = (
         f"Of {read:,} documents {kept:,} were kept; each bar between takes away what was dropped for one reason."
     )
-    sheet = table(title, ("dropped because", "documents", "text"), [(r, f"{n:,}", size(b)) for r, n, b in drops])
+    sheet = table(
+        title, ("dropped because", "documents", "text"), [(r, f"{n:,}", size(b)) for r, n, b in drops], figures=2
+    )
     note = "Documents too short, seen before, or repeating themselves are dropped by rules, and counted."
     return figure(title, bars("funnel", title, description, rows, most=read), note=note, figures=sheet)
 

@@ -65,7 +65,9 @@ def _transcript(item: Facts) -> Html:
 
 
 def _turn(who: str, content: str, kind: str = "turn") -> Html:
-    shown = foreign(shortened(content, _CHARACTERS)) if content.strip() else tag("p", "(nothing)", class_="note")
+    shown = (
+        foreign(shortened(content.strip(), _CHARACTERS)) if content.strip() else tag("p", "(nothing)", class_="note")
+    )
     return tag("div", tag("p", who, class_="who"), shown, class_=kind)
 
 

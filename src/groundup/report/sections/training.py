@@ -24,7 +24,7 @@ def training(run: RunRecord) -> list[Child]:
             rate = strip("rate", "Learning rate", "Share of the highest rate.", base.curve, "lr_factor")
             norm = strip("norm", "Gradient norm", "Spikes would be a sign of trouble.", base.curve, "grad_norm")
             parts.append(tag("div", rate, norm, class_="pair"))
-        parts.append(_plan(base))
+        parts += [tag("h3", "The plan, and how it went"), _plan(base)]
     parts += _tuning(run.stage(INSTRUCT), "answer", "nats a token")
     parts += _tuning(run.stage(CLASSIFY), "classify", "nats an example")
     return parts
@@ -76,7 +76,7 @@ def _plan(base: Output) -> Html:
         ("MFU", _mfu(rate, flops, product)),
         ("time", duration(base.artifact.seconds)),
         ("precision", facts.words("machine", "compute_dtype")),
-        ("compiled", {True: "yes", False: "no"}.get(facts.at("machine", "compile"))),
+        ("compiled", "yes" if facts.at("machine", "compile") is True else "no"),
         ("learning rates", _rates(plan.part("optimizer"))),
     ]
     cells = [(name, value) for name, value in rows if value]

@@ -15,9 +15,11 @@ def sentences(run: RunRecord) -> list[str]:
 
 
 def verdict(run: RunRecord) -> Html:
-    """The verdict as one paragraph, and the figures that people ask for first."""
+    """The verdict, a paragraph for each sentence, and the figures that people ask for first."""
     tiles = [tag("div", tag("dt", name), tag("dd", value, tag("span", unit))) for name, value, unit in _figures(run)]
-    return join(tag("p", " ".join(sentences(run)), class_="lead"), tag("dl", tiles, class_="tiles"))
+    return join(
+        tag("div", [tag("p", said) for said in sentences(run)], class_="lead"), tag("dl", tiles, class_="tiles")
+    )
 
 
 def comparison(low: float | None, high: float | None) -> str:

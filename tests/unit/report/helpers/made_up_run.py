@@ -149,7 +149,7 @@ CHOOSES_WORDS = {
 def spoil(value: Any) -> Any:
     """The same value with hostile text behind each of its texts, and behind names that come from data."""
     if isinstance(value, str):
-        return value + HOSTILE
+        return value + HOSTILE if value else value  # what is absent stays so
     if isinstance(value, list):
         return [spoil(item) for item in value]
     if isinstance(value, dict):
