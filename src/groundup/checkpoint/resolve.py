@@ -100,6 +100,17 @@ def resolve_classifier(path: Path) -> Path:
     return max(models, key=_finished)
 
 
+def is_classifier(path: Path) -> bool:
+    """Whether `path` itself is a classifier's directory."""
+    return _is_model(path, _CLASSIFIER)
+
+
+def has_chat_template(directory: Path) -> bool:
+    """Whether the model there was tuned to chat: its tokenizer's config says how."""
+    config = directory / "tokenizer_config.json"
+    return config.is_file() and "chat_template" in read_json(config)
+
+
 def model_identity(directory: Path) -> str:
     """Of a model that a stage left, the digest of that; of one from elsewhere, that of its weights."""
     if (directory / ARTIFACT).is_file():

@@ -1,16 +1,21 @@
-"""`groundup evaluate`: how well a model predicts held-out text, beside compressors; and what it writes."""
+"""`groundup evaluate`: how well a model predicts held-out text, beside compressors; and what it writes.
+
+A classifier, and the answers of a model that chats, are measured on tables of examples: see `_evaluate_examples`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.artifact import ARTIFACT, Artifact, begin, read
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError
+from groundup.examples import ConversationRules, table_identity
 from groundup.files import atomic_file, write_json
+from groundup.stages._evaluate_examples import evaluate_answers, evaluate_labels, holds_conversations
 
 if TYPE_CHECKING:
     from groundup.model import Transformer
@@ -21,7 +26,10 @@ class EvaluateConfig(Config):
 
     model: Path = setting(help="model directory, or a run (its newest language model)", positional=True)
     out: Path | None = setting(None, help="directory for the report; default: beside the model", flag=True)
-    data: Path | None = setting(None, help="score this file or folder instead of held-out text", flag=True)
+    data: Path | None = setting(None, help="texts, or examples, to score instead of held-out text", flag=True)
+    measure: Literal["text", "answers", "labels"] | None = setting(
+        None, help="default: labels of a classifier, answers where chat meets a table of them, else text", flag=True
+    )
     corpus: Path | None = setting(None, help="corpus with held-out text; default: the run's", flag=True)
     tokens: Path | None = setting(None, help="token shards, where there is no corpus", flag=True)
     max_bytes: int = setting(8_000_000, help="score at most about this much held-out text", gt=0)
@@ -30,7 +38,10 @@ class EvaluateConfig(Config):
     samples: int = setting(3, help="texts to let the model write", flag=True, ge=0)
     batch_size: int = setting(16, help="windows to score at a time", gt=0)
     seed: int = setting(0, help="for samples and intervals", flag=True, ge=0)
+    text: str | None = setting(None, help='of labelled data: column with the text, or a template like "{title}"')
+    label: str | None = setting(None, help="of labelled data: column with the label")
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
+    columns: ConversationRules = setting(ConversationRules(), help="where the conversations of a table are")
 
 
 def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
@@ -49,6 +60,9 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     from groundup.generate import Engine
 
     console = console or Console()
+    measure = config.measure or _measure(config)
+    if measure != "text":
+        return _on_examples(config, measure, console)
     directory = resolve_model(config.model)
     given = config.corpus or config.tokens
     known = given or stage_output(config.model, "collect") or stage_output(config.model, "tokenize")
@@ -121,10 +135,36 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     return work.finish({"summary": report.summary(), **report.facts()}, files)
 
 
+def _measure(config: EvaluateConfig) -> Literal["text", "answers", "labels"]:
+    from groundup.checkpoint.resolve import has_chat_template, is_classifier, resolve_model
+
+    if is_classifier(config.model):
+        return "labels"
+    if has_chat_template(resolve_model(config.model)) and holds_conversations(config):
+        return "answers"
+    return "text"
+
+
+def _on_examples(config: EvaluateConfig, measure: Literal["answers", "labels"], console: Console) -> Artifact:
+    from groundup.checkpoint.resolve import model_identity, resolve_classifier, resolve_model
+
+    directory = resolve_classifier(config.model) if measure == "labels" else resolve_model(config.model)
+    settings = config.model_dump(mode="json", include={"seed", "text", "label", "columns"}) | {"measure": measure}
+    inputs = {"model": model_identity(directory)}
+    if config.data is not None:
+        inputs["data"] = table_identity(config.data)
+    work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs)
+    if work.state == "done":
+        return read(work.directory)
+    evaluate = evaluate_labels if measure == "labels" else evaluate_answers
+    return evaluate(config, directory, work, console)
+
+
 def _default_out(config: EvaluateConfig, directory: Path) -> Path:
-    """Beside the model; another text than the run's own gets a report of its own."""
-    name = f"report-{config.data.stem}" if config.data else "report"
-    return (config.model if directory != config.model else directory.resolve().parent) / name
+    """Beside the model. A run's own report is that of its base on its held-out text; others get names of their own."""
+    base = not (directory / ARTIFACT).is_file() or read(directory).stage == "pretrain"
+    parts = ["report", *([] if base else [directory.name]), *([config.data.stem] if config.data else [])]
+    return (config.model if directory != config.model else directory.resolve().parent) / "-".join(parts)
 
 
 def _model_facts(directory: Path, model: Transformer) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""`groundup evaluate` on a table of examples: the labels of a classifier, the answers of a model that chats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from groundup.artifact import Artifact, Work
+from groundup.console import Console
+from groundup.errors import ConfigError, DataError, GroundupError
+from groundup.files import atomic_file, write_json
+
+if TYPE_CHECKING:
+    from groundup.stages.evaluate import EvaluateConfig
+
+FORMAT_VERSION = 1
+
+
+def holds_conversations(config: EvaluateConfig) -> bool:
+    """Whether the data is a table that can be read as questions with answers."""
+    from groundup.examples import read_conversations
+
+    if config.data is None:
+        return False
+    try:
+        read_conversations([_source(config.data)], config.columns)
+    except GroundupError:
+        return False
+    return True
+
+
+def evaluate_labels(config: EvaluateConfig, directory: Path, work: Work, console: Console) -> Artifact:
+    """Accuracy and macro-F1 of a classifier on a labelled table."""
+    from groundup.checkpoint.resolve import open_classifier
+    from groundup.evals.classification import predict, score
+    from groundup.examples import read_table
+    from groundup.examples.labelled import LabelRules, read_labelled, summary
+    from groundup.objectives.classification import encode
+
+    table = read_table(_required(config))
+    examples = read_labelled(table, LabelRules(config.text, config.label))
+    opened = open_classifier(directory, device=config.device)
+    index = {label: number for number, label in enumerate(opened.labels)}
+    known = examples.only(i for i, label in enumerate(examples.labels) if label in index)
+    if not known.texts:
+        raise DataError(
+            f"{table.name}: the labels {', '.join(list(examples.counts())[:8])}",
+            rule=f"this classifier gives the labels {', '.join(opened.labels[:20])}",
+            fix="Give data with these labels, or name the column that has them: --set label=COLUMN.",
+        )
+    console.note(summary(table, examples))
+    if len(known) < len(examples):
+        console.warn(f"{len(examples) - len(known):,} texts have a label that this classifier never learned: left out.")
+    texts, _ = encode(opened.tokenizer, known.texts, opened.model.config.context_length)
+    with console.progress("testing", len(texts), "texts") as bar:
+        probabilities = predict(opened.model, texts, pad_id=opened.tokenizer.pad_id, advance=bar.advance)
+    true = [index[label] for label in known.labels]
+    result = score(true, probabilities.argmax(1), len(opened.labels), seed=config.seed)
+    rows = [
+        (name, f"{interval.estimate:.1%}", f"{interval.low:.1%} to {interval.high:.1%}")
+        for name, interval in (("accuracy", result.accuracy), ("macro-F1", result.macro_f1))
+    ]
+    facts = {
+        "columns": examples.columns,
+        "labels": list(opened.labels),
+        "dropped": dict(examples.dropped) | {"label not learned": len(examples) - len(known)},
+        "test": {"examples": len(known), **result.to_json(), "confusion": result.confusion.tolist()},
+    }
+    sentence = f"{result.accuracy.estimate:.1%} of {len(known):,} texts get their label."
+    return _report(work, console, sentence, ("measure", "value", "95 % interval"), rows, facts)
+
+
+def evaluate_answers(config: EvaluateConfig, directory: Path, work: Work, console: Console) -> Artifact:
+    """How well a model predicts the answers of conversations, by its chat template."""
+    from groundup.evals.responses import chat_renderer, fits, response_tokens, score_responses
+    from groundup.evals.stats import ratio_interval
+    from groundup.examples import read_conversations
+    from groundup.stages._chat_model import open_chat_model
+
+    found = read_conversations([_source(_required(config))], config.columns, console=console)
+    opened, template = open_chat_model(directory, config.device, console)
+    if template is None:
+        raise ConfigError(
+            f"{directory}: no chat template",
+            rule="answers are scored with the template that the model was tuned with",
+            fix="Give a tuned model (groundup finetune instruct), or measure the text alone: --measure text.",
+        )
+    model, render = opened.model, chat_renderer(template)
+    context = model.config.context_length
+    examples = [example for example in found.examples if fits(render, example, context)]
+    if not examples:
+        raise DataError(
+            f"{config.data}: none of {len(found.examples):,} examples fits into {context:,} tokens",
+            rule="an answer is scored with all that stands before it",
+            fix="Give shorter examples.",
+        )
+    console.note(f"{found.sentence}.")
+    with console.progress("scoring", len(examples), "examples") as bar:
+        score = score_responses(model, opened.tokenizer, examples, render, advance=bar.advance)
+    tokens = response_tokens(opened.tokenizer, examples)
+    loss = ratio_interval(score.nll_E, tokens, seed=config.seed)
+    ends = float(score.ends_E.sum() / score.turns_E.sum())
+    rows = [
+        ("words of the answers, nats a token", f"{loss.estimate:.3f}", f"{loss.low:.3f} to {loss.high:.3f}"),
+        ("end of a turn, nats", f"{ends:.3f}", ""),
+    ]
+    facts = {
+        "columns": found.columns,
+        "dropped": dict(found.dropped) | {"longer than the context": len(found.examples) - len(examples)},
+        "responses": int(score.turns_E.sum()),
+        "tokens": int(tokens.sum()),
+        "loss": loss.estimate,
+        "interval": [loss.low, loss.high],
+        "end_of_turn": {"loss": ends},
+    }
+    sentence = f"{loss.estimate:.3f} nats a token of {int(score.turns_E.sum()):,} answers."
+    return _report(work, console, sentence, ("measure", "value", "95 % interval"), rows, facts)
+
+
+def _required(config: EvaluateConfig) -> Path:
+    if config.data is None:
+        raise ConfigError(
+            f"{config.model}: no examples given",
+            rule="a classifier is measured on a table of texts with labels",
+            fix="Give one: --data FILE.csv.",
+        )
+    return config.data
+
+
+def _source(path: Path) -> Any:
+    from groundup.examples.conversations import FolderExamples
+
+    return FolderExamples(path=path)
+
+
+def _report(
+    work: Work,
+    console: Console,
+    sentence: str,
+    header: tuple[str, str, str],
+    rows: list[tuple[str, str, str]],
+    facts: dict[str, Any],
+) -> Artifact:
+    console.table("On these examples", header, rows)
+    console.note(sentence)
+    files = [work.directory / "report.json", work.directory / "report.md"]
+    write_json(files[0], {"format_version": FORMAT_VERSION, "summary": sentence, **facts})
+    lines = ["# Evaluation", "", sentence, "", f"Read as {facts['columns']}.", ""]
+    lines += [f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)]
+    with atomic_file(files[1]) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return work.finish({"summary": sentence, **facts}, files)
