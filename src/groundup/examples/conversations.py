@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from groundup.config import setting
 from groundup.console import Console
 from groundup.corpus import FolderSource, PackageSource
 from groundup.errors import DataError
@@ -32,16 +33,26 @@ CUT_END = "turns after the last answer were cut"
 CUT_START = "answers before the first question were cut"
 
 
-class FolderExamples(FolderSource, ConversationRules):
+class SourceRules(ConversationRules):
+    """What a source of examples has beside the keys of a source of text."""
+
+    limit: int | None = setting(None, help="take at most so many rows, from everywhere in the table", gt=0)
+
+
+class FolderExamples(FolderSource, SourceRules):
     """A file or folder on this machine, and where its conversations are."""
 
 
-class PackageExamples(PackageSource, ConversationRules):
+class PackageExamples(PackageSource, SourceRules):
     """Files inside a pinned archive of a package index, and where their conversations are."""
 
 
 def _as_sources(data: Any) -> Any:
-    return [{"kind": "folder", "path": data}] if isinstance(data, str) else data
+    if isinstance(data, str):
+        return [{"kind": "folder", "path": data}]
+    if isinstance(data, list | tuple):
+        return [{"kind": "folder", "path": source} if isinstance(source, str) else source for source in data]
+    return data
 
 
 ExampleSources = Annotated[
@@ -102,8 +113,9 @@ def read_conversations(
         table = read_table([source], console=console)
         columns = find_columns(table, _own_rules(source) or rules or ConversationRules())
         read_as[str(columns)] = None
-        found.rows += len(table.rows)
-        for row in table.rows:
+        rows = table.rows[:: -(-len(table.rows) // source.limit)] if source.limit else table.rows
+        found.rows += len(rows)
+        for row in rows:
             try:
                 example, changes = _example(row, columns)
                 if example in seen:
@@ -140,7 +152,7 @@ def split_by_hash(
             rule="training and testing need one each, at least",
             fix="Add examples, or give others to test on with --test.",
         )
-    hashes = [_hash([m.content for m in example.messages if m.role == "user"][:1]) for example in examples]
+    hashes = [_hash([_opening(example)]) for example in examples]
     if len(set(hashes)) == 1:  # one prompt for all, e.g. an empty one
         hashes = [_hash([m.content for m in example.messages]) for example in examples]
     wanted = min(most, max(1, round(fraction * len(examples))))
@@ -149,6 +161,25 @@ def split_by_hash(
         edge -= 1  # examples of one prompt must not all be held out
     train = [example for example, h in zip(examples, hashes, strict=True) if h > edge]
     return train, [example for example, h in zip(examples, hashes, strict=True) if h <= edge]
+
+
+def without_prompts_of(tested: Sequence[Example], found: Conversations) -> list[Example]:
+    """The examples whose opening prompt is not one of those to test on; the others are counted as dropped."""
+    known = {_opening(example) for example in tested}
+    learned = [example for example in found.examples if _opening(example) not in known]
+    if len(learned) < len(found.examples):
+        found.dropped["prompt is in the test data"] += len(found.examples) - len(learned)
+    if not learned:
+        raise DataError(
+            found.sentence,
+            rule="what is tested on must not be trained on",
+            fix="Give test data that differ from the examples, or none.",
+        )
+    return learned
+
+
+def _opening(example: Example) -> str:
+    return next(message.content for message in example.messages if message.role == "user")
 
 
 def _hash(texts: Sequence[str]) -> int:

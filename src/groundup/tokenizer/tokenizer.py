@@ -140,6 +140,11 @@ class Tokenizer:
                 fix="Use the tokenizer that the model was trained with.",
             ) from None
 
+    @property
+    def text_tokens(self) -> dict[int, bytes]:
+        """The bytes of every token that text can have."""
+        return {token_id: text for token_id, text in self._bytes_of.items() if token_id not in self._added}
+
     def token_id(self, token: str) -> int | None:
         """The id of a special token by its name, e.g. "<|im_end|>"; None where there is no such token."""
         found = self._vocabulary.get(token)

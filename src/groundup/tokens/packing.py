@@ -48,6 +48,7 @@ class ExampleLoader:
         cut: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        device: torch.device | str = "cpu",
     ) -> None:
         """Pack the examples.
 
@@ -59,6 +60,7 @@ class ExampleLoader:
             seed: of the order of windows, and of which examples of one length share one.
             cut: shorten examples that are too long, at their end, instead of dropping them.
             rank, world_size: which part of each global batch this process takes.
+            device: where batches are put.
 
         Raises:
             ConfigError: sizes that cannot be.
@@ -77,6 +79,7 @@ class ExampleLoader:
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
+        self._device = device
         self._examples: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
         for ids, trained in examples:
             self._add(np.asarray(ids, dtype=np.int64), np.asarray(trained, dtype=bool), cut)
@@ -118,7 +121,8 @@ class ExampleLoader:
                 start = end
             positions[place, start:] = np.arange(T - start)
             document_ids[place, start:] = len(self._rows[row])
-        return PackedWindows(*map(torch.from_numpy, (input_ids, labels, positions, document_ids)))
+        columns = (input_ids, labels, positions, document_ids)
+        return PackedWindows(*(torch.from_numpy(column).to(self._device) for column in columns))
 
     def labels_until(self, batches: int) -> int:
         """Labels of the first `batches` global batches."""

@@ -1,0 +1,83 @@
+"""The plan of a tuning run: how often to see the examples, in what steps, at which learning rates."""
+
+from __future__ import annotations
+
+import math
+
+from groundup.model import ModelConfig
+from groundup.optim import OptimizerConfig
+from groundup.planner.flops import flops_per_token
+from groundup.planner.plan import OVERHEAD, Plan, batch_rows
+
+USUAL_EPOCHS = 3.0
+FEWEST_STEPS = 50  # of a run over few examples: its steps are made smaller, down to one window
+WARMUP_FRACTION = 0.05
+DECAY_FRACTION = 0.8
+REFERENCE_DIM = 256
+UTILIZATION = 0.3  # of the products' speed, without compilation
+COMPILE_SECONDS = 90.0  # compiling takes 10 to 40 s and saves a third of the time: worth it for longer runs only
+
+
+def tuning_rates(dim: int, scale: float) -> OptimizerConfig:
+    """Learning rates for a model of this width: `scale` times those of pre-training, and smaller for wide models.
+
+    AdamW's best rates fall about as 1/width (Yang et al. 2022, arXiv:2203.03466, in standard parametrization); Muon's
+    here are made to fall alike, so that large models are nudged and not trained anew.
+    """
+    factor = scale * min(1.0, REFERENCE_DIM / dim)
+    pretraining = OptimizerConfig()
+    return OptimizerConfig(
+        matrix_lr=factor * pretraining.matrix_lr,
+        embedding_lr=factor * pretraining.embedding_lr,
+        head_lr=factor * pretraining.head_lr,
+        vector_lr=factor * pretraining.vector_lr,
+    )
+
+
+def step_rows(rows_per_epoch: int, epochs: float, context_length: int) -> tuple[int, int]:
+    """Windows of a micro-batch, and micro-batches a step."""
+    windows = epochs * rows_per_epoch
+    micro, accum = batch_rows(windows * context_length, context_length)
+    most = max(1, int(windows / FEWEST_STEPS))
+    return min(micro, most), max(1, min(micro * accum, most) // micro)
+
+
+def plan_tuning(
+    model: ModelConfig,
+    optimizer: OptimizerConfig,
+    *,
+    rows_per_epoch: int,
+    epochs: float,
+    step: tuple[int, int],
+    tokens_per_second: float | None = None,
+) -> Plan:
+    """The plan of a run.
+
+    Args:
+        model: its `context_length` is the length of the windows that examples are packed into.
+        rows_per_epoch: windows that hold every example once.
+        step: windows of a micro-batch, and micro-batches a step.
+    """
+    micro, accum = step
+    steps = max(1, round(epochs * rows_per_epoch / (micro * accum)))
+    return Plan(
+        model=model,
+        optimizer=optimizer,
+        micro_batch_size=micro,
+        grad_accum_steps=accum,
+        total_steps=steps,
+        warmup_steps=math.ceil(WARMUP_FRACTION * steps),
+        decay_steps=math.ceil(DECAY_FRACTION * steps),
+        epochs=steps * micro * accum / rows_per_epoch,
+        tokens_per_second=tokens_per_second,
+    )
+
+
+def worth_compiling(model: ModelConfig, tokens: float, product_flops: float) -> bool:
+    """Whether a run over so many tokens is long enough to gain from compilation."""
+    return tokens * flops_per_token(model) > COMPILE_SECONDS * UTILIZATION * product_flops
+
+
+def within(seconds: float, tokens_per_second: float, tokens_per_epoch: int, epochs: float) -> float:
+    """As many of the wanted epochs as this time allows."""
+    return min(epochs, max(0.0, seconds) * (1 - OVERHEAD) * tokens_per_second / tokens_per_epoch)
