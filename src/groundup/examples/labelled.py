@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -69,6 +69,16 @@ class LabelRules:
     bins: tuple[float, ...] = ()
     bin_names: tuple[str, ...] = ()
 
+    def found_in(self, table: Table) -> LabelRules:
+        """The same with both columns named.
+
+        Raises:
+            ConfigError: the label's column is not there.
+            DataError: no columns that can be text and label.
+        """
+        label = label_column(table, self.label, taken=_named_in(self.text), numbers=bool(self.bins))
+        return replace(self, label=label, text=self.text or text_column(table, taken=label))
+
 
 def read_labelled(table: Table, rules: LabelRules) -> Labelled:
     """The usable rows of a table.
@@ -80,8 +90,8 @@ def read_labelled(table: Table, rules: LabelRules) -> Labelled:
         ConfigError: a key names a column that is not there, or bins are no thresholds.
         DataError: no columns that can be text and label, scores without bins, no usable row.
     """
-    label = label_column(table, rules.label, taken=_named_in(rules.text), numbers=bool(rules.bins))
-    template = rules.text or text_column(table, taken=label)
+    rules = rules.found_in(table)
+    template, label = str(rules.text), str(rules.label)
     read_text = _text_reader(table, template)
     read_label = _label_reader(table, label, rules)
     texts, labels, dropped = [], [], Counter[str]()
@@ -264,6 +274,7 @@ def summary(table: Table, examples: Labelled) -> str:
     """How a table was read, in one sentence."""
     count = sum(examples.dropped.values())
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in examples.dropped.most_common())
-    dropped = f"{count:,} rows dropped: {reasons}" if count else "no row dropped"
+    rows = "row" if count == 1 else "rows"
+    dropped = f"{count:,} {rows} dropped: {reasons}" if count else "no row dropped"
     labels = examples.counts()
     return f"I read {len(table.rows):,} rows of {table.name} as {examples.columns}, {len(labels)} labels; {dropped}."

@@ -88,7 +88,8 @@ def run(
             else:
                 on_text(found.to_line(as_json=json_lines))
     if cut:
-        console.warn(f"{cut:,} texts are longer than the context of {context} tokens: their end was not read.")
+        which = "1 text is" if cut == 1 else f"{cut:,} texts are"
+        console.warn(f"{which} longer than the context of {context} tokens: the end was not read.")
     return kept
 
 

@@ -65,7 +65,7 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
         drop_checkpoints(config.out)
         return read(config.out)
 
-    from groundup.checkpoint import save_classifier
+    from groundup.checkpoint import load_classifier, save_classifier
     from groundup.checkpoint.resolve import open_model
     from groundup.evals.classification import compare, predict, score
     from groundup.files import read_json, write_json
@@ -123,9 +123,9 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
     files = save_classifier(config.out, model, labels, **ids)
     tokenizer.save(config.out)
-    model.eval()
+    saved, _ = load_classifier(config.out, device=machine.device)  # tested is what a user gets: from disk, in fp32
     with console.progress("testing", len(tests), "texts") as bar:
-        probabilities = predict(model, tests, pad_id=tokenizer.pad_id, advance=bar.advance)
+        probabilities = predict(saved, tests, pad_id=tokenizer.pad_id, advance=bar.advance)
     true = [labels.index(label) for label in tested.labels]
     predicted = probabilities.argmax(1)
     result = score(true, predicted, len(labels), seed=config.seed)
@@ -165,12 +165,13 @@ def _examples(config: FinetuneClassifyConfig, console: Console) -> tuple[Labelle
 
     rules = LabelRules(config.text, config.label, config.bins, config.bin_names)
     table = read_table(config.data, console=console)
+    rules = rules.found_in(table)
     given = read_labelled(table, rules)
     if config.test is None:
         learned, tested = split(without_single_labels(without_repeats(given)), config.test_fraction, config.seed)
     else:
         theirs = read_table(config.test, console=console)
-        learned, tested = apart(without_repeats(given), read_labelled(theirs, rules))
+        learned, tested = apart(without_repeats(given), read_labelled(theirs, rules.found_in(theirs)))
         console.note(f"For the test, {summary(theirs, tested)}")
     console.note(summary(table, learned))
     console.note(f"{len(learned):,} texts to learn from, {len(tested):,} to test on.")

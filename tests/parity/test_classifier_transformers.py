@@ -1,0 +1,125 @@
+"""Our classifiers in transformers, and theirs here: the same logits, however a batch is padded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.checkpoint import load_classifier, load_model, save_classifier
+from groundup.errors import FormatError
+from groundup.model import FAMILIES, Family, ModelConfig, SequenceClassifier
+from groundup.objectives.classification import pad
+
+transformers = pytest.importorskip("transformers", reason="the parity tests need transformers: pip install '.[dev]'")
+
+SHAPES = [(family, tied) for family in FAMILIES for tied in (True, False)]
+LABELS = ("spam", "ham", 'a "quoted" label', "ラベル")
+PAD = 1
+CLOSE = {"atol": 1e-4, "rtol": 0}
+
+
+def random_(model: torch.nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.15, generator=generator)
+
+
+def texts(vocab_size: int) -> list[list[int]]:
+    """Of different lengths; none has the padding's id, as no text has a special token."""
+    generator = torch.Generator().manual_seed(5)
+    return [torch.randint(2, vocab_size, (n,), generator=generator).tolist() for n in (3, 17, 32, 1)]
+
+
+def padded(ids: list[list[int]], side: str) -> dict[str, torch.Tensor]:
+    width = max(map(len, ids))
+    rows, mask = [], []
+    for text in ids:
+        fill = [PAD] * (width - len(text))
+        rows.append(text + fill if side == "right" else fill + text)
+        mask.append([1] * len(text) + [0] * len(fill) if side == "right" else [0] * len(fill) + [1] * len(text))
+    attention = torch.tensor(mask)
+    # GPT-2 learns a vector for each position, and counts padding unless it is told.
+    return {
+        "input_ids": torch.tensor(rows),
+        "attention_mask": attention,
+        "position_ids": (attention.cumsum(1) - 1).clamp(min=0),
+    }
+
+
+def ours_on(model: SequenceClassifier, ids: list[list[int]]) -> torch.Tensor:
+    return model(*pad(ids, PAD, model.config.context_length))
+
+
+@pytest.mark.parametrize(("family", "tied"), SHAPES)
+def test_transformers_loads_ours_and_gives_it_back(family: Family, tied: bool, tmp_path: Path) -> None:
+    kv_heads, head_dim = (4, 16) if family == "gpt2" else (2, 24)
+    config = ModelConfig(family, 64, 3, 4, kv_heads, head_dim, 160, 512, 32, 5_000.0, 1e-5, tied)
+    model = SequenceClassifier(config, len(LABELS))
+    random_(model, 0)
+    ids = texts(512)
+    save_classifier(tmp_path / "ours", model, LABELS, bos_id=0, eos_id=0, pad_id=PAD)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "ours").eval()
+    assert [theirs.config.id2label[i] for i in range(len(LABELS))] == list(LABELS)
+    assert theirs.config.label2id == {label: i for i, label in enumerate(LABELS)}
+    with torch.no_grad():
+        expected = ours_on(model, ids)
+        for side in ("right", "left"):
+            torch.testing.assert_close(theirs(**padded(ids, side)).logits, expected, **CLOSE)
+        theirs.save_pretrained(tmp_path / "theirs")
+        again, labels = load_classifier(tmp_path / "theirs")
+        assert labels == LABELS
+        torch.testing.assert_close(ours_on(again, ids), expected, **CLOSE)
+
+
+@pytest.mark.parametrize(("family", "tied"), SHAPES)
+def test_a_classifier_made_by_transformers_loads_here(family: Family, tied: bool, tmp_path: Path) -> None:
+    """With two labels that nobody named: transformers then writes neither their number nor their names."""
+    common = {"vocab_size": 300, "tie_word_embeddings": tied, "pad_token_id": PAD}
+    if family == "gpt2":
+        config = transformers.GPT2Config(n_embd=48, n_layer=2, n_head=3, n_positions=40, **common)
+    else:
+        kind = transformers.LlamaConfig if family == "llama" else transformers.Qwen3Config
+        config = kind(
+            hidden_size=48,
+            intermediate_size=100,
+            num_hidden_layers=2,
+            num_attention_heads=6,
+            num_key_value_heads=2,
+            head_dim=16,
+            max_position_embeddings=40,
+            **common,
+        )
+    theirs = transformers.AutoModelForSequenceClassification.from_config(config).eval()
+    random_(theirs, 2)
+    theirs.save_pretrained(tmp_path)
+    ours, labels = load_classifier(tmp_path)
+    assert labels == ("LABEL_0", "LABEL_1")
+    ids = texts(300)
+    with torch.no_grad():
+        for side in ("right", "left"):
+            torch.testing.assert_close(theirs(**padded(ids, side)).logits, ours_on(ours, ids), **CLOSE)
+
+
+def test_a_regression_head_is_refused(tmp_path: Path) -> None:
+    """Its one output is a number; softmax over it would call every text certain."""
+    config = transformers.LlamaConfig(
+        hidden_size=48, intermediate_size=100, num_hidden_layers=1, num_attention_heads=3, vocab_size=300, num_labels=1
+    )
+    transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(FormatError, match="1 labels"):
+        load_classifier(tmp_path)
+
+
+def test_a_language_model_is_no_classifier_and_the_other_way_round(tmp_path: Path) -> None:
+    model = SequenceClassifier(ModelConfig("qwen3", 32, 1, 2, 2, 16, 64, 300, 32, tie_embeddings=False), 2)
+    save_classifier(tmp_path / "classifier", model, ("a", "b"), bos_id=0, eos_id=0, pad_id=1)
+    with pytest.raises(FormatError, match="lm_head"):
+        load_model(tmp_path / "classifier")
+    config = transformers.LlamaConfig(
+        hidden_size=48, intermediate_size=100, num_hidden_layers=1, num_attention_heads=3, vocab_size=300
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "language")
+    with pytest.raises(FormatError, match="score"):
+        load_classifier(tmp_path / "language")

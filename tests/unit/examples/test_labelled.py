@@ -1,0 +1,177 @@
+"""Texts and labels out of the tables that people have: odd names, gaps, repeats, scores, rare labels."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from groundup.errors import ConfigError, DataError
+from groundup.examples import Table
+from groundup.examples.labelled import (
+    Labelled,
+    LabelRules,
+    apart,
+    read_labelled,
+    split,
+    summary,
+    without_repeats,
+    without_single_labels,
+)
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    return Table("mails.csv", tuple(dict.fromkeys(column for row in rows for column in row)), rows)
+
+
+def sentences(documents: list[str], count: int) -> list[str]:
+    """Different sentences of real prose."""
+    found = dict.fromkeys(s.strip() for text in documents for s in text.split(". ") if 30 < len(s.strip()) < 300)
+    return list(found)[:count]
+
+
+@pytest.fixture(scope="module")
+def prose(real_documents: list[str]) -> list[str]:
+    return sentences(real_documents, 400)
+
+
+@pytest.mark.parametrize(
+    ("text_name", "label_name"),
+    [("text", "label"), ("Sentence", "Class"), ("utterance", "intent_name"), ("mailBody", "isSpamLabel"), ("c1", "c2")],
+)
+def test_columns_are_found_by_name_or_else_by_content(prose: list[str], text_name: str, label_name: str) -> None:
+    rows = [
+        {"id": f"row-{i}", text_name: text, "split": "train" if i % 3 else "dev", label_name: ("yes", "no")[i % 2]}
+        for i, text in enumerate(prose)
+    ]
+    found = read_labelled(table(rows), LabelRules())
+    assert found.columns == f"{text_name} -> {label_name}"
+    assert found.texts == prose
+    assert found.counts() == {"no": 200, "yes": 200}
+
+
+def test_several_columns_that_could_be_the_label_are_named(prose: list[str]) -> None:
+    """To guess wrong would train on something else without a word."""
+    rows = [{"text": text, "alpha": str(i % 2), "beta": str(i % 5)} for i, text in enumerate(prose)]
+    with pytest.raises(DataError, match=r"'alpha' \(2 values\), 'beta' \(5 values\)"):
+        read_labelled(table(rows), LabelRules())
+    assert read_labelled(table(rows), LabelRules(label="beta")).counts()["4"] == 80
+
+
+def test_a_table_without_labels_says_so(prose: list[str]) -> None:
+    with pytest.raises(DataError, match="looks like a label"):
+        read_labelled(table([{"text": text} for text in prose]), LabelRules())
+    with pytest.raises(DataError, match="looks like a text"):
+        read_labelled(table([{"n": 1.5, "label": str(i % 2)} for i in range(9)]), LabelRules())
+
+
+def test_a_wrong_column_is_answered_with_the_right_one(prose: list[str]) -> None:
+    rows = [{"body": text, "topic": "a"} for text in prose]
+    with pytest.raises(ConfigError, match="topic"):
+        read_labelled(table(rows), LabelRules(label="topics"))
+    with pytest.raises(ConfigError, match="no column 'boddy'"):
+        read_labelled(table(rows), LabelRules(text="{boddy}: {topic}", label="topic"))
+
+
+def test_a_template_joins_columns_and_survives_gaps() -> None:
+    rows = [
+        {"subject": "Hello", "mail": {"body": "there"}, "label": "ham"},
+        {"subject": None, "mail": {"body": "cheap"}, "label": "spam"},
+        {"label": "spam"},
+    ]
+    found = read_labelled(table(rows), LabelRules(text="{subject}\n{mail.body}"))
+    assert found.texts == ["Hello\nthere", "cheap"]
+    assert found.dropped == {"empty text": 1}
+
+
+def test_labels_of_every_kind_become_text() -> None:
+    """pandas makes 1.0 of an integer beside a gap; JSON has booleans; some keep one label in a list."""
+    given = [True, False, 1, 1.0, "  two\n words ", ["only"], None, float("nan"), "", [], ["a", "b"], {"a": 1}, 0]
+    found = read_labelled(
+        table([{"text": f"t{i}", "label": v} for i, v in enumerate(given)]), LabelRules(label="label")
+    )
+    assert found.labels == ["true", "false", "1", "1", "two words", "only", "0"]
+    assert found.dropped == {"empty label": 5, "several labels": 1}
+
+
+def test_scores_need_thresholds(prose: list[str]) -> None:
+    """A label for each of a thousand scores would train, and be useless."""
+    rows = [{"text": text, "rating": f"{i / 100 - 2:.2f}"} for i, text in enumerate(prose)]
+    with pytest.raises(DataError, match=r"400 different numbers from -2 to 1.99.*bins = \[-0.005\]"):
+        read_labelled(table(rows), LabelRules(label="rating"))
+    rows += [{"text": "unrated", "rating": "n/a"}, {"text": "empty", "rating": None}]
+    found = read_labelled(table(rows), LabelRules(bins=(-0.5, 0.5)))
+    assert found.counts() == {"-0.5 to 0.5": 100, "0.5 or more": 150, "below -0.5": 150}
+    assert found.dropped == {"score is no number": 1, "empty label": 1}
+    named = read_labelled(table(rows), LabelRules(bins=(0,), bin_names=("bad", "good")))
+    assert named.counts() == {"bad": 200, "good": 200}
+
+
+@pytest.mark.parametrize(("bins", "names"), [((1, 1), ()), ((2, 1), ()), ((1,), ("a",)), ((1,), ("a", "a"))])
+def test_bins_that_are_no_thresholds_are_refused(bins: tuple[float, ...], names: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="bins rise"):
+        read_labelled(table([{"text": "t", "label": 1}]), LabelRules(label="label", bins=bins, bin_names=names))
+
+
+def test_ratings_in_half_stars_are_labels(prose: list[str]) -> None:
+    rows = [{"review": text, "stars": i % 10 / 2} for i, text in enumerate(prose)]
+    found = read_labelled(table(rows), LabelRules())
+    assert set(found.labels) == {"0", "0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4", "4.5"}
+
+
+def test_repeats_and_contradictions_are_counted() -> None:
+    """A text on both sides of the split would be known by heart at the test."""
+    found = without_repeats(Labelled(["Buy now", "buy  NOW", "buy now", "other"], ["spam", "spam", "ham", "ham"]))
+    assert (found.texts, found.labels) == (["Buy now", "other"], ["spam", "ham"])
+    assert found.dropped == {"text occurs twice": 1, "text occurs with another label": 1}
+
+
+def test_a_label_with_one_example_is_left_out_and_said() -> None:
+    found = without_single_labels(Labelled(list("abcde"), ["x", "x", "y", "y", "z"], "text -> label"))
+    assert found.counts() == {"x": 2, "y": 2}
+    assert found.dropped == {"only example of its label": 1}
+    with pytest.raises(DataError, match=r"'x' \(3\), 'y' \(1\)"):
+        without_single_labels(Labelled(list("abcd"), ["x", "x", "x", "y"], "text -> label"))
+
+
+def test_the_split_has_every_label_on_both_sides(prose: list[str]) -> None:
+    """40 labels, the rarest with two examples: a plain random split loses some of them."""
+    labels = [f"label {min(i % 80, 39)}" for i in range(len(prose))]
+    labels[:4] = ["rare", "rare", "rarer", "rarer"]
+    examples = Labelled(prose, labels)
+    learned, tested = split(examples, 0.2, seed=3)
+    assert set(learned.labels) == set(tested.labels) == set(labels)
+    assert Counter(learned.texts) + Counter(tested.texts) == Counter(prose)
+    for label, count in examples.counts().items():
+        assert tested.counts()[label] == max(1, round(0.2 * count))
+
+
+def test_the_split_follows_from_the_seed_and_the_texts_alone(prose: list[str]) -> None:
+    """A table saved in another order must not move what has been learned into the test."""
+    labels = ["yes" if "the" in text else "no" for text in prose]
+    order = random.Random(0).sample(range(len(prose)), len(prose))
+    shuffled = Labelled([prose[i] for i in order], [labels[i] for i in order])
+    first = split(Labelled(prose, labels), 0.2, seed=1)[1]
+    assert set(split(shuffled, 0.2, seed=1)[1].texts) == set(first.texts)
+    assert set(split(shuffled, 0.2, seed=2)[1].texts) != set(first.texts)
+
+
+def test_two_given_tables_are_kept_apart() -> None:
+    train = Labelled(["A b", "c", "d", "e", "f"], ["x", "x", "x", "y", "y"], "text -> label")
+    test = Labelled(["a  B", "g", "h"], ["x", "y", "new"])
+    learned, tested = apart(train, test)
+    assert learned.texts == ["c", "d", "e", "f"]
+    assert learned.dropped == {"text is in the test data": 1}
+    assert tested.labels == ["x", "y"]
+    assert tested.dropped == {"label not in the training data": 1}
+    with pytest.raises(DataError, match="name their labels alike"):
+        apart(train, Labelled(["g"], ["Y"], "text -> label"))
+
+
+def test_how_a_table_was_read_is_one_sentence() -> None:
+    rows = [{"text": "a", "label": "x"}, {"text": "", "label": "x"}, {"text": "b", "label": "y"}]
+    assert summary(table(rows), read_labelled(table(rows), LabelRules(label="label"))) == (
+        "I read 3 rows of mails.csv as text -> label, 2 labels; 1 row dropped: 1 empty text."
+    )

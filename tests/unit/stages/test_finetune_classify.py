@@ -1,0 +1,242 @@
+"""`groundup finetune classify` and `groundup classify`, on real paragraphs labelled by the document that they are from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.artifact import begin
+from groundup.checkpoint import save_model
+from groundup.checkpoint.resolve import open_classifier, resolve_classifier, resolve_model
+from groundup.console import Console
+from groundup.errors import ConfigError, DataError
+from groundup.model import Transformer
+from groundup.stages import classify, finetune_classify
+from groundup.stages.classify import ClassifyConfig
+from groundup.stages.finetune_classify import FinetuneClassifyConfig
+from groundup.tokenizer import Tokenizer
+
+SETTINGS: dict[str, Any] = {"epochs": 4, "batch_size": 8, "threads": 1, "matrix_lr": 0.02, "embedding_lr": 0.01}
+
+
+@pytest.fixture(scope="module")
+def run_directory(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
+) -> Path:
+    """A run that has come as far as its base model, whose weights are random."""
+    directory = tmp_path_factory.mktemp("runs") / "tiny"
+    work = begin(directory / "base", "pretrain", {}, {})
+    files = save_model(directory / "base", tiny_model(tokenizer.vocab_size), bos_id=0, eos_id=0)
+    tokenizer.save(directory / "base")
+    work.finish({}, files)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def paragraphs(real_documents: list[str]) -> list[tuple[str, str]]:
+    """(paragraph, document): the three longest documents, which are about different things."""
+    longest = sorted(real_documents, key=len)[-3:]
+    found = [(p.strip(), text.split("\n")[0].strip()) for text in longest for p in text.split("\n\n") if len(p) > 60]
+    return list(dict(found).items())
+
+
+@pytest.fixture(scope="module")
+def table(paragraphs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As people have it: a CSV with other columns, a gap, a repeat, a label of which there is one."""
+    path = tmp_path_factory.mktemp("data") / "paragraphs.csv"
+    rows = [*paragraphs, ("", paragraphs[0][1]), paragraphs[0], ("a stray text", "stray")]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", "paragraph", "document"])
+        writer.writerows([number, text, label] for number, (text, label) in enumerate(rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def classifier(run_directory: Path, table: Path) -> Path:
+    out = run_directory / "classifier"
+    finetune_classify.run(FinetuneClassifyConfig(data=table, model=run_directory, out=out, **SETTINGS))
+    return out
+
+
+def facts_of(directory: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((directory / "artifact.json").read_text(encoding="utf-8"))["facts"]
+    return facts
+
+
+def test_it_learns_and_says_how_well(classifier: Path, paragraphs: list[tuple[str, str]]) -> None:
+    """Random weights at the start: what it knows afterwards, it has learned here."""
+    facts = facts_of(classifier)
+    assert facts["columns"] == "paragraph -> document"
+    assert facts["dropped"] == {"empty text": 1, "text occurs twice": 1, "only example of its label": 1}
+    counted = {label: facts["counts"]["train"][label] + facts["counts"]["test"][label] for label in facts["labels"]}
+    assert counted == {label: sum(label == each for _, each in paragraphs) for label in counted}
+    accuracy, test = facts["test"]["accuracy"], facts["test"]
+    assert accuracy["value"] > facts["majority"]["accuracy"] + 0.1
+    assert accuracy["interval"][0] < accuracy["value"] < accuracy["interval"][1]
+    assert sum(map(sum, test["confusion"])) == test["examples"] == sum(facts["counts"]["test"].values())
+    assert [sum(row) for row in test["confusion"]] == [facts["counts"]["test"][label] for label in facts["labels"]]
+    assert 0.5 < facts["tfidf"]["accuracy"]["value"] <= 1
+    assert {sample["label"] for sample in facts["samples"]} <= set(facts["labels"])
+
+
+def test_the_log_has_a_line_a_step(classifier: Path) -> None:
+    rows = [json.loads(line) for line in (classifier / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    assert {"loss", "accuracy", "grad_norm", "lr_factor", "seconds", "tokens_seen"} <= set(rows[0])
+    assert rows[-1]["tokens_seen"] == pytest.approx(4 * sum(facts_of(classifier)["counts"]["train"].values()))
+    assert not (classifier / "checkpoints").exists()
+
+
+def test_the_reported_accuracy_is_that_of_the_saved_model(classifier: Path, table: Path) -> None:
+    """Scores of what is in memory say nothing about what a user loads."""
+    facts = facts_of(classifier)
+    texts = tuple(sample["text"] for sample in facts["samples"] if len(sample["text"]) < 300)
+    found = classify.run(ClassifyConfig(model=classifier, texts=texts))
+    expected = {sample["text"]: (sample["predicted"], sample["probability"]) for sample in facts["samples"]}
+    assert len(found) > 2
+    for each in found:
+        label, probability = expected[each.text]
+        assert (each.label, each.probabilities[label]) == (label, pytest.approx(probability, abs=1e-5))
+        assert sum(each.probabilities.values()) == pytest.approx(1)
+
+
+def test_a_finished_one_is_not_trained_again(classifier: Path, run_directory: Path, table: Path) -> None:
+    before = (classifier / "model.safetensors").stat().st_mtime_ns
+    finetune_classify.run(FinetuneClassifyConfig(data=table, model=run_directory, out=classifier, **SETTINGS))
+    assert (classifier / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_run_has_a_language_model_and_a_classifier(classifier: Path, run_directory: Path) -> None:
+    """`groundup chat RUN` must not open the classifier because it is newer, nor `classify RUN` the base."""
+    assert resolve_model(run_directory) == run_directory / "base"
+    assert resolve_classifier(run_directory) == classifier
+    assert open_classifier(run_directory).labels == tuple(facts_of(classifier)["labels"])
+    with pytest.raises(DataError, match="finetune classify"):
+        resolve_classifier(run_directory / "base")
+
+
+def test_killed_and_run_again_it_ends_the_same(
+    classifier: Path, run_directory: Path, table: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "killed"
+    config = FinetuneClassifyConfig(data=table, model=run_directory, out=out, checkpoint_seconds=0, **SETTINGS)
+    program = (
+        "import sys; from groundup.stages.finetune_classify import *;"
+        "run(FinetuneClassifyConfig.model_validate_json(sys.argv[1]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, config.model_dump_json()], env=os.environ)
+    deadline = time.monotonic() + 120
+    while not list((out / "checkpoints").glob("step-0000000[5-9]")):
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finetune_classify.run(config)
+    for name in ("model.safetensors", "config.json"):
+        assert (out / name).read_bytes() == (classifier / name).read_bytes(), name
+    timeless = [
+        [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
+        for path in (out / "metrics.jsonl", classifier / "metrics.jsonl")
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_given_test_table_is_the_one_that_counts(
+    run_directory: Path, paragraphs: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    files = {"train.jsonl": paragraphs[::2], "test.jsonl": [*paragraphs[1:40:2], paragraphs[0]]}
+    for name, rows in files.items():
+        lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
+        (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    made = finetune_classify.run(
+        FinetuneClassifyConfig(
+            data=tmp_path / "train.jsonl",
+            test=tmp_path / "test.jsonl",
+            model=run_directory,
+            out=tmp_path / "out",
+            **SETTINGS | {"epochs": 0.5},
+        )
+    )
+    assert made.facts["test"]["examples"] == 21
+    assert made.facts["dropped"]["text is in the test data"] == 1
+    assert set(made.inputs) == {"model", "data", "test"}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"data": Path("nowhere.csv")}, DataError, "no such file"),
+        ({"label": "documents"}, ConfigError, "document"),
+        ({"model": Path("nowhere")}, DataError, "no such directory"),
+    ],
+)
+def test_mistakes_are_answered_before_anything_is_trained(
+    change: dict[str, Any], error: type[Exception], message: str, run_directory: Path, table: Path, tmp_path: Path
+) -> None:
+    given = {"data": table, "model": run_directory, "out": tmp_path / "out"} | change
+    with pytest.raises(error, match=message):
+        finetune_classify.run(FinetuneClassifyConfig(**given))
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_lines_are_labelled_as_they_come(classifier: Path) -> None:
+    """An endless input must be answered batch by batch; what is read ahead is one batch."""
+    read: list[int] = []
+
+    def lines() -> Any:
+        for number in range(100):
+            read.append(number)
+            yield f"line {number}\n" if number % 2 else "\n"
+
+    answered_after: list[int] = []
+    config = ClassifyConfig(model=classifier, batch_size=5)
+    kept = classify.run(config, lines=lines(), on_text=lambda _: answered_after.append(read[-1]))
+    assert kept == []
+    assert len(answered_after) == 50
+    assert answered_after[0] < 11
+
+
+def test_json_lines_and_plain_lines(classifier: Path) -> None:
+    labels = facts_of(classifier)["labels"]
+    hostile = 'two\nlines, a tab\t, "quotes", \x1b[31m and <|endoftext|>'
+    for as_json in (True, False):
+        out: list[str] = []
+        config = ClassifyConfig(model=classifier, texts=(hostile, "", "x " * 5000))
+        stream = io.StringIO()
+        classify.run(config, on_text=out.append, json_lines=as_json, console=Console(stream=stream))
+        assert len(out) == 3
+        assert all(line.count("\n") == 1 and line.endswith("\n") for line in out)
+        assert "1 text is longer" in stream.getvalue()
+        if as_json:
+            found = json.loads(out[0])
+            assert found["text"] == hostile
+            assert list(found["probabilities"]) == labels
+            assert found["label"] == max(found["probabilities"], key=found["probabilities"].get)
+        else:
+            assert out[0].split("\t")[0] in labels
+            assert "\x1b" not in out[0]
+
+
+def test_standard_input_need_not_be_utf8(classifier: Path) -> None:
+    program = (
+        "import sys; from groundup.stages.classify import *;"
+        "run(ClassifyConfig(model=sys.argv[1]), on_text=sys.stdout.write, json_lines=True)"
+    )
+    given = "grüße\n".encode("latin-1") + b"second\n"
+    command = [sys.executable, "-c", program, str(classifier)]
+    done = subprocess.run(command, input=given, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "utf-8"})
+    assert done.returncode == 0, done.stderr.decode()
+    assert [json.loads(line)["text"] for line in done.stdout.decode().splitlines()] == ["gr��e", "second"]
