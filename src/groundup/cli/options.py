@@ -43,7 +43,8 @@ def _option(item: Setting) -> click.Option:
     if item.type is bool:
         both = f"{item.option}/--no-{item.option.removeprefix('--')}"
         return click.Option([both, item.name], default=None, help=help_line)
-    kind: Any = item.type if item.type in (int, float) else str  # the config makes paths of text
+    each = get_args(item.type)[0] if many else item.type
+    kind: Any = each if each in (int, float) else str  # the config makes paths of text
     # Of several ways to give a value (a path, or tables in a recipe) the command line takes the first.
     metavar: str | None = item.metavar.split("|")[0].strip("[]").removesuffix(", ...")
     if get_origin(item.type) is Literal:

@@ -205,7 +205,8 @@ def _text_reader(table: Table, text: str) -> Callable[[dict[str, Any]], str]:
             rule=f"{table.name} has no column {missing[0]!r}; it has {', '.join(table.columns[:20])}",
             fix='Name a column, or write a template such as "{subject}\\n{body}".',
         )
-    return lambda row: fill(text, row)
+    template = text.replace("\\n", "\n")  # a shell hands on the two characters
+    return lambda row: fill(template, row)
 
 
 def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any], tuple[str, str]]:

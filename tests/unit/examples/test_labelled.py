@@ -75,13 +75,15 @@ def test_a_wrong_column_is_answered_with_the_right_one(prose: list[str]) -> None
         read_labelled(table(rows), LabelRules(text="{boddy}: {topic}", label="topic"))
 
 
-def test_a_template_joins_columns_and_survives_gaps() -> None:
+@pytest.mark.parametrize("line_end", ["\n", "\\n"])
+def test_a_template_joins_columns_and_survives_gaps(line_end: str) -> None:
+    """On a command line "\\n" arrives as two characters."""
     rows = [
         {"subject": "Hello", "mail": {"body": "there"}, "label": "ham"},
         {"subject": None, "mail": {"body": "cheap"}, "label": "spam"},
         {"label": "spam"},
     ]
-    found = read_labelled(table(rows), LabelRules(text="{subject}\n{mail.body}"))
+    found = read_labelled(table(rows), LabelRules(text=f"{{subject}}{line_end}{{mail.body}}"))
     assert found.texts == ["Hello\nthere", "cheap"]
     assert found.dropped == {"empty text": 1}
 
