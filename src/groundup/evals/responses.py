@@ -260,13 +260,13 @@ class Comparison:
         made = []
         for example in (self.examples[e] for e in drawn):
             question, reference = example.messages[:-1], example.messages[-1]
-            said = answer(tuned, question, template, max_tokens=max_tokens, seed=seed)
+            said = answer(tuned, question, template, max_tokens=max_tokens)
             messages = [*question, Message("assistant", said)]
             asked = template if self.format is None else self.format
             made.append(
                 {
                     "messages": [{"role": m.role, "content": m.content} for m in messages],
-                    "base": answer(base, question, asked, max_tokens=max_tokens, seed=seed),
+                    "base": answer(base, question, asked, max_tokens=max_tokens),
                     "reference": reference.content,
                 }
             )
@@ -322,18 +322,16 @@ def compare_with_base(
     )
 
 
-def answer(
-    engine: Engine, question: Sequence[Message], asked: ChatTemplate | PromptFormat, *, max_tokens: int, seed: int
-) -> str:
+def answer(engine: Engine, question: Sequence[Message], asked: ChatTemplate | PromptFormat, *, max_tokens: int) -> str:
     """What a model answers, most likely word by word, when it is asked by a template or in a plain format."""
-    prompt: str | tuple[int, ...]
+    sampling = Sampling(temperature=0.0)
     if isinstance(asked, ChatTemplate):
-        prompt, stop = tuple(asked.encode(question, add_generation_prompt=True)), ()
+        ids = tuple(asked.encode(question, add_generation_prompt=True))
+        request = GenerationRequest(prompt=ids, sampling=sampling, max_tokens=max_tokens)
     else:
-        prompt, stop = plain_prompt(asked, question), (asked.after if "\n" in asked.after else "\n",)
-    request = GenerationRequest(
-        prompt=prompt, sampling=Sampling(temperature=0.0), max_tokens=max_tokens, stop=stop, seed=seed
-    )
+        stop = (asked.after if "\n" in asked.after else "\n",)
+        prompt = plain_prompt(asked, question)
+        request = GenerationRequest(prompt=prompt, sampling=sampling, max_tokens=max_tokens, stop=stop)
     return engine.complete(request).text.strip()
 
 

@@ -131,8 +131,9 @@ def _find_pair(
     taken = set(FIELD.findall(f"{prompt or ''}{response or ''}"))
     free = [column for column in table.columns if column not in taken and _is_text(column, sample)]
     spoken = [column for column in free if _is_language(column, sample)]
+    empty = [column for column in table.columns if column not in taken and column not in free]
     if response is None:
-        response = _named(_RESPONSES, free)
+        response = _named(_RESPONSES, free) or _named(_RESPONSES, empty)  # the rows will tell that it is empty
         free = [column for column in free if f"{{{column}}}" != response]
         spoken = [column for column in spoken if column in free]
     if prompt is None:

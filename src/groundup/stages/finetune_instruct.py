@@ -117,8 +117,14 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
             checkpoint_seconds=config.checkpoint_seconds,
         )
 
-    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
-    files = save_model(config.out, model, **ids, stop_ids=template.stop_ids)
+    files = save_model(
+        config.out,
+        model,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+        stop_ids=template.stop_ids,
+    )
     tokenizer.config["chat_template"] = template.jinja
     tokenizer.save(config.out)
 
@@ -271,7 +277,7 @@ def _look(
         with eagerly():
             nats = float(score_responses(engine.model, engine.tokenizer, probe, render).nll_E.sum())
             question = probe[report.step % len(probe)].messages[:-1]
-            said = answer(engine, question, template, max_tokens=_ANSWER_TOKENS, seed=0)
+            said = answer(engine, question, template, max_tokens=_ANSWER_TOKENS)
         bar.show(held_out=f"{nats / tokens:.3f}")
         title = f"step {report.step:,}, {nats / tokens:.3f} nats a token of held-out answers: it is asked and answers"
         console.sample(title, f"{question[-1].content}\n-> {said}")

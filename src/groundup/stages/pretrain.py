@@ -121,8 +121,7 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
             checkpoint_seconds=config.checkpoint_seconds,
         )
 
-    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
-    files = save_model(config.out, model, **ids)
+    files = save_model(config.out, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
     tokenizer.save(config.out)
     facts = {
         "parameters": parameter_count(plan.model),

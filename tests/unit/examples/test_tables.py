@@ -1,0 +1,149 @@
+"""Tables from whatever file: what is read, what is refused, and what is said."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from groundup.console import Console
+from groundup.corpus import FolderSource
+from groundup.errors import DataError
+from groundup.examples import cell_text, read_table, table_identity
+
+ROWS = [{"question": "Who, and why?", "answer": 'A "friend"\nof ours'}, {"question": "Où?", "answer": "Là"}]
+
+
+def parquet(rows: list[dict[str, object]]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), buffer)
+    return buffer.getvalue()
+
+
+JSONL = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+CSV = 'question,answer\n"Who, and why?","A ""friend""\nof ours"\nOù?,Là\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("t.jsonl", JSONL),
+        ("t.json", json.dumps(ROWS).encode()),
+        ("t.json", json.dumps({"version": 1, "data": ROWS}).encode()),
+        ("t.csv", CSV.encode()),
+        ("t.csv", b"\xef\xbb\xbf" + CSV.encode()),
+        ("t.csv", CSV.replace("question,", "question;").replace('?",', '?";').replace("Où?,", "Où?;").encode()),
+        ("t.csv", CSV.encode("utf-16")),
+        ("t.parquet", parquet(ROWS)),
+        ("t.jsonl.gz", gzip.compress(JSONL)),
+        ("t.csv.bz2", bz2.compress(CSV.encode())),
+        ("t.parquet.zst", zstandard.compress(parquet(ROWS))),
+    ],
+)
+def test_the_same_rows_from_every_format(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    table = read_table(tmp_path / name)
+    assert (table.name, table.columns, table.rows) == (name, ("question", "answer"), ROWS)
+
+
+def test_tsv_and_ragged_rows(tmp_path: Path) -> None:
+    """Rows with fewer or more cells than the header must not shift or stop anything."""
+    (tmp_path / "t.tsv").write_text("q\ta\none\ttwo\nshort\nlong\tx\ty\n", encoding="utf-8")
+    assert read_table(tmp_path / "t.tsv").rows == [
+        {"q": "one", "a": "two"},
+        {"q": "short", "a": None},
+        {"q": "long", "a": "x"},
+    ]
+
+
+def test_columns_are_all_that_any_row_has(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"a": 1}\n{"b": [1, {"c": null}]}\n', encoding="utf-8")
+    table = read_table(tmp_path / "t.jsonl")
+    assert table.columns == ("a", "b")
+    assert table.rows[1] == {"b": [1, {"c": None}]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.csv", b"", "no rows"),
+        ("t.csv", b"a,b\n", "no rows"),
+        ("t.jsonl", b"\n\n", "no rows"),
+        ("t.jsonl", b"this is prose\nand more\n", "t.jsonl:1: line is not JSON"),
+        ("t.json", b'[{"a": 1}, {"a"', "damaged"),
+        ("t.json", b"[" * 100_000, "nested"),
+        ("t.json", b"3", "a row of a table has columns"),
+        ("t.parquet", b"PAR1 and no more", "damaged"),
+        ("t.jsonl.gz", gzip.compress(JSONL * 500)[:-9], "damaged"),
+        ("t.csv", bytes(range(256)), "binary"),
+        ("t.txt", b"prose", "text is no table"),
+        ("t.docx", b"PK", "unsupported format .docx"),
+    ],
+)
+def test_what_is_no_table_is_refused_by_name(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said) as caught:
+        read_table(tmp_path / name)
+    assert name in str(caught.value)
+
+
+def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such"):
+        read_table(tmp_path / "absent.csv")
+    with pytest.raises(DataError, match="no such"):
+        table_identity(tmp_path / "absent.csv")
+
+
+def test_a_broken_line_costs_one_row_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One truncated line in ten thousand is no reason to refuse a file, nor to be silent."""
+    (tmp_path / "t.jsonl").write_bytes(JSONL + b'{"question": "cut of\n' + JSONL)
+    assert read_table(tmp_path / "t.jsonl", console=Console()).rows == ROWS + ROWS
+    assert "t.jsonl:3" in capsys.readouterr().err
+
+
+def test_a_folder_is_one_table_of_its_table_files(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_bytes(JSONL)
+    (tmp_path / "a.csv").write_text("question,answer\n1,2\n", encoding="utf-8")
+    (tmp_path / "README.md").write_text("# Data\n", encoding="utf-8")
+    assert read_table(tmp_path).rows == [{"question": "1", "answer": "2"}, *ROWS]
+
+
+def test_sources_say_where_the_records_are(tmp_path: Path) -> None:
+    nested = {"info": {"n": 2}, "splits": {"train": {"items": ROWS}}}
+    (tmp_path / "odd.data").write_text(json.dumps(nested), encoding="utf-8")
+    source = FolderSource(path=tmp_path, files=["*.data"], format="json", records="splits.train.items.*")
+    assert read_table([source]).rows == ROWS
+
+
+def test_records_that_are_no_mappings_get_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('"alone"\n["q", "a"]\n[{"role": "user"}]\n', encoding="utf-8")
+    assert read_table(tmp_path / "t.jsonl").rows == [
+        {"text": "alone"},
+        {"column_1": "q", "column_2": "a"},
+        {"messages": [{"role": "user"}]},
+    ]
+
+
+@pytest.mark.parametrize("as_data", [lambda path: path, lambda path: [FolderSource(path=path)]])
+def test_the_identity_follows_the_content(tmp_path: Path, as_data: Callable[[Path], object]) -> None:
+    """A stage that is skipped though its data changed is worse than one that runs twice."""
+    path = tmp_path / "t.jsonl"
+    path.write_bytes(JSONL)
+    first = table_identity(as_data(path))  # type: ignore[arg-type]
+    assert table_identity(as_data(path)) == first  # type: ignore[arg-type]
+    path.write_bytes(JSONL.replace(b"friend", b"fiends"))  # of the same length
+    assert table_identity(as_data(path)) != first  # type: ignore[arg-type]
+
+
+def test_cells_as_text() -> None:
+    cells = {" x ": "x", True: "true", False: "false", 3: "3", 2.5: "2.5", None: "", float("nan"): ""}
+    assert [cell_text(cell) for cell in cells] == list(cells.values())
+    assert cell_text(["x"]) == cell_text({"text": "x"}) == ""
