@@ -88,6 +88,13 @@ def train(
     return progress
 
 
+def base_identity(path: Path) -> str:
+    """Identity of the language model that tuning starts from: what `path`, a model or a run, means."""
+    from groundup.checkpoint.resolve import model_identity, resolve_model
+
+    return model_identity(resolve_model(path))
+
+
 def drop_checkpoints(out: Path) -> None:
     """Delete the checkpoints of a finished stage.
 

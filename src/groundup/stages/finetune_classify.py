@@ -9,7 +9,7 @@ from groundup.artifact import Artifact, begin, read
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.corpus import Source
-from groundup.stages._training import drop_checkpoints, train
+from groundup.stages._training import base_identity, drop_checkpoints, train
 
 if TYPE_CHECKING:
     from groundup.evals.classification import Floats
@@ -57,7 +57,7 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
 
     console = console or Console()
     keys = config.model_dump(mode="json", exclude={"data", "test", "model", "out", "checkpoint_seconds"})
-    inputs = {"model": _model_identity(config.model), "data": table_identity(config.data)}
+    inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
     if config.test is not None:
         inputs["test"] = table_identity(config.test)
     work = begin(config.out, "finetune.classify", keys, inputs)
@@ -192,9 +192,3 @@ def _samples(tested: Labelled, labels: list[str], probabilities: Floats) -> list
         }
         for i in chosen
     ]
-
-
-def _model_identity(path: Path) -> str:
-    from groundup.checkpoint.resolve import model_identity, resolve_model
-
-    return model_identity(resolve_model(path))

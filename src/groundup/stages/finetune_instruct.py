@@ -9,7 +9,7 @@ from groundup.artifact import Artifact, begin, read
 from groundup.config import setting
 from groundup.console import Console
 from groundup.examples import ConversationRules, ExampleSources
-from groundup.stages._training import drop_checkpoints, train
+from groundup.stages._training import base_identity, drop_checkpoints, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
 
     console = console or Console()
     keys = config.model_dump(mode="json", exclude={"data", "test", "model", "out", "checkpoint_seconds"})
-    inputs = {"model": _model_identity(config.model), "data": table_identity(config.data)}
+    inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
     if config.test:
         inputs["test"] = table_identity(config.test)
     work = begin(config.out, "finetune.instruct", keys, inputs)
@@ -157,12 +157,6 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     made = work.finish(facts, outputs)
     drop_checkpoints(config.out)
     return made
-
-
-def _model_identity(path: Path) -> str:
-    from groundup.checkpoint.resolve import model_identity, resolve_model
-
-    return model_identity(resolve_model(path))
 
 
 def _examples(config: FinetuneInstructConfig, console: Console) -> tuple[list[Example], list[Example], dict[str, Any]]:
