@@ -57,10 +57,17 @@ class RunRecord:
     recipe: bool
 
     def stage(self, name: str) -> Output | None:
-        """The newest output of a stage; of several evaluations, that of the run's own held-out text."""
+        """The newest output of a stage; of evaluations, that of the base model on the run's own held-out text."""
         found = [output for output in self.outputs if output.stage == name]
-        own = [output for output in found if output.stage != EVALUATE or output.facts.words("source") == OWN_TEXT]
-        return (own or found)[-1] if found else None
+        if name == EVALUATE:
+            found = [output for output in found if output.facts.words("source") == OWN_TEXT]
+            of_base = [output for output in found if (made := self.measured(output)) and made.stage == PRETRAIN]
+            found = of_base or found
+        return found[-1] if found else None
+
+    def measured(self, evaluation: Output) -> Output | None:
+        """The output whose model an evaluation measured; None where it is not of this run, or is no longer there."""
+        return self.made_by(evaluation.artifact.inputs.get("model", ""))
 
     def made_by(self, digest: str) -> Output | None:
         """The output that another stage recorded as its input."""

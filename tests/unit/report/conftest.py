@@ -44,13 +44,31 @@ def make_run(half_run: Path, tmp_path: Path) -> MakeRun:
         )
         edit(facts)
         corpus, tokens = (artifact.read(directory / part).digest for part in ("corpus", "tokens"))
-        log = {"metrics.jsonl": losses(facts["steps"])}
-        base = leave(directory / "base", "pretrain", facts["base"], {"tokens": tokens}, log, 382.7)
+        log = losses(facts["steps"])
+
+        def trained(name: str) -> Json:
+            return {"metrics.jsonl": log, "model.safetensors": f"stands for the weights of {name}"}
+
+        base = leave(directory / "base", "pretrain", facts["base"], {"tokens": tokens}, trained("base"), 382.7)
         found = {"report.json": json.dumps(facts["report"])}
         summary = {"bpb": facts["report"].get("bpb"), "source": "held-out text"}
         leave(directory / "report", "evaluate", summary, {"model": base, "text": corpus}, found, 33.4)
-        leave(directory / "chat", "finetune.instruct", facts["chat"], {"model": base, "data": "ab" * 16}, log, 71.2)
-        leave(directory / "classifier", "finetune.classify", facts["classifier"], {"model": base}, log, 48.9)
+        leave(
+            directory / "chat",
+            "finetune.instruct",
+            facts["chat"],
+            {"model": base, "data": "ab" * 16},
+            trained("chat"),
+            71.2,
+        )
+        leave(
+            directory / "classifier",
+            "finetune.classify",
+            facts["classifier"],
+            {"model": base},
+            trained("classifier"),
+            48.9,
+        )
         return directory
 
     return make

@@ -11,6 +11,7 @@ import pytest
 from made_up_run import Json, MakeRun, leave
 from page_reader import Element, parse
 
+from groundup import artifact
 from groundup.report import read_run, render
 
 
@@ -170,13 +171,18 @@ def test_what_has_not_run_is_not_there(make_run: MakeRun, half_run: Path, tmp_pa
 def test_another_text_is_not_taken_for_the_held_out_one(make_run: MakeRun) -> None:
     """`groundup evaluate --data letter.txt` leaves a newer report; its figure must not become the headline."""
     directory = make_run()
-    facts = {"bpb": 0.5, "bpb_interval": [None, None], "source": "/home-of-somebody/letter.txt", "bytes": 520}
+    facts = {"bpb": 0.5, "summary": "0.500 bits per byte", "source": "/home-of-somebody/letter.txt"}
     leave(directory / "report-letter", "evaluate", facts, {}, {"report.json": json.dumps({"bpb": 0.5})})
+    tuned = {"model": artifact.read(directory / "chat").digest}
+    facts = {"bpb": 2.5, "summary": "2.500 bits per byte", "source": "held-out text"}
+    leave(directory / "report-chat", "evaluate", facts, tuned, {"report.json": json.dumps({"bpb": 2.5})})
     page = page_of(directory)
     assert "1.75 bits per byte" in lead(page)
-    other = page.all("div", **{"aria-label": "measured"})[0].text
-    assert "letter.txt" in other
-    assert "0.500" in other
+    rows = [[cell.text for cell in row.children] for row in page.all("div", **{"aria-label": "Measured"})[0].all("tr")]
+    assert sorted(rows[1:]) == [
+        ["report-chat/", "chat/", "2.500 bits per byte"],
+        ["report-letter/", "not in this run", "0.500 bits per byte"],
+    ]
     assert "home-of-somebody" not in page.text  # the way to a user's file may be private
 
 

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from groundup.report.charts import Bar, bars, confusion, figure
 from groundup.report.facts import Estimate, Facts
 from groundup.report.html import Child, Html, folded, join, table, tag
-from groundup.report.record import CLASSIFY, EVALUATE, INSTRUCT, PRETRAIN, Output, RunRecord
+from groundup.report.record import CLASSIFY, EVALUATE, INSTRUCT, PRETRAIN, RunRecord
 from groundup.report.sections.verdict import comparison
-from groundup.report.words import count, interval, number, percent, shares, shortened, size
+from groundup.report.words import count, interval, number, percent, shares, shortened
 
 _MOST_LABELS = 60
 
 
 def ability(run: RunRecord) -> list[Child]:
     """The parts of the section; none where nothing was measured."""
-    parts: list[Child] = [*_prediction(run), *_answers(run), *_classes(run)]
+    parts: list[Child] = [*_prediction(run), *_answers(run), *_classes(run), *_more(run)]
     if not parts and run.stage(PRETRAIN):
         return [tag("p", "Nothing has been measured yet. ", tag("code", f"groundup evaluate {run.place}"), " does it.")]
     return parts
@@ -49,28 +49,25 @@ def _prediction(run: RunRecord) -> list[Child]:
     )
     level = found.number("interval_level") or 0.95
     note = f"Scored: {counts}. The whisker is the {percent(level, 0)} interval over documents."
-    measured = run.made_by(output.artifact.inputs.get("model", ""))
+    measured = run.measured(output)
     which = f" The model: {measured.directory.name}/." if measured else ""
     figures = table(title, ("who", "bits per byte", "better"), sheet)
     drawn = figure(title, bars("bpb", title, description, rows), note=note + which, figures=figures)
-    return [tag("h3", "Predicting text"), tag("p", told), drawn, _other_texts(run, output)]
+    return [tag("h3", "Predicting text"), tag("p", told), drawn]
 
 
-def _other_texts(run: RunRecord, own: Output) -> Html | None:
-    """Texts of the user's that the model was measured on as well."""
-    others = [output for output in run.outputs if output.stage == EVALUATE and output is not own]
+def _more(run: RunRecord) -> list[Child]:
+    """Other evaluations: of texts and examples of the user's, of tuned models."""
+    own = run.stage(EVALUATE)
     rows = []
-    for output in others:
-        value, bounds = output.facts.number("bpb"), output.facts.part("bpb_interval")
-        if value is not None:
-            shown = interval(Estimate(value, bounds.number(0), bounds.number(1)))
-            source = shortened(output.facts.words("source").replace("\\", "/").rsplit("/", 1)[-1], 60)
-            rows.append([source, shown, size(output.facts.count("bytes"))])
-    return (
-        table("Other texts that it was measured on", ("text", "bits per byte", "size"), rows, figures=2)
-        if rows
-        else None
-    )
+    for output in run.outputs:
+        if output.stage == EVALUATE and output is not own and output.facts.words("summary"):
+            model = run.measured(output)
+            of = f"{model.directory.name}/" if model else "not in this run"
+            rows.append([f"{output.directory.name}/", of, shortened(output.facts.words("summary"), 300)])
+    if not rows:
+        return []
+    return [tag("h3", "Measured as well"), table("Measured as well", ("evaluation", "model", "found"), rows)]
 
 
 def _answers(run: RunRecord) -> list[Child]:

@@ -17,13 +17,21 @@ _COLUMNS = {"accuracy": "accuracy", "grad_norm": "gradient norm", "lr_factor": "
 
 
 def loss_chart(
-    name: str, title: str, curve: Curve, unit: str, *, bytes_per_token: float | None = None, height: int = 300
+    name: str,
+    title: str,
+    curve: Curve,
+    unit: str,
+    *,
+    counted: str = "tokens",
+    bytes_per_token: float | None = None,
+    height: int = 300,
 ) -> Html | None:
     """The loss of each step and its running mean; None where no step has a loss.
 
     Args:
         name: makes ids, unique in the page.
         unit: of the loss: "nats a token".
+        counted: what the log's `tokens_seen` counts.
         bytes_per_token: where it is known, the same losses are also labelled in bits per byte.
     """
     raw = curve.points("loss")
@@ -38,10 +46,12 @@ def loss_chart(
         return f"{number(loss, 2)} {unit}{bits}"
 
     def hover(point: Point) -> str:
-        return f"{format_count(point[0])} tokens: {told(point[1])}"
+        return f"{format_count(point[0], counted)}: {told(point[1])}"
 
     note = f"Smoothed, it ends at {told(last)}. The thin line is each step, the thick one a running mean."
-    description = f"Training loss, from {told(soft[0][1])} at the beginning to {told(last)} after {tick(seen)} tokens."
+    description = (
+        f"Training loss, from {told(soft[0][1])} at the beginning to {told(last)} after {tick(seen)} {counted}."
+    )
     drawn = lines(
         f"loss-{name}",
         title,
@@ -53,11 +63,11 @@ def loss_chart(
         height=height,
     )
     units = f"Right: {unit}; left: bits per byte of the training text." if to_bpb else f"In {unit}."
-    under = tag("p", f"{units} Below: tokens seen.", class_="axis-note")
-    return figure(title, tag("div", drawn, under), note=note, figures=_loss_table(curve, unit, to_bpb))
+    under = tag("p", f"{units} Below: {counted} seen.", class_="axis-note")
+    return figure(title, tag("div", drawn, under), note=note, figures=_loss_table(curve, unit, counted, to_bpb))
 
 
-def strip(name: str, title: str, note: str, curve: Curve, key: str) -> Html | None:
+def strip(name: str, title: str, note: str, curve: Curve, key: str, *, counted: str = "tokens") -> Html | None:
     """One value of the log, small, from zero; None where no step has it."""
     points = thin(curve.points(key))
     if not points:
@@ -65,14 +75,14 @@ def strip(name: str, title: str, note: str, curve: Curve, key: str) -> Html | No
     drawn = lines(
         name,
         title,
-        f"{title} over the tokens seen; it ends at {number(points[-1][1])}.",
+        f"{title} over the {counted} seen; it ends at {number(points[-1][1])}.",
         [Line(points)],
         Axis(_plain, from_zero=True),
         x_label=tick,
         height=150,
     )
     some = points[:: math.ceil(len(points) / _TABLE_ROWS)]
-    figures = table(title, ("tokens seen", title), [(f"{x:,.0f}", number(y)) for x, y in some], figures=2)
+    figures = table(title, (f"{counted} seen", title), [(f"{x:,.0f}", number(y)) for x, y in some], figures=2)
     return figure(title, drawn, note=note, figures=figures)
 
 
@@ -80,7 +90,7 @@ def _bits_per_byte(bytes_per_token: float) -> Callable[[float], float]:
     return lambda nats: nats / (math.log(2) * bytes_per_token)
 
 
-def _loss_table(curve: Curve, unit: str, to_bpb: Callable[[float], float] | None) -> Html:
+def _loss_table(curve: Curve, unit: str, counted: str, to_bpb: Callable[[float], float] | None) -> Html:
     stride = math.ceil(len(curve.steps) / _TABLE_ROWS)
     chosen = list(curve.steps[stride - 1 :: stride])
     if chosen[-1] is not curve.steps[-1]:
@@ -96,7 +106,7 @@ def _loss_table(curve: Curve, unit: str, to_bpb: Callable[[float], float] | None
     bits = ["bits per byte"] if to_bpb else []
     return table(
         "Some of the steps",
-        ["step", "tokens seen", f"loss, {unit}", *bits, *more.values()],
+        ["step", f"{counted} seen", f"loss, {unit}", *bits, *more.values()],
         rows,
         figures=3 + len(bits) + len(more),
     )

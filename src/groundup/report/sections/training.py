@@ -25,19 +25,21 @@ def training(run: RunRecord) -> list[Child]:
             norm = strip("norm", "Gradient norm", "Spikes would be a sign of trouble.", base.curve, "grad_norm")
             parts.append(tag("div", rate, norm, class_="pair"))
         parts += [tag("h3", "The plan, and how it went"), _plan(base)]
-    parts += _tuning(run.stage(INSTRUCT), "answer", "nats a token")
-    parts += _tuning(run.stage(CLASSIFY), "classify", "nats an example")
+    parts += _tuning(run.stage(INSTRUCT), "answer", "nats a token", "tokens")
+    parts += _tuning(run.stage(CLASSIFY), "classify", "nats a text", "texts")
     return parts
 
 
-def _tuning(tuned: Output | None, task: str, unit: str) -> list[Child]:
+def _tuning(tuned: Output | None, task: str, unit: str, counted: str) -> list[Child]:
     if tuned is None:
         return []
     parts: list[Child] = [tag("h3", f"Tuning it to {task}"), tag("p", _examples(tuned.facts))]
     if tuned.curve:
-        parts.append(loss_chart(task, "Loss while it was tuned", tuned.curve, unit, height=220))
+        parts.append(loss_chart(task, "Loss while it was tuned", tuned.curve, unit, counted=counted, height=220))
         note = "Share of the training examples of each step that were right."
-        parts.append(strip(f"{task}-accuracy", "Accuracy while it was tuned", note, tuned.curve, "accuracy"))
+        parts.append(
+            strip(f"{task}-accuracy", "Accuracy while it was tuned", note, tuned.curve, "accuracy", counted=counted)
+        )
     return parts
 
 
@@ -99,7 +101,7 @@ def _rates(optimizer: Facts) -> str | None:
 
 def _examples(facts: Facts) -> str:
     """What it was tuned on, in one paragraph."""
-    said = [_full_stop(facts.words("columns"))] if facts.words("columns") else []
+    said = [f"How its table was read: {facts.words('columns').rstrip('. ')}."] if facts.words("columns") else []
     counts = facts.part("examples") or Facts(
         {split: sum(n.count() for _, n in facts.items("counts", split)) for split in ("train", "test")}
     )
@@ -114,7 +116,3 @@ def _examples(facts: Facts) -> str:
     if drops:
         said.append(f"Dropped: {'; '.join(drops[:8])}.")
     return " ".join(said) or "Tuned on examples."
-
-
-def _full_stop(sentence: str) -> str:
-    return sentence if sentence.rstrip().endswith((".", "!", "?")) else f"{sentence.rstrip()}."
