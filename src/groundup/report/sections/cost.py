@@ -74,7 +74,7 @@ def _provenance(run: RunRecord) -> list[Child]:
     return [
         tag("h3", "Where it comes from"),
         tag("p", told),
-        table("Provenance", ("output", "digest", "made from", "finished"), rows),
+        table("Provenance", ("output", "digest", "made from", "finished"), rows, figures=1),
     ]
 
 

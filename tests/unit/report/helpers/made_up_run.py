@@ -70,6 +70,7 @@ INSTRUCTED: Json = {
         "tuned": {"loss": 3.412, "interval": [3.351, 3.474]},
         "base": {"loss": 4.021, "interval": [3.949, 4.098], "format": "lines that begin with Q: and A:"},
         "difference": {"loss": -0.609, "interval": [-0.661, -0.557]},
+        "counted": "the words of the answers",
     },
     "transcripts": [
         {
@@ -98,6 +99,7 @@ CLASSIFIED: Json = {
     "tfidf": {
         "accuracy": {"value": 0.945, "interval": [0.9425, 0.965]},
         "macro_f1": {"value": 0.936, "interval": [0.909, 0.96]},
+        "difference": {"accuracy": -0.0325, "interval": [-0.06, -0.005]},
     },
     "samples": [
         {"text": "You have won", "label": "spam", "predicted": "spam", "probability": 0.98},
