@@ -53,3 +53,17 @@ def chat_directory(base_directory: Path, template: ChatTemplate, tmp_path_factor
     config["chat_template"] = template.jinja
     (directory / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
     return directory
+
+
+@pytest.fixture(scope="session")
+def endless_directory(
+    tiny_model: Callable[..., Transformer],
+    tokenizer: Tokenizer,
+    chat_directory: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """Greedy, this model goes round in circles for 30,000 tokens: its answers end when they are ended."""
+    directory = shutil.copytree(chat_directory, tmp_path_factory.mktemp("tuned") / "endless")
+    model = tiny_model(tokenizer.vocab_size, context_length=32_768)
+    save_model(directory, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
+    return directory

@@ -83,6 +83,7 @@ class Session:
     _draws: int = 0
     _dropped: int = 0  # where the last window began: it seldom moves back, so the search begins there
     _running: str | None = None
+    _stopping: bool = False
 
     @property
     def context_length(self) -> int:
@@ -123,9 +124,16 @@ class Session:
         ids, dropped = self._fitting(prompt)
         request = self.settings.request(ids, self.format.stop_ids, self._draws)
         started = time.monotonic()
-        self._running = request.id
+
+        def hand_on(piece: str) -> None:
+            if self._stopping:  # since before the engine knew the request
+                self.engine.cancel(request.id)
+            if on_text is not None:
+                on_text(piece)
+
+        self._running, self._stopping = request.id, False
         try:
-            done = self.engine.complete(request, on_text=on_text)
+            done = self.engine.complete(request, on_text=hand_on)
         finally:
             self._running = None
         self._draws += 1
@@ -157,6 +165,7 @@ class Session:
 
     def cancel(self) -> None:
         """End the running answer; `ask` returns what there is of it. For a signal handler or another thread."""
+        self._stopping = True
         if self._running is not None:
             self.engine.cancel(self._running)
 

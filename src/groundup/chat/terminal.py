@@ -30,26 +30,28 @@ class Terminal:
     the window's title or paste.
 
     Args:
-        json_lines: print one JSON object for each turn, in ASCII, instead of text.
+        write: takes what the model says, to be shown at once.
+        json_lines: write one JSON object for each turn, in ASCII, instead of text.
+        stdin: where turns come from, if not from the process's own.
     """
 
     def __init__(
         self,
         session: Session,
         console: Console,
+        write: Callable[[str], object],
         *,
         json_lines: bool = False,
         stdin: TextIO | None = None,
-        stdout: TextIO | None = None,
     ) -> None:
         self._session = session
         self._console = console
+        self._write = write
         self._json_lines = json_lines
         self._stdin = stdin or sys.stdin
-        self._stdout = stdout or sys.stdout
         self._keyboard = self._stdin.isatty()
         # Python's own line editing prompts on stdout, where only a person may read.
-        self._edits = self._keyboard and self._stdin is sys.stdin and self._stdout.isatty() and not json_lines
+        self._edits = self._keyboard and self._stdin is sys.stdin and sys.stdout.isatty() and not json_lines
         self._reading = False
         self._dropped = 0
         if self._edits:
@@ -138,7 +140,7 @@ class Terminal:
                 line = self._stdin.readline()
                 return line.removesuffix("\n").removesuffix("\r") if line else None
             except EOFError:
-                self._write("\n")
+                sys.stderr.write("\n")
                 return None
             except KeyboardInterrupt:
                 if not self._keyboard:
@@ -165,10 +167,6 @@ class Terminal:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
-
-    def _write(self, text: str) -> None:
-        self._stdout.write(text)
-        self._stdout.flush()
 
     def _write_json(self, value: dict[str, Any]) -> None:
         # ASCII only: JSON lets some control characters of Unicode stand as they are.

@@ -1,7 +1,8 @@
-"""A model with its chat template, opened for the stages that talk."""
+"""What the stages that talk share: a model with its chat template, and stdout."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,3 +36,9 @@ def open_chat_model(path: Path, device: str | None, console: Console) -> tuple[O
     if theirs != template.jinja:
         console.warn(f"{opened.directory}: its chat template is another than groundup's ChatML, which is used instead")
     return opened, template
+
+
+def print_now(text: str) -> None:
+    """Write to stdout, where somebody waits for it."""
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from groundup.config import Config, setting
 from groundup.console import Console
-from groundup.stages._chat_model import open_chat_model
+from groundup.stages._chat_model import open_chat_model, print_now
 
 
 class ChatConfig(Config):
@@ -22,14 +23,21 @@ class ChatConfig(Config):
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
 
 
-def run(config: ChatConfig, *, console: Console | None = None, json_lines: bool = False) -> None:
+def run(
+    config: ChatConfig,
+    *,
+    console: Console | None = None,
+    on_text: Callable[[str], object] = print_now,
+    json_lines: bool = False,
+) -> None:
     """Talk until the input ends. Without a terminal each line of stdin is a turn.
 
     A base model, which has no chat template, goes on with what is typed as with any text: that is what it can do,
     and shows what tuning would change.
 
     Args:
-        json_lines: print one JSON object for each turn.
+        on_text: takes what the model says, piece by piece.
+        json_lines: give it one JSON object for each turn.
 
     Raises:
         DataError: no model there.
@@ -62,4 +70,4 @@ def run(config: ChatConfig, *, console: Console | None = None, json_lines: bool 
         session = Session(engine, form)
         session.configure(settings)
         console.note(f"{opened.directory}: a context of {session.context_length} tokens. /help lists the commands.")
-        Terminal(session, console, json_lines=json_lines).run()
+        Terminal(session, console, on_text, json_lines=json_lines).run()

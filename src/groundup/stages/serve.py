@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError
-from groundup.stages._chat_model import open_chat_model
+from groundup.stages._chat_model import open_chat_model, print_now
 
 API_KEY_VARIABLE = "GROUNDUP_API_KEY"
 
@@ -35,12 +35,14 @@ def run(
     config: ServeConfig,
     *,
     console: Console | None = None,
-    on_json: Callable[[dict[str, Any]], None] | None = None,
+    on_text: Callable[[str], object] = print_now,
+    json_lines: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM; answers under way may finish.
 
     Args:
-        on_json: receives url, model and chat (whether it can) once clients can connect.
+        on_text: takes the JSON.
+        json_lines: give it one JSON object, once clients can connect: url, model, and chat (whether it can).
 
     Raises:
         DataError: no model there.
@@ -77,8 +79,8 @@ def run(
                 chats = template is not None
                 console.note(f"{opened.directory} as {name!r} at {url}/v1" + ("" if chats else " (completions only)"))
                 console.note("Ctrl-C ends it.")
-                if on_json is not None:
-                    on_json({"url": url, "model": name, "chat": chats})
+                if json_lines:
+                    on_text(json.dumps({"url": url, "model": name, "chat": chats}) + "\n")
 
             guard = Guard(app, api_key=api_key, loopback_only=loopback, note=console.note)
             Server(guard, grace_seconds=config.grace_seconds, cut_off=engine.close, on_ready=say_ready).run([bound])
