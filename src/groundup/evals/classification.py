@@ -6,7 +6,7 @@ Shape letters: E examples, C labels, R resamples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 _BATCH_TOKENS = 16_384  # padded tokens scored at a time
+_CELLS = 4_000_000  # counts drawn at a time for an interval: 32 MB
 _FEATURES = 50_000  # of the TF-IDF baseline at most, the most frequent: four times as many were no better (R8)
 
 
@@ -88,8 +89,13 @@ def score(true_E: Sequence[int] | Indices, predicted_E: Sequence[int] | Indices,
     confusion = np.zeros((n_labels, n_labels), dtype=np.int64)
     np.add.at(confusion, (true, predicted), 1)
     correct = (true == predicted).astype(np.float64)
-    accuracy = ratio_interval(correct, np.ones_like(correct), seed=seed)
+    accuracy = _within(ratio_interval(correct, np.ones_like(correct), seed=seed), 0, 1)
     return Result(correct, confusion, accuracy, _macro_f1_interval(confusion, seed=seed))
+
+
+def _within(interval: Interval, least: float, most: float) -> Interval:
+    """A single example gives an interval without bounds; what is measured has some."""
+    return replace(interval, low=max(least, interval.low), high=min(most, interval.high))
 
 
 def macro_f1(confusion_CC: Indices) -> float:
@@ -107,18 +113,28 @@ def _macro_f1(hits: Indices, true: Indices, predicted: Indices) -> Floats:
 
 def _macro_f1_interval(confusion_CC: Indices, *, seed: int, level: float = 0.95, resamples: int = 2000) -> Interval:
     """Drawing examples anew is drawing the counts of the confusion matrix from their multinomial distribution."""
-    n_labels, count = len(confusion_CC), int(confusion_CC.sum())
     rows, columns = np.nonzero(confusion_CC)
-    shares = confusion_CC[rows, columns] / count
-    drawn = np.random.default_rng(seed).multinomial(count, shares, size=resamples)
-    hits, true, predicted = (np.zeros((resamples, n_labels), dtype=np.int64) for _ in range(3))
-    for cell, (row, column) in enumerate(zip(rows, columns, strict=True)):
-        true[:, row] += drawn[:, cell]
-        predicted[:, column] += drawn[:, cell]
-        if row == column:
-            hits[:, row] += drawn[:, cell]
-    low, high = np.quantile(_macro_f1(hits, true, predicted), [(1 - level) / 2, (1 + level) / 2])
+    count, counts = int(confusion_CC.sum()), confusion_CC[rows, columns]
+    generator = np.random.default_rng(seed)
+    at_once = max(1, _CELLS // len(rows))
+    drawn = (
+        generator.multinomial(count, counts / count, size=min(at_once, resamples - start))
+        for start in range(0, resamples, at_once)
+    )
+    values_R = np.concatenate([_macro_f1(*_marginals(part, rows, columns, len(confusion_CC))) for part in drawn])
+    low, high = np.quantile(values_R, [(1 - level) / 2, (1 + level) / 2])
     return Interval(macro_f1(confusion_CC), float(low), float(high), level)
+
+
+def _marginals(drawn_RK: Indices, rows_K: Indices, columns_K: Indices, n_labels: int) -> tuple[Indices, ...]:
+    """Hits, true and predicted examples of each label, (R, C) each, from the counts of the matrix's cells K."""
+    hits, true, predicted = (np.zeros((len(drawn_RK), n_labels), dtype=np.int64) for _ in range(3))
+    for cell, (row, column) in enumerate(zip(rows_K, columns_K, strict=True)):
+        true[:, row] += drawn_RK[:, cell]
+        predicted[:, column] += drawn_RK[:, cell]
+        if row == column:
+            hits[:, row] += drawn_RK[:, cell]
+    return hits, true, predicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +204,7 @@ def compare(
     beside = None if predicted is None else score(true, predicted, len(labels), seed=seed)
     gain = None
     if beside is not None:
-        gain = paired_difference(result.correct, beside.correct, np.ones(len(true)), seed=seed)
+        gain = _within(paired_difference(result.correct, beside.correct, np.ones(len(true)), seed=seed), -1, 1)
     return Comparison(result, majority, floor, beside, gain)
 
 

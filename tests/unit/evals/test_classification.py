@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -38,6 +39,12 @@ def test_intervals_cover_what_they_should() -> None:
         for i, (interval, truth) in enumerate([(result.accuracy, 0.8), (result.macro_f1, np.mean(f1))]):
             held[i] += interval.low <= truth <= interval.high
     assert np.all(held / rounds > 0.88), held / rounds
+
+
+def test_one_test_text_gives_bounds_that_json_can_hold() -> None:
+    result = score([0], [0], 2, seed=0)
+    assert (result.accuracy.low, result.accuracy.high) == (0, 1)
+    assert json.loads(json.dumps(result.to_json(), allow_nan=False))["accuracy"]["value"] == 1
 
 
 def test_predictions_keep_the_order_of_the_texts(tiny_model: Callable[..., Transformer]) -> None:
