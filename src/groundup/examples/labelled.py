@@ -19,9 +19,9 @@ from groundup.examples.tables import Table, cell_text
 from groundup.types import text_id
 
 SEVERAL_LABELS = "several labels"
-EMPTY_TEXT, EMPTY_LABEL, NO_NUMBER = "empty text", "empty label", "score is no number"
-REPEATED, CONTRADICTED = "text occurs twice", "text occurs with another label"
-SINGLE, IN_TEST, UNTRAINED = "only example of its label", "text is in the test data", "label not in the training data"
+EMPTY_TEXT, EMPTY_LABEL, NO_NUMBER = "empty text", "empty label", "score that is no number"
+REPEATED, CONTRADICTED = "repeated text", "repeated text with another label"
+SINGLE, IN_TEST, UNTRAINED = "only example of its label", "text of the test data", "label not in the training data"
 
 _MOST_SCORES = 20  # distinct numbers, some with a fraction, beyond which a column holds scores and no labels
 

@@ -106,7 +106,7 @@ def test_scores_need_thresholds(prose: list[str]) -> None:
     rows += [{"text": "unrated", "rating": "n/a"}, {"text": "empty", "rating": None}]
     found = read_labelled(table(rows), LabelRules(bins=(-0.5, 0.5)))
     assert found.counts() == {"-0.5 to 0.5": 100, "0.5 or more": 150, "below -0.5": 150}
-    assert found.dropped == {"score is no number": 1, "empty label": 1}
+    assert found.dropped == {"score that is no number": 1, "empty label": 1}
     named = read_labelled(table(rows), LabelRules(bins=(0,), bin_names=("bad", "good")))
     assert named.counts() == {"bad": 200, "good": 200}
 
@@ -127,7 +127,7 @@ def test_repeats_and_contradictions_are_counted() -> None:
     """A text on both sides of the split would be known by heart at the test."""
     found = without_repeats(Labelled(["Buy now", "buy  NOW", "buy now", "other"], ["spam", "spam", "ham", "ham"]))
     assert (found.texts, found.labels) == (["Buy now", "other"], ["spam", "ham"])
-    assert found.dropped == {"text occurs twice": 1, "text occurs with another label": 1}
+    assert found.dropped == {"repeated text": 1, "repeated text with another label": 1}
 
 
 def test_a_label_with_one_example_is_left_out_and_said() -> None:
@@ -165,7 +165,7 @@ def test_two_given_tables_are_kept_apart() -> None:
     test = Labelled(["a  B", "g", "h"], ["x", "y", "new"])
     learned, tested = apart(train, test)
     assert learned.texts == ["c", "d", "e", "f"]
-    assert learned.dropped == {"text is in the test data": 1}
+    assert learned.dropped == {"text of the test data": 1}
     assert tested.labels == ["x", "y"]
     assert tested.dropped == {"label not in the training data": 1}
     with pytest.raises(DataError, match="name their labels alike"):

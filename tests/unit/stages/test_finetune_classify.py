@@ -79,7 +79,7 @@ def test_it_learns_and_says_how_well(classifier: Path, paragraphs: list[tuple[st
     """Random weights at the start: what it knows afterwards, it has learned here."""
     facts = facts_of(classifier)
     assert facts["columns"] == "paragraph -> document"
-    assert facts["dropped"] == {"empty text": 1, "text occurs twice": 1, "only example of its label": 1}
+    assert facts["dropped"] == {"empty text": 1, "repeated text": 1, "only example of its label": 1}
     counted = {label: facts["counts"]["train"][label] + facts["counts"]["test"][label] for label in facts["labels"]}
     assert counted == {label: sum(label == each for _, each in paragraphs) for label in counted}
     accuracy, test = facts["test"]["accuracy"], facts["test"]
@@ -171,7 +171,7 @@ def test_a_given_test_table_is_the_one_that_counts(
         )
     )
     assert made.facts["test"]["examples"] == 21
-    assert made.facts["dropped"]["text is in the test data"] == 1
+    assert made.facts["dropped"]["text of the test data"] == 1
     assert set(made.inputs) == {"model", "data", "test"}
 
 
