@@ -61,7 +61,9 @@ def _transcript(item: Facts) -> Html:
         _turn("its base", item.words("base"), "turn before"),
         _turn("the tuned model", last.words("content") if last else "", "turn after"),
     ]
-    return tag("div", asked, tag("div", answers, class_="pair"), class_="transcript")
+    reference = item.words("reference")
+    expected = _turn("the answer in the data", reference, "turn reference") if reference else None
+    return tag("div", asked, tag("div", answers, class_="pair"), expected, class_="transcript")
 
 
 def _turn(who: str, content: str, kind: str = "turn") -> Html:

@@ -101,7 +101,8 @@ def _rates(optimizer: Facts) -> str | None:
 
 def _examples(facts: Facts) -> str:
     """What it was tuned on, in one paragraph."""
-    said = [f"How its table was read: {facts.words('columns').rstrip('. ')}."] if facts.words("columns") else []
+    columns = facts.words("columns").replace("->", "→").rstrip(". ")
+    said = [f"How its table was read: {columns}."] if columns else []
     counts = facts.part("examples") or Facts(
         {split: sum(n.count() for _, n in facts.items("counts", split)) for split in ("train", "test")}
     )

@@ -79,6 +79,7 @@ INSTRUCTED: Json = {
                 {"role": "assistant", "content": "William Shakespeare"},
             ],
             "base": "Who wrote Macbeth?",
+            "reference": "Shakespeare",
         }
     ],
 }
