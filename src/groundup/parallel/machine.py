@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import sys
 import time
@@ -15,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundup.files import cache_dir
 from groundup.model import SequenceClassifier, Transformer
+from groundup.parallel.kernels import compiling, mark_first_pass, use_kernel_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +67,13 @@ def measure_machine(*, threads: int | None = None, compile: bool = True) -> Mach
 
 
 def _can_compile(device: str) -> bool:
-    _use_kernel_cache()
+    use_kernel_cache()
     try:
-        torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.ones(8, device=device))
+        with compiling():
+            torch.compile(lambda x: x.sin() + 1, dynamic=False)(torch.ones(8, device=device))
     except Exception:  # no compiler, no headers, an unsupported system: each raises its own
         return False
     return True
-
-
-def _use_kernel_cache() -> None:
-    # Kernels are kept with the user's other caches, so that the second start is a fast one.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "kernels"))
 
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -102,7 +97,8 @@ def place(model: Transformer | SequenceClassifier, machine: Machine) -> None:
     model.to(machine.device)
     model.model.compute_dtype = machine.dtype
     if machine.compile:
-        _use_kernel_cache()
+        use_kernel_cache()
+        mark_first_pass(model)
         for layer in model.model.layers:  # one layer is compiled, its code serves them all
             layer.compile(dynamic=False)
         if isinstance(model, Transformer):

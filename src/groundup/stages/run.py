@@ -15,8 +15,8 @@ from groundup.config import Config, apply_overrides, load, read_toml, setting, u
 from groundup.console import Console, format_duration
 from groundup.errors import ConfigError, GroundupError
 from groundup.files import atomic_file
+from groundup.locks import exclusive
 from groundup.stages import STAGES, Stage
-from groundup.stages._lock import exclusive
 
 
 class RunConfig(Config):

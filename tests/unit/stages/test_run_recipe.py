@@ -192,7 +192,7 @@ def test_failed_stage_ends_the_run_and_the_next_run_goes_on(runner: Runner) -> N
 HOLD = """
 import sys, time
 from pathlib import Path
-from groundup.stages._lock import exclusive
+from groundup.locks import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -1,4 +1,4 @@
-"""One process at a time in a directory."""
+"""Locks between processes. They are the operating system's and end with the process, also one ended by kill -9."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from groundup.errors import ResourceError
 
@@ -14,27 +15,37 @@ _LOCK = ".lock"
 
 
 @contextmanager
+def locked(path: Path) -> Iterator[TextIO | None]:
+    """Hold a file (made if absent) for this process: open to read and append, or None where another process has it.
+
+    What is written into it stays when the process is killed. Child processes do not inherit the lock.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="ascii") as file:
+        try:
+            _lock(file.fileno())
+        except OSError:
+            yield None
+            return
+        file.seek(0)
+        yield file
+
+
+@contextmanager
 def exclusive(directory: Path) -> Iterator[None]:
     """Hold a directory (made if absent) for this process.
-
-    The lock is the operating system's: it ends with the process, also one ended by kill -9, so nothing goes
-    stale. Child processes do not inherit it.
 
     Raises:
         ResourceError: another process works there; its number is in the message.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / _LOCK).open("a+", encoding="ascii") as file:
-        try:
-            _lock(file.fileno())
-        except OSError:
-            file.seek(0)
+    with locked(directory / _LOCK) as file:
+        if file is None:
+            holder = (directory / _LOCK).read_text(encoding="ascii").strip() or "unknown"
             raise ResourceError(
-                f"{directory}: in use by process {file.read().strip() or 'unknown'}",
+                f"{directory}: in use by process {holder}",
                 rule="one run at a time works in a directory",
                 fix="Wait for it, end it, or choose another name: --set name=another.",
-            ) from None
-        file.seek(0)
+            )
         file.truncate()
         file.write(f"{os.getpid()}\n")
         file.flush()
