@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NoReturn
 
 from groundup.errors import GroundupError
 from groundup.generate import Engine, GenerationRequest, Sampling, TokenEvent
@@ -29,7 +31,7 @@ class Job:
     prompt_tokens: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ServedModel:
     """A model with its name in the API.
 
@@ -71,6 +73,7 @@ class ServedModel:
                 code="no_chat_template",
             )
         messages = [_message(message) for message in body.messages]
+        self._require_encodable("".join(message.content for message in messages), "messages")
         try:
             ids = self.template.encode(messages, add_generation_prompt=True)
         except GroundupError as error:
@@ -121,6 +124,7 @@ class ServedModel:
 
     def _prompt_ids(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
+            self._require_encodable(prompt, "prompt")
             ids = [self.tokenizer.bos_id, *self.tokenizer.encode(prompt)]
         else:
             ids = prompt
@@ -137,16 +141,31 @@ class ServedModel:
         self._require_room(ids, "prompt")
         return ids
 
+    @cached_property
+    def _most_bytes(self) -> int:
+        """What no text that fits into the context is longer than. A normalizer may compose characters, hence the 4."""
+        longest_token = max(map(len, self.tokenizer.definition["model"]["vocab"]))  # a character there is a byte
+        return 4 * longest_token * self.context_length
+
+    def _require_encodable(self, text: str, param: str) -> None:
+        """Refuse what cannot fit before it is encoded: that takes seconds for a megabyte, and anybody could ask for it."""
+        size = len(text.encode())
+        if size > self._most_bytes:
+            self._refuse_length(f"{param}: {size:,} bytes of text", param)
+
     def _require_room(self, ids: Sequence[int], param: str) -> None:
         if len(ids) >= self.context_length:
-            raise ApiError(
-                400,
-                f"{param}: {len(ids)} tokens",
-                rule=f"prompt and output share this model's context of {self.context_length} tokens",
-                fix=f"Shorten {param} to {self.context_length - 1} tokens or fewer.",
-                param=param,
-                code="context_length_exceeded",
-            )
+            self._refuse_length(f"{param}: {len(ids)} tokens", param)
+
+    def _refuse_length(self, found: str, param: str) -> NoReturn:
+        raise ApiError(
+            400,
+            found,
+            rule=f"prompt and output share this model's context of {self.context_length} tokens",
+            fix=f"Shorten {param} to {self.context_length - 1} tokens or fewer.",
+            param=param,
+            code="context_length_exceeded",
+        )
 
     def _requests(
         self, prompts: Sequence[Sequence[int]], body: GenerationBody, logprobs: int, stop_ids: tuple[int, ...] | None

@@ -149,6 +149,19 @@ def test_a_conversation_that_does_not_fit_is_refused_whole(client: openai.OpenAI
     assert (full.usage.completion_tokens, full.choices[0].finish_reason) in ((1, "length"), (1, "stop"))
 
 
+@pytest.mark.parametrize("text", ["=" * 3_000_000, "\n" * 1_000_000, "a b " * 700_000])
+def test_a_megabyte_is_refused_without_reading_it(client: openai.OpenAI, text: str) -> None:
+    """To encode it takes seconds, and anybody could ask for that again and again."""
+    halves = [{"role": "user", "content": text[: len(text) // 2]}, {"role": "user", "content": text[len(text) // 2 :]}]
+    for call in (
+        lambda: client.chat.completions.create(**CHAT | {"messages": halves}),
+        lambda: client.completions.create(**TEXT | {"prompt": ["short", text]}),
+    ):
+        with pytest.raises(openai.BadRequestError, match="bytes of text") as refused:
+            call()
+        assert refused.value.code == "context_length_exceeded"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
