@@ -148,7 +148,7 @@ class ServedModel:
         return 4 * longest_token * self.context_length
 
     def _require_encodable(self, text: str, param: str) -> None:
-        """Refuse what cannot fit before it is encoded: that takes seconds for a megabyte, and anybody could ask for it."""
+        """Refuse what cannot fit before it is encoded: that takes seconds for a megabyte, and anybody could ask."""
         size = len(text.encode())
         if size > self._most_bytes:
             self._refuse_length(f"{param}: {size:,} bytes of text", param)
