@@ -49,12 +49,12 @@ def pair(row: dict[str, Any], directory: Path, **rules: str) -> tuple[str, ...]:
         ({"answer": "r", "question": "p q?"}, ("p q?", "r")),
         ({"user_question": "p q?", "bestAnswer": "r", "score": 3.5}, ("p q?", "r")),
         ({"question": "p q?", "answer": ["first one", "second one"]}, ("p q?", "first one")),
-        ({"context": "A story.", "question": "p q?", "answers": {"text": ["r"], "start": [3]}}, ("A story.\np q?", "r")),
+        ({"context": "A story.", "question": "p q?", "answers": {"text": ["r"], "at": [3]}}, ("A story.\np q?", "r")),
         ({"question": "p q?", "answer": True}, ("p q?", "true")),
         ({"instruction": "Do it.", "input": "", "output": "r"}, ("Do it.", "r")),
         ({"instruction": "Do it.", "input": "to this", "output": "r"}, ("Do it.\nto this", "r")),
         ({"zz": "a reply in words", "yy": "What is it?"}, ("What is it?", "a reply in words")),
-        ({"uid": "a91f", "yy": "first some words", "zz": "then others", "url": "http://x"}, ("first some words", "then others")),
+        ({"uid": "a91f", "yy": "some words", "zz": "then others", "url": "http://x"}, ("some words", "then others")),
     ],
 )  # fmt: skip
 def test_pairs_by_name_and_by_content(tmp_path: Path, row: dict[str, Any], expected: tuple[str, str]) -> None:
@@ -63,7 +63,13 @@ def test_pairs_by_name_and_by_content(tmp_path: Path, row: dict[str, Any], expec
 
 def test_names_that_only_look_like_prompts_do_not_win(tmp_path: Path) -> None:
     """`question_id` has the word in it, and numbers in it."""
-    row = {"question_id": "4711", "question_type": "yesno", "question_text": "Is it so?", "answer_start": 3, "answer": "No"}
+    row = {
+        "question_id": "4711",
+        "question_type": "yesno",
+        "question_text": "Is it so?",
+        "answer_start": 3,
+        "answer": "No",
+    }
     assert pair(row, tmp_path) == ("Is it so?", "No")
 
 
@@ -89,7 +95,7 @@ def test_two_readings_at_once_are_refused(tmp_path: Path) -> None:
 
 
 def test_columns_that_tell_nothing_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="'uno', 'due', 'tre'.*prompt =") as caught:
+    with pytest.raises(DataError, match=r"'uno', 'due', 'tre'.*prompt =") as caught:
         read(tmp_path, [{"uno": "some words here", "due": "and more words", "tre": "still more words"}])
     assert "messages" in str(caught.value)
 

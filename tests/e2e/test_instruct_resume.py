@@ -1,0 +1,74 @@
+"""A tuning run that is killed and taken up again ends as one that was never killed, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.checkpoint import save_model
+from groundup.model import Transformer
+from groundup.tokenizer import Tokenizer
+
+PROGRAM = """
+import json, sys
+from groundup.config import load
+from groundup.stages.finetune_instruct import FinetuneInstructConfig, run
+run(load(FinetuneInstructConfig, json.loads(sys.argv[1])))
+"""
+
+
+def steps(out: Path) -> list[dict[str, Any]]:
+    log = out / "metrics.jsonl"
+    lines = log.read_text().splitlines() if log.is_file() else []
+    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines if line.endswith("}")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills a process as POSIX does")
+def test_killed_runs_end_the_same(
+    tmp_path: Path, real_documents: list[str], tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
+) -> None:
+    base, data = tmp_path / "base", tmp_path / "pairs.jsonl"
+    model = tiny_model(tokenizer.vocab_size, context_length=128)
+    save_model(base, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
+    tokenizer.save(base)
+    pairs = [text.split()[:40] for text in real_documents if len(text.split()) > 40][:60]
+    rows = ({"prompt": " ".join(words[:10]), "response": " ".join(words[10:])} for words in pairs)
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        keys = {"data": str(data), "model": str(base), "out": str(out), "threads": 1, "compile": False, "epochs": 6.0}
+        command = [sys.executable, "-c", PROGRAM, json.dumps(keys | {"checkpoint_seconds": 0.05, "evaluations": 1})]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def finish(out: Path) -> None:
+        process = start(out)
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said.decode()
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    finish(whole)
+    total = len(steps(whole))
+    assert total >= 40
+    for share in (0.1, 0.7):  # about when the first checkpoint is written, and late
+        process = start(cut)
+        while len(steps(cut)) < share * total and process.poll() is None:
+            time.sleep(0.01)
+        assert process.poll() is None, "it finished before it could be killed"
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    finish(cut)
+    assert steps(cut) == steps(whole)
+    for name in ("model.safetensors", "tokenizer_config.json", "generation_config.json"):
+        assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
+    facts = [json.loads((out / "artifact.json").read_text())["facts"] for out in (whole, cut)]
+    for name in ("held_out", "transcripts", "examples", "tokens_seen"):
+        assert facts[0][name] == facts[1][name], name

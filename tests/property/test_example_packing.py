@@ -1,0 +1,37 @@
+"""Packing conserves examples, for any examples and any window."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.tokens import ExampleLoader
+from groundup.types import IGNORE_INDEX
+
+labelled = st.lists(st.tuples(st.integers(2, 63), st.booleans()), min_size=2, max_size=20).filter(
+    lambda tokens: any(trained for _, trained in tokens[1:])
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(labelled, min_size=1, max_size=15), st.integers(19, 50), st.integers(1, 5), st.integers(0, 2**32))
+def test_every_label_once_an_epoch_with_its_own_past(
+    examples: list[list[tuple[int, bool]]], context_length: int, batch_size: int, seed: int
+) -> None:
+    pairs = [([token for token, _ in example], [trained for _, trained in example]) for example in examples]
+    packed = ExampleLoader(pairs, context_length=context_length, batch_size=batch_size, pad_id=1, seed=seed)
+    epoch = packed.n_rows * batch_size  # whole epochs, whatever the batch size
+    seen: Counter[tuple[tuple[int, ...], int]] = Counter()
+    for batch in (packed.batch(i) for i in range(epoch // batch_size)):
+        for row in range(batch_size):
+            for place, label in enumerate(batch.labels[row].tolist()):
+                if label != IGNORE_INDEX:
+                    start = place - int(batch.positions[row, place])
+                    assert len(set(batch.document_ids[row, start : place + 1].tolist())) == 1
+                    seen[tuple(batch.input_ids[row, start : place + 1].tolist()), label] += 1
+    expected: Counter[tuple[tuple[int, ...], int]] = Counter()
+    for ids, trained in pairs:
+        expected.update((tuple(ids[:i]), ids[i]) for i in range(1, len(ids)) if trained[i])
+    assert seen == Counter({key: count * batch_size for key, count in expected.items()})

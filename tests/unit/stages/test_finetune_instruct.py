@@ -1,0 +1,184 @@
+"""`groundup finetune instruct` as a user has it: a base, a table of real text, and what stands there afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup import artifact
+from groundup.checkpoint import load_model, save_model
+from groundup.checkpoint.resolve import open_model
+from groundup.config import load
+from groundup.console import Console
+from groundup.errors import ConfigError, DataError
+from groundup.model import Transformer
+from groundup.stages.finetune_instruct import FinetuneInstructConfig, run
+from groundup.tokenizer import ChatTemplate, Tokenizer
+from groundup.types import Message
+
+CONTEXT = 128
+
+
+@pytest.fixture(scope="module")
+def base(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
+) -> Path:
+    directory = tmp_path_factory.mktemp("models") / "base"
+    model = tiny_model(tokenizer.vocab_size, context_length=CONTEXT)
+    save_model(directory, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
+    tokenizer.save(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def rows(real_documents: list[str]) -> list[dict[str, Any]]:
+    """Beginnings of real paragraphs as questions, and how they go on as answers; some rows are broken."""
+    paragraphs = [" ".join(part.split()) for text in real_documents for part in text.split("\n\n")]
+    pairs = [p.split(" ") for p in dict.fromkeys(paragraphs) if len(p.split(" ")) > 12][:240]
+    made: list[dict[str, Any]] = [
+        {"question": " ".join(w[:6]), "answer": " ".join(w[6:12]), "n": len(w)} for w in pairs
+    ]
+    return [*made, {"question": "Empty?", "answer": ""}, {"question": None, "answer": "No question."}]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> Path:
+    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def tune(examples: Path, model: Path, out: Path, **changes: Any) -> artifact.Artifact:
+    keys = {"data": str(examples), "model": str(model), "out": str(out), "threads": 1, "compile": False, "epochs": 2.0}
+    config = load(FinetuneInstructConfig, keys | {"learning_rate": 1.0, "checkpoint_seconds": 0.0} | changes)
+    return run(config, console=Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def tuned(table: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tuned") / "chat"
+    tune(table, base, out)
+    return out
+
+
+def test_the_facts_are_those_of_the_data(tuned: Path, rows: list[dict[str, Any]], tokenizer: Tokenizer) -> None:
+    facts = artifact.read(tuned).facts
+    counts = facts["examples"]
+    different = {(row["question"], row["answer"]) for row in rows}
+    assert counts["train"] + counts["test"] == len(different) - 2
+    assert counts["dropped"] == {"empty response": 1, "empty prompt": 1, "duplicate": len(rows) - len(different)}
+    assert facts["columns"] == "question -> answer"
+    assert facts["held_out"]["responses"] == counts["test"]
+    answers = {row["question"]: row["answer"] for row in rows}
+    for transcript in facts["transcripts"]:
+        assert transcript["reference"] == answers[transcript["messages"][0]["content"]]
+        assert [message["role"] for message in transcript["messages"]] == ["user", "assistant"]
+    steps = [json.loads(line) for line in (tuned / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1]["tokens_seen"] == facts["tokens_seen"]
+    assert len(steps) == facts["plan"]["total_steps"]
+    assert not (tuned / "checkpoints").exists()
+
+
+def test_it_learns_the_answers(tuned: Path) -> None:
+    """From random weights, two epochs are enough to beat the base beyond the interval."""
+    held_out = artifact.read(tuned).facts["held_out"]
+    assert held_out["difference"]["interval"][1] < 0
+    assert held_out["tuned"]["loss"] < held_out["base"]["loss"]
+
+
+def test_transformers_takes_the_directory_as_it_is(tuned: Path, tokenizer: Tokenizer) -> None:
+    """The template, both tokens that end an answer, and the logits."""
+    transformers = pytest.importorskip("transformers")
+    peer = transformers.AutoModelForCausalLM.from_pretrained(tuned)
+    words = transformers.AutoTokenizer.from_pretrained(tuned)
+    ids = words.apply_chat_template([{"role": "user", "content": "Why <|im_end|>?"}], add_generation_prompt=True)
+    ids = ids["input_ids"] if not isinstance(ids, list) else ids
+    ours = open_model(tuned, device="cpu")
+    template = ChatTemplate(ours.tokenizer)
+    assert ids == template.encode([Message("user", "Why <|im_end|>?")], add_generation_prompt=True)
+    assert peer.generation_config.eos_token_id == list(ours.stop_ids) == list(template.stop_ids)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            peer(torch.tensor([ids])).logits, ours.model(torch.tensor([ids])), atol=1e-4, rtol=1e-4
+        )
+
+
+def test_a_finished_stage_is_not_done_again_and_other_data_are(tuned: Path, table: Path, base: Path) -> None:
+    before = (tuned / "model.safetensors").stat().st_mtime_ns
+    tune(table, base, tuned)
+    assert (tuned / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_base_stays_as_it_was(
+    tuned: Path, base: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Any]
+) -> None:
+    expected = tiny_model(tokenizer.vocab_size, context_length=CONTEXT).state_dict()
+    for name, tensor in load_model(base).state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    assert "chat_template" not in json.loads((base / "tokenizer_config.json").read_text())
+
+
+def test_a_given_test_set_is_scored_and_kept_out(
+    table: Path, base: Path, tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    test = tmp_path / "test.csv"
+    asked = rows[:5]
+    test.write_text(
+        "question,answer\n" + "".join(f'"{r["question"]}",new\n' for r in asked if '"' not in r["question"])
+    )
+    count = sum('"' not in row["question"] for row in asked)
+    facts = tune(table, base, tmp_path / "out", test=[str(test)], epochs=0.2).facts
+    assert facts["held_out"]["responses"] == facts["examples"]["test"] == count
+    assert facts["examples"]["dropped"]["prompt is in the test data"] == count
+
+
+def test_long_examples_are_counted_or_cut(base: Path, tmp_path: Path) -> None:
+    data = tmp_path / "d.jsonl"
+    lines = [{"prompt": f"Question number {n}?", "response": "word " * (400 if n % 4 == 0 else 4)} for n in range(40)]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    dropped = tune(data, base, tmp_path / "a", epochs=1.0).facts["examples"]
+    assert 0 < dropped["dropped"]["longer than the context"] <= 10
+    cut = tune(data, base, tmp_path / "b", epochs=1.0, cut_long=True).facts["examples"]
+    assert cut["train"] == dropped["train"] + dropped["dropped"]["longer than the context"]
+
+
+def test_minutes_bound_the_run(table: Path, base: Path, tmp_path: Path) -> None:
+    facts = tune(table, base, tmp_path / "out", epochs=1000.0, minutes=0.05).facts
+    assert facts["epochs"] < 500
+    assert facts["plan"]["tokens_per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "said"),
+    [
+        ('{"prompt": "a b", "response": "c"}\n', DataError, "1 example"),
+        ('{"prompt": "a b", "response": ""}\n{"prompt": "", "response": "c"}\n', DataError, "2 rows dropped"),
+        ('{"uno": "a b", "due": "c d", "tre": "e f"}\n' * 3, DataError, "tell prompt"),
+        ('{"prompt": "' + "a b " * 900 + '", "response": "c"}\n{"prompt": "' + "b c " * 900 + '", "response": "d"}\n',
+         DataError, "longer than"),
+    ],
+)  # fmt: skip
+def test_data_that_teach_nothing_are_refused_before_training(
+    base: Path, tmp_path: Path, content: str, error: type[Exception], said: str
+) -> None:
+    data = tmp_path / "d.jsonl"
+    data.write_text(content, encoding="utf-8")
+    with pytest.raises(error, match=said):
+        tune(data, base, tmp_path / "out")
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_a_wrong_column_or_source_is_refused_by_name(table: Path, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'question'"):
+        tune(table, base, tmp_path / "a", prompt="qestion")
+    with pytest.raises(ConfigError, match=r"data\[0\]\.pth"):
+        tune(table, base, tmp_path / "b", data=[{"kind": "folder", "pth": "x"}])
+    with pytest.raises(DataError, match="no such"):
+        tune(tmp_path / "absent.jsonl", base, tmp_path / "c")
+    with pytest.raises(DataError, match="no such"):
+        tune(table, tmp_path / "absent", tmp_path / "d")
