@@ -45,8 +45,8 @@ def _option(item: Setting) -> click.Option:
         return click.Option([both, item.name], default=None, help=help_line)
     each = get_args(item.type)[0] if many else item.type
     kind: Any = each if each in (int, float) else str  # the config makes paths of text
-    # Of several ways to give a value (a path, or tables in a recipe) the command line takes the first.
-    metavar: str | None = item.metavar.split("|")[0].strip("[]").removesuffix(", ...")
+    # A recipe may give tables where the command line gives the file that holds them.
+    metavar: str | None = item.metavar.split("|")[0].strip("[]").removesuffix(", ...").replace("TABLE", "FILE")
     if get_origin(item.type) is Literal:
         kind, metavar = click.Choice([str(choice) for choice in get_args(item.type)]), None
     return click.Option([item.option, item.name], type=kind, multiple=many, metavar=metavar, help=help_line)

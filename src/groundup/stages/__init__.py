@@ -84,6 +84,14 @@ STAGES: dict[str, Stage] = {
             then=('groundup generate {run} "Once upon a time"',),
         ),
         Stage(
+            "finetune.instruct",
+            "learn to answer from questions with answers",
+            "groundup finetune instruct questions.csv --model runs/notes --out runs/notes/chat",
+            directory="chat",
+            inputs={"model": "pretrain"},
+            then=("groundup chat {run}", "groundup serve {run}"),
+        ),
+        Stage(
             "finetune.classify",
             "learn to label texts from a table of examples",
             "groundup finetune classify mails.csv --model runs/notes --out runs/notes/classifier",
@@ -110,6 +118,18 @@ STAGES: dict[str, Stage] = {
             "write on from a prompt",
             'groundup generate runs/quickstart "Once upon a time" --max-tokens 100',
             returns_text=True,
+        ),
+        Stage(
+            "chat",
+            "talk to a model in the terminal",
+            "groundup chat runs/quickstart",
+            streams=True,
+        ),
+        Stage(
+            "serve",
+            "answer as OpenAI's HTTP interface does",
+            "groundup serve runs/quickstart --port 8000",
+            streams=True,
         ),
         Stage(
             "classify",
