@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from groundup.config import Config, nearest, setting
@@ -29,10 +29,12 @@ _SPOKEN = 0.3  # the least share of a column's cells with several words for it t
 class ConversationRules(Config):
     """Where the conversations of a table are; what is left out is found by names and by content."""
 
-    prompt: str | None = setting(None, help='the user\'s words: a column, or a template "{question}\\n{context}"')
-    response: str | None = setting(None, help="the words to learn to answer: a column, or a template")
-    messages: str | None = setting(None, help="the column that holds whole conversations, as lists of turns")
-    system: str | None = setting(None, help="a system message: a column, a template, or the text itself")
+    prompt: str | None = setting(
+        None, help='the user\'s words: a column, or a template "{question}\\n{context}"', flag=True
+    )
+    response: str | None = setting(None, help="the words to learn to answer: a column, or a template", flag=True)
+    messages: str | None = setting(None, help="the column that holds whole conversations, as lists of turns", flag=True)
+    system: str | None = setting(None, help="a system message: a column, a template, or the text itself", flag=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ def find_columns(table: Table, rules: ConversationRules) -> Columns:
         DataError: no rule, and neither names nor content tell prompts and responses.
     """
     sample = table.rows[:: max(1, len(table.rows) // _SAMPLE)]
+    readable = tuple(column for column in table.columns if column and not set(column) & set("{}"))
+    table = replace(table, columns=readable)  # a name with braces cannot stand in a template
     system = _given_system(table, rules) or _named(_SYSTEMS, [c for c in table.columns if _is_text(c, sample)])
     pair_given = rules.prompt is not None or rules.response is not None
     if rules.messages is not None:
@@ -87,12 +91,15 @@ def fill(template: str, row: Mapping[str, Any]) -> str:
     return FIELD.sub(lambda field: values[field[1]], template).strip()
 
 
-def first_text(value: Any) -> str:
-    """The text of a cell; of several answers (a list, or SQuAD's `{"text": [...]}`) the first that is one."""
-    if isinstance(value, Mapping):
-        return first_text(value.get("text"))
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return next(filter(None, map(first_text, value)), "")
+def first_text(value: Any, depth: int = 8) -> str:
+    """The text of a cell; of several answers (a list, or SQuAD's `{"text": [...]}`) the first that is one.
+
+    Args:
+        depth: how many lists and mappings are entered, one inside the other; text deeper down is nobody's answer.
+    """
+    if isinstance(value, Mapping | list):
+        inside = [value.get("text")] if isinstance(value, Mapping) else value
+        return next(filter(None, (first_text(each, depth - 1) for each in inside)), "") if depth else ""
     return cell_text(value)
 
 

@@ -28,9 +28,9 @@ _ROLES: dict[str, Role] = {
 _ROLE_KEYS = ("role", "from", "speaker", "sender", "author", "user_id")
 _CONTENT_KEYS = ("content", "value", "text", "message", "utterance", "body")
 
-JOINED = "turns of one role in a row were joined"
-CUT_END = "turns after the last answer were cut"
-CUT_START = "answers before the first question were cut"
+JOINED = "turns of one role in a row joined"
+CUT_END = "turns after the last answer cut"
+CUT_START = "answers before the first question cut"
 
 
 class SourceRules(ConversationRules):
@@ -82,12 +82,16 @@ class Conversations:
     @property
     def sentence(self) -> str:
         """All of it in one sentence, for a person."""
-        said = f"I read {self.rows:,} rows as {self.columns}"
+        said = f"I read {_rows(self.rows)} as {self.columns}"
         if self.dropped:
             reasons = self.dropped.most_common()
             told = reasons[0][0] if len(reasons) == 1 else ", ".join(f"{n:,} {reason}" for reason, n in reasons)
-            said += f"; {self.dropped.total():,} rows dropped: {told}"
-        return said + "".join(f"; in {n:,} {what}" for what, n in self.changed.items())
+            said += f"; {_rows(self.dropped.total())} dropped: {told}"
+        return said + "".join(f"; {what} in {n:,}" for what, n in sorted(self.changed.items()))
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row" + "s" * (count != 1)
 
 
 class RejectedError(Exception):

@@ -17,6 +17,7 @@ from groundup.corpus.sources import SourceConfig
 from groundup.corpus.sources.base import Format
 from groundup.errors import DataError
 from groundup.files import file_digest
+from groundup.tokenizer.tokenizer import well_formed
 
 TABLE_FORMATS: tuple[Format, ...] = ("jsonl", "json", "csv", "tsv", "parquet")
 _TEXT_FORMATS = tuple(format for format in get_args(Format) if format not in TABLE_FORMATS)
@@ -87,13 +88,14 @@ def table_identity(data: Path | Sequence[Source]) -> str:
 def cell_text(value: Any) -> str:
     """A cell as text, without white space around it; "" where it holds nothing or nothing that is text.
 
-    Numbers are written as Python does, booleans as "true" and "false".
+    Numbers are written as Python does, booleans as "true" and "false"; a lone surrogate, which no file can hold, is
+    U+FFFD.
     """
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and not math.isfinite(value):  # how pandas keeps what is missing
         return ""
-    return str(value).strip() if isinstance(value, str | int | float) else ""
+    return well_formed(str(value)).strip() if isinstance(value, str | int | float) else ""
 
 
 def _sources(data: Path | Sequence[Source]) -> Sequence[SourceConfig]:
@@ -126,7 +128,7 @@ def _unreadable(found: Unreadable) -> DataError:
 def _row(record: Record) -> dict[str, Any]:
     value = record.value
     if isinstance(value, dict):
-        return {str(column): cell for column, cell in value.items() if column is not None}
+        return {well_formed(str(column)): cell for column, cell in value.items() if column is not None}
     if isinstance(value, str):
         return {"text": value}
     if isinstance(value, list):

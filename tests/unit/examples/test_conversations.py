@@ -221,3 +221,23 @@ def test_prompts_that_are_tested_on_are_not_trained_on(tmp_path: Path) -> None:
     assert found.dropped["prompt is in the test data"] == 1
     with pytest.raises(DataError, match="in the test data"):
         without_prompts_of(found.examples, found)
+
+
+def test_hostile_rows_neither_stop_the_run_nor_reach_the_disk_as_they_are(tmp_path: Path) -> None:
+    """A lone surrogate cannot be written as UTF-8: the report of a run of hours would fail at its end."""
+    deep: Any = "deep"
+    for _ in range(300):
+        deep = [deep]
+    found = read(
+        tmp_path,
+        [
+            {"question": "What is \ud800 this?", "answer": "a\udfff", "a{b": "braces {question}", "": "unnamed"},
+            {"question": "And this?", "answer": deep},
+            {"question": "And {answer}?", "answer": "{question}"},
+        ],
+    )
+    assert [tuple(m.content for m in e.messages) for e in found.examples] == [
+        ("What is \ufffd this?", "a\ufffd"),
+        ("And {answer}?", "{question}"),  # cells are no templates
+    ]
+    assert found.dropped == {"empty response": 1}
