@@ -209,8 +209,8 @@ def read_body(body: type[B], content: bytes) -> B:
 
 def _explain(body: type[_Body], problem: ErrorDetails) -> ApiError:
     kind, context = problem["type"], problem.get("ctx", {})
-    param = context.get("param") or _written(problem["loc"])
-    name = str(problem["loc"][-1]) if problem["loc"] else ""
+    param = context.get("param") or _written(problem["loc"])[:_SHOWN_CHARACTERS]
+    name = str(problem["loc"][-1])[:_SHOWN_CHARACTERS] if problem["loc"] else ""
     if kind == "json_invalid":
         fix = 'Send a JSON object, e.g. {"model": ..., "messages": [...]}.'
         return _invalid("body", f"it must be JSON ({context.get('error', 'it is not')})", fix, None, "invalid_json")

@@ -10,6 +10,8 @@ from typing import Any
 
 import openai
 import pytest
+from openai.types import Completion, Model
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from groundup.generate import Engine, GenerationRequest, Sampling
 from groundup.model import Transformer
@@ -202,6 +204,27 @@ def test_the_list_of_models(client: openai.OpenAI):
     assert client.models.retrieve("tiny") == found
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("gpt-4")
+
+
+def test_answers_have_the_form_that_the_official_types_demand(server: Any):
+    """The client itself believes whatever it is sent; other clients, in languages with types, do not."""
+    call = ASK | {"max_tokens": 3, "logprobs": True, "top_logprobs": 2, "n": 2}
+    text = {"model": "tiny", "prompt": ["The", "A"], "max_tokens": 3, "logprobs": 2, "echo": False}
+    forms = (
+        ("/v1/chat/completions", call, ChatCompletion, ChatCompletionChunk),
+        ("/v1/completions", text, Completion, Completion),
+    )
+    with server.http() as http:
+        for path, body, whole, chunk in forms:
+            whole.model_validate_json(http.post(path, json=body).content, strict=True)
+            stream = http.post(path, json=body | {"stream": True, "stream_options": {"include_usage": True}}).text
+            events = [line.removeprefix("data: ") for line in stream.splitlines() if line]
+            assert events.pop() == "[DONE]"
+            for event in events:
+                # The types of OpenAI's client know no text chunk without a reason, though its servers send them.
+                cut = event.replace('"finish_reason":null', '"finish_reason":"stop"') if chunk is Completion else event
+                chunk.model_validate_json(cut, strict=True)
+        Model.model_validate_json(http.get("/v1/models/tiny").content, strict=True)
 
 
 def test_a_base_model_completes_and_says_why_it_cannot_chat(start: Any, model: Transformer):
