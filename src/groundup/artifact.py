@@ -92,6 +92,8 @@ def read(directory: Path) -> Artifact:
         made = Artifact(**record)
         if not all(isinstance(table, dict) for table in (made.config, made.inputs, made.outputs, made.facts)):
             raise TypeError("config, inputs, outputs and facts are tables")
+        if not (isinstance(made.stage, str) and made.seconds >= 0):
+            raise TypeError("stage is a name, and seconds are a number")
         datetime.fromisoformat(made.finished_at)
         return made
     except (TypeError, ValueError) as error:

@@ -17,7 +17,9 @@ from groundup.tokenizer import Tokenizer
 
 COLLECT, TOKENIZE, PRETRAIN, EVALUATE = "collect", "tokenize", "pretrain", "evaluate"
 INSTRUCT, CLASSIFY = "finetune.instruct", "finetune.classify"
+_ROAD = (COLLECT, TOKENIZE, PRETRAIN, INSTRUCT, CLASSIFY, EVALUATE)
 OWN_TEXT = "held-out text"  # what `evaluate` calls the run's own, where a user's file has its path
+_OWN_STAGE = "report"  # its record lies in a run's directory, so that the parent looks like a run
 _EXAMPLE_CHARACTERS = 280
 
 
@@ -44,8 +46,9 @@ class RunRecord:
 
     Attributes:
         name: of the directory.
-        place: how the reader may call it in a command.
-        outputs: of all stages, oldest first.
+        place: how it may be called in a command, from the directory that the page was made in, or else from its parent:
+            the full path may be private, and a page is made to be shown.
+        outputs: in the order of the road; those of one stage, oldest first.
         digests: name of a directory -> digest of its record; changes when anything on the page does.
         recipe: whether the recipe lies there.
     """
@@ -112,24 +115,30 @@ def read_run(directory: Path) -> RunRecord:
             rule="RUN is a run's directory",
             fix="Give one that groundup run made, for example runs/quickstart.",
         )
-    found = outputs_in(directory)
+    found = {path: made for path, made in outputs_in(directory).items() if made.stage != _OWN_STAGE}
     if not found:
         raise DataError(
             f"{directory}: no finished stage in it",
             rule="a run's directory holds the outputs of stages, each with an artifact.json",
             fix="Give the run's directory, not one of a stage; or wait until a stage has finished.",
         )
-    outputs = tuple(
+    outputs = [
         Output(path, made, _stage_name(made.stage), Facts(made.facts), read_curve(path / "metrics.jsonl"))
         for path, made in found.items()
-    )
+    ]
+    outputs.sort(key=lambda output: _ROAD.index(output.stage) if output.stage in _ROAD else len(_ROAD))
     return RunRecord(
         name=directory.resolve().name,
-        place=str(directory),
-        outputs=outputs,
+        place=_place(directory.resolve()),
+        outputs=tuple(outputs),
         digests={path.name: file_digest(path / "artifact.json") for path in found},
         recipe=(directory / "recipe.toml").is_file(),
     )
+
+
+def _place(directory: Path) -> str:
+    here = Path.cwd()
+    return str(directory.relative_to(here)) if directory.is_relative_to(here) else directory.name
 
 
 def _stage_name(recorded: str) -> str:

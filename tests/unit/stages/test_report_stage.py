@@ -72,6 +72,24 @@ def test_a_page_by_another_owner_is_not_mistaken_for_a_stage(run_directory: Path
     assert artifact.read(run_directory).stage == "report"
 
 
+def test_the_page_does_not_tell_where_its_maker_keeps_things(
+    run_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commands on it must work, but a home directory is nobody's business."""
+    (run_directory / "recipe.toml").write_text('name = "run"\n[collect]\n', encoding="utf-8")
+    for here, place in (
+        (tmp_path, "run"),
+        (run_directory / "corpus", "run"),
+        (tmp_path.parent, f"{tmp_path.name}/run"),
+    ):
+        monkeypatch.chdir(here)
+        shutil.rmtree(tmp_path / "site", ignore_errors=True)
+        report.run(ReportConfig(run=run_directory, out=tmp_path / "site"))
+        page = (tmp_path / "site" / "report.html").read_text(encoding="utf-8")
+        assert str(tmp_path) not in page
+        assert f"groundup run {place}/recipe.toml" in page
+
+
 def test_what_was_set_aside_is_not_reported(run_directory: Path) -> None:
     shutil.copytree(run_directory / "corpus", run_directory / "corpus.replaced-20260101-000000")
     assert report.run(ReportConfig(run=run_directory)).facts["stages"] == ["collect"]
@@ -110,6 +128,9 @@ def test_mistakes_say_what_to_do(run_directory: Path, tmp_path: Path) -> None:
         report.run(ReportConfig(run=tmp_path / "empty"))
     with pytest.raises(DataError, match="no finished stage"):
         report.run(ReportConfig(run=run_directory / "corpus"))
+    report.run(ReportConfig(run=run_directory))
+    with pytest.raises(DataError, match="no finished stage"):  # the directory that holds runs is none
+        report.run(ReportConfig(run=run_directory.parent))
     assert not (run_directory / "corpus" / "report.html").exists()
 
 
