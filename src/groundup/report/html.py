@@ -46,7 +46,7 @@ def tag(name: str, /, *children: Child, **attributes: Attribute) -> Html:
     given = "".join(
         _attribute(key, value) for key, value in attributes.items() if value is not None and value is not False
     )
-    if name in VOID and not children:
+    if name in VOID and all(child is None for child in children):
         return Html(f"<{name}{given}>" if name in {"meta", "br", "hr"} else f"<{name}{given}/>")
     return Html(f"<{name}{given}>{join(*children).markup}</{name}>")
 

@@ -174,7 +174,7 @@ def test_a_large_run_still_fits(make_run: MakeRun) -> None:
     card = json.loads(path.read_text(encoding="utf-8"))
     card["sources"] = [source | {"name": f"source {n}"} for source in card["sources"] for n in range(200)]
     path.write_text(json.dumps(card), encoding="utf-8")
-    assert len(render(read_run(directory)).encode()) < 700_000
+    assert len(render(read_run(directory)).encode()) < 400_000
 
 
 def test_it_needs_no_torch() -> None:

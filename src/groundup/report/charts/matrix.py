@@ -11,6 +11,7 @@ from groundup.report.words import percent, shortened
 _TABLE_LABELS = 12
 _DRAWN_LABELS = 80
 _COMMONEST = 12
+_TOLD_CELLS = 1500  # a matrix that is fuller than this tells no names on hover: they would be most of the page
 _SHADES = 10  # classes s0 ... s10 of the style sheet
 
 
@@ -44,30 +45,25 @@ def _table(title: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -
 
 
 def _drawn(name: str, title: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Html:
-    cell = max(6, min(16, 480 // len(labels)))
-    wide = 100 / len(labels)
+    height = max(6, min(16, 480 // len(labels))) * len(labels)
+    filled = [
+        (row, column, value, sum(values) or 1)
+        for row, values in enumerate(counts)
+        for column, value in enumerate(values)
+        if value
+    ]
     marks = []
-    for row, (label, values) in enumerate(zip(labels, counts, strict=False)):
-        of = sum(values) or 1
-        for column, value in enumerate(values):
-            if value:
-                told = (
-                    f"{label} taken for {labels[column]}: {value:,}" if row != column else f"{label}, right: {value:,}"
-                )
-                mark = tag(
-                    "rect",
-                    tag("title", told),
-                    x=f"{wide * column:.3f}%",
-                    y=row * cell,
-                    width=f"{wide:.3f}%",
-                    height=cell,
-                    class_=f"cell s{_shade(value, of)}",
-                )
-                marks.append(mark)
+    for row, column, value, of in filled:
+        told = f"{labels[row]} → {labels[column]}: {value:,}"
+        title_of_cell = tag("title", told) if len(filled) <= _TOLD_CELLS else None
+        kind = f"cell s{_shade(value, of)}"
+        marks.append(tag("rect", title_of_cell, x=column, y=row, width=1, height=1, class_=kind))
+    size = len(labels)
+    cells = tag("svg", marks, width="100%", height=height, viewBox=f"0 0 {size} {size}", preserveAspectRatio="none")
     description = (
-        f"{len(labels)} labels from top to bottom, predictions from left to right; what is right lies on the diagonal."
+        f"{size} labels from top to bottom, predictions from left to right; what is right lies on the diagonal."
     )
-    return drawing(name, title, description, cell * len(labels), *marks)
+    return drawing(name, title, description, height, cells)
 
 
 def _commonest(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Html:
