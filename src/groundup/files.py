@@ -12,12 +12,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import FormatError, ResourceError
+from groundup.errors import ConfigError, FormatError, ResourceError
+
+
+def expand_home(path: Path) -> Path:
+    """The path, with a home directory in the place of a leading "~" or "~user".
+
+    Raises:
+        ConfigError: nobody of that name, or a user without a home directory.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"{path}: no home directory is known for {path.parts[0]}",
+            rule="a path that begins with ~ is in a home directory",
+            fix="Write the path in full, or set HOME.",
+        ) from None
 
 
 def cache_dir() -> Path:
-    """Where downloads and compiled kernels are kept: `$XDG_CACHE_HOME/groundup`, else `~/.cache/groundup`."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    """Where downloads and compiled kernels are kept: `$XDG_CACHE_HOME/groundup`, else `~/.cache/groundup`.
+
+    Raises:
+        ConfigError: neither that variable nor a home directory.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or expand_home(Path("~/.cache"))
     return Path(root) / "groundup"
 
 

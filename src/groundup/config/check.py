@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -14,6 +15,21 @@ from groundup.config.declare import Config, Setting, item_type, settings_of, tab
 from groundup.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
+
+# By pydantic's name for it, what must hold, in the words of a person who writes TOML.
+_RULES: Mapping[str, str] = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "string_type": 'must be text, in quotes: "..."',
+    "is_instance_of": 'must be a path, in quotes: "..."; the current directory is "."',
+    "list_type": "must be a list: [...]",
+    "tuple_type": "must be a list: [...]",
+    "dict_type": "must be a table: {{...}}",
+    "model_type": "must be a table: {{...}}",
+    "string_pattern_mismatch": "must be written like this regular expression: {pattern}",
+}
 
 
 def load(config: type[C], values: Mapping[str, Any], where: str = "") -> C:
@@ -29,8 +45,7 @@ def load(config: type[C], values: Mapping[str, Any], where: str = "") -> C:
         ConfigError: names the first wrong key, its value and the rule; for an unknown key the nearest one.
     """
     try:
-        # pydantic's strict mode knows strings as paths, and lists as tuples, in JSON only.
-        return config.model_validate_json(json.dumps(dict(values), default=str), strict=True)
+        return config.model_validate(dict(values), strict=True)
     except ValidationError as error:
         # A mistyped key often shows twice, as unknown and as missing: the unknown one is the cause.
         problems = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
@@ -56,29 +71,44 @@ def unknown_key(label: str, word: str, known: Sequence[str], kind: str = "key") 
 
 
 def _explain(config: type[Config], problem: ErrorDetails, where: str, more: int) -> ConfigError:
-    key, holder, expected = _locate(config, problem["loc"])
+    key, name, holder, expected = _locate(config, problem["loc"])
     label = f"{where}: {key}" if where else key
-    kind, name = problem["type"], str(problem["loc"][-1]) if problem["loc"] else ""
+    kind = problem["type"]
     declared = {item.name: item for item in settings_of(holder)} if holder else {}
     rest = f" ({more} more to mend after that.)" if more else ""
     if kind == "extra_forbidden":
+        if prefix := _needless_prefix(name, problem["input"], declared):
+            rule = "the keys of this command or table are written without its own name"
+            return ConfigError(f"{label}: unknown key", rule=rule, fix=f'Leave out "{prefix}." in front.')
         return unknown_key(label, name, list(declared))
     if kind == "missing" and name in declared:
         item = declared[name]
         return ConfigError(f"{label} is missing", rule=f"needed: {item.help}", fix=_ways(item) + rest)
     if kind.startswith("union_tag"):
         return _explain_tag(label, problem, expected, rest)
-    rule = (
-        problem["msg"]
-        .removeprefix("Value error, ")
-        .replace("Input should be", "must be")
-        .replace("an object", "a table")
-    )
+    rule = _rule(problem)
     if not key:  # a rule between several keys
         return ConfigError(where or config.__name__, rule=rule, fix=f"Change one of these keys.{rest}")
     help_line = f" It is: {declared[name].help.rstrip('.')}." if name in declared else ""
     fix = f"Give {key} another value.{help_line}{rest}"
     return ConfigError(f"{label} = {_shown(problem['input'])}", rule=rule, fix=fix)
+
+
+def _rule(problem: ErrorDetails) -> str:
+    own = _RULES.get(problem["type"])
+    if own is not None:
+        return own.format(**problem.get("ctx", {}))
+    return problem["msg"].removeprefix("Value error, ").replace("Input should", "must")
+
+
+def _needless_prefix(name: str, value: Any, declared: Collection[str]) -> str | None:
+    """The names of tables in front of keys that are known without them: "pretrain" of `pretrain.minutes`."""
+    if not isinstance(value, Mapping) or not value:
+        return None
+    if all(key in declared for key in value):
+        return name
+    key, below = next(iter(value.items()))
+    return _needless_prefix(f"{name}.{key}", below, declared)
 
 
 def _explain_tag(label: str, problem: ErrorDetails, expected: Any, rest: str) -> ConfigError:
@@ -104,25 +134,32 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _locate(config: type[Config], loc: Sequence[str | int]) -> tuple[str, type[Config] | None, Any]:
-    """Follow pydantic's location: the key as a person writes it, the class that holds it, its type."""
-    key = ""
+def _locate(config: type[Config], loc: Sequence[str | int]) -> tuple[str, str, type[Config] | None, Any]:
+    """Follow pydantic's location: the key as a person writes it, its last part, the class that holds it, its type."""
+    key = name = ""
     holder: type[Config] | None = None
     kind: Any = config
     for part in loc:
         if isinstance(part, int):
             key, kind, holder = f"{key}[{part}]", item_type(unwrap(kind)[0]), None
             continue
-        tables = tables_in(kind)
-        tagged = next((table for table in tables if part in _tags(table)), None)
-        if len(tables) > 1 and tagged is not None:  # pydantic's step into one kind of table; nobody wrote it
-            kind = tagged
+        if get_origin(unwrap(kind)[0]) in (Union, UnionType):  # pydantic's step into one member; nobody wrote it
+            kind = _member(unwrap(kind)[0], part)
             continue
-        key = f"{key}.{part}" if key else part
+        tables = tables_in(kind)
+        key, name = f"{key}.{part}" if key else part, part
         holder = tables[0] if len(tables) == 1 else None
         field = holder.model_fields.get(part) if holder else None
         kind = field.annotation if field is not None else item_type(unwrap(kind)[0])
-    return key, holder, kind
+    return key, name, holder, kind
+
+
+def _member(union: Any, step: str) -> Any:
+    """The member of a union that pydantic names in a location: tables by tag or class, of others only lists go on."""
+    members = [unwrap(member)[0] for member in get_args(union)]
+    tables = (table for member in members for table in tables_in(member) if table is member and step in _tags(table))
+    lists = (member for member in members if get_origin(member) is list)
+    return next(tables, next(lists, Any))
 
 
 def _tags(table: type[Config]) -> set[str]:

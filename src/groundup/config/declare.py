@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from groundup.files import expand_home
 
 
 def _expanded(value: Any) -> Any:
     if isinstance(value, Path):
-        return value.expanduser()
+        return expand_home(value)
     if isinstance(value, list | tuple):
         return type(value)(_expanded(item) for item in value)
+    return value
+
+
+def _as_declared(value: Any, kind: Any) -> Any:
+    """Text as a path and a list as a tuple where the type says so: TOML has neither."""
+    kind = unwrap(kind)[0]
+    if get_origin(kind) in (Union, UnionType):
+        for member in get_args(kind):
+            value = _as_declared(value, member)
+    elif kind is Path and isinstance(value, str):
+        return Path(value) if value else value  # Python would take "" for the current directory
+    elif get_origin(kind) in (list, tuple) and isinstance(value, list):
+        return get_origin(kind)(_as_declared(item, item_type(kind)) for item in value)
     return value
 
 
@@ -23,6 +38,14 @@ class Config(BaseModel):
     """A frozen table of a recipe; unknown keys are refused, and "~" in a path is the home directory."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_toml(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        kinds = {name: info.annotation for name, info in cls.model_fields.items()}
+        return {key: _as_declared(value, kinds.get(key, Any)) for key, value in values.items()}
 
     @field_validator("*", mode="after")
     @classmethod

@@ -48,7 +48,8 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
         dotted, equals, text = override.partition("=")
         parts = [part.strip() for part in dotted.split(".")]
         if not equals or not all(parts):
-            rule, fix = "an override is key=VALUE", "Write, for example, --set pretrain.minutes=5."
+            wanted = dotted.strip() if all(parts) else "KEY"
+            rule, fix = "an override is KEY=VALUE", f"Write --set {wanted}=VALUE."
             raise ConfigError(f"--set {override}", rule=rule, fix=fix)
         value = _value(text.strip(), override)
         holder: Any = result

@@ -35,6 +35,8 @@ class Work(Config):
     betas: tuple[float, float] = setting((0.9, 0.95), help="decay rates")
     schedule: Schedule = setting(Schedule(), help="the learning rate over time")
     shuffle: bool = setting(True, help="shuffle documents")
+    name: str = setting("work", help="what it is called", pattern=r"^\S+$")
+    table: Path | list[Folder] | None = setting(None, help="a table, or where it comes from")
     limits: dict[str, int] = setting({}, help="bytes of each source at most")
 
 
@@ -65,17 +67,23 @@ def test_home_directory_expands_also_inside_lists(monkeypatch: pytest.MonkeyPatc
         ({"sources": [{"kind": "foldr", "path": "x"}]}, 'kind = "foldr"', 'Did you mean kind = "folder"?'),
         ({"sources": [{"path": "x"}]}, "kind is missing", "kind is one of folder, package"),
         ({"sources": [GOOD["sources"][0], {"kind": "package"}]}, "sources[1].name is missing", "the package"),
-        ({"sources": "notes"}, 'sources = "notes"', "array"),
+        ({"sources": "notes"}, 'sources = "notes"', "a list"),
+        ({"out": ""}, 'out = ""', "current directory"),  # Python takes "" for it
+        ({"name": "two words"}, 'name = "two words"', "regular expression: ^\\S+$"),
+        ({"work": {"depth": 3}}, "work: unknown key", 'Leave out "work." in front.'),
+        ({"a": {"work": {"depth": 3}}}, "a: unknown key", 'Leave out "a.work." in front.'),
+        ({"table": 3}, "table = 3", "a path, in quotes"),
+        ({"table": [{"kind": "folder", "pth": "x"}]}, "table[0].pth", "Did you mean path?"),
         ({"depth": 1}, "depth = 1", "greater than or equal to 2"),
-        ({"depth": "4"}, 'depth = "4"', "valid integer"),  # a quoted number is a mistake worth hearing of
-        ({"depth": True}, "depth = true", "valid integer"),  # Python takes True for 1
-        ({"depth": 4.5}, "depth = 4.5", "integer"),
-        ({"shuffle": 1}, "shuffle = 1", "valid boolean"),
-        ({"out": 3}, "out = 3", "valid string"),
+        ({"depth": "4"}, 'depth = "4"', "whole number"),  # a quoted number is a mistake worth hearing of
+        ({"depth": True}, "depth = true", "whole number"),  # Python takes True for 1
+        ({"depth": 4.5}, "depth = 4.5", "whole number"),
+        ({"shuffle": 1}, "shuffle = 1", "true or false"),
+        ({"out": 3}, "out = 3", "a path, in quotes"),
         ({"betas": [0.9]}, "betas[1]", ""),
         ({"schedule": {"lr": 0}}, "schedule.lr = 0", "greater than 0"),
         ({"schedule": 3}, "schedule = 3", "table"),
-        ({"limits": {"books": "many"}}, 'limits.books = "many"', "valid integer"),
+        ({"limits": {"books": "many"}}, 'limits.books = "many"', "whole number"),
     ],
 )
 def test_error_names_key_value_rule_and_fix(change: dict[str, Any], in_value: str, in_rest: str) -> None:
@@ -105,3 +113,17 @@ def test_long_values_are_cut() -> None:
     with pytest.raises(ConfigError) as caught:
         load(Work, GOOD | {"depth": "x" * 10_000})
     assert len(caught.value.value) < 200
+
+
+def test_text_that_is_no_utf8_arrives_as_the_shell_gave_it() -> None:
+    """Names of real files come from the command line as lone surrogates then, which JSON refuses."""
+    sources = [{"kind": "folder", "path": "caf\udce9", "licence": "\udcff"}]
+    config = load(Work, GOOD | {"sources": sources, "table": "t\udcff.csv"})
+    assert config.sources == [Folder(kind="folder", path=Path("caf\udce9"), licence="\udcff")]
+    assert config.table == Path("t\udcff.csv")
+
+
+def test_home_of_nobody_is_a_wrong_path_and_no_crash() -> None:
+    with pytest.raises(ConfigError, match="~no-such-user-here") as caught:
+        load(Work, GOOD | {"out": "~no-such-user-here/corpus"})
+    assert "in full" in caught.value.fix

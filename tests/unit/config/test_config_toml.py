@@ -97,6 +97,12 @@ def test_broken_override_is_a_usage_error(override: str) -> None:
         apply_overrides({"name": "n", "sources": [1]}, [override])
 
 
+def test_the_hint_for_an_override_is_about_its_own_key() -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_overrides({}, ["min_bytes"])
+    assert caught.value.fix == "Write --set min_bytes=VALUE."
+
+
 def test_recipes_from_windows_editors_are_read(tmp_path: Path) -> None:
     """Notepad puts a byte order mark in front, and CRLF at the ends."""
     path = tmp_path / "recipe.toml"
