@@ -50,6 +50,12 @@ class Digest:
             raise ValueError("a hash is 64 hex digits (sha256), or npm's integrity, sha512-...")
         return cls(algorithm, value)
 
+    def __str__(self) -> str:
+        """As a recipe writes it: hex digits of a sha256, npm's integrity of the longer ones."""
+        if self.algorithm == "sha256":
+            return self.value
+        return f"{self.algorithm}-{base64.b64encode(bytes.fromhex(self.value)).decode()}"
+
     def of(self, path: Path) -> str:
         """The digest of a file, by the same algorithm."""
         with path.open("rb") as file:
@@ -137,8 +143,8 @@ def download(network: Network, url: str, target: Path, digest: Digest, console: 
     if found != digest.value:
         partial.unlink()
         raise DownloadError(
-            f"{target.name}: {digest.algorithm} is {found}",
-            rule=f"the recipe pins {digest.value}",
+            f"{target.name}: its hash is {Digest(digest.algorithm, found)}",
+            rule=f"the recipe pins {digest}",
             fix="Do not use this archive; check the hash in the recipe, or ask who runs the package index.",
         )
     partial.replace(target)

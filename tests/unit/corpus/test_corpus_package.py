@@ -129,6 +129,20 @@ def test_another_file_than_the_pinned_one(index: Index, console: Console, tmp_pa
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.parametrize("other", [{"package": "other-pkg"}, {"version": "2.0"}, {"index": "npm"}])
+def test_the_hash_of_another_release_in_the_cache(
+    index: Index, console: Console, monkeypatch: pytest.MonkeyPatch, other: dict[str, str]
+) -> None:
+    """Found by its hash alone, any archive in the cache would go under the name and licence that the recipe gives."""
+    monkeypatch.setenv("npm_config_registry", index.url + "/")
+    digest = index.add("some-pkg", "some_pkg-1.0-py3-none-any.whl", wheel())
+    index.add("other-pkg", "other_pkg-1.0.zip", wheel({"b.txt": b"beta"}))
+    package = source(digest)
+    package.fetch(console)
+    with pytest.raises(DownloadError):
+        package.model_copy(update=other).fetch(console)
+
+
 def test_no_hash_tells_the_hash(index: Index, console: Console) -> None:
     digest = index.add("some-pkg", "some_pkg-1.0-py3-none-any.whl", wheel())
     with pytest.raises(DownloadError, match=f'hash = "{digest}"'):
@@ -215,6 +229,23 @@ def test_npm(index: Index, console: Console, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(DownloadError) as caught:
         unpinned.fetch(console)
     assert about["integrity"] in caught.value.fix
+    wrong = Digest("sha512", "0" * 128)
+    with pytest.raises(DownloadError) as caught:
+        package.model_copy(update={"hash": str(wrong)}).fetch(console)
+    # In the notation of recipes: the hex digits of sha512sum could not be compared with what was pinned.
+    assert about["integrity"] in caught.value.value
+    assert str(wrong) in caught.value.rule
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_npm_tells_what_is_wrong(
+    index: Index, console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """npm's first line is but a code, "npm error code E404": it tells a newcomer nothing."""
+    monkeypatch.setenv("npm_config_registry", index.url + "/")
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
+    with pytest.raises(DownloadError, match="npm view none@1.0.0: Not Found"):
+        PackageSource(index="npm", package="none", version="1.0.0", licence="MIT").fetch(console)
 
 
 def test_npm_without_npm(index: Index, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,6 +275,16 @@ def test_release_file_names(filename: str, yes: bool) -> None:
 def test_page_with_relative_links_and_no_hashes() -> None:
     (found,) = parse_page("text/html", '<a href="../x-1.zip">x-1.zip</a>', "https://example.org/simple/x/")
     assert (found.url, found.sha256) == ("https://example.org/simple/x-1.zip", "")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [("package", "../up", "a package is named by"), ("package", "a b", "@scope/name"), ("version", ">=1.0", "exactly")],
+)
+def test_a_package_that_nobody_can_name(key: str, value: str, words: str) -> None:
+    """Said in words: "String should match pattern '^...'" is for those who read regular expressions."""
+    with pytest.raises(ValueError, match=words):
+        PackageSource(**{"package": "p", "version": "1.0", "licence": "MIT", key: value})
 
 
 @pytest.mark.parametrize("text", ["abc", "sha512-!!!", "md5:" + "0" * 32, "0" * 63])

@@ -42,8 +42,8 @@ def fetch_archive(name: str, version: str, digest: Digest | None, directory: Pat
         packed = next(Path(folder).glob("*.tgz"))
         if not copy_verified(packed, target, digest):
             raise DownloadError(
-                f"{name} {version}: {digest.algorithm} is {digest.of(packed)}",
-                rule=f"the recipe pins {digest.value}",
+                f"{name} {version}: its hash is {Digest(digest.algorithm, digest.of(packed))}",
+                rule=f"the recipe pins {digest}",
                 fix="Do not use this archive; check the hash in the recipe, or ask who runs the registry.",
             )
     return target
@@ -52,13 +52,18 @@ def fetch_archive(name: str, version: str, digest: Digest | None, directory: Pat
 def _npm(npm: str, *arguments: str) -> str:
     done = subprocess.run([npm, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines() or ["npm failed"]
         raise DownloadError(
-            f"npm {arguments[0]} {arguments[1]}: {words[0]}",
+            f"npm {arguments[0]} {arguments[1]}: {_what_npm_says(done.stderr or done.stdout)}",
             rule="the release must be one that the user's npm can see",
             fix="Check name and version (npm view NAME versions), the network and npm's settings.",
         )
     return done.stdout
+
+
+def _what_npm_says(output: str) -> str:
+    """The first line that is meant for people; npm says a code before it."""
+    lines = [re.sub(r"^npm (error|ERR!) ?(\d{3}\b)?", "", line).strip() for line in output.splitlines()]
+    return next((line for line in lines if line and not line.startswith("code ")), "it failed and said nothing")
 
 
 def _view(npm: str, name: str, version: str) -> dict[str, Any]:

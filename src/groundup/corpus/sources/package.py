@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -19,6 +20,8 @@ from groundup.files import cache_dir
 
 # What package tools write for themselves; text files, but nobody's prose.
 _METADATA = (".dist-info", ".egg-info")
+_PACKAGE = re.compile(r"(@[\w.~-]+/)?[A-Za-z0-9_.~-]+")
+_VERSION = re.compile(r"[A-Za-z0-9_.+!-]+")
 
 
 class PackageSource(SourceConfig):
@@ -26,10 +29,24 @@ class PackageSource(SourceConfig):
 
     kind: Literal["package"] = setting("package", help="an archive of a package index")
     index: Literal["pypi", "npm"] = setting("pypi", help="which kind of package index")
-    package: str = setting(help="name of the package", pattern=r"^(@[\w.~-]+/)?[A-Za-z0-9_.~-]+$")
-    version: str = setting(help="its version, exactly", pattern=r"^[A-Za-z0-9_.+!-]+$")
+    package: str = setting(help="name of the package")
+    version: str = setting(help="its version, exactly")
     hash: str | None = setting(None, help="sha256 of the archive (PyPI) or its integrity value (npm)")
     licence: str = setting(help="licence of the text, for the data card")
+
+    @field_validator("package")
+    @classmethod
+    def _check_package(cls, value: str) -> str:
+        if not _PACKAGE.fullmatch(value):
+            raise ValueError('a package is named by letters, digits, ".", "_" and "-", on npm also as "@scope/name"')
+        return value
+
+    @field_validator("version")
+    @classmethod
+    def _check_version(cls, value: str) -> str:
+        if not _VERSION.fullmatch(value):
+            raise ValueError('a version is one release, exactly, e.g. "1.2.0": no range, no ">=", no "latest"')
+        return value
 
     @field_validator("hash")
     @classmethod
@@ -53,8 +70,9 @@ class PackageSource(SourceConfig):
 
     @property
     def _directory(self) -> Path:
-        downloads = cache_dir() / "downloads"
-        return downloads / self._digest.value[:32] if self._digest else downloads
+        # Release and hash: a hash alone would give this release's name and licence to any archive that is there.
+        release = f"{self.index}-{self.package.replace('/', '+')}=={self.version}"
+        return cache_dir() / "downloads" / release / (self._digest.value[:32] if self._digest else "unpinned")
 
     def _stored(self) -> Path | None:
         """The archive in the cache, which got its final name only after its hash had been checked."""
