@@ -139,6 +139,18 @@ def test_logprobs_name_the_tokens_of_the_answer(client: openai.OpenAI):
     assert streamed == content
 
 
+def test_the_token_that_ends_an_answer_is_counted_but_is_no_part_of_it(client: openai.OpenAI):
+    """Random weights end about every second answer by themselves, within 400 tokens."""
+    call = ASK | {"max_tokens": 400, "logprobs": True}
+    answers = (client.chat.completions.create(**call | {"seed": seed}) for seed in range(20))
+    done = next(answer for answer in answers if answer.choices[0].finish_reason == "stop")
+    [choice] = done.choices
+    assert choice.logprobs is not None and choice.logprobs.content is not None and done.usage is not None
+    raw = b"".join(bytes(token.bytes or []) for token in choice.logprobs.content)
+    assert raw.decode("utf-8", "replace") == choice.message.content
+    assert done.usage.completion_tokens == len(choice.logprobs.content) + 1
+
+
 def test_an_answer_can_be_sent_back(client: openai.OpenAI):
     """Programs append `choices[0].message` to the conversation as it is, with all its empty fields."""
     message = client.chat.completions.create(**ASK).choices[0].message
