@@ -64,8 +64,11 @@ class Meter:
 
     def advance(self, amount: float = 1) -> None:
         """Count `amount` more units as done."""
+        first = self.completed == self.done_before
         self.completed += amount
         now = time.monotonic()
+        if first:  # this step may have compiled, loaded or connected: from its end on there is a rate
+            self._recent[0] = (now, self.completed)
         if now - self._recent[-1][0] >= _SPACING_SECONDS:
             self._recent.append((now, self.completed))
         while len(self._recent) > 2 and now - self._recent[0][0] > _WINDOW_SECONDS:
@@ -98,7 +101,7 @@ class Meter:
 
     @property
     def rate(self) -> float:
-        """Units per second over the last half minute; 0 until something is done."""
+        """Units per second over the last half minute; 0 until something is done after the first step."""
         since, then = self._recent[0]
         elapsed = time.monotonic() - since
         return (self.completed - then) / elapsed if elapsed > 0 else 0.0

@@ -55,7 +55,9 @@ def at(meter: Meter, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 def test_work_of_an_earlier_run_counts_as_done_but_not_in_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise a resumed run shows an enormous rate and "0:00 left" for its first minutes."""
-    meter = Meter("training", 1000, "tokens", 900)
+    meter = Meter("training", 1000, "tokens", 890)
+    at(meter, monkeypatch, 0)
+    meter.advance(10)
     at(meter, monkeypatch, 10)
     meter.advance(10)
     assert meter.rate == pytest.approx(1)
@@ -71,6 +73,17 @@ def test_time_left_forgets_a_slow_start(monkeypatch: pytest.MonkeyPatch) -> None
         at(meter, monkeypatch, second)
         meter.advance(5)
     assert meter.rate == pytest.approx(5, rel=0.05)
+
+
+def test_the_first_step_promises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It compiles: a run of minutes began with "16.4 tokens/s, 3:22:14 left"."""
+    meter = Meter("training", 100_000, "tokens", 0)
+    at(meter, monkeypatch, 31)
+    meter.advance(500)
+    assert meter.parts() == ["  0 %", "starting", "500 of 100k tokens"]
+    at(meter, monkeypatch, 31.5)
+    meter.advance(500)
+    assert meter.parts() == ["  1 %", "1:39 left", "1.00k tokens/s", "1.00k of 100k tokens"]
 
 
 def test_nothing_is_promised_before_anything_is_done() -> None:
