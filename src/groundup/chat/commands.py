@@ -12,7 +12,7 @@ from typing import Any
 from groundup.chat.session import Session
 from groundup.config import unknown_key
 from groundup.errors import ConfigError
-from groundup.files import atomic_file
+from groundup.files import atomic_file, expand_home
 
 
 class Action(Enum):
@@ -113,7 +113,7 @@ def _save(session: Session, argument: str) -> str:
     """One line of JSON that `groundup finetune instruct` reads as an example."""
     if not argument:
         raise ConfigError("/save", rule="it needs a file name", fix="Type, for example, /save talk.jsonl.")
-    path = Path(argument).expanduser()
+    path = expand_home(Path(argument))
     messages = [asdict(message) for message in session.messages]
     try:
         if path.exists():

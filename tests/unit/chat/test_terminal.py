@@ -104,6 +104,7 @@ def test_commands(talk: Talk) -> None:
         ("/retry", "no turn"),
         ("/save", "file name"),
         ("/save \0", "writable"),
+        ("/save ~no-such-user-here/talk.jsonl", "in full"),
         ("/save /no/such/\0", "writable"),
         ("/save " + "x" * 5000, "writable"),
         ("/", "unknown command"),
