@@ -12,7 +12,7 @@ import torch
 
 from groundup.artifact import ARTIFACT, read
 from groundup.checkpoint.directory import CONFIG, GENERATION_CONFIG, WEIGHTS, load_classifier, load_model
-from groundup.errors import DataError
+from groundup.errors import DataError, ResourceError
 from groundup.files import file_digest, read_json
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
@@ -61,18 +61,19 @@ def open_model(path: Path, *, device: str | None = None) -> OpenedModel:
     Raises:
         DataError: no model there, or no tokenizer with it.
         FormatError: damaged files, or an architecture that is not ours.
+        ResourceError: no such device here.
     """
-    directory = resolve_model(path)
+    directory, device = resolve_model(path), usable_device(device)
     tokenizer = Tokenizer.load(directory)
-    model = load_model(directory, device=device or _best_device())
+    model = load_model(directory, device=device)
     return OpenedModel(directory, model, tokenizer, _stop_ids(directory, tokenizer))
 
 
 def open_classifier(path: Path, *, device: str | None = None) -> OpenedClassifier:
     """Load the classifier that `path` means (see `resolve_classifier`); otherwise like `open_model`."""
-    directory = resolve_classifier(path)
+    directory, device = resolve_classifier(path), usable_device(device)
     tokenizer = Tokenizer.load(directory)
-    model, labels = load_classifier(directory, device=device or _best_device())
+    model, labels = load_classifier(directory, device=device)
     return OpenedClassifier(directory, model, tokenizer, labels)
 
 
@@ -164,8 +165,30 @@ def _none_found(path: Path, kind: str, fix: str) -> DataError:
     )
 
 
-def _best_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def usable_device(name: str | None) -> str:
+    """A device that computes: the one of this name, or by default a GPU where there is one.
+
+    Raises:
+        ResourceError: no device of this name computes here.
+    """
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        # A number goes there and back: of a name that torch knows, only this says whether anything answers to it.
+        torch.ones(1, device=name).item()
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch has no one way to say it
+        said = str(error).strip().splitlines() or [type(error).__name__]
+        raise ResourceError(
+            f'device = "{name}": {said[0][:200]}',
+            rule="a device is one that this machine has and this build of torch can use",
+            fix=f"Leave it out, or give one of: {', '.join(_devices())}.",
+        ) from None
+    return name
+
+
+def _devices() -> list[str]:
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def _is_model(directory: Path, architectures: tuple[str, ...]) -> bool:

@@ -10,8 +10,8 @@ import pytest
 
 from groundup.artifact import begin
 from groundup.checkpoint import save_model
-from groundup.checkpoint.resolve import open_model, resolve_model, stage_output
-from groundup.errors import DataError
+from groundup.checkpoint.resolve import open_model, resolve_model, stage_output, usable_device
+from groundup.errors import DataError, ResourceError
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
@@ -95,3 +95,20 @@ def test_stop_tokens_come_from_the_generation_config(
     opened = open_model(tmp_path)
     assert opened.stop_ids == (expected or (tokenizer.eos_id,))
     assert opened.model.config == model.config
+
+
+@pytest.mark.parametrize("name", ["foo", "", "cuda:99", "cpu:x", "meta", "mtia", "hpu", "xla", "privateuseone"])
+def test_a_device_that_does_not_compute_is_refused_by_name(name: str):
+    """torch raises whatever it likes, and knows devices ("meta") that hold no numbers at all."""
+    with pytest.raises(ResourceError, match=r"give one of: cpu") as caught:
+        usable_device(name)
+    assert f'device = "{name}"' in caught.value.value
+
+
+def test_devices_that_compute_are_taken(tmp_path: Path, model: Transformer, tokenizer: Tokenizer):
+    save_model(tmp_path, model, bos_id=0, eos_id=0)
+    tokenizer.save(tmp_path)
+    assert usable_device("cpu") == "cpu"
+    assert open_model(tmp_path, device="cpu").directory == tmp_path
+    with pytest.raises(ResourceError):
+        open_model(tmp_path, device="gpu")
