@@ -51,6 +51,7 @@ PLAIN_FORMATS = (
     _format("all in one line", "", "", " "),
 )
 CHAT_TEMPLATE = "the chat template"
+_ROOM = 8  # tokens
 _CHOSEN_ON = 200  # training examples decide which format suits the base
 
 
@@ -196,8 +197,8 @@ def spread(examples: Sequence[Example], most: int) -> Sequence[Example]:
 
 
 def fits(render: Renderer, example: Example, context_length: int) -> bool:
-    """Whether a conversation can be scored at once: its last token is predicted, not read."""
-    return len(render(example).ids) <= context_length + 1
+    """Whether a conversation can be scored at once, and its question asked with room for an answer."""
+    return len(render(example).ids) <= context_length - _ROOM
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,10 +15,13 @@ from groundup.examples.tables import Table, cell_text
 
 # Names that data sets give to these columns, the most telling first; written as `_words` gives them.
 _MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat", "utterances")
-_PROMPTS = ("prompt", "instruction", "question", "query", "problem", "user", "human", "request", "input", "source", "q")
+_PROMPTS = (
+    "prompt", "instruction", "question", "query", "problem", "user", "human", "request", "input", "source", "dialogue",
+    "dialog", "document", "article", "text", "q",
+)  # fmt: skip
 _RESPONSES = (
     "response", "completion", "answer", "answers", "output", "reply", "assistant", "solution", "target", "chosen",
-    "gpt", "bot", "a",
+    "gpt", "bot", "summary", "highlights", "translation", "a",
 )  # fmt: skip
 _INPUTS = ("input", "context", "passage")  # what a prompt is about: stands beside it in Alpaca's and SQuAD's tables
 _SYSTEMS = ("system", "system prompt", "system message")

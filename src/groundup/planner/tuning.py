@@ -14,8 +14,8 @@ FEWEST_STEPS = 50  # of a run over few examples: its steps are made smaller, dow
 WARMUP_FRACTION = 0.05
 DECAY_FRACTION = 0.8
 REFERENCE_DIM = 256
-UTILIZATION = 0.3  # of the products' speed, without compilation
-COMPILE_SECONDS = 90.0  # compiling takes 10 to 40 s and saves a third of the time: worth it for longer runs only
+UTILIZATION = 0.25  # of the products' speed, without compilation (4M parameters, 2 cores)
+COMPILE_SECONDS = 60.0  # compiling takes 10 to 40 s and saves 40 % of the time: worth it for longer runs only
 
 
 def tuning_rates(dim: int, scale: float) -> OptimizerConfig:

@@ -53,6 +53,8 @@ def pair(row: dict[str, Any], directory: Path, **rules: str) -> tuple[str, ...]:
         ({"question": "p q?", "answer": True}, ("p q?", "true")),
         ({"instruction": "Do it.", "input": "", "output": "r"}, ("Do it.", "r")),
         ({"instruction": "Do it.", "input": "to this", "output": "r"}, ("Do it.\nto this", "r")),
+        ({"fname": "d_1", "dialogue": "A: Hi.\nB: Yes?", "summary": "They meet.", "topic": "meeting"},
+         ("A: Hi.\nB: Yes?", "They meet.")),
         ({"zz": "a reply in words", "yy": "What is it?"}, ("What is it?", "a reply in words")),
         ({"uid": "a91f", "yy": "some words", "zz": "then others", "url": "http://x"}, ("some words", "then others")),
     ],
@@ -77,6 +79,9 @@ def test_templates_and_columns_override(tmp_path: Path) -> None:
     row = {"question": "p q?", "passage": "A story.", "answer": "r", "why": "because", "meta": {"lang": "en"}}
     assert pair(row, tmp_path, prompt="question", response="{answer}, {why}") == ("p q?", "r, because")
     assert pair(row, tmp_path, prompt="[{meta.lang}] {question}") == ("[en] p q?", "r")
+    nested = {"task": "Do it.", "instances": [{"input": "to this", "output": "done"}, {"input": "x", "output": "y"}]}
+    rules = {"prompt": "{task}\n{instances.0.input}", "response": "{instances.0.output}"}
+    assert pair(nested, tmp_path, **rules) == ("Do it.\nto this", "done")
 
 
 @pytest.mark.parametrize(
