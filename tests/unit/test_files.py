@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from groundup.errors import ConfigError
-from groundup.files import cache_dir, expand_home
+from groundup.files import atomic_directory, atomic_file, cache_dir, expand_home
 
 
 def test_home_directories_are_put_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -34,3 +37,26 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
         cache_dir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "groundup"
+
+
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_directory])
+def test_errors_name_what_was_asked_for(tmp_path: Path, atomic: Callable[[Path], AbstractContextManager[Path]]) -> None:
+    """The temporary beside it is a name that nobody gave and that is gone when the message is read."""
+    kind_of_the_other = tmp_path / "wanted"
+    kind_of_the_other.mkdir() if atomic is atomic_file else kind_of_the_other.touch()
+    long = tmp_path / ("x" * 255)
+    for path in (kind_of_the_other, long):
+        with pytest.raises(OSError) as caught, atomic(path):
+            pass
+        assert str(caught.value.filename) == str(path)
+        assert caught.value.filename2 is None
+        assert [entry.name for entry in tmp_path.iterdir()] == ["wanted"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
+    """`write` does not know the name of what it writes."""
+    with pytest.raises(OSError) as caught, atomic_file(tmp_path / "wanted"), Path("/dev/full").open("wb") as full:
+        full.write(bytes(100_000))
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path / "wanted")

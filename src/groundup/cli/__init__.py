@@ -77,19 +77,28 @@ def _fail(error: GroundupError, json_wanted: bool) -> int:
 
 _DISK_FULL = "Free some space, or choose another disk; then give the same command again."
 _NOT_ALLOWED = "Change its permissions, or choose another place."
+_ANOTHER_PATH = "Check this path, or choose another one."
 _SYSTEM_FIXES: Mapping[int, str] = {
     errno.ENOSPC: _DISK_FULL,
+    errno.EDQUOT: _DISK_FULL,
     errno.EACCES: _NOT_ALLOWED,
     errno.EPERM: _NOT_ALLOWED,
     errno.EROFS: _NOT_ALLOWED,
+    errno.ENOTDIR: "A part of this path is a file: choose another place.",
+    errno.EEXIST: "A file is where a directory belongs, or the reverse: choose another place.",
+    errno.EISDIR: "This is a directory: give the path of a file.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+    errno.EBUSY: "The system or another program holds this: choose another place, e.g. a new directory.",
+    errno.EMFILE: "Raise the limit on open files (ulimit -n), or use fewer workers.",
+    errno.ENOMEM: "Close other programs, or give the work less to hold at a time.",
 }
 
 
 def _fail_of_system(error: OSError, json_wanted: bool) -> int:
-    fix = _SYSTEM_FIXES.get(error.errno or 0)
-    if fix is None:
+    fix = _SYSTEM_FIXES.get(error.errno or 0, _ANOTHER_PATH if error.filename is not None else None)
+    if fix is None:  # nothing that the user named: what went wrong is ours
         return _fail_of_ours(error, json_wanted)
-    value = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    value = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error.strerror)
     rule = "input must be readable, and output needs a place to go"
     return _fail(ResourceError(value, rule=rule, fix=fix), json_wanted)
 

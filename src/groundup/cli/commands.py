@@ -101,7 +101,7 @@ def _stage(stage: Stage) -> click.Command:
         from groundup.console import Console
 
         file = recipe or config_file
-        values = apply_overrides(_table(Path(file), stage.name) if file else {}, overrides) | given(flags)
+        values = apply_overrides(_table(Path(file), stage) if file else {}, overrides) | given(flags)
         where = f"[{stage.name}] in {file}" if file else f"groundup {stage.command}"
         config: Any = load(stage.config, values, where)
         run, console = stage.module.run, Console(quiet=quiet)
@@ -125,17 +125,35 @@ def _stage(stage: Stage) -> click.Command:
     return _command(stage, [*parameters, *shared], callback)
 
 
-def _table(path: Path, name: str) -> dict[str, Any]:
+def _table(path: Path, stage: Stage) -> dict[str, Any]:
     """A stage's settings: its table of a recipe, or a file of bare keys."""
     from groundup.config import read_toml
 
-    values = read_toml(path)
+    name = stage.name
+    try:
+        values = read_toml(path)
+    except ConfigError as error:
+        options = _input_options(stage)
+        if path.suffix == ".toml" or not path.exists() or not options:
+            raise
+        fix = f"To read it as text: groundup {stage.command} {options[0]} {path}"
+        raise ConfigError(error.value, rule=error.rule, fix=fix) from None
     if (table := _sub_table(values, name)) is not None:
         return table
     if any(_sub_table(values, other) is not None for other in STAGES):
         rule = f"a recipe for this stage has a table [{name}]"
         raise ConfigError(f"{path}: no table [{name}]", rule=rule, fix=f"Add it: groundup config {name} shows one.")
     return values
+
+
+def _input_options(stage: Stage) -> list[str]:
+    """The options that name a stage's input, where the recipe takes the place of arguments that do."""
+    from groundup.config import settings_of
+
+    settings = list(settings_of(stage.config))
+    if any(item.positional for item in settings):
+        return []
+    return [item.option for item in settings if item.flag and item.type is Path and item.name != "out"]
 
 
 def _sub_table(values: Any, name: str) -> dict[str, Any] | None:

@@ -49,6 +49,11 @@ def test_no_arguments_shows_help_and_is_wrong_usage(capsys: pytest.CaptureFixtur
         (["tokenize", "corpus", "--out", "x", "--vocab-size", "many"], "many"),
         (["tokenize", "corpus", "--out", "x", "--vocabsize", "3"], "--vocab-size"),
         (["tokenize", "corpus", "--out", "x", "--set", "vocab_sise=3"], "Did you mean vocab_size?"),
+        (["pretrain", "x", "--out", "y", "--set", "pretrain.minutes=2"], 'Leave out "pretrain." in front.'),
+        (["collect", "--set", "min_bytes"], "Write --set min_bytes=VALUE."),
+        (["collect", "--folder", "", "--out", "x"], 'the current directory is "."'),
+        (["collect", "--folder", "~no-such-user-here/x", "--out", "x"], "Write the path in full"),
+        (["config", "tokenize", "--output", "~no-such-user-here/x"], "Write the path in full"),
         (["config", "pretrane"], "Did you mean pretrain?"),
         (["cache", "burn"], "burn"),
     ],
@@ -145,6 +150,68 @@ def test_cache_is_shown_and_cleared_and_nothing_else_is(
     assert json.loads(out)["bytes"]["archives"] == 1500
     assert list((tmp_path / "groundup").iterdir()) == []
     assert (outside / "keep.txt").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX error numbers")
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["config", "tokenize", "--output", "a-file/x"], "a-file"),  # ENOTDIR or EEXIST
+        (["config", "tokenize", "--output", "a-directory"], "a-directory: Is a directory"),
+        (["config", "tokenize", "--output", "/proc/none/x"], "/proc/none"),
+        (["config", "tokenize", "--output", "x" * 300], "Choose a shorter name"),
+        (["collect", "--folder", "a-directory", "--out", "a-file/x"], "a-file/x: Not a directory"),
+        (["run", "recipe.toml", "--runs", "a-file"], "a-file/named: Not a directory"),
+        (["run", "recipe.toml", "--set", f"name={'x' * 300}"], "Choose a shorter name"),
+    ],
+)
+def test_errors_of_the_system_are_no_mistakes_of_ours(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: list[str],
+    said: str,
+) -> None:
+    """Any path can be wrong in more ways than "no permission": a traceback told people to report their own typing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a-directory").mkdir()
+    (tmp_path / "a-directory" / "text.txt").write_text("some text")
+    (tmp_path / "a-file").touch()
+    (tmp_path / "recipe.toml").write_text(
+        'name = "named"\n[collect]\nsources = [{kind = "folder", path = "a-directory"}]\n'
+    )
+    code, out, err = call(capsys, *arguments)
+    assert (code, out) == (1, "")
+    assert said in err
+    assert "Traceback" not in err
+    assert ".tmp" not in err
+
+
+def test_an_error_of_the_system_without_a_path_is_still_ours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that the user could change is in it: the traceback is what helps."""
+
+    def broken() -> None:
+        raise OSError("unclear")
+
+    monkeypatch.setattr("groundup.files.cache_dir", broken)
+    code, _, err = call(capsys, "cache", "show")
+    assert (code, "Traceback" in err, "Please report it" in err) == (1, True, True)
+
+
+def test_a_folder_in_the_place_of_a_recipe_is_taken_for_what_it_is(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """`groundup collect notes/` is the first thing that people type."""
+    code, _, err = call(capsys, "collect", str(tmp_path))
+    assert code == 2
+    assert f"groundup collect --folder {tmp_path}" in err
+    (tmp_path / "book.txt").write_text("Call me Ishmael.")
+    assert f"--folder {tmp_path / 'book.txt'}" in call(capsys, "collect", str(tmp_path / "book.txt"))[2]
+    (tmp_path / "recipe.toml").write_text("Call me Ishmael.")
+    assert "--folder" not in call(capsys, "collect", str(tmp_path / "recipe.toml"))[2]
+    assert "--folder" not in call(capsys, "collect", str(tmp_path / "none"))[2]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
