@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,8 +126,21 @@ def _write(
     arrays = {"tokens": np.concatenate(documents).astype(dtype), "offsets": offsets, "bytes": byte_lengths}
     for part in PARTS:
         with atomic_file(part_path(directory, name, part)) as temporary, temporary.open("wb") as file:
-            np.save(file, arrays[part], allow_pickle=False)
+            save_array(file, arrays[part])
     return _counts(offsets, byte_lengths)
+
+
+def save_array(file: BinaryIO, array: NDArray[Any]) -> None:
+    """Write a one-dimensional array as .npy.
+
+    `numpy.save` does not say why it fails: on a full disk its error has no number, and looks like a mistake of ours.
+
+    Raises:
+        OSError: the system's own.
+    """
+    header = np.lib.format.header_data_from_array_1_0(array)
+    np.lib.format.write_array_header_1_0(file, header)
+    file.write(array.tobytes())
 
 
 def _finished(directory: Path, name: str, byte_lengths: NDArray[np.int64]) -> Counts | None:

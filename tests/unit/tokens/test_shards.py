@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import shutil
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from groundup.errors import DataError, FormatError
 from groundup.tokenizer import CorpusEncoder, Tokenizer
 from groundup.tokens import TokenShards, write_shards
+from groundup.tokens.writing import save_array
 
 
 def test_every_document_is_read_back(tokenizer: Tokenizer, texts: list[str], directory: Path) -> None:
@@ -60,6 +62,22 @@ def test_large_vocabularies_do_not_wrap_around(tmp_path: Path, vocab_size: int, 
     shards = TokenShards(tmp_path, "train")
     assert shards.document(0).tolist() == [0, vocab_size - 1]
     assert shards.document(0).dtype == dtype
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_a_full_disk_is_the_systems_error() -> None:
+    """numpy's says "377520 requested and 44992 written" without a number: it was taken for a mistake of ours."""
+    with pytest.raises(OSError) as caught, Path("/dev/full").open("wb", buffering=0) as full:
+        save_array(full, np.arange(100_000))
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_arrays_are_written_as_numpy_writes_them(tmp_path: Path) -> None:
+    for array in (np.arange(7, dtype=np.uint16), np.array([], dtype=np.int64), np.arange(20)[::3]):
+        with (tmp_path / "ours.npy").open("wb") as file:
+            save_array(file, array)
+        np.save(tmp_path / "theirs.npy", array, allow_pickle=False)
+        assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()
 
 
 class Counting:
