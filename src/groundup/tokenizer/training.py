@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
@@ -31,6 +32,8 @@ TOKENIZER_CONFIG = {
     "clean_up_tokenization_spaces": False,
     "model_input_names": ["input_ids", "attention_mask"],
 }
+
+_LOOK_SECONDS = 0.2  # how often a waiting thread looks at signals where the system does not wake it
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, at_most: bool = False) -> Tokenizer:
@@ -67,7 +70,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, at_most: bool = Fa
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    backend.train_from_iterator(texts, trainer)
+    _train(backend, trainer, texts)
     learned = backend.get_vocab_size()
     if learned < vocab_size:
         possible = learned // VOCAB_MULTIPLE * VOCAB_MULTIPLE
@@ -86,6 +89,35 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, at_most: bool = Fa
         special_tokens=[(END_OF_TEXT, SPECIAL_TOKENS.index(END_OF_TEXT))],
     )
     return Tokenizer(backend, TOKENIZER_CONFIG)
+
+
+def _train(backend: tokenizers.Tokenizer, trainer: trainers.BpeTrainer, texts: Iterable[str]) -> None:
+    # The library looks at no signal until it is done, half a minute for 30 MB. So it works in a thread of its own,
+    # which Ctrl-C leaves behind.
+    left = threading.Event()
+    failures: list[BaseException] = []
+
+    def read() -> Iterator[str]:
+        for text in texts:
+            if left.is_set():
+                raise InterruptedError("nobody waits for the vocabulary any more")
+            yield text
+
+    def work() -> None:
+        try:
+            backend.train_from_iterator(read(), trainer)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work, name="vocabulary", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            thread.join(_LOOK_SECONDS)
+    finally:
+        left.set()
+    if failures:
+        raise failures[0]
 
 
 def _shortened(backend: tokenizers.Tokenizer, vocab_size: int) -> tokenizers.Tokenizer:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -48,3 +54,42 @@ def test_at_most_gives_what_training_for_that_size_gives(real_documents: list[st
     assert 512 < largest.vocab_size < 8192
     assert largest.vocab_size % 64 == 0
     assert largest.definition == train_tokenizer(some, largest.vocab_size).definition
+
+
+_LONG_WORK = """
+import random
+from groundup.tokenizer import train_tokenizer
+
+def texts():
+    letters = bytes(b"abcdefghijklmnopqrstuvwx "[code % 25] for code in range(256))
+    yield random.Random(0).randbytes(6_000_000).translate(letters).decode()
+    print("all read", flush=True)
+
+train_tokenizer(texts(), 16_000)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_ctrl_c_does_not_wait_for_the_vocabulary() -> None:
+    """The library looks at no signal: this took 10 to 30 seconds more, with bars that moved on."""
+    process = subprocess.Popen([sys.executable, "-c", _LONG_WORK], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"all read\n"
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(timeout=4) == -signal.SIGINT
+    finally:
+        process.kill()
+        process.stdout.close()
+
+
+def test_errors_of_the_texts_come_through() -> None:
+    """A damaged corpus must not end as a vocabulary of what stands before the damage."""
+
+    def damaged() -> Iterator[str]:
+        yield "some text " * 1000
+        raise DataError("shard 3", rule="must be whole", fix="Collect again.")
+
+    with pytest.raises(DataError, match="shard 3"):
+        train_tokenizer(damaged(), 320)
