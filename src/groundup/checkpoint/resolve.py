@@ -21,6 +21,7 @@ _PRETRAINED = "pretrain"  # the stage that leaves a base model; what any other s
 # How transformers ends the names of its language models, and of its classifiers.
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _CLASSIFIER = ("ForSequenceClassification",)
+MODEL_MAX_LENGTH = "model_max_length"  # of tokenizer_config.json: where transformers' `truncation=True` cuts
 _SET_ASIDE = ".replaced-"  # `artifact.begin` renames the output of another config so
 
 
@@ -46,12 +47,14 @@ class OpenedClassifier:
     Attributes:
         directory: where it lies, after resolution.
         labels: the name of each label, by its index.
+        longest: tokens of a text that it reads: as many as it was trained on.
     """
 
     directory: Path
     model: SequenceClassifier
     tokenizer: Tokenizer
     labels: tuple[str, ...]
+    longest: int
 
 
 def open_model(path: Path, *, device: str | None = None) -> OpenedModel:
@@ -74,7 +77,10 @@ def open_classifier(path: Path, *, device: str | None = None) -> OpenedClassifie
     directory, device = resolve_classifier(path), usable_device(device)
     tokenizer = Tokenizer.load(directory)
     model, labels = load_classifier(directory, device=device)
-    return OpenedClassifier(directory, model, tokenizer, labels)
+    named = tokenizer.config.get(MODEL_MAX_LENGTH)  # transformers writes 1e30 where there is no limit
+    context = model.config.context_length
+    longest = min(int(named), context) if isinstance(named, int | float) and named >= 1 else context
+    return OpenedClassifier(directory, model, tokenizer, labels, longest)
 
 
 def resolve_model(path: Path) -> Path:

@@ -51,7 +51,7 @@ def evaluate_labels(config: EvaluateConfig, directory: Path, work: Work, console
     console.note(summary(table, examples))
     if len(known) < len(examples):
         console.warn(f"{len(examples) - len(known):,} texts have a label that this classifier never learned: left out.")
-    texts, _ = encode(opened.tokenizer, known.texts, opened.model.config.context_length)
+    texts, _ = encode(opened.tokenizer, known.texts, opened.longest)
     with console.progress("testing", len(texts), "texts") as bar:
         probabilities = predict(opened.model, texts, pad_id=opened.tokenizer.pad_id, advance=bar.advance)
     true = [index[label] for label in known.labels]

@@ -72,13 +72,13 @@ def run(
 
     console = console or Console()
     opened = open_classifier(config.model, device=config.device)
-    tokenizer, context = opened.tokenizer, opened.model.config.context_length
+    tokenizer = opened.tokenizer
     source = _standard_input() if lines is None else lines
     given = config.texts or (line for raw in source if (line := raw.rstrip("\r\n")).strip())
     kept: list[Classified] = []
     cut = 0
     for batch in _batched(given, config.batch_size):
-        texts, longer = encode(tokenizer, batch, context)
+        texts, longer = encode(tokenizer, batch, opened.longest)
         cut += longer
         for text, probabilities in zip(batch, predict(opened.model, texts, pad_id=tokenizer.pad_id), strict=True):
             named = dict(zip(opened.labels, probabilities.tolist(), strict=True))
@@ -89,7 +89,9 @@ def run(
                 on_text(found.to_line(as_json=json_lines))
     if cut:
         which = "1 text is" if cut == 1 else f"{cut:,} texts are"
-        console.warn(f"{which} longer than the context of {context} tokens: the end was not read.")
+        console.warn(
+            f"{which} longer than the {opened.longest} tokens that this classifier reads: the end was left out."
+        )
     return kept
 
 

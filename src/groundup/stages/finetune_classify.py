@@ -60,13 +60,13 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
     if config.test is not None:
         inputs["test"] = table_identity(config.test)
-    work = begin(config.out, "finetune.classify", keys, inputs)
+    work = begin(config.out, "finetune.classify", keys, inputs, console=console)
     if work.state == "done":
         drop_checkpoints(config.out)
         return read(config.out)
 
-    from groundup.checkpoint import load_classifier, save_classifier
-    from groundup.checkpoint.resolve import open_model
+    from groundup.checkpoint import save_classifier
+    from groundup.checkpoint.resolve import MODEL_MAX_LENGTH, open_classifier, open_model
     from groundup.evals.classification import compare, predict, score
     from groundup.files import read_json, write_json
     from groundup.model import SequenceClassifier
@@ -122,10 +122,11 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
 
     ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
     files = save_classifier(config.out, model, labels, **ids)
+    tokenizer.config[MODEL_MAX_LENGTH] = longest
     tokenizer.save(config.out)
-    saved, _ = load_classifier(config.out, device=machine.device)  # tested is what a user gets: from disk, in fp32
+    saved = open_classifier(config.out, device=machine.device)  # tested is what a user gets: from disk, in fp32
     with console.progress("testing", len(tests), "texts") as bar:
-        probabilities = predict(saved, tests, pad_id=tokenizer.pad_id, advance=bar.advance)
+        probabilities = predict(saved.model, tests, pad_id=tokenizer.pad_id, advance=bar.advance)
     true = [labels.index(label) for label in tested.labels]
     predicted = probabilities.argmax(1)
     result = score(true, predicted, len(labels), seed=config.seed)

@@ -1,4 +1,4 @@
-"""`groundup finetune classify` and `groundup classify`, on real paragraphs labelled by the document that they are from."""
+"""`groundup finetune classify` and `groundup classify`: real paragraphs, labelled by the document they are from."""
 
 from __future__ import annotations
 
@@ -133,10 +133,12 @@ def test_killed_and_run_again_it_ends_the_same(
     out = tmp_path / "killed"
     config = FinetuneClassifyConfig(data=table, model=run_directory, out=out, checkpoint_seconds=0, **SETTINGS)
     program = (
-        "import sys; from groundup.stages.finetune_classify import *;"
-        "run(FinetuneClassifyConfig.model_validate_json(sys.argv[1]))"
+        "import json, sys; from groundup.config import load; from groundup.stages.finetune_classify import *;"
+        "run(load(FinetuneClassifyConfig, json.loads(sys.argv[1])))"
     )
-    process = subprocess.Popen([sys.executable, "-c", program, config.model_dump_json()], env=os.environ)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, json.dumps(config.model_dump(mode="json", exclude_none=True))], env=os.environ
+    )
     deadline = time.monotonic() + 120
     while not list((out / "checkpoints").glob("step-0000000[5-9]")):
         assert process.poll() is None, "it ended before it could be killed"
@@ -173,6 +175,18 @@ def test_a_given_test_table_is_the_one_that_counts(
     assert made.facts["test"]["examples"] == 21
     assert made.facts["dropped"]["text of the test data"] == 1
     assert set(made.inputs) == {"model", "data", "test"}
+
+
+def test_a_classifier_reads_as_far_as_it_was_trained(
+    run_directory: Path, table: Path, paragraphs: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    """Trained on beginnings and used on whole texts, it would answer from positions that it has never seen."""
+    settings = SETTINGS | {"epochs": 0.1, "max_tokens": 16, "baseline": False}
+    finetune_classify.run(FinetuneClassifyConfig(data=table, model=run_directory, out=tmp_path / "out", **settings))
+    assert open_classifier(tmp_path / "out").longest == 16
+    long = max((text for text, _ in paragraphs), key=len)
+    beginning, whole = classify.run(ClassifyConfig(model=tmp_path / "out", texts=(long[:200], long)))
+    assert beginning.probabilities == pytest.approx(whole.probabilities)
 
 
 @pytest.mark.parametrize(
