@@ -5,6 +5,7 @@ Shape letters: B batch, T sequence, D hidden, V vocab, E examples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -227,10 +228,10 @@ class Comparison:
             verdict = "better" if self.difference.estimate < 0 else "worse"
         else:
             verdict = "not distinguishable"
+        after, before, gain = self.tuned_loss.estimate, self.base_loss.estimate, self.difference
         return (
-            f"Held-out answers: {self.tuned_loss.estimate:.3f} nats a token after tuning, "
-            f"{self.base_loss.estimate:.3f} before, with {self._format_name}; difference {self.difference.estimate:+.3f} "
-            f"[{self.difference.low:+.3f}, {self.difference.high:+.3f}]: {verdict}."
+            f"Held-out answers: {after:.3f} nats a token after tuning, {before:.3f} before, with {self._format_name}; "
+            f"difference {gain.estimate:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]: {verdict}."
         )
 
     @property
@@ -241,7 +242,9 @@ class Comparison:
         """For the artifact."""
 
         def interval(found: Interval) -> dict[str, Any]:
-            return {"loss": found.estimate, "interval": [found.low, found.high]}
+            # One conversation alone has no interval, and JSON has no infinity.
+            bounds = [bound if math.isfinite(bound) else None for bound in (found.low, found.high)]
+            return {"loss": found.estimate, "interval": bounds}
 
         return {
             "responses": int(self.tuned.turns_E.sum()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -132,6 +133,17 @@ def test_a_model_beside_itself_is_not_better(tokenizer: Tokenizer, model: Transf
     assert facts["base"]["format"] in {CHAT_TEMPLATE, *(format.name for format in PLAIN_FORMATS)}
     low, high = facts["tuned"]["interval"]
     assert low < facts["tuned"]["loss"] < high
+
+
+def test_one_conversation_has_no_interval_and_the_facts_stay_json(
+    tokenizer: Tokenizer, model: Transformer, examples: list[Example]
+) -> None:
+    """`Infinity` in artifact.json stops every reader but Python's."""
+    compared = compare_with_base(model, model, tokenizer, ChatTemplate(tokenizer), examples, examples[:1])
+    facts = compared.to_json()
+    assert facts["difference"]["interval"] == [None, None]
+    assert "not distinguishable" in compared.sentence
+    json.dumps(facts, allow_nan=False)
 
 
 def test_transcripts_show_both_answers(tokenizer: Tokenizer, model: Transformer, examples: list[Example]) -> None:
