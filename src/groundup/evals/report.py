@@ -107,7 +107,7 @@ class Report:
             "",
             self.summary(),
             "",
-            "| on the held-out text | bits per byte | better |",
+            f"| on {_cell(scored['source'])} | bits per byte | better |",
             "| --- | ---: | --- |",
             *(f"| {' | '.join(row)} |" for row in self.rows()),
             "",

@@ -9,6 +9,7 @@ from groundup.artifact import Artifact, Work
 from groundup.console import Console
 from groundup.errors import ConfigError, DataError, GroundupError
 from groundup.files import atomic_file, write_json
+from groundup.stages._closing import closing, say_result
 
 if TYPE_CHECKING:
     from groundup.stages.evaluate import EvaluateConfig
@@ -141,12 +142,11 @@ def _report(
     rows: list[tuple[str, str, str]],
     facts: dict[str, Any],
 ) -> Artifact:
-    console.table("On these examples", header, rows)
-    console.note(sentence)
     files = [work.directory / "report.json", work.directory / "report.md"]
     write_json(files[0], {"format_version": FORMAT_VERSION, "summary": sentence, **facts})
     lines = ["# Evaluation", "", sentence, "", f"Read as {facts['columns']}.", ""]
     lines += [f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows)]
     with atomic_file(files[1]) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return work.finish({"summary": sentence, **facts}, files)
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
+    told = closing(sentence, "On these examples", header, rows)
+    return say_result(console, work.directory, work.finish(told | facts, files))

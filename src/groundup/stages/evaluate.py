@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.artifact import ARTIFACT, Artifact, begin, read
-from groundup.config import Config, setting
+from groundup.config import Config, nearest, setting
 from groundup.console import Console
-from groundup.errors import ConfigError
+from groundup.errors import ConfigError, DataError
 from groundup.examples import ConversationRules, table_identity
 from groundup.files import atomic_file, write_json
+from groundup.stages._closing import closing, say_result
 from groundup.stages._evaluate_examples import evaluate_answers, evaluate_labels, holds_conversations
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     from groundup.generate import Engine
 
     console = console or Console()
+    if config.data is not None and not config.data.exists():
+        raise _absent(config.data)
     measure = config.measure or _measure(config)
     if measure != "text":
         return _on_examples(config, measure, console)
@@ -80,10 +83,11 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
             rule="a model outside of a run has no corpus beside it",
             fix="Say what to score: --data FILE, or --corpus DIR.",
         )
+    source = str(config.data or "held-out text")
     settings = config.model_dump(include={"max_bytes", "compressors", "compressors_read", "samples", "seed"})
     work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs)
     if work.state == "done":
-        return read(work.directory)
+        return say_result(console, work.directory, read(work.directory))
 
     held_out = list(texts)
     opened = open_model(directory, device=config.device)
@@ -110,7 +114,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     report = Report(
         bpb=score.interval(seed=config.seed),
         scored={
-            "source": str(config.data or "held-out text"),
+            "source": source,
             "documents": score.documents,
             "tokens": score.tokens,
             "bytes": score.bytes,
@@ -127,12 +131,22 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     files = [work.directory / "report.json", work.directory / "report.md"]
     write_json(files[0], report.to_json())
     with atomic_file(files[1]) as temporary:
-        temporary.write_text(report.to_markdown(), encoding="utf-8")
+        temporary.write_text(report.to_markdown(), encoding="utf-8", errors="backslashreplace")
     for number, sample in enumerate(samples, 1):
         console.sample(f"sample {number}" + (f", after {sample.prompt!r}" if sample.prompt else ""), sample.text)
-    console.table("Bits per byte of held-out text", ("who", "bits per byte", "better"), report.rows())
-    console.note(report.summary())
-    return work.finish({"summary": report.summary(), **report.facts()}, files)
+    columns = ("who", "bits per byte", "better")
+    facts = closing(report.summary(), f"Bits per byte of {source}", columns, report.rows())
+    return say_result(console, work.directory, work.finish(facts | report.facts(), files))
+
+
+def _absent(data: Path) -> DataError:
+    beside = [path.name for path in data.parent.iterdir()] if data.parent.is_dir() else []
+    match = nearest(data.name, beside)
+    return DataError(
+        f"--data {data}: no such file or folder",
+        rule="what is scored is a file of texts or examples, or a folder of them",
+        fix=f"Did you mean {data.parent / match}?" if match else "Check the path.",
+    )
 
 
 def _measure(config: EvaluateConfig) -> Literal["text", "answers", "labels"]:
@@ -155,7 +169,7 @@ def _on_examples(config: EvaluateConfig, measure: Literal["answers", "labels"], 
         inputs["data"] = table_identity(config.data)
     work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs)
     if work.state == "done":
-        return read(work.directory)
+        return say_result(console, work.directory, read(work.directory))
     evaluate = evaluate_labels if measure == "labels" else evaluate_answers
     return evaluate(config, directory, work, console)
 

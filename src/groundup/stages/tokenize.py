@@ -11,6 +11,7 @@ from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError
 from groundup.files import file_digest
+from groundup.stages._closing import closing, say_result
 from groundup.types import Split
 
 _SPLITS: tuple[Split, Split] = ("train", "validation")
@@ -39,7 +40,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     """
     from groundup.corpus import read_card, read_documents
     from groundup.tokenizer import CorpusEncoder, Tokenizer, train_tokenizer, vocab_size_for
-    from groundup.tokens import write_shards
+    from groundup.tokens import require_room, write_shards
 
     console = console or Console()
     if config.tokenizer and config.vocab_size:
@@ -54,7 +55,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
         inputs["tokenizer"] = file_digest(config.tokenizer / "tokenizer.json")
     work = begin(config.out, "tokenize", config.model_dump(include={"vocab_size", "sample_bytes"}), inputs)
     if work.state == "done":
-        return read(config.out)
+        return say_result(console, config.out, read(config.out))
 
     def texts(split: Split) -> Iterator[str]:
         return (document.text for document in read_documents(config.corpus, split))
@@ -71,13 +72,22 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
         sample_bytes = min(config.sample_bytes, sizes["train"])
         size = config.vocab_size or vocab_size_for(sizes["train"])
         with console.progress("training the vocabulary", sample_bytes, "bytes") as progress:
-            sample = _first(texts("train"), sample_bytes, progress.advance)
-            tokenizer = train_tokenizer(sample, size, at_most=config.vocab_size is None)
+            read_once = _first(texts("train"), sample_bytes, progress.advance)
+            tokenizer = train_tokenizer(read_once, size, at_most=config.vocab_size is None)
         tokenizer.save(kept)
 
-    encoder = CorpusEncoder(tokenizer, _first(texts("train"), _CHECKED_BYTES), threads=config.threads)
+    sample = list(_first(texts("train"), _CHECKED_BYTES))
+    encoder = CorpusEncoder(tokenizer, sample, threads=config.threads)
     if not encoder.fast:
         console.warn(f"Encoding the slow way, since this tokenizer and tiktoken differ: {encoder.reason}.")
+    require_room(
+        config.out,
+        sample,
+        encoder.encode,
+        vocab_size=tokenizer.vocab_size,
+        text_bytes=sum(sizes.values()),
+        documents=sum(card[split]["documents"] for split in _SPLITS),
+    )
     with console.progress("encoding", sum(sizes.values()), "bytes") as progress:
         written = write_shards(
             config.out,
@@ -88,18 +98,19 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
             progress=progress.advance,
         )
     train, validation = (written.splits[split] for split in _SPLITS)
+    bytes_per_token = round(train.bytes / max(train.tokens, 1), 4)
     facts = {
         "vocab_size": tokenizer.vocab_size,
-        "bytes_per_token": round(train.bytes / max(train.tokens, 1), 4),
+        "bytes_per_token": bytes_per_token,
         "train": asdict(train),
         "validation": asdict(validation),
         "fast_encoding": encoder.fast,
+        **closing(
+            f"{train.tokens:,} tokens to train on, {validation.tokens:,} held out; vocabulary "
+            f"{tokenizer.vocab_size:,}, {bytes_per_token:.2f} bytes per token"
+        ),
     }
-    console.note(
-        f"{train.tokens:,} tokens to train on, {validation.tokens:,} held out; vocabulary "
-        f"{tokenizer.vocab_size:,}, {facts['bytes_per_token']:.2f} bytes per token"
-    )
-    return work.finish(facts, [*written.files, *kept.glob("*.json")])
+    return say_result(console, config.out, work.finish(facts, [*written.files, *kept.glob("*.json")]))
 
 
 def _first(texts: Iterator[str], limit: int, progress: Callable[[int], None] = lambda _: None) -> Iterator[str]:

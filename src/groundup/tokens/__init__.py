@@ -5,7 +5,7 @@ from groundup.tokens.evaluation import DocumentWindows, document_windows
 from groundup.tokens.loader import Loader, PackedWindows
 from groundup.tokens.packing import ExampleLoader
 from groundup.tokens.shards import TokenShards
-from groundup.tokens.writing import write_shards
+from groundup.tokens.writing import require_room, write_shards
 
 __all__ = [
     "DocumentWindows",
@@ -16,5 +16,6 @@ __all__ = [
     "TokenLists",
     "TokenShards",
     "document_windows",
+    "require_room",
     "write_shards",
 ]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.errors import FormatError
-from groundup.files import atomic_file, file_digest, write_json
+from groundup.files import atomic_file, file_digest, require_disk_space, write_json
 from groundup.tokens.format import FORMAT_VERSION, INDEX, PARTS, load_array, part_path, token_dtype
 from groundup.types import Split
 
@@ -98,6 +98,28 @@ def write_shards(
     )
     written.files.append(directory / INDEX)
     return written
+
+
+def require_room(
+    directory: Path, sample: Sequence[str], encode: Encode, *, vocab_size: int, text_bytes: int, documents: int
+) -> None:
+    """See before the work that the disk takes its result, estimated by what a sample of the texts comes to.
+
+    Args:
+        directory: where the shards go; those of a run that was cut off count as written.
+        text_bytes: UTF-8 bytes of all texts.
+        documents: how many they are.
+
+    Raises:
+        ResourceError: too little space.
+    """
+    tokens = sum(len(ids) for ids in encode(sample))
+    share = tokens / max(1, sum(len(text.encode()) for text in sample))
+    needed = int(share * text_bytes) * token_dtype(vocab_size).itemsize + documents * 2 * np.dtype(np.int64).itemsize
+    written = sum(
+        path.stat().st_size for part in PARTS for path in directory.glob(part_path(directory, "*", part).name)
+    )
+    require_disk_space(directory, needed - written, "encoding")
 
 
 def _groups(texts: Iterable[str], shard_bytes: int) -> Iterator[list[str]]:

@@ -3,7 +3,9 @@ model."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import pytest
 
 from groundup.artifact import begin
 from groundup.checkpoint import save_model
+from groundup.config import load
+from groundup.console import Console
 from groundup.errors import ConfigError, DataError
 from groundup.model import Transformer
 from groundup.stages import collect, evaluate, generate, tokenize
@@ -74,6 +78,46 @@ def test_again_it_is_skipped(finished_run: Path, report: dict[str, object]):
     artifact = evaluate.run(EvaluateConfig(model=finished_run, seed=3))
     assert artifact.facts["bpb"] == report["bpb"]
     assert (finished_run / "report" / "report.json").stat().st_mtime_ns == before
+
+
+def test_the_table_is_shown_again_with_what_was_scored(finished_run: Path, tmp_path: Path):
+    """The second time nothing at all was shown, and a user's own file went by the name of held-out text."""
+    letter = tmp_path / "a letter.txt"
+    letter.write_text("Dear reader, " * 40)
+    said = []
+    for _ in range(2):
+        shown = io.StringIO()
+        config = EvaluateConfig(model=finished_run, data=letter, samples=0, compressors=False)
+        made = evaluate.run(config, console=Console(stream=shown))
+        said.append(shown.getvalue())
+    table = said[0][said[0].index("Bits per byte of ") :]
+    assert table.startswith(f"Bits per byte of {letter}\n")
+    assert f"{made.facts['bpb']:.3f}" in table
+    assert said[1].endswith(table)
+    assert table.splitlines()[-1].startswith(f"{finished_run / 'report-a letter'}: ")
+    assert f"| on {letter} |" in (finished_run / "report-a letter" / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_file_that_is_not_there_is_named_with_its_neighbour(finished_run: Path, tmp_path: Path):
+    """It was called "no such folder", and a rule about the sources of a corpus was given."""
+    (tmp_path / "letter.txt").write_text("Dear reader, ")
+    with pytest.raises(DataError, match=r"leter\.txt: no such file") as caught:
+        evaluate.run(EvaluateConfig(model=finished_run, data=tmp_path / "leter.txt"))
+    assert caught.value.fix == f"Did you mean {tmp_path / 'letter.txt'}?"
+    with pytest.raises(DataError, match="Check the path"):
+        evaluate.run(EvaluateConfig(model=finished_run, data=tmp_path / "none" / "letter.txt"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of bytes are POSIX's")
+def test_names_and_prompts_that_are_no_utf8_do(finished_run: Path, tmp_path: Path):
+    """Old archives hold Latin-1 names, which arrive as lone surrogates."""
+    path = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    path.write_text("Dear reader, " * 40)
+    evaluate.run(load(EvaluateConfig, {"model": str(finished_run), "data": str(path), "compressors": False}))
+    values = {"model": str(finished_run), "prompt": os.fsdecode(b"caf\xe9"), "max_tokens": 5, "seed": 1}
+    assert generate.run(load(GenerateConfig, values)) == generate.run(
+        GenerateConfig(model=finished_run, prompt="caf\ufffd", max_tokens=5, seed=1)
+    )
 
 
 def test_shards_without_a_corpus_give_the_same_score(finished_run: Path, report: dict[str, object], tmp_path: Path):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tokenizers
 
 from groundup.console import Console
 from groundup.corpus import read_documents
-from groundup.errors import ConfigError, DataError
+from groundup.errors import ConfigError, DataError, ResourceError
 from groundup.stages import collect, tokenize
 from groundup.tokenizer import Tokenizer
 from groundup.tokens import TokenShards
@@ -86,6 +87,37 @@ def test_a_finished_run_is_skipped_and_a_cut_off_one_ends_the_same(corpus: Path,
     assert {name: data for name, data in contents(out).items() if name != "artifact.json"} == {
         name: data for name, data in whole.items() if name != "artifact.json"
     }
+
+
+def test_what_came_out_is_told_also_when_it_was_done_before(corpus: Path, tmp_path: Path) -> None:
+    """Silence after the same command, given again, looked like a command that does nothing."""
+    said = []
+    for _ in range(2):
+        shown = io.StringIO()
+        config = tokenize.TokenizeConfig(corpus=corpus, out=tmp_path / "tokens", vocab_size=512)
+        facts = tokenize.run(config, console=Console(stream=shown)).facts
+        said.append(shown.getvalue().splitlines())
+    assert said[1][-1] == said[0][-1]
+    assert said[1][-1].startswith(f"{tmp_path / 'tokens'}: {facts['train']['tokens']:,} tokens to train on")
+    assert "nothing to do" in said[1][0]
+
+
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_full_disk_is_seen_before_the_encoding(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: int
+) -> None:
+    """The estimate is near what is written in the end: neither a refusal without need nor an hour for nothing."""
+    done = run(corpus, tmp_path / "done", vocab_size=512)
+    size = sum(path.stat().st_size for path in (tmp_path / "done").glob("*.npy"))
+    assert done.facts["train"]["documents"] > 20
+    free = int(size * (0.8 if lacking else 1.2))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    if lacking:
+        with pytest.raises(ResourceError, match="encoding needs"):
+            run(corpus, tmp_path / "tokens", vocab_size=512)
+        assert not list((tmp_path / "tokens").glob("*.npy"))
+    else:
+        assert run(corpus, tmp_path / "tokens", vocab_size=512).outputs == done.outputs
 
 
 def test_the_slow_way_is_said(corpus: Path, tmp_path: Path) -> None:
