@@ -112,9 +112,9 @@ class Meter:
         known = []
         if self.fraction is not None:
             known.append(f"{100 * self.fraction:3.0f} %")
-        if rate == 0:
+        if self.completed == self.done_before:
             known.append("starting")
-        elif self.total:
+        if rate > 0 and self.total:
             known.append(f"{format_duration(max(0.0, self.total - self.completed) / rate)} left")
         if rate > 0:
             known.append(f"{format_count(rate, self.unit)}/s")

@@ -80,7 +80,7 @@ def test_the_first_step_promises_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     meter = Meter("training", 100_000, "tokens", 0)
     at(meter, monkeypatch, 31)
     meter.advance(500)
-    assert meter.parts() == ["  0 %", "starting", "500 of 100k tokens"]
+    assert meter.parts() == ["  0 %", "500 of 100k tokens"]
     at(meter, monkeypatch, 31.5)
     meter.advance(500)
     assert meter.parts() == ["  1 %", "1:39 left", "1.00k tokens/s", "1.00k of 100k tokens"]
