@@ -19,10 +19,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
+from groundup.console import Console
 from groundup.errors import ConfigError, DataError, FormatError
 from groundup.files import file_digest, read_json, write_json
+from groundup.locks import LOCK, hold
 
 FORMAT_VERSION = 1
 ARTIFACT = "artifact.json"
@@ -129,6 +131,7 @@ class Work:
     fingerprint: str
     state: Literal["fresh", "resumed", "done"]
     seconds_before: float
+    held: TextIO | None = None  # the lock; gone with this value or with the process
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -158,7 +161,10 @@ class Work:
             machine=_machine(),
         )
         write_json(self.directory / ARTIFACT, asdict(artifact))
-        (self.directory / _STARTED).unlink()
+        (self.directory / _STARTED).unlink(missing_ok=True)
+        if self.held is not None:
+            self.held.close()
+            (self.directory / LOCK).unlink(missing_ok=True)
         return artifact
 
 
@@ -169,48 +175,97 @@ def begin(
     inputs: Mapping[str, str],
     *,
     shared: bool = False,
+    console: Console | None = None,
 ) -> Work:
-    """Look at the output directory and say what there is to do.
+    """Look at the output directory, say what there is to do, and hold it for this process.
 
     The state of the work is "done" (same config and inputs, finished: read the artifact), "resumed" (same, cut
     off: partial files may be there) or "fresh" (empty directory). Another config's output is renamed to
-    `DIR.replaced-TIME`, so that nothing is lost; a directory that is not ours is refused.
+    `DIR.replaced-TIME`, so that nothing is lost: so whatever can be refused should be before. A directory that is not
+    ours, or another stage's, is refused.
 
     Args:
         config: everything that changes the output, as JSON values; leave paths of inputs and outputs out.
         inputs: name -> digest of each input.
         shared: the directory is that of a run, with the outputs of other stages in it: nothing is refused or renamed,
-            and the work is done if its record and all outputs in it are there.
+            the work is done if its record and all its outputs are there, and the run has locked it.
+        console: is told where an earlier output went, or that nothing is to do.
+
+    Raises:
+        ConfigError: the directory cannot take this stage's output.
+        ResourceError: another process works in it.
     """
     fingerprint = _digest({"stage": stage, "config": config, "inputs": inputs, "format": FORMAT_VERSION})
     state: Literal["fresh", "resumed", "done"] = "fresh"
     if directory.is_file():
         raise ConfigError(f"--out {directory}: a file", rule="output goes to a directory", fix="Give another --out.")
+    held = None
     if shared:
         made = read(directory) if (directory / ARTIFACT).is_file() else None
         whole = made is not None and all((directory / name).is_file() for name in made.outputs)
         state = "done" if whole and made and made.fingerprint == fingerprint else "fresh"
-    elif directory.exists() and any(directory.iterdir()):
-        mark = next((p for p in (directory / ARTIFACT, directory / _STARTED) if p.is_file()), None)
-        if mark is None:
-            raise ConfigError(
-                f"--out {directory}: holds files that groundup did not write",
-                rule="output goes to a new or empty directory",
-                fix="Give another --out.",
-            )
-        if read_json(mark).get("fingerprint") == fingerprint:
-            state = "done" if mark.name == ARTIFACT else "resumed"
+    else:
+        old = _state_of(directory, stage, fingerprint)
+        if old != "done":
+            held = hold(directory, fix="choose another --out")
+        if old == "another":
+            _set_aside(directory, console)
+            held = hold(directory, fix="choose another --out")
         else:
-            directory.rename(_unused(f"{directory}{_SET_ASIDE}{time.strftime('%Y%m%d-%H%M%S')}"))
+            state = old
     directory.mkdir(parents=True, exist_ok=True)
     # Of a process killed inside an atomic write; beside other stages' outputs, only what lies on our own level.
     for leftover in list(directory.glob(".*.tmp") if shared else directory.rglob(".*.tmp")):
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        # Missing, where it lay inside of one before it.
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     seconds_before = read_json(directory / _STARTED)["seconds"] if state == "resumed" else 0.0
-    work = Work(directory, stage, dict(config), dict(inputs), fingerprint, state, seconds_before)
+    work = Work(directory, stage, dict(config), dict(inputs), fingerprint, state, seconds_before, held)
     if state == "fresh":
         work.keep_time()
+    if state == "done" and console is not None:
+        console.note(f"{directory} is finished, with these settings and inputs: nothing to do.")
     return work
+
+
+def _state_of(directory: Path, stage: str, fingerprint: str) -> Literal["fresh", "resumed", "done", "another"]:
+    """What stands in a stage's directory; "another": what it leaves for another config or other inputs.
+
+    Raises:
+        ConfigError: what no stage of ours wrote, or another one.
+    """
+    if not directory.exists() or not any(path.name != LOCK for path in directory.iterdir()):
+        return "fresh"
+    mark = next((p for p in (directory / ARTIFACT, directory / _STARTED) if p.is_file()), None)
+    if mark is None:
+        raise ConfigError(
+            f"--out {directory}: holds files that groundup did not write",
+            rule="output goes to a new or empty directory",
+            fix="Give another --out.",
+        )
+    record = read_json(mark)
+    if record.get("stage") != stage:
+        raise ConfigError(
+            f"--out {directory}: holds what {record.get('stage')} left",
+            rule=f"a directory is the output of one stage, and here {stage} would take its place",
+            fix="Give another --out.",
+        )
+    if record.get("fingerprint") != fingerprint:
+        return "another"
+    if mark.name == _STARTED:
+        return "resumed"
+    whole = all((directory / name).is_file() for name in record["outputs"])
+    return "done" if whole else "another"
+
+
+def _set_aside(directory: Path, console: Console | None) -> None:
+    if {path.name for path in directory.iterdir()} <= {_STARTED, LOCK}:  # a try that failed before it made anything
+        shutil.rmtree(directory)
+        return
+    aside = _unused(f"{directory}{_SET_ASIDE}{time.strftime('%Y%m%d-%H%M%S')}")
+    directory.rename(aside)
+    (aside / LOCK).unlink(missing_ok=True)
+    if console is not None:
+        console.note(f"What was in {directory} is now in {aside}.")
 
 
 def _unused(name: str) -> Path:

@@ -42,5 +42,9 @@ class ResourceError(GroundupError):
     """The machine lacks disk, memory or a device that the work needs."""
 
 
+class TrainingError(GroundupError):
+    """A training run that cannot go on as it is."""
+
+
 class FormatError(GroundupError):
     """A file that is damaged, or of a format or version that this release does not read."""

@@ -11,44 +11,63 @@ from typing import TextIO
 
 from groundup.errors import ResourceError
 
-_LOCK = ".lock"
+LOCK = ".lock"
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[TextIO | None]:
-    """Hold a file (made if absent) for this process: open to read and append, or None where another process has it.
+def acquire(path: Path) -> TextIO | None:
+    """Lock a file (made if absent) for this process until it is closed: open to read and append; None: another has it.
 
     What is written into it stays when the process is killed. Child processes do not inherit the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="ascii") as file:
-        try:
-            _lock(file.fileno())
-        except OSError:
-            yield None
-            return
-        file.seek(0)
-        yield file
+    file = path.open("a+", encoding="ascii")
+    try:
+        _lock(file.fileno())
+    except OSError:
+        file.close()
+        return None
+    file.seek(0)
+    return file
 
 
 @contextmanager
-def exclusive(directory: Path) -> Iterator[None]:
-    """Hold a directory (made if absent) for this process.
+def locked(path: Path) -> Iterator[TextIO | None]:
+    """`acquire` for the time of a block."""
+    file = acquire(path)
+    try:
+        yield file
+    finally:
+        if file is not None:
+            file.close()
+
+
+def hold(directory: Path, *, fix: str) -> TextIO:
+    """Lock a directory (made if absent) for this process until the file that comes back is closed.
+
+    Args:
+        fix: what to do where another process has it, besides waiting for it.
 
     Raises:
         ResourceError: another process works there; its number is in the message.
     """
-    with locked(directory / _LOCK) as file:
-        if file is None:
-            holder = (directory / _LOCK).read_text(encoding="ascii").strip() or "unknown"
-            raise ResourceError(
-                f"{directory}: in use by process {holder}",
-                rule="one run at a time works in a directory",
-                fix="Wait for it, end it, or choose another name: --set name=another.",
-            )
-        file.truncate()
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+    file = acquire(directory / LOCK)
+    if file is None:
+        holder = (directory / LOCK).read_text(encoding="ascii").strip() or "unknown"
+        raise ResourceError(
+            f"{directory}: in use by process {holder}",
+            rule="one process at a time works in a directory",
+            fix=f"Wait for it, end it, or {fix}.",
+        )
+    file.truncate()
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+@contextmanager
+def exclusive(directory: Path) -> Iterator[None]:
+    """Hold a run's directory for the time of a block; raises as `hold` does."""
+    with hold(directory, fix="choose another name: --set name=another"):
         yield
 
 

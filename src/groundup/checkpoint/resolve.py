@@ -126,12 +126,9 @@ def model_identity(directory: Path) -> str:
 
 
 def stage_output(path: Path, stage: str) -> Path | None:
-    """The newest finished output of a stage in the run that `path` is, or lies in; None: there is none."""
-    for run in (path, path.resolve().parent):
-        found = [child for child in _outputs(run) if _stage(child) == stage]
-        if found:
-            return max(found, key=_finished)
-    return None
+    """The newest finished output of a stage in the run that `path` is, or in which this model lies; None: there is none."""
+    run = path.resolve().parent if (path / CONFIG).is_file() else path
+    return max((child for child in _outputs(run) if _stage(child) == stage), key=_finished, default=None)
 
 
 def _stop_ids(directory: Path, tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -38,7 +38,8 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
     """Put `a.b=VALUE` overrides over a mapping; returns a new one.
 
     VALUE is TOML (`3`, `true`, `[1, 2]`, `{kind="folder", path="~/notes"}`); what is not TOML and does not
-    begin like it is taken as text. A number among the keys is an index into a list: `sources.0.path=x`.
+    begin like it is taken as text. No VALUE at all takes the key out, so that its default counts. A number among the
+    keys is an index into a list: `sources.0.path=x`.
 
     Raises:
         ConfigError: no "=", an empty key, a broken value, or a key inside something that is no table.
@@ -51,15 +52,17 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
             wanted = dotted.strip() if all(parts) else "KEY"
             rule, fix = "an override is KEY=VALUE", f"Write --set {wanted}=VALUE."
             raise ConfigError(f"--set {override}", rule=rule, fix=fix)
-        value = _value(text.strip(), override)
         holder: Any = result
         for part in parts[:-1]:
             if isinstance(holder, dict):
                 holder = holder.setdefault(part, {})
             else:
                 holder = holder[_index(holder, part, override)]
+        if not text.strip() and isinstance(holder, dict):
+            holder.pop(parts[-1], None)
+            continue
         last = parts[-1] if isinstance(holder, dict) else _index(holder, parts[-1], override)
-        holder[last] = value
+        holder[last] = _value(text.strip(), override)
     return result
 
 

@@ -167,14 +167,10 @@ def _write_joined(texts: Iterable[str], path: Path) -> tuple[int, int]:
 
 def _ppmd_memory(total: int, processes: int) -> int:
     wanted = min(max(total * _PPMD_BYTES_PER_BYTE, _PPMD_SMALLEST), _PPMD_LARGEST)
-    return max(_PPMD_SMALLEST, min(wanted, _physical_memory() // (2 * processes)))
+    from groundup.parallel import memory_bytes  # imports torch, for which the workers that compress need not wait
 
-
-def _physical_memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has none of these names
-        return 8 << 30
+    memory = memory_bytes("cpu") or _PPMD_LARGEST
+    return max(_PPMD_SMALLEST, min(wanted, memory // (2 * processes)))
 
 
 def _run_all(costs: Sequence[Callable[[], int]], processes: int, advance: Callable[[int], object]) -> list[int]:

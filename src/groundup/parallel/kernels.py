@@ -35,12 +35,16 @@ def use_kernel_cache() -> None:
     if _VARIABLE in os.environ:  # set by the user, or here before
         return
     directory = _directory()
-    with locked(_mark()) as mark:
-        if mark is None:  # another process compiles now: its kernels are not whole yet
-            directory = Path(tempfile.mkdtemp(prefix="groundup-kernels-"))
-        elif mark.read():
-            shutil.rmtree(directory, ignore_errors=True)
-            mark.truncate(0)
+    try:
+        with locked(_mark()) as mark:
+            if mark is None:  # another process compiles now: its kernels are not whole yet
+                directory = Path(tempfile.mkdtemp(prefix="groundup-kernels-"))
+            elif mark.read():
+                shutil.rmtree(directory, ignore_errors=True)
+                mark.truncate(0)
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a cache that cannot be written
+        directory = Path(tempfile.mkdtemp(prefix="groundup-kernels-"))
     os.environ[_VARIABLE] = str(directory)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 import time
@@ -74,6 +75,16 @@ def _can_compile(device: str) -> bool:
     except Exception:  # no compiler, no headers, an unsupported system: each raises its own
         return False
     return True
+
+
+def memory_bytes(device: str) -> int | None:
+    """Memory that a model can be trained in: the GPU's free memory, else the machine's; None: it does not say."""
+    if device == "cuda":
+        return int(torch.cuda.mem_get_info()[0])
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has none of these names
+        return None
 
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

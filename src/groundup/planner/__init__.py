@@ -1,9 +1,10 @@
 """What a budget allows: FLOPs, memory, and the plan of a run."""
 
 from groundup.planner.flops import flops_per_token, parameter_count, product_parameters, training_bytes
-from groundup.planner.plan import Budget, Plan, batch_rows, plan_run, shape_for_depth
+from groundup.planner.plan import MOST_EPOCHS, Budget, Plan, batch_rows, plan_run, shape_for_depth
 
 __all__ = [
+    "MOST_EPOCHS",
     "Budget",
     "Plan",
     "batch_rows",

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from groundup.errors import ConfigError
+from groundup.errors import ConfigError, ResourceError
 from groundup.model import ModelConfig
 from groundup.optim import OptimizerConfig
-from groundup.planner.flops import flops_per_token, parameter_count, product_parameters
+from groundup.planner.flops import flops_per_token, parameter_count, product_parameters, training_bytes
 
 # Chinchilla's 20 tokens a parameter (arXiv:2203.15556) hold where they were measured, from 1e18 FLOP on, and are what
 # `--depth` trains for. Minutes on a CPU buy 1e14, and there a larger model wins at far fewer tokens.
@@ -26,10 +26,12 @@ RATIO_EXPONENT = 0.3
 SMALL_RUN_TOKENS = 4_000_000  # a run of this length takes steps of SMALL_BATCH_TOKENS
 SMALL_BATCH_TOKENS = 8192
 FEWEST_BATCH_TOKENS = 2048
+FEWEST_STEPS = 16  # the shortest runs take smaller steps rather than fewer
 MICRO_BATCH_TOKENS = 8192  # activations beyond this leave the caches, and gain nothing on a CPU
 DEEPEST = 64
 MOST_PROBES = 2
 OVERHEAD = 0.06  # share of the time that goes to evaluations, samples and checkpoints on the way
+LEAST_SHARE = 0.5  # of its minutes that training gets, even where compiling and measuring took longer
 EXPECTED_UTILIZATION = 0.5  # of the products' speed, before anything is measured
 HEAD_DIM = 64
 WIDTH_PER_LAYER = 64
@@ -108,45 +110,51 @@ class Plan:
 def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> ModelConfig:
     """The model of a depth: 64 features a layer, heads of 64, a feed-forward layer 8/3 as wide (GPT-2: 4).
 
+    What is derived fits what is given: a width that the heads divide, heads that the key heads divide.
+
     Args:
         given: fields of `ModelConfig` that are not to be derived; at least `family` and `context_length`.
+
+    Raises:
+        ConfigError: the given fields contradict each other.
     """
-    dim = given.get("dim") or WIDTH_PER_LAYER * max(2, given.get("n_layers") or depth)
-    head_dim = given.get("head_dim") or (dim // given["n_heads"] if "n_heads" in given else min(HEAD_DIM, dim))
-    n_heads = given.get("n_heads") or max(1, dim // head_dim)
-    ffn_dim = 4 * dim if given["family"] == "gpt2" else 64 * math.ceil(8 * dim / 3 / 64)
+    gpt2 = given["family"] == "gpt2"
+    heads = given.get("n_heads") or (given.get("n_kv_heads") if gpt2 else None)
+    dim = given.get("dim") or _multiple(WIDTH_PER_LAYER * max(2, given.get("n_layers") or depth), 2 * (heads or 1))
+    if heads:
+        head_dim = dim // heads if gpt2 else max(2, dim // heads // 2 * 2)
+    elif gpt2:  # its heads share out the width without a rest
+        head_dim = max(size for size in range(1, HEAD_DIM + 1) if dim % size == 0)
+    else:
+        head_dim = min(HEAD_DIM, max(2, dim // 2 * 2))
+    n_heads = heads or _multiple(max(1, dim // given.get("head_dim", head_dim)), given.get("n_kv_heads", 1))
     derived = {
         "dim": dim,
         "n_layers": depth,
         "n_heads": n_heads,
         "n_kv_heads": n_heads,
         "head_dim": head_dim,
-        "ffn_dim": ffn_dim,
-        "tie_embeddings": given["family"] == "gpt2",
+        "ffn_dim": 4 * dim if gpt2 else _multiple(math.ceil(8 * dim / 3), 64),
+        "tie_embeddings": gpt2,
     }
     return ModelConfig(**derived | dict(given) | {"vocab_size": vocab_size})
 
 
+def _multiple(value: int, of: int) -> int:
+    """The smallest multiple that is no smaller than the value."""
+    return -(-value // of) * of
+
+
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The one dial: exactly one of the three is given.
-
-    Raises:
-        ConfigError: none, or more than one.
-    """
+    """The one dial: exactly one of the three is given."""
 
     minutes: float | None = None
     tokens: int | None = None
     depth: int | None = None
 
     def __post_init__(self) -> None:
-        given = {name: value for name, value in asdict(self).items() if value is not None}
-        if len(given) != 1:
-            raise ConfigError(
-                " and ".join(f"{name} = {value}" for name, value in given.items()) or "no budget",
-                rule="one dial sets the size of a run: minutes, tokens or depth",
-                fix="Give exactly one of --minutes, --tokens and --depth.",
-            )
+        assert [self.minutes, self.tokens, self.depth].count(None) == 2, "the config has seen to it"
 
 
 def batch_rows(total_tokens: float, context_length: int) -> tuple[int, int]:
@@ -155,8 +163,10 @@ def batch_rows(total_tokens: float, context_length: int) -> tuple[int, int]:
     The critical batch grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162). Growing it with the
     square root, in powers of two, is our choice; half of it gained nothing at six minutes (`benchmarks/ablations.md`).
     """
-    tokens = SMALL_BATCH_TOKENS * math.sqrt(max(total_tokens, 1) / SMALL_RUN_TOKENS)
-    rows = 1 << max(0, round(math.log2(max(tokens, FEWEST_BATCH_TOKENS) / context_length)))
+    total_tokens = max(total_tokens, 1)
+    tokens = max(SMALL_BATCH_TOKENS * math.sqrt(total_tokens / SMALL_RUN_TOKENS), FEWEST_BATCH_TOKENS)
+    tokens = min(tokens, total_tokens / FEWEST_STEPS)
+    rows = 1 << max(0, round(math.log2(tokens / context_length)))
     most = 1 << int(math.log2(max(1, MICRO_BATCH_TOKENS // context_length)))
     micro = min(rows, most)
     return micro, rows // micro
@@ -176,50 +186,64 @@ def plan_run(
     product_flops: float,
     measure: Measure,
     optimizer: OptimizerConfig,
+    memory_bytes: int | None = None,
     seconds_spent: float = 0.0,
 ) -> Plan:
-    """Derive the whole run from its one dial.
+    """Derive the whole run from its one dial. No plan repeats the corpus more than MOST_EPOCHS times.
 
     Args:
         given_shape: fields of the model that the user has decided; at least `family` and `context_length`.
         corpus_tokens: tokens of one epoch.
         product_flops: FLOP/s of the machine's matrix products; a first guess, before real steps are measured.
         measure: tokens per second of real training steps of a shape; for `minutes` only, MOST_PROBES times at most.
-        seconds_spent: of the minutes, before this call; what the measuring takes is subtracted too.
+        memory_bytes: what the model must be trained in; None: unknown.
+        seconds_spent: of the minutes, before this call; what the measuring takes is subtracted too, but training gets
+            LEAST_SHARE of its minutes in any case.
+
+    Raises:
+        ConfigError: the given fields contradict each other, or the depth.
+        ResourceError: the model does not fit into the memory.
     """
+    if budget.depth is not None and given_shape.get("n_layers", budget.depth) != budget.depth:
+        raise ConfigError(
+            f"depth = {budget.depth} and shape.n_layers = {given_shape['n_layers']}",
+            rule="the depth is the number of layers",
+            fix="Give one of the two; with shape.n_layers, give minutes or tokens beside it.",
+        )
 
     def shape(depth: int) -> ModelConfig:
         return shape_for_depth(given_shape.get("n_layers") or depth, vocab_size, given_shape)
 
+    most_tokens = MOST_EPOCHS * corpus_tokens
     measured: dict[int, float] = {}
     if budget.depth is not None:
         depth = budget.depth
         tokens = CHINCHILLA_RATIO * product_parameters(shape(depth))
     elif budget.tokens is not None:
-        tokens = float(budget.tokens)
-        depth = _deepest(shape, lambda _: tokens)
+        tokens = min(float(budget.tokens), most_tokens)
+        depth = _deepest(shape, lambda _: tokens, memory_bytes)
     else:
         assert budget.minutes is not None
         deadline = time.monotonic() + 60 * budget.minutes - seconds_spent
+        least = LEAST_SHARE * 60 * budget.minutes
 
         def affordable(config: ModelConfig) -> float:
-            seconds = max(0.0, deadline - time.monotonic()) * (1 - OVERHEAD)
-            return seconds * flops / flops_per_token(config)
+            seconds = max(least, deadline - time.monotonic()) * (1 - OVERHEAD)
+            return min(seconds * flops / flops_per_token(config), most_tokens)
 
         flops = EXPECTED_UTILIZATION * product_flops
-        depth = _deepest(shape, affordable)
+        depth = _deepest(shape, affordable, memory_bytes)
         while depth not in measured:  # its speed may allow another depth than was guessed
             config = shape(depth)
-            micro, _ = batch_rows(affordable(config), config.context_length)
+            micro, _ = _fitting(config, affordable(config), memory_bytes)
             measured[depth] = measure(config, micro)
             flops = measured[depth] * flops_per_token(config)
-            if len(measured) < MOST_PROBES:
-                depth = _deepest(shape, affordable)
+            if len(measured) < MOST_PROBES and deadline - time.monotonic() > least:
+                depth = _deepest(shape, affordable, memory_bytes)
         tokens = affordable(shape(depth))
     config = shape(depth)
-    if tokens > MOST_EPOCHS * corpus_tokens:
-        tokens = MOST_EPOCHS * corpus_tokens
-    micro, accum = batch_rows(tokens, config.context_length)
+    tokens = min(tokens, most_tokens)
+    micro, accum = _fitting(config, tokens, memory_bytes)
     steps = max(1, round(tokens / (micro * accum * config.context_length)))
     return Plan(
         model=config,
@@ -234,13 +258,35 @@ def plan_run(
     )
 
 
-def _deepest(shape: Callable[[int], ModelConfig], tokens: Callable[[ModelConfig], float]) -> int:
-    """The deepest model that its tokens are enough for; at least 2 layers."""
+def _deepest(
+    shape: Callable[[int], ModelConfig], tokens: Callable[[ModelConfig], float], memory_bytes: int | None
+) -> int:
+    """The deepest model that its tokens are enough for and that fits into the memory; at least 2 layers."""
     depth = 2
     for candidate in range(3, DEEPEST + 1):
         config = shape(candidate)
         seen = tokens(config)
         if seen < tokens_per_parameter(seen * flops_per_token(config)) * product_parameters(config):
             break
+        if memory_bytes is not None and training_bytes(config, 1) > memory_bytes:
+            break
         depth = candidate
     return depth
+
+
+def _fitting(config: ModelConfig, total_tokens: float, memory_bytes: int | None) -> tuple[int, int]:
+    """`batch_rows`, with micro-batches that fit into the memory.
+
+    Raises:
+        ResourceError: not even one row does.
+    """
+    micro, accum = batch_rows(total_tokens, config.context_length)
+    while memory_bytes is not None and training_bytes(config, micro) > memory_bytes:
+        if micro == 1:
+            raise ResourceError(
+                f"{parameter_count(config):,} parameters: about {training_bytes(config, 1) / 1e9:,.1f} GB to train",
+                rule=f"the model must fit into the memory here, {memory_bytes / 1e9:,.1f} GB",
+                fix="Choose a smaller shape, a shorter context_length or a smaller depth.",
+            )
+        micro, accum = micro // 2, accum * 2
+    return micro, accum

@@ -27,7 +27,7 @@ class Stage:
         inputs: key of the config -> the stage whose output belongs there in a run.
         then: commands that make sense after this stage, with `{run}` for the run's directory.
         returns_text: its `run` also takes `on_text`, called with each piece of the one text that it returns.
-        streams: its `run` also takes `on_text` and `json_lines`: what it has to say goes through the first, and with the
+        streams: its `run` also takes `on_text` and `json_lines`: what it has to say goes through the first, with the
             second as one JSON object a line.
         package: where its module lives.
     """

@@ -66,7 +66,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
     if config.test:
         inputs["test"] = table_identity(config.test)
-    work = begin(config.out, "finetune.instruct", keys, inputs)
+    work = begin(config.out, "finetune.instruct", keys, inputs, console=console)
     if work.state == "done":
         drop_checkpoints(config.out)
         return read(config.out)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import model_validator
+
 from groundup.artifact import Artifact, begin, read
 from groundup.config import Config, setting
 from groundup.console import Console
+from groundup.errors import ConfigError
 from groundup.stages._training import drop_checkpoints, train
 
 if TYPE_CHECKING:
@@ -60,17 +63,31 @@ class PretrainConfig(Config):
     evaluations: int = setting(8, help="how often to score held-out text and show a sample on the way", ge=0)
     sample_prompt: str = setting("", help="what the samples go on from")
 
+    @model_validator(mode="after")
+    def _one_dial(self) -> PretrainConfig:
+        dials = {"minutes": self.minutes, "tokens": self.tokens, "depth": self.depth}
+        given = [f"{name} = {value}" for name, value in dials.items() if value is not None]
+        if len(given) != 1:
+            raise ConfigError(
+                " and ".join(given) or "neither minutes, tokens nor depth",
+                rule="exactly one dial sets the size of a run: minutes, tokens or depth",
+                fix="Give one of them; an empty value takes out what a recipe gives: --set pretrain.minutes=",
+            )
+        return self
+
 
 def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     """Train a model until its plan is done; a run that was cut off goes on from its last checkpoint.
 
     Raises:
         DataError: no token shards there.
-        ConfigError: no budget or more than one, or a shape that cannot be.
+        ConfigError: a shape that cannot be.
+        ResourceError: a model too large for the memory here.
+        TrainingError: it diverged.
     """
     console = console or Console()
     keys = config.model_dump(mode="json", exclude={"token_shards", "out", "checkpoint_seconds"})
-    work = begin(config.out, "pretrain", keys, {"tokens": read(config.token_shards).digest})
+    work = begin(config.out, "pretrain", keys, {"tokens": read(config.token_shards).digest}, console=console)
     if work.state == "done":
         drop_checkpoints(config.out)
         return read(config.out)
@@ -143,8 +160,8 @@ def _resolve(
     from groundup.model import ModelConfig, Transformer, init_weights
     from groundup.objectives import NextToken
     from groundup.optim import Optimizer, OptimizerConfig
-    from groundup.parallel import measure_machine, place
-    from groundup.planner import Budget, plan_run
+    from groundup.parallel import measure_machine, memory_bytes, place
+    from groundup.planner import MOST_EPOCHS, Budget, plan_run
     from groundup.train import steps_per_second
 
     budget = Budget(config.minutes, config.tokens, config.depth)
@@ -170,8 +187,11 @@ def _resolve(
         product_flops=machine.product_flops,
         measure=measure,
         optimizer=optimizer_config,
+        memory_bytes=memory_bytes(machine.device),
         seconds_spent=seconds_spent,
     )
+    if plan.epochs > 0.95 * MOST_EPOCHS:
+        console.note(f"The text is small for this budget: {MOST_EPOCHS:g} times through it is all that still teaches.")
     return machine, plan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import nn
 
+from groundup.errors import TrainingError
 from groundup.objectives import Objective
 from groundup.optim import Optimizer, WarmupStableDecay
 from groundup.train.state import Progress, StepReport
@@ -44,6 +46,9 @@ def fit(
         batches: the micro-batch of a 0-based index since the start of the run.
         progress: updated in place; its `step` says where to begin.
         max_grad_norm: gradients are scaled down to this global norm.
+
+    Raises:
+        TrainingError: a gradient is no finite number; the weights are those before that step.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
@@ -60,7 +65,13 @@ def fit(
                 total = sums.setdefault(name, [0.0, 0.0])
                 total[0] += value
                 total[1] += count
-        grad_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        grad_norm = float(nn.utils.clip_grad_norm_(parameters, max_grad_norm))
+        if not math.isfinite(grad_norm):
+            raise TrainingError(
+                f"step {progress.step + 1:,}: the gradient's norm is {grad_norm}",
+                rule="gradients are finite numbers; this training has diverged, and the step is not taken",
+                fix="Lower the learning rates (see `groundup config`), then start again in a new --out.",
+            )
         lr_factor = schedule(progress.step)
         optimizer.step(lr_factor)
         progress.step += 1
@@ -71,7 +82,7 @@ def fit(
             tokens=int(normalizer),
             tokens_seen=progress.tokens_seen,
             lr_factor=lr_factor,
-            grad_norm=float(grad_norm),
+            grad_norm=grad_norm,
             seconds=time.perf_counter() - started,
             metrics={name: value / count for name, (value, count) in sums.items()},
         )

@@ -46,7 +46,7 @@ def start(code: str) -> subprocess.CompletedProcess[str]:
 def test_a_process_killed_while_it_compiled_empties_the_cache(kernels: Path) -> None:
     assert start(KILLED_WHILE_COMPILING).returncode < 0
     use_kernel_cache()
-    assert not kernels.exists()
+    assert not list(kernels.iterdir())
     assert os.environ[VARIABLE] == str(kernels)
 
 
@@ -77,6 +77,13 @@ def test_the_first_pass_is_marked_until_the_second(kernels: Path) -> None:
         model(torch.ones(1, 2))
         marks.append(mark.read_text())
     assert marks == ["writing\n", "", ""]
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It once read as "no C++ compiler", and then failed."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kernels / "half.so"))  # a file: nothing can be made in it
+    use_kernel_cache()
+    assert Path(os.environ[VARIABLE]).is_dir()
 
 
 def test_a_cache_that_the_user_chose_is_not_touched(kernels: Path, monkeypatch: pytest.MonkeyPatch) -> None:

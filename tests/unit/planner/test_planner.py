@@ -5,10 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from groundup.errors import ConfigError
+from groundup.errors import ConfigError, ResourceError
 from groundup.model import FAMILIES, Family, ModelConfig, Transformer
 from groundup.optim import OptimizerConfig
-from groundup.planner import Budget, Plan, flops_per_token, parameter_count, plan_run, product_parameters
+from groundup.planner import (
+    Budget,
+    Plan,
+    flops_per_token,
+    parameter_count,
+    plan_run,
+    product_parameters,
+    training_bytes,
+)
 
 GPT2_SMALL = ModelConfig("gpt2", 768, 12, 12, 12, 64, 3072, 50_257, 1024)
 
@@ -74,7 +82,65 @@ def test_a_plan_survives_json() -> None:
     assert again.digest == plan.digest
 
 
-@pytest.mark.parametrize("dials", [{}, {"minutes": 1.0, "tokens": 5}])
-def test_no_dial_or_two_are_refused(dials: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="exactly one"):
-        Budget(**dials)  # type: ignore[arg-type]
+def test_minutes_that_are_spent_before_step_1_still_buy_a_small_model() -> None:
+    """A slow first compilation once left no tokens, for which 64 layers of 4,096 were enough."""
+    plan = plan_run(
+        Budget(minutes=0.05),
+        vocab_size=8192,
+        given_shape={"family": "qwen3", "context_length": 512},
+        corpus_tokens=8_000_000,
+        product_flops=500e9,
+        measure=lambda config, rows: 250e9 / flops_per_token(config),
+        optimizer=OptimizerConfig(),
+        seconds_spent=60,
+    )
+    assert plan.model.n_layers == 2
+    assert plan.total_tokens > 0
+
+
+def test_a_model_is_sized_for_the_text_that_there_is() -> None:
+    """Ten layers were once planned for a billion tokens, and then trained on four times 300,000."""
+    assert _plan(Budget(tokens=10**9), corpus=300_000).model == _plan(Budget(tokens=1_200_000), corpus=10**9).model
+
+
+def test_few_tokens_are_not_rounded_up() -> None:
+    assert _plan(Budget(tokens=1000)).total_tokens <= 1024
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "given",
+    [{"n_kv_heads": 2}, {"n_heads": 6}, {"n_heads": 5, "n_kv_heads": 5}, {"dim": 99}, {"n_layers": 5}, {"head_dim": 8}],
+    ids=str,
+)
+def test_what_is_derived_fits_what_is_given(family: Family, given: dict[str, int]) -> None:
+    """The search for a depth once built shapes that cannot be, and blamed the user for them."""
+    if family == "gpt2" and "head_dim" in given:
+        given = given | {"dim": 64, "n_heads": 8}
+    model = _plan(Budget(tokens=2000), family=family, **given).model
+    assert {name: getattr(model, name) for name in given} == given
+
+
+def test_a_depth_and_another_number_of_layers_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"shape\.n_layers"):
+        _plan(Budget(depth=8), n_layers=3)
+
+
+def test_memory_is_kept() -> None:
+    def plan(memory: int, **shape: int) -> Plan:
+        return plan_run(
+            Budget(tokens=10**10),
+            vocab_size=8192,
+            given_shape={"family": "qwen3", "context_length": 512} | shape,
+            corpus_tokens=10**10,
+            product_flops=1e12,
+            measure=lambda config, rows: 1.0,
+            optimizer=OptimizerConfig(),
+            memory_bytes=memory,
+        )
+
+    roomy, tight = plan(10**12), plan(10**9)
+    assert tight.model.n_layers < roomy.model.n_layers
+    assert training_bytes(tight.model, tight.micro_batch_size) <= 10**9
+    with pytest.raises(ResourceError, match="GB"):
+        plan(10**9, dim=100_000)

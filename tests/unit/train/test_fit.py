@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from groundup.errors import FormatError
+from groundup.errors import FormatError, TrainingError
 from groundup.model import ModelConfig, Transformer, init_weights
-from groundup.objectives import NextToken
+from groundup.objectives import Metrics, NextToken
+from groundup.objectives.next_token import PackedBatch
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
 from groundup.train import Checkpoints, EverySeconds, MetricsLog, Progress, StepReport, fit
 from groundup.types import IGNORE_INDEX
@@ -174,3 +175,21 @@ def test_it_learns() -> None:
 def test_the_schedule_warms_up_stays_and_decays() -> None:
     schedule = WarmupStableDecay(total_steps=10, warmup_steps=2, decay_steps=4)
     assert [schedule(i) for i in range(10)] == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+
+
+def test_a_gradient_that_is_no_number_stops_the_run_before_the_step() -> None:
+    """A diverged run once ended with exit code 0 and weights of NaN."""
+    model = a_model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    class Diverged(NextToken):
+        def __call__(self, model: torch.nn.Module, batch: PackedBatch) -> tuple[torch.Tensor, Metrics]:
+            loss, metrics = super().__call__(model, batch)
+            return loss * float("nan"), metrics
+
+    progress = Progress()
+    optimizer, schedule = Optimizer(model, OptimizerConfig()), WarmupStableDecay(4, warmup_steps=1, decay_steps=1)
+    with pytest.raises(TrainingError, match="step 1"):
+        fit(model, Diverged(), lambda i: rows(i, 2), optimizer, schedule, progress=progress)
+    assert progress.step == 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
