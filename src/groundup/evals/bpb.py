@@ -19,9 +19,8 @@ from groundup.errors import DataError, FormatError
 from groundup.evals.stats import Interval, ratio_interval
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.tokenizer import well_formed
 from groundup.tokens import TokenDocuments, TokenLists, document_windows
-from groundup.types import IGNORE_INDEX
+from groundup.types import IGNORE_INDEX, well_formed
 
 FEW_DOCUMENTS = 20
 

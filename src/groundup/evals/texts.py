@@ -10,9 +10,8 @@ from groundup.corpus import FolderSource, read_documents
 from groundup.corpus.formats import Unreadable, extract
 from groundup.errors import DataError
 from groundup.tokenizer import Tokenizer
-from groundup.tokenizer.tokenizer import well_formed
 from groundup.tokens import TokenShards
-from groundup.types import Split
+from groundup.types import Split, well_formed
 
 
 def split_texts(directory: Path, split: Split, max_bytes: int) -> Iterator[str]:

@@ -12,16 +12,17 @@ from typing import Any, get_args
 
 from groundup.console import Console
 from groundup.corpus import FolderSource, Source
-from groundup.corpus.formats import Record, Unreadable, format_of, read_records
+from groundup.corpus.formats import format_of, read_records
+from groundup.corpus.record_files import NOT_JSON, TOO_MANY_CELLS, Record, Unreadable
 from groundup.corpus.sources import SourceConfig
 from groundup.corpus.sources.base import Format
 from groundup.errors import DataError
 from groundup.files import file_digest
-from groundup.tokenizer.tokenizer import well_formed
+from groundup.types import well_formed
 
 TABLE_FORMATS: tuple[Format, ...] = ("jsonl", "json", "csv", "tsv", "parquet")
 _TEXT_FORMATS = tuple(format for format in get_args(Format) if format not in TABLE_FORMATS)
-_SKIPPED = "line is not JSON"  # the one kind of damage that leaves its neighbours whole
+_SKIPPED = (NOT_JSON, TOO_MANY_CELLS)  # damage that leaves the neighbours whole
 _RULE = "a table is a .jsonl, .json, .csv, .tsv or .parquet file (also with .gz, .zst, .bz2), whole and readable"
 
 
@@ -44,7 +45,7 @@ def read_table(data: Path | Sequence[Source], *, console: Console | None = None)
     """Read a file, all table files of a folder, or a recipe's sources (whose archives are fetched first).
 
     A record that is a bare string gets the column `text`, one that is a list of turns the column `messages`, and a list
-    of values the columns `column_1`, `column_2`, ... Lines that are no JSON are left out, and that is said.
+    of values the columns `column_1`, `column_2`, ... Broken rows among whole ones are left out, and that is said.
 
     Raises:
         DataError: nothing there, no table, a damaged, unreadable or empty file.
@@ -60,7 +61,7 @@ def read_table(data: Path | Sequence[Source], *, console: Console | None = None)
         for found in _records(source):
             if isinstance(found, Record):
                 rows.append(_row(found))
-            elif found.reason == _SKIPPED:
+            elif found.reason in _SKIPPED:
                 skipped.append(found)
             else:
                 raise _unreadable(found)
@@ -69,7 +70,8 @@ def read_table(data: Path | Sequence[Source], *, console: Console | None = None)
             raise _unreadable(skipped[0])
         raise DataError(f"{name}: no rows", rule="a table holds at least one row", fix="Give a file that has some.")
     if skipped:
-        console.warn(f"{name}: {len(skipped):,} lines are no JSON and were left out, the first is {skipped[0].origin}.")
+        first = f"the first is {skipped[0].origin}: {skipped[0].reason}"
+        console.warn(f"{name}: {len(skipped):,} broken rows were left out, {first}.")
     return Table(name, tuple(dict.fromkeys(column for row in rows for column in row)), rows)
 
 

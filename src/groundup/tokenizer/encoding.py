@@ -12,8 +12,9 @@ import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 
-from groundup.tokenizer.tokenizer import Tokenizer, well_formed
+from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.vocabulary import BYTE_OF
+from groundup.types import well_formed
 
 # The split that ByteLevel does by itself when it is told to (use_regex): GPT-2's.
 _GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

@@ -13,6 +13,7 @@ import tokenizers
 from groundup.errors import DataError, FormatError
 from groundup.files import atomic_file, read_json, write_json
 from groundup.tokenizer.vocabulary import BYTE_OF
+from groundup.types import well_formed
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
@@ -188,12 +189,3 @@ class Tokenizer:
                 rule="groundup uses byte-level BPE: a ByteLevel decoder and all 256 bytes in the vocabulary",
                 fix="Train one with groundup tokenize, or take one of the GPT-2, Llama 3 or Qwen kind.",
             )
-
-
-def well_formed(text: str) -> str:
-    """The text with every lone surrogate replaced by U+FFFD; other text comes back as it is."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

@@ -34,6 +34,7 @@ TOKENIZER_CONFIG = {
 }
 
 _LOOK_SECONDS = 0.2  # how often a waiting thread looks at signals where the system does not wake it
+_GRACE_SECONDS = 10.0  # for the text that is being read when nobody waits any more
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, at_most: bool = False) -> Tokenizer:
@@ -94,7 +95,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, at_most: bool = Fa
 def _train(backend: tokenizers.Tokenizer, trainer: trainers.BpeTrainer, texts: Iterable[str]) -> None:
     # The library looks at no signal until it is done, half a minute for 30 MB. So it works in a thread of its own,
     # which Ctrl-C leaves behind.
-    left = threading.Event()
+    left, all_read = threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
     def read() -> Iterator[str]:
@@ -102,6 +103,7 @@ def _train(backend: tokenizers.Tokenizer, trainer: trainers.BpeTrainer, texts: I
             if left.is_set():
                 raise InterruptedError("nobody waits for the vocabulary any more")
             yield text
+        all_read.set()
 
     def work() -> None:
         try:
@@ -116,6 +118,8 @@ def _train(backend: tokenizers.Tokenizer, trainer: trainers.BpeTrainer, texts: I
             thread.join(_LOOK_SECONDS)
     finally:
         left.set()
+        # A thread that still reads would need the interpreter while that ends, and take the process down with it.
+        thread.join(0 if all_read.is_set() else _GRACE_SECONDS)
     if failures:
         raise failures[0]
 
