@@ -126,7 +126,7 @@ def model_identity(directory: Path) -> str:
 
 
 def stage_output(path: Path, stage: str) -> Path | None:
-    """The newest finished output of a stage in the run that `path` is, or in which this model lies; None: there is none."""
+    """The newest finished output of a stage in the run that `path` is, or in which that model lies; None: none."""
     run = path.resolve().parent if (path / CONFIG).is_file() else path
     return max((child for child in _outputs(run) if _stage(child) == stage), key=_finished, default=None)
 
