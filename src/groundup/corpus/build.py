@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from groundup.console import Console
-from groundup.corpus.card import Tally, total, write_card
+from groundup.corpus.card import Drops, Tally, reasons, size, total, write_card
 from groundup.corpus.executor import run_tasks
+from groundup.corpus.formats import NO_TEXT, UNSUPPORTED
 from groundup.corpus.pipeline import ExtractTask, MergeTask, units
 from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.sources import SourceConfig
@@ -17,6 +18,14 @@ from groundup.errors import DataError
 from groundup.files import read_json, require_disk_space
 
 _PARTS = "parts"
+_MORE_TEXT = (
+    "Add more text or another source (txt, md, html, json, jsonl, csv and parquet are read, also with .gz, .zst, .bz2),"
+    " or lower min_bytes for a trial."
+)
+_FIXES = {  # by how the reason begins for which most was dropped
+    NO_TEXT: 'Name the field that holds the text in the source, e.g. text = "{body}".',
+    UNSUPPORTED: 'If these are text, give the source format = "text"; else add text (txt, md, html, json, csv, ...).',
+}
 
 
 def build_corpus(
@@ -93,7 +102,7 @@ def _card(settings: CorpusSettings, found: dict[str, Tally], merged: Sequence[di
     for source in settings.sources:
         kept = total([of(source.label, "train"), of(source.label, "validation")])
         dropped = total([found[source.label], of(source.label, "duplicates")])
-        kept.files, kept.drops = found[source.label].files, dropped.drops
+        kept.files, kept.drops, kept.fields = dropped.files, dropped.drops, dropped.fields
         sources.append(_describe(source) | kept.to_json())
     shares = {}
     for split in ("train", "validation"):
@@ -116,16 +125,16 @@ def _require_enough(settings: CorpusSettings, card: dict[str, Any]) -> None:
     if train["bytes"] >= max(1, settings.min_bytes):
         return
     files = sum(source["files"] for source in card["sources"])
-    reasons: dict[str, int] = {}
-    for source in card["sources"]:
-        for reason, drop in source["drops"].items():
-            reasons[reason] = reasons.get(reason, 0) + drop["documents"]
-    worst = sorted(reasons.items(), key=lambda pair: -pair[1])[:4]
-    dropped = "; dropped: " + ", ".join(f"{count:,} {reason}" for reason, count in worst) if worst else ""
+    worst = reasons(card, 4)
+    dropped = "; dropped: " + ", ".join(f"{drops.documents:,} {reason}" for reason, drops in worst) if worst else ""
     names = ", ".join(source["name"] for source in card["sources"])
     raise DataError(
-        f"{names}: {train['bytes'] / 1e3:,.1f} kB of text to train on, from {files:,} files{dropped}",
-        rule=f"a model needs at least {settings.min_bytes / 1e3:,.0f} kB to learn from (min_bytes)",
-        fix="Add more text or another source (txt, md, html, json, jsonl, csv and parquet are read, also "
-        "with .gz, .zst, .bz2), or lower min_bytes for a trial.",
+        f"{names}: {size(train['bytes'])} of text to train on, from {files:,} files{dropped}{_example(worst)}",
+        rule=f"a model needs at least {size(max(1, settings.min_bytes))} to learn from (min_bytes)",
+        fix=next((fix for start, fix in _FIXES.items() if worst and worst[0][0].startswith(start)), _MORE_TEXT),
     )
+
+
+def _example(worst: Sequence[tuple[str, Drops]]) -> str:
+    _, origin, text = worst[0][1].samples[0] if worst else ("", "", "")
+    return f", e.g. {origin}: {text}" if text else ""

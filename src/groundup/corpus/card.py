@@ -41,6 +41,11 @@ class Tally:
     documents: int = 0
     bytes: int = 0
     drops: dict[str, Drops] = field(default_factory=dict)
+    fields: dict[str, int] = field(default_factory=dict)  # path to the text, where it was found -> records
+
+    def take_from(self, path: str) -> None:
+        """Count a record whose text was found at this path."""
+        self.fields[path] = self.fields.get(path, 0) + 1
 
     def keep(self, text: str) -> None:
         """Count a document that stays."""
@@ -60,6 +65,8 @@ class Tally:
         self.files += other.files
         self.documents += other.documents
         self.bytes += other.bytes
+        for path, records in other.fields.items():
+            self.fields[path] = self.fields.get(path, 0) + records
         for reason, drops in other.drops.items():
             self.drops.setdefault(reason, Drops()).merge(drops)
 
@@ -71,6 +78,7 @@ class Tally:
             "documents": self.documents,
             "bytes": self.bytes,
             "drops": {r: {"documents": d.documents, "bytes": d.bytes, "samples": d.samples} for r, d in ordered},
+            "fields": dict(sorted(self.fields.items(), key=lambda pair: (-pair[1], pair[0]))),
         }
 
     @classmethod
@@ -80,7 +88,7 @@ class Tally:
             reason: Drops(d["documents"], d["bytes"], [(mark, origin, text) for mark, origin, text in d["samples"]])
             for reason, d in value["drops"].items()
         }
-        return cls(value["files"], value["documents"], value["bytes"], drops)
+        return cls(value["files"], value["documents"], value["bytes"], drops, value.get("fields", {}))
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
@@ -89,6 +97,31 @@ def total(tallies: Iterable[Tally]) -> Tally:
     for tally in tallies:
         result.merge(tally)
     return result
+
+
+def reasons(card: dict[str, Any], most: int) -> list[tuple[str, Drops]]:
+    """The reasons why most was dropped, all sources together, and what was."""
+    drops = total(Tally.from_json(source) for source in card["sources"]).drops
+    return sorted(drops.items(), key=lambda pair: (-pair[1].documents, pair[0]))[:most]
+
+
+def summary(card: dict[str, Any]) -> str:
+    """A corpus in one line: documents, text, what is held out, and the main reasons why others were dropped."""
+    train, held_out = card["train"], card["validation"]
+    line = f"{train['documents'] + held_out['documents']:,} documents, {size(train['bytes'] + held_out['bytes'])}"
+    line += f" of text, {held_out['documents']:,} of them held out"
+    dropped = sum(drop["documents"] for source in card["sources"] for drop in source["drops"].values())
+    if not dropped:
+        return f"{line}; nothing dropped"
+    shown = ", ".join(f"{drops.documents:,} {reason}" for reason, drops in reasons(card, 3))
+    return f"{line}; {dropped:,} dropped: {shown}" + (", ..." if len(reasons(card, 4)) > 3 else "")
+
+
+def found_fields(source: dict[str, Any]) -> str:
+    """Where the text of a source's records was found, as a recipe's `text` would say it; "" if that was told."""
+    fields = source.get("fields", {})
+    shown = [f"{{{path}}} ({records:,} records)" for path, records in list(fields.items())[:3]]
+    return ", ".join(shown) + (f" and {len(fields) - 3} other fields" if len(fields) > 3 else "")
 
 
 def write_card(directory: Path, card: dict[str, Any]) -> list[Path]:
@@ -128,8 +161,8 @@ def _markdown(card: dict[str, Any]) -> str:
         "# Data card",
         "",
         f"{train['documents'] + validation['documents']:,} documents, "
-        f"{_size(train['bytes'] + validation['bytes'])} of text: {_size(train['bytes'])} to train on, "
-        f"{_size(validation['bytes'])} held out "
+        f"{size(train['bytes'] + validation['bytes'])} of text: {size(train['bytes'])} to train on, "
+        f"{size(validation['bytes'])} held out "
         f"({validation['documents']:,} documents, chosen by hash).",
         "",
         "| source | kind of text | licence | files | documents | text | dropped |",
@@ -138,15 +171,17 @@ def _markdown(card: dict[str, Any]) -> str:
     for source in card["sources"]:
         dropped = sum(drop["documents"] for drop in source["drops"].values())
         cells = (_safe(source["name"]), _safe(source["genre"]), _safe(source["licence"]))
-        counts = (f"{source['files']:,}", f"{source['documents']:,}", _size(source["bytes"]), f"{dropped:,}")
+        counts = (f"{source['files']:,}", f"{source['documents']:,}", size(source["bytes"]), f"{dropped:,}")
         lines.append(f"| {' | '.join(cells + counts)} |")
     for source in card["sources"]:
         lines += ["", f"## {_safe(source['name'])}", ""]
         lines += [f"- {key}: {_safe(value)}" for key, value in source["provenance"].items() if value]
+        if fields := found_fields(source):
+            lines.append(f"- text taken from: {_safe(fields)}")
         if source["drops"]:
             lines += ["", "| dropped because | documents | text |", "| --- | ---: | ---: |"]
             lines += [
-                f"| {_safe(reason)} | {drop['documents']:,} | {_size(drop['bytes'])} |"
+                f"| {_safe(reason)} | {drop['documents']:,} | {size(drop['bytes'])} |"
                 for reason, drop in source["drops"].items()
             ]
             lines += ["", "Some of what was dropped:", ""]
@@ -158,7 +193,10 @@ def _markdown(card: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _size(count: int) -> str:
+def size(count: int) -> str:
+    """Bytes for people."""
+    if count < 1000:
+        return f"{count} byte" if count == 1 else f"{count} bytes"
     return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.1f} kB"
 
 

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import codecs
-import csv
-import io
-import json
 import re
-import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, TypeVar
 
-from groundup.corpus.records import RecordRules, split_records, texts
+from groundup.corpus.record_files import RECORD_READERS, Record, Unreadable
+from groundup.corpus.records import RecordRules, outline, texts
 from groundup.corpus.sources.base import Format, Item, Opener
 from groundup.corpus.streams import (
     COMPRESSED,
     DAMAGED,
     MEBIBYTE,
     BombError,
-    Rejoined,
+    TooLargeError,
     decompressed,
     detect_encoding,
     looks_binary,
+    read_whole,
 )
 
+__all__ = ["Extracted", "Record", "Unreadable", "extract", "format_of", "read_records"]
+
+NO_TEXT = "record without text"
+UNSUPPORTED = "unsupported format"
 _SUFFIXES: dict[str, Format] = {
     "": "text", ".txt": "text", ".text": "text", ".rst": "text",
     ".md": "markdown", ".markdown": "markdown",
@@ -35,54 +37,34 @@ _SUFFIXES: dict[str, Format] = {
     ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
 }  # fmt: skip
 
+_SUFFIX = re.compile(r"\.[^\W\d][\w+~-]*")
+
 BLOCK = 8 * MEBIBYTE  # characters of plain text handled at a time
-WHOLE_FILE_LIMIT = 256 * MEBIBYTE  # HTML and JSON are parsed whole
-LINE_LIMIT = 64 * MEBIBYTE
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A file, or a record of one, that gave no text: where it was and a short reason to count it under."""
-
-    origin: str
-    reason: str
-    sample: str = ""
+_NESTING_LIMIT = 512  # of HTML elements, as in browsers: the time to find the main content grows with its square
+_TOO_DEEP = ">".join("*" * (_NESTING_LIMIT + 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """A raw text and where it was found."""
+    """A raw text and where it was found; `field` is the path to it in its record, where nobody had told that."""
 
     origin: str
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record of a table file and where it was found."""
-
-    origin: str
-    value: Any
+    field: str = ""
 
 
 Found = TypeVar("Found")
 
 
-RecordReader = Callable[[str, BinaryIO, str | None], Iterator[Record | Unreadable]]
-
-
-class _TooLargeError(ValueError):
-    pass
-
-
 def format_of(path: str) -> Format | None:
     """The format that a file's suffix (under .gz, .zst, .bz2) stands for, or None."""
-    suffix = PurePosixPath(_stem(path)).suffix.lower()
-    return _SUFFIXES.get(suffix)
+    return _SUFFIXES.get(_suffix(path))
 
 
-def _stem(path: str) -> str:
-    return path[: path.rindex(".")] if path.lower().endswith(COMPRESSED) else path
+def _suffix(path: str) -> str:
+    stem = path[: path.rindex(".")] if path.lower().endswith(COMPRESSED) else path
+    suffix = PurePosixPath(stem).suffix.lower()
+    return suffix if _SUFFIX.fullmatch(suffix) else ""  # "Chapter 1. Intro" has none
 
 
 def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | None) -> Iterator[Extracted | Unreadable]:
@@ -93,8 +75,8 @@ def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | Non
     """
 
     def read(kind: Format, path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
-        if kind in _RECORD_READERS:
-            return _texts_of(path, _RECORD_READERS[kind](path, stream, rules.records), rules)
+        if kind in RECORD_READERS:
+            return _texts_of(path, RECORD_READERS[kind](path, stream, rules.records), rules)
         return _TEXT_READERS[kind](path, stream)
 
     yield from _opened(item, opener, format, read)
@@ -110,9 +92,9 @@ def read_records(
     """
 
     def read(kind: Format, path: str, stream: BinaryIO) -> Iterator[Record | Unreadable]:
-        if kind not in _RECORD_READERS:
+        if kind not in RECORD_READERS:
             return iter([Unreadable(path, f"{kind} is no table")])
-        return _RECORD_READERS[kind](path, stream, records)
+        return RECORD_READERS[kind](path, stream, records)
 
     yield from _opened(item, opener, format, read)
 
@@ -126,14 +108,14 @@ def _opened(
         return
     kind = format or format_of(path)
     if kind is None:
-        yield Unreadable(path, f"unsupported format {PurePosixPath(_stem(path)).suffix.lower()}")
+        yield Unreadable(path, f"{UNSUPPORTED} {_suffix(path)}")
         return
     try:
         with opener() as raw, decompressed(item.path, item.size, raw) as stream:
             yield from read(kind, path, stream)
     except BombError:
         yield Unreadable(path, "decompression bomb")
-    except _TooLargeError as error:
+    except TooLargeError as error:
         yield Unreadable(path, "too large", str(error))
     except RecursionError:
         yield Unreadable(path, "too deeply nested")
@@ -143,13 +125,6 @@ def _opened(
         yield Unreadable(path, "permission denied")
     except DAMAGED as error:
         yield Unreadable(path, "damaged", f"{type(error).__name__}: {error}"[:200])
-
-
-def _read_whole(stream: BinaryIO) -> bytes:
-    data = stream.read(WHOLE_FILE_LIMIT + 1)
-    if len(data) > WHOLE_FILE_LIMIT:
-        raise _TooLargeError(f"more than {WHOLE_FILE_LIMIT // MEBIBYTE} MiB in one document")
-    return data
 
 
 def _text_blocks(stream: BinaryIO) -> Iterator[str]:
@@ -193,12 +168,16 @@ def _read_markdown(path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadab
 
 def _read_html(path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
     from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
 
-    data = _read_whole(stream)
+    data = read_whole(stream)
     if looks_binary(data[:8192]):
         yield Unreadable(path, "binary")
         return
-    page = data.decode(detect_encoding(data, html=True), "replace")
+    page = HTMLTree.parse(data.decode(detect_encoding(data, html=True), "replace"))
+    if page.document is not None and page.document.query_selector(_TOO_DEEP):
+        yield Unreadable(path, "too deeply nested")
+        return
     yield Extracted(path, extract_plain_text(page, main_content=True, alt_texts=False, links=False))
 
 
@@ -222,91 +201,18 @@ def _texts_of(path: str, found: Iterator[Record | Unreadable], rules: RecordRule
                 origins.append(each.origin)
                 yield each.value
 
-    for text, record in texts(values(), rules):
+    for text, record, field in texts(values(), rules):
         origin = origins.popleft()
         text = _render(text) if rules.html and "<" in text else text
         if text.strip():
-            yield Extracted(origin, text)
+            yield Extracted(origin, text, field)
         else:
-            yield Unreadable(origin, "record without text", json.dumps(record, default=str)[:300])
+            yield Unreadable(origin, NO_TEXT, outline(record))
     yield from failed
-
-
-def _numbered(path: str, values: Iterable[Any]) -> Iterator[Record | Unreadable]:
-    for number, value in enumerate(values, start=1):
-        yield Record(f"{path}#{number}", value)
-
-
-def _read_json(path: str, stream: BinaryIO, records: str | None) -> Iterator[Record | Unreadable]:
-    data = _read_whole(stream)
-    try:
-        value = json.loads(data)
-    except json.JSONDecodeError:
-        if b"\n" not in data.strip():
-            raise
-        yield from _read_jsonl(path, io.BytesIO(data), records)  # many call their JSON lines .json
-        return
-    yield from _numbered(path, split_records(value, records))
-
-
-def _read_jsonl(path: str, stream: BinaryIO, records: str | None) -> Iterator[Record | Unreadable]:
-    number = 0
-    line_number = 0
-    while line := stream.readline(LINE_LIMIT + 1):
-        line_number += 1
-        if len(line) > LINE_LIMIT:
-            raise _TooLargeError(f"line {line_number} has more than {LINE_LIMIT // MEBIBYTE} MiB")
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-            sample = line[:200].decode("utf-8", "replace")
-            yield Unreadable(f"{path}:{line_number}", "line is not JSON", sample)
-            continue
-        for record in split_records(value, records) if records else [value]:
-            number += 1
-            yield Record(f"{path}#{number}", record)
-
-
-def _table_reader(delimiters: str) -> RecordReader:
-    def read(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
-        head = stream.read(MEBIBYTE)
-        if looks_binary(head[:8192]):
-            yield Unreadable(path, "binary")
-            return
-        encoding = detect_encoding(head)
-        first_line = head.decode(encoding, "replace").split("\n", 1)[0]
-        delimiter = max(delimiters, key=first_line.count)
-        csv.field_size_limit(LINE_LIMIT)
-        rest = io.BufferedReader(Rejoined(head, stream), MEBIBYTE)
-        with io.TextIOWrapper(rest, encoding, "replace", newline="") as lines:
-            yield from _numbered(path, csv.DictReader(lines, delimiter=delimiter))
-
-    return read
-
-
-def _read_parquet(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
-    import shutil
-
-    import pyarrow.parquet as pq
-
-    with tempfile.TemporaryFile() as whole:  # Parquet is read from its end; archives give streams
-        shutil.copyfileobj(stream, whole, MEBIBYTE)
-        table = pq.ParquetFile(whole)
-        rows = (row for batch in table.iter_batches(batch_size=512) for row in batch.to_pylist())
-        yield from _numbered(path, rows)
 
 
 _TEXT_READERS: dict[Format, Callable[[str, BinaryIO], Iterator[Extracted | Unreadable]]] = {
     "text": _read_text,
     "markdown": _read_markdown,
     "html": _read_html,
-}
-_RECORD_READERS: dict[Format, RecordReader] = {
-    "json": _read_json,
-    "jsonl": _read_jsonl,
-    "csv": _table_reader(",;\t|"),
-    "tsv": _table_reader("\t"),
-    "parquet": _read_parquet,
 }

@@ -94,6 +94,8 @@ class ExtractTask:
                 if isinstance(found, Unreadable):
                     tally.drop(found.reason, found.origin, found.sample)
                     continue
+                if found.field:
+                    tally.take_from(found.field)
                 pieces = list(split_text(clean_text(found.text), self.settings.max_document_bytes))
                 for number, text in enumerate(pieces, start=1):
                     origin = f"{found.origin}/{number}" if len(pieces) > 1 else found.origin

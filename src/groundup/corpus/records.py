@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 # Names that data sets give to their main text and to the turns of a conversation, the most telling first.
@@ -24,6 +26,8 @@ _TEXT_NAMES = (
 _TURN_NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "utterances")
 FIELD = re.compile(r"\{([^{}]+)\}")
 _SAMPLE = 100  # records that decide where the text is
+_DEEPEST = 8  # steps from a record to its text
+_FIELDS = 20  # strings in a mapping, at most, that are the fields of one record; more are texts under their ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,67 +94,106 @@ def split_records(value: Any, path: str | None) -> list[Any]:
         members = list(value.values())
         if len(members) > 1 and all(isinstance(member, dict) for member in members):
             return members
+        if len(members) > _FIELDS and all(isinstance(member, str) for member in members):
+            return members
         lists = [m for m in members if isinstance(m, list) and m and all(isinstance(r, dict) for r in m)]
         if len(lists) == 1 and not any(name in value for name in _TURN_NAMES):
             return list(lists[0])
     return [value]
 
 
-def texts(records: Iterable[Any], rules: RecordRules) -> Iterator[tuple[str, Any]]:
-    """(text, record) of each record; a text is "" where there is none. Looks 100 records ahead to find it."""
+def texts(records: Iterable[Any], rules: RecordRules) -> Iterator[tuple[str, Any, str]]:
+    """(text, record, path) of each record; a text is "" where there is none.
+
+    The path is where the text was found (looking 100 records ahead), or "" if the rules say it.
+    """
     iterator = iter(records)
+    path = ""
     if not rules.given:
         head = list(itertools.islice(iterator, _SAMPLE))
-        rules = find_text(head, rules.join)
+        path = find_text(head)
+        rules = replace(rules, each=path)
         iterator = itertools.chain(head, iterator)
     for record in iterator:
-        if rules.each is None:
-            yield (fill(rules.text, record) if rules.text is not None else _scalar_text(record)), record
-        else:
-            parts = (_part_text(part, rules.text) for part in resolve(record, rules.each))
-            yield rules.join.join(part for part in parts if part.strip()), record
+        yield _text_of(record, rules), record, path
 
 
-def _scalar_text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _text_of(record: Any, rules: RecordRules) -> str:
+    if rules.each is None:
+        return _part_text(record, rules.text)
+    parts = (_part_text(part, rules.text) for part in resolve(record, rules.each))
+    return rules.join.join(part for part in parts if part.strip())
 
 
 def _part_text(part: Any, template: str | None) -> str:
-    return fill(template, part) if template is not None else _scalar_text(part)
+    if template is not None:
+        return fill(template, part)
+    return part if isinstance(part, str) else ""
 
 
-def find_text(sample: Sequence[Any], join: str) -> RecordRules:
-    """Guess where the text of these records is.
+def find_text(sample: Sequence[Any]) -> str:
+    """Guess where the text of these records is: a path, "" for the record itself.
 
-    In order: the record itself if it is a string; a field with a telling name; the turns of a conversation;
-    the field whose strings are longest. Rules that find nothing come out where there is no text at all.
+    In order: the record itself if it is a string; a field with a telling name; the turns of a conversation; the field
+    that holds most text, one inside of others if it holds twice as much as all those at the top.
     """
     if any(isinstance(record, str) for record in sample):
-        return RecordRules(join=join)
-    fields: dict[str, int] = {}  # characters of text in each field
+        return ""
+    top: Counter[str] = Counter()  # characters of text in each field
+    inside: Counter[str] = Counter()  # ... in lists and mappings
     for record in sample:
         for name, value in record.items() if isinstance(record, dict) else ():
-            if isinstance(value, str) and value.strip():
-                fields[name] = fields.get(name, 0) + len(value)
-    telling = [name for name in _TEXT_NAMES for field in fields if field.lower() == name]
-    for name in telling:
-        return RecordRules(text="{" + next(f for f in fields if f.lower() == name) + "}", join=join)
-    for record in sample:
-        for name in _TURN_NAMES:
-            if isinstance(record, dict) and isinstance(record.get(name), list) and record[name]:
-                return _turn_rules(name, record[name], join)
-    if not fields:
-        return RecordRules(text="{text}", join=join)
-    return RecordRules(text="{" + max(fields, key=lambda name: fields[name]) + "}", join=join)
+            if isinstance(value, str):
+                top[name] += len(value.strip())
+            elif _is_step(name):
+                _count_characters(value, name, inside)
+        if isinstance(record, list):
+            _count_characters(record, "", inside)
+    top = +top  # without those that hold nothing
+    telling = min((name for name in top if name.lower() in _TEXT_NAMES), key=_telling, default=None)
+    if telling is not None:
+        return telling
+    turns = next((paths for name in _TURN_NAMES if (paths := [p for p in inside if p.startswith(f"{name}.")])), [])
+    if turns:
+        named = [path for path in turns if _last(path) in _TEXT_NAMES]
+        return min(named, key=lambda p: (p.count("."), _telling(p))) if named else max(turns, key=lambda p: inside[p])
+    if inside and max(inside.values()) > 2 * max(top.values(), default=0):
+        return max(inside, key=lambda path: inside[path])
+    return max(top, key=lambda name: top[name], default="")
 
 
-def _turn_rules(name: str, turns: list[Any], join: str) -> RecordRules:
-    path, turn = f"{name}.*", turns[0]
-    while isinstance(turn, list) and turn:
-        path, turn = f"{path}.*", turn[0]
-    if not isinstance(turn, dict):
-        return RecordRules(each=path, join=join)
-    strings = [field for field, value in turn.items() if isinstance(value, str)]
-    named = [field for field in _TEXT_NAMES if field in strings]
-    field = named[0] if named else max(strings, key=lambda f: len(turn[f]), default="text")
-    return RecordRules(each=path, text="{" + field + "}", join=join)
+def _last(path: str) -> str:
+    return path.rpartition(".")[2].lower()
+
+
+def _telling(path: str) -> int:
+    return _TEXT_NAMES.index(_last(path))
+
+
+def _is_step(name: Any) -> bool:
+    return isinstance(name, str) and name not in ("", "*") and "." not in name
+
+
+def _count_characters(value: Any, path: str, found: Counter[str]) -> None:
+    """Add the characters of text at each path inside a value that stands at `path`."""
+    if isinstance(value, str):
+        if value.strip():
+            found[path] += len(value)
+        return
+    if path.count(".") >= _DEEPEST:
+        return
+    below = f"{path}." if path else ""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if _is_step(name):
+                _count_characters(each, below + name, found)
+    elif isinstance(value, list):
+        for each in value:
+            _count_characters(each, below + "*", found)
+
+
+def outline(record: Any) -> str:
+    """What a record holds, in few words: the names of all its fields, and the beginning of each value."""
+    if not isinstance(record, dict):
+        return json.dumps(record, default=str)[:300]
+    return ", ".join(f"{name} = {json.dumps(value, default=str)[:40]}" for name, value in record.items())[:600]

@@ -139,7 +139,7 @@ def test_odd_names_and_links(folder: Path, tmp_path: Path) -> None:
         ({}, "no files"),
         ({"a.jpg": b"\xff\xd8", "b.bin": bytes(9)}, "unsupported format"),
         ({"a.txt": bytes(range(256)) * 99, "b.txt": b"\0" * 99}, "2 binary"),
-        ({"a.txt": b"A text of a few words, and not one more than that, to be true."}, "needs at least 1 kB"),
+        ({"a.txt": b"A text of a few words, and not one more than that, to be true."}, "needs at least 1.0 kB"),
         ({"a.csv": b"n,m\n1,2\n3,4\n"}, "too short"),
     ],
 )

@@ -115,6 +115,105 @@ def test_bad_files_are_counted_not_raised(path: str, data: bytes, outcome: list[
     assert read(path, data) == outcome
 
 
+def parquet(columns: dict[str, pa.Array]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([2**62, 0], pa.timestamp("us")),  # beyond the year 9999, where Python's dates end
+        pa.array([123, 456], pa.timestamp("ns")),
+        pa.array([0, 0], pa.timestamp("us", tz="Nowhere/Atlantis")),
+        pa.array([2**30, 0], pa.date32()),
+        pa.array([2**62, 0], pa.duration("s")),
+        pa.array([[{"at": 2**62, "by": "x"}], []], pa.list_(pa.struct({"at": pa.timestamp("us"), "by": pa.string()}))),
+        pa.array([[("k", 2**62)], []], pa.map_(pa.string(), pa.timestamp("us"))),
+    ],
+    ids=lambda column: str(column.type)[:24],
+)
+def test_a_parquet_column_that_nobody_asked_for(column: pa.Array) -> None:
+    """A date that Python cannot hold ended the whole run, or the file counted as damaged, for the sake of no text."""
+    data = parquet({"when": column, "text": pa.array(["one", "two"])})
+    assert read("a.parquet", data) == ["one", "two"]
+    assert read("a.parquet", data, RecordRules(text="{text}")) == ["one", "two"]
+
+
+def test_one_bad_string_in_a_parquet_file() -> None:
+    """Arrow writes what it is given: a single byte of Latin-1 made 1,500 rows unreadable."""
+    bad = pa.array([b"caf\xe9 noir", b"fine"]).view(pa.string())
+    turns = pa.StructArray.from_arrays([bad, pa.array([1, 2])], ["content", "n"])
+    assert read("a.parquet", parquet({"text": bad})) == ["caf\ufffd noir", "fine"]
+    assert read("a.parquet", parquet({"message": turns})) == ["caf\ufffd noir", "fine"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([["one", "and"], ["two", "and"]]),
+        pa.array([{"n": 1, "body": "one\nand"}, {"n": 2, "body": "two\nand"}]),
+        pa.array([b"one\nand", b"two\nand"]),  # strings of writers that do not mark them as such
+        pa.array([[b"one", b"and"], [b"two", b"and"]], pa.list_(pa.large_binary())),
+        pa.array(["one\nand", "two\nand"]).dictionary_encode(),
+    ],
+    ids=lambda column: str(column.type)[:24],
+)
+def test_parquet_columns_that_are_no_plain_strings(column: pa.Array) -> None:
+    image = pa.array([b"\x89PNG\xff\xfe" * 99, b"\xff\xd8" * 99])
+    assert read("a.parquet", parquet({"image": image, "said": column})) == ["one\nand", "two\nand"]
+
+
+def test_html_nested_without_end() -> None:
+    """Finding the main content takes the square of the depth: 600 kB kept one core busy for minutes."""
+    deep = 100_000
+    assert read("a.html", b"<p>x</p>" + b"<div>" * deep + b"x" + b"</div>" * deep) == ["too deeply nested!"]
+    shallow = b"<article>" + b"<div>" * 400 + b"<p>A story that is told here.</p>" + b"</div>" * 400 + b"</article>"
+    assert read("a.html", shallow * 9)[0].count("A story that is told here.") == 9
+
+
+def test_an_integer_of_thousands_of_digits_is_one_bad_line() -> None:
+    """Python refuses to parse it with another error than that for bad JSON, and the rest of the file was lost."""
+    lines = b'{"text": "one"}\n{"text": "two", "n": ' + b"9" * 5000 + b'}\n{"text": "three"}\n'
+    for name in ("a.jsonl", "a.json"):
+        assert read(name, lines) == ["one", "three", "line is not JSON!"]
+
+
+FRENCH = "Où est-il ? L'été à Nîmes, naïveté, déjà là, très bien, ça va."
+GERMAN = "Die Straße führt über die Brücke, schöne Grüße aus Österreich."
+
+
+@pytest.mark.parametrize("text", [FRENCH, GERMAN, "It’s a “quoted” thing — don’t you think? He’s gone… the café."])
+@pytest.mark.parametrize("encoding", ["mac_roman", "cp1252"])
+def test_eight_bits_that_are_no_utf8(text: str, encoding: str) -> None:
+    """An old Mac's text was "detected" as the UTF-8 that it had just failed to be: every accent was lost."""
+    text = "\n".join([text] * 20)
+    assert read("a.txt", text.encode(encoding)) == [text]
+
+
+def test_one_bad_byte_in_a_text_of_utf8() -> None:
+    """Read in 8 bits, for the sake of one byte, every other accent would be broken."""
+    assert read("a.txt", f"{FRENCH}\n".encode() * 20 + b"\xe9")[0] == f"{FRENCH}\n" * 20 + "\ufffd"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+def test_json_in_other_encodings(encoding: str) -> None:
+    """JSON in Latin-1, against its standard, is common: all of it counted as lines that are no JSON."""
+    rows = [{"text": f"{number}. {FRENCH}"} for number in range(30)]
+    expected = [row["text"] for row in rows]
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    assert read("a.jsonl", lines.encode(encoding)) == expected
+    assert read("a.json", json.dumps(rows, ensure_ascii=False).encode(encoding)) == expected
+
+
+def test_what_a_name_ends_with_need_not_be_a_suffix() -> None:
+    """The name "Chapter 1. Intro" is a title, not a file of the format "Intro"."""
+    assert read("Chapter 1. Intro", b"Once.") == ["Once."]
+    assert read("README.1", b"Twice.") == ["Twice."]
+    assert read("notes.yml", b"a: 1") == ["unsupported format .yml!"]
+
+
 def test_truncated_gzip_keeps_what_came_before() -> None:
     whole = gzip.compress("".join(json.dumps({"text": f"line {n}"}) + "\n" for n in range(9000)).encode())
     found = read("a.jsonl.gz", whole[: len(whole) // 2])
@@ -131,7 +230,7 @@ def test_a_decompression_bomb_is_stopped(name: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_endless_line_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("groundup.corpus.formats.LINE_LIMIT", 1000)
+    monkeypatch.setattr("groundup.corpus.record_files.LINE_LIMIT", 1000)
     assert read("a.jsonl", b'{"text": "' + b"a" * 5000 + b'"}') == ["too large!"]
 
 

@@ -244,7 +244,7 @@ def test_npm_tells_what_is_wrong(
     """npm's first line is but a code, "npm error code E404": it tells a newcomer nothing."""
     monkeypatch.setenv("npm_config_registry", index.url + "/")
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
-    with pytest.raises(DownloadError, match="npm view none@1.0.0: Not Found"):
+    with pytest.raises(DownloadError, match=r"npm view none@1\.0\.0: Not Found"):
         PackageSource(index="npm", package="none", version="1.0.0", licence="MIT").fetch(console)
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from groundup.corpus.records import RecordRules, fill, resolve, split_records, texts
+from groundup.corpus.records import RecordRules, fill, outline, resolve, split_records, texts
 
 
 def _texts(value: Any, rules: RecordRules | None = None) -> list[str]:
     rules = rules or RecordRules()
-    return [text for text, _ in texts(split_records(value, rules.records), rules)]
+    return [text for text, *_ in texts(split_records(value, rules.records), rules)]
 
 
 def test_paths() -> None:
@@ -61,9 +61,43 @@ def test_conversation_nested_in_turns() -> None:
         ),
         ([{"dialog": [["a first turn"], ["a second"]]}], ["a first turn\na second"]),
         ([{"n": 1}, {"n": 2}], ["", ""]),
+        ([{"te{x}t": "braces in a name"}], ["braces in a name"]),
+        ([{"a.b": "a dot in a name"}], ["a dot in a name"]),
+        ([{"title": "t", "sentences": ["one, and a bit", "two, and more"]}], ["one, and a bit\ntwo, and more"]),
+        ([{"headline": "a headline", "n": {"html": "<b>"}}], ["a headline"]),
+        ([[{"from": "a", "said": "Hello, you."}, {"from": "b", "said": "Hi."}]], ["Hello, you.\nHi."]),
+        ({f"id{n}": f"text {n}" for n in range(30)}, [f"text {n}" for n in range(30)]),
+        ({"name": "one", "summary": "a record of few strings"}, ["a record of few strings"]),
         ([], []),
         (None, [""]),
     ],
 )
 def test_undescribed_text_is_found(value: Any, expected: list[str]) -> None:
     assert _texts(value) == expected
+
+
+def test_text_in_nested_lists() -> None:
+    """SQuAD's layout: the title, the only string at the top, was taken for the text."""
+    passages = [f"Passage {n} is much longer than any of the questions that people ask about it." for n in range(4)]
+    asked = [{"question": "What?", "id": "1", "answers": [{"text": "longer", "answer_start": 9}]}]
+    paragraphs = [{"context": passage, "qas": asked * 3} for passage in passages]
+    value = {"version": "1.1", "data": [{"title": f"T{n}", "paragraphs": paragraphs[n : n + 2]} for n in (0, 2)]}
+    found = list(texts(split_records(value, None), RecordRules()))
+    assert [text for text, *_ in found] == ["\n".join(passages[:2]), "\n".join(passages[2:])]
+    assert {path for *_, path in found} == {"paragraphs.*.context"}
+    template = RecordRules(text="{paragraphs.*.context}")  # what the card shows can be written into the recipe
+    assert _texts(value, RecordRules(records="data.*", text=template.text)) == [text for text, *_ in found]
+
+
+def test_messages_with_tool_calls() -> None:
+    """The nearest telling name is the turn's text; one deeper inside belongs to something else."""
+    call = [{"function": {"text": "f(x), and a long argument that is longer than the turn"}}]
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello", "tool_calls": call}]
+    assert _texts([{"messages": turns}]) == ["Hi\nHello"]
+
+
+def test_outline_names_every_field() -> None:
+    """A long first field would hide the names that somebody looks for who mistyped one."""
+    shown = outline({"passage": "x" * 5000, "question": "why"})
+    assert "passage = " in shown
+    assert 'question = "why"' in shown

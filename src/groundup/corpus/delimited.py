@@ -1,0 +1,96 @@
+"""CSV and TSV as people write them: found out are delimiter, quotes, whether there is a header, and lone columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+_SAMPLE = 100  # rows that decide whether the first one is a header
+_HEADER_CHARACTERS = 200
+_SENTENCE = re.compile(r"(?:\S+\s+){3,}\S*[.!…][\"'”’)]?\s*")
+_NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a table of delimited cells is written.
+
+    Attributes:
+        columns: their names: the header's, else column_1, column_2, ...
+        has_header: whether the first row is the header.
+        quoted: whether a cell that begins with a quote ends with one, and may hold delimiters and lines.
+    """
+
+    delimiter: str
+    columns: tuple[str, ...]
+    has_header: bool
+    quoted: bool
+
+    def rows(self, lines: TextIO) -> Iterator[dict[str, str | None] | str]:
+        """Each row below the header by column (None where it is too short), or as it stands if it has cells too many.
+
+        In a table of one column a delimiter is a part of the text: of "text" and "Well, yes" the row is "Well, yes".
+        """
+        rows = (row for row in _reader(lines, self.delimiter, self.quoted) if row)
+        for row in itertools.islice(rows, int(self.has_header), None):
+            cells = [self.delimiter.join(row)] if len(self.columns) == 1 else row
+            if any(cell.strip() for cell in cells[len(self.columns) :]):
+                yield self.delimiter.join(row)
+            else:
+                yield dict(itertools.zip_longest(self.columns, cells[: len(self.columns)]))
+
+
+def find_layout(head: str, delimiters: str, *, whole: bool) -> Layout:
+    """Find out the layout of the table that begins with `head`; `whole` says that it ends there, too."""
+    delimiter = max(delimiters, key=head.split("\n", 1)[0].count)
+    # Tab-separated values have no quotes by their own standard, but pandas writes them all the same.
+    quoted = delimiter != "\t" or _quotes_close(head, whole=whole)
+    rows = list(itertools.islice((row for row in _reader(io.StringIO(head, ""), delimiter, quoted) if row), _SAMPLE))
+    if len(rows) > 1 and len(rows) < _SAMPLE and not whole:  # the last one is cut off
+        rows.pop()
+    if not rows:
+        return Layout(delimiter, (), False, quoted)
+    even = len({len(row) for row in rows}) == 1  # else perhaps lines of prose with some commas in them
+    prose = not even and _SENTENCE.fullmatch(delimiter.join(rows[0])) is not None
+    if not prose and _is_header(rows[0], rows[1:]):
+        return Layout(delimiter, tuple(rows[0]), True, quoted)
+    names = (f"column_{number}" for number in range(1, len(rows[0]) + 1 if even else 2))
+    return Layout(delimiter, tuple(names), False, quoted)
+
+
+def _reader(lines: TextIO, delimiter: str, quoted: bool) -> Iterator[list[str]]:
+    return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+
+
+def _quotes_close(head: str, *, whole: bool) -> bool:
+    """Whether quotes at the beginning of a cell are there for the table, not for the text."""
+    reader = csv.reader(io.StringIO(head, ""), delimiter="\t", strict=True)
+    try:
+        for _ in reader:
+            pass
+    except csv.Error:
+        return not whole and reader.line_num >= head.count("\n")  # the head ends inside a cell
+    return True
+
+
+def _is_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
+    """Whether a first row names columns: not if a cell is a sentence, or one value more of its column."""
+    if [cell.strip() for cell in first] == [str(number) for number in range(len(first))]:  # pandas without names
+        return True
+    if any(len(cell) > _HEADER_CHARACTERS or _SENTENCE.fullmatch(cell) for cell in first):
+        return False
+    columns = [[row[at] for row in rest if at < len(row) and row[at].strip()] for at in range(len(first))]
+    return not any(cell.strip() and _belongs(cell, values) for cell, values in zip(first, columns, strict=True))
+
+
+def _belongs(cell: str, values: Sequence[str]) -> bool:
+    if _NUMBER.fullmatch(cell):
+        numbers = [float(value) for value in values if _NUMBER.fullmatch(value)]
+        alike = bool(numbers) and len(numbers) == len(values)
+        return alike and min(numbers) - 1 <= float(cell) <= max(numbers) + 1
+    return values.count(cell) >= max(2, len(values) / 10)

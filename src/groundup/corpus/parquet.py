@@ -1,0 +1,104 @@
+"""Rows of Parquet files, of which a column that is no text must not cost the ones that are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+# pyarrow is imported inside the functions: the command line imports this room for every --help.
+
+_BATCH_ROWS = 512
+
+
+def read_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """Each row by column, lists and structs as lists and mappings.
+
+    Dates, times and durations are left out: Python's own cannot hold all of them, and nobody trains on them. Bytes are
+    text where they are valid UTF-8 (as older writers leave it), else None; invalid UTF-8 in strings is replaced.
+
+    Raises:
+        ValueError: damaged, or of a kind that Arrow cannot read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(file)
+        for batch in table.iter_batches(batch_size=_BATCH_ROWS, columns=_columns(table)):
+            values = [_values(column) for column in batch.columns]
+            for cells in zip(*values, strict=True):
+                yield dict(zip(batch.schema.names, cells, strict=True))
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+def _columns(file: pq.ParquetFile) -> list[str]:
+    wanted = [is_plain for field in file.schema_arrow for is_plain in _leaves(field.type)]
+    paths = [file.schema.column(index).path for index in range(len(file.schema))]
+    return [path for path, is_plain in zip(paths, wanted, strict=True) if is_plain]
+
+
+def _leaves(kind: pa.DataType) -> Iterator[bool]:
+    """For each column that Parquet stores for a type, in its order, whether Python can hold every value of it."""
+    import pyarrow as pa
+
+    if isinstance(kind, pa.BaseExtensionType):
+        yield from _leaves(kind.storage_type)
+    elif pa.types.is_map(kind):  # keys without their items are no map
+        leaves = [*_leaves(kind.key_type), *_leaves(kind.item_type)]
+        yield from [all(leaves)] * len(leaves)
+    elif pa.types.is_struct(kind):
+        for index in range(kind.num_fields):
+            yield from _leaves(kind.field(index).type)
+    elif pa.types.is_nested(kind):
+        yield from _leaves(kind.value_type)
+    else:
+        yield not pa.types.is_temporal(kind)
+
+
+def _values(column: pa.Array) -> list[Any]:
+    try:
+        values = column.to_pylist()
+    except UnicodeDecodeError:
+        values = [_mended(scalar) for scalar in column]
+    return [_text_of_bytes(value) for value in values] if _holds_bytes(column.type) else values
+
+
+def _mended(scalar: pa.Scalar) -> Any:
+    import pyarrow as pa
+
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        if isinstance(scalar, pa.BinaryScalar):  # strings are a kind of it
+            return scalar.as_buffer().to_pybytes().decode("utf-8", "replace")
+        if isinstance(scalar, pa.StructScalar):
+            return {name: _mended(value) for name, value in scalar.items()}
+        return [_mended(value) for value in scalar.values] if isinstance(scalar, pa.ListScalar) else None
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return any(_holds_bytes(kind.field(index).type) for index in range(kind.num_fields))
+    if pa.types.is_nested(kind) and not pa.types.is_map(kind):
+        return _holds_bytes(kind.value_type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def _text_of_bytes(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _text_of_bytes(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_text_of_bytes(each) for each in value]
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None

@@ -1,0 +1,133 @@
+"""Files of records: JSON, JSON lines, CSV, TSV and Parquet, each to one record after another."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from groundup.corpus.delimited import find_layout
+from groundup.corpus.records import split_records
+from groundup.corpus.sources.base import Format
+from groundup.corpus.streams import (
+    LINE_LIMIT,
+    MEBIBYTE,
+    TooLargeError,
+    detect_encoding,
+    looks_binary,
+    read_whole,
+    with_head,
+)
+
+NOT_JSON = "line is not JSON"
+TOO_MANY_CELLS = "row with more cells than columns"
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file, or a record of one, that gave no text: where it was and a short reason to count it under."""
+
+    origin: str
+    reason: str
+    sample: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a table file and where it was found."""
+
+    origin: str
+    value: Any
+
+
+RecordReader = Callable[[str, BinaryIO, str | None], Iterator[Record | Unreadable]]
+
+
+def _numbered(path: str, values: Iterable[Any]) -> Iterator[Record]:
+    for number, value in enumerate(values, start=1):
+        yield Record(f"{path}#{number}", value)
+
+
+def _parse(data: bytes | str, encoding: str) -> Any:
+    """JSON is Unicode by its standard, and often is not: then it is in the file's `encoding`, or that of one line."""
+    try:
+        return json.loads(data)
+    except UnicodeDecodeError:
+        assert isinstance(data, bytes)
+        return json.loads(data.decode(detect_encoding(data) if encoding.startswith("utf") else encoding, "replace"))
+
+
+def _read_json(path: str, stream: BinaryIO, records: str | None) -> Iterator[Record | Unreadable]:
+    data = read_whole(stream)
+    try:
+        value = _parse(data, detect_encoding(data))
+    except ValueError:
+        if b"\n" not in data.strip():
+            raise
+        yield from _read_jsonl(path, io.BytesIO(data), records)  # many call their JSON lines .json
+        return
+    yield from _numbered(path, split_records(value, records))
+
+
+def _read_jsonl(path: str, stream: BinaryIO, records: str | None) -> Iterator[Record | Unreadable]:
+    head, rest = with_head(stream)
+    encoding = detect_encoding(head)
+    wide = encoding.startswith(("utf-16", "utf-32"))  # where the byte of a line's end is a part of other characters
+    lines = io.TextIOWrapper(rest, encoding, "replace", newline="\n") if wide else rest
+    number = 0
+    line_number = 0
+    while line := lines.readline(LINE_LIMIT + 1):
+        line_number += 1
+        if len(line) > LINE_LIMIT:
+            raise TooLargeError(f"line {line_number} has more than {LINE_LIMIT // MEBIBYTE} MiB")
+        if not line.strip():
+            continue
+        try:
+            value = _parse(line, encoding)
+        except (ValueError, RecursionError):  # a ValueError, too, for an integer of thousands of digits
+            sample = line[:200].decode("utf-8", "replace") if isinstance(line, bytes) else line[:200]
+            yield Unreadable(f"{path}:{line_number}", NOT_JSON, sample)
+            continue
+        for record in split_records(value, records) if records else [value]:
+            number += 1
+            yield Record(f"{path}#{number}", record)
+
+
+def _table_reader(delimiters: str) -> RecordReader:
+    def read(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
+        head, rest = with_head(stream)
+        if looks_binary(head[:8192]):
+            yield Unreadable(path, "binary")
+            return
+        encoding = detect_encoding(head)
+        csv.field_size_limit(LINE_LIMIT)
+        layout = find_layout(head.decode(encoding, "replace"), delimiters, whole=len(head) < MEBIBYTE)
+        with io.TextIOWrapper(rest, encoding, "replace", newline="") as lines:
+            for record in _numbered(path, layout.rows(lines)):
+                overfull = isinstance(record.value, str)
+                yield Unreadable(record.origin, TOO_MANY_CELLS, record.value) if overfull else record
+
+    return read
+
+
+def _read_parquet(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
+    import shutil
+
+    from groundup.corpus.parquet import read_rows
+
+    with tempfile.TemporaryFile() as whole:  # Parquet is read from its end; archives give streams
+        shutil.copyfileobj(stream, whole, MEBIBYTE)
+        yield from _numbered(path, read_rows(whole))
+
+
+RECORD_READERS: dict[Format, RecordReader] = {
+    "json": _read_json,
+    "jsonl": _read_jsonl,
+    "csv": _table_reader(",;\t|"),
+    "tsv": _table_reader("\t"),
+    "parquet": _read_parquet,
+}
