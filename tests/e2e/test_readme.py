@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import urllib.request
+from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
-# Only how long they train is changed.
+# Only how long they train is changed, and what they compile.
 SHORT = {
-    "run": ["--set", "pretrain.minutes=0.05", "--set", "pretrain.compile=false"],
+    "run": [
+        "--set",
+        "pretrain.minutes=0.05",
+        "--set",
+        "pretrain.compile=false",
+        "--set",
+        "finetune.instruct.epochs=0.1",
+    ],
     "pretrain": ["--minutes", "0.05", "--set", "compile=false"],
+    "finetune": ["--epochs", "1"],
+    "serve": ["--port", "0", "--json"],
 }
 
 
@@ -23,20 +38,46 @@ def shown_commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith("groundup ")]
 
 
-def test_the_commands_of_the_readme(tmp_path: Path, real_documents: list[str]) -> None:
-    notes = tmp_path / "notes"
-    notes.mkdir()
+@pytest.fixture
+def home(tmp_path: Path, real_documents: list[str]) -> Path:
+    """A user's home with what the README speaks of: notes, questions with answers, mails with labels."""
+    (tmp_path / "notes").mkdir()
     for number, text in enumerate(real_documents):
-        (notes / f"{number:03}.md").write_text(text, encoding="utf-8")
+        (tmp_path / "notes" / f"{number:03}.md").write_text(text, encoding="utf-8")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    lines = [line.strip() for text in real_documents for line in text.splitlines() if len(line) > 40]
+    with (tmp_path / "questions.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["question", "answer"], *pairwise(lines[:200])])
+    with (tmp_path / "mails.csv").open("w", newline="", encoding="utf-8") as file:
+        kinds = [("statement" if "statement" in line else "other") for line in lines[:400]]
+        csv.writer(file).writerows([["text", "label"], *zip(lines[:400], kinds, strict=True)])
+    return tmp_path
+
+
+def test_the_commands_of_the_readme(home: Path) -> None:
     commands = shown_commands()
-    assert {command[1] for command in commands} >= {"run", "collect", "tokenize", "pretrain", "evaluate", "generate"}
+    stages = {"run", "collect", "tokenize", "pretrain", "finetune", "evaluate", "report", "generate", "classify"}
+    assert {command[1] for command in commands} >= stages | {"chat", "serve"}
     for command in commands:
-        home = str(tmp_path)
-        words = [word.replace("~", home, 1) if word.startswith("~/") else word for word in command[1:]]
+        words = [word.replace("~", str(home), 1) if word.startswith("~/") else word for word in command[1:]]
         full = [sys.executable, "-m", "groundup", *words, *SHORT.get(command[1], [])]
-        done = subprocess.run(full, cwd=tmp_path, env=os.environ | {"HOME": home}, capture_output=True, text=True)
-        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stderr}"
-        if command[1] == "generate":
-            assert done.stdout.strip()
-    assert (tmp_path / "runs" / "notes" / "report" / "report.md").is_file()
+        process = subprocess.Popen(
+            full,
+            cwd=home,
+            env=os.environ | {"HOME": str(home)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if command[1] == "serve":
+            assert process.stdout is not None
+            told = json.loads(process.stdout.readline())
+            health = urllib.request.urlopen(told["url"] + "/health").status
+            assert health == 200
+            process.terminate()
+        written, said = process.communicate("Hello\n")
+        assert process.returncode == 0, f"{shlex.join(command)}\n{said}"
+        if command[1] in ("generate", "classify", "chat"):
+            assert written.strip(), shlex.join(command)
+    assert (home / "runs" / "notes" / "report.html").is_file()
