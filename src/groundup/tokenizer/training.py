@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections.abc import Iterable, Iterator
@@ -34,7 +35,7 @@ TOKENIZER_CONFIG = {
 }
 
 _LOOK_SECONDS = 0.2  # how often a waiting thread looks at signals where the system does not wake it
-_GRACE_SECONDS = 10.0  # for the text that is being read when nobody waits any more
+_GRACE_SECONDS = 10.0  # for the texts that are being read when nobody waits any more
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, *, at_most: bool = False) -> Tokenizer:
@@ -94,32 +95,34 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, at_most: bool = Fa
 
 def _train(backend: tokenizers.Tokenizer, trainer: trainers.BpeTrainer, texts: Iterable[str]) -> None:
     # The library looks at no signal until it is done, half a minute for 30 MB. So it works in a thread of its own,
-    # which Ctrl-C leaves behind.
-    left, all_read = threading.Event(), threading.Event()
+    # which Ctrl-C leaves behind. Events and no `Thread.join`: interrupted, that takes the thread for finished
+    # (CPython before 3.13).
+    left, all_read, done = threading.Event(), threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
     def read() -> Iterator[str]:
-        for text in texts:
-            if left.is_set():
-                raise InterruptedError("nobody waits for the vocabulary any more")
-            yield text
-        all_read.set()
+        try:
+            yield from itertools.takewhile(lambda _: not left.is_set(), texts)
+        finally:
+            all_read.set()
 
     def work() -> None:
         try:
             backend.train_from_iterator(read(), trainer)
         except BaseException as error:
             failures.append(error)
+        finally:
+            all_read.set()
+            done.set()
 
-    thread = threading.Thread(target=work, name="vocabulary", daemon=True)
-    thread.start()
+    threading.Thread(target=work, name="vocabulary", daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(_LOOK_SECONDS)
+        while not done.wait(_LOOK_SECONDS):
+            pass
     finally:
         left.set()
         # A thread that still reads would need the interpreter while that ends, and take the process down with it.
-        thread.join(0 if all_read.is_set() else _GRACE_SECONDS)
+        all_read.wait(_GRACE_SECONDS)
     if failures:
         raise failures[0]
 

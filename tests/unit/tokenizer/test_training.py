@@ -60,21 +60,34 @@ _LONG_WORK = """
 import random
 from groundup.tokenizer import train_tokenizer
 
-def texts():
-    letters = bytes(b"abcdefghijklmnopqrstuvwx "[code % 25] for code in range(256))
-    yield random.Random(0).randbytes(6_000_000).translate(letters).decode()
-    print("all read", flush=True)
+def letters(size):
+    table = bytes(b"abcdefghijklmnopqrstuvwx "[code % 25] for code in range(256))
+    return random.Random(size).randbytes(size).translate(table).decode()
 
-train_tokenizer(texts(), 16_000)
+def merging():
+    yield letters(6_000_000)
+    print("begun", flush=True)
+
+def reading():
+    print("begun", flush=True)
+    for size in range(10_000, 100_000):
+        yield letters(size)
+
+train_tokenizer(PHASE(), 16_000)
 """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_ctrl_c_does_not_wait_for_the_vocabulary() -> None:
-    """The library looks at no signal: this took 10 to 30 seconds more, with bars that moved on."""
-    process = subprocess.Popen([sys.executable, "-c", _LONG_WORK], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+@pytest.mark.parametrize("phase", ["reading", "merging"])
+def test_ctrl_c_does_not_wait_for_the_vocabulary(phase: str) -> None:
+    """The library looks at no signal: this took 10 to 30 seconds more, with bars that moved on.
+
+    A thread that is left behind while it reads aborts the whole process instead.
+    """
+    code = _LONG_WORK.replace("PHASE", phase)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
-    assert process.stdout.readline() == b"all read\n"
+    assert process.stdout.readline() == b"begun\n"
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     try:
