@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import Protocol, TypeVar
 
 from groundup.errors import GroundupError, ResourceError
@@ -44,9 +45,9 @@ TaskT = TypeVar("TaskT", bound=Task)
 def run_tasks(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], None]) -> None:
     """Run all tasks that are not done yet; `on_done` is called here for each when it is.
 
-    An exception of a task ends the run and is raised here. When a worker dies (killed, out of memory), the
-    unfinished tasks are run again in a new pool, the last time one at a time so that the task that kills its
-    worker is known.
+    An exception of a task, or Ctrl-C, ends the run at once and is raised here; other tasks are cut off. When a
+    worker dies (killed, out of memory), the unfinished tasks are run again in a new pool, the last time one at a
+    time so that the task that kills its worker is known.
 
     Raises:
         ResourceError: a task's worker died every time.
@@ -73,7 +74,8 @@ def _run_pool(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], N
     """Run tasks in one pool; return those left over when a worker died."""
     left = list(tasks)
     context = multiprocessing.get_context("spawn")  # fork would copy the locks of our threads (progress, Arrow)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_watch_parent)
+    stop_seen, stop = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=(stop_seen,))
     try:
         futures = {pool.submit(_run, task): task for task in tasks}
         for future in as_completed(futures):
@@ -88,8 +90,13 @@ def _run_pool(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], N
         for task in finished:
             on_done(task)
         left = [task for task in left if not task.done()]
+    except BaseException:
+        stop.close()  # the workers see it and end; what they were at may take minutes, and leaves nothing half done
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        stop.close()
+        stop_seen.close()
     return left
 
 
@@ -102,13 +109,14 @@ def _run(task: Task) -> tuple[type[GroundupError], str, str, str] | None:
     return None
 
 
-def _watch_parent() -> None:
-    """End this worker when its parent is killed: else it would wait for ever, or write beside a new run."""
+def _prepare_worker(stop_seen: Connection) -> None:
+    """End this worker when it is told to, or its parent is killed: else it would go on and write beside a new run."""
     parent = multiprocessing.parent_process()
     assert parent is not None
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
 
     def watch() -> None:
-        wait([parent.sentinel])
+        wait([parent.sentinel, stop_seen])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

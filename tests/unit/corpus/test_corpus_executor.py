@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -52,6 +55,29 @@ def test_a_users_error_comes_back_whole(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         _run([Work(tmp_path, "a", "user error"), Work(tmp_path, "b")], 2)
     assert (caught.value.value, caught.value.fix) == ("notes.txt", "Give text.")
+
+
+def test_ctrl_c_does_not_wait_for_the_workers(tmp_path: Path) -> None:
+    """A large file takes minutes; a person who pressed Ctrl-C looked at a terminal that did not answer."""
+    tasks = [Work(tmp_path, f"w{n}", "slow") for n in range(3)]
+
+    def press_when_they_work() -> None:
+        while not (tmp_path / "w0.scar").exists():
+            time.sleep(0.05)
+        signal.raise_signal(signal.SIGINT) if os.name == "nt" else os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press_when_they_work, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        _run(tasks, 2)
+    assert time.time() - (tmp_path / "w0.scar").stat().st_mtime < 10
+    assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+
+
+def test_an_error_does_not_wait_for_the_others(tmp_path: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(DataError):
+        _run([Work(tmp_path, "slow", "slow"), Work(tmp_path, "bad", "user error")], 2)
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")

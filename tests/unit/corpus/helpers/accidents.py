@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,9 @@ class Work:
         if self.accident == "always killed" or (self.accident == "killed once" and not scar.exists()):
             scar.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.accident == "slow":
+            scar.touch()
+            time.sleep(60)
         if self.accident == "user error":
             raise DataError("notes.txt", rule="must be text", fix="Give text.")
         with self.result.open("x") as file:  # a second run of finished work would fail here
