@@ -120,7 +120,7 @@ def summary(card: dict[str, Any]) -> str:
 def found_fields(source: dict[str, Any]) -> str:
     """Where the text of a source's records was found, as a recipe's `text` would say it; "" if that was told."""
     fields = source.get("fields", {})
-    shown = [f"{{{path}}} ({records:,} records)" for path, records in list(fields.items())[:3]]
+    shown = [f"{{{path}}} ({records:,} record{'s' * (records != 1)})" for path, records in list(fields.items())[:3]]
     return ", ".join(shown) + (f" and {len(fields) - 3} other fields" if len(fields) > 3 else "")
 
 

@@ -11,6 +11,7 @@ from groundup.console import Console
 from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.sources import FolderSource, Source
 from groundup.errors import ConfigError
+from groundup.stages._closing import closing, say_result
 
 
 class CollectConfig(CorpusSettings):
@@ -38,6 +39,7 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
     import os
 
     from groundup.corpus import build_corpus
+    from groundup.corpus.card import found_fields, summary
 
     console = console or Console()
     sources = config.all_sources
@@ -48,7 +50,7 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
             fix="Give --folder PATH, or a recipe with [[collect.sources]] tables.",
         )
     for source in sources:
-        if isinstance(source, FolderSource) and config.out.resolve().is_relative_to(source.path.expanduser().resolve()):
+        if isinstance(source, FolderSource) and config.out.resolve().is_relative_to(source.path.resolve()):
             raise ConfigError(
                 f"--out {config.out}: inside the folder {source.path}",
                 rule="the corpus must not become a part of its own source",
@@ -59,11 +61,15 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
     for table in keys["sources"]:
         table.pop("path", None)
     inputs = {source.label: source.identity() for source in sources}
-    work = artifact.begin(config.out, "collect", keys, inputs)
+    work = artifact.begin(config.out, "collect", keys, inputs, console=console)
     if work.state == "done":
-        return artifact.read(config.out)
+        return say_result(console, config.out, artifact.read(config.out))
     card, files = build_corpus(settings, config.out, workers=config.workers or os.cpu_count() or 1, console=console)
     facts = {split: card[split] for split in ("train", "validation")} | {
-        "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]}
+        "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]},
+        **closing(f"{summary(card)}; all of it in card.md"),
     }
-    return work.finish(facts, files)
+    for source in card["sources"]:
+        if fields := found_fields(source):
+            console.note(f"{source['name']}: text taken from {fields}; name another field with `text` in a recipe")
+    return say_result(console, config.out, work.finish(facts, files))

@@ -7,7 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -153,7 +156,7 @@ def test_nothing_to_learn_from(tmp_path: Path, files: dict[str, bytes], words: s
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="no such file or folder"):
         _build(_settings(tmp_path / "nowhere"), tmp_path / "out")
 
 
@@ -163,6 +166,71 @@ def test_closed_folder(tmp_path: Path) -> None:
     root.mkdir(mode=0)
     with pytest.raises(DataError, match="Permission denied"):
         _build(_settings(root), tmp_path / "out")
+
+
+@contextmanager
+def _not_root() -> Iterator[None]:
+    """As a user who may not read everything, whoever runs the tests."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs Unix permissions")
+def test_closed_subfolders_are_counted() -> None:
+    """One that cannot be listed was passed over in silence; one that cannot be entered stopped the whole run."""
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own folders are closed to others
+        root = Path(directory)
+        root.chmod(0o755)
+        for name in ("open", "unlisted", "unentered"):
+            (root / name).mkdir()
+            (root / name / "a.txt").write_text(f"A text in the folder {name}.")
+        (root / "unlisted").chmod(0)
+        (root / "unentered").chmod(0o444)
+        with _not_root():
+            found = {item.path: item.refused for item in FolderSource(path=root).items()}
+            FolderSource(path=root).identity()
+        for name in ("unlisted", "unentered"):
+            (root / name).chmod(0o755)
+    assert found == {"open/a.txt": "", "unlisted": "permission denied", "unentered/a.txt": "permission denied"}
+
+
+def test_the_field_that_holds_the_text_is_told(tmp_path: Path, prose: list[str]) -> None:
+    """Nobody can see in a corpus of titles that the passages were meant."""
+    rows = [{"title": f"T{n}", "paragraphs": [{"context": text}]} for n, text in enumerate(prose)]
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "pages.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    _build(_settings(tmp_path / "a"), tmp_path / "out")
+    (source,) = read_card(tmp_path / "out")["sources"]
+    assert source["fields"] == {"paragraphs.*.context": len(rows)}
+    line = next(line for line in (tmp_path / "out" / "card.md").read_text().splitlines() if "text taken from" in line)
+    assert line.replace("\\", "") == "- text taken from: {paragraphs.*.context} (40 records)"
+
+
+@pytest.mark.parametrize(
+    ("source", "content", "words"),
+    [
+        ({"text": "{nosuch}"}, {"a.jsonl": '{"passage": "one", "question": "why"}\n' * 9}, ["question =", "text ="]),
+        ({}, {"a.yml": "a: 1\n", "b.yml": "b: 2\n"}, ["2 unsupported format .yml", 'format = "text"']),
+        ({}, {"a.txt": ""}, ["at least 1 byte"]),
+    ],
+)
+def test_what_to_do_about_a_corpus_too_small(
+    tmp_path: Path, source: dict[str, str], content: dict[str, str], words: list[str]
+) -> None:
+    """To read "1,000 record without text" or "at least 0 kB" tells a newcomer nothing."""
+    (tmp_path / "a").mkdir()
+    for name, text in content.items():
+        (tmp_path / "a" / name).write_text(text)
+    with pytest.raises(DataError) as caught:
+        _build(CorpusSettings(sources=[FolderSource(path=tmp_path / "a", **source)], min_bytes=0), tmp_path / "out")
+    for word in words:
+        assert word in str(caught.value)
 
 
 def test_a_damaged_shard_is_named(folder: Path, tmp_path: Path) -> None:

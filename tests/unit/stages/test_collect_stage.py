@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from groundup.config import load
 from groundup.console import Console
 from groundup.corpus import PackageSource, read_documents
 from groundup.errors import ConfigError
@@ -64,6 +66,29 @@ def test_moved_folder_is_the_same_work(notes: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     moved = notes.rename(tmp_path / "elsewhere" / "notes")
     assert run(_config(moved, tmp_path), console=QUIET) == first
+
+
+def test_what_came_out_is_told_also_when_it_was_done_before(notes: Path, tmp_path: Path) -> None:
+    """The first run named no documents and no drops, and a second one said nothing at all."""
+    (notes / "short.md").write_text("hi")
+    (notes / "rows.jsonl").write_text('{"summary": "A record that tells in a few words what there is to be told."}')
+    said = []
+    for _ in range(2):
+        shown = io.StringIO()
+        facts = run(_config(notes, tmp_path), console=Console(stream=shown)).facts
+        said.append(shown.getvalue().splitlines())
+    documents = sum(facts[split]["documents"] for split in ("train", "validation"))
+    assert said[1][-1] == said[0][-1]
+    assert said[0][-1].startswith(f"{tmp_path / 'corpus'}: {documents} documents, ")
+    assert "2 too short" in said[0][-1]
+    assert said[0][-1].endswith("card.md")
+    assert "text taken from {summary} (1 record)" in "\n".join(said[0])
+
+
+def test_an_empty_folder_name(tmp_path: Path) -> None:
+    """An empty variable of the shell, as in --folder "$NOTES", must not mean the current folder."""
+    with pytest.raises(ConfigError, match="the current directory is"):
+        load(CollectConfig, {"folder": "", "out": str(tmp_path)})
 
 
 def test_output_inside_its_own_source(notes: Path) -> None:

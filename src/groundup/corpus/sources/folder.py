@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,37 +26,40 @@ class FolderSource(SourceConfig):
     @property
     def default_name(self) -> str:
         """The folder's own name."""
-        return _printable(self._root.resolve().name) or "folder"
-
-    @property
-    def _root(self) -> Path:
-        return self.path.expanduser()
+        return _printable(self.path.resolve().name) or "folder"
 
     def _files(self) -> Iterator[tuple[str, Path]]:
-        """(name inside the source, path), in an order that does not depend on the file system."""
-        if not self._root.exists():
+        """(name inside the source, path), in an order that does not depend on the file system.
+
+        A subfolder that cannot be listed comes out as if it were a file: what is in it is missing, and must be counted.
+        """
+        if not self.path.exists():
             raise DataError(
-                f"{self.path}: no such folder",
-                rule="a source of kind folder names a folder on this machine",
+                f"{self.path}: no such file or folder",
+                rule="a source of kind folder names a folder, or one file, on this machine",
                 fix="Check the path.",
             )
-        if self._root.is_file():
-            yield self._root.name, self._root
+        if self.path.is_file():
+            yield self.path.name, self.path
             return
-        found = []
-        for directory, folders, names in os.walk(self._root, onerror=self._refuse):
+        found: list[Path] = []
+        closed: list[OSError] = []
+        for directory, folders, names in os.walk(self.path, onerror=closed.append):
             folders[:] = [name for name in folders if not name.startswith(".")]
-            found += [Path(directory, name) for name in names if not name.startswith(".")]
-        named = ((path.relative_to(self._root).as_posix(), path) for path in found)
-        yield from sorted((name, path) for name, path in named if self.chooses(name))
+            paths = (Path(directory, name) for name in names if not name.startswith("."))
+            found += [path for path in paths if self.chooses(self._name(path))]
+        for error in closed:
+            if Path(error.filename) == self.path:  # a closed subfolder is no reason to stop
+                raise DataError(
+                    f"{self.path}: {error.strerror}",
+                    rule="the folder must be readable",
+                    fix="Check its permissions, or run as a user who may read it.",
+                ) from error
+            found.append(Path(error.filename))
+        yield from sorted((self._name(path), path) for path in found)
 
-    def _refuse(self, error: OSError) -> None:
-        if Path(error.filename) == self._root:  # a closed subfolder is no reason to stop
-            raise DataError(
-                f"{self.path}: {error.strerror}",
-                rule="the folder must be readable",
-                fix="Check its permissions, or run as a user who may read it.",
-            ) from error
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
 
     def identity(self) -> str:
         """Digest of the listing: names, sizes and times of change."""
@@ -73,12 +77,7 @@ class FolderSource(SourceConfig):
 
     def items(self) -> list[Item]:
         """The files, by name."""
-        found = []
-        for name, path in self._files():
-            if path.is_file():
-                found.append(Item(name, path.stat().st_size))
-            else:  # a socket, a pipe (reading one would hang), a broken link
-                found.append(Item(name, 0, refused="not a regular file"))
+        found = [_item(name, path) for name, path in self._files()]
         if not found:
             wanted = f" that match {self.files}" if self.files else ""
             raise DataError(
@@ -91,16 +90,29 @@ class FolderSource(SourceConfig):
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
         """Give each file with the call that opens it."""
         for item in items:
-            path = self._root if self._root.is_file() else self._root / item.path
+            path = self.path if self.path.is_file() else self.path / item.path
             yield item, partial(_open, path)
 
     def provenance(self) -> dict[str, str]:
         """The folder's name; its full path may be private and stays out of the card."""
-        return {"folder": _printable(self._root.resolve().name)}
+        return {"folder": _printable(self.path.resolve().name)}
 
 
 def _printable(name: str) -> str:
     return name.encode("utf-8", "replace").decode()  # names on disk need not be valid Unicode
+
+
+def _item(name: str, path: Path) -> Item:
+    try:
+        status = path.stat()
+    except OSError as error:  # a broken link, a loop of links, a folder that may be listed but not entered
+        closed = isinstance(error, PermissionError)
+        return Item(name, 0, refused="permission denied" if closed else "not a regular file")
+    if stat.S_ISDIR(status.st_mode):
+        return Item(name, 0, refused="permission denied")
+    if not stat.S_ISREG(status.st_mode):  # a socket, a pipe: reading one would hang
+        return Item(name, 0, refused="not a regular file")
+    return Item(name, status.st_size)
 
 
 def _open(path: Path) -> BinaryIO:
