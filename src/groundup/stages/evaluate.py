@@ -85,7 +85,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
         )
     source = str(config.data or "held-out text")
     settings = config.model_dump(include={"max_bytes", "compressors", "compressors_read", "samples", "seed"})
-    work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs)
+    work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs, console=console)
     if work.state == "done":
         return say_result(console, work.directory, read(work.directory))
 
@@ -167,7 +167,7 @@ def _on_examples(config: EvaluateConfig, measure: Literal["answers", "labels"], 
     inputs = {"model": model_identity(directory)}
     if config.data is not None:
         inputs["data"] = table_identity(config.data)
-    work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs)
+    work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs, console=console)
     if work.state == "done":
         return say_result(console, work.directory, read(work.directory))
     evaluate = evaluate_labels if measure == "labels" else evaluate_answers

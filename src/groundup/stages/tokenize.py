@@ -53,7 +53,9 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     given = Tokenizer.load(config.tokenizer) if config.tokenizer else None
     if config.tokenizer:
         inputs["tokenizer"] = file_digest(config.tokenizer / "tokenizer.json")
-    work = begin(config.out, "tokenize", config.model_dump(include={"vocab_size", "sample_bytes"}), inputs)
+    work = begin(
+        config.out, "tokenize", config.model_dump(include={"vocab_size", "sample_bytes"}), inputs, console=console
+    )
     if work.state == "done":
         return say_result(console, config.out, read(config.out))
 
