@@ -20,6 +20,15 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight.to(x.dtype), bias)
 
 
+class Embedding(nn.Embedding):
+    """A table of vectors. On the meta device it is not filled: there is nothing to fill, and torch would import its
+    compiler for it, which doubles the time that a model takes to load."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * weight (arXiv:1910.07467), computed in fp32."""
 

@@ -14,7 +14,7 @@ from groundup.errors import ConfigError
 from groundup.model.attention import Attention, attention_mask
 from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
-from groundup.model.layers import Linear, Rotary, make_mlp, make_norm
+from groundup.model.layers import Embedding, Linear, Rotary, make_mlp, make_norm
 from groundup.model.loss import Residual, nll_and_residual, row_nll, summed_nll
 
 
@@ -45,8 +45,8 @@ class Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
-        self.embed_positions = None if config.rotary else nn.Embedding(config.context_length, config.dim)
+        self.embed_tokens = Embedding(config.vocab_size, config.dim)
+        self.embed_positions = None if config.rotary else Embedding(config.context_length, config.dim)
         self.rotary = Rotary(config) if config.rotary else None
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = make_norm(config)
