@@ -28,7 +28,7 @@ def expand_home(path: Path) -> Path:
         raise ConfigError(
             f"{path}: no home directory is known for {path.parts[0]}",
             rule="a path that begins with ~ is in a home directory",
-            fix="Write the path in full, or set HOME.",
+            fix="Write the path in full, or set HOME (for the cache, XDG_CACHE_HOME does, too).",
         ) from None
 
 

@@ -33,7 +33,7 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("HOME")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr("pwd.getpwuid", nobody)
-    with pytest.raises(ConfigError, match="set HOME"):
+    with pytest.raises(ConfigError, match="XDG_CACHE_HOME"):
         cache_dir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_dir() == tmp_path / "groundup"

@@ -14,7 +14,7 @@ from typing import Any
 from groundup.console import Console
 from groundup.corpus.download import Digest, Network, copy_verified, download
 from groundup.errors import DownloadError
-from groundup.files import require_disk_space
+from groundup.files import expand_home, require_disk_space
 
 
 def fetch_archive(name: str, version: str, digest: Digest | None, directory: Path, console: Console) -> Path:
@@ -99,7 +99,7 @@ def _ask_registry(name: str, version: str) -> dict[str, Any]:
 
 
 def _npmrc_registry() -> str:
-    settings = Path.home() / ".npmrc"
+    settings = expand_home(Path("~/.npmrc"))
     text = settings.read_text(encoding="utf-8") if settings.is_file() else ""
     match = re.search(r"^\s*registry\s*=\s*(\S+)", text, re.MULTILINE)
     return match[1] if match else ""
