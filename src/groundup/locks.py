@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TextIO
 from groundup.errors import ResourceError
 
 LOCK = ".lock"
+_PATIENCE = 0.2  # seconds between two looks at a lock that is waited for
 
 
 def acquire(path: Path) -> TextIO | None:
@@ -31,9 +33,10 @@ def acquire(path: Path) -> TextIO | None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[TextIO | None]:
-    """`acquire` for the time of a block."""
-    file = acquire(path)
+def locked(path: Path, *, wait: bool = False) -> Iterator[TextIO | None]:
+    """`acquire` for the time of a block; with `wait`, not before the other process has let go."""
+    while (file := acquire(path)) is None and wait:
+        time.sleep(_PATIENCE)
     try:
         yield file
     finally:

@@ -17,6 +17,7 @@ from pathlib import Path
 from groundup.console import Console
 from groundup.errors import DownloadError
 from groundup.files import atomic_file, require_disk_space
+from groundup.locks import locked
 
 _ATTEMPTS = 4
 _CHUNK = 1 << 18
@@ -124,8 +125,13 @@ def download(network: Network, url: str, target: Path, digest: Digest, console: 
         DownloadError: out of reach after several attempts, or not the file that the digest pins.
         ResourceError: the disk is too full.
     """
+    with locked(target.with_name(target.name + ".lock"), wait=True):
+        if not target.exists():  # else another process had it meanwhile
+            _download(network, url, target, digest, console)
+
+
+def _download(network: Network, url: str, target: Path, digest: Digest, console: Console) -> None:
     partial = target.with_name(target.name + ".part")
-    target.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
             _fetch(network, url, partial, target.name, console)

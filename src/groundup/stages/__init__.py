@@ -97,7 +97,7 @@ STAGES: dict[str, Stage] = {
             "groundup finetune classify mails.csv --model runs/notes --out runs/notes/classifier",
             directory="classifier",
             inputs={"model": "pretrain"},
-            then=('groundup classify {run} "What a wonderful day"',),
+            then=('groundup classify {run} "a text of yours"',),
         ),
         Stage(
             "evaluate",

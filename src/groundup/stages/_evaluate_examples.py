@@ -12,35 +12,36 @@ from groundup.files import atomic_file, write_json
 from groundup.stages._closing import closing, say_result
 
 if TYPE_CHECKING:
-    from groundup.stages.evaluate import EvaluateConfig
+    from groundup.examples import ConversationRules
+    from groundup.examples.labelled import LabelRules
 
 FORMAT_VERSION = 1
 
 
-def holds_conversations(config: EvaluateConfig) -> bool:
+def holds_conversations(data: Path, columns: ConversationRules) -> bool:
     """Whether the data is a table that can be read as questions with answers."""
     from groundup.examples import read_conversations
 
-    if config.data is None:
-        return False
     try:
-        read_conversations([_source(config.data)], config.columns)
+        read_conversations([_source(data)], columns)
     except GroundupError:
         return False
     return True
 
 
-def evaluate_labels(config: EvaluateConfig, directory: Path, work: Work, console: Console) -> Artifact:
+def evaluate_labels(
+    directory: Path, data: Path, rules: LabelRules, *, seed: int, device: str | None, work: Work, console: Console
+) -> Artifact:
     """Accuracy and macro-F1 of a classifier on a labelled table."""
     from groundup.checkpoint.resolve import open_classifier
     from groundup.evals.classification import predict, score
     from groundup.examples import read_table
-    from groundup.examples.labelled import LabelRules, read_labelled, summary
+    from groundup.examples.labelled import read_labelled, summary
     from groundup.objectives.classification import encode
 
-    table = read_table(_required(config))
-    examples = read_labelled(table, LabelRules(config.text, config.label))
-    opened = open_classifier(directory, device=config.device)
+    table = read_table(data)
+    examples = read_labelled(table, rules)
+    opened = open_classifier(directory, device=device)
     index = {label: number for number, label in enumerate(opened.labels)}
     known = examples.only(i for i, label in enumerate(examples.labels) if label in index)
     if not known.texts:
@@ -56,7 +57,7 @@ def evaluate_labels(config: EvaluateConfig, directory: Path, work: Work, console
     with console.progress("testing", len(texts), "texts") as bar:
         probabilities = predict(opened.model, texts, pad_id=opened.tokenizer.pad_id, advance=bar.advance)
     true = [index[label] for label in known.labels]
-    result = score(true, probabilities.argmax(1), len(opened.labels), seed=config.seed)
+    result = score(true, probabilities.argmax(1), len(opened.labels), seed=seed)
     rows = [
         (name, f"{interval.estimate:.1%}", f"{interval.low:.1%} to {interval.high:.1%}")
         for name, interval in (("accuracy", result.accuracy), ("macro-F1", result.macro_f1))
@@ -71,15 +72,24 @@ def evaluate_labels(config: EvaluateConfig, directory: Path, work: Work, console
     return _report(work, console, sentence, ("measure", "value", "95 % interval"), rows, facts)
 
 
-def evaluate_answers(config: EvaluateConfig, directory: Path, work: Work, console: Console) -> Artifact:
+def evaluate_answers(
+    directory: Path,
+    data: Path,
+    columns: ConversationRules,
+    *,
+    seed: int,
+    device: str | None,
+    work: Work,
+    console: Console,
+) -> Artifact:
     """How well a model predicts the answers of conversations, by its chat template."""
     from groundup.evals.responses import chat_renderer, fits, response_tokens, score_responses
     from groundup.evals.stats import ratio_interval
     from groundup.examples import read_conversations
     from groundup.stages._chat_model import open_chat_model
 
-    found = read_conversations([_source(_required(config))], config.columns, console=console)
-    opened, template = open_chat_model(directory, config.device, console)
+    found = read_conversations([_source(data)], columns, console=console)
+    opened, template = open_chat_model(directory, device, console)
     if template is None:
         raise ConfigError(
             f"{directory}: no chat template",
@@ -91,7 +101,7 @@ def evaluate_answers(config: EvaluateConfig, directory: Path, work: Work, consol
     examples = [example for example in found.examples if fits(render, example, context)]
     if not examples:
         raise DataError(
-            f"{config.data}: none of {len(found.examples):,} examples fits into {context:,} tokens",
+            f"{data}: none of {len(found.examples):,} examples fits into {context:,} tokens",
             rule="an answer is scored with all that stands before it",
             fix="Give shorter examples.",
         )
@@ -99,7 +109,7 @@ def evaluate_answers(config: EvaluateConfig, directory: Path, work: Work, consol
     with console.progress("scoring", len(examples), "examples") as bar:
         score = score_responses(model, opened.tokenizer, examples, render, advance=bar.advance)
     tokens = response_tokens(opened.tokenizer, examples)
-    loss = ratio_interval(score.nll_E, tokens, seed=config.seed)
+    loss = ratio_interval(score.nll_E, tokens, seed=seed)
     ends = float(score.ends_E.sum() / score.turns_E.sum())
     rows = [
         ("words of the answers, nats a token", f"{loss.estimate:.3f}", f"{loss.low:.3f} to {loss.high:.3f}"),
@@ -116,16 +126,6 @@ def evaluate_answers(config: EvaluateConfig, directory: Path, work: Work, consol
     }
     sentence = f"{loss.estimate:.3f} nats a token of {int(score.turns_E.sum()):,} answers."
     return _report(work, console, sentence, ("measure", "value", "95 % interval"), rows, facts)
-
-
-def _required(config: EvaluateConfig) -> Path:
-    if config.data is None:
-        raise ConfigError(
-            f"{config.model}: no examples given",
-            rule="a classifier is measured on a table of texts with labels",
-            fix="Give one: --data FILE.csv.",
-        )
-    return config.data
 
 
 def _source(path: Path) -> Any:

@@ -154,24 +154,31 @@ def _measure(config: EvaluateConfig) -> Literal["text", "answers", "labels"]:
 
     if is_classifier(config.model):
         return "labels"
-    if has_chat_template(resolve_model(config.model)) and holds_conversations(config):
-        return "answers"
-    return "text"
+    if config.data is None or not has_chat_template(resolve_model(config.model)):
+        return "text"
+    return "answers" if holds_conversations(config.data, config.columns) else "text"
 
 
 def _on_examples(config: EvaluateConfig, measure: Literal["answers", "labels"], console: Console) -> Artifact:
     from groundup.checkpoint.resolve import model_identity, resolve_classifier, resolve_model
+    from groundup.examples.labelled import LabelRules
 
+    if config.data is None:
+        raise ConfigError(
+            f"{config.model}: no examples given",
+            rule=f"{measure} are measured on a table of examples",
+            fix="Give one: --data FILE.csv.",
+        )
     directory = resolve_classifier(config.model) if measure == "labels" else resolve_model(config.model)
     settings = config.model_dump(mode="json", include={"seed", "text", "label", "columns"}) | {"measure": measure}
-    inputs = {"model": model_identity(directory)}
-    if config.data is not None:
-        inputs["data"] = table_identity(config.data)
+    inputs = {"model": model_identity(directory), "data": table_identity(config.data)}
     work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs, console=console)
     if work.state == "done":
         return say_result(console, work.directory, read(work.directory))
-    evaluate = evaluate_labels if measure == "labels" else evaluate_answers
-    return evaluate(config, directory, work, console)
+    common: dict[str, Any] = {"seed": config.seed, "device": config.device, "work": work, "console": console}
+    if measure == "labels":
+        return evaluate_labels(directory, config.data, LabelRules(config.text, config.label), **common)
+    return evaluate_answers(directory, config.data, config.columns, **common)
 
 
 def _default_out(config: EvaluateConfig, directory: Path) -> Path:

@@ -76,7 +76,7 @@ class PackageSource(SourceConfig):
 
     def _stored(self) -> Path | None:
         """The archive in the cache, which got its final name only after its hash had been checked."""
-        unfinished = (".part", ".tmp")
+        unfinished = (".part", ".tmp", ".lock")
         found = (p for p in self._directory.glob("*") if p.is_file() and not p.name.endswith(unfinished))
         return next(found, None) if self._digest else None
 
