@@ -230,7 +230,8 @@ class Comparison:
             verdict = "not distinguishable"
         after, before, gain = self.tuned_loss.estimate, self.base_loss.estimate, self.difference
         return (
-            f"Held-out answers: {after:.3f} nats a token after tuning, {before:.3f} before, with {self._format_name}; "
+            f"Held-out answers: {after:.3f} nats a token after tuning, {before:.3f} before "
+            f"(asked in the base's best format: {self._format_name}); "
             f"difference {gain.estimate:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]: {verdict}."
         )
 
