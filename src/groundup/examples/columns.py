@@ -25,6 +25,9 @@ _RESPONSES = (
 )  # fmt: skip
 _INPUTS = ("input", "context", "passage")  # what a prompt is about: stands beside it in Alpaca's and SQuAD's tables
 _SYSTEMS = ("system", "system prompt", "system message")
+# In a turn: who speaks, and what is said.
+ROLE_KEYS = ("role", "from", "speaker", "sender", "author", "user_id")
+CONTENT_KEYS = ("content", "value", "text", "message", "utterance", "body")
 _SAMPLE = 200  # rows that decide
 _SPOKEN = 0.3  # the least share of a column's cells with several words for it to be language
 
@@ -127,12 +130,15 @@ def _find_messages(table: Table, sample: Sequence[Mapping[str, Any]]) -> str | N
     named = [column for column in table.columns if _words(column) in _MESSAGES and lists(column)]
     if named:
         return min(named, key=lambda column: _MESSAGES.index(_words(column)))
-    speaking = ("content", "value")  # beside "role" and "from"
     for column in table.columns:
         turns = next((t for row in sample if (t := as_turns(row.get(column)))), None)
-        if turns and holds_turns(column) and isinstance(turns[0], dict) and any(key in turns[0] for key in speaking):
+        if turns and holds_turns(column) and _is_turn(turns[0]):
             return column
     return None
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, dict) and all(any(key in value for key in keys) for keys in (ROLE_KEYS, CONTENT_KEYS))
 
 
 def _find_pair(

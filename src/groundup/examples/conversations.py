@@ -15,7 +15,16 @@ from groundup.config import setting
 from groundup.console import Console
 from groundup.corpus import FolderSource, PackageSource
 from groundup.errors import DataError
-from groundup.examples.columns import Columns, ConversationRules, as_turns, fill, find_columns, first_text
+from groundup.examples.columns import (
+    CONTENT_KEYS,
+    ROLE_KEYS,
+    Columns,
+    ConversationRules,
+    as_turns,
+    fill,
+    find_columns,
+    first_text,
+)
 from groundup.examples.tables import read_table
 from groundup.types import Example, Message, Role
 
@@ -25,8 +34,6 @@ _ROLES: dict[str, Role] = {
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "chatbot": "assistant",
     "model": "assistant", "ai": "assistant", "agent": "assistant",
 }  # fmt: skip
-_ROLE_KEYS = ("role", "from", "speaker", "sender", "author", "user_id")
-_CONTENT_KEYS = ("content", "value", "text", "message", "utterance", "body")
 
 JOINED = "turns of one role in a row joined"
 CUT_END = "turns after the last answer cut"
@@ -251,7 +258,7 @@ def _speaker(turn: Any) -> str:
         turn = turn[0] if turn else None
     if not isinstance(turn, dict):
         return ""
-    return next((name for key in _ROLE_KEYS if (name := first_text(turn.get(key)))), "")
+    return next((name for key in ROLE_KEYS if (name := first_text(turn.get(key)))), "")
 
 
 def _content(turn: Any) -> str:
@@ -259,7 +266,7 @@ def _content(turn: Any) -> str:
         return "\n".join(filter(None, map(_content, turn)))
     if not isinstance(turn, dict):
         return first_text(turn)
-    value = next((turn[key] for key in _CONTENT_KEYS if turn.get(key) is not None), None)
+    value = next((turn[key] for key in CONTENT_KEYS if turn.get(key) is not None), None)
     if isinstance(value, list):  # OpenAI's content parts
         if any(isinstance(part, dict) and part.get("type", "text") != "text" for part in value):
             raise RejectedError("content that is not text")

@@ -23,6 +23,7 @@ EMPTY_TEXT, EMPTY_LABEL, NO_NUMBER = "empty text", "empty label", "score that is
 REPEATED, CONTRADICTED = "repeated text", "repeated text with another label"
 SINGLE, IN_TEST, UNTRAINED = "only example of its label", "text of the test data", "label not in the training data"
 
+_MISSING = {"", "n/a", "#n/a", "<na>", "nan", "null"}  # as spreadsheets and pandas write a cell without a value
 _MOST_SCORES = 20  # distinct numbers, some with a fraction, beyond which a column holds scores and no labels
 
 
@@ -238,7 +239,7 @@ def _plain(value: Any) -> tuple[str, str]:
     if isinstance(value, float) and value.is_integer():  # integers beside missing values become floats in pandas
         value = int(value)
     label = re.sub(r"\s+", " ", cell_text(value))
-    return label, "" if label else EMPTY_LABEL
+    return ("", EMPTY_LABEL) if label.lower() in _MISSING else (label, "")
 
 
 def _binned(rules: LabelRules) -> Callable[[Any], tuple[str, str]]:

@@ -114,6 +114,7 @@ def test_columns_that_tell_nothing_are_refused_with_the_way_out(tmp_path: Path) 
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "p"}]}, {"role": "model", "content": "r"}]},
         {"dialog": ["p", "r"]},
         {"log": [{"speaker": "Ann", "content": "p"}, {"speaker": "Bob", "content": "r"}]},
+        {"chat_id": 7, "log": [{"speaker": "Ann", "utterance": "p"}, {"speaker": "Bob", "utterance": "r"}]},
         {"messages": [[{"text": "p", "sender": "1"}], [{"text": "r", "sender": "2"}]]},
         {"turns": [{"text": "p"}, {"text": "r"}]},
     ],

@@ -177,3 +177,12 @@ def test_how_a_table_was_read_is_one_sentence() -> None:
     assert summary(table(rows), read_labelled(table(rows), LabelRules(label="label"))) == (
         "I read 3 rows of mails.csv as text -> label, 2 labels; 1 row dropped: 1 empty text."
     )
+
+
+@pytest.mark.parametrize("missing", ["N/A", "nan", "NULL", "#N/A", " "])
+def test_what_programs_write_for_no_value_is_no_label(missing: str) -> None:
+    """Forty kinds of ticket once became forty-one, one of them "N/A"."""
+    rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(["a", "b", missing, "none", "NA"])]
+    found = read_labelled(Table("t", ("text", "label"), rows), LabelRules(label="label"))
+    assert found.labels == ["a", "b", "none", "NA"]
+    assert found.dropped == {"empty label": 1}
