@@ -50,7 +50,8 @@ def test_wheel_has_licence_and_command(wheel: zipfile.ZipFile) -> None:
     assert "groundup = groundup.cli:main" in wheel.read(extra["entry_points.txt"]).decode()
     metadata = wheel.read(extra["METADATA"]).decode()
     assert "License-Expression: Apache-2.0" in metadata
-    assert "+cpu" not in metadata  # a pin of one machine's index would make the package uninstallable elsewhere
+    # A pin of one machine's index would make the package uninstallable elsewhere.
+    assert not [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "+" in line]
 
 
 def test_package_of_the_wheel_runs(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
