@@ -29,7 +29,7 @@ from groundup.locks import LOCK, hold
 FORMAT_VERSION = 1
 ARTIFACT = "artifact.json"
 _STARTED = "started.json"
-_SET_ASIDE = ".replaced-"
+SET_ASIDE = ".replaced-"  # in the name of a directory that gave way to the output of another config
 _LIBRARIES = ("groundup", "torch", "tokenizers", "tiktoken", "numpy", "pyarrow", "safetensors")
 
 
@@ -115,7 +115,7 @@ def outputs_in(run: Path) -> dict[Path, Artifact]:
     found = {
         child: read(child)
         for child in sorted(run.iterdir())
-        if (child / ARTIFACT).is_file() and _SET_ASIDE not in child.name and not child.name.startswith(".")
+        if (child / ARTIFACT).is_file() and SET_ASIDE not in child.name and not child.name.startswith(".")
     }
     return dict(sorted(found.items(), key=lambda item: datetime.fromisoformat(item[1].finished_at).timestamp()))
 
@@ -261,7 +261,7 @@ def _set_aside(directory: Path, console: Console | None) -> None:
     if {path.name for path in directory.iterdir()} <= {_STARTED, LOCK}:  # a try that failed before it made anything
         shutil.rmtree(directory)
         return
-    aside = _unused(f"{directory}{_SET_ASIDE}{time.strftime('%Y%m%d-%H%M%S')}")
+    aside = _unused(f"{directory}{SET_ASIDE}{time.strftime('%Y%m%d-%H%M%S')}")
     directory.rename(aside)
     (aside / LOCK).unlink(missing_ok=True)
     if console is not None:

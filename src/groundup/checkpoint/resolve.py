@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from groundup.artifact import ARTIFACT, read
+from groundup.artifact import ARTIFACT, SET_ASIDE, read
 from groundup.checkpoint.directory import CONFIG, GENERATION_CONFIG, WEIGHTS, load_classifier, load_model
 from groundup.errors import DataError, ResourceError
 from groundup.files import file_digest, read_json
@@ -22,7 +22,6 @@ _PRETRAINED = "pretrain"  # the stage that leaves a base model; what any other s
 _CAUSAL = ("ForCausalLM", "LMHeadModel")
 _CLASSIFIER = ("ForSequenceClassification",)
 MODEL_MAX_LENGTH = "model_max_length"  # of tokenizer_config.json: where transformers' `truncation=True` cuts
-_SET_ASIDE = ".replaced-"  # `artifact.begin` renames the output of another config so
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,7 +141,7 @@ def _stop_ids(directory: Path, tokenizer: Tokenizer) -> tuple[int, ...]:
 def _outputs(run: Path) -> Iterator[Path]:
     if run.is_dir():
         for child in run.iterdir():
-            if child.is_dir() and not child.name.startswith(".") and _SET_ASIDE not in child.name:
+            if child.is_dir() and not child.name.startswith(".") and SET_ASIDE not in child.name:
                 yield child
 
 

@@ -21,8 +21,6 @@ class Html:
 Child = Html | str | int | None | Iterable["Child"]
 Attribute = str | int | float | bool | None
 
-NOTHING = Html("")
-
 
 def text(value: str) -> Html:
     """A text from anywhere: markup escaped, control and direction characters made visible, always valid UTF-8."""

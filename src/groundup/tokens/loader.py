@@ -6,12 +6,8 @@ the same windows whatever the number of ranks.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
 
 import numpy as np
 import torch
@@ -121,14 +117,6 @@ class Loader:
             positions=torch.from_numpy(place_T - last_begin_BT),
             document_ids=torch.from_numpy(document_BT - document_BT[:, :1]),
         )
-
-    def batches(self, start: int = 0, *, prefetch: int = 2) -> Generator[PackedWindows]:
-        """The batches from `start` on, for ever; a thread prepares the next `prefetch` of them meanwhile."""
-        with ThreadPoolExecutor(1, thread_name_prefix="loader") as pool:
-            ready = deque(pool.submit(self.batch, start + i) for i in range(prefetch))
-            for index in count(start + prefetch):
-                ready.append(pool.submit(self.batch, index))
-                yield ready.popleft().result()
 
     def _stream(self, start: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """`length` tokens of the endless stream from `start` on, and which of them are a document's BOS."""
