@@ -44,15 +44,9 @@ class Optimizer:
         fused = next(iter(model.parameters())).device.type in ("cpu", "cuda")
         rates = {"embedding": config.embedding_lr, "head": config.head_lr, "vector": config.vector_lr}
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-        self._parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                [{"params": groups[kind], "lr": lr} for kind, lr in rates.items() if groups[kind]],
-                betas=config.betas,
-                eps=1e-10,
-                weight_decay=0.0,
-                fused=fused,
-            )
-        ]
+        self._parts: list[torch.optim.Optimizer] = []
+        if others := [{"params": groups[kind], "lr": lr} for kind, lr in rates.items() if groups[kind]]:
+            self._parts.append(torch.optim.AdamW(others, betas=config.betas, eps=1e-10, weight_decay=0.0, fused=fused))
         if groups["matrix"]:
             self._parts.append(
                 torch.optim.Muon(

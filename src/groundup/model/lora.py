@@ -1,0 +1,164 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): a frozen model, and a small product beside each matrix.
+
+A transform of a built model, applied before it is placed, compiled or sharded; the model itself knows nothing of it.
+Shape letters: I in_features, O out_features, R rank; `...` whatever stands in front.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.errors import ConfigError
+from groundup.model.layers import Linear
+
+
+@dataclass(frozen=True, slots=True)
+class LoRA:
+    """What to adapt, and how much.
+
+    Attributes:
+        rank: of the products that are learned.
+        alpha: their scale is alpha / rank, so that the learning rate need not follow the rank.
+        targets: names of linear layers ("q_proj", "mlp.up_proj", "layers.0.self_attn.q_proj"); without any, every
+            linear layer inside the blocks: that, and not the rank, is what full tuning's quality takes (Dettmers et
+            al. 2023, arXiv:2305.14314, section 4).
+        rank_stabilized: scale by alpha / sqrt(rank) instead (arXiv:2312.03732), for high ranks.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: tuple[str, ...] = ()
+    rank_stabilized: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not 0 < self.alpha < math.inf:
+            raise ConfigError(
+                f"rank = {self.rank}, alpha = {self.alpha:g}",
+                rule="an adapter has a positive rank and a positive, finite alpha",
+                fix="Give, for example, rank = 16 and alpha = 32.",
+            )
+
+    @property
+    def scale(self) -> float:
+        """What the learned product is multiplied by."""
+        return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
+
+
+class LoRALinear(Linear):
+    """x W^T + scale · (x A^T) B^T, with W of the base under its own name, so that a base's state dict still fits."""
+
+    def __init__(self, base: nn.Linear, rank: int, scale: float) -> None:
+        with torch.device("meta"):  # the base brings its weights, shared and not copied
+            super().__init__(base.in_features, base.out_features, bias=base.bias is not None)
+        self.weight, self.bias = base.weight, base.bias
+        self.scale = scale
+        self.lora_A = nn.Parameter(base.weight.new_empty(rank, base.in_features))
+        self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
+
+    @classmethod
+    def from_base(
+        cls, base: nn.Linear, rank: int, scale: float, generator: torch.Generator | None = None
+    ) -> LoRALinear:
+        """A layer that computes what `base` does until it is trained: A is random, B is zero."""
+        layer = cls(base, rank, scale)
+        if not layer.lora_A.is_meta:
+            bound = base.in_features**-0.5
+            drawn = torch.empty(layer.lora_A.shape).uniform_(-bound, bound, generator=generator)
+            layer.lora_A.data.copy_(drawn)
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        low = F.linear(x, self.lora_A.to(x.dtype))
+        return super().forward(x) + self.scale * F.linear(low, self.lora_B.to(x.dtype))
+
+    def delta(self) -> Tensor:
+        """What the adapter adds to the matrix, (O, I) in fp32."""
+        return self.scale * (self.lora_B.float() @ self.lora_A.float())
+
+    def fuse(self) -> Linear:
+        """One plain layer that computes the same: the sum is made in fp32 and kept in the base's dtype."""
+        with torch.device("meta"):
+            layer = Linear(self.in_features, self.out_features, bias=self.bias is not None)
+        fused = (self.weight.detach().float() + self.delta().detach()).to(self.weight.dtype)
+        layer.weight, layer.bias = nn.Parameter(fused, requires_grad=self.weight.requires_grad), self.bias
+        return layer
+
+
+def add_lora(model: nn.Module, lora: LoRA, *, seed: int = 0) -> list[str]:
+    """Adapt a model in place: its own parameters are frozen, and only the adapters' are trained.
+
+    Args:
+        seed: of the factors A; the same seed gives the same ones.
+
+    Returns:
+        The names of the layers that were adapted.
+
+    Raises:
+        ConfigError: a target that no linear layer inside the blocks has; the message lists those there are.
+    """
+    names = targeted(linear_layers(model), lora.targets)
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    for name in names:
+        put(model, name, LoRALinear.from_base(linear_at(model, name), lora.rank, lora.scale, generator))
+    return names
+
+
+def fuse_lora(model: nn.Module) -> list[str]:
+    """Merge every adapter of a model into its matrices, in place; returns the names of those layers."""
+    adapted = adapters_of(model)
+    for name, layer in adapted.items():
+        put(model, name, layer.fuse())
+    return list(adapted)
+
+
+def adapters_of(model: nn.Module) -> dict[str, LoRALinear]:
+    """The adapted layers of a model by their names, in order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
+
+
+def linear_layers(model: nn.Module) -> list[str]:
+    """The linear layers that can be adapted: those inside the blocks. (The loss reads the head's matrix itself.)"""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".layers." in name]
+
+
+def targeted(layers: Collection[str], targets: Collection[str]) -> list[str]:
+    """The layers that the targets name by how their own names end; without targets, all.
+
+    Raises:
+        ConfigError: a target names none.
+    """
+    for target in targets:
+        if not any(_ends_with(name, target) for name in layers):
+            kinds = sorted({name.rpartition(".")[2] for name in layers})
+            near = difflib.get_close_matches(target, kinds, n=1)
+            raise ConfigError(
+                f"LoRA target {target!r}",
+                rule=f"a target names linear layers inside the blocks; here they are {', '.join(kinds)}",
+                fix=f"Did you mean {near[0]}?" if near else "Name some of these, or leave targets out to adapt all.",
+            )
+    return [name for name in layers if not targets or any(_ends_with(name, target) for target in targets)]
+
+
+def _ends_with(name: str, target: str) -> bool:
+    return f".{name}".endswith(f".{target}")
+
+
+def linear_at(model: nn.Module, name: str) -> nn.Linear:
+    """The linear layer of that name."""
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def put(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put another layer in the place of the one of that name."""
+    parent, _, last = name.rpartition(".")
+    setattr(model.get_submodule(parent), last, layer)

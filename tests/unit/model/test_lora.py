@@ -1,0 +1,100 @@
+"""Low-rank adapters: nothing changes before training, only the factors are trained, merged equals unmerged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from groundup.errors import ConfigError
+from groundup.model import FAMILIES, Family, Transformer
+from groundup.model.lora import LoRA, adapters_of, add_lora, fuse_lora, linear_layers
+from groundup.optim import Optimizer, OptimizerConfig
+
+IDS = torch.arange(40).view(2, 20)
+
+
+def trained(model: Transformer, steps: int = 3) -> None:
+    """A few real steps, so that no factor is zero any more."""
+    optimizer = Optimizer(model, OptimizerConfig())
+    for _ in range(steps):
+        model(IDS, labels_BT=IDS.roll(-1, 1)).backward()
+        optimizer.step(1.0)
+
+
+def make(tiny_model: Callable[..., Transformer], family: Family) -> Transformer:
+    return tiny_model(64, family=family, n_kv_heads=4 if family == "gpt2" else 2)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_the_factors_are_trained_and_merging_changes_nothing(
+    tiny_model: Callable[..., Transformer], family: Family
+) -> None:
+    """Peers' merged models answered otherwise than the unmerged ones (scales applied twice, or in the wrong dtype)."""
+    model = make(tiny_model, family)
+    base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    before = model(IDS)
+    names = add_lora(model, LoRA(rank=4, alpha=8))
+    assert names == linear_layers(make(tiny_model, family)) == list(adapters_of(model))
+    assert torch.equal(model(IDS), before)
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trainable == {f"{name}.{factor}" for name in names for factor in ("lora_A", "lora_B")}
+
+    trained(model)
+    tuned = model(IDS)
+    assert (tuned - before).abs().max() > 0.01
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in base.items())
+    assert fuse_lora(model) == names
+    assert set(model.state_dict()) == set(base)
+    torch.testing.assert_close(model(IDS), tuned, atol=1e-5, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_factors(tiny_model: Callable[..., Transformer]) -> None:
+    def factors(seed: int) -> torch.Tensor:
+        model = tiny_model(64)
+        add_lora(model, LoRA(rank=2), seed=seed)
+        return torch.cat([layer.lora_A.flatten() for layer in adapters_of(model).values()])
+
+    assert torch.equal(factors(1), factors(1))
+    assert not torch.equal(factors(1), factors(2))
+
+
+@pytest.mark.parametrize(
+    ("targets", "adapted"),
+    [(("q_proj", "v_proj"), 4), (("self_attn.o_proj",), 2), (("layers.1.mlp.up_proj",), 1)],
+)
+def test_targets_are_ends_of_names(
+    tiny_model: Callable[..., Transformer], targets: tuple[str, ...], adapted: int
+) -> None:
+    assert len(add_lora(tiny_model(64), LoRA(targets=targets))) == adapted
+
+
+@pytest.mark.parametrize("target", ["q_prj", "proj", "lm_head", "embed_tokens", "", "query"])
+def test_a_target_that_matches_nothing_is_an_error_that_lists_the_names(
+    tiny_model: Callable[..., Transformer], target: str
+) -> None:
+    """With a typing mistake among the targets, peers train the others and say nothing, or train nothing at all."""
+    model = tiny_model(64)
+    with pytest.raises(ConfigError, match="down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"):
+        add_lora(model, LoRA(targets=("v_proj", target)))
+    assert not adapters_of(model)
+
+
+@pytest.mark.parametrize("wrong", [{"rank": 0}, {"alpha": 0.0}, {"alpha": float("inf")}, {"alpha": float("nan")}])
+def test_sizes_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="positive"):
+        LoRA(**wrong)  # type: ignore[arg-type]
+
+
+def test_the_scale_does_not_depend_on_the_rank_twice() -> None:
+    assert LoRA(rank=16, alpha=32).scale == 2
+    assert LoRA(rank=16, alpha=32, rank_stabilized=True).scale == 8
+
+
+def test_an_adapter_computes_in_the_dtype_of_its_input(tiny_model: Callable[..., Transformer]) -> None:
+    """fp32 factors beside a model that computes in bf16 once raised the dtype of the whole residual stream."""
+    model = tiny_model(64)
+    add_lora(model, LoRA(rank=2))
+    model.model.compute_dtype = torch.bfloat16
+    assert model.model(IDS).dtype == torch.bfloat16
