@@ -2,6 +2,7 @@
 
 from groundup.tokenizer.chat import ROLES, ChatTemplate
 from groundup.tokenizer.encoding import CorpusEncoder
+from groundup.tokenizer.extension import extend_tokenizer, new_token_pieces
 from groundup.tokenizer.streaming import StreamDecoder
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.training import train_tokenizer
@@ -18,6 +19,8 @@ __all__ = [
     "CorpusEncoder",
     "StreamDecoder",
     "Tokenizer",
+    "extend_tokenizer",
+    "new_token_pieces",
     "train_tokenizer",
     "vocab_size_for",
 ]

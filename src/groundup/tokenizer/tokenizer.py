@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,18 @@ class Tokenizer:
         """`encode` for many texts, on all cores. A corpus goes faster through `CorpusEncoder`."""
         encodings = self._plain.encode_batch_fast([well_formed(text) for text in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    def encode_words(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """The ids of each word of texts: of each piece that is encoded by itself, over whose ends no token reaches."""
+        for encoding in self._plain.encode_batch([well_formed(text) for text in texts], add_special_tokens=False):
+            numbered = zip(encoding.word_ids, encoding.ids, strict=True)
+            for _, word in itertools.groupby(numbered, key=lambda pair: pair[0]):
+                yield [token_id for _, token_id in word]
+
+    @property
+    def vocabulary(self) -> Mapping[str, int]:
+        """Every token as the vocabulary writes it (of bytes: in GPT-2's alphabet), added tokens included; its id."""
+        return self._vocabulary
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of ids. Bytes that are not UTF-8 (a cut-off character) become U+FFFD.
