@@ -1,15 +1,18 @@
-"""Muon for the matrices inside the layers, AdamW for embeddings, head, norms and biases; both from torch."""
+"""Muon (or AdamW) for the matrices inside the layers, AdamW for embeddings, head, norms and biases; both from torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from groundup.errors import FormatError
+
+MatrixOptimizer = Literal["muon", "adamw"]
+MATRIX_LR: dict[MatrixOptimizer, float] = {"muon": 0.02, "adamw": 0.002}
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,22 +21,25 @@ class OptimizerConfig:
 
     Attributes:
         matrix_lr: of Muon (Keller Jordan 2024, "Muon: an optimizer for hidden layers in neural networks"), in units of
-            the update's spectral norm.
+            the update's spectral norm; or of AdamW, see `matrices`.
         embedding_lr: of AdamW, for the token (and position) embeddings.
         head_lr: of AdamW, for the matrix that scores the next token, when it is not tied to the embeddings.
         vector_lr: of AdamW, for norms and biases.
         momentum: of Muon.
         betas: of AdamW.
-        weight_decay: decoupled, on Muon's matrices only.
+        weight_decay: decoupled, on the matrices inside the layers only.
+        matrices: what updates the matrices inside the layers. Muon learns more from a token; its orthogonalization
+            costs the same whatever the batch, so that steps of few tokens are cheaper with AdamW.
     """
 
-    matrix_lr: float = 0.02
+    matrix_lr: float = MATRIX_LR["muon"]
     embedding_lr: float = 0.01
     head_lr: float = 0.003
     vector_lr: float = 0.003
     momentum: float = 0.95
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
+    matrices: MatrixOptimizer = "muon"
 
 
 class Optimizer:
@@ -44,10 +50,15 @@ class Optimizer:
         fused = next(iter(model.parameters())).device.type in ("cpu", "cuda")
         rates = {"embedding": config.embedding_lr, "head": config.head_lr, "vector": config.vector_lr}
         self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        by_adamw = [{"params": groups[kind], "lr": lr} for kind, lr in rates.items() if groups[kind]]
+        if groups["matrix"] and config.matrices == "adamw":
+            by_adamw.append({"params": groups["matrix"], "lr": config.matrix_lr, "weight_decay": config.weight_decay})
         self._parts: list[torch.optim.Optimizer] = []
-        if others := [{"params": groups[kind], "lr": lr} for kind, lr in rates.items() if groups[kind]]:
-            self._parts.append(torch.optim.AdamW(others, betas=config.betas, eps=1e-10, weight_decay=0.0, fused=fused))
-        if groups["matrix"]:
+        if by_adamw:
+            self._parts.append(
+                torch.optim.AdamW(by_adamw, betas=config.betas, eps=1e-10, weight_decay=0.0, fused=fused)
+            )
+        if groups["matrix"] and config.matrices == "muon":
             self._parts.append(
                 torch.optim.Muon(
                     groups["matrix"],

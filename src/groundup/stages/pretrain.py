@@ -53,7 +53,8 @@ class PretrainConfig(Config):
     depth: int | None = setting(None, help="train this many layers, 20 tokens a parameter", flag=True, gt=0)
     seed: int = setting(0, help="of the first weights and the order of documents", flag=True, ge=0)
     shape: ShapeConfig = setting(ShapeConfig(), help="the model, as far as you want to decide it")
-    matrix_lr: float = setting(0.02, help="Muon's learning rate, for the matrices inside the layers", gt=0)
+    optimizer: Literal["muon", "adamw"] = setting("muon", help="of the matrices inside the layers: muon or adamw")
+    matrix_lr: float | None = setting(None, help="theirs; default: 0.02 for muon, 0.002 for adamw", gt=0)
     embedding_lr: float = setting(0.01, help="AdamW's, for the token embeddings", gt=0)
     head_lr: float = setting(0.003, help="AdamW's, for the output matrix", gt=0)
     vector_lr: float = setting(0.003, help="AdamW's, for norms and biases", gt=0)
@@ -159,7 +160,7 @@ def _resolve(
     """Turn the dial into a plan; for minutes, real steps are measured on this machine."""
     from groundup.model import ModelConfig, Transformer, init_weights
     from groundup.objectives import NextToken
-    from groundup.optim import Optimizer, OptimizerConfig
+    from groundup.optim import MATRIX_LR, Optimizer, OptimizerConfig
     from groundup.parallel import measure_machine, memory_bytes, place
     from groundup.planner import MOST_EPOCHS, Budget, plan_run
     from groundup.train import steps_per_second
@@ -167,7 +168,13 @@ def _resolve(
     budget = Budget(config.minutes, config.tokens, config.depth)
     console.note("Looking at the machine; the first time, kernels are compiled for it.")
     machine = measure_machine(threads=config.threads, compile=config.compile)
-    optimizer_config = OptimizerConfig(config.matrix_lr, config.embedding_lr, config.head_lr, config.vector_lr)
+    optimizer_config = OptimizerConfig(
+        matrix_lr=config.matrix_lr or MATRIX_LR[config.optimizer],
+        embedding_lr=config.embedding_lr,
+        head_lr=config.head_lr,
+        vector_lr=config.vector_lr,
+        matrices=config.optimizer,
+    )
 
     def measure(shape: ModelConfig, rows: int) -> float:
         """Tokens per second of real steps."""
