@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from groundup.checkpoint import load_classifier, load_model, save_classifier
+from groundup.checkpoint.families import LAYOUTS
 from groundup.errors import FormatError
-from groundup.model import FAMILIES, Family, ModelConfig, SequenceClassifier
+from groundup.model import Family, ModelConfig, SequenceClassifier
 from groundup.objectives.classification import pad
 
 transformers = pytest.importorskip("transformers", reason="the parity tests need transformers: pip install '.[dev]'")
 
-SHAPES = [(family, tied) for family in FAMILIES for tied in (True, False)]
+SHAPES = [(family, tied) for family in LAYOUTS for tied in (True, False)]
 LABELS = ("spam", "ham", 'a "quoted" label', "ラベル")
 PAD = 1
 CLOSE = {"atol": 1e-4, "rtol": 0}

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from groundup.checkpoint import load_model, save_model
+from groundup.checkpoint.families import LAYOUTS
 from groundup.errors import FormatError
-from groundup.model import FAMILIES, Family, ModelConfig, Transformer
+from groundup.model import Family, ModelConfig, Transformer
 
 transformers = pytest.importorskip("transformers", reason="the parity tests need transformers: pip install '.[dev]'")
 
-SHAPES = [(family, tied) for family in FAMILIES for tied in (True, False)]
+SHAPES = [(family, tied) for family in LAYOUTS for tied in (True, False)]
 
 
 def _config(family: Family, tied: bool) -> ModelConfig:

@@ -18,17 +18,18 @@ QUERY_BLOCKS = 2
 LONGEST_EXPLICIT = 1024
 
 
-def attend(q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, mask_B1TS: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(H)) v; causal when there is no mask. Returns (B, T, N, H)."""
+def attend(q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, mask_B1TS: Tensor | None, scale: float) -> Tensor:
+    """softmax(scale q k^T) v; causal when there is no mask. Returns (B, T, N, H)."""
     q_BNTH, k_BKSH, v_BKSH = (x.transpose(1, 2) for x in (q_BTNH, k_BSKH, v_BSKH))
     if _explicit_is_faster(q_BNTH, k_BKSH):
-        return explicit_attention(q_BNTH, k_BKSH, v_BKSH, mask_B1TS).transpose(1, 2)
+        return explicit_attention(q_BNTH, k_BKSH, v_BKSH, mask_B1TS, scale).transpose(1, 2)
     out_BNTH = F.scaled_dot_product_attention(
         q_BNTH,
         k_BKSH,
         v_BKSH,
         attn_mask=mask_B1TS,
         is_causal=mask_B1TS is None,
+        scale=scale,
         enable_gqa=q_BNTH.shape[1] != k_BKSH.shape[1],
     )
     return out_BNTH.transpose(1, 2)
@@ -46,18 +47,21 @@ def _explicit_is_faster(q_BNTH: Tensor, k_BKSH: Tensor) -> bool:
     )
 
 
-def explicit_attention(q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, mask_B1TT: Tensor | None) -> Tensor:
+def explicit_attention(
+    q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, mask_B1TT: Tensor | None, scale: float
+) -> Tensor:
     """Causal attention with its own backward, as matrix products over blocks of queries. Returns (B, N, T, H)."""
     batch, heads, length, head_dim = q_BNTH.shape
     q_BKGTH = q_BNTH.reshape(batch, k_BKTH.shape[1], -1, length, head_dim)
-    out: Tensor = _ExplicitAttention.apply(q_BKGTH, k_BKTH, v_BKTH, mask_B1TT)
+    out: Tensor = _ExplicitAttention.apply(q_BKGTH, k_BKTH, v_BKTH, mask_B1TT, scale)
     return out.reshape(batch, heads, length, head_dim)
 
 
 class _ExplicitAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q_BKGTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, mask_B1TT: Tensor | None) -> Tensor:
-        scale = q_BKGTH.shape[-1] ** -0.5
+    def forward(
+        ctx: Any, q_BKGTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, mask_B1TT: Tensor | None, scale: float
+    ) -> Tensor:
         probs, outs = [], []
         for start, end in _blocks(q_BKGTH.shape[3]):
             scores = _times(q_BKGTH[:, :, :, start:end], k_BKTH[:, :, :end].mT)
@@ -66,12 +70,13 @@ class _ExplicitAttention(torch.autograd.Function):
             probs.append(p_BKGTS)
             outs.append(_times(p_BKGTS, v_BKTH[:, :, :end]))
         ctx.save_for_backward(q_BKGTH, k_BKTH, v_BKTH, *probs)
+        ctx.scale = scale
         return torch.cat(outs, dim=3)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q_BKGTH, k_BKTH, v_BKTH, *probs = ctx.saved_tensors
-        scale = q_BKGTH.shape[-1] ** -0.5
+        scale = ctx.scale
         grad_q = []
         grad_k, grad_v = torch.zeros_like(k_BKTH), torch.zeros_like(v_BKTH)
         for (start, end), p_BKGTS in zip(_blocks(q_BKGTH.shape[3]), probs, strict=True):
@@ -82,7 +87,7 @@ class _ExplicitAttention(torch.autograd.Function):
             grad_q.append(_times(grad_s, k_BKTH[:, :, :end]))
             grad_k[:, :, :end] += _transposed_times(grad_s, q_BKGTH[:, :, :, start:end])
             grad_v[:, :, :end] += _transposed_times(p_BKGTS, g_BKGTH)
-        return torch.cat(grad_q, dim=3), grad_k, grad_v, None
+        return torch.cat(grad_q, dim=3), grad_k, grad_v, None, None
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from groundup.model.attend import attend
 from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
-from groundup.model.layers import Linear, RMSNorm, rotate
+from groundup.model.layers import Linear, make_norm
+from groundup.model.rope import rotate
 
 
 class Attention(nn.Module):
@@ -22,12 +23,12 @@ class Attention(nn.Module):
         self.config = config
         self.layer = layer
         q_dim, kv_dim = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        self.q_proj = Linear(config.dim, q_dim, bias=config.bias)
-        self.k_proj = Linear(config.dim, kv_dim, bias=config.bias)
-        self.v_proj = Linear(config.dim, kv_dim, bias=config.bias)
-        self.o_proj = Linear(q_dim, config.dim, bias=config.bias)
-        self.q_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.k_norm = RMSNorm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.q_proj = Linear(config.dim, q_dim, bias=config.qkv_bias)
+        self.k_proj = Linear(config.dim, kv_dim, bias=config.qkv_bias)
+        self.v_proj = Linear(config.dim, kv_dim, bias=config.qkv_bias)
+        self.o_proj = Linear(q_dim, config.dim, bias=config.output_bias)
+        self.q_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = make_norm(config, config.head_dim) if config.qk_norm else nn.Identity()
 
     def forward(
         self,
@@ -43,20 +44,31 @@ class Attention(nn.Module):
             q_BTNH, k_BTKH = rotate(q_BTNH, rope), rotate(k_BTKH, rope)
         if cache is not None:
             k_BTKH, v_BTKH = cache.extend(self.layer, k_BTKH, v_BTKH)
-        return self.o_proj(attend(q_BTNH, k_BTKH, v_BTKH, mask_B1TS).flatten(2))
+        return self.o_proj(attend(q_BTNH, k_BTKH, v_BTKH, mask_B1TS, self.config.attention_scale).flatten(2))
 
 
-def attention_mask(positions_BT: Tensor, document_ids_BT: Tensor | None, cache: KVCache | None) -> Tensor | None:
+def attention_mask(
+    positions_BT: Tensor, document_ids_BT: Tensor | None, cache: KVCache | None, window: int | None = None
+) -> Tensor | None:
     """Who may look at whom, as booleans (B, 1, T, S); None where plain causality says it all.
 
-    Within a packed row a token sees its own document only. With a cache a token sees all earlier positions.
+    Within a packed row a token sees its own document only. With a cache a token sees all earlier positions. With a
+    window it sees the last `window` of those, itself included.
     """
+    length = positions_BT.shape[1]
     if cache is not None and cache.length:
-        keys_S = torch.arange(cache.length + positions_BT.shape[1], device=positions_BT.device)
-        return keys_S <= positions_BT[:, None, :, None]
-    if document_ids_BT is None:
+        keys_S = torch.arange(cache.length + length, device=positions_BT.device)
+        seen_BTS = keys_S <= positions_BT[:, :, None]
+        if window is not None and window < len(keys_S):
+            seen_BTS &= keys_S > positions_BT[:, :, None] - window
+        return seen_BTS[:, None]
+    narrow = window is not None and window < length
+    if document_ids_BT is None and not narrow:
         return None
-    length = document_ids_BT.shape[1]
-    causal_TS = torch.ones(length, length, dtype=torch.bool, device=document_ids_BT.device).tril()
+    seen_TS = torch.ones(length, length, dtype=torch.bool, device=positions_BT.device).tril()
+    if narrow and window is not None:
+        seen_TS = seen_TS.triu(1 - window)
+    if document_ids_BT is None:
+        return seen_TS[None, None]
     same_BTS = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]
-    return (same_BTS & causal_TS)[:, None]
+    return (same_BTS & seen_TS)[:, None]

@@ -2,28 +2,104 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
 from groundup.errors import ConfigError
 
-Family = Literal["gpt2", "llama", "qwen3"]
+Family = Literal["gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3"]
 FAMILIES: tuple[Family, ...] = get_args(Family)
+ScalingKind = Literal["linear", "llama3", "yarn"]
+SCALINGS: tuple[ScalingKind, ...] = get_args(ScalingKind)
+
+# Far beyond every model that there is; what is larger is a damaged or hostile file, and would be built for hours.
+MOST_LAYERS = 10_000
+LARGEST = 2**31 - 1
+
+# What only some families have; elsewhere the value would be ignored in silence.
+_ONLY: dict[str, tuple[Family, ...]] = {
+    "rope_scaling": ("llama", "mistral", "qwen2", "qwen3", "gemma3"),
+    "local_rope_theta": ("gemma3",),
+    "sliding_window": ("mistral", "qwen2", "qwen3", "gemma3"),
+    "sliding_layers": ("qwen2", "qwen3", "gemma3"),
+    "attention_bias": ("llama", "qwen3", "gemma3"),
+    "mlp_bias": ("llama",),
+    "query_scalar": ("gpt2", "gemma3"),
+    "logit_softcap": ("gemma3",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RopeScaling:
+    """Rotary frequencies of a model whose context was extended after pretraining.
+
+    Attributes:
+        kind: "linear" (every frequency divided by `factor`), "llama3" (low frequencies divided, high ones kept, those
+            between blended) or "yarn" (arXiv:2309.00071).
+        original_context_length: that of pretraining; "llama3" and "yarn" need it.
+        low_freq_factor, high_freq_factor: of "llama3": where the blend begins and ends, in turns over that context.
+        beta_slow, beta_fast: the same of "yarn".
+        attention_factor: of "yarn": cosines and sines are multiplied by it; None: 0.1 ln(factor) + 1.
+        truncate: of "yarn": the blend begins and ends at whole features.
+    """
+
+    kind: ScalingKind
+    factor: float
+    original_context_length: int | None = None
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_slow: float = 1.0
+    beta_fast: float = 32.0
+    attention_factor: float | None = None
+    truncate: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in SCALINGS:
+            raise ConfigError(
+                f"rope_scaling.kind = {self.kind!r}",
+                rule=f"the known scalings of rotary positions are {', '.join(SCALINGS)}",
+                fix="Choose one of them, or a model without rotary scaling.",
+            )
+        _require_numbers("rope_scaling.", self)
+        if self.kind != "linear" and self.original_context_length is None:
+            raise ConfigError(
+                "rope_scaling.original_context_length = None",
+                rule=f"{self.kind} scaling blends by the context that the model was pretrained with",
+                fix="Give original_context_length, e.g. 8192.",
+            )
+        if self.kind == "llama3" and not self.low_freq_factor < self.high_freq_factor:
+            raise ConfigError(
+                f"low_freq_factor = {self.low_freq_factor}, high_freq_factor = {self.high_freq_factor}",
+                rule="the blend of llama3 scaling begins at the lower of the two",
+                fix="Give high_freq_factor > low_freq_factor, e.g. 1 and 4.",
+            )
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """One of three families that the ecosystem runs without custom code.
+    """One of the families that the ecosystem runs without custom code.
 
     Attributes:
         family: "qwen3" (RoPE, RMSNorm, SwiGLU, GQA and RMS-normalized queries and keys), "llama" (the same without
-            that normalization) or "gpt2" (learned positions, LayerNorm, GELU, biases everywhere).
+            that normalization), "mistral" (llama whose layers may see a window), "qwen2" (llama with biases on
+            queries, keys and values), "gemma3" (qwen3 with GELU, norms before and behind each branch, scaled
+            embeddings, and two rotary bases) or "gpt2" (learned positions, LayerNorm, GELU, biases everywhere).
         dim: width of the residual stream.
         n_kv_heads: key and value heads; fewer than `n_heads` is grouped-query attention (arXiv:2305.13245).
         ffn_dim: width inside the feed-forward layer.
         context_length: most positions that a window may have.
         rope_theta: base of the rotary frequencies (arXiv:2104.09864); unused by "gpt2".
         tie_embeddings: one matrix both embeds tokens and scores them.
+        rope_scaling: how those frequencies were stretched for a longer context; None: they were not.
+        local_rope_theta: base of the layers that see a window; None: `rope_theta`, with its scaling.
+        sliding_window: most tokens, itself included, that a token sees in the layers that slide; None: none slides.
+        sliding_layers: which layers slide, by their index; None: all, if there is a window.
+        attention_bias: the four projections of attention have biases, where the family leaves that open.
+        mlp_bias: so have those of the feed-forward layer.
+        query_scalar: attention scores are q k^T / sqrt(query_scalar); None: head_dim.
+        logit_softcap: logits are softcap x tanh(logits / softcap); None: as they are.
     """
 
     family: Family
@@ -38,6 +114,14 @@ class ModelConfig:
     rope_theta: float = 10_000.0
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
+    rope_scaling: RopeScaling | None = None
+    local_rope_theta: float | None = None
+    sliding_window: int | None = None
+    sliding_layers: tuple[bool, ...] | None = None
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    query_scalar: float | None = None
+    logit_softcap: float | None = None
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -46,21 +130,41 @@ class ModelConfig:
                 rule=f"the families are {', '.join(FAMILIES)}",
                 fix="Choose one of them; qwen3 is the default for training from scratch.",
             )
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type in ("int", "float") and not value > 0:
+        _require_numbers("", self)
+        self._check_layers()
+        self._check_heads()
+        for name, families in _ONLY.items():
+            if getattr(self, name) not in (None, False) and self.family not in families:
                 raise ConfigError(
-                    f"{field.name} = {value}",
-                    rule="sizes are positive",
-                    fix=f"Give {field.name} a positive value.",
+                    f"{name} = {getattr(self, name)}",
+                    rule=f"{self.family} has no such thing; {', '.join(families)} may have it",
+                    fix=f"Leave {name} out, or choose another family.",
                 )
+
+    def _check_layers(self) -> None:
+        if self.n_layers > MOST_LAYERS:
+            raise ConfigError(
+                f"n_layers = {self.n_layers}",
+                rule=f"a model has at most {MOST_LAYERS} layers",
+                fix="Give fewer; of a file from elsewhere, get it again.",
+            )
+        if self.sliding_layers is not None and (
+            self.sliding_window is None or len(self.sliding_layers) != self.n_layers
+        ):
+            raise ConfigError(
+                f"sliding_layers for {len(self.sliding_layers)} layers, sliding_window = {self.sliding_window}",
+                rule=f"it says of each of the {self.n_layers} layers whether it sees a window only",
+                fix="Give one value a layer and a sliding_window, or leave both out.",
+            )
+
+    def _check_heads(self) -> None:
         if self.n_heads % self.n_kv_heads:
             raise ConfigError(
                 f"n_heads = {self.n_heads}, n_kv_heads = {self.n_kv_heads}",
                 rule="each key head serves the same number of query heads",
                 fix="Choose n_kv_heads so that it divides n_heads.",
             )
-        if self.head_dim % 2 and self.family != "gpt2":
+        if self.head_dim % 2 and self.rotary:
             raise ConfigError(
                 f"head_dim = {self.head_dim}",
                 rule="rotary positions turn pairs of features",
@@ -70,7 +174,7 @@ class ModelConfig:
             raise ConfigError(
                 f"n_heads = {self.n_heads}, n_kv_heads = {self.n_kv_heads}, head_dim = {self.head_dim}",
                 rule=f"GPT-2 has one key head a query head, and n_heads x head_dim = dim = {self.dim}",
-                fix="Set n_kv_heads = n_heads and head_dim = dim / n_heads, or choose family = llama or qwen3.",
+                fix="Set n_kv_heads = n_heads and head_dim = dim / n_heads, or choose another family.",
             )
 
     @property
@@ -79,11 +183,110 @@ class ModelConfig:
         return self.family != "gpt2"
 
     @property
-    def bias(self) -> bool:
-        """Whether the linear layers have biases."""
-        return self.family == "gpt2"
+    def norm(self) -> Literal["layer", "rms", "rms_plus_one"]:
+        """LayerNorm with bias; RMSNorm; or RMSNorm whose factor is 1 + weight."""
+        return "layer" if self.family == "gpt2" else "rms_plus_one" if self.family == "gemma3" else "rms"
+
+    @property
+    def sandwich_norms(self) -> bool:
+        """Whether the two branches of a block are normalized behind as well."""
+        return self.family == "gemma3"
 
     @property
     def qk_norm(self) -> bool:
         """Whether queries and keys are normalized before they are rotated."""
-        return self.family == "qwen3"
+        return self.family in ("qwen3", "gemma3")
+
+    @property
+    def activation(self) -> Literal["silu", "gelu_tanh"]:
+        """What the feed-forward layer bends its features with."""
+        return "gelu_tanh" if self.family in ("gpt2", "gemma3") else "silu"
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward layer multiplies by a gate (three matrices instead of two)."""
+        return self.family != "gpt2"
+
+    @property
+    def qkv_bias(self) -> bool:
+        """Whether the projections to queries, keys and values have biases."""
+        return self.family in ("gpt2", "qwen2") or self.attention_bias
+
+    @property
+    def output_bias(self) -> bool:
+        """Whether the projection out of attention has a bias."""
+        return self.family == "gpt2" or self.attention_bias
+
+    @property
+    def ffn_bias(self) -> bool:
+        """Whether the linear layers of the feed-forward layer have biases."""
+        return self.family == "gpt2" or self.mlp_bias
+
+    @property
+    def embedding_scale(self) -> float:
+        """What token embeddings are multiplied by."""
+        return math.sqrt(self.dim) if self.family == "gemma3" else 1.0
+
+    @property
+    def attention_scale(self) -> float:
+        """What the products of queries and keys are multiplied by."""
+        return (self.query_scalar or self.head_dim) ** -0.5
+
+    def slides(self, layer: int) -> bool:
+        """Whether a layer sees the last `sliding_window` tokens only."""
+        return self.sliding_window is not None and (self.sliding_layers is None or self.sliding_layers[layer])
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values. Variants that the model does not have are left out, so that the digest of a plan made
+        before they were known stays the same."""
+        values = asdict(self)
+        if self.sliding_layers is not None:
+            values["sliding_layers"] = list(self.sliding_layers)
+        return {name: value for name, value in values.items() if name not in _ONLY or value not in (None, False)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> ModelConfig:
+        """From what `to_json` gave.
+
+        Raises:
+            ConfigError: a key that is not known or missing, or a value that cannot be.
+        """
+        scaling, layers = record.get("rope_scaling"), record.get("sliding_layers")
+        given = dict(record) | {
+            "rope_scaling": None if scaling is None else _built(RopeScaling, scaling),
+            "sliding_layers": None if layers is None else tuple(bool(layer) for layer in layers),
+        }
+        return _built(cls, given)
+
+
+def _built(kind: type[Any], record: Mapping[str, Any]) -> Any:
+    known = {field.name: field.default is MISSING for field in fields(kind)}
+    wrong = [name for name in record if name not in known]
+    wrong += [name for name, needed in known.items() if needed and name not in record]
+    if wrong:
+        raise ConfigError(
+            f"{kind.__name__} with {', '.join(sorted(record))}",
+            rule=f"its keys are {', '.join(known)}",
+            fix=f"Correct {', '.join(wrong)}.",
+        )
+    return kind(**record)
+
+
+def _require_numbers(prefix: str, config: RopeScaling | ModelConfig) -> None:
+    """Sizes are positive integers, other numbers positive and finite: also those that came from a file."""
+    for field in fields(config):
+        kind, value = str(field.type).removesuffix(" | None"), getattr(config, field.name)
+        if kind not in ("int", "float", "bool") or (value is None and kind != str(field.type)):
+            continue
+        fits = {
+            "int": type(value) is int and 0 < value <= LARGEST,
+            "float": type(value) in (int, float) and 0 < value < math.inf,
+            "bool": type(value) is bool,
+        }[kind]
+        if not fits:
+            expected = {"int": f"an integer from 1 to {LARGEST}", "float": "a positive number", "bool": "true or false"}
+            raise ConfigError(
+                f"{prefix}{field.name} = {value!r}"[:200],
+                rule=f"it is {expected[kind]}",
+                fix=f"Give {prefix}{field.name} such a value.",
+            )

@@ -14,15 +14,17 @@ def init_weights(model: Transformer, seed: int) -> None:
     Matrices that read the residual stream are normal with std 1/sqrt(fan-in); those that write to it start at zero, so
     that every block begins as the identity; the head starts near zero, so that the first loss is ln(vocab_size).
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator, config = torch.Generator().manual_seed(seed), model.config
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2:
-            nn.init.constant_(parameter, 0.0 if name.endswith(".bias") else 1.0)
-        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            unit = config.norm != "rms_plus_one" and not name.endswith(".bias")
+            nn.init.constant_(parameter, 1.0 if unit else 0.0)
+        # Behind a sandwich's norm zeros would not stay small: its slope at zero is 1/sqrt(eps).
+        elif name.endswith(("o_proj.weight", "down_proj.weight")) and not config.sandwich_norms:
             nn.init.zeros_(parameter)
         elif "embed_" in name:
             # A tied head must not begin with large logits; RMSNorm makes the scale of an untied embedding free.
-            std = 0.02 if model.config.tie_embeddings or not model.config.rotary else 1.0
+            std = 0.02 if config.tie_embeddings or not config.rotary else 1.0
             nn.init.normal_(parameter, std=std, generator=generator)
         elif name == "lm_head.weight":
             nn.init.normal_(parameter, std=0.001, generator=generator)

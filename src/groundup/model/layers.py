@@ -1,15 +1,20 @@
-"""The small pieces: linear layers that keep fp32 master weights, norms, rotary positions, the feed-forward layer.
+"""The small pieces: linear layers that keep fp32 master weights, norms, the feed-forward layer.
 
-Shape letters: B batch, T sequence, D dim, F ffn_dim, N heads, H head_dim.
+Shape letters: B batch, T sequence, D dim, F ffn_dim.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.model.config import ModelConfig
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
 
 
 class Linear(nn.Linear):
@@ -51,66 +56,53 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(x.float()).to(x.dtype)
 
 
-def make_norm(config: ModelConfig) -> nn.Module:
-    """The norm of the family, over the residual stream."""
-    if config.family == "gpt2":
-        return LayerNorm(config.dim, eps=config.norm_eps)
-    return RMSNorm(config.dim, config.norm_eps)
+class RMSNormPlusOne(nn.Module):
+    """x / rms(x) * (1 + weight), rounded at the end: Gemma's. A weight of 0 is the norm alone."""
 
-
-class Rotary(nn.Module):
-    """Cosines and sines of every position, once for all layers (arXiv:2104.09864; halves, not interleaved pairs)."""
-
-    cos_TH: Tensor
-    sin_TH: Tensor
-
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
-        # Named device: a model that is built on the meta device and given its weights later has real tables.
-        exponents = torch.arange(0, config.head_dim, 2, device="cpu").float() / config.head_dim
-        positions = torch.arange(config.context_length, device="cpu").float()
-        angles = torch.outer(positions, config.rope_theta**-exponents)
-        both_halves = torch.cat([angles, angles], dim=-1)
-        self.register_buffer("cos_TH", both_halves.cos(), persistent=False)
-        self.register_buffer("sin_TH", both_halves.sin(), persistent=False)
+        self.eps = eps
+        self.weight = nn.Parameter(torch.zeros(dim))
 
-    def forward(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns cos and sin as (B, T, 1, H), to be broadcast over heads."""
-        return self.cos_TH[positions_BT].unsqueeze(2), self.sin_TH[positions_BT].unsqueeze(2)
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.float()
+        normed = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
+        return (normed * (1.0 + self.weight.float())).to(x.dtype)
 
 
-def rotate(x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (x[i], x[i + H/2]) by the angle of its position."""
-    cos, sin = (part.to(x_BTNH.dtype) for part in rope)
-    first, second = x_BTNH.chunk(2, dim=-1)
-    return x_BTNH * cos + torch.cat([-second, first], dim=-1) * sin
-
-
-class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)) (arXiv:2002.05202)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.gate_proj = Linear(config.dim, config.ffn_dim, bias=False)
-        self.up_proj = Linear(config.dim, config.ffn_dim, bias=False)
-        self.down_proj = Linear(config.ffn_dim, config.dim, bias=False)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
-
-
-class GeluMLP(nn.Module):
-    """down(gelu(up(x))), GPT-2's feed-forward layer."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.up_proj = Linear(config.dim, config.ffn_dim)
-        self.down_proj = Linear(config.ffn_dim, config.dim)
-
-    def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(F.gelu(self.up_proj(x_BTD), approximate="tanh"))
+def make_norm(config: ModelConfig, dim: int | None = None) -> nn.Module:
+    """The norm of the family, over the residual stream by default."""
+    kinds = {"layer": LayerNorm, "rms": RMSNorm, "rms_plus_one": RMSNormPlusOne}
+    return kinds[config.norm](dim or config.dim, config.norm_eps)
 
 
 def make_mlp(config: ModelConfig) -> nn.Module:
     """The feed-forward layer of the family."""
-    return GeluMLP(config) if config.family == "gpt2" else SwiGLU(config)
+    return GatedMLP(config) if config.gated else MLP(config)
+
+
+class GatedMLP(nn.Module):
+    """down(act(gate(x)) * up(x)) (arXiv:2002.05202): SwiGLU, or Gemma's GeGLU."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.activation = _ACTIVATIONS[config.activation]
+        self.gate_proj = Linear(config.dim, config.ffn_dim, bias=config.ffn_bias)
+        self.up_proj = Linear(config.dim, config.ffn_dim, bias=config.ffn_bias)
+        self.down_proj = Linear(config.ffn_dim, config.dim, bias=config.ffn_bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.down_proj(self.activation(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+
+
+class MLP(nn.Module):
+    """down(act(up(x))), GPT-2's feed-forward layer."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.activation = _ACTIVATIONS[config.activation]
+        self.up_proj = Linear(config.dim, config.ffn_dim, bias=config.ffn_bias)
+        self.down_proj = Linear(config.ffn_dim, config.dim, bias=config.ffn_bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.down_proj(self.activation(self.up_proj(x_BTD)))

@@ -8,14 +8,17 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.errors import ConfigError
 from groundup.model.attention import Attention, attention_mask
 from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
-from groundup.model.layers import Embedding, Linear, Rotary, make_mlp, make_norm
+from groundup.model.layers import Embedding, Linear, make_mlp, make_norm
 from groundup.model.loss import Residual, nll_and_residual, row_nll, summed_nll
+from groundup.model.rope import Rotary
+from groundup.types import IGNORE_INDEX
 
 
 class Block(nn.Module):
@@ -39,6 +42,27 @@ class Block(nn.Module):
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
+class SandwichBlock(Block):
+    """Two residual branches, each between two norms: Gemma's. Here `post_attention_layernorm` stands behind."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.pre_feedforward_layernorm = make_norm(config)
+        self.post_feedforward_layernorm = make_norm(config)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rope: tuple[Tensor, Tensor] | None,
+        mask_B1TS: Tensor | None,
+        cache: KVCache | None,
+    ) -> Tensor:
+        x_BTD = x_BTD + self.post_attention_layernorm(
+            self.self_attn(self.input_layernorm(x_BTD), rope, mask_B1TS, cache)
+        )
+        return x_BTD + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_BTD)))
+
+
 class Decoder(nn.Module):
     """Tokens in, normalized hidden states out: what every head stands on."""
 
@@ -47,8 +71,10 @@ class Decoder(nn.Module):
         self.config = config
         self.embed_tokens = Embedding(config.vocab_size, config.dim)
         self.embed_positions = None if config.rotary else Embedding(config.context_length, config.dim)
-        self.rotary = Rotary(config) if config.rotary else None
-        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.rotary = Rotary(config.head_dim, config.rope_theta, config.rope_scaling) if config.rotary else None
+        self.local_rotary = Rotary(config.head_dim, config.local_rope_theta) if config.local_rope_theta else self.rotary
+        block = SandwichBlock if config.sandwich_norms else Block
+        self.layers = nn.ModuleList(block(config, layer) for layer in range(config.n_layers))
         self.norm = make_norm(config)
         self.compute_dtype: torch.dtype | None = None  # None: that of the weights
 
@@ -71,19 +97,33 @@ class Decoder(nn.Module):
         if positions_BT is None:
             positions_BT = torch.arange(start, end, device=input_ids_BT.device).expand_as(input_ids_BT)
         x_BTD = self.embed_tokens(input_ids_BT)
+        if self.config.embedding_scale != 1:
+            x_BTD = x_BTD * torch.tensor(self.config.embedding_scale, dtype=x_BTD.dtype)
         if self.embed_positions is not None:
             x_BTD = x_BTD + self.embed_positions(positions_BT)
         x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
-        rope = None
-        if self.rotary is not None:
-            cos, sin = self.rotary(positions_BT)
-            rope = (cos.to(x_BTD.dtype), sin.to(x_BTD.dtype))
-        mask_B1TS = attention_mask(positions_BT, document_ids_BT, cache)
-        for layer in self.layers:
+        whole = local = (
+            _rope(self.rotary, positions_BT, x_BTD.dtype),
+            attention_mask(positions_BT, document_ids_BT, cache),
+        )
+        if self.config.sliding_window is not None:
+            local = (
+                _rope(self.local_rotary, positions_BT, x_BTD.dtype),
+                attention_mask(positions_BT, document_ids_BT, cache, self.config.sliding_window),
+            )
+        for index, layer in enumerate(self.layers):
+            rope, mask_B1TS = local if self.config.slides(index) else whole
             x_BTD = layer(x_BTD, rope, mask_B1TS, cache)
         if cache is not None:
             cache.advance(input_ids_BT.shape[1])
         return self.norm(x_BTD)
+
+
+def _rope(rotary: Rotary | None, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    if rotary is None:
+        return None
+    cos, sin = rotary(positions_BT)
+    return cos.to(dtype), sin.to(dtype)
 
 
 class Transformer(nn.Module):
@@ -123,11 +163,22 @@ class Transformer(nn.Module):
         """
         h_BTD = self.model(input_ids_BT, positions_BT, document_ids_BT, cache)
         if labels_BT is None:
-            return self.lm_head(h_BTD).float()
+            return self._logits(h_BTD)
         h_RD, labels_R = h_BTD.flatten(0, 1), labels_BT.flatten()
+        if self.config.logit_softcap is not None:  # no published model has it, so it may cost memory
+            with torch.set_grad_enabled(torch.is_grad_enabled() and reduction == "sum"):
+                logits_RV = self._logits(h_RD)
+                nll = F.cross_entropy(logits_RV, labels_R, ignore_index=IGNORE_INDEX, reduction=reduction)
+            return nll if reduction == "sum" else nll.view_as(labels_BT)
         if reduction == "none":
             return row_nll(h_RD, self.lm_head.weight, labels_R).view_as(labels_BT)
         return summed_nll(h_RD, self.lm_head.weight, labels_R, self.residual)
+
+    def _logits(self, h_BTD: Tensor) -> Tensor:
+        logits_BTV = self.lm_head(h_BTD)
+        if (softcap := self.config.logit_softcap) is not None:
+            logits_BTV = softcap * torch.tanh(logits_BTV / softcap)
+        return logits_BTV.float()
 
     def new_cache(self, batch_size: int, max_length: int) -> KVCache:
         """An empty key-value cache for `batch_size` sequences of at most `max_length` tokens."""

@@ -40,16 +40,21 @@ def training_bytes(config: ModelConfig, micro_batch_size: int) -> int:
 def _layer_matrices(config: ModelConfig) -> int:
     query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     projections = 2 * config.dim * query + 2 * config.dim * key
-    return projections + (2 if config.family == "gpt2" else 3) * config.dim * config.ffn_dim
+    return projections + (3 if config.gated else 2) * config.dim * config.ffn_dim
 
 
 def _layer(config: ModelConfig) -> int:
     biases = 0
-    if config.bias:
-        biases = 3 * config.n_heads * config.head_dim + 2 * config.dim + config.ffn_dim
+    if config.qkv_bias:
+        biases += (config.n_heads + 2 * config.n_kv_heads) * config.head_dim
+    if config.output_bias:
+        biases += config.dim
+    if config.ffn_bias:
+        biases += (2 if config.gated else 1) * config.ffn_dim + config.dim
     head_norms = 2 * config.head_dim if config.qk_norm else 0
-    return _layer_matrices(config) + biases + head_norms + 2 * _norm(config)
+    norms = (4 if config.sandwich_norms else 2) * _norm(config)
+    return _layer_matrices(config) + biases + head_norms + norms
 
 
 def _norm(config: ModelConfig) -> int:
-    return (2 if config.family == "gpt2" else 1) * config.dim
+    return (2 if config.norm == "layer" else 1) * config.dim

@@ -96,14 +96,15 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
-        return asdict(self)
+        return asdict(self) | {"model": self.model.to_json()}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Plan:
         """From what `to_json` gave."""
         optimizer = dict(record["optimizer"]) | {"betas": tuple(record["optimizer"]["betas"])}
         return cls(
-            **dict(record) | {"model": ModelConfig(**record["model"]), "optimizer": OptimizerConfig(**optimizer)}
+            **dict(record)
+            | {"model": ModelConfig.from_json(record["model"]), "optimizer": OptimizerConfig(**optimizer)}
         )
 
 

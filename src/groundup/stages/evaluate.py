@@ -5,7 +5,6 @@ A classifier, and the answers of a model that chats, are measured on tables of e
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -192,7 +191,7 @@ def _model_facts(directory: Path, model: Transformer) -> dict[str, Any]:
     """Size and shape, and what the stage that made it wrote down."""
     facts: dict[str, Any] = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        **asdict(model.config),
+        **model.config.to_json(),
     }
     if (directory / ARTIFACT).is_file():
         made = read(directory)

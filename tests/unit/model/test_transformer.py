@@ -97,8 +97,8 @@ def test_explicit_attention_is_pytorchs(kv_heads: int, masked: bool) -> None:
     document = torch.arange(24).expand(2, 24) // 9
     causal = torch.ones(24, 24, dtype=torch.bool).tril()
     mask = ((document[:, :, None] == document[:, None, :]) & causal)[:, None] if masked else None
-    ours = explicit_attention(q, k, v, mask)
-    plain = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not masked, enable_gqa=True)
+    ours = explicit_attention(q, k, v, mask, 0.4)
+    plain = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not masked, enable_gqa=True, scale=0.4)
     torch.testing.assert_close(ours, plain)
     upstream = torch.randn(ours.shape, generator=generator)
     for got, expected in zip(
