@@ -13,32 +13,12 @@ import tiktoken
 from numpy.typing import NDArray
 
 from groundup.tokenizer.tokenizer import Tokenizer
+from groundup.tokenizer.torture import TORTURE
 from groundup.tokenizer.vocabulary import BYTE_OF
 from groundup.types import well_formed
 
 # The split that ByteLevel does by itself when it is told to (use_regex): GPT-2's.
 _GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-
-# Texts in which two engines are likeliest to differ: Unicode classes, runs, line ends, contractions,
-# lookalikes of special tokens. Encoded both ways before the fast one is trusted.
-_TORTURE = (
-    "",
-    " ",
-    "   leading and trailing   ",
-    "It's they'RE WE'LL i'd o'clock 'tis ''quoted'' I’m",
-    "a\r\nb\r\rc\n\n\nd \n e\t\tf\x0bg\x0ch\u0085i\u2028j\u2029k\u00a0l\u3000m\u200bn\ufeffo",
-    "0 1 12 123 1234567890 3.14 1e-9 ½ Ⅷ ٣٤٥ ๑๒ 一二 ²³ 𝟘𝟙",
-    "naïve cafe\u0301 A\u030a\u0323 Z\u0351\u036b\u0343 क्षत्रिय தமிழ் မြန်မာ ภาษาไทย ລາວ",
-    "Ελληνικά Русский עברית العربية فارسی 中文字符 日本語ひらがなカタカナ 한국어 ქართული Հայերեն",
-    "😀👍🏽👩‍👩‍👧‍👦🏳️‍🌈🇩🇪 ☃︎ ♥️ 𝒻𝓊𝓃 𐍈 \U000e0041 \U0010ffff",
-    "<|endoftext|><|pad|> <|im_start|>user\n<|im_end|> <|reserved_0|>",
-    "def f(x):\n    return x**2  # comment\n\n\n\tif x != {}[]()<>|&^%$#@!~`;:\"',./?\\-_=+",
-    "".join(map(chr, range(0x20))) + "\x7f" + "".join(map(chr, range(0x80, 0xA0))),
-    "".join(map(chr, range(0x20, 0x250))),
-    " " * 999 + "x" + " " * 1000,
-    "\n" * 999 + " \n" * 500 + "\t" * 999,
-    "a" * 4000 + "=" * 4000 + "9" * 4000 + "ab" * 2000 + "é" * 2000 + "中" * 2000 + "🙂" * 1000,
-)
 
 # tiktoken's regex engine overflows its stack on some 10^5 or 10^6 spaces, and its releases before 2025 take
 # quadratic time for a long piece. Cutting such a text would change its ids; the other engine takes it as it
@@ -78,7 +58,7 @@ class CorpusEncoder:
             self.reason = "its pre-tokenizer or normalizer is one that tiktoken cannot express"
             return
         encoding = _as_tiktoken(tokenizer.definition, pattern)
-        for text in (*_TORTURE, *sample):
+        for text in (*TORTURE.values(), *sample):
             if not _has_long_run(text) and encoding.encode_ordinary(text) != tokenizer.encode(text):
                 self.reason = f"its ids differ in {text[:60]!r}"
                 return
