@@ -11,10 +11,10 @@ from torch import Tensor
 
 from groundup.errors import FormatError
 from groundup.gguf.header import MetaValue, TensorInfo, parse_header
-from groundup.gguf.types import TENSOR_TYPES, readable
+from groundup.gguf.types import READABLE
 
 # Types that torch has as well: asked for as stored, they are handed out without a copy.
-_PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+_PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _CHUNK = 2**22  # values turned at a time: 16 MB of float32 beside the result
 
 
@@ -72,13 +72,13 @@ class GgufFile:
             )
 
     def _check_readable(self) -> None:
-        unread = [tensor for tensor in self.tensors.values() if not readable(tensor.number)]
+        unread = [tensor for tensor in self.tensors.values() if tensor.kind not in READABLE]
         if not unread:
             return
         named = ", ".join(
             f"{tensor.name!r} ({tensor.kind.name if tensor.kind else f'type {tensor.number}'})" for tensor in unread[:5]
         )
-        known = ", ".join(kind.name for kind in TENSOR_TYPES.values() if readable(kind.number))
+        known = ", ".join(kind.name for kind in READABLE)
         raise FormatError(
             f"{self.path}: {len(unread):,} tensors of a type that is not read: {named}" + (", ..." * (len(unread) > 5)),
             rule=f"the types that are read are {known}",

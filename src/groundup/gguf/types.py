@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal, get_args
 
-import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
-from gguf.quants import dequantize
 
 FileType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k"]
 FILE_TYPES: tuple[FileType, ...] = get_args(FileType)
@@ -60,14 +57,12 @@ def tensor_type(name: str) -> TensorType:
     return _BY_NAME[name]
 
 
-@cache
-def readable(number: int) -> bool:
-    """Whether tensors of this type can be turned into floating point (asked of the library that does it)."""
-    kind = TENSOR_TYPES.get(number)
-    if kind is None:
-        return False
-    try:
-        dequantize(np.zeros((1, kind.block_bytes), np.uint8), kind.library_type)
-    except NotImplementedError:
-        return False
-    return True
+# What the gguf library turns into floating point; the rest holds integers, or is newer than the library.
+READABLE = tuple(
+    _BY_NAME[name]
+    for name in (
+        *("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"),
+        *("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_NL", "IQ4_XS"),
+        *("TQ1_0", "TQ2_0", "MXFP4"),
+    )
+)
