@@ -1,6 +1,6 @@
 """Optimizer and learning-rate schedule."""
 
-from groundup.optim.optimizer import MATRIX_LR, Optimizer, OptimizerConfig
+from groundup.optim.optimizer import MATRIX_LR, Optimizer, OptimizerConfig, parameter_groups
 from groundup.optim.schedule import WarmupStableDecay
 
-__all__ = ["MATRIX_LR", "Optimizer", "OptimizerConfig", "WarmupStableDecay"]
+__all__ = ["MATRIX_LR", "Optimizer", "OptimizerConfig", "WarmupStableDecay", "parameter_groups"]

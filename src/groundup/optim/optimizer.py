@@ -45,11 +45,22 @@ class OptimizerConfig:
 class Optimizer:
     """Muon and AdamW as one: the same `step`, and a state of plain named tensors."""
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
-        groups = _parameter_groups(model)
+    def __init__(
+        self, model: nn.Module, config: OptimizerConfig, stand_ins: Mapping[nn.Parameter, nn.Parameter] | None = None
+    ) -> None:
+        """Take up the trainable parameters of `model`.
+
+        Args:
+            stand_ins: what is updated in a parameter's place, e.g. this rank's rows of it; where these are given, a
+                parameter without one is left to another rank.
+        """
+        groups = parameter_groups(model)
+        if stand_ins is not None:
+            groups = {kind: [stand_ins[p] for p in found if p in stand_ins] for kind, found in groups.items()}
         fused = next(iter(model.parameters())).device.type in ("cpu", "cuda")
         rates = {"embedding": config.embedding_lr, "head": config.head_lr, "vector": config.vector_lr}
-        self._names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+        placed = stand_ins or {}
+        self._names: dict[Tensor, str] = {placed.get(p, p): name for name, p in model.named_parameters()}
         by_adamw = [{"params": groups[kind], "lr": lr} for kind, lr in rates.items() if groups[kind]]
         if groups["matrix"] and config.matrices == "adamw":
             by_adamw.append({"params": groups["matrix"], "lr": config.matrix_lr, "weight_decay": config.weight_decay})
@@ -108,7 +119,7 @@ class Optimizer:
             state[key] = value.clone()
 
 
-def _parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Each trainable parameter once, by the rule that suits it."""
     groups: dict[str, list[nn.Parameter]] = {"matrix": [], "embedding": [], "head": [], "vector": []}
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
