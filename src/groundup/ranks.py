@@ -15,7 +15,7 @@ from groundup.errors import GroundupError, TrainingError
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from torch.distributed import Store
+    from torch.distributed.distributed_c10d import Store
 
 T = TypeVar("T")
 
@@ -74,7 +74,7 @@ class Ranks:
             return value
         self._store.wait([key], _TOLD)
         heard: Any = json.loads(self._store.get(key))
-        return heard  # type: ignore[no-any-return]
+        return heard
 
     def wait(self) -> None:
         """Go on when all ranks have come here."""
@@ -98,6 +98,7 @@ def joined() -> Iterator[Ranks]:
         return
     import torch
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
     device = None
@@ -107,14 +108,14 @@ def joined() -> Iterator[Ranks]:
     store, rank, size = next(rendezvous("env://"))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device else "gloo",
-        store=dist.PrefixStore("collectives", store),
+        store=PrefixStore("collectives", store),
         rank=rank,
         world_size=size,
         timeout=_COLLECTIVE,
         device_id=device,
     )
     try:
-        yield Ranks(rank, size, dist.PrefixStore("groundup", store))
+        yield Ranks(rank, size, PrefixStore("groundup", store))
         dist.destroy_process_group()
     except RuntimeError as error:  # DistError is one, too; gloo raises it bare
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
