@@ -1,6 +1,15 @@
 """What a budget allows: FLOPs, memory, and the plan of a run."""
 
-from groundup.planner.flops import flops_per_token, parameter_count, product_parameters, training_bytes
+from groundup.planner.flops import (
+    cache_bytes,
+    flops_per_token,
+    inference_bytes,
+    inference_flops_per_token,
+    parameter_count,
+    product_parameters,
+    training_bytes,
+    weight_bytes,
+)
 from groundup.planner.plan import MOST_EPOCHS, Budget, Plan, batch_rows, plan_run, shape_for_depth
 
 __all__ = [
@@ -8,10 +17,14 @@ __all__ = [
     "Budget",
     "Plan",
     "batch_rows",
+    "cache_bytes",
     "flops_per_token",
+    "inference_bytes",
+    "inference_flops_per_token",
     "parameter_count",
     "plan_run",
     "product_parameters",
     "shape_for_depth",
     "training_bytes",
+    "weight_bytes",
 ]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from groundup.model import ModelConfig
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def parameter_count(config: ModelConfig) -> int:
@@ -21,12 +26,26 @@ def product_parameters(config: ModelConfig) -> int:
 def flops_per_token(config: ModelConfig, context: int | None = None) -> int:
     """Training FLOPs (forward and backward) of one token in a window of `context` tokens, the whole by default.
 
-    6 a parameter that takes part in products, and causal attention's two products a layer
-    (Kaplan et al. 2020, arXiv:2001.08361; Chowdhery et al. 2022, appendix B, halved for causality).
+    6 a parameter that takes part in products, and attention's two products a layer, for the tokens that a token sees
+    on average (Kaplan et al. 2020, arXiv:2001.08361; Chowdhery et al. 2022, appendix B, halved for causality).
     """
+    return 3 * inference_flops_per_token(config, context)
+
+
+def inference_flops_per_token(config: ModelConfig, context: int | None = None) -> int:
+    """FLOPs of the forward pass of one token, on average over a window of `context` tokens, the whole by default."""
     context = context or config.context_length
-    attention = 6 * config.n_layers * config.n_heads * config.head_dim * context
-    return 6 * product_parameters(config) + attention
+    width = config.n_heads * config.head_dim
+    return 2 * product_parameters(config) + round(4 * width * tokens_seen(config, context))
+
+
+def tokens_seen(config: ModelConfig, context: int) -> float:
+    """How many tokens a token of a window sees on average, summed over the layers: half of it, or less where they
+    slide."""
+    width = config.sliding_window
+    narrow = context / 2 if width is None or width >= context else width - width**2 / (2 * context)
+    sliding = sum(config.slides(layer) for layer in range(config.n_layers))
+    return sliding * narrow + (config.n_layers - sliding) * context / 2
 
 
 def training_bytes(config: ModelConfig, micro_batch_size: int) -> int:
@@ -35,6 +54,21 @@ def training_bytes(config: ModelConfig, micro_batch_size: int) -> int:
     width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim
     probabilities = config.n_heads * config.context_length  # what explicit attention keeps, upper half included
     return 16 * parameter_count(config) + 2 * tokens * config.n_layers * (width + probabilities)
+
+
+def weight_bytes(config: ModelConfig, dtype: Dtype) -> int:
+    """Memory of the weights alone."""
+    return BYTES[dtype] * parameter_count(config)
+
+
+def cache_bytes(config: ModelConfig, tokens: int, dtype: Dtype) -> int:
+    """Memory of the keys and values of so many tokens: all of them in every layer, also in those that slide."""
+    return 2 * BYTES[dtype] * config.n_layers * config.n_kv_heads * config.head_dim * tokens
+
+
+def inference_bytes(config: ModelConfig, tokens: int, dtype: Dtype) -> int:
+    """Memory of a model that answers one sequence of so many tokens: weights, and keys and values."""
+    return weight_bytes(config, dtype) + cache_bytes(config, tokens, dtype)
 
 
 def _layer_matrices(config: ModelConfig) -> int:

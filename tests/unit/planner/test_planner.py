@@ -7,16 +7,23 @@ import torch
 
 from groundup.errors import ConfigError, ResourceError
 from groundup.model import FAMILIES, Family, ModelConfig, Transformer
+from groundup.model.attention import attention_mask
+from groundup.model.presets import PRESETS
 from groundup.optim import OptimizerConfig
 from groundup.planner import (
     Budget,
     Plan,
+    cache_bytes,
     flops_per_token,
+    inference_bytes,
+    inference_flops_per_token,
     parameter_count,
     plan_run,
     product_parameters,
     training_bytes,
+    weight_bytes,
 )
+from groundup.planner.flops import tokens_seen
 
 GPT2_SMALL = ModelConfig("gpt2", 768, 12, 12, 12, 64, 3072, 50_257, 1024)
 
@@ -144,3 +151,75 @@ def test_memory_is_kept() -> None:
     assert training_bytes(tight.model, tight.micro_batch_size) <= 10**9
     with pytest.raises(ResourceError, match="GB"):
         plan(10**9, dim=100_000)
+
+
+WINDOWS = {"sliding_window": 8, "sliding_layers": (True, False, True)}
+VARIANTS: dict[str, dict[str, object]] = {
+    "gpt2": {"family": "gpt2", "n_kv_heads": 4},
+    "llama": {"family": "llama", "n_kv_heads": 2, "attention_bias": True, "mlp_bias": True},
+    "mistral": {"family": "mistral", "n_kv_heads": 2, "sliding_window": 8},
+    "qwen2": {"family": "qwen2", "n_kv_heads": 2},
+    "gemma3": {"family": "gemma3", "n_kv_heads": 1, "local_rope_theta": 1e4, **WINDOWS},
+}
+
+
+def variant(name: str) -> ModelConfig:
+    shape = {"dim": 64, "n_layers": 3, "n_heads": 4, "head_dim": 16, "ffn_dim": 160, "vocab_size": 512}
+    return ModelConfig(**shape | {"context_length": 32} | VARIANTS[name])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_flops_are_those_that_torch_counts(name: str) -> None:
+    """torch counts the products that are computed, those that the mask hides included."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config, length = variant(name), 32
+    model = Transformer(config).eval()
+    # Only in its plain form is attention made of products that torch counts.
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model(torch.zeros(1, length, dtype=torch.long))
+    all_pairs = 4 * config.n_layers * config.n_heads * config.head_dim * length
+    assert counter.get_total_flops() == length * (2 * product_parameters(config) + all_pairs)
+    assert inference_flops_per_token(config, length) < 2 * product_parameters(config) + all_pairs
+    assert flops_per_token(config) == 3 * inference_flops_per_token(config, length)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_token_sees_what_the_mask_of_each_layer_shows(name: str) -> None:
+    config, length = variant(name), 32
+    positions = torch.arange(length)[None]
+    causal = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+    seen = 0.0
+    for layer in range(config.n_layers):
+        mask = attention_mask(positions, None, None, config.sliding_window if config.slides(layer) else None)
+        seen += float((causal if mask is None else mask).sum()) / length
+    # The formula leaves out half of a token's look at itself, as the papers do.
+    assert tokens_seen(config, length) == pytest.approx(seen - config.n_layers / 2, rel=1e-9)
+
+
+def test_a_window_leaves_less_to_compute_in_a_long_context_only() -> None:
+    narrow, wide = PRESETS["mistral-7b-v0.1"].config, PRESETS["mistral-7b-v0.3"].config
+    assert tokens_seen(narrow, 4096) == tokens_seen(wide, 4096)
+    assert tokens_seen(narrow, 32_768) < 0.25 * tokens_seen(wide, 32_768)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_inference_memory_is_that_of_the_real_tensors(name: str, dtype: str) -> None:
+    config = variant(name)
+    with torch.device("meta"):
+        model = Transformer(config).to(getattr(torch, dtype))
+    tensors = {id(p): p for p in model.parameters()}.values()
+    assert weight_bytes(config, dtype) == sum(t.numel() * t.element_size() for t in tensors)
+    cache = model.new_cache(1, 20)
+    kept = [t for t in vars(cache).values() if isinstance(t, torch.Tensor)]
+    assert cache_bytes(config, 20, dtype) == sum(t.numel() * t.element_size() for t in kept)
+    assert inference_bytes(config, 20, dtype) == weight_bytes(config, dtype) + cache_bytes(config, 20, dtype)
+
+
+def test_gpt3_took_the_compute_that_its_paper_says() -> None:
+    """Table D.1: 3.14e23 FLOP for 300 billion tokens, attention left out."""
+    config = PRESETS["gpt3-175b"].config
+    assert 300e9 * 6 * product_parameters(config) == pytest.approx(3.14e23, rel=0.005)
+    assert 300e9 * flops_per_token(config) == pytest.approx(3.14e23, rel=0.05)
