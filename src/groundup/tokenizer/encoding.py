@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import tiktoken
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.torture import TORTURE
-from groundup.tokenizer.vocabulary import BYTE_OF
 from groundup.types import well_formed
 
 # The split that ByteLevel does by itself when it is told to (use_regex): GPT-2's.
@@ -53,11 +51,13 @@ class CorpusEncoder:
         self._threads = threads or os.cpu_count() or 1
         self._fast: tiktoken.Encoding | None = None
         self.reason = ""
-        pattern = _split_pattern(tokenizer.definition)
+        pattern = _split_pattern(tokenizer)
         if pattern is None:
             self.reason = "its pre-tokenizer or normalizer is one that tiktoken cannot express"
             return
-        encoding = _as_tiktoken(tokenizer.definition, pattern)
+        # No special tokens: what is not there cannot be matched in text.
+        ranks = {text: token_id for token_id, text in tokenizer.text_tokens.items()}
+        encoding = tiktoken.Encoding("groundup", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
         for text in (*TORTURE.values(), *sample):
             if not _has_long_run(text) and encoding.encode_ordinary(text) != tokenizer.encode(text):
                 self.reason = f"its ids differ in {text[:60]!r}"
@@ -93,9 +93,11 @@ def _has_long_run(text: str) -> bool:
     return len(text) - sum(words) >= _LONGEST_RUN and _LONG_SPACE.search(text) is not None
 
 
-def _split_pattern(definition: dict[str, Any]) -> str | None:
+def _split_pattern(tokenizer: Tokenizer) -> str | None:
     """The one regex that a tokenizer splits text with, or None where there is more to it."""
-    if definition["normalizer"] is not None:
+    definition = tokenizer.definition
+    words = [token for token in definition["added_tokens"] if token["content"] not in tokenizer.markers]
+    if definition["normalizer"] is not None or words or not tokenizer.byte_level:
         return None
     match definition["pre_tokenizer"]:
         case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}:
@@ -114,14 +116,3 @@ def _split_pattern(definition: dict[str, Any]) -> str | None:
         }:
             return pattern
     return None
-
-
-def _as_tiktoken(definition: dict[str, Any], pattern: str) -> tiktoken.Encoding:
-    added = {token["id"] for token in definition["added_tokens"]}
-    ranks = {
-        bytes(BYTE_OF[character] for character in token): token_id
-        for token, token_id in definition["model"]["vocab"].items()
-        if token_id not in added
-    }
-    # No special tokens: what is not there cannot be matched in text.
-    return tiktoken.Encoding("groundup", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})

@@ -13,8 +13,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import tokenizers
-
 from groundup.errors import ConfigError, DataError
 from groundup.tokenizer.tokenizer import Tokenizer
 
@@ -203,4 +201,4 @@ def _with_merges(tokenizer: Tokenizer, strings: Mapping[int, str], learned: Sequ
     model["vocab"] |= {token["content"]: token["id"] for token in definition["added_tokens"]}
     model["vocab"] |= {strings[token_id]: token_id for token_id in strings if token_id >= tokenizer.vocab_size}
     model["merges"] += [[strings[left], strings[right]] for left, right in learned]
-    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(definition)), tokenizer.config)
+    return tokenizer.with_definition(definition)

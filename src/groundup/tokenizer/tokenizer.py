@@ -1,10 +1,11 @@
-"""The tokenizer: text to ids and back, kept in the two files that the ecosystem reads."""
+"""The tokenizer: text to ids and back, kept in the files that the ecosystem reads."""
 
 from __future__ import annotations
 
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,105 +13,148 @@ from typing import Any
 import tokenizers
 
 from groundup.errors import DataError, FormatError
-from groundup.files import atomic_file, read_json, write_json
-from groundup.tokenizer.vocabulary import BYTE_OF
+from groundup.files import atomic_file, write_json
+from groundup.tokenizer.definition import build, continuing, decoding, guarded, parse, prefix_of_prompts, vocabulary
+from groundup.tokenizer.source import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, TokenizerSource, read_source
 from groundup.types import well_formed
-
-TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
 
 
 class Tokenizer:
-    """A byte-level BPE vocabulary (Sennrich et al. 2016; bytes as in GPT-2, Radford et al. 2019).
+    """A vocabulary: ours, byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2, Radford et al. 2019), or that of
+    another model (see `definition`).
 
-    Any string can be encoded, and decoding gives it back exactly. Text never becomes a special token: where a
-    user types "<|im_start|>", `encode` gives the ids of those twelve characters. This is what transformers
-    does with `tokenizer(text, add_special_tokens=False, split_special_tokens=True)`; its plain call
-    `tokenizer(text)` begins with BOS, as the documents of our models do, and reads special tokens inside the
-    text.
+    Text never becomes a special token: where a user types "<|im_start|>", `encode` gives the ids of those twelve
+    characters. Nor does it become a token that was added to a byte-level vocabulary without being called special
+    (Qwen's "<think>", DeepSeek's "<｜User｜>"), unless that is white space. SentencePiece's own additions (Gemma's
+    "<h1>") are words like others. transformers' plain call `tokenizer(text)` reads special tokens inside the text, and
+    begins with BOS where `adds_bos`.
 
     Attributes:
-        bos_id: begins every document.
+        bos_id: the token that is put before every document, in training and scoring. Where a model has no BOS, it is
+            the token that ends its texts, which stood between documents.
+        adds_bos: whether the model expects it at the beginning of a prompt.
         eos_id: ends what a model writes; the same token as BOS in our own vocabularies.
+        stop_ids: all tokens that end what the model writes (`eos_token_id` of `generation_config.json`, or EOS).
         pad_id: fills up batches; never in text.
         vocab_size: one more than the largest id.
-        special_ids: ids that no text has.
+        special_ids: ids that no text has, and that are no text.
+        markers: the names of all tokens that text never becomes, with their ids.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        config: Mapping[str, Any],
+        source: TokenizerSource | None = None,
+    ) -> None:
         """Wrap a tokenizer of Hugging Face's library.
 
         Args:
-            backend: byte-level BPE with its post-processor and decoder.
+            backend: with its post-processor and decoder.
             config: the contents of `tokenizer_config.json`; names the BOS, EOS and PAD tokens.
+            source: the files that it comes from.
 
         Raises:
-            FormatError: not byte-level BPE, or the config names tokens that the vocabulary lacks.
+            FormatError: a kind that is not known, or the config names tokens that the vocabulary lacks.
         """
-        self._backend = backend
+        self._source = source or TokenizerSource()
         self.config = dict(config)
+        # From the library and not from the file: older files leave things out, or write them otherwise.
         self.definition: dict[str, Any] = json.loads(backend.to_str())
-        self._require_byte_level()
-        # Without the added tokens there is nothing that text could turn into, whatever its flags say.
-        plain = self.definition | {
-            "added_tokens": [],
-            "post_processor": None,
-            "truncation": None,
-            "padding": None,
-        }
-        self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain))
-        self._vocabulary = backend.get_vocab(with_added_tokens=True)
+        self._backend = backend
+        self._decoding = decoding(self.definition)
+        self._vocabulary = vocabulary(self.definition)
         self.vocab_size = max(self._vocabulary.values()) + 1
-        self.special_ids = frozenset(t["id"] for t in self.definition["added_tokens"] if t["special"])
-        eos = self._named_token("eos_token")
-        bos = self._named_token("bos_token")
-        if eos is None and bos is None:
+        self._name_special_tokens()
+        added = {token["content"]: token for token in self.definition["added_tokens"]}
+        special = {token["id"] for token in added.values() if token["special"]}
+        self.special_ids = frozenset(special | {self.bos_id, self.eos_id, self.pad_id})
+        self.markers = {
+            name: number
+            for name, number in self._vocabulary.items()
+            if number in self.special_ids or (name in added and not self._is_word(name))
+        }
+        safe, self._secret_of = guarded(self.definition, self.markers)
+        self._plain = build(safe, TOKENIZER_FILE)
+        moved = [n for n, i in self.markers.items() if self._plain.token_to_id(self._secret_of[n]) != i]
+        if moved:
             raise FormatError(
-                f"{CONFIG_FILE}: no eos_token and no bos_token",
-                rule="a document needs a token that begins it",
-                fix='Name one, e.g. "eos_token": "<|endoftext|>".',
+                f"{TOKENIZER_FILE}: {moved[0]!r} has the id {self.markers[moved[0]]}",
+                rule="the ids of added tokens follow those of the vocabulary",
+                fix="Copy the file again from where it came.",
             )
-        # Qwen's vocabularies have no BOS, many have no PAD; EOS stands in, as in transformers' recipes.
-        self.eos_id: int = eos if eos is not None else bos  # type: ignore[assignment]
-        self.bos_id: int = bos if bos is not None else self.eos_id
-        pad = self._named_token("pad_token")
-        self.pad_id: int = pad if pad is not None else self.eos_id
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
-        """Read `tokenizer.json` and `tokenizer_config.json`, ours or those of another model directory.
+        """Read the tokenizer of a directory, ours or that of another model.
 
         Raises:
             DataError: a file is missing.
-            FormatError: a file is damaged, or holds no byte-level BPE.
+            FormatError: a file is damaged, or of a kind that is not known.
         """
-        path = directory / TOKENIZER_FILE
-        for needed in (path, directory / CONFIG_FILE):
-            if not needed.is_file():
-                raise DataError(
-                    f"{needed}: no such file",
-                    rule=f"a tokenizer is a directory with {TOKENIZER_FILE} and {CONFIG_FILE}",
-                    fix="Give the directory that groundup tokenize left, or a model directory.",
-                )
-        try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises Exception itself
-            raise FormatError(
-                f"{path}: {error}",
-                rule="this file must be a tokenizer of the Hugging Face tokenizers library",
-                fix="Copy it again from where it came, or run groundup tokenize again.",
-            ) from error
-        return cls(backend, read_json(directory / CONFIG_FILE))
+        source = read_source(directory)
+        name = str(directory / TOKENIZER_FILE)
+        return cls(build(parse(source.files[TOKENIZER_FILE], name), name), source.config, source)
+
+    def with_definition(self, definition: Mapping[str, Any]) -> Tokenizer:
+        """Another vocabulary (the contents of a `tokenizer.json`) in this one's place: all else stays."""
+        kept = {name: content for name, content in self._source.files.items() if name in (CONFIG_FILE, TEMPLATE_FILE)}
+        source = replace(self._source, files=kept)
+        return Tokenizer(build(dict(definition), TOKENIZER_FILE), self.config, source)
 
     def save(self, directory: Path) -> None:
-        """Write both files; `transformers.AutoTokenizer` loads the directory with the same ids."""
-        write_json(directory / CONFIG_FILE, self.config)
-        with atomic_file(directory / TOKENIZER_FILE) as temporary:  # last: where it is, the tokenizer is whole
-            temporary.write_text(self._backend.to_str(pretty=True), encoding="utf-8")
+        """Write its files: those that it was loaded from, byte for byte, where nothing was changed.
 
-    def encode(self, text: str) -> list[int]:
-        """The ids of a text, without BOS. A lone surrogate, which UTF-8 cannot hold, is read as U+FFFD."""
-        ids: list[int] = self._plain.encode(well_formed(text), add_special_tokens=False).ids
+        `transformers.AutoTokenizer` loads the directory with the same ids.
+        """
+        for name, content in self._source.files.items():
+            if name not in (TOKENIZER_FILE, CONFIG_FILE):
+                with atomic_file(directory / name) as temporary:
+                    temporary.write_bytes(content)
+        if self.config == self._source.config and CONFIG_FILE in self._source.files:
+            with atomic_file(directory / CONFIG_FILE) as temporary:
+                temporary.write_bytes(self._source.files[CONFIG_FILE])
+        else:
+            write_json(directory / CONFIG_FILE, self.config)
+        content = self._source.files.get(TOKENIZER_FILE) or self._backend.to_str(pretty=True).encode()
+        with atomic_file(directory / TOKENIZER_FILE) as temporary:  # last: where it is, the tokenizer is whole
+            temporary.write_bytes(content)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja text of the model's chat template; of several named ones, the default.
+
+        Raises:
+            FormatError: it is no text.
+        """
+        if TEMPLATE_FILE in self._source.files and "chat_template" not in self._changed:
+            return self._source.files[TEMPLATE_FILE].decode("utf-8", errors="replace")
+        found = self.config.get("chat_template")
+        if isinstance(found, list):
+            found = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
+        if isinstance(found, dict):
+            found = found.get("default") if "default" in found or len(found) != 1 else next(iter(found.values()))
+        if found is not None and not isinstance(found, str):
+            raise FormatError(
+                f"{CONFIG_FILE}: chat_template is a {type(found).__name__}",
+                rule="a chat template is a text, or a list of named texts",
+                fix="Copy the file again from where it came.",
+            )
+        return found
+
+    def set_chat_template(self, jinja: str) -> None:
+        """Keep a template in the config; nothing changes where it is the model's own already."""
+        if jinja != self.chat_template:
+            self.config["chat_template"] = jinja
+
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
+        """The ids of a text, without BOS. A lone surrogate, which UTF-8 cannot hold, is read as U+FFFD.
+
+        Args:
+            continues: the text goes on from other text, so that no space is put before it (as SentencePiece does).
+        """
+        backend = self._continuing if continues else self._plain
+        ids: list[int] = backend.encode(well_formed(text), add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -130,6 +174,31 @@ class Tokenizer:
         """Every token as the vocabulary writes it (of bytes: in GPT-2's alphabet), added tokens included; its id."""
         return self._vocabulary
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """The ids of a text that a model goes on from: with BOS where the model expects it, and never none."""
+        ids = self.encode(text)
+        return [self.bos_id, *ids] if self.adds_bos or not ids else ids
+
+    def encode_marked(self, pieces: Sequence[str]) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of text with special tokens in it.
+
+        Args:
+            pieces: text, and at every odd place the name of one of the `markers`.
+
+        Returns:
+            The ids, and for each the part of the text that it stands for: the places of its first character and of the
+            one after its last, in the pieces joined.
+        """
+        written = [self._secret_of[piece] if n % 2 else well_formed(piece) for n, piece in enumerate(pieces)]
+        encoding = self._plain.encode("".join(written), add_special_tokens=False)
+        # Places in the text with the secret names to places in the text with the real ones, character by character.
+        place, places = 0, []
+        for piece, secret in zip(pieces, written, strict=True):
+            places += [place + min(i, len(piece)) for i in range(len(secret))]
+            place += len(piece)
+        places.append(place)
+        return encoding.ids, [(places[first], places[last]) for first, last in encoding.offsets]
+
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of ids. Bytes that are not UTF-8 (a cut-off character) become U+FFFD.
 
@@ -137,68 +206,110 @@ class Tokenizer:
             DataError: an id that the vocabulary does not have.
         """
         skipped = self.special_ids if skip_special_tokens else ()
-        return b"".join(self.token_bytes(i) for i in ids if i not in skipped).decode("utf-8", errors="replace")
+        text = b"".join(self.token_bytes(i) for i in ids if i not in skipped)
+        return (text[1:] if self.drops_space and text[:1] == b" " else text).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes that one id stands for; of a special token, its name.
+        """The bytes that one id stands for; of a special token, its name; of an unused id, none.
 
         Raises:
             DataError: an id that the vocabulary does not have.
         """
-        try:
-            return self._bytes_of[token_id]
-        except KeyError:
+        found = self._bytes_of.get(token_id)
+        if found is None and not 0 <= token_id < self.vocab_size:
             raise DataError(
                 f"token id {token_id}",
                 rule=f"this vocabulary has the ids 0 to {self.vocab_size - 1:,}",
                 fix="Use the tokenizer that the model was trained with.",
-            ) from None
+            )
+        return found or b""
 
     @property
+    def byte_level(self) -> bool:
+        """Whether its tokens are bytes, and nothing is put before a text."""
+        return self._decoding.byte_level and continuing(self.definition) == self.definition
+
+    @property
+    def drops_space(self) -> bool:
+        """Whether a space at the beginning of a decoded text is not part of it (SentencePiece)."""
+        return self._decoding.drops_space
+
+    @cached_property
     def text_tokens(self) -> dict[int, bytes]:
         """The bytes of every token that text can have."""
-        return {token_id: text for token_id, text in self._bytes_of.items() if token_id not in self._added}
+        taken = set(self.markers.values())
+        return {token_id: text for token_id, text in self._bytes_of.items() if token_id not in taken}
+
+    @cached_property
+    def longest_token(self) -> int:
+        """Bytes of the longest token that text can have."""
+        return max(map(len, self.text_tokens.values()))
 
     def token_id(self, token: str) -> int | None:
         """The id of a special token by its name, e.g. "<|im_end|>"; None where there is no such token."""
-        found = self._vocabulary.get(token)
-        return found if found in self._added else None
+        return self.markers.get(token)
 
     @cached_property
-    def _added(self) -> dict[int, str]:
-        return {token["id"]: token["content"] for token in self.definition["added_tokens"]}
+    def _continuing(self) -> tokenizers.Tokenizer:
+        if continuing(self.definition) == self.definition:
+            return self._plain
+        return build(continuing(guarded(self.definition, self.markers)[0]), TOKENIZER_FILE)
 
     @cached_property
     def _bytes_of(self) -> dict[int, bytes]:
-        table = {
-            token_id: bytes(BYTE_OF[character] for character in token)
-            for token, token_id in self._vocabulary.items()
-            if token_id not in self._added
+        added = {token["content"] for token in self.definition["added_tokens"]}
+        return {
+            number: name.encode()
+            if name in self.markers
+            else (self._decoding.text_of(name).encode() if name in added else self._decoding.bytes_of(name))
+            for name, number in self._vocabulary.items()
         }
-        return table | {token_id: content.encode() for token_id, content in self._added.items()}
 
-    def _named_token(self, key: str) -> int | None:
-        token = self.config.get(key)
-        content = token["content"] if isinstance(token, Mapping) else token  # older files hold the whole token
+    @property
+    def _changed(self) -> set[str]:
+        before = self._source.config
+        return {key for key in self.config if self.config[key] != before.get(key)}
+
+    def _is_word(self, name: str) -> bool:
+        """Whether an added token that is not special is text like other: see the class."""
+        if not self._decoding.text_of(name).strip():
+            return True
+        entries = self.definition["model"]["vocab"]
+        in_vocabulary = name in entries if isinstance(entries, dict) else any(name == piece for piece, _ in entries)
+        return not self._decoding.byte_level and in_vocabulary
+
+    def _name_special_tokens(self) -> None:
+        ids = self._source.ids
+        bos, eos, pad = (self._named(f"{kind}_token") for kind in ("bos", "eos", "pad"))
+        stops = tuple(i for i in ids.get("eos", ()) if i < self.vocab_size)
+        if eos is None:
+            eos = next(iter(stops), bos)
+        if bos is None:
+            bos = next((i for i in ids.get("bos", ()) if i < self.vocab_size), eos)
+        if eos is None or bos is None:
+            raise FormatError(
+                f"{CONFIG_FILE}: no eos_token and no bos_token",
+                rule="a document needs a token that begins it",
+                fix='Name one, e.g. "eos_token": "<|endoftext|>".',
+            )
+        self.bos_id, self.eos_id = bos, eos
+        self.stop_ids = stops or (eos,)
+        padding = next((i for i in ids.get("pad", ()) if i < self.vocab_size), eos)
+        self.pad_id: int = pad if pad is not None else padding
+        prefix = prefix_of_prompts(self.definition)
+        self.adds_bos = bool(self.config.get("add_bos_token")) if prefix is None else bos in prefix
+
+    def _named(self, key: str) -> int | None:
+        """The id of a token that the config names; older files hold the whole token."""
+        token = self.config[key] if key in self.config else self._source.names.get(key)
+        content = token.get("content") if isinstance(token, Mapping) else token
         if content is None:
             return None
-        found = self._vocabulary.get(content)
+        found = self._vocabulary.get(content) if isinstance(content, str) else None
         if found is None:
             raise FormatError(
-                f"{CONFIG_FILE}: {key} = {content!r}",
+                f"{CONFIG_FILE}: {key} = {str(content)[:80]!r}",
                 rule=f"the token must be in {TOKENIZER_FILE}",
                 fix="Copy both files again from where they came: they do not belong together.",
             )
-        return int(found)
-
-    def _require_byte_level(self) -> None:
-        model = self.definition["model"]
-        decoder = self.definition["decoder"] or {}
-        kinds = {decoder.get("type"), *(part.get("type") for part in decoder.get("decoders", []))}
-        vocabulary = model.get("vocab", {})
-        if model["type"] != "BPE" or "ByteLevel" not in kinds or not all(c in vocabulary for c in BYTE_OF):
-            raise FormatError(
-                f"a {model['type']} tokenizer with {len(vocabulary):,} entries",
-                rule="groundup uses byte-level BPE: a ByteLevel decoder and all 256 bytes in the vocabulary",
-                fix="Train one with groundup tokenize, or take one of the GPT-2, Llama 3 or Qwen kind.",
-            )
+        return found

@@ -1,0 +1,281 @@
+"""`tokenizer.json` taken apart: what each token stands for, and a tokenizer that text cannot talk to.
+
+The format is that of Hugging Face's tokenizers library. Two kinds of vocabulary are read: byte-level (GPT-2, Llama 3,
+Qwen), and SentencePiece's (Llama 2, Mistral, Gemma: BPE with byte fallback; T5, XLM-R: Unigram; Kudo and Richardson
+2018), in which "▁" stands for a space and "<0x0A>" for a byte.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import tokenizers
+
+from groundup.errors import FormatError
+from groundup.tokenizer.vocabulary import BYTE_OF
+
+Definition = dict[str, Any]
+
+LARGEST_FILE = 100_000_000  # bytes; the largest in use have a third of it
+_LARGEST_ID = 4_000_000  # rows of an embedding; a file of a few bytes could else ask for a table of terabytes
+_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_SOURCE_FIX = "Copy it again from where it came, or run groundup tokenize again."
+
+
+def parse(text: str | bytes, name: str) -> Definition:
+    """The contents of a `tokenizer.json`, with the shapes that the rest of this module counts on.
+
+    Raises:
+        FormatError: no JSON, or not such a file.
+    """
+    if len(text) > LARGEST_FILE:
+        raise FormatError(
+            f"{name}: {len(text):,} bytes",
+            rule=f"a tokenizer's file has at most {LARGEST_FILE:,}",
+            fix="Look at what the file is: no known vocabulary comes near.",
+        )
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{name}: {error}", rule="this file must be valid JSON", fix=_SOURCE_FIX) from error
+    problem = _problem(found)
+    if problem:
+        raise FormatError(
+            f"{name}: {problem}",
+            rule="this file must be a tokenizer of the Hugging Face tokenizers library",
+            fix=_SOURCE_FIX,
+        )
+    return dict(found)
+
+
+def build(definition: Definition, name: str) -> tokenizers.Tokenizer:
+    """The library's tokenizer.
+
+    Raises:
+        FormatError: the library cannot make one of it.
+    """
+    try:
+        return tokenizers.Tokenizer.from_str(json.dumps(definition))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises Exception itself; where it panics, not even that
+        raise FormatError(
+            f"{name}: {str(error)[:300]}",
+            rule="this file must be a tokenizer of the Hugging Face tokenizers library",
+            fix=_SOURCE_FIX,
+        ) from None
+
+
+def vocabulary(definition: Definition) -> dict[str, int]:
+    """Every token with its id, added ones included."""
+    entries = definition["model"]["vocab"]
+    found = entries if isinstance(entries, dict) else {piece: number for number, (piece, _) in enumerate(entries)}
+    return found | {token["content"]: token["id"] for token in definition["added_tokens"]}
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How tokens become bytes.
+
+    Attributes:
+        byte_level: each character stands for a byte; `BYTE_OF` says which.
+        byte_pieces: "<0x0A>" stands for that byte.
+        replaced: what is written for what else, usually (("▁", " "),).
+        drops_space: one space at the beginning of a text is not part of it: encoding put it there.
+    """
+
+    byte_level: bool = False
+    byte_pieces: bool = False
+    replaced: tuple[tuple[str, str], ...] = ()
+    drops_space: bool = False
+
+    def bytes_of(self, piece: str) -> bytes:
+        """What a token of the vocabulary stands for."""
+        if self.byte_level:
+            # As the library: what is not made of the alphabet is text.
+            return bytes(BYTE_OF[c] for c in piece) if all(c in BYTE_OF for c in piece) else piece.encode()
+        if self.byte_pieces and (byte := _BYTE_PIECE.fullmatch(piece)):
+            return bytes([int(byte[1], 16)])
+        return self.text_of(piece).encode()
+
+    def text_of(self, piece: str) -> str:
+        """A piece that stands for text, as that text."""
+        for written, meant in self.replaced:
+            piece = piece.replace(written, meant)
+        return piece
+
+
+def decoding(definition: Definition) -> Decoding:
+    """How this tokenizer's tokens become bytes.
+
+    Raises:
+        FormatError: in a way that is not known here.
+    """
+    model, entries = definition["model"], definition["model"]["vocab"]
+    found: dict[str, Any] = {"replaced": ()}
+    fused = False
+    for part in _parts(definition["decoder"], "decoders"):
+        match part:
+            case {"type": "ByteLevel"}:
+                found["byte_level"] = True
+            case {"type": "ByteFallback"}:
+                found["byte_pieces"] = True
+            case {"type": "Fuse"}:
+                fused = True
+            case {"type": "Replace", "pattern": {"String": str(written)}, "content": str(meant)}:
+                found["replaced"] += ((written, meant),)
+            case {"type": "Metaspace", "replacement": str(written)}:
+                scheme = part.get("prepend_scheme", "always" if part.get("add_prefix_space", True) else "never")
+                found["replaced"] += ((written, " "),)
+                found["drops_space"] = scheme != "never"
+            case {"type": "Strip", "content": " ", "start": int(start), "stop": 0} if fused and start <= 1:
+                found["drops_space"] = start == 1
+            case _:
+                raise _unknown(f"a {model['type']} tokenizer with the decoder {json.dumps(part)[:120]}")
+    if model["type"] not in ("BPE", "Unigram") or not (found.get("byte_level") or found["replaced"]):
+        raise _unknown(f"a {model['type']} tokenizer with {len(entries):,} entries")
+    if found.get("byte_level") and not all(character in entries for character in BYTE_OF):
+        raise _unknown(f"a byte-level {model['type']} tokenizer of {len(entries):,} entries that lacks some byte")
+    if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
+        raise _unknown("a BPE tokenizer that marks the middles or ends of words")
+    return Decoding(**found)
+
+
+def prefix_of_prompts(definition: Definition) -> tuple[int, ...] | None:
+    """The ids that the post-processor puts before a text; None: it is not said there."""
+    for part in _parts(definition["post_processor"], "processors"):
+        match part:
+            case {"type": "TemplateProcessing", "single": list(single), "special_tokens": dict(known)}:
+                ids: list[int] = []
+                for piece in single:
+                    match piece:
+                        case {"SpecialToken": {"id": str(name)}}:
+                            ids += known.get(name, {}).get("ids", [])
+                        case _:
+                            break
+                return tuple(ids)
+    return None
+
+
+def guarded(definition: Definition, markers: Mapping[str, int]) -> tuple[Definition, dict[str, str]]:
+    """A tokenizer with the same ids, in which text cannot become one of the `markers` (names with their ids).
+
+    They are known to it by names that nobody can guess, and so can be put into text on purpose: everything that the
+    library does around a special token, it does around these.
+
+    Returns:
+        It, and the secret name of each marker.
+    """
+    secret = secrets.token_hex(16)  # plain ASCII: no normalizer has anything to change in it
+    names = {marker: f"<{secret}-{number}>" for number, marker in enumerate(markers)}
+    model = dict(definition["model"])
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {names.get(piece, piece): number for piece, number in model["vocab"].items()}
+        model["merges"] = [
+            [left, right]
+            for left, right in model["merges"]
+            if left not in names and right not in names and left + right not in names
+        ]
+        if model.get("unk_token") in names:
+            model["unk_token"] = names[model["unk_token"]]
+    else:
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in model["vocab"]]
+    known = {token["content"] for token in definition["added_tokens"]}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    unlisted = [{"id": markers[name], "content": name} | flags for name in markers if name not in known]
+    added = [
+        token | {"content": names.get(token["content"], token["content"])}
+        for token in (*definition["added_tokens"], *unlisted)
+    ]
+    silent = {"post_processor": None, "truncation": None, "padding": None}
+    return definition | silent | {"model": model, "added_tokens": added}, names
+
+
+def continuing(definition: Definition) -> Definition:
+    """The same tokenizer, for text that goes on: without the space that it puts before a text."""
+
+    def without(part: Any) -> Any:
+        if not isinstance(part, dict):
+            return part
+        for key in ("normalizers", "pretokenizers"):
+            if key in part:
+                kept = [without(inner) for inner in part[key] if inner.get("type") != "Prepend"]
+                part = part | {key: kept}
+        changes: dict[str, Any] = {}
+        if part.get("add_prefix_space"):
+            changes["add_prefix_space"] = False
+        if part.get("type") == "Metaspace":
+            changes["prepend_scheme"] = "never"
+        return part | changes
+
+    normalizer = definition["normalizer"]
+    alone = isinstance(normalizer, dict) and normalizer.get("type") == "Prepend"
+    return definition | {
+        "normalizer": None if alone else without(normalizer),
+        "pre_tokenizer": without(definition["pre_tokenizer"]),
+    }
+
+
+def _parts(component: Any, key: str) -> list[dict[str, Any]]:
+    """The steps of a normalizer, decoder, ...: of a sequence, each; of one step, that one."""
+    if component is None:
+        return []
+    if component["type"] == "Sequence":
+        return [step for part in component.get(key, []) for step in _parts(part, key)]
+    return [component]
+
+
+def _problem(found: Any) -> str:
+    """What keeps a JSON value from being a tokenizer; empty: nothing that is seen from here."""
+    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
+        return 'no "model" in it'
+    model, added = found["model"], found.get("added_tokens") or []
+    entries = model.get("vocab")
+    if isinstance(entries, dict):
+        ids: Iterable[Any] = entries.values()
+    elif isinstance(entries, list) and all(isinstance(e, list) and len(e) == 2 and type(e[0]) is str for e in entries):
+        ids = range(len(entries))
+    else:
+        return "its vocabulary is no table"
+    if not entries:
+        return "its vocabulary is empty"
+    merges = model.get("merges", [])
+    if not isinstance(merges, list) or not all(isinstance(m, str) or _is_pair(m) for m in merges):
+        return "its merges are no pairs"
+    if not isinstance(added, list) or not all(
+        isinstance(t, dict) and isinstance(t.get("content"), str) and t["content"] and "special" in t for t in added
+    ):
+        return "its added tokens lack their content or what they are"
+    for number in (*ids, *(token.get("id") for token in added)):
+        if type(number) is not int or not 0 <= number < _LARGEST_ID:
+            return f"the token id {str(number)[:40]} in a vocabulary of {len(entries):,}"
+    for key in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
+        if not _is_component(found.get(key)):
+            return f"its {key} is none that is known"
+    return ""
+
+
+def _is_pair(found: Any) -> bool:
+    return isinstance(found, list) and len(found) == 2 and all(isinstance(piece, str) for piece in found)
+
+
+def _is_component(found: Any) -> bool:
+    if found is None:
+        return True
+    if not isinstance(found, dict) or not isinstance(found.get("type"), str):
+        return False
+    steps = [found.get(key, []) for key in ("normalizers", "pretokenizers", "decoders", "processors")]
+    return all(isinstance(part, list) and all(step and _is_component(step) for step in part) for part in steps)
+
+
+def _unknown(found: str) -> FormatError:
+    return FormatError(
+        found,
+        rule="groundup reads byte-level BPE with all 256 bytes, and SentencePiece's BPE and Unigram vocabularies",
+        fix="Train one with groundup tokenize, or take one of the GPT-2, Llama, Mistral, Gemma or Qwen kind.",
+    )
