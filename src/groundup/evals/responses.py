@@ -375,5 +375,6 @@ class _Continuations:
     def __call__(self, token: int) -> Tensor:
         if token not in self._found:
             start = self._bytes[token]
-            self._found[token] = torch.tensor([i for i, text in self._bytes.items() if text.startswith(start)])
+            # Sorted: the vocabulary comes in another order in each process, and a sum's last bit depends on the order.
+            self._found[token] = torch.tensor(sorted(i for i, text in self._bytes.items() if text.startswith(start)))
         return self._found[token]

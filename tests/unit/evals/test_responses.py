@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 
 import numpy as np
@@ -107,6 +108,19 @@ def test_the_batch_size_does_not_change_the_score(
     render = renderer("chat", tokenizer)
     one, all_ = (score_responses(model, tokenizer, examples, render, batch_tokens=n).nll_E for n in (1, 100_000))
     np.testing.assert_allclose(one, all_, rtol=1e-4)
+
+
+def test_the_order_of_the_vocabulary_does_not_change_the_score(
+    tokenizer: Tokenizer, model: Transformer, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is another one in each process, and a resumed run's report once differed in a last bit."""
+    text_tokens = list(tokenizer.text_tokens.items())
+    scores = set()
+    for order in range(8):
+        random.Random(order).shuffle(text_tokens)
+        monkeypatch.setattr(Tokenizer, "text_tokens", dict(text_tokens))
+        scores.add(score_responses(model, tokenizer, examples, renderer(0, tokenizer)).nll_E.tobytes())
+    assert len(scores) == 1
 
 
 def test_the_base_gets_the_format_that_suits_it(
