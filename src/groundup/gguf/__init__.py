@@ -2,5 +2,19 @@
 
 from groundup.gguf.container import GgufFile
 from groundup.gguf.header import MetaValue, TensorInfo
+from groundup.gguf.mixture import Fallback
+from groundup.gguf.reading import GgufModel
+from groundup.gguf.types import FILE_TYPES, FileType
+from groundup.gguf.writing import WrittenGguf, write_gguf
 
-__all__ = ["GgufFile", "MetaValue", "TensorInfo"]
+__all__ = [
+    "FILE_TYPES",
+    "Fallback",
+    "FileType",
+    "GgufFile",
+    "GgufModel",
+    "MetaValue",
+    "TensorInfo",
+    "WrittenGguf",
+    "write_gguf",
+]

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from groundup.errors import FormatError
 from groundup.gguf.header import MetaValue, TensorInfo, parse_header
-from groundup.gguf.types import READABLE
+from groundup.gguf.types import PLAIN_TYPES, READABLE
 
-# Types that torch has as well: asked for as stored, they are handed out without a copy.
-_PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _CHUNK = 2**22  # values turned at a time: 16 MB of float32 beside the result
 
 
@@ -52,8 +50,8 @@ class GgufFile:
         info = self.tensors[name]
         assert info.kind is not None
         stored = self._bytes[info.start : info.start + info.n_bytes]
-        if info.kind.name in _PLAIN:
-            return stored.view(_PLAIN[info.kind.name]).view(info.shape).to(dtype)
+        if info.kind.name in PLAIN_TYPES:
+            return stored.view(PLAIN_TYPES[info.kind.name]).view(info.shape).to(dtype)
         rows = stored.view(-1, info.kind.row_bytes(info.shape[-1]))
         read = torch.empty(len(rows), info.shape[-1], dtype=dtype)
         step = max(1, _CHUNK // info.shape[-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
 
 FileType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k"]
@@ -66,3 +67,5 @@ READABLE = tuple(
         *("TQ1_0", "TQ2_0", "MXFP4"),
     )
 )
+# Those that torch has as well.
+PLAIN_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

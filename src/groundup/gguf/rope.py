@@ -1,0 +1,136 @@
+"""Stretched rotary frequencies in GGUF: some keys for "linear" and "yarn", a tensor of divisors for Llama 3's.
+
+Shape letters: P pairs of features (head_dim / 2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundup.errors import FormatError
+from groundup.gguf.header import MetaValue
+from groundup.model import ModelConfig
+from groundup.model.config import RopeScaling
+from groundup.model.rope import Rotary
+
+_TYPE, _FACTOR, _ORIGINAL = "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"
+_OLD_FACTOR = "rope.scale_linear"
+_MAGNITUDE = "rope.scaling.attn_factor"  # llama.cpp multiplies 0.1 ln(factor) + 1 by it
+_THEIR_MAGNITUDE = "rope.scaling.yarn_attn_factor"  # what Hugging Face's config says, as converters leave it
+_BETAS = {"beta_fast": "rope.scaling.yarn_beta_fast", "beta_slow": "rope.scaling.yarn_beta_slow"}
+_LLAMA3_LOW, _LLAMA3_HIGH, _LLAMA3_CONTEXT = 1.0, 4.0, 8192  # of every Llama 3 so far
+
+
+def write_scaling(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | None]:
+    """Keys below the architecture's name, and the divisors (P) that llama.cpp wants for a "llama3" scaling.
+
+    Raises:
+        FormatError: llama.cpp has no word for it.
+    """
+    scaling = config.rope_scaling
+    if scaling is None:
+        return {}, None
+    if scaling.kind == "llama3":
+        if config.family not in ("llama", "mistral"):
+            raise _unsaid("rope_scaling.kind = 'llama3'", f"llama.cpp has it for llama models, not for {config.family}")
+        plain_P = Rotary(config.head_dim, config.rope_theta).frequencies_P
+        stretched_P = Rotary(config.head_dim, config.rope_theta, scaling).frequencies_P
+        return {}, plain_P / stretched_P
+    keys: dict[str, MetaValue] = {_TYPE: scaling.kind, _FACTOR: float(scaling.factor)}
+    if scaling.kind == "linear":
+        return keys, None
+    assert scaling.original_context_length is not None
+    if not scaling.truncate or (scaling.beta_fast, scaling.beta_slow) != (32.0, 1.0):
+        raise _unsaid(
+            f"rope_scaling with truncate = {scaling.truncate}, beta_fast = {scaling.beta_fast}, "
+            f"beta_slow = {scaling.beta_slow}",
+            f"llama.cpp blends whole pairs between 32 turns and 1 in {config.family} models",
+        )
+    keys[_ORIGINAL] = scaling.original_context_length
+    if scaling.attention_factor is not None:
+        keys[_MAGNITUDE] = scaling.attention_factor / _yarn_magnitude(scaling.factor)
+    return keys, None
+
+
+def read_scaling(
+    get: Callable[[str, Any], Any], divisors_P: Tensor | None, theta: float, head_dim: int
+) -> RopeScaling | None:
+    """What keys (asked for without the architecture's name) and the tensor of divisors say.
+
+    Raises:
+        FormatError: a scaling that is not known.
+    """
+    if divisors_P is not None and bool((divisors_P != 1).any()):
+        return _llama3_from(divisors_P, theta, head_dim)
+    factor = get(_FACTOR, 0.0) or get(_OLD_FACTOR, 0.0)
+    kind = get(_TYPE, "linear")
+    if kind == "none" or factor in (0.0, 1.0):
+        return None
+    if kind == "linear":
+        return RopeScaling("linear", float(factor))
+    if kind != "yarn":
+        raise FormatError(
+            f"{_TYPE} = {str(kind)[:80]!r}",
+            rule="linear, yarn and Llama 3's scaling of rotary positions are read",
+            fix="Choose a model with one of them, or without.",
+        )
+    magnitude = get(_THEIR_MAGNITUDE, None)
+    if (times := get(_MAGNITUDE, None)) is not None:
+        magnitude = times * _yarn_magnitude(factor)
+    betas = {ours: float(get(theirs, 0.0)) for ours, theirs in _BETAS.items() if get(theirs, 0.0)}
+    return RopeScaling(
+        "yarn", float(factor), original_context_length=get(_ORIGINAL, None), attention_factor=magnitude, **betas
+    )
+
+
+def _yarn_magnitude(factor: float) -> float:
+    return 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def _llama3_from(divisors_P: Tensor, theta: float, head_dim: int) -> RopeScaling:
+    """The scaling whose divisors these are: the usual one, or one fitted to the blended frequencies.
+
+    Divisor = 1 / (kept + (1 - kept) / factor), and `kept` is linear in the frequency: two blended ones give the line.
+    It fixes context, low and high only up to a common multiple, which changes nothing; low = 1 is taken.
+    """
+    divisors_P = divisors_P.double()
+    plain_P = Rotary(head_dim, theta).frequencies_P.double()
+    if divisors_P.shape != plain_P.shape or not bool((divisors_P >= 1).all()):
+        raise _no_llama3(f"{tuple(divisors_P.shape)} divisors from {divisors_P.min():g}")
+    factor = round(float(divisors_P.max()), 4)
+    candidates = [(_LLAMA3_CONTEXT, _LLAMA3_HIGH)]
+    kept_P = (1 / divisors_P - 1 / factor) / (1 - 1 / factor)
+    blended_P = (kept_P > 1e-4) & (kept_P < 1 - 1e-4)
+    turns_P = plain_P / (2 * math.pi)  # in a context of one token
+    if int(blended_P.sum()) > 1:
+        sides = torch.stack([turns_P[blended_P], -torch.ones_like(turns_P[blended_P])], dim=1)
+        slope, intercept = torch.linalg.lstsq(sides, kept_P[blended_P, None]).solution.flatten().tolist()
+        if slope > 0 and intercept > 0:
+            candidates.append((round(slope / intercept), round(1 + 1 / intercept, 3)))
+    elif bool((kept_P > 0.5).any()):  # nothing, or one, between: any line that falls in the gap
+        last, first = float(turns_P[kept_P > 0.5].min()), float(turns_P[kept_P < 0.5].max())
+        candidates.append((round(1 / math.sqrt(last * first) * math.sqrt(_LLAMA3_HIGH)), _LLAMA3_HIGH))
+    for context, high in candidates:
+        if context < 1 or high <= _LLAMA3_LOW:
+            continue
+        scaling = RopeScaling("llama3", factor, context, low_freq_factor=_LLAMA3_LOW, high_freq_factor=high)
+        if torch.allclose(plain_P / Rotary(head_dim, theta, scaling).frequencies_P.double(), divisors_P, rtol=1e-4):
+            return scaling
+    raise _no_llama3(f"divisors {', '.join(f'{each:.4g}' for each in divisors_P[:8].tolist())}, ...")
+
+
+def _no_llama3(value: str) -> FormatError:
+    return FormatError(
+        f"rope_freqs.weight with {value}",
+        rule="Llama 3's scaling of rotary frequencies is read",
+        fix="Choose another model.",
+    )
+
+
+def _unsaid(value: str, rule: str) -> FormatError:
+    return FormatError(value, rule=rule, fix="Such a model cannot become a GGUF file; use the model directory.")

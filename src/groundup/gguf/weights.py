@@ -1,0 +1,87 @@
+"""How each architecture's tensors are called in GGUF, and what is done to them: one table, used in both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from groundup.model import ModelConfig, Transformer
+from groundup.model.weight_map import (
+    EMBEDDING,
+    HEAD,
+    AddOne,
+    Operation,
+    PermuteHeads,
+    Split,
+    Weight,
+    expand,
+    renamed,
+    shapes,
+)
+
+ROPE_FACTORS = "rope_freqs.weight"  # of Llama 3.1 and later: what each rotary frequency is divided by
+TOKEN_EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
+
+_OURS, _THEIRS = "model.layers.{layer}.", "blk.{layer}."
+
+
+def weight_table(config: ModelConfig) -> Iterator[Weight]:
+    """What a file of this shape holds, layer by layer; a tied head is no tensor."""
+    return expand(_weights(config), config.n_layers)
+
+
+def table_shapes(config: ModelConfig, table: Sequence[Weight]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor of theirs."""
+    with torch.device("meta"):
+        ours = {name: tensor.shape for name, tensor in Transformer(config).state_dict().items()}
+    return {name: tuple(shape) for name, shape in shapes(table, ours).items()}
+
+
+def _weights(config: ModelConfig) -> Iterator[Weight]:
+    yield from renamed({EMBEDDING: TOKEN_EMBEDDING})
+    if not config.tie_embeddings:
+        yield from renamed({HEAD: OUTPUT})
+    if not config.rotary:
+        yield from renamed({"model.embed_positions.weight": "position_embd.weight"})
+    norm_bias = config.norm == "layer"
+    of_norms: tuple[Operation, ...] = (AddOne(),) if config.norm == "rms_plus_one" else ()
+    yield from _named({"model.norm": "output_norm"}, norm_bias, *of_norms)
+    norms = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+    if config.sandwich_norms:
+        norms = {
+            "input_layernorm": "attn_norm",
+            "post_attention_layernorm": "post_attention_norm",
+            "pre_feedforward_layernorm": "ffn_norm",
+            "post_feedforward_layernorm": "post_ffw_norm",
+        }
+    if config.qk_norm:
+        norms |= {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
+    yield from _layer(norms, norm_bias, *of_norms)
+    if config.family == "gpt2":
+        names = tuple(f"{_OURS}self_attn.{part}_proj." for part in "qkv")
+        for kind in ("weight", "bias"):
+            theirs = f"{_THEIRS}attn_qkv.{kind}"
+            yield Weight(theirs, tuple(name + kind for name in names), (Split((config.dim,) * 3),))
+    else:
+        # llama.cpp turns neighbours where the ecosystem turns halves; of its architectures only "llama" keeps the rows
+        # in that order on disk.
+        turned = config.family in ("llama", "mistral")
+        for part, heads in (("q", config.n_heads), ("k", config.n_kv_heads), ("v", None)):
+            operations = (PermuteHeads(heads),) if turned and heads is not None else ()
+            yield from _layer({f"self_attn.{part}_proj": f"attn_{part}"}, config.qkv_bias, *operations)
+    yield from _layer({"self_attn.o_proj": "attn_output"}, config.output_bias)
+    feed_forward = {"mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+    if config.gated:
+        feed_forward |= {"mlp.gate_proj": "ffn_gate"}
+    yield from _layer(feed_forward, config.ffn_bias)
+
+
+def _layer(names: dict[str, str], bias: bool, *operations: Operation) -> tuple[Weight, ...]:
+    return _named({_OURS + ours: _THEIRS + theirs for ours, theirs in names.items()}, bias, *operations)
+
+
+def _named(names: dict[str, str], bias: bool, *operations: Operation) -> tuple[Weight, ...]:
+    kinds = ("weight", "bias") if bias else ("weight",)
+    pairs = {f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in names.items() for kind in kinds}
+    return renamed(pairs, *operations)
