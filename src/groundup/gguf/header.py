@@ -19,7 +19,7 @@ from gguf import GGUF_DEFAULT_ALIGNMENT, GGUFValueType
 from groundup.errors import FormatError
 from groundup.gguf.types import TENSOR_TYPES, TensorType
 
-MetaValue = bool | int | float | str | list[str] | np.ndarray[Any, Any]
+MetaValue = bool | int | float | str | list[str] | list[int] | list[float] | np.ndarray[Any, Any]
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)  # 1 had 32-bit counts and lived for two months of 2023

@@ -215,7 +215,7 @@ def _gemma_query_scalar(n_layers: int, dim: int, n_heads: int) -> float | None:
 
 
 def _check_expressible(config: ModelConfig) -> None:
-    implied = config.head_dim
+    implied: float = config.head_dim
     if config.family == "gemma3":
         implied = _gemma_query_scalar(config.n_layers, config.dim, config.n_heads) or config.head_dim
     given = config.query_scalar or config.head_dim

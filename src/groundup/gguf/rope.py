@@ -22,7 +22,7 @@ _TYPE, _FACTOR, _ORIGINAL = "rope.scaling.type", "rope.scaling.factor", "rope.sc
 _OLD_FACTOR = "rope.scale_linear"
 _MAGNITUDE = "rope.scaling.attn_factor"  # llama.cpp multiplies 0.1 ln(factor) + 1 by it
 _THEIR_MAGNITUDE = "rope.scaling.yarn_attn_factor"  # what Hugging Face's config says, as converters leave it
-_BETAS = {"beta_fast": "rope.scaling.yarn_beta_fast", "beta_slow": "rope.scaling.yarn_beta_slow"}
+_BETA_FAST, _BETA_SLOW = "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"
 _LLAMA3_LOW, _LLAMA3_HIGH, _LLAMA3_CONTEXT = 1.0, 4.0, 8192  # of every Llama 3 so far
 
 
@@ -53,6 +53,7 @@ def write_scaling(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | N
         )
     keys[_ORIGINAL] = scaling.original_context_length
     if scaling.attention_factor is not None:
+        keys[_THEIR_MAGNITUDE] = float(scaling.attention_factor)
         keys[_MAGNITUDE] = scaling.attention_factor / _yarn_magnitude(scaling.factor)
     return keys, None
 
@@ -79,12 +80,16 @@ def read_scaling(
             rule="linear, yarn and Llama 3's scaling of rotary positions are read",
             fix="Choose a model with one of them, or without.",
         )
-    magnitude = get(_THEIR_MAGNITUDE, None)
-    if (times := get(_MAGNITUDE, None)) is not None:
+    magnitude, times = get(_THEIR_MAGNITUDE, None), get(_MAGNITUDE, None)
+    if magnitude is None and times is not None:
         magnitude = times * _yarn_magnitude(factor)
-    betas = {ours: float(get(theirs, 0.0)) for ours, theirs in _BETAS.items() if get(theirs, 0.0)}
     return RopeScaling(
-        "yarn", float(factor), original_context_length=get(_ORIGINAL, None), attention_factor=magnitude, **betas
+        "yarn",
+        float(factor),
+        original_context_length=get(_ORIGINAL, None),
+        beta_fast=get(_BETA_FAST, 32.0),
+        beta_slow=get(_BETA_SLOW, 1.0),
+        attention_factor=magnitude,
     )
 
 

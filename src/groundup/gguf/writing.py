@@ -105,7 +105,7 @@ def write_gguf(
                 if tuple(made.shape) != tensor.shape:
                     raise _misshapen(name_, tuple(made.shape), tensor.shape)
                 content = quantize(name_, made, tensor.kind)
-                file.write(memoryview(content))
+                file.write(content.data)
                 file.write(b"\0" * (_padded(content.nbytes) - content.nbytes))
                 advance(content.nbytes)
     return WrittenGguf(
@@ -178,6 +178,8 @@ def _typed(value: MetaValue) -> tuple[Any, GGUFValueType, GGUFValueType | None]:
     if isinstance(value, str):
         return value, GGUFValueType.STRING, None
     items = value.tolist() if isinstance(value, np.ndarray) else list(value)
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8:
+        return items, GGUFValueType.ARRAY, GGUFValueType.UINT8
     kinds = {str: GGUFValueType.STRING, float: GGUFValueType.FLOAT32, int: GGUFValueType.INT32}
     return items, GGUFValueType.ARRAY, kinds[type(items[0])]
 
