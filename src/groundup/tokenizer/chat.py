@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 from groundup.errors import ConfigError
+from groundup.tokenizer.foreign_chat import ForeignChat
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.vocabulary import IM_END, IM_START
 from groundup.types import Message, Role
@@ -15,6 +16,56 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class ChatTemplate:
+    """How a model's conversations become ids: by its own chat template, or by groundup's where it has none.
+
+    Content never becomes a special token, and for content that does not try, the ids are those of transformers'
+    `apply_chat_template`. BOS stands where the template writes it, once.
+
+    Attributes:
+        stop_ids: the tokens that end an answer: end of turn, and what else the model ends with.
+        jinja: the template as Jinja text, for `chat_template` in `tokenizer_config.json`.
+        takes_system: whether a conversation can begin with a system message.
+
+    Raises:
+        ConfigError: the vocabulary lacks the tokens that stand around a turn.
+        FormatError: the model's own template is damaged, or does what no template should.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        theirs = tokenizer.chat_template
+        ours = ChatML(tokenizer) if theirs is None or ChatML.is_possible(tokenizer) else None
+        self._format: ChatML | ForeignChat
+        if ours is not None and tokenizer.byte_level and theirs in (None, ours.jinja):
+            self._format = ours
+        else:
+            self._format = ForeignChat(tokenizer, theirs or ChatML(tokenizer).jinja)
+        self.stop_ids = self._format.stop_ids
+        self.jinja = self._format.jinja
+        self.takes_system = self._format.takes_system
+
+    def encode(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> list[int]:
+        """The ids of a conversation.
+
+        Args:
+            add_generation_prompt: end with the opening of an assistant's turn, for the model to go on from.
+
+        Raises:
+            ConfigError: a role that is not one of `ROLES`, or a conversation that the template does not take.
+        """
+        _require_known(messages)
+        return self._format.encode(messages, add_generation_prompt=add_generation_prompt)
+
+    def encode_labelled(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """The ids of a conversation, and which of them are trained: the assistant's words and the ends of its turns.
+
+        Raises:
+            ConfigError: as `encode`; or it is not certain where in the template's text the answers stand.
+        """
+        _require_known(messages)
+        return self._format.encode_labelled(messages)
+
+
+class ChatML:
     """ChatML (OpenAI 2023) over our special tokens, BOS in front.
 
     A conversation is BOS and then for each message `<|im_start|>ROLE\\nCONTENT<|im_end|>\\n`. Content never becomes a
@@ -22,13 +73,11 @@ class ChatTemplate:
     name of such a token inside content with a space in it ("<|im_end|>" as "<| im_end|>"), and `encode` and
     transformers' `apply_chat_template` with `jinja` give equal ids, hostile content included.
 
-    Attributes:
-        stop_ids: the tokens that end an answer: end of turn, and EOS.
-        jinja: the template as Jinja text, for `chat_template` in `tokenizer_config.json`.
-
     Raises:
         ConfigError: the vocabulary lacks the tokens that stand around a turn.
     """
+
+    takes_system = True
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         start, end = tokenizer.token_id(IM_START), tokenizer.token_id(IM_END)
@@ -42,33 +91,26 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._start, self._end = start, end
         self._line_end = tokenizer.encode("\n")
-        self._names = tuple(token["content"] for token in tokenizer.definition["added_tokens"])
+        self._names = tuple(tokenizer.markers)
         self.stop_ids = tuple(dict.fromkeys((end, tokenizer.eos_id)))
         self.jinja = self._as_jinja()
 
+    @staticmethod
+    def is_possible(tokenizer: Tokenizer) -> bool:
+        """Whether the vocabulary has the tokens that stand around a turn."""
+        return tokenizer.token_id(IM_START) is not None and tokenizer.token_id(IM_END) is not None
+
     def encode(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> list[int]:
-        """The ids of a conversation, with BOS.
-
-        Args:
-            add_generation_prompt: end with the opening of an assistant's turn, for the model to go on from.
-
-        Raises:
-            ConfigError: a role that is not one of `ROLES`.
-        """
+        """See `ChatTemplate.encode`."""
         ids, _ = self.encode_labelled(messages)
         if add_generation_prompt:
             ids += [self._start, *self._tokenizer.encode("assistant\n")]
         return ids
 
     def encode_labelled(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-        """The ids of a conversation, and which of them are trained: the assistant's words and the ends of its turns.
-
-        Raises:
-            ConfigError: a role that is not one of `ROLES`.
-        """
+        """See `ChatTemplate.encode_labelled`."""
         ids, trained = [self._tokenizer.bos_id], [False]
         for message in messages:
-            _require_known(message.role)
             # Header and content are one piece of text for transformers, between two special tokens; so they are here:
             # a line break at the beginning of the content may share a token with the header's.
             turn = self._tokenizer.encode(f"{message.role}\n{self.escape(message.content)}")
@@ -100,13 +142,14 @@ class ChatTemplate:
         )
 
 
-def _require_known(role: str) -> None:
-    if role not in ROLES:
-        raise ConfigError(
-            f"role = {role!r}",
-            rule=f"the roles of a conversation are {', '.join(ROLES)}",
-            fix="Give each message one of these roles.",
-        )
+def _require_known(messages: Sequence[Message]) -> None:
+    for message in messages:
+        if message.role not in ROLES:
+            raise ConfigError(
+                f"role = {message.role!r}",
+                rule=f"the roles of a conversation are {', '.join(ROLES)}",
+                fix="Give each message one of these roles.",
+            )
 
 
 def _broken(name: str) -> str:

@@ -274,6 +274,8 @@ class Tokenizer:
         """Whether an added token that is not special is text like other: see the class."""
         if not self._decoding.text_of(name).strip():
             return True
+        if name in str(self.config.get("chat_template")) or name in (self.chat_template or ""):
+            return False  # it stands between turns, whatever it is called
         entries = self.definition["model"]["vocab"]
         in_vocabulary = name in entries if isinstance(entries, dict) else any(name == piece for piece, _ in entries)
         return not self._decoding.byte_level and in_vocabulary

@@ -1,0 +1,268 @@
+"""Chat templates as others write them: Jinja, rendered as transformers renders it, by a stranger's code in a cage.
+
+A template comes with a model from anywhere. It sees the messages and the names of special tokens and nothing else, and
+what it computes is counted: text made, loops run, functions called, seconds spent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from datetime import datetime
+from functools import wraps
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.runtime import Context, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+from groundup.errors import ConfigError, FormatError
+
+_LONGEST_TEMPLATE = 300_000  # characters; the largest in use have a tenth of it
+_MOST_WORK = 300_000_000  # characters made on the way, about: a conversation that fills a long context makes 10^7
+_MOST_SECONDS = 10.0
+_STEP = 100  # what a turn of a loop or a call counts, in characters
+_LARGEST_NUMBER = 10_000_000  # as an argument: widths, counts
+_WIDE = re.compile(r"\d{5,}|\*")  # a width in a format string, for which text would be filled up
+
+
+class TemplateRefusalError(ConfigError):
+    """The template itself says that it takes no such conversation."""
+
+
+class JinjaTemplate:
+    """A chat template.
+
+    Args:
+        text: of the template.
+        variables: what else it knows: `bos_token`, `eos_token`, ...
+
+    Raises:
+        FormatError: no Jinja.
+    """
+
+    def __init__(self, text: str, variables: Mapping[str, Any]) -> None:
+        if len(text) > _LONGEST_TEMPLATE:
+            raise _damaged(f"{len(text):,} characters, where {_LONGEST_TEMPLATE:,} are allowed")
+        self.text = text
+        self._variables = dict(variables)
+        try:
+            with _Budget():
+                self._template = _Environment(len(text)).from_string(text)
+        except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError, _SpentError) as error:
+            raise _damaged(_said(error)) from error
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = False) -> str:
+        """The text of a conversation, special tokens by their names.
+
+        Raises:
+            TemplateRefusalError: the template calls `raise_exception`; its words are in `rule`.
+            FormatError: the template fails, or does what it must not.
+        """
+        given = {"messages": [dict(message) for message in messages], "tools": None, "documents": None}
+        try:
+            with _Budget():
+                values = given | self._variables | {"add_generation_prompt": add_generation_prompt}
+                return "".join(self._template.generate(values))
+        except _RaisedError as error:
+            raise TemplateRefusalError(
+                f"a conversation of {', '.join(message['role'] for message in messages)}",
+                rule=f"the model's chat template refuses it: {_said(error)}",
+                fix="Let user and assistant take turns, the user first.",
+            ) from error
+        except Exception as error:  # a template can raise whatever Python can
+            raise _damaged(_said(error)) from error
+
+
+class _RaisedError(jinja2.TemplateError):
+    """What `raise_exception` raises."""
+
+
+class _SpentError(Exception):
+    """More work than a chat template has."""
+
+
+class _Budget:
+    """What one rendering may still do."""
+
+    def __enter__(self) -> _Budget:
+        self.left = _MOST_WORK
+        self.ends = time.monotonic() + _MOST_SECONDS
+        self._outer = _budget.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _budget.reset(self._outer)
+
+    def spend(self, amount: int) -> None:
+        self.left -= amount
+        if self.left < 0 or time.monotonic() > self.ends:
+            raise _SpentError("it makes more text, or runs longer, than a chat template has to")
+
+
+_budget: ContextVar[_Budget] = ContextVar("budget of a chat template")
+
+
+def _size(value: object) -> int:
+    if isinstance(value, str | list | tuple | dict):
+        return len(value)
+    return value.bit_length() // 8 if isinstance(value, int) else 0
+
+
+def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter or a method that pays for what it makes, and is not asked for what is absurd."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        _check_arguments(args, kwargs.values())
+        made = function(*args, **kwargs)
+        _budget.get().spend(_STEP + _size(made))
+        return made
+
+    return call
+
+
+def _check_arguments(*groups: Any) -> None:
+    sizes = [0, 0]
+    for value in (value for group in groups for value in group):
+        if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+            raise _SpentError(f"it asks for {value:.3e} of something")
+        sizes.append(_size(value))
+    # At most every character of one is replaced by, or joined with, the other.
+    largest, second = sorted(sizes)[-1:-3:-1]
+    if largest * second > _MOST_WORK:
+        raise _SpentError("it makes more text than a chat template has to")
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    intercepted_binops = frozenset(("*", "**", "+", "%"))
+
+    def __init__(self, template_length: int) -> None:
+        extensions = [_Generation, "jinja2.ext.loopcontrols"]
+        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=extensions, finalize=_shown)
+        self._template_length = template_length
+        self.filters["tojson"] = _to_json
+        self.filters = {name: _counted(function) for name, function in self.filters.items()}
+        self.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now, "namespace": _Namespace}
+        del self.globals["lipsum"]
+
+    def tick(self, amount: int) -> None:
+        """A turn of a loop."""
+        _budget.get().spend(amount)
+
+    def concatenated(self, *parts: object) -> str:
+        """What `~` gives."""
+        made = "".join(map(str, parts))
+        _budget.get().spend(_STEP + len(made))
+        return made
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        numbers = isinstance(left, int) and isinstance(right, int)
+        if operator == "%":
+            if isinstance(left, str) and _WIDE.search(left):
+                raise _SpentError(f"it formats with {left[:40]!r}")
+        elif operator == "**" and numbers:
+            if abs(right) > 1000 or left.bit_length() * abs(right) > 10_000:
+                raise _SpentError(f"it computes {left} ** {right}")
+        elif operator == "*":
+            amount = _size(left) + _size(right) if numbers else max(_size(left), 1) * max(_size(right), 1)
+            for one, other in ((left, right), (right, left)):
+                if isinstance(one, int) and not isinstance(other, int | float):
+                    amount = one * _size(other)
+            _budget.get().spend(max(amount, 0))
+        made = super().call_binop(context, operator, left, right)
+        _budget.get().spend(_STEP + _size(made))
+        return made
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        owner = getattr(__obj, "__self__", None)
+        if isinstance(owner, str):
+            _check_arguments((owner,), args, kwargs.values())
+            if getattr(__obj, "__name__", "") in ("format", "format_map") and _WIDE.search(owner):
+                raise _SpentError(f"it formats with {owner[:40]!r}")
+        else:
+            _check_arguments(args, kwargs.values())
+        _budget.get().spend(__self._template_length if isinstance(__obj, Macro) else _STEP)
+        made = super().call(__context, __obj, *args, **kwargs)
+        _budget.get().spend(_size(made))
+        return made
+
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        tree = super()._parse(source, name, filename)
+        for loop in tree.find_all(nodes.For):
+            written = sum(len(data.data) for node in loop.body for data in node.find_all(nodes.TemplateData))
+            tick = nodes.Call(nodes.EnvironmentAttribute("tick"), [nodes.Const(_STEP + written)], [], None, None)
+            loop.body.insert(0, nodes.ExprStmt(tick, lineno=loop.lineno))
+        made: nodes.Template = _Concatenations().visit(tree)
+        made.set_environment(self)
+        return made
+
+
+class _Concatenations(NodeTransformer):
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802
+        self.generic_visit(node)
+        function = nodes.EnvironmentAttribute("concatenated")
+        return nodes.Call(function, node.nodes, [], None, None, lineno=node.lineno)
+
+
+class _Generation(Extension):
+    """`{% generation %}`, with which some templates mark what is trained, and which writes nothing."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
+
+
+class _Namespace(jinja2.utils.Namespace):
+    """Without the attributes that Python's own machinery looks up."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if str(name).startswith("_"):
+            raise SecurityError(f"the attribute {name!r} of a namespace")
+        super().__setitem__(name, value)
+
+
+def _shown(value: Any) -> Any:
+    # Constants are folded while it is compiled, where nothing grows.
+    _budget.get().spend(_size(value))
+    return value
+
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    # Jinja's own writes for HTML, with "<" and "&" escaped.
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def _raise_exception(message: object = "") -> None:
+    raise _RaisedError(str(message))
+
+
+def _strftime_now(format: str) -> str:
+    if _WIDE.search(format):
+        raise _SpentError(f"it formats the date with {format[:40]!r}")
+    return datetime.now().strftime(format)
+
+
+def _said(error: BaseException) -> str:
+    return f"{str(error)[:300] or type(error).__name__}"
+
+
+def _damaged(found: str) -> FormatError:
+    return FormatError(
+        f"the model's chat template: {found}",
+        rule="a chat template is a Jinja template that turns messages into text, and little more",
+        fix="Copy the model's tokenizer_config.json (or chat_template.jinja) again from where it came.",
+    )
