@@ -74,6 +74,15 @@ def save_classifier(
     return _write(directory, model, model.config, "labels", keys)
 
 
+def read_config(directory: Path) -> ModelConfig:
+    """The shape of the model in a directory, from its `config.json` alone.
+
+    Raises:
+        FormatError: no model there, or another architecture.
+    """
+    return _read_config(directory)[0]
+
+
 def load_model(directory: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Transformer:
     """Read the directory of a language model, ready for inference.
 

@@ -73,6 +73,12 @@ class BitsPerByte:
         return len(self.document_bytes)
 
     @property
+    def window_bytes(self) -> npt.NDArray[np.float64]:
+        """Each window's share, by tokens, of the bytes of its document."""
+        per_token = self.document_bytes / np.maximum(self.document_tokens, 1)
+        return self.window_tokens * per_token[self.window_document]
+
+    @property
     def bpb(self) -> float:
         """Sum of negative log-likelihood / (ln 2 × UTF-8 bytes)."""
         return self.nll / (math.log(2) * self.bytes)
@@ -81,13 +87,11 @@ class BitsPerByte:
         """The bits per byte with its bootstrap interval.
 
         Documents are resampled. Where there are too few to tell how they vary (a single book), their windows
-        are, as in a block bootstrap (Künsch 1989); a window's bytes are then its share, by tokens, of its
-        document's.
+        are, as in a block bootstrap (Künsch 1989).
         """
         nll, sizes = self.document_nll, self.document_bytes.astype(np.float64)
         if self.documents < FEW_DOCUMENTS:
-            per_token = self.document_bytes / np.maximum(self.document_tokens, 1)
-            nll, sizes = self.window_nll, self.window_tokens * per_token[self.window_document]
+            nll, sizes = self.window_nll, self.window_bytes
         return ratio_interval(nll / math.log(2), sizes, level=level, seed=seed)
 
 

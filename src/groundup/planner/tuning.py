@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from groundup.model import ModelConfig
 from groundup.optim import OptimizerConfig
@@ -18,15 +19,16 @@ UTILIZATION = 0.25  # of the products' speed, without compilation (4M parameters
 COMPILE_SECONDS = 60.0  # compiling takes 10 to 40 s and saves 40 % of the time: worth it for longer runs only
 
 
-def tuning_rates(dim: int, scale: float) -> OptimizerConfig:
+def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = None) -> OptimizerConfig:
     """Learning rates for a model of this width: `scale` times those of pre-training, and smaller for wide models.
 
     AdamW's best rates fall about as 1/width (Yang et al. 2022, arXiv:2203.03466, in standard parametrization); Muon's
     here are made to fall alike, so that large models are nudged and not trained anew.
     """
     factor = scale * min(1.0, REFERENCE_DIM / dim)
-    pretraining = OptimizerConfig()
-    return OptimizerConfig(
+    pretraining = pretraining or OptimizerConfig()
+    return replace(
+        pretraining,
         matrix_lr=factor * pretraining.matrix_lr,
         embedding_lr=factor * pretraining.embedding_lr,
         head_lr=factor * pretraining.head_lr,

@@ -1,4 +1,4 @@
-"""`groundup pretrain`: token shards to a base model, trained from scratch."""
+"""`groundup pretrain`: token shards to a base model, trained from scratch or from a model that there is."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from groundup.artifact import Artifact, begin, read
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError
-from groundup.stages._training import drop_checkpoints, train
+from groundup.stages._shape import ShapeConfig, find_base, given_shape
+from groundup.stages._training import base_identity, drop_checkpoints, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from groundup.console import Progress
+    from groundup.evals.bpb import BitsPerByte
     from groundup.generate import Engine
+    from groundup.model import Transformer
     from groundup.parallel import Machine
     from groundup.planner import Plan
+    from groundup.stages._shape import Base
     from groundup.tokens import Loader, TokenShards
     from groundup.train import StepReport
 
@@ -27,32 +31,20 @@ _PROBE_TOKENS = 16_384  # of held-out text, scored on the way: 1 to 2 seconds
 _SHOWN_TOKENS = 60
 
 
-class ShapeConfig(Config):
-    """The model. What is left out follows from the budget: 64 features a layer, heads of 64, SwiGLU 8/3 as wide."""
-
-    family: Literal["qwen3", "llama", "gpt2"] = setting("qwen3", help="qwen3, llama or gpt2")
-    context_length: int = setting(512, help="tokens that the model sees at once", ge=2)
-    dim: int | None = setting(None, help="width of the residual stream", gt=0)
-    n_layers: int | None = setting(None, help="layers", gt=0)
-    n_heads: int | None = setting(None, help="query heads", gt=0)
-    n_kv_heads: int | None = setting(None, help="key and value heads; fewer than n_heads saves memory", gt=0)
-    head_dim: int | None = setting(None, help="features of a head", gt=0)
-    ffn_dim: int | None = setting(None, help="width inside the feed-forward layer", gt=0)
-    rope_theta: float | None = setting(None, help="base of the rotary frequencies", gt=0)
-    norm_eps: float | None = setting(None, help="added to the variance in norms", gt=0)
-    tie_embeddings: bool | None = setting(None, help="one matrix to embed and to score tokens")
-
-
 class PretrainConfig(Config):
     """One dial (minutes, tokens or depth); the rest is derived, printed and saved in plan.json before step 1."""
 
     token_shards: Path = setting(help="what groundup tokenize left", positional=True)
     out: Path = setting(help="directory for the model", flag=True)
+    model: Path | None = setting(
+        None, help="go on from this model (a directory, or a run), not from nothing", flag=True
+    )
     minutes: float | None = setting(None, help="train for this long on this machine", flag=True, gt=0)
     tokens: int | None = setting(None, help="train on this many tokens", flag=True, gt=0)
     depth: int | None = setting(None, help="train this many layers, 20 tokens a parameter", flag=True, gt=0)
     seed: int = setting(0, help="of the first weights and the order of documents", flag=True, ge=0)
     shape: ShapeConfig = setting(ShapeConfig(), help="the model, as far as you want to decide it")
+    learning_rate: float = setting(0.3, help="with model: times the rates below, and less for a wide one", gt=0)
     optimizer: Literal["muon", "adamw"] = setting("muon", help="of the matrices inside the layers: muon or adamw")
     matrix_lr: float | None = setting(None, help="theirs; default: 0.02 for muon, 0.002 for adamw", gt=0)
     embedding_lr: float = setting(0.01, help="AdamW's, for the token embeddings", gt=0)
@@ -74,6 +66,19 @@ class PretrainConfig(Config):
                 rule="exactly one dial sets the size of a run: minutes, tokens or depth",
                 fix="Give one of them; an empty value takes out what a recipe gives: --set pretrain.minutes=",
             )
+        shape = self.shape.model_dump(exclude_none=True, exclude={"context_length"})
+        if self.model and shape:
+            raise ConfigError(
+                f"model = {self.model} and shape.{next(iter(shape))} = {next(iter(shape.values()))}",
+                rule="a model that there is has its shape; only shape.context_length, of the windows, is open",
+                fix="Leave one of the two out.",
+            )
+        if self.depth and (fixed := "model" if self.model else "shape.preset" if self.shape.preset else ""):
+            raise ConfigError(
+                f"depth = {self.depth} and {fixed} = {self.model or self.shape.preset}",
+                rule=f"{fixed} says how many layers there are",
+                fix="Give minutes or tokens instead of depth.",
+            )
         return self
 
 
@@ -81,19 +86,25 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     """Train a model until its plan is done; a run that was cut off goes on from its last checkpoint.
 
     Raises:
-        DataError: no token shards there.
-        ConfigError: a shape that cannot be.
+        DataError: no token shards there, or no model.
+        ConfigError: a shape that cannot be, or tokens that are not in the model's vocabulary.
         ResourceError: a model too large for the memory here.
         TrainingError: it diverged.
     """
     console = console or Console()
-    keys = config.model_dump(mode="json", exclude={"token_shards", "out", "checkpoint_seconds"})
-    work = begin(config.out, "pretrain", keys, {"tokens": read(config.token_shards).digest}, console=console)
+    keys = config.model_dump(mode="json", exclude={"token_shards", "model", "out", "checkpoint_seconds"})
+    inputs = {"tokens": read(config.token_shards).digest}
+    base = None
+    if config.model:  # looked at before an earlier output gives way
+        inputs["model"] = base_identity(config.model)
+        base = find_base(config.model, config.token_shards / "tokenizer")
+    work = begin(config.out, "pretrain", keys, inputs, console=console)
     if work.state == "done":
         drop_checkpoints(config.out)
         return read(config.out)
 
     from groundup.checkpoint import save_model
+    from groundup.evals.comparison import compare
     from groundup.files import read_json, write_json
     from groundup.generate import Engine
     from groundup.model import Transformer, init_weights
@@ -109,7 +120,7 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     held_out = TokenShards(config.token_shards, "validation")
     plan_file = config.out / "plan.json"
     if not plan_file.is_file():
-        machine, plan = _resolve(config, shards, console, seconds_spent=work.seconds)
+        machine, plan = _resolve(config, base, shards, console, seconds_spent=work.seconds)
         write_json(plan_file, {"machine": machine.to_json(), "plan": plan.to_json()})
     saved = read_json(plan_file)
     machine, plan = Machine.from_json(saved["machine"]), Plan.from_json(saved["plan"])
@@ -117,9 +128,15 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     if not machine.compile and config.compile:
         console.warn("No working C++ compiler: training runs without compilation, at about two thirds of the speed.")
 
-    model = Transformer(plan.model)
-    init_weights(model, config.seed)
+    if base is None:
+        model = Transformer(plan.model)
+        init_weights(model, config.seed)
+    else:
+        model = base.load()
+        console.note(base.sentence)
     place(model, machine)
+    probe = _probe(held_out)
+    before = None if base is None else probe(model)
     optimizer = Optimizer(model, plan.optimizer)
     with Engine(model, tokenizer) as engine:
         progress = train(
@@ -134,13 +151,21 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
             total_tokens=plan.total_tokens,
             console=console,
             grad_accum_steps=plan.grad_accum_steps,
-            look=_look(engine, held_out, config.sample_prompt, console),
+            look=_look(engine, probe, config.sample_prompt, console),
             looks=config.evaluations,
             checkpoint_seconds=config.checkpoint_seconds,
         )
 
-    files = save_model(config.out, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
-    tokenizer.save(config.out)
+    compared = None if before is None else compare(probe(model), before)
+    files = save_model(
+        config.out,
+        model,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+        stop_ids=base.stop_ids if base and base.stop_ids != (tokenizer.eos_id,) else (),
+    )
+    files += tokenizer.save(config.out)
     facts = {
         "parameters": parameter_count(plan.model),
         "flops_per_token": flops_per_token(plan.model),
@@ -148,14 +173,16 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
         "plan": plan.to_json(),
         "machine": machine.to_json(),
     }
-    outputs = [*files, config.out / "tokenizer.json", config.out / "tokenizer_config.json", plan_file]
-    made = work.finish(facts, outputs)
+    if compared is not None:
+        console.note(compared.sentence)
+        facts |= {"base": str(config.model), "held_out": compared.to_json()}
+    made = work.finish(facts, [*files, plan_file])
     drop_checkpoints(config.out)
     return made
 
 
 def _resolve(
-    config: PretrainConfig, shards: TokenShards, console: Console, *, seconds_spent: float
+    config: PretrainConfig, base: Base | None, shards: TokenShards, console: Console, *, seconds_spent: float
 ) -> tuple[Machine, Plan]:
     """Turn the dial into a plan; for minutes, real steps are measured on this machine."""
     from groundup.model import ModelConfig, Transformer, init_weights
@@ -163,6 +190,7 @@ def _resolve(
     from groundup.optim import MATRIX_LR, Optimizer, OptimizerConfig
     from groundup.parallel import measure_machine, memory_bytes, place
     from groundup.planner import MOST_EPOCHS, Budget, plan_run
+    from groundup.planner.tuning import tuning_rates
     from groundup.train import steps_per_second
 
     budget = Budget(config.minutes, config.tokens, config.depth)
@@ -175,6 +203,8 @@ def _resolve(
         vector_lr=config.vector_lr,
         matrices=config.optimizer,
     )
+    if base is not None:
+        optimizer_config = tuning_rates(base.config.dim, config.learning_rate, optimizer_config)
 
     def measure(shape: ModelConfig, rows: int) -> float:
         """Tokens per second of real steps."""
@@ -188,8 +218,8 @@ def _resolve(
 
     plan = plan_run(
         budget,
-        vocab_size=shards.vocab_size,
-        given_shape=config.shape.model_dump(exclude_none=True),
+        vocab_size=shards.vocab_size if base is None else base.config.vocab_size,
+        given_shape=given_shape(config.shape) if base is None else base.training_shape(config.shape.context_length),
         corpus_tokens=shards.n_tokens + shards.n_documents,
         product_flops=machine.product_flops,
         measure=measure,
@@ -208,30 +238,42 @@ def _loader(shards: TokenShards, context_length: int, rows: int, seed: int) -> L
     return Loader(shards, context_length=context_length, batch_size=rows, bos_id=shards.bos_id, seed=seed)
 
 
-def _look(
-    engine: Engine, held_out: TokenShards, prompt: str, console: Console
-) -> Callable[[StepReport, Progress], None]:
-    """What is shown on the way: bits per byte of a few held-out documents, and what the model writes now."""
+def _probe(held_out: TokenShards) -> Callable[[Transformer], BitsPerByte]:
+    """Scores a model on a few held-out documents."""
     import numpy as np
 
     from groundup.evals.bpb import bits_per_byte, model_nll
-    from groundup.generate import GenerationRequest, Sampling
     from groundup.parallel import eagerly
 
     # Documents come in the order of their hash, so that the first ones are a random sample.
-    probe = range(int(np.searchsorted(np.cumsum(held_out.lengths), _PROBE_TOKENS)) + 1)
-    request = GenerationRequest(prompt=prompt, sampling=Sampling(temperature=0.8), max_tokens=_SHOWN_TOKENS, seed=0)
+    some = range(int(np.searchsorted(np.cumsum(held_out.lengths), _PROBE_TOKENS)) + 1)[: held_out.n_documents]
 
-    def look(report: StepReport, bar: Progress) -> None:
-        model = engine.model
+    def probe(model: Transformer) -> BitsPerByte:
         with eagerly():
-            score = bits_per_byte(
+            return bits_per_byte(
                 model_nll(model),
                 held_out,
                 context_length=model.config.context_length,
                 bos_id=held_out.bos_id,
-                subset=probe[: held_out.n_documents],
+                subset=some,
+                device=model.lm_head.weight.device,
             )
+
+    return probe
+
+
+def _look(
+    engine: Engine, probe: Callable[[Transformer], BitsPerByte], prompt: str, console: Console
+) -> Callable[[StepReport, Progress], None]:
+    """What is shown on the way: bits per byte of a few held-out documents, and what the model writes now."""
+    from groundup.generate import GenerationRequest, Sampling
+    from groundup.parallel import eagerly
+
+    request = GenerationRequest(prompt=prompt, sampling=Sampling(temperature=0.8), max_tokens=_SHOWN_TOKENS, seed=0)
+
+    def look(report: StepReport, bar: Progress) -> None:
+        score = probe(engine.model)
+        with eagerly():
             written = engine.complete(request).text
         bar.show(bpb=f"{score.bpb:.3f}")
         console.sample(f"step {report.step:,}, {score.bpb:.3f} bits per byte: it writes", prompt + written)

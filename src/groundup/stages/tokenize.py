@@ -9,12 +9,13 @@ from pathlib import Path
 from groundup.artifact import Artifact, begin, read
 from groundup.config import Config, setting
 from groundup.console import Console
-from groundup.errors import ConfigError
+from groundup.errors import ConfigError, DataError
 from groundup.files import file_digest
 from groundup.stages._closing import closing, say_result
 from groundup.types import Split
 
 _SPLITS: tuple[Split, Split] = ("train", "validation")
+_TOKENIZER = "tokenizer.json"
 _CHECKED_BYTES = 1_000_000  # of the corpus, encoded both ways before the fast way is trusted
 
 
@@ -24,7 +25,8 @@ class TokenizeConfig(Config):
     corpus: Path = setting(help="what groundup collect left", positional=True)
     out: Path = setting(help="directory for the tokenizer and the token shards", flag=True)
     vocab_size: int | None = setting(None, help="ids in all, a multiple of 64; default: from the corpus", flag=True)
-    tokenizer: Path | None = setting(None, help="use this tokenizer (a model directory) and train none", flag=True)
+    tokenizer: Path | None = setting(None, help="use that of this model (a directory, or a run), train none", flag=True)
+    extend: int | None = setting(None, help="add so many tokens, learned here, to that tokenizer", flag=True, gt=0)
     sample_bytes: int = setting(200_000_000, help="train the vocabulary on this much of the corpus", gt=0)
     threads: int | None = setting(None, help="encoding threads; default: one for each core", gt=0)
 
@@ -36,10 +38,10 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
 
     Raises:
         DataError: no corpus there, or too little text for the vocabulary.
-        ConfigError: a vocabulary size that cannot be, or one given beside a tokenizer.
+        ConfigError: a vocabulary size that cannot be, or one given beside a tokenizer; no tokenizer to extend.
     """
     from groundup.corpus import read_card, read_documents
-    from groundup.tokenizer import CorpusEncoder, Tokenizer, train_tokenizer, vocab_size_for
+    from groundup.tokenizer import CorpusEncoder, Tokenizer, extend_tokenizer, train_tokenizer, vocab_size_for
     from groundup.tokens import require_room, write_shards
 
     console = console or Console()
@@ -49,13 +51,20 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
             rule="a tokenizer that is given has its size already",
             fix="Leave one of the two out.",
         )
+    if config.extend and not config.tokenizer:
+        raise ConfigError(
+            f"extend = {config.extend:,} and no tokenizer",
+            rule="a vocabulary that is learned here is as large as vocab_size says",
+            fix="Give tokenizer, or vocab_size in place of extend.",
+        )
     inputs = {"corpus": read(config.corpus).digest}
-    given = Tokenizer.load(config.tokenizer) if config.tokenizer else None
+    given = None
     if config.tokenizer:
-        inputs["tokenizer"] = file_digest(config.tokenizer / "tokenizer.json")
-    work = begin(
-        config.out, "tokenize", config.model_dump(include={"vocab_size", "sample_bytes"}), inputs, console=console
-    )
+        directory = _directory_of_tokenizer(config.tokenizer)
+        given = Tokenizer.load(directory)
+        inputs["tokenizer"] = file_digest(directory / _TOKENIZER)
+    keys = config.model_dump(include={"vocab_size", "sample_bytes", *(["extend"] if config.extend else [])})
+    work = begin(config.out, "tokenize", keys, inputs, console=console)
     if work.state == "done":
         return say_result(console, config.out, read(config.out))
 
@@ -65,13 +74,17 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     card = read_card(config.corpus)
     sizes = {split: card[split]["bytes"] for split in _SPLITS}
     kept = config.out / "tokenizer"
-    if (kept / "tokenizer.json").is_file():
+    sample_bytes = min(config.sample_bytes, sizes["train"])
+    if (kept / _TOKENIZER).is_file():
         tokenizer = Tokenizer.load(kept)
     elif given:
-        given.save(kept)
         tokenizer = given
+        if config.extend:
+            with console.progress("extending the vocabulary", sample_bytes, "bytes") as progress:
+                read_once = _first(texts("train"), sample_bytes)
+                tokenizer = extend_tokenizer(given, read_once, config.extend, progress=progress.advance)
+        tokenizer.save(kept)
     else:
-        sample_bytes = min(config.sample_bytes, sizes["train"])
         size = config.vocab_size or vocab_size_for(sizes["train"])
         with console.progress("training the vocabulary", sample_bytes, "bytes") as progress:
             read_once = _first(texts("train"), sample_bytes, progress.advance)
@@ -112,7 +125,20 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
             f"{tokenizer.vocab_size:,}, {bytes_per_token:.2f} bytes per token"
         ),
     }
-    return say_result(console, config.out, work.finish(facts, [*written.files, *kept.glob("*.json")]))
+    return say_result(console, config.out, work.finish(facts, [*written.files, *kept.iterdir()]))
+
+
+def _directory_of_tokenizer(path: Path) -> Path:
+    """Where the tokenizer lies that `path` means: a model or what this stage left, or else the model of a run."""
+    for directory in (path, path / "tokenizer"):
+        if (directory / _TOKENIZER).is_file():
+            return directory
+    from groundup.checkpoint.resolve import resolve_model
+
+    try:
+        return resolve_model(path)
+    except DataError:
+        return path  # what a tokenizer needs is said when it is opened
 
 
 def _first(texts: Iterator[str], limit: int, progress: Callable[[int], None] = lambda _: None) -> Iterator[str]:

@@ -102,8 +102,8 @@ class Tokenizer:
         source = replace(self._source, files=kept)
         return Tokenizer(build(dict(definition), TOKENIZER_FILE), self.config, source)
 
-    def save(self, directory: Path) -> None:
-        """Write its files: those that it was loaded from, byte for byte, where nothing was changed.
+    def save(self, directory: Path) -> list[Path]:
+        """Write its files: those that it was loaded from, byte for byte, where nothing was changed; returns them.
 
         `transformers.AutoTokenizer` loads the directory with the same ids.
         """
@@ -119,6 +119,7 @@ class Tokenizer:
         content = self._source.files.get(TOKENIZER_FILE) or self._backend.to_str(pretty=True).encode()
         with atomic_file(directory / TOKENIZER_FILE) as temporary:  # last: where it is, the tokenizer is whole
             temporary.write_bytes(content)
+        return [directory / name for name in sorted({*self._source.files, CONFIG_FILE, TOKENIZER_FILE})]
 
     @property
     def chat_template(self) -> str | None:
