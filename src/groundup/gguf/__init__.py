@@ -5,6 +5,7 @@ from groundup.gguf.header import MetaValue, TensorInfo
 from groundup.gguf.mixture import Fallback
 from groundup.gguf.reading import GgufModel
 from groundup.gguf.types import FILE_TYPES, FileType
+from groundup.gguf.vocabulary_import import TokenizerFiles, tokenizer_from_gguf
 from groundup.gguf.writing import WrittenGguf, write_gguf
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "GgufModel",
     "MetaValue",
     "TensorInfo",
+    "TokenizerFiles",
     "WrittenGguf",
+    "tokenizer_from_gguf",
     "write_gguf",
 ]
