@@ -21,7 +21,7 @@ from groundup.errors import FormatError
 from groundup.files import write_json
 from groundup.gguf.pretokenizers import PreTokenizer, as_json, pre_tokenizer
 from groundup.gguf.vocabulary import MOST_MERGES, TokenType, Vocabulary
-from groundup.tokenizer.tokenizer import CONFIG_FILE, TOKENIZER_FILE
+from groundup.tokenizer.source import CONFIG_FILE, TOKENIZER_FILE
 
 SPACE = "\u2581"  # ▁, which stands for a space in SentencePiece's vocabularies
 # Bounds the work of taking tokens apart: a token of n characters has n - 1 ways.
