@@ -1,0 +1,55 @@
+"""groundup, by the pieces that `groundup pretrain` is made of: `place`, `Loader`, `Optimizer`, `fit`.
+
+A SwiGLU layer of 8/3 the width has the products of GPT-2's of 4: the shapes have the same FLOPs in every family. Where
+GPT-2 ties its head, Llama and Qwen3 have one of their own by default, and so more parameters than GPT-2.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from torch import Tensor
+
+from benchmarks.pretrain.clock import Clock
+from benchmarks.pretrain.job import Job, Logits
+from groundup.model import Transformer, init_weights
+from groundup.objectives import NextToken
+from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
+from groundup.parallel import measure_machine, place
+from groundup.planner import shape_for_depth
+from groundup.tokens import Loader, TokenShards
+from groundup.train import Progress, StepReport, fit
+
+
+class _EnoughError(Exception):
+    """Leaves `fit`, which has no other way to end before its last step."""
+
+
+def train(job: Job, clock: Clock) -> Logits:
+    """Train with `fit`; the machine decides the dtype, as for everyone who runs `groundup pretrain`."""
+    shape = job.shape
+    given = {"family": job.family, "context_length": shape.context, "dim": shape.dim, "n_heads": shape.n_heads}
+    machine = measure_machine()
+    model = Transformer(shape_for_depth(shape.n_layers, shape.vocab_size, given))
+    init_weights(model, job.seed)
+    place(model, machine)
+    optimizer = Optimizer(model, OptimizerConfig())
+    shards = TokenShards(job.tokens, "train")
+    loader = Loader(shards, context_length=shape.context, batch_size=shape.rows, bos_id=shards.bos_id, seed=job.seed)
+
+    class Timed:
+        def after_step(self, report: StepReport) -> None:
+            if not clock.tick(report.metrics["loss"]):
+                raise _EnoughError
+
+    schedule = WarmupStableDecay(clock.horizon, warmup_steps=clock.horizon // 50, decay_steps=clock.horizon // 2)
+    clock.begin(model)
+    with suppress(_EnoughError):
+        fit(model, NextToken(), loader.batch, optimizer, schedule, progress=Progress(), callbacks=[Timed()])
+    model.eval()
+
+    def logits(input_ids_BT: Tensor) -> Tensor:
+        scores: Tensor = model(input_ids_BT)
+        return scores
+
+    return logits

@@ -1,0 +1,157 @@
+"""Bits per byte after equal wall-clock: processes start together with their clocks, compile included, one scorer."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pretrain.command import pretrain
+from benchmarks.pretrain.contenders import Peers
+from benchmarks.pretrain.job import Job
+from benchmarks.pretrain.processes import ContenderError, Workplace
+from benchmarks.pretrain.shapes import CPU_SHAPES, Shape
+from benchmarks.pretrain.verdicts import Figure
+from groundup.artifact import read
+from groundup.evals.stats import paired_difference
+from groundup.tokens import TokenShards
+
+Say = Callable[[str], None]
+MARGIN = 0.10  # bits per byte that the bar asks for
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A peer's script in one mode."""
+
+    name: str
+    driver: str
+    shape: Shape
+    dtype: str
+    checkout: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def peer_entries(peers: Peers, vocab_size: int) -> list[Entry]:
+    """The peers' CPU scripts as they are, and then in bf16.
+
+    nanochat's has 32 rows a step (runs/runcpu.sh); with 16 it takes twice the steps, and may take these, too.
+    nanoGPT's CPU command in its README has a model of 4 x 128 that reads 64 tokens; it may also take shape A.
+    """
+    shape = replace(CPU_SHAPES["a"], vocab_size=vocab_size)
+    readme = Shape("readme", n_layers=4, dim=128, n_heads=4, context=64, vocab_size=vocab_size, rows=12)
+    entries: list[Entry] = []
+    if peers.nanogpt:
+        entries += [
+            Entry("nanoGPT, fp32", "nanogpt", shape, "float32", peers.nanogpt),
+            Entry("nanoGPT, README's CPU command", "nanogpt", readme, "float32", peers.nanogpt),
+            Entry("nanoGPT, bf16", "nanogpt", shape, "bfloat16", peers.nanogpt),
+        ]
+    if peers.nanochat:
+        script, bf16 = replace(shape, rows=32), {"NANOCHAT_DTYPE": "bfloat16"}
+        entries += [
+            Entry("nanochat, fp32", "nanochat", script, "float32", peers.nanochat),
+            Entry("nanochat, bf16", "nanochat", script, "bfloat16", peers.nanochat, bf16),
+            Entry("nanochat, bf16, 16 rows", "nanochat", shape, "bfloat16", peers.nanochat, bf16),
+        ]
+    return entries
+
+
+def compare_quality(
+    peers: Peers, place: Workplace, tokens: Path, *, minutes: float, seeds: int, documents: int | None, say: Say
+) -> dict[str, Any]:
+    """Train everyone for `minutes` from the start of the process, caches empty, and score them.
+
+    Returns:
+        `bpb_margin`: the best peer's bits per byte less the worst of ours, as JSON of a Figure whose interval comes
+        from the documents, paired; None where a side is missing. `runs`: everyone's figures.
+    """
+    vocab_size = TokenShards(tokens, "train").vocab_size
+    runs: dict[str, dict[str, Any]] = {}
+    for seed in range(seeds):
+        name = f"groundup, seed {seed}"
+        runs[name] = _attempt(partial(_train_ours, place, tokens, minutes, seed, documents))
+        say(f"{name}: {_line(runs[name])}")
+    for entry in peer_entries(peers, vocab_size):
+        runs[entry.name] = _attempt(partial(_train_peer, entry, place, tokens, minutes, documents))
+        say(f"{entry.name}: {_line(runs[entry.name])}")
+    figure = _margin(runs)
+    for run in runs.values():
+        run["bpb"] = run.get("score", {}).get("bpb")
+        run.pop("score", None)
+    return {"bpb_margin": figure and figure.to_json(), "runs": runs, "minutes": minutes}
+
+
+def _margin(runs: Mapping[str, dict[str, Any]]) -> Figure | None:
+    scored = {name: run["score"] for name, run in runs.items() if "score" in run}
+    own = [score for name, score in scored.items() if name.startswith("groundup")]
+    others = [score for name, score in scored.items() if not name.startswith("groundup")]
+    if not own or not others:
+        return None
+    worst, best = max(own, key=lambda score: score["bpb"]), min(others, key=lambda score: score["bpb"])
+    bits = [[nats / math.log(2) for nats in score["document_nll"]] for score in (best, worst)]
+    interval = paired_difference(bits[0], bits[1], worst["document_bytes"])
+    return Figure(interval.estimate, interval.low, interval.high, MARGIN)
+
+
+def _train_peer(entry: Entry, place: Workplace, tokens: Path, minutes: float, documents: int | None) -> dict[str, Any]:
+    name = f"quality-{entry.name}".replace(" ", "-").replace(",", "").replace("'", "")
+    shutil.rmtree(place.directory / "kernels" / name, ignore_errors=True)
+    started = time.time()
+    job = Job(entry.driver, entry.shape, tokens, entry.dtype, checkout=entry.checkout)
+    clock = {"started": started, "deadline": started + 60 * minutes}
+    request = {"job": job.to_json(), "clock": clock, "documents": documents}
+    result = place.work(name, request, place.environment(name, entry.environment))
+    steps = result.pop("step_seconds")
+    return {
+        "seconds": result["to_first_step_seconds"] + sum(steps[1:]),
+        "compile_seconds": steps[0] - statistics.median(steps[1:] or steps),
+        "to_first_step_seconds": result["to_first_step_seconds"],
+        "steps": len(steps),
+        "tokens": len(steps) * entry.shape.step_tokens,
+        "parameters": result["parameters"],
+        "score": result["score"],
+    }
+
+
+def _train_ours(place: Workplace, tokens: Path, minutes: float, seed: int, documents: int | None) -> dict[str, Any]:
+    """`groundup pretrain TOKENS --minutes M --seed S`, the whole command timed: it chooses model and steps itself."""
+    name = f"quality-groundup-{seed}"
+    out, cache = place.directory / "models" / name, place.directory / "cache" / name
+    for directory in (out, cache):
+        shutil.rmtree(directory, ignore_errors=True)
+    arguments = [str(tokens), "--minutes", str(minutes), "--seed", str(seed)]
+    watched = pretrain(place, name, out, arguments, cache)
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    request = {"model": str(out), "tokens": str(tokens), "documents": documents}
+    scored = place.work(f"{name}-score", request, place.environment("unused"))
+    return {
+        "seconds": watched.seconds,
+        # Imports, a look at the machine, compiling, and the timing of real steps from which the plan is made.
+        "to_first_step_seconds": watched.to_first_step_seconds,
+        "steps_seconds": sum(row["seconds"] for row in rows),
+        "steps": len(rows),
+        "tokens": rows[-1]["tokens_seen"],
+        "parameters": read(out).facts["parameters"],
+        "score": scored["score"],
+    }
+
+
+def _attempt(train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return train()
+    except ContenderError as error:
+        return {"failure": str(error)}
+
+
+def _line(run: Mapping[str, Any]) -> str:
+    if "failure" in run:
+        return f"left out, {run['failure']}"
+    return f"{run['score']['bpb']:.4f} bits per byte, {run['tokens']:,} tokens in {run['seconds']:.0f} s"

@@ -1,0 +1,53 @@
+"""Token streams: random ones to time steps with, and those of a tokenized corpus; everybody reads the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.pretrain.shapes import Shape
+from groundup.tokens import TokenShards, write_shards
+
+_DOCUMENTS = 2000
+_MEAN_LENGTH = 600  # tokens, about what a page of an encyclopedia has
+
+RandomWindows = Callable[[], tuple[Tensor, Tensor]]
+
+
+def write_random_tokens(directory: Path, vocab_size: int) -> None:
+    """Token shards of random ids, in documents of lognormal length: the content changes no speed, the lengths may."""
+    generator = np.random.default_rng(0)
+    lengths = np.maximum(1, generator.lognormal(np.log(_MEAN_LENGTH) - 0.5, 1.0, _DOCUMENTS)).astype(int)
+
+    def encode(texts: Sequence[str]) -> list[NDArray[np.uint32]]:
+        return [generator.integers(1, vocab_size, len(text)).astype(np.uint32) for text in texts]
+
+    texts = ["x" * length for length in lengths]
+    write_shards(directory, {"train": texts, "validation": texts[:1]}, encode, vocab_size=vocab_size, bos_id=0)
+
+
+def random_windows(tokens: Path, shape: Shape, seed: int, device: str) -> RandomWindows:
+    """Batches as nanoGPT makes them: windows from random places of the documents laid end to end, BOS in front of each.
+
+    Returns:
+        A function that gives inputs and targets, (rows, context) int64 each.
+    """
+    shards = TokenShards(tokens, "train")
+    bos = np.array([shards.bos_id])
+    stream = np.concatenate(
+        [part for number in range(shards.n_documents) for part in (bos, shards.document(number))]
+    ).astype(np.int32)
+    generator = torch.Generator().manual_seed(seed)
+
+    def batch() -> tuple[Tensor, Tensor]:
+        starts = torch.randint(len(stream) - shape.context, (shape.rows,), generator=generator).tolist()
+        rows = np.stack([stream[start : start + shape.context + 1] for start in starts]).astype(np.int64)
+        windows = torch.from_numpy(rows).to(device)
+        return windows[:, :-1].contiguous(), windows[:, 1:].contiguous()
+
+    return batch
