@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS := auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
 
-.PHONY: help quickstart test test-interop check format clean
+.PHONY: help quickstart test test-interop check format bench-pretrain clean
 
 help:
 	@echo "make quickstart    set up $(VENV), then build a small language model (recipes/quickstart.toml)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-interop  the tests that need heavy peers"
 	@echo "make check         linter, formatting, types, floors, file sizes"
 	@echo "make format        format the code"
+	@echo "make bench-pretrain  training speed and quality beside nanoGPT and others (benchmarks/README.md)"
 	@echo "make clean         remove $(VENV) and caches; runs/ stays"
 	@echo
 	@echo "Set up with another Python: make PYTHON=python3.12 ...; another package index: make TORCH_INDEX=URL ..."
@@ -47,6 +48,11 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# Fetches no peer: NANOGPT=DIR NANOCHAT=DIR LITGPT=DIR say where they are. TOKENS=DIR: text for quality and start.
+export NANOGPT NANOCHAT LITGPT TOKENS
+bench-pretrain: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks.pretrain $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

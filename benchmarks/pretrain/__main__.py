@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 from dataclasses import replace
@@ -39,8 +40,11 @@ _PARTS = ("speed", "quality", "start")
 def main() -> None:
     """Measure the parts that were asked for, print, end with the JSON object."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # an exit ends the process being timed, too
     directory = Path(options.work or tempfile.mkdtemp(prefix="bench-pretrain-")).resolve()
     directory.mkdir(parents=True, exist_ok=True)
+    if not options.compiled:
+        shutil.rmtree(directory / "kernels", ignore_errors=True)
     place = Workplace(directory, options.threads)
     peers = Peers.find()
     _say(f"Logs and caches: {directory}")
@@ -104,6 +108,7 @@ def _speed(options: argparse.Namespace, place: Workplace, peers: Peers, rest: di
             seconds=options.seconds,
             # Shape b is GPT-2 124M itself: our other families would tie no head, and have a third more parameters.
             family=options.family or ("qwen3" if name == "a" else "gpt2"),
+            compiled=options.compiled,
             say=_say,
         )
         _say("\n" + speed_table(shape, timed, products))
@@ -130,6 +135,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tokens", default=os.environ.get("TOKENS"), help="directory of groundup tokenize [$TOKENS]")
     parser.add_argument("--threads", type=int, help="of everyone; default: each program's own choice")
     parser.add_argument("--work", help="keep logs, caches and models in this directory; default: a temporary one")
+    parser.add_argument(
+        "--compiled", action="store_true", help="--work holds an earlier run's kernels: skip the pass that compiles"
+    )
     options = parser.parse_args()
     unknown = set(options.part.split(",")) - set(_PARTS)
     if unknown:

@@ -78,7 +78,7 @@ def speed_table(shape: Shape, timed: Sequence[Timed], products: Sequence[float])
                 f"{statistics.median(entry.tokens_per_second):,.0f}",
                 f"{statistics.median(entry.mfu):.1%}",
                 f"{statistics.median(entry.peak_bytes) / 1e9:.2f}",
-                f"{entry.cold_seconds or 0:.0f}",
+                "-" if entry.cold_seconds is None else f"{entry.cold_seconds:.0f}",
                 f"{statistics.median(entry.warm_seconds):.0f}",
             )
         )

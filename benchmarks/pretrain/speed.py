@@ -49,19 +49,22 @@ def time_shape(
     rounds: int,
     seconds: float,
     family: str,
+    compiled: bool,
     say: Say,
 ) -> tuple[list[Timed], list[float]]:
     """Time everyone; a first pass, which is timed apart, compiles.
+
+    Args:
+        compiled: an earlier run left its kernels here: no first pass.
 
     Returns:
         What each contender did, and the median bf16 product of each round, FLOP/s.
     """
     timed = [Timed(contender) for contender in contenders]
-    for entry in timed:
+    for entry in timed if not compiled else []:
         result = _run(entry, shape, place, tokens, device, family, {"warmup_steps": 1, "least_steps": 1})
         if result:
             entry.cold_seconds = result["to_first_step_seconds"]
-            entry.parameters, entry.product_parameters = result["parameters"], result["product_parameters"]
         say(f"shape {shape.name}, {entry.contender.name}: {_outcome(entry, result)}")
     products: list[float] = []
     for number in range(rounds):
@@ -99,10 +102,12 @@ def _run(
     environment = place.environment(name, contender.environment)
     request = {"job": job.to_json(), "clock": {"started": time.time(), **clock}}
     try:
-        return place.work(name, request, environment)
+        result = place.work(name, request, environment)
     except ContenderError as error:
         entry.failure = str(error)
         return None
+    entry.parameters, entry.product_parameters = result["parameters"], result["product_parameters"]
+    return result
 
 
 def _outcome(entry: Timed, result: dict[str, Any] | None) -> str:
