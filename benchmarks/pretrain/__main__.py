@@ -112,7 +112,7 @@ def _speed(options: argparse.Namespace, place: Workplace, peers: Peers, rest: di
             say=_say,
         )
         _say("\n" + speed_table(shape, timed, products))
-        found = gpu_figures(shape, timed) if gpu else figures(shape, timed)
+        found = gpu_figures(timed) if gpu else figures(shape, timed)
         for key, figure in found.items():
             _say("  " + figure_line(key, figure))
             rest["figures"][f"gpu_{name}_{key}" if gpu else key] = figure.to_json()

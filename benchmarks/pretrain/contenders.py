@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Group = Literal["ours", "default", "bf16", "malloc"]
+Group = Literal["ours", "muon", "default", "bf16", "malloc"]
 
 # glibc gives buffers above 32 MiB back to the system and faults them in again each step; this makes it keep them.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
@@ -24,7 +24,8 @@ class Contender:
 
     Attributes:
         group: which bar it counts for: "default" as its script runs on this device, "bf16" by a flag or one line,
-            "malloc" the same with the allocator's environment variables.
+            "malloc" the same with the allocator's environment variables. "ours" has AdamW for everything, as the peers
+            that nearly always win have; "muon" is ours as `groundup pretrain` trains by default.
         environment: added to its process's.
     """
 
@@ -65,14 +66,14 @@ class Peers:
         return cls(nanogpt, nanochat, litgpt, absent)
 
 
-def ours() -> Contender:
-    """groundup."""
-    return Contender("groundup", "ours", "ours")
+def ours() -> list[Contender]:
+    """groundup, with AdamW as its peers (all but nanochat), and with Muon, its default."""
+    return [Contender("groundup, AdamW", "ours", "ours"), Contender("groundup, Muon", "ours", "muon")]
 
 
 def cpu_contenders(peers: Peers, shape: str, matched_nanochat: Path | None) -> list[Contender]:
     """Everyone who is timed on a CPU at a shape; at shape b the bar names nanoGPT alone, the others are shown."""
-    everyone = [ours()]
+    everyone = ours()
     if peers.nanogpt:
         everyone += _modes("nanoGPT", "nanogpt", peers.nanogpt)
     if matched_nanochat:
@@ -81,14 +82,14 @@ def cpu_contenders(peers: Peers, shape: str, matched_nanochat: Path | None) -> l
         everyone += _modes("litgpt", "litgpt", peers.litgpt)
     if "HF Trainer" not in peers.absent:
         everyone += _modes("HF Trainer", "hf_trainer", None)
-    if shape != "a":
+    if shape == "b":
         return [one for one in everyone if one.driver in ("ours", "nanogpt", "nanochat") and one.group != "malloc"]
     return everyone
 
 
 def gpu_contenders(peers: Peers, matched_nanochat: Path | None) -> list[Contender]:
     """groundup, nanoGPT and nanochat on one GPU; both peers compute in bf16 there by default."""
-    everyone = [ours()]
+    everyone = ours()
     if peers.nanogpt:
         everyone.append(Contender("nanoGPT", "nanogpt", "default", "bfloat16", peers.nanogpt))
     if matched_nanochat:

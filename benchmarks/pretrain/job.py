@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
@@ -23,6 +23,7 @@ class Job:
         tokens: token shards.
         dtype: "float32" or "bfloat16".
         family: of our model.
+        matrices: our optimizer of the matrices inside the layers, "adamw" or "muon".
     """
 
     driver: str
@@ -32,6 +33,7 @@ class Job:
     device: str = "cpu"
     checkout: Path | None = None
     family: str = "qwen3"
+    matrices: Literal["adamw", "muon"] = "adamw"
     seed: int = 0
 
     def to_json(self) -> dict[str, Any]:

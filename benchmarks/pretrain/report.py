@@ -26,41 +26,41 @@ _GROUPS = {"default": "default", "bf16": "bf16", "bf16_malloc": "malloc"}
 
 
 def figures(shape: Shape, timed: Sequence[Timed]) -> dict[str, Figure]:
-    """What the rounds at a CPU shape say about its bars; a bar whose peers are missing is left out."""
-    own = next((entry for entry in timed if entry.contender.group == "ours" and entry.tokens_per_second), None)
-    if own is None:
-        return {}
+    """What the rounds at a CPU shape say about its bars; a bar whose peers are missing is left out.
+
+    Each figure is given for ours with AdamW, and, its name ending in `_muon`, with Muon.
+    """
     found: dict[str, Figure] = {}
-    for suffix, group in _GROUPS.items():
-        key = f"shape_{shape.name}_vs_{suffix}"
-        rivals = [entry for entry in timed if entry.contender.group == group and _whole(entry, own)]
-        if shape.name == "b":  # its bars name nanoGPT
-            rivals = [entry for entry in rivals if entry.contender.driver == "nanogpt"]
-        if key in _BARS and rivals:
-            # In each round against whoever was fastest in it: noise helps the peers.
-            fastest = [max(rates) for rates in zip(*(entry.tokens_per_second for entry in rivals), strict=True)]
-            ratios = [rate / best for rate, best in zip(own.tokens_per_second, fastest, strict=True)]
-            found[key] = over_rounds(ratios, _BARS[key])
-    if f"mfu_{shape.name}" in _BARS:
-        found[f"mfu_{shape.name}"] = over_rounds(own.mfu, _BARS[f"mfu_{shape.name}"])
-    nanogpt = [entry for entry in timed if entry.contender.driver == "nanogpt" and _whole(entry, own)]
-    if nanogpt:
-        least = [min(peaks) for peaks in zip(*(entry.peak_bytes for entry in nanogpt), strict=True)]
-        ratios = [peak / other for peak, other in zip(own.peak_bytes, least, strict=True)]
-        found[f"rss_ratio_{shape.name}"] = over_rounds(ratios, 1.0, at_least=False)
+    for own, suffix in _ours(timed):
+        for versus, group in _GROUPS.items():
+            key = f"shape_{shape.name}_vs_{versus}"
+            rivals = [entry for entry in timed if entry.contender.group == group and _whole(entry, own)]
+            if shape.name == "b":  # its bars name nanoGPT
+                rivals = [entry for entry in rivals if entry.contender.driver == "nanogpt"]
+            if rivals:
+                # In each round against whoever was fastest in it: noise helps the peers.
+                fastest = [max(rates) for rates in zip(*(entry.tokens_per_second for entry in rivals), strict=True)]
+                ratios = [rate / best for rate, best in zip(own.tokens_per_second, fastest, strict=True)]
+                found[key + suffix] = over_rounds(ratios, _BARS.get(key, 1.0))
+        key = f"mfu_{shape.name}"
+        found[key + suffix] = over_rounds(own.mfu, _BARS.get(key, 0.45))
+        nanogpt = [entry for entry in timed if entry.contender.driver == "nanogpt" and _whole(entry, own)]
+        if nanogpt:
+            least = [min(peaks) for peaks in zip(*(entry.peak_bytes for entry in nanogpt), strict=True)]
+            ratios = [peak / other for peak, other in zip(own.peak_bytes, least, strict=True)]
+            found[f"rss_ratio_{shape.name}{suffix}"] = over_rounds(ratios, 1.0, at_least=False)
     return found
 
 
-def gpu_figures(shape: Shape, timed: Sequence[Timed]) -> dict[str, Figure]:
+def gpu_figures(timed: Sequence[Timed]) -> dict[str, Figure]:
     """The same for a GPU: never slower than the peers, and half of the products' speed."""
-    own = next((entry for entry in timed if entry.contender.group == "ours" and entry.tokens_per_second), None)
-    if own is None:
-        return {}
-    found = {"mfu": over_rounds(own.mfu, 0.5)}
-    for entry in timed:
-        if entry is not own and _whole(entry, own):
-            ratios = [a / b for a, b in zip(own.tokens_per_second, entry.tokens_per_second, strict=True)]
-            found[f"vs_{entry.contender.name}"] = over_rounds(ratios, 1.0)
+    found: dict[str, Figure] = {}
+    for own, suffix in _ours(timed):
+        found[f"mfu{suffix}"] = over_rounds(own.mfu, 0.5)
+        for entry in timed:
+            if entry.contender.group == "default" and _whole(entry, own):
+                ratios = [a / b for a, b in zip(own.tokens_per_second, entry.tokens_per_second, strict=True)]
+                found[f"vs_{entry.contender.name}{suffix}"] = over_rounds(ratios, 1.0)
     return found
 
 
@@ -129,7 +129,7 @@ def details(shape: Shape, timed: Sequence[Timed], products: Sequence[float]) -> 
         "contenders": {
             entry.contender.name: {
                 "group": entry.contender.group,
-                "dtype": entry.contender.dtype if entry.contender.group != "ours" else "as the machine decides",
+                "dtype": entry.contender.dtype if entry.contender.driver != "ours" else "as the machine decides",
                 "parameters": entry.parameters,
                 "product_parameters": entry.product_parameters,
                 "flops_per_token": shape.flops_per_token(entry.product_parameters),
@@ -143,6 +143,15 @@ def details(shape: Shape, timed: Sequence[Timed], products: Sequence[float]) -> 
             for entry in timed
         },
     }
+
+
+def _ours(timed: Sequence[Timed]) -> list[tuple[Timed, str]]:
+    suffixes = {"ours": "", "muon": "_muon"}
+    return [
+        (entry, suffixes[entry.contender.group])
+        for entry in timed
+        if entry.contender.group in suffixes and entry.tokens_per_second and entry.failure is None
+    ]
 
 
 def _whole(entry: Timed, own: Timed) -> bool:

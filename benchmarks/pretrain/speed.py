@@ -96,7 +96,14 @@ def _run(
 ) -> dict[str, Any] | None:
     contender = entry.contender
     job = Job(
-        contender.driver, shape, tokens, contender.dtype, device=device, checkout=contender.checkout, family=family
+        contender.driver,
+        shape,
+        tokens,
+        contender.dtype,
+        device=device,
+        checkout=contender.checkout,
+        family=family,
+        matrices="muon" if contender.group == "muon" else "adamw",
     )
     name = f"speed-{shape.name}-{contender.name}".replace(" ", "-").replace(",", "")
     environment = place.environment(name, contender.environment)

@@ -14,7 +14,7 @@ from benchmarks.pretrain.clock import Clock
 from benchmarks.pretrain.job import Job, Logits
 from groundup.model import Transformer, init_weights
 from groundup.objectives import NextToken
-from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
+from groundup.optim import MATRIX_LR, Optimizer, OptimizerConfig, WarmupStableDecay
 from groundup.parallel import measure_machine, place
 from groundup.planner import shape_for_depth
 from groundup.tokens import Loader, TokenShards
@@ -33,7 +33,7 @@ def train(job: Job, clock: Clock) -> Logits:
     model = Transformer(shape_for_depth(shape.n_layers, shape.vocab_size, given))
     init_weights(model, job.seed)
     place(model, machine)
-    optimizer = Optimizer(model, OptimizerConfig())
+    optimizer = Optimizer(model, OptimizerConfig(matrix_lr=MATRIX_LR[job.matrices], matrices=job.matrices))
     shards = TokenShards(job.tokens, "train")
     loader = Loader(shards, context_length=shape.context, batch_size=shape.rows, bos_id=shards.bos_id, seed=job.seed)
 
