@@ -139,8 +139,6 @@ def decoding(definition: Definition) -> Decoding:
                 raise _unknown(f"a {model['type']} tokenizer with the decoder {json.dumps(part)[:120]}")
     if model["type"] not in ("BPE", "Unigram") or not (found.get("byte_level") or found["replaced"]):
         raise _unknown(f"a {model['type']} tokenizer with {len(entries):,} entries")
-    if found.get("byte_level") and not all(character in entries for character in BYTE_OF):
-        raise _unknown(f"a byte-level {model['type']} tokenizer of {len(entries):,} entries that lacks some byte")
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
         raise _unknown("a BPE tokenizer that marks the middles or ends of words")
     return Decoding(**found)
@@ -276,6 +274,6 @@ def _is_component(found: Any) -> bool:
 def _unknown(found: str) -> FormatError:
     return FormatError(
         found,
-        rule="groundup reads byte-level BPE with all 256 bytes, and SentencePiece's BPE and Unigram vocabularies",
+        rule="groundup reads byte-level BPE, and SentencePiece's BPE and Unigram vocabularies",
         fix="Train one with groundup tokenize, or take one of the GPT-2, Llama, Mistral, Gemma or Qwen kind.",
     )
