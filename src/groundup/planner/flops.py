@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from groundup.model import ModelConfig
+from groundup.model.attend import LONGEST_EXPLICIT
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -52,8 +53,9 @@ def training_bytes(config: ModelConfig, micro_batch_size: int) -> int:
     """Memory of training, roughly: fp32 weights, gradients, optimizer state, and a micro-batch's bf16 activations."""
     tokens = micro_batch_size * config.context_length
     width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim
-    probabilities = config.n_heads * config.context_length  # what explicit attention keeps, upper half included
-    return 16 * parameter_count(config) + 2 * tokens * config.n_layers * (width + probabilities)
+    if config.context_length <= LONGEST_EXPLICIT:  # explicit attention keeps its probabilities, upper half included
+        width += config.n_heads * config.context_length
+    return 16 * parameter_count(config) + 2 * tokens * config.n_layers * width
 
 
 def weight_bytes(config: ModelConfig, dtype: Dtype) -> int:

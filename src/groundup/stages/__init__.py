@@ -137,5 +137,17 @@ STAGES: dict[str, Stage] = {
             'groundup classify runs/quickstart "What a wonderful day"',
             streams=True,
         ),
+        Stage(
+            "model.list",
+            "list the published shapes that can be trained",
+            "groundup model list qwen3",
+            streams=True,
+        ),
+        Stage(
+            "model.show",
+            "show what a model is: size, cost, memory, origin",
+            "groundup model show gpt3-175b",
+            streams=True,
+        ),
     )
 }
