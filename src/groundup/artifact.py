@@ -14,7 +14,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -62,6 +62,35 @@ class Artifact:
     def digest(self) -> str:
         """Identity of the output: what a later stage records as its input."""
         return _digest(self.outputs)
+
+
+def record(
+    stage: str,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    directory: Path,
+    outputs: Sequence[Path],
+    facts: Mapping[str, Any],
+    seconds: float,
+) -> Artifact:
+    """The record of work that is finished, made here and now; `outputs` lie in `directory`."""
+    return Artifact(
+        stage=stage,
+        config=dict(config),
+        fingerprint=fingerprint_of(stage, config, inputs),
+        inputs=dict(inputs),
+        outputs={path.relative_to(directory).as_posix(): file_digest(path) for path in sorted(outputs)},
+        facts=dict(facts),
+        seconds=round(seconds, 3),
+        finished_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        versions=_versions(),
+        machine=_machine(),
+    )
+
+
+def fingerprint_of(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    """What makes two pieces of work equal."""
+    return _digest({"stage": stage, "config": dict(config), "inputs": dict(inputs), "format": FORMAT_VERSION})
 
 
 def _digest(value: Any) -> str:
@@ -148,24 +177,19 @@ class Work:
 
     def finish(self, facts: Mapping[str, Any], outputs: list[Path]) -> Artifact:
         """Write the artifact. `outputs` are the files (inside the directory) that make up the result."""
-        artifact = Artifact(
-            stage=self.stage,
-            config=self.config,
-            fingerprint=self.fingerprint,
-            inputs=self.inputs,
-            outputs={path.relative_to(self.directory).as_posix(): file_digest(path) for path in sorted(outputs)},
-            facts=dict(facts),
-            seconds=round(self.seconds, 3),
-            finished_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            versions=_versions(),
-            machine=_machine(),
-        )
+        artifact = record(self.stage, self.config, self.inputs, self.directory, outputs, facts, self.seconds)
         write_json(self.directory / ARTIFACT, asdict(artifact))
         (self.directory / _STARTED).unlink(missing_ok=True)
         if self.held is not None:
             self.held.close()
             (self.directory / LOCK).unlink(missing_ok=True)
         return artifact
+
+    def abandon(self) -> None:
+        """Take back what `begin` made, where nothing came of the work: no half-made directory stays behind."""
+        if self.held is not None:
+            self.held.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def begin(
@@ -195,7 +219,7 @@ def begin(
         ConfigError: the directory cannot take this stage's output.
         ResourceError: another process works in it.
     """
-    fingerprint = _digest({"stage": stage, "config": config, "inputs": inputs, "format": FORMAT_VERSION})
+    fingerprint = fingerprint_of(stage, config, inputs)
     state: Literal["fresh", "resumed", "done"] = "fresh"
     if directory.is_file():
         raise ConfigError(f"--out {directory}: a file", rule="output goes to a directory", fix="Give another --out.")

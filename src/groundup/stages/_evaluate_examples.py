@@ -1,4 +1,4 @@
-"""`groundup evaluate` on a table of examples: the labels of a classifier, the answers of a model that chats."""
+"""`groundup evaluate` on a table of examples: labels of a classifier, answers of a model that chats, choices."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ def holds_conversations(data: Path, columns: ConversationRules) -> bool:
     except GroundupError:
         return False
     return True
+
+
+def holds_choices(data: Path) -> bool:
+    """Whether the data is a table of questions with several answers each."""
+    from groundup.examples import read_table
+    from groundup.examples.choices import choice_columns
+
+    try:
+        return choice_columns(read_table(data)) is not None
+    except GroundupError:
+        return False
 
 
 def evaluate_labels(
@@ -125,6 +136,27 @@ def evaluate_answers(
         "end_of_turn": {"loss": ends},
     }
     sentence = f"{loss.estimate:.3f} nats a token of {int(score.turns_E.sum()):,} answers."
+    return _report(work, console, sentence, ("measure", "value", "95 % interval"), rows, facts)
+
+
+def evaluate_choices(
+    directory: Path, data: Path, prompt: str | None, *, seed: int, device: str | None, work: Work, console: Console
+) -> Artifact:
+    """Which of several answers a language model finds likeliest."""
+    from groundup.checkpoint.resolve import open_model
+    from groundup.evals.choices import score_choices
+    from groundup.examples import read_table
+    from groundup.examples.choices import read_choices
+
+    found = read_choices(read_table(data), prompt)
+    opened = open_model(directory, device=device)
+    with console.progress("scoring", sum(len(item.choices) for item in found.items), "choices") as bar:
+        score = score_choices(opened.model, opened.tokenizer, found.items, seed=seed, advance=bar.advance)
+    named = {"accuracy": score.accuracy, "accuracy, per byte": score.accuracy_per_byte}
+    rows = [(name, f"{i.estimate:.1%}", f"{i.low:.1%} to {i.high:.1%}") for name, i in named.items()]
+    rows.append(("guessing", f"{score.chance:.1%}", ""))
+    facts = {"columns": found.columns, "dropped": dict(found.dropped), "items": len(found.items), **score.to_json()}
+    sentence = f"{score.accuracy.estimate:.1%} of {len(found.items):,} questions; guessing gives {score.chance:.1%}."
     return _report(work, console, sentence, ("measure", "value", "95 % interval"), rows, facts)
 
 

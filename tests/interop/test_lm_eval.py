@@ -1,0 +1,101 @@
+"""lm-evaluation-harness, with its stock `hf` model, finds the scores that `groundup evaluate` finds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groundup.evals.choices import score_choices
+from groundup.examples.choices import read_choices
+from groundup.examples.tables import read_table
+from groundup.stages.evaluate import EvaluateConfig, run
+
+pytestmark = pytest.mark.interop
+lm_eval = pytest.importorskip("lm_eval", reason="pip install '.[interop]'")
+
+TASK = """
+task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {file}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{prompt}"
+doc_to_choice: choices
+doc_to_target: answer
+target_delimiter: "{delimiter}"
+metric_list:
+  - metric: acc
+  - metric: acc_bytes
+"""
+
+
+@pytest.fixture(scope="module")
+def questions(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Which line comes next? Real lines, some of them in other scripts, choices of very unequal length."""
+    lines = [line.strip() for text in real_documents for line in text.splitlines() if 30 < len(line.strip()) < 90]
+    path = tmp_path_factory.mktemp("task") / "questions.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(40):
+            start = 60 * number
+            choices = [lines[start + 1], lines[start + 20][:12], f"größer {lines[start + 30]}", "Да"]
+            place = number % 4
+            choices[0], choices[place] = choices[place], choices[0]
+            item = {"question": lines[start], "choices": choices, "answer": place}
+            file.write(json.dumps(item, ensure_ascii=False) + "\n")
+    return path
+
+
+def theirs(directory: Path, questions: Path, folder: Path, prompt: str) -> dict[str, Any]:
+    from lm_eval.tasks import TaskManager
+
+    task = TASK.format(name="ours", file=questions, prompt=prompt.replace("\n", "\\n"), delimiter=" " if prompt else "")
+    (folder / "ours.yaml").write_text(task, encoding="utf-8")
+    found: dict[str, Any] = lm_eval.simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(directory), "dtype": "float32"},
+        tasks=["ours"],
+        task_manager=TaskManager(include_path=str(folder), include_defaults=False),
+        device="cpu",
+        batch_size=4,
+        bootstrap_iters=0,
+        log_samples=True,
+    )
+    return found
+
+
+@pytest.mark.parametrize("prompt", ["Question: {{question}}\nAnswer:", ""])
+def test_the_harness_scores_as_we_do(
+    prompt: str, our_model: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    compare(our_model, questions, tmp_path, prompt)
+
+
+def compare(directory: Path, questions: Path, folder: Path, prompt: str) -> None:
+    from groundup.checkpoint.resolve import open_model
+
+    data = questions
+    if not prompt:  # nothing in front: each choice is scored after BOS
+        data = folder / "bare.jsonl"
+        items = [json.loads(line) for line in questions.read_text(encoding="utf-8").splitlines()]
+        bare = [json.dumps({key: item[key] for key in ("choices", "answer")}, ensure_ascii=False) for item in items]
+        data.write_text("\n".join(bare) + "\n", encoding="utf-8")
+    found = theirs(directory, data, folder, prompt)
+    made = run(EvaluateConfig(model=directory, data=data, out=folder / "report"))
+    expected = found["results"]["ours"]
+    assert made.facts["accuracy"]["value"] == pytest.approx(expected["acc,none"], abs=1e-3)
+    assert made.facts["accuracy_per_byte"]["value"] == pytest.approx(expected["acc_bytes,none"], abs=1e-3)
+
+    opened = open_model(directory, device="cpu")
+    ours = score_choices(opened.model, opened.tokenizer, read_choices(read_table(data)).items)
+    samples = sorted(found["samples"]["ours"], key=lambda sample: sample["doc_id"])
+    assert len(samples) == len(ours.loglikelihoods) == 40
+    for sample, sums in zip(samples, ours.loglikelihoods, strict=True):
+        assert sums == pytest.approx([float(r[0][0]) for r in sample["resps"]], abs=1e-3)
