@@ -5,6 +5,7 @@ from groundup.gguf.header import MetaValue, TensorInfo
 from groundup.gguf.mixture import Fallback
 from groundup.gguf.reading import GgufModel
 from groundup.gguf.types import FILE_TYPES, FileType
+from groundup.gguf.vocabulary_export import GgufVocabulary, tokenizer_to_gguf
 from groundup.gguf.vocabulary_import import TokenizerFiles, tokenizer_from_gguf
 from groundup.gguf.writing import WrittenGguf, write_gguf
 
@@ -14,10 +15,12 @@ __all__ = [
     "FileType",
     "GgufFile",
     "GgufModel",
+    "GgufVocabulary",
     "MetaValue",
     "TensorInfo",
     "TokenizerFiles",
     "WrittenGguf",
     "tokenizer_from_gguf",
+    "tokenizer_to_gguf",
     "write_gguf",
 ]
