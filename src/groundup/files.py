@@ -122,11 +122,17 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; a damaged one raises `FormatError` with the file's name."""
+def read_json(path: Path, *, most_bytes: int | None = None) -> Any:
+    """Read a JSON file; a damaged one, or one of more than `most_bytes`, raises `FormatError` with the file's name."""
+    if most_bytes is not None and path.stat().st_size > most_bytes:
+        raise FormatError(
+            f"{path}: {path.stat().st_size:,} bytes",
+            rule=f"this file has at most {most_bytes:,}",
+            fix="It is not what its name says; get it again.",
+        )
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, an integer or a nesting without end
         raise FormatError(
             f"{path}: {error}",
             rule="this file must be valid JSON",

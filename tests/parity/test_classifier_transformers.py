@@ -8,16 +8,22 @@ import pytest
 import torch
 
 from groundup.checkpoint import load_classifier, load_model, save_classifier
-from groundup.checkpoint.families import LAYOUTS
 from groundup.errors import FormatError
-from groundup.model import Family, ModelConfig, SequenceClassifier
+from groundup.model import FAMILIES, Family, ModelConfig, SequenceClassifier
 from groundup.objectives.classification import pad
 
 transformers = pytest.importorskip("transformers", reason="the parity tests need transformers: pip install '.[dev]'")
 
-SHAPES = [(family, tied) for family in LAYOUTS for tied in (True, False)]
+SHAPES = [(family, tied) for family in FAMILIES for tied in (True, False)]
 LABELS = ("spam", "ham", 'a "quoted" label', "ラベル")
 PAD = 1
+CONFIGS = {
+    "llama": "LlamaConfig",
+    "mistral": "MistralConfig",
+    "qwen2": "Qwen2Config",
+    "qwen3": "Qwen3Config",
+    "gemma3": "Gemma3TextConfig",
+}
 CLOSE = {"atol": 1e-4, "rtol": 0}
 
 
@@ -81,7 +87,7 @@ def test_a_classifier_made_by_transformers_loads_here(family: Family, tied: bool
     if family == "gpt2":
         config = transformers.GPT2Config(n_embd=48, n_layer=2, n_head=3, n_positions=40, **common)
     else:
-        kind = transformers.LlamaConfig if family == "llama" else transformers.Qwen3Config
+        kind = getattr(transformers, CONFIGS[family])
         config = kind(
             hidden_size=48,
             intermediate_size=100,

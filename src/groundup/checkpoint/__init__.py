@@ -1,6 +1,14 @@
 """Models and training state on disk."""
 
-from groundup.checkpoint.directory import load_classifier, load_model, save_classifier, save_model
+from groundup.checkpoint.directory import (
+    load_classifier,
+    load_model,
+    open_weights,
+    read_config,
+    save_classifier,
+    save_model,
+    save_weights,
+)
 from groundup.checkpoint.state import TrainingState, load_newest_state, save_state
 
 __all__ = [
@@ -8,7 +16,10 @@ __all__ = [
     "load_classifier",
     "load_model",
     "load_newest_state",
+    "open_weights",
+    "read_config",
     "save_classifier",
     "save_model",
     "save_state",
+    "save_weights",
 ]

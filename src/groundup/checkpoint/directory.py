@@ -7,23 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from groundup.checkpoint.families import (
-    Head,
-    from_their_config,
-    from_their_weights,
-    to_their_config,
-    to_their_weights,
-)
-from groundup.checkpoint.state import read_tensors
+from groundup.checkpoint.config_json import read_config_json, to_config_json
+from groundup.checkpoint.families import Head
+from groundup.checkpoint.stored import StoredWeights, write_stored
+from groundup.checkpoint.weight_files import SHARD_BYTES, require_no_pickle
 from groundup.errors import FormatError
-from groundup.files import atomic_file, read_json, write_json
+from groundup.files import read_json, write_json
 from groundup.model import ModelConfig, SequenceClassifier, Transformer
+from groundup.model.weight_map import EMBEDDING
 
-WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+CONFIG_BYTES = 10_000_000  # a config of a few hundred keys has 2 kB; lists of labels may be long
 GENERATION_CONFIG = "generation_config.json"
 
 
@@ -36,16 +32,46 @@ def save_model(
     pad_id: int | None = None,
     stop_ids: Sequence[int] = (),
 ) -> list[Path]:
-    """Write config, weights (fp32) and generation config; the tokenizer writes its own files beside them.
+    """Write a model; see `save_weights`."""
+    return save_weights(
+        directory,
+        model.config,
+        model.state_dict(),
+        bos_id=bos_id,
+        eos_id=eos_id,
+        pad_id=pad_id,
+        stop_ids=stop_ids,
+    )
+
+
+def save_weights(
+    directory: Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    *,
+    bos_id: int | None,
+    eos_id: int,
+    pad_id: int | None = None,
+    stop_ids: Sequence[int] = (),
+    shard_bytes: int = SHARD_BYTES,
+) -> list[Path]:
+    """Write config, weights and generation config; the tokenizer writes its own files beside them.
 
     Args:
+        weights: a state dict of `Transformer`, or anything that gives its tensors by name (each is asked for once, and
+            no more than a file's worth is held). Each keeps its dtype.
         stop_ids: the tokens that end what the model writes, where that is not `eos_id` alone.
+        shard_bytes: of one weights file; a larger model gets several and an index.
 
     Returns:
         The files written.
+
+    Raises:
+        FormatError: `weights` has not exactly the tensors of this shape (e.g. adapters that were not merged).
+        ResourceError: too little disk space.
     """
     ids: dict[str, Any] = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
-    files = _write(directory, model, model.config, "language", ids)
+    files = _write(directory, config, weights, "language", ids, shard_bytes)
     write_json(directory / GENERATION_CONFIG, ids | ({"eos_token_id": list(stop_ids)} if stop_ids else {}))
     return [*files, directory / GENERATION_CONFIG]
 
@@ -71,55 +97,99 @@ def save_classifier(
         "id2label": {str(index): label for index, label in enumerate(labels)},
         "label2id": {label: index for index, label in enumerate(labels)},
     }
-    return _write(directory, model, model.config, "labels", keys)
+    return _write(directory, model.config, model.state_dict(), "labels", keys, SHARD_BYTES)
 
 
-def read_config(directory: Path) -> ModelConfig:
-    """The shape of the model in a directory, from its `config.json` alone.
-
-    Raises:
-        FormatError: no model there, or another architecture.
-    """
-    return _read_config(directory)[0]
-
-
-def load_model(directory: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Transformer:
+def load_model(
+    directory: Path, *, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
+) -> Transformer:
     """Read the directory of a language model, ready for inference.
+
+    On a CPU, tensors that are stored in the asked dtype stay in the file and are paged in when they are used; others
+    are converted one by one. So the peak of memory is little more than the weights.
+
+    Args:
+        dtype: of the weights; None: as each is stored.
 
     Raises:
         FormatError: no model there, a pickle instead of safetensors, another architecture, a damaged file.
     """
-    config, _ = _read_config(directory)
-    weights = from_their_weights(config, read_tensors(directory / WEIGHTS))
+    stored = open_weights(directory)
     with torch.device("meta"):
-        model = Transformer(config)
-    model.load_state_dict(_moved(weights, device, dtype), assign=True)
-    if config.tie_embeddings:
+        model = Transformer(stored.config)
+    _fill(model, stored, dtype, device)
+    if stored.config.tie_embeddings:
         model.lm_head.weight = model.model.embed_tokens.weight
     return model.to(device).eval().requires_grad_(False)
 
 
 def load_classifier(
-    directory: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    directory: Path, *, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
 ) -> tuple[SequenceClassifier, tuple[str, ...]]:
     """Read the directory of a classifier, ours or of transformers, ready for inference; with the names of its labels.
 
     Raises:
         FormatError: as `load_model`; or a head that does not give one label a text.
     """
-    config, theirs = _read_config(directory)
-    labels = _labels(theirs)
-    weights = from_their_weights(config, read_tensors(directory / WEIGHTS), "labels")
-    if len(weights["score.weight"]) != len(labels):
-        raise FormatError(
-            f"{directory / CONFIG}: names of {len(labels)} labels",
-            rule=f"the head scores {len(weights['score.weight'])} labels",
-            fix="The files do not belong together; get the model again.",
-        )
+    theirs = _read_json(directory)
+    config, labels = read_config_json(theirs), _labels(theirs)
+    stored = StoredWeights(directory, config, len(labels))
     with torch.device("meta"):
         model = SequenceClassifier(config, len(labels))
-    model.load_state_dict(_moved(weights, device, dtype), assign=True)
+    _fill(model, stored, dtype, device)
     return model.to(device).eval().requires_grad_(False), labels
+
+
+def open_weights(directory: Path) -> StoredWeights:
+    """The weights of a language model under our names, mapped and not copied; its shape is their `config`.
+
+    Raises:
+        FormatError: as `load_model`.
+    """
+    return StoredWeights(directory, read_config(directory))
+
+
+def read_config(directory: Path) -> ModelConfig:
+    """The shape of a model directory's model. No weights are touched.
+
+    Raises:
+        FormatError: no config there, another architecture, or sizes that cannot be.
+    """
+    return read_config_json(_read_json(directory))
+
+
+def _read_json(directory: Path) -> dict[str, Any]:
+    require_no_pickle(directory)
+    path = directory / CONFIG
+    if not path.is_file():
+        raise FormatError(
+            f"{directory}: no {CONFIG} in it",
+            rule="a model directory holds the config and the weights (safetensors) of a model",
+            fix="Give the directory that groundup wrote, or one from a hub.",
+        )
+    theirs = read_json(path, most_bytes=CONFIG_BYTES)
+    if not isinstance(theirs, dict):
+        raise FormatError(f"{path}: no object", rule="a config has keys and values", fix="Get the model again.")
+    return theirs
+
+
+def _fill(model: nn.Module, stored: StoredWeights, dtype: torch.dtype | None, device: str | torch.device) -> None:
+    model.load_state_dict({name: stored.take(name, dtype, device) for name in stored}, assign=True)
+
+
+def _write(
+    directory: Path,
+    config: ModelConfig,
+    weights: Mapping[str, Tensor],
+    head: Head,
+    keys: Mapping[str, Any],
+    shard_bytes: int,
+) -> list[Path]:
+    directory.mkdir(parents=True, exist_ok=True)
+    files = write_stored(directory, config, weights, head, shard_bytes=shard_bytes)
+    dtype = str(weights[EMBEDDING].dtype).removeprefix("torch.")
+    write_json(directory / CONFIG, to_config_json(config, head, dtype) | dict(keys))
+    return [*files, directory / CONFIG]
 
 
 _ONE_LABEL_A_TEXT = "single_label_classification"
@@ -142,27 +212,3 @@ def _labels(theirs: Mapping[str, Any]) -> tuple[str, ...]:
             fix="Correct config.json.",
         )
     return tuple(str(named[str(index)]) for index in range(len(named)))
-
-
-def _write(directory: Path, model: nn.Module, config: ModelConfig, head: Head, keys: Mapping[str, Any]) -> list[Path]:
-    ours = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    with atomic_file(directory / WEIGHTS) as temporary:
-        save_file(to_their_weights(config, ours, head), temporary, metadata={"format": "pt"})
-    write_json(directory / CONFIG, to_their_config(config, head) | dict(keys))
-    return [directory / WEIGHTS, directory / CONFIG]
-
-
-def _read_config(directory: Path) -> tuple[ModelConfig, dict[str, Any]]:
-    if not (directory / CONFIG).is_file() or not (directory / WEIGHTS).is_file():
-        pickles = sorted(path.name for path in directory.glob("*.bin"))
-        raise FormatError(
-            f"{directory}: " + (f"{pickles[0]} is a pickle" if pickles else f"no {CONFIG} and {WEIGHTS} in it"),
-            rule="a model directory holds safetensors; pickles can run foreign code and are never loaded",
-            fix="Give the directory that groundup wrote, or save the model as safetensors first.",
-        )
-    theirs = dict(read_json(directory / CONFIG))
-    return from_their_config(theirs), theirs
-
-
-def _moved(weights: Mapping[str, Tensor], device: str, dtype: torch.dtype) -> dict[str, Tensor]:
-    return {name: tensor.to(device, dtype) for name, tensor in weights.items()}

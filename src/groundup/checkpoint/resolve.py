@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 
 from groundup.artifact import ARTIFACT, SET_ASIDE, read
-from groundup.checkpoint.directory import CONFIG, GENERATION_CONFIG, WEIGHTS, load_classifier, load_model
+from groundup.checkpoint.directory import CONFIG, GENERATION_CONFIG, load_classifier, load_model
+from groundup.checkpoint.weight_files import INDEX, WEIGHTS, require_no_pickle, weight_files
 from groundup.errors import DataError, ResourceError
 from groundup.files import file_digest, read_json
 from groundup.model import SequenceClassifier, Transformer
@@ -121,7 +123,10 @@ def model_identity(directory: Path) -> str:
     """Of a model that a stage left, the digest of that; of one from elsewhere, that of its weights."""
     if (directory / ARTIFACT).is_file():
         return read(directory).digest
-    return file_digest(directory / WEIGHTS)
+    files = weight_files(directory)
+    if len(files) == 1:
+        return file_digest(files[0])
+    return hashlib.blake2b("".join(map(file_digest, files)).encode(), digest_size=16).hexdigest()
 
 
 def stage_output(path: Path, stage: str) -> Path | None:
@@ -155,6 +160,8 @@ def _models(path: Path, architectures: tuple[str, ...]) -> list[Path]:
         )
     if _is_model(path, architectures):
         return [path]
+    if (path / CONFIG).is_file():
+        require_no_pickle(path)
     return [child for child in _outputs(path) if _is_model(child, architectures)]
 
 
@@ -162,7 +169,7 @@ def _none_found(path: Path, kind: str, fix: str) -> DataError:
     found = ", ".join(sorted(child.name for child in path.iterdir())[:12]) or "nothing"
     return DataError(
         f"{path}: no {kind} in it (found: {found})",
-        rule=f"a model directory holds {CONFIG} of a {kind} and {WEIGHTS}; a run holds model directories",
+        rule=f"a model directory holds {CONFIG} of a {kind} and {WEIGHTS} (or {INDEX}); a run holds model directories",
         fix=fix,
     )
 
@@ -194,7 +201,8 @@ def _devices() -> list[str]:
 
 
 def _is_model(directory: Path, architectures: tuple[str, ...]) -> bool:
-    if not ((directory / CONFIG).is_file() and (directory / WEIGHTS).is_file()):
+    weights = (directory / WEIGHTS).is_file() or (directory / INDEX).is_file()
+    if not (weights and (directory / CONFIG).is_file()):
         return False
     return any(name.endswith(architectures) for name in read_json(directory / CONFIG).get("architectures") or [])
 
@@ -213,7 +221,7 @@ def _finished(directory: Path) -> float:
     finished_at = _artifact(directory).get("finished_at")
     if finished_at is not None:
         return datetime.fromisoformat(finished_at).timestamp()
-    return (directory / WEIGHTS).stat().st_mtime
+    return weight_files(directory)[0].stat().st_mtime
 
 
 def _neighbours(parent: Path) -> str:

@@ -16,7 +16,7 @@ SCALINGS: tuple[ScalingKind, ...] = get_args(ScalingKind)
 
 # Far beyond every model that there is; what is larger is a damaged or hostile file, and would be built for hours.
 MOST_LAYERS = 10_000
-LARGEST = 2**31 - 1
+LARGEST = 2**28
 
 # What only some families have; elsewhere the value would be ignored in silence.
 _ONLY: dict[str, tuple[Family, ...]] = {
@@ -133,6 +133,12 @@ class ModelConfig:
         _require_numbers("", self)
         self._check_layers()
         self._check_heads()
+        if self.family == "gpt2" and self.query_scalar not in (None, 1):
+            raise ConfigError(
+                f"query_scalar = {self.query_scalar}",
+                rule="GPT-2 divides its scores by sqrt(head_dim), or by nothing",
+                fix="Leave query_scalar out, or give 1.",
+            )
         for name, families in _ONLY.items():
             if getattr(self, name) not in (None, False) and self.family not in families:
                 raise ConfigError(
@@ -163,6 +169,12 @@ class ModelConfig:
                 f"n_heads = {self.n_heads}, n_kv_heads = {self.n_kv_heads}",
                 rule="each key head serves the same number of query heads",
                 fix="Choose n_kv_heads so that it divides n_heads.",
+            )
+        if self.n_heads * self.head_dim > LARGEST:
+            raise ConfigError(
+                f"n_heads x head_dim = {self.n_heads * self.head_dim}",
+                rule=f"a width is at most {LARGEST}",
+                fix="Give fewer or smaller heads; of a file from elsewhere, get it again.",
             )
         if self.head_dim % 2 and self.rotary:
             raise ConfigError(

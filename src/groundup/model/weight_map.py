@@ -8,7 +8,7 @@ Shape letters: N heads, H head_dim, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -143,6 +143,6 @@ def expand(weights: Iterable[Weight], n_layers: int) -> Iterator[Weight]:
             )
 
 
-def shapes(table: Sequence[Weight], ours: dict[str, torch.Size]) -> dict[str, torch.Size]:
+def shapes(table: Iterable[Weight], ours: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
     """The shape of each tensor of theirs, given those of ours: the table, run on tensors that hold nothing."""
     return {weight.theirs: weight.write(lambda name: torch.empty(ours[name], device="meta")).shape for weight in table}
