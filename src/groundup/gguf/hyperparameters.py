@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from groundup.errors import FormatError
 from groundup.gguf.header import MetaValue
+from groundup.gguf.keys import Keys
 from groundup.gguf.rope import read_scaling, write_scaling
-from groundup.gguf.weights import OUTPUT
+from groundup.gguf.weights import OUTPUT, TOKEN_EMBEDDING
 from groundup.model import Family, ModelConfig
 
 ARCHITECTURE = "general.architecture"
@@ -34,6 +35,7 @@ _SIZES = {
 }
 _RMS_EPS, _LAYER_EPS = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
 _WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
+_LOCAL_BASE = "rope.freq_base_swa"
 _GEMMA_PATTERN = 6  # of gemma3 files that do not say: every sixth layer sees all
 _SOFTCAP = "final_logit_softcapping"
 # What would change what the weights mean, and is read by no family of ours: its key, and the value that is harmless.
@@ -53,35 +55,6 @@ _VARIANTS: dict[str, MetaValue] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Keys:
-    """The metadata of one architecture, asked for by its own part of a key."""
-
-    metadata: Mapping[str, MetaValue]
-    architecture: str
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self.metadata.get(f"{self.architecture}.{key}", default)
-
-    def one(self, key: str, default: Any = None) -> Any:
-        """A number that holds for every layer.
-
-        Raises:
-            FormatError: it is missing and has no default, or differs from layer to layer.
-        """
-        value = self.get(key, default)
-        if hasattr(value, "tolist"):
-            each = set(value.tolist())
-            value = each.pop() if len(each) == 1 else value
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise FormatError(
-                f"{self.architecture}.{key} = {str(value)[:80]}",
-                rule="one number for all layers is read",
-                fix="The model's layers differ, or the file is damaged; choose another model or get it again.",
-            )
-        return value
-
-
 def read_config(
     metadata: Mapping[str, MetaValue], tensors: Mapping[str, tuple[int, ...]], rope_factors: Tensor | None
 ) -> ModelConfig:
@@ -95,33 +68,33 @@ def read_config(
         FormatError: an architecture that is not known, or a variant whose weights would mean something else.
         ConfigError: sizes that cannot be.
     """
-    keys = _Keys(metadata, str(metadata.get(ARCHITECTURE)))
+    keys = Keys(metadata, str(metadata.get(ARCHITECTURE)))
     family = _family(keys)
     for key, harmless in _VARIANTS.items():
-        found = keys.get(key, harmless)
-        if hasattr(found, "tolist") or found != harmless:
-            raise FormatError(
-                f"{keys.architecture}.{key} = {str(found)[:80]}",
-                rule=f"{keys.architecture} models without it are read",
-                fix="Choose a model without this variant.",
-            )
-    values: dict[str, Any] = {ours: keys.one(theirs) for ours, theirs in _SIZES.items()}
-    values["n_kv_heads"] = keys.one("attention.head_count_kv", values["n_heads"])
+        found = keys.get(key)
+        if found is not None and (isinstance(found, np.ndarray) or found != harmless):
+            raise keys.refused(key, f"{keys.architecture} models without it are read")
+    values: dict[str, Any] = {ours: keys.size(theirs) for ours, theirs in _SIZES.items()}
+    # The file must bear out what is counted through below, or 2^32 layers are counted for an hour.
+    if f"blk.{values['n_layers'] - 1}.attn_norm.weight" not in tensors:
+        raise keys.refused("block_count", "the file holds the tensors of all its layers")
+    values["n_kv_heads"] = keys.size("attention.head_count_kv", values["n_heads"])
     values["head_dim"] = _head_dim(keys, values["dim"] // max(values["n_heads"], 1))
-    values["norm_eps"] = keys.one(_LAYER_EPS if family == "gpt2" else _RMS_EPS)
-    values["vocab_size"] = tensors.get("token_embd.weight", (keys.get("vocab_size", 0),))[0]
+    values["norm_eps"] = keys.number(_LAYER_EPS if family == "gpt2" else _RMS_EPS)
+    values["vocab_size"] = tensors[TOKEN_EMBEDDING][0] if TOKEN_EMBEDDING in tensors else keys.size("vocab_size")
     values["tie_embeddings"] = OUTPUT not in tensors
     if family != "gpt2":
-        values["rope_theta"] = float(keys.one("rope.freq_base", 10_000.0))
-        values["rope_scaling"] = read_scaling(keys.get, rope_factors, values["rope_theta"], values["head_dim"])
+        values["rope_theta"] = float(keys.number("rope.freq_base", 10_000.0))
+        values["rope_scaling"] = read_scaling(keys, rope_factors, values["rope_theta"], values["head_dim"])
     if family in ("llama", "mistral"):
         values["attention_bias"] = "blk.0.attn_q.bias" in tensors
     if family == "llama":
         values["mlp_bias"] = "blk.0.ffn_up.bias" in tensors
-    if family == "mistral":
-        values["sliding_window"] = keys.one(_WINDOW)
     if family == "gemma3":
-        values |= _read_gemma(keys, values["n_layers"], values["dim"], values["n_heads"])
+        values["query_scalar"] = _gemma_query_scalar(values["n_layers"], values["dim"], values["n_heads"])
+        values["logit_softcap"] = keys.number(_SOFTCAP, 0.0) or None
+    if family not in ("llama", "gpt2"):
+        values |= _read_window(keys, family, values["n_layers"])
     return ModelConfig(family=family, **values)
 
 
@@ -145,10 +118,8 @@ def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | No
         keys |= scaling
     notes: tuple[str, ...] = ()
     if config.sliding_window is not None:
-        keys[_WINDOW] = config.sliding_window
-        if config.family == "gemma3":
-            keys |= _write_gemma(config)
-        elif config.sliding_window < config.context_length:
+        keys |= _write_window(config)
+        if config.family != "gemma3" and config.sliding_window < config.context_length:
             notes = (
                 f"llama.cpp has no sliding windows for {architecture} models: beyond {config.sliding_window:,} tokens "
                 "each token sees all before it.",
@@ -162,7 +133,7 @@ def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | No
     )
 
 
-def _family(keys: _Keys) -> Family:
+def _family(keys: Keys) -> Family:
     families: list[Family] = [family for family, name in ARCHITECTURES.items() if name == keys.architecture]
     if not families:
         raise FormatError(
@@ -170,48 +141,51 @@ def _family(keys: _Keys) -> Family:
             rule=f"the known architectures are {', '.join(sorted(set(ARCHITECTURES.values())))}",
             fix="Choose a model of one of them.",
         )
-    return families[-1] if keys.get(_WINDOW, 0) else families[0]
+    return families[-1] if keys.size(_WINDOW, 0) else families[0]
 
 
-def _head_dim(keys: _Keys, default: int) -> int:
-    lengths = {key: keys.one(key, default) for key in ("attention.key_length", "attention.value_length")}
-    lengths["rope.dimension_count"] = keys.one("rope.dimension_count", lengths["attention.key_length"])
+def _head_dim(keys: Keys, default: int) -> int:
+    lengths = {key: keys.size(key, default) for key in ("attention.key_length", "attention.value_length")}
+    lengths["rope.dimension_count"] = keys.size("rope.dimension_count", lengths["attention.key_length"])
     if len(set(lengths.values())) > 1:
         raise FormatError(
             ", ".join(f"{key} = {length}" for key, length in lengths.items()),
             rule="queries, keys and values have heads of one size, and all of it is rotated",
             fix="Choose a model without this variant.",
         )
-    return int(lengths["attention.key_length"])
+    return lengths["attention.key_length"]
 
 
-def _read_gemma(keys: _Keys, n_layers: int, dim: int, n_heads: int) -> dict[str, Any]:
-    values: dict[str, Any] = {"query_scalar": _gemma_query_scalar(n_layers, dim, n_heads)}
-    if softcap := keys.get(_SOFTCAP, 0.0):
-        values["logit_softcap"] = softcap
-    if not keys.get(_WINDOW, 0):
-        return values
-    pattern = keys.get(_PATTERN, _GEMMA_PATTERN)
-    if isinstance(pattern, int):
-        pattern = [pattern == 0 or layer % pattern < pattern - 1 for layer in range(n_layers)]
-    return values | {
-        "sliding_window": keys.one(_WINDOW),
-        "sliding_layers": tuple(bool(slides) for slides in pattern[:n_layers]),
-        "local_rope_theta": float(keys.one("rope.freq_base_swa", 10_000.0)),
-    }
+def _read_window(keys: Keys, family: Family, n_layers: int) -> dict[str, Any]:
+    window = keys.size(_WINDOW, 0)
+    if not window:
+        return {}
+    pattern, gemma = keys.get(_PATTERN), family == "gemma3"
+    slides: tuple[bool, ...] | None = None
+    if isinstance(pattern, np.ndarray):
+        slides = tuple(bool(each) for each in pattern[:n_layers])
+    elif gemma or pattern is not None:
+        every = keys.size(_PATTERN, _GEMMA_PATTERN)
+        slides = tuple(every == 0 or layer % every < every - 1 for layer in range(n_layers))
+    local = {"local_rope_theta": float(keys.number(_LOCAL_BASE, 10_000.0))} if gemma else {}
+    return {"sliding_window": window, "sliding_layers": slides} | local
 
 
-def _write_gemma(config: ModelConfig) -> dict[str, MetaValue]:
+def _write_window(config: ModelConfig) -> dict[str, MetaValue]:
+    assert config.sliding_window is not None
+    keys: dict[str, MetaValue] = {_WINDOW: config.sliding_window}
+    if config.family == "gemma3":
+        keys[_LOCAL_BASE] = float(config.local_rope_theta or config.rope_theta)
     slides = [config.slides(layer) for layer in range(config.n_layers)]
-    keys: dict[str, MetaValue] = {"rope.freq_base_swa": float(config.local_rope_theta or config.rope_theta)}
-    if slides != [layer % _GEMMA_PATTERN < _GEMMA_PATTERN - 1 for layer in range(config.n_layers)]:
+    every = _GEMMA_PATTERN if config.family == "gemma3" else 0
+    if slides != [every == 0 or layer % every < every - 1 for layer in range(config.n_layers)]:
         keys[_PATTERN] = [int(each) for each in slides]
     return keys
 
 
 def _gemma_query_scalar(n_layers: int, dim: int, n_heads: int) -> float | None:
     """Gemma 3's 27B divides by dim / n_heads, not by head_dim; no file says so: llama.cpp knows it by its 62 layers."""
-    return dim // n_heads if n_layers == 62 else None
+    return dim // max(n_heads, 1) if n_layers == 62 else None
 
 
 def _check_expressible(config: ModelConfig) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groundup.errors import FormatError
+from groundup.errors import ConfigError, FormatError
 from groundup.gguf.container import GgufFile
 from groundup.gguf.header import MetaValue
 from groundup.gguf.hyperparameters import ARCHITECTURE, read_config
@@ -31,15 +31,14 @@ class GgufModel:
 
         Raises:
             FormatError: no GGUF file, a damaged or hostile one; an architecture or a variant that is not known; tensors
-                missing, left over, or of another shape.
-            ConfigError: sizes that cannot be.
+                missing, left over, or of another shape; sizes that cannot be.
         """
         file = GgufFile(path)
         factors = file.read(ROPE_FACTORS) if ROPE_FACTORS in file.tensors else None
         found = {name: info.shape for name, info in file.tensors.items()}
         try:
             self.config: ModelConfig = read_config(file.metadata, found, factors)
-        except FormatError as error:
+        except (FormatError, ConfigError) as error:
             raise FormatError(f"{path}: {error.value}", rule=error.rule, fix=error.fix) from None
         self.metadata: Mapping[str, MetaValue] = file.metadata
         self.types: Mapping[str, str] = {name: info.kind.name for name, info in file.tensors.items() if info.kind}
@@ -99,12 +98,18 @@ def _holders(path: Path, config: ModelConfig, found: Mapping[str, tuple[int, ...
             rule=f"a {config.family} model of this shape does not have them",
             fix="The model is of a variant that groundup does not read; choose another one.",
         )
+    # First the size of what the heads write, which is also that of tables made for a model: the file must bear it out.
+    _check_shape(path, "blk.0.attn_output.weight", found, (config.dim, config.n_heads * config.head_dim))
     for name, shape in table_shapes(config, table).items():
-        if found[name] != shape:
-            raise FormatError(
-                f"{path}: tensor {name!r} of shape {found[name]}",
-                rule=f"a {config.family} model of this shape has {shape} there",
-                fix="The file is damaged; get it again.",
-            )
+        _check_shape(path, name, found, shape)
     holders = {name: weight for weight in table for name in weight.ours}
     return holders | ({HEAD: holders[EMBEDDING]} if config.tie_embeddings else {})
+
+
+def _check_shape(path: Path, name: str, found: Mapping[str, tuple[int, ...]], shape: tuple[int, ...]) -> None:
+    if found[name] != shape:
+        raise FormatError(
+            f"{path}: tensor {name!r} of shape {found[name]}",
+            rule=f"a model with these sizes in its metadata has {shape} there",
+            fix="The file is damaged; get it again.",
+        )

@@ -6,14 +6,14 @@ Shape letters: P pairs of features (head_dim / 2).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from groundup.errors import FormatError
 from groundup.gguf.header import MetaValue
+from groundup.gguf.keys import Keys
 from groundup.model import ModelConfig
 from groundup.model.config import RopeScaling
 from groundup.model.rope import Rotary
@@ -23,7 +23,7 @@ _OLD_FACTOR = "rope.scale_linear"
 _MAGNITUDE = "rope.scaling.attn_factor"  # llama.cpp multiplies 0.1 ln(factor) + 1 by it
 _THEIR_MAGNITUDE = "rope.scaling.yarn_attn_factor"  # what Hugging Face's config says, as converters leave it
 _BETA_FAST, _BETA_SLOW = "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"
-_LLAMA3_LOW, _LLAMA3_HIGH, _LLAMA3_CONTEXT = 1.0, 4.0, 8192  # of every Llama 3 so far
+_LLAMA3 = (8192, 1.0, 4.0)  # context, low and high of every Llama 3 so far
 
 
 def write_scaling(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | None]:
@@ -58,37 +58,31 @@ def write_scaling(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | N
     return keys, None
 
 
-def read_scaling(
-    get: Callable[[str, Any], Any], divisors_P: Tensor | None, theta: float, head_dim: int
-) -> RopeScaling | None:
-    """What keys (asked for without the architecture's name) and the tensor of divisors say.
+def read_scaling(keys: Keys, divisors_P: Tensor | None, theta: float, head_dim: int) -> RopeScaling | None:
+    """What metadata and the tensor of divisors say.
 
     Raises:
         FormatError: a scaling that is not known.
     """
     if divisors_P is not None and bool((divisors_P != 1).any()):
         return _llama3_from(divisors_P, theta, head_dim)
-    factor = get(_FACTOR, 0.0) or get(_OLD_FACTOR, 0.0)
-    kind = get(_TYPE, "linear")
+    factor = float(keys.number(_FACTOR, 0.0) or keys.number(_OLD_FACTOR, 0.0))
+    kind = keys.get(_TYPE) or "linear"
     if kind == "none" or factor in (0.0, 1.0):
         return None
     if kind == "linear":
-        return RopeScaling("linear", float(factor))
+        return RopeScaling("linear", factor)
     if kind != "yarn":
-        raise FormatError(
-            f"{_TYPE} = {str(kind)[:80]!r}",
-            rule="linear, yarn and Llama 3's scaling of rotary positions are read",
-            fix="Choose a model with one of them, or without.",
-        )
-    magnitude, times = get(_THEIR_MAGNITUDE, None), get(_MAGNITUDE, None)
-    if magnitude is None and times is not None:
-        magnitude = times * _yarn_magnitude(factor)
+        raise keys.refused(_TYPE, "linear, yarn and Llama 3's scaling of rotary positions are read")
+    magnitude: float | None = keys.number(_THEIR_MAGNITUDE, 0.0) or None
+    if magnitude is None and keys.get(_MAGNITUDE) is not None:
+        magnitude = keys.number(_MAGNITUDE) * _yarn_magnitude(factor)
     return RopeScaling(
         "yarn",
-        float(factor),
-        original_context_length=get(_ORIGINAL, None),
-        beta_fast=get(_BETA_FAST, 32.0),
-        beta_slow=get(_BETA_SLOW, 1.0),
+        factor,
+        original_context_length=keys.size(_ORIGINAL, keys.size("context_length")),
+        beta_fast=float(keys.number(_BETA_FAST, 32.0)),
+        beta_slow=float(keys.number(_BETA_SLOW, 1.0)),
         attention_factor=magnitude,
     )
 
@@ -101,32 +95,39 @@ def _llama3_from(divisors_P: Tensor, theta: float, head_dim: int) -> RopeScaling
     """The scaling whose divisors these are: the usual one, or one fitted to the blended frequencies.
 
     Divisor = 1 / (kept + (1 - kept) / factor), and `kept` is linear in the frequency: two blended ones give the line.
-    It fixes context, low and high only up to a common multiple, which changes nothing; low = 1 is taken.
+    It fixes context, low and high only up to a common multiple, which changes nothing.
     """
+    if divisors_P.shape != (head_dim // 2,) or not bool((divisors_P >= 1).all()):
+        raise _no_llama3(f"{tuple(divisors_P.shape)} divisors from {float(divisors_P.min()):g}")
     divisors_P = divisors_P.double()
     plain_P = Rotary(head_dim, theta).frequencies_P.double()
-    if divisors_P.shape != plain_P.shape or not bool((divisors_P >= 1).all()):
-        raise _no_llama3(f"{tuple(divisors_P.shape)} divisors from {divisors_P.min():g}")
     factor = round(float(divisors_P.max()), 4)
-    candidates = [(_LLAMA3_CONTEXT, _LLAMA3_HIGH)]
     kept_P = (1 / divisors_P - 1 / factor) / (1 - 1 / factor)
+    for context, low, high in (_LLAMA3, *_fitted(plain_P / (2 * math.pi), kept_P)):
+        if context < 1 or not 0 < low < high:
+            continue
+        scaling = RopeScaling("llama3", factor, context, low_freq_factor=low, high_freq_factor=high)
+        if torch.allclose(plain_P / Rotary(head_dim, theta, scaling).frequencies_P.double(), divisors_P, rtol=1e-4):
+            return scaling
+    raise _no_llama3(f"divisors {', '.join(f'{each:.4g}' for each in divisors_P[:8].tolist())}, ...")
+
+
+def _fitted(turns_P: Tensor, kept_P: Tensor) -> Iterator[tuple[int, float, float]]:
+    """Contexts, and where the blend begins and ends in turns over them; `turns_P` are those in a context of one."""
     blended_P = (kept_P > 1e-4) & (kept_P < 1 - 1e-4)
-    turns_P = plain_P / (2 * math.pi)  # in a context of one token
     if int(blended_P.sum()) > 1:
         sides = torch.stack([turns_P[blended_P], -torch.ones_like(turns_P[blended_P])], dim=1)
         slope, intercept = torch.linalg.lstsq(sides, kept_P[blended_P, None]).solution.flatten().tolist()
         if slope > 0 and intercept > 0:
-            candidates.append((round(slope / intercept), round(1 + 1 / intercept, 3)))
-    elif bool((kept_P > 0.5).any()):  # nothing, or one, between: any line that falls in the gap
+            exact = slope / intercept  # the context, if the blend begins at one turn
+            low = max(1, round(exact)) / exact
+            high = low * (1 + 1 / intercept)
+            yield round(exact), round(low, 3), round(high, 3)
+            yield round(exact), low, high
+    elif bool((kept_P > 0.5).any()) and bool((kept_P < 0.5).any()):  # none between, or one: a line through the gap
         last, first = float(turns_P[kept_P > 0.5].min()), float(turns_P[kept_P < 0.5].max())
-        candidates.append((round(1 / math.sqrt(last * first) * math.sqrt(_LLAMA3_HIGH)), _LLAMA3_HIGH))
-    for context, high in candidates:
-        if context < 1 or high <= _LLAMA3_LOW:
-            continue
-        scaling = RopeScaling("llama3", factor, context, low_freq_factor=_LLAMA3_LOW, high_freq_factor=high)
-        if torch.allclose(plain_P / Rotary(head_dim, theta, scaling).frequencies_P.double(), divisors_P, rtol=1e-4):
-            return scaling
-    raise _no_llama3(f"divisors {', '.join(f'{each:.4g}' for each in divisors_P[:8].tolist())}, ...")
+        _, low, high = _LLAMA3
+        yield round(math.sqrt(low * high / (last * first))), low, high
 
 
 def _no_llama3(value: str) -> FormatError:
