@@ -83,6 +83,12 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, tuple[int, ...] | None]
         "llama",
         {"attention.key_length": 2**31 - 2, "attention.value_length": 2**31 - 2},
         {},
+        "head_dim = 2147483646",
+    ),
+    "wide-heads": (
+        "llama",
+        {"attention.key_length": 4096, "attention.value_length": 4096},
+        {},
         "blk.0.attn_output.weight",
     ),
     "rotated-4-gb": (
