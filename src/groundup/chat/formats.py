@@ -16,22 +16,25 @@ class PromptFormat(Protocol):
     Attributes:
         stop_ids: the tokens that end an answer.
         takes_system: whether a system message can be part of it.
+        answers: whether what comes next is a text of its own, and not the last message's continuation.
     """
 
     stop_ids: tuple[int, ...]
     takes_system: bool
+    answers: bool
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """The ids of the conversation, with BOS, so that the model's answer comes next."""
+        """The ids of the conversation, BOS included, so that the model's answer comes next."""
         ...
 
 
 class ChatFormat:
     """The chat template that the model was tuned with."""
 
-    takes_system = True
+    answers = True
 
     def __init__(self, template: ChatTemplate) -> None:
+        self.takes_system = template.takes_system
         self.stop_ids = template.stop_ids
         self._template = template
 
@@ -47,6 +50,7 @@ class TextFormat:
     """
 
     takes_system = False
+    answers = False
 
     def __init__(self, tokenizer: Tokenizer, stop_ids: tuple[int, ...]) -> None:
         self.stop_ids = stop_ids
@@ -55,4 +59,4 @@ class TextFormat:
     def encode(self, messages: Sequence[Message]) -> list[int]:
         """See `PromptFormat`."""
         text = "".join(m.content + ("\n" if m.role == "assistant" else "") for m in messages)
-        return [self._tokenizer.bos_id, *self._tokenizer.encode(text)]
+        return self._tokenizer.encode_prompt(text)

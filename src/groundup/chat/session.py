@@ -37,10 +37,13 @@ class Settings:
     def __post_init__(self) -> None:
         self.request((0,), ())  # a wrong value is best named when it is given
 
-    def request(self, ids: Sequence[int], stop_ids: tuple[int, ...], draw: int = 0) -> GenerationRequest:
+    def request(
+        self, ids: Sequence[int], stop_ids: tuple[int, ...], draw: int = 0, *, answers: bool = True
+    ) -> GenerationRequest:
         """The request for an answer; `draw` counts the answers since the seed was set."""
         return GenerationRequest(
             prompt=tuple(ids),
+            answers=answers,
             sampling=Sampling(temperature=self.temperature, top_p=self.top_p),
             max_tokens=self.max_tokens,
             stop_ids=stop_ids,
@@ -104,8 +107,8 @@ class Session:
         if settings.system and not self.format.takes_system:
             raise ConfigError(
                 "a system message",
-                rule="only a model with a chat template can be told something beforehand",
-                fix="Use a model that groundup finetune instruct has made.",
+                rule="only a model whose chat template has a place for it can be told something beforehand",
+                fix="Use a model that groundup finetune instruct has made, or say it in the first question.",
             )
         if settings.seed != self.settings.seed:
             self._draws = 0
@@ -122,7 +125,7 @@ class Session:
             ConfigError: the prompt alone does not fit into the context.
         """
         ids, dropped = self._fitting(prompt)
-        request = self.settings.request(ids, self.format.stop_ids, self._draws)
+        request = self.settings.request(ids, self.format.stop_ids, self._draws, answers=self.format.answers)
         started = time.monotonic()
 
         def hand_on(piece: str) -> None:

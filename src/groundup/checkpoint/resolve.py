@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from groundup.artifact import ARTIFACT, SET_ASIDE, read
-from groundup.checkpoint.directory import CONFIG, GENERATION_CONFIG, load_classifier, load_model
+from groundup.checkpoint.directory import CONFIG, load_classifier, load_model
 from groundup.checkpoint.weight_files import INDEX, WEIGHTS, require_no_pickle, weight_files
 from groundup.errors import DataError, ResourceError
 from groundup.files import file_digest, read_json
 from groundup.model import SequenceClassifier, Transformer
-from groundup.tokenizer import Tokenizer
+from groundup.tokenizer import CONFIG_FILE, TEMPLATE_FILE, Tokenizer
 
 _PRETRAINED = "pretrain"  # the stage that leaves a base model; what any other stage leaves is tuned
 # How transformers ends the names of its language models, and of its classifiers.
@@ -70,7 +70,7 @@ def open_model(path: Path, *, device: str | None = None) -> OpenedModel:
     directory, device = resolve_model(path), usable_device(device)
     tokenizer = Tokenizer.load(directory)
     model = load_model(directory, device=device)
-    return OpenedModel(directory, model, tokenizer, _stop_ids(directory, tokenizer))
+    return OpenedModel(directory, model, tokenizer, tokenizer.stop_ids)
 
 
 def open_classifier(path: Path, *, device: str | None = None) -> OpenedClassifier:
@@ -114,9 +114,9 @@ def is_classifier(path: Path) -> bool:
 
 
 def has_chat_template(directory: Path) -> bool:
-    """Whether the model there was tuned to chat: its tokenizer's config says how."""
-    config = directory / "tokenizer_config.json"
-    return config.is_file() and "chat_template" in read_json(config)
+    """Whether the model there was tuned to chat: its tokenizer's files say how."""
+    config = directory / CONFIG_FILE
+    return (directory / TEMPLATE_FILE).is_file() or (config.is_file() and "chat_template" in read_json(config))
 
 
 def model_identity(directory: Path) -> str:
@@ -133,14 +133,6 @@ def stage_output(path: Path, stage: str) -> Path | None:
     """The newest finished output of a stage in the run that `path` is, or in which that model lies; None: none."""
     run = path.resolve().parent if (path / CONFIG).is_file() else path
     return max((child for child in _outputs(run) if _stage(child) == stage), key=_finished, default=None)
-
-
-def _stop_ids(directory: Path, tokenizer: Tokenizer) -> tuple[int, ...]:
-    path = directory / GENERATION_CONFIG
-    named: Any = read_json(path).get("eos_token_id") if path.is_file() else None
-    if named is None:
-        return (tokenizer.eos_id,)
-    return tuple(named) if isinstance(named, list) else (int(named),)
 
 
 def _outputs(run: Path) -> Iterator[Path]:

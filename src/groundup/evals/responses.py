@@ -97,8 +97,8 @@ def plain_renderer(tokenizer: Tokenizer, format: PromptFormat) -> Renderer:
         for number, message in enumerate(example.messages):
             before = ("" if number == 0 else format.after) + format.before[message.role]
             space = before[len(before.rstrip(" ")) :]
-            around = tokenizer.encode(before.rstrip(" "))
-            words = tokenizer.encode(space + message.content)
+            around = tokenizer.encode(before.rstrip(" "), continues=len(ids) > 1)
+            words = tokenizer.encode(space + message.content, continues=len(ids) + len(around) > 1)
             answers = message.role == "assistant"
             ids += around + words
             scored += [False] * len(around) + [answers] * len(words)
@@ -332,7 +332,7 @@ def answer(engine: Engine, question: Sequence[Message], asked: ChatTemplate | Pr
     sampling = Sampling(temperature=0.0)
     if isinstance(asked, ChatTemplate):
         ids = tuple(asked.encode(question, add_generation_prompt=True))
-        request = GenerationRequest(prompt=ids, sampling=sampling, max_tokens=max_tokens)
+        request = GenerationRequest(prompt=ids, answers=True, sampling=sampling, max_tokens=max_tokens)
     else:
         stop = (asked.after if "\n" in asked.after else "\n",)
         prompt = plain_prompt(asked, question)

@@ -58,14 +58,16 @@ class Engine:
         max_active: int = 8,
         max_waiting: int = 256,
     ) -> None:
-        if model.config.vocab_size < tokenizer.vocab_size:
+        if model.config.vocab_size < tokenizer.least_rows:
             raise ConfigError(
-                f"a tokenizer of {tokenizer.vocab_size:,} ids for a model of {model.config.vocab_size:,}",
-                rule="a model knows every id of its tokenizer",
+                f"a tokenizer of {tokenizer.least_rows:,} ids for a model of {model.config.vocab_size:,}",
+                rule="a model knows every id that text can have",
                 fix="Use the tokenizer that lies in the model's directory.",
             )
         self.model = model
         self.tokenizer = tokenizer
+        # Rows beyond the tokenizer's only pad the matrix; ids beyond the rows are tokens of other media.
+        self.vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
         self._stop_ids = frozenset((tokenizer.eos_id,) if stop_ids is None else stop_ids)
         self._max_active = max_active
         self._max_waiting = max_waiting
@@ -135,7 +137,8 @@ class Engine:
         self.close()
 
     def _enter(self, request: GenerationRequest) -> _Ticket:
-        ids = prompt_ids(request, self.tokenizer, self.model.config.context_length)
+        context_length = self.model.config.context_length
+        ids = prompt_ids(request, self.tokenizer, vocab_size=self.vocab_size, context_length=context_length)
         with self._changed:
             if self._closed:
                 raise ResourceError(
@@ -229,4 +232,4 @@ class Engine:
         h_BTD = self.model.model(sequence.next_ids().to(device)[None], cache=sequence.cache)
         # Only the last token's row meets the vocabulary: a prompt's other logits are nobody's business.
         logits_V: Tensor = self.model.lm_head(h_BTD[0, -1]).float().cpu()
-        return logits_V[: self.tokenizer.vocab_size]  # rows beyond it only pad the matrix
+        return logits_V[: self.vocab_size]

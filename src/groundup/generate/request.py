@@ -18,8 +18,10 @@ class GenerationRequest:
     """One text to go on with.
 
     Attributes:
-        prompt: text, which is encoded with BOS in front because that is how every document began in training
+        prompt: text, which is encoded with BOS in front where that is how the model's texts began in training
             (the empty text asks for a document from nothing); or token ids, taken as they are.
+        answers: what is generated is a text of its own, not the prompt's continuation: a space that SentencePiece's
+            vocabularies put before a text is then no part of it.
         sampling: how the next token is drawn.
         max_tokens: tokens to generate at most; None goes on to the end of the context.
         stop: generation ends before the first of these texts appears; it is not part of the output.
@@ -35,6 +37,7 @@ class GenerationRequest:
     """
 
     prompt: str | tuple[int, ...]
+    answers: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()

@@ -23,7 +23,9 @@ from groundup.tokenizer import StreamDecoder, Tokenizer
 PREFILL_TOKENS = 256
 
 
-def prompt_ids(request: GenerationRequest, tokenizer: Tokenizer, context_length: int) -> tuple[int, ...]:
+def prompt_ids(
+    request: GenerationRequest, tokenizer: Tokenizer, *, vocab_size: int, context_length: int
+) -> tuple[int, ...]:
     """The token ids that the request starts from.
 
     Raises:
@@ -31,18 +33,18 @@ def prompt_ids(request: GenerationRequest, tokenizer: Tokenizer, context_length:
     """
     ids = request.prompt
     if isinstance(ids, str):
-        ids = (tokenizer.bos_id, *tokenizer.encode(ids))
+        ids = tuple(tokenizer.encode_prompt(ids))
     if len(ids) >= context_length:
         raise ConfigError(
             f"prompt: {len(ids)} tokens",
             rule=f"prompt and output share a context of {context_length} tokens",
             fix=f"Shorten the prompt to {context_length - 1} tokens or fewer.",
         )
-    unknown = [token for token in ids if not 0 <= token < tokenizer.vocab_size]
+    unknown = [token for token in ids if not 0 <= token < vocab_size]
     if unknown:
         raise ConfigError(
             f"prompt: token id {unknown[0]}",
-            rule=f"the vocabulary holds the ids 0 to {tokenizer.vocab_size - 1}",
+            rule=f"the vocabulary holds the ids 0 to {vocab_size - 1}",
             fix="Encode the prompt with the tokenizer of this model.",
         )
     return ids
@@ -71,7 +73,8 @@ class GeneratedSequence:
         self._prompt_ids = torch.tensor(ids)
         self._output_ids = torch.empty(self._max_tokens, dtype=torch.int64)
         self._n_output = 0
-        self._decoder = StreamDecoder(tokenizer)
+        begins = request.answers or ids[-1] in tokenizer.special_ids
+        self._decoder = StreamDecoder(tokenizer, continues=not begins)
         self._scanner = StopScanner(request.stop)
         self._generator = torch.Generator()
         self._generator.manual_seed(secrets.randbits(63) if request.seed is None else request.seed)

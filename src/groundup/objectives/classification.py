@@ -40,12 +40,12 @@ class LabelledBatch:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> tuple[list[list[int]], int]:
-    """BOS and the ids of each text, as transformers' `tokenizer(text, truncation=True)` gives them.
+    """The ids of each text, as transformers' `tokenizer(text, truncation=True)` gives them: BOS where one is expected.
 
     Returns:
         The ids, and how many texts lost their end to fit into `longest` tokens.
     """
-    ids = [[tokenizer.bos_id, *text] for text in tokenizer.encode_batch(texts)]
+    ids = [tokenizer.begun(text) for text in tokenizer.encode_batch(texts)]
     return [text[:longest] for text in ids], sum(len(text) > longest for text in ids)
 
 

@@ -80,7 +80,8 @@ class ServedModel:
             raise from_groundup(error) from error
         self._require_room(ids, "messages")
         logprobs = (body.top_logprobs or 0) if body.logprobs else 0
-        return Job(self._requests([ids], body, logprobs, self.template.stop_ids), len(ids))
+        requests = self._requests([ids], body, logprobs, self.template.stop_ids, answers=True)
+        return Job(requests, len(ids))
 
     def complete(self, body: CompletionBody) -> Job:
         """The job that a completion call asks for.
@@ -125,15 +126,15 @@ class ServedModel:
     def _prompt_ids(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
             self._require_encodable(prompt, "prompt")
-            ids = [self.tokenizer.bos_id, *self.tokenizer.encode(prompt)]
+            ids = self.tokenizer.encode_prompt(prompt)
         else:
             ids = prompt
-            unknown = [token for token in ids if not 0 <= token < self.tokenizer.vocab_size]
+            unknown = [token for token in ids if not 0 <= token < self.engine.vocab_size]
             if unknown:
                 raise ApiError(
                     400,
                     f"prompt: token id {unknown[0]}",
-                    rule=f"this model has the ids 0 to {self.tokenizer.vocab_size - 1}",
+                    rule=f"this model has the ids 0 to {self.engine.vocab_size - 1}",
                     fix="Encode with this model's tokenizer, or send text.",
                     param="prompt",
                     code="invalid_value",
@@ -144,8 +145,7 @@ class ServedModel:
     @cached_property
     def _most_bytes(self) -> int:
         """What no text that fits into the context is longer than. A normalizer may compose characters, hence the 4."""
-        longest_token = max(map(len, self.tokenizer.definition["model"]["vocab"]))  # a character there is a byte
-        return 4 * longest_token * self.context_length
+        return 4 * self.tokenizer.longest_token * self.context_length
 
     def _require_encodable(self, text: str, param: str) -> None:
         """Refuse what cannot fit before it is encoded: that takes seconds for a megabyte, and anybody could ask."""
@@ -168,7 +168,13 @@ class ServedModel:
         )
 
     def _requests(
-        self, prompts: Sequence[Sequence[int]], body: GenerationBody, logprobs: int, stop_ids: tuple[int, ...] | None
+        self,
+        prompts: Sequence[Sequence[int]],
+        body: GenerationBody,
+        logprobs: int,
+        stop_ids: tuple[int, ...] | None,
+        *,
+        answers: bool = False,
     ) -> tuple[GenerationRequest, ...]:
         sampling = Sampling(
             temperature=body.temperature,
@@ -182,6 +188,7 @@ class ServedModel:
         return tuple(
             GenerationRequest(
                 prompt=tuple(ids),
+                answers=answers,
                 sampling=sampling,
                 max_tokens=body.limit,
                 stop=tuple(body.stop),

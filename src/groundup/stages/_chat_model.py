@@ -14,28 +14,22 @@ if TYPE_CHECKING:
 
 
 def open_chat_model(path: Path, device: str | None, console: Console) -> tuple[OpenedModel, ChatTemplate | None]:
-    """Open the model that `path` means; its template is None where its tokenizer_config.json has none.
+    """Open the model that `path` means; its template is None where it has none, or one that cannot be used.
 
     Raises:
         DataError: no model there.
         FormatError: a damaged one.
     """
     from groundup.checkpoint.resolve import open_model
-    from groundup.errors import ConfigError
+    from groundup.errors import ConfigError, FormatError
     from groundup.tokenizer.chat import ChatTemplate
 
     opened = open_model(path, device=device)
-    theirs = opened.tokenizer.config.get("chat_template")
-    if theirs is None:
-        return opened, None
     try:
-        template = ChatTemplate(opened.tokenizer)
-    except ConfigError as error:
-        console.warn(f"{opened.directory}: its chat template cannot be used: {error.rule}")
+        return opened, ChatTemplate(opened.tokenizer) if opened.tokenizer.chat_template is not None else None
+    except (ConfigError, FormatError) as error:
+        console.warn(f"{opened.directory}: its chat template cannot be used: {error.value}: {error.rule}")
         return opened, None
-    if theirs != template.jinja:
-        console.warn(f"{opened.directory}: its chat template is another than groundup's ChatML, which is used instead")
-    return opened, template
 
 
 def print_now(text: str) -> None:

@@ -125,8 +125,8 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
         pad_id=tokenizer.pad_id,
         stop_ids=template.stop_ids,
     )
-    tokenizer.config["chat_template"] = template.jinja
-    tokenizer.save(config.out)
+    tokenizer.set_chat_template(template.jinja)
+    files += tokenizer.save(config.out)
 
     # Both from their files and in fp32, so that they differ in nothing but the tuning.
     tuned, base = (load_model(directory, device=machine.device) for directory in (config.out, opened.directory))
@@ -153,7 +153,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
         "plan": plan.to_json(),
         "machine": machine.to_json(),
     }
-    outputs = [*files, *(config.out / name for name in ("tokenizer.json", "tokenizer_config.json", "plan.json"))]
+    outputs = [*files, config.out / "plan.json"]
     made = work.finish(facts, outputs)
     drop_checkpoints(config.out)
     return made

@@ -1,20 +1,24 @@
-"""Byte-level BPE: training, encoding, decoding, special tokens."""
+"""Vocabularies: training, encoding, decoding, special tokens, chat templates; ours and those of other models."""
 
 from groundup.tokenizer.chat import ROLES, ChatTemplate
 from groundup.tokenizer.encoding import CorpusEncoder
 from groundup.tokenizer.extension import extend_tokenizer, new_token_pieces
+from groundup.tokenizer.source import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE
 from groundup.tokenizer.streaming import StreamDecoder
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.training import train_tokenizer
 from groundup.tokenizer.vocabulary import END_OF_TEXT, IM_END, IM_START, PAD, SPECIAL_TOKENS, vocab_size_for
 
 __all__ = [
+    "CONFIG_FILE",
     "END_OF_TEXT",
     "IM_END",
     "IM_START",
     "PAD",
     "ROLES",
     "SPECIAL_TOKENS",
+    "TEMPLATE_FILE",
+    "TOKENIZER_FILE",
     "ChatTemplate",
     "CorpusEncoder",
     "StreamDecoder",

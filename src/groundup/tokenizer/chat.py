@@ -55,6 +55,11 @@ class ChatTemplate:
         _require_known(messages)
         return self._format.encode(messages, add_generation_prompt=add_generation_prompt)
 
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """The text that the Jinja template makes of messages as they are; to look at, since content could forge it."""
+        _require_known(messages)
+        return self._format.render(messages, add_generation_prompt=add_generation_prompt)
+
     def encode_labelled(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
         """The ids of a conversation, and which of them are trained: the assistant's words and the ends of its turns.
 
@@ -119,6 +124,11 @@ class ChatML:
             ids += [self._start, *turn, self._end, *self._line_end]
             trained += [False] * (1 + header) + [answers] * (len(turn) - header + 1) + [False] * len(self._line_end)
         return ids, trained
+
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """See `ChatTemplate.render`."""
+        ids = self.encode(messages, add_generation_prompt=add_generation_prompt)
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
 
     def escape(self, content: str) -> str:
         """Content as it is rendered: each special token's name with a space after its first two characters."""

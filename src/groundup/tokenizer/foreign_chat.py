@@ -39,8 +39,14 @@ class ForeignChat:
         self._endings = {name[i:] for name in names for i in range(1, len(name))}
         self._longest = max(map(len, names), default=0)
         question, answer = Message("user", _unique()), Message("assistant", _unique())
-        opening = self._render([question], add_generation_prompt=True)
-        whole = self._render([question, answer])
+        opening = self.render([question], add_generation_prompt=True)
+        whole = self.render([question, answer])
+        if question.content not in opening:
+            raise ConfigError(
+                "the model's chat template writes no question",
+                rule="a chat template turns messages into text",
+                fix="Copy the model's tokenizer_config.json (or chat_template.jinja) again from where it came.",
+            )
         before, _, after = whole.partition(answer.content)
         found = self._marker.search(after)
         self._end = found[0] if found else None
@@ -81,9 +87,9 @@ class ForeignChat:
             )
         mark = self._break_for(messages)
         safe = [Message(m.role, self._broken(m, mark)) for m in messages]
-        text = self._render(safe, add_generation_prompt=add_generation_prompt)
+        text = self.render(safe, add_generation_prompt=add_generation_prompt)
         neutral = [Message(m.role, _NEUTRAL if m.content.strip() else m.content) for m in messages]
-        plan = self._render(neutral, add_generation_prompt=add_generation_prompt)
+        plan = self.render(neutral, add_generation_prompt=add_generation_prompt)
         if self._structure(text) != self._structure(plan):
             raise ConfigError(
                 "a message whose text changes which special tokens the chat template writes",
@@ -130,7 +136,8 @@ class ForeignChat:
         pieces = self._marker.split(text)
         return [piece.replace(mark, "") for piece in pieces]
 
-    def _render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+        """See `ChatTemplate.render`."""
         said = [{"role": message.role, "content": message.content} for message in messages]
         return self._template.render(said, add_generation_prompt=add_generation_prompt)
 
@@ -172,7 +179,7 @@ class ForeignChat:
         unique = [_unique() for _ in numbers]
         for n, word in zip(numbers, unique, strict=True):
             replaced[n] = Message("assistant", word)
-        around = re.split("|".join(unique) or r"(?!)", self._render(replaced))
+        around = re.split("|".join(unique) or r"(?!)", self.render(replaced))
         if len(around) != len(numbers) + 1:
             return unknown
         found, place = [], len(around[0])
@@ -187,9 +194,7 @@ class ForeignChat:
     def _prompt_length(self, text: str, mark: str, messages: Sequence[Message]) -> int | None:
         """How much of the text the model is given before it answers; None: its prompt is not what stands there."""
         try:
-            prompt = self._render(
-                [Message(m.role, self._broken(m, mark)) for m in messages], add_generation_prompt=True
-            )
+            prompt = self.render([Message(m.role, self._broken(m, mark)) for m in messages], add_generation_prompt=True)
         except GroundupError:
             return None
         return len(prompt) if text.startswith(prompt) else None
@@ -197,7 +202,7 @@ class ForeignChat:
     def _tries_system(self, question: Message) -> bool:
         system = Message("system", _unique())
         try:
-            return system.content in self._render([system, question])
+            return system.content in self.render([system, question])
         except TemplateRefusalError:
             return False
 

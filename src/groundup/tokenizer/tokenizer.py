@@ -16,6 +16,7 @@ from groundup.errors import DataError, FormatError
 from groundup.files import atomic_file, write_json
 from groundup.tokenizer.definition import build, continuing, decoding, guarded, parse, prefix_of_prompts, vocabulary
 from groundup.tokenizer.source import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, TokenizerSource, read_source
+from groundup.tokenizer.vocabulary import END_OF_TEXT
 from groundup.types import well_formed
 
 
@@ -177,8 +178,11 @@ class Tokenizer:
 
     def encode_prompt(self, text: str) -> list[int]:
         """The ids of a text that a model goes on from: with BOS where the model expects it, and never none."""
-        ids = self.encode(text)
-        return [self.bos_id, *ids] if self.adds_bos or not ids else ids
+        return self.begun(self.encode(text))
+
+    def begun(self, ids: Sequence[int]) -> list[int]:
+        """The ids of a text as those of a prompt: see `encode_prompt`."""
+        return [self.bos_id, *ids] if self.adds_bos or not ids else list(ids)
 
     def encode_marked(self, pieces: Sequence[str]) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of text with special tokens in it.
@@ -242,6 +246,11 @@ class Tokenizer:
         return {token_id: text for token_id, text in self._bytes_of.items() if token_id not in taken}
 
     @cached_property
+    def least_rows(self) -> int:
+        """Rows that an embedding needs for all text: special tokens of other media may lie beyond them."""
+        return 1 + max(*self.text_tokens, self.bos_id, self.eos_id)
+
+    @cached_property
     def longest_token(self) -> int:
         """Bytes of the longest token that text can have."""
         return max(map(len, self.text_tokens.values()))
@@ -266,6 +275,12 @@ class Tokenizer:
             for name, number in self._vocabulary.items()
         }
 
+    @cached_property
+    def _templates(self) -> str:
+        """All that is written in chat templates, whether they can be used or not."""
+        kept = self._source.files.get(TEMPLATE_FILE, b"").decode("utf-8", errors="replace")
+        return f"{self.config.get('chat_template')}{kept}"
+
     @property
     def _changed(self) -> set[str]:
         before = self._source.config
@@ -275,20 +290,20 @@ class Tokenizer:
         """Whether an added token that is not special is text like other: see the class."""
         if not self._decoding.text_of(name).strip():
             return True
-        if name in str(self.config.get("chat_template")) or name in (self.chat_template or ""):
-            return False  # it stands between turns, whatever it is called
+        if self._decoding.byte_level or name in self._templates:  # what stands between turns, whatever it is called
+            return False
         entries = self.definition["model"]["vocab"]
-        in_vocabulary = name in entries if isinstance(entries, dict) else any(name == piece for piece, _ in entries)
-        return not self._decoding.byte_level and in_vocabulary
+        return name in entries if isinstance(entries, dict) else any(name == piece for piece, _ in entries)
 
     def _name_special_tokens(self) -> None:
-        ids = self._source.ids
+        ids = {role: [i for i in given if i < self.vocab_size] for role, given in self._source.ids.items()}
         bos, eos, pad = (self._named(f"{kind}_token") for kind in ("bos", "eos", "pad"))
-        stops = tuple(i for i in ids.get("eos", ()) if i < self.vocab_size)
+        stops = ids.get("eos", ())
         if eos is None:
             eos = next(iter(stops), bos)
         if bos is None:
-            bos = next((i for i in ids.get("bos", ()) if i < self.vocab_size), eos)
+            # Who has no BOS nearly always has kept the token that stood between GPT-2's documents.
+            bos = next((i for i in (self._vocabulary.get(END_OF_TEXT), *ids.get("bos", ())) if i is not None), eos)
         if eos is None or bos is None:
             raise FormatError(
                 f"{CONFIG_FILE}: no eos_token and no bos_token",
@@ -296,8 +311,8 @@ class Tokenizer:
                 fix='Name one, e.g. "eos_token": "<|endoftext|>".',
             )
         self.bos_id, self.eos_id = bos, eos
-        self.stop_ids = stops or (eos,)
-        padding = next((i for i in ids.get("pad", ()) if i < self.vocab_size), eos)
+        self.stop_ids: tuple[int, ...] = tuple(stops) or (eos,)
+        padding = next(iter(ids.get("pad", ())), eos)
         self.pad_id: int = pad if pad is not None else padding
         prefix = prefix_of_prompts(self.definition)
         self.adds_bos = bool(self.config.get("add_bos_token")) if prefix is None else bos in prefix

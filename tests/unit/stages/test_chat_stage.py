@@ -58,11 +58,17 @@ def test_a_base_model_says_what_it_is(base_directory: Path, monkeypatch: pytest.
         run(load(ChatConfig, {"model": str(base_directory), "system": "Be brief."}))
 
 
-@pytest.mark.parametrize(("theirs", "said"), [("{{ 'another' }}", "is another"), (None, "")])
-def test_a_template_that_is_not_ours_is_told(
+THEIRS = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [("{{ 'another' }}", "writes no question"), ("{% for %}", "cannot be used"), (THEIRS, ""), (None, "")],
+)
+def test_a_template_that_cannot_be_used_is_told(
     chat_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: str | None, said: str
 ) -> None:
-    """A model from elsewhere: ours is used, and its answers may be worse for it."""
+    """A model from elsewhere: by its own template it is asked; by no other, which it has not learned."""
     directory = shutil.copytree(chat_directory, tmp_path / "chat")
     path = directory / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -70,7 +76,7 @@ def test_a_template_that_is_not_ours_is_told(
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     told = io.StringIO()
     run(load(ChatConfig, {"model": str(directory)}), console=Console(quiet=True, stream=told), on_text=lambda _: None)
-    assert said in told.getvalue() and bool(said) == bool(told.getvalue())
+    assert said in told.getvalue() and bool(said) == ("cannot be used" in told.getvalue())
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals")

@@ -132,4 +132,6 @@ def test_config_must_name_tokens_that_exist(tokenizer: Tokenizer) -> None:
     with pytest.raises(FormatError, match="<nothing>"):
         Tokenizer(backend, {"eos_token": "<nothing>"})
     stand_in = Tokenizer(backend, {"bos_token": None, "eos_token": {"content": IM_END}})  # as Qwen's, as older files
-    assert stand_in.bos_id == stand_in.pad_id == stand_in.eos_id == tokenizer.token_id(IM_END)
+    assert stand_in.pad_id == stand_in.eos_id == tokenizer.token_id(IM_END)
+    # Between Qwen's documents stood <|endoftext|>; its chat models' EOS ends a turn, and begins no document.
+    assert stand_in.bos_id == tokenizer.token_id(END_OF_TEXT)
