@@ -54,6 +54,11 @@ class Ranks:
         """Whether this is the rank that writes files and speaks."""
         return self.rank == 0
 
+    @property
+    def grouped(self) -> bool:
+        """Whether a launcher started this process; it may be the only one."""
+        return self._store is not None
+
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of all ranks' tensors, of one shape and dtype: the same bits on every rank."""
         if self.size > 1:
@@ -62,6 +67,17 @@ class Ranks:
             tensor = tensor.clone()
             dist.all_reduce(tensor)
         return tensor
+
+    def least(self, value: int) -> int:
+        """The smallest of all ranks' values."""
+        if self.size > 1:
+            import torch
+            import torch.distributed as dist
+
+            found = torch.tensor(value)
+            dist.all_reduce(found, dist.ReduceOp.MIN)
+            return int(found)
+        return value
 
     def told(self, value: T) -> T:
         """What the first rank says: its `value`, a JSON value; those of the others are not looked at."""

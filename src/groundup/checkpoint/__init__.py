@@ -9,9 +9,11 @@ from groundup.checkpoint.directory import (
     save_model,
     save_weights,
 )
-from groundup.checkpoint.state import TrainingState, load_newest_state, save_state
+from groundup.checkpoint.state import StoredState, StoredTensors, TrainingState, load_newest_state, save_state
 
 __all__ = [
+    "StoredState",
+    "StoredTensors",
     "TrainingState",
     "load_classifier",
     "load_model",

@@ -1,21 +1,32 @@
-"""Training state on disk: safetensors and JSON, whole or absent, never a pickle."""
+"""Training state on disk: safetensors and JSON, whole or absent, never a pickle.
+
+A group of tensors ("model", "optimizer") is a file; where several ranks train, each writes one with what it holds, and
+any other number of ranks can read them: a rank asks for the rows that it needs.
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from groundup.errors import FormatError
 from groundup.files import atomic_directory, read_json, require_disk_space, write_json
+from groundup.ranks import Ranks, Rows
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _META = "state.json"
+_ROWS = "rows"  # in a file's header: which of its tensors are parts, as {name: [first row, rows in all]}
+_ALONE = Ranks()
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,50 +35,123 @@ class TrainingState:
 
     Attributes:
         step: optimizer steps done.
-        groups: name -> tensors, e.g. "model" and "optimizer"; a file each.
+        groups: name -> tensors, e.g. "model" and "optimizer"; a file each. Of several ranks, each gives what it holds.
         meta: JSON values (tokens seen, the digest of the plan, random-number states as hex).
     """
 
     step: int
-    groups: dict[str, dict[str, Tensor]]
+    groups: Mapping[str, Mapping[str, Tensor | Rows]]
     meta: dict[str, Any]
 
 
-def save_state(directory: Path, state: TrainingState, *, keep: int = 2) -> Path:
-    """Write `directory/step-N/` atomically, then drop all but the newest `keep`.
+class StoredTensors(Mapping[str, Tensor]):
+    """The tensors of a group by name, read when they are asked for, whatever number of ranks wrote them."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._parts: dict[str, list[tuple[Path, int]]] = {}
+        self._totals: dict[str, int | None] = {}
+        for path in files:
+            with _opened(path) as file:
+                rows = json.loads((file.metadata() or {}).get(_ROWS, "{}"))
+                for name in file.keys():  # noqa: SIM118  a safetensors file is no mapping
+                    first, total = rows.get(name, (0, None))
+                    self._parts.setdefault(name, []).append((path, first))
+                    self._totals[name] = total
+        for parts in self._parts.values():
+            parts.sort(key=lambda part: part[1])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, name: str) -> Tensor:
+        found = []
+        for path, _ in self._parts[name]:
+            with _opened(path) as file:
+                found.append(file.get_tensor(name))
+        total = self._totals[name]
+        if total is not None and sum(map(len, found)) != total:
+            raise FormatError(
+                f"{self._parts[name][0][0].parent}: {sum(map(len, found))} of {total} rows of {name}",
+                rule="the files of all ranks make up a checkpoint",
+                fix="Delete this step-N directory and run the same command again.",
+            )
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def rows(self, name: str, first: int, count: int) -> Tensor:
+        """`count` rows of a tensor from `first` on; a single number as it is."""
+        found = []
+        for path, start in self._parts[name]:
+            with _opened(path) as file:
+                part = file.get_slice(name)
+                shape = part.get_shape()
+                if not shape:
+                    return cast(Tensor, file.get_tensor(name))
+                low, high = max(first - start, 0), min(first + count - start, shape[0])
+                found.append(part[low : max(low, high)])
+        return torch.cat(found)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """A `TrainingState` on disk."""
+
+    step: int
+    groups: dict[str, StoredTensors]
+    meta: dict[str, Any]
+
+
+def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: Ranks = _ALONE) -> Path:
+    """Write `directory/step-N/` atomically, then drop later steps (of a run that went back) and all but `keep` before.
+
+    Every rank joins in.
 
     The rename of the finished directory is the completeness marker: what has its final name is whole.
     """
-    size = sum(t.numel() * t.element_size() for tensors in state.groups.values() for t in tensors.values())
-    require_disk_space(directory, size + 10_000_000, "a checkpoint")
+    size = sum(_tensor(t).numel() * _tensor(t).element_size() for g in state.groups.values() for t in g.values())
+    require_disk_space(directory, ranks.size * size + 10_000_000, "a checkpoint")
     path = directory / f"step-{state.step:08d}"
-    with atomic_directory(path) as temporary:
+    with ExitStack() as stack:
+        begun = str(stack.enter_context(atomic_directory(path))) if ranks.first else ""
+        temporary = Path(ranks.told(begun))
         for name, tensors in state.groups.items():
-            save_file(_contiguous(tensors), temporary / f"{name}.safetensors")
-        write_json(
-            temporary / _META,
-            {
-                "format_version": FORMAT_VERSION,
-                "step": state.step,
-                "groups": list(state.groups),
-                "meta": state.meta,
-            },
-        )
-    for old in _steps(directory)[:-keep]:
-        shutil.rmtree(old)
+            parts = {key: (part.first, part.total) for key, part in tensors.items() if isinstance(part, Rows)}
+            values = {key: _tensor(value).detach().cpu().contiguous() for key, value in tensors.items()}
+            metadata = {_ROWS: json.dumps(parts)} if parts else None
+            save_file(values, temporary / _file(name, ranks.rank, ranks.size), metadata=metadata)
+        ranks.wait()
+        if ranks.first:
+            write_json(
+                temporary / _META,
+                {
+                    # One process alone writes what releases before version 2 read, too.
+                    "format_version": 1 if ranks.size == 1 else FORMAT_VERSION,
+                    "step": state.step,
+                    "groups": list(state.groups),
+                    **({} if ranks.size == 1 else {"ranks": ranks.size}),
+                    "meta": state.meta,
+                },
+            )
+    if ranks.first:
+        steps = _steps(directory)
+        here = steps.index(path) + 1
+        for other in (*steps[here:], *steps[: max(0, here - keep)]):
+            shutil.rmtree(other)
     return path
 
 
-def load_newest_state(directory: Path) -> TrainingState | None:
-    """The newest whole checkpoint, or None where there is none.
+def load_newest_state(directory: Path, *, ranks: Ranks = _ALONE) -> StoredState | None:
+    """The newest whole checkpoint, the same for every rank, or None where there is none.
 
     Raises:
         FormatError: written by a newer release, or damaged.
     """
-    steps = _steps(directory)
-    if not steps:
+    name = ranks.told(next((path.name for path in reversed(_steps(directory))), ""))
+    if not name:
         return None
-    path = steps[-1]
+    path = directory / name
     record = read_json(path / _META)
     if record["format_version"] > FORMAT_VERSION:
         raise FormatError(
@@ -75,8 +159,12 @@ def load_newest_state(directory: Path) -> TrainingState | None:
             rule=f"this release reads checkpoints up to {FORMAT_VERSION}",
             fix="Upgrade groundup, or start in a new --out directory.",
         )
-    groups = {name: read_tensors(path / f"{name}.safetensors") for name in record["groups"]}
-    return TrainingState(step=record["step"], groups=groups, meta=record["meta"])
+    writers = record.get("ranks", 1)
+    groups = {
+        group: StoredTensors([path / _file(group, rank, writers) for rank in range(writers)])
+        for group in record["groups"]
+    }
+    return StoredState(step=record["step"], groups=groups, meta=record["meta"])
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -84,15 +172,35 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except Exception as error:  # safetensors raises its own type, OSError, or ValueError, by version
-        raise FormatError(
-            f"{path}: {error}",
-            rule="a whole safetensors file is needed",
-            fix="Delete it (of a checkpoint: its step-N directory) and run the same command again.",
-        ) from error
+        raise _damaged(path, error) from error
 
 
-def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _damaged(path: Path, error: Exception) -> FormatError:
+    return FormatError(
+        f"{path}: {error}",
+        rule="a whole safetensors file is needed",
+        fix="Delete it (of a checkpoint: its step-N directory) and run the same command again.",
+    )
+
+
+def _file(group: str, rank: int, ranks: int) -> str:
+    return f"{group}.safetensors" if ranks == 1 else f"{group}-{rank + 1:05d}-of-{ranks:05d}.safetensors"
+
+
+def _tensor(value: Tensor | Rows) -> Tensor:
+    return value.tensor if isinstance(value, Rows) else value
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file to read parts of."""
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except FormatError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
 
 
 def _steps(directory: Path) -> list[Path]:

@@ -115,8 +115,11 @@ class Optimizer:
                     rule="it must belong to a parameter of the model",
                     fix="This checkpoint is of another model; start in a new --out directory.",
                 )
-            state: dict[str, Any] = owner[parameters[name]].state[parameters[name]]
-            state[key] = value.clone()
+            parameter = parameters[name]
+            state: dict[str, Any] = owner[parameter].state[parameter]
+            # AdamW's step count stays with the CPU, unless a GPU's fused update reads it.
+            beside = value.ndim > 0 or parameter.device.type == "cuda"
+            state[key] = value.to(parameter.device if beside else value.device, copy=True)
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:

@@ -1,5 +1,23 @@
-"""Wraps a model from outside: dtype, threads, allocation, compilation (sharding comes here too)."""
+"""Wraps a model from outside: dtype, threads, allocation, compilation; DDP and FSDP."""
 
 from groundup.parallel.machine import Machine, eagerly, measure_machine, memory_bytes, place
+from groundup.parallel.sharded import is_sharded, rows_of, whole
+from groundup.parallel.spread import Mode, Spread, checkpoint_activations, choose_mode, sync_gradients
+from groundup.parallel.spread_optimizer import SpreadOptimizer
 
-__all__ = ["Machine", "eagerly", "measure_machine", "memory_bytes", "place"]
+__all__ = [
+    "Machine",
+    "Mode",
+    "Spread",
+    "SpreadOptimizer",
+    "checkpoint_activations",
+    "choose_mode",
+    "eagerly",
+    "is_sharded",
+    "measure_machine",
+    "memory_bytes",
+    "place",
+    "rows_of",
+    "sync_gradients",
+    "whole",
+]

@@ -1,43 +1,103 @@
-"""What stages that train have in common: a log of losses, a bar, looks, checkpoints that a killed run goes on from."""
+"""What stages that train have in common: ranks that begin together, logs, looks, checkpoints, and what is done in
+trouble."""
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from groundup.artifact import Work, begin
+from groundup.config import Config, setting
+from groundup.console import Console
+from groundup.ranks import Ranks, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import nn
 
-    from groundup.artifact import Work
-    from groundup.console import Console
     from groundup.console import Progress as ProgressBar
     from groundup.objectives import Objective
     from groundup.optim import Optimizer, WarmupStableDecay
+    from groundup.parallel import Machine, Spread, SpreadOptimizer
+    from groundup.parallel.spread import ModelT
     from groundup.train import Callback, Progress, StepReport
 
 BatchT = TypeVar("BatchT")
+
+TrackerNames = tuple[Literal["tensorboard", "wandb", "trackio"], ...]
+
+# Settings that change where and how a run is computed and watched, not what it computes.
+NO_PART_OF_THE_RESULT = {"out", "checkpoint_seconds", "parallel", "log_to"}
+
+
+class ParallelConfig(Config):
+    """How the ranks that `torchrun` starts share the work; the batches of a step are the same for any number of them."""
+
+    mode: Literal["ddp", "fsdp"] | None = setting(
+        None, help="ddp: each rank holds the whole model; fsdp: its share; default: ddp where that easily fits"
+    )
+    activation_checkpointing: bool = setting(False, help="keep fewer activations, at a third more computation")
+
+
+@contextmanager
+def begun(
+    directory: Path, stage: str, keys: Mapping[str, Any], inputs: Mapping[str, str], console: Console
+) -> Iterator[tuple[Work, Ranks, Console]]:
+    """`groundup.artifact.begin` for all ranks: the first holds the directory, and it alone writes and speaks.
+
+    The others leave the block when the first has done so.
+    """
+    with ExitStack() as stack:
+        ranks = stack.enter_context(joined())
+        if ranks.first:
+            work = begin(directory, stage, keys, inputs, console=console)
+            ranks.told([work.fingerprint, work.state, work.seconds])
+        else:
+            console = Console(quiet=True, stream=stack.enter_context(Path(os.devnull).open("w")))
+            fingerprint, state, seconds = ranks.told(["", "", 0.0])
+            work = Work(directory, stage, dict(keys), dict(inputs), str(fingerprint), state, seconds)
+        yield work, ranks, console
+        ranks.told("done")
+
+
+def spread_out(model: ModelT, machine: Machine, config: ParallelConfig, ranks: Ranks) -> Spread[ModelT]:
+    """Put a model on the machine, and on all ranks of it."""
+    from groundup.parallel import Spread, checkpoint_activations, choose_mode, memory_bytes, place
+
+    if config.activation_checkpointing:
+        checkpoint_activations(model)
+    place(model, machine)
+    state_bytes = 16 * sum(parameter.numel() for parameter in model.parameters())
+    return Spread(model, choose_mode(config.mode, ranks, state_bytes, memory_bytes(machine.device)), ranks)
 
 
 def train(
     work: Work,
     label: str,
-    model: nn.Module,
+    spread: Spread[ModelT],
     objective: Objective[BatchT],
     batches: Callable[[int], BatchT],
-    optimizer: Optimizer,
+    optimizer: Optimizer | SpreadOptimizer,
     schedule: WarmupStableDecay,
     *,
     plan_digest: str,
     total_tokens: int,
+    machine: Machine,
+    ranks: Ranks,
     console: Console,
     unit: str = "tokens",
     grad_accum_steps: int = 1,
+    flops_per_step: float | None = None,
     look: Callable[[StepReport, ProgressBar], None] | None = None,
     looks: int = 0,
     checkpoint_seconds: float = 30.0,
+    skip_spikes: bool = True,
+    log_to: TrackerNames = (),
     callbacks: Sequence[Callback] = (),
 ) -> Progress:
     """Take the steps that are not done yet; leaves `metrics.jsonl` and `checkpoints/` in the stage's directory.
@@ -45,45 +105,83 @@ def train(
     Args:
         work: the stage's; its time is kept with each checkpoint.
         label: what the bar is called, e.g. "pretraining".
-        batches: the micro-batch of a 0-based index; see `groundup.train.fit`, as for the arguments before and after.
+        batches: this rank's micro-batch of a 0-based index; see `groundup.train.fit`, as for the other arguments.
         plan_digest: identity of all that the result depends on; the checkpoint of another plan is refused.
         total_tokens: of the whole run, as the objective's normalizer counts them.
         unit: what it counts, in the plural.
+        flops_per_step: of all ranks together; None: not known.
         look: called `looks` times on the way, e.g. to score held-out data, with the bar to show its score on.
         checkpoint_seconds: time between checkpoints; there is one at the end in any case.
+        skip_spikes: skip steps whose loss is far above those before; see `groundup.train.SpikeGuard`.
+        log_to: programs that get the metrics, too.
         callbacks: called after the log and before the checkpoint of a step.
 
     Raises:
+        ConfigError: a program to log to is not installed.
         FormatError: the checkpoints are another plan's.
+        TrainingError: training has diverged.
     """
-    from groundup.train import AtFractions, Checkpoints, EverySeconds, MetricsLog, ShowProgress, fit
+    from groundup.train import (
+        AtFractions,
+        Checkpoints,
+        EverySeconds,
+        MetricsLog,
+        Prefetch,
+        ShowProgress,
+        Speed,
+        SpikeGuard,
+        fit,
+        open_tracker,
+    )
 
-    checkpoints = Checkpoints(work.directory / "checkpoints", model, optimizer, plan_digest=plan_digest)
+    saved = work.directory / "checkpoints"
+    checkpoints, good = (
+        Checkpoints(directory, spread.model, optimizer, plan_digest=plan_digest, ranks=ranks)
+        for directory in (saved, saved / "good")
+    )
     progress = checkpoints.restore()
     if progress.step:
         console.note(f"Going on from step {progress.step:,} of {schedule.total_steps:,}.")
+    speed = Speed(flops_per_step, ranks.size * machine.product_flops)
+    guard = SpikeGuard(progress, lambda p: good.save(p, keep=1), good.restore, console.warn, spikes=skip_spikes)
 
     def save(report: StepReport) -> None:
-        checkpoints.save(report.step, report.tokens_seen)
-        work.keep_time()
+        checkpoints.save(progress)
+        if ranks.first:
+            work.keep_time()
 
-    with console.progress(label, total_tokens, unit, done=progress.tokens_seen, curve="loss") as bar:
+    with ExitStack() as stack:
+        last = schedule.total_steps * grad_accum_steps - 1
+        made_ahead = stack.enter_context(Prefetch(batches, ahead=grad_accum_steps + 1, last=last))
+        bar = stack.enter_context(
+            console.progress(label, total_tokens, unit, done=progress.tokens_seen, curve="loss"),
+        )
+        logs: list[Callback] = []
+        if ranks.first:
+            logs.append(MetricsLog(work.directory / "metrics.jsonl", kept_rows=progress.batches, speed=speed))
+            for name in log_to:
+                tracker = open_tracker(name, work.directory, speed, from_row=progress.batches, facts=work.config)
+                stack.callback(tracker.close)
+                logs.append(tracker)
         shown = [] if look is None else [AtFractions(looks, lambda report: look(report, bar))]
         fit(
-            model,
+            spread.called,
             objective,
-            batches,
+            made_ahead,
             optimizer,
             schedule,
             progress=progress,
             grad_accum_steps=grad_accum_steps,
             callbacks=[
-                MetricsLog(work.directory / "metrics.jsonl", from_step=progress.step),
-                ShowProgress(bar),
+                *logs,
+                ShowProgress(bar, speed),
                 *shown,
                 *callbacks,
+                guard,
                 EverySeconds(checkpoint_seconds, save),
             ],
+            guard=guard,
+            ranks=ranks,
         )
     return progress
 

@@ -1,9 +1,12 @@
 """The one training loop and what happens between its steps."""
 
-from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, ShowProgress
+from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, ShowProgress, Speed
 from groundup.train.checkpoints import Checkpoints
 from groundup.train.fit import Callback, fit, steps_per_second
+from groundup.train.guard import SpikeGuard
+from groundup.train.prefetch import Prefetch
 from groundup.train.state import Progress, StepReport
+from groundup.train.trackers import open_tracker
 
 __all__ = [
     "AtFractions",
@@ -11,9 +14,13 @@ __all__ = [
     "Checkpoints",
     "EverySeconds",
     "MetricsLog",
+    "Prefetch",
     "Progress",
     "ShowProgress",
+    "Speed",
+    "SpikeGuard",
     "StepReport",
     "fit",
+    "open_tracker",
     "steps_per_second",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,45 +11,84 @@ from groundup.console import Progress as ProgressBar
 from groundup.files import atomic_file
 from groundup.train.state import StepReport
 
+_WORTH_SAYING = 0.02  # of a step's time: less of waiting for batches is no starvation
+
+
+class Speed:
+    """How much of the machine a step used.
+
+    Args:
+        flops_per_step: of the model, by formula, in a step of all ranks; None: not known.
+        peak_flops: FLOP/s that matrix products alone reach, of all ranks together.
+    """
+
+    def __init__(self, flops_per_step: float | None, peak_flops: float) -> None:
+        self._flops_per_step = flops_per_step
+        self._peak_flops = peak_flops
+
+    def mfu(self, report: StepReport) -> float | None:
+        """Model FLOPs utilization (Chowdhery et al. 2022, arXiv:2204.02311, appendix B), 0 to 1."""
+        if self._flops_per_step is None or report.seconds <= 0:
+            return None
+        return self._flops_per_step / report.seconds / self._peak_flops
+
+
+def row_of(report: StepReport, speed: Speed) -> dict[str, float | None]:
+    """What every log says of a step; a number that is not finite is None."""
+    row = {
+        "step": report.step,
+        "tokens_seen": report.tokens_seen,
+        **report.metrics,
+        "grad_norm": report.grad_norm,
+        "lr_factor": report.lr_factor,
+        "seconds": round(report.seconds, 4),
+    }
+    if (mfu := speed.mfu(report)) is not None:
+        row["mfu"] = round(mfu, 4)
+    if report.waited > _WORTH_SAYING * report.seconds:
+        row["waited"] = round(report.waited, 4)
+    row |= {"skipped": 1} if report.skipped else {}
+    row |= {"returns": report.returns} if report.returns else {}
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}
+
 
 class MetricsLog:
     """One JSON object a step in `metrics.jsonl`.
 
-    A run that goes on from step n first drops what a killed process wrote after its last checkpoint, so that the file
-    reads like that of an uninterrupted run (wall times aside).
+    A run that goes on after n batches first drops what a killed process wrote after its last checkpoint, so that the
+    file reads like that of an uninterrupted run (wall times aside).
     """
 
-    def __init__(self, path: Path, *, from_step: int) -> None:
+    def __init__(self, path: Path, *, kept_rows: int, speed: Speed) -> None:
         kept = []
         if path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines[:from_step] if line.endswith("}")]
+            kept = [line for line in lines[:kept_rows] if line.endswith("}")]
         with atomic_file(path) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._path = path
+        self._speed = speed
 
     def after_step(self, report: StepReport) -> None:
-        row = {
-            "step": report.step,
-            "tokens_seen": report.tokens_seen,
-            **report.metrics,
-            "grad_norm": report.grad_norm,
-            "lr_factor": report.lr_factor,
-            "seconds": round(report.seconds, 4),
-        }
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps(row_of(report, self._speed)) + "\n")
 
 
 class ShowProgress:
-    """Moves a bar by the tokens of each step, and shows the loss."""
+    """Moves a bar by the tokens of each step, and shows the loss, and how much of the machine is used."""
 
-    def __init__(self, bar: ProgressBar) -> None:
+    def __init__(self, bar: ProgressBar, speed: Speed) -> None:
         self._bar = bar
+        self._speed = speed
 
     def after_step(self, report: StepReport) -> None:
         self._bar.advance(report.tokens)
-        self._bar.show(loss=f"{report.metrics['loss']:.3f}", step=f"{report.step}/{report.total_steps}")
+        shown = {"loss": f"{report.metrics['loss']:.3f}", "step": f"{report.step}/{report.total_steps}"}
+        if (mfu := self._speed.mfu(report)) is not None:
+            shown["mfu"] = f"{100 * mfu:.0f} %"
+        if report.waited > _WORTH_SAYING * report.seconds:
+            shown["waiting for data"] = f"{100 * report.waited / report.seconds:.0f} %"
+        self._bar.show(**shown)
 
 
 class AtFractions:
@@ -66,14 +105,15 @@ class AtFractions:
 
 
 class EverySeconds:
-    """Calls `action(report)` after the first step that ends `seconds` after the last call, and after the last step."""
+    """Calls `action(report)` after each `seconds` of steps, and after the last step. Ranks agree on when that is."""
 
     def __init__(self, seconds: float, action: Callable[[StepReport], None]) -> None:
         self._seconds = seconds
         self._action = action
-        self._last = time.monotonic()
+        self._passed = 0.0
 
     def after_step(self, report: StepReport) -> None:
-        if time.monotonic() - self._last >= self._seconds or report.step == report.total_steps:
+        self._passed += report.seconds
+        if self._passed >= self._seconds or report.step == report.total_steps:
             self._action(report)
-            self._last = time.monotonic()
+            self._passed = 0.0

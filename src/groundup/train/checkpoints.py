@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from groundup.checkpoint import TrainingState, load_newest_state, save_state
+from groundup.checkpoint import StoredState, TrainingState, load_newest_state, save_state
 from groundup.errors import FormatError
 from groundup.optim import Optimizer
+from groundup.parallel import SpreadOptimizer, is_sharded, rows_of
+from groundup.ranks import Ranks, Rows
 from groundup.train.state import Progress
+
+_ALONE = Ranks()
 
 
 class Checkpoints:
     """The saved states of one run: weights, optimizer, random numbers, and how far it is.
 
-    Batches need no state: a loader gives the batch of any index.
+    Batches need no state: a loader gives the batch of any index. Every rank calls each method; each saves what it
+    holds, and a state that some ranks saved can be restored by any other number of them.
 
     Args:
         plan_digest: identity of everything that the run's result depends on; another plan's state is refused.
+        model: not wrapped; its parameters may be sharded.
     """
 
-    def __init__(self, directory: Path, model: nn.Module, optimizer: Optimizer, *, plan_digest: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        model: nn.Module,
+        optimizer: Optimizer | SpreadOptimizer,
+        *,
+        plan_digest: str,
+        ranks: Ranks = _ALONE,
+    ) -> None:
         self._directory = directory
         self._model = model
         self._optimizer = optimizer
         self._plan_digest = plan_digest
+        self._ranks = ranks
 
     def restore(self) -> Progress:
         """Take up the newest whole state; at the very beginning there is none, and nothing changes.
@@ -34,7 +50,7 @@ class Checkpoints:
         Raises:
             FormatError: the state belongs to another plan.
         """
-        state = load_newest_state(self._directory)
+        state = load_newest_state(self._directory, ranks=self._ranks)
         if state is None:
             return Progress()
         if state.meta["plan"] != self._plan_digest:
@@ -43,26 +59,50 @@ class Checkpoints:
                 rule="a run goes on with the plan that it began with",
                 fix="Put plan.json back as it was, or start in a new --out directory.",
             )
-        self._model.load_state_dict(state.groups["model"])
+        self._load_weights(state)
         self._optimizer.load_state(state.groups["optimizer"])
         torch.set_rng_state(state.groups["random"]["cpu"])
-        return Progress(step=state.step, tokens_seen=state.meta["tokens_seen"])
+        return Progress.from_json({**state.meta, "step": state.step})
 
-    def save(self, step: int, tokens_seen: int) -> None:
-        """Write the state after `step` steps."""
+    def save(self, progress: Progress, *, keep: int = 2) -> None:
+        """Write the state after `progress.step` steps; the newest `keep` stay."""
+        first = self._ranks.first
         save_state(
             self._directory,
             TrainingState(
-                step=step,
+                step=progress.step,
                 groups={
-                    "model": self._unshared(),
+                    "model": self._weights(),
                     "optimizer": self._optimizer.state(),
-                    "random": {"cpu": torch.get_rng_state()},
+                    "random": {"cpu": torch.get_rng_state()} if first else {},
                 },
-                meta={"plan": self._plan_digest, "tokens_seen": tokens_seen},
+                meta={"plan": self._plan_digest, **asdict(progress)},
             ),
+            keep=keep,
+            ranks=self._ranks,
         )
 
-    def _unshared(self) -> dict[str, torch.Tensor]:
+    def _weights(self) -> dict[str, Tensor | Rows]:
         # safetensors refuses tensors that share memory; a tied head is written twice and read back into one.
-        return {name: tensor.clone() for name, tensor in self._model.state_dict().items()}
+        held: dict[str, Tensor | Rows] = {}
+        for name, tensor in self._model.state_dict().items():
+            if is_sharded(tensor):
+                place = rows_of(tensor, self._ranks)
+                held[name] = Rows(place.tensor.clone(), place.first, place.total)
+            elif self._ranks.first:
+                held[name] = tensor.clone()
+        return held
+
+    @torch.no_grad()
+    def _load_weights(self, state: StoredState) -> None:
+        stored, tensors = state.groups["model"], self._model.state_dict()
+        if stored.keys() != tensors.keys():
+            odd = sorted(stored.keys() ^ tensors.keys())
+            raise FormatError(
+                f"{self._directory}: weights {', '.join(odd[:3])}",
+                rule="a checkpoint has the weights of this model, no more and no fewer",
+                fix="This checkpoint is of another model; start in a new --out directory.",
+            )
+        for name, tensor in tensors.items():
+            place = rows_of(tensor, self._ranks)
+            place.tensor.copy_(stored.rows(name, place.first, len(place.tensor)) if tensor.ndim else stored[name])

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import torch
 from torch import nn
 
-from groundup.errors import TrainingError
 from groundup.objectives import Objective
-from groundup.optim import Optimizer, WarmupStableDecay
+from groundup.optim import WarmupStableDecay
+from groundup.parallel import sync_gradients, whole
+from groundup.ranks import Ranks
+from groundup.train.guard import Guard, NoGuard
 from groundup.train.state import Progress, StepReport
 
 BatchT = TypeVar("BatchT")
@@ -25,57 +26,75 @@ class Callback(Protocol):
     def after_step(self, report: StepReport) -> None: ...
 
 
+class Steps(Protocol):
+    """What updates the weights: `groundup.optim.Optimizer`, or `groundup.parallel.SpreadOptimizer`."""
+
+    def step(self, lr_factor: float) -> None: ...
+
+
 def fit(
     model: nn.Module,
     objective: Objective[BatchT],
     batches: Callable[[int], BatchT],
-    optimizer: Optimizer,
+    optimizer: Steps,
     schedule: WarmupStableDecay,
     *,
     progress: Progress,
     grad_accum_steps: int = 1,
     max_grad_norm: float = 1.0,
     callbacks: Sequence[Callback] = (),
+    guard: Guard | None = None,
+    ranks: Ranks | None = None,
 ) -> None:
     """Take steps until `schedule.total_steps` are done.
 
-    Everything that a step depends on is in `model`, `optimizer` and `progress.step`; batches are a pure function of
+    Everything that a step depends on is in `model`, `optimizer` and `progress`; batches are a pure function of
     their index. So a run that continues from a saved state is the run that was never interrupted.
 
     Args:
-        batches: the micro-batch of a 0-based index since the start of the run.
-        progress: updated in place; its `step` says where to begin.
+        model: as `groundup.parallel.spread` gives it.
+        batches: this rank's micro-batch of a 0-based index since the start of the run.
+        progress: updated in place; says where to begin.
+        grad_accum_steps: micro-batches of a rank in a step.
         max_grad_norm: gradients are scaled down to this global norm.
+        guard: decides which steps are taken; by default all, and a gradient that is no finite number ends the run.
 
     Raises:
-        TrainingError: a gradient is no finite number; the weights are those before that step.
+        TrainingError: training has diverged; the weights are those before the step that showed it.
     """
+    guard, ranks = guard or NoGuard(), ranks or Ranks()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
     while progress.step < schedule.total_steps:
         started = time.perf_counter()
-        first = progress.step * grad_accum_steps
+        first = progress.batches * grad_accum_steps
         micro_batches = [objective.prepare(batches(first + i)) for i in range(grad_accum_steps)]
-        normalizer = torch.stack([objective.normalizer(batch) for batch in micro_batches]).sum()
+        waited = time.perf_counter() - started
+        normalizer = ranks.sum(torch.stack([objective.normalizer(batch) for batch in micro_batches]).sum())
         sums: dict[str, list[float]] = {}
-        for batch in micro_batches:
+        for number, batch in enumerate(micro_batches, 1):
+            sync_gradients(model, last=number == grad_accum_steps)
             loss, metrics = objective(model, batch)
-            (loss / normalizer).backward()
+            (loss / (normalizer / ranks.size)).backward()  # ranks' gradients are averaged, and ours is a sum
             for name, (value, count) in metrics.items():
                 total = sums.setdefault(name, [0.0, 0.0])
                 total[0] += value
                 total[1] += count
-        grad_norm = float(nn.utils.clip_grad_norm_(parameters, max_grad_norm))
-        if not math.isfinite(grad_norm):
-            raise TrainingError(
-                f"step {progress.step + 1:,}: the gradient's norm is {grad_norm}",
-                rule="gradients are finite numbers; this training has diverged, and the step is not taken",
-                fix="Lower the learning rates (see `groundup config`), then start again in a new --out.",
-            )
-        lr_factor = schedule(progress.step)
-        optimizer.step(lr_factor)
+        means = _means(sums, ranks)
+        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        grad_norm = float(norm)
+        lr_factor = schedule(progress.step) * progress.lr_scale
+        taken = guard.admits(progress, means["loss"], grad_norm)
+        if taken:
+            nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+            optimizer.step(lr_factor)
+        for parameter in parameters:
+            parameter.grad = None
         progress.step += 1
+        progress.batches += 1
         progress.tokens_seen += int(normalizer)
+        spent = torch.tensor([time.perf_counter() - started, waited], dtype=torch.float64)
+        seconds, waited = (ranks.sum(spent) / ranks.size).tolist()
         report = StepReport(
             step=progress.step,
             total_steps=schedule.total_steps,
@@ -83,21 +102,31 @@ def fit(
             tokens_seen=progress.tokens_seen,
             lr_factor=lr_factor,
             grad_norm=grad_norm,
-            seconds=time.perf_counter() - started,
-            metrics={name: value / count for name, (value, count) in sums.items()},
+            seconds=seconds,
+            waited=waited,
+            metrics=means,
+            skipped=not taken,
+            returns=progress.returns,
         )
         for callback in callbacks:
             callback.after_step(report)
+
+
+def _means(sums: Mapping[str, Sequence[float]], ranks: Ranks) -> dict[str, float]:
+    """Means over all ranks, from sums and counts."""
+    totals = ranks.sum(torch.tensor(list(sums.values()), dtype=torch.float64)).tolist()
+    return {name: value / count for name, (value, count) in zip(sums, totals, strict=True)}
 
 
 def steps_per_second(
     model: nn.Module,
     objective: Objective[BatchT],
     batches: Callable[[int], BatchT],
-    optimizer: Optimizer,
+    optimizer: Steps,
     *,
     warmup_steps: int = 2,
     timed_steps: int = 5,
+    ranks: Ranks | None = None,
 ) -> float:
     """The speed of real steps, one micro-batch each: the median of a few, after compilation. Changes the weights."""
     seconds: list[float] = []
@@ -108,5 +137,5 @@ def steps_per_second(
 
     steps = warmup_steps + timed_steps
     schedule = WarmupStableDecay(steps, warmup_steps=steps, decay_steps=1)
-    fit(model, objective, batches, optimizer, schedule, progress=Progress(), callbacks=[Stopwatch()])
+    fit(model, objective, batches, optimizer, schedule, progress=Progress(), callbacks=[Stopwatch()], ranks=ranks)
     return 1 / statistics.median(seconds[warmup_steps:])
