@@ -103,7 +103,7 @@ def content(path: Path) -> Any:
 def without_times(value: Any) -> Any:
     """A JSON value without what may differ between two equal runs."""
     if isinstance(value, dict):
-        measured = {"seconds", "training_seconds", "finished_at", "product_flops"}
+        measured = {"seconds", "waited", "mfu", "training_seconds", "finished_at", "product_flops"}
         differing = measured | {"next"}  # commands with the directory in them
         return {key: without_times(each) for key, each in value.items() if key not in differing}
     return [without_times(each) for each in value] if isinstance(value, list) else value

@@ -42,8 +42,8 @@ class Spread(Generic[ModelT]):
     """A model, which has been placed, spread over all ranks.
 
     Attributes:
-        model: it itself, with its names and methods. With "fsdp" its parameters are `DTensor`s, of which each rank holds
-            some rows, and every rank must join in whatever is computed.
+        model: it itself, with its names and methods. With "fsdp" its parameters are `DTensor`s, of which each rank
+            holds some rows, and every rank must join in whatever is computed.
         called: what is called for the loss.
     """
 

@@ -1,7 +1,7 @@
 """The optimizer of a model that is spread over ranks: shared out, so that no rank does what another does.
 
-What is updated element by element (AdamW) is updated where it lies. A matrix that is orthogonalized (Muon) must be whole:
-its columns' directions are not those of a part of its rows. So each matrix has one rank that owns it, gathers its
+What is updated element by element (AdamW) is updated where it lies. A matrix that is orthogonalized (Muon) must be
+whole: the directions of its rows are not those of some of them. So each matrix has one rank that owns it, gathers its
 gradient, keeps its momentum, and sends the updated matrix to all.
 """
 

@@ -18,8 +18,6 @@ from groundup.ranks import Ranks, joined
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from torch import nn
-
     from groundup.console import Progress as ProgressBar
     from groundup.objectives import Objective
     from groundup.optim import Optimizer, WarmupStableDecay
@@ -36,7 +34,7 @@ NO_PART_OF_THE_RESULT = {"out", "checkpoint_seconds", "parallel", "log_to"}
 
 
 class ParallelConfig(Config):
-    """How the ranks that `torchrun` starts share the work; the batches of a step are the same for any number of them."""
+    """How the ranks that `torchrun` starts share the work; a step has the same batch for any number of them."""
 
     mode: Literal["ddp", "fsdp"] | None = setting(
         None, help="ddp: each rank holds the whole model; fsdp: its share; default: ddp where that easily fits"
@@ -59,8 +57,9 @@ def begun(
             ranks.told([work.fingerprint, work.state, work.seconds])
         else:
             console = Console(quiet=True, stream=stack.enter_context(Path(os.devnull).open("w")))
-            fingerprint, state, seconds = ranks.told(["", "", 0.0])
-            work = Work(directory, stage, dict(keys), dict(inputs), str(fingerprint), state, seconds)
+            heard: list[Any] = ranks.told([])
+            fingerprint, state, seconds = heard
+            work = Work(directory, stage, dict(keys), dict(inputs), fingerprint, state, seconds)
         yield work, ranks, console
         ranks.told("done")
 

@@ -72,7 +72,8 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     from groundup.model import SequenceClassifier
     from groundup.objectives.classification import Classification, LabelledBatches, encode, usual_epochs
     from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
-    from groundup.parallel import Machine, measure_machine, place
+    from groundup.parallel import Machine, Spread, measure_machine, place
+    from groundup.ranks import Ranks
 
     learned, tested = _examples(config, console)
     labels = list(learned.counts())
@@ -108,7 +109,7 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     train(
         work,
         "tuning",
-        model,
+        Spread(model, "single", Ranks()),
         Classification(config.label_smoothing),
         batches.batch,
         Optimizer(model, optimizer),
@@ -116,6 +117,8 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
         plan_digest=work.fingerprint,
         total_tokens=batches.texts_in(total_steps),
         unit="texts",
+        machine=machine,
+        ranks=Ranks(),
         console=console,
         checkpoint_seconds=config.checkpoint_seconds,
     )

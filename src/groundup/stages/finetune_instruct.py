@@ -77,8 +77,9 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     from groundup.generate import Engine
     from groundup.objectives import NextToken
     from groundup.optim import Optimizer, WarmupStableDecay
-    from groundup.parallel import place
+    from groundup.parallel import Spread, place
     from groundup.planner import flops_per_token, parameter_count
+    from groundup.ranks import Ranks
     from groundup.tokenizer import ChatTemplate
 
     learned, tested, told = _examples(config, console)
@@ -103,13 +104,15 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
         progress = train(
             work,
             "tuning",
-            model,
+            Spread(model, "single", Ranks()),
             NextToken(),
             loader.batch,
             Optimizer(model, plan.optimizer),
             WarmupStableDecay(plan.total_steps, plan.warmup_steps, plan.decay_steps),
             plan_digest=plan.digest,
             total_tokens=loader.labels_until(plan.total_steps * plan.grad_accum_steps),
+            machine=machine,
+            ranks=Ranks(),
             console=console,
             grad_accum_steps=plan.grad_accum_steps,
             look=_look(engine, template, tested, console),

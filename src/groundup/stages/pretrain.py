@@ -110,8 +110,9 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     from groundup.model import Transformer, init_weights
     from groundup.objectives import NextToken
     from groundup.optim import Optimizer, WarmupStableDecay
-    from groundup.parallel import Machine, place
+    from groundup.parallel import Machine, Spread, place
     from groundup.planner import Plan, flops_per_token, parameter_count
+    from groundup.ranks import Ranks
     from groundup.tokenizer import Tokenizer
     from groundup.tokens import TokenShards
 
@@ -142,13 +143,15 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
         progress = train(
             work,
             "pretraining",
-            model,
+            Spread(model, "single", Ranks()),
             NextToken(),
             _loader(shards, plan.model.context_length, plan.micro_batch_size, config.seed).batch,
             optimizer,
             WarmupStableDecay(plan.total_steps, plan.warmup_steps, plan.decay_steps),
             plan_digest=plan.digest,
             total_tokens=plan.total_tokens,
+            machine=machine,
+            ranks=Ranks(),
             console=console,
             grad_accum_steps=plan.grad_accum_steps,
             look=_look(engine, probe, config.sample_prompt, console),

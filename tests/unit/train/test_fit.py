@@ -15,7 +15,7 @@ from groundup.model import ModelConfig, Transformer, init_weights
 from groundup.objectives import Metrics, NextToken
 from groundup.objectives.next_token import PackedBatch
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
-from groundup.train import Checkpoints, EverySeconds, MetricsLog, Progress, StepReport, fit
+from groundup.train import Checkpoints, EverySeconds, MetricsLog, Progress, Speed, StepReport, fit
 from groundup.types import IGNORE_INDEX
 
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness. "
@@ -96,16 +96,17 @@ def _train(directory: Path, *, stop_after: int | None, total: int = 12) -> tuple
             progress=progress,
             grad_accum_steps=2,
             callbacks=[
-                MetricsLog(log, from_step=progress.step),
+                MetricsLog(log, kept_rows=progress.batches, speed=Speed(None, 1.0)),
                 Kill(),  # after the log, before the checkpoint: the worst moment
-                EverySeconds(0, lambda r: checkpoints.save(r.step, r.tokens_seen) if r.step % 3 == 0 else None),
+                EverySeconds(0, lambda r: checkpoints.save(progress) if r.step % 3 == 0 else None),
             ],
         )
     return model, log
 
 
 def _without_times(path: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in path.read_text().splitlines()]
+    rows = map(json.loads, path.read_text().splitlines())
+    return [{key: value for key, value in row.items() if key not in ("seconds", "waited")} for row in rows]
 
 
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path) -> None
 def test_a_checkpoint_of_another_plan_is_refused(tmp_path: Path) -> None:
     model = a_model()
     optimizer = Optimizer(model, OptimizerConfig())
-    Checkpoints(tmp_path, model, optimizer, plan_digest="one").save(1, 10)
+    Checkpoints(tmp_path, model, optimizer, plan_digest="one").save(Progress(step=1))
     with pytest.raises(FormatError, match="another plan"):
         Checkpoints(tmp_path, model, optimizer, plan_digest="two").restore()
 
