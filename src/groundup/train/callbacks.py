@@ -11,7 +11,7 @@ from groundup.console import Progress as ProgressBar
 from groundup.files import atomic_file
 from groundup.train.state import StepReport
 
-_WORTH_SAYING = 0.02  # of a step's time: less of waiting for batches is no starvation
+_STARVED = 0.1  # of a step's time: where more goes to waiting for batches, it is said
 
 
 class Speed:
@@ -42,11 +42,10 @@ def row_of(report: StepReport, speed: Speed) -> dict[str, float | None]:
         "grad_norm": report.grad_norm,
         "lr_factor": report.lr_factor,
         "seconds": round(report.seconds, 4),
+        "waited": round(report.waited, 4),
     }
     if (mfu := speed.mfu(report)) is not None:
         row["mfu"] = round(mfu, 4)
-    if report.waited > _WORTH_SAYING * report.seconds:
-        row["waited"] = round(report.waited, 4)
     row |= {"skipped": 1} if report.skipped else {}
     row |= {"returns": report.returns} if report.returns else {}
     return {name: value if math.isfinite(value) else None for name, value in row.items()}
@@ -86,7 +85,7 @@ class ShowProgress:
         shown = {"loss": f"{report.metrics['loss']:.3f}", "step": f"{report.step}/{report.total_steps}"}
         if (mfu := self._speed.mfu(report)) is not None:
             shown["mfu"] = f"{100 * mfu:.0f} %"
-        if report.waited > _WORTH_SAYING * report.seconds:
+        if report.waited > _STARVED * report.seconds:
             shown["waiting for data"] = f"{100 * report.waited / report.seconds:.0f} %"
         self._bar.show(**shown)
 

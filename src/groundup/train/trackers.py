@@ -55,9 +55,8 @@ class _TensorBoard:
 
     def after_step(self, report: StepReport) -> None:
         self._rows += 1
-        for key, value in row_of(report, self._speed).items():
-            if value is not None and key != "step":
-                self._writer.add_scalar(key, value, self._rows)
+        for key, value in _values(report, self._speed).items():
+            self._writer.add_scalar(key, value, self._rows)
 
     def close(self) -> None:
         self._writer.close()
@@ -75,17 +74,20 @@ class _Runs:
             logged_in = library.api.api_key is not None
             options |= {"id": run, "dir": str(directory), **({} if logged_in else {"mode": "offline"})}
         self._run = library.init(**options)
-        self._by_step = name == "wandb"
         self._speed = speed
         self._rows = from_row
 
     def after_step(self, report: StepReport) -> None:
         self._rows += 1
-        values = {key: value for key, value in row_of(report, self._speed).items() if value is not None}
-        self._run.log(values, step=self._rows)
+        self._run.log(_values(report, self._speed), step=self._rows)
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _values(report: StepReport, speed: Speed) -> dict[str, float]:
+    # The step is the axis, and a name that these programs keep for themselves.
+    return {key: value for key, value in row_of(report, speed).items() if value is not None and key != "step"}
 
 
 def _library(module: str, package: str) -> ModuleType:

@@ -1,0 +1,131 @@
+"""Trouble in training: harm is not done, a run comes back from it, and the same way each time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.errors import TrainingError
+from groundup.objectives import Metrics
+from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
+from groundup.train import Checkpoints, EverySeconds, MetricsLog, Speed, SpikeGuard, StepReport, fit
+from groundup.train import guard as rules
+
+STEPS = 320
+
+
+class Slope:
+    """Half of the numbers of a row are to be told from the other half, which cannot be."""
+
+    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch
+
+    def normalizer(self, batch: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(len(batch))
+
+    def __call__(self, model: torch.nn.Module, batch: torch.Tensor) -> tuple[torch.Tensor, Metrics]:
+        loss = (model(batch[:, :3]) - batch[:, 3:]).square().sum()
+        return loss, {"loss": (loss.item(), len(batch))}
+
+
+def batches(index: int) -> torch.Tensor:
+    return torch.randn(8, 6, generator=torch.Generator().manual_seed(index))
+
+
+def train(
+    directory: Path, strange: dict[int, float], *, stop: int | None = None, spikes: bool = True
+) -> dict[str, Any]:
+    """A run whose batches of these numbers are multiplied; taken up where it was left."""
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 3)
+    optimizer = Optimizer(model, OptimizerConfig(vector_lr=0.01, head_lr=0.01))
+    checkpoints, good = (
+        Checkpoints(d, model, optimizer, plan_digest="p") for d in (directory / "state", directory / "state" / "good")
+    )
+    progress = checkpoints.restore()
+    said: list[str] = []
+    guard = SpikeGuard(progress, lambda p: good.save(p, keep=1), good.restore, said.append, spikes=spikes)
+    log = directory / "metrics.jsonl"
+    drawn: list[int] = []
+
+    def batch(index: int) -> torch.Tensor:
+        drawn.append(index)
+        return batches(index) * strange.get(index, 1.0)
+
+    class KilledError(Exception):
+        pass
+
+    class Kill:
+        def after_step(self, report: StepReport) -> None:
+            if progress.batches == stop:
+                raise KilledError
+
+    with contextlib.suppress(KilledError):
+        fit(
+            model,
+            Slope(),
+            batch,
+            optimizer,
+            WarmupStableDecay(STEPS, 2, 100),
+            progress=progress,
+            callbacks=[
+                MetricsLog(log, kept_rows=progress.batches, speed=Speed(None, 1.0)),
+                guard,
+                Kill(),
+                EverySeconds(0, lambda r: checkpoints.save(progress) if progress.batches % 29 == 0 else None),
+            ],
+            guard=guard,
+        )
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    for row in rows:
+        del row["seconds"], row["waited"]
+    return {"weights": model.weight.detach().clone(), "rows": rows, "said": said, "drawn": drawn, "progress": progress}
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf, 100.0])
+def test_a_step_that_would_do_harm_is_skipped_and_marked(tmp_path: Path, factor: float) -> None:
+    found = train(tmp_path, {200: factor})
+    assert [row["step"] for row in found["rows"] if row.get("skipped")] == [201]
+    assert [row["step"] for row in found["rows"]] == list(range(1, STEPS + 1))
+    assert found["weights"].isfinite().all()
+    assert len(found["said"]) == 1
+    assert "Step 201 is skipped" in found["said"][0]
+    json.loads(json.dumps(found["rows"], allow_nan=False))  # NaN is no JSON
+
+
+def test_a_run_without_trouble_is_not_touched(tmp_path: Path) -> None:
+    guarded = train(tmp_path / "guarded", {})
+    free = train(tmp_path / "free", {}, spikes=False)
+    assert torch.equal(guarded["weights"], free["weights"])
+    assert guarded["rows"] == free["rows"]
+    assert guarded["said"] == []
+
+
+def test_a_run_goes_back_and_past_what_led_astray_and_a_killed_one_does_the_same(tmp_path: Path) -> None:
+    strange = {150: math.nan, **dict.fromkeys(range(230, 260), 50.0)}
+    whole = train(tmp_path / "whole", strange)
+    assert whole["drawn"] == list(range(whole["progress"].batches))  # nothing is read twice
+    assert whole["progress"].returns >= 1
+    steps = [row["step"] for row in whole["rows"]]
+    back = next(i for i in range(1, len(steps)) if steps[i] <= steps[i - 1])
+    assert steps[back] == 201  # the last good state was that of step 200
+    assert whole["rows"][back]["lr_factor"] == 0.5
+    assert steps[-1] == STEPS
+    for stop in (120, 201, 232, 237, 238, 239, 300):  # around the spikes, the return, and the states that are kept
+        train(tmp_path / "cut", strange, stop=stop)
+    cut = train(tmp_path / "cut", strange)
+    assert cut["rows"] == whole["rows"]
+    assert torch.equal(cut["weights"], whole["weights"])
+
+
+def test_a_run_that_cannot_be_helped_ends_with_an_error_that_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=f"after {rules.MOST_RETURNS} returns"):
+        train(tmp_path / "late", dict.fromkeys(range(130, 10000), math.nan))
+    with pytest.raises(TrainingError, match="before there was a good state"):
+        train(tmp_path / "early", dict.fromkeys(range(3, 10000), math.nan))

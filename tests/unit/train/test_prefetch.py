@@ -1,0 +1,56 @@
+"""Batches ahead of time: the same ones, in time, and honest about waiting."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from groundup.train import Prefetch
+
+
+def test_a_slow_loader_is_hidden_behind_the_step() -> None:
+    def slow(index: int) -> int:
+        time.sleep(0.03)
+        return index
+
+    with Prefetch(slow, ahead=2, last=9) as batches:
+        assert batches(0) == 0
+        waited = 0.0
+        for index in range(1, 10):
+            time.sleep(0.06)  # the step
+            asked = time.perf_counter()
+            assert batches(index) == index
+            waited += time.perf_counter() - asked
+    assert waited < 0.1  # 0.27 without
+
+
+def test_whatever_is_asked_for_is_what_comes() -> None:
+    """A run that goes on in the middle asks for another index than 0; nothing beyond the end is made."""
+    made: list[int] = []
+
+    def batch(index: int) -> torch.Tensor:
+        made.append(index)
+        return torch.tensor(index)
+
+    with Prefetch(batch, ahead=3, last=12) as batches:
+        for index in (7, 8, 9, 2, 3, 11, 12, 13):
+            assert int(batches(index)) == index
+    assert max(made) == 13
+    assert 10 in made
+
+
+def test_an_error_in_a_batch_reaches_who_asks_for_it_and_no_thread_is_left() -> None:
+    def fails_at_two(index: int) -> int:
+        if index == 2:
+            raise ValueError("a damaged shard")
+        return index
+
+    with Prefetch(fails_at_two, ahead=5, last=99) as batches:
+        assert batches(0) == 0
+        assert batches(1) == 1
+        with pytest.raises(ValueError, match="damaged"):
+            batches(2)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
