@@ -29,7 +29,11 @@ run(load(FinetuneInstructConfig, json.loads(sys.argv[1])))
 def steps(out: Path) -> list[dict[str, Any]]:
     log = out / "metrics.jsonl"
     lines = log.read_text().splitlines() if log.is_file() else []
-    return [{k: v for k, v in json.loads(line).items() if k not in ("seconds", "waited", "mfu")} for line in lines if line.endswith("}")]
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in ("seconds", "waited", "mfu")}
+        for line in lines
+        if line.endswith("}")
+    ]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills a process as POSIX does")

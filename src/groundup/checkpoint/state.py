@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from groundup.errors import FormatError
@@ -165,14 +165,6 @@ def load_newest_state(directory: Path, *, ranks: Ranks = _ALONE) -> StoredState 
         for group in record["groups"]
     }
     return StoredState(step=record["step"], groups=groups, meta=record["meta"])
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; a damaged one raises `FormatError` with its name."""
-    try:
-        return load_file(path)
-    except Exception as error:  # safetensors raises its own type, OSError, or ValueError, by version
-        raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> FormatError:

@@ -63,9 +63,9 @@ def _facts(named: str) -> dict[str, Any]:
 
 def _facts_of_directory(path: Path) -> dict[str, Any]:
     from groundup.artifact import ARTIFACT, read
+    from groundup.checkpoint.contents import stored_tensors
     from groundup.checkpoint.directory import read_config
     from groundup.checkpoint.resolve import is_classifier, resolve_model
-    from groundup.checkpoint.contents import stored_tensors
     from groundup.planner.figures import Figures
     from groundup.tokenizer import Tokenizer
 
