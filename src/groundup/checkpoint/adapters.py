@@ -1,0 +1,193 @@
+"""Low-rank adapters in PEFT's files: `adapter_config.json` and `adapter_model.safetensors`.
+
+Shape letters: R rank, I inputs, O outputs of a layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from groundup.checkpoint.adapter_config import (
+    AdaptedLayer,
+    read_adapter_config,
+    require_plain_lora,
+    write_adapter_config,
+)
+from groundup.checkpoint.families import _table as weight_table
+from groundup.checkpoint.state import read_tensors
+from groundup.errors import FormatError
+from groundup.files import atomic_file, read_json, write_json
+from groundup.model import Transformer
+from groundup.model.lora import LoRALinear, adapters_of, linear_at, linear_layers, put
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+_TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+_LARGEST_CONFIG = 1_000_000
+
+
+def save_adapter(directory: Path, model: Transformer, *, base: str | None = None) -> list[Path]:
+    """Write the adapters of a model, without the model.
+
+    Args:
+        base: where the model without them is found, as a path or a name; PEFT loads it by that.
+
+    Returns:
+        The files written.
+    """
+    ours, layers = adapters_of(model), _their_layers(model)
+    assert ours, "a model with adapters"
+    tensors: dict[str, Tensor] = {}
+    adapted: dict[str, AdaptedLayer] = {}
+    for theirs, names in layers.items():
+        if not any(name in ours for name in names):
+            continue
+        a_RI, b_OR, scale = _fused([(ours.get(name), linear_at(model, name).out_features) for name in names])
+        tensors[f"base_model.model.{theirs}.lora_A.weight"] = a_RI
+        tensors[f"base_model.model.{theirs}.lora_B.weight"] = b_OR
+        adapted[theirs] = AdaptedLayer(len(a_RI), scale)
+    with atomic_file(directory / WEIGHTS) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+    inputs_first = model.config.family == "gpt2"  # transformers' Conv1D
+    write_json(directory / CONFIG, write_adapter_config(adapted, layers, base=base, fan_in_fan_out=inputs_first))
+    return [directory / WEIGHTS, directory / CONFIG]
+
+
+def load_adapter(directory: Path, model: Transformer) -> list[str]:
+    """Put the adapters of a directory, ours or PEFT's, into the model that they were trained on, in place.
+
+    `groundup.model.lora.fuse_lora` merges them into its matrices.
+
+    Returns:
+        The names of the layers that were adapted.
+
+    Raises:
+        FormatError: no adapter there, a pickle instead of safetensors, a damaged file, a variant of LoRA that computes
+            something else, or an adapter of another model. The model is then as it was.
+    """
+    record = require_plain_lora(_read_config(directory))
+    pairs = _pairs(read_tensors(directory / WEIGHTS))
+    layers = _their_layers(model)
+    found: dict[str, LoRALinear] = {}
+    for theirs, pair in pairs.items():
+        if theirs not in layers:
+            kinds = sorted({name.rpartition(".")[2] for name in layers})
+            raise FormatError(
+                f"an adapter of the layer {theirs!r}"[:200],
+                rule=f"this {model.config.family} model has the layers {', '.join(kinds)}, {len(layers)} in all",
+                fix="Load the adapter beside the model that it was trained on.",
+            )
+        announced = read_adapter_config(record, theirs)
+        found |= _split(model, layers[theirs], theirs, pair, announced)
+    for name, layer in found.items():
+        put(model, name, layer)
+    return list(found)
+
+
+@dataclass(slots=True)
+class _Pair:
+    a_RI: Tensor | None = None
+    b_OR: Tensor | None = None
+
+
+def _their_layers(model: Transformer) -> dict[str, tuple[str, ...]]:
+    """The layers that can be adapted, by the names that they have on disk: which of ours each of them holds."""
+    ours = set(linear_layers(model))
+    layers: dict[str, tuple[str, ...]] = {}
+    for weight in weight_table(model.config, "language"):
+        names = tuple(name.removesuffix(".weight") for name in weight.ours)
+        if weight.theirs.endswith(".weight") and ours.issuperset(names):
+            layers[weight.theirs.removesuffix(".weight")] = names
+    return layers
+
+
+def _fused(parts: list[tuple[LoRALinear | None, int]]) -> tuple[Tensor, Tensor, float]:
+    """One adapter for layers that are one on disk: A of all, one below the other, and B of each in rows of its own."""
+    present = [layer for layer, _ in parts if layer is not None]
+    scale = present[0].scale
+    a_RI = torch.cat([layer.lora_A.detach().float().cpu() for layer in present])
+    b_OR = torch.zeros(sum(outputs for _, outputs in parts), len(a_RI))
+    row = column = 0
+    for layer, outputs in parts:
+        if layer is not None:
+            own = layer.lora_B.detach().float().cpu() * (layer.scale / scale)
+            b_OR[row : row + outputs, column : column + own.shape[1]] = own
+            column += own.shape[1]
+        row += outputs
+    return a_RI.contiguous(), b_OR, scale
+
+
+def _split(
+    model: Transformer, names: tuple[str, ...], theirs: str, pair: _Pair, announced: AdaptedLayer
+) -> dict[str, LoRALinear]:
+    """The adapters of ours that one of theirs holds."""
+    bases = [linear_at(model, name) for name in names]
+    inputs, outputs = bases[0].in_features, [base.out_features for base in bases]
+    expected = {"A": (announced.rank, inputs), "B": (sum(outputs), announced.rank)}
+    for factor, tensor in (("A", pair.a_RI), ("B", pair.b_OR)):
+        shape = None if tensor is None else tuple(tensor.shape)
+        if shape != expected[factor]:
+            raise FormatError(
+                f"{theirs}.lora_{factor}: {shape or 'missing'}"[:200],
+                rule=f"with rank {announced.rank}, beside this model, its shape is {expected[factor]}",
+                fix="Load the adapter beside the model that it was trained on; if it is, get it again.",
+            )
+    assert pair.a_RI is not None and pair.b_OR is not None
+    a_RI, b_OR = pair.a_RI.float(), pair.b_OR.float()
+    if not (a_RI.isfinite().all() and b_OR.isfinite().all()):
+        raise FormatError(
+            f"{theirs}: values that are no numbers",
+            rule="the factors of an adapter are finite",
+            fix="Its training diverged, or the file is damaged: get it again.",
+        )
+    adapted = {}
+    for name, base, own in zip(names, bases, b_OR.split(outputs), strict=True):
+        # Of several layers in one, each has columns of its own where they were ours: it gets those back.
+        used_R = own.any(0) if len(names) > 1 and own.any() else torch.ones(len(a_RI), dtype=torch.bool)
+        layer = LoRALinear(base, int(used_R.sum()), announced.scale)
+        layer.lora_A.data = a_RI[used_R].to(base.weight.device)
+        layer.lora_B.data = own[:, used_R].contiguous().to(base.weight.device)
+        adapted[name] = layer
+    return adapted
+
+
+def _pairs(tensors: Mapping[str, Tensor]) -> dict[str, _Pair]:
+    pairs: dict[str, _Pair] = {}
+    for name, tensor in tensors.items():
+        match = _TENSOR.fullmatch(name)
+        if match is None:
+            raise FormatError(
+                f"a tensor {name!r}"[:200],
+                rule="a plain LoRA adapter has lora_A and lora_B of linear layers, and nothing else",
+                fix="Merge the adapter into its base with the tool that made it, and import the result.",
+            )
+        setattr(pairs.setdefault(match[1], _Pair()), "a_RI" if match[2] == "A" else "b_OR", tensor)
+    if not pairs:
+        raise FormatError(f"{WEIGHTS}: empty", rule="an adapter adapts some layer", fix="Get the adapter again.")
+    return pairs
+
+
+def _read_config(directory: Path) -> Any:
+    config, weights = directory / CONFIG, directory / WEIGHTS
+    if not config.is_file() or not weights.is_file():
+        pickles = sorted(path.name for path in directory.glob("*.bin"))
+        raise FormatError(
+            f"{directory}: " + (f"{pickles[0]} is a pickle" if pickles else f"no {CONFIG} and {WEIGHTS} in it"),
+            rule="an adapter is safetensors with a config; pickles can run foreign code and are never loaded",
+            fix="Save the adapter as safetensors first (PEFT: save_pretrained with safe_serialization=True).",
+        )
+    if config.stat().st_size > _LARGEST_CONFIG:
+        raise FormatError(
+            f"{config}: {config.stat().st_size:,} bytes",
+            rule=f"an adapter's config has at most {_LARGEST_CONFIG:,}",
+            fix="Look at what the file is: it is no config of PEFT's.",
+        )
+    return read_json(config)

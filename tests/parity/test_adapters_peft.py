@@ -1,0 +1,92 @@
+"""PEFT reads our adapters and we read PEFT's: the same logits on the same base, merged and not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.checkpoint import load_model, save_model
+from groundup.checkpoint.adapters import load_adapter, save_adapter
+from groundup.model import FAMILIES, Family, ModelConfig, Transformer
+from groundup.model.lora import LoRA, adapters_of, add_lora, fuse_lora
+
+pytestmark = pytest.mark.interop
+IDS = torch.arange(40).view(2, 20)
+
+
+@pytest.fixture(params=FAMILIES)
+def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    family: Family = request.param
+    more: dict[str, Any] = {"gpt2": {"n_kv_heads": 4}, "gemma3": {"sliding_window": 8}}.get(family, {})
+    shape: dict[str, Any] = {"dim": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "ffn_dim": 48}
+    torch.manual_seed(0)
+    model = Transformer(ModelConfig(family=family, vocab_size=64, context_length=64, **shape | more))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    save_model(tmp_path / "base", model, bos_id=0, eos_id=0)
+    return tmp_path / "base"
+
+
+def theirs(base: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(base).eval()
+
+
+def close(ours: torch.Tensor, other: torch.Tensor) -> None:
+    torch.testing.assert_close(ours, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        LoRA(rank=4, alpha=8),
+        LoRA(rank=3, alpha=7, rank_stabilized=True, targets=("q_proj", "v_proj", "layers.1.mlp.up_proj")),
+    ],
+    ids=["all", "some"],
+)
+@torch.no_grad()
+def test_peft_computes_what_we_do_with_our_adapter(base: Path, tmp_path: Path, lora: LoRA) -> None:
+    from peft import PeftModel
+
+    model = load_model(base)
+    before = model(IDS)
+    add_lora(model, lora)
+    for layer in adapters_of(model).values():
+        layer.lora_B.normal_(std=0.2)
+    save_adapter(tmp_path / "adapter", model, base=str(base))
+    assert (model(IDS) - before).abs().max() > 0.05
+
+    peer = PeftModel.from_pretrained(theirs(base), tmp_path / "adapter")
+    loaded = peer.load_adapter(tmp_path / "adapter", adapter_name="again")
+    assert not loaded.unexpected_keys
+    assert not [name for name in loaded.missing_keys if "again" in name]
+    close(model(IDS), peer(IDS).logits)
+    fuse_lora(model)
+    close(model(IDS), peer.merge_and_unload()(IDS).logits)
+
+
+@torch.no_grad()
+def test_we_compute_what_peft_does_with_its_adapter(base: Path, tmp_path: Path) -> None:
+    """Its ranks and scales differ by layer, as `rank_pattern` allows."""
+    from peft import LoraConfig, get_peft_model
+
+    fused = "c_attn" if "gpt2" in (base / "config.json").read_text(encoding="utf-8") else "q_proj"
+    config = LoraConfig(
+        r=4, lora_alpha=6, target_modules="all-linear", rank_pattern={fused: 2}, alpha_pattern={fused: 9},
+        fan_in_fan_out=fused == "c_attn", task_type="CAUSAL_LM",
+    )  # fmt: skip
+    peer = get_peft_model(theirs(base), config).eval()
+    torch.manual_seed(1)
+    for name, parameter in peer.named_parameters():
+        if "lora_B" in name:
+            parameter.normal_(std=0.2)
+    peer.save_pretrained(tmp_path / "adapter")
+    model = load_model(base)
+    assert len(load_adapter(tmp_path / "adapter", model)) == len(adapters_of(model)) >= 12
+    close(model(IDS), peer(IDS).logits)
+    fuse_lora(model)
+    close(model(IDS), peer(IDS).logits)
