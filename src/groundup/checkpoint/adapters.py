@@ -21,7 +21,7 @@ from groundup.checkpoint.adapter_config import (
     require_plain_lora,
     write_adapter_config,
 )
-from groundup.checkpoint.families import _table as weight_table
+from groundup.checkpoint.families import weight_table
 from groundup.checkpoint.state import read_tensors
 from groundup.errors import FormatError
 from groundup.files import atomic_file, read_json, write_json
@@ -102,7 +102,7 @@ def _their_layers(model: Transformer) -> dict[str, tuple[str, ...]]:
     """The layers that can be adapted, by the names that they have on disk: which of ours each of them holds."""
     ours = set(linear_layers(model))
     layers: dict[str, tuple[str, ...]] = {}
-    for weight in weight_table(model.config, "language"):
+    for weight in weight_table(model.config):
         names = tuple(name.removesuffix(".weight") for name in weight.ours)
         if weight.theirs.endswith(".weight") and ours.issuperset(names):
             layers[weight.theirs.removesuffix(".weight")] = names

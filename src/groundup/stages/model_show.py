@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,15 +64,19 @@ def _facts(named: str) -> dict[str, Any]:
 
 def _facts_of_directory(path: Path) -> dict[str, Any]:
     from groundup.artifact import ARTIFACT, read
-    from groundup.checkpoint.contents import stored_tensors
     from groundup.checkpoint.directory import read_config
     from groundup.checkpoint.resolve import is_classifier, resolve_model
+    from groundup.checkpoint.weight_files import WeightFiles
     from groundup.planner.figures import Figures
     from groundup.tokenizer import Tokenizer
 
     directory = path if is_classifier(path) else resolve_model(path)
     facts: dict[str, Any] = {"directory": str(directory)} | Figures.of(read_config(directory)).to_json()
-    facts["stored"] = stored_tensors(directory)
+    stored = WeightFiles(directory)
+    facts["stored"] = {
+        "bytes": stored.bytes,
+        "tensors": dict(Counter(str(stored.dtype(name)).removeprefix("torch.") for name in stored.names)),
+    }
     if (directory / "tokenizer.json").is_file():
         tokenizer = Tokenizer.load(directory)
         facts["tokenizer"] = {
@@ -96,8 +101,6 @@ def _facts_of_directory(path: Path) -> dict[str, Any]:
 
 
 def _facts_of_gguf(path: Path) -> dict[str, Any]:
-    from collections import Counter
-
     from groundup.gguf import GgufModel
     from groundup.planner.figures import Figures
 

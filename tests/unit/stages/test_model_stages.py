@@ -58,7 +58,7 @@ def test_a_run_shows_its_newest_model_with_words_and_origin(base_directory: Path
     facts = show(tmp_path / "run")
     model = load_model(base_directory)
     assert facts["parameters"] == sum(p.numel() for p in model.parameters())
-    assert facts["stored"]["tensors"] == {"F32": len(model.state_dict())}
+    assert facts["stored"]["tensors"] == {"float32": len(model.state_dict())}
     assert facts["tokenizer"]["vocab_size"] == 1024
     assert not facts["tokenizer"]["chat_template"]
     assert "made_by" not in facts
