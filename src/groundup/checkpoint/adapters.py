@@ -22,7 +22,7 @@ from groundup.checkpoint.adapter_config import (
     write_adapter_config,
 )
 from groundup.checkpoint.families import weight_table
-from groundup.checkpoint.state import read_tensors
+from groundup.checkpoint.weight_files import open_tensors
 from groundup.errors import FormatError
 from groundup.files import atomic_file, read_json, write_json
 from groundup.model import Transformer
@@ -74,7 +74,8 @@ def load_adapter(directory: Path, model: Transformer) -> list[str]:
             something else, or an adapter of another model. The model is then as it was.
     """
     record = require_plain_lora(_read_config(directory))
-    pairs = _pairs(read_tensors(directory / WEIGHTS))
+    file = open_tensors(directory / WEIGHTS)
+    pairs = _pairs({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  it is no mapping
     layers = _their_layers(model)
     found: dict[str, LoRALinear] = {}
     for theirs, pair in pairs.items():

@@ -48,7 +48,7 @@ class WeightFiles:
         self._passed = 0
         self._entries: dict[str, _Entry] = {}
         for path, names in _files(directory):
-            file = self._kept[path] = _open(path)
+            file = self._kept[path] = open_tensors(path)
             inside = set(file.keys())
             for name in sorted(inside) if names is None else names:
                 if name not in inside:
@@ -93,7 +93,7 @@ class WeightFiles:
         if self._passed > self.bytes // _MAPPED_SHARE:
             self._passing, self._passed = {}, 0
         if entry.path not in self._passing:
-            self._passing[entry.path] = _open(entry.path)
+            self._passing[entry.path] = open_tensors(entry.path)
         tensor: Tensor = self._passing[entry.path].get_tensor(name)
         self._passed += tensor.nbytes
         return tensor
@@ -219,7 +219,12 @@ def _incomplete(value: str, rule: str) -> FormatError:
     return FormatError(value, rule=rule, fix="The files are incomplete; get them again.")
 
 
-def _open(path: Path) -> Any:
+def open_tensors(path: Path) -> Any:
+    """A safetensors file, mapped: `keys()`, `get_tensor(name)`, `get_slice(name)`.
+
+    Raises:
+        FormatError: none, or a damaged one.
+    """
     try:
         return safe_open(path, framework="pt")
     except Exception as error:  # safetensors raises its own type, OSError, or ValueError, by version
