@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def main() -> None:
                 minutes=options.minutes,
                 seeds=options.seeds,
                 documents=options.documents,
+                wanted=partial(_wanted, options.contenders),
                 say=_say,
             )
             _say("\n" + quality_table(rest["quality"]))
@@ -95,9 +97,7 @@ def _speed(options: argparse.Namespace, place: Workplace, peers: Peers, rest: di
         if not tokens.is_dir():
             write_random_tokens(tokens, shape.vocab_size)
         contenders = gpu_contenders(peers, matched) if gpu else cpu_contenders(peers, name, matched)
-        if options.contenders:
-            wanted = options.contenders.lower().split(";")
-            contenders = [one for one in contenders if any(one.name.lower().startswith(word) for word in wanted)]
+        contenders = [one for one in contenders if _wanted(options.contenders, one.name)]
         timed, products = time_shape(
             shape,
             contenders,
@@ -145,6 +145,10 @@ def _options() -> argparse.Namespace:
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device here")
     return options
+
+
+def _wanted(beginnings: str | None, name: str) -> bool:
+    return beginnings is None or any(name.lower().startswith(one.strip().lower()) for one in beginnings.split(";"))
 
 
 def _text(given: str | None) -> Path | None:

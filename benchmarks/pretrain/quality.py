@@ -65,7 +65,15 @@ def peer_entries(peers: Peers, vocab_size: int) -> list[Entry]:
 
 
 def compare_quality(
-    peers: Peers, place: Workplace, tokens: Path, *, minutes: float, seeds: int, documents: int | None, say: Say
+    peers: Peers,
+    place: Workplace,
+    tokens: Path,
+    *,
+    minutes: float,
+    seeds: int,
+    documents: int | None,
+    wanted: Callable[[str], bool],
+    say: Say,
 ) -> dict[str, Any]:
     """Train everyone for `minutes` from the start of the process, caches empty, and score them.
 
@@ -75,11 +83,11 @@ def compare_quality(
     """
     vocab_size = TokenShards(tokens, "train").vocab_size
     runs: dict[str, dict[str, Any]] = {}
-    for seed in range(seeds):
+    for seed in range(seeds if wanted("groundup") else 0):
         name = f"groundup, seed {seed}"
         runs[name] = _attempt(partial(_train_ours, place, tokens, minutes, seed, documents))
         say(f"{name}: {_line(runs[name])}")
-    for entry in peer_entries(peers, vocab_size):
+    for entry in (entry for entry in peer_entries(peers, vocab_size) if wanted(entry.name)):
         runs[entry.name] = _attempt(partial(_train_peer, entry, place, tokens, minutes, documents))
         say(f"{entry.name}: {_line(runs[entry.name])}")
     figure = _margin(runs)

@@ -7,6 +7,7 @@ GPT-2 ties its head, Llama and Qwen3 have one of their own by default, and so mo
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import fields
 
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from groundup.objectives import NextToken
 from groundup.optim import MATRIX_LR, Optimizer, OptimizerConfig, WarmupStableDecay
 from groundup.parallel import measure_machine, place
 from groundup.planner import shape_for_depth
-from groundup.tokens import Loader, TokenShards
+from groundup.tokens import Loader, PackedWindows, TokenShards
 from groundup.train import Progress, StepReport, fit
 
 
@@ -37,6 +38,10 @@ def train(job: Job, clock: Clock) -> Logits:
     shards = TokenShards(job.tokens, "train")
     loader = Loader(shards, context_length=shape.context, batch_size=shape.rows, bos_id=shards.bos_id, seed=job.seed)
 
+    def batches(index: int) -> PackedWindows:
+        windows = loader.batch(index)
+        return PackedWindows(*(getattr(windows, field.name).to(machine.device) for field in fields(windows)))
+
     class Timed:
         def after_step(self, report: StepReport) -> None:
             if not clock.tick(report.metrics["loss"]):
@@ -45,7 +50,7 @@ def train(job: Job, clock: Clock) -> Logits:
     schedule = WarmupStableDecay(clock.horizon, warmup_steps=clock.horizon // 50, decay_steps=clock.horizon // 2)
     clock.begin(model)
     with suppress(_EnoughError):
-        fit(model, NextToken(), loader.batch, optimizer, schedule, progress=Progress(), callbacks=[Timed()])
+        fit(model, NextToken(), batches, optimizer, schedule, progress=Progress(), callbacks=[Timed()])
     model.eval()
 
     def logits(input_ids_BT: Tensor) -> Tensor:
