@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def pretrain(
         out: directory of the model; must not hold one.
         arguments: all but --out.
         cache: the user's cache directory, where the compiled kernels are kept.
-        stop_after: interrupt it, as Ctrl-C does, when so many steps are done.
+        stop_after: terminate it when so many steps are done.
 
     Raises:
         ContenderError: it ended before step 1, or badly.
@@ -50,11 +50,12 @@ def pretrain(
     first: float | None = None
     said: list[tuple[float, str]] = []
     started = time.time()
-    with log.open("w") as output:
+    stopped = False
+    with log.open("w") as output, ExitStack() as at_the_end:
         process = subprocess.Popen(
             command, cwd=place.directory, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
-        interrupted = False
+        at_the_end.callback(process.kill)  # this program may be told to end in the middle
         while process.poll() is None:
             now = time.time() - started
             done = _lines(metrics)
@@ -63,14 +64,14 @@ def pretrain(
                 said += [(now, line) for line in printed[len(said) :]]
                 if done:
                     first = now
-            if stop_after is not None and len(done) >= stop_after and not interrupted:
-                process.send_signal(signal.SIGINT)
-                interrupted = True
+            if stop_after is not None and len(done) >= stop_after and not stopped:
+                process.terminate()  # a shell may have told its children to ignore Ctrl-C
+                stopped = True
             if now > place.patience:
                 process.kill()
             time.sleep(_LOOK)
     seconds = time.time() - started
-    if first is None or (process.returncode and not interrupted):
+    if first is None or (process.returncode and not stopped):
         raise ContenderError(f"exit {process.returncode}; {log}")
     return Watched(first, seconds, said)
 
