@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 
 from groundup.errors import FormatError
@@ -26,6 +27,7 @@ from groundup.tokenizer.source import CONFIG_FILE, TOKENIZER_FILE
 SPACE = "\u2581"  # ▁, which stands for a space in SentencePiece's vocabularies
 # Bounds the work of taking tokens apart: a token of n characters has n - 1 ways.
 _LONGEST_PIECE = 256
+_NEVER = 1e3  # nats below the least likely piece
 
 _NEVER_IN_TEXT = (TokenType.CONTROL, TokenType.UNKNOWN, TokenType.USER_DEFINED)
 _STOPS = ("eos", "eot", "eom")
@@ -137,7 +139,7 @@ def rebuild(vocabulary: Vocabulary, *, as_llama_cpp: bool = False) -> dict[str, 
         prefixed = vocabulary.add_space_prefix is not False
         definition["normalizer"] = _space_normalizer(vocabulary, prefixed)
         definition["decoder"] = _space_decoder(prefixed)
-        definition["model"] = _unigram(vocabulary) if vocabulary.kind == "t5" else _scored_bpe(vocabulary)
+        definition["model"] = _unigram(vocabulary, as_llama_cpp) if vocabulary.kind == "t5" else _scored_bpe(vocabulary)
     try:
         tokenizers.Tokenizer.from_str(json.dumps(definition))
     except Exception as error:  # the library raises Exception itself
@@ -258,13 +260,17 @@ def _unions_by_score(vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:
                 yield token[:middle], token[middle:]
 
 
-def _unigram(vocabulary: Vocabulary) -> dict[str, Any]:
-    size = _size(vocabulary)
+def _unigram(vocabulary: Vocabulary, as_llama_cpp: bool) -> dict[str, Any]:
+    scores = vocabulary.scores.astype(np.float64)[: _size(vocabulary)]
+    # tokenizers looks for every piece in text. One that must not be found there gets a score that never wins.
+    pieces = np.isin(vocabulary.types[: len(scores)], [TokenType.NORMAL, TokenType.UNDEFINED, TokenType.USER_DEFINED])
+    scores[~pieces] = scores[pieces].min(initial=0.0) - _NEVER
     return {
         "type": "Unigram",
         "unk_id": vocabulary.ids.get("unk"),
-        "vocab": [[token, float(vocabulary.scores[i])] for i, token in enumerate(vocabulary.tokens[:size])],
-        "byte_fallback": bool((vocabulary.types == TokenType.BYTE).any()),
+        "vocab": [[token, score] for token, score in zip(vocabulary.tokens, scores.tolist(), strict=False)],
+        # llama.cpp has no bytes for what these vocabularies lack, but only the token for the unknown.
+        "byte_fallback": not as_llama_cpp and bool((vocabulary.types == TokenType.BYTE).any()),
     }
 
 
