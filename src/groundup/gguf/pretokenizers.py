@@ -6,8 +6,8 @@ one list: the models are different, the cutting is not.
 
 std::regex knows neither `(?i:...)` nor categories of letters, so llama.cpp rewrites some patterns, and cuts a little
 unlike the tokenizers that the models were trained with. Where that shows, both forms are kept: `patterns` is the
-makers', `run_as` is llama.cpp's. (One difference is too small for a place in the table: `(?i:'s)` takes U+017F, the
-long s, for an s, and llama.cpp does not.)
+makers', `run_as` is llama.cpp's. (Two differences are too small for a place in the table: `(?i:'s)` takes U+017F, the
+long s, for an s, and llama.cpp does not; and of the characters that were assigned last, the two know different ones.)
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def patterns_of(definition: Mapping[str, Any] | None) -> tuple[str, ...] | None:
     """The patterns of a tokenizer.json's byte-level `pre_tokenizer`; None where these are not all there is to it."""
     steps = _flattened(definition)
     if not steps or steps[-1].get("type") != "ByteLevel":
-        return _split_after_bytes(steps)
+        return None
     patterns: list[str] = []
     for step in steps:
         match step:
@@ -210,15 +210,6 @@ def patterns_of(definition: Mapping[str, Any] | None) -> tuple[str, ...] | None:
                 return None
     # Line ends may stand in a pattern as they are.
     return tuple(pattern.replace("\r", r"\r").replace("\n", r"\n") for pattern in patterns)
-
-
-def _split_after_bytes(steps: Sequence[Mapping[str, Any]]) -> tuple[str, ...] | None:
-    # Falcon: the digits are cut once more, after ByteLevel; digits of ASCII are their own bytes.
-    match steps:
-        case [*first, {"type": "ByteLevel"} as byte_level, {"type": "Split", "pattern": {"Regex": "[0-9][0-9][0-9]"}}]:
-            before = patterns_of({"type": "Sequence", "pretokenizers": [*first, byte_level]})
-            return None if before is None else (*before, "[0-9][0-9][0-9]")
-    return None
 
 
 def _flattened(definition: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:

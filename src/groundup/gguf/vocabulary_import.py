@@ -136,7 +136,8 @@ def rebuild(vocabulary: Vocabulary, *, as_llama_cpp: bool = False) -> dict[str, 
         merges = [list(merge) for merge in vocabulary.merges]
         definition["model"] = _bpe(vocabulary) | {"ignore_merges": pre.whole_words, "merges": merges}
     else:
-        prefixed = vocabulary.add_space_prefix is not False
+        said = vocabulary.add_space_prefix
+        prefixed = vocabulary.kind == "llama" if said is None else said
         definition["normalizer"] = _space_normalizer(vocabulary, prefixed)
         definition["decoder"] = _space_decoder(prefixed)
         definition["model"] = _unigram(vocabulary, as_llama_cpp) if vocabulary.kind == "t5" else _scored_bpe(vocabulary)
