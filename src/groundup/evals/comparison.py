@@ -36,7 +36,7 @@ class Comparison:
         """The finding, for people."""
         low, high = (f"{bound:+.3f}" if math.isfinite(bound) else "?" for bound in self._bounds)
         return (
-            f"{self.after:.3f} bits per byte of held-out text, {self.before:.3f} before; "
+            f"{self.after:.3f} bits per byte, {self.before:.3f} before; "
             f"difference {self.difference.estimate:+.3f} [{low}, {high}]: {self.verdict}."
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from groundup.evals.comparison import Comparison
 from groundup.evals.compressors import CompressorScore
 from groundup.evals.stats import Interval
 
@@ -36,6 +37,7 @@ class Report:
         samples: what it writes.
         model: facts about the model: `parameters`, its shape, what its training recorded.
         next_commands: what a user may want to do now.
+        began_from: beside the model that its pretraining went on from, where there was one.
     """
 
     bpb: Interval
@@ -45,6 +47,7 @@ class Report:
     samples: Sequence[Sample]
     model: Mapping[str, Any]
     next_commands: Sequence[str]
+    began_from: Comparison | None = None
 
     def verdict(self, score: CompressorScore) -> Verdict:
         """Who predicts the text better. A compressor inside the model's interval is not beaten."""
@@ -57,12 +60,22 @@ class Report:
         low, high = _number(self.bpb.low), _number(self.bpb.high)
         ours = (f"this model ({self.bpb.level:.0%}: {low} to {high})", _number(self.bpb.estimate), "")
         rows = [(self.bpb.estimate, ours)]
+        if self.began_from is not None:
+            before = self.began_from.before
+            rows.append((before, ("the model that it began from", _number(before), self._verdict_on_base())))
         for score in self.compressors:
             rows.append((score.bpb, (score.label, _number(score.bpb), self.verdict(score))))
         return [row for _, row in sorted(rows, key=lambda item: item[0])]
 
+    def _verdict_on_base(self) -> str:
+        assert self.began_from is not None
+        return {"better": "the model", "worse": "its base"}.get(self.began_from.verdict, "too close to call")
+
     def summary(self) -> str:
-        """One honest sentence."""
+        """One honest sentence, or two."""
+        return " ".join([self._summary(), *([self.began_from.sentence] if self.began_from else [])])
+
+    def _summary(self) -> str:
         rivals = [score for score in self.compressors if score.saw_training]
         if not rivals:
             return f"{_number(self.bpb.estimate)} bits per byte; no compressor was asked."
@@ -79,6 +92,7 @@ class Report:
             "bpb": self.bpb.estimate,
             "bpb_interval": _bounds(self.bpb),
             "compressors": {score.label: score.bpb for score in self.compressors},
+            **({"began_from": self.began_from.to_json()} if self.began_from else {}),
             **self.scored,
         }
 
@@ -93,6 +107,7 @@ class Report:
             "scored": dict(self.scored),
             "compressors": [asdict(score) | {"better": self.verdict(score)} for score in self.compressors],
             "compressors_read_bytes": self.compressors_read,
+            "began_from": self.began_from.to_json() if self.began_from else None,
             "samples": [asdict(sample) for sample in self.samples],
             "model": dict(self.model),
             "next": list(self.next_commands),

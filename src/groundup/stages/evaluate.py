@@ -25,7 +25,10 @@ from groundup.stages._evaluate_examples import (
 )
 
 if TYPE_CHECKING:
+    from groundup.checkpoint.resolve import OpenedModel
+    from groundup.evals.bpb import BitsPerByte
     from groundup.model import Transformer
+    from groundup.tokens import TokenLists
 
 
 class EvaluateConfig(Config):
@@ -60,6 +63,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     """
     from groundup.checkpoint.resolve import model_identity, open_model, resolve_model, stage_output
     from groundup.evals.bpb import bits_per_byte, encode_texts, model_nll
+    from groundup.evals.comparison import compare
     from groundup.evals.compressors import score_compressors
     from groundup.evals.report import Report
     from groundup.evals.samples import write_samples
@@ -99,16 +103,24 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     opened = open_model(directory, device=config.device)
     model, tokenizer = opened.model, opened.tokenizer
     documents = encode_texts(held_out, tokenizer)
-    with console.progress("scoring", int(documents.lengths.sum()), "tokens") as progress:
-        score = bits_per_byte(
-            model_nll(model),
-            documents,
-            context_length=model.config.context_length,
-            bos_id=tokenizer.bos_id,
-            batch_size=config.batch_size,
-            device=model.lm_head.weight.device,
-            advance=progress.advance,
-        )
+
+    def scored(label: str, opened: OpenedModel, documents: TokenLists) -> BitsPerByte:
+        with console.progress(label, int(documents.lengths.sum()), "tokens") as progress:
+            return bits_per_byte(
+                model_nll(opened.model),
+                documents,
+                context_length=opened.model.config.context_length,
+                bos_id=opened.tokenizer.bos_id,
+                batch_size=config.batch_size,
+                device=opened.model.lm_head.weight.device,
+                advance=progress.advance,
+            )
+
+    score = scored("scoring", opened, documents)
+    began_from = None
+    if (base := _base_of(directory)) is not None:
+        before = open_model(base, device=config.device)
+        began_from = compare(score, scored("scoring its base", before, encode_texts(held_out, before.tokenizer)))
     train = list(split_texts(known, "train", config.compressors_read)) if config.compressors and known else []
     table = []
     if train:
@@ -129,6 +141,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
         compressors_read=sum(len(text.encode()) for text in train),
         samples=samples,
         model=_model_facts(directory, model),
+        began_from=began_from,
         next_commands=(
             f'groundup generate {config.model} "Once upon a time"',
             f"groundup evaluate {config.model} --data FILE.txt",
@@ -191,6 +204,20 @@ def _on_examples(
     if measure == "choices":
         return evaluate_choices(directory, config.data, config.text, **common)
     return evaluate_answers(directory, config.data, config.columns, **common)
+
+
+def _base_of(directory: Path) -> Path | None:
+    """The model that the pretraining of this one went on from, if it still lies where it lay, as it was."""
+    from groundup.checkpoint.resolve import model_identity, resolve_model
+
+    made = read(directory) if (directory / ARTIFACT).is_file() else None
+    if made is None or made.stage != "pretrain" or "base" not in made.facts:
+        return None
+    try:
+        base = resolve_model(Path(made.facts["base"]))
+    except DataError:
+        return None
+    return base if model_identity(base) == made.inputs.get("model") else None
 
 
 def _default_out(config: EvaluateConfig, directory: Path) -> Path:

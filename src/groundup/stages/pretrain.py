@@ -177,7 +177,7 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
         "machine": machine.to_json(),
     }
     if compared is not None:
-        console.note(compared.sentence)
+        console.note(f"Held-out text: {compared.sentence}")
         facts |= {"base": str(config.model), "held_out": compared.to_json()}
     made = work.finish(facts, [*files, plan_file])
     drop_checkpoints(config.out)

@@ -64,11 +64,16 @@ def test_it_predicts_the_new_text_better_than_what_it_began_from(room: Path, tmp
     assert (room / "run" / "base" / "model.safetensors").read_bytes() == weights
 
     # Independently of what the stage says: all held-out text, from the two directories.
-    scores = []
-    for directory in (tmp_path / "on", room / "run" / "base"):
+    def evaluated(directory: Path) -> dict[str, Any]:
         config = {"model": directory, "out": tmp_path / f"report-{directory.name}", "corpus": room / "second-corpus"}
-        scores.append(evaluate.run(evaluate.EvaluateConfig(**config, compressors=False, samples=0)).facts["bpb"])
-    assert scores[0] < scores[1] - 0.02
+        return evaluate.run(evaluate.EvaluateConfig(**config, compressors=False, samples=0)).facts
+
+    after, before = evaluated(tmp_path / "on"), evaluated(room / "run" / "base")
+    assert after["bpb"] < before["bpb"] - 0.02
+    assert after["began_from"]["before"] == pytest.approx(before["bpb"], abs=1e-6)
+    assert after["began_from"]["verdict"] == "better"
+    assert "the model that it began from" in (tmp_path / "report-on" / "report.md").read_text(encoding="utf-8")
+    assert "began_from" not in before
 
     again = pretrained(room / "second-tokens", tmp_path / "on", model=room / "run", tokens=30_000)
     assert again.finished_at == made.finished_at
