@@ -16,7 +16,7 @@ from groundup.checkpoint.weight_files import SHARD_BYTES, require_no_pickle
 from groundup.errors import FormatError
 from groundup.files import read_json, write_json
 from groundup.model import ModelConfig, SequenceClassifier, Transformer
-from groundup.model.weight_map import EMBEDDING
+from groundup.model.weight_map import EMBEDDING, HEAD
 
 CONFIG = "config.json"
 CONFIG_BYTES = 10_000_000  # a config of a few hundred keys has 2 kB; lists of labels may be long
@@ -174,7 +174,10 @@ def _read_json(directory: Path) -> dict[str, Any]:
 
 
 def _fill(model: nn.Module, stored: StoredWeights, dtype: torch.dtype | None, device: str | torch.device) -> None:
-    model.load_state_dict({name: stored.take(name, dtype, device) for name in stored}, assign=True)
+    taken = {name: stored.take(name, dtype, device) for name in stored if name != HEAD or not stored.tied}
+    if stored.tied:  # once: a second copy of a large vocabulary's would be half a gigabyte
+        taken[HEAD] = taken[EMBEDDING]
+    model.load_state_dict(taken, assign=True)
 
 
 def _write(

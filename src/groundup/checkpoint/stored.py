@@ -34,7 +34,7 @@ class StoredWeights(Mapping[str, Tensor]):
         self.directory = directory
         self.config = config
         self._files = WeightFiles(directory)
-        self._tied = n_labels is None and config.tie_embeddings
+        self.tied = n_labels is None and config.tie_embeddings
         self._source = self._matched(n_labels)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -42,11 +42,11 @@ class StoredWeights(Mapping[str, Tensor]):
 
     def __iter__(self) -> Iterator[str]:
         yield from self._source
-        if self._tied:
+        if self.tied:
             yield HEAD
 
     def __len__(self) -> int:
-        return len(self._source) + self._tied
+        return len(self._source) + self.tied
 
     def take(self, name: str, dtype: torch.dtype | None, device: str | torch.device = "cpu") -> Tensor:
         """One tensor, contiguous, in a dtype (None: its own) and on a device.
@@ -61,7 +61,7 @@ class StoredWeights(Mapping[str, Tensor]):
         return torch.empty(passing.shape, dtype=dtype or stored, device=device).copy_(passing)
 
     def _own(self, name: str) -> str:
-        return EMBEDDING if self._tied and name == HEAD else name
+        return EMBEDDING if self.tied and name == HEAD else name
 
     def _read(self, name: str, *, passing: bool) -> Tensor:
         theirs, weight = self._source[self._own(name)]
@@ -86,7 +86,7 @@ class StoredWeights(Mapping[str, Tensor]):
         for weight in weight_table(self.config, head):
             # A model that was saved without its head leaves the base out; one that is tied may keep either copy.
             names = [weight.theirs, weight.theirs.removeprefix(base)]
-            names += [HEAD] if self._tied and EMBEDDING in weight.ours else []
+            names += [HEAD] if self.tied and EMBEDDING in weight.ours else []
             name = next((name for name in names if name in left), None)
             if name is None:
                 raise FormatError(

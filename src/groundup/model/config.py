@@ -17,6 +17,7 @@ SCALINGS: tuple[ScalingKind, ...] = get_args(ScalingKind)
 # Far beyond every model that there is; what is larger is a damaged or hostile file, and would be built for hours.
 MOST_LAYERS = 10_000
 LARGEST = 2**28
+LARGEST_HEAD = 2**16  # its rotary frequencies are made with the model, before any weights are compared
 
 # What only some families have; elsewhere the value would be ignored in silence.
 _ONLY: dict[str, tuple[Family, ...]] = {
@@ -170,10 +171,10 @@ class ModelConfig:
                 rule="each key head serves the same number of query heads",
                 fix="Choose n_kv_heads so that it divides n_heads.",
             )
-        if self.n_heads * self.head_dim > LARGEST:
+        if self.head_dim > LARGEST_HEAD or self.n_heads * self.head_dim > LARGEST:
             raise ConfigError(
-                f"n_heads x head_dim = {self.n_heads * self.head_dim}",
-                rule=f"a width is at most {LARGEST}",
+                f"n_heads = {self.n_heads}, head_dim = {self.head_dim}",
+                rule=f"a head is at most {LARGEST_HEAD} wide, all of them {LARGEST}",
                 fix="Give fewer or smaller heads; of a file from elsewhere, get it again.",
             )
         if self.head_dim % 2 and self.rotary:
