@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pretrain.command import pretrain
-from benchmarks.pretrain.processes import Workplace
+from benchmarks.pretrain.processes import ContenderError, Workplace
 from benchmarks.pretrain.verdicts import over_rounds
 
 WARM_SECONDS = 10.0  # the bar
@@ -29,11 +29,16 @@ def time_start(place: Workplace, tokens: Path, *, rounds: int, say: Callable[[st
             shutil.rmtree(out, ignore_errors=True)
             return pretrain(place, name, out, [str(tokens), dial, value], cache, stop_after=_STEPS)
 
-        cold = start(0)
+        try:
+            cold = start(0)
+            warm = [start(number + 1).to_first_step_seconds for number in range(rounds)]
+        except ContenderError as error:
+            say(f"groundup pretrain {dial} {value}: {error}")
+            report[dial.removeprefix("--")] = {"failure": str(error)}
+            continue
         say(f"groundup pretrain {dial} {value}, cold: step 1 done after {cold.to_first_step_seconds:.1f} s. It says:")
         for second, line in cold.said:
             say(f"  {second:5.1f} s  {line}")
-        warm = [start(number + 1).to_first_step_seconds for number in range(rounds)]
         figure = over_rounds(warm, WARM_SECONDS, at_least=False)
         say(f"groundup pretrain {dial} {value}, warm: {figure.estimate:.1f} s, {figure.verdict}")
         report[dial.removeprefix("--")] = {
