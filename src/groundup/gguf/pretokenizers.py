@@ -135,7 +135,7 @@ PRE_TOKENIZERS: dict[str, PreTokenizer] = {
     "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", GPT2_PATTERN, r"\p{N}+", "[0-9][0-9][0-9]")),
 }
 
-_OTHER_NAMES: dict[str, tuple[str, ...]] = {
+OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "gpt-2": (
         *("phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "exaone4", "gigachat", "mellum", "a.x-4.0"),
         *("modern-bert", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "jina-v1-en", "jina-v2-code", "roberta-bpe"),
@@ -154,7 +154,7 @@ _OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "bailingmoe": ("bailingmoe2", "llada-moe"),
     "bloom": ("poro-chat", "gpt3-finnish"),
 }  # fmt: skip
-_NAMED = PRE_TOKENIZERS | {other: PRE_TOKENIZERS[name] for name, others in _OTHER_NAMES.items() for other in others}
+_NAMED = PRE_TOKENIZERS | {other: PRE_TOKENIZERS[name] for name, others in OTHER_NAMES.items() for other in others}
 
 
 def pre_tokenizer(name: str) -> PreTokenizer:

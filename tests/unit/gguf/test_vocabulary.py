@@ -1,5 +1,6 @@
 """Vocabularies in GGUF's metadata: what a hostile one may not do, and that nothing of a good one is lost."""
 
+import contextlib
 import io
 import json
 import re
@@ -125,7 +126,9 @@ def test_nothing_of_a_model_s_own_is_lost_on_the_way(tokenizer: Tokenizer) -> No
     ]
 
 
-def pieces(texts: list[str], kind: str, *, spaced: bool) -> tuple[sentencepiece.SentencePieceProcessor, dict[str, Any]]:
+def pieces(
+    texts: list[str], kind: str, *, spaced: bool, rule: str = "identity"
+) -> tuple[sentencepiece.SentencePieceProcessor, dict[str, Any]]:
     """A vocabulary of SentencePiece's own, and the metadata that llama.cpp's converter makes of it."""
     made = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -136,7 +139,7 @@ def pieces(texts: list[str], kind: str, *, spaced: bool) -> tuple[sentencepiece.
         byte_fallback=True,
         add_dummy_prefix=spaced,
         remove_extra_whitespaces=False,
-        normalization_rule_name="identity",
+        normalization_rule_name=rule,
         minloglevel=2,
         num_threads=1,
     )
@@ -175,6 +178,28 @@ def test_sentencepiece_gives_the_same_ids(kind: str, spaced: bool, real_document
     np.testing.assert_array_equal(made.metadata["tokenizer.ggml.token_type"], metadata["tokenizer.ggml.token_type"])
     assert ("Chinese" in dict(made.differences)) == (kind == "unigram")
     assert "sentence" not in dict(made.differences)
+
+
+def test_a_compiled_normalization_is_followed_and_a_broken_one_is_not(real_documents: list[str]) -> None:
+    """The library that walks through it looks at no bound: a hostile one would end the process."""
+    protocol = pytest.importorskip("sentencepiece.sentencepiece_model_pb2", reason="protobuf is not installed")
+    model, metadata = pieces(real_documents, "unigram", spaced=True, rule="nmt_nfkc")
+    parsed = protocol.ModelProto.FromString(model.serialized_model_proto())
+    charsmap = np.frombuffer(parsed.normalizer_spec.precompiled_charsmap, dtype=np.uint8)
+    key = "tokenizer.ggml.precompiled_charsmap"
+    files = tokenizer_from_gguf(metadata | {key: charsmap})
+    backend = tokenizers.Tokenizer.from_str(json.dumps(files.definition))
+    for text in ("ＡＢＣ ﬁne ½ ① ｶ", "Straße №5 Ⅷ", "The “quoted”\ttext…"):
+        assert backend.encode(text, add_special_tokens=False).tokens == model.encode(text, out_type=str), text
+    made = tokenizer_to_gguf(files.definition, files.config, model.get_piece_size())
+    np.testing.assert_array_equal(made.metadata[key], charsmap)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        broken = charsmap.copy()
+        broken[rng.integers(0, 5000, 20)] = rng.integers(0, 256, 20)
+        with contextlib.suppress(FormatError):
+            definition = tokenizer_from_gguf(metadata | {key: broken}).definition
+            tokenizers.Tokenizer.from_str(json.dumps(definition)).encode_batch(list(TORTURE.values()))
 
 
 def test_a_missing_pre_tokenizer_is_told() -> None:
