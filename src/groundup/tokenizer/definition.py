@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,58 +24,36 @@ Definition = dict[str, Any]
 LARGEST_FILE = 100_000_000  # bytes; the largest in use have a third of it
 _LARGEST_ID = 4_000_000  # rows of an embedding; a file of a few bytes could else ask for a table of terabytes
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-_SOURCE_FIX = "Copy it again from where it came, or run groundup tokenize again."
 
 
-def parse(text: str | bytes, name: str) -> Definition:
-    """The contents of a `tokenizer.json`, with the shapes that the rest of this module counts on.
-
-    Raises:
-        FormatError: no JSON, or not such a file.
-    """
-    if len(text) > LARGEST_FILE:
-        raise FormatError(
-            f"{name}: {len(text):,} bytes",
-            rule=f"a tokenizer's file has at most {LARGEST_FILE:,}",
-            fix="Look at what the file is: no known vocabulary comes near.",
-        )
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{name}: {error}", rule="this file must be valid JSON", fix=_SOURCE_FIX) from error
-    problem = _problem(found)
-    if problem:
-        raise FormatError(
-            f"{name}: {problem}",
-            rule="this file must be a tokenizer of the Hugging Face tokenizers library",
-            fix=_SOURCE_FIX,
-        )
-    return dict(found)
-
-
-def build(definition: Definition, name: str) -> tokenizers.Tokenizer:
-    """The library's tokenizer.
+def build(definition: Definition | str, name: str) -> tokenizers.Tokenizer:
+    """The library's tokenizer, of the contents of a `tokenizer.json`.
 
     Raises:
         FormatError: the library cannot make one of it.
     """
+    text = definition if isinstance(definition, str) else json.dumps(definition)
     try:
-        return tokenizers.Tokenizer.from_str(json.dumps(definition))
+        return tokenizers.Tokenizer.from_str(text)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library raises Exception itself; where it panics, not even that
-        raise FormatError(
-            f"{name}: {str(error)[:300]}",
-            rule="this file must be a tokenizer of the Hugging Face tokenizers library",
-            fix=_SOURCE_FIX,
-        ) from None
+        raise _damaged(name, str(error)[:300]) from None
 
 
 def vocabulary(definition: Definition) -> dict[str, int]:
-    """Every token with its id, added ones included."""
+    """Every token with its id, added ones included.
+
+    Raises:
+        FormatError: none, or ids that no model has.
+    """
     entries = definition["model"]["vocab"]
     found = entries if isinstance(entries, dict) else {piece: number for number, (piece, _) in enumerate(entries)}
-    return found | {token["content"]: token["id"] for token in definition["added_tokens"]}
+    found = found | {token["content"]: token["id"] for token in definition["added_tokens"]}
+    largest = max(found.values(), default=0)
+    if not entries or largest > _LARGEST_ID:
+        raise _damaged("tokenizer.json", f"a vocabulary of {len(found):,} tokens, with ids up to {largest:,}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,51 +202,16 @@ def _parts(component: Any, key: str) -> list[dict[str, Any]]:
     if component is None:
         return []
     if component["type"] == "Sequence":
-        return [step for part in component.get(key, []) for step in _parts(part, key)]
+        return [step for part in component[key] for step in _parts(part, key)]
     return [component]
 
 
-def _problem(found: Any) -> str:
-    """What keeps a JSON value from being a tokenizer; empty: nothing that is seen from here."""
-    if not isinstance(found, dict) or not isinstance(found.get("model"), dict):
-        return 'no "model" in it'
-    model, added = found["model"], found.get("added_tokens") or []
-    entries = model.get("vocab")
-    if isinstance(entries, dict):
-        ids: Iterable[Any] = entries.values()
-    elif isinstance(entries, list) and all(isinstance(e, list) and len(e) == 2 and type(e[0]) is str for e in entries):
-        ids = range(len(entries))
-    else:
-        return "its vocabulary is no table"
-    if not entries:
-        return "its vocabulary is empty"
-    merges = model.get("merges", [])
-    if not isinstance(merges, list) or not all(isinstance(m, str) or _is_pair(m) for m in merges):
-        return "its merges are no pairs"
-    if not isinstance(added, list) or not all(
-        isinstance(t, dict) and isinstance(t.get("content"), str) and t["content"] and "special" in t for t in added
-    ):
-        return "its added tokens lack their content or what they are"
-    for number in (*ids, *(token.get("id") for token in added)):
-        if type(number) is not int or not 0 <= number < _LARGEST_ID:
-            return f"the token id {str(number)[:40]} in a vocabulary of {len(entries):,}"
-    for key in ("normalizer", "pre_tokenizer", "decoder", "post_processor"):
-        if not _is_component(found.get(key)):
-            return f"its {key} is none that is known"
-    return ""
-
-
-def _is_pair(found: Any) -> bool:
-    return isinstance(found, list) and len(found) == 2 and all(isinstance(piece, str) for piece in found)
-
-
-def _is_component(found: Any) -> bool:
-    if found is None:
-        return True
-    if not isinstance(found, dict) or not isinstance(found.get("type"), str):
-        return False
-    steps = [found.get(key, []) for key in ("normalizers", "pretokenizers", "decoders", "processors")]
-    return all(isinstance(part, list) and all(step and _is_component(step) for step in part) for part in steps)
+def _damaged(name: str, found: str) -> FormatError:
+    return FormatError(
+        f"{name}: {found}",
+        rule="this file must be a tokenizer of the Hugging Face tokenizers library",
+        fix="Copy it again from where it came, or run groundup tokenize again.",
+    )
 
 
 def _unknown(found: str) -> FormatError:

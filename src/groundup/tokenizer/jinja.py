@@ -28,10 +28,10 @@ from groundup.errors import ConfigError, FormatError
 
 _LONGEST_TEMPLATE = 300_000  # characters; the largest in use have a tenth of it
 _MOST_WORK = 300_000_000  # characters made on the way, about: a conversation that fills a long context makes 10^7
-_MOST_SECONDS = 10.0
-_STEP = 100  # what a turn of a loop or a call counts, in characters
+_MOST_SECONDS = 5.0
+_STEP = 300  # what a turn of a loop or a call counts, in characters
 _LARGEST_NUMBER = 10_000_000  # as an argument: widths, counts
-_WIDE = re.compile(r"\d{5,}|\*")  # a width in a format string, for which text would be filled up
+_WIDE = re.compile(r"\d{5,}|%[-+ #0-9.]*\*")  # a width in a format, for which text would be filled up
 
 
 class TemplateRefusalError(ConfigError):
@@ -112,8 +112,10 @@ _budget: ContextVar[_Budget] = ContextVar("budget of a chat template")
 
 
 def _size(value: object) -> int:
-    if isinstance(value, str | list | tuple | dict):
+    if isinstance(value, str):
         return len(value)
+    if isinstance(value, list | tuple | dict):
+        return 8 * len(value)
     return value.bit_length() // 8 if isinstance(value, int) else 0
 
 
@@ -123,6 +125,8 @@ def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         _check_arguments(args, kwargs.values())
+        if function.__name__ == "do_format":
+            _check_format(args[0])
         made = function(*args, **kwargs)
         _budget.get().spend(_STEP + _size(made))
         return made
@@ -140,6 +144,11 @@ def _check_arguments(*groups: Any) -> None:
     largest, second = sorted(sizes)[-1:-3:-1]
     if largest * second > _MOST_WORK:
         raise _SpentError("it makes more text than a chat template has to")
+
+
+def _check_format(format: object) -> None:
+    if _WIDE.search(str(format)):
+        raise _SpentError(f"it formats with {str(format)[:40]!r}")
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -167,8 +176,10 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         numbers = isinstance(left, int) and isinstance(right, int)
         if operator == "%":
-            if isinstance(left, str) and _WIDE.search(left):
-                raise _SpentError(f"it formats with {left[:40]!r}")
+            if isinstance(left, str):
+                _check_format(left)
+        elif operator == "+":
+            _budget.get().spend(_size(left) + _size(right))
         elif operator == "**" and numbers:
             if abs(right) > 1000 or left.bit_length() * abs(right) > 10_000:
                 raise _SpentError(f"it computes {left} ** {right}")
@@ -186,14 +197,18 @@ class _Environment(ImmutableSandboxedEnvironment):
         owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str):
             _check_arguments((owner,), args, kwargs.values())
-            if getattr(__obj, "__name__", "") in ("format", "format_map") and _WIDE.search(owner):
-                raise _SpentError(f"it formats with {owner[:40]!r}")
         else:
             _check_arguments(args, kwargs.values())
         _budget.get().spend(__self._template_length if isinstance(__obj, Macro) else _STEP)
         made = super().call(__context, __obj, *args, **kwargs)
         _budget.get().spend(_size(made))
         return made
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        wrapped = super().wrap_str_format(value)
+        if wrapped is not None:
+            _check_format(value.__self__)
+        return wrapped
 
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
@@ -251,8 +266,7 @@ def _raise_exception(message: object = "") -> None:
 
 
 def _strftime_now(format: str) -> str:
-    if _WIDE.search(format):
-        raise _SpentError(f"it formats the date with {format[:40]!r}")
+    _check_format(format)
     return datetime.now().strftime(format)
 
 

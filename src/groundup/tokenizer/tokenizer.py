@@ -14,7 +14,7 @@ import tokenizers
 
 from groundup.errors import DataError, FormatError
 from groundup.files import atomic_file, write_json
-from groundup.tokenizer.definition import build, continuing, decoding, guarded, parse, prefix_of_prompts, vocabulary
+from groundup.tokenizer.definition import build, continuing, decoding, guarded, prefix_of_prompts, vocabulary
 from groundup.tokenizer.source import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, TokenizerSource, read_source
 from groundup.tokenizer.vocabulary import END_OF_TEXT
 from groundup.types import well_formed
@@ -94,8 +94,8 @@ class Tokenizer:
             FormatError: a file is damaged, or of a kind that is not known.
         """
         source = read_source(directory)
-        name = str(directory / TOKENIZER_FILE)
-        return cls(build(parse(source.files[TOKENIZER_FILE], name), name), source.config, source)
+        text = source.files[TOKENIZER_FILE].decode("utf-8", errors="replace")
+        return cls(build(text, str(directory / TOKENIZER_FILE)), source.config, source)
 
     def with_definition(self, definition: Mapping[str, Any]) -> Tokenizer:
         """Another vocabulary (the contents of a `tokenizer.json`) in this one's place: all else stays."""
