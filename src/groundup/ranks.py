@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from groundup.errors import GroundupError, TrainingError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.distributed_c10d import Store
-
-T = TypeVar("T")
 
 _COLLECTIVE = timedelta(minutes=30)  # ranks meet several times a step: who waits longer waits for a dead one
 _TOLD = timedelta(days=30)  # the first may take its time, e.g. to score a model
@@ -41,11 +39,13 @@ class Ranks:
     Attributes:
         rank: from 0.
         size: how many there are.
+        on_this_machine: how many of them are on the machine of this one.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None, on_this_machine: int = 1) -> None:
         self.rank = rank
         self.size = size
+        self.on_this_machine = on_this_machine
         self._store = store
         self._told = 0
 
@@ -79,7 +79,7 @@ class Ranks:
             return int(found)
         return value
 
-    def told(self, value: T) -> T:
+    def told(self, value: Any) -> Any:
         """What the first rank says: its `value`, a JSON value; those of the others are not looked at."""
         if self._store is None:
             return value
@@ -89,8 +89,7 @@ class Ranks:
             self._store.set(key, json.dumps(value))
             return value
         self._store.wait([key], _TOLD)
-        heard: Any = json.loads(self._store.get(key))
-        return heard
+        return json.loads(self._store.get(key))
 
     def wait(self) -> None:
         """Go on when all ranks have come here."""
@@ -131,7 +130,8 @@ def joined() -> Iterator[Ranks]:
         device_id=device,
     )
     try:
-        yield Ranks(rank, size, PrefixStore("groundup", store))
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        yield Ranks(rank, size, PrefixStore("groundup", store), here)
         dist.destroy_process_group()
     except RuntimeError as error:  # DistError is one, too; gloo raises it bare
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from groundup.objectives.base import Metrics
 from groundup.tokenizer import Tokenizer
+from groundup.types import IGNORE_INDEX
 
 _LENGTH_MULTIPLE = 16  # padded lengths: few shapes, and even ones, as fast attention wants them
 _SORTED_BATCHES = 32  # texts are sorted by length within this many batches: little padding, enough chance
@@ -31,7 +32,7 @@ class LabelledBatch:
     Attributes:
         input_ids: (B, T), right-padded.
         last: (B,), the index of each text's last token.
-        labels: (B,), the index of each text's label.
+        labels: (B,), the index of each text's label; IGNORE_INDEX for a text that only fills up a share.
     """
 
     input_ids: Tensor
@@ -82,13 +83,13 @@ class Classification:
         return batch
 
     def normalizer(self, batch: LabelledBatch) -> Tensor:
-        return torch.tensor(len(batch.labels))
+        return (batch.labels != IGNORE_INDEX).sum()
 
     def __call__(self, model: nn.Module, batch: LabelledBatch) -> tuple[Tensor, Metrics]:
         logits_BC = model(batch.input_ids, batch.last)
         loss = F.cross_entropy(logits_BC, batch.labels, reduction="sum", label_smoothing=self._label_smoothing)
         right = int((logits_BC.argmax(-1) == batch.labels).sum())
-        count = len(batch.labels)
+        count = int(self.normalizer(batch))
         return loss, {"loss": (loss.item(), count), "accuracy": (right, count)}
 
 
@@ -103,6 +104,7 @@ class LabelledBatches:
         pad_id: fills up shorter texts.
         longest: no batch is wider than this.
         seed: of the order.
+        rank, world_size: which share of each batch this process takes, each `world_size`-th text.
     """
 
     def __init__(
@@ -114,8 +116,12 @@ class LabelledBatches:
         pad_id: int,
         longest: int,
         seed: int,
+        rank: int = 0,
+        world_size: int = 1,
         device: str = "cpu",
     ) -> None:
+        self._rank = rank
+        self._world_size = world_size
         self._texts = texts
         self._labels = torch.tensor(labels)
         self._batch_size = batch_size
@@ -128,11 +134,15 @@ class LabelledBatches:
         self._epoch = lru_cache(maxsize=1)(self._make_epoch)
 
     def batch(self, index: int) -> LabelledBatch:
-        """The index-th batch since step 0, counted on across epochs."""
+        """This rank's share of the index-th batch since step 0, counted on across epochs."""
         epoch, number = divmod(index, self.per_epoch)
-        chosen = self._epoch(epoch)[number]
+        whole = self._epoch(epoch)[number]
+        chosen = whole[self._rank :: self._world_size]
+        labels = self._labels[torch.from_numpy(chosen)]
+        if not len(chosen):  # fewer texts than ranks: who has none goes along with one that does not count
+            chosen, labels = whole[:1], torch.tensor([IGNORE_INDEX])
         ids, last = pad([self._texts[i] for i in chosen], self._pad_id, self._longest)
-        return LabelledBatch(*(t.to(self._device) for t in (ids, last, self._labels[torch.from_numpy(chosen)])))
+        return LabelledBatch(*(tensor.to(self._device) for tensor in (ids, last, labels)))
 
     def texts_in(self, steps: int) -> int:
         """How many texts the first `steps` batches hold, repeats counted."""

@@ -1,6 +1,7 @@
 """Wraps a model from outside: dtype, threads, allocation, compilation; DDP and FSDP."""
 
-from groundup.parallel.machine import Machine, eagerly, measure_machine, memory_bytes, place
+from groundup.parallel.machine import Machine, eagerly, measure_machine, place
+from groundup.parallel.memory import memory_bytes
 from groundup.parallel.sharded import is_sharded, rows_of, whole
 from groundup.parallel.spread import Mode, Spread, checkpoint_activations, choose_mode, sync_gradients
 from groundup.parallel.spread_optimizer import SpreadOptimizer

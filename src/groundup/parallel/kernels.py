@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from groundup.files import cache_dir
 from groundup.locks import locked
 
 _VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+_eager: ContextVar[bool] = ContextVar("eager", default=False)
 
 
 def _directory() -> Path:
@@ -62,6 +64,16 @@ def compiling() -> Iterator[None]:
             mark.truncate(0)
 
 
+@contextmanager
+def not_counted() -> Iterator[None]:
+    """Passes in this block compile nothing."""
+    token = _eager.set(True)
+    try:
+        yield
+    finally:
+        _eager.reset(token)
+
+
 def mark_first_pass(model: nn.Module) -> None:
     """Mark the cache from the model's first forward pass until its second: in between, forward and backward compile."""
     held = ExitStack()
@@ -69,6 +81,8 @@ def mark_first_pass(model: nn.Module) -> None:
 
     def before(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         nonlocal passes
+        if _eager.get():
+            return
         passes += 1
         if passes == 1:
             held.enter_context(compiling())

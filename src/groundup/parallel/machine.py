@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import sys
 import time
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from groundup.model import SequenceClassifier, Transformer
-from groundup.parallel.kernels import compiling, mark_first_pass, use_kernel_cache
+from groundup.parallel.kernels import compiling, mark_first_pass, not_counted, use_kernel_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +76,6 @@ def _can_compile(device: str) -> bool:
     return True
 
 
-def memory_bytes(device: str) -> int | None:
-    """Memory that a model can be trained in: the GPU's free memory, else the machine's; None: it does not say."""
-    if device == "cuda":
-        return int(torch.cuda.mem_get_info()[0])
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has none of these names
-        return None
-
-
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -119,7 +108,7 @@ def place(model: Transformer | SequenceClassifier, machine: Machine) -> None:
 @contextmanager
 def eagerly() -> Iterator[None]:
     """Run a compiled model without compilation: for evaluation and samples, whose shapes would be compiled anew."""
-    with torch.compiler.set_stance("force_eager"):
+    with torch.compiler.set_stance("force_eager"), not_counted():
         yield
 
 

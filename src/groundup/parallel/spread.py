@@ -69,6 +69,12 @@ class Spread(Generic[ModelT]):
             return Optimizer(self.model, config)
         return SpreadOptimizer(self.model, config, self._ranks)
 
+    @property
+    def optimizer_bytes(self) -> int:
+        """Roughly what this rank will keep of the optimizer's state: AdamW's, two numbers a parameter."""
+        shards = self._ranks.size if self._mode == "fsdp" else 1
+        return sum(8 * p.numel() for p in self.model.parameters() if p.requires_grad) // shards
+
     def gathered(self) -> ModelT:
         """The model with all of its weights; every rank joins in, and what comes back is of use on the first alone."""
         if self._hollow is None:

@@ -10,7 +10,7 @@ from groundup.planner.flops import (
     training_bytes,
     weight_bytes,
 )
-from groundup.planner.plan import MOST_EPOCHS, Budget, Plan, batch_rows, plan_run, shape_for_depth
+from groundup.planner.plan import MOST_EPOCHS, Budget, Plan, batch_rows, plan_run, shape_for_depth, share
 
 __all__ = [
     "MOST_EPOCHS",
@@ -25,6 +25,7 @@ __all__ = [
     "plan_run",
     "product_parameters",
     "shape_for_depth",
+    "share",
     "training_bytes",
     "weight_bytes",
 ]

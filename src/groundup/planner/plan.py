@@ -58,9 +58,14 @@ class Plan:
     tokens_per_second: float | None = None  # as measured before step 1
 
     @property
+    def rows(self) -> int:
+        """Rows of one optimizer step."""
+        return self.micro_batch_size * self.grad_accum_steps
+
+    @property
     def global_batch_tokens(self) -> int:
         """Tokens of one optimizer step."""
-        return self.micro_batch_size * self.grad_accum_steps * self.model.context_length
+        return self.rows * self.model.context_length
 
     @property
     def total_tokens(self) -> int:
@@ -171,6 +176,24 @@ def batch_rows(total_tokens: float, context_length: int) -> tuple[int, int]:
     most = 1 << int(math.log2(max(1, MICRO_BATCH_TOKENS // context_length)))
     micro = min(rows, most)
     return micro, rows // micro
+
+
+def share(rows: int, most: int, ranks: int) -> tuple[int, int]:
+    """What one of several ranks does of a step: rows of a micro-batch, `most` at the utmost, and micro-batches.
+
+    Raises:
+        ConfigError: the rows cannot be shared out evenly; their number is the plan's, not that of the ranks.
+    """
+    own, rest = divmod(rows, ranks)
+    if rest or not own:
+        possible = max(n for n in range(1, ranks + 1) if rows % n == 0)
+        raise ConfigError(
+            f"{ranks} ranks for steps of {rows} rows",
+            rule="each rank takes as many rows of a step as the others",
+            fix=f"Start {possible} ranks (torchrun --nproc-per-node {possible}), or train longer: steps grow with it.",
+        )
+    micro = max(n for n in range(1, min(most, own) + 1) if own % n == 0)
+    return micro, own // micro
 
 
 def tokens_per_parameter(flops: float) -> float:

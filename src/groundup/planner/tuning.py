@@ -8,7 +8,7 @@ from dataclasses import replace
 from groundup.model import ModelConfig
 from groundup.optim import OptimizerConfig
 from groundup.planner.flops import flops_per_token
-from groundup.planner.plan import OVERHEAD, Plan, batch_rows
+from groundup.planner.plan import OVERHEAD, Plan, batch_rows, share
 
 USUAL_EPOCHS = 3.0
 FEWEST_STEPS = 50  # of a run over few examples: its steps are made smaller, down to one window
@@ -42,6 +42,12 @@ def step_rows(rows_per_epoch: int, epochs: float, context_length: int) -> tuple[
     micro, accum = batch_rows(windows * context_length, context_length)
     most = max(1, int(windows / FEWEST_STEPS))
     return min(micro, most), max(1, min(micro * accum, most) // micro)
+
+
+def evenly(step: tuple[int, int], ranks: int) -> tuple[int, int]:
+    """The nearest smaller step that so many ranks can share, a row each at least."""
+    rows = step[0] * step[1]
+    return step if rows % ranks == 0 else share(max(ranks, rows - rows % ranks), step[0], 1)
 
 
 def plan_tuning(

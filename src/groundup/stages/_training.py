@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BatchT = TypeVar("BatchT")
 
-TrackerNames = tuple[Literal["tensorboard", "wandb", "trackio"], ...]
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 # Settings that change where and how a run is computed and watched, not what it computes.
 NO_PART_OF_THE_RESULT = {"out", "checkpoint_seconds", "parallel", "log_to"}
@@ -64,15 +64,26 @@ def begun(
         ranks.told("done")
 
 
+def memory_of_a_rank(machine: Machine, config: ParallelConfig, ranks: Ranks) -> int | None:
+    """Memory for a model as if one rank trained it: a GPU's for each rank, a machine's for all of them."""
+    from groundup.parallel import memory_bytes
+
+    memory = memory_bytes(machine.device)
+    if memory is None:
+        return None
+    whole = memory * (ranks.size if machine.device == "cuda" else 1)
+    return whole if config.mode == "fsdp" else whole // ranks.size
+
+
 def spread_out(model: ModelT, machine: Machine, config: ParallelConfig, ranks: Ranks) -> Spread[ModelT]:
     """Put a model on the machine, and on all ranks of it."""
-    from groundup.parallel import Spread, checkpoint_activations, choose_mode, memory_bytes, place
+    from groundup.parallel import Spread, checkpoint_activations, choose_mode, place
 
     if config.activation_checkpointing:
         checkpoint_activations(model)
     place(model, machine)
     state_bytes = 16 * sum(parameter.numel() for parameter in model.parameters())
-    return Spread(model, choose_mode(config.mode, ranks, state_bytes, memory_bytes(machine.device)), ranks)
+    return Spread(model, choose_mode(config.mode, ranks, state_bytes, memory_of_a_rank(machine, config, ranks)), ranks)
 
 
 def train(
@@ -96,7 +107,7 @@ def train(
     looks: int = 0,
     checkpoint_seconds: float = 30.0,
     skip_spikes: bool = True,
-    log_to: TrackerNames = (),
+    log_to: Sequence[TrackerName] = (),
     callbacks: Sequence[Callback] = (),
 ) -> Progress:
     """Take the steps that are not done yet; leaves `metrics.jsonl` and `checkpoints/` in the stage's directory.

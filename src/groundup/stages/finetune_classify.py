@@ -5,15 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.artifact import Artifact, begin, read
+from groundup.artifact import Artifact, Work, read
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.corpus import Source
-from groundup.stages._training import base_identity, drop_checkpoints, train
+from groundup.stages._training import (
+    NO_PART_OF_THE_RESULT,
+    ParallelConfig,
+    TrackerName,
+    base_identity,
+    begun,
+    drop_checkpoints,
+    spread_out,
+    train,
+)
 
 if TYPE_CHECKING:
     from groundup.evals.classification import Floats
     from groundup.examples.labelled import Labelled
+    from groundup.ranks import Ranks
 
 _SAMPLES = 12  # of test texts in the facts, for the report
 _SAMPLE_CHARACTERS = 300
@@ -43,7 +53,10 @@ class FinetuneClassifyConfig(Config):
     baseline: bool = setting(True, help="compare with TF-IDF and logistic regression on the same split")
     seed: int = setting(0, help="of the split, the head and the order of texts", flag=True, ge=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
+    parallel: ParallelConfig = setting(ParallelConfig(), help="how the ranks that torchrun starts share the work")
     checkpoint_seconds: float = setting(30.0, help="save the state of the run this often", ge=0)
+    skip_spikes: bool = setting(True, help="skip steps whose loss is far above those before")
+    log_to: tuple[TrackerName, ...] = setting((), help="draw curves with tensorboard, wandb or trackio, too")
 
 
 def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Artifact:
@@ -56,24 +69,28 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     from groundup.examples import table_identity
 
     console = console or Console()
-    keys = config.model_dump(mode="json", exclude={"data", "test", "model", "out", "checkpoint_seconds"})
+    keys = config.model_dump(mode="json", exclude={"data", "test", "model", *NO_PART_OF_THE_RESULT})
     inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
     if config.test is not None:
         inputs["test"] = table_identity(config.test)
-    work = begin(config.out, "finetune.classify", keys, inputs, console=console)
-    if work.state == "done":
-        drop_checkpoints(config.out)
-        return read(config.out)
+    with begun(config.out, "finetune.classify", keys, inputs, console) as (work, ranks, console):
+        if work.state != "done":
+            _tune(config, work, ranks, console)
+        if ranks.first:
+            drop_checkpoints(config.out)
+    return read(config.out)
 
+
+def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Console) -> None:
+    """Tune, test, and leave the classifier with its artifact."""
     from groundup.checkpoint import save_classifier
     from groundup.checkpoint.resolve import MODEL_MAX_LENGTH, open_classifier, open_model
     from groundup.evals.classification import compare, predict, score
     from groundup.files import read_json, write_json
     from groundup.model import SequenceClassifier
     from groundup.objectives.classification import Classification, LabelledBatches, encode, usual_epochs
-    from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
-    from groundup.parallel import Machine, Spread, measure_machine, place
-    from groundup.ranks import Ranks
+    from groundup.optim import OptimizerConfig, WarmupStableDecay
+    from groundup.parallel import Machine, measure_machine
 
     learned, tested = _examples(config, console)
     labels = list(learned.counts())
@@ -86,12 +103,13 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
         console.warn(f"{share} are longer than {longest} tokens: their end is cut off.")
 
     plan_file = config.out / "plan.json"
-    if not plan_file.is_file():
+    if ranks.first and not plan_file.is_file():
         # Not compiled: lengths differ from batch to batch, and each would be compiled anew.
         write_json(plan_file, {"machine": measure_machine(threads=config.threads, compile=False).to_json()})
+    ranks.wait()
     machine = Machine.from_json(read_json(plan_file)["machine"])
     model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed)
-    place(model, machine)
+    spread = spread_out(model, machine, config.parallel, ranks)
     batches = LabelledBatches(
         texts,
         [labels.index(label) for label in learned.labels],
@@ -99,6 +117,8 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
         pad_id=tokenizer.pad_id,
         longest=longest,
         seed=config.seed,
+        rank=ranks.rank,
+        world_size=ranks.size,
         device=machine.device,
     )
     epochs = config.epochs or usual_epochs(len(texts))
@@ -109,20 +129,25 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     train(
         work,
         "tuning",
-        Spread(model, "single", Ranks()),
+        spread,
         Classification(config.label_smoothing),
         batches.batch,
-        Optimizer(model, optimizer),
+        spread.optimizer(optimizer),
         WarmupStableDecay(total_steps, warmup_steps=max(1, total_steps // 20), decay_steps=total_steps),
         plan_digest=work.fingerprint,
         total_tokens=batches.texts_in(total_steps),
         unit="texts",
         machine=machine,
-        ranks=Ranks(),
+        ranks=ranks,
         console=console,
         checkpoint_seconds=config.checkpoint_seconds,
+        skip_spikes=config.skip_spikes,
+        log_to=config.log_to,
     )
 
+    model = spread.gathered()
+    if not ranks.first:
+        return
     ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
     files = save_classifier(config.out, model, labels, **ids)
     tokenizer.config[MODEL_MAX_LENGTH] = longest
@@ -149,9 +174,7 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
         "samples": _samples(tested, labels, probabilities),
     }
     outputs = [*files, config.out / "tokenizer.json", config.out / "tokenizer_config.json", plan_file]
-    made = work.finish(facts, outputs)
-    drop_checkpoints(config.out)
-    return made
+    work.finish(facts, outputs)
 
 
 def _examples(config: FinetuneClassifyConfig, console: Console) -> tuple[Labelled, Labelled]:

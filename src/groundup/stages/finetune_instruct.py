@@ -5,11 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.artifact import Artifact, begin, read
+from groundup.artifact import Artifact, Work, read
 from groundup.config import setting
 from groundup.console import Console
 from groundup.examples import ConversationRules, ExampleSources
-from groundup.stages._training import base_identity, drop_checkpoints, train
+from groundup.stages._plans import SavedPlan
+from groundup.stages._training import (
+    NO_PART_OF_THE_RESULT,
+    ParallelConfig,
+    TrackerName,
+    base_identity,
+    begun,
+    drop_checkpoints,
+    spread_out,
+    train,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +29,7 @@ if TYPE_CHECKING:
     from groundup.generate import Engine
     from groundup.parallel import Machine
     from groundup.planner import Plan
+    from groundup.ranks import Ranks
     from groundup.tokenizer import ChatTemplate, Tokenizer
     from groundup.tokens import ExampleLoader
     from groundup.train import StepReport
@@ -48,7 +59,10 @@ class FinetuneInstructConfig(ConversationRules):
     seed: int = setting(0, help="of the order of examples", flag=True, ge=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
     compile: bool = setting(True, help="compile the layers where the run is long enough to gain from it")
+    parallel: ParallelConfig = setting(ParallelConfig(), help="how the ranks that torchrun starts share the work")
     checkpoint_seconds: float = setting(30.0, help="save the state of the run this often", ge=0)
+    skip_spikes: bool = setting(True, help="skip steps whose loss is far above those before")
+    log_to: tuple[TrackerName, ...] = setting((), help="draw curves with tensorboard, wandb or trackio, too")
     evaluations: int = setting(4, help="how often to score held-out answers and show one on the way", ge=0)
 
 
@@ -62,24 +76,27 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     from groundup.examples import table_identity
 
     console = console or Console()
-    keys = config.model_dump(mode="json", exclude={"data", "test", "model", "out", "checkpoint_seconds"})
+    keys = config.model_dump(mode="json", exclude={"data", "test", "model", *NO_PART_OF_THE_RESULT})
     inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
     if config.test:
         inputs["test"] = table_identity(config.test)
-    work = begin(config.out, "finetune.instruct", keys, inputs, console=console)
-    if work.state == "done":
-        drop_checkpoints(config.out)
-        return read(config.out)
+    with begun(config.out, "finetune.instruct", keys, inputs, console) as (work, ranks, console):
+        if work.state != "done":
+            _tune(config, work, ranks, console)
+        if ranks.first:
+            drop_checkpoints(config.out)
+    return read(config.out)
 
+
+def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Console) -> None:
+    """Plan, tune, compare, and leave the model directory with its artifact."""
     from groundup.checkpoint import load_model, save_model
     from groundup.checkpoint.resolve import open_model
     from groundup.evals.responses import compare_with_base
     from groundup.generate import Engine
     from groundup.objectives import NextToken
-    from groundup.optim import Optimizer, WarmupStableDecay
-    from groundup.parallel import Spread, place
-    from groundup.planner import flops_per_token, parameter_count
-    from groundup.ranks import Ranks
+    from groundup.optim import WarmupStableDecay
+    from groundup.planner import flops_per_token, parameter_count, share
     from groundup.tokenizer import ChatTemplate
 
     learned, tested, told = _examples(config, console)
@@ -87,10 +104,17 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     model, tokenizer = opened.model, opened.tokenizer
     template = ChatTemplate(tokenizer)
     encoded = [template.encode_labelled(example.messages) for example in learned]
-    machine, plan = _plan(config, opened, encoded, seconds_spent=work.seconds)
-    loader = _loader(
-        config, encoded, plan.model.context_length, plan.micro_batch_size, tokenizer.pad_id, machine.device
-    )
+    saved = SavedPlan(config.out / "plan.json", ranks)
+    machine, plan = saved.read_or(lambda: _plan(config, opened, encoded, ranks, seconds_spent=work.seconds))
+    model.requires_grad_(True)
+    spread = spread_out(model, machine, config.parallel, ranks)
+
+    def loading(rows: int) -> ExampleLoader:
+        return _loader(config, encoded, plan.model.context_length, rows, tokenizer.pad_id, machine, ranks)
+
+    plan = saved.settle(machine, plan, spread, NextToken(), lambda rows: loading(rows).batch(0))
+    micro, accum = share(plan.rows, plan.micro_batch_size, ranks.size)
+    loader = loading(micro)
     if loader.too_long:
         done = "cut" if config.cut_long else "left out: cut_long = true would keep their beginnings"
         console.warn(f"{loader.too_long:,} examples are longer than {plan.model.context_length:,} tokens: {done}.")
@@ -98,28 +122,32 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     console.table("The plan", ["", ""], plan.describe())
     console.sample("one example; what is trained stands in [[ ]]", _marked(template, tokenizer, learned[0]))
 
-    model.requires_grad_(True)
-    place(model, machine)
     with Engine(model, tokenizer, stop_ids=template.stop_ids) as engine:
         progress = train(
             work,
             "tuning",
-            Spread(model, "single", Ranks()),
+            spread,
             NextToken(),
             loader.batch,
-            Optimizer(model, plan.optimizer),
+            spread.optimizer(plan.optimizer),
             WarmupStableDecay(plan.total_steps, plan.warmup_steps, plan.decay_steps),
             plan_digest=plan.digest,
-            total_tokens=loader.labels_until(plan.total_steps * plan.grad_accum_steps),
+            total_tokens=loader.labels_until(plan.total_steps * accum),
             machine=machine,
-            ranks=Ranks(),
+            ranks=ranks,
             console=console,
-            grad_accum_steps=plan.grad_accum_steps,
+            grad_accum_steps=accum,
+            flops_per_step=float(plan.global_batch_tokens * flops_per_token(plan.model)),
             look=_look(engine, template, tested, console),
             looks=config.evaluations,
             checkpoint_seconds=config.checkpoint_seconds,
+            skip_spikes=config.skip_spikes,
+            log_to=config.log_to,
         )
 
+    model = spread.gathered()
+    if not ranks.first:
+        return
     files = save_model(
         config.out,
         model,
@@ -156,10 +184,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
         "plan": plan.to_json(),
         "machine": machine.to_json(),
     }
-    outputs = [*files, config.out / "plan.json"]
-    made = work.finish(facts, outputs)
-    drop_checkpoints(config.out)
-    return made
+    work.finish(facts, [*files, saved.path])
 
 
 def _examples(config: FinetuneInstructConfig, console: Console) -> tuple[list[Example], list[Example], dict[str, Any]]:
@@ -178,58 +203,71 @@ def _examples(config: FinetuneInstructConfig, console: Console) -> tuple[list[Ex
 
 
 def _plan(
-    config: FinetuneInstructConfig, opened: OpenedModel, encoded: Sequence[Labelled], *, seconds_spent: float
+    config: FinetuneInstructConfig,
+    opened: OpenedModel,
+    encoded: Sequence[Labelled],
+    ranks: Ranks,
+    *,
+    seconds_spent: float,
 ) -> tuple[Machine, Plan]:
-    """The plan that the run began with, or a new one; where minutes are given, real steps are measured."""
+    """A new plan; where minutes are given, real steps are measured, by all ranks together."""
     import math
     import time
     from dataclasses import replace
 
     from groundup.checkpoint import load_model
-    from groundup.files import read_json, write_json
     from groundup.objectives import NextToken
-    from groundup.optim import Optimizer
-    from groundup.parallel import Machine, measure_machine, place
+    from groundup.parallel import Machine, measure_machine
     from groundup.planner import Plan
-    from groundup.planner.tuning import USUAL_EPOCHS, plan_tuning, step_rows, tuning_rates, within, worth_compiling
+    from groundup.planner.tuning import (
+        USUAL_EPOCHS,
+        evenly,
+        plan_tuning,
+        step_rows,
+        tuning_rates,
+        within,
+        worth_compiling,
+    )
     from groundup.train import steps_per_second
 
-    plan_file = config.out / "plan.json"
-    if plan_file.is_file():
-        saved = read_json(plan_file)
-        return Machine.from_json(saved["machine"]), Plan.from_json(saved["plan"])
     started = time.monotonic()
     longest = 64 * math.ceil(max(len(ids) for ids, _ in encoded) / 64)
     context = opened.model.config.context_length
     shape = replace(opened.model.config, context_length=min(context, max(_WINDOW, longest)))
+    machine = measure_machine(threads=config.threads, compile=False)
 
-    def loader(rows: int, device: str = "cpu") -> ExampleLoader:
-        return _loader(config, encoded, shape.context_length, rows, opened.tokenizer.pad_id, device)
+    def loader(rows: int) -> ExampleLoader:
+        return _loader(config, encoded, shape.context_length, rows, opened.tokenizer.pad_id, machine, ranks)
 
     rows_per_epoch = loader(1).n_rows
     epochs = config.epochs or USUAL_EPOCHS
     tokens = epochs * rows_per_epoch * shape.context_length
-    machine = measure_machine(threads=config.threads, compile=False)
-    if config.compile and worth_compiling(shape, tokens, machine.product_flops):
+    if config.compile and worth_compiling(shape, tokens, ranks.size * machine.product_flops):
         machine = measure_machine(threads=config.threads, compile=True)
+    machine = Machine.from_json(ranks.told(machine.to_json()))
     rates = tuning_rates(shape.dim, config.learning_rate)
-    step = step_rows(rows_per_epoch, epochs, shape.context_length)
+    step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
     rate = None
     if config.minutes is not None:
-        probe = load_model(opened.directory).requires_grad_(True)
-        place(probe, machine)
-        batches = loader(step[0], machine.device).batch
-        rate = step[0] * shape.context_length * steps_per_second(probe, NextToken(), batches, Optimizer(probe, rates))
+        spread = spread_out(load_model(opened.directory).requires_grad_(True), machine, config.parallel, ranks)
+        batches = loader(step[0]).batch
+        steps = steps_per_second(spread.called, NextToken(), batches, spread.optimizer(rates), ranks=ranks)
+        rate = steps * step[0] * ranks.size * shape.context_length
         left = 60 * config.minutes - seconds_spent - (time.monotonic() - started)
         epochs = within(left, rate, rows_per_epoch * shape.context_length, epochs)
-        step = step_rows(rows_per_epoch, epochs, shape.context_length)
+        step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
     plan = plan_tuning(shape, rates, rows_per_epoch=rows_per_epoch, epochs=epochs, step=step, tokens_per_second=rate)
-    write_json(plan_file, {"machine": machine.to_json(), "plan": plan.to_json()})
-    return machine, plan
+    return machine, Plan.from_json(ranks.told(plan.to_json()))
 
 
 def _loader(
-    config: FinetuneInstructConfig, encoded: Sequence[Labelled], window: int, rows: int, pad_id: int, device: str
+    config: FinetuneInstructConfig,
+    encoded: Sequence[Labelled],
+    window: int,
+    rows: int,
+    pad_id: int,
+    machine: Machine,
+    ranks: Ranks,
 ) -> ExampleLoader:
     from groundup.tokens import ExampleLoader
 
@@ -240,7 +278,9 @@ def _loader(
         pad_id=pad_id,
         seed=config.seed,
         cut=config.cut_long,
-        device=device,
+        rank=ranks.rank,
+        world_size=ranks.size,
+        device=machine.device,
     )
 
 

@@ -7,12 +7,23 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from groundup.artifact import Artifact, begin, read
+from groundup.artifact import Artifact, Work, read
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError
+from groundup.stages._plans import SavedPlan
 from groundup.stages._shape import ShapeConfig, find_base, given_shape
-from groundup.stages._training import base_identity, drop_checkpoints, train
+from groundup.stages._training import (
+    NO_PART_OF_THE_RESULT,
+    ParallelConfig,
+    TrackerName,
+    base_identity,
+    begun,
+    drop_checkpoints,
+    memory_of_a_rank,
+    spread_out,
+    train,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +34,7 @@ if TYPE_CHECKING:
     from groundup.model import Transformer
     from groundup.parallel import Machine
     from groundup.planner import Plan
+    from groundup.ranks import Ranks
     from groundup.stages._shape import Base
     from groundup.tokens import Loader, TokenShards
     from groundup.train import StepReport
@@ -52,7 +64,10 @@ class PretrainConfig(Config):
     vector_lr: float = setting(0.003, help="AdamW's, for norms and biases", gt=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
     compile: bool = setting(True, help="compile the layers; needs a C++ compiler, else runs without")
+    parallel: ParallelConfig = setting(ParallelConfig(), help="how the ranks that torchrun starts share the work")
     checkpoint_seconds: float = setting(30.0, help="save the state of the run this often", ge=0)
+    skip_spikes: bool = setting(True, help="skip steps whose loss is far above those before")
+    log_to: tuple[TrackerName, ...] = setting((), help="draw curves with tensorboard, wandb or trackio, too")
     evaluations: int = setting(8, help="how often to score held-out text and show a sample on the way", ge=0)
     sample_prompt: str = setting("", help="what the samples go on from")
 
@@ -92,39 +107,39 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
         TrainingError: it diverged.
     """
     console = console or Console()
-    keys = config.model_dump(mode="json", exclude={"token_shards", "model", "out", "checkpoint_seconds"})
+    keys = config.model_dump(mode="json", exclude={"token_shards", "model", *NO_PART_OF_THE_RESULT})
     inputs = {"tokens": read(config.token_shards).digest}
     base = None
     if config.model:  # looked at before an earlier output gives way
         inputs["model"] = base_identity(config.model)
         base = find_base(config.model, config.token_shards / "tokenizer")
-    work = begin(config.out, "pretrain", keys, inputs, console=console)
-    if work.state == "done":
-        drop_checkpoints(config.out)
-        return read(config.out)
+    with begun(config.out, "pretrain", keys, inputs, console) as (work, ranks, console):
+        if work.state != "done":
+            _train(config, base, work, ranks, console)
+        if ranks.first:
+            drop_checkpoints(config.out)
+    return read(config.out)
 
+
+def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, console: Console) -> None:
+    """Plan, train, and leave the model directory with its artifact."""
     from groundup.checkpoint import save_model
     from groundup.evals.comparison import compare
-    from groundup.files import read_json, write_json
     from groundup.generate import Engine
     from groundup.model import Transformer, init_weights
     from groundup.objectives import NextToken
-    from groundup.optim import Optimizer, WarmupStableDecay
-    from groundup.parallel import Machine, Spread, place
-    from groundup.planner import Plan, flops_per_token, parameter_count
-    from groundup.ranks import Ranks
+    from groundup.optim import WarmupStableDecay
+    from groundup.planner import flops_per_token, parameter_count, share
     from groundup.tokenizer import Tokenizer
     from groundup.tokens import TokenShards
 
     tokenizer = Tokenizer.load(config.token_shards / "tokenizer")
     shards = TokenShards(config.token_shards, "train")
     held_out = TokenShards(config.token_shards, "validation")
-    plan_file = config.out / "plan.json"
-    if not plan_file.is_file():
-        machine, plan = _resolve(config, base, shards, console, seconds_spent=work.seconds)
-        write_json(plan_file, {"machine": machine.to_json(), "plan": plan.to_json()})
-    saved = read_json(plan_file)
-    machine, plan = Machine.from_json(saved["machine"]), Plan.from_json(saved["plan"])
+    saved = SavedPlan(config.out / "plan.json", ranks)
+    machine, plan = saved.read_or(
+        lambda: _resolve(config, base, shards, ranks, console, seconds_spent=work.seconds),
+    )
     console.table("The plan", ["", ""], plan.describe())
     if not machine.compile and config.compile:
         console.warn("No working C++ compiler: training runs without compilation, at about two thirds of the speed.")
@@ -135,31 +150,42 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     else:
         model = base.load()
         console.note(base.sentence)
-    place(model, machine)
+    spread = spread_out(model, machine, config.parallel, ranks)
+
+    def loader(rows: int) -> Loader:
+        return _loader(config, shards, plan.model.context_length, rows, machine, ranks)
+
+    plan = saved.settle(machine, plan, spread, NextToken(), lambda rows: loader(rows).batch(0))
+    micro, accum = share(plan.rows, plan.micro_batch_size, ranks.size)
     probe = _probe(held_out)
     before = None if base is None else probe(model)
-    optimizer = Optimizer(model, plan.optimizer)
     with Engine(model, tokenizer) as engine:
         progress = train(
             work,
             "pretraining",
-            Spread(model, "single", Ranks()),
+            spread,
             NextToken(),
-            _loader(shards, plan.model.context_length, plan.micro_batch_size, config.seed).batch,
-            optimizer,
+            loader(micro).batch,
+            spread.optimizer(plan.optimizer),
             WarmupStableDecay(plan.total_steps, plan.warmup_steps, plan.decay_steps),
             plan_digest=plan.digest,
             total_tokens=plan.total_tokens,
             machine=machine,
-            ranks=Ranks(),
+            ranks=ranks,
             console=console,
-            grad_accum_steps=plan.grad_accum_steps,
+            grad_accum_steps=accum,
+            flops_per_step=float(plan.global_batch_tokens * flops_per_token(plan.model)),
             look=_look(engine, probe, config.sample_prompt, console),
             looks=config.evaluations,
             checkpoint_seconds=config.checkpoint_seconds,
+            skip_spikes=config.skip_spikes,
+            log_to=config.log_to,
         )
+        compared = None if before is None else compare(probe(model), before)
 
-    compared = None if before is None else compare(probe(model), before)
+    model = spread.gathered()
+    if not ranks.first:
+        return
     files = save_model(
         config.out,
         model,
@@ -179,26 +205,31 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     if compared is not None:
         console.note(f"Held-out text: {compared.sentence}")
         facts |= {"base": str(config.model), "held_out": compared.to_json()}
-    made = work.finish(facts, [*files, plan_file])
-    drop_checkpoints(config.out)
-    return made
+    work.finish(facts, [*files, saved.path])
 
 
 def _resolve(
-    config: PretrainConfig, base: Base | None, shards: TokenShards, console: Console, *, seconds_spent: float
+    config: PretrainConfig,
+    base: Base | None,
+    shards: TokenShards,
+    ranks: Ranks,
+    console: Console,
+    *,
+    seconds_spent: float,
 ) -> tuple[Machine, Plan]:
-    """Turn the dial into a plan; for minutes, real steps are measured on this machine."""
+    """Turn the dial into a plan; for minutes, real steps are measured on this machine, by all ranks together."""
     from groundup.model import ModelConfig, Transformer, init_weights
     from groundup.objectives import NextToken
-    from groundup.optim import MATRIX_LR, Optimizer, OptimizerConfig
-    from groundup.parallel import measure_machine, memory_bytes, place
-    from groundup.planner import MOST_EPOCHS, Budget, plan_run
+    from groundup.optim import MATRIX_LR, OptimizerConfig
+    from groundup.parallel import Machine, measure_machine
+    from groundup.planner import MOST_EPOCHS, Budget, Plan, plan_run
     from groundup.planner.tuning import tuning_rates
     from groundup.train import steps_per_second
 
     budget = Budget(config.minutes, config.tokens, config.depth)
     console.note("Looking at the machine; the first time, kernels are compiled for it.")
-    machine = measure_machine(threads=config.threads, compile=config.compile)
+    here = measure_machine(threads=config.threads, compile=config.compile).to_json() if ranks.first else None
+    machine = Machine.from_json(ranks.told(here))
     optimizer_config = OptimizerConfig(
         matrix_lr=config.matrix_lr or MATRIX_LR[config.optimizer],
         embedding_lr=config.embedding_lr,
@@ -209,36 +240,57 @@ def _resolve(
     if base is not None:
         optimizer_config = tuning_rates(base.config.dim, config.learning_rate, optimizer_config)
 
-    def measure(shape: ModelConfig, rows: int) -> float:
-        """Tokens per second of real steps."""
+    def speed(shape: ModelConfig, rows: int) -> float:
+        """Tokens per second of real steps, of all ranks together."""
         model = Transformer(shape)
         init_weights(model, config.seed)
-        place(model, machine)
-        batches = _loader(shards, shape.context_length, rows, config.seed).batch
-        rate = steps_per_second(model, NextToken(), batches, Optimizer(model, optimizer_config))
-        console.note(f"{shape.n_layers} layers, {shape.dim} wide: {rate * rows * shape.context_length:,.0f} tokens/s")
-        return rate * rows * shape.context_length
+        spread = spread_out(model, machine, config.parallel, ranks)
+        batches = _loader(config, shards, shape.context_length, rows, machine, ranks).batch
+        steps = steps_per_second(spread.called, NextToken(), batches, spread.optimizer(optimizer_config), ranks=ranks)
+        rate = steps * rows * ranks.size * shape.context_length
+        console.note(f"{shape.n_layers} layers, {shape.dim} wide: {rate:,.0f} tokens/s")
+        return rate
 
+    def measure(shape: ModelConfig, rows: int) -> float:
+        ranks.told([shape.to_json(), rows])
+        return speed(shape, rows)
+
+    if not ranks.first:  # measures what the first rank wants to know, until that has its plan
+        while isinstance(heard := ranks.told(None), list):
+            speed(ModelConfig.from_json(heard[0]), heard[1])
+        return machine, Plan.from_json(heard)
     plan = plan_run(
         budget,
         vocab_size=shards.vocab_size if base is None else base.config.vocab_size,
         given_shape=given_shape(config.shape) if base is None else base.training_shape(config.shape.context_length),
         corpus_tokens=shards.n_tokens + shards.n_documents,
-        product_flops=machine.product_flops,
+        product_flops=ranks.size * machine.product_flops,
         measure=measure,
         optimizer=optimizer_config,
-        memory_bytes=memory_bytes(machine.device),
+        memory_bytes=memory_of_a_rank(machine, config.parallel, ranks),
         seconds_spent=seconds_spent,
     )
+    ranks.told(plan.to_json())
     if plan.epochs > 0.95 * MOST_EPOCHS:
         console.note(f"The text is small for this budget: {MOST_EPOCHS:g} times through it is all that still teaches.")
     return machine, plan
 
 
-def _loader(shards: TokenShards, context_length: int, rows: int, seed: int) -> Loader:
+def _loader(
+    config: PretrainConfig, shards: TokenShards, context_length: int, rows: int, machine: Machine, ranks: Ranks
+) -> Loader:
     from groundup.tokens import Loader
 
-    return Loader(shards, context_length=context_length, batch_size=rows, bos_id=shards.bos_id, seed=seed)
+    return Loader(
+        shards,
+        context_length=context_length,
+        batch_size=rows,
+        bos_id=shards.bos_id,
+        seed=config.seed,
+        rank=ranks.rank,
+        world_size=ranks.size,
+        device=machine.device,
+    )
 
 
 def _probe(held_out: TokenShards) -> Callable[[Transformer], BitsPerByte]:

@@ -62,6 +62,7 @@ class Loader:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        device: torch.device | str = "cpu",
     ) -> None:
         """Prepare to load; reads no tokens yet.
 
@@ -73,6 +74,7 @@ class Loader:
             seed: of the order of documents.
             rank: which part of each global batch this process takes.
             world_size: number of processes.
+            device: where batches are put.
 
         Raises:
             ConfigError: sizes that cannot be.
@@ -98,6 +100,7 @@ class Loader:
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
+        self._device = device
         # Two, because a batch may lie on both sides of an epoch's end.
         self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)
 
@@ -111,12 +114,9 @@ class Loader:
         place_T = np.arange(T)
         last_begin_BT = np.maximum.accumulate(np.where(begins_BT, place_T, 0), axis=1)
         document_BT = np.cumsum(begins_BT, axis=1)
-        return PackedWindows(
-            input_ids=torch.from_numpy(ids[:-1].reshape(B, T)),
-            labels=torch.from_numpy(ids[1:].reshape(B, T)),
-            positions=torch.from_numpy(place_T - last_begin_BT),
-            document_ids=torch.from_numpy(document_BT - document_BT[:, :1]),
-        )
+        input_ids, labels = ids[:-1].reshape(B, T), ids[1:].reshape(B, T)
+        columns = (input_ids, labels, place_T - last_begin_BT, document_BT - document_BT[:, :1])
+        return PackedWindows(*(torch.from_numpy(column).to(self._device) for column in columns))
 
     def _stream(self, start: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """`length` tokens of the endless stream from `start` on, and which of them are a document's BOS."""

@@ -5,6 +5,7 @@ from groundup.train.checkpoints import Checkpoints
 from groundup.train.fit import Callback, fit, steps_per_second
 from groundup.train.guard import SpikeGuard
 from groundup.train.prefetch import Prefetch
+from groundup.train.probe import fitting_rows
 from groundup.train.state import Progress, StepReport
 from groundup.train.trackers import open_tracker
 
@@ -21,6 +22,7 @@ __all__ = [
     "SpikeGuard",
     "StepReport",
     "fit",
+    "fitting_rows",
     "open_tracker",
     "steps_per_second",
 ]

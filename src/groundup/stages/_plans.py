@@ -1,0 +1,85 @@
+"""The plan of a run: made once by the first rank, fitted to the memory, saved before step 1, read by every resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from groundup.files import read_json, write_json
+from groundup.ranks import Ranks
+
+if TYPE_CHECKING:
+    from groundup.objectives import Objective
+    from groundup.parallel import Machine, Spread
+    from groundup.parallel.spread import ModelT
+    from groundup.planner import Plan
+
+BatchT = TypeVar("BatchT")
+Resolved = tuple["Machine", "Plan"]
+
+
+class SavedPlan:
+    """A stage's `plan.json`."""
+
+    def __init__(self, path: Path, ranks: Ranks) -> None:
+        self.path = path
+        self._ranks = ranks
+        self._settled = False
+
+    def read_or(self, resolve: Callable[[], Resolved]) -> Resolved:
+        """The plan that the run began with; else that of `resolve`, which every rank calls."""
+        from groundup.parallel import Machine
+        from groundup.planner import Plan
+
+        here = self._ranks.first and self.path.is_file()
+        saved: dict[str, Any] | None = self._ranks.told(read_json(self.path) if here else None)
+        if saved is None:
+            return resolve()
+        self._settled = True
+        return Machine.from_json(saved["machine"]), Plan.from_json(saved["plan"])
+
+    def settle(
+        self,
+        machine: Machine,
+        plan: Plan,
+        spread: Spread[ModelT],
+        objective: Objective[BatchT],
+        batch_of: Callable[[int], BatchT],
+    ) -> Plan:
+        """Fit the micro-batches of a new plan into the memory, by real passes, and write it down.
+
+        The step's batch stays what it is. A GPU, which is the faster the more it is given, gets larger ones, too.
+
+        Args:
+            batch_of: a batch of so many rows.
+
+        Raises:
+            ConfigError: so many ranks cannot share a step.
+            ResourceError: not even one row fits.
+        """
+        from groundup.parallel import eagerly
+        from groundup.planner import share
+        from groundup.train import fitting_rows
+
+        if self._settled:
+            return plan
+        own, _ = share(plan.rows, plan.rows, self._ranks.size)
+        with eagerly():
+            micro = fitting_rows(
+                spread.called,
+                objective,
+                batch_of,
+                most=own if machine.device == "cuda" else min(own, plan.micro_batch_size),
+                device=machine.device,
+                state_bytes=spread.optimizer_bytes,
+                ranks=self._ranks,
+            )
+        if micro != plan.micro_batch_size:
+            micro, accum = share(plan.rows, micro, 1)
+            plan = replace(plan, micro_batch_size=micro, grad_accum_steps=accum)
+        if self._ranks.first:
+            write_json(self.path, {"machine": machine.to_json(), "plan": plan.to_json()})
+        self._ranks.wait()
+        return plan
