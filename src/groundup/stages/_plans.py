@@ -65,13 +65,13 @@ class SavedPlan:
 
         if self._settled:
             return plan
-        own, _ = share(plan.rows, plan.rows, self._ranks.size)
+        share(plan.rows, plan.rows, self._ranks.size)  # refused before anything is computed
         with eagerly():
             micro = fitting_rows(
                 spread.called,
                 objective,
                 batch_of,
-                most=own if machine.device == "cuda" else min(own, plan.micro_batch_size),
+                most=plan.rows if machine.device == "cuda" else plan.micro_batch_size,
                 device=machine.device,
                 state_bytes=spread.optimizer_bytes,
                 ranks=self._ranks,

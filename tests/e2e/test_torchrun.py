@@ -1,0 +1,109 @@
+"""`torchrun -m groundup`: a run that is shared out among ranks leaves what one process would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from groundup.stages import STAGES
+
+SHAPE = ["shape.dim=64", "shape.n_layers=2", "shape.context_length=64", "optimizer=adamw", "compile=false"]
+
+
+def torchrun(ranks: int, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    return subprocess.Popen(
+        [*launcher, "-m", "groundup", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **options,
+    )
+
+
+def groundup(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "groundup", *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) -> Path:
+    """Token shards of real text."""
+    directory = tmp_path_factory.mktemp("torchrun")
+    (directory / "notes.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in real_documents))
+    collect, tokenize = (STAGES[name] for name in ("collect", "tokenize"))
+    source = {"kind": "folder", "path": str(directory / "notes.jsonl")}
+    collect.module.run(collect.config(sources=[source], out=directory / "corpus"))
+    tokenize.module.run(tokenize.config(corpus=directory / "corpus", vocab_size=512, out=directory / "tokens"))
+    return directory / "tokens"
+
+
+def options(tokens: Path, out: Path, *more: str) -> list[str]:
+    given = [*SHAPE, "evaluations=2", *more]
+    return ["pretrain", str(tokens), "--out", str(out), "--tokens", "50000", *(f"--set={each}" for each in given)]
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_rank_that_is_killed_ends_all_and_one_process_goes_on_to_the_same_model(tokens: Path, tmp_path: Path) -> None:
+    """A hanging run burns money; one that cannot be taken up elsewhere loses it."""
+    expected, shared = tmp_path / "expected", tmp_path / "shared"
+    alone = subprocess.run(
+        [sys.executable, "-m", "groundup", *options(tokens, expected)], capture_output=True, text=True
+    )
+    assert alone.returncode == 0, alone.stderr
+
+    process = torchrun(2, *options(tokens, shared, "parallel.mode=fsdp", "checkpoint_seconds=0"))
+    deadline = time.monotonic() + 180
+    while not list((shared / "checkpoints").glob("step-0000000[3-9]")):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True)
+    os.kill(int(children.stdout.split()[-1]), signal.SIGKILL)
+    said = process.communicate(timeout=90)[0]
+    assert process.returncode != 0
+    assert "Signal 9 (SIGKILL)" in said
+    assert not (shared / "artifact.json").exists()
+    kept = max((shared / "checkpoints").glob("step-*"))
+    assert (kept / "model-00002-of-00002.safetensors").is_file()
+    done = len(losses(shared))
+
+    again = groundup(*options(tokens, shared))
+    assert again.returncode == 0, again.stderr
+    assert "Going on from step" in again.stderr
+    assert 0 < done < len(losses(shared))
+    np.testing.assert_allclose(losses(shared), losses(expected), atol=5e-3)  # bf16, where the CPU has it
+    ours, theirs = (load_file(out / "model.safetensors") for out in (shared, expected))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert (ours[name] - tensor).abs().mean() < 2e-3, name
+    plans = [json.loads((out / "plan.json").read_text())["plan"] for out in (shared, expected)]
+    assert plans[0] == plans[1]
+
+
+def test_one_voice_speaks_for_all_ranks_and_mistakes_end_them(tokens: Path, tmp_path: Path) -> None:
+    out = tmp_path / "base"
+    process = torchrun(2, *options(tokens, out, "parallel.mode=ddp"), "--json")
+    said = process.communicate(timeout=180)[0]
+    assert process.returncode == 0, said
+    assert said.count("The plan") == 1
+    assert len(losses(out)) == len((out / "metrics.jsonl").read_text().splitlines())
+    assert (out / "model.safetensors").is_file()
+    three = torchrun(3, *options(tokens, tmp_path / "three"))
+    said = three.communicate(timeout=180)[0]
+    assert three.returncode != 0
+    assert said.count("3 ranks for steps of") == 1
