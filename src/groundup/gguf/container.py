@@ -13,7 +13,7 @@ from groundup.errors import FormatError
 from groundup.gguf.header import MetaValue, TensorInfo, parse_header
 from groundup.gguf.types import PLAIN_TYPES, READABLE
 
-_CHUNK = 2**22  # values turned at a time: 16 MB of float32 beside the result
+_CHUNK = 2**16  # values turned at a time, in a core's cache
 
 
 class GgufFile:
@@ -52,13 +52,14 @@ class GgufFile:
         stored = self._bytes[info.start : info.start + info.n_bytes]
         if info.kind.name in PLAIN_TYPES:
             return stored.view(PLAIN_TYPES[info.kind.name]).view(info.shape).to(dtype)
-        rows = stored.view(-1, info.kind.row_bytes(info.shape[-1]))
-        read = torch.empty(len(rows), info.shape[-1], dtype=dtype)
-        step = max(1, _CHUNK // info.shape[-1])
-        for first in range(0, len(rows), step):
-            chunk = dequantize(rows[first : first + step].numpy(), info.kind.library_type)
-            read[first : first + step] = torch.from_numpy(chunk)
-        return read.view(info.shape)
+        read = torch.empty(info.shape, dtype=dtype)
+        values, blocks = read.view(-1), stored.view(-1, info.kind.block_bytes)
+        step = _CHUNK // info.kind.block
+        for first in range(0, len(blocks), step):
+            chunk = blocks[first : first + step].reshape(1, -1).numpy()  # as one row: see quantize.py
+            turned = torch.from_numpy(dequantize(chunk, info.kind.library_type)).view(-1)
+            values[first * info.kind.block :][: len(turned)] = turned
+        return read
 
     def _check_whole(self) -> None:
         parts = self.metadata.get("split.count", 1)

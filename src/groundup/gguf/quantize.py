@@ -20,7 +20,9 @@ _K_QUANTS: dict[str, Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] = {
     "Q5_K": quantize_q5_k,
     "Q6_K": quantize_q6_k,
 }
-_CHUNK = 2**18  # values at a time: what a try of a K-quant needs of them stays in a core's cache
+# Values at a time: what a quantizer needs of them stays in a core's cache. Of 2^14, 2^15, ... 2^20 the fastest, by 1.3
+# to 2 times that of 2^20, on a Xeon core: 9 million values a second to Q4_K, 18 to Q6_K, 110 to Q8_0.
+_CHUNK = 2**15
 _LARGEST_HALF = 65_504.0
 
 
@@ -48,8 +50,12 @@ def quantize(name: str, tensor: Tensor, kind: TensorType) -> np.ndarray[Any, Any
     def turn(first: int) -> None:
         chunk = values[first : first + step]
         own = _K_QUANTS.get(kind.name)
-        turned = own(chunk) if own is not None else library_quantize(chunk, kind.library_type)
-        quantized[first : first + step] = turned
+        if own is not None:
+            quantized[first : first + step] = own(chunk)
+        else:  # as one row: the library takes 16 rows at a time, and is 7 times slower on rows of one block
+            quantized[first : first + step] = library_quantize(chunk.reshape(1, -1), kind.library_type).reshape(
+                len(chunk), kind.block_bytes
+            )
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:  # numpy lets go of the interpreter while it computes
         for _ in pool.map(turn, range(0, len(values), step)):
