@@ -218,3 +218,28 @@ def test_a_model_saved_without_its_head_is_found_by_its_shorter_names(variant: s
     ids = torch.arange(20)[None]
     with torch.no_grad():
         torch.testing.assert_close(load_model(tmp_path)(ids), theirs(ids).logits, atol=1e-4, rtol=0)
+
+
+def test_of_a_gemma_that_sees_the_text_is_read(tmp_path: Path) -> None:
+    """From 4B on, every Gemma 3 is published as such a model."""
+    text = SMALL | {"sliding_window": 6, "sliding_window_pattern": 3}
+    eyes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.Gemma3Config(
+        text_config=text,
+        vision_config=eyes | {"image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=1,
+        image_token_index=VOCAB - 1,
+    )
+    theirs = transformers.Gemma3ForConditionalGeneration(config).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.15, generator=generator)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ids = torch.randint(0, VOCAB - 1, (2, LENGTH), generator=generator)
+    stored = open_weights(tmp_path / "theirs")
+    save_weights(tmp_path / "ours", stored.config, stored, bos_id=1, eos_id=2)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
+    with torch.no_grad():
+        expected = theirs(input_ids=ids).logits
+        torch.testing.assert_close(load_model(tmp_path / "theirs")(ids), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(again(ids).logits, expected, atol=1e-4, rtol=0)

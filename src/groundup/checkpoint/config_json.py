@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from groundup.checkpoint.families import LAYOUTS, Head
-from groundup.checkpoint.rope_json import FULL, SLIDING, read_rope, write_rope
+from groundup.checkpoint.rope_json import FULL, SLIDING, read_rope, require_mapping, write_rope
 from groundup.errors import ConfigError, FormatError
 from groundup.model import Family, ModelConfig
 
@@ -144,6 +144,8 @@ def read_config_json(theirs: Mapping[str, Any]) -> ModelConfig:
     """
     family = _family(theirs)
     spelling = SPELLINGS[family]
+    if theirs["model_type"] != LAYOUTS[family].model_type:  # it sees, too: what it reads and writes is a part of it
+        theirs = require_mapping(theirs, "text_config")
     _refuse_variants(LAYOUTS[family].model_type, spelling, theirs)
     given = {**spelling.defaults, **theirs}
     missing = [key for key in spelling.keys.values() if key not in given]
@@ -190,7 +192,7 @@ def to_config_json(config: ModelConfig, head: Head = "language", dtype: str = "f
 def _family(theirs: Mapping[str, Any]) -> Family:
     named = theirs.get("model_type")
     for family, layout in LAYOUTS.items():
-        if layout.model_type == named:
+        if named == layout.model_type or (layout.within is not None and named == layout.within.model_type):
             return family
     known = {key for spelling in SPELLINGS.values() for key in (*spelling.keys.values(), *spelling.defaults)}
     known |= {key for spelling in SPELLINGS.values() for key in (*spelling.fixed, *spelling.dropouts)}

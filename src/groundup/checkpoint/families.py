@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from groundup.model import Family, ModelConfig
@@ -26,12 +26,29 @@ class Layout:
         architectures: theirs, by the head.
         base: what names below the heads begin with; models that were saved without a head leave it out.
         weights: the decoder's table.
+        within: the model that also sees, of which this one is a part; its text is read, its eyes are left.
     """
 
     model_type: str
     architectures: Mapping[Head, str]
     base: str
     weights: Callable[[ModelConfig], tuple[Weight, ...]]
+    within: Wrapper | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wrapper:
+    """A multimodal model around a family's.
+
+    Attributes:
+        model_type: Hugging Face's name.
+        prefixes: what the names of the part begin with there -> what they begin with alone.
+        beside: what the names of all else begin with.
+    """
+
+    model_type: str
+    prefixes: Mapping[str, str]
+    beside: tuple[str, ...]
 
 
 def weight_table(config: ModelConfig, head: Head = "language") -> Iterator[Weight]:
@@ -94,7 +111,18 @@ LAYOUTS: dict[Family, Layout] = {
     "qwen2": _named("qwen2", "Qwen2ForCausalLM", "Qwen2ForSequenceClassification"),
     "llama": _named("llama", "LlamaForCausalLM", "LlamaForSequenceClassification"),
     "mistral": _named("mistral", "MistralForCausalLM", "MistralForSequenceClassification"),
-    "gemma3": _named("gemma3_text", "Gemma3ForCausalLM", "Gemma3TextForSequenceClassification"),
+    "gemma3": replace(
+        _named("gemma3_text", "Gemma3ForCausalLM", "Gemma3TextForSequenceClassification"),
+        within=Wrapper(
+            "gemma3",
+            {
+                "language_model.model.": "model.",
+                "language_model.lm_head.": "lm_head.",
+                "model.language_model.": "model.",
+            },
+            ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."),
+        ),
+    ),
     "gpt2": Layout(
         "gpt2",
         {"language": "GPT2LMHeadModel", "labels": "GPT2ForSequenceClassification"},

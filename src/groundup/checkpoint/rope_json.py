@@ -33,16 +33,16 @@ def read_rope(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not config.rotary:
         return {}
-    parameters = _mapping(given, "rope_parameters")
+    parameters = require_mapping(given, "rope_parameters")
     nested = config.family == "gemma3" or FULL in parameters
-    whole = (_mapping(parameters, FULL) if nested else parameters) | _mapping(given, "rope_scaling")
+    whole = (require_mapping(parameters, FULL) if nested else parameters) | require_mapping(given, "rope_scaling")
     found = {
         "rope_theta": _number(whole, "rope_theta") or given["rope_theta"],
         "rope_scaling": _scaling(whole, config, given),
     }
     if config.family != "gemma3":
         return found
-    local = _mapping(parameters, SLIDING)
+    local = require_mapping(parameters, SLIDING)
     theta = _number(local, "rope_theta") or given["rope_local_base_freq"]
     scaling = _scaling(local, config, given)
     if scaling is None:
@@ -108,7 +108,8 @@ def _scaling(parameters: Mapping[str, Any], config: ModelConfig, given: Mapping[
     return RopeScaling(kind, factor, original, **fields)  # type: ignore[arg-type]
 
 
-def _mapping(given: Mapping[str, Any], key: str) -> dict[str, Any]:
+def require_mapping(given: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The object under a key; empty where there is none."""
     value = given.get(key) or {}
     if not isinstance(value, Mapping):
         raise _not_a(f"{key} = {value!r}", "an object with keys and values")

@@ -82,7 +82,7 @@ class StoredWeights(Mapping[str, Tensor]):
         return {ours: (name, weight) for name, weight in found.items() for ours in weight.ours}
 
     def _found(self, head: Head) -> dict[str, Weight]:
-        base, left, found = LAYOUTS[self.config.family].base, set(self._files.names), {}
+        base, left, found = LAYOUTS[self.config.family].base, self._named_alone(), {}
         for weight in weight_table(self.config, head):
             # A model that was saved without its head leaves the base out; one that is tied may keep either copy.
             names = [weight.theirs, weight.theirs.removeprefix(base)]
@@ -94,12 +94,11 @@ class StoredWeights(Mapping[str, Tensor]):
                     rule=f"a {self.config.family} model of {self.config.n_layers} layers has it",
                     fix="The files are incomplete or of another architecture; get them again.",
                 )
-            left.remove(name)
-            found[name] = weight
+            found[left.pop(name)] = weight
         if self.config.tie_embeddings and HEAD in left:
-            self._require_copy(next(name for name, weight in found.items() if EMBEDDING in weight.ours))
-            left.remove(HEAD)
-        left = {name for name in left if not _DERIVED.search(name)}
+            embedding = next(name for name, weight in found.items() if EMBEDDING in weight.ours)
+            self._require_copy(left.pop(HEAD), embedding)
+        left = {name: stored for name, stored in left.items() if not _DERIVED.search(name)}
         if left:
             raise FormatError(
                 f"{self.directory}: tensors {', '.join(sorted(left)[:5])}",
@@ -108,9 +107,22 @@ class StoredWeights(Mapping[str, Tensor]):
             )
         return found
 
-    def _require_copy(self, embedding: str) -> None:
-        same = self._files.shape(HEAD) == self._files.shape(embedding) and torch.equal(
-            self._files.tensor(HEAD, passing=True), self._files.tensor(embedding, passing=True)
+    def _named_alone(self) -> dict[str, str]:
+        """The names that tensors have where the model is no part of a larger one -> those in the files."""
+        names = {name: name for name in self._files.names}
+        wrapper = LAYOUTS[self.config.family].within
+        if wrapper is None:
+            return names
+        for name in [name for name in names if name.startswith(wrapper.beside)]:
+            del names[name]
+        for prefix, alone in wrapper.prefixes.items():
+            for name in [name for name in names if name.startswith(prefix)]:
+                names[alone + name.removeprefix(prefix)] = names.pop(name)
+        return names
+
+    def _require_copy(self, head: str, embedding: str) -> None:
+        same = self._files.shape(head) == self._files.shape(embedding) and torch.equal(
+            self._files.tensor(head, passing=True), self._files.tensor(embedding, passing=True)
         )
         if not same:
             raise FormatError(

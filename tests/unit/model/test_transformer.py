@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,17 @@ from groundup.model.attend import explicit_attention
 from groundup.model.loss import CHUNK_ROWS, summed_nll
 from groundup.types import IGNORE_INDEX
 
+WINDOWS: list[tuple[Family, dict[str, Any]]] = [
+    ("mistral", {"sliding_window": 4}),
+    ("qwen3", {"sliding_window": 4, "sliding_layers": (False, True)}),
+    ("gemma3", {"sliding_window": 4, "sliding_layers": (True, False), "local_rope_theta": 100.0, "logit_softcap": 2.0}),
+]
 
-def tiny(family: Family = "qwen3", *, tied: bool = False, context_length: int = 32) -> Transformer:
+
+def tiny(family: Family = "qwen3", *, tied: bool = False, context_length: int = 32, **variants: Any) -> Transformer:
     kv_heads = 4 if family == "gpt2" else 2
-    model = Transformer(ModelConfig(family, 32, 2, 4, kv_heads, 8, 64, 97, context_length, tie_embeddings=tied))
+    config = ModelConfig(family, 32, 2, 4, kv_heads, 8, 64, 97, context_length, tie_embeddings=tied, **variants)
+    model = Transformer(config)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2, generator=generator)
@@ -44,6 +52,21 @@ def test_cached_logits_equal_uncached(family: Family, cuts: list[int]) -> None:
     torch.testing.assert_close(torch.cat(pieces, dim=1), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("family", "variants"), WINDOWS)
+def test_a_window_hides_what_is_behind_it_also_in_training(family: Family, variants: dict[str, Any]) -> None:
+    """Two layers of 4 tokens see 3 + 3 back at most: a token before that changes nothing, one at its edge does."""
+    model = tiny(family, **variants | {"sliding_layers": None})
+    ids = some_ids(1, 20)
+    changed = {back: ids.clone() for back in (6, 7)}
+    for back, other in changed.items():
+        other[0, 19 - back] = (other[0, 19 - back] + 1) % 97
+    for grad in (True, False):  # training takes another path
+        with torch.set_grad_enabled(grad):
+            last = model(ids)[0, -1]
+            assert torch.equal(model(changed[7])[0, -1], last)
+            assert not torch.allclose(model(changed[6])[0, -1], last, atol=1e-4)
+
+
 def test_a_truncated_cache_forgets() -> None:
     model, ids = tiny(), some_ids(1, 20)
     with torch.no_grad():
@@ -54,10 +77,10 @@ def test_a_truncated_cache_forgets() -> None:
         torch.testing.assert_close(again, model(ids[:, :9])[:, 7:], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_packed_loss_equals_that_of_each_document_alone(family: Family) -> None:
+@pytest.mark.parametrize(("family", "variants"), [*((family, {}) for family in FAMILIES), *WINDOWS])
+def test_packed_loss_equals_that_of_each_document_alone(family: Family, variants: dict[str, Any]) -> None:
     # Without the mask a document would be predicted from its neighbours in the row.
-    model = tiny(family)
+    model = tiny(family, **variants)
     lengths = [5, 17, 10]
     documents = [some_ids(1, n + 1, seed) for seed, n in enumerate(lengths)]
     alone = sum(model(d[:, :-1], labels_BT=d[:, 1:]) for d in documents)
