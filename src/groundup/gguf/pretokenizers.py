@@ -22,6 +22,7 @@ from typing import Any
 import tokenizers
 
 from groundup.errors import FormatError
+from groundup.tokenizer.definition import steps_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +190,7 @@ def _step(pattern: str) -> dict[str, Any]:
 
 def patterns_of(definition: Mapping[str, Any] | None) -> tuple[str, ...] | None:
     """The patterns of a tokenizer.json's byte-level `pre_tokenizer`; None where these are not all there is to it."""
-    steps = _flattened(definition)
+    steps = steps_of(definition, "pretokenizers")
     if not steps or steps[-1].get("type") != "ByteLevel":
         return None
     patterns: list[str] = []
@@ -210,14 +211,6 @@ def patterns_of(definition: Mapping[str, Any] | None) -> tuple[str, ...] | None:
                 return None
     # Line ends may stand in a pattern as they are.
     return tuple(pattern.replace("\r", r"\r").replace("\n", r"\n") for pattern in patterns)
-
-
-def _flattened(definition: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    if definition is None:
-        return []
-    if definition.get("type") != "Sequence":
-        return [definition]
-    return [part for step in definition["pretokenizers"] for part in _flattened(step)]
 
 
 def cut(pre_tokenizer_json: Mapping[str, Any], text: str) -> list[str]:

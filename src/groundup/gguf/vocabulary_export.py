@@ -20,6 +20,7 @@ from groundup.errors import FormatError
 from groundup.gguf.pretokenizers import PRE_TOKENIZERS, PreTokenizer, as_json, cut, patterns_of
 from groundup.gguf.vocabulary import Kind, TokenType, Vocabulary
 from groundup.gguf.vocabulary_import import SPACE, rebuild
+from groundup.tokenizer.definition import steps_of
 from groundup.tokenizer.torture import TORTURE
 
 _CONFIG_NAMES = {"bos": "bos_token", "eos": "eos_token", "unk": "unk_token", "pad": "pad_token"}
@@ -56,7 +57,7 @@ def tokenizer_to_gguf(
         definition: the content of tokenizer.json.
         config: the content of tokenizer_config.json.
         vocab_size: rows of the model's embedding; ids that the tokenizer does not have are marked as unused.
-        stop_ids: the tokens that end an answer; one that is not EOS becomes the end of a turn.
+        stop_ids: the tokens that end an answer; those that are not EOS become the ends of turn and message.
         chat_template: where it is not in the config.
         pre: the name of a pre-tokenizer of llama.cpp's to take, whatever it does.
 
@@ -74,9 +75,8 @@ def tokenizer_to_gguf(
         for key, written in _CONFIG_NAMES.items()
         if (found := backend.token_to_id(_content(config.get(written)) or "")) is not None
     }
-    turn = next((i for i in stop_ids if i != ids.get("eos")), None)
-    if "eos" in ids and turn is not None:
-        ids["eot"] = turn
+    others = [token_id for token_id in stop_ids if token_id != ids.get("eos")]
+    ids |= dict(zip(("eot", "eom") if "eos" in ids else ("eos", "eot", "eom"), others, strict=False))
     if (unknown := _unknown_id(definition)) is not None:
         ids["unk"] = unknown
         types[unknown] = TokenType.UNKNOWN
@@ -112,44 +112,36 @@ def _backend(definition: Mapping[str, Any]) -> tokenizers.Tokenizer:
         ) from error
 
 
-def _unlike(value: str, rule: str) -> FormatError:
+def _refused(value: str, rule: str) -> FormatError:
     fix = "Use the model directory as it is: transformers and vLLM run it."
     return FormatError(f"tokenizer.json: {value}", rule=rule, fix=fix)
 
 
-def _types(definition: Mapping[str, Any], key: str, parts: str) -> list[Mapping[str, Any]]:
-    """The steps of a normalizer, pre-tokenizer or decoder, one after the other."""
-    step = definition if key == "" else definition[key]
-    if step is None:
-        return []
-    return [part for inner in step[parts] for part in _types(inner, "", parts)] if parts in step else [step]
-
-
 def _kind(definition: Mapping[str, Any]) -> Kind:
     model = definition["model"]
-    normalizers = _types(definition, "normalizer", "normalizers")
+    normalizers = steps_of(definition["normalizer"], "normalizers")
     if model["type"] == "BPE" and any(model.get(key) for key in ("continuing_subword_prefix", "end_of_word_suffix")):
-        raise _unlike("BPE with marked middles or ends of words", "llama.cpp has no such tokenizer")
-    if any(step["type"] == "ByteLevel" for step in _types(definition, "decoder", "decoders")):
+        raise _refused("BPE with marked middles or ends of words", "llama.cpp has no such tokenizer")
+    if any(step["type"] == "ByteLevel" for step in steps_of(definition["decoder"], "decoders")):
         if model["type"] == "BPE":
             # NFC is what Qwen's have, and most text is in it; llama.cpp leaves it out.
             if unknown := [step["type"] for step in normalizers if step["type"] != "NFC"]:
-                raise _unlike(f"the normalizer {unknown[0]}", "llama.cpp normalizes no text for byte-level BPE")
+                raise _refused(f"the normalizer {unknown[0]}", "llama.cpp normalizes no text for byte-level BPE")
             return "gpt2"
     elif model["type"] in ("BPE", "Unigram"):
         known = {"Prepend", "Replace", "Precompiled", "Strip"} if model["type"] == "Unigram" else {"Prepend", "Replace"}
         if unknown := [step["type"] for step in normalizers if step["type"] not in known]:
-            raise _unlike(f"the normalizer {unknown[0]}", "llama.cpp does not have it")
+            raise _refused(f"the normalizer {unknown[0]}", "llama.cpp does not have it")
         return "llama" if model["type"] == "BPE" else "t5"
-    raise _unlike(f"a {model['type']} tokenizer", "llama.cpp writes with byte-level BPE and SentencePiece's kinds")
+    raise _refused(f"a {model['type']} tokenizer", "llama.cpp writes with byte-level BPE and SentencePiece's kinds")
 
 
 def _pre_tokenizer_name(definition: Mapping[str, Any]) -> str:
     whole_words = bool(definition["model"].get("ignore_merges"))
     candidates = {name: entry for name, entry in PRE_TOKENIZERS.items() if entry.whole_words == whole_words}
-    unlike = _unlike_texts(definition, candidates)
+    unlike = _texts_cut_otherwise(definition, candidates)
     if all(unlike.values()) and _words_are_merged(definition):  # then taking whole words makes no difference
-        unlike = _unlike_texts(definition, PRE_TOKENIZERS)
+        unlike = _texts_cut_otherwise(definition, PRE_TOKENIZERS)
     best = min(unlike, key=lambda name: len(unlike[name]))
     if not unlike[best]:
         return best
@@ -157,11 +149,11 @@ def _pre_tokenizer_name(definition: Mapping[str, Any]) -> str:
         f"tokenizer.json: a way of cutting text that llama.cpp does not have; the nearest, {best!r}, differs in"
         f" {len(unlike[best])} of {len(TORTURE)} difficult texts ({', '.join(unlike[best][:_LISTED])})",
         rule="llama.cpp runs only the pre-tokenizers that it knows by name",
-        fix=f"Train with a tokenizer of groundup's, or take the nearest with its differences: pre = {best!r}.",
+        fix=f"Keep to transformers and vLLM, or take the differences: tokenizer_to_gguf(..., pre={best!r}) in Python.",
     )
 
 
-def _unlike_texts(definition: Mapping[str, Any], candidates: Mapping[str, PreTokenizer]) -> dict[str, list[str]]:
+def _texts_cut_otherwise(definition: Mapping[str, Any], candidates: Mapping[str, PreTokenizer]) -> dict[str, list[str]]:
     """For each pre-tokenizer the texts that it cuts otherwise; of those made for this pattern, none."""
     own, patterns = definition["pre_tokenizer"], patterns_of(definition["pre_tokenizer"])
     for name, entry in candidates.items():
@@ -249,7 +241,7 @@ def _scores(model: Mapping[str, Any], tokens: Sequence[str], kind: Kind) -> Any:
 
 
 def _prefixes_space(definition: Mapping[str, Any]) -> bool:
-    steps = _types(definition, "normalizer", "normalizers") + _types(definition, "pre_tokenizer", "pretokenizers")
+    steps = steps_of(definition["normalizer"], "normalizers") + steps_of(definition["pre_tokenizer"], "pretokenizers")
     return any(
         step["type"] == "Prepend" or (step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never")
         for step in steps
@@ -257,12 +249,12 @@ def _prefixes_space(definition: Mapping[str, Any]) -> bool:
 
 
 def _merges_spaces(definition: Mapping[str, Any]) -> bool:
-    steps = _types(definition, "normalizer", "normalizers")
+    steps = steps_of(definition["normalizer"], "normalizers")
     return any(step["type"] == "Replace" and step["pattern"] == {"Regex": " {2,}"} for step in steps)
 
 
 def _charsmap(definition: Mapping[str, Any]) -> bytes:
-    steps = _types(definition, "normalizer", "normalizers")
+    steps = steps_of(definition["normalizer"], "normalizers")
     found = (step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled")
     return base64.b64decode(next(found, ""))
 
@@ -271,7 +263,7 @@ def _around(
     backend: tokenizers.Tokenizer, definition: Mapping[str, Any], config: Mapping[str, Any], ids: Mapping[str, int]
 ) -> tuple[bool, bool]:
     """Whether BOS is put before a text and EOS after it: as the tokenizer does, or as the config says."""
-    if not any(step["type"] == "TemplateProcessing" for step in _types(definition, "post_processor", "processors")):
+    if not any(step["type"] == "TemplateProcessing" for step in steps_of(definition["post_processor"], "processors")):
         return bool(config.get("add_bos_token")) and "bos" in ids, bool(config.get("add_eos_token")) and "eos" in ids
     with_special = backend.encode("a").ids
     text = backend.encode("a", add_special_tokens=False).ids

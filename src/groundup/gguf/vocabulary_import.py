@@ -255,8 +255,7 @@ def _unions_by_score(vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:
     for token in sorted((token for token in joined if len(token) > 1), key=joined.__getitem__):
         if len(token) > _LONGEST_PIECE:
             continue  # text can still not become it by chance: llama.cpp would have to come by all its parts
-        # The longer left part first: what overlaps (the same letter again and again) is joined from the left.
-        for middle in range(len(token) - 1, 0, -1):
+        for middle in range(1, len(token)):
             if token[:middle] in joined and token[middle:] in joined:
                 yield token[:middle], token[middle:]
 

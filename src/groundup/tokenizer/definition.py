@@ -97,7 +97,7 @@ def decoding(definition: Definition) -> Decoding:
     model, entries = definition["model"], definition["model"]["vocab"]
     found: dict[str, Any] = {"replaced": ()}
     fused = False
-    for part in _parts(definition["decoder"], "decoders"):
+    for part in steps_of(definition["decoder"], "decoders"):
         match part:
             case {"type": "ByteLevel"}:
                 found["byte_level"] = True
@@ -124,7 +124,7 @@ def decoding(definition: Definition) -> Decoding:
 
 def prefix_of_prompts(definition: Definition) -> tuple[int, ...] | None:
     """The ids that the post-processor puts before a text; None: it is not said there."""
-    for part in _parts(definition["post_processor"], "processors"):
+    for part in steps_of(definition["post_processor"], "processors"):
         match part:
             case {"type": "TemplateProcessing", "single": list(single), "special_tokens": dict(known)}:
                 ids: list[int] = []
@@ -197,12 +197,12 @@ def continuing(definition: Definition) -> Definition:
     }
 
 
-def _parts(component: Any, key: str) -> list[dict[str, Any]]:
+def steps_of(component: Any, key: str) -> list[dict[str, Any]]:
     """The steps of a normalizer, decoder, ...: of a sequence, each; of one step, that one."""
     if component is None:
         return []
     if component["type"] == "Sequence":
-        return [step for part in component[key] for step in _parts(part, key)]
+        return [step for part in component[key] for step in steps_of(part, key)]
     return [component]
 
 
