@@ -40,10 +40,11 @@ def shown_commands() -> list[list[str]]:
 
 @pytest.fixture
 def home(tmp_path: Path, real_documents: list[str]) -> Path:
-    """A user's home with what the README speaks of: notes, questions with answers, mails with labels."""
-    (tmp_path / "notes").mkdir()
-    for number, text in enumerate(real_documents):
-        (tmp_path / "notes" / f"{number:03}.md").write_text(text, encoding="utf-8")
+    """A user's home with what the README speaks of: notes, letters, questions with answers, mails with labels."""
+    for folder, texts in (("notes", real_documents), ("letters", real_documents[20:])):
+        (tmp_path / folder).mkdir()
+        for number, text in enumerate(texts):
+            (tmp_path / folder / f"{number:03}.md").write_text(text, encoding="utf-8")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     lines = [line.strip() for text in real_documents for line in text.splitlines() if len(line) > 40]
     with (tmp_path / "questions.csv").open("w", newline="", encoding="utf-8") as file:
@@ -56,7 +57,18 @@ def home(tmp_path: Path, real_documents: list[str]) -> Path:
 
 def test_the_commands_of_the_readme(home: Path) -> None:
     commands = shown_commands()
-    stages = {"run", "collect", "tokenize", "pretrain", "finetune", "evaluate", "report", "generate", "classify"}
+    stages = {
+        "run",
+        "collect",
+        "tokenize",
+        "pretrain",
+        "finetune",
+        "evaluate",
+        "report",
+        "generate",
+        "classify",
+        "model",
+    }
     assert {command[1] for command in commands} >= stages | {"chat", "serve"}
     for command in commands:
         words = [word.replace("~", str(home), 1) if word.startswith("~/") else word for word in command[1:]]
@@ -78,6 +90,6 @@ def test_the_commands_of_the_readme(home: Path) -> None:
             process.terminate()
         written, said = process.communicate("Hello\n")
         assert process.returncode == 0, f"{shlex.join(command)}\n{said}"
-        if command[1] in ("generate", "classify", "chat"):
+        if command[1] in ("generate", "classify", "chat", "model"):
             assert written.strip(), shlex.join(command)
     assert (home / "runs" / "notes" / "report.html").is_file()
