@@ -214,7 +214,7 @@ def run_gate(
     return Verdict(tuple(found), tuple(check.limits for check in checks), tuple(problems), tuple(absent))
 
 
-COLUMNS = ("same top token", "widest gap", "KL, nats", "perplexity", "greedy", "token ids")
+COLUMNS = ("same top", "gap", "KL, nats", "perplexity", "greedy", "ids")
 
 
 def cells(agreement: Agreement) -> tuple[str, ...]:

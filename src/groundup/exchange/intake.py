@@ -1,0 +1,133 @@
+"""A model of others, found on this machine, written as a model directory of ours, tensor by tensor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from groundup.checkpoint import open_weights, save_weights
+from groundup.checkpoint.directory import GENERATION_CONFIG
+from groundup.console import Console
+from groundup.exchange.source import copy_notices, is_gguf, licence_of
+from groundup.files import read_json, write_json
+from groundup.gguf import GgufModel, tokenizer_from_gguf
+from groundup.model import ModelConfig
+from groundup.model.weight_map import EMBEDDING
+from groundup.planner import parameter_count
+from groundup.tokenizer import Tokenizer
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+_PLAIN: dict[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # GGUF's words for what torch has
+_GENERATION_BYTES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What was read.
+
+    Attributes:
+        format: of the source, in words.
+        dtype: of the weights as they were written.
+        licence: as the source names it; "" where it does not.
+        limits: the gate's, for an engine that runs the source itself.
+    """
+
+    config: ModelConfig
+    format: str
+    dtype: str
+    licence: str
+    limits: str
+
+
+def take(found: Path, target: Path, dtype: Dtype | None, console: Console) -> Taken:
+    """Write a model directory: config, weights, tokenizer, generation config, and the licence's text.
+
+    Args:
+        found: a model directory or a GGUF file.
+        target: a directory that is not there yet.
+        dtype: of the weights; None: as they are; of quantized ones fp32, which holds each value exactly.
+
+    Raises:
+        DataError, FormatError, ConfigError: files that are missing, damaged, hostile, or of another kind of model.
+    """
+    target.mkdir(parents=True)
+    folder = found.parent if is_gguf(found) else found
+    taken = _from_gguf(found, target, dtype, console) if is_gguf(found) else _from_folder(found, target, dtype, console)
+    copy_notices(folder, target)
+    return taken
+
+
+class _Passing(Mapping[str, Tensor]):
+    """Weights that are converted, and counted, when they are asked for."""
+
+    def __init__(self, weights: Mapping[str, Tensor], dtype: torch.dtype | None, count: Callable[[int], None]) -> None:
+        self._weights, self._dtype, self._count = weights, dtype, count
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._weights[name]
+        self._count(tensor.numel())
+        return tensor if self._dtype is None else tensor.to(self._dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+
+def _from_folder(found: Path, target: Path, dtype: Dtype | None, console: Console) -> Taken:
+    tokenizer, stored = Tokenizer.load(found), open_weights(found)
+    config = stored.config
+    theirs = str(stored[EMBEDDING].dtype).removeprefix("torch.")
+    with console.progress("copying", parameter_count(config), "weights") as bar:
+        save_weights(
+            target,
+            config,
+            _Passing(stored, getattr(torch, dtype) if dtype else None, bar.advance),
+            bos_id=tokenizer.bos_id,
+            eos_id=tokenizer.eos_id,
+            pad_id=tokenizer.pad_id,
+            stop_ids=tokenizer.stop_ids,
+        )
+    tokenizer.save(target)
+    if (found / GENERATION_CONFIG).is_file():  # what its makers found to sample well
+        write_json(target / GENERATION_CONFIG, read_json(found / GENERATION_CONFIG, most_bytes=_GENERATION_BYTES))
+    limits = "exact" if dtype in (None, theirs, "float32") else _limits(dtype)
+    return Taken(config, f"safetensors, {theirs}", dtype or theirs, licence_of(found), limits)
+
+
+def _from_gguf(found: Path, target: Path, dtype: Dtype | None, console: Console) -> Taken:
+    model = GgufModel(found)
+    tokenizer = tokenizer_from_gguf(model.metadata)
+    for note in tokenizer.notes:
+        console.note(note)
+    types = Counter(model.types.values())
+    quantized = types.keys() - _PLAIN.keys()
+    # Norms are fp32 whatever the rest is.
+    mostly = max(types.keys() - {"F32"}, key=lambda kind: types[kind], default="F32")
+    written = dtype or ("float32" if quantized else _PLAIN[mostly])
+    with console.progress("copying", parameter_count(model.config), "weights") as bar:
+        save_weights(
+            target,
+            model.config,
+            _Passing(model.state(getattr(torch, written)), None, bar.advance),
+            bos_id=tokenizer.bos_id,
+            eos_id=tokenizer.eos_id,
+            pad_id=tokenizer.pad_id,
+            stop_ids=tokenizer.stop_ids,
+        )
+    tokenizer.save(target)
+    listed = ", ".join(f"{count} tensors {kind}" for kind, count in types.most_common())
+    licence = model.metadata.get("general.license")
+    limits = "q8_0" if quantized else _limits(_PLAIN[mostly])  # what llama.cpp's arithmetic adds
+    return Taken(model.config, f"GGUF, {listed}", written, licence if isinstance(licence, str) else "", limits)
+
+
+def _limits(dtype: str) -> str:
+    return {"float32": "exact", "float16": "f16", "bfloat16": "bf16"}[dtype]
