@@ -138,9 +138,10 @@ def write_stored(
     ours: Mapping[str, Tensor],
     head: Head = "language",
     *,
+    dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> list[Path]:
-    """Write a state dict of ours as Hugging Face's files, each tensor in its own dtype.
+    """Write a state dict of ours as Hugging Face's files, each tensor in its own dtype, or all in this one.
 
     Raises:
         FormatError: it has not exactly the tensors of this shape.
@@ -154,8 +155,13 @@ def write_stored(
             rule=f"exactly the tensors of a {config.family} model of this shape are written",
             fix="Merge or remove what was added to the model first.",
         )
-    sizes = {weight.theirs: sum(ours[name].nbytes for name in weight.ours) for weight in table}
-    tensors = ((weight.theirs, weight.write(ours.__getitem__)) for weight in table)
+    if dtype is None:
+        sizes = {weight.theirs: sum(ours[name].nbytes for name in weight.ours) for weight in table}
+    else:  # known without asking: where a tensor is dequantized for each question, that would double the work
+        shapes = _our_shapes(config, None if head == "language" else len(ours[_SCORES]))
+        counts = {name: shape.numel() * dtype.itemsize for name, shape in shapes.items()}
+        sizes = {weight.theirs: sum(counts[name] for name in weight.ours) for weight in table}
+    tensors = ((weight.theirs, weight.write(lambda name: ours[name].to(dtype))) for weight in table)
     return write_weight_files(directory, sizes, tensors, shard_bytes=shard_bytes)
 
 

@@ -104,9 +104,11 @@ def _from_folder(found: Path, target: Path, dtype: Dtype | None, console: Consol
 
 def _from_gguf(found: Path, target: Path, dtype: Dtype | None, console: Console) -> Taken:
     model = GgufModel(found)
-    tokenizer = tokenizer_from_gguf(model.metadata)
-    for note in tokenizer.notes:
+    files = tokenizer_from_gguf(model.metadata)
+    for note in files.notes:
         console.note(note)
+    files.save(target)
+    tokenizer = Tokenizer.load(target)
     types = Counter(model.types.values())
     quantized = types.keys() - _PLAIN.keys()
     # Norms are fp32 whatever the rest is.
@@ -120,9 +122,8 @@ def _from_gguf(found: Path, target: Path, dtype: Dtype | None, console: Console)
             bos_id=tokenizer.bos_id,
             eos_id=tokenizer.eos_id,
             pad_id=tokenizer.pad_id,
-            stop_ids=tokenizer.stop_ids,
+            stop_ids=files.stop_ids,
         )
-    tokenizer.save(target)
     listed = ", ".join(f"{count} tensors {kind}" for kind, count in types.most_common())
     licence = model.metadata.get("general.license")
     limits = "q8_0" if quantized else _limits(_PLAIN[mostly])  # what llama.cpp's arithmetic adds

@@ -115,7 +115,13 @@ def _export(config: ExportGgufConfig, directory: Path, files: Mapping[Type, Path
 
     opened = open_model(directory, device="cpu")
     tokenizer, shape = opened.tokenizer, opened.model.config
-    vocabulary = tokenizer_to_gguf(tokenizer.definition, tokenizer.config, shape.vocab_size, stop_ids=opened.stop_ids)
+    vocabulary = tokenizer_to_gguf(
+        tokenizer.definition,
+        tokenizer.config,
+        shape.vocab_size,
+        stop_ids=opened.stop_ids,
+        chat_template=tokenizer.chat_template,
+    )
     for name, difference in vocabulary.differences:
         console.warn(f"llama.cpp will split {name} in another way: {difference}")
     texts: list[str] = []
@@ -241,8 +247,7 @@ def _write_modelfile(opened: OpenedModel, vocabulary: GgufVocabulary, file: Path
         template = ChatTemplate(tokenizer)
 
         def render(messages: Sequence[Message], answer: bool) -> str:
-            ids = template.encode(messages, add_generation_prompt=answer)
-            return tokenizer.decode(ids, skip_special_tokens=False)
+            return template.render(messages, add_generation_prompt=answer)
 
         turns = find_turns(render, bos=first if vocabulary.metadata.get("tokenizer.ggml.add_bos_token") else "")
     written_by = f"Written by groundup {__version__} for {file.name}"
