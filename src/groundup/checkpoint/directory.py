@@ -53,6 +53,7 @@ def save_weights(
     eos_id: int,
     pad_id: int | None = None,
     stop_ids: Sequence[int] = (),
+    dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> list[Path]:
     """Write config, weights and generation config; the tokenizer writes its own files beside them.
@@ -61,6 +62,7 @@ def save_weights(
         weights: a state dict of `Transformer`, or anything that gives its tensors by name (each is asked for once, and
             no more than a file's worth is held). Each keeps its dtype.
         stop_ids: the tokens that end what the model writes, where that is not `eos_id` alone.
+        dtype: of all weights; None: each keeps its own.
         shard_bytes: of one weights file; a larger model gets several and an index.
 
     Returns:
@@ -71,7 +73,7 @@ def save_weights(
         ResourceError: too little disk space.
     """
     ids: dict[str, Any] = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
-    files = _write(directory, config, weights, "language", ids, shard_bytes)
+    files = _write(directory, config, weights, "language", ids, shard_bytes, dtype)
     write_json(directory / GENERATION_CONFIG, ids | ({"eos_token_id": list(stop_ids)} if stop_ids else {}))
     return [*files, directory / GENERATION_CONFIG]
 
@@ -187,11 +189,12 @@ def _write(
     head: Head,
     keys: Mapping[str, Any],
     shard_bytes: int,
+    dtype: torch.dtype | None = None,
 ) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
-    files = write_stored(directory, config, weights, head, shard_bytes=shard_bytes)
-    dtype = str(weights[EMBEDDING].dtype).removeprefix("torch.")
-    write_json(directory / CONFIG, to_config_json(config, head, dtype) | dict(keys))
+    files = write_stored(directory, config, weights, head, dtype=dtype, shard_bytes=shard_bytes)
+    named = str(dtype or weights[EMBEDDING].dtype).removeprefix("torch.")
+    write_json(directory / CONFIG, to_config_json(config, head, named) | dict(keys))
     return [*files, directory / CONFIG]
 
 

@@ -141,7 +141,10 @@ def write_stored(
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> list[Path]:
-    """Write a state dict of ours as Hugging Face's files, each tensor in its own dtype, or all in this one.
+    """Write a state dict of ours as Hugging Face's files.
+
+    Args:
+        dtype: of all tensors of a language model; None: each keeps its own.
 
     Raises:
         FormatError: it has not exactly the tensors of this shape.
@@ -158,10 +161,14 @@ def write_stored(
     if dtype is None:
         sizes = {weight.theirs: sum(ours[name].nbytes for name in weight.ours) for weight in table}
     else:  # known without asking: where a tensor is dequantized for each question, that would double the work
-        shapes = _our_shapes(config, None if head == "language" else len(ours[_SCORES]))
+        shapes = _our_shapes(config, None)
         counts = {name: shape.numel() * dtype.itemsize for name, shape in shapes.items()}
         sizes = {weight.theirs: sum(counts[name] for name in weight.ours) for weight in table}
-    tensors = ((weight.theirs, weight.write(lambda name: ours[name].to(dtype))) for weight in table)
+
+    def one(name: str) -> Tensor:
+        return ours[name] if dtype is None else ours[name].to(dtype)
+
+    tensors = ((weight.theirs, weight.write(one)) for weight in table)
     return write_weight_files(directory, sizes, tensors, shard_bytes=shard_bytes)
 
 

@@ -63,16 +63,16 @@ def take(found: Path, target: Path, dtype: Dtype | None, console: Console) -> Ta
     return taken
 
 
-class _Passing(Mapping[str, Tensor]):
-    """Weights that are converted, and counted, when they are asked for."""
+class _Counted(Mapping[str, Tensor]):
+    """Weights that are counted when they are asked for."""
 
-    def __init__(self, weights: Mapping[str, Tensor], dtype: torch.dtype | None, count: Callable[[int], None]) -> None:
-        self._weights, self._dtype, self._count = weights, dtype, count
+    def __init__(self, weights: Mapping[str, Tensor], count: Callable[[int], None]) -> None:
+        self._weights, self._count = weights, count
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._weights[name]
         self._count(tensor.numel())
-        return tensor if self._dtype is None else tensor.to(self._dtype)
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights)
@@ -85,15 +85,17 @@ def _from_folder(found: Path, target: Path, dtype: Dtype | None, console: Consol
     tokenizer, stored = Tokenizer.load(found), open_weights(found)
     config = stored.config
     theirs = str(stored[EMBEDDING].dtype).removeprefix("torch.")
+    kinds = {stored[name].dtype for name in stored}  # norms may be in another than the matrices
     with console.progress("copying", parameter_count(config), "weights") as bar:
         save_weights(
             target,
             config,
-            _Passing(stored, getattr(torch, dtype) if dtype else None, bar.advance),
+            _Counted(stored, bar.advance),
             bos_id=tokenizer.bos_id,
             eos_id=tokenizer.eos_id,
             pad_id=tokenizer.pad_id,
             stop_ids=tokenizer.stop_ids,
+            dtype=getattr(torch, dtype) if dtype else kinds.pop() if len(kinds) == 1 else None,
         )
     tokenizer.save(target)
     if (found / GENERATION_CONFIG).is_file():  # what its makers found to sample well
@@ -118,11 +120,12 @@ def _from_gguf(found: Path, target: Path, dtype: Dtype | None, console: Console)
         save_weights(
             target,
             model.config,
-            _Passing(model.state(getattr(torch, written)), None, bar.advance),
+            _Counted(model.state(getattr(torch, written)), bar.advance),
             bos_id=tokenizer.bos_id,
             eos_id=tokenizer.eos_id,
             pad_id=tokenizer.pad_id,
             stop_ids=files.stop_ids,
+            dtype=getattr(torch, written),
         )
     listed = ", ".join(f"{count} tensors {kind}" for kind, count in types.most_common())
     licence = model.metadata.get("general.license")

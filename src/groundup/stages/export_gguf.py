@@ -17,7 +17,7 @@ from groundup import __version__
 from groundup.artifact import Artifact, fingerprint_of, record
 from groundup.config import Config, setting
 from groundup.console import Console
-from groundup.errors import ConfigError
+from groundup.errors import ConfigError, FormatError
 from groundup.files import atomic_file, file_digest, read_json, write_json
 from groundup.stages._closing import closing, say_result
 
@@ -176,24 +176,28 @@ def _one(
             "fallbacks": [asdict(fallback) for fallback in written.fallbacks],
         }
         if gate:
-            facts["gate"] = _gate(opened, unchecked, kind, tried, console)
+            facts["gate"] = _gate(opened, unchecked, path.name, kind, tried, console)
         unchecked.replace(path)
     finally:
         unchecked.unlink(missing_ok=True)
     return facts
 
 
-def _gate(opened: OpenedModel, file: Path, kind: Type, tried: Material, console: Console) -> dict[str, Any]:
-    from groundup.exchange.gate import ENGINE_LIMITS, Check, OurRunner, run_gate
+def _gate(opened: OpenedModel, file: Path, name: str, kind: Type, tried: Material, console: Console) -> dict[str, Any]:
+    from groundup.exchange.gate import ENGINE_LIMITS, WEIGHT_LIMITS, Check, OurRunner, farthest, run_gate
     from groundup.exchange.peers import Peer, missing
     from groundup.gguf import GgufModel
 
     ours = OurRunner(_MODEL, opened.model, opened.tokenizer)
     stored = GgufModel(file)
-    ours_now = opened.model.state_dict()
-    equal = stored.config == opened.model.config and all(
-        bool((tensor == ours_now[key]).all()) for key, tensor in stored.state().items()
-    )
+    tensor, error = farthest(opened.model.state_dict(), stored.state())
+    if not error <= WEIGHT_LIMITS[kind]:
+        raise FormatError(
+            f"{name}: {tensor} is off by {error:.1%} of its size",
+            rule=f"rounded to {kind}, a tensor is within {WEIGHT_LIMITS[kind]:.1%} of the model's",
+            fix="Nothing was kept. Please report this, with the family of the model; --no-gate keeps it unchecked.",
+        )
+    equal = error == 0 and stored.config == opened.model.config
     back = OurRunner(_BACK, opened.model if equal else _as_model(stored), opened.tokenizer)
     absent = missing("llama.cpp")
     with ExitStack() as opened_peers:
@@ -203,8 +207,8 @@ def _gate(opened: OpenedModel, file: Path, kind: Type, tried: Material, console:
             checks.append(Check(ours, peer, kind))
             checks += [] if equal else [Check(back, peer, ENGINE_LIMITS[kind])]
         verdict = run_gate(checks, tried, absent=[absent] if absent else [], console=console, label=f"trying {kind}")
-    verdict.require(f"{file.name} as {kind}")
-    return {"equal_bit_for_bit": equal, **verdict.to_json()}
+    verdict.require(f"{name} as {kind}")
+    return {"equal_bit_for_bit": equal, "farthest_weights": [tensor, error], **verdict.to_json()}
 
 
 def _as_model(stored: GgufModel) -> Transformer:
