@@ -34,6 +34,10 @@ def build(definition: Definition | str, name: str) -> tokenizers.Tokenizer:
     """
     text = definition if isinstance(definition, str) else json.dumps(definition)
     try:
+        # The library makes a table as long as the largest id: it must not see one that no model has.
+        largest = _largest_id(json.loads(text))
+        if largest > _LARGEST_ID:
+            raise ValueError(f"a vocabulary with ids up to {largest:,}")
         return tokenizers.Tokenizer.from_str(text)
     except (KeyboardInterrupt, SystemExit):
         raise
@@ -41,18 +45,26 @@ def build(definition: Definition | str, name: str) -> tokenizers.Tokenizer:
         raise _damaged(name, str(error)[:300]) from None
 
 
+def _largest_id(found: Any) -> int:
+    model = found.get("model") if isinstance(found, dict) else None
+    entries = model.get("vocab") if isinstance(model, dict) else None
+    added = found.get("added_tokens") if isinstance(found, dict) else None
+    ids = [*(entries.values() if isinstance(entries, dict) else ())]
+    ids += [token.get("id") for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    return max((number for number in ids if isinstance(number, int)), default=0)
+
+
 def vocabulary(definition: Definition) -> dict[str, int]:
     """Every token with its id, added ones included.
 
     Raises:
-        FormatError: none, or ids that no model has.
+        FormatError: there are none.
     """
     entries = definition["model"]["vocab"]
     found = entries if isinstance(entries, dict) else {piece: number for number, (piece, _) in enumerate(entries)}
     found = found | {token["content"]: token["id"] for token in definition["added_tokens"]}
-    largest = max(found.values(), default=0)
-    if not entries or largest > _LARGEST_ID:
-        raise _damaged("tokenizer.json", f"a vocabulary of {len(found):,} tokens, with ids up to {largest:,}")
+    if not entries:
+        raise _damaged("tokenizer.json", "a vocabulary without a token")
     return found
 
 

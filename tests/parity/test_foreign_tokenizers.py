@@ -1,0 +1,162 @@
+"""Other models' tokenizers: the ids and texts of transformers, whole or as a stream, and files kept as they came."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foreign_tokenizers import MAKERS, save
+from groundup.errors import DataError, FormatError
+from groundup.tokenizer import CorpusEncoder, StreamDecoder, Tokenizer
+from groundup.tokenizer.torture import TORTURE
+
+any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=80)
+
+
+@pytest.fixture(scope="module", params=MAKERS)
+def directory(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]
+) -> Path:
+    return save(tmp_path_factory.mktemp(request.param) / request.param, MAKERS[request.param](real_documents))
+
+
+@pytest.fixture(scope="module")
+def foreign(directory: Path) -> Tokenizer:
+    return Tokenizer.load(directory)
+
+
+@pytest.fixture(scope="module")
+def peer(directory: Path) -> Any:
+    return pytest.importorskip("transformers").AutoTokenizer.from_pretrained(directory)
+
+
+def test_ids_and_texts_are_transformers(foreign: Tokenizer, peer: Any) -> None:
+    for text in TORTURE.values():
+        if len(text) > 5000 or any(name in text for name in foreign.markers):
+            continue
+        ids = foreign.encode(text)
+        assert ids == peer(text, add_special_tokens=False)["input_ids"]
+        assert foreign.decode(ids) == peer.decode(ids, skip_special_tokens=True)
+        if text:  # of nothing a model cannot go on
+            assert foreign.encode_prompt(text) == peer(text)["input_ids"]
+    assert foreign.eos_id == peer.eos_token_id
+    assert foreign.bos_id == (peer.eos_token_id if peer.bos_token_id is None else peer.bos_token_id) or (
+        foreign.token_id("<|endoftext|>") == foreign.bos_id
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(text=any_text, cut=st.integers(0, 80))
+def test_streams_and_bytes_are_the_text(foreign: Tokenizer, text: str, cut: int) -> None:
+    """Where "▁" or a byte's token is not what it stands for, answers run together or show "<0x0A>"."""
+    ids = foreign.encode(text)
+    stream = StreamDecoder(foreign)
+    whole = foreign.decode(ids)
+    assert "".join([stream.feed([token]) for token in ids]) + stream.flush() == whole
+    # Going on from a first part, the stream gives what that part lacks: no space is lost between them.
+    cut = min(cut, len(ids))
+    rest = StreamDecoder(foreign, continues=cut > 0)
+    first = b"".join(foreign.token_bytes(token) for token in ids[:cut])
+    if cut and b"\xef\xbf\xbd" not in first and not first.decode("utf-8", errors="replace").endswith("\ufffd"):
+        assert foreign.decode(ids[:cut]) + rest.feed(ids[cut:]) + rest.flush() == whole
+    kind = foreign.definition["model"]["type"]
+    lossy = foreign.definition["normalizer"] == {"type": "NFC"} or "▁" in text
+    shortened = foreign.drops_space and text.startswith(" ") and foreign.definition["normalizer"] is None
+    if kind == "BPE" and not lossy and not shortened:
+        assert whole == text
+    assert not foreign.special_ids & set(ids)
+
+
+@settings(max_examples=10, deadline=None)
+@given(text=any_text, more=any_text)
+def test_no_text_becomes_a_marker(foreign: Tokenizer, text: str, more: str) -> None:
+    for name in foreign.markers:
+        ids = set(foreign.encode(f"{text}{name}{more}"))
+        assert foreign.markers[name] not in ids
+
+
+def test_a_continuation_gets_no_space_of_its_own(foreign: Tokenizer) -> None:
+    """SentencePiece's vocabularies begin a text with a space; scored answers have one in the prompt's text."""
+    assert foreign.token_bytes(foreign.encode("Paris", continues=True)[0])[:1] != b" "
+    assert b"".join(map(foreign.token_bytes, foreign.encode(" Paris", continues=True))) == b" Paris"
+
+
+def test_corpora_get_the_same_ids(foreign: Tokenizer, real_documents: list[str]) -> None:
+    texts = [*real_documents[:5], "<h1>  Title\n\n\n</h1>", "  a"]
+    encoded = CorpusEncoder(foreign, real_documents[:3], threads=2).encode(texts)
+    assert [ids.tolist() for ids in encoded] == [foreign.encode(text) for text in texts]
+
+
+def test_files_stay_as_they_came(directory: Path, foreign: Tokenizer, tmp_path: Path) -> None:
+    """A tuned copy of a model keeps its tokenizer byte for byte: what else reads it reads the same."""
+    (directory / "chat_template.jinja").write_text("{{ messages[0].content }}", encoding="utf-8")
+    loaded = Tokenizer.load(directory)
+    loaded.set_chat_template("{{ messages[0].content }}")
+    written = loaded.save(tmp_path)
+    assert sorted(path.name for path in written) == sorted(path.name for path in directory.iterdir())
+    for path in written:
+        assert path.read_bytes() == (directory / path.name).read_bytes()
+    (directory / "chat_template.jinja").unlink()
+
+
+def test_ids_from_a_models_own_configs(tmp_path: Path, real_documents: list[str]) -> None:
+    """Llama 3's chat models end with one of three tokens, which only generation_config.json says."""
+    made = save(tmp_path / "m", MAKERS["llama3"](real_documents[:10]))
+    (made / "tokenizer_config.json").unlink()
+    (made / "generation_config.json").write_text(json.dumps({"bos_token_id": 700, "eos_token_id": [704, 701]}))
+    loaded = Tokenizer.load(made)
+    assert (loaded.bos_id, loaded.eos_id, loaded.stop_ids, loaded.adds_bos) == (700, 704, (704, 701), True)
+    (made / "generation_config.json").write_text(json.dumps({"bos_token_id": "x", "eos_token_id": None}))
+    with pytest.raises(FormatError, match="no eos_token"):
+        Tokenizer.load(made)
+    (made / "generation_config.json").unlink()
+    with pytest.raises(DataError, match=r"tokenizer_config\.json: no such file"):
+        Tokenizer.load(made)
+
+
+def test_damaged_files_are_named(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files come from anywhere; each of these once crashed some loader, or asked for a table of terabytes."""
+    good = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+    copy = shutil.copytree(directory, tmp_path / "copy")
+
+    def refused(content: str, message: str = r"tokenizer\.json|reads byte-level") -> None:
+        (copy / "tokenizer.json").write_text(content, encoding="utf-8")
+        with pytest.raises(FormatError, match=message):
+            Tokenizer.load(copy)
+
+    for content in ("", "[]", "null", "{}", "[" * 100_000, '{"model": null}', '{"model": {"type": "BPE"}}'):
+        refused(content)
+    for key, value in {
+        "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"},
+        "decoder": None,
+        "added_tokens": [{"id": 3}],
+        "pre_tokenizer": {"type": "Nothing"},
+        "post_processor": [1],
+        "normalizer": {"type": "Replace", "pattern": {"Regex": "("}, "content": ""},
+    }.items():
+        refused(json.dumps(good | {key: value}))
+    if isinstance(good["model"]["vocab"], dict):
+        refused(json.dumps(good | {"model": good["model"] | {"vocab": good["model"]["vocab"] | {"zzz": 10**9}}}))
+        refused(json.dumps(good | {"model": good["model"] | {"vocab": good["model"]["vocab"] | {"zzz": -1}}}))
+        refused(json.dumps(good | {"model": good["model"] | {"merges": [["no", "such"]]}}))
+    with monkeypatch.context() as smaller:
+        smaller.setattr("groundup.tokenizer.source.LARGEST_FILE", 100)
+        with pytest.raises(FormatError, match="has at most 100"):
+            Tokenizer.load(directory)
+    (copy / "tokenizer.json").unlink()
+    (copy / "tokenizer.model").write_bytes(b"x")
+    with pytest.raises(DataError, match="save_pretrained"):
+        Tokenizer.load(copy)
+    shutil.copy(directory / "tokenizer.json", copy)
+    (copy / "tokenizer_config.json").write_text('{"chat_template": 3, "eos_token": {"content": 5}}')
+    with pytest.raises(FormatError, match="eos_token"):
+        Tokenizer.load(copy)
+    (copy / "tokenizer_config.json").write_text("[1]")
+    with pytest.raises(FormatError, match="JSON object"):
+        Tokenizer.load(copy)
