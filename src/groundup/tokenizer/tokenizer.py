@@ -31,8 +31,8 @@ class Tokenizer:
     begins with BOS where `adds_bos`.
 
     Attributes:
-        bos_id: the token that is put before every document, in training and scoring. Where a model has no BOS, it is
-            the token that ends its texts, which stood between documents.
+        bos_id: the token that is put before every document, in training and scoring: BOS where the model begins texts
+            with it; else "<|endoftext|>" where there is one, BOS, or EOS.
         adds_bos: whether the model expects it at the beginning of a prompt.
         eos_id: ends what a model writes; the same token as BOS in our own vocabularies.
         stop_ids: all tokens that end what the model writes (`eos_token_id` of `generation_config.json`, or EOS).
@@ -301,9 +301,15 @@ class Tokenizer:
         stops = ids.get("eos", ())
         if eos is None:
             eos = next(iter(stops), bos)
-        if bos is None:
-            # Who has no BOS nearly always has kept the token that stood between GPT-2's documents.
-            bos = next((i for i in (self._vocabulary.get(END_OF_TEXT), *ids.get("bos", ())) if i is not None), eos)
+        named = bos if bos is not None else next(iter(ids.get("bos", ())), None)
+        prefix = prefix_of_prompts(self.definition)
+        begins = bool(self.config.get("add_bos_token")) and bos is not None if prefix is None else named in prefix
+        # Who does not begin texts with BOS nearly always has kept the token that stood between GPT-2's documents. Chat
+        # models often call the beginning of a turn BOS: SmolLM2-135M-Instruct predicts 384 tokens of prose with 3.50
+        # nats each after <|endoftext|>, with 3.72 after its "BOS".
+        between = None if begins else self._vocabulary.get(END_OF_TEXT)
+        bos = next((i for i in (between, named) if i is not None), eos)
+        self.adds_bos = begins if prefix is None else bos in prefix
         if eos is None or bos is None:
             raise FormatError(
                 f"{CONFIG_FILE}: no eos_token and no bos_token",
@@ -314,8 +320,6 @@ class Tokenizer:
         self.stop_ids: tuple[int, ...] = tuple(stops) or (eos,)
         padding = next(iter(ids.get("pad", ())), eos)
         self.pad_id: int = pad if pad is not None else padding
-        prefix = prefix_of_prompts(self.definition)
-        self.adds_bos = bool(self.config.get("add_bos_token")) if prefix is None else bos in prefix
 
     def _named(self, key: str) -> int | None:
         """The id of a token that the config names; older files hold the whole token."""
