@@ -1,0 +1,209 @@
+// Causal attention over packed documents, forward and backward, a block of queries at a time: what is not visible is
+// not computed, and no (T x T) matrix is ever kept (the idea of FlashAttention, arXiv:2205.14135). A block's scores
+// against all of its keys fit into a core's cache, so that the softmax needs no second pass over blocks.
+//
+// Shape letters: B batch, T sequence, N query heads, K key heads, H features of a head (a multiple of 32).
+// Tensors are bf16 and lie as (B, T, heads, H). Query t sees the keys starts[t] .. t.
+#include "math.h"
+
+using namespace groundup;
+
+constexpr int QUERIES = 32;         // of a block whose softmax is taken at once
+constexpr int BLOCKS = 2;           // of these are summed into the gradients of keys and values together
+constexpr int SUPER = QUERIES * BLOCKS;
+
+struct Attention {
+    const bf16 *q, *k, *v;
+    const int32_t *starts; // (B, T)
+    int64_t batch, length, heads, key_heads, features;
+    float scale;
+
+    int64_t q_stride() const { return heads * features; }
+    int64_t k_stride() const { return key_heads * features; }
+    int64_t rows(int64_t query) const { return std::min<int64_t>(QUERIES, length - query); }
+    int64_t first_key(const int32_t *starts_T, int64_t from, int64_t to) const {
+        return *std::min_element(starts_T + from, starts_T + std::min(to, length)) / DEPTH * DEPTH;
+    }
+};
+
+// A block of rows that lie in a larger matrix, as 32 whole rows: those beyond the last are zeros.
+static void copy_rows(bf16 *out, const bf16 *source, int64_t stride, int64_t rows, int64_t features) {
+    for (int64_t r = 0; r < rows; r++) memcpy(out + r * features, source + r * stride, features * sizeof(bf16));
+    memset(out + rows * features, 0, (QUERIES - rows) * features * sizeof(bf16));
+}
+
+// Probabilities from scores, in place of which nothing is kept: p = exp(score x scale - top), top the row's largest or
+// given. Keys that the query does not see get 0. Returns the sum of the row.
+static float exponentials(bf16 *p, const float *scores, float scale, float top, int64_t first, int64_t last,
+                          int64_t count) {
+    __m512 sum = _mm512_setzero_ps();
+    const __m512 scales = _mm512_set1_ps(scale), tops = _mm512_set1_ps(top);
+    for (int64_t j = 0; j < count; j += 16) {
+        const __mmask16 seen = first_lanes(last - j) & ~first_lanes(first - j);
+        __m512 value = _mm512_setzero_ps();
+        if (seen)
+            value = _mm512_maskz_mov_ps(seen, exponential(_mm512_fmsub_ps(_mm512_loadu_ps(scores + j), scales, tops)));
+        sum = _mm512_add_ps(sum, value);
+        store(p + j, value);
+    }
+    return _mm512_reduce_add_ps(sum);
+}
+
+static float largest(const float *scores, int64_t first, int64_t last) {
+    __m512 top = _mm512_set1_ps(-INFINITY);
+    for (int64_t j = first / 16 * 16; j < last; j += 16)
+        top = _mm512_mask_max_ps(top, first_lanes(last - j) & ~first_lanes(first - j), top, _mm512_loadu_ps(scores + j));
+    return _mm512_reduce_max_ps(top);
+}
+
+// out (B, T, N, H); lse (B, N, T): the logarithm of each query's summed exponentials.
+extern "C" void groundup_attention(bf16 *out, float *lse, const bf16 *q, const bf16 *k, const bf16 *v,
+                                   const int32_t *starts, int64_t batch, int64_t length, int64_t heads,
+                                   int64_t key_heads, int64_t features, float scale) {
+    const Attention at = {q, k, v, starts, batch, length, heads, key_heads, features, scale};
+    const int64_t padded = round_up(length, DEPTH), group = heads / key_heads, H = features;
+#pragma omp parallel
+    {
+        Tiles tiles;
+        static thread_local Scratch<bf16> kept;
+        static thread_local Scratch<float> sums;
+        bf16 *keys = kept.at_least(2 * padded * H + QUERIES * (H + padded)), *values = keys + padded * H;
+        bf16 *block = values + padded * H, *p = block + QUERIES * H;
+        float *scores = sums.at_least(QUERIES * (padded + H)), *mixed = scores + QUERIES * padded;
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < batch * key_heads; task++) {
+            const int64_t b = task / key_heads, kv = task % key_heads;
+            const int32_t *starts_T = starts + b * length;
+            pack_right_transposed(keys, k + b * length * at.k_stride() + kv * H, at.k_stride(), H, length);
+            pack_right(values, v + b * length * at.k_stride() + kv * H, at.k_stride(), length, H);
+            for (int64_t n = kv * group; n < (kv + 1) * group; n++)
+                for (int64_t query = 0; query < length; query += QUERIES) {
+                    const int64_t rows_here = at.rows(query);
+                    const int64_t low = at.first_key(starts_T, query, query + QUERIES);
+                    const int64_t count = round_up(query + rows_here, DEPTH) - low;
+                    copy_rows(block, q + (b * length + query) * at.q_stride() + n * H, at.q_stride(), rows_here, H);
+                    multiply(scores, count, rows(block, H), keys + low * H, H * TILE, QUERIES, count, H / DEPTH, false);
+                    float inverse[QUERIES];
+                    for (int64_t r = 0; r < QUERIES; r++) {
+                        bf16 *p_row = p + r * count;
+                        if (r >= rows_here) {
+                            memset(p_row, 0, count * sizeof(bf16));
+                            continue;
+                        }
+                        const int64_t first = starts_T[query + r] - low, last = query + r + 1 - low;
+                        const float top = largest(scores + r * count, first, last) * scale;
+                        const float sum = exponentials(p_row, scores + r * count, scale, top, first, last, count);
+                        inverse[r] = 1.0f / sum;
+                        lse[(b * heads + n) * length + query + r] = top + logf(sum);
+                    }
+                    multiply(mixed, H, rows(p, count), values + low * TILE, padded * TILE, QUERIES, H, count / DEPTH,
+                             false);
+                    for (int64_t r = 0; r < rows_here; r++) {
+                        bf16 *to = out + (b * length + query + r) * at.q_stride() + n * H;
+                        for (int64_t h = 0; h < H; h += 16)
+                            store(to + h, _mm512_mul_ps(_mm512_loadu_ps(mixed + r * H + h), _mm512_set1_ps(inverse[r])));
+                    }
+                }
+        }
+    }
+}
+
+// Gradients grad_q (B, T, N, H), grad_k, grad_v (B, T, K, H) from grad_out (B, T, N, H), with what the forward pass
+// gave. Probabilities are computed again.
+extern "C" void groundup_attention_gradients(bf16 *grad_q, bf16 *grad_k, bf16 *grad_v, const bf16 *grad_out,
+                                             const bf16 *out, const float *lse, const bf16 *q, const bf16 *k,
+                                             const bf16 *v, const int32_t *starts, int64_t batch, int64_t length,
+                                             int64_t heads, int64_t key_heads, int64_t features, float scale) {
+    const Attention at = {q, k, v, starts, batch, length, heads, key_heads, features, scale};
+    const int64_t padded = round_up(length, DEPTH), group = heads / key_heads, H = features, all = padded * H;
+#pragma omp parallel
+    {
+        Tiles tiles;
+        static thread_local Scratch<bf16> kept;
+        static thread_local Scratch<float> sums;
+        // Keys and values by feature (for scores and their gradients), keys by position (for the queries' gradients).
+        bf16 *keys = kept.at_least(3 * all + SUPER * (4 * H + 4 * padded)), *values = keys + all, *keys_by_t = values + all;
+        bf16 *q_block = keys_by_t + all, *g_block = q_block + SUPER * H;
+        bf16 *q_pairs = g_block + SUPER * H, *g_pairs = q_pairs + SUPER * H;
+        bf16 *p = g_pairs + SUPER * H, *ds = p + SUPER * padded;
+        bf16 *p_turned = ds + SUPER * padded, *ds_turned = p_turned + SUPER * padded;
+        float *scores = sums.at_least(2 * QUERIES * padded + QUERIES * H + 2 * all);
+        float *grad_p = scores + QUERIES * padded, *mixed = grad_p + QUERIES * padded;
+        float *sum_k = mixed + QUERIES * H, *sum_v = sum_k + all;
+#pragma omp for schedule(dynamic)
+        for (int64_t task = 0; task < batch * key_heads; task++) {
+            const int64_t b = task / key_heads, kv = task % key_heads, base = b * length * at.k_stride() + kv * H;
+            const int32_t *starts_T = starts + b * length;
+            pack_right_transposed(keys, k + base, at.k_stride(), H, length);
+            pack_right_transposed(values, v + base, at.k_stride(), H, length);
+            pack_right(keys_by_t, k + base, at.k_stride(), length, H);
+            memset(sum_k, 0, 2 * all * sizeof(float));
+            for (int64_t n = kv * group; n < (kv + 1) * group; n++)
+                for (int64_t from = 0; from < length; from += SUPER) {
+                    const int64_t to = std::min(from + SUPER, length);
+                    const int64_t low = at.first_key(starts_T, from, to), count = round_up(to, DEPTH) - low;
+                    int64_t deep = 0; // rows of the blocks below, in whole blocks
+                    for (int64_t query = from; query < to; query += QUERIES, deep += QUERIES) {
+                        const int64_t rows_here = at.rows(query), offset = (b * length + query) * at.q_stride() + n * H;
+                        const int64_t seen = round_up(query + rows_here, DEPTH) - low; // of the super-block's keys
+                        bf16 *q_rows = q_block + deep * H, *g_rows = g_block + deep * H;
+                        copy_rows(q_rows, q + offset, at.q_stride(), rows_here, H);
+                        copy_rows(g_rows, grad_out + offset, at.q_stride(), rows_here, H);
+                        multiply(scores, seen, rows(q_rows, H), keys + low * H, H * TILE, QUERIES, seen, H / DEPTH, false);
+                        multiply(grad_p, seen, rows(g_rows, H), values + low * H, H * TILE, QUERIES, seen, H / DEPTH,
+                                 false);
+                        for (int64_t r = 0; r < QUERIES; r++) {
+                            bf16 *p_row = p + (deep + r) * count, *ds_row = ds + (deep + r) * count;
+                            if (r >= rows_here) {
+                                memset(p_row, 0, count * sizeof(bf16));
+                                memset(ds_row, 0, count * sizeof(bf16));
+                                continue;
+                            }
+                            // Each row's sum of p x dp is that of its output with its gradient.
+                            __m512 dot = _mm512_setzero_ps();
+                            const bf16 *o_row = out + offset + r * at.q_stride();
+                            for (int64_t h = 0; h < H; h += 16)
+                                dot = _mm512_fmadd_ps(load(o_row + h), load(g_rows + r * H + h), dot);
+                            const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(dot));
+                            const __m512 scales = _mm512_set1_ps(scale);
+                            const __m512 tops = _mm512_set1_ps(lse[(b * heads + n) * length + query + r]);
+                            const int64_t first = starts_T[query + r] - low, last = query + r + 1 - low;
+                            const float *s_row = scores + r * seen, *dp_row = grad_p + r * seen;
+                            for (int64_t j = 0; j < seen; j += 16) {
+                                const __mmask16 visible = first_lanes(last - j) & ~first_lanes(first - j);
+                                __m512 value = _mm512_setzero_ps(), slope = value;
+                                if (visible) {
+                                    value = _mm512_maskz_mov_ps(
+                                        visible, exponential(_mm512_fmsub_ps(_mm512_loadu_ps(s_row + j), scales, tops)));
+                                    slope = _mm512_mul_ps(
+                                        _mm512_mul_ps(value, scales),
+                                        _mm512_sub_ps(_mm512_loadu_ps(dp_row + j), mean));
+                                }
+                                store(p_row + j, value);
+                                store(ds_row + j, slope);
+                            }
+                            memset(p_row + seen, 0, (count - seen) * sizeof(bf16));
+                            memset(ds_row + seen, 0, (count - seen) * sizeof(bf16));
+                        }
+                        multiply(mixed, H, rows(ds + deep * count, count), keys_by_t + low * TILE, padded * TILE, QUERIES,
+                                 H, seen / DEPTH, false);
+                        for (int64_t r = 0; r < rows_here; r++)
+                            for (int64_t h = 0; h < H; h += 16)
+                                store(grad_q + offset + r * at.q_stride() + h, _mm512_loadu_ps(mixed + r * H + h));
+                    }
+                    const int64_t steps = deep / DEPTH;
+                    pack_left(p_turned, p, count, deep, count);
+                    pack_left(ds_turned, ds, count, deep, count);
+                    pack_right(g_pairs, g_block, H, deep, H);
+                    pack_right(q_pairs, q_block, H, deep, H);
+                    multiply(sum_v + low * H, H, packed(p_turned, steps), g_pairs, deep * TILE, count, H, steps, true);
+                    multiply(sum_k + low * H, H, packed(ds_turned, steps), q_pairs, deep * TILE, count, H, steps, true);
+                }
+            for (int64_t t = 0; t < length; t++)
+                for (int64_t h = 0; h < H; h += 16) {
+                    store(grad_k + base + t * at.k_stride() + h, _mm512_loadu_ps(sum_k + t * H + h));
+                    store(grad_v + base + t * at.k_stride() + h, _mm512_loadu_ps(sum_v + t * H + h));
+                }
+        }
+    }
+}

@@ -1,0 +1,260 @@
+// Products of small bf16 blocks with fp32 sums: on AMX tiles where the processor has them, else with AVX-512's bf16
+// dot products. Both read the same packed operands, so that everything above is written once.
+//
+// A block product is C (m x n, fp32) += A (m x k) B (k x n), in steps of 16 x 16 x 32:
+//   A: 16 rows of 32 values of k each; rows lie `a_stride` values apart.
+//   B: panels of 16 columns; a panel holds for each pair (k, k + 1) its 16 columns, the two values of a column together.
+#pragma once
+#include <immintrin.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <algorithm>
+
+#ifdef __AMX_BF16__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace groundup {
+
+typedef uint16_t bf16;
+constexpr int TILE = 16;  // rows, columns of a tile; one cache line of fp32
+constexpr int DEPTH = 32; // values of k in a step
+
+inline int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// Whether the system lets this process use tiles. Asked once: Linux hands the large register state out on request.
+inline bool tiles_allowed() {
+#ifdef __AMX_BF16__
+    constexpr long request_permission = 0x1023, tile_data = 18;
+    static const bool allowed = syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+    return allowed;
+#else
+    return true;
+#endif
+}
+
+// Each thread that multiplies holds one of these: it lays the eight tile registers out, and hands them back.
+class Tiles {
+  public:
+    Tiles() {
+#ifdef __AMX_BF16__
+        alignas(64) uint8_t layout[64] = {0};
+        layout[0] = 1; // the only palette
+        for (int tile = 0; tile < 8; tile++) {
+            layout[16 + 2 * tile] = 64; // bytes of a row
+            layout[48 + tile] = TILE;   // rows
+        }
+        _tile_loadconfig(layout);
+#endif
+    }
+    ~Tiles() {
+#ifdef __AMX_BF16__
+        _tile_release();
+#endif
+    }
+};
+
+#ifdef __AMX_BF16__
+
+// One block of ROWS x COLUMNS tiles. Tile registers are named by constants, so the four sizes are spelled out.
+template <int ROWS, int COLUMNS>
+inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_stride, int64_t a_step, int64_t a_next,
+                           const bf16 *b, int64_t b_next, int64_t steps, bool add) {
+    float *c1 = c + TILE * c_stride;
+    if (add) {
+        _tile_loadd(0, c, c_stride * 4);
+        if (COLUMNS > 1) _tile_loadd(1, c + TILE, c_stride * 4);
+        if (ROWS > 1) _tile_loadd(2, c1, c_stride * 4);
+        if (ROWS > 1 && COLUMNS > 1) _tile_loadd(3, c1 + TILE, c_stride * 4);
+    } else {
+        _tile_zero(0);
+        if (COLUMNS > 1) _tile_zero(1);
+        if (ROWS > 1) _tile_zero(2);
+        if (ROWS > 1 && COLUMNS > 1) _tile_zero(3);
+    }
+    for (int64_t step = 0; step < steps; step++) {
+        _tile_loadd(4, a + step * a_step, a_stride * 2);
+        _tile_loadd(6, b + step * TILE * DEPTH, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        if (COLUMNS > 1) {
+            _tile_loadd(7, b + b_next + step * TILE * DEPTH, 64);
+            _tile_dpbf16ps(1, 4, 7);
+        }
+        if (ROWS > 1) {
+            _tile_loadd(5, a + a_next + step * a_step, a_stride * 2);
+            _tile_dpbf16ps(2, 5, 6);
+            if (COLUMNS > 1) _tile_dpbf16ps(3, 5, 7);
+        }
+    }
+    _tile_stored(0, c, c_stride * 4);
+    if (COLUMNS > 1) _tile_stored(1, c + TILE, c_stride * 4);
+    if (ROWS > 1) _tile_stored(2, c1, c_stride * 4);
+    if (ROWS > 1 && COLUMNS > 1) _tile_stored(3, c1 + TILE, c_stride * 4);
+}
+
+#else
+
+template <int ROWS, int COLUMNS>
+inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_stride, int64_t a_step, int64_t a_next,
+                           const bf16 *b, int64_t b_next, int64_t steps, bool add) {
+    for (int row = 0; row < ROWS; row++)
+        for (int column = 0; column < COLUMNS; column++) {
+            float *out = c + row * TILE * c_stride + column * TILE;
+            __m512 sums[TILE];
+#pragma GCC unroll 16
+            for (int r = 0; r < TILE; r++) sums[r] = add ? _mm512_loadu_ps(out + r * c_stride) : _mm512_setzero_ps();
+            for (int64_t step = 0; step < steps; step++) {
+                const bf16 *left = a + row * a_next + step * a_step, *right = b + column * b_next + step * TILE * DEPTH;
+                for (int pair = 0; pair < DEPTH / 2; pair++) {
+                    const __m512bh columns = (__m512bh)_mm512_loadu_si512(right + pair * DEPTH);
+#pragma GCC unroll 16
+                    for (int r = 0; r < TILE; r++) {
+                        int32_t two;
+                        memcpy(&two, left + r * a_stride + 2 * pair, 4);
+                        sums[r] = _mm512_dpbf16_ps(sums[r], (__m512bh)_mm512_set1_epi32(two), columns);
+                    }
+                }
+            }
+#pragma GCC unroll 16
+            for (int r = 0; r < TILE; r++) _mm512_storeu_ps(out + r * c_stride, sums[r]);
+        }
+}
+
+#endif
+
+// An A operand: where its first tile lies, and how far it is to the next row, the next step of k, the next 16 rows.
+struct Left {
+    const bf16 *data;
+    int64_t stride, step, next;
+};
+
+// Rows that lie in memory as they are.
+inline Left rows(const bf16 *data, int64_t stride) { return {data, stride, DEPTH, TILE * stride}; }
+// Tiles that `pack_left` has laid out for k in `steps` steps.
+inline Left packed(const bf16 *data, int64_t steps) { return {data, DEPTH, TILE * DEPTH, steps * TILE * DEPTH}; }
+
+// C (m x n) = or += A B. `m` and `n` are multiples of 16; `b_next` is the way from a panel of B to the next.
+inline void multiply(float *c, int64_t c_stride, const Left &a, const bf16 *b, int64_t b_next, int64_t m, int64_t n,
+                     int64_t steps, bool add) {
+    for (int64_t j = 0; j < n; j += 2 * TILE) {
+        const bf16 *panel = b + j / TILE * b_next;
+        for (int64_t i = 0; i < m; i += 2 * TILE) {
+            const bf16 *left = a.data + i / TILE * a.next;
+            float *out = c + i * c_stride + j;
+            const bool two_rows = i + TILE < m, two_columns = j + TILE < n;
+            if (two_rows && two_columns)
+                multiply_block<2, 2>(out, c_stride, left, a.stride, a.step, a.next, panel, b_next, steps, add);
+            else if (two_rows)
+                multiply_block<2, 1>(out, c_stride, left, a.stride, a.step, a.next, panel, b_next, steps, add);
+            else if (two_columns)
+                multiply_block<1, 2>(out, c_stride, left, a.stride, a.step, a.next, panel, b_next, steps, add);
+            else
+                multiply_block<1, 1>(out, c_stride, left, a.stride, a.step, a.next, panel, b_next, steps, add);
+        }
+    }
+}
+
+// 16 x 16 values of 32 bits, turned about the diagonal.
+inline void transpose(__m512i v[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        v[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        v[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        v[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        v[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    for (int half = 0; half < 16; half += 8)
+        for (int i = 0; i < 4; i++) {
+            t[half + i] = _mm512_shuffle_i32x4(v[half + i], v[half + i + 4], 0x88);
+            t[half + i + 4] = _mm512_shuffle_i32x4(v[half + i], v[half + i + 4], 0xdd);
+        }
+    for (int i = 0; i < 8; i++) {
+        v[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
+        v[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
+    }
+}
+
+// Columns [0, 16) and [16, 32) of the rows k and k + 1, the two values of a column together. Rows beyond the last, and
+// columns that the mask leaves out, are zeros.
+inline void load_pairs(__m512i &first, __m512i &second, const bf16 *source, int64_t stride, int64_t k, int64_t depth,
+                       __mmask32 columns) {
+    const __m512i even = k < depth ? _mm512_maskz_loadu_epi16(columns, source + k * stride) : _mm512_setzero_si512();
+    const __m512i odd =
+        k + 1 < depth ? _mm512_maskz_loadu_epi16(columns, source + (k + 1) * stride) : _mm512_setzero_si512();
+    // 16-bit places: 0..31 of the even row, 32..63 of the odd one.
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
+                                         5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    first = _mm512_permutex2var_epi16(even, low, odd);
+    second = _mm512_permutex2var_epi16(even, _mm512_add_epi16(low, _mm512_set1_epi16(16)), odd);
+}
+
+inline __mmask32 first_columns(int64_t count) { return count >= 32 ? 0xffffffffu : (1u << count) - 1; }
+
+// A operand from a matrix that has k as its rows (depth x m): A is its transpose. Fills whole steps of 32 k. Rows are
+// read in long runs, for the sake of the processor's prefetching.
+inline void pack_left(bf16 *out, const bf16 *source, int64_t stride, int64_t depth, int64_t m) {
+    const int64_t tile_row = round_up(depth, DEPTH) * TILE; // values from 16 rows of A to the next 16
+    for (int64_t k = 0; k < depth; k += DEPTH)
+        for (int64_t i = 0; i < m; i += 2 * TILE) {
+            __m512i v[16], w[16];
+            for (int p = 0; p < 16; p++) load_pairs(v[p], w[p], source + i, stride, k + 2 * p, depth, first_columns(m - i));
+            bf16 *tile = out + i / TILE * tile_row + k * TILE;
+            transpose(v);
+            for (int r = 0; r < 16; r++) _mm512_storeu_si512(tile + r * DEPTH, v[r]);
+            if (i + TILE >= m) break;
+            transpose(w);
+            for (int r = 0; r < 16; r++) _mm512_storeu_si512(tile + tile_row + r * DEPTH, w[r]);
+        }
+}
+
+// B operand from a matrix that has k as its rows (depth x n).
+inline void pack_right(bf16 *out, const bf16 *source, int64_t stride, int64_t depth, int64_t n) {
+    const int64_t panel = round_up(depth, DEPTH) * TILE;
+    for (int64_t k = 0; k < round_up(depth, DEPTH); k += 2)
+        for (int64_t j = 0; j < n; j += 2 * TILE) {
+            __m512i v, w;
+            load_pairs(v, w, source + j, stride, k, depth, first_columns(n - j));
+            bf16 *place = out + j / TILE * panel + k * TILE;
+            _mm512_storeu_si512(place, v);
+            if (j + TILE < n) _mm512_storeu_si512(place + panel, w);
+        }
+}
+
+// B operand from a matrix that has k as its columns (n x depth): B is its transpose. Rows beyond n are zeros.
+inline void pack_right_transposed(bf16 *out, const bf16 *source, int64_t stride, int64_t depth, int64_t n) {
+    for (int64_t j = 0; j < n; j += TILE)
+        for (int64_t k = 0; k < depth; k += DEPTH) {
+            __m512i v[16];
+            for (int r = 0; r < 16; r++)
+                v[r] = j + r < n ? _mm512_loadu_si512(source + (j + r) * stride + k) : _mm512_setzero_si512();
+            transpose(v);
+            for (int p = 0; p < 16; p++, out += DEPTH) _mm512_storeu_si512(out, v[p]);
+        }
+}
+
+// Memory that a thread keeps from call to call: fresh pages would cost more than what is computed in them.
+template <typename Value> class Scratch {
+  public:
+    Value *at_least(int64_t count) {
+        if (count > size_) {
+            free(data_);
+            data_ = (Value *)aligned_alloc(64, round_up(count * sizeof(Value), 64));
+            size_ = count;
+        }
+        return data_;
+    }
+    ~Scratch() { free(data_); }
+
+  private:
+    Value *data_ = nullptr;
+    int64_t size_ = 0;
+};
+
+} // namespace groundup
