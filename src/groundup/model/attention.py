@@ -8,14 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from groundup.model.attend import attend
 from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.layers import Linear, make_norm
-from groundup.model.rope import rotate
+from groundup.model.operations import Accelerated
 
 
-class Attention(nn.Module):
+class Attention(Accelerated):
     """Causal self-attention of one layer."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -34,41 +33,27 @@ class Attention(nn.Module):
         self,
         x_BTD: Tensor,
         rope: tuple[Tensor, Tensor] | None,
-        mask_B1TS: Tensor | None,
+        seen: Tensor | None,
         cache: KVCache | None,
     ) -> Tensor:
         heads = (*x_BTD.shape[:2], -1, self.config.head_dim)
         q_BTNH, k_BTKH, v_BTKH = (proj(x_BTD).view(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
         q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
         if rope is not None:
-            q_BTNH, k_BTKH = rotate(q_BTNH, rope), rotate(k_BTKH, rope)
+            q_BTNH, k_BTKH = (self.operations.rotate(x_BTNH, rope) for x_BTNH in (q_BTNH, k_BTKH))
         if cache is not None:
             k_BTKH, v_BTKH = cache.extend(self.layer, k_BTKH, v_BTKH)
-        return self.o_proj(attend(q_BTNH, k_BTKH, v_BTKH, mask_B1TS, self.config.attention_scale).flatten(2))
+        mixed_BTNH = self.operations.attend(q_BTNH, k_BTKH, v_BTKH, seen, self.config.attention_scale)
+        return self.o_proj(mixed_BTNH.flatten(2))
 
 
-def attention_mask(
-    positions_BT: Tensor, document_ids_BT: Tensor | None, cache: KVCache | None, window: int | None = None
-) -> Tensor | None:
-    """Who may look at whom, as booleans (B, 1, T, S); None where plain causality says it all.
+def seen_with_cache(positions_BT: Tensor, n_keys: int, window: int | None) -> Tensor:
+    """Who may look at whom where keys of earlier tokens are kept, as booleans (B, 1, T, S).
 
-    Within a packed row a token sees its own document only. With a cache a token sees all earlier positions. With a
-    window it sees the last `window` of those, itself included.
+    A token sees all earlier positions and itself, with a window the last `window` of those.
     """
-    length = positions_BT.shape[1]
-    if cache is not None and cache.length:
-        keys_S = torch.arange(cache.length + length, device=positions_BT.device)
-        seen_BTS = keys_S <= positions_BT[:, :, None]
-        if window is not None and window < len(keys_S):
-            seen_BTS &= keys_S > positions_BT[:, :, None] - window
-        return seen_BTS[:, None]
-    narrow = window is not None and window < length
-    if document_ids_BT is None and not narrow:
-        return None
-    seen_TS = torch.ones(length, length, dtype=torch.bool, device=positions_BT.device).tril()
-    if narrow and window is not None:
-        seen_TS = seen_TS.triu(1 - window)
-    if document_ids_BT is None:
-        return seen_TS[None, None]
-    same_BTS = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]
-    return (same_BTS & seen_TS)[:, None]
+    keys_S = torch.arange(n_keys, device=positions_BT.device)
+    seen_BTS = keys_S <= positions_BT[:, :, None]
+    if window is not None and window < n_keys:
+        seen_BTS &= keys_S > positions_BT[:, :, None] - window
+    return seen_BTS[:, None]

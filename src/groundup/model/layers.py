@@ -5,24 +5,18 @@ Shape letters: B batch, T sequence, D dim, F ffn_dim.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.model.config import ModelConfig
+from groundup.model.operations import Accelerated
 
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
 
-
-class Linear(nn.Linear):
+class Linear(nn.Linear, Accelerated):
     """A linear layer that computes in the dtype of its input, whatever dtype its weights are kept in."""
 
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
+        return self.operations.linear(x, self.weight, self.bias)
 
 
 class Embedding(nn.Embedding):
@@ -34,8 +28,8 @@ class Embedding(nn.Embedding):
             super().reset_parameters()
 
 
-class RMSNorm(nn.Module):
-    """x / rms(x) * weight (arXiv:1910.07467), computed in fp32."""
+class RMSNorm(Accelerated):
+    """x / rms(x) * weight."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -43,17 +37,14 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        x32 = x.float()
-        normed = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
-        # Rounded before the weight is applied, as transformers does: equal logits also in bf16.
-        return self.weight.to(x.dtype) * normed.to(x.dtype)
+        return self.operations.rms_norm(x, self.weight, self.eps)
 
 
-class LayerNorm(nn.LayerNorm):
-    """LayerNorm in fp32, returned in the dtype of its input."""
+class LayerNorm(nn.LayerNorm, Accelerated):
+    """LayerNorm, returned in the dtype of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.float()).to(x.dtype)
+        return self.operations.layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class RMSNormPlusOne(nn.Module):
@@ -81,28 +72,28 @@ def make_mlp(config: ModelConfig) -> nn.Module:
     return GatedMLP(config) if config.gated else MLP(config)
 
 
-class GatedMLP(nn.Module):
+class GatedMLP(Accelerated):
     """down(act(gate(x)) * up(x)) (arXiv:2002.05202): SwiGLU, or Gemma's GeGLU."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.activation = _ACTIVATIONS[config.activation]
+        self.activation = config.activation
         self.gate_proj = Linear(config.dim, config.ffn_dim, bias=config.ffn_bias)
         self.up_proj = Linear(config.dim, config.ffn_dim, bias=config.ffn_bias)
         self.down_proj = Linear(config.ffn_dim, config.dim, bias=config.ffn_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(self.activation(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+        return self.down_proj(self.operations.activate(self.activation, self.gate_proj(x_BTD), self.up_proj(x_BTD)))
 
 
-class MLP(nn.Module):
+class MLP(Accelerated):
     """down(act(up(x))), GPT-2's feed-forward layer."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.activation = _ACTIVATIONS[config.activation]
+        self.activation = config.activation
         self.up_proj = Linear(config.dim, config.ffn_dim, bias=config.ffn_bias)
         self.down_proj = Linear(config.ffn_dim, config.dim, bias=config.ffn_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(self.activation(self.up_proj(x_BTD)))
+        return self.down_proj(self.operations.activate(self.activation, self.up_proj(x_BTD)))

@@ -8,42 +8,20 @@ Shape letters: R rows (tokens), D dim, V vocab.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groundup.model.operations import CHUNK_ROWS, PLAIN, Operations
 from groundup.types import IGNORE_INDEX
 
-CHUNK_ROWS = 1024  # at an 8k vocabulary 32 MB of fp32 logits, about an L3 cache; larger chunks gave nothing
 
-Residual = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def nll_and_residual(logits_RV: Tensor, labels_R: Tensor) -> tuple[Tensor, Tensor]:
-    """Each row's negative log-likelihood, (R,) fp32, and its gradient by the logits: softmax - onehot.
-
-    Rows labelled IGNORE_INDEX give 0 and a zero gradient. Pure elementwise and row reductions: made to be compiled.
-    """
-    logits = logits_RV.float()
-    kept_R = labels_R != IGNORE_INDEX
-    targets_R1 = labels_R.clamp(min=0).unsqueeze(1)
-    lse_R1 = logits.logsumexp(1, keepdim=True)
-    nll_R = (lse_R1 - logits.gather(1, targets_R1)).squeeze(1) * kept_R
-    classes_V = torch.arange(logits.shape[1], device=logits.device)
-    residual_RV = ((logits - lse_R1).exp() - (classes_V == targets_R1).float()) * kept_R.unsqueeze(1)
-    return nll_R, residual_RV.to(logits_RV.dtype)
-
-
-def summed_nll(h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, residual: Residual = nll_and_residual) -> Tensor:
-    """Sum over rows of the labels' negative log-likelihood under softmax(h W^T), () fp32.
-
-    Args:
-        residual: `nll_and_residual`, or a compiled version of it.
-    """
-    total: Tensor = _SummedNLL.apply(h_RD, weight_VD, labels_R, residual)
+def summed_nll(h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, operations: Operations = PLAIN) -> Tensor:
+    """Sum over rows of the labels' negative log-likelihood under softmax(h W^T), () fp32."""
+    total: Tensor = _SummedNLL.apply(h_RD, weight_VD, labels_R, operations)
     return total
 
 
@@ -54,31 +32,34 @@ def row_nll(h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor) -> Tensor:
     return torch.cat(
         [
             F.cross_entropy(F.linear(h, weight).float(), labels, ignore_index=IGNORE_INDEX, reduction="none")
-            for h, labels in _chunks(h_RD, labels_R)
+            for h, labels in _chunks(h_RD, labels_R, CHUNK_ROWS)
         ]
     )
 
 
-def _chunks(h_RD: Tensor, labels_R: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(h_RD.split(CHUNK_ROWS), labels_R.split(CHUNK_ROWS), strict=True)
+def _chunks(h_RD: Tensor, labels_R: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(h_RD.split(rows), labels_R.split(rows), strict=True)
 
 
 class _SummedNLL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, residual: Residual) -> Tensor:
+    def forward(ctx: Any, h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, operations: Operations) -> Tensor:
         weight = weight_VD.to(h_RD.dtype)
         total = torch.zeros((), dtype=torch.float32, device=h_RD.device)
-        grad_h = torch.empty_like(h_RD)
-        grad_weight = torch.zeros_like(weight_VD)
-        for (h, labels), grad in zip(_chunks(h_RD, labels_R), grad_h.split(CHUNK_ROWS), strict=True):
-            nll_R, residual_RV = residual(F.linear(h, weight), labels)
+        grad_h, grad_weight = torch.empty_like(h_RD), torch.zeros_like(weight_VD)
+        done = 0
+        for h, labels in _chunks(h_RD, labels_R, operations.chunk_rows(len(weight))):
+            nll_R, residual_RV = operations.nll_and_residual(F.linear(h, weight), labels)
             total += nll_R.sum()
-            torch.mm(residual_RV, weight, out=grad)
-            grad_weight += residual_RV.t() @ h
-        ctx.save_for_backward(grad_h, grad_weight)
+            torch.mm(residual_RV, weight, out=grad_h[done : done + len(h)])
+            operations.add_transposed_product(grad_weight, residual_RV, h)
+            done += len(h)
+        # Not through `save_for_backward`: they are nobody else's, and are scaled in place.
+        ctx.gradients = grad_h, grad_weight
         return total
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_h, grad_weight = ctx.saved_tensors
-        return grad_h * upstream[0], grad_weight * upstream[0], None, None
+        grad_h, grad_weight = ctx.gradients
+        del ctx.gradients
+        return grad_h.mul_(upstream[0]), grad_weight.mul_(upstream[0]), None, None

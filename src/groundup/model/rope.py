@@ -40,13 +40,6 @@ class Rotary(nn.Module):
         return both_halves.cos() * self.magnitude, both_halves.sin() * self.magnitude
 
 
-def rotate(x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (x[i], x[i + H/2]) by the angle of its position."""
-    cos, sin = (part.to(x_BTNH.dtype) for part in rope)
-    first, second = x_BTNH.chunk(2, dim=-1)
-    return x_BTNH * cos + torch.cat([-second, first], dim=-1) * sin
-
-
 def _linear(frequencies_P: Tensor, head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:
     return frequencies_P / scaling.factor
 

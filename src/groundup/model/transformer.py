@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.errors import ConfigError
-from groundup.model.attention import Attention, attention_mask
+from groundup.model.attention import Attention, seen_with_cache
 from groundup.model.cache import KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.layers import Embedding, Linear, make_mlp, make_norm
-from groundup.model.loss import Residual, nll_and_residual, row_nll, summed_nll
+from groundup.model.loss import row_nll, summed_nll
+from groundup.model.operations import Accelerated
 from groundup.model.rope import Rotary
 from groundup.types import IGNORE_INDEX
 
@@ -35,10 +36,10 @@ class Block(nn.Module):
         self,
         x_BTD: Tensor,
         rope: tuple[Tensor, Tensor] | None,
-        mask_B1TS: Tensor | None,
+        seen: Tensor | None,
         cache: KVCache | None,
     ) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rope, mask_B1TS, cache)
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
@@ -54,16 +55,16 @@ class SandwichBlock(Block):
         self,
         x_BTD: Tensor,
         rope: tuple[Tensor, Tensor] | None,
-        mask_B1TS: Tensor | None,
+        seen: Tensor | None,
         cache: KVCache | None,
     ) -> Tensor:
         x_BTD = x_BTD + self.post_attention_layernorm(
-            self.self_attn(self.input_layernorm(x_BTD), rope, mask_B1TS, cache)
+            self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache)
         )
         return x_BTD + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_BTD)))
 
 
-class Decoder(nn.Module):
+class Decoder(Accelerated):
     """Tokens in, normalized hidden states out: what every head stands on."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -104,19 +105,26 @@ class Decoder(nn.Module):
         x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
         whole = local = (
             _rope(self.rotary, positions_BT, x_BTD.dtype),
-            attention_mask(positions_BT, document_ids_BT, cache),
+            self._seen(positions_BT, document_ids_BT, cache, None),
         )
         if self.config.sliding_window is not None:
             local = (
                 _rope(self.local_rotary, positions_BT, x_BTD.dtype),
-                attention_mask(positions_BT, document_ids_BT, cache, self.config.sliding_window),
+                self._seen(positions_BT, document_ids_BT, cache, self.config.sliding_window),
             )
         for index, layer in enumerate(self.layers):
-            rope, mask_B1TS = local if self.config.slides(index) else whole
-            x_BTD = layer(x_BTD, rope, mask_B1TS, cache)
+            rope, seen = local if self.config.slides(index) else whole
+            x_BTD = layer(x_BTD, rope, seen, cache)
         if cache is not None:
             cache.advance(input_ids_BT.shape[1])
         return self.norm(x_BTD)
+
+    def _seen(
+        self, positions_BT: Tensor, document_ids_BT: Tensor | None, cache: KVCache | None, window: int | None
+    ) -> Tensor | None:
+        if cache is not None and cache.length:
+            return seen_with_cache(positions_BT, cache.length + positions_BT.shape[1], window)
+        return self.operations.seen(positions_BT, document_ids_BT, window)
 
 
 def _rope(rotary: Rotary | None, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
@@ -126,7 +134,7 @@ def _rope(rotary: Rotary | None, positions_BT: Tensor, dtype: torch.dtype) -> tu
     return cos.to(dtype), sin.to(dtype)
 
 
-class Transformer(nn.Module):
+class Transformer(Accelerated):
     """A causal language model: the decoder and the matrix that scores the next token."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -136,7 +144,6 @@ class Transformer(nn.Module):
         self.lm_head = Linear(config.dim, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
-        self.residual: Residual = nll_and_residual
 
     def forward(
         self,
@@ -172,7 +179,7 @@ class Transformer(nn.Module):
             return nll if reduction == "sum" else nll.view_as(labels_BT)
         if reduction == "none":
             return row_nll(h_RD, self.lm_head.weight, labels_R).view_as(labels_BT)
-        return summed_nll(h_RD, self.lm_head.weight, labels_R, self.residual)
+        return summed_nll(h_RD, self.lm_head.weight, labels_R, self.operations)
 
     def _logits(self, h_BTD: Tensor) -> Tensor:
         logits_BTV = self.lm_head(h_BTD)

@@ -14,8 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundup.model import SequenceClassifier, Transformer
+from groundup.errors import ResourceError
+from groundup.model import Operations, SequenceClassifier, Transformer, use_operations
 from groundup.parallel.kernels import compiling, mark_first_pass, not_counted, use_kernel_cache
+from groundup.parallel.native_library import native_library
+from groundup.parallel.native_operations import NativeOperations
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Machine:
         compile: whether layers go through `torch.compile`.
         threads: CPU threads; sums are split by thread, so equal results need an equal number.
         product_flops: FLOP/s that one large matrix product reached.
+        native: whether the kernels of `native/` compute; then there is nothing left to compile.
     """
 
     device: str
@@ -35,6 +39,7 @@ class Machine:
     compile: bool
     threads: int
     product_flops: float
+    native: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -56,14 +61,17 @@ def measure_machine(*, threads: int | None = None, compile: bool = True) -> Mach
 
     Args:
         threads: CPU threads to use; None leaves torch's choice, one a core.
-        compile: try to compile; the result says whether it works.
+        compile: try to compile; the result says whether it works, with our own kernels (`native`) or with torch's
+            compiler (`compile`).
     """
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if threads is not None:
         torch.set_num_threads(threads)
     speeds = {name: _product_flops(device, dtype) for name, dtype in _DTYPES.items()}
     fastest = "bfloat16" if speeds["bfloat16"] > 1.2 * speeds["float32"] else "float32"
-    return Machine(device, fastest, compile and _can_compile(device), torch.get_num_threads(), speeds[fastest])
+    native = compile and device == "cpu" and fastest == "bfloat16" and native_library() is not None
+    compiled = compile and not native and _can_compile(device)
+    return Machine(device, fastest, compiled, torch.get_num_threads(), speeds[fastest], native)
 
 
 def _can_compile(device: str) -> bool:
@@ -91,18 +99,36 @@ def _product_flops(device: str, dtype: torch.dtype, size: int = 1024) -> float:
 
 
 def place(model: Transformer | SequenceClassifier, machine: Machine) -> None:
-    """Put `model` on the machine, in place."""
+    """Put `model` on the machine, in place.
+
+    Raises:
+        ResourceError: the run began with kernels that this machine cannot run or build.
+    """
     torch.set_num_threads(machine.threads)
     _keep_large_buffers()
     model.to(machine.device)
     model.model.compute_dtype = machine.dtype
+    operations = Operations()
+    if machine.native:
+        operations = NativeOperations(_needed_library())
     if machine.compile:
         use_kernel_cache()
         mark_first_pass(model)
         for layer in model.model.layers:  # one layer is compiled, its code serves them all
             layer.compile(dynamic=False)
-        if isinstance(model, Transformer):
-            model.residual = torch.compile(model.residual, dynamic=False)
+        operations.nll_and_residual = torch.compile(operations.nll_and_residual, dynamic=False)  # type: ignore[method-assign]
+    use_operations(model, operations)
+
+
+def _needed_library() -> ctypes.CDLL:
+    library = native_library()
+    if library is None:
+        raise ResourceError(
+            "compiled kernels: none that run here",
+            rule="a run goes on as it began, with the kernels that were built for its machine",
+            fix="Go on where it began (a processor with AVX-512 bf16, a C++ compiler), or start in a new --out directory.",
+        )
+    return library
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from groundup.errors import ConfigError
 from groundup.model import FAMILIES, Family, ModelConfig, Transformer, init_weights
 from groundup.model.attend import explicit_attention
-from groundup.model.loss import CHUNK_ROWS, summed_nll
+from groundup.model.loss import summed_nll
+from groundup.model.operations import CHUNK_ROWS
 from groundup.types import IGNORE_INDEX
 
 WINDOWS: list[tuple[Family, dict[str, Any]]] = [

@@ -7,7 +7,7 @@ import torch
 
 from groundup.errors import ConfigError, ResourceError
 from groundup.model import FAMILIES, Family, ModelConfig, Transformer
-from groundup.model.attention import attention_mask
+from groundup.model.operations import PLAIN
 from groundup.model.presets import PRESETS
 from groundup.optim import OptimizerConfig
 from groundup.planner import (
@@ -192,7 +192,7 @@ def test_a_token_sees_what_the_mask_of_each_layer_shows(name: str) -> None:
     causal = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
     seen = 0.0
     for layer in range(config.n_layers):
-        mask = attention_mask(positions, None, None, config.sliding_window if config.slides(layer) else None)
+        mask = PLAIN.seen(positions, None, config.sliding_window if config.slides(layer) else None)
         seen += float((causal if mask is None else mask).sum()) / length
     # The formula leaves out half of a token's look at itself, as the papers do.
     assert 0 < seen - tokens_seen(config, length) <= config.n_layers / 2

@@ -15,21 +15,34 @@ inline void store(bf16 *out, __m512 values) {
     _mm256_storeu_si256((__m256i *)out, (__m256i)_mm512_cvtneps_pbh(values));
 }
 
-// e^x to about 2 units in the last place; 0 below the smallest normal number. 2^n times a polynomial on [-1/2, 1/2]
-// of base 2 (coefficients of the Taylor series, refitted by Remez's method to degree 6).
+// e^x to about 2 units in the last place: 2^n e^r with |r| <= ln 2 / 2, e^r by the polynomial of Moshier's Cephes (expf).
 inline __m512 exponential(__m512 x) {
     const __m512 scaled = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504088896341f));
     const __m512 whole = _mm512_roundscale_ps(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     // What is left is taken from x itself in two parts of ln 2, which the product above has rounded.
     __m512 rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(0.693145751953125f), x);
     rest = _mm512_fnmadd_ps(whole, _mm512_set1_ps(1.42860682030941723212e-6f), rest);
-    __m512 sum = _mm512_set1_ps(1.3981999507e-3f);
+    __m512 sum = _mm512_set1_ps(1.9875691500e-4f);
+    sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.3981999507e-3f));
     sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(8.3334519073e-3f));
     sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(4.1665795894e-2f));
     sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(1.6666665459e-1f));
     sum = _mm512_fmadd_ps(sum, rest, _mm512_set1_ps(5.0000001201e-1f));
     sum = _mm512_fmadd_ps(_mm512_mul_ps(sum, rest), rest, _mm512_add_ps(rest, _mm512_set1_ps(1.0f)));
     return _mm512_scalef_ps(sum, whole);
+}
+
+// 1 / x to about a unit in the last place, without a division: an estimate and a step of Newton's method.
+inline __m512 reciprocal(__m512 x) {
+    const __m512 near = _mm512_rcp14_ps(x);
+    return _mm512_mul_ps(near, _mm512_fnmadd_ps(x, near, _mm512_set1_ps(2.0f)));
+}
+
+inline __m512 sigmoid(__m512 x) {
+    // Beyond 80 nothing changes any more, and the exponential stays finite.
+    const __m512 bounded = _mm512_max_ps(_mm512_sub_ps(_mm512_setzero_ps(), x), _mm512_set1_ps(-80.0f));
+    const __m512 power = exponential(_mm512_min_ps(bounded, _mm512_set1_ps(80.0f)));
+    return reciprocal(_mm512_add_ps(_mm512_set1_ps(1.0f), power));
 }
 
 inline __mmask16 first_lanes(int64_t count) {

@@ -1,0 +1,116 @@
+"""The arithmetic between a model's weights, in plain PyTorch: what `groundup.parallel` may replace by faster ways.
+
+Each module asks its `operations` for these; one object serves a whole model. A replacement gives the same values and
+gradients within the rounding of the dtype (`tests/parity/test_native_operations.py`).
+
+Shape letters: B batch, T queries, S keys, N query heads, K kv heads, H head_dim, R rows (tokens), D dim, V vocab.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.model.attend import attend
+from groundup.types import IGNORE_INDEX
+
+CHUNK_ROWS = 1024  # at an 8k vocabulary 32 MB of fp32 logits, about an L3 cache; larger chunks gave nothing
+
+Activation = Literal["silu", "gelu_tanh"]
+_ACTIVATIONS = {"silu": F.silu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
+
+
+class Operations:
+    """Plain PyTorch, on any device and in any dtype."""
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """x W^T + b in the dtype of x, whatever dtype the weights are kept in."""
+        return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """x / rms(x) * weight (arXiv:1910.07467), computed in fp32."""
+        x32 = x.float()
+        normed = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps)
+        # Rounded before the weight is applied, as transformers does: equal logits also in bf16.
+        return weight.to(x.dtype) * normed.to(x.dtype)
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        """(x - mean(x)) / deviation(x) * weight + bias (arXiv:1607.06450), computed in fp32."""
+        return F.layer_norm(x.float(), weight.shape, weight, bias, eps).to(x.dtype)
+
+    def activate(self, activation: Activation, gate: Tensor, up: Tensor | None = None) -> Tensor:
+        """activation(gate) * up (arXiv:2002.05202), or activation(gate) alone."""
+        activated: Tensor = _ACTIVATIONS[activation](gate)
+        return activated if up is None else activated * up
+
+    def rotate(self, x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Turn each pair (x[i], x[i + H/2]) by the angle of its position: cos and sin, (B, T, 1, H)."""
+        cos, sin = (part.to(x_BTNH.dtype) for part in rope)
+        first, second = x_BTNH.chunk(2, dim=-1)
+        return x_BTNH * cos + torch.cat([-second, first], dim=-1) * sin
+
+    def seen(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
+        """Who may look at whom within rows of packed documents, as `attend` wants to be told; None: causality says it.
+
+        A token sees the tokens of its own document before it and itself, with a window the last `window` of those.
+
+        Returns:
+            Here booleans, (B, 1, T, T).
+        """
+        length = positions_BT.shape[1]
+        narrow = window is not None and window < length
+        if document_ids_BT is None and not narrow:
+            return None
+        seen_TS = torch.ones(length, length, dtype=torch.bool, device=positions_BT.device).tril()
+        if narrow and window is not None:
+            seen_TS = seen_TS.triu(1 - window)
+        if document_ids_BT is None:
+            return seen_TS[None, None]
+        same_BTS = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]
+        return (same_BTS & seen_TS)[:, None]
+
+    def attend(self, q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, seen: Tensor | None, scale: float) -> Tensor:
+        """softmax(q k^T * scale) v over the keys that `seen` says; (B, T, N, H)."""
+        return attend(q_BTNH, k_BSKH, v_BSKH, seen, scale)
+
+    def chunk_rows(self, vocab_size: int) -> int:
+        """How many rows of logits the loss should hold at a time."""
+        return CHUNK_ROWS
+
+    def nll_and_residual(self, logits_RV: Tensor, labels_R: Tensor) -> tuple[Tensor, Tensor]:
+        """Each row's negative log-likelihood, (R,) fp32, and its gradient by the logits: softmax - onehot.
+
+        Rows labelled IGNORE_INDEX give 0 and a zero gradient. The logits may be overwritten.
+        """
+        logits = logits_RV.float()
+        kept_R = labels_R != IGNORE_INDEX
+        targets_R1 = labels_R.clamp(min=0).unsqueeze(1)
+        lse_R1 = logits.logsumexp(1, keepdim=True)
+        nll_R = (lse_R1 - logits.gather(1, targets_R1)).squeeze(1) * kept_R
+        classes_V = torch.arange(logits.shape[1], device=logits.device)
+        residual_RV = ((logits - lse_R1).exp() - (classes_V == targets_R1).float()) * kept_R.unsqueeze(1)
+        return nll_R, residual_RV.to(logits_RV.dtype)
+
+    def add_transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor) -> None:
+        """out += left^T right: what a weight's gradient is made of."""
+        out_VD += left_RV.t() @ right_RD
+
+
+PLAIN = Operations()
+
+
+class Accelerated(nn.Module):
+    """A module whose arithmetic can be replaced: see `use_operations`."""
+
+    operations = PLAIN
+
+
+def use_operations(model: nn.Module, operations: Operations) -> None:
+    """Let all of a model compute by `operations`."""
+    for module in model.modules():
+        if isinstance(module, Accelerated):
+            module.operations = operations

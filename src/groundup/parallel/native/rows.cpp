@@ -1,0 +1,285 @@
+// What happens between the products, a row at a time and in one pass: norms, rotary positions, activations, the loss.
+// Tensors are bf16, sums fp32. Rows are shared out among threads; `*_stride` is the way from a row to the next.
+#include "math.h"
+
+#include <omp.h>
+
+using namespace groundup;
+
+// Runs body(row, sums) for all rows; then adds the threads' sums up into `out` (fp32, `width` values).
+template <typename Body> static void for_rows(int64_t rows, float *out, int64_t width, Body body) {
+#pragma omp parallel
+    {
+        static thread_local Scratch<float> kept;
+        float *sums = kept.at_least(round_up(width, 16) + 16);
+        memset(sums, 0, width * sizeof(float));
+#pragma omp for schedule(static)
+        for (int64_t row = 0; row < rows; row++) body(row, sums);
+        if (width) {
+#pragma omp single
+            memset(out, 0, width * sizeof(float));
+            // One thread after the other, in order: the same sums in every run.
+            for (int turn = 0; turn < omp_get_num_threads(); turn++) {
+                if (turn == omp_get_thread_num())
+                    for (int64_t i = 0; i < width; i++) out[i] += sums[i];
+#pragma omp barrier
+            }
+        }
+    }
+}
+
+// Loads and stores of the last, shorter vector of a row.
+static inline __m512 load(const bf16 *source, __mmask16 lanes) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, source)), 16));
+}
+static inline void store(bf16 *out, __mmask16 lanes, __m512 values) {
+    _mm256_mask_storeu_epi16(out, lanes, (__m256i)_mm512_cvtneps_pbh(values));
+}
+static inline __m512 rounded(__m512 values) {
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(values)), 16));
+}
+
+#define FOR_VECTORS(j, width) for (int64_t j = 0; j < (width); j += 16)
+
+static float root_mean_square_inverse(const bf16 *x, int64_t width, float eps) {
+    __m512 sum = _mm512_setzero_ps();
+    FOR_VECTORS(j, width) {
+        const __m512 value = load(x + j, first_lanes(width - j));
+        sum = _mm512_fmadd_ps(value, value, sum);
+    }
+    return 1.0f / sqrtf(_mm512_reduce_add_ps(sum) / width + eps);
+}
+
+// y = round(x / rms(x)) weight
+extern "C" void groundup_rms_norm(bf16 *y, const bf16 *x, const float *weight, int64_t rows, int64_t width, float eps) {
+    for_rows(rows, nullptr, 0, [=](int64_t row, float *) {
+        const bf16 *from = x + row * width;
+        const __m512 factor = _mm512_set1_ps(root_mean_square_inverse(from, width, eps));
+        FOR_VECTORS(j, width) {
+            const __mmask16 lanes = first_lanes(width - j);
+            const __m512 normed = rounded(_mm512_mul_ps(load(from + j, lanes), factor));
+            const __m512 w = rounded(_mm512_maskz_loadu_ps(lanes, weight + j));
+            store(y + row * width + j, lanes, _mm512_mul_ps(normed, w));
+        }
+    });
+}
+
+extern "C" void groundup_rms_norm_gradients(bf16 *grad_x, float *grad_weight, const bf16 *grad_y, const bf16 *x,
+                                            const float *weight, int64_t rows, int64_t width, float eps) {
+    for_rows(rows, grad_weight, width, [=](int64_t row, float *sums) {
+        const bf16 *from = x + row * width, *upstream = grad_y + row * width;
+        const float inverse = root_mean_square_inverse(from, width, eps);
+        const __m512 factor = _mm512_set1_ps(inverse);
+        __m512 dot = _mm512_setzero_ps();
+        FOR_VECTORS(j, width) {
+            const __mmask16 lanes = first_lanes(width - j);
+            const __m512 value = load(from + j, lanes), slope = load(upstream + j, lanes);
+            dot = _mm512_fmadd_ps(_mm512_mul_ps(slope, _mm512_maskz_loadu_ps(lanes, weight + j)), value, dot);
+            const __m512 sum = _mm512_maskz_loadu_ps(lanes, sums + j);
+            _mm512_mask_storeu_ps(sums + j, lanes, _mm512_fmadd_ps(slope, _mm512_mul_ps(value, factor), sum));
+        }
+        const float mean = _mm512_reduce_add_ps(dot) * inverse * inverse * inverse / width;
+        FOR_VECTORS(j, width) {
+            const __mmask16 lanes = first_lanes(width - j);
+            const __m512 slope = _mm512_mul_ps(load(upstream + j, lanes), _mm512_maskz_loadu_ps(lanes, weight + j));
+            const __m512 back = _mm512_mul_ps(_mm512_set1_ps(mean), load(from + j, lanes));
+            store(grad_x + row * width + j, lanes, _mm512_fmsub_ps(slope, factor, back));
+        }
+    });
+}
+
+struct Moments {
+    float mean, inverse; // inverse of the standard deviation
+};
+
+static Moments moments(const bf16 *x, int64_t width, float eps) {
+    __m512 sum = _mm512_setzero_ps(), squares = sum;
+    FOR_VECTORS(j, width) sum = _mm512_add_ps(sum, load(x + j, first_lanes(width - j)));
+    const float mean = _mm512_reduce_add_ps(sum) / width;
+    FOR_VECTORS(j, width) {
+        const __mmask16 lanes = first_lanes(width - j);
+        const __m512 centred = _mm512_maskz_sub_ps(lanes, load(x + j, lanes), _mm512_set1_ps(mean));
+        squares = _mm512_fmadd_ps(centred, centred, squares);
+    }
+    return {mean, 1.0f / sqrtf(_mm512_reduce_add_ps(squares) / width + eps)};
+}
+
+// y = (x - mean(x)) / deviation(x) weight + bias
+extern "C" void groundup_layer_norm(bf16 *y, const bf16 *x, const float *weight, const float *bias, int64_t rows,
+                                    int64_t width, float eps) {
+    for_rows(rows, nullptr, 0, [=](int64_t row, float *) {
+        const bf16 *from = x + row * width;
+        const Moments m = moments(from, width, eps);
+        FOR_VECTORS(j, width) {
+            const __mmask16 lanes = first_lanes(width - j);
+            const __m512 centred = _mm512_sub_ps(load(from + j, lanes), _mm512_set1_ps(m.mean));
+            store(y + row * width + j, lanes,
+                  _mm512_fmadd_ps(_mm512_mul_ps(centred, _mm512_set1_ps(m.inverse)),
+                                  _mm512_maskz_loadu_ps(lanes, weight + j), _mm512_maskz_loadu_ps(lanes, bias + j)));
+        }
+    });
+}
+
+// `grad_both` holds the gradient of the weight, then that of the bias.
+extern "C" void groundup_layer_norm_gradients(bf16 *grad_x, float *grad_both, const bf16 *grad_y, const bf16 *x,
+                                              const float *weight, int64_t rows, int64_t width, float eps) {
+    for_rows(rows, grad_both, 2 * width, [=](int64_t row, float *sums) {
+        const bf16 *from = x + row * width, *upstream = grad_y + row * width;
+        const Moments m = moments(from, width, eps);
+        const __m512 mean = _mm512_set1_ps(m.mean), inverse = _mm512_set1_ps(m.inverse);
+        __m512 slopes = _mm512_setzero_ps(), dot = slopes;
+        FOR_VECTORS(j, width) {
+            const __mmask16 lanes = first_lanes(width - j);
+            const __m512 normed = _mm512_maskz_mul_ps(lanes, _mm512_sub_ps(load(from + j, lanes), mean), inverse);
+            const __m512 g = load(upstream + j, lanes), slope = _mm512_mul_ps(g, _mm512_maskz_loadu_ps(lanes, weight + j));
+            slopes = _mm512_add_ps(slopes, slope);
+            dot = _mm512_fmadd_ps(slope, normed, dot);
+            float *w_sum = sums + j, *b_sum = sums + width + j;
+            _mm512_mask_storeu_ps(w_sum, lanes, _mm512_fmadd_ps(g, normed, _mm512_maskz_loadu_ps(lanes, w_sum)));
+            _mm512_mask_storeu_ps(b_sum, lanes, _mm512_add_ps(g, _mm512_maskz_loadu_ps(lanes, b_sum)));
+        }
+        const __m512 slope_mean = _mm512_set1_ps(_mm512_reduce_add_ps(slopes) / width);
+        const __m512 dot_mean = _mm512_set1_ps(_mm512_reduce_add_ps(dot) / width);
+        FOR_VECTORS(j, width) {
+            const __mmask16 lanes = first_lanes(width - j);
+            const __m512 normed = _mm512_mul_ps(_mm512_sub_ps(load(from + j, lanes), mean), inverse);
+            const __m512 slope = _mm512_mul_ps(load(upstream + j, lanes), _mm512_maskz_loadu_ps(lanes, weight + j));
+            const __m512 inner = _mm512_sub_ps(slope, _mm512_fmadd_ps(normed, dot_mean, slope_mean));
+            store(grad_x + row * width + j, lanes, _mm512_mul_ps(inner, inverse));
+        }
+    });
+}
+
+// Turn the pairs (x[i], x[i + half]) of `heads` vectors a token by its angles; `direction` -1 turns back. cos and sin
+// are (tokens, 2 half) as the model has them, with equal halves.
+extern "C" void groundup_rotate(bf16 *y, const bf16 *x, const bf16 *cos, const bf16 *sin, int64_t tokens, int64_t heads,
+                                int64_t half, float direction) {
+    for_rows(tokens, nullptr, 0, [=](int64_t token, float *) {
+        FOR_VECTORS(j, half) {
+            const __mmask16 lanes = first_lanes(half - j);
+            const __m512 c = load(cos + token * 2 * half + j, lanes);
+            const __m512 s = _mm512_mul_ps(load(sin + token * 2 * half + j, lanes), _mm512_set1_ps(direction));
+            for (int64_t head = 0; head < heads; head++) {
+                const int64_t place = (token * heads + head) * 2 * half + j;
+                const __m512 first = load(x + place, lanes), second = load(x + place + half, lanes);
+                store(y + place, lanes, _mm512_fmsub_ps(first, c, _mm512_mul_ps(second, s)));
+                store(y + place + half, lanes, _mm512_fmadd_ps(second, c, _mm512_mul_ps(first, s)));
+            }
+        }
+    });
+}
+
+// The activations: value and slope of silu, x sigmoid(x), and of gelu in its tanh form, which is x sigmoid(2 u) with
+// u = sqrt(2 / pi) (x + 0.044715 x^3).
+struct Silu {
+    static void at(__m512 x, __m512 &value, __m512 &slope) {
+        const __m512 gate = sigmoid(x);
+        value = _mm512_mul_ps(x, gate);
+        slope = _mm512_fmadd_ps(value, _mm512_sub_ps(_mm512_set1_ps(1.0f), gate), gate);
+    }
+};
+struct GeluTanh {
+    static void at(__m512 x, __m512 &value, __m512 &slope) {
+        const __m512 square = _mm512_mul_ps(x, x);
+        const __m512 a = _mm512_set1_ps(1.5957691216057308f), b = _mm512_set1_ps(0.07135481282631f); // 2 sqrt(2 / pi) ...
+        const __m512 gate = sigmoid(_mm512_mul_ps(x, _mm512_fmadd_ps(b, square, a)));
+        const __m512 inner_slope = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_set1_ps(3.0f), b), square, a);
+        value = _mm512_mul_ps(x, gate);
+        // gate + x gate (1 - gate) inner'
+        slope = _mm512_fmadd_ps(_mm512_mul_ps(value, _mm512_sub_ps(_mm512_set1_ps(1.0f), gate)), inner_slope, gate);
+    }
+};
+
+constexpr int64_t RUN = 4096; // values that a thread takes at once
+
+template <typename Activation> static void gated(bf16 *y, const bf16 *gate, const bf16 *up, int64_t size) {
+    for_rows(round_up(size, RUN) / RUN, nullptr, 0, [=](int64_t run, float *) {
+        for (int64_t j = run * RUN; j < std::min(size, (run + 1) * RUN); j += 16) {
+            const __mmask16 lanes = first_lanes(size - j);
+            __m512 value, slope;
+            Activation::at(load(gate + j, lanes), value, slope);
+            if (up) value = _mm512_mul_ps(value, load(up + j, lanes));
+            store(y + j, lanes, value);
+        }
+    });
+}
+
+template <typename Activation>
+static void gated_gradients(bf16 *grad_gate, bf16 *grad_up, const bf16 *grad_y, const bf16 *gate, const bf16 *up,
+                            int64_t size) {
+    for_rows(round_up(size, RUN) / RUN, nullptr, 0, [=](int64_t run, float *) {
+        for (int64_t j = run * RUN; j < std::min(size, (run + 1) * RUN); j += 16) {
+            const __mmask16 lanes = first_lanes(size - j);
+            const __m512 g = load(grad_y + j, lanes);
+            __m512 value, slope;
+            Activation::at(load(gate + j, lanes), value, slope);
+            if (up) {
+                store(grad_up + j, lanes, _mm512_mul_ps(g, value));
+                slope = _mm512_mul_ps(slope, load(up + j, lanes));
+            }
+            store(grad_gate + j, lanes, _mm512_mul_ps(g, slope));
+        }
+    });
+}
+
+// y = activation(gate) up; up may be missing.
+extern "C" void groundup_activate(bf16 *y, const bf16 *gate, const bf16 *up, int64_t size, bool gelu) {
+    gelu ? gated<GeluTanh>(y, gate, up, size) : gated<Silu>(y, gate, up, size);
+}
+
+extern "C" void groundup_activate_gradients(bf16 *grad_gate, bf16 *grad_up, const bf16 *grad_y, const bf16 *gate,
+                                            const bf16 *up, int64_t size, bool gelu) {
+    gelu ? gated_gradients<GeluTanh>(grad_gate, grad_up, grad_y, gate, up, size)
+         : gated_gradients<Silu>(grad_gate, grad_up, grad_y, gate, up, size);
+}
+
+// Sums of columns: the gradient of a bias.
+extern "C" void groundup_column_sums(float *out, const bf16 *source, int64_t rows, int64_t width) {
+    for_rows(rows, out, width, [=](int64_t row, float *sums) {
+        FOR_VECTORS(j, width) {
+            const __mmask16 lanes = first_lanes(width - j);
+            const __m512 sum = _mm512_add_ps(_mm512_maskz_loadu_ps(lanes, sums + j), load(source + row * width + j, lanes));
+            _mm512_mask_storeu_ps(sums + j, lanes, sum);
+        }
+    });
+}
+
+// Of each row of logits the label's negative log-likelihood; the logits become its gradient, softmax - onehot. Rows with
+// a negative label count nothing.
+extern "C" void groundup_nll_and_residual(float *nll, bf16 *logits, const int64_t *labels, int64_t rows, int64_t vocab) {
+    for_rows(rows, nullptr, 0, [=](int64_t row, float *) {
+        static thread_local Scratch<float> kept;
+        float *exps = kept.at_least(round_up(vocab, 16));
+        bf16 *from = logits + row * vocab;
+        const int64_t label = labels[row];
+        if (label < 0) {
+            nll[row] = 0;
+            memset(from, 0, vocab * sizeof(bf16));
+            return;
+        }
+        __m512 top = _mm512_set1_ps(-INFINITY), sum = _mm512_setzero_ps();
+        FOR_VECTORS(j, vocab) {
+            const __mmask16 lanes = first_lanes(vocab - j);
+            top = _mm512_mask_max_ps(top, lanes, top, load(from + j, lanes));
+        }
+        const float largest = _mm512_reduce_max_ps(top);
+        FOR_VECTORS(j, vocab) {
+            const __mmask16 lanes = first_lanes(vocab - j);
+            const __m512 value =
+                _mm512_maskz_mov_ps(lanes, exponential(_mm512_sub_ps(load(from + j, lanes), _mm512_set1_ps(largest))));
+            sum = _mm512_add_ps(sum, value);
+            _mm512_storeu_ps(exps + j, value);
+        }
+        const float total = _mm512_reduce_add_ps(sum);
+        const int32_t bits = (int32_t)from[label] << 16;
+        float chosen;
+        memcpy(&chosen, &bits, 4);
+        nll[row] = largest + logf(total) - chosen;
+        const float target = exps[label] / total - 1.0f;
+        FOR_VECTORS(j, vocab)
+        store(from + j, first_lanes(vocab - j), _mm512_mul_ps(_mm512_loadu_ps(exps + j), _mm512_set1_ps(1.0f / total)));
+        _mm_store_ss((float *)exps, _mm_set_ss(target));
+        from[label] = (bf16)_mm_extract_epi16((__m128i)_mm_cvtneps_pbh(_mm_load_ps(exps)), 0);
+    });
+}

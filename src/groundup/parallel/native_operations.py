@@ -1,0 +1,259 @@
+"""The model's arithmetic by the compiled kernels of `native/`, for training in bf16 on a CPU.
+
+What they do not take (another dtype, odd sizes, keys of earlier tokens) goes the plain way.
+
+Shape letters: B batch, T sequence, S keys, N query heads, K kv heads, H head_dim, R rows (tokens), D dim, V vocab.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from groundup.model import Activation, Operations
+
+# Logits at a time: 100 MB in bf16. The gradient of a large vocabulary's matrix is read and written once a chunk (150 MB
+# for GPT-2's): fewer and larger chunks are faster.
+_CHUNK_LOGITS = 52_000_000
+_MOST_CHUNK_ROWS = 4096
+
+
+class NativeOperations(Operations):
+    """Operations on bf16 tensors on the CPU, each with its own backward pass."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.kernels = library
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not (_is_ours(x) and torch.is_grad_enabled() and weight.requires_grad and _in_tiles(weight)):
+            return super().linear(x, weight, bias)
+        out: Tensor = _Linear.apply(x, weight, bias, self.kernels)
+        return out
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        if not (_is_ours(x) and weight.dtype == torch.float32):
+            return super().rms_norm(x, weight, eps)
+        out: Tensor = _RMSNorm.apply(x, weight, eps, self.kernels)
+        return out
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        if not (_is_ours(x) and weight.dtype == torch.float32):
+            return super().layer_norm(x, weight, bias, eps)
+        out: Tensor = _LayerNorm.apply(x, weight, bias, eps, self.kernels)
+        return out
+
+    def activate(self, activation: Activation, gate: Tensor, up: Tensor | None = None) -> Tensor:
+        if not _is_ours(gate):
+            return super().activate(activation, gate, up)
+        out: Tensor = _Activate.apply(gate, up, activation == "gelu_tanh", self.kernels)
+        return out
+
+    def rotate(self, x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        cos, sin = rope
+        if not (_is_ours(x_BTNH) and _is_ours(cos) and cos.numel() * x_BTNH.shape[2] == x_BTNH.numel()):
+            return super().rotate(x_BTNH, rope)
+        out: Tensor = _Rotate.apply(x_BTNH, cos, sin, self.kernels)
+        return out
+
+    def seen(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
+        """Here the first key that each token sees, (B, T) int32: a document's tokens lie side by side."""
+        places_T = torch.arange(positions_BT.shape[1], dtype=torch.int32)
+        starts_BT = torch.zeros(positions_BT.shape, dtype=torch.int32)
+        if document_ids_BT is not None:
+            steps_BT = document_ids_BT.diff(dim=1)
+            if positions_BT.device.type != "cpu" or (steps_BT < 0).any():  # a document may come back
+                return super().seen(positions_BT, document_ids_BT, window)
+            starts_BT[:, 1:] = torch.where(steps_BT != 0, places_T[1:], 0).cummax(1).values
+        if window is not None:
+            starts_BT = torch.maximum(starts_BT, places_T + 1 - window)
+        return starts_BT
+
+    def attend(self, q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, seen: Tensor | None, scale: float) -> Tensor:
+        if seen is None or seen.dtype != torch.int32:
+            return super().attend(q_BTNH, k_BSKH, v_BSKH, seen, scale)
+        if not (_is_ours(q_BTNH) and q_BTNH.shape[-1] % 32 == 0):
+            return super().attend(q_BTNH, k_BSKH, v_BSKH, _mask(seen), scale)
+        out: Tensor = _Attend.apply(q_BTNH, k_BSKH, v_BSKH, seen, scale, self.kernels)
+        return out
+
+    def chunk_rows(self, vocab_size: int) -> int:
+        return max(1, min(_MOST_CHUNK_ROWS, _CHUNK_LOGITS // vocab_size))
+
+    def nll_and_residual(self, logits_RV: Tensor, labels_R: Tensor) -> tuple[Tensor, Tensor]:
+        if not _is_ours(logits_RV):
+            return super().nll_and_residual(logits_RV, labels_R)
+        logits_RV, labels_R = logits_RV.contiguous(), labels_R.contiguous()
+        nll_R = torch.empty(len(logits_RV))
+        self.kernels.groundup_nll_and_residual(*_pointers(nll_R, logits_RV, labels_R), *_sizes(*logits_RV.shape))
+        return nll_R, logits_RV
+
+    def add_transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor) -> None:
+        if _is_ours(left_RV) and out_VD.dtype == torch.float32 and _in_tiles(out_VD):
+            _transposed_product(self.kernels, out_VD, left_RV, right_RD, add=True)
+        else:
+            super().add_transposed_product(out_VD, left_RV, right_RD)
+
+
+def _is_ours(x: Tensor) -> bool:
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu"
+
+
+def _in_tiles(weight: Tensor) -> bool:
+    return weight.shape[0] % 16 == 0 and weight.shape[1] % 16 == 0
+
+
+def _mask(starts_BT: Tensor) -> Tensor:
+    keys_S = torch.arange(starts_BT.shape[1])
+    return ((keys_S >= starts_BT[:, :, None]) & (keys_S <= keys_S[:, None]))[:, None]
+
+
+def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
+    return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
+
+
+def _sizes(*sizes: int) -> list[ctypes.c_int64]:
+    return [ctypes.c_int64(size) for size in sizes]
+
+
+def _transposed_product(kernels: ctypes.CDLL, out: Tensor, left: Tensor, right: Tensor, *, add: bool) -> None:
+    """out (m, n) = or += left^T right, rows of left (R, m) and right (R, n)."""
+    left, right = left.contiguous(), right.contiguous()
+    kernels.groundup_transposed_product(
+        *_pointers(out, left),
+        *_sizes(left.shape[1]),
+        *_pointers(right),
+        *_sizes(right.shape[1], len(left), *out.shape),
+        ctypes.c_bool(add),
+    )
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernels: ctypes.CDLL) -> Tensor:
+        rounded = weight.to(x.dtype)
+        ctx.save_for_backward(x, rounded)
+        ctx.kernels, ctx.has_bias = kernels, bias is not None
+        return F.linear(x, rounded, None if bias is None else bias.to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        grad_y = upstream[0].contiguous()
+        grad_rows = grad_y.flatten(0, -2)
+        grad_x = grad_y @ weight if ctx.needs_input_grad[0] else None
+        grad_weight = torch.empty(weight.shape)
+        _transposed_product(ctx.kernels, grad_weight, grad_rows, x.flatten(0, -2), add=False)
+        grad_bias = None
+        if ctx.has_bias:
+            grad_bias = torch.empty(len(weight))
+            ctx.kernels.groundup_column_sums(*_pointers(grad_bias, grad_rows), *_sizes(*grad_rows.shape))
+        return grad_x, grad_weight, grad_bias, None
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, kernels: ctypes.CDLL) -> Tensor:
+        x = x.contiguous()
+        ctx.save_for_backward(x, weight)
+        ctx.shape = (*_sizes(x.numel() // x.shape[-1], x.shape[-1]), ctypes.c_float(eps))
+        ctx.kernels = kernels
+        out = torch.empty_like(x)
+        kernels.groundup_rms_norm(*_pointers(out, x, weight), *ctx.shape)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, weight = ctx.saved_tensors
+        grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
+        pointers = _pointers(grad_x, grad_weight, upstream[0].contiguous(), x, weight)
+        ctx.kernels.groundup_rms_norm_gradients(*pointers, *ctx.shape)
+        return grad_x, grad_weight, None, None
+
+
+class _LayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, kernels: ctypes.CDLL) -> Tensor:
+        x = x.contiguous()
+        ctx.save_for_backward(x, weight)
+        ctx.shape = (*_sizes(x.numel() // x.shape[-1], x.shape[-1]), ctypes.c_float(eps))
+        ctx.kernels = kernels
+        out = torch.empty_like(x)
+        kernels.groundup_layer_norm(*_pointers(out, x, weight, bias), *ctx.shape)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        x, weight = ctx.saved_tensors
+        grad_x, grad_both = torch.empty_like(x), torch.empty(2, len(weight))
+        pointers = _pointers(grad_x, grad_both, upstream[0].contiguous(), x, weight)
+        ctx.kernels.groundup_layer_norm_gradients(*pointers, *ctx.shape)
+        return grad_x, grad_both[0], grad_both[1], None, None
+
+
+class _Activate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor | None, gelu: bool, kernels: ctypes.CDLL) -> Tensor:
+        gate = gate.contiguous()
+        up = None if up is None else up.contiguous()
+        ctx.save_for_backward(gate, up)
+        ctx.gelu, ctx.kernels = ctypes.c_bool(gelu), kernels
+        out = torch.empty_like(gate)
+        kernels.groundup_activate(*_pointers(out, gate, up), *_sizes(gate.numel()), ctx.gelu)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        gate, up = ctx.saved_tensors
+        grad_gate, grad_up = torch.empty_like(gate), None if up is None else torch.empty_like(up)
+        pointers = _pointers(grad_gate, grad_up, upstream[0].contiguous(), gate, up)
+        ctx.kernels.groundup_activate_gradients(*pointers, *_sizes(gate.numel()), ctx.gelu)
+        return grad_gate, grad_up, None, None
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BTNH: Tensor, cos: Tensor, sin: Tensor, kernels: ctypes.CDLL) -> Tensor:
+        cos, sin = cos.contiguous(), sin.contiguous()
+        ctx.save_for_backward(cos, sin)
+        ctx.kernels = kernels
+        return _turned(kernels, x_BTNH, cos, sin, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        return _turned(ctx.kernels, upstream[0], *ctx.saved_tensors, -1.0), None, None, None
+
+
+def _turned(kernels: ctypes.CDLL, x_BTNH: Tensor, cos: Tensor, sin: Tensor, direction: float) -> Tensor:
+    x_BTNH = x_BTNH.contiguous()
+    out = torch.empty_like(x_BTNH)
+    heads, head_dim = x_BTNH.shape[2:]
+    sizes = _sizes(cos.numel() // head_dim, heads, head_dim // 2)
+    kernels.groundup_rotate(*_pointers(out, x_BTNH, cos, sin), *sizes, ctypes.c_float(direction))
+    return out
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, starts_BT: Tensor, scale: float, kernels: ctypes.CDLL
+    ) -> Tensor:
+        q_BTNH, k_BTKH, v_BTKH, starts_BT = (x.contiguous() for x in (q_BTNH, k_BTKH, v_BTKH, starts_BT))
+        B, T, N, H = q_BTNH.shape
+        out, lse_BNT = torch.empty_like(q_BTNH), torch.empty(B, N, T)
+        ctx.shape = (*_sizes(B, T, N, k_BTKH.shape[2], H), ctypes.c_float(scale))
+        ctx.kernels = kernels
+        kernels.groundup_attention(*_pointers(out, lse_BNT, q_BTNH, k_BTKH, v_BTKH, starts_BT), *ctx.shape)
+        ctx.save_for_backward(out, lse_BNT, q_BTNH, k_BTKH, v_BTKH, starts_BT)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        saved = ctx.saved_tensors
+        gradients = [torch.empty_like(x) for x in saved[2:5]]
+        pointers = _pointers(*gradients, upstream[0].contiguous(), *saved)
+        ctx.kernels.groundup_attention_gradients(*pointers, *ctx.shape)
+        return gradients[0], gradients[1], gradients[2], None, None, None
