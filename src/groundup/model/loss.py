@@ -46,13 +46,13 @@ class _SummedNLL(torch.autograd.Function):
     def forward(ctx: Any, h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, operations: Operations) -> Tensor:
         weight = weight_VD.to(h_RD.dtype)
         total = torch.zeros((), dtype=torch.float32, device=h_RD.device)
-        grad_h, grad_weight = torch.empty_like(h_RD), torch.zeros_like(weight_VD)
+        grad_h, grad_weight = torch.empty_like(h_RD), torch.empty_like(weight_VD)
         done = 0
         for h, labels in _chunks(h_RD, labels_R, operations.chunk_rows(len(weight))):
             nll_R, residual_RV = operations.nll_and_residual(F.linear(h, weight), labels)
             total += nll_R.sum()
             torch.mm(residual_RV, weight, out=grad_h[done : done + len(h)])
-            operations.add_transposed_product(grad_weight, residual_RV, h)
+            operations.transposed_product(grad_weight, residual_RV, h, add=done > 0)
             done += len(h)
         # Not through `save_for_backward`: they are nobody else's, and are scaled in place.
         ctx.gradients = grad_h, grad_weight

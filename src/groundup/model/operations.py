@@ -95,9 +95,10 @@ class Operations:
         residual_RV = ((logits - lse_R1).exp() - (classes_V == targets_R1).float()) * kept_R.unsqueeze(1)
         return nll_R, residual_RV.to(logits_RV.dtype)
 
-    def add_transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor) -> None:
-        """out += left^T right: what a weight's gradient is made of."""
-        out_VD += left_RV.t() @ right_RD
+    def transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
+        """out = or += left^T right: what a weight's gradient is made of."""
+        product = left_RV.t() @ right_RD
+        out_VD.add_(product) if add else out_VD.copy_(product)
 
 
 PLAIN = Operations()

@@ -58,9 +58,7 @@ class SandwichBlock(Block):
         seen: Tensor | None,
         cache: KVCache | None,
     ) -> Tensor:
-        x_BTD = x_BTD + self.post_attention_layernorm(
-            self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache)
-        )
+        x_BTD = x_BTD + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache))
         return x_BTD + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_BTD)))
 
 

@@ -1,4 +1,4 @@
-"""Muon (or AdamW) for the matrices inside the layers, AdamW for embeddings, head, norms and biases; both from torch."""
+"""Muon (or AdamW) for the matrices inside the layers, AdamW for embeddings, head, norms and biases."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.errors import FormatError
+from groundup.optim.muon import Muon, Orthogonalize, newton_schulz
 
 MatrixOptimizer = Literal["muon", "adamw"]
 MATRIX_LR: dict[MatrixOptimizer, float] = {"muon": 0.02, "adamw": 0.002}
@@ -46,13 +47,19 @@ class Optimizer:
     """Muon and AdamW as one: the same `step`, and a state of plain named tensors."""
 
     def __init__(
-        self, model: nn.Module, config: OptimizerConfig, stand_ins: Mapping[nn.Parameter, nn.Parameter] | None = None
+        self,
+        model: nn.Module,
+        config: OptimizerConfig,
+        stand_ins: Mapping[nn.Parameter, nn.Parameter] | None = None,
+        *,
+        orthogonalize: Orthogonalize = newton_schulz,
     ) -> None:
         """Take up the trainable parameters of `model`.
 
         Args:
             stand_ins: what is updated in a parameter's place, e.g. this rank's rows of it; where these are given, a
                 parameter without one is left to another rank.
+            orthogonalize: Muon's, where the machine has a faster one.
         """
         groups = parameter_groups(model)
         if stand_ins is not None:
@@ -71,11 +78,12 @@ class Optimizer:
             )
         if groups["matrix"] and config.matrices == "muon":
             self._parts.append(
-                torch.optim.Muon(
+                Muon(
                     groups["matrix"],
                     lr=config.matrix_lr,
                     momentum=config.momentum,
                     weight_decay=config.weight_decay,
+                    orthogonalize=orthogonalize,
                 )
             )
         for part in self._parts:

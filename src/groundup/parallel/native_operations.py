@@ -8,6 +8,7 @@ Shape letters: B batch, T sequence, S keys, N query heads, K kv heads, H head_di
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.model import Activation, Operations
+from groundup.optim.muon import COEFFICIENTS, EPS, STEPS, newton_schulz
 
 # Logits at a time: 100 MB in bf16. The gradient of a large vocabulary's matrix is read and written once a chunk (150 MB
 # for GPT-2's): fewer and larger chunks are faster.
@@ -91,19 +93,30 @@ class NativeOperations(Operations):
         self.kernels.groundup_nll_and_residual(*_pointers(nll_R, logits_RV, labels_R), *_sizes(*logits_RV.shape))
         return nll_R, logits_RV
 
-    def add_transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor) -> None:
+    def transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
         if _is_ours(left_RV) and out_VD.dtype == torch.float32 and _in_tiles(out_VD):
-            _transposed_product(self.kernels, out_VD, left_RV, right_RD, add=True)
+            _transposed_product(self.kernels, out_VD, left_RV, right_RD, add=add)
         else:
-            super().add_transposed_product(out_VD, left_RV, right_RD)
+            super().transposed_product(out_VD, left_RV, right_RD, add=add)
+
+    def orthogonalize(self, matrices: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Muon's, in place (see `groundup.optim.newton_schulz`); matrices of odd sizes go the plain way."""
+        first = matrices[0]
+        if first.dtype != torch.float32 or first.device.type != "cpu" or not _in_tiles(first, 32):
+            return newton_schulz(matrices)
+        matrices = [matrix.contiguous() for matrix in matrices]
+        addresses = (ctypes.c_void_p * len(matrices))(*(matrix.data_ptr() for matrix in matrices))
+        numbers = (ctypes.c_float(number) for number in (*COEFFICIENTS, EPS))
+        self.kernels.groundup_orthogonalize(addresses, *_sizes(len(matrices), *first.shape, STEPS), *numbers)
+        return matrices
 
 
 def _is_ours(x: Tensor) -> bool:
     return x.dtype == torch.bfloat16 and x.device.type == "cpu"
 
 
-def _in_tiles(weight: Tensor) -> bool:
-    return weight.shape[0] % 16 == 0 and weight.shape[1] % 16 == 0
+def _in_tiles(weight: Tensor, size: int = 16) -> bool:
+    return weight.shape[0] % size == 0 and weight.shape[1] % size == 0
 
 
 def _mask(starts_BT: Tensor) -> Tensor:
@@ -247,13 +260,13 @@ class _Attend(torch.autograd.Function):
         ctx.shape = (*_sizes(B, T, N, k_BTKH.shape[2], H), ctypes.c_float(scale))
         ctx.kernels = kernels
         kernels.groundup_attention(*_pointers(out, lse_BNT, q_BTNH, k_BTKH, v_BTKH, starts_BT), *ctx.shape)
-        ctx.save_for_backward(out, lse_BNT, q_BTNH, k_BTKH, v_BTKH, starts_BT)
+        ctx.save_for_backward(lse_BNT, q_BTNH, k_BTKH, v_BTKH, starts_BT)
         return out
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         saved = ctx.saved_tensors
-        gradients = [torch.empty_like(x) for x in saved[2:5]]
+        gradients = [torch.empty_like(x) for x in saved[1:4]]
         pointers = _pointers(*gradients, upstream[0].contiguous(), *saved)
         ctx.kernels.groundup_attention_gradients(*pointers, *ctx.shape)
         return gradients[0], gradients[1], gradients[2], None, None, None

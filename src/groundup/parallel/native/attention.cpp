@@ -108,10 +108,10 @@ extern "C" void groundup_attention(bf16 *out, float *lse, const bf16 *q, const b
     }
 }
 
-// Gradients grad_q (B, T, N, H), grad_k, grad_v (B, T, K, H) from grad_out (B, T, N, H), with what the forward pass
-// gave. Probabilities are computed again.
+// Gradients grad_q (B, T, N, H), grad_k, grad_v (B, T, K, H) from grad_out (B, T, N, H) and the forward pass's lse.
+// Probabilities are computed again.
 extern "C" void groundup_attention_gradients(bf16 *grad_q, bf16 *grad_k, bf16 *grad_v, const bf16 *grad_out,
-                                             const bf16 *out, const float *lse, const bf16 *q, const bf16 *k,
+                                             const float *lse, const bf16 *q, const bf16 *k,
                                              const bf16 *v, const int32_t *starts, int64_t batch, int64_t length,
                                              int64_t heads, int64_t key_heads, int64_t features, float scale) {
     const Attention at = {q, k, v, starts, batch, length, heads, key_heads, features, scale};
@@ -159,28 +159,27 @@ extern "C" void groundup_attention_gradients(bf16 *grad_q, bf16 *grad_k, bf16 *g
                                 memset(ds_row, 0, count * sizeof(bf16));
                                 continue;
                             }
-                            // Each row's sum of p x dp is that of its output with its gradient.
-                            __m512 dot = _mm512_setzero_ps();
-                            const bf16 *o_row = out + offset + r * at.q_stride();
-                            for (int64_t h = 0; h < H; h += 16)
-                                dot = _mm512_fmadd_ps(load(o_row + h), load(g_rows + r * H + h), dot);
-                            const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(dot));
                             const __m512 scales = _mm512_set1_ps(scale);
                             const __m512 tops = _mm512_set1_ps(lse[(b * heads + n) * length + query + r]);
                             const int64_t first = starts_T[query + r] - low, last = query + r + 1 - low;
-                            const float *s_row = scores + r * seen, *dp_row = grad_p + r * seen;
+                            float *p_exact = scores + r * seen;
+                            const float *dp_row = grad_p + r * seen;
+                            __m512 dot = _mm512_setzero_ps(); // of p and dp
                             for (int64_t j = 0; j < seen; j += 16) {
                                 const __mmask16 visible = first_lanes(last - j) & ~first_lanes(first - j);
-                                __m512 value = _mm512_setzero_ps(), slope = value;
+                                __m512 value = _mm512_setzero_ps();
                                 if (visible) {
-                                    value = _mm512_maskz_mov_ps(
-                                        visible, exponential(_mm512_fmsub_ps(_mm512_loadu_ps(s_row + j), scales, tops)));
-                                    slope = _mm512_mul_ps(
-                                        _mm512_mul_ps(value, scales),
-                                        _mm512_sub_ps(_mm512_loadu_ps(dp_row + j), mean));
+                                    const __m512 power = _mm512_fmsub_ps(_mm512_loadu_ps(p_exact + j), scales, tops);
+                                    value = _mm512_maskz_mov_ps(visible, exponential(power));
+                                    dot = _mm512_fmadd_ps(value, _mm512_loadu_ps(dp_row + j), dot);
                                 }
+                                _mm512_storeu_ps(p_exact + j, value);
                                 store(p_row + j, value);
-                                store(ds_row + j, slope);
+                            }
+                            const __m512 mean = _mm512_set1_ps(_mm512_reduce_add_ps(dot));
+                            for (int64_t j = 0; j < seen; j += 16) {
+                                const __m512 slope = _mm512_sub_ps(_mm512_loadu_ps(dp_row + j), mean);
+                                store(ds_row + j, _mm512_mul_ps(_mm512_mul_ps(_mm512_loadu_ps(p_exact + j), scales), slope));
                             }
                             memset(p_row + seen, 0, (count - seen) * sizeof(bf16));
                             memset(ds_row + seen, 0, (count - seen) * sizeof(bf16));

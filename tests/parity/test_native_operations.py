@@ -1,0 +1,188 @@
+"""The compiled kernels against the plain operations: values and gradients, and whole models of every family.
+
+The measure is fp32: a kernel that rounds to bf16 must come as near to it as PyTorch's own bf16 does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from groundup.model import FAMILIES, ModelConfig, Operations, Transformer, init_weights, use_operations
+from groundup.optim import newton_schulz
+from groundup.parallel.native_library import native_library
+from groundup.parallel.native_operations import NativeOperations
+
+LIBRARY = native_library()
+pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no processor with AVX-512 bf16, or no C++ compiler")
+
+PLAIN = Operations()
+
+
+@pytest.fixture
+def native() -> NativeOperations:
+    assert LIBRARY is not None
+    return NativeOperations(LIBRARY)
+
+
+def outcome(operation: Callable[..., Tensor], tensors: tuple[Tensor, ...], upstream: Tensor) -> list[Tensor]:
+    """What an operation gives, and the gradients of its inputs."""
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in tensors]
+    out = operation(*leaves)
+    gradients = torch.autograd.grad(out, leaves, upstream.to(out.dtype))
+    return [out.detach().float(), *(gradient.float() for gradient in gradients)]
+
+
+def assert_as_near(
+    native: Callable[..., Tensor], plain: Callable[..., Tensor], tensors: tuple[Tensor, ...], upstream: Tensor
+) -> None:
+    """`tensors` are rounded to bf16 where they are 3-dimensional or more (activations), and kept where not (weights)."""
+    rounded = tuple(t.bfloat16() if t.ndim > 2 else t for t in tensors)
+    upstream = upstream.bfloat16()
+    exact = outcome(plain, tuple(t.float() for t in rounded), upstream.float())
+    ours, theirs = outcome(native, rounded, upstream), outcome(plain, rounded, upstream)
+    for number, (mine, usual, truth) in enumerate(zip(ours, theirs, exact, strict=True)):
+        scale = truth.norm()
+        error, usual_error = (mine - truth).norm() / scale, (usual - truth).norm() / scale
+        assert error <= max(1.3 * usual_error, 2e-3), f"output {number}: {error:.1e}, PyTorch's bf16 {usual_error:.1e}"
+
+
+def normal(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(70, 64, 96), (513, 384, 1024), (33, 1008, 16)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear(native: NativeOperations, rows: int, inputs: int, outputs: int, bias: bool) -> None:
+    weights = (normal(outputs, inputs, seed=1, scale=inputs**-0.5), *([normal(outputs, seed=2)] if bias else []))
+
+    def by(operations: Operations) -> Callable[..., Tensor]:
+        return lambda x, weight, bias=None: operations.linear(x, weight, bias)
+
+    assert_as_near(by(native), by(PLAIN), (normal(3, rows, inputs), *weights), normal(3, rows, outputs, seed=3))
+
+
+@pytest.mark.parametrize("width", [64, 384, 100])
+def test_norms(native: NativeOperations, width: int) -> None:
+    """Also with a mean far from 0 and widths that no vector fits into evenly."""
+    x, upstream = normal(2, 37, width) * 3 + 5, normal(2, 37, width, seed=3)
+    weight, bias = normal(width, seed=1) + 1, normal(width, seed=2)
+    assert_as_near(
+        lambda x, w: native.rms_norm(x, w, 1e-6), lambda x, w: PLAIN.rms_norm(x, w, 1e-6), (x, weight), upstream
+    )
+    assert_as_near(
+        lambda x, w, b: native.layer_norm(x, w, b, 1e-5),
+        lambda x, w, b: PLAIN.layer_norm(x, w, b, 1e-5),
+        (x, weight, bias),
+        upstream,
+    )
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("gated", [True, False])
+def test_activations(native: NativeOperations, activation: Any, gated: bool) -> None:
+    """From where they vanish to where they are the identity."""
+    gate = torch.linspace(-200, 200, 3 * 41 * 31).view(3, 41, 31)
+    gate[0] = normal(41, 31)
+    tensors = (gate, normal(3, 41, 31, seed=1)) if gated else (gate,)
+
+    def by(operations: Operations) -> Callable[..., Tensor]:
+        return lambda gate, up=None: operations.activate(activation, gate, up)
+
+    assert_as_near(by(native), by(PLAIN), tensors, normal(3, 41, 31, seed=2))
+
+
+def test_rotation(native: NativeOperations) -> None:
+    angles = normal(2, 19, 1, 24, seed=1, scale=3)
+    rope = tuple(torch.cat([part, part], -1).bfloat16() for part in (angles.cos(), angles.sin()))
+    assert_as_near(
+        lambda x: native.rotate(x, rope), lambda x: PLAIN.rotate(x, rope), (normal(2, 19, 5, 48),), normal(2, 19, 5, 48)
+    )
+
+
+@pytest.mark.parametrize(
+    ("length", "heads", "key_heads", "head_dim"), [(512, 2, 2, 64), (333, 4, 1, 128), (70, 4, 2, 32), (31, 1, 1, 96)]
+)
+@pytest.mark.parametrize("window", [None, 40])
+def test_attention(
+    native: NativeOperations, length: int, heads: int, key_heads: int, head_dim: int, window: int | None
+) -> None:
+    """Documents that begin at block edges and elsewhere, one of a single token, windows, grouped queries."""
+    starts = torch.zeros(2, length, dtype=torch.long)
+    starts[0, length // 3], starts[0, length // 3 + 1], starts[1, min(64, length - 1)] = 1, 1, 1
+    documents, positions = starts.cumsum(1), torch.arange(length).expand(2, length)
+    q, k, v = (normal(2, length, n, head_dim, seed=n) for n in (heads, key_heads, key_heads))
+
+    def by(operations: Operations) -> Callable[..., Tensor]:
+        seen = operations.seen(positions, documents, window)
+        return lambda q, k, v: operations.attend(q, k, v, seen, head_dim**-0.5)
+
+    assert_as_near(by(native), by(PLAIN), (q, k, v), normal(2, length, heads, head_dim, seed=9))
+
+
+def test_a_document_that_comes_back_is_seen(native: NativeOperations) -> None:
+    """The kernel's runs of keys cannot say it; the mask does."""
+    documents = torch.tensor([[0, 1, 0, 0]])
+    positions = torch.arange(4)[None]
+    assert torch.equal(native.seen(positions, documents, None), PLAIN.seen(positions, documents, None))
+
+
+def test_loss(native: NativeOperations) -> None:
+    logits, labels = normal(37, 1003, scale=4).bfloat16(), torch.arange(37) * 27
+    labels[5] = -100
+    truth, slope = PLAIN.nll_and_residual(logits.float(), labels)
+    nll, residual = native.nll_and_residual(logits.clone(), labels)
+    torch.testing.assert_close(nll, truth, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(residual.float(), slope, atol=1e-6, rtol=4e-3)
+    assert nll[5] == 0 and not residual[5].any()
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (96, 64), (128, 128), (100, 64)])
+def test_orthogonalization(native: NativeOperations, shape: tuple[int, int]) -> None:
+    matrices = [normal(*shape, seed=seed) for seed in range(3)]
+    usual = newton_schulz(matrices)
+    for mine, theirs in zip(native.orthogonalize([m.clone() for m in matrices]), usual, strict=True):
+        # Both are in bf16, and the quintic magnifies what rounding leaves.
+        assert (mine.float() - theirs.float()).norm() / theirs.float().norm() < 0.03
+        spectra = [torch.linalg.svdvals(matrix.float()) for matrix in (mine, theirs)]
+        torch.testing.assert_close(*spectra, atol=0.02, rtol=0)
+
+
+def a_model(family: Any) -> Transformer:
+    config = ModelConfig(
+        family, dim=64, n_layers=3, n_heads=2, n_kv_heads=2 if family == "gpt2" else 1, head_dim=32, ffn_dim=96,
+        vocab_size=160, context_length=64, tie_embeddings=True,
+        **({"sliding_window": 20} if family == "gemma3" else {}),
+    )  # fmt: skip
+    model = Transformer(config)
+    init_weights(model, 0)
+    for index, parameter in enumerate(model.parameters()):  # what begins at zero would hide what lies behind it
+        parameter.data += normal(*parameter.shape, seed=index, scale=0.05)
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_of_every_family(native: NativeOperations, family: Any) -> None:
+    """Loss and gradients of a packed batch: as near to fp32 as the plain operations in bf16 are."""
+    model = a_model(family)
+    ids = torch.randint(160, (3, 64), generator=torch.Generator().manual_seed(1))
+    documents = (torch.arange(64) >= 23).long().expand(3, 64)
+    positions = (torch.arange(64) - 23 * documents).expand(3, 64)
+
+    def by(operations: Operations, dtype: torch.dtype) -> tuple[float, Tensor]:
+        use_operations(model, operations)
+        model.model.compute_dtype = dtype
+        model.zero_grad()
+        loss = model(ids, positions, documents, labels_BT=ids.roll(-1, 1)) / ids.numel()
+        loss.backward()
+        return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    truth, slope = by(PLAIN, torch.float32)
+    usual, usual_slope = by(PLAIN, torch.bfloat16)
+    loss, gradient = by(native, torch.bfloat16)
+    assert abs(loss - truth) <= max(2 * abs(usual - truth), 2e-3)
+    assert (gradient - slope).norm() <= 1.2 * (usual_slope - slope).norm()
