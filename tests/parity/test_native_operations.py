@@ -40,7 +40,7 @@ def outcome(operation: Callable[..., Tensor], tensors: tuple[Tensor, ...], upstr
 def assert_as_near(
     native: Callable[..., Tensor], plain: Callable[..., Tensor], tensors: tuple[Tensor, ...], upstream: Tensor
 ) -> None:
-    """`tensors` are rounded to bf16 where they are 3-dimensional or more (activations), and kept where not (weights)."""
+    """Of `tensors`, activations (3 dimensions or more) are rounded to bf16; weights are not."""
     rounded = tuple(t.bfloat16() if t.ndim > 2 else t for t in tensors)
     upstream = upstream.bfloat16()
     exact = outcome(plain, tuple(t.float() for t in rounded), upstream.float())

@@ -132,7 +132,7 @@ def _needed_library() -> ctypes.CDLL:
         raise ResourceError(
             "compiled kernels: none that run here",
             rule="a run goes on as it began, with the kernels that were built for its machine",
-            fix="Go on where it began (a processor with AVX-512 bf16, a C++ compiler), or start in a new --out directory.",
+            fix="Go on where it began (AVX-512 bf16 and a C++ compiler), or start in a new --out directory.",
         )
     return library
 
