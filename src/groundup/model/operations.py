@@ -8,6 +8,7 @@ Shape letters: B batch, T queries, S keys, N query heads, K kv heads, H head_dim
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -21,7 +22,7 @@ from groundup.types import IGNORE_INDEX
 CHUNK_ROWS = 1024  # at an 8k vocabulary 32 MB of fp32 logits, about an L3 cache; larger chunks gave nothing
 
 Activation = Literal["silu", "gelu_tanh"]
-_ACTIVATIONS = {"silu": F.silu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
 
 
 class Operations:
@@ -44,7 +45,7 @@ class Operations:
 
     def activate(self, activation: Activation, gate: Tensor, up: Tensor | None = None) -> Tensor:
         """activation(gate) * up (arXiv:2002.05202), or activation(gate) alone."""
-        activated: Tensor = _ACTIVATIONS[activation](gate)
+        activated = _ACTIVATIONS[activation](gate)
         return activated if up is None else activated * up
 
     def rotate(self, x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:

@@ -237,7 +237,8 @@ class _Rotate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
-        return _turned(ctx.kernels, upstream[0], *ctx.saved_tensors, -1.0), None, None, None
+        cos, sin = ctx.saved_tensors
+        return _turned(ctx.kernels, upstream[0], cos, sin, -1.0), None, None, None
 
 
 def _turned(kernels: ctypes.CDLL, x_BTNH: Tensor, cos: Tensor, sin: Tensor, direction: float) -> Tensor:
