@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from groundup.model.config import ModelConfig
 from groundup.model.layers import Linear
+from groundup.model.operations import Accelerated
 from groundup.model.transformer import Decoder, Transformer
 
 _HEAD_STD = 0.001  # as the language model's head: the first loss is ln(C)
 
 
-class SequenceClassifier(nn.Module):
+class SequenceClassifier(Accelerated):
     """Scores labels from the hidden state of a text's last token, which has seen all of the text."""
 
     def __init__(self, config: ModelConfig, n_labels: int) -> None:

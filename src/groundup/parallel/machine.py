@@ -16,7 +16,6 @@ from torch import Tensor
 
 from groundup.errors import ResourceError
 from groundup.model import Operations, SequenceClassifier, Transformer, use_operations
-from groundup.optim import Orthogonalize, newton_schulz
 from groundup.parallel.kernels import compiling, mark_first_pass, not_counted, use_kernel_cache
 from groundup.parallel.native_library import native_library
 from groundup.parallel.native_operations import NativeOperations
@@ -46,11 +45,6 @@ class Machine:
     def dtype(self) -> torch.dtype:
         """`compute_dtype` as torch's."""
         return torch.bfloat16 if self.compute_dtype == "bfloat16" else torch.float32
-
-    @property
-    def orthogonalize(self) -> Orthogonalize:
-        """Muon's orthogonalization, the fastest there is here."""
-        return NativeOperations(_needed_library()).orthogonalize if self.native else newton_schulz
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from groundup.model import Activation, Operations
-from groundup.optim.muon import COEFFICIENTS, EPS, STEPS, newton_schulz
+from groundup.model import Activation, Operations, SequenceClassifier, Transformer
+from groundup.optim import Orthogonalize, newton_schulz
+from groundup.optim.muon import COEFFICIENTS, EPS, STEPS
 
 # Logits at a time: 100 MB in bf16. The gradient of a large vocabulary's matrix is read and written once a chunk (150 MB
 # for GPT-2's): fewer and larger chunks are faster.
@@ -109,6 +110,12 @@ class NativeOperations(Operations):
         numbers = (ctypes.c_float(number) for number in (*COEFFICIENTS, EPS))
         self.kernels.groundup_orthogonalize(addresses, *_sizes(len(matrices), *first.shape, STEPS), *numbers)
         return matrices
+
+
+def orthogonalize_of(model: Transformer | SequenceClassifier) -> Orthogonalize:
+    """Muon's orthogonalization on the machine that a model has been placed on."""
+    operations = model.operations
+    return operations.orthogonalize if isinstance(operations, NativeOperations) else newton_schulz
 
 
 def _is_ours(x: Tensor) -> bool:

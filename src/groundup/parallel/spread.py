@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from groundup.model import SequenceClassifier, Transformer
 from groundup.optim import Optimizer, OptimizerConfig
+from groundup.parallel.native_operations import orthogonalize_of
 from groundup.parallel.sharded import whole
 from groundup.parallel.spread_optimizer import SpreadOptimizer
 from groundup.ranks import Ranks
@@ -66,8 +67,8 @@ class Spread(Generic[ModelT]):
     def optimizer(self, config: OptimizerConfig) -> Optimizer | SpreadOptimizer:
         """The optimizer of this model."""
         if self._mode == "single":
-            return Optimizer(self.model, config)
-        return SpreadOptimizer(self.model, config, self._ranks)
+            return Optimizer(self.model, config, orthogonalize=orthogonalize_of(self.model))
+        return SpreadOptimizer(self.model, config, self._ranks, orthogonalize=orthogonalize_of(self.model))
 
     @property
     def optimizer_bytes(self) -> int:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from groundup.optim import Optimizer, OptimizerConfig, parameter_groups
+from groundup.optim import Optimizer, OptimizerConfig, Orthogonalize, newton_schulz, parameter_groups
 from groundup.parallel.sharded import is_sharded, rows_of, whole
 from groundup.ranks import Ranks, Rows
 
@@ -32,7 +32,9 @@ class Stored(Protocol):
 class SpreadOptimizer:
     """`Optimizer`, for a model that `spread` has spread. Same rules, same results; every rank calls each method."""
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig, ranks: Ranks) -> None:
+    def __init__(
+        self, model: nn.Module, config: OptimizerConfig, ranks: Ranks, *, orthogonalize: Orthogonalize = newton_schulz
+    ) -> None:
         self._ranks = ranks
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         matrices = parameter_groups(model)["matrix"] if config.matrices == "muon" else []
@@ -46,7 +48,7 @@ class SpreadOptimizer:
                 value = rows_of(parameter.detach(), ranks).tensor
             if owned or parameter not in self._owners:
                 self._stand_ins[parameter] = nn.Parameter(value) if is_sharded(parameter) else parameter
-        self._inner = Optimizer(model, config, self._stand_ins)
+        self._inner = Optimizer(model, config, self._stand_ins, orthogonalize=orthogonalize)
 
     def step(self, lr_factor: float) -> None:
         """As `Optimizer.step`."""

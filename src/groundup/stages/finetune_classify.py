@@ -132,11 +132,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         spread,
         Classification(config.label_smoothing),
         batches.batch,
-<<<<<<< HEAD
         spread.optimizer(optimizer),
-=======
-        Optimizer(model, optimizer, orthogonalize=machine.orthogonalize),
->>>>>>> 1bc17dc (Training on the CPU by our own kernels: attention, norms, activations, loss and weight gradients on AMX or AVX-512 bf16; Muon's matrices orthogonalized together)
         WarmupStableDecay(total_steps, warmup_steps=max(1, total_steps // 20), decay_steps=total_steps),
         plan_digest=work.fingerprint,
         total_tokens=batches.texts_in(total_steps),

@@ -129,11 +129,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
             spread,
             NextToken(),
             loader.batch,
-<<<<<<< HEAD
             spread.optimizer(plan.optimizer),
-=======
-            Optimizer(model, plan.optimizer, orthogonalize=machine.orthogonalize),
->>>>>>> 1bc17dc (Training on the CPU by our own kernels: attention, norms, activations, loss and weight gradients on AMX or AVX-512 bf16; Muon's matrices orthogonalized together)
             WarmupStableDecay(plan.total_steps, plan.warmup_steps, plan.decay_steps),
             plan_digest=plan.digest,
             total_tokens=loader.labels_until(plan.total_steps * accum),

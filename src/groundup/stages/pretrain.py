@@ -159,10 +159,6 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
     micro, accum = share(plan.rows, plan.micro_batch_size, ranks.size)
     probe = _probe(held_out)
     before = None if base is None else probe(model)
-<<<<<<< HEAD
-=======
-    optimizer = Optimizer(model, plan.optimizer, orthogonalize=machine.orthogonalize)
->>>>>>> 1bc17dc (Training on the CPU by our own kernels: attention, norms, activations, loss and weight gradients on AMX or AVX-512 bf16; Muon's matrices orthogonalized together)
     with Engine(model, tokenizer) as engine:
         progress = train(
             work,
@@ -248,22 +244,12 @@ def _resolve(
         """Tokens per second of real steps, of all ranks together."""
         model = Transformer(shape)
         init_weights(model, config.seed)
-<<<<<<< HEAD
         spread = spread_out(model, machine, config.parallel, ranks)
         batches = _loader(config, shards, shape.context_length, rows, machine, ranks).batch
         steps = steps_per_second(spread.called, NextToken(), batches, spread.optimizer(optimizer_config), ranks=ranks)
         rate = steps * rows * ranks.size * shape.context_length
         console.note(f"{shape.n_layers} layers, {shape.dim} wide: {rate:,.0f} tokens/s")
         return rate
-=======
-        place(model, machine)
-        batches = _loader(shards, shape.context_length, rows, config.seed).batch
-        rate = steps_per_second(
-            model, NextToken(), batches, Optimizer(model, optimizer_config, orthogonalize=machine.orthogonalize)
-        )
-        console.note(f"{shape.n_layers} layers, {shape.dim} wide: {rate * rows * shape.context_length:,.0f} tokens/s")
-        return rate * rows * shape.context_length
->>>>>>> 1bc17dc (Training on the CPU by our own kernels: attention, norms, activations, loss and weight gradients on AMX or AVX-512 bf16; Muon's matrices orthogonalized together)
 
     def measure(shape: ModelConfig, rows: int) -> float:
         ranks.told([shape.to_json(), rows])
