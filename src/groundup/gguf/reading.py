@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -64,14 +65,19 @@ class GgufModel:
 class _State(Mapping[str, Tensor]):
     def __init__(self, file: GgufFile, holders: Mapping[str, Weight], dtype: torch.dtype) -> None:
         self._file, self._holders, self._dtype = file, holders, dtype
+        # What is still in use is handed out again: a tied head is the embedding, not a second one beside it.
+        self._in_use: WeakValueDictionary[str, Tensor] = WeakValueDictionary()
 
     def __getitem__(self, name: str) -> Tensor:
         holder = self._holders[name]
-        # What operations compute is computed on the numbers that the file has: norms are in fp32 there.
-        exact = len(self._file.tensors[holder.theirs].shape) == 1
-        theirs = self._file.read(holder.theirs, torch.float32 if exact else self._dtype)
-        ours = holder.read(theirs)
-        return ours[EMBEDDING if name not in ours else name].to(self._dtype)
+        name = name if name in holder.ours else EMBEDDING
+        tensor = self._in_use.get(name)
+        if tensor is None:
+            # What operations compute is computed on the numbers that the file has: norms are in fp32 there.
+            exact = len(self._file.tensors[holder.theirs].shape) == 1
+            theirs = self._file.read(holder.theirs, torch.float32 if exact else self._dtype)
+            self._in_use[name] = tensor = holder.read(theirs)[name].to(self._dtype)
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._holders)

@@ -101,6 +101,8 @@ def test_what_was_written_comes_back(tmp_path: Path, configs: Configs, random_st
         torch.testing.assert_close(tensor, state[name], rtol=0, atol=0 if exact else 3e-7)
         assert half[name].dtype == torch.bfloat16
     assert set(model.state()) == set(state)
+    whole = dict(model.state())
+    assert (whole["lm_head.weight"] is whole["model.embed_tokens.weight"]) == config.tie_embeddings  # not held twice
 
 
 @pytest.mark.parametrize(
