@@ -73,10 +73,10 @@ class StoredWeights(Mapping[str, Tensor]):
         expected = shapes(found.values(), _our_shapes(self.config, n_labels))
         for name, weight in found.items():
             self._files.dtype(name)
-            if self._files.shape(name) != tuple(expected[weight.theirs]):
+            if self._files.shape(name) != expected[weight.theirs]:
                 raise FormatError(
                     f"{self.directory}: {name} has the shape {self._files.shape(name)}",
-                    rule=f"by its config.json it has {tuple(expected[weight.theirs])}",
+                    rule=f"by its config.json it has {expected[weight.theirs]}",
                     fix="The files do not belong together; get the model again.",
                 )
         return {ours: (name, weight) for name, weight in found.items() for ours in weight.ours}

@@ -35,9 +35,9 @@ class Rotary(nn.Module):
 
     def forward(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Returns cos and sin as (B, T, 1, H), to be broadcast over heads."""
-        angles_BTP = positions_BT[:, :, None].float() * self.frequencies_P
-        both_halves = torch.cat([angles_BTP, angles_BTP], dim=-1).unsqueeze(2)
-        return both_halves.cos() * self.magnitude, both_halves.sin() * self.magnitude
+        angles_BT1P = positions_BT[:, :, None, None].float() * self.frequencies_P
+        cos, sin = angles_BT1P.cos() * self.magnitude, angles_BT1P.sin() * self.magnitude
+        return torch.cat([cos, cos], dim=-1), torch.cat([sin, sin], dim=-1)
 
 
 def _linear(frequencies_P: Tensor, head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:

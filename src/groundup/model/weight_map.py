@@ -8,9 +8,9 @@ Shape letters: N heads, H head_dim, D dim.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,28 +19,41 @@ LAYER = "{layer}"  # in a name: the number of the layer
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
-class Operation(Protocol):
+Shape = tuple[int, ...]
+
+
+class Operation(ABC):
     """A step between their tensors and ours."""
 
+    @abstractmethod
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
         """From theirs towards ours."""
 
+    @abstractmethod
     def write(self, tensors: list[Tensor]) -> list[Tensor]:
         """From ours towards theirs."""
 
+    def write_shapes(self, shapes: list[Shape]) -> list[Shape]:
+        """The shapes of what `write` gives, from those of what it gets."""
+        return shapes
+
 
 @dataclass(frozen=True, slots=True)
-class Transpose:
+class Transpose(Operation):
     """A matrix whose rows are inputs on their side (GPT-2's Conv1D)."""
 
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
         return [tensor.mT for tensor in tensors]
 
-    write = read
+    def write(self, tensors: list[Tensor]) -> list[Tensor]:
+        return self.read(tensors)
+
+    def write_shapes(self, shapes: list[Shape]) -> list[Shape]:
+        return [shape[::-1] for shape in shapes]
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class Split(Operation):
     """One tensor of theirs that holds several of ours, one behind the other along its first axis.
 
     Attributes:
@@ -55,9 +68,12 @@ class Split:
     def write(self, tensors: list[Tensor]) -> list[Tensor]:
         return [torch.cat(tensors)]
 
+    def write_shapes(self, shapes: list[Shape]) -> list[Shape]:
+        return [(sum(self.sizes), *shapes[0][1:])]
+
 
 @dataclass(frozen=True, slots=True)
-class PermuteHeads:
+class PermuteHeads(Operation):
     """Rows of a query or key projection, or its bias, whose rotated pairs are neighbours on their side, not halves.
 
     Attributes:
@@ -74,7 +90,7 @@ class PermuteHeads:
 
 
 @dataclass(frozen=True, slots=True)
-class AddOne:
+class AddOne(Operation):
     """Factors that hold 1 + weight on their side. In less than fp32 the way back rounds: GGUF keeps norms in fp32."""
 
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
@@ -143,6 +159,13 @@ def expand(weights: Iterable[Weight], n_layers: int) -> Iterator[Weight]:
             )
 
 
-def shapes(table: Iterable[Weight], ours: Mapping[str, torch.Size]) -> dict[str, torch.Size]:
-    """The shape of each tensor of theirs, given those of ours: the table, run on tensors that hold nothing."""
-    return {weight.theirs: weight.write(lambda name: torch.empty(ours[name], device="meta")).shape for weight in table}
+def shapes(table: Iterable[Weight], ours: Mapping[str, Shape]) -> dict[str, Shape]:
+    """The shape of each tensor of theirs, given those of ours. By arithmetic: sizes that nobody has room for are said
+    here first, and tensors without memory (torch's "meta") would load torch's compiler to be joined."""
+    found = {}
+    for weight in table:
+        parts = [tuple(ours[name]) for name in weight.ours]
+        for operation in reversed(weight.operations):
+            parts = operation.write_shapes(parts)
+        (found[weight.theirs],) = parts
+    return found
