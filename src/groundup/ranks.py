@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from groundup.errors import GroundupError, TrainingError
+from groundup.errors import ConfigError, GroundupError, TrainingError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,6 +97,20 @@ class Ranks:
             import torch.distributed as dist
 
             dist.barrier()
+
+
+def require_one_process(command: str) -> None:
+    """Refuse to be one of many.
+
+    Raises:
+        ConfigError: a launcher started more than this process.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            f"groundup {command}, {os.environ['WORLD_SIZE']} times at once",
+            rule="many ranks share the training of a model, and nothing else",
+            fix="Start this command alone; torchrun is for: groundup pretrain, and groundup finetune.",
+        )
 
 
 @contextmanager

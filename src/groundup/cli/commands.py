@@ -99,7 +99,10 @@ def _stage(stage: Stage) -> click.Command:
     ) -> None:
         from groundup.config import apply_overrides, load
         from groundup.console import Console
+        from groundup.ranks import require_one_process
 
+        if not stage.many_ranks:
+            require_one_process(stage.command)
         file = recipe or config_file
         values = apply_overrides(_table(Path(file), stage) if file else {}, overrides) | given(flags)
         where = f"[{stage.name}] in {file}" if file else f"groundup {stage.command}"
@@ -168,7 +171,9 @@ def _run() -> click.Command:
     def callback(*, quiet: bool, json_wanted: bool, overrides: tuple[str, ...], **flags: Any) -> None:
         from groundup.config import load
         from groundup.console import Console
+        from groundup.ranks import require_one_process
 
+        require_one_process("run")
         config = load(RunConfig, {**given(flags), "overrides": overrides}, "groundup run")
         made = run(config, console=Console(quiet=quiet))
         if json_wanted:

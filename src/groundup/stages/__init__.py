@@ -29,6 +29,7 @@ class Stage:
         returns_text: its `run` also takes `on_text`, called with each piece of the one text that it returns.
         streams: its `run` also takes `on_text` and `json_lines`: what it has to say goes through the first, with the
             second as one JSON object a line.
+        many_ranks: `torchrun` may start it in many processes.
         package: where its module lives.
         filename: the module's name, where the stage's own is one of Python's words.
     """
@@ -41,6 +42,7 @@ class Stage:
     then: tuple[str, ...] = ()
     returns_text: bool = False
     streams: bool = False
+    many_ranks: bool = False
     package: str = "groundup.stages"
     filename: str = ""
 
@@ -82,6 +84,7 @@ STAGES: dict[str, Stage] = {
             "train a language model from scratch",
             "groundup pretrain runs/notes/tokens --out runs/notes/base --minutes 5",
             directory="base",
+            many_ranks=True,
             inputs={"token_shards": "tokenize"},
             then=('groundup generate {run} "Once upon a time"',),
         ),
@@ -90,6 +93,7 @@ STAGES: dict[str, Stage] = {
             "learn to answer from questions with answers",
             "groundup finetune instruct questions.csv --model runs/notes --out runs/notes/chat",
             directory="chat",
+            many_ranks=True,
             inputs={"model": "pretrain"},
             then=("groundup chat {run}", "groundup serve {run}"),
         ),
@@ -98,6 +102,7 @@ STAGES: dict[str, Stage] = {
             "learn to label texts from a table of examples",
             "groundup finetune classify mails.csv --model runs/notes --out runs/notes/classifier",
             directory="classifier",
+            many_ranks=True,
             inputs={"model": "pretrain"},
             then=('groundup classify {run} "a text of yours"',),
         ),

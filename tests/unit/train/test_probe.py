@@ -1,0 +1,123 @@
+"""Micro-batches that fit: found without coming near the limit, and the step's batch stays what it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.errors import ResourceError
+from groundup.model import Transformer
+from groundup.objectives import NextToken
+from groundup.optim import OptimizerConfig
+from groundup.parallel import Machine, Spread, checkpoint_activations
+from groundup.planner import Plan
+from groundup.ranks import Ranks
+from groundup.stages._plans import SavedPlan
+from groundup.tokens import PackedWindows
+from groundup.train import fitting_rows
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
+
+
+def batch_of(rows: int) -> PackedWindows:
+    ids = torch.arange(rows * 256).view(rows, 256) % 997
+    return PackedWindows(ids, ids, torch.arange(256).expand(rows, 256), torch.zeros_like(ids))
+
+
+@pytest.fixture
+def model(tiny_model: Callable[..., Transformer]) -> Transformer:
+    """About 9 MB of activations a row."""
+    shape = {"dim": 128, "n_layers": 8, "head_dim": 32, "ffn_dim": 512, "context_length": 256}
+    return tiny_model(1000, **shape).requires_grad_(True).train()
+
+
+def probe(model: Transformer, free: int | None, *, most: int = 64, state_bytes: int = 0) -> int:
+    seen: list[int] = []
+
+    def counted(rows: int) -> PackedWindows:
+        seen.append(rows)
+        return batch_of(rows)
+
+    before = [parameter.clone() for parameter in model.parameters()]
+    found = fitting_rows(
+        model,
+        NextToken(),
+        counted,
+        most=most,
+        device="cpu",
+        state_bytes=state_bytes,
+        ranks=Ranks(),
+        free=lambda _: free,
+    )
+    assert max(seen, default=0) <= 2  # whatever the limit, the probe itself stays small
+    for parameter, old in zip(model.parameters(), before, strict=True):
+        assert torch.equal(parameter, old)
+        assert parameter.grad is None
+    return found
+
+
+def test_more_memory_takes_more_rows_and_what_is_found_fits(model: Transformer) -> None:
+    """A planner's formula that is wrong by half ends in a killed process, hours later or at once."""
+    found = [probe(model, megabytes << 20) for megabytes in (150, 300, 100_000)]
+    assert 1 <= found[0] < found[1] < found[2] == 64
+    assert probe(model, None) == 64
+
+
+def test_what_cannot_fit_at_all_is_said_before_step_one(model: Transformer) -> None:
+    with pytest.raises(ResourceError, match="a pass of one row takes"):
+        probe(model, 300 << 20, state_bytes=1 << 40)
+
+
+def test_keeping_fewer_activations_makes_room(model: Transformer) -> None:
+    """And the gradient is the same."""
+    (NextToken()(model, batch_of(2))[0]).backward()
+    plain = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    held: dict[str, int] = {}
+
+    def bytes_kept() -> int:
+        kept: dict[int, torch.Tensor] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            kept[tensor.data_ptr()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            NextToken()(model, batch_of(2))
+        return sum(tensor.numel() * tensor.element_size() for tensor in kept.values())
+
+    held["plain"] = bytes_kept()
+    model.zero_grad()
+    checkpoint_activations(model)
+    held["checkpointed"] = bytes_kept()
+    assert held["checkpointed"] < 0.5 * held["plain"]
+    (NextToken()(model, batch_of(2))[0]).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, plain[name], msg=name)
+
+
+def test_the_plan_keeps_its_batch_when_its_micro_batches_shrink(
+    model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import groundup.train
+
+    def few(*args: Any, most: int, **others: Any) -> int:
+        return 3
+
+    monkeypatch.setattr(groundup.train, "fitting_rows", few)
+    plan = Plan(model.config, OptimizerConfig(), 8, 2, 100, 2, 60, 1.0)
+    machine = Machine("cpu", "float32", False, 1, 1e9)
+    saved = SavedPlan(tmp_path / "plan.json", Ranks())
+    spread = Spread(model, "single", Ranks())
+    settled = saved.settle(machine, plan, spread, NextToken(), batch_of)
+    assert (settled.micro_batch_size, settled.grad_accum_steps) == (2, 8)  # 3 does not divide 16
+    assert settled.global_batch_tokens == plan.global_batch_tokens
+    assert json.loads((tmp_path / "plan.json").read_text())["plan"]["micro_batch_size"] == 2
+    later = SavedPlan(tmp_path / "plan.json", Ranks())
+    assert later.read_or(lambda: pytest.fail("a plan is made once")) == (machine, settled)
+    assert later.settle(machine, settled, spread, NextToken(), batch_of) == settled
