@@ -56,20 +56,20 @@ class Machine:
         return cls(**record)
 
 
-def measure_machine(*, threads: int | None = None, compile: bool = True) -> Machine:
+def measure_machine(*, threads: int | None = None, native: bool = True, compile: bool = True) -> Machine:
     """Look at the machine. Feature flags lie (some CPUs emulate bf16) and compilers are half installed: try them.
 
     Args:
         threads: CPU threads to use; None leaves torch's choice, one a core.
-        compile: try to compile; the result says whether it works, with our own kernels (`native`) or with torch's
-            compiler (`compile`).
+        native: use our own kernels where they run, on a CPU with bf16 products; the result says whether they do.
+        compile: else try torch's compiler, which makes a kernel for every shape; the result says whether it works.
     """
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if threads is not None:
         torch.set_num_threads(threads)
     speeds = {name: _product_flops(device, dtype) for name, dtype in _DTYPES.items()}
     fastest = "bfloat16" if speeds["bfloat16"] > 1.2 * speeds["float32"] else "float32"
-    native = compile and device == "cpu" and fastest == "bfloat16" and native_library() is not None
+    native = native and device == "cpu" and fastest == "bfloat16" and native_library() is not None
     compiled = compile and not native and _can_compile(device)
     return Machine(device, fastest, compiled, torch.get_num_threads(), speeds[fastest], native)
 

@@ -234,7 +234,7 @@ def _plan(
     longest = 64 * math.ceil(max(len(ids) for ids, _ in encoded) / 64)
     context = opened.model.config.context_length
     shape = replace(opened.model.config, context_length=min(context, max(_WINDOW, longest)))
-    machine = measure_machine(threads=config.threads, compile=False)
+    machine = measure_machine(threads=config.threads, native=config.compile, compile=False)
 
     def loader(rows: int) -> ExampleLoader:
         return _loader(config, encoded, shape.context_length, rows, opened.tokenizer.pad_id, machine, ranks)
@@ -242,8 +242,9 @@ def _plan(
     rows_per_epoch = loader(1).n_rows
     epochs = config.epochs or USUAL_EPOCHS
     tokens = epochs * rows_per_epoch * shape.context_length
-    if config.compile and worth_compiling(shape, tokens, ranks.size * machine.product_flops):
-        machine = measure_machine(threads=config.threads, compile=True)
+    worth = worth_compiling(shape, tokens, ranks.size * machine.product_flops)
+    if config.compile and worth and not machine.native:
+        machine = measure_machine(threads=config.threads, native=False)
     machine = Machine.from_json(ranks.told(machine.to_json()))
     rates = tuning_rates(shape.dim, config.learning_rate)
     step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)

@@ -63,7 +63,7 @@ class PretrainConfig(Config):
     head_lr: float = setting(0.003, help="AdamW's, for the output matrix", gt=0)
     vector_lr: float = setting(0.003, help="AdamW's, for norms and biases", gt=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
-    compile: bool = setting(True, help="compile the layers; needs a C++ compiler, else runs without")
+    compile: bool = setting(True, help="compile what takes the time; needs a C++ compiler, else runs without")
     parallel: ParallelConfig = setting(ParallelConfig(), help="how the ranks that torchrun starts share the work")
     checkpoint_seconds: float = setting(30.0, help="save the state of the run this often", ge=0)
     skip_spikes: bool = setting(True, help="skip steps whose loss is far above those before")
@@ -228,7 +228,9 @@ def _resolve(
 
     budget = Budget(config.minutes, config.tokens, config.depth)
     console.note("Looking at the machine; the first time, kernels are compiled for it.")
-    here = measure_machine(threads=config.threads, compile=config.compile).to_json() if ranks.first else None
+    here = None
+    if ranks.first:
+        here = measure_machine(threads=config.threads, native=config.compile, compile=config.compile).to_json()
     machine = Machine.from_json(ranks.told(here))
     optimizer_config = OptimizerConfig(
         matrix_lr=config.matrix_lr or MATRIX_LR[config.optimizer],
