@@ -50,9 +50,9 @@ class Limits:
     perplexity: float
 
 
-# "exact": the same numbers, added up in another order. The rest hold what rounding to that type does to models of 0.1M
-# to 135M parameters, with a margin (docs/exchange.md has the measurements); a wrong permutation, a norm off by one or a
-# shifted vocabulary miss even the widest by far (top-1 below 10 %, several nats of KL).
+# "exact": the same numbers, added up in another order. The rest hold what rounding to that type does, with a margin: on
+# a trained model of 2.9M parameters llama.cpp found 99.95 % and 3e-8 nats with f16, 99.78 % and 4e-6 with bf16, 99.50 %
+# and 4e-5 with q8_0. A wrong permutation, a norm off by one or a shifted vocabulary miss even the widest by far.
 # What an engine adds to that by its own arithmetic: llama.cpp rounds activations to 8 bits where weights are quantized.
 ENGINE_LIMITS = {"f32": "exact", "f16": "f16", "bf16": "bf16", "q8_0": "q8_0", "q4_k": "q8_0", "q4_0": "q8_0"}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +131,30 @@ def test_hostile_directories_are_refused_and_leave_nothing(name: str, theirs: Pa
     with pytest.raises(GroundupError):
         run(ImportConfig(path=str(theirs), out=tmp_path / "ours"), console=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs"]
+
+
+def header(tensors: int = 0, keys: int = 0, rest: bytes = b"") -> bytes:
+    return b"GGUF" + struct.pack("<IQQ", 3, tensors, keys) + rest
+
+
+HOSTILE_FILES = {
+    "tensors without end": header(tensors=2**60),
+    "keys without end": header(keys=2**60),
+    "a name without end": header(keys=1, rest=struct.pack("<Q", 2**62) + b"general.name"),
+    "a list without end": header(keys=1, rest=struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 8, 2**61)),
+    "nothing in it": header(),
+    "cut off": header(tensors=1, keys=1, rest=b"\x07"),
+    "another version": b"GGUF" + struct.pack("<IQQ", 99, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_FILES)
+def test_hostile_gguf_files_are_refused_at_once_and_leave_nothing(name: str, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="Unix tells how much memory was used")
+    (tmp_path / "m.gguf").write_bytes(HOSTILE_FILES[name])
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(GroundupError):
+        run(ImportConfig(path=str(tmp_path / "m.gguf"), out=tmp_path / "ours"), console=QUIET)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.gguf"]
+    assert time.process_time() - started < 20  # imports of torch included
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB, of the imports
