@@ -80,12 +80,12 @@ class Agreement:
     @property
     def perplexity(self) -> float:
         """Of the texts, by the one that is compared."""
-        return math.exp(self.nll / max(self.scored, 1))
+        return _exp(self.nll / max(self.scored, 1))
 
     @property
     def reference_perplexity(self) -> float:
         """Of the same texts, by the reference."""
-        return math.exp(self.reference_nll / max(self.scored, 1))
+        return _exp(self.reference_nll / max(self.scored, 1))
 
     @property
     def greedy_gap(self) -> float:
@@ -176,6 +176,10 @@ def compare(
         for agreement, _, expected, got in each(lambda runner, text=text: runner.encode(text), 0):  # type: ignore[misc]
             agreement.add_ids(expected, got, name)
     return found
+
+
+def _exp(nats: float) -> float:
+    return math.exp(min(nats, 700.0))  # of a damaged model, beyond what a float holds
 
 
 def _larger(before: float, now: Tensor) -> float:

@@ -45,21 +45,23 @@ class Taken:
     limits: str
 
 
-def take(found: Path, target: Path, dtype: Dtype | None, console: Console) -> Taken:
+def take(found: Path, target: Path, dtype: Dtype | None, console: Console, *, notices: Path | None = None) -> Taken:
     """Write a model directory: config, weights, tokenizer, generation config, and the licence's text.
 
     Args:
         found: a model directory or a GGUF file.
         target: a directory that is not there yet.
         dtype: of the weights; None: as they are; of quantized ones fp32, which holds each value exactly.
+        notices: of a GGUF file, a folder whose licence files are the model's.
 
     Raises:
         DataError, FormatError, ConfigError: files that are missing, damaged, hostile, or of another kind of model.
     """
     target.mkdir(parents=True)
-    folder = found.parent if is_gguf(found) else found
     taken = _from_gguf(found, target, dtype, console) if is_gguf(found) else _from_folder(found, target, dtype, console)
-    copy_notices(folder, target)
+    folder = found if found.is_dir() else notices
+    if folder is not None:
+        copy_notices(folder, target)
     return taken
 
 

@@ -100,7 +100,10 @@ def _files(config: ExportGgufConfig, directory: Path, kinds: Sequence[Type]) -> 
 def _done(path: Path, wanted: str) -> Artifact | None:
     if not path.is_file():
         return None
-    made = Artifact(**read_json(path))
+    try:
+        made = Artifact(**read_json(path))
+    except (FormatError, TypeError):  # somebody else's file, or damaged: made anew
+        return None
     whole = all(
         (path.parent / name).is_file() and file_digest(path.parent / name) == digest
         for name, digest in made.outputs.items()

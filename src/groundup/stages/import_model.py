@@ -50,7 +50,7 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
     staging = work.directory / _STAGING
     try:
         with unpacked(source, work.directory, console) as found:
-            taken = take(found, staging, config.dtype, console)
+            taken = take(found, staging, config.dtype, console, notices=None if found == source.path else found.parent)
             facts = _told(taken, staging)
             if config.gate:
                 facts["gate"] = _gate(found, staging, taken.limits, console).to_json()
