@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Generic, Literal, TypeVar
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
@@ -75,6 +77,16 @@ class Spread(Generic[ModelT]):
         """Roughly what this rank will keep of the optimizer's state: AdamW's, two numbers a parameter."""
         shards = self._ranks.size if self._mode == "fsdp" else 1
         return sum(8 * p.numel() for p in self.model.parameters() if p.requires_grad) // shards
+
+    @contextmanager
+    def readable(self) -> Iterator[None]:
+        """In this block parts of the model can be called on their own: what lies outside of the layers is whole."""
+        module: nn.Module = self.model
+        if isinstance(module, FSDPModule):
+            module.unshard()
+        yield
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
     def gathered(self) -> ModelT:
         """The model with all of its weights; every rank joins in, and what comes back is of use on the first alone."""

@@ -155,6 +155,11 @@ def train(
     speed = Speed(flops_per_step, ranks.size * machine.product_flops)
     guard = SpikeGuard(progress, lambda p: good.save(p, keep=1), good.restore, console.warn, spikes=skip_spikes)
 
+    def looked(report: StepReport) -> None:
+        if look is not None:
+            with spread.readable():
+                look(report, bar)
+
     def save(report: StepReport) -> None:
         checkpoints.save(progress)
         if ranks.first:
@@ -173,7 +178,6 @@ def train(
                 tracker = open_tracker(name, work.directory, speed, from_row=progress.batches, facts=work.config)
                 stack.callback(tracker.close)
                 logs.append(tracker)
-        shown = [] if look is None else [AtFractions(looks, lambda report: look(report, bar))]
         fit(
             spread.called,
             objective,
@@ -185,7 +189,7 @@ def train(
             callbacks=[
                 *logs,
                 ShowProgress(bar, speed),
-                *shown,
+                AtFractions(looks, looked),
                 *callbacks,
                 guard,
                 EverySeconds(checkpoint_seconds, save),

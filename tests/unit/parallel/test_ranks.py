@@ -54,6 +54,7 @@ def compare_with_alone(directory: Path, ranks: int, steps: int) -> None:
         like = f"None-{case.partition('-')[2]}"
         assert seen["tokens"] == expected[like]["tokens"]
         assert seen["data"] == expected[like]["data"]
+        np.testing.assert_allclose(seen["looked"], expected[like]["looked"], rtol=1e-3)
         gradients = load_file(directory / f"{case}.safetensors")
         for name, gradient in load_file(directory / f"{like}.safetensors").items():
             torch.testing.assert_close(gradients[name], gradient, atol=1e-6, rtol=0, msg=f"{case}: {name}")

@@ -78,6 +78,12 @@ def run(case: dict[str, Any], ranks: Ranks, out: Path) -> dict[str, Any]:
             seen["data"].append(int(ranks.sum(torch.tensor(sum(read)))))  # whoever read what
             read.clear()
             seen["tokens"].append(report.tokens_seen)
+            if report.step == case["steps"] // 2:  # as evaluations do it, in the middle of training
+                with spread.readable(), torch.inference_mode():
+                    seen["looked"] = [
+                        float(model.model(WINDOWS[:2, :-1]).norm()),
+                        float(model(WINDOWS[:2, :-1]).norm()),
+                    ]
             if report.step == case.get("stop"):
                 checkpoints.save(progress)
                 raise StopError
