@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import re
 import resource
@@ -50,6 +51,8 @@ def main() -> None:
         writing = [sys.executable, __file__, "--write", str(directory), "--layers", str(options.layers)]
         parameters = int(subprocess.run(writing, check=True, stdout=subprocess.PIPE, text=True).stdout)
         print(f"{parameters / 1e9:.3f}B parameters; {options.rounds} rounds", file=sys.stderr)
+        # Both with the threads that they choose themselves: transformers loads on several.
+        env = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_", "MALLOC_"))}
         runs: dict[str, dict[str, list[dict[str, float]]]] = {}
         for dtype in options.dtypes.split(","):
             runs[dtype] = {who: [] for who in WHO}
@@ -60,7 +63,7 @@ def main() -> None:
                             pass
                 for who in WHO if round_ % 2 == 0 else reversed(WHO):
                     command = [sys.executable, __file__, "--load", who, str(directory), dtype]
-                    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                    told = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
                     runs[dtype][who].append(json.loads(told.splitlines()[-1]))
     print(json.dumps(summary(runs, parameters, options)))
 
@@ -96,7 +99,6 @@ def load(who: str, directory: str, dtype: str) -> dict[str, float]:
     """Load in this process; seconds and bytes."""
     import torch
 
-    torch.set_num_threads(1)
     ids = torch.tensor([[1]])
     wanted = getattr(torch, dtype)
     if who == "groundup":
