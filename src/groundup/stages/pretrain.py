@@ -142,7 +142,7 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
     )
     console.table("The plan", ["", ""], plan.describe())
     if config.compile and not (machine.native or machine.compile):
-        console.warn("No working C++ compiler: training runs without compilation, at about two thirds of the speed.")
+        console.warn("No working C++ compiler: training runs without compilation, at less than half of the speed.")
 
     if base is None:
         model = Transformer(plan.model)
