@@ -160,7 +160,7 @@ def _keep_large_buffers() -> None:
 
 
 def _ask_for_large_pages(libc: ctypes.CDLL, size: int) -> None:
-    """Let the heap grow by `size` bytes, mark them, and free them again: none of them is touched, so none is used yet."""
+    """Let the heap grow by `size` bytes, mark them, and free them: untouched, they take no memory yet."""
     madv_hugepage, large = 14, 2 << 20
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
     libc.free.argtypes = [ctypes.c_void_p]
