@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import platform
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -17,8 +14,8 @@ from torch import Tensor
 
 from groundup.errors import ResourceError
 from groundup.model import Operations, SequenceClassifier, Transformer, use_operations
+from groundup.parallel.heap import keep_large_buffers
 from groundup.parallel.kernels import compiling, mark_first_pass, not_counted, use_kernel_cache
-from groundup.parallel.memory import memory_bytes
 from groundup.parallel.native_library import native_library
 from groundup.parallel.native_operations import NativeOperations
 
@@ -107,7 +104,7 @@ def place(model: Transformer | SequenceClassifier, machine: Machine) -> None:
         ResourceError: the run began with kernels that this machine cannot run or build.
     """
     torch.set_num_threads(machine.threads)
-    _keep_large_buffers()
+    keep_large_buffers()
     model.to(machine.device)
     model.model.compute_dtype = machine.dtype
     operations = Operations()
@@ -138,36 +135,3 @@ def eagerly() -> Iterator[None]:
     """Run a compiled model without compilation: for evaluation and samples, whose shapes would be compiled anew."""
     with torch.compiler.set_stance("force_eager"), not_counted():
         yield
-
-
-_BLOCK = 1 << 30
-
-
-@cache
-def _keep_large_buffers() -> None:
-    """Tell glibc to keep freed buffers, and the system to give it large pages for them. Once in a process.
-
-    By default glibc returns buffers above 32 MiB to the system and faults them in again each step: a quarter of the
-    speed. Pages of 2 MiB, of which fewer have to be looked up, give another 5 % (`benchmarks/ablations.md`).
-    """
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-        return
-    m_trim_threshold, m_mmap_threshold, never = -1, -3, -1
-    libc = ctypes.CDLL(None)
-    libc.mallopt(m_mmap_threshold, _BLOCK)
-    libc.mallopt(m_trim_threshold, never)
-    _ask_for_large_pages(libc, (memory_bytes("cpu") or 0) // 4)
-
-
-def _ask_for_large_pages(libc: ctypes.CDLL, size: int) -> None:
-    """Let the heap grow by `size` bytes, mark them, and free them: untouched, they take no memory yet."""
-    madv_hugepage, large = 14, 2 << 20
-    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    libc.free.argtypes = [ctypes.c_void_p]
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    blocks = [libc.malloc(_BLOCK - 4096) for _ in range(size // _BLOCK)]
-    for block in filter(None, blocks):
-        first = -(-block // large) * large
-        libc.madvise(first, _BLOCK - 4096 - large, madv_hugepage)
-    for block in blocks:
-        libc.free(block)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from groundup.parallel.heap import forget_free_buffers
+
 _CGROUP = Path("/sys/fs/cgroup")  # version 2; in a container its own limits are at the root
 _PROCESS = Path("/proc/self")
 
@@ -44,10 +46,11 @@ class Peak:
         self._known = self._cuda or (device == "cpu" and sys.platform.startswith("linux"))
 
     def reset(self) -> None:
-        """Forget what was before."""
+        """Forget what was before, and let go of what is kept for later."""
         if self._cuda:
             torch.cuda.reset_peak_memory_stats()
         elif self._known:
+            forget_free_buffers()
             try:
                 (_PROCESS / "clear_refs").write_text("5")
             except OSError:  # some sandboxes forbid it
