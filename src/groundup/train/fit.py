@@ -19,6 +19,8 @@ from groundup.train.state import Progress, StepReport
 
 BatchT = TypeVar("BatchT")
 
+_CLIP_EPS = 1e-6  # what PyTorch adds to the norm that it divides by
+
 
 class Callback(Protocol):
     """Something that happens between steps: logging, evaluation, checkpoints. Callbacks run in the order given."""
@@ -86,7 +88,8 @@ def fit(
         lr_factor = schedule(progress.step) * progress.lr_scale
         taken = guard.admits(progress, means["loss"], grad_norm)
         if taken:
-            nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
+            if grad_norm + _CLIP_EPS > max_grad_norm:  # else PyTorch multiplies all of them by 1
+                nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
             optimizer.step(lr_factor)
         for parameter in parameters:
             parameter.grad = None
