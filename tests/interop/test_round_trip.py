@@ -44,5 +44,5 @@ def test_a_foundation_model_comes_in_and_knows_the_capital_of_france(tmp_path: P
     opened = open_model(out)
     with Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids) as engine:
         greedy = Sampling(temperature=0.0)
-        text = engine.complete(GenerationRequest("The capital of France is", max_tokens=8, sampling=greedy)).text
+        text = engine.complete(GenerationRequest(prompt="The capital of France is", max_tokens=8, sampling=greedy)).text
     assert "Paris" in text
