@@ -6,11 +6,16 @@ from collections.abc import Callable
 from pydoc_data.topics import topics
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
 from groundup.model import ModelConfig, Transformer
 from groundup.tokenizer import Tokenizer, train_tokenizer
+
+# How long an example takes says how busy the machine is, and nothing about the code.
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
