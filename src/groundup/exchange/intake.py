@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from groundup.checkpoint import open_weights, save_weights
 from groundup.checkpoint.directory import GENERATION_CONFIG
 from groundup.console import Console
+from groundup.errors import FormatError
 from groundup.exchange.source import copy_notices, is_gguf, licence_of
 from groundup.files import read_json, write_json
 from groundup.gguf import GgufModel, tokenizer_from_gguf
@@ -86,6 +87,7 @@ class _Counted(Mapping[str, Tensor]):
 def _from_folder(found: Path, target: Path, dtype: Dtype | None, console: Console) -> Taken:
     tokenizer, stored = Tokenizer.load(found), open_weights(found)
     config = stored.config
+    sampling = _generation_config(found, config)
     theirs = str(stored[EMBEDDING].dtype).removeprefix("torch.")
     kinds = {stored[name].dtype for name in stored}  # norms may be in another than the matrices
     with console.progress("copying", parameter_count(config), "weights") as bar:
@@ -100,10 +102,31 @@ def _from_folder(found: Path, target: Path, dtype: Dtype | None, console: Consol
             dtype=getattr(torch, dtype) if dtype else kinds.pop() if len(kinds) == 1 else None,
         )
     tokenizer.save(target)
-    if (found / GENERATION_CONFIG).is_file():  # what its makers found to sample well
-        write_json(target / GENERATION_CONFIG, read_json(found / GENERATION_CONFIG, most_bytes=_GENERATION_BYTES))
+    if sampling is not None:
+        write_json(target / GENERATION_CONFIG, sampling)
     limits = "exact" if dtype in (None, theirs, "float32") else _limits(dtype)
     return Taken(config, f"safetensors, {theirs}", dtype or theirs, licence_of(found), limits)
+
+
+def _generation_config(found: Path, config: ModelConfig) -> dict[str, Any] | None:
+    """What its makers found to sample well; None where they do not say.
+
+    Raises:
+        FormatError: it ends texts with a token that the model does not have: it never would.
+    """
+    path = found / GENERATION_CONFIG
+    if not path.is_file():
+        return None
+    named = dict(read_json(path, most_bytes=_GENERATION_BYTES))
+    ends = named.get("eos_token_id")
+    beyond = [i for i in (ends if isinstance(ends, list) else [ends]) if isinstance(i, int) and i >= config.vocab_size]
+    if beyond:
+        raise FormatError(
+            f"{path}: eos_token_id = {beyond[0]}",
+            rule=f"the ids of this model are 0 to {config.vocab_size - 1:,}",
+            fix="Correct it there, or get the model again.",
+        )
+    return named
 
 
 def _from_gguf(found: Path, target: Path, dtype: Dtype | None, console: Console) -> Taken:

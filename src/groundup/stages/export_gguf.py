@@ -196,8 +196,8 @@ def _gate(opened: OpenedModel, file: Path, name: str, kind: Type, tried: Materia
     tensor, error = farthest(opened.model.state_dict(), stored.state())
     if not error <= WEIGHT_LIMITS[kind]:
         raise FormatError(
-            f"{name}: {tensor} is off by {error:.1%} of its size",
-            rule=f"rounded to {kind}, a tensor is within {WEIGHT_LIMITS[kind]:.1%} of the model's",
+            f"{name}: {tensor} is off by {error:.1e} of its size",
+            rule=f"rounded to {kind}, a tensor is within {WEIGHT_LIMITS[kind]:.1e} of the model's",
             fix="Nothing was kept. Please report this, with the family of the model; --no-gate keeps it unchecked.",
         )
     equal = error == 0 and stored.config == opened.model.config

@@ -51,7 +51,7 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
     try:
         with unpacked(source, work.directory, console) as found:
             taken = take(found, staging, config.dtype, console, notices=None if found == source.path else found.parent)
-            facts = _told(taken, staging)
+            facts = _told(taken, staging, console)
             if config.gate:
                 facts["gate"] = _gate(found, staging, taken.limits, console).to_json()
         files = [Path(shutil.move(path, work.directory / path.name)) for path in _config_last(staging)]
@@ -66,23 +66,30 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
         f"groundup chat {config.out}"
         if facts["chat_template"]
         else f'groundup generate {config.out} "Once upon a time"',
-        f"groundup finetune instruct FILE.csv --model {config.out} --out DIR",
+        f"groundup finetune {'instruct' if facts['can_chat'] else 'classify'} FILE.csv --model {config.out} --out DIR",
         f"groundup export gguf {config.out} --out FILE.gguf --type q8_0",
     ):
         console.note(f"    {command}")
     return made
 
 
-def _told(taken: Taken, directory: Path) -> dict[str, Any]:
+def _told(taken: Taken, directory: Path, console: Console) -> dict[str, Any]:
     """What was read, for the table and the record."""
+    from groundup.errors import ConfigError, FormatError
     from groundup.planner import parameter_count
-    from groundup.tokenizer import Tokenizer
+    from groundup.tokenizer import ChatTemplate, Tokenizer
 
     config, tokenizer, parameters = taken.config, Tokenizer.load(directory), parameter_count(taken.config)
     heads = f"{config.n_heads} heads" + (
         f", {config.n_kv_heads} for keys" if config.n_kv_heads < config.n_heads else ""
     )
-    chats = tokenizer.chat_template is not None
+    template, can_chat = tokenizer.chat_template is not None, True
+    try:
+        ChatTemplate(tokenizer)
+    except (ConfigError, FormatError) as error:
+        can_chat = False
+        if template:
+            console.warn(f"Its chat template cannot be used: {error.value}: {error.rule}.")
     rows = [
         ("family", config.family),
         ("parameters", f"{parameters:,}"),
@@ -91,12 +98,16 @@ def _told(taken: Taken, directory: Path) -> dict[str, Any]:
         ("read", taken.format),
         ("written", taken.dtype),
         ("tokenizer", f"{tokenizer.definition['model']['type']}, {tokenizer.vocab_size:,} tokens"),
-        ("chat template", "yes" if chats else "none"),
+        ("chat template", "none" if not template else "yes" if can_chat else "cannot be used"),
         ("licence", taken.licence or "not named"),
     ]
     summary = f"{config.family}, {parameters:,} parameters, {taken.dtype}"
     facts = {"family": config.family, "parameters": parameters, "dtype": taken.dtype, "licence": taken.licence}
-    return facts | {"chat_template": chats, **closing(summary, "What was read", ("", ""), rows)}
+    return facts | {
+        "chat_template": template and can_chat,
+        "can_chat": can_chat,
+        **closing(summary, "What was read", ("", ""), rows),
+    }
 
 
 def _gate(found: Path, written: Path, limits: str, console: Console) -> Verdict:

@@ -111,11 +111,17 @@ class _Budget:
 _budget: ContextVar[_Budget] = ContextVar("budget of a chat template")
 
 
-def _size(value: object) -> int:
+def _size(value: object, known: dict[int, int] | None = None) -> int:
+    """About how many characters a value makes when it is written: a list that stands in another one twice, twice."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, list | tuple | dict):
-        return 8 * len(value)
+        known = {} if known is None else known
+        if id(value) not in known:
+            known[id(value)] = 8  # of a list that holds itself, until its size is known
+            items = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+            known[id(value)] = 8 + sum(8 + _size(item, known) for item in items)
+        return known[id(value)]
     return value.bit_length() // 8 if isinstance(value, int) else 0
 
 
@@ -127,6 +133,10 @@ def _counted(function: Callable[..., Any]) -> Callable[..., Any]:
         _check_arguments(args, kwargs.values())
         if function.__name__ == "do_format":
             _check_format(args[0])
+        if function.__name__ == "do_indent":
+            width = kwargs.get("width", args[1] if len(args) > 1 else 4)
+            each = width if isinstance(width, int) else _size(width)
+            _budget.get().spend(str(args[0]).count("\n") * abs(each))
         made = function(*args, **kwargs)
         _budget.get().spend(_STEP + _size(made))
         return made
@@ -169,9 +179,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def concatenated(self, *parts: object) -> str:
         """What `~` gives."""
-        made = "".join(map(str, parts))
-        _budget.get().spend(_STEP + len(made))
-        return made
+        _budget.get().spend(_STEP + sum(map(_size, parts)))
+        return "".join(map(str, parts))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         numbers = isinstance(left, int) and isinstance(right, int)

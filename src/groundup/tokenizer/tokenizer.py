@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -156,17 +157,21 @@ class Tokenizer:
             continues: the text goes on from other text, so that no space is put before it (as SentencePiece does).
         """
         backend = self._continuing if continues else self._plain
-        ids: list[int] = backend.encode(well_formed(text), add_special_tokens=False).ids
+        with _patterns_that_end():
+            ids: list[int] = backend.encode(well_formed(text), add_special_tokens=False).ids
         return ids
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` for many texts, on all cores. A corpus goes faster through `CorpusEncoder`."""
-        encodings = self._plain.encode_batch_fast([well_formed(text) for text in texts], add_special_tokens=False)
+        with _patterns_that_end():
+            encodings = self._plain.encode_batch_fast([well_formed(text) for text in texts], add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
     def encode_words(self, texts: Sequence[str]) -> Iterator[list[int]]:
         """The ids of each word of texts: of each piece that is encoded by itself, over whose ends no token reaches."""
-        for encoding in self._plain.encode_batch([well_formed(text) for text in texts], add_special_tokens=False):
+        with _patterns_that_end():
+            encodings = self._plain.encode_batch([well_formed(text) for text in texts], add_special_tokens=False)
+        for encoding in encodings:
             numbered = zip(encoding.word_ids, encoding.ids, strict=True)
             for _, word in itertools.groupby(numbered, key=lambda pair: pair[0]):
                 yield [token_id for _, token_id in word]
@@ -335,3 +340,18 @@ class Tokenizer:
                 fix="Copy both files again from where they came: they do not belong together.",
             )
         return found
+
+
+@contextmanager
+def _patterns_that_end() -> Iterator[None]:
+    """A pattern of a foreign tokenizer may try without end; the library gives up, and panics, which is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise FormatError(
+            f"{TOKENIZER_FILE}: {error}",
+            rule="its patterns must find their way through every text",
+            fix="The file is damaged or made to do harm: get it from where the model came from.",
+        ) from None

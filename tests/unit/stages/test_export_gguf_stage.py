@@ -60,6 +60,21 @@ def test_a_file_with_its_modelfile_and_record(sharp_directory: Path, tmp_path: P
     assert again.finished_at == made.finished_at
 
 
+def test_norms_that_are_stored_plus_one_pass(
+    tiny_model: Callable[..., Transformer], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    """Gemma's: a sum is rounded on the way out and a difference on the way in, which is no mistake."""
+    shape = {"dim": 64, "head_dim": 16, "context_length": 128, "sliding_window": 64, "tie_embeddings": True}
+    model = tiny_model(tokenizer.vocab_size, family="gemma3", **shape)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    save_model(tmp_path / "model", model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
+    tokenizer.save(tmp_path / "model")
+    run(ExportGgufConfig(model=tmp_path / "model", out=tmp_path / "m.gguf", type="f32"), console=QUIET)
+    assert (tmp_path / "m.gguf").is_file()
+
+
 def test_every_type_beside_the_others(sharp_directory: Path, tmp_path: Path) -> None:
     made = run(ExportGgufConfig(model=sharp_directory, out=tmp_path / "all", type="all"), console=QUIET)
     files = made.facts["files"]

@@ -112,7 +112,20 @@ def led_out(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def endless(folder: Path) -> None:
+    definition = json.loads((folder / "tokenizer.json").read_text())
+    pattern = {"type": "Split", "pattern": {"Regex": "(a+)+$|(x+x+)+y"}, "behavior": "Isolated", "invert": False}
+    definition["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [pattern, definition["pre_tokenizer"]]}
+    (folder / "tokenizer.json").write_text(json.dumps(definition))
+
+
+def never_ending(folder: Path) -> None:
+    (folder / "generation_config.json").write_text('{"eos_token_id": 99999}')
+
+
 HOSTILE = {
+    "a pattern that tries for ever": endless,
+    "an end that is no token": never_ending,
     "layers without end": lambda folder: edited(folder, num_hidden_layers=2_000_000_000),
     "a width without end": lambda folder: edited(folder, hidden_size=2**60),
     "a number that is a list": lambda folder: edited(folder, hidden_size=[[[]]]),
@@ -131,6 +144,17 @@ def test_hostile_directories_are_refused_and_leave_nothing(name: str, theirs: Pa
     with pytest.raises(GroundupError):
         run(ImportConfig(path=str(theirs), out=tmp_path / "ours"), console=QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["theirs"]
+
+
+def test_a_template_that_cannot_be_used_is_told_and_not_recommended(
+    theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (theirs / "chat_template.jinja").write_text("{% for %}")
+    made = run(ImportConfig(path=str(theirs), out=tmp_path / "ours", gate=False), console=Console())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Its chat template cannot be used" in said
+    assert "groundup chat" not in said and "finetune instruct" not in said
+    assert not made.facts["chat_template"]
 
 
 def header(tensors: int = 0, keys: int = 0, rest: bytes = b"") -> bytes:

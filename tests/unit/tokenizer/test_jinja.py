@@ -22,6 +22,9 @@ HI = [{"role": "user", "content": "hi"}]
         "{{ 'a' * 10 ** 10 }}",
         "{{ [1] * 10 ** 9 }}",
         "{{ 'a' * 100000 * 100000 }}",
+        "{{ [[1] * 100000] * 100000 }}",  # small until it is written
+        "{{ [[1] * 100000] * 100000 ~ '' }}",
+        "{{ ('a\\n' * 1000) | indent(10 ** 7) }}",
         "{% set n = namespace(s='a') %}{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}",
         "{% set n = namespace(s='a') %}{% for i in range(60) %}{% set n.s = n.s + n.s %}{% endfor %}{{ n.s }}",
         "{% set n = namespace(s='a') %}{% for i in range(60) %}{% set n.s %}{{ n.s }}{{ n.s }}{% endset %}{% endfor %}",
