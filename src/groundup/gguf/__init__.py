@@ -2,6 +2,7 @@
 
 from groundup.gguf.container import GgufFile
 from groundup.gguf.header import MetaValue, TensorInfo
+from groundup.gguf.hyperparameters import agreed_length
 from groundup.gguf.mixture import Fallback
 from groundup.gguf.reading import GgufModel
 from groundup.gguf.types import FILE_TYPES, FileType
@@ -20,6 +21,7 @@ __all__ = [
     "TensorInfo",
     "TokenizerFiles",
     "WrittenGguf",
+    "agreed_length",
     "tokenizer_from_gguf",
     "tokenizer_to_gguf",
     "write_gguf",

@@ -55,6 +55,13 @@ _VARIANTS: dict[str, MetaValue] = {
 }
 
 
+def agreed_length(config: ModelConfig) -> int:
+    """Tokens up to which llama.cpp computes what we do: of our families it knows sliding windows in Gemma 3 only."""
+    if config.sliding_window is None or config.family == "gemma3":
+        return config.context_length
+    return min(config.sliding_window, config.context_length)
+
+
 def read_config(
     metadata: Mapping[str, MetaValue], tensors: Mapping[str, tuple[int, ...]], rope_factors: Tensor | None
 ) -> ModelConfig:
@@ -119,7 +126,7 @@ def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | No
     notes: tuple[str, ...] = ()
     if config.sliding_window is not None:
         keys |= _write_window(config)
-        if config.family != "gemma3" and config.sliding_window < config.context_length:
+        if agreed_length(config) < config.context_length:
             notes = (
                 f"llama.cpp has no sliding windows for {architecture} models: beyond {config.sliding_window:,} tokens "
                 "each token sees all before it.",

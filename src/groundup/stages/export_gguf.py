@@ -114,7 +114,7 @@ def _done(path: Path, wanted: str) -> Artifact | None:
 def _export(config: ExportGgufConfig, directory: Path, files: Mapping[Type, Path], console: Console) -> dict[str, Any]:
     from groundup.checkpoint.resolve import open_model
     from groundup.exchange.gate import material
-    from groundup.gguf import tokenizer_to_gguf
+    from groundup.gguf import agreed_length, tokenizer_to_gguf
 
     opened = open_model(directory, device="cpu")
     tokenizer, shape = opened.tokenizer, opened.model.config
@@ -132,7 +132,7 @@ def _export(config: ExportGgufConfig, directory: Path, files: Mapping[Type, Path
         from groundup.evals.texts import read_texts
 
         texts = list(read_texts(config.texts))
-    tried = material(tokenizer, shape.context_length, texts)
+    tried = material(tokenizer, agreed_length(shape), texts)
     made: dict[str, dict[str, Any]] = {
         kind: _one(opened, vocabulary, kind, path, tried, config.gate, console) for kind, path in files.items()
     }
