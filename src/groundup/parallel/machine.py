@@ -16,7 +16,7 @@ from groundup.errors import ResourceError
 from groundup.model import Operations, SequenceClassifier, Transformer, use_operations
 from groundup.parallel.heap import keep_large_buffers
 from groundup.parallel.kernels import compiling, mark_first_pass, not_counted, use_kernel_cache
-from groundup.parallel.native_library import native_library
+from groundup.parallel.native_library import has_tiles, native_library
 from groundup.parallel.native_operations import NativeOperations
 
 
@@ -60,7 +60,7 @@ def measure_machine(*, threads: int | None = None, native: bool = True, compile:
 
     Args:
         threads: CPU threads to use; None leaves torch's choice, one a core.
-        native: use our own kernels where they run, on a CPU with bf16 products; the result says whether they do.
+        native: use our own kernels on a CPU where they are the fastest; the result says whether they run.
         compile: else try torch's compiler, which makes a kernel for every shape; the result says whether it works.
     """
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -68,7 +68,8 @@ def measure_machine(*, threads: int | None = None, native: bool = True, compile:
         torch.set_num_threads(threads)
     speeds = {name: _product_flops(device, dtype) for name, dtype in _DTYPES.items()}
     fastest = "bfloat16" if speeds["bfloat16"] > 1.2 * speeds["float32"] else "float32"
-    native = native and device == "cpu" and fastest == "bfloat16" and native_library() is not None
+    suits = native and device == "cpu" and fastest == "bfloat16" and has_tiles()
+    native = suits and native_library() is not None
     compiled = compile and not native and _can_compile(device)
     return Machine(device, fastest, compiled, torch.get_num_threads(), speeds[fastest], native)
 
