@@ -35,12 +35,20 @@ class Document:
         source: the name of the source in the recipe.
         origin: where in that source it came from (file, archive member, row), for provenance.
         id: `text_id(text)`; two documents with one id are duplicates.
+        url: the address that it was published under, where one is known.
+        date: when it was crawled or written, in ISO 8601, where that is known.
+        language: an ISO 639 code; "" where nobody asked.
+        language_score: how sure that is, 0 to 1.
     """
 
     text: str
     source: str
     origin: str
     id: str = field(default="")
+    url: str = ""
+    date: str = ""
+    language: str = ""
+    language_score: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.id:

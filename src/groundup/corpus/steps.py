@@ -1,0 +1,39 @@
+"""What happens to one document on its way into the corpus: a list of steps, each of which changes or drops it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from groundup.types import Document
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Why a document is dropped.
+
+    Attributes:
+        reason: a short phrase that is the same for every document with that fate: it is what is counted.
+        detail: what was measured in this one, and the bound: "0.41 of the characters, at most 0.20".
+    """
+
+    reason: str
+    detail: str = ""
+
+
+Step = Callable[[Document], Document | Drop]
+
+
+def with_text(document: Document, text: str) -> Document:
+    """The document with another text, and so with another id."""
+    return document if text == document.text else replace(document, text=text, id="")
+
+
+def apply(steps: Sequence[Step], document: Document) -> Document | Drop:
+    """Take a document through the steps, until one drops it."""
+    for step in steps:
+        outcome = step(document)
+        if isinstance(outcome, Drop):
+            return outcome
+        document = outcome
+    return document
