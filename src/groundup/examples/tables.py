@@ -12,8 +12,8 @@ from typing import Any, get_args
 
 from groundup.console import Console
 from groundup.corpus import FolderSource, Source
-from groundup.corpus.formats import format_of, read_records
-from groundup.corpus.record_files import NOT_JSON, TOO_MANY_CELLS, Record, Unreadable
+from groundup.corpus.formats import Record, Unreadable, format_of, read_records
+from groundup.corpus.formats.tables import NOT_JSON, TOO_MANY_CELLS
 from groundup.corpus.sources import SourceConfig
 from groundup.corpus.sources.base import Format
 from groundup.errors import DataError

@@ -7,8 +7,8 @@ import io
 
 import pytest
 
-from groundup.corpus.delimited import find_layout
 from groundup.corpus.formats import Record, read_records
+from groundup.corpus.formats.delimited import find_layout
 from groundup.corpus.sources import Item
 
 

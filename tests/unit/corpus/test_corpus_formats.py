@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from groundup.corpus.formats import Extracted, Format, Unreadable, extract
+from groundup.corpus.formats import Extracted, Unreadable, extract
 from groundup.corpus.records import RecordRules
 from groundup.corpus.sources import Item
+from groundup.corpus.sources.base import Format
 
 TEXT = "Je me souviens très bien. Straße, naïveté — “genau so”.\n" * 3
 
@@ -42,7 +43,7 @@ def test_encodings(encoding: str) -> None:
 
 
 def test_a_multibyte_character_on_a_block_edge_survives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("groundup.corpus.formats.BLOCK", 7)
+    monkeypatch.setattr("groundup.corpus.formats.plain.BLOCK", 7)
     text = "äöü\n\nß€😀 " * 30
     assert "".join(read("a.txt", text.encode())) == text
 
@@ -230,7 +231,7 @@ def test_a_decompression_bomb_is_stopped(name: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_an_endless_line_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("groundup.corpus.record_files.LINE_LIMIT", 1000)
+    monkeypatch.setattr("groundup.corpus.formats.tables.LINE_LIMIT", 1000)
     assert read("a.jsonl", b'{"text": "' + b"a" * 5000 + b'"}') == ["too large!"]
 
 

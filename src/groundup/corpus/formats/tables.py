@@ -6,12 +6,15 @@ import csv
 import io
 import json
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from groundup.corpus.delimited import find_layout
-from groundup.corpus.records import split_records
+from groundup.corpus.formats.base import Extracted, Found, Reader, Reading, Unreadable
+from groundup.corpus.formats.delimited import find_layout
+from groundup.corpus.formats.html import render
+from groundup.corpus.records import RecordRules, outline, split_records, texts
 from groundup.corpus.sources.base import Format
 from groundup.corpus.streams import (
     LINE_LIMIT,
@@ -23,17 +26,9 @@ from groundup.corpus.streams import (
     with_head,
 )
 
+NO_TEXT = "record without text"
 NOT_JSON = "line is not JSON"
 TOO_MANY_CELLS = "row with more cells than columns"
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A file, or a record of one, that gave no text: where it was and a short reason to count it under."""
-
-    origin: str
-    reason: str
-    sample: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +92,7 @@ def _read_jsonl(path: str, stream: BinaryIO, records: str | None) -> Iterator[Re
             yield Record(f"{path}#{number}", record)
 
 
-def _table_reader(delimiters: str) -> RecordReader:
+def _delimited_reader(delimiters: str) -> RecordReader:
     def read(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
         head, rest = with_head(stream)
         if looks_binary(head[:8192]):
@@ -117,7 +112,7 @@ def _table_reader(delimiters: str) -> RecordReader:
 def _read_parquet(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
     import shutil
 
-    from groundup.corpus.parquet import read_rows
+    from groundup.corpus.formats.parquet import read_rows
 
     with tempfile.TemporaryFile() as whole:  # Parquet is read from its end; archives give streams
         shutil.copyfileobj(stream, whole, MEBIBYTE)
@@ -127,7 +122,38 @@ def _read_parquet(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record
 RECORD_READERS: dict[Format, RecordReader] = {
     "json": _read_json,
     "jsonl": _read_jsonl,
-    "csv": _table_reader(",;\t|"),
-    "tsv": _table_reader("\t"),
+    "csv": _delimited_reader(",;\t|"),
+    "tsv": _delimited_reader("\t"),
     "parquet": _read_parquet,
 }
+
+
+def table_reader(records_of: RecordReader) -> Reader:
+    """The reader of a table format: of each record the text that the rules describe, or that is found."""
+
+    def read(path: str, stream: BinaryIO, reading: Reading) -> Found:
+        return _texts_of(records_of(path, stream, reading.rules.records), reading.rules)
+
+    return read
+
+
+def _texts_of(found: Iterator[Record | Unreadable], rules: RecordRules) -> Found:
+    failed: list[Unreadable] = []
+    origins: deque[str] = deque()
+
+    def values() -> Iterator[Any]:
+        for each in found:
+            if isinstance(each, Unreadable):
+                failed.append(each)
+            else:
+                origins.append(each.origin)
+                yield each.value
+
+    for text, record, field in texts(values(), rules):
+        origin = origins.popleft()
+        text = render(text) if rules.html and "<" in text else text
+        if text.strip():
+            yield Extracted(origin, text, field)
+        else:
+            yield Unreadable(origin, NO_TEXT, outline(record))
+    yield from failed

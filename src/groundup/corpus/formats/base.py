@@ -1,0 +1,56 @@
+"""What every format has in common: what comes out of a file, and how a reader is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from groundup.corpus.records import RecordRules
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """A raw text and where it was found.
+
+    Attributes:
+        origin: the file, and what is inside of it: "shelf.zip/a.epub", "mail.mbox#3".
+        field: the path to the text in its record, where nobody had told that.
+        url: where the text was published, as far as the format knows.
+        date: when it was written or captured, in ISO 8601, as far as the format knows.
+    """
+
+    origin: str
+    text: str
+    field: str = ""
+    url: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A file, or a record of one, that gave no text: where it was and a short reason to count it under."""
+
+    origin: str
+    reason: str
+    sample: str = ""
+
+
+Found = Iterator[Extracted | Unreadable]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a reader may use.
+
+    Attributes:
+        rules: how the source's recipe wants its files read.
+        inside: reads a file that is inside of this one (path, stream), whatever its format.
+    """
+
+    rules: RecordRules
+    inside: Callable[[str, BinaryIO], Found]
+
+
+Reader = Callable[[str, BinaryIO, Reading], Found]
+"""(path, stream, reading) to what is found; may raise what `streams.DAMAGED` lists, and the errors of `streams`."""
