@@ -1,26 +1,37 @@
-"""Builds a corpus: fetches the sources, runs the two steps of the pipeline, writes the data card."""
+"""Builds a corpus: fetches the sources, runs the steps of the pipeline shard by shard, writes the data card.
+
+The steps are tasks from files to files, run by an executor: read (files to sorted runs), find duplicates (over all
+runs), merge (runs to shards), repeat (shards to those of a mixture). Each task leaves its counts as JSON, written
+last: that file is the mark of completion. Order and content depend on the documents alone, so the result is the same
+whatever the engine, the number of workers, and whatever was killed and run again.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from groundup.console import Console
 from groundup.corpus.card import Drops, Tally, reasons, size, total, write_card
-from groundup.corpus.executor import run_tasks
+from groundup.corpus.executor import Executor, TaskT
 from groundup.corpus.formats import NO_TEXT, UNSUPPORTED
-from groundup.corpus.pipeline import ExtractTask, MergeTask, units
+from groundup.corpus.ledger import LEDGER, join_ledgers
+from groundup.corpus.merging import DUPLICATES, FAN_IN, MergeTask, NoDuplicates, RepeatTask, consolidations
+from groundup.corpus.mix import Share, mixture
+from groundup.corpus.reading import LENGTH, READING, ReadTask, units
 from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.sources import SourceConfig
 from groundup.errors import DataError
 from groundup.files import read_json, require_disk_space
+from groundup.types import Split
 
 _PARTS = "parts"
+SPLITS: tuple[Split, Split] = ("train", "validation")
 _MORE_TEXT = (
-    "Add more text or another source (txt, md, html, json, jsonl, csv and parquet are read, also with .gz, .zst, .bz2),"
-    " or lower min_bytes for a trial."
+    "Add more text or another source (groundup config collect lists what is read), or lower min_bytes for a trial."
 )
 _FIXES = {  # by how the reason begins for which most was dropped
     NO_TEXT: 'Name the field that holds the text in the source, e.g. text = "{body}".',
@@ -29,86 +40,173 @@ _FIXES = {  # by how the reason begins for which most was dropped
 
 
 def build_corpus(
-    settings: CorpusSettings, out: Path, *, workers: int, console: Console
+    settings: CorpusSettings, out: Path, *, executor: Executor, console: Console
 ) -> tuple[dict[str, Any], list[Path]]:
-    """Collect the sources into `out`: train-*.parquet, validation-*.parquet, card.json, card.md.
+    """Collect the sources into `out`: train-*.parquet, validation-*.parquet, ledger/*.parquet, card.json, card.md.
 
-    Run again after it was cut off, it goes on with what is missing; the result does not depend on `workers`.
+    Run again after it was cut off, it goes on with what is missing; the result does not depend on the executor.
 
     Returns:
         The card, and the files that make up the corpus.
 
     Raises:
+        ConfigError: a mixture of sources that are not there.
         DataError: a source is missing, unreadable or empty, or the whole is too small to learn from.
         DownloadError: an archive cannot be had, or is not the pinned one.
         ResourceError: too little disk, or a worker process keeps dying.
     """
+    if settings.mix.wanted:
+        settings.mix.require_known([source.label for source in settings.sources])
     for source in settings.sources:
         source.fetch(console)
-    parts = out / _PARTS
-    extracts = _extract_tasks(settings, parts)
-    stored_bytes = sum(task.size for task in extracts)
-    require_disk_space(out, 2 * stored_bytes, "collecting")  # runs and shards, both compressed: a generous guess
-    done_bytes = sum(task.size for task in extracts if task.done())
-    with console.progress("reading", stored_bytes, "B", done=done_bytes) as progress:
-        by_size = sorted(extracts, key=lambda task: -task.size)  # the longest first, so that none is left alone
-        run_tasks(by_size, workers, lambda task: progress.advance(task.size))
-    found = _tally_by_source(settings, extracts)
-    text_bytes = sum(tally.bytes for tally in found.values())
-    shards = max(1, round(text_bytes / settings.shard_bytes))
-    merges = [
-        MergeTask(
-            runs=tuple(run for task in extracts for run in task.runs()),
-            number=number,
-            shards=shards,
-            validation_fraction=min(settings.validation_fraction, settings.validation_max_bytes / max(1, text_bytes)),
-            directory=parts,
-            output=out,
-        )
-        for number in range(shards)
-    ]
-    done = sum(task.done() for task in merges)
-    with console.progress("merging", shards, "shards", done=done) as progress:
-        run_tasks(merges, workers, lambda _: progress.advance())
-    card = _card(settings, found, [read_json(task.marker) for task in merges])
+    work = _Work(settings, out, executor, console)
+    reads = work.read()
+    merges = work.merge(reads)
+    shares, repeats = work.mix(merges)
+    card = _card(settings, reads, merges, repeats, shares)
     _require_enough(settings, card)
-    files = write_card(out, card)
-    finished = out / ".parts.tmp"  # renamed first: half a directory of parts could not be gone on from
-    shutil.rmtree(finished, ignore_errors=True)
-    parts.rename(finished)
-    shutil.rmtree(finished)
+    files = write_card(out, card) + work.keep_ledger([*reads, *merges])
+    work.tidy()
     return card, sorted(out.glob("*.parquet")) + files
 
 
-def _extract_tasks(settings: CorpusSettings, parts: Path) -> list[ExtractTask]:
-    grouped = [(source, unit) for source in settings.sources for unit in units(source)]
-    return [ExtractTask(source, unit, settings, parts, number) for number, (source, unit) in enumerate(grouped)]
+@dataclass(frozen=True, slots=True)
+class _Work:
+    settings: CorpusSettings
+    out: Path
+    executor: Executor
+    console: Console
+
+    @property
+    def parts(self) -> Path:
+        return self.out / _PARTS
+
+    def _run(self, label: str, tasks: Sequence[TaskT]) -> None:
+        done = sum(task.done() for task in tasks)
+        with self.console.progress(label, len(tasks), "tasks", done=done) as progress:
+            self.executor(tasks, lambda _: progress.advance())
+
+    def read(self) -> list[ReadTask]:
+        """Sources to runs."""
+        grouped = [(source, unit) for source in self.settings.sources for unit in units(source)]
+        tasks = [
+            ReadTask(source, unit, self.settings, self.settings.steps(source), self.parts, number)
+            for number, (source, unit) in enumerate(grouped)
+        ]
+        stored_bytes = sum(task.size for task in tasks)
+        require_disk_space(self.out, 2 * stored_bytes, "collecting")  # runs and shards, both compressed: generous
+        done_bytes = sum(task.size for task in tasks if task.done())
+        with self.console.progress("reading", stored_bytes, "B", done=done_bytes) as progress:
+            by_size = sorted(tasks, key=lambda task: -task.size)  # the longest first, so that none is left alone
+            self.executor(by_size, lambda task: progress.advance(task.size))
+        return tasks
+
+    def merge(self, reads: Sequence[ReadTask]) -> list[MergeTask]:
+        """Runs to shards, without what is there more than once."""
+        runs = self._few([run for task in reads for run in task.runs()])
+        duplicates = NoDuplicates()
+        text_bytes = sum(tally.bytes for tally in _found(self.settings, reads).values())
+        shards = max(1, round(text_bytes / self.settings.shard_bytes))
+        held_out = min(self.settings.validation_fraction, self.settings.validation_max_bytes / max(1, text_bytes))
+        trained_on = self.parts if self.settings.mix.wanted else self.out
+        tasks = [
+            MergeTask(
+                runs=tuple(runs),
+                number=number,
+                shards=shards,
+                validation_fraction=held_out,
+                min_document_bytes=self.settings.min_document_bytes,
+                duplicates=duplicates,
+                directory=self.parts,
+                train=trained_on / f"train-{number:05d}.parquet",
+                validation=self.out / f"validation-{number:05d}.parquet",
+            )
+            for number in range(shards)
+        ]
+        self._run("merging", tasks)
+        return tasks
+
+    def _few(self, runs: list[Path]) -> list[Path]:
+        """The runs consolidated until they are few enough to be merged at once."""
+        level = 0
+        while len(runs) > FAN_IN:
+            level += 1
+            tasks = consolidations(runs, level)
+            self._run("consolidating", tasks)
+            for run in runs:
+                run.unlink(missing_ok=True)
+            runs = [task.output for task in tasks]
+        return runs
+
+    def mix(self, merges: Sequence[MergeTask]) -> tuple[dict[str, Share], list[RepeatTask]]:
+        """Shards to those of the mixture, if one is wanted."""
+        if not self.settings.mix.wanted:
+            return {}, []
+        sizes = {source.label: _counted(merges, "train", source.label).bytes for source in self.settings.sources}
+        shares = mixture(self.settings.mix, sizes)
+        epochs = {name: share.epochs for name, share in shares.items()}
+        tasks = [RepeatTask(task.train, self.out / task.train.name, epochs) for task in merges]
+        self._run("mixing", tasks)
+        return shares, tasks
+
+    def keep_ledger(self, tasks: Sequence[ReadTask | MergeTask]) -> list[Path]:
+        """What the tasks wrote down, in few files."""
+        return join_ledgers([task.ledger for task in tasks], self.out / LEDGER)
+
+    def tidy(self) -> None:
+        """Remove what only the building needed, and what killed attempts left."""
+        for leftover in [*self.out.glob(".*.tmp"), *(self.out / LEDGER).glob(".*.tmp")]:
+            if leftover.is_file():
+                leftover.unlink()
+        finished = self.out / ".parts.tmp"  # renamed first: half a directory of parts could not be gone on from
+        shutil.rmtree(finished, ignore_errors=True)
+        self.parts.rename(finished)
+        shutil.rmtree(finished)
 
 
-def _tally_by_source(settings: CorpusSettings, tasks: Sequence[ExtractTask]) -> dict[str, Tally]:
+def _found(settings: CorpusSettings, reads: Sequence[ReadTask]) -> dict[str, Tally]:
     found = {source.label: Tally() for source in settings.sources}
-    for task in tasks:
+    for task in reads:
         found[task.source.label].merge(Tally.from_json(read_json(task.marker)["tally"]))
     return found
 
 
-def _card(settings: CorpusSettings, found: dict[str, Tally], merged: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Both steps' counts together: kept is what is in the shards, dropped is what either step dropped."""
+def _counted(tasks: Sequence[MergeTask | RepeatTask], part: str, label: str) -> Tally:
+    """What the tasks counted in one part of the corpus, of one source."""
+    counts = (read_json(task.marker)[part] for task in tasks)
+    return total(Tally.from_json(each[label]) for each in counts if label in each)
 
-    def of(label: str, part: str) -> Tally:
-        return total(Tally.from_json(counts[part][label]) for counts in merged if label in counts[part])
 
+def _card(
+    settings: CorpusSettings,
+    reads: Sequence[ReadTask],
+    merges: Sequence[MergeTask],
+    repeats: Sequence[RepeatTask],
+    shares: Mapping[str, Share],
+) -> dict[str, Any]:
+    """All steps' counts together: kept is what is there once, dropped is what any step dropped."""
+    found = _found(settings, reads)
+    kept = {
+        split: {source.label: _counted(merges, split, source.label) for source in settings.sources} for split in SPLITS
+    }
     sources = []
     for source in settings.sources:
-        kept = total([of(source.label, "train"), of(source.label, "validation")])
-        dropped = total([found[source.label], of(source.label, "duplicates")])
-        kept.files, kept.drops, kept.fields = dropped.files, dropped.drops, dropped.fields
-        sources.append(_describe(source) | kept.to_json())
-    shares = {}
-    for split in ("train", "validation"):
-        share = total(of(source.label, split) for source in settings.sources)
-        shares[split] = {"documents": share.documents, "bytes": share.bytes}
-    return {**shares, "sources": sources}
+        label = source.label
+        tally = total([kept[split][label] for split in SPLITS])
+        gone = total([found[label], _counted(merges, "dropped", label)])
+        tally.files, tally.drops, tally.fields = gone.files, gone.drops, gone.fields
+        tally.cut, tally.masked = gone.cut, gone.masked
+        share = {"mixture": asdict(shares[label])} if label in shares else {}
+        sources.append(_describe(source) | tally.to_json() | share)
+    steps = [READING, LENGTH, *settings.step_names, DUPLICATES]
+    splits: dict[str, Any] = {}
+    for split in SPLITS:
+        of_split = kept[split]
+        if split == "train" and repeats:
+            of_split = {source.label: _counted(repeats, split, source.label) for source in settings.sources}
+        share_ = total(of_split.values())
+        splits[split] = {"documents": share_.documents, "bytes": share_.bytes}
+    return {**splits, "steps": steps, "sources": sources}
 
 
 def _describe(source: SourceConfig) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, Self
 
 from groundup.errors import DataError
 from groundup.files import atomic_file, read_json, write_json
+from groundup.types import Document
 
 FORMAT_VERSION = 1
 CARD = "card.json"
@@ -20,8 +22,9 @@ _SAMPLE_CHARACTERS = 300
 
 @dataclass(slots=True)
 class Drops:
-    """What was dropped for one reason: counts, and the rejects with the smallest hashes as a fair sample."""
+    """What was dropped for one reason at one step: counts, and rejects with the smallest hashes as a fair sample."""
 
+    step: str
     documents: int = 0
     bytes: int = 0
     samples: list[tuple[str, str, str]] = field(default_factory=list)  # (hash, origin, beginning of the text)
@@ -35,60 +38,107 @@ class Drops:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one source, or of a part of one. Sums do not depend on the order of the parts."""
+    """Counts of one source, or of a part of one. Sums do not depend on the order of the parts.
+
+    Attributes:
+        files: that were opened.
+        documents: that stay, of `bytes` of text in all.
+        drops: by reason.
+        fields: path to the text of a record, where it was found -> records.
+        cut: step -> bytes that it took out of documents that went on (lines of menus, masked secrets).
+        masked: kind of secret or personal data -> how many were masked.
+        languages: language -> [documents, bytes] that stay.
+        lengths: power of two -> documents that stay whose bytes of text are at least that, and less than twice that.
+    """
 
     files: int = 0
     documents: int = 0
     bytes: int = 0
     drops: dict[str, Drops] = field(default_factory=dict)
-    fields: dict[str, int] = field(default_factory=dict)  # path to the text, where it was found -> records
+    fields: Counter[str] = field(default_factory=Counter)
+    cut: Counter[str] = field(default_factory=Counter)
+    masked: Counter[str] = field(default_factory=Counter)
+    languages: dict[str, list[int]] = field(default_factory=dict)
+    lengths: Counter[int] = field(default_factory=Counter)
 
-    def take_from(self, path: str) -> None:
-        """Count a record whose text was found at this path."""
-        self.fields[path] = self.fields.get(path, 0) + 1
-
-    def keep(self, text: str) -> None:
+    def keep(self, document: Document) -> None:
         """Count a document that stays."""
+        size = len(document.text.encode())
         self.documents += 1
-        self.bytes += len(text.encode())
+        self.bytes += size
+        self.lengths[1 << max(0, size.bit_length() - 1)] += 1
+        if document.language:
+            self._speak(document.language, 1, size)
 
-    def drop(self, reason: str, origin: str, text: str = "") -> None:
+    def _speak(self, language: str, documents: int, size: int) -> None:
+        counts = self.languages.setdefault(language, [0, 0])
+        counts[0] += documents
+        counts[1] += size
+
+    def drop(self, step: str, reason: str, origin: str, text: str = "") -> None:
         """Count a document, or a file that gave none."""
         mark = hashlib.blake2b(f"{origin}\0{text}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
         beginning = text[:_SAMPLE_CHARACTERS].encode("utf-8", "replace").decode()  # rejects may be no valid Unicode
-        sample = (mark, origin, beginning)
         size = len(text.encode("utf-8", "surrogatepass"))
-        self.drops.setdefault(reason, Drops()).merge(Drops(1, size, [sample]))
+        self._dropped(reason, Drops(step, 1, size, [(mark, origin, beginning)]))
+
+    def _dropped(self, reason: str, drops: Drops) -> None:
+        self.drops.setdefault(reason, Drops(drops.step)).merge(drops)
 
     def merge(self, other: Tally) -> None:
         """Add the counts of another part."""
         self.files += other.files
         self.documents += other.documents
         self.bytes += other.bytes
-        for path, records in other.fields.items():
-            self.fields[path] = self.fields.get(path, 0) + records
+        self.fields.update(other.fields)
+        self.cut.update(other.cut)
+        self.masked.update(other.masked)
+        self.lengths.update(other.lengths)
+        for language, (documents, size) in other.languages.items():
+            self._speak(language, documents, size)
         for reason, drops in other.drops.items():
-            self.drops.setdefault(reason, Drops()).merge(drops)
+            self._dropped(reason, drops)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, reasons with most drops first."""
+        """As JSON values, what is most first."""
         ordered = sorted(self.drops.items(), key=lambda pair: (-pair[1].documents, pair[0]))
         return {
             "files": self.files,
             "documents": self.documents,
             "bytes": self.bytes,
-            "drops": {r: {"documents": d.documents, "bytes": d.bytes, "samples": d.samples} for r, d in ordered},
-            "fields": dict(sorted(self.fields.items(), key=lambda pair: (-pair[1], pair[0]))),
+            "drops": {
+                r: {"step": d.step, "documents": d.documents, "bytes": d.bytes, "samples": d.samples}
+                for r, d in ordered
+            },
+            "fields": _most_first(self.fields),
+            "cut": _most_first(self.cut),
+            "masked": _most_first(self.masked),
+            "languages": dict(sorted(self.languages.items(), key=lambda pair: (-pair[1][1], pair[0]))),
+            "lengths": {str(size): self.lengths[size] for size in sorted(self.lengths)},
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
         drops = {
-            reason: Drops(d["documents"], d["bytes"], [(mark, origin, text) for mark, origin, text in d["samples"]])
+            reason: Drops(d.get("step", ""), d["documents"], d["bytes"], [tuple(sample) for sample in d["samples"]])
             for reason, d in value["drops"].items()
         }
-        return cls(value["files"], value["documents"], value["bytes"], drops, value.get("fields", {}))
+        return cls(
+            files=value["files"],
+            documents=value["documents"],
+            bytes=value["bytes"],
+            drops=drops,
+            fields=Counter(value.get("fields", {})),
+            cut=Counter(value.get("cut", {})),
+            masked=Counter(value.get("masked", {})),
+            languages={language: list(counts) for language, counts in value.get("languages", {}).items()},
+            lengths=Counter({int(size): count for size, count in value.get("lengths", {}).items()}),
+        )
+
+
+def _most_first(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def total(tallies: Iterable[Tally]) -> Tally:

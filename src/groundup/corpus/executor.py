@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Protocol, TypeVar
 
@@ -40,6 +41,25 @@ class Task(Protocol):
 
 
 TaskT = TypeVar("TaskT", bound=Task)
+
+
+class Executor(Protocol):
+    """Runs all tasks that are not done yet, somewhere, and calls `on_done` here for each when it is."""
+
+    def __call__(self, tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> None:
+        """Return when all are done; the first exception of a task is raised."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessPool:
+    """Runs tasks in processes of this machine."""
+
+    workers: int
+
+    def __call__(self, tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> None:
+        """See `run_tasks`."""
+        run_tasks(tasks, self.workers, on_done)
 
 
 def run_tasks(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], None]) -> None:
@@ -77,7 +97,7 @@ def _run_pool(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], N
     stop_seen, stop = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=(stop_seen,))
     try:
-        futures = {pool.submit(_run, task): task for task in tasks}
+        futures = {pool.submit(run_task, task): task for task in tasks}
         for future in as_completed(futures):
             if failure := future.result():
                 kind, value, rule, fix = failure
@@ -100,7 +120,7 @@ def _run_pool(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], N
     return left
 
 
-def _run(task: Task) -> tuple[type[GroundupError], str, str, str] | None:
+def run_task(task: Task) -> tuple[type[GroundupError], str, str, str] | None:
     """Run a task; our own errors come back as parts: with their keyword arguments they do not pickle."""
     try:
         task.run()

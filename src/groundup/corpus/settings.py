@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Self
 
 from pydantic import model_validator
 
 from groundup.config import Config, setting
-from groundup.corpus.sources import Source
+from groundup.corpus.filters import repetition
+from groundup.corpus.mix import MixSettings
+from groundup.corpus.sources import Source, SourceConfig
+from groundup.corpus.steps import Drop, NamedStep
+from groundup.types import Document
 
 
 class CorpusSettings(Config):
@@ -22,6 +27,7 @@ class CorpusSettings(Config):
     validation_max_bytes: int = setting(10_000_000, help="held-out text is at most about this much", ge=1000)
     min_bytes: int = setting(200_000, help="a corpus smaller than this is refused: nothing learns from it", ge=0)
     shard_bytes: int = setting(64_000_000, help="text in one shard, about", ge=1_000_000)
+    mix: MixSettings = setting(MixSettings(), help="how much of each source the text to train on has")
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Self:
@@ -29,3 +35,18 @@ class CorpusSettings(Config):
         if twice:
             raise ValueError(f"two sources are called {twice[0]!r}: give each its own `name`")
         return self
+
+    def steps(self, source: SourceConfig) -> tuple[NamedStep, ...]:
+        """What each document of a source goes through, in order."""
+        return (("gopher_repetition", _gopher_repetition),) if self.repetition_filter else ()
+
+    @property
+    def step_names(self) -> list[str]:
+        """The steps of all sources, in the order in which they are gone through."""
+        names: Iterable[str] = (name for source in self.sources for name, _ in self.steps(source))
+        return list(dict.fromkeys(names))
+
+
+def _gopher_repetition(document: Document) -> Document | Drop:
+    reason = repetition(document)
+    return Drop(reason) if reason else document

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,19 +17,27 @@ if TYPE_CHECKING:
 
 # pyarrow is imported inside the functions: the command line imports this room for every --help.
 
-COLUMNS = ("text", "id", "source", "origin")
-_ROW_GROUP_BYTES = 1 << 20  # small, so that merging many runs holds little of each in memory
+END = "g"  # beyond every id, which are hex digits
+COLUMNS = ("text", "id", "source", "origin", "url", "date", "language", "language_score")
+_RUN_ROW_GROUP_BYTES = 1 << 17  # small: merging holds one of each run, and reads all that meet its range of ids
+_ROW_GROUP_BYTES = 1 << 20
+_COMPRESSION_LEVEL = 3
+_RUN_COMPRESSION_LEVEL = 1  # read once or twice and thrown away
 
 
 class ShardWriter:
     """Writes documents to one zstd Parquet file; the bytes depend on the documents only."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, row_group_bytes: int = _ROW_GROUP_BYTES, compression_level: int = _COMPRESSION_LEVEL
+    ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self._schema = pa.schema([(name, pa.string()) for name in COLUMNS])
-        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", compression_level=3)
+        kinds = {"language_score": pa.float32()}
+        self._schema = pa.schema([(name, kinds.get(name, pa.string())) for name in COLUMNS])
+        self._writer = pq.ParquetWriter(path, self._schema, compression="zstd", compression_level=compression_level)
+        self._row_group_bytes = row_group_bytes
         self._rows: list[Document] = []
         self._pending_bytes = 0
         self.documents = 0
@@ -43,7 +50,7 @@ class ShardWriter:
         self._pending_bytes += size
         self.documents += 1
         self.bytes += size
-        if self._pending_bytes >= _ROW_GROUP_BYTES:
+        if self._pending_bytes >= self._row_group_bytes:
             self._flush()
 
     def _flush(self) -> None:
@@ -61,50 +68,55 @@ class ShardWriter:
 
 
 def write_run(path: Path, documents: Iterable[Document]) -> None:
-    """Write a run: documents sorted by id, in one file that is whole or absent."""
+    """Write a run: documents that come sorted by id, in one file that is whole or absent."""
     with atomic_file(path) as temporary:
-        writer = ShardWriter(temporary)
-        for document in sorted(documents, key=attrgetter("id")):
+        writer = ShardWriter(temporary, row_group_bytes=_RUN_ROW_GROUP_BYTES, compression_level=_RUN_COMPRESSION_LEVEL)
+        for document in documents:
             writer.add(document)
         writer.close()
 
 
-def merge_runs(runs: Sequence[Path], low: str, high: str) -> Iterator[list[Document]]:
-    """Merge sorted runs: for each id in [low, high), in order, the documents that have it: copies of a text.
+def merge_runs(runs: Sequence[Path], low: str = "", high: str = END) -> Iterator[Document]:
+    """Merge sorted runs: the documents with an id in [low, high), by id; copies of one text in the order of the runs.
 
-    Copies come in the order of the runs. Only a row group of each run is in memory at a time.
+    Only a row group of each run is in memory at a time.
     """
-    merged = heapq.merge(*(_read_range(run, low, high) for run in runs), key=attrgetter("id"))
-    for _, copies in groupby(merged, key=attrgetter("id")):
-        yield list(copies)
+    return heapq.merge(*(read_range(run, low, high) for run in runs), key=attrgetter("id"))
 
 
-def ids_in(runs: Sequence[Path], low: str, high: str) -> Iterator[str]:
-    """The ids in [low, high) of all runs, in no order, with repeats."""
-    for run in runs:
-        yield from (d.id for d in _read_range(run, low, high, columns=("id",)))
-
-
-def _read_range(run: Path, low: str, high: str, columns: Sequence[str] = COLUMNS) -> Iterator[Document]:
+def read_range(run: Path, low: str = "", high: str = END) -> Iterator[Document]:
+    """The documents of one run, or of one shard, with an id in [low, high)."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(run) as file:
-        column = file.schema_arrow.get_field_index("id")
-        for group in range(file.num_row_groups):
-            ids = file.metadata.row_group(group).column(column).statistics
-            if ids is not None and (ids.max < low or ids.min >= high):
-                continue
-            yield from (d for d in _documents(file, group, columns) if low <= d.id < high)
+        for group in _groups(file, low, high):
+            yield from (d for d in _documents(file, group) if low <= d.id < high)
 
 
-def _documents(file: pq.ParquetFile, group: int, columns: Sequence[str]) -> Iterator[Document]:
-    table = file.read_row_group(group, columns=list(columns))
-    rows = zip(
-        *(table.column(name).to_pylist() if name in columns else [""] * len(table) for name in COLUMNS),
-        strict=True,
-    )
-    for text, id_, source, origin in rows:
-        yield Document(text=text, id=id_, source=source, origin=origin)
+def read_ids(run: Path, low: str, high: str) -> Iterator[str]:
+    """The ids in [low, high) of one run."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(run) as file:
+        for group in _groups(file, low, high):
+            ids = file.read_row_group(group, columns=["id"]).column("id").to_pylist()
+            yield from (each for each in ids if low <= each < high)
+
+
+def _groups(file: pq.ParquetFile, low: str, high: str) -> Iterator[int]:
+    column = file.schema_arrow.get_field_index("id")
+    for group in range(file.num_row_groups):
+        ids = file.metadata.row_group(group).column(column).statistics
+        if ids is None or (ids.max >= low and ids.min < high):
+            yield group
+
+
+def _documents(file: pq.ParquetFile, group: int) -> Iterator[Document]:
+    table = file.read_row_group(group)
+    # A corpus of an earlier release has fewer columns.
+    there = [name for name in COLUMNS if name in table.column_names]
+    for row in zip(*(table.column(name).to_pylist() for name in there), strict=True):
+        yield Document(**dict(zip(there, row, strict=True)))
 
 
 def shard_paths(directory: Path, split: Split) -> list[Path]:
@@ -133,10 +145,10 @@ def read_documents(directory: Path, split: Split) -> Iterator[Document]:
         try:
             with pq.ParquetFile(path) as file:
                 for group in range(file.num_row_groups):
-                    yield from _documents(file, group, COLUMNS)
-        except (pa.ArrowException, OSError, KeyError) as error:
+                    yield from _documents(file, group)
+        except (pa.ArrowException, OSError, TypeError) as error:
             raise FormatError(
                 f"{path}: {error}",
-                rule="a shard is a whole Parquet file with the columns " + ", ".join(COLUMNS),
+                rule="a shard is a whole Parquet file with the columns " + ", ".join(COLUMNS[:4]),
                 fix="Delete the corpus directory and run `groundup collect` again.",
             ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from groundup.types import Document
@@ -22,18 +22,9 @@ class Drop:
 
 
 Step = Callable[[Document], Document | Drop]
+NamedStep = tuple[str, Step]  # with the name that the recipe, the data card and the ledger know it by
 
 
 def with_text(document: Document, text: str) -> Document:
     """The document with another text, and so with another id."""
     return document if text == document.text else replace(document, text=text, id="")
-
-
-def apply(steps: Sequence[Step], document: Document) -> Document | Drop:
-    """Take a document through the steps, until one drops it."""
-    for step in steps:
-        outcome = step(document)
-        if isinstance(outcome, Drop):
-            return outcome
-        document = outcome
-    return document

@@ -40,6 +40,7 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
 
     from groundup.corpus import build_corpus
     from groundup.corpus.card import found_fields, summary
+    from groundup.corpus.executor import ProcessPool
 
     console = console or Console()
     sources = config.all_sources
@@ -64,7 +65,8 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
     work = artifact.begin(config.out, "collect", keys, inputs, console=console)
     if work.state == "done":
         return say_result(console, config.out, artifact.read(config.out))
-    card, files = build_corpus(settings, config.out, workers=config.workers or os.cpu_count() or 1, console=console)
+    executor = ProcessPool(config.workers or os.cpu_count() or 1)
+    card, files = build_corpus(settings, config.out, executor=executor, console=console)
     facts = {split: card[split] for split in ("train", "validation")} | {
         "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]},
         **closing(f"{summary(card)}; all of it in card.md"),

@@ -17,6 +17,7 @@ import pytest
 
 from groundup.console import Console
 from groundup.corpus import CorpusSettings, FolderSource, build_corpus, read_card, read_documents
+from groundup.corpus.executor import ProcessPool
 from groundup.errors import DataError, FormatError
 from groundup.files import file_digest
 from groundup.types import Document
@@ -28,9 +29,9 @@ def _settings(*folders: Path, **more: object) -> CorpusSettings:
 
 def _build(settings: CorpusSettings, out: Path, workers: int = 1) -> dict[str, str]:
     """Build and return the digest of each file."""
-    _, files = build_corpus(settings, out, workers=workers, console=Console(quiet=True))
-    assert {path.name for path in files} == {path.name for path in out.iterdir()}
-    return {path.name: file_digest(path) for path in files}
+    _, files = build_corpus(settings, out, executor=ProcessPool(workers), console=Console(quiet=True))
+    assert set(files) == {path for path in out.rglob("*") if path.is_file()}
+    return {path.relative_to(out).as_posix(): file_digest(path) for path in files}
 
 
 def _all(out: Path) -> list[Document]:
@@ -40,9 +41,11 @@ def _all(out: Path) -> list[Document]:
 @pytest.fixture
 def units(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small units and runs, so that a small folder takes the ways of a large one."""
-    monkeypatch.setattr("groundup.corpus.pipeline.UNIT_BYTES", 10_000)
-    monkeypatch.setattr("groundup.corpus.pipeline.RUN_BYTES", 4_000)
+    monkeypatch.setattr("groundup.corpus.reading.UNIT_BYTES", 10_000)
+    monkeypatch.setattr("groundup.corpus.reading.RUN_BYTES", 4_000)
     monkeypatch.setattr("groundup.corpus.shards._ROW_GROUP_BYTES", 2_000)
+    monkeypatch.setattr("groundup.corpus.shards._RUN_ROW_GROUP_BYTES", 1_000)
+    monkeypatch.setattr("groundup.corpus.merging.FAN_IN", 3)
 
 
 def test_what_goes_in_comes_out(folder: Path, prose: list[str], tmp_path: Path) -> None:
@@ -255,14 +258,15 @@ def test_killed_at_any_moment_it_ends_the_same(folder: Path, tmp_path: Path) -> 
     script.write_text(
         "import sys\n"
         "from pathlib import Path\n"
-        "import groundup.corpus.pipeline as pipeline\n"
+        "import groundup.corpus.reading as reading\n"
         "from groundup.corpus import CorpusSettings, FolderSource, build_corpus\n"
+        "from groundup.corpus.executor import ProcessPool\n"
         "from groundup.console import Console\n"
-        "pipeline.UNIT_BYTES = 3000\n"
+        "reading.UNIT_BYTES = 3000\n"
         "sources = [FolderSource(path=Path(sys.argv[1]))]\n"
         "settings = CorpusSettings(sources=sources, min_bytes=1000, max_document_bytes=1024)\n"
         "print('ready', flush=True)\n"
-        "build_corpus(settings, Path(sys.argv[2]), workers=1, console=Console(quiet=True))\n"
+        "build_corpus(settings, Path(sys.argv[2]), executor=ProcessPool(1), console=Console(quiet=True))\n"
     )
 
     def start(out: Path) -> subprocess.Popen[str]:
@@ -279,5 +283,8 @@ def test_killed_at_any_moment_it_ends_the_same(folder: Path, tmp_path: Path) -> 
         run.send_signal(signal.SIGKILL)
         run.wait()
     assert start(tmp_path / "killed").wait() == 0
-    digests = [{p.name: file_digest(p) for p in (tmp_path / n).iterdir()} for n in ("whole", "killed")]
-    assert digests[0] == {name: digest for name, digest in digests[1].items() if not name.endswith(".tmp")}
+    whole_files, killed_files = (
+        {p.relative_to(tmp_path / n).as_posix(): file_digest(p) for p in (tmp_path / n).rglob("*") if p.is_file()}
+        for n in ("whole", "killed")
+    )
+    assert killed_files == whole_files

@@ -10,13 +10,14 @@ import pytest
 from groundup.corpus.card import Tally, read_card, total, write_card
 from groundup.errors import DataError
 from groundup.files import write_json
+from groundup.types import Document
 
 
 def _tally(*drops: tuple[str, str]) -> Tally:
     tally = Tally(files=1)
     for reason, text in drops:
-        tally.drop(reason, "file", text)
-    tally.keep("kept ü")
+        tally.drop("length", reason, "file", text)
+    tally.keep(Document(text="kept ü", source="s", origin="o"))
     return tally
 
 

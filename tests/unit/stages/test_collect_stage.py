@@ -35,7 +35,7 @@ def test_skipped_when_nothing_changed(notes: Path, tmp_path: Path) -> None:
     first = run(_config(notes, tmp_path), console=QUIET)
     assert first.facts["train"]["documents"] > 0
     assert set(first.outputs) == {
-        "train-00000.parquet", "validation-00000.parquet", "card.json", "card.md",
+        "train-00000.parquet", "validation-00000.parquet", "card.json", "card.md", "ledger/00000.parquet",
     }  # fmt: skip
     again = run(_config(notes, tmp_path, workers=2), console=QUIET)
     assert again == first

@@ -27,11 +27,15 @@ class Item:
         path: its name inside the source, with "/" between folders.
         size: bytes as stored (compressed, if the file is), for planning and progress.
         refused: why it is not even opened (an unsafe path, a device file); "" if it is.
+        start: first byte of the part of the file that is meant.
+        end: byte after that part; None is the file's end.
     """
 
     path: str
     size: int
     refused: str = ""
+    start: int = 0
+    end: int | None = None
 
 
 class SourceConfig(Config):

@@ -1,0 +1,240 @@
+"""The last steps of the pipeline: runs to shards, a range of document hashes at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from groundup.corpus.card import Tally
+from groundup.corpus.ledger import LedgerWriter, ledger_file
+from groundup.corpus.reading import fate
+from groundup.corpus.shards import END, ShardWriter, merge_runs, read_ids, read_range, write_run
+from groundup.corpus.steps import Drop
+from groundup.files import atomic_file, write_json
+from groundup.types import Document
+
+FAN_IN = 64  # runs merged at a time: each holds a row group in memory
+_HASH_SPACE = 1 << 64  # shards are ranges of the first 64 bits of a document's id, validation uses the last 64
+
+DUPLICATES = "duplicates"
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Why a document is not to be written, although nothing is wrong with it.
+
+    Attributes:
+        kept: the id of the document that stays in its place.
+    """
+
+    why: Drop
+    kept: str = ""
+
+
+class Duplicates(Protocol):
+    """What is there more than once, found out before the shards are written. It travels to the workers."""
+
+    def within(self, low: str, high: str) -> Mapping[str, Gone]:
+        """The documents with an id in [low, high) that are to go."""
+        ...
+
+    def without_repeats(self, document: Document) -> Document:
+        """The document without the paragraphs or lines that another document, which comes first, has too."""
+        ...
+
+
+class NoDuplicates:
+    """Where nobody looks for them; exact copies go all the same."""
+
+    def within(self, low: str, high: str) -> Mapping[str, Gone]:
+        """None."""
+        return {}
+
+    def without_repeats(self, document: Document) -> Document:
+        """All of it."""
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class ConsolidateTask:
+    """Merge some runs into one, so that their number, and with it the memory of all that follows, is bounded."""
+
+    runs: tuple[Path, ...]
+    output: Path
+
+    @property
+    def label(self) -> str:
+        """The run."""
+        return self.output.name
+
+    def done(self) -> bool:
+        """Whether the run is there."""
+        return self.output.is_file()
+
+    def run(self) -> None:
+        """Write the run."""
+        write_run(self.output, merge_runs(self.runs))
+
+
+def consolidations(runs: Sequence[Path], level: int) -> list[ConsolidateTask]:
+    """The tasks that make at most a `FAN_IN`th as many runs, in the same order."""
+    remaining = iter(runs)
+    groups = iter(lambda: tuple(islice(remaining, FAN_IN)), ())
+    return [
+        ConsolidateTask(group, runs[0].parent / f"merged-{level}-{number:06d}.parquet")
+        for number, group in enumerate(groups)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeTask:
+    """Make the shard of one range of document hashes.
+
+    Attributes:
+        runs: of this corpus, in the order of its sources: of copies the first one stays.
+        duplicates: what is to go because it is there already, in this corpus or in another one.
+        train: where the shard of text to train on goes.
+        validation: where the held-out text of this range goes.
+    """
+
+    runs: tuple[Path, ...]
+    number: int
+    shards: int
+    validation_fraction: float
+    min_document_bytes: int
+    duplicates: Duplicates
+    directory: Path
+    train: Path
+    validation: Path
+
+    @property
+    def label(self) -> str:
+        """The shard."""
+        return f"shard {self.number + 1} of {self.shards}"
+
+    @property
+    def marker(self) -> Path:
+        """The counts, written last."""
+        return self.directory / f"merge-{self.number:05d}.json"
+
+    @property
+    def ledger(self) -> Path:
+        """Where its drops are written down."""
+        return self.directory / f"merge-{self.number:05d}.parquet"
+
+    def done(self) -> bool:
+        """Whether the counts are there."""
+        return self.marker.is_file()
+
+    def run(self) -> None:
+        """Write the train and the validation file of this shard, then the counts."""
+        low, high = self._bound(self.number), self._bound(self.number + 1)
+        gone = self.duplicates.within(low, high)
+        # At least one document of each shard is held out, so that even the smallest corpus can be evaluated.
+        ids = (each for run in self.runs for each in read_ids(run, low, high) if each not in gone)
+        smallest = min(map(_validation_hash, ids), default=0)
+        threshold = max(int(self.validation_fraction * _HASH_SPACE), smallest + 1)
+        dropped: dict[str, Tally] = {}
+        kept: dict[str, dict[str, Tally]] = {"train": {}, "validation": {}}
+        with (
+            ledger_file(self.ledger) as ledger,
+            atomic_file(self.train) as train_path,
+            atomic_file(self.validation) as validation_path,
+        ):
+            writers = {"train": ShardWriter(train_path), "validation": ShardWriter(validation_path)}
+            for document in self._without_duplicates(low, high, gone, dropped, ledger):
+                split = "validation" if _validation_hash(document.id) < threshold else "train"
+                writers[split].add(document)
+                kept[split].setdefault(document.source, Tally()).keep(document)
+            for writer in writers.values():
+                writer.close()
+        write_json(self.marker, {"dropped": _as_json(dropped)} | {split: _as_json(kept[split]) for split in kept})
+
+    def _without_duplicates(
+        self, low: str, high: str, gone: Mapping[str, Gone], dropped: dict[str, Tally], ledger: LedgerWriter
+    ) -> Iterator[Document]:
+        def drop(document: Document, why: Drop, kept: str = "") -> None:
+            tally = dropped.setdefault(document.source, Tally())
+            tally.drop(DUPLICATES, why.reason, document.origin, document.text)
+            ledger.add(fate(document, DUPLICATES, why, kept))
+
+        first = ""  # the id of the copy that came first
+        for document in merge_runs(self.runs, low, high):
+            if document.id == first:
+                drop(document, Drop("duplicate"), first)
+                continue
+            first = document.id
+            if there := gone.get(first):
+                drop(document, there.why, there.kept)
+                continue
+            remaining = self.duplicates.without_repeats(document)
+            if remaining.text is not document.text:
+                size = len(remaining.text.encode())
+                if size < self.min_document_bytes:
+                    drop(document, Drop("nothing but repeated paragraphs"))
+                    continue
+                tally = dropped.setdefault(document.source, Tally())
+                tally.cut[DUPLICATES] += len(document.text.encode()) - size
+            yield remaining
+
+    def _bound(self, number: int) -> str:
+        at = number * _HASH_SPACE // self.shards
+        return f"{at:016x}" if at < _HASH_SPACE else END
+
+
+def _as_json(tallies: dict[str, Tally]) -> dict[str, Any]:
+    return {name: tallies[name].to_json() for name in sorted(tallies)}
+
+
+def _validation_hash(document_id: str) -> int:
+    return int(document_id[-16:], 16)
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatTask:
+    """Make the shard to train on that a mixture asks for: each document as often as its source's epochs say.
+
+    Attributes:
+        epochs: source -> how often its text is read; 2.25 is every document twice, and a quarter of them, chosen by
+            hash, once more.
+    """
+
+    merged: Path
+    output: Path
+    epochs: Mapping[str, float]
+
+    @property
+    def label(self) -> str:
+        """The shard."""
+        return self.output.name
+
+    @property
+    def marker(self) -> Path:
+        """The counts, written last."""
+        return self.merged.with_suffix(".json")
+
+    def done(self) -> bool:
+        """Whether the counts are there."""
+        return self.marker.is_file()
+
+    def run(self) -> None:
+        """Write the shard, then the counts."""
+        kept: dict[str, Tally] = {}
+        with atomic_file(self.output) as temporary:
+            writer = ShardWriter(temporary)
+            for document in read_range(self.merged):
+                for _ in range(times(document.id, self.epochs[document.source])):
+                    writer.add(document)
+                    kept.setdefault(document.source, Tally()).keep(document)
+            writer.close()
+        write_json(self.marker, {"train": _as_json(kept)})
+
+
+def times(document_id: str, epochs: float) -> int:
+    """How often a document is there in a mixture that reads its source `epochs` times."""
+    whole = int(epochs)
+    # Other bits of the hash than those that choose shard and validation.
+    return whole + (int(document_id[8:16], 16) < (epochs - whole) * (1 << 32))

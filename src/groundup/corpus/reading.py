@@ -1,0 +1,183 @@
+"""The first step of the pipeline: a few files of one source to runs of clean documents, sorted by hash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+
+from groundup.corpus.card import Tally
+from groundup.corpus.formats import Extracted, Unreadable, extract
+from groundup.corpus.ledger import Fate, LedgerWriter, beginning, ledger_file
+from groundup.corpus.settings import CorpusSettings
+from groundup.corpus.shards import write_run
+from groundup.corpus.sources import Item, SourceConfig
+from groundup.corpus.steps import Drop, NamedStep
+from groundup.corpus.text import clean_text, split_text
+from groundup.files import read_json, write_json
+from groundup.types import Document
+
+UNIT_BYTES = 8 << 20  # a unit is at least this much, so that thousands of small files make few tasks
+RUN_BYTES = 64 << 20  # text sorted in memory at a time
+
+READING, LENGTH = "reading", "length"  # the steps of every corpus, before those of the recipe
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTask:
+    """Read a few files of one source, clean them, and take each document through the steps."""
+
+    source: SourceConfig
+    items: tuple[Item, ...]
+    settings: CorpusSettings
+    steps: tuple[NamedStep, ...]
+    directory: Path
+    number: int
+
+    @property
+    def label(self) -> str:
+        """Source and first file."""
+        return f"{self.source.label}: {self.items[0].path}"
+
+    @property
+    def size(self) -> int:
+        """Stored bytes of the files."""
+        return sum(item.size for item in self.items)
+
+    @property
+    def marker(self) -> Path:
+        """The counts, written last."""
+        return self.directory / f"read-{self.number:06d}.json"
+
+    @property
+    def ledger(self) -> Path:
+        """Where its drops are written down."""
+        return self.directory / f"read-{self.number:06d}.parquet"
+
+    def done(self) -> bool:
+        """Whether the counts are there."""
+        return self.marker.is_file()
+
+    def run(self) -> None:
+        """Write sorted runs of clean documents and the ledger, then the counts."""
+        tally, runs = Tally(), 0
+        pending: list[Document] = []
+        pending_bytes = 0
+        with ledger_file(self.ledger) as ledger:
+            for document in self._documents(tally, ledger):
+                pending.append(document)
+                pending_bytes += len(document.text)
+                if pending_bytes >= RUN_BYTES:
+                    self._write_run(runs, pending)
+                    runs, pending, pending_bytes = runs + 1, [], 0
+        if pending:
+            self._write_run(runs, pending)
+            runs += 1
+        write_json(self.marker, {"runs": runs, "source": self.source.label, "tally": tally.to_json()})
+
+    def runs(self) -> list[Path]:
+        """The runs that a finished task left."""
+        return [self._run_path(number) for number in range(read_json(self.marker)["runs"])]
+
+    def _write_run(self, number: int, documents: list[Document]) -> None:
+        write_run(self._run_path(number), sorted(documents, key=attrgetter("id")))
+
+    def _run_path(self, number: int) -> Path:
+        return self.directory / f"run-{self.number:06d}-{number:04d}.parquet"
+
+    def _documents(self, tally: Tally, ledger: LedgerWriter) -> Iterator[Document]:
+        book = _Book(self.source.label, tally, ledger)
+        for item, opener in self.source.open_items(self.items):
+            if item.start == 0:  # else another task has the file's first part, and counts it
+                tally.files += 1
+            for found in extract(item, opener, self.source.rules, self.source.format):
+                if isinstance(found, Unreadable):
+                    book.fail(found)
+                    continue
+                if found.field:
+                    tally.fields[found.field] += 1
+                yield from self._pieces(found, book)
+
+    def _pieces(self, found: Extracted, book: _Book) -> Iterator[Document]:
+        pieces = list(split_text(clean_text(found.text), self.settings.max_document_bytes))
+        for number, text in enumerate(pieces, start=1):
+            origin = f"{found.origin}/{number}" if len(pieces) > 1 else found.origin
+            document = Document(text=text, source=self.source.label, origin=origin, url=found.url, date=found.date)
+            step, outcome = self._through_steps(document, book.tally)
+            if isinstance(outcome, Drop):
+                book.drop(step, outcome, document)
+            else:
+                book.tally.keep(outcome)
+                yield outcome
+
+    def _through_steps(self, document: Document, tally: Tally) -> tuple[str, Document | Drop]:
+        """The step that was the last one, and the document as it left it, or why that dropped it."""
+        if too_short := self._too_short(document):
+            return LENGTH, too_short
+        whole = document
+        for name, step in self.steps:
+            outcome = step(document)
+            if isinstance(outcome, Drop):
+                return name, outcome
+            if outcome.text is not document.text:
+                tally.cut[name] += len(document.text.encode()) - len(outcome.text.encode())
+            document = outcome
+        if document.text is not whole.text and (too_short := self._too_short(document)):
+            return LENGTH, too_short
+        return "", document
+
+    def _too_short(self, document: Document) -> Drop | None:
+        least = self.settings.min_document_bytes
+        if len(document.text) >= least or (size := len(document.text.encode())) >= least:
+            return None
+        return Drop("too short", f"{size} bytes, at least {least}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """Where drops are counted, and written down one by one."""
+
+    source: str
+    tally: Tally
+    ledger: LedgerWriter
+
+    def fail(self, file: Unreadable) -> None:
+        """Note a file, or a record of one, that gave no text."""
+        self.tally.drop(READING, file.reason, file.origin, file.sample)
+        self.ledger.add(Fate(self.source, file.origin, READING, file.reason, beginning(file.sample)))
+
+    def drop(self, step: str, why: Drop, document: Document) -> None:
+        """Note a document that a step dropped."""
+        self.tally.drop(step, why.reason, document.origin, document.text)
+        self.ledger.add(fate(document, step, why))
+
+
+def fate(document: Document, step: str, why: Drop, kept: str = "") -> Fate:
+    """What the ledger says of a document that is dropped; `kept` is the id of the one that stays in its place."""
+    return Fate(
+        source=document.source,
+        origin=document.origin,
+        step=step,
+        reason=why.reason,
+        detail=why.detail,
+        id=document.id,
+        url=document.url,
+        kept=kept,
+        bytes=len(document.text.encode()),
+        beginning=beginning(document.text),
+    )
+
+
+def units(source: SourceConfig) -> Iterator[tuple[Item, ...]]:
+    """Group a source's files, in order, into units of at least `UNIT_BYTES`."""
+    unit: list[Item] = []
+    size = 0
+    for item in source.items():
+        unit.append(item)
+        size += item.size
+        if size >= UNIT_BYTES:
+            yield tuple(unit)
+            unit, size = [], 0
+    if unit:
+        yield tuple(unit)
