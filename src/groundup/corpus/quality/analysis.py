@@ -1,0 +1,141 @@
+"""What several rules ask of one text, worked out once: its lines, its words, its repeated word n-grams."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from functools import cached_property, lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+Keys = npt.NDArray[np.uint64]
+Counts = npt.NDArray[np.int64]
+
+# Scripts that set no spaces between words: Thai to Tibetan, Burmese, Khmer, kana and Chinese characters.
+_UNSPACED_RANGES = (
+    (0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF), (0x20000, 0x3FFFF),
+)  # fmt: skip
+UNSPACED = "".join(f"{chr(first)}-{chr(last)}" for first, last in _UNSPACED_RANGES)
+_UNSPACED_SHARE = 0.3  # of the characters, from which on rules about spaced words say nothing
+_PIECES = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+_LETTER = re.compile(r"[^\W\d_]")
+# Any odd number with its bits well mixed: n-grams of words are told apart by 64 bits of a polynomial in it.
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+
+
+def split_words(text: str) -> list[str]:
+    """What stands between white space; in scripts without spaces each character is a word."""
+    return _PIECES.findall(text) if n_unspaced(text) else text.split()
+
+
+def n_unspaced(text: str) -> int:
+    """How many characters are of a script without spaces."""
+    if text.isascii():
+        return 0
+    units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), np.uint16)
+    high = units[units >= _UNSPACED_RANGES[0][0]]
+    return int(_unspaced_units()[high].sum()) if len(high) else 0
+
+
+@lru_cache(maxsize=1)
+def _unspaced_units() -> npt.NDArray[np.bool_]:
+    """Of each UTF-16 unit, whether it is such a character, or the first half of one."""
+    table = np.zeros(1 << 16, np.bool_)
+    for first, last in _UNSPACED_RANGES:
+        if last < len(table):
+            table[first : last + 1] = True
+        else:
+            table[0xD800 + ((first - 0x10000) >> 10) : 0xD800 + ((last - 0x10000) >> 10) + 1] = True
+    return table
+
+
+class Analysis:
+    """A text and what is asked of it; each answer is found when it is first wanted, and kept."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._ngrams: dict[int, Keys] = {}
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines that are not blank."""
+        return [line for line in self.text.split("\n") if line and not line.isspace()]
+
+    @cached_property
+    def paragraphs(self) -> list[str]:
+        """What stands between blank lines."""
+        return [part.strip("\n") for part in self.text.split("\n\n") if part and not part.isspace()]
+
+    @cached_property
+    def spaced(self) -> bool:
+        """Whether words are set apart by spaces in this text's script, by and large."""
+        return n_unspaced(self.text) <= _UNSPACED_SHARE * len(self.text)
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The words, in order (see `split_words`)."""
+        return split_words(self.text)
+
+    @cached_property
+    def _numbered(self) -> tuple[dict[str, int], Keys]:
+        vocabulary: defaultdict[str, int] = defaultdict()
+        vocabulary.default_factory = vocabulary.__len__  # the next number
+        ids = np.fromiter(map(vocabulary.__getitem__, self.words), np.uint64, len(self.words))
+        vocabulary.default_factory = None
+        return vocabulary, ids
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Each different word and its number, in order of appearance."""
+        return self._numbered[0]
+
+    @property
+    def word_ids(self) -> Keys:
+        """The number of each word."""
+        return self._numbered[1]
+
+    @cached_property
+    def word_lengths(self) -> Counts:
+        """Characters of each word."""
+        return np.fromiter(map(len, self.vocabulary), np.int64, len(self.vocabulary))[self.word_ids]
+
+    @cached_property
+    def word_kinds(self) -> npt.NDArray[np.uint8]:
+        """Of each word: 2 if it has a letter, 1 if only digits, 0 if it is nothing but signs."""
+        has_letter = _LETTER.search
+        kinds = [
+            2 if word.isalpha() or has_letter(word) else 1 if any(map(str.isdigit, word)) else 0
+            for word in self.vocabulary
+        ]
+        return np.array(kinds, np.uint8)[self.word_ids]
+
+    @property
+    def characters(self) -> int:
+        """Characters of all words together."""
+        return int(self._ends[-1])
+
+    @cached_property
+    def _ends(self) -> Counts:
+        ends = np.zeros(len(self.words) + 1, np.int64)
+        np.cumsum(self.word_lengths, out=ends[1:])
+        return ends
+
+    def spans(self, n: int) -> Counts:
+        """Characters of the n-gram that begins at each word."""
+        return np.asarray(self._ends[n:] - self._ends[:-n])
+
+    def ngrams(self, n: int) -> Keys:
+        """The n-gram that begins at each word, as a number; equal numbers are equal n-grams (but for 1 in 2^64)."""
+        if n == 1:
+            return self.word_ids
+        if n not in self._ngrams:
+            self._ngrams[n] = self.ngrams(n - 1)[:-1] * _BASE + self.word_ids[n - 1 :]
+        return self._ngrams[n]
+
+
+@lru_cache(maxsize=1)  # filters look at the same text one after another
+def analyse(text: str) -> Analysis:
+    """The analysis of a text."""
+    return Analysis(text)

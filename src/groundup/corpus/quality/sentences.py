@@ -1,0 +1,23 @@
+"""Where sentences end, in the scripts that have a mark for it."""
+
+from __future__ import annotations
+
+import re
+
+# Latin, CJK (full, half and small forms), Arabic and Urdu, Devanagari, Armenian, Ethiopic,
+# Burmese, Khmer, Mongolian, Tibetan, Thai; and what doubles them.
+MARKS = ".?!。．｡？！﹖﹗؟۔।॥։።፧၊။។៕᠃᠉།๏‼⁇⁈⁉‽"
+CLOSING = "\"'”’»」』"
+ENDS = tuple(MARKS + CLOSING)
+_ANY = re.escape(MARKS) + "…"
+
+# A mark, whatever closes after it, then a space and no small letter; CJK marks need no space. An initial ("J. S.
+# Bach") ends nothing.
+_WITHIN = re.compile(
+    rf"(?<![{_ANY}])(?<![ .(][A-Z])[{_ANY}]++[{CLOSING})\]]*+\s+(?=[^\sa-z])|[。．｡？！][{CLOSING}]*+(?=[^\s{_ANY}])"
+)
+
+
+def count_sentences(line: str) -> int:
+    """How many sentences a line of text has; one, if nothing in it ends one."""
+    return 1 + len(_WITHIN.findall(line))

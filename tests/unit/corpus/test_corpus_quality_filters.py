@@ -1,0 +1,264 @@
+"""Filters drop boilerplate and keep prose; each rule breaks alone, at its published threshold, with a reason."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from groundup.config import load
+from groundup.corpus.quality import C4, FilterRules, FineWeb, GopherQuality, GopherRepetition, filter_steps, min_length
+from groundup.corpus.steps import Drop, Step
+from groundup.errors import ConfigError, DataError
+from groundup.types import Document
+
+PROSE = (
+    "When in the Course of human events, it becomes necessary for one people to dissolve the political bands "
+    "which have connected them with another, and to assume among the powers of the earth, the separate and "
+    "equal station to which the Laws of Nature and of Nature's God entitle them, a decent respect to the "
+    "opinions of mankind requires that they should declare the causes which impel them to the separation."
+)
+GERMAN = (
+    "Als Gregor Samsa eines Morgens aus unruhigen Träumen erwachte, fand er sich in seinem Bett zu einem ungeheueren "
+    "Ungeziefer verwandelt. Er lag auf seinem panzerartig harten Rücken und sah, wenn er den Kopf hob, seinen "
+    "gewölbten, braunen, von bogenförmigen Versteifungen geteilten Bauch, auf dessen Höhe sich die Bettdecke, zum "
+    "gänzlichen Niedergleiten bereit, kaum noch erhalten konnte."
+)
+CHINESE = (
+    "道可道，非常道；名可名，非常名。無名天地之始，有名萬物之母。"
+    "故常無欲，以觀其妙；常有欲，以觀其徼。此兩者同出而異名，同謂之玄。玄之又玄，眾妙之門。"
+)
+
+
+def _document(text: str, language: str = "") -> Document:
+    return Document(text=text, source="s", origin="o", language=language)
+
+
+def _reason(step: Step, text: str, language: str = "") -> str | None:
+    outcome = step(_document(text, language))
+    return outcome.reason if isinstance(outcome, Drop) else None
+
+
+@pytest.mark.parametrize("name", ["gopher_repetition", "gopher_quality", "fineweb"])
+@pytest.mark.parametrize("text", [PROSE, GERMAN, CHINESE])
+def test_prose_stays_as_it_is(name: str, text: str) -> None:
+    """Rules about English words must not drop a language that has other ones, or no spaces between them."""
+    document = _document(text)
+    assert filter_steps([name])[name](document) is document
+
+
+def test_short_text_in_which_nothing_repeats_stays() -> None:
+    """A 2-gram of a ten-word text is more than 20 % of it; counted once it is no repetition."""
+    assert _reason(GopherRepetition(), "Extraordinary circumstances demand unconventional solutions.") is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "A man in a blue shirt and a man in a red shirt stand in front of a wall.",
+        "What is the capital of France? The capital of France is Paris.",
+        "Does the man in the park play chess? Yes, the man in the park plays chess.",
+    ],
+)
+def test_one_line_that_says_something_twice_stays(line: str) -> None:
+    """Gopher's thresholds are for 50 words and more; every second caption would fall to them."""
+    assert _reason(GopherRepetition(), line) is None
+    assert _reason(GopherRepetition(short_words=0), line) is not None
+
+
+def test_real_pages_stay(real_documents: list[str]) -> None:
+    """Thresholds off by a definition (overlaps counted twice) would drop most of any manual."""
+    pages = [text for text in real_documents if len(text) > 500]
+    assert sum(_reason(GopherRepetition(), text) is not None for text in pages) < 0.15 * len(real_documents)
+    assert sum(_reason(GopherQuality(), text) is not None for text in pages) < 0.25 * len(real_documents)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("\n".join(["Home | About | Contact"] * 3 + ["A page of its own."]), "duplicate lines"),
+        ("\n".join(["x" * 400, "x" * 400, *"abcdefgh"]), "characters in duplicate lines"),
+        (PROSE + "\n\n" + "\n\n".join(["Sign up\nfor news", "Sign up\nfor offers"] * 4), "duplicate lines"),
+        ("buy now " * 40, "top 2-gram"),
+        ("ha ha ha ha ha ha ha ha", "top 2-gram"),
+        (f"{PROSE} And again: {PROSE}", "duplicate 5-grams"),
+        ("玄之又玄眾妙之門" * 20, "top 2-gram"),
+    ],
+)
+def test_repetition_is_named(text: str, reason: str) -> None:
+    assert _reason(GopherRepetition(), text) == reason
+
+
+def test_repetition_agrees_with_a_count_by_hand(real_documents: list[str]) -> None:
+    """The shares come from sorted numbers; counted with tuples and loops they must be the same."""
+    thresholds = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+    only_duplicates = GopherRepetition(
+        duplicate_lines=1, duplicate_line_characters=1, duplicate_paragraphs=1, duplicate_paragraph_characters=1,
+        top_ngrams=[], short_words=0,
+    )  # fmt: skip
+    broken = 0
+    for text in [*real_documents[:150], f"{PROSE} {PROSE[:170]}"]:
+        words = text.split()
+        expected = None
+        for n, most in thresholds.items():
+            seen, covered = set(), set()
+            for at in range(len(words) - n + 1):
+                ngram = tuple(words[at : at + n])
+                if ngram in seen:
+                    covered.update(range(at, at + n))
+                seen.add(ngram)
+            if sum(len(words[at]) for at in covered) > most * sum(map(len, words)):
+                expected = f"duplicate {n}-grams"
+                break
+        assert _reason(only_duplicates, text) == expected
+        broken += expected is not None
+    assert broken
+
+
+def test_top_ngram_is_the_most_frequent_one() -> None:
+    words = [f"w{number}" for number in range(60)]
+    for at in range(0, 60, 6):
+        words[at : at + 2] = ["again", "again?"]
+    share = 10 * len("againagain?") / len("".join(words))
+    only_top = GopherRepetition(top_ngrams=[share + 0.001], duplicate_ngrams=[])
+    assert _reason(only_top, " ".join(words)) is None
+    assert _reason(GopherRepetition(top_ngrams=[share - 0.001], duplicate_ngrams=[]), " ".join(words)) == "top 2-gram"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (" ".join(PROSE.split()[:49]), "too few words"),
+        (PROSE.split()[0] + " the and" * 60_000, "too many words"),
+        ("a b c of to be I " * 10, "words too short"),
+        ("with incomprehensibilities the " * 20 + "counterrevolutionaries " * 20, "words too long"),
+        (PROSE.replace(" t", " #t"), "too many hash signs"),
+        (PROSE.replace(" t", " … t"), "too many ellipses"),
+        ("\n".join(f"- {word} of the" for word in PROSE.split()), "too many bullet lines"),
+        (PROSE.replace(", ", "...\n"), "too many lines end in ..."),
+        (PROSE + " 12 / 34" * 12, "too few words with letters"),
+        (" ".join(f"word{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(60)), "too few stop words"),
+    ],
+)
+def test_gopher_quality_is_named(text: str, reason: str) -> None:
+    assert _reason(GopherQuality(max_ellipsis_lines=0.3), text, "en") == reason
+
+
+def test_stop_words_are_those_of_the_language() -> None:
+    assert _reason(GopherQuality(), GERMAN, "de") is None
+    assert _reason(GopherQuality(), GERMAN, "en") == "too few stop words"
+    assert _reason(GopherQuality(), GERMAN, "ceb") is None  # nobody told us any Cebuano
+
+
+def test_c4_takes_lines_out() -> None:
+    text = "\n".join(
+        [
+            "Home | Products | Contact",
+            "The first sentence stands here. The second one, too.",
+            "",
+            "Please enable Javascript to see this page.",
+            "We use cookies to make you happy.",
+            "“A third one,” she said, “is quoted.”",
+            "Too short.",
+            "This one was cut off in the...",
+            "Paris[1] is the capital[citation needed] of France. It has 2.1 million inhabitants. J. S. Bach was not.",
+            "x" * 1001 + " is no word.",
+        ]
+    )
+    outcome = C4()(_document(text))
+    assert isinstance(outcome, Document)
+    assert outcome.text == (
+        "The first sentence stands here. The second one, too.\n\n“A third one,” she said, “is quoted.”\n"
+        "Paris is the capital of France. It has 2.1 million inhabitants. J. S. Bach was not."
+    )
+    assert outcome.id != _document(text).id
+    assert outcome.id == _document(outcome.text).id
+
+
+def test_c4_drops_documents(tmp_path: Path) -> None:
+    page = "One sentence is here. Two are here. Three are here. Four are here. Five are here."
+    assert _reason(C4(), page) is None
+    assert _reason(C4(), page.replace(" Five are here.", "")) == "too few sentences"
+    assert _reason(C4(), "這是第一句話。" * 5) is None
+    assert _reason(C4(), page + " Lorem ipsum dolor sit amet.") == "lorem ipsum"
+    assert _reason(C4(), page + " int main() { }") == "curly bracket"
+    words = tmp_path / "words.txt"
+    words.write_text("Scunthorpe\nrude word\n")
+    assert _reason(C4(bad_words=words), page + " A rude word fell.") == "bad word"
+    assert _reason(C4(bad_words=words), page + " A rude wording fell.") is None
+    with pytest.raises(DataError):
+        C4(bad_words=tmp_path / "none.txt")(_document(page))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "empty"),
+        ("\n".join(["A line of text without an end that goes on and on", *["and so on and so on and so on"] * 2] * 3),
+         "too few lines end in a mark"),
+        ("\n".join(f"Line {number}." for number in range(20)), "too many short lines"),
+        (f"{PROSE}\nRead more of this every day.\n{PROSE}", "characters in duplicate lines"),
+        ("\n".join(f"Incomprehensibilities{number} incomprehensibilities." for number in range(9)),
+         "too many line breaks"),
+    ],
+)  # fmt: skip
+def test_fineweb_is_named(text: str, reason: str) -> None:
+    assert _reason(FineWeb(), text) == reason
+
+
+def test_filters_by_name_with_thresholds_from_a_recipe() -> None:
+    rules = load(FilterRules, {"gopher_quality": {"min_words": 20}, "c4": {"end_mark": False}})
+    steps = filter_steps(["c4", "gopher_quality"], rules)
+    assert list(steps) == ["c4", "gopher_quality"]
+    assert pickle.loads(pickle.dumps(steps)) == steps
+    assert _reason(steps["gopher_quality"], " ".join(PROSE.split()[:30])) is None
+    with pytest.raises(ConfigError, match="Did you mean gopher_quality"):
+        filter_steps(["gopher_qualty"])
+    with pytest.raises(ConfigError, match="Did you mean min_words"):
+        load(FilterRules, {"gopher_quality": {"min_word": 20}})
+
+
+def test_details_give_value_and_bound() -> None:
+    assert GopherQuality()(_document("Too short.")) == Drop("too few words", "2, at least 50")
+
+
+@pytest.mark.parametrize("text", ["", " \n \n ", "\n", "\u3000", "\ud800", "٣ ٤", "{", "...", "。"])
+def test_nothing_raises(text: str) -> None:
+    """Words of no length are no division by zero."""
+    for step in filter_steps(list(FilterRules.model_fields)).values():
+        step(_document(text))
+    assert GopherQuality(min_words=0)(_document(text)) is not None
+
+
+def test_hostile_texts_take_no_time() -> None:
+    """A pattern that looks back, or a loop over pairs, would take minutes."""
+    begun = time.process_time()
+    for text in (
+        "." * 200_000,
+        ". a" * 70_000,
+        "「" * 100_000,
+        "A. " * 70_000,
+        "\n" * 200_000,
+        "a " * 100_000,
+        "[" * 200_000,
+        ("." * 999 + " ") * 200,
+    ):
+        for step in filter_steps(list(FilterRules.model_fields), FilterRules(c4=C4(end_mark=False))).values():
+            step(_document(text))
+    assert time.process_time() - begun < 20
+
+
+def test_length_counts_bytes() -> None:
+    keep = min_length(10)
+    assert _reason(keep, "äöüäö") is None
+    assert _reason(keep, "short") == "too short"
+
+
+def test_reasons_are_few(real_documents: list[str]) -> None:
+    """A reason with a number in it would make a row of the card for every document."""
+    steps = filter_steps(list(FilterRules.model_fields)).values()
+    found = Counter(reason for text in real_documents for step in steps if (reason := _reason(step, text)))
+    assert len(found) < 30
