@@ -9,10 +9,11 @@ import gzip
 import io
 import lzma
 import re
+import shutil
 import tarfile
+import tempfile
 import zipfile
 import zlib
-from pathlib import PurePosixPath
 from typing import Any, BinaryIO, cast
 
 import zstandard
@@ -20,7 +21,7 @@ import zstandard
 MEBIBYTE = 1 << 20
 WHOLE_FILE_LIMIT = 256 * MEBIBYTE  # HTML and JSON are parsed whole
 LINE_LIMIT = 64 * MEBIBYTE
-COMPRESSED = (".gz", ".zst", ".bz2")
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 # Text rarely compresses beyond 1:20; deflate can reach 1:1032 on a bomb of zeros.
 BOMB_RATIO = 200
 BOMB_FLOOR = 64 * MEBIBYTE
@@ -43,23 +44,34 @@ class TooLargeError(ValueError):
     """A document or a line that would not fit into memory."""
 
 
+class Budget:
+    """How many bytes may still come out of a compressed file, and out of the files inside of it, all together."""
+
+    def __init__(self, stored_bytes: int) -> None:
+        self.left = max(BOMB_FLOOR, BOMB_RATIO * stored_bytes)
+
+    def spend(self, count: int) -> None:
+        """Take `count` bytes off; raises `BombError` where they are too many."""
+        self.left -= count
+        if self.left < 0:
+            raise BombError("compressed beyond all reason")
+
+
 class GuardedStream(io.RawIOBase):
     """A readable stream that stops at the ratio of a decompression bomb (`BombError`)."""
 
-    def __init__(self, stream: io.BufferedIOBase, limit: int) -> None:
+    def __init__(self, stream: io.BufferedIOBase, budget: Budget) -> None:
         self._stream = stream
-        self._left = limit
+        self._budget = budget
 
     def readable(self) -> bool:
         """Always: this is a reader."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, counting against the limit."""
+        """Fill the buffer, counting against the budget."""
         data = self._stream.read1(len(buffer))  # read() would lose what came before the damage
-        self._left -= len(data)
-        if self._left < 0:
-            raise BombError("compressed beyond all reason")
+        self._budget.spend(len(data))
         buffer[: len(data)] = data
         return len(data)
 
@@ -69,24 +81,33 @@ class GuardedStream(io.RawIOBase):
         super().close()
 
 
+def guarded(stream: BinaryIO, budget: Budget) -> BinaryIO:
+    """A buffered stream of decompressed bytes that counts against the budget."""
+    return io.BufferedReader(GuardedStream(cast(io.BufferedIOBase, stream), budget), MEBIBYTE)
+
+
 def bomb_limit(stored_bytes: int) -> int:
     """How many bytes a compressed file of this size may give."""
-    return max(BOMB_FLOOR, BOMB_RATIO * stored_bytes)
+    return Budget(stored_bytes).left
 
 
-def decompressed(path: str, stored_bytes: int, raw: BinaryIO) -> BinaryIO:
-    """Undo the compression that the suffix of `path` names; a bomb raises `BombError` while it is read."""
-    suffix = PurePosixPath(path).suffix.lower()
-    inner: io.BufferedIOBase
-    if suffix == ".gz":
-        inner = gzip.GzipFile(fileobj=raw)
-    elif suffix == ".bz2":
-        inner = bz2.BZ2File(raw)
-    elif suffix == ".zst":
-        inner = cast(io.BufferedIOBase, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+def decompressed(head: bytes, stream: BinaryIO, budget: Budget) -> BinaryIO | None:
+    """Undo the compression that a stream's first bytes show (gzip, bzip2, Zstandard, xz); None if they show none.
+
+    A bomb raises `BombError` while it is read.
+    """
+    inner: Any
+    if head.startswith(b"\x1f\x8b"):
+        inner = gzip.GzipFile(fileobj=stream)
+    elif re.match(rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", head):
+        inner = bz2.BZ2File(stream)
+    elif head.startswith(b"\x28\xb5\x2f\xfd") or re.match(rb"[\x50-\x5f]\x2a\x4d\x18", head):
+        inner = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+    elif head.startswith(b"\xfd7zXZ\0"):
+        inner = lzma.LZMAFile(stream)
     else:
-        return raw
-    return io.BufferedReader(GuardedStream(inner, bomb_limit(stored_bytes)), MEBIBYTE)
+        return None
+    return guarded(inner, budget)
 
 
 class _Rejoined(io.RawIOBase):
@@ -111,15 +132,38 @@ class _Rejoined(io.RawIOBase):
         return len(data)
 
 
-def with_head(stream: BinaryIO) -> tuple[bytes, io.BufferedReader]:
+def is_file(stream: BinaryIO) -> bool:
+    """Whether a stream is a file on disk, which can be entered anywhere at no cost."""
+    try:
+        stream.fileno()
+    except (AttributeError, OSError):
+        return False
+    return stream.seekable()
+
+
+def with_head(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
     """The first MiB, to find out what a file is, and a stream of all of it; damage raises where the stream meets it."""
+    if is_file(stream):
+        head_of_file = stream.read(MEBIBYTE)
+        stream.seek(0)
+        return head_of_file, stream
     source, head, damage = cast(io.BufferedIOBase, stream), bytearray(), None
     try:
         while len(head) < MEBIBYTE and (more := source.read1(MEBIBYTE - len(head))):
             head += more
     except DAMAGED as error:
         damage = error
-    return bytes(head), io.BufferedReader(_Rejoined(bytes(head), source, damage), MEBIBYTE)
+    return bytes(head), cast(BinaryIO, io.BufferedReader(_Rejoined(bytes(head), source, damage), MEBIBYTE))
+
+
+def on_disk(stream: BinaryIO) -> BinaryIO:
+    """The bytes as a file that can be entered anywhere: the stream itself if it is one, else a temporary copy."""
+    if is_file(stream):
+        return stream
+    whole = cast(BinaryIO, tempfile.TemporaryFile())
+    shutil.copyfileobj(stream, whole, MEBIBYTE)
+    whole.seek(0)
+    return whole
 
 
 def read_whole(stream: BinaryIO) -> bytes:

@@ -85,7 +85,7 @@ def test_columns_are_all_that_any_row_has(tmp_path: Path) -> None:
         ("t.jsonl.gz", gzip.compress(JSONL * 500)[:-9], "damaged"),
         ("t.csv", bytes(range(256)), "binary"),
         ("t.txt", b"prose", "text is no table"),
-        ("t.docx", b"PK", "unsupported format .docx"),
+        ("t.yml", b"a: PK", "unsupported format .yml"),
     ],
 )
 def test_what_is_no_table_is_refused_by_name(tmp_path: Path, name: str, content: bytes, said: str) -> None:

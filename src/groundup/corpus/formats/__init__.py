@@ -2,65 +2,65 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
+from contextlib import ExitStack
 from typing import BinaryIO, TypeVar
 
-from groundup.corpus.formats.base import Extracted, Reader, Reading, Unreadable
+from groundup.corpus.formats.archive import read_archive
+from groundup.corpus.formats.base import Extracted, Reader, Reading, UnknownFormatError, Unreadable
+from groundup.corpus.formats.chat import read_chat
+from groundup.corpus.formats.detect import detect, format_of, zip_format
 from groundup.corpus.formats.html import read_html
 from groundup.corpus.formats.plain import read_markdown, read_text
-from groundup.corpus.formats.tables import NO_TEXT, RECORD_READERS, Record, table_reader
+from groundup.corpus.formats.tables import NO_TEXT, RECORD_READERS, Record, read_json, table_reader
 from groundup.corpus.records import RecordRules
 from groundup.corpus.sources.base import Format, Item, Opener
-from groundup.corpus.streams import COMPRESSED, DAMAGED, BombError, TooLargeError, decompressed
+from groundup.corpus.streams import DAMAGED, BombError, Budget, TooLargeError, decompressed, is_file, on_disk, with_head
 
 __all__ = ["NO_TEXT", "UNSUPPORTED", "Extracted", "Record", "Unreadable", "extract", "format_of", "read_records"]
 
 UNSUPPORTED = "unsupported format"
-_SUFFIXES: dict[str, Format] = {
-    "": "text", ".txt": "text", ".text": "text", ".rst": "text",
-    ".md": "markdown", ".markdown": "markdown",
-    ".html": "html", ".htm": "html", ".xhtml": "html",
-    ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl",
-    ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
-}  # fmt: skip
+_DEEPEST = 2  # archives in archives, messages in messages
+_LAYERS = 2  # of compression around one file
 _READERS: dict[Format, Reader] = {
     "text": read_text,
     "markdown": read_markdown,
     "html": read_html,
     **{kind: table_reader(reader) for kind, reader in RECORD_READERS.items()},
+    "json": read_json,
+    "chat": read_chat,
+    "archive": read_archive,
 }
 
-_SUFFIX = re.compile(r"\.[^\W\d][\w+~-]*")
 _Found = TypeVar("_Found")
-
-
-def format_of(path: str) -> Format | None:
-    """The format that a file's suffix (under .gz, .zst, .bz2) stands for, or None."""
-    return _SUFFIXES.get(_suffix(path))
-
-
-def _suffix(path: str) -> str:
-    stem = path[: path.rindex(".")] if path.lower().endswith(COMPRESSED) else path
-    suffix = PurePosixPath(stem).suffix.lower()
-    return suffix if _SUFFIX.fullmatch(suffix) else ""  # "Chapter 1. Intro" has none
+_Read = Callable[[Format, str, BinaryIO], Iterator[_Found | Unreadable]]
 
 
 def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | None) -> Iterator[Extracted | Unreadable]:
-    """Read all texts of one file.
+    """Read all texts of one file, and of the files inside of it.
 
     Nothing that a file contains raises: damaged, oversized, binary and unknown files come out as
     `Unreadable`, after whatever records came before the damage.
+
+    Args:
+        format: what the recipe says that the file is; else its content tells.
     """
+    budget = Budget(item.size)
 
-    def inside(path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
-        return _opened(Item(path, 0), lambda: stream, None, read)
+    def reader(depth: int) -> _Read[Extracted]:
+        def inside(path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
+            if depth == _DEEPEST:
+                return iter([Unreadable(path, "too many archives inside of each other")])
+            return _survived(path, _read(path, stream, None, budget, reader(depth + 1)), inside=True)
 
-    def read(kind: Format, path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
-        return _READERS[kind](path, stream, Reading(rules, inside))
+        def read(kind: Format, path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
+            if kind not in _READERS:
+                raise UnknownFormatError(kind)
+            return _READERS[kind](path, stream, Reading(rules, inside, budget))
 
-    yield from _opened(item, opener, format, read)
+        return read
+
+    return _opened(item, opener, format, budget, reader(0))
 
 
 def read_records(
@@ -77,24 +77,59 @@ def read_records(
             return iter([Unreadable(path, f"{kind} is no table")])
         return RECORD_READERS[kind](path, stream, records)
 
-    yield from _opened(item, opener, format, read)
+    return _opened(item, opener, format, Budget(item.size), read)
 
 
 def _opened(
-    item: Item, opener: Opener, format: Format | None, read: Callable[[Format, str, BinaryIO], Iterator[_Found]]
+    item: Item, opener: Opener, format: Format | None, budget: Budget, read: _Read[_Found]
 ) -> Iterator[_Found | Unreadable]:
     path = item.path.encode("utf-8", "replace").decode()  # names on disk need not be valid Unicode
     if item.refused:
         yield Unreadable(path, item.refused)
         return
-    kind = format or format_of(path)
-    if kind is None:
-        yield Unreadable(path, f"{UNSUPPORTED} {_suffix(path)}")
-        return
+
+    def opened() -> Iterator[_Found | Unreadable]:
+        with opener() as raw:
+            yield from _read(path, raw, format, budget, read)
+
+    yield from _survived(path, opened())
+
+
+def _read(
+    path: str, raw: BinaryIO, format: Format | None, budget: Budget, read: _Read[_Found]
+) -> Iterator[_Found | Unreadable]:
+    """Look into a stream, undo its compression, and read what it is."""
+    with ExitStack() as layers:
+        stream = raw
+        for _ in range(_LAYERS + 1):
+            head, stream = with_head(stream)
+            inner = decompressed(head, stream, budget)
+            if inner is None:
+                break
+            stream = layers.enter_context(inner)
+        kind = format or detect(path, head)
+        if kind == "warc" and is_file(raw):  # its reader decompresses in native code
+            raw.seek(0)
+            stream = raw
+        if kind == "archive" and head.startswith(b"PK"):
+            stream = on_disk(stream)
+            kind = format or zip_format(stream)
+            stream.seek(0)
+        yield from read(kind, path, stream)
+
+
+def _survived(path: str, found: Iterator[_Found], *, inside: bool = False) -> Iterator[_Found | Unreadable]:
+    """What is found, until it is damaged; a bomb ends the file that it is `inside` of as well."""
     try:
-        with opener() as raw, decompressed(item.path, item.size, raw) as stream:
-            yield from read(kind, path, stream)
+        yield from found
+    except UnknownFormatError as error:
+        what = str(error)
+        yield Unreadable(
+            path, what if what == "binary" else f"{UNSUPPORTED}{' ' if what.startswith('.') else ': '}{what}"
+        )
     except BombError:
+        if inside:
+            raise
         yield Unreadable(path, "decompression bomb")
     except TooLargeError as error:
         yield Unreadable(path, "too large", str(error))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from groundup.corpus.records import RecordRules
+from groundup.corpus.streams import Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,10 @@ class Unreadable:
     sample: str = ""
 
 
+class UnknownFormatError(Exception):
+    """No reader is for this file; the message is "binary", its suffix, or the name of its format."""
+
+
 Found = Iterator[Extracted | Unreadable]
 
 
@@ -46,10 +51,12 @@ class Reading:
     Attributes:
         rules: how the source's recipe wants its files read.
         inside: reads a file that is inside of this one (path, stream), whatever its format.
+        budget: how many bytes may be decompressed for this file and all that is in it.
     """
 
     rules: RecordRules
     inside: Callable[[str, BinaryIO], Found]
+    budget: Budget
 
 
 Reader = Callable[[str, BinaryIO, Reading], Found]

@@ -8,17 +8,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
-from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
+from groundup.corpus.formats.base import Extracted, Found, Reading, UnknownFormatError
 from groundup.corpus.streams import MEBIBYTE, detect_encoding, looks_binary
 
 BLOCK = 8 * MEBIBYTE  # characters of plain text handled at a time
 
 
-def _text_blocks(stream: BinaryIO) -> Iterator[str]:
-    """Decode a text in blocks cut at paragraphs, so that a file of any size needs little memory."""
+def text_blocks(stream: BinaryIO) -> Iterator[str]:
+    """A text decoded in blocks cut at paragraphs, so that a file of any size needs little memory.
+
+    Raises:
+        UnknownFormatError: this is no text.
+    """
     head = stream.read(BLOCK)
     if looks_binary(head[:8192]):
-        raise _BinaryError
+        raise UnknownFormatError("binary")
     decoder = codecs.getincrementaldecoder(detect_encoding(head))("replace")
     pending, chunk = "", head
     while chunk:
@@ -31,17 +35,10 @@ def _text_blocks(stream: BinaryIO) -> Iterator[str]:
     yield pending + decoder.decode(b"", final=True)
 
 
-class _BinaryError(Exception):
-    pass
-
-
 def read_text(path: str, stream: BinaryIO, _: Reading) -> Found:
     """A plain text: one piece, or several if it is longer than `BLOCK`."""
-    try:
-        for number, block in enumerate(_text_blocks(stream)):
-            yield Extracted(path if number == 0 else f"{path}+{number}", block)
-    except _BinaryError:
-        yield Unreadable(path, "binary")
+    for number, block in enumerate(text_blocks(stream)):
+        yield Extracted(path if number == 0 else f"{path}+{number}", block)
 
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n(?:---|\.\.\.)\n", re.DOTALL)

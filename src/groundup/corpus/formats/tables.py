@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from groundup.corpus.formats.base import Extracted, Found, Reader, Reading, Unreadable
+from groundup.corpus.formats.chat import conversations
 from groundup.corpus.formats.delimited import find_layout
 from groundup.corpus.formats.html import render
 from groundup.corpus.records import RecordRules, outline, split_records, texts
@@ -56,16 +57,41 @@ def _parse(data: bytes | str, encoding: str) -> Any:
         return json.loads(data.decode(detect_encoding(data) if encoding.startswith("utf") else encoding, "replace"))
 
 
-def _read_json(path: str, stream: BinaryIO, records: str | None) -> Iterator[Record | Unreadable]:
-    data = read_whole(stream)
+def _json_value(data: bytes) -> tuple[Any, bool]:
+    """(The value of a JSON file, True), or (None, False) where it is lines of JSON: many call those .json, too."""
     try:
-        value = _parse(data, detect_encoding(data))
+        return _parse(data, detect_encoding(data)), True
     except ValueError:
         if b"\n" not in data.strip():
             raise
-        yield from _read_jsonl(path, io.BytesIO(data), records)  # many call their JSON lines .json
+        return None, False
+
+
+def _read_json(path: str, stream: BinaryIO, records: str | None) -> Iterator[Record | Unreadable]:
+    data = read_whole(stream)
+    value, is_one = _json_value(data)
+    if is_one:
+        yield from _numbered(path, split_records(value, records))
+    else:
+        yield from _read_jsonl(path, io.BytesIO(data), records)
+
+
+def read_json(path: str, stream: BinaryIO, reading: Reading) -> Found:
+    """The conversations of a chat that someone exported (unless the recipe says where the text is), else records."""
+    rules, data = reading.rules, read_whole(stream)
+    value, is_one = _json_value(data)
+    if not is_one:
+        yield from _texts_of(_read_jsonl(path, io.BytesIO(data), rules.records), rules)
         return
-    yield from _numbered(path, split_records(value, records))
+    exported = None if rules.given or rules.records else conversations(value)
+    if exported is None:
+        yield from _texts_of(_numbered(path, split_records(value, rules.records)), rules)
+        return
+    for number, (text, date) in enumerate(exported, start=1):
+        if text:
+            yield Extracted(f"{path}#{number}", text, date=date)
+        else:
+            yield Unreadable(f"{path}#{number}", NO_TEXT)
 
 
 def _read_jsonl(path: str, stream: BinaryIO, records: str | None) -> Iterator[Record | Unreadable]:

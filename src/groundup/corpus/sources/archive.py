@@ -56,12 +56,13 @@ def _open_tar_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
     return cast(BinaryIO, stream)
 
 
-def _unsafe(path: str) -> bool:
+def is_unsafe(path: str) -> bool:
+    """Whether the name of a member could leave the archive: an absolute path, a drive, a step up."""
     return path.startswith(("/", "\\")) or ":" in path or "\0" in path or ".." in path.replace("\\", "/").split("/")
 
 
 def _zip_item(member: zipfile.ZipInfo) -> Item:
-    refused = "unsafe path" if _unsafe(member.filename) else ""
+    refused = "unsafe path" if is_unsafe(member.filename) else ""
     if not refused and member.file_size > bomb_limit(member.compress_size):
         refused = "decompression bomb"
     return Item(member.filename, member.file_size, refused)
@@ -77,6 +78,6 @@ def _tar_items(archive: Path) -> list[Item]:
                 raise BombError(f"unpacks to more than {BOMB_RATIO} times its size")
             if member.isdir():
                 continue
-            refused = "unsafe path" if _unsafe(member.name) else "" if member.isreg() else "not a regular file"
+            refused = "unsafe path" if is_unsafe(member.name) else "" if member.isreg() else "not a regular file"
             found.setdefault(member.name, Item(member.name, member.size, refused))
     return list(found.values())

@@ -15,7 +15,10 @@ from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.corpus.records import FIELD, RecordRules
 
-Format = Literal["text", "markdown", "html", "json", "jsonl", "csv", "tsv", "parquet"]
+Format = Literal[
+    "text", "markdown", "html", "json", "jsonl", "csv", "tsv", "parquet",
+    "pdf", "docx", "odt", "epub", "email", "mbox", "chat", "wiki", "warc", "archive",
+]  # fmt: skip
 Opener = Callable[[], BinaryIO]
 
 
@@ -55,7 +58,7 @@ class SourceConfig(Config):
         [],
         help='glob patterns of the files to read, e.g. "docs/**/*.md"; matched from the right, default: all',
     )
-    format: Format | None = setting(None, help="read every file as this format; default: by its suffix")
+    format: Format | None = setting(None, help="read every file as this format; default: by its content")
     records: str | None = setting(None, help="path to the records of a JSON file, one document each")
     each: str | None = setting(None, help="path to the parts of a record (turns, paragraphs)")
     text: str | None = setting(None, help='template of the text, e.g. "{title}\\n\\n{body}"; or a column as "{column}"')

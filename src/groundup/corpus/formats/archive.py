@@ -1,0 +1,52 @@
+"""Archives of files (zip, tar): each member is read as if it lay in a folder of the archive's name."""
+
+from __future__ import annotations
+
+import tarfile
+import zipfile
+from typing import BinaryIO, cast
+
+from groundup.corpus.formats.base import Found, Reading, Unreadable
+from groundup.corpus.sources.archive import is_unsafe
+from groundup.corpus.streams import guarded, on_disk
+
+
+def read_archive(path: str, stream: BinaryIO, reading: Reading) -> Found:
+    """All texts of all members; hidden ones are left out, as they are in folders."""
+    stream = on_disk(stream)
+    magic = stream.read(2)  # zipfile.is_zipfile would find a zip at the end of a tar
+    stream.seek(0)
+    yield from (_read_zip if magic == b"PK" else _read_tar)(path, stream, reading)
+
+
+def _read_zip(path: str, stream: BinaryIO, reading: Reading) -> Found:
+    with zipfile.ZipFile(stream) as file:
+        for member in file.infolist():
+            if member.is_dir() or _is_hidden(member.filename):
+                continue
+            inner = f"{path}/{member.filename}"
+            if is_unsafe(member.filename):
+                yield Unreadable(inner, "unsafe path")
+            elif member.flag_bits & 1:
+                yield Unreadable(inner, "encrypted")
+            else:
+                with file.open(member) as opened:
+                    yield from reading.inside(inner, guarded(cast(BinaryIO, opened), reading.budget))
+
+
+def _read_tar(path: str, stream: BinaryIO, reading: Reading) -> Found:
+    with tarfile.open(fileobj=stream, mode="r:") as tar:
+        for member in tar:
+            if member.isdir() or _is_hidden(member.name):
+                continue
+            inner = f"{path}/{member.name}"
+            if is_unsafe(member.name):
+                yield Unreadable(inner, "unsafe path")
+            elif not member.isreg():
+                yield Unreadable(inner, "not a regular file")
+            else:
+                yield from reading.inside(inner, cast(BinaryIO, tar.extractfile(member)))
+
+
+def _is_hidden(name: str) -> bool:
+    return any((part.startswith(".") and part not in (".", "..")) or part == "__MACOSX" for part in name.split("/"))

@@ -1,0 +1,246 @@
+"""Which format a file is: by what it begins with, and by its name only where its content fits several."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import re
+import zipfile
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+from groundup.corpus.formats.base import UnknownFormatError
+from groundup.corpus.formats.chat import is_messenger_export
+from groundup.corpus.sources.base import Format
+from groundup.corpus.streams import COMPRESSED, detect_encoding, looks_binary
+
+HEAD = 1 << 16  # bytes that tell one text format from another
+
+_SUFFIXES: dict[str, Format] = {
+    "": "text", ".txt": "text", ".text": "text", ".rst": "text",
+    ".md": "markdown", ".markdown": "markdown",
+    ".html": "html", ".htm": "html", ".xhtml": "html",
+    ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
+    ".pdf": "pdf", ".docx": "docx", ".odt": "odt", ".epub": "epub",
+    ".eml": "email", ".mbox": "mbox", ".mbx": "mbox", ".zip": "archive", ".tar": "archive",
+}  # fmt: skip
+_SUFFIX = re.compile(r"\.[^\W\d][\w+~-]*")
+
+_MAGIC: tuple[tuple[bytes, Format], ...] = (
+    (b"%PDF-", "pdf"),
+    (b"PAR1", "parquet"),
+)
+_NAMED: tuple[tuple[bytes, str], ...] = (  # what is no text, or none that can be read here, by its right name
+    (b"{\\rtf", "RTF"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Microsoft Office before 2007 (.doc, .xls, .ppt, .msg)"),
+    (b"%!PS", "PostScript"),
+    (b"\x89PNG\r\n\x1a\n", "image"), (b"\xff\xd8\xff", "image"), (b"GIF87a", "image"), (b"GIF89a", "image"),
+    (b"II*\0", "image"), (b"MM\0*", "image"), (b"BM", "image"), (b"AT&TFORM", "DjVu"),
+    (b"ID3", "audio"), (b"fLaC", "audio"), (b"OggS", "audio or video"), (b"RIFF", "audio or video"),
+    (b"\x1aE\xdf\xa3", "audio or video"),
+    (b"\x7fELF", "program"), (b"MZ", "program"), (b"\xca\xfe\xba\xbe", "program"), (b"\0asm", "program"),
+    (b"\xcf\xfa\xed\xfe", "program"),
+    (b"7z\xbc\xaf\x27\x1c", "7-Zip archive"), (b"Rar!\x1a\x07", "RAR archive"), (b"SQLite format 3\0", "SQLite"),
+    (b"\x80\x02", "pickle"), (b"\x80\x03", "pickle"), (b"\x80\x04", "pickle"), (b"\x80\x05", "pickle"),
+    (b"\x93NUMPY", "NumPy array"), (b"\0\1\0\0\0", "font"), (b"OTTO", "font"), (b"wOF", "font"),
+)  # fmt: skip
+
+_HTML = re.compile(r"<!doctype\s+html|<html[\s>]", re.IGNORECASE)
+_PROLOG = re.compile(r"(?:\s+|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>\[]*(?:\[.*?\]\s*)?>)*", re.DOTALL | re.IGNORECASE)
+_ROOT = re.compile(r"<([a-zA-Z][\w.:-]*)")
+_HTML_ELEMENT = re.compile(
+    r"</?(?:p|div|span|a|br|h[1-6]|table|tr|td|ul|ol|li|em|strong|b|i|img|head|body|title|meta|section|article|pre|font)\b",
+    re.IGNORECASE,
+)
+_ENVELOPE = re.compile(r"From [^\s]{1,200} [^\n]{0,40}\d:\d{2}[^\n]{0,40}\r?\n(?:>?[A-Za-z][\w-]*:|From )")
+_HEADERS = re.compile(r"(?:[A-Za-z][A-Za-z0-9-]*:[ \t]?[^\n]*\n(?:[ \t][^\n]*\n)*){2,}(?=\r?\n)")
+_MAIL_NAMES = {
+    "received", "return-path", "delivered-to", "message-id", "date", "from", "to", "subject", "mime-version",
+}  # fmt: skip
+_JSON_TOKENS = re.compile(r'(?:\s*(?:"(?:[^"\\\n]|\\.)*"|-?\d[\d.eE+-]*|true|false|null|[{}\[\],:]))+')
+_FRONT_MATTER = re.compile(r"---\r?\n(?:[A-Za-z_][\w-]*:.*\r?\n|[ \t-].*\r?\n)+(?:---|\.\.\.)\r?\n")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_CODE = re.compile(r"[={}\[\]<>_\\|#$*&^%@/;`~+]")
+
+
+def format_of(path: str) -> Format | None:
+    """The format that a file's suffix (under .gz, .zst, .bz2, .xz) stands for, or None."""
+    return _SUFFIXES.get(suffix_of(path))
+
+
+def suffix_of(path: str) -> str:
+    """A file's suffix in lower case, the one under that of a compression; "" where there is none."""
+    stem = path[: path.rindex(".")] if path.lower().endswith(COMPRESSED) else path
+    suffix = PurePosixPath(stem).suffix.lower()
+    return suffix if _SUFFIX.fullmatch(suffix) else ""  # "Chapter 1. Intro" has none
+
+
+def detect(path: str, head: bytes) -> Format:
+    """The format of a file that begins with `head`, of which `HEAD` bytes are looked at; a zip is an "archive" so far.
+
+    Raises:
+        UnknownFormatError: a format that is not read, or bytes that no format begins with.
+    """
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) or head[257:262] == b"ustar":
+        return "archive"
+    start = head[:1024].lstrip(b"\0\t\n\r \xef\xbb\xbf")
+    for magic, kind in _MAGIC:
+        if start.startswith(magic) or (magic == b"%PDF-" and magic in head[:1024] and looks_binary(head[:8192])):
+            return kind
+    binary = looks_binary(head[:8192])
+    for magic, name in _NAMED:
+        if head.startswith(magic) and (binary or magic.startswith((b"{", b"%"))):
+            raise UnknownFormatError(name)
+    if binary:
+        raise UnknownFormatError("binary")
+    sample = head[:HEAD]
+    text = sample.decode(detect_encoding(sample), "replace").lstrip("\ufeff")
+    return _markup(text) or _structured(text, path, whole=len(head) < HEAD) or _plain(text, path)
+
+
+def zip_format(stream: BinaryIO) -> Format:
+    """What a zip is: a document of an office program, an EPUB, or files that someone packed.
+
+    Raises:
+        UnknownFormatError: a document of a kind that is not read.
+        BadZipFile: damaged.
+    """
+    with zipfile.ZipFile(stream) as file:
+        names = set(file.namelist())
+        kind = file.read("mimetype")[:100].decode("ascii", "replace").strip() if _is_small(file, "mimetype") else ""
+    if kind == "application/epub+zip" or "META-INF/container.xml" in names:
+        return "epub"
+    if kind.startswith("application/vnd.oasis.opendocument"):
+        if "text" in kind:
+            return "odt"
+        raise UnknownFormatError(f"OpenDocument {kind.rpartition('.')[2]}")
+    if "[Content_Types].xml" in names:
+        if any(name.startswith("word/") for name in names):
+            return "docx"
+        raise UnknownFormatError("Excel" if any(name.startswith("xl/") for name in names) else "Office Open XML")
+    return "archive"
+
+
+def _is_small(file: zipfile.ZipFile, name: str) -> bool:
+    try:
+        member = file.getinfo(name)
+    except KeyError:
+        return False
+    return member.file_size <= 100 and not member.flag_bits & 1
+
+
+def _markup(text: str) -> Format | None:
+    """A format of angle brackets that says what it is."""
+    start = text[:4096].lstrip()
+    if start.startswith(("WARC/1.", "WARC/0.", "filedesc://")):
+        return "warc"
+    if not start.startswith("<"):
+        return None
+    rest = text[_match_end(_PROLOG, text) :]
+    root = _ROOT.match(rest)
+    name = root[1].rpartition(":")[2].lower() if root else ""
+    if name == "html" or _HTML.match(start):
+        return "html"
+    if name == "mediawiki":
+        return "wiki"
+    if start.startswith("<?xml"):
+        raise UnknownFormatError(f"XML <{name}>" if name else "XML")
+    return None
+
+
+def _match_end(pattern: re.Pattern[str], text: str) -> int:
+    found = pattern.match(text)
+    return found.end() if found else 0
+
+
+def _structured(text: str, path: str, *, whole: bool) -> Format | None:
+    """Messages, JSON and tables: each has to look like it, more so if its name does not say it."""
+    named = format_of(path)
+    start = text.lstrip()
+    if _ENVELOPE.match(start):
+        return "mbox"
+    if named not in ("csv", "tsv") and _is_email(start):
+        return "email"
+    if start.startswith(("{", "[")) and (kind := _json(start, whole=whole, named=named)):
+        return kind
+    if named in ("csv", "tsv", "json", "jsonl"):
+        return named
+    if is_messenger_export(start):
+        return "chat"
+    return _table(text, whole=whole) if named in ("text", None) else None
+
+
+def _is_email(start: str) -> bool:
+    headers = _HEADERS.match(start)
+    if headers is None:
+        return False
+    names = {line.partition(":")[0].lower() for line in headers[0].splitlines() if not line.startswith((" ", "\t"))}
+    return len(names & _MAIL_NAMES) >= 3 or ("message-id" in names and "from" in names)
+
+
+def _json(start: str, *, whole: bool, named: Format | None) -> Format | None:
+    """Whether it is one JSON value, or one a line, or none."""
+    first, _, rest = start.partition("\n")
+    if _parses(first):
+        more = rest.lstrip()
+        if more.startswith(("{", "[")) or (named == "jsonl" and not more):
+            return "jsonl"
+        return None if more else "json"
+    if whole:
+        return "json" if _parses(start) else None
+    tokens = _JSON_TOKENS.match(start, 0, 4096)  # a value that is longer than the head
+    looks_right = tokens is not None and (tokens.end() > 4000 or start[tokens.end() :].lstrip()[:1] in ("", '"'))
+    return (named if named in ("json", "jsonl", "csv", "tsv") else "json") if looks_right else None
+
+
+def _parses(text: str) -> bool:
+    try:
+        json.loads(text)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def _table(text: str, *, whole: bool) -> Format | None:
+    """CSV or TSV that its name does not tell: even rows below a header of short names."""
+    lines = text.splitlines()[:50] if whole else text.splitlines()[:-1][:50]
+    if len(lines) < 4:
+        return None
+    for delimiter, least in (("\t", 2), (",", 3), (";", 3)):
+        rows = [row for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter) if row]
+        if len(rows) < 4 or len(rows[0]) < least or len({len(row) for row in rows[:-1]}) > 1:
+            continue
+        names = [name.strip() for name in rows[0]]
+        if all(re.fullmatch(r"[^\W\d][\w .()/-]{0,40}", name) for name in names) and len(set(names)) == len(names):
+            return "tsv" if delimiter == "\t" else "csv"
+    return None
+
+
+def _plain(text: str, path: str) -> Format:
+    """HTML without its frame, Markdown or text."""
+    named = format_of(path)
+    tags = {tag[0].lower() for tag in _HTML_ELEMENT.finditer(text)}
+    if named == "html":
+        return "html" if tags else "text"
+    if named != "markdown" and text.lstrip().startswith("<") and len(tags) >= 2:
+        return "html"
+    if named == "markdown" or _FRONT_MATTER.match(text):
+        return "markdown"
+    if named is None and not _is_prose(text):
+        raise UnknownFormatError(suffix_of(path))
+    return "text"
+
+
+def _is_prose(text: str) -> bool:
+    """Whether people wrote this to be read: sentences, not the lines of a program or of its settings."""
+    lines = [line for line in itertools.islice(text.splitlines(), 500) if line.strip()]
+    if not lines:
+        return False
+    words = sum(len(_WORD.findall(line)) for line in lines)
+    symbols = sum(len(_CODE.findall(line)) for line in lines)
+    return words >= 20 and words >= 5 * len(lines) and symbols * 50 <= sum(map(len, lines))
