@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 
 from groundup.errors import GroundupError, ResourceError
 
-_ATTEMPTS = 3
+ATTEMPTS = 3
 
 
 class Task(Protocol):
@@ -78,12 +78,17 @@ def run_tasks(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], N
             task.run()
             on_done(task)
         return
-    for attempt in range(1, _ATTEMPTS + 1):
-        waiting = _run_pool(waiting, 1 if attempt == _ATTEMPTS else min(workers, len(waiting)), on_done)
+    for attempt in range(1, ATTEMPTS + 1):
+        waiting = _run_pool(waiting, 1 if attempt == ATTEMPTS else min(workers, len(waiting)), on_done)
         if not waiting:
             return
-    raise ResourceError(
-        f"{waiting[0].label}: the process that worked on it died {_ATTEMPTS} times",
+    raise worker_died(waiting[0])
+
+
+def worker_died(task: Task) -> ResourceError:
+    """The error for a task that no worker survives."""
+    return ResourceError(
+        f"{task.label}: the process that worked on it died {ATTEMPTS} times",
         rule="a worker process must live until its task is done",
         fix="Perhaps memory ran out: close other programs, or set workers = 1. In a script of your own, call "
         'under `if __name__ == "__main__":`.',
@@ -99,9 +104,8 @@ def _run_pool(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], N
     try:
         futures = {pool.submit(run_task, task): task for task in tasks}
         for future in as_completed(futures):
-            if failure := future.result():
-                kind, value, rule, fix = failure
-                raise kind(value, rule=rule, fix=fix)
+            if failed := future.result():
+                raise failure_of(failed)
             task = futures[future]
             left.remove(task)
             on_done(task)
@@ -120,13 +124,22 @@ def _run_pool(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], N
     return left
 
 
-def run_task(task: Task) -> tuple[type[GroundupError], str, str, str] | None:
+Failure = tuple[type[GroundupError], str, str, str]
+
+
+def run_task(task: Task) -> Failure | None:
     """Run a task; our own errors come back as parts: with their keyword arguments they do not pickle."""
     try:
         task.run()
     except GroundupError as error:
         return type(error), error.value, error.rule, error.fix
     return None
+
+
+def failure_of(parts: Failure) -> GroundupError:
+    """The error whose parts a worker sent."""
+    kind, value, rule, fix = parts
+    return kind(value, rule=rule, fix=fix)
 
 
 def _prepare_worker(stop_seen: Connection) -> None:

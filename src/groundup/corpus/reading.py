@@ -16,7 +16,7 @@ from groundup.corpus.sources import Item, SourceConfig
 from groundup.corpus.steps import Drop, NamedStep
 from groundup.corpus.text import clean_text, split_text
 from groundup.files import read_json, write_json
-from groundup.types import Document
+from groundup.types import Document, text_id
 
 UNIT_BYTES = 8 << 20  # a unit is at least this much, so that thousands of small files make few tasks
 RUN_BYTES = 64 << 20  # text sorted in memory at a time
@@ -48,12 +48,17 @@ class ReadTask:
     @property
     def marker(self) -> Path:
         """The counts, written last."""
-        return self.directory / f"read-{self.number:06d}.json"
+        return self.directory / f"read-{self._name}.json"
 
     @property
     def ledger(self) -> Path:
         """Where its drops are written down."""
-        return self.directory / f"read-{self.number:06d}.parquet"
+        return self.directory / f"read-{self._name}.parquet"
+
+    @property
+    def _name(self) -> str:
+        """Of this work: what another listing of the source left is not taken for it."""
+        return f"{self.number:06d}-{text_id(repr((self.source.label, self.items)))[:12]}"
 
     def done(self) -> bool:
         """Whether the counts are there."""
@@ -84,7 +89,7 @@ class ReadTask:
         write_run(self._run_path(number), sorted(documents, key=attrgetter("id")))
 
     def _run_path(self, number: int) -> Path:
-        return self.directory / f"run-{self.number:06d}-{number:04d}.parquet"
+        return self.directory / f"run-{self._name}-{number:04d}.parquet"
 
     def _documents(self, tally: Tally, ledger: LedgerWriter) -> Iterator[Document]:
         book = _Book(self.source.label, tally, ledger)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,6 +125,36 @@ def shard_paths(directory: Path, split: Split) -> list[Path]:
     return sorted(directory.glob(f"{split}-*.parquet"))
 
 
+def required_shards(directory: Path, split: Split) -> list[Path]:
+    """The shards of one split of a corpus, in order.
+
+    Raises:
+        DataError: there are none.
+    """
+    if paths := shard_paths(directory, split):
+        return paths
+    raise DataError(
+        f"{directory}: no {split} shards",
+        rule="a corpus directory holds train-*.parquet and validation-*.parquet",
+        fix="Give the directory that `groundup collect` wrote, or run that again until it is done.",
+    )
+
+
+@contextmanager
+def checked(path: Path) -> Iterator[None]:
+    """Name the shard that turns out to be damaged inside the block (`FormatError`)."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, TypeError) as error:
+        raise FormatError(
+            f"{path}: {error}",
+            rule="a shard is a whole Parquet file with the columns " + ", ".join(COLUMNS[:4]),
+            fix="Delete the corpus directory and run `groundup collect` again.",
+        ) from error
+
+
 def read_documents(directory: Path, split: Split) -> Iterator[Document]:
     """Stream the documents of one split of a corpus, in its fixed order (by document hash).
 
@@ -131,24 +162,6 @@ def read_documents(directory: Path, split: Split) -> Iterator[Document]:
         DataError: the directory holds no shards of this split.
         FormatError: a shard is damaged.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    paths = shard_paths(directory, split)
-    if not paths:
-        raise DataError(
-            f"{directory}: no {split} shards",
-            rule="a corpus directory holds train-*.parquet and validation-*.parquet",
-            fix="Give the directory that `groundup collect` wrote, or run that again until it is done.",
-        )
-    for path in paths:
-        try:
-            with pq.ParquetFile(path) as file:
-                for group in range(file.num_row_groups):
-                    yield from _documents(file, group)
-        except (pa.ArrowException, OSError, TypeError) as error:
-            raise FormatError(
-                f"{path}: {error}",
-                rule="a shard is a whole Parquet file with the columns " + ", ".join(COLUMNS[:4]),
-                fix="Delete the corpus directory and run `groundup collect` again.",
-            ) from error
+    for path in required_shards(directory, split):
+        with checked(path):
+            yield from read_range(path)

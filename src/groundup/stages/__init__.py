@@ -68,7 +68,7 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage(
             "collect",
-            "gather clean text from folders and packages",
+            "gather clean text: folders, packages, crawls, links, dumps",
             "groundup collect --folder ~/notes --out runs/notes/corpus",
             directory="corpus",
         ),
@@ -153,6 +153,18 @@ STAGES: dict[str, Stage] = {
             "classify",
             "label texts with a classifier",
             'groundup classify runs/quickstart "What a wonderful day"',
+            streams=True,
+        ),
+        Stage(
+            "corpus.explain",
+            "tell why a document was kept or dropped",
+            "groundup corpus explain runs/quickstart/corpus miltondata",
+            streams=True,
+        ),
+        Stage(
+            "corpus.search",
+            "find where a string of a corpus came from",
+            'groundup corpus search runs/quickstart/corpus "to be, or not to be"',
             streams=True,
         ),
         Stage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from groundup import artifact
 from groundup.artifact import Artifact
@@ -21,6 +22,11 @@ class CollectConfig(CorpusSettings):
     out: Path = setting(help="directory for the corpus", flag=True)
     workers: int | None = setting(
         None, help="processes that read at the same time; default: one a core", ge=1, flag=True
+    )
+    engine: Literal["processes", "ray"] = setting(
+        "processes",
+        help="who does the work: processes of this machine, or Ray (a cluster; extra [ray])",
+        flag=True,
     )
 
     @property
@@ -41,6 +47,7 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
     from groundup.corpus import build_corpus
     from groundup.corpus.card import found_fields, summary
     from groundup.corpus.executor import ProcessPool
+    from groundup.corpus.ray_cluster import RayCluster
 
     console = console or Console()
     sources = config.all_sources
@@ -58,14 +65,15 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
                 fix="Give an output directory outside of the folder that is read.",
             )
     settings = config.model_copy(update={"sources": sources, "folder": None})
-    keys = settings.model_dump(mode="json", exclude={"out", "workers", "folder"})
+    keys = settings.model_dump(mode="json", exclude={"out", "workers", "engine", "folder"})
     for table in keys["sources"]:
         table.pop("path", None)
     inputs = {source.label: source.identity() for source in sources}
     work = artifact.begin(config.out, "collect", keys, inputs, console=console)
     if work.state == "done":
         return say_result(console, config.out, artifact.read(config.out))
-    executor = ProcessPool(config.workers or os.cpu_count() or 1)
+    workers = config.workers or os.cpu_count() or 1
+    executor = RayCluster(workers) if config.engine == "ray" else ProcessPool(workers)
     card, files = build_corpus(settings, config.out, executor=executor, console=console)
     facts = {split: card[split] for split in ("train", "validation")} | {
         "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]},

@@ -1,0 +1,68 @@
+"""Of every document that went in, the corpus can tell what became of it, and of every string where it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from groundup.console import Console
+from groundup.corpus import CorpusSettings, FolderSource, build_corpus
+from groundup.corpus.executor import ProcessPool
+from groundup.corpus.ledger import Fate
+from groundup.corpus.lookup import Kept, fates_of, occurrences
+from groundup.errors import DataError
+
+
+@pytest.fixture
+def corpus(folder: Path, prose: list[str], tmp_path: Path) -> Path:
+    """Forty pages, one of them twice, a page that repeats itself, a short one, and a file that is no text."""
+    (folder / "copy.txt").write_text(prose[3], encoding="utf-8")
+    (folder / "spam.txt").write_text("buy now " * 200)
+    (folder / "short.txt").write_text("hello")
+    (folder / "broken.json").write_text('{"text": ')
+    settings = CorpusSettings(sources=[FolderSource(path=folder)], min_bytes=1000, max_document_bytes=1 << 20)
+    build_corpus(settings, tmp_path / "corpus", executor=ProcessPool(1), console=Console(quiet=True))
+    return tmp_path / "corpus"
+
+
+def test_every_file_has_a_fate(corpus: Path, folder: Path) -> None:
+    for path in folder.iterdir():
+        assert list(fates_of(corpus, path.name)), path.name
+
+
+def test_a_drop_names_step_reason_and_figures(corpus: Path) -> None:
+    (spam,), (short,), (broken,) = (list(fates_of(corpus, name)) for name in ("spam.txt", "short.txt", "broken.json"))
+    assert isinstance(spam, Fate)
+    assert spam.step == "gopher_repetition"
+    assert spam.beginning.startswith("buy now")
+    assert isinstance(short, Fate)
+    assert (short.step, short.reason, short.detail) == ("length", "too short", "5 bytes, at least 64")
+    assert isinstance(broken, Fate)
+    assert broken.step == "reading"
+
+
+def test_a_copy_points_to_the_one_that_stays(corpus: Path) -> None:
+    (first,) = fates_of(corpus, "page03.txt")
+    (copy,) = fates_of(corpus, "copy.txt")
+    kept, gone = (first, copy) if isinstance(first, Kept) else (copy, first)
+    assert isinstance(kept, Kept)
+    assert isinstance(gone, Fate)
+    assert gone.reason == "duplicate"
+    assert gone.kept == kept.id
+    assert {type(fate) for fate in fates_of(corpus, kept.id)} == {Kept, Fate}
+
+
+def test_a_string_is_found_where_it_is(corpus: Path, prose: list[str]) -> None:
+    wanted = prose[7].split("\n")[0][:40]
+    matches = list(occurrences(corpus, wanted))
+    assert "page07.txt" in {match.document.origin for match in matches}
+    for match in matches:
+        assert match.around[1] == wanted
+    assert list(occurrences(corpus, wanted.swapcase(), ignore_case=True))
+    assert not list(occurrences(corpus, "no page says this: zyxw"))
+
+
+def test_no_corpus_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no train shards"):
+        list(occurrences(tmp_path, "text"))
