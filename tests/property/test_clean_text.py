@@ -8,7 +8,8 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.corpus.filters import repetition
+from groundup.corpus.quality import GopherRepetition
+from groundup.corpus.steps import Drop
 from groundup.corpus.text import clean_text, split_text
 from groundup.types import Document
 
@@ -37,5 +38,6 @@ def test_split_text_loses_nothing(pieces: list[str], max_bytes: int) -> None:
 
 @given(layouts)
 def test_every_text_gets_an_answer(pieces: list[str]) -> None:
-    reason = repetition(Document(text="".join(pieces), source="s", origin="o"))
-    assert reason is None or reason
+    document = Document(text="".join(pieces), source="s", origin="o")
+    outcome = GopherRepetition()(document)
+    assert outcome is document or (isinstance(outcome, Drop) and outcome.reason)

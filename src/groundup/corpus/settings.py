@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from groundup.config import Config, setting
-from groundup.corpus.filters import repetition
+from groundup.corpus.language import LanguageStep, check_languages
 from groundup.corpus.mix import MixSettings
+from groundup.corpus.quality import FilterRules, filter_steps
 from groundup.corpus.sources import Source, SourceConfig
-from groundup.corpus.steps import Drop, NamedStep
-from groundup.types import Document
+from groundup.corpus.steps import NamedStep
 
 
 class CorpusSettings(Config):
@@ -22,7 +22,13 @@ class CorpusSettings(Config):
     sources: list[Source] = setting([], help="where the text comes from: tables of kind folder or package")
     min_document_bytes: int = setting(64, help="shorter documents are dropped (UTF-8 bytes)", ge=1)
     max_document_bytes: int = setting(16_384, help="longer texts are split at chapters or paragraphs", ge=1024)
-    repetition_filter: bool = setting(True, help="drop documents that repeat themselves (Gopher's thresholds)")
+    languages: list[str] = setting([], help='keep only these languages, e.g. ["en", "de"] (ISO 639); default: all')
+    min_language_score: float = setting(0.65, help="how sure a wanted language must be (FineWeb's bound)", ge=0, le=1)
+    filters: list[str] = setting(
+        ["gopher_repetition"],
+        help="published rules, in order: gopher_repetition and, for the web, gopher_quality, c4, fineweb",
+    )
+    rules: FilterRules = setting(FilterRules(), help="their thresholds, where not the published ones")
     validation_fraction: float = setting(0.02, help="share of the documents held out, by hash", gt=0, lt=0.5)
     validation_max_bytes: int = setting(10_000_000, help="held-out text is at most about this much", ge=1000)
     min_bytes: int = setting(200_000, help="a corpus smaller than this is refused: nothing learns from it", ge=0)
@@ -36,17 +42,29 @@ class CorpusSettings(Config):
             raise ValueError(f"two sources are called {twice[0]!r}: give each its own `name`")
         return self
 
+    @field_validator("languages")
+    @classmethod
+    def _can_be_told(cls, value: list[str]) -> list[str]:
+        check_languages(value)
+        return value
+
+    @field_validator("filters")
+    @classmethod
+    def _are_known(cls, value: list[str]) -> list[str]:
+        filter_steps(value)
+        return value
+
     def steps(self, source: SourceConfig) -> tuple[NamedStep, ...]:
         """What each document of a source goes through, in order."""
-        return (("gopher_repetition", _gopher_repetition),) if self.repetition_filter else ()
+        languages = self.languages if source.languages is None else source.languages
+        filters = self.filters if source.filters is None else source.filters
+        return (
+            ("language", LanguageStep(languages, self.min_language_score)),  # first: filters ask for it
+            *filter_steps(filters, self.rules).items(),
+        )
 
     @property
     def step_names(self) -> list[str]:
         """The steps of all sources, in the order in which they are gone through."""
         names: Iterable[str] = (name for source in self.sources for name, _ in self.steps(source))
         return list(dict.fromkeys(names))
-
-
-def _gopher_repetition(document: Document) -> Document | Drop:
-    reason = repetition(document)
-    return Drop(reason) if reason else document

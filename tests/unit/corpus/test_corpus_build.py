@@ -50,7 +50,7 @@ def units(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_goes_in_comes_out(folder: Path, prose: list[str], tmp_path: Path) -> None:
     out = tmp_path / "corpus"
-    _build(_settings(folder, repetition_filter=False, max_document_bytes=1 << 20), out)
+    _build(_settings(folder, filters=[], max_document_bytes=1 << 20), out)
     documents = _all(out)
     assert {document.origin for document in documents} == {path.name for path in folder.iterdir()}
     squeezed = {"".join(document.text.split()) for document in documents}
@@ -81,8 +81,8 @@ def test_duplicates_across_sources_are_dropped_once(folder: Path, tmp_path: Path
     copies.mkdir()
     for path in list(folder.iterdir())[:10]:
         (copies / path.name).write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    _build(_settings(folder, repetition_filter=False), tmp_path / "corpus_a")
-    _build(_settings(folder, copies, repetition_filter=False), tmp_path / "corpus_b")
+    _build(_settings(folder, filters=[]), tmp_path / "corpus_a")
+    _build(_settings(folder, copies, filters=[]), tmp_path / "corpus_b")
     assert {d.id for d in _all(tmp_path / "corpus_a")} == {d.id for d in _all(tmp_path / "corpus_b")}
     second = read_card(tmp_path / "corpus_b")["sources"][1]
     assert second["documents"] == 0
@@ -132,7 +132,7 @@ def test_odd_names_and_links(folder: Path, tmp_path: Path) -> None:
     Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text("A text under a Latin-1 name. " * 9)
     (folder / ".hidden").mkdir()
     (folder / ".hidden" / "secret.txt").write_text("A text that nobody wants to publish. " * 9)
-    _build(_settings(folder, repetition_filter=False), tmp_path / "out")
+    _build(_settings(folder, filters=[]), tmp_path / "out")
     origins = {document.origin.split("/")[0] for document in _all(tmp_path / "out")}
     assert "caf?.txt" in origins
     assert len(origins) == 41

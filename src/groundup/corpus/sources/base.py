@@ -63,6 +63,8 @@ class SourceConfig(Config):
     each: str | None = setting(None, help="path to the parts of a record (turns, paragraphs)")
     text: str | None = setting(None, help='template of the text, e.g. "{title}\\n\\n{body}"; or a column as "{column}"')
     join: str = setting("\n", help="what stands between the parts of a record")
+    languages: list[str] | None = setting(None, help="of this source, keep only these languages; default: the corpus's")
+    filters: list[str] | None = setting(None, help="rules for this source's documents; default: the corpus's")
     markup: Literal["none", "html"] = setting("none", help='"html": tags inside the records\' text are rendered')
 
     @field_validator("text")
