@@ -5,24 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import http.client
-import ssl
-import time
 import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.console import Console
+from groundup.corpus.network import Network, patiently
 from groundup.errors import DownloadError
 from groundup.files import atomic_file, require_disk_space
 from groundup.locks import locked
 
-_ATTEMPTS = 4
 _CHUNK = 1 << 18
-_PAGE_LIMIT = 64 << 20
-_SCHEMES = ("https", "http", "file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,57 +60,6 @@ class Digest:
         return self.of(path) == self.value
 
 
-@dataclass(frozen=True, slots=True)
-class Network:
-    """How to reach a package index: the settings of the user's own package client."""
-
-    certificates: str | None = None
-    client_certificate: str | None = None
-    proxy: str | None = None
-    unverified_hosts: frozenset[str] = frozenset()
-    timeout: float = 60.0
-    credentials: Mapping[str, str] = field(default_factory=dict)  # host -> "user:password"
-
-    def open(self, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
-        """Open a URL of scheme https, http or file; other schemes raise `URLError`."""
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in _SCHEMES:
-            raise urllib.error.URLError(f"unknown scheme {parts.scheme}")
-        host = parts.hostname or ""
-        request = urllib.request.Request(_without_login(url), headers=dict(headers))
-        login = self.credentials.get(host) or _login(parts)
-        if login:
-            token = base64.b64encode(login.encode()).decode()
-            request.add_unredirected_header("Authorization", f"Basic {token}")  # not to be told to another host
-        context = ssl.create_default_context(cafile=self.certificates)
-        if self.client_certificate:
-            context.load_cert_chain(self.client_certificate)
-        if host in self.unverified_hosts:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
-        if self.proxy:
-            handlers.append(urllib.request.ProxyHandler({"http": self.proxy, "https": self.proxy}))
-        opened: http.client.HTTPResponse = urllib.request.build_opener(*handlers).open(request, timeout=self.timeout)
-        return opened
-
-    def page(self, url: str, accept: str = "*/*") -> tuple[str, str]:
-        """Fetch an index page: (content type, text)."""
-        with self.open(url, {"Accept": accept}) as response:
-            return response.headers.get("Content-Type") or "", response.read(_PAGE_LIMIT).decode("utf-8", "replace")
-
-
-def _login(parts: urllib.parse.SplitResult) -> str | None:
-    if parts.username is None:
-        return None
-    return f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
-
-
-def _without_login(url: str) -> str:
-    parts = urllib.parse.urlsplit(url)
-    return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
 def download(network: Network, url: str, target: Path, digest: Digest, console: Console) -> None:
     """Fetch `url` to `target` unless a whole file is there, going on from what an earlier attempt left.
 
@@ -132,19 +74,14 @@ def download(network: Network, url: str, target: Path, digest: Digest, console: 
 
 def _download(network: Network, url: str, target: Path, digest: Digest, console: Console) -> None:
     partial = target.with_name(target.name + ".part")
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            _fetch(network, url, partial, target.name, console)
-            break
-        except (OSError, http.client.HTTPException) as error:
-            final = isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404, 410)
-            if attempt == _ATTEMPTS or final:
-                raise DownloadError(
-                    f"{target.name}: {error}",
-                    rule="the package index must be reachable to fetch an archive for the first time",
-                    fix="Check the network and the settings of pip or npm, then run this again: it goes on.",
-                ) from error
-            time.sleep(0.5 * 2**attempt)
+    try:
+        patiently(lambda: _fetch(network, url, partial, target.name, console))
+    except (OSError, http.client.HTTPException) as error:
+        raise DownloadError(
+            f"{target.name}: {error}",
+            rule="the package index must be reachable to fetch an archive for the first time",
+            fix="Check the network and the settings of pip or npm, then run this again: it goes on.",
+        ) from error
     found = digest.of(partial)
     if found != digest.value:
         partial.unlink()

@@ -5,9 +5,27 @@ from typing import Annotated
 from pydantic import Field
 
 from groundup.corpus.sources.base import Item, Opener, SourceConfig
+from groundup.corpus.sources.crawl import CrawlSource
 from groundup.corpus.sources.folder import FolderSource
+from groundup.corpus.sources.links import LinksSource
 from groundup.corpus.sources.package import PackageSource
+from groundup.corpus.sources.remote import RemoteSource
+from groundup.corpus.sources.wikipedia import WikipediaSource
 
-Source = Annotated[FolderSource | PackageSource, Field(discriminator="kind")]
+Source = Annotated[
+    FolderSource | PackageSource | RemoteSource | CrawlSource | LinksSource | WikipediaSource,
+    Field(discriminator="kind"),
+]
 
-__all__ = ["FolderSource", "Item", "Opener", "PackageSource", "Source", "SourceConfig"]
+__all__ = [
+    "CrawlSource",
+    "FolderSource",
+    "Item",
+    "LinksSource",
+    "Opener",
+    "PackageSource",
+    "RemoteSource",
+    "Source",
+    "SourceConfig",
+    "WikipediaSource",
+]

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from groundup.console import Console
-from groundup.corpus.download import Digest, Network, copy_verified, download
+from groundup.corpus.download import Digest, copy_verified, download
+from groundup.corpus.network import Network
 from groundup.errors import DownloadError
 from groundup.files import expand_home, require_disk_space
 

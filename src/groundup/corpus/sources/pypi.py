@@ -24,7 +24,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from groundup.console import Console
-from groundup.corpus.download import Digest, Network, copy_verified, download
+from groundup.corpus.download import Digest, copy_verified, download
+from groundup.corpus.network import Network, netrc_logins
 from groundup.errors import DownloadError
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
@@ -88,7 +89,7 @@ def pip_settings() -> PipSettings:
         proxy=values.get("proxy"),
         unverified_hosts=frozenset(host.split(":")[0] for host in values.get("trusted-host", "").split()),
         timeout=float(values.get("timeout") or values.get("default-timeout") or 60),
-        credentials=_netrc_logins(),
+        credentials=netrc_logins(),
     )
     return PipSettings(tuple(filter(None, indexes)), tuple(values.get("find-links", "").split()), network)
 
@@ -97,16 +98,6 @@ def _default_index() -> str:
     """pip's built-in index; its help is the one public place where pip tells it."""
     match = re.search(r"--index-url.*?\(default\s+(https?://[^\s)]+)\)", _pip("download", "--help"), re.DOTALL)
     return match[1] if match else ""
-
-
-def _netrc_logins() -> dict[str, str]:
-    import netrc
-
-    try:
-        hosts = netrc.netrc().hosts
-    except (OSError, netrc.NetrcParseError):
-        return {}
-    return {host: f"{login}:{password}" for host, (login, _, password) in hosts.items()}
 
 
 class _Links(HTMLParser):

@@ -1,0 +1,167 @@
+"""Fetched pages on disk: WARC files, and what became of every link; whole after any accident."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+from groundup.files import require_disk_space
+
+_FILE_BYTES = 1 << 30  # a WARC file is closed at this size, as Common Crawl's are
+_COMMIT_SECONDS = 2.0
+_SPARE_BYTES = 200_000_000
+# Of the connection, not of the page; and cookies, which were meant for one visitor.
+_HOP_HEADERS = frozenset(("transfer-encoding", "content-encoding", "content-length", "connection", "set-cookie"))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer with a page: its address, status, headers, and decoded body."""
+
+    url: str
+    status: int
+    reason: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    fetched: float  # seconds since the epoch
+
+    def message(self) -> bytes:
+        """The HTTP answer as it is archived: body decoded, as in Common Crawl, and headers that say so."""
+        kept = [(name, value) for name, value in self.headers if name.lower() not in _HOP_HEADERS]
+        coding = [value for name, value in self.headers if name.lower() == "content-encoding"]
+        kept += [("X-Crawler-Content-Encoding", value) for value in coding]
+        kept += [("Content-Length", str(len(self.body)))]
+        lines = [
+            f"HTTP/1.1 {self.status} {self.reason}",
+            *(f"{name}: {' '.join(value.split())}" for name, value in kept),
+        ]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace") + self.body
+
+
+class PageStore:
+    """Pages as `pages-NNNNN.warc.gz`, one gzip member each, and the outcome of each link in `links.sqlite`.
+
+    The database is written after the pages it speaks of, and knows the length of each file up to there: what a
+    killed process wrote beyond is cut off when the store is opened to write.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._database = sqlite3.connect(directory / "links.sqlite", check_same_thread=False)
+        self._database.executescript(
+            "PRAGMA journal_mode = WAL;"
+            "CREATE TABLE IF NOT EXISTS links (url TEXT PRIMARY KEY, failure TEXT NOT NULL) WITHOUT ROWID;"
+            "CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;"
+            "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
+        )
+        self._number = 0
+        self._file: BinaryIO | None = None
+        self._committed = time.monotonic()
+
+    @property
+    def complete(self) -> bool:
+        """Whether all links were tried."""
+        return self.fact("complete") == 1
+
+    def fact(self, name: str) -> int:
+        """A count that was kept; 0 if it was not."""
+        row = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return int(row[0]) if row else 0
+
+    def identity(self, own: str) -> str:
+        """What the store is of; `own` if it is new."""
+        self._database.execute("CREATE TABLE IF NOT EXISTS identity (value TEXT NOT NULL)")
+        if (row := self._database.execute("SELECT value FROM identity").fetchone()) is None:
+            self._database.execute("INSERT INTO identity VALUES (?)", (own,))
+            self._database.commit()
+        return str(row[0]) if row else own
+
+    def knows(self, url: str) -> bool:
+        """Whether the outcome of this link is known."""
+        return self._database.execute("SELECT 1 FROM links WHERE url = ?", (url,)).fetchone() is not None
+
+    def files(self) -> list[tuple[Path, int]]:
+        """The WARC files and their lengths in bytes, by name."""
+        rows = self._database.execute("SELECT name, bytes FROM files ORDER BY name")
+        return [(self._directory / name, int(length)) for name, length in rows]
+
+    def failures(self) -> Iterator[tuple[str, str]]:
+        """(address, why it gave no page), by address."""
+        yield from self._database.execute("SELECT url, failure FROM links WHERE failure != '' ORDER BY url")
+
+    def add(self, link: str, page: Page) -> None:
+        """Archive the page that a link led to, perhaps by redirects."""
+        from fastwarc import GzipWriter
+        from fastwarc.warc import WarcRecord, WarcRecordType
+
+        record = WarcRecord()
+        record.init_headers(record_type=WarcRecordType.response)
+        record.headers["WARC-Target-URI"] = page.url
+        record.headers["WARC-Date"] = datetime.fromtimestamp(page.fetched, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        record.headers["Content-Type"] = "application/http; msgtype=response"
+        record.set_bytes_content(page.message())
+        member = BytesIO()
+        writer = GzipWriter(member)
+        record.write(writer, checksum_data=True)
+        writer.finish()
+        file = self._open()
+        file.write(member.getvalue())
+        self._note(link, "")
+        if file.tell() >= _FILE_BYTES:
+            self._commit()
+            file.close()
+            self._file = None
+
+    def fail(self, link: str, reason: str) -> None:
+        """Note why a link gave no page."""
+        self._note(link, reason)
+
+    def finish(self, **facts: int) -> None:
+        """All links were tried: keep some counts, too."""
+        rows = list((facts | {"complete": 1}).items())
+        self._database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+        self._commit()
+
+    def close(self) -> None:
+        """Write what is not yet written."""
+        self._commit()
+        if self._file is not None:
+            self._file.close()
+        self._database.close()
+
+    def _note(self, link: str, failure: str) -> None:
+        self._database.execute("INSERT OR IGNORE INTO links VALUES (?, ?)", (link, failure))
+        if time.monotonic() - self._committed > _COMMIT_SECONDS:
+            self._commit()
+
+    def _open(self) -> BinaryIO:
+        if self._file is None:
+            require_disk_space(self._directory, _SPARE_BYTES, "fetching pages")
+            known = self.files()
+            path, length = known[-1] if known else (self._path(0), 0)
+            if length >= _FILE_BYTES:
+                path, length = self._path(len(known)), 0
+            self._file = path.open("r+b" if path.exists() else "w+b")
+            self._file.truncate(length)
+            self._file.seek(length)
+        return self._file
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"pages-{number:05d}.warc.gz"
+
+    def _commit(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            row = (Path(self._file.name).name, self._file.tell())
+            self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", row)
+        self._database.commit()
+        self._committed = time.monotonic()

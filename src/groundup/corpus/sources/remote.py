@@ -1,0 +1,70 @@
+"""Files at an address as a source of text: an object store, a web server, a dataset on the hub."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import field_validator
+
+from groundup.config import setting
+from groundup.console import Console
+from groundup.corpus.sources.listed import ListedSource
+from groundup.corpus.sources.remote_files import Remote, RemoteItem
+
+
+class RemoteSource(ListedSource):
+    """Files at addresses: https://, s3://, hf://datasets/ORG/NAME, or any other that fsspec knows.
+
+    Logins come from where each store's own tools have them (~/.aws, `hf auth login`, ~/.netrc); none belongs in a
+    recipe.
+    """
+
+    kind: Literal["remote"] = setting("remote", help="files at addresses, read from where they are")
+    urls: list[str] = setting(
+        help='addresses: "https://HOST/FILE", "s3://BUCKET/FOLDER", "hf://datasets/ORG/NAME/**/*.parquet", ...'
+    )
+    options: dict[str, str | int | bool] = setting(
+        {}, help="options of the store's library, e.g. {anon = true} of s3fs"
+    )
+
+    @field_validator("urls")
+    @classmethod
+    def _are_addresses(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if "://" not in url:
+                raise ValueError(f'an address begins with a scheme, as "https://..."; {url!r} has none')
+            if "*" in url and url.startswith(("http://", "https://")):
+                raise ValueError(f"a web server does not list its files: name each of them instead of {url!r}")
+        if not urls:
+            raise ValueError("at least one address is needed")
+        return urls
+
+    @property
+    def default_name(self) -> str:
+        """The end of the first address."""
+        return self.urls[0].partition("?")[0].rstrip("/").rpartition("/")[2].partition("*")[0] or "remote"
+
+    @property
+    def remote(self) -> Remote:
+        """With the store's options."""
+        return Remote(super().remote.network, self.options)
+
+    def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
+        """What is at the addresses."""
+        with console.progress("listing", len(self.urls), "addresses") as progress:
+            found: list[RemoteItem] = []
+            for url in self.urls:
+                found += remote.find(url)
+                progress.advance()
+        return found
+
+    def provenance(self) -> dict[str, str]:
+        """The addresses, too."""
+        return {"addresses": ", ".join(map(_without_query, self.urls))} | super().provenance()
+
+
+def _without_query(url: str) -> str:
+    """Signed addresses hold a key behind the question mark, and old ones a login before the @."""
+    scheme, _, rest = url.partition("?")[0].partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -1,0 +1,317 @@
+"""Lists of links: fetched politely, once, from the public internet only; what fails is counted."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastwarc.warc import ArchiveIterator
+from site_server import Answer, Site, site_running
+
+from groundup.console import Console
+from groundup.corpus.page_store import PageStore
+from groundup.corpus.polite import normalized
+from groundup.corpus.sources import LinksSource
+from groundup.errors import DataError
+
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+
+
+@pytest.fixture(autouse=True)
+def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr("groundup.corpus.polite.pause_after", lambda *_: 0.0)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    pages: dict[str, Any] = {f"/{n}": Answer(f"<p>page {n}</p>".encode(), headers=HTML) for n in range(5)}
+    with site_running(Site(pages)) as running:
+        yield running
+
+
+def links(tmp_path: Path, lines: list[str], name: str = "links.txt", **more: Any) -> LinksSource:
+    path = tmp_path / name
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings = {"allow_private_hosts": True, "delay": 0.0} | more
+    return LinksSource(path=path, **settings)
+
+
+def archived(source: LinksSource) -> dict[str, bytes]:
+    found = {}
+    for _, opener in source.open_items(item for item in source.items() if not item.refused):
+        with opener() as stream:
+            for record in ArchiveIterator(stream):
+                found[record.headers["WARC-Target-URI"]] = record.reader.read()
+    return found
+
+
+def reasons(source: LinksSource) -> dict[str, str]:
+    return {item.path: item.refused for item in source.items() if item.refused}
+
+
+def test_pages_become_an_archive_and_are_fetched_once(site: Site, tmp_path: Path, console: Console) -> None:
+    source = links(tmp_path, [f"{site.url}/{n}" for n in range(5)])
+    source.fetch(console)
+    assert archived(source) == {f"{site.url}/{n}": f"<p>page {n}</p>".encode() for n in range(5)}
+    assert site.gets("/robots.txt") == 1
+    asked = len(site.asked)
+    source.fetch(console)
+    assert len(site.asked) == asked
+
+
+def test_scores_repeats_and_limit(site: Site, tmp_path: Path, console: Console) -> None:
+    lines = [
+        f"{site.url}/0 5",
+        f"{site.url}/1 2",
+        f"{site.url}/2",
+        f"{site.url}/0#end 9",
+        f"{site.url}/3\t3",
+        f"{site.url}/4,4",
+    ]
+    source = links(tmp_path, ["# a comment", *lines], min_score=3)
+    source.fetch(console)
+    assert {url[-1] for url in archived(source)} == {"0", "3", "4"}
+    facts = source.provenance()
+    assert facts["links below the least score"] == "2"
+    assert facts["links that were named twice"] == "1"
+    few = links(tmp_path, lines, limit=2)
+    few.fetch(console)
+    assert len(archived(few)) == 2
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "jsonl.gz"])
+def test_lists_with_columns(site: Site, tmp_path: Path, console: Console, kind: str) -> None:
+    rows = [(f"{site.url}/0", 5), (f"{site.url}/1", 1), (f"{site.url}/2", 3)]
+    if kind == "csv":
+        text = "\n".join(["link,karma,title", *(f'{url},{score},"a, b"' for url, score in rows)]) + "\n"
+    else:
+        text = "".join(json.dumps({"link": url, "karma": score, "title": "x"}) + "\n" for url, score in rows)
+    path = tmp_path / f"list.{kind}"
+    path.write_bytes(gzip.compress(text.encode()) if kind.endswith("gz") else text.encode())
+    source = LinksSource(
+        path=path, url_field="link", score_field="karma", min_score=3, allow_private_hosts=True, delay=0.0
+    )
+    source.fetch(console)
+    assert {url[-1] for url in archived(source)} == {"0", "2"}
+    with pytest.raises(DataError, match="url_field"):
+        source.model_copy(update={"url_field": "address"}).fetch(console)
+
+
+def test_robots_txt(site: Site, tmp_path: Path, console: Console) -> None:
+    site.paths["/robots.txt"] = Answer(b"User-agent: *\nDisallow: /\n\nUser-agent: groundup\nDisallow: /1\n")
+    source = links(tmp_path, [f"{site.url}/{n}" for n in range(3)], contact="https://example.org/who")
+    source.fetch(console)
+    assert reasons(source) == {f"{site.url}/1": "robots.txt disallows it"}
+    assert site.gets("/1") == 0
+    assert {headers["User-Agent"].partition("/")[0] for *_, headers in site.asked} == {"groundup"}
+    assert all("https://example.org/who" in headers["User-Agent"] for *_, headers in site.asked)
+
+
+def test_robots_txt_out_of_reach_means_no(site: Site, tmp_path: Path, console: Console) -> None:
+    site.paths["/robots.txt"] = Answer(status=503)
+    source = links(tmp_path, [f"{site.url}/0", f"{site.url}/1"])
+    source.fetch(console)
+    assert set(reasons(source).values()) == {"robots.txt is out of reach"}
+    assert site.gets("/0") == 0
+
+
+def test_pace(site: Site, tmp_path: Path, console: Console) -> None:
+    """One host at the pace that it asks for; another one meanwhile."""
+    site.paths["/robots.txt"] = Answer(b"User-agent: *\nCrawl-delay: 0.3\n")
+    source = links(tmp_path, [f"{site.url}/{n}" for n in range(3)] + [f"http://localhost:{site.port}/3"])
+    source.fetch(console)
+    times = {
+        host: [when for when, _, _, h in site.asked if h["Host"].startswith(host)] for host in ("127", "localhost")
+    }
+    gaps = [later - earlier for earlier, later in zip(times["127"], times["127"][1:], strict=False)]
+    assert len(gaps) == 3 and min(gaps) >= 0.3
+    assert times["localhost"][0] < times["127"][1], "hosts do not wait for each other"
+    slow = links(tmp_path, [f"{site.url}/4"], name="other.txt", longest_delay=0.2)
+    slow.fetch(console)
+    assert "asks for more than 0.2 seconds" in reasons(slow)[f"{site.url}/4"]
+
+
+@pytest.mark.parametrize(
+    ("link", "reason"),
+    [
+        ("file:///etc/passwd", "refused: not http or https"),
+        ("ftp://example.org/x", "refused: not http or https"),
+        ("javascript://alert(1)", "refused: not http or https"),
+        ("http://127.0.0.1:PORT/0", "refused: private address"),
+        ("http://localhost:PORT/0", "refused: private address"),
+        ("http://2130706433:PORT/0", "refused: private address"),
+        ("http://[::1]:PORT/0", "refused: private address"),
+        ("http://169.254.169.254/latest/meta-data/", "refused: private address"),
+        ("http://" + "a" * 300 + ".example/", "not an address"),
+        ("nothing like a link", "not an address"),
+        ("http://[broken/", "not an address"),
+    ],
+)
+def test_links_that_are_not_gone_to(site: Site, tmp_path: Path, console: Console, link: str, reason: str) -> None:
+    source = links(tmp_path, [link.replace("PORT", str(site.port))], allow_private_hosts=False)
+    source.fetch(console)
+    assert list(reasons(source).values()) == [reason]
+    assert site.asked == []
+
+
+def test_redirects_are_new_visits(site: Site, tmp_path: Path, console: Console) -> None:
+    def to(location: str, status: int = 302) -> Answer:
+        return Answer(status=status, headers={"Location": location})
+
+    site.paths["/robots.txt"] = lambda: Answer(b"User-agent: *\nDisallow: /private\n")
+    site.paths |= {
+        "/moved": to("/0", 301),
+        "/other-host": to(f"http://localhost:{site.port}/1", 308),
+        "/to-private": to("/private/page"),
+        "/round": to("/round"),
+        "/to-file": to("file:///etc/passwd"),
+        "/to-nowhere": to("http://[x"),
+    }
+    names = ["moved", "other-host", "to-private", "round", "to-file", "to-nowhere"]
+    source = links(tmp_path, [f"{site.url}/{name}" for name in names])
+    source.fetch(console)
+    assert archived(source) == {f"{site.url}/0": b"<p>page 0</p>", f"http://localhost:{site.port}/1": b"<p>page 1</p>"}
+    assert {url.rpartition("/")[2]: reason for url, reason in reasons(source).items()} == {
+        "to-private": "robots.txt disallows it",
+        "round": "redirected too often",
+        "to-file": "redirect to no http or https address",
+        "to-nowhere": "redirect to no http or https address",
+    }
+    hosts = Counter(headers["Host"].partition(":")[0] for _, _, path, headers in site.asked if path == "/robots.txt")
+    assert hosts == {"127.0.0.1": 1, "localhost": 1}
+
+
+def test_pages_that_are_not_kept(site: Site, tmp_path: Path, console: Console) -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    site.paths |= {
+        "/gone": Answer(status=410),
+        "/image": Answer(b"PNG", headers={"Content-Type": "image/png"}),
+        "/large": Answer(b"x" * 20_000, headers=HTML),
+        "/bomb": Answer(bomb, headers=HTML | {"Content-Encoding": "gzip"}),
+        "/brotli": Answer(b"x", headers=HTML | {"Content-Encoding": "br"}),
+        "/torn": Answer(b"not gzip", headers=HTML | {"Content-Encoding": "gzip"}),
+        "/short": Answer(b"abc", headers=HTML, length=900),
+        "/drip": Answer(b"x" * 500, headers=HTML, drip=0.05),
+        "/fails": Answer(status=500),
+        "/odd": Answer(status=204),
+    }
+    names = ["gone", "image", "large", "bomb", "brotli", "torn", "short", "drip", "fails", "odd"]
+    lines = [f"{site.url}/{name}" for name in names] + ["http://127.0.0.1:1/closed", "http://nohost.invalid/"]
+    source = links(tmp_path, lines, max_page_bytes=10_000, max_page_seconds=0.5)
+    source.fetch(console)
+    assert archived(source) == {}
+    found = {url.rstrip("/").rpartition("/")[2]: reason for url, reason in reasons(source).items()}
+    assert found == {
+        "gone": "HTTP 410",
+        "image": "content type image/*",
+        "large": "too large",
+        "bomb": "too large",
+        "brotli": "unknown content encoding",
+        "torn": "damaged content encoding",
+        "short": "connection failed",
+        "drip": "too slow",
+        "fails": "HTTP 500",
+        "odd": "HTTP 204",
+        "closed": "robots.txt is out of reach",
+        "nohost.invalid": "host not found",
+    }
+    assert site.gets("/fails") == 3, "asked again, and not for ever"
+    assert site.gets("/gone") == 1
+
+
+def test_a_page_is_archived_as_it_reads(site: Site, tmp_path: Path, console: Console) -> None:
+    """Decoded, with headers that say so; no cookie, and no header line of the page's own making."""
+    headers = HTML | {"Content-Encoding": "gzip", "Set-Cookie": "secret=1", "X-Odd": "caf\xe9"}
+    site.paths["/zipped"] = Answer(gzip.compress("<p>größer</p>".encode()), headers=headers)
+    source = links(tmp_path, [f"{site.url}/zipped"])
+    source.fetch(console)
+    ((_, opener),) = source.open_items(source.items())
+    with opener() as stream:
+        (record,) = ArchiveIterator(stream, parse_http=True, verify_digests=True)
+        assert record.http_headers.get("Content-Type") == "text/html; charset=utf-8"
+        names = {name.lower() for name, _ in record.http_headers.items()}
+        assert "set-cookie" not in names and "content-encoding" not in names
+        assert record.reader.read().decode() == "<p>größer</p>"
+
+
+def test_kill_and_go_on(site: Site, tmp_path: Path, console: Console) -> None:
+    """kill -9 in the middle: what was fetched is not fetched again, and no record is torn or doubled."""
+    total = 150
+    site.paths |= {f"/k{n}": Answer(f"<p>{n}</p>".encode() * 20, headers=HTML) for n in range(total)}
+    source = links(tmp_path, [f"{site.url}/k{n}" for n in range(total)], delay=0.01, store=tmp_path / "pages")
+    code = (
+        "import sys; from groundup.console import Console; from groundup.corpus.sources import LinksSource;"
+        "import groundup.corpus.page_store as s; s._COMMIT_SECONDS = 0.2;"
+        "LinksSource.model_validate_json(sys.argv[1]).fetch(Console(quiet=True))"
+    )
+    for stop_after in (20, 60, 100):
+        before = len(site.asked)
+        child = subprocess.Popen([sys.executable, "-c", code, source.model_dump_json()], env=dict(os.environ))
+        while len(site.asked) - before < 25 and child.poll() is None and len(site.asked) < stop_after + 60:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    source.fetch(console)
+    assert len(archived(source)) == total
+    seen: Counter[str] = Counter()
+    for item, opener in source.open_items(source.items()):
+        with opener() as stream:
+            data = stream.read()
+        assert len(data) == item.size
+        seen.update(record.headers["WARC-Target-URI"] for record in ArchiveIterator(io.BytesIO(data)))
+    assert set(seen.values()) == {1}
+    assert len(site.asked) < total + 3 * 40
+
+
+def test_files_of_a_size(site: Site, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("groundup.corpus.page_store._FILE_BYTES", 600)
+    source = links(tmp_path, [f"{site.url}/{n}" for n in range(5)])
+    source.fetch(console)
+    sizes = [item.size for item in source.items()]
+    assert len(sizes) > 1 and all(sizes)
+    assert len(archived(source)) == 5
+
+
+def test_a_store_belongs_to_one_list(site: Site, tmp_path: Path, console: Console) -> None:
+    links(tmp_path, [f"{site.url}/0"], store=tmp_path / "pages").fetch(console)
+    again = links(tmp_path, [f"{site.url}/0"], store=tmp_path / "pages", delay=0.5, connections=1, name="links.txt")
+    again.fetch(console)  # another pace is no other list
+    with pytest.raises(DataError, match="another list"):
+        links(tmp_path, [f"{site.url}/1"], store=tmp_path / "pages").fetch(console)
+
+
+def test_trouble_of_our_own_is_no_failure_of_a_link(
+    site: Site, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(PageStore, "add", full)
+    with pytest.raises(OSError, match="No space"):
+        links(tmp_path, [f"{site.url}/0", f"{site.url}/1"]).fetch(console)
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("HTTP://Example.ORG:80/a b?q=ü#part", "http://example.org/a%20b?q=%C3%BC"),
+        ("https://user:secret@bücher.example", "https://xn--bcher-kva.example/"),
+        ("http://example.org:8080/%7Ea/?x=[1]", "http://example.org:8080/%7Ea/?x=[1]"),
+        ("http://[2001:db8::1]/", "http://[2001:db8::1]/"),
+        ("http://example.org/\r\nHost: evil", "http://example.org/Host:%20evil"),
+    ],
+)
+def test_addresses_as_they_are_asked_for(given: str, asked: str) -> None:
+    assert normalized(given) == asked
