@@ -14,6 +14,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
 import zstandard
@@ -154,6 +155,15 @@ def with_head(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
     except DAMAGED as error:
         damage = error
     return bytes(head), cast(BinaryIO, io.BufferedReader(_Rejoined(bytes(head), source, damage), MEBIBYTE))
+
+
+def text_lines(stream: BinaryIO, stored_bytes: int) -> Iterator[str]:
+    """The lines of a UTF-8 text, compressed or not, without their ends and what is empty."""
+    head, stream = with_head(stream)
+    with decompressed(head, stream, Budget(stored_bytes)) or stream as plain:
+        while line := plain.readline(LINE_LIMIT):
+            if text := line.decode("utf-8", "replace").strip():
+                yield text
 
 
 def on_disk(stream: BinaryIO) -> BinaryIO:

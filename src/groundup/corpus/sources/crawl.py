@@ -19,7 +19,7 @@ from groundup.console import Console
 from groundup.corpus.network import patiently
 from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem, unreachable
-from groundup.corpus.streams import decompressed
+from groundup.corpus.streams import text_lines
 from groundup.errors import DataError
 
 _CONNECTIONS = 8
@@ -148,10 +148,8 @@ class CrawlSource(ListedSource):
 
 def _lines(remote: Remote, source: str) -> Iterator[str]:
     for item in remote.find(source):
-        with remote.open(item) as raw, decompressed(source.partition("?")[0], item.size, raw) as stream:
-            for line in stream:
-                if path := line.decode("utf-8", "replace").strip():
-                    yield path
+        with remote.open(item) as stream:
+            yield from text_lines(stream, item.size)
 
 
 def _asked(remote: Remote, address: str, query: list[tuple[str, str]]) -> str:

@@ -18,7 +18,7 @@ from groundup.corpus.page_store import PageStore
 from groundup.corpus.polite import Manners, PoliteFetcher, normalized
 from groundup.corpus.sources.base import Item, Opener, SourceConfig
 from groundup.corpus.sources.remote_files import RemoteItem
-from groundup.corpus.streams import LINE_LIMIT, decompressed
+from groundup.corpus.streams import text_lines
 from groundup.errors import DataError
 from groundup.files import cache_dir, file_digest
 from groundup.locks import locked
@@ -197,12 +197,11 @@ def _listed(source: LinksSource) -> Iterator[tuple[str, float | None]]:
 
 
 def _lines(item: Item, opener: Opener) -> Iterator[tuple[str, float | None]]:
-    with opener() as raw, decompressed(item.path, item.size, raw) as stream:
-        while line := stream.readline(LINE_LIMIT):
-            text = line.decode("utf-8", "replace").strip()
-            if text and not text.startswith("#"):
-                match = _LINE.fullmatch(text)
-                yield (match["url"], _number(match["score"])) if match else (text[:2000], None)
+    with opener() as stream:
+        for line in text_lines(stream, item.size):
+            if not line.startswith("#"):
+                match = _LINE.fullmatch(line)
+                yield (match["url"], _number(match["score"])) if match else (line[:2000], None)
 
 
 def _number(value: Any) -> float | None:
