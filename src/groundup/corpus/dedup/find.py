@@ -1,0 +1,192 @@
+"""Finds, over all runs at once, what is in a corpus more than once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from groundup.corpus.dedup.settings import NearDuplicateSettings, RepeatedTextSettings
+from groundup.corpus.executor import Task
+from groundup.corpus.merging import Gone
+from groundup.corpus.shards import read_ids, shard_paths
+from groundup.corpus.steps import Drop
+from groundup.errors import DataError
+from groundup.files import read_json
+from groundup.types import Document
+
+if TYPE_CHECKING:
+    from groundup.corpus.dedup.portions import Portion
+
+# What computes is imported inside the functions: the command line imports this room for every --help.
+
+NEAR_DUPLICATE = "near-duplicate"
+IN_ANOTHER_CORPUS = "in another corpus"
+_BUCKET_DOCUMENTS = 1 << 18  # of one band, in one task
+_MOST_PARTS = 64
+_COMPARED_DOCUMENTS = 1 << 15
+_MOST_COMPARE_TASKS = 256
+
+Run = Callable[[str, Sequence[Task]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FoundDuplicates:
+    """What was found; it travels to the tasks that write the shards, and reads from `directory` there."""
+
+    runs: tuple[Path, ...]
+    near: NearDuplicateSettings
+    repeated: RepeatedTextSettings
+    directory: Path
+    documents: int
+
+    def within(self, low: str, high: str) -> dict[str, Gone]:
+        """The documents with an id in [low, high) that go: near-duplicates, and exact copies of existing corpora.
+
+        In memory are those, and 16 bytes for each document of an existing corpus in that range.
+        """
+        from groundup.corpus.dedup.resolve import near_duplicates_in
+
+        gone = {}
+        for each in near_duplicates_in(self.directory, low, high):
+            where = f", in {each.corpus}" if each.corpus else ""
+            gone[each.id] = Gone(Drop(NEAR_DUPLICATE, f"J = {each.jaccard:.3f}{where}"), each.kept)
+        for corpus in self.near.existing:
+            copies = _common_ids(self.runs, _shards(corpus), low, high)
+            gone.update({each: Gone(Drop(IN_ANOTHER_CORPUS, str(corpus)), each) for each in copies})
+        return gone
+
+    def without_repeats(self, document: Document) -> Document:
+        """The document without the paragraphs or lines that another document, which comes first, has too."""
+        if self.repeated.unit == "none":
+            return document
+        from groundup.corpus.dedup.passages import parts_of, without_repeats
+
+        return without_repeats(
+            document, self.repeated.unit, self.repeated.min_characters, self.directory, parts_of(self.documents)
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """For the data card: `documents` looked at, `existing` ones, `dropped`, and the largest `clusters`.
+
+        A cluster is the id of the document `kept`, and how many were `dropped` for it. Empty if nobody looked.
+        """
+        from groundup.corpus.dedup.resolve import SUMMARY
+
+        path = self.directory / SUMMARY
+        return read_json(path) if path.is_file() else {}
+
+
+def find_duplicates(
+    runs: Sequence[Path], near: NearDuplicateSettings, repeated: RepeatedTextSettings, directory: Path, run: Run
+) -> FoundDuplicates:
+    """Look for near-duplicates, and for repeated paragraphs or lines, in all runs together.
+
+    The tasks leave whole tables or none, and give the same whatever the executor. Memory is bounded: a task holds the
+    numbers of some 64 MB of text, or about 100 bytes for each of 2^18 documents (from 2^24 documents on, for a 64th
+    part of them), or a bucket if that is larger. Disk: for each document 4 bytes a word, 8 a band, and some for
+    candidates, until the near-duplicates are resolved.
+
+    Args:
+        runs: documents by id, in the order in which the sources come: of two near-copies the first one stays.
+        directory: for tables; what the result reads from stays there.
+        run: runs tasks under a label.
+
+    Raises:
+        DataError: an existing corpus is not there.
+    """
+    from groundup.corpus.dedup.portions import plan
+
+    existing = [(shard, str(corpus)) for corpus in near.existing for shard in _shards(corpus)]
+    wanted = near.enabled or repeated.unit != "none"
+    portions = plan([*existing, *((path, "") for path in runs)]) if wanted else []
+    documents = sum(portion.documents for portion in portions)
+    if near.enabled:
+        _resolve_near(portions, documents, near, directory, run)
+    found = FoundDuplicates(tuple(runs), near, repeated, directory, documents)
+    if repeated.unit != "none":
+        _find_repeated(portions, found, run)
+    return found
+
+
+def _resolve_near(
+    portions: Sequence[Portion], documents: int, settings: NearDuplicateSettings, directory: Path, run: Run
+) -> None:
+    from groundup.corpus.dedup.pairs import BucketTask, CompareTask
+    from groundup.corpus.dedup.portions import SignTask
+    from groundup.corpus.dedup.resolve import ResolveTask
+
+    all_portions = tuple(portions)
+    known = sum(portion.documents for portion in portions if portion.corpus)
+    parts = min(_MOST_PARTS, -(-documents // _BUCKET_DOCUMENTS)) or 1
+    buckets = [
+        BucketTask(all_portions, band, part, parts, known, directory)
+        for band in range(settings.bands)
+        for part in range(parts)
+    ]
+    candidates = tuple(task.table for task in buckets)
+    step = max(_COMPARED_DOCUMENTS, -(-(documents - known) // _MOST_COMPARE_TASKS))
+    compares = [
+        CompareTask(all_portions, candidates, low, min(low + step, documents), settings.threshold, directory)
+        for low in range(known, documents, step)
+    ]
+    resolve = ResolveTask(all_portions, tuple(task.table for task in compares), directory)
+    if not resolve.done():
+        signs = [
+            SignTask(portion, number, settings.ngram, settings.bands, settings.rows, directory)
+            for number, portion in enumerate(portions)
+        ]
+        run("signatures", signs)
+        run("candidates", buckets)
+        run("comparing", compares)
+        run("near-duplicates", [resolve])
+    _remove(directory, ("signed-*", "candidates-*", "similar-*"))
+
+
+def _find_repeated(portions: Sequence[Portion], found: FoundDuplicates, run: Run) -> None:
+    from groundup.corpus.dedup.passages import PassageTask, RepeatedTask, parts_of
+
+    settings, directory = found.repeated, found.directory
+    assert settings.unit != "none"
+    passages = [
+        PassageTask(portion, number, settings.unit, settings.min_characters, directory)
+        for number, portion in enumerate(portions)
+    ]
+    parts = parts_of(found.documents)
+    tables = tuple(task.table for task in passages)
+    repeats = [RepeatedTask(tables, part, parts, directory) for part in range(parts)]
+    if not all(task.done() for task in repeats):
+        run(f"{settings.unit}s", passages)
+        run(f"repeated {settings.unit}s", repeats)
+    _remove(directory, ("passages-*",))
+
+
+def _remove(directory: Path, patterns: Sequence[str]) -> None:
+    """Remove tables that nothing reads any more."""
+    for pattern in patterns:
+        for table in directory.glob(pattern):
+            shutil.rmtree(table)
+
+
+def _shards(corpus: Path) -> list[Path]:
+    shards = shard_paths(corpus, "train") + shard_paths(corpus, "validation")
+    if not shards:
+        raise DataError(
+            f"{corpus}: no shards",
+            rule="an existing corpus is a directory that `groundup collect` wrote",
+            fix="Correct the path in `existing`, or take it out.",
+        )
+    return shards
+
+
+def _common_ids(runs: Sequence[Path], shards: Sequence[Path], low: str, high: str) -> Iterator[str]:
+    import numpy as np
+
+    def ids(paths: Sequence[Path]) -> Any:
+        found = (bytes.fromhex(each) for path in paths for each in read_ids(path, low, high))
+        return np.fromiter(found, "S16")
+
+    for each in np.intersect1d(ids(runs), ids(shards)):
+        yield bytes(each).ljust(16, b"\0").hex()  # numpy leaves out zeros at the end

@@ -1,0 +1,192 @@
+"""All documents in one order, cut into portions: what a task signs at a time, and how others find it again.
+
+The order decides which of two near-copies stays: existing corpora first, then the runs, which are in the order of the
+recipe's sources; within a run by id. A document's number is its place in that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from groundup.corpus.dedup.columns import I64, U32, U64, read_column, spans, write_columns
+from groundup.corpus.dedup.shingles import shingles
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PORTIONS = 256  # at most, while they are of a size between these
+_LEAST_BYTES = 8 << 20  # of text
+_MOST_BYTES = 64 << 20
+_BATCH_BYTES = 1 << 21
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """Some row groups of a run or of a shard.
+
+    Attributes:
+        groups: the first row group, and the end.
+        first: the number of the first document.
+        documents: how many there are.
+        corpus: the directory of the existing corpus that it belongs to; "" for the one in the making.
+    """
+
+    path: Path
+    groups: tuple[int, int]
+    first: int
+    documents: int
+    corpus: str = ""
+
+    def batches(self, columns: Sequence[str], least_bytes: int = _BATCH_BYTES) -> Iterator[pa.Table]:
+        """The columns, some row groups at a time."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self.path) as file:
+            together: list[int] = []
+            size = 0
+            for group in range(*self.groups):
+                together.append(group)
+                size += file.metadata.row_group(group).total_byte_size
+                if size >= least_bytes:
+                    yield file.read_row_groups(together, columns=list(columns), use_threads=False)
+                    together, size = [], 0
+            if together:
+                yield file.read_row_groups(together, columns=list(columns), use_threads=False)
+
+
+def plan(runs: Sequence[tuple[Path, str]]) -> list[Portion]:
+    """Cut runs (with the corpus that each is part of, if one exists already) into portions."""
+    import pyarrow.parquet as pq
+
+    counts: list[list[tuple[int, int]]] = []  # documents and bytes of each row group of each run
+    for run, _ in runs:
+        metadata = pq.read_metadata(run)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        counts.append([(group.num_rows, group.total_byte_size) for group in groups])
+    total = sum(size for groups in counts for _, size in groups)
+    wanted = min(max(_LEAST_BYTES, total // _PORTIONS), _MOST_BYTES)
+    portions: list[Portion] = []
+    first = 0
+    for (run, corpus), groups in zip(runs, counts, strict=True):
+        start = documents = pending = 0
+        for number, (rows, size) in enumerate(groups, start=1):
+            documents, pending = documents + rows, pending + size
+            if pending >= wanted or number == len(groups):
+                portions.append(Portion(run, (start, number), first, documents, corpus))
+                first, start, documents, pending = first + documents, number, 0, 0
+    return portions
+
+
+def table_of(directory: Path, number: int) -> Path:
+    """Where the signatures of a portion are."""
+    return directory / f"signed-{number:06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class SignTask:
+    """Leave, for every document of a portion, its id, its band hashes and its set of shingles."""
+
+    portion: Portion
+    number: int
+    ngram: int
+    bands: int
+    rows: int
+    directory: Path
+
+    @property
+    def label(self) -> str:
+        """The portion."""
+        return f"{self.portion.path.name}, row groups from {self.portion.groups[0]}"
+
+    def done(self) -> bool:
+        """Whether they are there."""
+        return table_of(self.directory, self.number).is_dir()
+
+    def run(self) -> None:
+        """Write them."""
+        bands, ids, sets, lengths = [], [], [], []
+        for batch in self.portion.batches(("text", "id")):
+            found = shingles(batch.column("text").combine_chunks(), self.ngram)
+            hashes, offsets = found.sets()
+            bands.append(found.band_hashes(self.bands, self.rows))
+            sets.append(hashes)
+            lengths.append(np.diff(offsets))
+            ids.append(id_numbers(batch.column("id").to_pylist()))
+        columns: dict[str, npt.NDArray[Any]] = {
+            "bands": np.concatenate(bands, axis=1),
+            "ids": np.concatenate(ids),
+            "shingles": np.concatenate(sets),
+            "offsets": np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
+        }
+        write_columns(table_of(self.directory, self.number), [columns], columns)
+
+
+def id_numbers(ids: Sequence[str]) -> U64:
+    """Document ids as two 64-bit numbers each, [ids, 2]."""
+    return np.frombuffer(bytes.fromhex("".join(ids)), ">u8").reshape(-1, 2)
+
+
+def id_text(numbers: U64) -> str:
+    """The inverse, of one."""
+    return f"{int(numbers[0]):016x}{int(numbers[1]):016x}"
+
+
+class Signed:
+    """What the sign tasks of all portions left."""
+
+    def __init__(self, directory: Path, portions: Sequence[Portion]) -> None:
+        self.directory = directory
+        self.portions = portions
+        self._firsts = np.array([portion.first for portion in portions], np.int64)
+
+    def band(self, number: int) -> Iterator[tuple[int, U64]]:
+        """One band of each portion: the number of its first document, and the hashes."""
+        for portion, table in self._tables():
+            column = read_column(table, "bands")
+            yield portion.first, column[number * portion.documents : (number + 1) * portion.documents]
+
+    def _tables(self) -> Iterator[tuple[Portion, Path]]:
+        for number, portion in enumerate(self.portions):
+            yield portion, table_of(self.directory, number)
+
+    def _by_portion(self, documents: U64) -> Iterator[tuple[Path, slice, I64]]:
+        """For ascending numbers of documents: each portion's table, which of them are in it, and their rows."""
+        numbers = documents.astype(np.int64)
+        of = np.searchsorted(self._firsts, numbers, side="right") - 1
+        bounds = np.flatnonzero(np.diff(of, prepend=-1)).tolist()
+        for start, stop in pairwise([*bounds, len(numbers)]):
+            portion = int(of[start])
+            rows = numbers[start:stop] - self._firsts[portion]
+            yield table_of(self.directory, portion), slice(start, stop), rows
+
+    def ids(self, documents: U64) -> U64:
+        """The ids of documents, given by ascending number, as `id_numbers` does."""
+        ids = np.empty((len(documents), 2), np.uint64)
+        for table, where, rows in self._by_portion(documents):
+            ids[where] = read_column(table, "ids").reshape(-1, 2)[rows]
+        return ids
+
+    def sets(self, documents: U64) -> tuple[U32, I64]:
+        """The sets of shingles of documents, given by ascending number, and the offsets of the sets."""
+        parts, lengths = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
+        for table, _, rows in self._by_portion(documents):
+            offsets = read_column(table, "offsets")
+            starts, sizes = offsets[rows], offsets[rows + 1] - offsets[rows]
+            parts.append(read_column(table, "shingles")[spans(starts, sizes)])
+            lengths.append(sizes)
+        return np.concatenate(parts), np.cumsum(np.concatenate(lengths))
+
+    def sizes(self, documents: U64) -> I64:
+        """How many shingles documents have, given by ascending number."""
+        sizes = np.empty(len(documents), np.int64)
+        for table, where, rows in self._by_portion(documents):
+            offsets = read_column(table, "offsets")
+            sizes[where] = offsets[rows + 1] - offsets[rows]
+        return sizes

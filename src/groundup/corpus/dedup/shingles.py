@@ -1,0 +1,126 @@
+"""Texts as sets of shingles, their MinHash signatures, and how similar two sets are. A batch of texts at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from groundup.corpus.dedup.columns import F64, I64, U32, U64, group_starts, mix, spans
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Scripts that put no space between words: every character counts as a word.
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+_SEED = 42  # of the signatures
+_SKETCHED = 2048  # documents sketched at a time: the values come as Python's integers, 4 kB a document
+_LOW_32 = np.uint64(0xFFFFFFFF)
+
+
+@dataclass(frozen=True, slots=True)
+class Shingles:
+    """The shingles of some texts, as 64-bit hashes.
+
+    Attributes:
+        hashes: of all texts, in the order of the text, with repeats.
+        offsets: where each text's begin, and the end.
+    """
+
+    hashes: U64
+    offsets: I64
+
+    def sets(self) -> tuple[U32, I64]:
+        """The sets: 32 bits of each shingle's hash, ascending and without repeats, and the offsets of the sets.
+
+        Two different shingles of a pair of documents are taken for one with a probability of 2^-32, so a similarity of
+        sets of n shingles is expected to be off by less than n / 2^32: a millionth at the length to which documents are
+        split by default. Twice as many bits would be twice the disk.
+        """
+        rows = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.uint64), np.diff(self.offsets))
+        keys = np.sort((rows << np.uint64(32)) | (self.hashes & _LOW_32))
+        keys = keys[group_starts(keys)]
+        counts = np.bincount((keys >> np.uint64(32)).astype(np.int64), minlength=len(self.offsets) - 1)
+        return (keys & _LOW_32).astype(np.uint32), np.concatenate([[0], np.cumsum(counts)])
+
+    def band_hashes(self, bands: int, rows: int) -> U64:
+        """A hash of each band of each text's MinHash signature, [bands, texts]; 0 for a text without shingles.
+
+        The signature has `bands` x `rows` values (Fast Similarity Sketching; Dahlgaard, Knudsen, Thorup 2017, arXiv
+        1704.04370), which agree between two texts as often as their sets are similar.
+        """
+        from rensa import RMinHash
+
+        texts = len(self.offsets) - 1
+        hashes = np.zeros((texts, bands), np.uint64)
+        for start in range(0, texts, _SKETCHED):
+            offsets = self.offsets[start : start + _SKETCHED + 1]
+            part = np.ascontiguousarray(self.hashes[offsets[0] : offsets[-1]])
+            sketch = RMinHash.digest_matrix_from_flat_token_hashes(
+                part, (offsets - offsets[0]).astype(np.uint64), bands * rows, _SEED
+            )
+            values = np.array(sketch.to_rows(), np.uint64).reshape(-1, bands, rows)
+            hashed = hashes[start : start + _SKETCHED]
+            for row in range(rows):
+                hashed ^= values[:, :, row]
+                mix(hashed)
+        hashes[hashes == 0] = 1
+        hashes[np.diff(self.offsets) == 0] = 0
+        return hashes.T
+
+
+def shingles(texts: pa.Array, ngram: int) -> Shingles:
+    """All word n-grams of each text; of a text with fewer words, all of them together as one.
+
+    Words are what stands between white space, in lower case (texts are NFC since they were cleaned); in scripts
+    without spaces (Chinese, Japanese, Thai, ...) they are characters. A text without a word has no shingles.
+    """
+    words, offsets = _words(texts)
+    counts, gap = np.diff(offsets), ngram - 1
+    shift = np.arange(len(counts)) * gap
+    padded = np.zeros(len(words) + len(counts) * gap, np.uint64)  # so that no n-gram reaches into the next text
+    padded[spans(offsets[:-1] + shift, counts)] = words
+    hashes = np.zeros(len(padded) - gap if len(counts) else 0, np.uint64)
+    for place in range(ngram):  # another odd factor for each place: the order of words matters
+        factor = mix(np.array([place + 1], np.uint64)) | np.uint64(1)
+        hashes += padded[place : place + len(hashes)] * factor
+    lengths = np.where(counts > 0, np.maximum(1, counts - gap), 0)
+    return Shingles(mix(hashes[spans(offsets[:-1] + shift, lengths)]), np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def _words(texts: pa.Array) -> tuple[U64, I64]:
+    """The hash of each word, and the offsets of the texts."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from rensa import RMinHash
+
+    plain = pc.string_is_ascii(texts)
+    lower = pc.ascii_lower(texts)
+    if not pc.all(plain).as_py():
+        other = pc.invert(plain)
+        spaced = pc.replace_substring_regex(pc.utf8_lower(texts.filter(other)), rf"({_UNSPACED})", r" \1 ")
+        lower = pc.replace_with_mask(lower, other, spaced)
+    split = pc.utf8_split_whitespace(lower)
+    encoded = pa.array(split.flatten()).dictionary_encode()
+    vocabulary = encoded.dictionary.to_pylist()
+    if not vocabulary:
+        return np.empty(0, np.uint64), np.zeros(len(texts) + 1, np.int64)
+    known = mix(np.array(RMinHash.hash_token_sets([vocabulary])[0], np.uint64))
+    indices = encoded.indices.to_numpy()
+    real = np.array([word != "" for word in vocabulary])[indices]  # white space at an end leaves an empty word
+    before = np.concatenate([[0], np.cumsum(real)])
+    return known[indices[real]], before[split.offsets.to_numpy() - split.offsets[0].as_py()]
+
+
+def jaccard(left: tuple[U32, I64], right: tuple[U32, I64]) -> F64:
+    """The Jaccard similarity of the i-th set of `left` and the i-th of `right`, each given as `Shingles.sets` does."""
+    keys = []
+    for values, offsets in (left, right):
+        pairs = np.repeat(np.arange(len(offsets) - 1, dtype=np.uint64), np.diff(offsets))
+        keys.append((pairs << np.uint64(32)) | values)
+    both = np.sort(np.concatenate(keys))
+    shared = both[1:][both[1:] == both[:-1]] >> np.uint64(32)
+    common = np.bincount(shared.astype(np.int64), minlength=len(left[1]) - 1)
+    sizes = np.diff(left[1]) + np.diff(right[1])
+    return common / np.maximum(1, sizes - common)
