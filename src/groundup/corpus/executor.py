@@ -14,9 +14,8 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
 from groundup.errors import GroundupError, ResourceError
 
@@ -51,38 +50,86 @@ class Executor(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class ProcessPool:
-    """Runs tasks in processes of this machine."""
+    """Runs tasks in processes of this machine, which stay for the next tasks until the `with` block ends.
 
-    workers: int
+    An exception of a task, or Ctrl-C, ends a call at once and is raised there; other tasks are cut off. When a worker
+    dies (killed, out of memory), the unfinished tasks are run again in new processes, the last time one at a time so
+    that the task that kills its worker is known.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._processes: _Processes | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
 
     def __call__(self, tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> None:
-        """See `run_tasks`."""
-        run_tasks(tasks, self.workers, on_done)
+        """Run all tasks that are not done yet; `on_done` is called here for each when it is.
 
-
-def run_tasks(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], None]) -> None:
-    """Run all tasks that are not done yet; `on_done` is called here for each when it is.
-
-    An exception of a task, or Ctrl-C, ends the run at once and is raised here; other tasks are cut off. When a
-    worker dies (killed, out of memory), the unfinished tasks are run again in a new pool, the last time one at a
-    time so that the task that kills its worker is known.
-
-    Raises:
-        ResourceError: a task's worker died every time.
-    """
-    waiting = [task for task in tasks if not task.done()]
-    if workers <= 1 or len(waiting) <= 1:
-        for task in waiting:
-            task.run()
-            on_done(task)
-        return
-    for attempt in range(1, ATTEMPTS + 1):
-        waiting = _run_pool(waiting, 1 if attempt == ATTEMPTS else min(workers, len(waiting)), on_done)
-        if not waiting:
+        Raises:
+            ResourceError: a task's worker died every time.
+        """
+        waiting = [task for task in tasks if not task.done()]
+        if self.workers <= 1 or len(waiting) <= 1:
+            for task in waiting:
+                task.run()
+                on_done(task)
             return
-    raise worker_died(waiting[0])
+        for _ in range(ATTEMPTS - 1):
+            if not (waiting := self._attempt(waiting, on_done)):
+                return
+        with ProcessPool(self.workers) as last:
+            last._processes = _Processes(1)
+            if waiting := last._attempt(waiting, on_done):
+                raise worker_died(waiting[0])
+
+    def _attempt(self, tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> list[TaskT]:
+        """Run tasks; return those left over when a worker died."""
+        left = list(tasks)
+        self._processes = self._processes or _Processes(self.workers)
+        try:
+            futures = {self._processes.pool.submit(run_task, task): task for task in tasks}
+            for future in as_completed(futures):
+                if failed := future.result():
+                    raise failure_of(failed)
+                task = futures[future]
+                left.remove(task)
+                on_done(task)
+        except BrokenProcessPool:
+            self._end()
+            for task in [task for task in left if task.done()]:
+                left.remove(task)
+                on_done(task)
+        except BaseException:
+            self._end()  # what the workers were at may take minutes, and leaves nothing half done
+            raise
+        return left
+
+    def _end(self) -> None:
+        if self._processes is not None:
+            self._processes.end()
+            self._processes = None
+
+
+class _Processes:
+    """A pool whose workers end with it, or with this process, at once."""
+
+    def __init__(self, workers: int) -> None:
+        context = multiprocessing.get_context("spawn")  # fork would copy the locks of our threads (progress, Arrow)
+        self._stop_seen, self._stop = context.Pipe(duplex=False)
+        prepared = (self._stop_seen,)
+        self.pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=prepared)
+
+    def end(self) -> None:
+        """Stop the workers, whatever they are at."""
+        self._stop.close()
+        self.pool.shutdown(wait=True, cancel_futures=True)
+        self._stop_seen.close()
 
 
 def worker_died(task: Task) -> ResourceError:
@@ -93,35 +140,6 @@ def worker_died(task: Task) -> ResourceError:
         fix="Perhaps memory ran out: close other programs, or set workers = 1. In a script of your own, call "
         'under `if __name__ == "__main__":`.',
     )
-
-
-def _run_pool(tasks: Sequence[TaskT], workers: int, on_done: Callable[[TaskT], None]) -> list[TaskT]:
-    """Run tasks in one pool; return those left over when a worker died."""
-    left = list(tasks)
-    context = multiprocessing.get_context("spawn")  # fork would copy the locks of our threads (progress, Arrow)
-    stop_seen, stop = context.Pipe(duplex=False)
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=(stop_seen,))
-    try:
-        futures = {pool.submit(run_task, task): task for task in tasks}
-        for future in as_completed(futures):
-            if failed := future.result():
-                raise failure_of(failed)
-            task = futures[future]
-            left.remove(task)
-            on_done(task)
-    except BrokenProcessPool:
-        finished = [task for task in left if task.done()]
-        for task in finished:
-            on_done(task)
-        left = [task for task in left if not task.done()]
-    except BaseException:
-        stop.close()  # the workers see it and end; what they were at may take minutes, and leaves nothing half done
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        stop.close()
-        stop_seen.close()
-    return left
 
 
 Failure = tuple[type[GroundupError], str, str, str]

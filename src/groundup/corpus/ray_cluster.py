@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from groundup.corpus.executor import ATTEMPTS, TaskT, failure_of, run_task, worker_died
 from groundup.errors import ConfigError
@@ -29,8 +30,15 @@ class RayCluster:
 
     workers: int
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if ray := sys.modules.get("ray"):
+            ray.shutdown()
+
     def __call__(self, tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> None:
-        """Run all tasks that are not done yet; see `executor.run_tasks`.
+        """Run all tasks that are not done yet; see `executor.ProcessPool`.
 
         Raises:
             ResourceError: a task's worker died every time.

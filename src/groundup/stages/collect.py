@@ -73,8 +73,8 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
     if work.state == "done":
         return say_result(console, config.out, artifact.read(config.out))
     workers = config.workers or os.cpu_count() or 1
-    executor = RayCluster(workers) if config.engine == "ray" else ProcessPool(workers)
-    card, files = build_corpus(settings, config.out, executor=executor, console=console)
+    with RayCluster(workers) if config.engine == "ray" else ProcessPool(workers) as executor:
+        card, files = build_corpus(settings, config.out, executor=executor, console=console)
     facts = {split: card[split] for split in ("train", "validation")} | {
         "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]},
         **closing(f"{summary(card)}; all of it in card.md"),

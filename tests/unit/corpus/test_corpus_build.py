@@ -29,7 +29,8 @@ def _settings(*folders: Path, **more: object) -> CorpusSettings:
 
 def _build(settings: CorpusSettings, out: Path, workers: int = 1) -> dict[str, str]:
     """Build and return the digest of each file."""
-    _, files = build_corpus(settings, out, executor=ProcessPool(workers), console=Console(quiet=True))
+    with ProcessPool(workers) as executor:
+        _, files = build_corpus(settings, out, executor=executor, console=Console(quiet=True))
     assert set(files) == {path for path in out.rglob("*") if path.is_file()}
     return {path.relative_to(out).as_posix(): file_digest(path) for path in files}
 

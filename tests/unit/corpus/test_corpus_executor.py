@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 from accidents import Work
 
-from groundup.corpus.executor import run_tasks
+from groundup.corpus.executor import ProcessPool
 from groundup.errors import DataError, ResourceError
 
 
 def _run(tasks: list[Work], workers: int) -> Counter[str]:
     told: Counter[str] = Counter()
-    run_tasks(tasks, workers, lambda task: told.update([task.name]))
+    with ProcessPool(workers) as pool:
+        pool(tasks, lambda task: told.update([task.name]))
     return told
 
 
@@ -41,6 +42,17 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
     told = _run(tasks, 2)
     assert told == Counter(task.name for task in tasks)
     assert all(task.done() for task in tasks)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_the_pool_goes_on_after_an_accident(tmp_path: Path) -> None:
+    """It lives through all steps of a corpus: a worker killed in one must not leave the next without workers."""
+    with ProcessPool(2) as pool:
+        for step in range(3):
+            accident = "killed once" if step == 1 else ""
+            tasks = [Work(tmp_path, f"{step}-{n}", accident if n == 0 else "") for n in range(4)]
+            pool(tasks, lambda _: None)
+            assert all(task.done() for task in tasks)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
@@ -88,7 +100,7 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
         "import os, sys, time\n"
         "from dataclasses import dataclass\n"
         "from pathlib import Path\n"
-        "from groundup.corpus.executor import run_tasks\n"
+        "from groundup.corpus.executor import ProcessPool\n"
         "@dataclass(frozen=True)\n"
         "class Sleep:\n"
         "    path: Path\n"
@@ -98,7 +110,7 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
         "        self.path.write_text(str(os.getpid()))\n"
         "        time.sleep(60)\n"
         "if __name__ == '__main__':\n"
-        "    run_tasks([Sleep(Path(p)) for p in sys.argv[1:]], 2, print)\n"
+        "    ProcessPool(2)([Sleep(Path(p)) for p in sys.argv[1:]], print)\n"
     )
     notes = [tmp_path / "one", tmp_path / "two"]
     parent = subprocess.Popen([sys.executable, str(script), *map(str, notes)])
