@@ -7,11 +7,10 @@ from itertools import islice
 from pathlib import Path
 
 from groundup.corpus import FolderSource, read_documents
-from groundup.corpus.formats import Unreadable, extract
-from groundup.errors import DataError
+from groundup.corpus.given import given_texts
 from groundup.tokenizer import Tokenizer
 from groundup.tokens import TokenShards
-from groundup.types import Split, well_formed
+from groundup.types import Split
 
 
 def split_texts(directory: Path, split: Split, max_bytes: int) -> Iterator[str]:
@@ -41,22 +40,7 @@ def read_texts(path: Path) -> Iterator[str]:
     Raises:
         DataError: nothing there, or no text in it.
     """
-    source = FolderSource(path=path)
-    reasons: list[str] = []
-    found_any = False
-    for item, opener in source.open_items(source.items()):
-        for found in extract(item, opener, source.rules, source.format):
-            if isinstance(found, Unreadable):
-                reasons.append(f"{found.origin}: {found.reason}")
-            elif found.text.strip():
-                found_any = True
-                yield well_formed(found.text)
-    if not found_any:
-        raise DataError(
-            f"{path}: no text in it" + (f" ({reasons[0]})" if reasons else ""),
-            rule="bits per byte need text to score",
-            fix="Give a .txt, .md, .html, .jsonl, .csv or .parquet file, or a folder of them.",
-        )
+    return given_texts(path, "bits per byte need text to score")
 
 
 def texts_identity(path: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from groundup.config import load
-from groundup.corpus.quality import C4, FilterRules, FineWeb, GopherQuality, GopherRepetition, filter_steps, min_length
+from groundup.corpus.quality import C4, FilterRules, FineWeb, GopherQuality, GopherRepetition, filter_steps
 from groundup.corpus.steps import Drop, Step
 from groundup.errors import ConfigError, DataError
 from groundup.types import Document
@@ -249,12 +249,6 @@ def test_hostile_texts_take_no_time() -> None:
         for step in filter_steps(list(FilterRules.model_fields), FilterRules(c4=C4(end_mark=False))).values():
             step(_document(text))
     assert time.process_time() - begun < 20
-
-
-def test_length_counts_bytes() -> None:
-    keep = min_length(10)
-    assert _reason(keep, "äöüäö") is None
-    assert _reason(keep, "short") == "too short"
 
 
 def test_reasons_are_few(real_documents: list[str]) -> None:

@@ -8,10 +8,9 @@ from groundup.config import Config, setting, unknown_key
 from groundup.corpus.quality.c4 import C4
 from groundup.corpus.quality.fineweb import FineWeb
 from groundup.corpus.quality.gopher import GopherQuality, GopherRepetition
-from groundup.corpus.steps import Drop, Step
-from groundup.types import Document
+from groundup.corpus.steps import Step
 
-__all__ = ["C4", "FilterRules", "FineWeb", "GopherQuality", "GopherRepetition", "filter_steps", "min_length"]
+__all__ = ["C4", "FilterRules", "FineWeb", "GopherQuality", "GopherRepetition", "filter_steps"]
 
 
 class FilterRules(Config):
@@ -39,13 +38,3 @@ def filter_steps(names: Sequence[str], rules: FilterRules | None = None) -> dict
         if name not in known:
             raise unknown_key(f"filters: {name}", name, known, "filter")
     return {name: getattr(rules, name) for name in names}
-
-
-def min_length(min_bytes: int) -> Step:
-    """A step that drops documents of fewer UTF-8 bytes."""
-
-    def long_enough(document: Document) -> Document | Drop:
-        size = len(document.text.encode())
-        return document if size >= min_bytes else Drop("too short", f"{size:,} bytes, at least {min_bytes:,}")
-
-    return long_enough
