@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import textwrap
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -122,13 +122,32 @@ def _table(config: type[Config], values: Mapping[str, Any]) -> Table:
             table.add(tomlkit.comment(f"{item.name} = {_placeholder(item)}"))
         else:
             table.add(item.name, _inline(value))
-        for kind in tables_in(item.type):
-            table.add(tomlkit.comment("  one of:" if len(tables_in(item.type)) > 1 else "  holding:"))
-            for key in settings_of(kind):
-                shown = _placeholder(key) if key.default is None else tomlkit.item(key.default).as_string()
-                table.add(tomlkit.comment(f"    {key.name} = {shown}   # {key.help}"))
+        for line in _held(tables_in(item.type)):
+            table.add(tomlkit.comment(line))
         table.add(tomlkit.nl())
     return table
+
+
+def _held(kinds: Sequence[type[Config]]) -> Iterator[str]:
+    """The keys of the tables that a list may hold: those that all kinds share once, then each kind with its own."""
+    keys = [list(settings_of(kind)) for kind in kinds]
+    if not keys:
+        return
+    if len(keys) == 1:
+        yield from ("  holding:", *map(_example, keys[0]))
+        return
+    shared = [key for key in keys[0] if all(key in others for others in keys)]
+    if shared:
+        yield from ("  each with:", *map(_example, shared))
+    for own in keys:
+        chosen_by = [key for key in own if get_origin(key.type) is Literal and len(get_args(key.type)) == 1]
+        rest = [key for key in own if key not in shared and key not in chosen_by]
+        yield from ("  one of:", *map(_example, chosen_by + rest))
+
+
+def _example(key: Setting) -> str:
+    shown = _placeholder(key) if key.default is None else _inline(key.default).as_string()
+    return f"    {key.name} = {shown}   # {key.help}"
 
 
 def _is_table(item: Setting, values: Mapping[str, Any]) -> bool:

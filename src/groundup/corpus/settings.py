@@ -19,7 +19,7 @@ from groundup.corpus.steps import NamedStep
 class CorpusSettings(Config):
     """Everything that decides what ends up in a corpus."""
 
-    sources: list[Source] = setting([], help="where the text comes from: tables of kind folder or package")
+    sources: list[Source] = setting([], help="where the text comes from: tables of the kinds below")
     min_document_bytes: int = setting(64, help="shorter documents are dropped (UTF-8 bytes)", ge=1)
     max_document_bytes: int = setting(16_384, help="longer texts are split at chapters or paragraphs", ge=1024)
     languages: list[str] = setting([], help='keep only these languages, e.g. ["en", "de"] (ISO 639); default: all')

@@ -18,6 +18,7 @@ from groundup.corpus.sources.pypi import newest_release
 from groundup.corpus.streams import DAMAGED
 from groundup.errors import ConfigError, DataError, DownloadError, FormatError
 from groundup.files import cache_dir, expand_home, file_digest, require_disk_space
+from groundup.telemetry import disable_telemetry
 
 GGUF_MAGIC = b"GGUF"
 _ARCHIVES = (".whl", ".egg", ".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
@@ -226,6 +227,7 @@ def _pickle(name: str) -> FormatError:
 
 
 def _repository(given: str, name: str, revision: str | None) -> Source:
+    disable_telemetry()
     try:
         import huggingface_hub
     except ImportError:

@@ -56,6 +56,37 @@ def test_printed_defaults_explain_every_key_and_comment_out_what_has_no_value() 
     assert '#     kind = "package"' in text  # a list of tables shows what may stand in it
 
 
+def test_what_all_kinds_of_a_table_share_is_shown_once() -> None:
+    """Six kinds of source with ten common keys each would bury the one key that a person looks for."""
+
+    class Near(Config):
+        name: str = setting("", help="its name")
+        kind: Literal["near"] = setting(help="here")
+        note: str = setting("near", help="a note")
+
+    class Far(Config):
+        name: str = setting("", help="its name")
+        kind: Literal["far"] = setting(help="elsewhere")
+        note: str = setting("far", help="a note")
+        options: dict[str, int] = setting({}, help="options")
+
+    class Both(Config):
+        sources: list[Annotated[Near | Far, Field(discriminator="kind")]] = setting([], help="the sources")
+
+    lines = [line.removeprefix("#").strip() for line in annotated_toml(Both, "both").splitlines()]
+    assert lines[3:] == [
+        "each with:",
+        'name = ""   # its name',
+        "one of:",
+        'kind = "near"   # here',
+        'note = "near"   # a note',
+        "one of:",
+        'kind = "far"   # elsewhere',
+        'note = "far"   # a note',
+        "options = {}   # options",
+    ]
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

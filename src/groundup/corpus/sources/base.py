@@ -20,6 +20,7 @@ Format = Literal[
     "pdf", "docx", "odt", "epub", "email", "mbox", "chat", "wiki", "warc", "archive",
 ]  # fmt: skip
 Opener = Callable[[], BinaryIO]
+WEB_FILTERS = ["gopher_repetition", "gopher_quality", "c4", "fineweb"]  # in FineWeb's order
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pydantic import field_validator, model_validator
 from groundup.config import setting
 from groundup.console import Console
 from groundup.corpus.network import patiently
+from groundup.corpus.sources.base import WEB_FILTERS
 from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem, unreachable
 from groundup.corpus.streams import text_lines
@@ -54,6 +55,7 @@ class CrawlSource(ListedSource):
     base: str = setting("https://data.commoncrawl.org", help="where the files are: an address, or a folder here")
     index_base: str = setting("https://index.commoncrawl.org", help="address of the index server")
     licence: str = setting("unknown; Common Crawl's terms of use", help="licence of the text, for the data card")
+    filters: list[str] | None = setting(WEB_FILTERS, help="rules for this source's documents, in order")
 
     @field_validator("base", "index_base")
     @classmethod

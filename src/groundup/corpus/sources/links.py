@@ -16,7 +16,7 @@ from groundup.console import Console
 from groundup.corpus.network import Network, user_agent
 from groundup.corpus.page_store import PageStore
 from groundup.corpus.polite import Manners, PoliteFetcher, normalized
-from groundup.corpus.sources.base import Item, Opener, SourceConfig
+from groundup.corpus.sources.base import WEB_FILTERS, Item, Opener, SourceConfig
 from groundup.corpus.sources.remote_files import RemoteItem
 from groundup.corpus.streams import text_lines
 from groundup.errors import DataError
@@ -25,8 +25,8 @@ from groundup.locks import locked
 
 _LINE = re.compile(r"\s*(?P<url>[^\s,;]*://\S*?)(?:[\s,;]+(?P<score>[-+]?\d+(?:\.\d+)?))?\s*")
 _REFUSED_SCHEME = "refused: not http or https"
-_NOT_KEYS = {"name", "genre", "licence", "format", "records", "each", "text", "join", "markup", "files", "store"}
-_PACE_KEYS = {"delay", "longest_delay", "connections"}  # how, not what: changing them must not fetch anew
+# How pages are asked for and where they are kept, not which: another value must not fetch all anew.
+_MANNERS = {"path", "store", "delay", "longest_delay", "connections", "contact"}
 
 
 class LinksSource(SourceConfig):
@@ -54,6 +54,7 @@ class LinksSource(SourceConfig):
     )
     contact: str = setting("", help="page or e-mail address, told to the hosts, for those who have something to say")
     store: Path | None = setting(None, help="folder for the fetched pages; default: in the cache")
+    filters: list[str] | None = setting(WEB_FILTERS, help="rules for this source's documents, in order")
     allow_private_hosts: bool = setting(False, help="also fetch from hosts at private addresses: an intranet of yours")
 
     @property
@@ -67,7 +68,7 @@ class LinksSource(SourceConfig):
             raise DataError(
                 f"{self.path}: no such file", rule="a source of kind links names a list", fix="Check the path."
             )
-        keys = self.model_dump(mode="json", exclude=_NOT_KEYS | _PACE_KEYS | {"path", "contact"})
+        keys = self.model_dump(mode="json", exclude=set(SourceConfig.model_fields) | _MANNERS)
         return hashlib.blake2b(
             f"{file_digest(self.path)}{json.dumps(keys, sort_keys=True)}".encode(), digest_size=16
         ).hexdigest()
