@@ -11,6 +11,7 @@ from groundup.corpus.formats.base import Extracted, Reader, Reading, UnknownForm
 from groundup.corpus.formats.chat import read_chat
 from groundup.corpus.formats.detect import detect, format_of, zip_format
 from groundup.corpus.formats.html import read_html
+from groundup.corpus.formats.pdf import read_pdf
 from groundup.corpus.formats.plain import read_markdown, read_text
 from groundup.corpus.formats.tables import NO_TEXT, RECORD_READERS, Record, read_json, table_reader
 from groundup.corpus.records import RecordRules
@@ -28,6 +29,7 @@ _READERS: dict[Format, Reader] = {
     "html": read_html,
     **{kind: table_reader(reader) for kind, reader in RECORD_READERS.items()},
     "json": read_json,
+    "pdf": read_pdf,
     "chat": read_chat,
     "archive": read_archive,
 }
