@@ -16,10 +16,11 @@ from typing import Any
 
 from groundup.console import Console
 from groundup.corpus.card import Drops, Tally, reasons, size, total, write_card
+from groundup.corpus.dedup import FoundDuplicates, find_duplicates
 from groundup.corpus.executor import Executor, TaskT
 from groundup.corpus.formats import NO_TEXT, UNSUPPORTED
 from groundup.corpus.ledger import LEDGER, join_ledgers
-from groundup.corpus.merging import DUPLICATES, FAN_IN, MergeTask, NoDuplicates, RepeatTask, consolidations
+from groundup.corpus.merging import DUPLICATES, FAN_IN, MergeTask, RepeatTask, consolidations
 from groundup.corpus.mix import Share, mixture
 from groundup.corpus.reading import LENGTH, READING, ReadTask, units
 from groundup.corpus.settings import CorpusSettings
@@ -61,9 +62,10 @@ def build_corpus(
         source.fetch(console)
     work = _Work(settings, out, executor, console)
     reads = work.read()
-    merges = work.merge(reads)
+    duplicates = work.find_duplicates(reads)
+    merges = work.merge(reads, duplicates)
     shares, repeats = work.mix(merges)
-    card = _card(settings, reads, merges, repeats, shares)
+    card = _card(settings, reads, merges, repeats, shares) | {"near_duplicates": duplicates.summary()}
     _require_enough(settings, card)
     files = write_card(out, card) + work.keep_ledger([*reads, *merges])
     work.tidy()
@@ -101,17 +103,36 @@ class _Work:
             self.executor(by_size, lambda task: progress.advance(task.size))
         return tasks
 
-    def merge(self, reads: Sequence[ReadTask]) -> list[MergeTask]:
+    def find_duplicates(self, reads: Sequence[ReadTask]) -> FoundDuplicates:
+        """What is there more than once, over all sources."""
+        by_source: dict[str, list[Path]] = {source.label: [] for source in self.settings.sources}
+        for task in reads:
+            by_source[task.source.label] += task.runs()
+        most = max(1, FAN_IN // len(by_source))
+        runs = [run for number, runs in enumerate(by_source.values()) for run in self._few(runs, most, number)]
+        return find_duplicates(runs, self.settings.near_duplicates, self.settings.repeated_text, self.parts, self._run)
+
+    def _few(self, runs: list[Path], most: int, source: int) -> list[Path]:
+        """The runs of a source consolidated until they are few enough to be merged at once."""
+        level = 0
+        while len(runs) > most:
+            level += 1
+            tasks = consolidations(runs, self.parts / f"merged-{source:04d}-{level}")
+            self._run("consolidating", tasks)
+            for run in runs:
+                run.unlink(missing_ok=True)
+            runs = [task.output for task in tasks]
+        return runs
+
+    def merge(self, reads: Sequence[ReadTask], duplicates: FoundDuplicates) -> list[MergeTask]:
         """Runs to shards, without what is there more than once."""
-        runs = self._few([run for task in reads for run in task.runs()])
-        duplicates = NoDuplicates()
         text_bytes = sum(tally.bytes for tally in _found(self.settings, reads).values())
         shards = max(1, round(text_bytes / self.settings.shard_bytes))
         held_out = min(self.settings.validation_fraction, self.settings.validation_max_bytes / max(1, text_bytes))
         trained_on = self.parts if self.settings.mix.wanted else self.out
         tasks = [
             MergeTask(
-                runs=tuple(runs),
+                runs=duplicates.runs,
                 number=number,
                 shards=shards,
                 validation_fraction=held_out,
@@ -125,18 +146,6 @@ class _Work:
         ]
         self._run("merging", tasks)
         return tasks
-
-    def _few(self, runs: list[Path]) -> list[Path]:
-        """The runs consolidated until they are few enough to be merged at once."""
-        level = 0
-        while len(runs) > FAN_IN:
-            level += 1
-            tasks = consolidations(runs, level)
-            self._run("consolidating", tasks)
-            for run in runs:
-                run.unlink(missing_ok=True)
-            runs = [task.output for task in tasks]
-        return runs
 
     def mix(self, merges: Sequence[MergeTask]) -> tuple[dict[str, Share], list[RepeatTask]]:
         """Shards to those of the mixture, if one is wanted."""

@@ -46,18 +46,6 @@ class Duplicates(Protocol):
         ...
 
 
-class NoDuplicates:
-    """Where nobody looks for them; exact copies go all the same."""
-
-    def within(self, low: str, high: str) -> Mapping[str, Gone]:
-        """None."""
-        return {}
-
-    def without_repeats(self, document: Document) -> Document:
-        """All of it."""
-        return document
-
-
 @dataclass(frozen=True, slots=True)
 class ConsolidateTask:
     """Merge some runs into one, so that their number, and with it the memory of all that follows, is bounded."""
@@ -79,12 +67,12 @@ class ConsolidateTask:
         write_run(self.output, merge_runs(self.runs))
 
 
-def consolidations(runs: Sequence[Path], level: int) -> list[ConsolidateTask]:
-    """The tasks that make at most a `FAN_IN`th as many runs, in the same order."""
+def consolidations(runs: Sequence[Path], prefix: Path) -> list[ConsolidateTask]:
+    """The tasks that make a `FAN_IN`th as many runs, in the same order; their paths begin with `prefix`."""
     remaining = iter(runs)
     groups = iter(lambda: tuple(islice(remaining, FAN_IN)), ())
     return [
-        ConsolidateTask(group, runs[0].parent / f"merged-{level}-{number:06d}.parquet")
+        ConsolidateTask(group, prefix.with_name(f"{prefix.name}-{number:06d}.parquet"))
         for number, group in enumerate(groups)
     ]
 

@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import field_validator, model_validator
 
 from groundup.config import Config, setting
+from groundup.corpus.dedup import NearDuplicateSettings, RepeatedTextSettings
 from groundup.corpus.language import LanguageStep, check_languages
 from groundup.corpus.mix import MixSettings
 from groundup.corpus.quality import FilterRules, filter_steps
@@ -33,6 +34,10 @@ class CorpusSettings(Config):
     validation_max_bytes: int = setting(10_000_000, help="held-out text is at most about this much", ge=1000)
     min_bytes: int = setting(200_000, help="a corpus smaller than this is refused: nothing learns from it", ge=0)
     shard_bytes: int = setting(64_000_000, help="text in one shard, about", ge=1_000_000)
+    near_duplicates: NearDuplicateSettings = setting(NearDuplicateSettings(), help="documents that are nearly the same")
+    repeated_text: RepeatedTextSettings = setting(
+        RepeatedTextSettings(), help="paragraphs or lines said again and again"
+    )
     mix: MixSettings = setting(MixSettings(), help="how much of each source the text to train on has")
 
     @model_validator(mode="after")
