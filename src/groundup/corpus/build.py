@@ -19,17 +19,20 @@ from groundup.corpus.card import Drops, Tally, reasons, size, total, write_card
 from groundup.corpus.dedup import FoundDuplicates, find_duplicates
 from groundup.corpus.executor import Executor, TaskT
 from groundup.corpus.formats import NO_TEXT, UNSUPPORTED
-from groundup.corpus.ledger import LEDGER, join_ledgers
+from groundup.corpus.ledger import LEDGER, join_ledgers, read_fates
 from groundup.corpus.merging import DUPLICATES, FAN_IN, MergeTask, RepeatTask, consolidations
 from groundup.corpus.mix import Share, mixture
 from groundup.corpus.reading import LENGTH, READING, ReadTask, units
 from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.sources import SourceConfig
+from groundup.corpus.steps import NamedStep
 from groundup.errors import DataError
 from groundup.files import read_json, require_disk_space
 from groundup.types import Split
 
 _PARTS = "parts"
+_EVALUATIONS = "evaluations.npz"
+DECONTAMINATION = "decontamination"
 SPLITS: tuple[Split, Split] = ("train", "validation")
 _MORE_TEXT = (
     "Add more text or another source (groundup config collect lists what is read), or lower min_bytes for a trial."
@@ -65,7 +68,8 @@ def build_corpus(
     duplicates = work.find_duplicates(reads)
     merges = work.merge(reads, duplicates)
     shares, repeats = work.mix(merges)
-    card = _card(settings, reads, merges, repeats, shares) | {"near_duplicates": duplicates.summary()}
+    card = _card(settings, reads, merges, repeats, shares)
+    card |= {"near_duplicates": duplicates.summary(), "decontamination": work.contamination(reads)}
     _require_enough(settings, card)
     files = write_card(out, card) + work.keep_ledger([*reads, *merges])
     work.tidy()
@@ -90,9 +94,11 @@ class _Work:
 
     def read(self) -> list[ReadTask]:
         """Sources to runs."""
+        last = self._decontamination()
+        steps = {source.label: (*self.settings.steps(source), *last) for source in self.settings.sources}
         grouped = [(source, unit) for source in self.settings.sources for unit in units(source)]
         tasks = [
-            ReadTask(source, unit, self.settings, self.settings.steps(source), self.parts, number)
+            ReadTask(source, unit, self.settings, steps[source.label], self.parts, number)
             for number, (source, unit) in enumerate(grouped)
         ]
         stored_bytes = sum(task.size for task in tasks)
@@ -102,6 +108,27 @@ class _Work:
             by_size = sorted(tasks, key=lambda task: -task.size)  # the longest first, so that none is left alone
             self.executor(by_size, lambda task: progress.advance(task.size))
         return tasks
+
+    def _decontamination(self) -> list[NamedStep]:
+        """The step that keeps evaluation items out, if some are given; their index lies where all workers find it."""
+        wanted = self.settings.decontaminate
+        if not wanted.files:
+            return []
+        from groundup.corpus.decontaminate import Decontaminate, build_index
+
+        index = self.parts / _EVALUATIONS
+        build_index(wanted).save(index)
+        return [(DECONTAMINATION, Decontaminate(index, wanted.min_overlap))]
+
+    def contamination(self, reads: Sequence[ReadTask]) -> dict[str, Any]:
+        """Which evaluation items were in which documents; empty where nobody asked."""
+        if not self.settings.decontaminate.files:
+            return {}
+        from groundup.corpus.decontaminate import EvaluationIndex, contamination
+
+        fates = (fate for task in reads for fate in read_fates(task.ledger) if fate.step == DECONTAMINATION)
+        dropped = ((fate.origin, fate.detail) for fate in fates)
+        return contamination(EvaluationIndex.load(self.parts / _EVALUATIONS), dropped)
 
     def find_duplicates(self, reads: Sequence[ReadTask]) -> FoundDuplicates:
         """What is there more than once, over all sources."""
@@ -207,7 +234,7 @@ def _card(
         tally.cut, tally.masked = gone.cut, gone.masked
         share = {"mixture": asdict(shares[label])} if label in shares else {}
         sources.append(_describe(source) | tally.to_json() | share)
-    steps = [READING, LENGTH, *settings.step_names, DUPLICATES]
+    steps = [READING, LENGTH, *settings.step_names, DECONTAMINATION, DUPLICATES]
     splits: dict[str, Any] = {}
     for split in SPLITS:
         of_split = kept[split]

@@ -13,7 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from groundup.corpus.steps import Drop
 from groundup.files import atomic_file
+from groundup.types import Document
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +50,22 @@ class Fate:
     kept: str = ""
     bytes: int = 0
     beginning: str = ""
+
+
+def fate_of(document: Document, step: str, why: Drop, kept: str = "") -> Fate:
+    """What the ledger says of a document that is dropped; `kept` is the id of the one that stays in its place."""
+    return Fate(
+        source=document.source,
+        origin=document.origin,
+        step=step,
+        reason=why.reason,
+        detail=why.detail,
+        id=document.id,
+        url=document.url,
+        kept=kept,
+        bytes=len(document.text.encode()),
+        beginning=beginning(document.text),
+    )
 
 
 class LedgerWriter:
@@ -119,11 +137,16 @@ def beginning(text: str) -> str:
     return text[:_BEGINNING]
 
 
-def read_ledger(directory: Path) -> Iterator[Fate]:
+def read_ledger(corpus: Path) -> Iterator[Fate]:
     """Every fate that is written down in a corpus; none where it was made by a release that kept no ledger."""
+    for path in sorted((corpus / LEDGER).glob("*.parquet")):
+        yield from read_fates(path)
+
+
+def read_fates(path: Path) -> Iterator[Fate]:
+    """The fates in one file."""
     import pyarrow.parquet as pq
 
-    for path in sorted((directory / LEDGER).glob("*.parquet")):
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH):
-                yield from (Fate(**row) for row in batch.to_pylist())
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=_BATCH):
+            yield from (Fate(**row) for row in batch.to_pylist())

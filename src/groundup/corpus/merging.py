@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from groundup.corpus.card import Tally
-from groundup.corpus.ledger import LedgerWriter, ledger_file
-from groundup.corpus.reading import fate
+from groundup.corpus.ledger import LedgerWriter, fate_of, ledger_file
 from groundup.corpus.shards import END, ShardWriter, merge_runs, read_ids, read_range, write_run
-from groundup.corpus.steps import Drop
+from groundup.corpus.steps import Drop, Gone
 from groundup.files import atomic_file, write_json
 from groundup.types import Document
 
@@ -20,18 +19,6 @@ FAN_IN = 64  # runs merged at a time: each holds a row group in memory
 _HASH_SPACE = 1 << 64  # shards are ranges of the first 64 bits of a document's id, validation uses the last 64
 
 DUPLICATES = "duplicates"
-
-
-@dataclass(frozen=True, slots=True)
-class Gone:
-    """Why a document is not to be written, although nothing is wrong with it.
-
-    Attributes:
-        kept: the id of the document that stays in its place.
-    """
-
-    why: Drop
-    kept: str = ""
 
 
 class Duplicates(Protocol):
@@ -147,7 +134,7 @@ class MergeTask:
         def drop(document: Document, why: Drop, kept: str = "") -> None:
             tally = dropped.setdefault(document.source, Tally())
             tally.drop(DUPLICATES, why.reason, document.origin, document.text)
-            ledger.add(fate(document, DUPLICATES, why, kept))
+            ledger.add(fate_of(document, DUPLICATES, why, kept))
 
         first = ""  # the id of the copy that came first
         for document in merge_runs(self.runs, low, high):

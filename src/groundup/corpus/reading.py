@@ -9,7 +9,7 @@ from pathlib import Path
 
 from groundup.corpus.card import Tally
 from groundup.corpus.formats import Extracted, Unreadable, extract
-from groundup.corpus.ledger import Fate, LedgerWriter, beginning, ledger_file
+from groundup.corpus.ledger import Fate, LedgerWriter, beginning, fate_of, ledger_file
 from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.shards import write_run
 from groundup.corpus.sources import Item, SourceConfig
@@ -155,23 +155,7 @@ class _Book:
     def drop(self, step: str, why: Drop, document: Document) -> None:
         """Note a document that a step dropped."""
         self.tally.drop(step, why.reason, document.origin, document.text)
-        self.ledger.add(fate(document, step, why))
-
-
-def fate(document: Document, step: str, why: Drop, kept: str = "") -> Fate:
-    """What the ledger says of a document that is dropped; `kept` is the id of the one that stays in its place."""
-    return Fate(
-        source=document.source,
-        origin=document.origin,
-        step=step,
-        reason=why.reason,
-        detail=why.detail,
-        id=document.id,
-        url=document.url,
-        kept=kept,
-        bytes=len(document.text.encode()),
-        beginning=beginning(document.text),
-    )
+        self.ledger.add(fate_of(document, step, why))
 
 
 def units(source: SourceConfig) -> Iterator[tuple[Item, ...]]:

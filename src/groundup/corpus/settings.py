@@ -9,6 +9,7 @@ from typing import Self
 from pydantic import field_validator, model_validator
 
 from groundup.config import Config, setting
+from groundup.corpus.decontaminate import DecontaminationSettings
 from groundup.corpus.dedup import NearDuplicateSettings, RepeatedTextSettings
 from groundup.corpus.language import LanguageStep, check_languages
 from groundup.corpus.mix import MixSettings
@@ -34,6 +35,9 @@ class CorpusSettings(Config):
     validation_max_bytes: int = setting(10_000_000, help="held-out text is at most about this much", ge=1000)
     min_bytes: int = setting(200_000, help="a corpus smaller than this is refused: nothing learns from it", ge=0)
     shard_bytes: int = setting(64_000_000, help="text in one shard, about", ge=1_000_000)
+    decontaminate: DecontaminationSettings = setting(
+        DecontaminationSettings(), help="evaluation items that must not be in the corpus"
+    )
     near_duplicates: NearDuplicateSettings = setting(NearDuplicateSettings(), help="documents that are nearly the same")
     repeated_text: RepeatedTextSettings = setting(
         RepeatedTextSettings(), help="paragraphs or lines said again and again"

@@ -21,6 +21,18 @@ class Drop:
     detail: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Why a document is not to be written, although nothing is wrong with it.
+
+    Attributes:
+        kept: the id of the document that stays in its place.
+    """
+
+    why: Drop
+    kept: str = ""
+
+
 Step = Callable[[Document], Document | Drop]
 NamedStep = tuple[str, Step]  # with the name that the recipe, the data card and the ledger know it by
 

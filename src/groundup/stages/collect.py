@@ -69,6 +69,7 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
     for table in keys["sources"]:
         table.pop("path", None)
     inputs = {source.label: source.identity() for source in sources}
+    inputs |= {f"evaluation {path}": FolderSource(path=path).identity() for path in config.decontaminate.files}
     inputs |= {f"existing {path}": artifact.read(path).digest for path in config.near_duplicates.existing}
     work = artifact.begin(config.out, "collect", keys, inputs, console=console)
     if work.state == "done":

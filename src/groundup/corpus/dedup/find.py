@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.corpus.dedup.settings import NearDuplicateSettings, RepeatedTextSettings
 from groundup.corpus.executor import Task
-from groundup.corpus.merging import Gone
 from groundup.corpus.shards import read_ids, shard_paths
-from groundup.corpus.steps import Drop
+from groundup.corpus.steps import Drop, Gone
 from groundup.errors import DataError
 from groundup.files import read_json
 from groundup.types import Document
