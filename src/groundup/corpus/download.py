@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.console import Console
-from groundup.corpus.network import Network, patiently
+from groundup.corpus.fetching.network import Network, patiently
 from groundup.errors import DownloadError
 from groundup.files import atomic_file, require_disk_space
 from groundup.locks import locked

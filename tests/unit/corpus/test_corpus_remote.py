@@ -28,7 +28,7 @@ NOISE = random.Random(0).randbytes(3_000_000)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr("groundup.corpus.network.pause_after", lambda *_: 0)
+    monkeypatch.setattr("groundup.corpus.fetching.network.pause_after", lambda *_: 0)
     monkeypatch.setattr("groundup.corpus.sources.remote_files.pause_after", lambda *_: 0)
 
 
@@ -56,6 +56,15 @@ def test_files_of_a_web_server(site: Site, console: Console) -> None:
     assert [(item.path, item.size) for item in source.items()] == [("a.bin", 3_000_000), ("b.bin", 4)]
     assert contents(source) == {"a.bin": NOISE, "b.bin": b"beta"}
     assert all(headers["User-Agent"].startswith("groundup/") for *_, headers in site.asked)
+
+
+def test_files_of_one_name(site: Site, console: Console) -> None:
+    """Where a document came from must be one file."""
+    site.paths["/more/b.bin"] = Answer(b"another")
+    source = remote(f"{site.url}/data/b.bin", f"{site.url}/more/b.bin")
+    source.fetch(console)
+    host = site.url.removeprefix("http://")
+    assert contents(source) == {f"{host}/data/b.bin": b"beta", f"{host}/more/b.bin": b"another"}
 
 
 @pytest.mark.parametrize("ranges", [True, False])

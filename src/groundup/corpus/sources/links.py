@@ -13,9 +13,10 @@ from typing import Any, BinaryIO, Literal
 
 from groundup.config import setting
 from groundup.console import Console
-from groundup.corpus.network import Network, user_agent
-from groundup.corpus.page_store import PageStore
-from groundup.corpus.polite import Manners, PoliteFetcher, normalized
+from groundup.corpus.fetching.asking import Manners, normalized
+from groundup.corpus.fetching.fetcher import PoliteFetcher
+from groundup.corpus.fetching.network import Network, user_agent
+from groundup.corpus.fetching.store import PageStore
 from groundup.corpus.sources.base import WEB_FILTERS, Item, Opener, SourceConfig
 from groundup.corpus.sources.remote_files import RemoteItem
 from groundup.corpus.streams import text_lines
@@ -82,6 +83,7 @@ class LinksSource(SourceConfig):
 
         Raises:
             DataError: the list cannot be read.
+            DownloadError: the network is down.
         """
         directory = self._directory
         with (

@@ -13,7 +13,7 @@ from typing import cast
 
 from groundup.config import setting
 from groundup.console import Console
-from groundup.corpus.network import Network, netrc_logins, user_agent
+from groundup.corpus.fetching.network import Network, netrc_logins, user_agent
 from groundup.corpus.sources.base import Item, Opener, SourceConfig
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
 from groundup.errors import DataError

@@ -13,7 +13,7 @@ from typing import Any
 
 from groundup.console import Console
 from groundup.corpus.download import Digest, copy_verified, download
-from groundup.corpus.network import Network
+from groundup.corpus.fetching.network import Network
 from groundup.errors import DownloadError
 from groundup.files import expand_home, require_disk_space
 

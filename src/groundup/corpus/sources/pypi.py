@@ -25,7 +25,7 @@ from pathlib import Path
 
 from groundup.console import Console
 from groundup.corpus.download import Digest, copy_verified, download
-from groundup.corpus.network import Network, netrc_logins
+from groundup.corpus.fetching.network import Network, netrc_logins
 from groundup.errors import DownloadError
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import field_validator
@@ -56,11 +58,17 @@ class RemoteSource(ListedSource):
             for url in self.urls:
                 found += remote.find(url)
                 progress.advance()
-        return found
+        names = Counter(item.path for item in found)
+        return [item if names[item.path] == 1 else replace(item, path=_place_in(item.url)) for item in found]
 
     def provenance(self) -> dict[str, str]:
         """The addresses, too."""
         return {"addresses": ", ".join(map(_without_query, self.urls))} | super().provenance()
+
+
+def _place_in(url: str) -> str:
+    """Host and path: the name of a file where another one has the same."""
+    return _without_query(url).partition("://")[2].lstrip("/")
 
 
 def _without_query(url: str) -> str:

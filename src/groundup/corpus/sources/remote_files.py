@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO, cast
 
-from groundup.corpus.network import ATTEMPTS, Network, is_final, patiently, pause_after
+from groundup.corpus.fetching.network import ATTEMPTS, Network, is_final, patiently, pause_after
 from groundup.corpus.sources.base import Item
 from groundup.corpus.streams import MEBIBYTE
 from groundup.errors import ConfigError, DownloadError, GroundupError

@@ -10,7 +10,7 @@ from pydantic import field_validator
 
 from groundup.config import setting
 from groundup.console import Console
-from groundup.corpus.network import patiently
+from groundup.corpus.fetching.network import patiently
 from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem, unreachable
 from groundup.errors import DataError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import email.utils
+import functools
 import http.client
 import importlib.metadata
 import ipaddress
@@ -167,12 +168,7 @@ class Network:
         if login:
             token = base64.b64encode(login.encode()).decode()
             request.add_unredirected_header("Authorization", f"Basic {token}")  # not to be told to another host
-        context = ssl.create_default_context(cafile=self.certificates)
-        if self.client_certificate:
-            context.load_cert_chain(self.client_certificate)
-        if host in self.unverified_hosts:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
+        context = _tls(self.certificates, self.client_certificate, host not in self.unverified_hosts)
         opener = urllib.request.OpenerDirector()  # build_opener would add ftp: and data:
         proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else None
         handlers: list[urllib.request.BaseHandler] = [
@@ -199,6 +195,18 @@ class Network:
         """Fetch a page of an index: (content type, text)."""
         with self.open(url, {"Accept": accept}) as response:
             return response.headers.get("Content-Type") or "", response.read(_PAGE_LIMIT).decode("utf-8", "replace")
+
+
+@functools.lru_cache(maxsize=8)
+def _tls(certificates: str | None, client_certificate: str | None, verified: bool) -> ssl.SSLContext:
+    """Made once: reading the system's authorities takes longer than many a page."""
+    context = ssl.create_default_context(cafile=certificates)
+    if client_certificate:
+        context.load_cert_chain(client_certificate)
+    if not verified:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _dialler(guarded: bool, lifeline: _Lifeline) -> Callable[..., socket.socket]:

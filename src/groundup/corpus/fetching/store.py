@@ -97,6 +97,11 @@ class PageStore:
         """(address, why it gave no page), by address."""
         yield from self._database.execute("SELECT url, failure FROM links WHERE failure != '' ORDER BY url")
 
+    def some_page(self) -> str | None:
+        """A link that gave a page; None if there is none yet."""
+        row = self._database.execute("SELECT url FROM links WHERE failure = '' LIMIT 1").fetchone()
+        return str(row[0]) if row else None
+
     def add(self, link: str, page: Page) -> None:
         """Archive the page that a link led to, perhaps by redirects."""
         from fastwarc import GzipWriter

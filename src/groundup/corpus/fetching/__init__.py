@@ -1,0 +1,1 @@
+"""Pages from the network: asked for by the rules of their hosts, and kept."""
