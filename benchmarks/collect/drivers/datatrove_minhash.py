@@ -1,0 +1,39 @@
+"""datatrove's MinHash pipeline, as its example has it, over Parquet. Its own Python runs this: IN OUT TASKS WORKERS.
+
+14 bands of 8, word 5-grams, 64-bit hashes: signatures, buckets, clusters, filter; documents on disk at both ends.
+"""
+
+import sys
+from pathlib import Path
+
+from datatrove.executor import LocalPipelineExecutor
+from datatrove.pipeline.dedup import MinhashDedupBuckets, MinhashDedupCluster, MinhashDedupFilter, MinhashDedupSignature
+from datatrove.pipeline.dedup.minhash import MinhashConfig
+from datatrove.pipeline.readers import ParquetReader
+from datatrove.pipeline.writers import ParquetWriter
+from datatrove.utils.hashing import HashConfig
+
+
+def main() -> None:
+    """Run the four steps, one after the other."""
+    source, out, tasks, workers = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(precision=64))
+    signatures, buckets, removed = (str(out / name) for name in ("signatures", "buckets", "removed"))
+
+    def read() -> ParquetReader:
+        return ParquetReader(source, glob_pattern="*.parquet", text_key="text", id_key="id")
+
+    steps = [
+        ([read(), MinhashDedupSignature(signatures, config=config)], tasks),
+        ([MinhashDedupBuckets(signatures, buckets, config=config)], config.num_buckets),
+        ([MinhashDedupCluster(buckets, removed, config=config)], 1),
+        ([read(), MinhashDedupFilter(removed), ParquetWriter(str(out / "kept"), compression="zstd")], tasks),
+    ]
+    for number, (pipeline, step_tasks) in enumerate(steps):
+        LocalPipelineExecutor(
+            pipeline, tasks=step_tasks, workers=workers, logging_dir=str(out / "logs" / str(number))
+        ).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,217 @@
+"""`python -m benchmarks.collect.neardup`: near-duplicates beside datatrove; one JSON object last.
+
+Documents are made of short stretches of real text, some with a near-copy whose Jaccard similarity (word 5-grams) is
+known: it is computed here, from Python sets. Both sides read the same Parquet files and leave the remaining documents
+in Parquet, in fresh processes, whose whole wall time counts, in turns. TEXT names files or a folder of text; without
+it, Python's language reference is cut up. DATATROVE names a Python that has datatrove.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import random
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from groundup.corpus.dedup import NearDuplicateSettings, RepeatedTextSettings, find_duplicates
+from groundup.corpus.executor import ProcessPool, Task
+from groundup.corpus.merging import MergeTask
+from groundup.corpus.shards import END, read_ids, read_range, write_run
+from groundup.types import Document
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKERS = 2
+NGRAM = 5
+_RUN_BYTES = 8 << 20
+_SHARD_BYTES = 64_000_000
+_WORD = re.compile(r"[a-z]+")  # each peer has its own idea of punctuation; of these there is but one
+
+Shingles = set[tuple[str, ...]]
+
+
+def main() -> None:
+    """Plant, run both sides in turns, print what was found and how fast."""
+    options = _options()
+    if options.ours:
+        _deduplicate(Path(options.ours[0]), Path(options.ours[1]))
+        return
+    peer = os.environ.get("DATATROVE")
+    work = Path(options.work or tempfile.mkdtemp(prefix="bench-neardup-"))
+    runs, out = work / "runs", work / "out"
+    planted = _plant(options.documents, _words(os.environ.get("TEXT")), runs)
+    sides = {"groundup": [sys.executable, "-m", "benchmarks.collect.neardup", "--ours", str(runs), str(out)]}
+    if peer:
+        tasks = str(len(list(runs.iterdir())))
+        driver = str(ROOT / "benchmarks" / "collect" / "drivers" / "datatrove_minhash.py")
+        sides["datatrove"] = [peer, driver, str(runs), str(out), tasks, str(WORKERS)]
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    found: dict[str, Any] = {}
+    for turn in range(options.rounds):
+        for name, command in sorted(sides.items(), reverse=turn % 2 == 0):
+            shutil.rmtree(out, ignore_errors=True)
+            began = time.perf_counter()
+            subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            rates[name].append(options.documents / (time.perf_counter() - began))
+            print(f"{name}: {rates[name][-1]:,.0f} documents/s", file=sys.stderr)
+            if name == "groundup":
+                found = _judge(planted, runs, out)
+    ratios = [ours / theirs for ours, theirs in zip(rates["groundup"], rates.get("datatrove", []), strict=False)]
+    figures = {"neardup_vs_datatrove": statistics.median(ratios) if ratios else None} | found
+    speeds = {f"{name}_documents_per_second": statistics.median(rates[name]) for name in rates}
+    print(json.dumps(figures | speeds | {"documents": options.documents, "workers": WORKERS}))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", help="directory for the files; default: a temporary one")
+    parser.add_argument("--ours", nargs=2, metavar=("RUNS", "OUT"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _words(text: str | None) -> list[str]:
+    if text is None:
+        from pydoc_data.topics import topics
+
+        return _WORD.findall(" ".join(topics.values()).lower())
+    words: list[str] = []
+    path = Path(text)
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file() and len(words) < 20_000_000:
+            opener = gzip.open if file.suffix == ".gz" else open
+            with opener(file, "rt", encoding="utf-8", errors="replace") as lines:
+                words += _WORD.findall(lines.read().lower())
+    return words
+
+
+def _plant(count: int, words: Sequence[str], runs: Path) -> list[tuple[str, str, float]]:
+    """Write `count` documents as runs; the ids and the similarity of each planted pair."""
+    rng = random.Random(11)
+    texts: list[str] = []
+    pairs: list[tuple[int, int, float]] = []
+    while len(texts) < count:
+        document = _document(words, rng)
+        texts.append(" ".join(document))
+        if len(texts) < count and rng.random() < 0.35:
+            copy, similarity = _copy(document, words, rng)
+            pairs.append((len(texts) - 1, len(texts), similarity))
+            texts.append(" ".join(copy))
+    documents = [Document(text=text, source="planted", origin=str(number)) for number, text in enumerate(texts)]
+    ids = [document.id for document in documents]
+    rng.shuffle(documents)
+    runs.mkdir(parents=True, exist_ok=True)
+    for number, run in enumerate(_cut(documents)):
+        write_run(runs / f"run-{number:05d}.parquet", sorted(run, key=lambda document: document.id))
+    return [(ids[one], ids[other], similarity) for one, other, similarity in pairs]
+
+
+def _document(words: Sequence[str], rng: random.Random) -> list[str]:
+    """100 to 400 words, a few at a time from anywhere in the text, so that no two documents are alike by chance."""
+    document: list[str] = []
+    wanted = rng.randrange(100, 400)
+    while len(document) < wanted:
+        at = rng.randrange(len(words) - 16)
+        document += words[at : at + rng.randrange(6, 16)]
+    return document
+
+
+def _copy(document: Sequence[str], words: Sequence[str], rng: random.Random) -> tuple[list[str], float]:
+    """A copy with words exchanged, inserted or left out, until it is as unlike as was drawn; never the same."""
+    target = rng.uniform(0.70, 0.99)
+    original, copy, similarity = _shingles(document), list(document), 1.0
+    while True:
+        changed = list(copy)
+        at = rng.randrange(len(changed))
+        changed[at : at + rng.randrange(2)] = [rng.choice(words) for _ in range(rng.randrange(2))]
+        further = _jaccard(original, _shingles(changed))
+        if further < target and similarity < 1:
+            return copy, similarity
+        copy, similarity = changed, further
+
+
+def _shingles(words: Sequence[str]) -> Shingles:
+    return set(zip(*(words[place:] for place in range(NGRAM)), strict=False))
+
+
+def _jaccard(one: Shingles, other: Shingles) -> float:
+    common = len(one & other)
+    return common / (len(one) + len(other) - common)
+
+
+def _cut(documents: Sequence[Document]) -> Iterator[list[Document]]:
+    run: list[Document] = []
+    size = 0
+    for document in documents:
+        run.append(document)
+        size += len(document.text)
+        if size >= _RUN_BYTES:
+            yield run
+            run, size = [], 0
+    if run:
+        yield run
+
+
+def _deduplicate(runs: Path, out: Path) -> None:
+    """What `groundup collect` does between its runs and its shards."""
+    pool = ProcessPool(WORKERS)
+
+    def run(label: str, tasks: Sequence[Task]) -> None:
+        pool(tasks, lambda _: None)
+
+    paths = tuple(sorted(runs.iterdir()))
+    duplicates = find_duplicates(paths, NearDuplicateSettings(), RepeatedTextSettings(), out / "duplicates", run)
+    shards = max(WORKERS, sum(path.stat().st_size for path in paths) * 2 // _SHARD_BYTES)
+    merges = [
+        MergeTask(
+            runs=paths,
+            number=number,
+            shards=shards,
+            validation_fraction=0.02,
+            min_document_bytes=1,
+            duplicates=duplicates,
+            directory=out / "parts",
+            train=out / f"train-{number:05d}.parquet",
+            validation=out / f"validation-{number:05d}.parquet",
+        )
+        for number in range(shards)
+    ]
+    pool(merges, lambda _: None)
+    gone = {dropped: fate.kept for dropped, fate in duplicates.within("", END).items()}
+    (out / "gone.json").write_text(json.dumps(gone))
+
+
+def _judge(planted: Sequence[tuple[str, str, float]], runs: Path, out: Path) -> dict[str, float]:
+    """Recall over the planted pairs, and precision of the drops by their true similarity to what was kept."""
+    gone: dict[str, str] = json.loads((out / "gone.json").read_text())
+    remaining = {each for shard in out.glob("*-*.parquet") for each in read_ids(shard, "", END)}
+    texts = {d.id: d.text for run in sorted(runs.iterdir()) for d in read_range(run)}
+    assert remaining == texts.keys() - gone.keys()
+
+    def recall(low: float, high: float) -> float:
+        found = [one in gone or other in gone for one, other, similarity in planted if low <= similarity <= high]
+        return sum(found) / len(found)
+
+    right = [
+        _jaccard(_shingles(texts[one].split()), _shingles(texts[other].split())) >= 0.8 for one, other in gone.items()
+    ]
+    return {
+        "neardup_recall_087": recall(0.87, 1.0),
+        "neardup_recall_080": recall(0.80, 0.82),
+        "neardup_precision": sum(right) / len(right),
+    }
+
+
+if __name__ == "__main__":
+    main()
