@@ -165,29 +165,29 @@ def _cut(documents: Sequence[Document]) -> Iterator[list[Document]]:
 
 def _deduplicate(runs: Path, out: Path) -> None:
     """What `groundup collect` does between its runs and its shards."""
-    pool = ProcessPool(WORKERS)
-
-    def run(label: str, tasks: Sequence[Task]) -> None:
-        pool(tasks, lambda _: None)
-
     paths = tuple(sorted(runs.iterdir()))
-    duplicates = find_duplicates(paths, NearDuplicateSettings(), RepeatedTextSettings(), out / "duplicates", run)
     shards = max(WORKERS, sum(path.stat().st_size for path in paths) * 2 // _SHARD_BYTES)
-    merges = [
-        MergeTask(
-            runs=paths,
-            number=number,
-            shards=shards,
-            validation_fraction=0.02,
-            min_document_bytes=1,
-            duplicates=duplicates,
-            directory=out / "parts",
-            train=out / f"train-{number:05d}.parquet",
-            validation=out / f"validation-{number:05d}.parquet",
-        )
-        for number in range(shards)
-    ]
-    pool(merges, lambda _: None)
+    with ProcessPool(WORKERS) as pool:
+
+        def run(label: str, tasks: Sequence[Task]) -> None:
+            pool(tasks, lambda _: None)
+
+        duplicates = find_duplicates(paths, NearDuplicateSettings(), RepeatedTextSettings(), out / "duplicates", run)
+        merges = [
+            MergeTask(
+                runs=paths,
+                number=number,
+                shards=shards,
+                validation_fraction=0.02,
+                min_document_bytes=1,
+                duplicates=duplicates,
+                directory=out / "parts",
+                train=out / f"train-{number:05d}.parquet",
+                validation=out / f"validation-{number:05d}.parquet",
+            )
+            for number in range(shards)
+        ]
+        run("merging", merges)
     gone = {dropped: fate.kept for dropped, fate in duplicates.within("", END).items()}
     (out / "gone.json").write_text(json.dumps(gone))
 

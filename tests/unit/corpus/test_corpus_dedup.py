@@ -168,10 +168,9 @@ def test_the_same_in_parts_in_processes_and_after_accidents(
     whole = _find(runs, tmp_path / "whole")
     expected = whole.within("", END)
 
-    def pool(label: str, tasks: Sequence[Task]) -> None:
-        ProcessPool(2)(tasks, lambda _: None)
-
-    assert _find(runs, tmp_path / "pool", pool).within("", END) == expected
+    with ProcessPool(2) as pool:
+        found = _find(runs, tmp_path / "pool", lambda _, tasks: pool(tasks, lambda _: None))
+    assert found.within("", END) == expected
     monkeypatch.setattr(find_module, "_BUCKET_DOCUMENTS", 300)
     monkeypatch.setattr(find_module, "_COMPARED_DOCUMENTS", 100)
     monkeypatch.setattr(find_module, "_MOST_COMPARE_TASKS", 10)

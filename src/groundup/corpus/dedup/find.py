@@ -131,7 +131,7 @@ def _resolve_near(
         CompareTask(all_portions, candidates, low, min(low + step, documents), settings.threshold, directory)
         for low in range(known, documents, step)
     ]
-    resolve = ResolveTask(all_portions, tuple(task.table for task in compares), directory)
+    resolve = ResolveTask(all_portions, tuple((task.table, task.low) for task in compares), directory)
     if not resolve.done():
         signs = [
             SignTask(portion, number, settings.ngram, settings.bands, settings.rows, directory)

@@ -14,8 +14,7 @@ import numpy as np
 
 from groundup.corpus.dedup.columns import U64, group_starts, read_column, write_columns
 from groundup.corpus.dedup.portions import Portion, id_numbers
-from groundup.corpus.dedup.resolve import near_duplicates_in
-from groundup.corpus.shards import END
+from groundup.corpus.dedup.resolve import near_duplicates_among
 from groundup.types import Document
 
 Unit = Literal["paragraph", "line"]
@@ -68,9 +67,9 @@ class PassageTask:
     def run(self) -> None:
         """Write them."""
         passages, owners = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+        gone = near_duplicates_among(self.directory, self.portion.first, self.portion.documents)
         for batch in self.portion.batches(("text", "id")):
             texts, ids = batch.column("text").to_pylist(), batch.column("id").to_pylist()
-            gone = {each.id for each in near_duplicates_in(self.directory, min(ids), max(ids) + END)}
             found = [
                 [] if id_ in gone else [each for _, each in hashed(text, self.unit, self.min_characters) if each]
                 for text, id_ in zip(texts, ids, strict=True)

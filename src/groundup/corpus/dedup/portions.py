@@ -65,18 +65,18 @@ def plan(runs: Sequence[tuple[Path, str]]) -> list[Portion]:
     """Cut runs (with the corpus that each is part of, if one exists already) into portions."""
     import pyarrow.parquet as pq
 
-    counts: list[list[tuple[int, int]]] = []  # documents and bytes of each row group of each run
+    counts: list[I64] = []  # documents and bytes of each row group of each run
     for run, _ in runs:
         metadata = pq.read_metadata(run)
-        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        counts.append([(group.num_rows, group.total_byte_size) for group in groups])
-    total = sum(size for groups in counts for _, size in groups)
+        there = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+        counts.append(np.array([(group.num_rows, group.total_byte_size) for group in there], np.int64).reshape(-1, 2))
+    total = sum(int(groups[:, 1].sum()) for groups in counts)
     wanted = min(max(_LEAST_BYTES, total // _PORTIONS), _MOST_BYTES)
     portions: list[Portion] = []
     first = 0
     for (run, corpus), groups in zip(runs, counts, strict=True):
         start = documents = pending = 0
-        for number, (rows, size) in enumerate(groups, start=1):
+        for number, (rows, size) in enumerate(groups.tolist(), start=1):
             documents, pending = documents + rows, pending + size
             if pending >= wanted or number == len(groups):
                 portions.append(Portion(run, (start, number), first, documents, corpus))

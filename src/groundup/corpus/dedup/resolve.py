@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,13 @@ class ResolveTask:
 
     So every drop can name what stays in its place, and a chain of small changes does not make its two ends copies of
     one another. Of several that stay, the first is named.
+
+    Attributes:
+        similar: the tables of similar pairs, each with the number of the first document that is the later one there.
     """
 
     portions: tuple[Portion, ...]
-    similar: tuple[Path, ...]
+    similar: tuple[tuple[Path, int], ...]
     directory: Path
 
     @property
@@ -44,7 +48,7 @@ class ResolveTask:
         documents = sum(portion.documents for portion in self.portions)
         with TemporaryFile(dir=self.directory) as file:  # on disk: 4 bytes a document
             state = np.memmap(file, "<u4", mode="w+", shape=max(1, documents))
-            dropped = sum(self._resolve(number, table, state) for number, table in enumerate(self.similar))
+            dropped = sum(self._resolve(table, low, state) for table, low in self.similar)
             largest = _largest(state)
         signed = Signed(self.directory, self.portions)
         clusters = [
@@ -55,7 +59,7 @@ class ResolveTask:
         summary = {"documents": documents - known, "existing": known, "dropped": dropped, "clusters": clusters}
         write_json(self.directory / SUMMARY, summary)
 
-    def _resolve(self, number: int, table: Path, state: np.memmap[tuple[int], np.dtype[np.uint32]]) -> int:
+    def _resolve(self, table: Path, low: int, state: np.memmap[tuple[int], np.dtype[np.uint32]]) -> int:
         """Decide on the documents of one table; the number of those that go."""
         later, earlier, similarity = (np.array(read_column(table, name)) for name in ("later", "earlier", "jaccard"))
         stays = state[earlier.astype(np.int64)] != _DROPPED  # as far as decided before this table
@@ -67,10 +71,10 @@ class ResolveTask:
         chosen = np.fromiter(gone.values(), np.int64, len(gone))
         state[later[chosen].astype(np.int64)] = _DROPPED
         np.add.at(state, earlier[chosen].astype(np.int64), 1)
-        self._write(number, later[chosen], earlier[chosen], similarity[chosen].tolist())
+        self._write(_dropped(self.directory, low), later[chosen], earlier[chosen], similarity[chosen].tolist())
         return len(gone)
 
-    def _write(self, number: int, dropped: U64, kept: U64, similarity: list[float]) -> None:
+    def _write(self, path: Path, dropped: U64, kept: U64, similarity: list[float]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -87,7 +91,7 @@ class ResolveTask:
         kinds = (pa.string(), pa.string(), pa.float64(), pa.string())
         columns = zip(*rows, strict=True) if rows else [()] * len(names)
         arrays = [pa.array(column, kind) for column, kind in zip(columns, kinds, strict=True)]
-        with atomic_file(self.directory / f"dropped-{number:05d}.parquet") as temporary:
+        with atomic_file(path) as temporary:
             pq.write_table(pa.table(arrays, names), temporary, row_group_size=1 << 14)
 
 
@@ -117,6 +121,21 @@ class NearDuplicate:
     kept: str
     jaccard: float
     corpus: str
+
+
+def _dropped(directory: Path, low: int) -> Path:
+    return directory / f"dropped-{low:014d}.parquet"
+
+
+def near_duplicates_among(directory: Path, first: int, documents: int) -> set[str]:
+    """The ids of the near-duplicates among these consecutive documents, and perhaps of some around them."""
+    import pyarrow.parquet as pq
+
+    paths = sorted(directory.glob("dropped-*.parquet"))
+    start = bisect_right(paths, _dropped(directory, first)) - 1
+    stop = bisect_left(paths, _dropped(directory, first + documents))
+    found = (pq.read_table(path, columns=["id"]).column("id").to_pylist() for path in paths[max(0, start) : stop])
+    return set().union(*found)
 
 
 def near_duplicates_in(directory: Path, low: str, high: str) -> Iterator[NearDuplicate]:

@@ -108,9 +108,11 @@ def _words(texts: pa.Array) -> tuple[U64, I64]:
         return np.empty(0, np.uint64), np.zeros(len(texts) + 1, np.int64)
     known = mix(np.array(RMinHash.hash_token_sets([vocabulary])[0], np.uint64))
     indices = encoded.indices.to_numpy()
-    real = np.array([word != "" for word in vocabulary])[indices]  # white space at an end leaves an empty word
-    before = np.concatenate([[0], np.cumsum(real)])
-    return known[indices[real]], before[split.offsets.to_numpy() - split.offsets[0].as_py()]
+    offsets = split.offsets.to_numpy().astype(np.int64) - split.offsets[0].as_py()
+    if "" in vocabulary:  # white space at an end leaves an empty word
+        real = indices != vocabulary.index("")
+        indices, offsets = indices[real], np.concatenate([[0], np.cumsum(real)])[offsets]
+    return known[indices], offsets
 
 
 def jaccard(left: tuple[U32, I64], right: tuple[U32, I64]) -> F64:
