@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from groundup.corpus.executor import ATTEMPTS, TaskT, failure_of, run_task, worker_died
 from groundup.errors import ConfigError
+from groundup.telemetry import disable_telemetry
 
 _QUIETLY: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
 _IN_FLIGHT = 4  # tasks handed to Ray at a time for each of its processors: asking it about many costs time
@@ -71,7 +72,7 @@ class RayCluster:
                 ray.cancel(reference, force=True)
 
     def _connected(self) -> Any:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it tells its makers otherwise
+        disable_telemetry()
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning about a change of its own to come
         try:
             import ray

@@ -58,7 +58,7 @@ def test_a_server_that_goes_away_and_comes_back(
     site: Site, prose: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No corpus without the missing file: the run ends, and goes on when it can."""
-    monkeypatch.setattr("groundup.corpus.sources.remote_files.pause_after", lambda *_: 0)
+    monkeypatch.setattr("groundup.corpus.fetching.stream.pause_after", lambda *_: 0)
     urls = [f"{site.url}/page{n:02d}.txt.gz" for n in range(len(prose))]
     source = RemoteSource(name="pages", urls=urls, allow_private_hosts=True)
     whole = build(source, tmp_path / "whole")

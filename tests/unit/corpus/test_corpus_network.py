@@ -118,6 +118,15 @@ def test_a_proxy_may_be_private_and_is_not_asked_for_private_hosts(site: Site, m
         PUBLIC.open("http://127.0.0.%31/", {})
 
 
+def test_a_proxy_for_https(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", site.url)
+    with pytest.raises(OSError, match="403"):
+        PUBLIC.open("https://company-only.example/page", {})
+    assert [(method, target) for _, method, target, _ in site.asked] == [("CONNECT", "company-only.example:443")]
+    with pytest.raises(RefusedError):
+        PUBLIC.open("https://127.0.0.1/", {})
+
+
 @pytest.mark.parametrize("length", [None, 100])
 def test_a_page_that_drips_is_over_when_its_time_is(site: Site, length: int | None) -> None:
     """A byte every 50 ms never reaches the timeout of a socket; without a length, the cut would look like the end."""

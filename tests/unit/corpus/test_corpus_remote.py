@@ -29,7 +29,7 @@ NOISE = random.Random(0).randbytes(3_000_000)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr("groundup.corpus.fetching.network.pause_after", lambda *_: 0)
-    monkeypatch.setattr("groundup.corpus.sources.remote_files.pause_after", lambda *_: 0)
+    monkeypatch.setattr("groundup.corpus.fetching.stream.pause_after", lambda *_: 0)
 
 
 @pytest.fixture
@@ -277,6 +277,13 @@ def test_a_crawl_by_its_index(crawl: Site, console: Console) -> None:
     assert len([1 for *_, headers in crawl.asked if "Range" in headers]) == 2
     with pytest.raises(DataError, match="no files"):
         crawl_source(crawl, crawl="CC-TEST-1", index=["*.nowhere.example/*"]).fetch(console)
+
+
+def test_an_index_server_in_trouble(crawl: Site, console: Console) -> None:
+    source = crawl_source(crawl, crawl="CC-TEST-1", index=["x"], index_filter=[])
+    crawl.paths["/CC-TEST-1-index?url=x&output=json&showNumPages=true"] = Answer(b"<html>sorry</html>")
+    with pytest.raises(DownloadError, match="JSON"):
+        source.fetch(console)
 
 
 @pytest.mark.parametrize("columnar", [False, True])

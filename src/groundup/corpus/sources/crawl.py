@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.error
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +15,11 @@ from pydantic import field_validator, model_validator
 
 from groundup.config import setting
 from groundup.console import Console
-from groundup.corpus.fetching.network import patiently
 from groundup.corpus.sources.base import WEB_FILTERS
 from groundup.corpus.sources.listed import ListedSource
-from groundup.corpus.sources.remote_files import Remote, RemoteItem, unreachable
+from groundup.corpus.sources.remote_files import Remote, RemoteItem
 from groundup.corpus.streams import text_lines
-from groundup.errors import DataError
+from groundup.errors import DataError, DownloadError
 
 _CONNECTIONS = 8
 _COLUMNS = {  # by the names of the CDX server and of the columnar index
@@ -111,11 +109,11 @@ class CrawlSource(ListedSource):
         for pattern in self.index:
             address = f"{self.index_base}/{self.crawl}-index"
             query = [("url", pattern), ("output", "json"), *(("filter", each) for each in self.index_filter)]
-            pages = json.loads(_asked(remote, address, [*query, ("showNumPages", "true")]) or "{}").get("pages", 0)
+            counts = _answer(remote, address, [*query, ("showNumPages", "true")])
+            pages = int(counts[0].get("pages", 0)) if counts else 0
             with console.progress(f"looking up {pattern}", pages, "pages") as progress:
                 for page in range(pages):
-                    text = _asked(remote, address, [*query, ("page", str(page))])
-                    yield from map(json.loads, text.splitlines())
+                    yield from _answer(remote, address, [*query, ("page", str(page))])
                     progress.advance()
 
     def _table(self, remote: Remote) -> Iterator[dict[str, Any]]:
@@ -154,16 +152,13 @@ def _lines(remote: Remote, source: str) -> Iterator[str]:
             yield from text_lines(stream, item.size)
 
 
-def _asked(remote: Remote, address: str, query: list[tuple[str, str]]) -> str:
-    url = f"{address}?{urllib.parse.urlencode(query)}"
+def _answer(remote: Remote, address: str, query: list[tuple[str, str]]) -> list[dict[str, Any]]:
     try:
-        return patiently(lambda: remote.network.page(url, "application/json")[1])
-    except urllib.error.HTTPError as error:
-        if error.code == 404:  # the server's way to say that it found none
-            return ""
-        raise unreachable(address, error) from error
-    except OSError as error:
-        raise unreachable(address, error) from error
+        return remote.json_lines(f"{address}?{urllib.parse.urlencode(query)}")
+    except DownloadError as error:
+        if getattr(error.__cause__, "code", None) == 404:  # the server's way to say that it found none
+            return []
+        raise
 
 
 def _column(capture: dict[str, Any], key: str) -> Any:

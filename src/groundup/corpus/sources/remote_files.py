@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import io
-import time
+import json
 import urllib.error
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO, cast
 
-from groundup.corpus.fetching.network import ATTEMPTS, Network, is_final, patiently, pause_after
+from groundup.corpus.fetching.network import Network, patiently
+from groundup.corpus.fetching.stream import ChangedError, EarlyEndError, Joined, RemoteStream, errors_as_os, unreachable
 from groundup.corpus.sources.base import Item
 from groundup.corpus.streams import MEBIBYTE
-from groundup.errors import ConfigError, DownloadError, GroundupError
+from groundup.errors import ConfigError, DownloadError
 from groundup.telemetry import disable_telemetry
 
 UNKNOWN_SIZE = 1 << 30  # what a file is taken for whose server does not tell
@@ -42,10 +42,6 @@ class RemoteItem(Item):
     version: str = ""
     ranges: tuple[tuple[int, int], ...] = ()
     sha1: str = ""
-
-
-class ChangedError(OSError):
-    """The file is not the one that was listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +73,35 @@ class Remote:
         What cannot be read after several attempts, or has changed since it was listed, raises `DownloadError`.
         """
         if item.ranges:
-            return io.BufferedReader(_Joined(self._part(item, start, size) for start, size in item.ranges), MEBIBYTE)
+            return io.BufferedReader(Joined(self._part(item, start, size) for start, size in item.ranges), MEBIBYTE)
         return io.BufferedReader(self._part(item, 0, None), MEBIBYTE)
+
+    def page(self, url: str, accept: str = "*/*") -> str:
+        """The text of a page.
+
+        Raises:
+            DownloadError: out of reach; its cause tells the status.
+        """
+        try:
+            return patiently(lambda: self.network.page(url, accept)[1])
+        except (OSError, http.client.HTTPException) as error:
+            raise unreachable(url, error) from error
+
+    def json_lines(self, url: str) -> list[Any]:
+        """The values of a page of JSON, one a line; or one over all lines.
+
+        Raises:
+            DownloadError: out of reach, or something else.
+        """
+        text = self.page(url, "application/json")
+        for pieces in (text.splitlines(), [text]):
+            with contextlib.suppress(ValueError):
+                return [json.loads(piece) for piece in pieces if piece.strip()]
+        raise DownloadError(
+            f"{url}: {text[:80]!r}",
+            rule="this address answers in JSON",
+            fix="Check the address; if it is right, the server has trouble: try later.",
+        )
 
     def _part(self, item: RemoteItem, start: int, size: int | None) -> RemoteStream:
         web = item.url.startswith(("http://", "https://"))
@@ -120,7 +143,7 @@ class Remote:
 
     def _find_elsewhere(self, url: str) -> list[RemoteItem]:
         fs, path = self._filesystem(url)
-        with _errors_as_os():
+        with errors_as_os():
             if any(mark in path for mark in "*?["):
                 found = [info for info in fs.glob(path, detail=True).values() if info["type"] == "file"]
                 root = path[: min(path.index(mark) for mark in "*?[" if mark in path)].rpartition("/")[0]
@@ -143,7 +166,7 @@ class Remote:
 
     def _open_elsewhere(self, item: RemoteItem, start: int, size: int | None, offset: int) -> BinaryIO:
         fs, path = self._filesystem(item.url)
-        with _errors_as_os():
+        with errors_as_os():
             if item.version and _version_in(fs.info(path)) != item.version:
                 raise ChangedError("is not the file that was listed")
             opened = fs.open(path, "rb", block_size=_BLOCK)
@@ -171,135 +194,6 @@ class Remote:
 _PLAIN = {"Accept-Encoding": "identity"}
 
 
-class RemoteStream(io.RawIOBase):
-    """A stream that is opened anew, where it was, when its line breaks.
-
-    Args:
-        reopen: opens the content from a byte offset on.
-        label: the address, for messages.
-        size: bytes of the whole, if known: an earlier end is a broken line.
-        sha1: digest of the whole in hex, checked at its end; "" for none.
-    """
-
-    def __init__(self, reopen: Callable[[int], BinaryIO], label: str, size: int | None, sha1: str = "") -> None:
-        self._reopen = reopen
-        self._label = label
-        self._size = size
-        self._sha1 = sha1
-        self._hash = hashlib.sha1(usedforsecurity=False) if sha1 else None
-        self._hashed = 0
-        self._offset = 0
-        self._inner: BinaryIO | None = None
-
-    def readable(self) -> bool:
-        """Always: this is a reader."""
-        return True
-
-    def seekable(self) -> bool:
-        """Where the size is known."""
-        return self._size is not None
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a byte; the next read opens the content there."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size or 0}[whence]
-        if base + offset != self._offset:
-            self._let_go()
-            self._offset = base + offset
-        return self._offset
-
-    def tell(self) -> int:
-        """The byte that is read next."""
-        return self._offset
-
-    def readinto(self, buffer: Any) -> int:
-        """Read, going on after breaks.
-
-        Raises:
-            DownloadError: out of reach, changed, or not of the digest.
-        """
-        wanted = len(buffer) if self._size is None else min(len(buffer), max(0, self._size - self._offset))
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                data = self._read(wanted) if wanted else b""
-                break
-            except (OSError, http.client.HTTPException) as error:
-                self._let_go()
-                if attempt == ATTEMPTS or is_final(error) or isinstance(error, ChangedError):
-                    raise unreachable(self._label, error) from error
-                time.sleep(pause_after(error, attempt))
-        if self._hash is not None and self._hashed == self._offset:
-            self._hash.update(data)
-            self._hashed += len(data)
-            if not data and self._hash.hexdigest() != self._sha1:
-                raise unreachable(self._label, ChangedError(f"has the sha1 {self._hash.hexdigest()}, not {self._sha1}"))
-        self._offset += len(data)
-        buffer[: len(data)] = data
-        return len(data)
-
-    def _read(self, wanted: int) -> bytes:
-        if self._inner is None:
-            self._inner = self._reopen(self._offset)
-        read1 = getattr(self._inner, "read1", self._inner.read)
-        with _errors_as_os():
-            data: bytes = read1(wanted)
-        if not data and self._size is not None:
-            raise EarlyEndError(f"ended after {self._offset:,} of {self._size:,} bytes")
-        return data
-
-    def _let_go(self) -> None:
-        if self._inner is not None:
-            inner, self._inner = self._inner, None
-            with _errors_as_os():
-                inner.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._let_go()
-        super().close()
-
-
-class EarlyEndError(OSError):
-    """The line broke before the end of the file."""
-
-
-class _Joined(io.RawIOBase):
-    """Streams, one after another."""
-
-    def __init__(self, parts: Iterator[RemoteStream]) -> None:
-        self._parts = parts
-        self._part: RemoteStream | None = next(parts, None)
-
-    def readable(self) -> bool:
-        """Always: this is a reader."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Read from the part at hand."""
-        while self._part is not None:
-            if read := self._part.readinto(buffer):
-                return read
-            self._part.close()
-            self._part = next(self._parts, None)
-        return 0
-
-    def close(self) -> None:
-        """Close the part at hand."""
-        if self._part is not None:
-            self._part.close()
-        super().close()
-
-
-@contextlib.contextmanager
-def _errors_as_os() -> Iterator[None]:
-    """Each store's library has errors of its own kind; here they are all `OSError`."""
-    try:
-        yield
-    except (OSError, http.client.HTTPException, GroundupError):
-        raise
-    except Exception as error:
-        raise OSError(f"{type(error).__name__}: {error}"[:300]) from error
-
-
 def _skip(stream: BinaryIO | http.client.HTTPResponse, count: int) -> None:
     while count:
         skipped = len(stream.read(min(count, MEBIBYTE)))
@@ -314,27 +208,3 @@ def _version(response: http.client.HTTPResponse) -> str:
 
 def _version_in(info: Mapping[str, Any]) -> str:
     return next((str(info[key]) for key in _VERSION_KEYS if info.get(key)), "")
-
-
-def unreachable(url: str, error: Exception) -> DownloadError:
-    """The error of an address that gave nothing, or something else."""
-    if isinstance(error, ChangedError):
-        return DownloadError(
-            f"{url}: {error}",
-            rule="a corpus is made of the files as they were when they were listed",
-            fix="Give the source another `edition`, so that its files are listed anew.",
-        )
-    return DownloadError(
-        f"{url}: {error}",
-        rule="the files of a source must be within reach",
-        fix=_FIXES.get(getattr(error, "code", None) or type(error).__name__, "Check the address and the network")
-        + ", then run this again: it goes on.",
-    )
-
-
-_FIXES: Mapping[int | str, str] = {
-    "RefusedError": "If it is a mirror of your own, set allow_private_hosts = true; else correct the address",
-    401: "Check the login",
-    403: "Check the login and the address",
-    404: "Check the address",
-}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Literal
 
@@ -10,9 +9,8 @@ from pydantic import field_validator
 
 from groundup.config import setting
 from groundup.console import Console
-from groundup.corpus.fetching.network import patiently
 from groundup.corpus.sources.listed import ListedSource
-from groundup.corpus.sources.remote_files import Remote, RemoteItem, unreachable
+from groundup.corpus.sources.remote_files import Remote, RemoteItem
 from groundup.errors import DataError
 
 _JOB = "articlesmultistreamdump"
@@ -74,10 +72,10 @@ class WikipediaSource(ListedSource):
         )
 
     def _days(self, remote: Remote) -> list[str]:
-        return sorted(set(re.findall(r'href="(\d{8})/"', _page(remote, f"{self._root}/"))), reverse=True)
+        return sorted(set(re.findall(r'href="(\d{8})/"', remote.page(f"{self._root}/"))), reverse=True)
 
     def _job(self, remote: Remote, day: str) -> dict[str, Any]:
-        status = json.loads(_page(remote, f"{self._root}/{day}/dumpstatus.json"))
+        (status,) = remote.json_lines(f"{self._root}/{day}/dumpstatus.json")
         job: dict[str, Any] = status.get("jobs", {}).get(_JOB, {})
         return job
 
@@ -90,10 +88,3 @@ class WikipediaSource(ListedSource):
 def _first_page(entry: tuple[str, Any]) -> list[int]:
     """`...multistream10.xml-p3p9.bz2` after `...multistream9.xml-p1p2.bz2`."""
     return [int(number) for number in re.findall(r"\d+", entry[0])]
-
-
-def _page(remote: Remote, url: str) -> str:
-    try:
-        return patiently(lambda: remote.network.page(url)[1])
-    except OSError as error:
-        raise unreachable(url, error) from error

@@ -53,6 +53,10 @@ def site_running(site: Site) -> Iterator[Site]:
         def log_message(self, *_: Any) -> None:
             pass
 
+        def do_CONNECT(self) -> None:
+            site.asked.append((time.monotonic(), self.command, self.path, dict(self.headers)))
+            self.send_error(403)
+
         def do_HEAD(self) -> None:
             self.do_GET()
 
