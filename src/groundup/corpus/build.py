@@ -124,7 +124,8 @@ class _Work:
         """Which evaluation items were in which documents; empty where nobody asked."""
         if not self.settings.decontaminate.files:
             return {}
-        from groundup.corpus.decontaminate import EvaluationIndex, contamination
+        from groundup.corpus.decontaminate import contamination
+        from groundup.corpus.evaluation_index import EvaluationIndex
 
         fates = (fate for task in reads for fate in read_fates(task.ledger) if fate.step == DECONTAMINATION)
         dropped = ((fate.origin, fate.detail) for fate in fates)

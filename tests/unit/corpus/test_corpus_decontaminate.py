@@ -14,10 +14,10 @@ import pytest
 from groundup.corpus.decontaminate import (
     Decontaminate,
     DecontaminationSettings,
-    EvaluationIndex,
     build_index,
     contamination,
 )
+from groundup.corpus.evaluation_index import EvaluationIndex
 from groundup.corpus.steps import Drop
 from groundup.errors import DataError
 from groundup.types import Document

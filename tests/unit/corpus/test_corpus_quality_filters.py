@@ -186,9 +186,10 @@ def test_c4_drops_documents(tmp_path: Path) -> None:
     assert _reason(C4(), page + " Lorem ipsum dolor sit amet.") == "lorem ipsum"
     assert _reason(C4(), page + " int main() { }") == "curly bracket"
     words = tmp_path / "words.txt"
-    words.write_text("Scunthorpe\nrude word\n")
+    words.write_text("Scunthorpe\nrude word\n惡語\n", encoding="utf-8")
     assert _reason(C4(bad_words=words), page + " A rude word fell.") == "bad word"
     assert _reason(C4(bad_words=words), page + " A rude wording fell.") is None
+    assert _reason(C4(bad_words=words), "這是第一句話。" * 5 + "這裡有惡語呢。") == "bad word"
     with pytest.raises(DataError):
         C4(bad_words=tmp_path / "none.txt")(_document(page))
 

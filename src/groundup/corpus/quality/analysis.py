@@ -9,46 +9,15 @@ from functools import cached_property, lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from groundup.corpus.quality.words import n_unspaced, split_words
+
 Keys = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
 
-# Scripts that set no spaces between words: Thai to Tibetan, Burmese, Khmer, kana and Chinese characters.
-_UNSPACED_RANGES = (
-    (0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF), (0x20000, 0x3FFFF),
-)  # fmt: skip
-UNSPACED = "".join(f"{chr(first)}-{chr(last)}" for first, last in _UNSPACED_RANGES)
 _UNSPACED_SHARE = 0.3  # of the characters, from which on rules about spaced words say nothing
-_PIECES = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 _LETTER = re.compile(r"[^\W\d_]")
 # Any odd number with its bits well mixed: n-grams of words are told apart by 64 bits of a polynomial in it.
 _BASE = np.uint64(0x9E3779B97F4A7C15)
-
-
-def split_words(text: str) -> list[str]:
-    """What stands between white space; in scripts without spaces each character is a word."""
-    return _PIECES.findall(text) if n_unspaced(text) else text.split()
-
-
-def n_unspaced(text: str) -> int:
-    """How many characters are of a script without spaces."""
-    if text.isascii():
-        return 0
-    units = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), np.uint16)
-    high = units[units >= _UNSPACED_RANGES[0][0]]
-    return int(_unspaced_units()[high].sum()) if len(high) else 0
-
-
-@lru_cache(maxsize=1)
-def _unspaced_units() -> npt.NDArray[np.bool_]:
-    """Of each UTF-16 unit, whether it is such a character, or the first half of one."""
-    table = np.zeros(1 << 16, np.bool_)
-    for first, last in _UNSPACED_RANGES:
-        if last < len(table):
-            table[first : last + 1] = True
-        else:
-            table[0xD800 + ((first - 0x10000) >> 10) : 0xD800 + ((last - 0x10000) >> 10) + 1] = True
-    return table
 
 
 class Analysis:
@@ -133,6 +102,44 @@ class Analysis:
         if n not in self._ngrams:
             self._ngrams[n] = self.ngrams(n - 1)[:-1] * _BASE + self.word_ids[n - 1 :]
         return self._ngrams[n]
+
+    def top_share(self, n: int, times: int, most: float) -> tuple[int, float]:
+        """How often the most frequent n-gram occurs, and its share of the characters (0 if that is at most `most`)."""
+        ordered = np.sort(self.ngrams(n))
+        starts, counts = _runs(ordered)
+        if len(starts) == len(ordered):
+            return min(len(starts), 1), 0.0
+        count = int(counts.max())
+        spans = self.spans(n)
+        if count < times or count * int(spans.max()) <= most * self.characters:
+            return count, 0.0
+        top = ordered[starts[counts == count]]  # several may be equally frequent: the first in the text is meant
+        first = int(np.isin(self.ngrams(n), top).argmax())
+        return count, count * int(spans[first]) / self.characters
+
+    def duplicate_share(self, n: int, times: int) -> float:
+        """The share of the characters in second and later occurrences of n-grams that occur so many times."""
+        keys = self.ngrams(n)
+        order = np.argsort(keys, kind="stable")
+        starts, counts = _runs(keys[order])
+        if len(starts) == len(keys):
+            return 0.0
+        again = np.repeat(counts >= times, counts)
+        again[starts] = False
+        at = order[again]
+        covered = np.zeros(len(self.words) + 1, np.int64)  # +1 where a repeated n-gram begins, -1 behind it
+        covered[at] += 1
+        covered[at + n] -= 1
+        inside = np.cumsum(covered[:-1]) > 0
+        return int(self.word_lengths[inside].sum()) / self.characters
+
+
+def _runs(ordered: Keys) -> tuple[Counts, Counts]:
+    """Where a new value begins in a sorted array, and how often it is there."""
+    new = np.ones(len(ordered) + 1, np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=new[1:-1])
+    bounds = np.flatnonzero(new)
+    return bounds[:-1], bounds[1:] - bounds[:-1]
 
 
 @lru_cache(maxsize=1)  # filters look at the same text one after another

@@ -11,8 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from groundup.config import Config, setting
-from groundup.corpus.quality.analysis import split_words
 from groundup.corpus.quality.sentences import ENDS, count_sentences
+from groundup.corpus.quality.words import n_unspaced, split_words
 from groundup.corpus.steps import Drop, with_text
 from groundup.errors import DataError
 from groundup.types import Document
@@ -74,7 +74,7 @@ class C4(Config):
 
     def _keeps(self, line: str) -> bool:
         line = line.rstrip()
-        if self.end_mark and (not line.endswith(ENDS) or line.endswith(_ELLIPSES)):
+        if self.end_mark and (line[-1] not in ENDS or line.endswith(_ELLIPSES)):
             return False
         if len(split_words(line)) < self.min_line_words:
             return False
@@ -92,4 +92,9 @@ def _pattern(path: Path) -> re.Pattern[str]:
             rule="bad_words names a text file (UTF-8) with one word or phrase a line",
             fix="Give the path of such a file, or leave bad_words out.",
         ) from error
-    return re.compile("|".join(rf"(?<!\w){re.escape(p)}(?!\w)" for p in phrases if p) or r"(?!)")
+    patterns = (
+        re.escape(phrase) if n_unspaced(phrase) else rf"(?<!\w){re.escape(phrase)}(?!\w)"
+        for phrase in phrases
+        if phrase
+    )
+    return re.compile("|".join(patterns) or r"(?!)")

@@ -13,19 +13,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from groundup.config import Config, setting
 from groundup.corpus.given import given_texts
-from groundup.corpus.quality.analysis import UNSPACED
+from groundup.corpus.quality.words import UNSPACED
 from groundup.corpus.steps import Drop
 from groundup.corpus.text import clean_text, split_text
 from groundup.errors import DataError, FormatError
 from groundup.files import atomic_file
 from groundup.types import Document, text_id, well_formed
+
+if TYPE_CHECKING:  # NumPy is imported where it works: recipes are checked without it
+    import numpy as np
+    import numpy.typing as npt
 
 FORMAT_VERSION = 1
 _FEATURES = 1 << 18  # 1 MiB of weights; each process that scores holds them
@@ -121,6 +122,7 @@ def train(good: Iterable[str], bad: Iterable[str]) -> QualityClassifier:
     Raises:
         DataError: fewer than 20 different examples of a kind.
     """
+    import numpy as np
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold, cross_val_predict
@@ -181,14 +183,15 @@ class QualityStep:
 
     def __call__(self, document: Document) -> Document | Drop:
         """The document, or its score."""
-        score = _loaded(self.classifier).score(document.text)
+        score = _loaded(self.classifier, self.classifier.stat().st_mtime_ns).score(document.text)
         return (
             document if score >= self.min_score else Drop("score too low", f"{score:.3f}, at least {self.min_score:g}")
         )
 
 
 @lru_cache(maxsize=2)
-def _loaded(path: Path) -> QualityClassifier:
+def _loaded(path: Path, _changed: int) -> QualityClassifier:
+    """Read once, and again when the file has changed."""
     return QualityClassifier.load(path)
 
 

@@ -7,12 +7,11 @@ section 3.5 (the last of them is in their published code).
 from __future__ import annotations
 
 from groundup.config import Config, setting
-from groundup.corpus.quality.analysis import analyse
 from groundup.corpus.quality.sentences import MARKS
 from groundup.corpus.steps import Drop
 from groundup.types import Document
 
-_MARKS = tuple(MARKS)
+_MARKS = frozenset(MARKS)
 
 
 class FineWeb(Config):
@@ -30,11 +29,13 @@ class FineWeb(Config):
 
     def __call__(self, document: Document) -> Document | Drop:
         """The document, or the first rule that it breaks."""
+        from groundup.corpus.quality.analysis import analyse
+
         text = analyse(document.text)
         lines = text.lines
         if not lines:
             return Drop("empty")
-        marked = sum(line.endswith(_MARKS) for line in lines) / len(lines)
+        marked = sum(line[-1] in _MARKS for line in lines) / len(lines)
         if marked < self.min_marked_lines:
             return Drop("too few lines end in a mark", f"{marked:.3f} of them, at least {self.min_marked_lines:g}")
         short = sum(len(line) <= self.short_line for line in lines) / len(lines)

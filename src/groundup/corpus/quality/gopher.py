@@ -7,18 +7,19 @@ appendix A.1.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from groundup.config import Config, setting
-from groundup.corpus.quality.analysis import Analysis, Counts, Keys, analyse
 from groundup.corpus.quality.stop_words import stop_words_in
 from groundup.corpus.steps import Drop
 from groundup.types import Document
 
+if TYPE_CHECKING:  # NumPy is imported where it works: recipes are checked without it
+    from groundup.corpus.quality.analysis import Analysis
+
 _FIRST_TOP = 2  # words in the shortest n-gram of each of the two rules
 _FIRST_DUPLICATE = 5
-_BULLETS = ("•", "‣", "◦", "●", "▪", "*", "-")
+_BULLETS = frozenset("•‣◦●▪*-")
 _ELLIPSES = ("...", "…")
 
 
@@ -45,6 +46,8 @@ class GopherRepetition(Config):
 
     def __call__(self, document: Document) -> Document | Drop:
         """The document, or what repeats in it."""
+        from groundup.corpus.quality.analysis import analyse
+
         text = analyse(document.text)
         return next(self._broken(text), document)
 
@@ -55,13 +58,13 @@ class GopherRepetition(Config):
         )
         times = 2 if len(text.words) >= self.short_words else 3
         for n, most in enumerate(self.top_ngrams, _FIRST_TOP):
-            count, share = _top_share(text, n, times, most)
+            count, share = text.top_share(n, times, most)
             if count < times:  # then nothing longer is repeated either
                 return
             if share > most:
                 yield Drop(f"top {n}-gram", _above(share, most))
         for n, most in enumerate(self.duplicate_ngrams, _FIRST_DUPLICATE):
-            share = _duplicate_share(text, n, times)
+            share = text.duplicate_share(n, times)
             if share > most:
                 yield Drop(f"duplicate {n}-grams", _above(share, most))
             # What longer n-grams cover is part of what these cover, so no later threshold can be passed.
@@ -85,46 +88,6 @@ def _repeated(parts: Sequence[str], what: str, most: float, most_characters: flo
         yield Drop(f"characters in duplicate {what}", _above(share, most_characters))
 
 
-def _top_share(text: Analysis, n: int, times: int, most: float) -> tuple[int, float]:
-    """How often the most frequent n-gram occurs, and its share of the characters (0 if that is at most `most`)."""
-    ordered = np.sort(text.ngrams(n))
-    starts, counts = _runs(ordered)
-    if len(starts) == len(ordered):
-        return min(len(starts), 1), 0.0
-    count = int(counts.max())
-    spans = text.spans(n)
-    if count < times or count * int(spans.max()) <= most * text.characters:
-        return count, 0.0
-    top = ordered[starts[counts == count]]  # several may be equally frequent: the first in the text is meant
-    first = int(np.isin(text.ngrams(n), top).argmax())
-    return count, count * int(spans[first]) / text.characters
-
-
-def _duplicate_share(text: Analysis, n: int, times: int) -> float:
-    """The share of the characters in second and later occurrences of n-grams that occur so many times."""
-    keys = text.ngrams(n)
-    order = np.argsort(keys, kind="stable")
-    starts, counts = _runs(keys[order])
-    if len(starts) == len(keys):
-        return 0.0
-    again = np.repeat(counts >= times, counts)
-    again[starts] = False
-    at = order[again]
-    covered = np.zeros(len(text.words) + 1, np.int64)  # +1 where a repeated n-gram begins, -1 behind it
-    covered[at] += 1
-    covered[at + n] -= 1
-    inside = np.cumsum(covered[:-1]) > 0
-    return int(text.word_lengths[inside].sum()) / text.characters
-
-
-def _runs(ordered: Keys) -> tuple[Counts, Counts]:
-    """Where a new value begins in a sorted array, and how often it is there."""
-    new = np.ones(len(ordered) + 1, np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=new[1:-1])
-    bounds = np.flatnonzero(new)
-    return bounds[:-1], bounds[1:] - bounds[:-1]
-
-
 class GopherQuality(Config):
     """Drops documents whose words and lines are not those of running text (appendix A.1.1).
 
@@ -145,6 +108,8 @@ class GopherQuality(Config):
 
     def __call__(self, document: Document) -> Document | Drop:
         """The document, or the first rule that it breaks."""
+        from groundup.corpus.quality.analysis import analyse
+
         return next(self._broken(analyse(document.text), document.language), document)
 
     def _broken(self, text: Analysis, language: str) -> Iterator[Drop]:
@@ -166,7 +131,7 @@ class GopherQuality(Config):
         for what, count in (("hash signs", text.text.count("#")), ("ellipses", sum(map(text.text.count, _ELLIPSES)))):
             if count > self.max_symbols * n_words:
                 yield Drop(f"too many {what}", f"{count / n_words:.3f} a word, at most {self.max_symbols:g}")
-        bullets = sum(line.lstrip().startswith(_BULLETS) for line in text.lines) / n_lines
+        bullets = sum(line.lstrip()[0] in _BULLETS for line in text.lines) / n_lines
         if bullets > self.max_bullet_lines:
             yield Drop("too many bullet lines", f"{bullets:.3f} of the lines, at most {self.max_bullet_lines:g}")
         ellipses = sum(line.rstrip().endswith(_ELLIPSES) for line in text.lines) / n_lines

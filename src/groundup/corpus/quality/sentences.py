@@ -8,7 +8,7 @@ import re
 # Burmese, Khmer, Mongolian, Tibetan, Thai; and what doubles them.
 MARKS = ".?!。．｡？！﹖﹗؟۔।॥։።፧၊။។៕᠃᠉།๏‼⁇⁈⁉‽"
 CLOSING = "\"'”’»」』"
-ENDS = tuple(MARKS + CLOSING)
+ENDS = frozenset(MARKS + CLOSING)
 _ANY = re.escape(MARKS) + "…"
 
 # A mark, whatever closes after it, then a space and no small letter; CJK marks need no space. An initial ("J. S.
