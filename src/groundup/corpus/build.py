@@ -31,6 +31,7 @@ from groundup.files import read_json, require_disk_space
 from groundup.types import Split
 
 _PARTS = "parts"
+QUALITY = "quality.safetensors"
 _EVALUATIONS = "evaluations.npz"
 DECONTAMINATION = "decontamination"
 SPLITS: tuple[Split, Split] = ("train", "validation")
@@ -44,11 +45,14 @@ _FIXES = {  # by how the reason begins for which most was dropped
 
 
 def build_corpus(
-    settings: CorpusSettings, out: Path, *, executor: Executor, console: Console
+    settings: CorpusSettings, out: Path, *, executor: Executor, console: Console, judges: Sequence[NamedStep] = ()
 ) -> tuple[dict[str, Any], list[Path]]:
     """Collect the sources into `out`: train-*.parquet, validation-*.parquet, ledger/*.parquet, card.json, card.md.
 
     Run again after it was cut off, it goes on with what is missing; the result does not depend on the executor.
+
+    Args:
+        judges: steps of the caller's own, for all sources, after the recipe's filters. They must pickle.
 
     Returns:
         The card, and the files that make up the corpus.
@@ -63,17 +67,18 @@ def build_corpus(
         settings.mix.require_known([source.label for source in settings.sources])
     for source in settings.sources:
         source.fetch(console)
-    work = _Work(settings, out, executor, console)
+    work = _Work(settings, out, executor, console, judges)
     reads = work.read()
     duplicates = work.find_duplicates(reads)
     merges = work.merge(reads, duplicates)
     shares, repeats = work.mix(merges)
     card = _card(settings, reads, merges, repeats, shares)
     card |= {"near_duplicates": duplicates.summary(), "decontamination": work.contamination(reads)}
+    card |= {"quality": work.quality()}
     _require_enough(settings, card)
     files = write_card(out, card) + work.keep_ledger([*reads, *merges])
     work.tidy()
-    return card, sorted(out.glob("*.parquet")) + files
+    return card, sorted([*out.glob("*.parquet"), *out.glob(QUALITY)]) + files
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +87,7 @@ class _Work:
     out: Path
     executor: Executor
     console: Console
+    judges: Sequence[NamedStep]
 
     @property
     def parts(self) -> Path:
@@ -94,8 +100,8 @@ class _Work:
 
     def read(self) -> list[ReadTask]:
         """Sources to runs."""
-        last = self._decontamination()
-        steps = {source.label: (*self.settings.steps(source), *last) for source in self.settings.sources}
+        judges = [*self._quality(), *self.judges, *self._decontamination()]
+        steps = {source.label: (*self.settings.steps(source), *judges) for source in self.settings.sources}
         grouped = [(source, unit) for source in self.settings.sources for unit in units(source)]
         tasks = [
             ReadTask(source, unit, self.settings, steps[source.label], self.parts, number)
@@ -108,6 +114,26 @@ class _Work:
             by_size = sorted(tasks, key=lambda task: -task.size)  # the longest first, so that none is left alone
             self.executor(by_size, lambda task: progress.advance(task.size))
         return tasks
+
+    def _quality(self) -> list[NamedStep]:
+        """The step that wants documents like the examples, if some are given; what it learned stays with the corpus."""
+        wanted = self.settings.quality
+        if not (wanted.good or wanted.bad):
+            return []
+        from groundup.corpus.quality.classifier import QualityStep, train_from_files
+
+        path = self.out / QUALITY
+        if not path.is_file():
+            self.console.note("Learning from your examples which texts are wanted.")
+            train_from_files(wanted, self.settings.max_document_bytes).save(path)
+        return [("quality", QualityStep(path, wanted.min_score))]
+
+    def quality(self) -> dict[str, Any]:
+        """How well the examples could be told apart; empty where there are none."""
+        from groundup.corpus.quality.classifier import QualityClassifier
+
+        path = self.out / QUALITY
+        return QualityClassifier.load(path).report if path.is_file() else {}
 
     def _decontamination(self) -> list[NamedStep]:
         """The step that keeps evaluation items out, if some are given; their index lies where all workers find it."""
@@ -235,7 +261,6 @@ def _card(
         tally.cut, tally.masked = gone.cut, gone.masked
         share = {"mixture": asdict(shares[label])} if label in shares else {}
         sources.append(_describe(source) | tally.to_json() | share)
-    steps = [READING, LENGTH, *settings.step_names, DECONTAMINATION, DUPLICATES]
     splits: dict[str, Any] = {}
     for split in SPLITS:
         of_split = kept[split]
@@ -243,7 +268,8 @@ def _card(
             of_split = {source.label: _counted(repeats, split, source.label) for source in settings.sources}
         share_ = total(of_split.values())
         splits[split] = {"documents": share_.documents, "bytes": share_.bytes}
-    return {**splits, "steps": steps, "sources": sources}
+    steps = dict.fromkeys(name for task in reads for name, _ in task.steps)
+    return {**splits, "steps": [READING, LENGTH, *steps, DUPLICATES], "sources": sources}
 
 
 def _describe(source: SourceConfig) -> dict[str, Any]:

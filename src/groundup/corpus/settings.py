@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Self
 
 from pydantic import field_validator, model_validator
@@ -14,6 +13,7 @@ from groundup.corpus.dedup import NearDuplicateSettings, RepeatedTextSettings
 from groundup.corpus.language import LanguageStep, check_languages
 from groundup.corpus.mix import MixSettings
 from groundup.corpus.quality import FilterRules, filter_steps
+from groundup.corpus.quality.classifier import QualitySettings
 from groundup.corpus.sources import Source, SourceConfig
 from groundup.corpus.steps import NamedStep
 
@@ -35,6 +35,7 @@ class CorpusSettings(Config):
     validation_max_bytes: int = setting(10_000_000, help="held-out text is at most about this much", ge=1000)
     min_bytes: int = setting(200_000, help="a corpus smaller than this is refused: nothing learns from it", ge=0)
     shard_bytes: int = setting(64_000_000, help="text in one shard, about", ge=1_000_000)
+    quality: QualitySettings = setting(QualitySettings(), help="examples of texts that you want, and do not want")
     decontaminate: DecontaminationSettings = setting(
         DecontaminationSettings(), help="evaluation items that must not be in the corpus"
     )
@@ -71,9 +72,3 @@ class CorpusSettings(Config):
             ("language", LanguageStep(languages, self.min_language_score)),  # first: filters ask for it
             *filter_steps(filters, self.rules).items(),
         )
-
-    @property
-    def step_names(self) -> list[str]:
-        """The steps of all sources, in the order in which they are gone through."""
-        names: Iterable[str] = (name for source in self.sources for name, _ in self.steps(source))
-        return list(dict.fromkeys(names))

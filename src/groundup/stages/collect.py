@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from groundup.config import setting
 from groundup.console import Console
 from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.sources import FolderSource, Source
+from groundup.corpus.steps import NamedStep
 from groundup.errors import ConfigError
 from groundup.stages._closing import closing, say_result
 
@@ -28,6 +30,10 @@ class CollectConfig(CorpusSettings):
         help="who does the work: processes of this machine, or Ray (a cluster; extra [ray])",
         flag=True,
     )
+
+    judge: Path | None = setting(None, help="a model (a directory, or a run): how surprised may it be by a document?")
+    max_bits_per_byte: float = setting(3.0, help="of the judge: documents that surprise it more are dropped", gt=0)
+    min_bits_per_byte: float = setting(0.0, help="of the judge: documents that surprise it less are dropped", ge=0)
 
     @property
     def all_sources(self) -> list[Source]:
@@ -65,18 +71,16 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
                 fix="Give an output directory outside of the folder that is read.",
             )
     settings = config.model_copy(update={"sources": sources, "folder": None})
-    keys = settings.model_dump(mode="json", exclude={"out", "workers", "engine", "folder"})
+    keys = settings.model_dump(mode="json", exclude={"out", "workers", "engine", "folder", "judge"})
     for table in keys["sources"]:
         table.pop("path", None)
-    inputs = {source.label: source.identity() for source in sources}
-    inputs |= {f"evaluation {path}": FolderSource(path=path).identity() for path in config.decontaminate.files}
-    inputs |= {f"existing {path}": artifact.read(path).digest for path in config.near_duplicates.existing}
+    inputs, judges = _inputs(config, sources), _judges(config)
     work = artifact.begin(config.out, "collect", keys, inputs, console=console)
     if work.state == "done":
         return say_result(console, config.out, artifact.read(config.out))
     workers = config.workers or os.cpu_count() or 1
     with RayCluster(workers) if config.engine == "ray" else ProcessPool(workers) as executor:
-        card, files = build_corpus(settings, config.out, executor=executor, console=console)
+        card, files = build_corpus(settings, config.out, executor=executor, console=console, judges=judges)
     facts = {split: card[split] for split in ("train", "validation")} | {
         "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]},
         **closing(f"{summary(card)}; all of it in card.md"),
@@ -85,3 +89,28 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
         if fields := found_fields(source):
             console.note(f"{source['name']}: text taken from {fields}; name another field with `text` in a recipe")
     return say_result(console, config.out, work.finish(facts, files))
+
+
+def _inputs(config: CollectConfig, sources: Sequence[Source]) -> dict[str, str]:
+    """What decides the corpus beside the settings: the content of the sources, and of all that the recipe names."""
+    inputs = {source.label: source.identity() for source in sources}
+    files = [*config.decontaminate.files, *config.quality.good, *config.quality.bad]
+    inputs |= {f"file {path}": FolderSource(path=path).identity() for path in files}
+    inputs |= {f"existing {path}": artifact.read(path).digest for path in config.near_duplicates.existing}
+    if config.judge is not None:
+        from groundup.checkpoint.resolve import model_identity, resolve_model
+
+        inputs["judge"] = model_identity(resolve_model(config.judge))
+    return inputs
+
+
+def _judges(config: CollectConfig) -> list[NamedStep]:
+    """The model that judges each document, as the last filter. Only this one waits for torch."""
+    if config.judge is None:
+        return []
+    from groundup.checkpoint.resolve import resolve_model
+    from groundup.corpus.quality.classifier import BitsPerByteStep
+    from groundup.evals.judge import ModelJudge
+
+    judge = ModelJudge(resolve_model(config.judge))
+    return [("judge", BitsPerByteStep(judge, config.max_bits_per_byte, config.min_bits_per_byte))]
