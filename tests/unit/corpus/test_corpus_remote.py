@@ -8,6 +8,7 @@ import io
 import json
 import pickle
 import random
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,9 @@ import fsspec
 import pytest
 from site_server import Answer, Site, site_running
 
+from groundup.config import load
 from groundup.console import Console
+from groundup.corpus import CorpusSettings
 from groundup.corpus.sources import CrawlSource, RemoteSource, SourceConfig, WikipediaSource
 from groundup.corpus.sources.remote_files import RemoteItem
 from groundup.errors import ConfigError, DataError, DownloadError
@@ -350,6 +353,12 @@ def test_a_dump_that_is_not_the_one_that_was_announced(dumps: Site, console: Con
     dumps.paths[first.url.removeprefix(dumps.url)] = Answer(b"BZh91AY" + b"\1" * 200)
     with pytest.raises(DownloadError, match="sha1"):
         contents(source)
+
+
+def test_the_examples_of_the_documentation(request: pytest.FixtureRequest) -> None:
+    text = (request.config.rootpath / "docs" / "sources.md").read_text(encoding="utf-8")
+    examples = tomllib.loads(text.partition("```toml\n")[2].partition("```")[0])["collect"]
+    assert len(load(CorpusSettings, examples).sources) == len(examples["sources"]) >= 7
 
 
 def test_items_can_be_split_and_sent_to_workers(site: Site, console: Console) -> None:

@@ -50,7 +50,7 @@ class CrawlSource(ListedSource):
     )
     first: int = setting(0, help="how many files (or captures) of the list to leave out", ge=0)
     limit: int | None = setting(None, help="how many to take; default: all, which may be 80,000 files of 1 GB", ge=1)
-    base: str = setting("https://data.commoncrawl.org", help="where the files are: an address, or a folder here")
+    base: str = setting("https://data.commoncrawl.org", help="where the files are: an address, or a folder")
     index_base: str = setting("https://index.commoncrawl.org", help="address of the index server")
     licence: str = setting("unknown; Common Crawl's terms of use", help="licence of the text, for the data card")
     filters: list[str] | None = setting(WEB_FILTERS, help="rules for this source's documents, in order")

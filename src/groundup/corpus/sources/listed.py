@@ -34,6 +34,9 @@ class ListedSource(SourceConfig):
     pin: str | None = setting(
         None, help="digest of the list of files (the data card tells it); another list than this is refused"
     )
+    options: dict[str, str | int | bool] = setting(
+        {}, help="options of an object store's library, e.g. {anon = true} of s3fs"
+    )
     allow_private_hosts: bool = setting(False, help="also read from hosts at private addresses: a mirror of your own")
 
     @abstractmethod
@@ -43,7 +46,8 @@ class ListedSource(SourceConfig):
     @property
     def remote(self) -> Remote:
         """How the files are reached."""
-        return Remote(Network(public_only=not self.allow_private_hosts, agent=user_agent(), credentials=netrc_logins()))
+        public_only = not self.allow_private_hosts
+        return Remote(Network(public_only=public_only, agent=user_agent(), credentials=netrc_logins()), self.options)
 
     def identity(self) -> str:
         """The pin, or what the files are listed by."""

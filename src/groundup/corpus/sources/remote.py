@@ -25,9 +25,6 @@ class RemoteSource(ListedSource):
     urls: list[str] = setting(
         help='addresses: "https://HOST/FILE", "s3://BUCKET/FOLDER", "hf://datasets/ORG/NAME/**/*.parquet", ...'
     )
-    options: dict[str, str | int | bool] = setting(
-        {}, help="options of the store's library, e.g. {anon = true} of s3fs"
-    )
 
     @field_validator("urls")
     @classmethod
@@ -45,11 +42,6 @@ class RemoteSource(ListedSource):
     def default_name(self) -> str:
         """The end of the first address."""
         return self.urls[0].partition("?")[0].rstrip("/").rpartition("/")[2].partition("*")[0] or "remote"
-
-    @property
-    def remote(self) -> Remote:
-        """With the store's options."""
-        return Remote(super().remote.network, self.options)
 
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
         """What is at the addresses."""
