@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS := auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
 
-.PHONY: help quickstart test test-interop check format bench-pretrain clean
+.PHONY: help quickstart test test-interop check format bench-pretrain bench-collect clean
 
 help:
 	@echo "make quickstart    set up $(VENV), then build a small language model (recipes/quickstart.toml)"
@@ -15,6 +15,7 @@ help:
 	@echo "make check         linter, formatting, types, floors, file sizes"
 	@echo "make format        format the code"
 	@echo "make bench-pretrain  training speed and quality beside nanoGPT and others (benchmarks/README.md)"
+	@echo "make bench-collect  collecting beside datatrove: speed, extraction, duplicates, memory, privacy"
 	@echo "make clean         remove $(VENV) and caches; runs/ stays"
 	@echo
 	@echo "Set up with another Python: make PYTHON=python3.12 ...; another package index: make TORCH_INDEX=URL ..."
@@ -27,6 +28,9 @@ $(VENV)/.dev: pyproject.toml
 	@tools/setup.sh $(VENV) "[dev]" $@
 $(VENV)/.interop: pyproject.toml
 	@tools/setup.sh $(VENV) "[dev,interop]" $@
+
+$(VENV)/.bench: pyproject.toml
+	@tools/setup.sh $(VENV) "[dev,bench]" $@
 
 quickstart: $(VENV)/.base
 	@$(BIN)/groundup run recipes/quickstart.toml
@@ -53,6 +57,11 @@ format: $(VENV)/.dev
 export NANOGPT NANOCHAT LITGPT TOKENS
 bench-pretrain: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.pretrain $(ARGS)
+
+# PAGES=DIR: HTML pages; DATATROVE=PYTHON: one that has datatrove; TEXT=DIR: text for near-duplicates.
+export PAGES DATATROVE TEXT
+bench-collect: $(VENV)/.bench
+	@$(BIN)/python -m benchmarks.collect $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
