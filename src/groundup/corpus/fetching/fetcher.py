@@ -7,19 +7,28 @@ import http.client
 import threading
 import time
 import urllib.parse
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from groundup.corpus.fetching.asking import ATTEMPTS, Failure, Manners, failure_of, fetch_page, fetch_rules, normalized
-from groundup.corpus.fetching.network import AGENT, Network, is_final, is_redirect, pause_after
+from groundup.corpus.fetching.asking import (
+    ATTEMPTS,
+    Failure,
+    Manners,
+    Rules,
+    failure_of,
+    fetch_page,
+    fetch_rules,
+    normalized,
+)
+from groundup.corpus.fetching.network import Network, is_final, is_redirect, pause_after
 from groundup.corpus.fetching.store import PageStore
 from groundup.errors import DownloadError
 
 _REDIRECTS = 5
 _WINDOW = 100_000  # links held in memory
-_HOSTS = 10_000  # hosts whose robots.txt is remembered while no link of theirs waits
+_HOSTS = 2_000  # hosts that are remembered while no link of theirs waits
 _DOUBTED = 100  # links in a row without any answer: perhaps it is our own network that is down
 
 
@@ -41,7 +50,7 @@ class _Host:
     queue: deque[_Visit] = field(default_factory=deque)
     ready: float = 0.0
     busy: bool = False
-    rules: dict[str, Any] = field(default_factory=dict)
+    rules: dict[str, Rules | Failure] = field(default_factory=dict)
 
 
 class PoliteFetcher:
@@ -57,7 +66,8 @@ class PoliteFetcher:
         self._store = store
         self._on_done = on_done
         self._changed = threading.Condition()
-        self._hosts: OrderedDict[str, _Host] = OrderedDict()
+        self._hosts: dict[str, _Host] = {}
+        self._crowded = _HOSTS
         self._heap: list[tuple[float, str]] = []
         self._waiting = 0  # visits in queues
         self._underway = 0
@@ -135,9 +145,8 @@ class PoliteFetcher:
         name = urllib.parse.urlsplit(visit.url).hostname or ""
         host = self._hosts.get(name)
         if host is None:
-            host = self._hosts[name] = _Host(name)
             self._forget()
-        self._hosts.move_to_end(name)
+            host = self._hosts[name] = _Host(name)
         idle = not host.queue
         host.queue.append(visit)
         self._waiting += 1
@@ -151,11 +160,12 @@ class PoliteFetcher:
         self._changed.notify_all()
 
     def _forget(self) -> None:
-        """Drop hosts that were not needed for longest: robots.txt of millions would not fit."""
-        for name in [*self._hosts][: max(0, len(self._hosts) - _HOSTS)]:
-            host = self._hosts[name]
-            if not host.queue and not host.busy and host.ready <= time.monotonic():
-                del self._hosts[name]
+        """Now and then drop the hosts that nothing waits for: a list names millions."""
+        if len(self._hosts) < self._crowded:
+            return
+        now = time.monotonic()
+        self._hosts = {name: host for name, host in self._hosts.items() if host.queue or host.busy or host.ready > now}
+        self._crowded = 2 * len(self._hosts) + _HOSTS
 
     def _handle(self, host: _Host, visit: _Visit) -> float:
         """Make one visit; returns the seconds for which the host is left alone."""
@@ -254,10 +264,9 @@ class PoliteFetcher:
         rules = host.rules[_place(url)]
         if isinstance(rules, Failure):
             raise Failure(rules.reason, answered=rules.answered)
-        if not rules.can_fetch(url, AGENT):
+        allowed, asked = rules.judge(url)
+        if not allowed:
             raise Failure("robots.txt disallows it")
-        rate = rules.request_rate(AGENT)
-        asked = max(rules.crawl_delay(AGENT) or 0.0, rate.seconds / rate.requests if rate and rate.requests else 0.0)
         if asked > self._manners.longest_delay:
             raise Failure(f"robots.txt asks for more than {self._manners.longest_delay:g} seconds between requests")
         return max(self._manners.delay, asked)
