@@ -282,3 +282,46 @@ def test_a_passage_is_not_kept_by_a_document_that_goes(tmp_path: Path, pages: li
     assert set(found.within("", END)) == {_id(copy)}
     document = Document(text=other, source="", origin="")
     assert found.without_repeats(document) is document
+
+
+def test_a_repeated_span_is_cut_to_the_word(tmp_path: Path, pages: list[str]) -> None:
+    """Where a quotation of 50 words begins and ends, no line break and no other mark need be."""
+    quoted = " ".join(pages[70].split()[:55])
+    texts = [
+        f"{pages[0]} He said: {quoted}. So it was.\n\nAnd on.",
+        f"{pages[1]} She wrote: {quoted.upper()}; {quoted} and more.",
+        f"{pages[2]}\n\n{quoted[: len(quoted) // 2]}\n{pages[3]}",
+        f"{SCRIPTS[0] * 2}",
+        f"{SCRIPTS[0] * 2}结束",
+    ]
+    runs = _write(tmp_path, *([text] for text in texts))
+    found = _find(runs, tmp_path / "w", enabled=False, repeated=RepeatedTextSettings(unit="span", min_words=50))
+    cut = [found.without_repeats(Document(text=text, source="s", origin="o")) for text in texts]
+    assert [document.id for document in cut] == [_id(text) for text in texts]
+    # A stretch ends at a word: "55." and "55;" are words of their own, so 54 words are the same.
+    words = quoted.split()
+    assert cut[0].text == texts[0]
+    assert cut[1].text == f"{pages[1]} She wrote: {words[-1].upper()}; {words[-1]} and more."
+    assert cut[2].text == texts[2]
+    assert cut[3].text == texts[3]
+    assert cut[4].text == "结束"
+
+
+def test_spans_agree_with_a_search_for_every_stretch(tmp_path: Path, real_documents: list[str]) -> None:
+    """The oracle looks for every window of 8 words in all text before it, as words."""
+    rng = random.Random(8)
+    vocabulary = " ".join(real_documents).split()[:40]  # so few that stretches come again and again
+    texts = [" ".join(rng.choices(vocabulary[: rng.randint(2, 40)], k=60)) for _ in range(60)]
+    runs = _write(tmp_path, texts)
+    found = _find(runs, tmp_path / "w", enabled=False, repeated=RepeatedTextSettings(unit="span", min_words=8))
+    before: set[tuple[str, ...]] = set()
+    for text in sorted(texts, key=_id):
+        words = text.split()
+        covered: set[int] = set()
+        for at in range(len(words) - 7):
+            window = tuple(word.lower() for word in words[at : at + 8])
+            if window in before:
+                covered |= set(range(at, at + 8))
+            before.add(window)
+        rest = " ".join(word for at, word in enumerate(words) if at not in covered)
+        assert found.without_repeats(Document(text=text, source="s", origin="o")).text == rest

@@ -39,7 +39,7 @@ class FoundDuplicates:
     near: NearDuplicateSettings
     repeated: RepeatedTextSettings
     directory: Path
-    documents: int
+    parts: int
 
     def within(self, low: str, high: str) -> dict[str, Gone]:
         """The documents with an id in [low, high) that go: near-duplicates, and exact copies of existing corpora.
@@ -58,14 +58,12 @@ class FoundDuplicates:
         return gone
 
     def without_repeats(self, document: Document) -> Document:
-        """The document without the paragraphs or lines that another document, which comes first, has too."""
+        """The document without the passages that another document, which comes first, has too."""
         if self.repeated.unit == "none":
             return document
-        from groundup.corpus.dedup.passages import parts_of, without_repeats
+        from groundup.corpus.dedup.passages import without_repeats
 
-        return without_repeats(
-            document, self.repeated.unit, self.repeated.min_characters, self.directory, parts_of(self.documents)
-        )
+        return without_repeats(document, self.repeated, self.directory, self.parts)
 
     def summary(self) -> dict[str, Any]:
         """For the data card: `documents` looked at, `existing` ones, `dropped`, and the largest `clusters`.
@@ -81,7 +79,7 @@ class FoundDuplicates:
 def find_duplicates(
     runs: Sequence[Path], near: NearDuplicateSettings, repeated: RepeatedTextSettings, directory: Path, run: Run
 ) -> FoundDuplicates:
-    """Look for near-duplicates, and for repeated paragraphs or lines, in all runs together.
+    """Look for near-duplicates, and for repeated passages, in all runs together.
 
     The tasks leave whole tables or none, and give the same whatever the executor. Memory is bounded: a task holds the
     numbers of some 64 MB of text, or about 100 bytes for each of 2^18 documents (from 2^24 documents on, for a 64th
@@ -99,25 +97,22 @@ def find_duplicates(
     from groundup.corpus.dedup.portions import plan
 
     existing = [(shard, str(corpus)) for corpus in near.existing for shard in _shards(corpus)]
-    wanted = near.enabled or repeated.unit != "none"
-    portions = plan([*existing, *((path, "") for path in runs)]) if wanted else []
-    documents = sum(portion.documents for portion in portions)
+    repeats = repeated.unit != "none"
+    runs_of = [*existing, *((path, "") for path in runs)]
+    portions = plan(runs_of, small=repeated.unit == "span") if near.enabled or repeats else []
     if near.enabled:
-        _resolve_near(portions, documents, near, directory, run)
-    found = FoundDuplicates(tuple(runs), near, repeated, directory, documents)
-    if repeated.unit != "none":
-        _find_repeated(portions, found, run)
-    return found
+        _resolve_near(portions, near, directory, run)
+    parts = _find_repeated(portions, repeated, directory, run) if repeats else 0
+    return FoundDuplicates(tuple(runs), near, repeated, directory, parts)
 
 
-def _resolve_near(
-    portions: Sequence[Portion], documents: int, settings: NearDuplicateSettings, directory: Path, run: Run
-) -> None:
+def _resolve_near(portions: Sequence[Portion], settings: NearDuplicateSettings, directory: Path, run: Run) -> None:
     from groundup.corpus.dedup.pairs import BucketTask, CompareTask
     from groundup.corpus.dedup.portions import SignTask
     from groundup.corpus.dedup.resolve import ResolveTask
 
     all_portions = tuple(portions)
+    documents = sum(portion.documents for portion in portions)
     known = sum(portion.documents for portion in portions if portion.corpus)
     parts = min(_MOST_PARTS, -(-documents // _BUCKET_DOCUMENTS)) or 1
     buckets = [
@@ -144,22 +139,19 @@ def _resolve_near(
     _remove(directory, ("signed-*", "candidates-*", "similar-*"))
 
 
-def _find_repeated(portions: Sequence[Portion], found: FoundDuplicates, run: Run) -> None:
+def _find_repeated(portions: Sequence[Portion], settings: RepeatedTextSettings, directory: Path, run: Run) -> int:
+    """In how many parts the repeated passages are."""
     from groundup.corpus.dedup.passages import PassageTask, RepeatedTask, parts_of
 
-    settings, directory = found.repeated, found.directory
-    assert settings.unit != "none"
-    passages = [
-        PassageTask(portion, number, settings.unit, settings.min_characters, directory)
-        for number, portion in enumerate(portions)
-    ]
-    parts = parts_of(found.documents)
+    passages = [PassageTask(portion, number, settings, directory) for number, portion in enumerate(portions)]
+    parts = parts_of(sum(portion.bytes for portion in portions), settings)
     tables = tuple(task.table for task in passages)
     repeats = [RepeatedTask(tables, part, parts, directory) for part in range(parts)]
     if not all(task.done() for task in repeats):
         run(f"{settings.unit}s", passages)
         run(f"repeated {settings.unit}s", repeats)
     _remove(directory, ("passages-*",))
+    return parts
 
 
 def _remove(directory: Path, patterns: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from groundup.corpus.dedup.shingles import jaccard
 COMPARED = 8  # members of a bucket that every later one is compared with
 _HASHES = 1 << 64
 _CHUNK_DOCUMENTS = 1 << 16
-_CHUNK_SHINGLES = 1 << 21  # of pairs compared at a time; some 40 bytes each are in memory
+_CHUNK_SHINGLES = 1 << 20  # of pairs compared at a time; some 40 bytes each are in memory
 _NUMBER_BITS = 40  # of a document's number; above them, the later one's place in its task
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _PORTIONS = 256  # at most, while they are of a size between these
 _LEAST_BYTES = 8 << 20  # of text
 _MOST_BYTES = 64 << 20
-_BATCH_BYTES = 1 << 21
+_BATCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class Portion:
         groups: the first row group, and the end.
         first: the number of the first document.
         documents: how many there are.
+        bytes: of them in memory, about as many as of text.
         corpus: the directory of the existing corpus that it belongs to; "" for the one in the making.
     """
 
@@ -42,6 +43,7 @@ class Portion:
     groups: tuple[int, int]
     first: int
     documents: int
+    bytes: int
     corpus: str = ""
 
     def batches(self, columns: Sequence[str], least_bytes: int = _BATCH_BYTES) -> Iterator[pa.Table]:
@@ -61,8 +63,8 @@ class Portion:
                 yield file.read_row_groups(together, columns=list(columns), use_threads=False)
 
 
-def plan(runs: Sequence[tuple[Path, str]]) -> list[Portion]:
-    """Cut runs (with the corpus that each is part of, if one exists already) into portions."""
+def plan(runs: Sequence[tuple[Path, str]], *, small: bool = False) -> list[Portion]:
+    """Cut runs (with the corpus that each is part of, if one exists already) into portions, or into `small` ones."""
     import pyarrow.parquet as pq
 
     counts: list[I64] = []  # documents and bytes of each row group of each run
@@ -71,7 +73,7 @@ def plan(runs: Sequence[tuple[Path, str]]) -> list[Portion]:
         there = (metadata.row_group(number) for number in range(metadata.num_row_groups))
         counts.append(np.array([(group.num_rows, group.total_byte_size) for group in there], np.int64).reshape(-1, 2))
     total = sum(int(groups[:, 1].sum()) for groups in counts)
-    wanted = min(max(_LEAST_BYTES, total // _PORTIONS), _MOST_BYTES)
+    wanted = _LEAST_BYTES if small else min(max(_LEAST_BYTES, total // _PORTIONS), _MOST_BYTES)
     portions: list[Portion] = []
     first = 0
     for (run, corpus), groups in zip(runs, counts, strict=True):
@@ -79,7 +81,7 @@ def plan(runs: Sequence[tuple[Path, str]]) -> list[Portion]:
         for number, (rows, size) in enumerate(groups.tolist(), start=1):
             documents, pending = documents + rows, pending + size
             if pending >= wanted or number == len(groups):
-                portions.append(Portion(run, (start, number), first, documents, corpus))
+                portions.append(Portion(run, (start, number), first, documents, pending, corpus))
                 first, start, documents, pending = first + documents, number, 0, 0
     return portions
 

@@ -45,15 +45,17 @@ class NearDuplicateSettings(Config):
 
 
 class RepeatedTextSettings(Config):
-    """Paragraphs or lines that stand in the corpus more than once: the first stays, the others are cut out.
+    """Passages that stand in the corpus more than once: the first stays, the others are cut out.
 
     Off by default. What is left has holes, and much that is rightly said twice goes (a licence, a refrain, a quoted
     verse); where near-duplicates were gone already, FineWeb (Penedo et al. 2024, arXiv 2406.17557) gained nothing by
     removing repeated lines, or spans of three of them. It serves for navigation bars, disclaimers and signatures that
-    an extractor has left in.
+    an extractor has left in; spans are what a model would learn by heart (Lee et al. 2022, arXiv 2107.06499), at ten
+    times the work and 16 bytes of disk for each word.
     """
 
-    unit: Literal["none", "paragraph", "line"] = setting(
-        "none", help="cut out repeated paragraphs or lines, or nothing"
+    unit: Literal["none", "paragraph", "line", "span"] = setting(
+        "none", help="cut out repeated paragraphs, lines, any stretches of min_words words, or nothing"
     )
-    min_characters: int = setting(60, help="shorter ones stay, however often they are said", ge=1)
+    min_characters: int = setting(60, help="shorter paragraphs or lines stay, however often they are said", ge=1)
+    min_words: int = setting(50, help="words in a stretch", ge=5)

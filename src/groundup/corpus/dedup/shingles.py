@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -81,12 +82,23 @@ def shingles(texts: pa.Array, ngram: int) -> Shingles:
     shift = np.arange(len(counts)) * gap
     padded = np.zeros(len(words) + len(counts) * gap, np.uint64)  # so that no n-gram reaches into the next text
     padded[spans(offsets[:-1] + shift, counts)] = words
-    hashes = np.zeros(len(padded) - gap if len(counts) else 0, np.uint64)
-    for place in range(ngram):  # another odd factor for each place: the order of words matters
-        factor = mix(np.array([place + 1], np.uint64)) | np.uint64(1)
-        hashes += padded[place : place + len(hashes)] * factor
+    hashes = hash_ngrams(padded, ngram)
     lengths = np.where(counts > 0, np.maximum(1, counts - gap), 0)
-    return Shingles(mix(hashes[spans(offsets[:-1] + shift, lengths)]), np.concatenate([[0], np.cumsum(lengths)]))
+    return Shingles(hashes[spans(offsets[:-1] + shift, lengths)], np.concatenate([[0], np.cumsum(lengths)]))
+
+
+def hash_ngrams(words: U64, ngram: int) -> U64:
+    """The hash of every n-gram of words, given their hashes."""
+    hashes = np.zeros(max(0, len(words) - ngram + 1), np.uint64)
+    for place, factor in enumerate(_factors(ngram)):
+        hashes += words[place : place + len(hashes)] * factor
+    return mix(hashes)
+
+
+@lru_cache
+def _factors(ngram: int) -> U64:
+    """Another odd factor for each place, since the order of words matters."""
+    return mix(np.arange(1, ngram + 1, dtype=np.uint64)) | np.uint64(1)
 
 
 def _words(texts: pa.Array) -> tuple[U64, I64]:
