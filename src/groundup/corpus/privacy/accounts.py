@@ -1,0 +1,77 @@
+"""Bank accounts and payment cards, by their check digits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from groundup.corpus.privacy.checksums import ean, luhn, mod97
+from groundup.corpus.privacy.spans import Span, View
+
+# Characters of an IBAN by country (the SWIFT registry, release 99).
+_IBAN_LENGTHS = {
+    country: length
+    for length, countries in {
+        15: "NO", 16: "BE", 18: "DK FI FK FO GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK", 21: "CH HR LI LV",
+        22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL", 24: "AD CZ ES MD PK RO SA SE SK TN VG",
+        25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HN HU LB NI PL SV",
+        29: "BR EG PS QA UA", 30: "JO KW MU YE", 31: "MT SC", 32: "LC", 33: "RU",
+    }.items()
+    for country in countries.split()
+}  # fmt: skip
+_IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){11,33}")
+
+# Prefixes and lengths of the networks; the second pattern takes in what a Luhn digit alone proves too little for.
+_CARD = re.compile(
+    r"4(?:\d{15}|\d{18})"  # Visa
+    r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"  # Mastercard
+    r"|3[47]\d{13}"  # American Express
+    r"|3(?:0[0-59]|[689]\d)\d{11}(?:\d\d)?"  # Diners Club
+    r"|(?:6011|64[4-9]\d|65\d\d)\d{12}(?:\d{3})?"  # Discover
+    r"|35\d{14}|(?:2131|1800)\d{11}"  # JCB
+    r"|(?:62|81)\d{14}(?:\d{3})?"  # UnionPay
+    r"|(?:5018|5020|5038|5[6-8]\d\d|6304|6390|6759|676[1-3])\d{8,15}"  # Maestro
+    r"|220[0-4]\d{12}|(?:60|82|508)\d{13,14}"  # Mir, RuPay
+)
+_RARE_CARD = re.compile(r"4\d{12}|(?:5[06-9]|6\d)\d{10,17}|9792\d{12}")
+
+CARD_LAYOUTS = frozenset(
+    [*map(str, range(12, 20)), "4 3 3 3", "4-3-3-3"]
+    + [
+        mark.join(groups)
+        for mark in " -."
+        for groups in ("4444", "465", "464", "444", "4441", "4442", "44443", "844", "88")
+    ]
+)
+
+
+def find_ibans(view: View) -> Iterator[Span]:
+    """IBANs whose length is their country's and whose check digits agree; others are let alone as a whole."""
+    if not view.has_number:
+        return
+    behind = 0
+    while found := _IBAN.search(view.text, behind):
+        behind = found.start() + 4
+        length = _IBAN_LENGTHS.get(found[0][:2])
+        if length is None:
+            continue
+        compact, at = "", found.start()
+        for character in found[0]:
+            if len(compact) == length:
+                break
+            at += 1
+            compact += character if character.isalnum() else ""
+        if len(compact) < length or view.text[at : at + 1].isalnum():
+            continue
+        behind = at
+        yield Span(found.start(), at, "iban" if mod97(compact[4:] + compact[:4]) == 1 else "")
+
+
+def is_card(digits: str, labelled: bool) -> bool:
+    """Whether digits are a card's number: known prefix and length, Luhn, and a label where those prove too little."""
+    if not luhn(digits) or len(set(digits)) < 2:
+        return False
+    if _CARD.fullmatch(digits):
+        return True
+    rare = _RARE_CARD.fullmatch(digits) is not None
+    return rare and (labelled or (len(digits) == 13 and not ean(digits)))

@@ -1,0 +1,115 @@
+"""Addresses: e-mail, IP and MAC."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+from groundup.corpus.privacy.labels import label
+from groundup.corpus.privacy.spans import Finder, Span, View
+
+# RFC 5321: 64 characters before the @, 255 behind. The part before it is read backwards from the @, so that
+# a text full of either costs the same a character.
+_LOCAL_BACKWARDS = re.compile(r"[\w!#$%&'*+/=?^`{|}~\-](?:[\w.!#$%&'*+/=?^`{|}~\-]{0,62}[\w])?|[\w]")
+_DOMAIN = re.compile(r"(?:[^\W_](?:[\w\-]{0,61}[^\W_])?\.){1,8}(?:[^\W\d_]{2,24}|xn--[a-z0-9\-]{2,50})(?![^\W_]|-\w)")
+_LITERAL = re.compile(r"\[\d{1,3}(?:\.\d{1,3}){3}\]")
+# "name [at] host [dot] org": the brackets say that it is meant; bare "at" and "dot" are words.
+_DISGUISED = re.compile(
+    r"(?<![\w.\-])[\w.+\-]{1,64}\s?[\[({<]\s?at\s?[\])}>]\s?[\w\-]{1,63}"
+    r"(?:(?:\s?[\[({<]\s?do?t\s?[\])}>]\s?|\.)[\w\-]{1,63}){1,4}(?!\w)",
+    re.IGNORECASE,
+)
+_AT_SIGNS = tuple(f"{left}{blank}at{blank}{right}" for left, right in ("[]", "()", "{}", "<>") for blank in ("", " "))
+# Names of files, not of hosts: logo@2x.png.
+_FILE_ENDINGS = frozenset("png jpg jpeg gif svg webp bmp ico pdf css scss js jsx ts tsx json html htm xml yml yaml txt md".split())
+
+_IPV4 = re.compile(r"(?<![\w.\-])(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?![\w\-]|\.\w)")
+_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}(?:[0-9a-fA-F]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:]|\.\w)")
+_MAC = re.compile(
+    r"(?<![\w:\-.])(?:[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2}){5}|(?:-[0-9A-Fa-f]{2}){5})"
+    r"|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![\w:\-]|\.\w)"
+)
+_VERSION = re.compile(r"(?:\bv(?:er(?:sion)?s?)?|\brelease|\bbuild|\bfirmware|\brevision|\brev|\brv|\b(?:up|down)graded? (?:from|to)|\bsections?|\bclause|§)[\s:.=#]{0,3}$")
+
+
+def find_emails(view: View) -> Iterator[Span]:
+    """E-mail addresses, those written "name [at] host [dot] org" too; "user@host" without a domain is none."""
+    text = view.text
+    at = text.find("@")
+    while at >= 0:
+        domain = _DOMAIN.match(text, at + 1) or _LITERAL.match(text, at + 1)
+        local = _LOCAL_BACKWARDS.match(text[max(0, at - 64) : at][::-1]) if domain else None
+        if domain and local:
+            start, end = at - local.end(), domain.end()
+            if _is_email(text, start, end):
+                yield Span(start, end, "email")
+            at = end - 1
+        at = text.find("@", at + 1)
+    if any(mark in view.lowered for mark in _AT_SIGNS):
+        yield from (Span(*found.span(), "email") for found in _DISGUISED.finditer(text))
+
+
+def _is_email(text: str, start: int, end: int) -> bool:
+    if text[end - 6 : end].rpartition(".")[2].lower() in _FILE_ENDINGS:
+        return False
+    if text[max(0, start - 1) : start] == "@":  # @name@host: a handle
+        return False
+    # git@host:team/project.git: a place to copy from
+    return not re.match(r":(?!\s)[\w~./\-]*/", text[end : end + 80])
+
+
+def ip_finder(private: bool = False) -> Finder:
+    """Find IP addresses that can name a machine of somebody; with `private`, those of local networks, too."""
+
+    def masked(address: str) -> bool:
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        if ip.is_unspecified or ip.is_loopback or ip.is_multicast or int(ip) == 2**32 - 1:
+            return False
+        if ip.version == 4 and address.startswith(("255.", "0.")):  # masks of networks
+            return False
+        return private or not (ip.is_link_local or any(ip in network for network in _LOCAL))
+
+    def find(view: View) -> Iterator[Span]:
+        text = view.text
+        if text.count(".") >= 3 and re.search(rb"0\.0+\.0+\.0", view.shape):
+            for found in _IPV4.finditer(text):
+                if masked(found[0]) and not _is_version(text, found):
+                    yield Span(*found.span(), "ip_address")
+        if text.count(":") >= 2:
+            for found in _IPV6.finditer(text):
+                if found[0].count(":") >= 3 and any(map(str.isdigit, found[0])) and masked(found[0]):
+                    yield Span(*found.span(), "ip_address")
+
+    return find
+
+
+_LOCAL = [*map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))]
+
+
+def _is_version(text: str, found: re.Match[str]) -> bool:
+    """Whether four numbers with dots are a version or a section rather than an address."""
+    start = found.start()
+    before = text[max(0, start - 24) : start].lower()
+    if before.endswith("/") and not before.endswith("//"):  # Firefox/3.5.0.1
+        return True
+    if _VERSION.search(before):
+        return True
+    says, _ = label(text, *found.span())
+    if says == "ip_address":
+        return False
+    return says == "other" or all(int(octet) < 20 for octet in found[0].split("."))
+
+
+def find_macs(view: View) -> Iterator[Span]:
+    """MAC addresses; not ff:ff:ff:ff:ff:ff and not zeros."""
+    text = view.text
+    if text.count(":") < 5 and text.count("-") < 5 and text.count(".") < 2:
+        return
+    for found in _MAC.finditer(text):
+        digits = set(found[0].lower()) - set(":-.")
+        if len(digits) > 1 and not ("." in found[0] and all(map(str.isdigit, digits))):
+            yield Span(*found.span(), "mac_address")

@@ -1,0 +1,99 @@
+"""The word beside a number that says what the number is."""
+
+from __future__ import annotations
+
+import re
+
+_BEFORE, _AFTER = 56, 24  # characters that are looked at
+
+# The words are those that forms, letters and web pages print; where languages share one it stands once.
+_PHONE = (
+    r"tel|tele?phone|phone|mobile|mob|cell|cellphone|cellular|fax|call(?:ed|ing)?|dial(?:ed|ing|ling)?|ring|text(?:ed)?"
+    r"|sms|whatsapp|telegram|signal|viber|contact|hotline|helpline|reach(?:ed|able)?|pager|landline|extension|ext"
+    r"|telefon\w*|handy(?:nummer)?|rufnummer|mobil\w*|anrufen|tél|téléphone|portable|appelez|teléfono|telefono|telefone"
+    r"|móvil|celular|cellulare|llam\w+|llame|chiam\w+|ligue|puh|puhelin\w*|telefoon\w*|mobiel|bel|gsm|tlf|tlph|telef"
+    r"|komórk\w*|telefón\w*|τηλ\w*|тел|телефон\w*|моб\w*|звон\w+|звін\w*|дзвон\w*|(?:my|her|his|our|their|your) number"
+)
+_PHONE_CJK = r"电话|電話|手机|手機|携帯|致电|热线|联系方式|휴대폰|휴대전화|전화|연락처|โทร|هاتف|جوال|تلفن|موبایل|טלפון|נייד|फ़ोन|फोन|मोबाइल|ফোন|মোবাইল"
+_ID = (
+    r"ssns?|social[ -]security|social insurance|sin|nino|national insurance|ni (?:number|no)|nhs"
+    r"|(?:national|citizens?|personal|person|resident|residence|government|identity|identification|insurance|tax|fiscal"
+    r"|taxpayer|id|birth|civil|population|registration|social|health|medicare|voter|aadha+r|pan)[ -]?(?:id|identity"
+    r"|identification|card|code|file|insurance|security|registration)?[ -]?(?:number|numbers|no|nr|num|code|card|id)"
+    r"|identity|identification|taxpayer|tin|itin|tfn|nif|dni|nie|cif|curp|imss|nss|rut|cuit|cuil|cédula|cedula|cpf"
+    r"|pesel|bsn|burgerservicenummer|sofinummer|rijksregisternummer|personnummer\w*|samordningsnummer|fødselsnummer"
+    r"|fodselsnummer|fnr|cpr\w*|hetu|henkilötunnus|egn|oib|jmbg|emšo|emso|cnp|amka|afm|ahv\w*|avs|svnr|ssnr"
+    r"|sozialversicherung\w*|versicherungsnummer|steuer\w*|idnr|idnummer|codice fiscale|cod\. ?fisc\.?|nir|insee"
+    r"|sécurité sociale|securite sociale|sécu|rodné číslo|rodne cislo|isikukood|personas kods|asmens kodas|kimlik"
+    r"|teudat(?: zehut)?|pps|ppsn|nric|fin|hkid|mykad|mcp|rrn|aadha+r|passport|uid number|egrn|инн|снилс|іпн|рнокпп"
+    r"|егн|єдрпоу|паспорт\w*|амка"
+)
+_ID_CJK = r"身份证|身份證|身分證|公民身份|居民身份|주민등록|주민번호|マイナンバー|個人番号|เลขประจำตัว|תעודת זהות|आधार"
+_CARD = (
+    r"cards?|credit|debit|visa|master ?card|amex|american express|discover|maestro|jcb|diners(?: club)?|cc|ccn|pan"
+    r"|kreditkarte\w*|karte\w*|carte|tarjeta|cartão|carta|kort\w*|карт\w+"
+)
+_CARD_CJK = r"信用卡|银行卡|クレジット|カード番号|카드"
+_ADDRESS = r"ips?|ipv4|ipv6|addr(?:ess)?(?:es)?|hosts?|server|client|gateway|dns|nameserver|ping|ssh|router|remote|peer"
+# Words of other numbers. With "number" or "id" behind them, they are one label: "order id" is no id of a person.
+_OTHER = (
+    r"(?:orders?|invoice|receipt|tickets?|tracking|serial|sku|isbn|issn|ismn|doi|part|model|item|batch|lot|case|ref|refs"
+    r"|reference|confirmation|booking|products?|article|versions?|ver|v|build|revision|rev|release|commit|hash|pages?|pp"
+    r"|bugs?|issue|rfc|patent|transaction|txn|shipment|parcel|package|barcode|ean|upc|gtin|asin|timestamp|epoch|time"
+    r"|unix|customer|client|account|acct|policy|licen[cs]e|file|records?|rows?|line|lines|section|chapter|§|article|clause"
+    r"|port|pid|uid|gid|imei|imsi|iccid|vin|meid|pmid|pmcid|arxiv|oclc|lccn|user|device|session|process|thread|object"
+    r"|message|request|job|task|event|node|employee|member|student|post|zip|postal|postcode|plz|firmware|driver|kernel"
+    r"|catalog(?:ue)?|inventory|warehouse|asset|delivery|claim|protocol|checksum|crc|seed|population|score|coordinates?"
+    r"|lat|lon|latitude|longitude|bestellnummer|bestellung|rechnung\w*|auftrag\w*|sendung\w*|commande|facture|pedido"
+    r"|factura|ordine|fattura|zamówieni\w+|faktur\w+|tilaus\w*|заказ\w*|сч[её]т\w*|накладн\w*|артикул\w*)"
+    r"(?:[ _-]?(?:id|identifier|number|numbers|no|num|nr|code|ref)\b)?"
+)
+_OTHER_CJK = r"订单|訂單|注文|주문|运单"
+
+
+def _words(groups: dict[str, tuple[str, str]]) -> re.Pattern[str]:
+    # A label is a word of its own; "_" and digits may touch it ("phone_number", "tel2"). Han and Thai have no blanks.
+    return re.compile(
+        "|".join(
+            rf"(?P<{kind}>(?<![^\W\d_])(?:{words})(?![^\W\d_])" + (f"|{unspaced})" if unspaced else ")")
+            for kind, (words, unspaced) in groups.items()
+        )
+    )
+
+
+_LABEL = _words(
+    {
+        "other": (_OTHER, _OTHER_CJK),
+        "national_id": (_ID, _ID_CJK),
+        "credit_card": (_CARD, _CARD_CJK),
+        "phone": (_PHONE, _PHONE_CJK),
+        "ip_address": (_ADDRESS, ""),
+    }
+)
+_LABEL_AFTER = re.compile(rf"[\s,]{{0,2}}[(\[]\s?(?:{_LABEL.pattern})\s?[)\]]")
+# What may stand between a number and a word that makes it a number of something else: "order no. is 12".
+_TIGHT = re.compile(r"[ \t:#=.,(\[\"'/\-]{0,6}(?:(?:is|was|of|no|nr|num|number|id|the|from|to|named|called)\b[ \t:#.\"']{0,3}){0,3}")
+# What ends the reach of a word: another number, an empty line, the end of a sentence.
+_BARRIER = re.compile(r"\d|\n\s*\n|\n.*\n|[^\W\d_]{4,}[.!?]\s", re.DOTALL)
+
+
+def label(text: str, start: int, end: int) -> tuple[str, int]:
+    """What the words beside them say that the characters `start` to `end` are.
+
+    The nearest word before them counts, unless another number, an empty line or the end of a sentence is between;
+    or one in brackets right behind them.
+
+    Returns:
+        "phone", "national_id", "credit_card", "ip_address", "other" (a number of something else) or "" (no
+        word says), and how many characters lie between.
+    """
+    if (after := _LABEL_AFTER.match(text[end : end + _AFTER].lower())) and after.lastgroup:
+        return after.lastgroup, 0
+    window = text[max(0, start - _BEFORE) : start].lower()
+    for found in reversed(list(_LABEL.finditer(window))):
+        between = window[found.end() :]
+        if _BARRIER.search(between):
+            break
+        if found.lastgroup != "other" or _TIGHT.fullmatch(between):
+            return found.lastgroup or "", len(between)
+    return "", _BEFORE

@@ -1,0 +1,104 @@
+"""Cards and national ids: numbers that are known by how they are grouped and by their check digits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from groundup.corpus.privacy.accounts import CARD_LAYOUTS, is_card
+from groundup.corpus.privacy.labels import label
+from groundup.corpus.privacy.national_ids import NATIONAL_IDS, by_layout
+from groundup.corpus.privacy.spans import Finder, Span, View
+
+_PART = re.compile(r"(?<!\w)[0-9A-Z]{1,20}(?!\w)")
+_JOINTS = " .-/+("
+_MOST_PARTS = 8
+_LETTERED = (b"AAAAAA00A00A000A", b"AAAAA0000A")  # ids with no six digits together: codice fiscale, PAN
+
+
+def inside_address(text: str, start: int) -> bool:
+    """Whether a number is part of a web address: those ids are the site's."""
+    word = text[max(0, start - 256) : start].rsplit(None, 1)[-1:] if start and not text[start - 1].isspace() else []
+    return bool(word) and ("://" in word[0] or word[0].startswith("www."))
+
+
+def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) -> Finder:
+    """Find payment cards and the national ids of the given countries (none given: of all)."""
+    wanted = [each for each in NATIONAL_IDS if not countries or each.country in countries or not each.country]
+    layouts = by_layout(wanted) if ids else {}
+    card_layouts = CARD_LAYOUTS if cards else frozenset()
+
+    def kind_of(text: str, start: int, end: int, layout: str, crowded: bool) -> str:
+        compact = re.sub(r"[^0-9A-Z]", "", text[start:end])
+        known = layouts.get(layout, ())
+        fits = [(each, needs) for each, needs in known if each.pattern.fullmatch(compact) and each.check(compact)]
+        may_be_card = layout in card_layouts and compact.isdigit() and is_card(compact, labelled=True)
+        if (not fits and not may_be_card) or inside_address(text, start):
+            return ""
+        says, _ = label(text, start, end)
+        if says == "other" or len(set(compact)) == 1:
+            return ""
+        if may_be_card and is_card(compact, says == "credit_card" or not layout.isdigit()):
+            return "credit_card"
+        if fits and not crowded and (says == "national_id" or (says != "phone" and not all(need for _, need in fits))):
+            return "national_id"
+        return ""
+
+    def find(view: View) -> Iterator[Span]:
+        if not view.has_number and not any(shape in view.shape for shape in _LETTERED):
+            return
+        text = view.text
+        for run in _runs(text):
+            at = 0
+            while at < len(run):
+                layout, taken, best = "", 0, None
+                for last in range(at, min(len(run), at + _MOST_PARTS)):
+                    start, end = run[last]
+                    layout += (text[start - 1] if last > at else "") + str(end - start)
+                    if (layout in layouts or layout in card_layouts) and _stands_alone(text, run, at, last):
+                        crowded = " " in layout and _crowded(text, run, at, last)
+                        if kind := kind_of(text, run[at][0], end, layout, crowded):
+                            taken, best = last + 1, Span(run[at][0], end, kind)  # the longest
+                if best:
+                    yield best
+                at = taken or at + 1
+
+    return find
+
+
+def _runs(text: str) -> Iterator[list[tuple[int, int]]]:
+    """Parts of numbers with single signs between them, together."""
+    run: list[tuple[int, int]] = []
+    for found in _PART.finditer(text):
+        start, end = found.span()
+        if run and not (start == run[-1][1] + 1 and text[start - 1] in _JOINTS):
+            yield run
+            run = []
+        run.append((start, end))
+    if run:
+        yield run
+
+
+def _stands_alone(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
+    """Whether no sign ties the parts to another number, an amount of money or a decimal fraction."""
+    start, end = run[first][0], run[last][1]
+    if first and text[start - 1] in ".-/+" and _has_digit(text, run[first - 1]):
+        return False
+    if last + 1 < len(run) and text[end] in ".-/" and _has_digit(text, run[last + 1]):
+        return False
+    before, after = text[max(0, start - 2) : start], text[end : end + 2]
+    if before[-1:] in ("$", "€", "£", "¥", "#"):
+        return False
+    if len(before) == 2 and before[1] in ".,:" and before[0].isdigit():
+        return False
+    return not (after[:1] in ("%", "€") or (len(after) == 2 and after[0] in ".,:" and after[1].isdigit()))
+
+
+def _crowded(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
+    """Whether blanks are all that keeps the parts from other numbers, as in a table."""
+    neighbours = [run[at] for at in (first - 1, last + 1) if 0 <= at < len(run)]
+    return any(text[start:end].isdigit() for start, end in neighbours)
+
+
+def _has_digit(text: str, part: tuple[int, int]) -> bool:
+    return any(character.isdigit() for character in text[slice(*part)])

@@ -1,0 +1,131 @@
+"""Telephone numbers: by how they are written, and by the word beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from groundup.corpus.privacy.labels import label
+from groundup.corpus.privacy.numbers import inside_address
+from groundup.corpus.privacy.spans import Finder, Span, View
+
+# Digits with what groups them. Here and below every round of a repeat takes exactly one digit and there is but one
+# way to take it: a text of digits alone costs as much a character as any other.
+_ZONE = re.compile(r"[+(]{0,2}\d(?:[ .\-/()+]{0,3}\d){5,120}")
+_EXTENSION = r"(?:,? ?(?:x|ext\.?|extension) ?\d{1,6}(?!\w))?"
+_WHOLE = r"(?<![\w.,\-/+$€£#])"  # no digit, letter or sign of a longer number before
+_ALONE = _WHOLE + r"(?<!\d )"  # nor a number of which this may be a group
+_END = r"(?![\w%])(?![.,:\-/]\d)"
+
+# Each is a telephone number without a word that says so.
+_FREE = [
+    re.compile(pattern + _EXTENSION + _END)
+    for pattern in (
+        # +1 and ten digits; + and 8 to 15 digits (ITU-T E.164) that begin with another zone
+        r"(?<![\w+.\-])\(?\+\(?(?:1\)?(?:[ .\-/()]{0,3}\d){10}|[2-9]\)?(?:[ .\-/()]{0,3}\d){7,14})",
+        # 00 and a country, in groups
+        _ALONE + r"00[1-9]\d{0,3}(?=[ \-/.(])(?:[ .\-/()]{0,2}\d){6,12}",
+        # Russia and its neighbours
+        _ALONE + r"8[ \-]?(?:\(\d{3,4}\) ?|\d{3}[ \-])\d{2,3}[ \-]\d\d[ \-]?\d\d",
+        # North America
+        _WHOLE + r"(?:1[ .\-]?)?(?:\(\d{3}\)[ .\-]?\d{3}[ .\-]\d{4}|\d{3}-\d{3}-\d{4}|\d{3}\.\d{3}\.\d{4})",
+        _WHOLE + r"\d{2} \d{4,5}-\d{4}",  # Brazil
+        # an area with its trunk zero in brackets, and 4 to 11 digits
+        _WHOLE + r"\(0\d{1,5}\)(?:[ .\-/]{0,2}\d){4,11}",
+        _WHOLE + r"(?<!\))\((?!19|20)[1-9]\d{1,3}\) ?(?:\d{6,9}|\d{3} \d{3} \d{3})",
+        # a trunk zero, in groups of two and more
+        _ALONE + r"0[1-9]\d{0,4}(?:[ \-/]\d{2,8}){1,5}(?! [0-9a-f]{2}\b)",
+        _ALONE + r"0[1-9](?:\.\d{2}){4}",
+    )
+]
+_TRUNK = 7  # the place of the pattern that dates and postal codes look like
+_LABELLED = re.compile(_ALONE + r"\(?\d(?:[ .\-/()]{0,2}\d){5,14}" + _EXTENSION + _END)
+_CHINESE_MOBILE = re.compile(r"(?<![\w.+\-])1[3-9]\d{9}(?!\d)|(?<=[\u4e00-\u9fff])1[3-9]\d{9}(?!\d)")
+_HAN = re.compile("[\u4e00-\u9fff]")
+
+_DAY, _MONTH = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])"
+_DATE = re.compile(
+    rf"(?:{_DAY}([./\-]){_MONTH}|{_MONTH}([./\-]){_DAY})(?:\1|\2)(?:19|20)?\d\d(?![./\-]?\d)"
+    rf"|{_DAY} {_MONTH} (?:19|20)\d\d(?!\d)|(?:1[5-9]|20)\d\d([./\- ]?){_MONTH}\3{_DAY}(?!\d)"
+)
+_YEARS = re.compile(r"(?:1[5-9]|20)\d\d(?:[ \-/.](?:1[5-9]|20)\d\d)+")
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:[ .]\d{3})+")
+_COORDINATES = re.compile(r"\+\d{1,3}\.\d{2,}[+\-]\d")  # ISO 6709
+
+
+def phone_finder(regions: Collection[str] = ()) -> Finder:
+    """Find telephone numbers.
+
+    Args:
+        regions: ISO 3166 codes of countries whose national numbers are found without a label, where they
+            exist in the numbering plan (the phonenumbers library).
+    """
+
+    def find(view: View) -> Iterator[Span]:
+        if not view.has_number:
+            return
+        text = view.text
+        for zone in _ZONE.finditer(text):
+            for place, pattern in enumerate(_FREE):
+                for found in _matches(pattern, text, zone):
+                    if _is_free(text, found, place):
+                        yield Span(*found.span(), "phone")
+            for found in _matches(_LABELLED, text, zone):
+                if _is_labelled(text, found) or _is_valid(found[0], regions):
+                    yield Span(*found.span(), "phone")
+            for found in _matches(_CHINESE_MOBILE, text, zone):
+                around = text[max(0, found.start() - 12) : found.end() + 12]
+                if _HAN.search(around) and label(text, *found.span())[0] not in ("other", "national_id"):
+                    yield Span(*found.span(), "phone")
+
+    return find
+
+
+def _matches(pattern: re.Pattern[str], text: str, zone: re.Match[str]) -> Iterator[re.Match[str]]:
+    # An extension may follow the zone; a number that begins behind it belongs to the next.
+    for found in pattern.finditer(text, zone.start(), zone.end() + 16):
+        if found.start() < zone.end():
+            yield found
+
+
+def _is_free(text: str, found: re.Match[str], place: int) -> bool:
+    number = found[0]
+    digits = sum(map(str.isdigit, number))
+    if number.isdigit() or number.endswith("00000") or _DATE.match(number):
+        return False
+    if number[0] == "+" and number[1:].isdigit() and digits < 9:
+        return False
+    if place == _TRUNK and not 9 <= digits <= 13:
+        return False
+    if place == _TRUNK and re.fullmatch(r"\d{5}-\d{4}", number):  # a postal code of the United States
+        return False
+    if _COORDINATES.match(number):
+        return False
+    return label(text, *found.span())[0] in ("", "phone", "ip_address") and not inside_address(text, found.start())
+
+
+def _is_labelled(text: str, found: re.Match[str]) -> bool:
+    number = found[0]
+    says, gap = label(text, *found.span())
+    if says != "phone":
+        return False
+    if _DATE.match(number) or _YEARS.fullmatch(number) or number.endswith("00000") or inside_address(text, found.start()):
+        return False
+    if "." in number and re.search(r"(?<!\d)\d\.|\.\d(?!\d)", number):  # a version
+        return False
+    near = gap <= 4
+    return near or (not _THOUSANDS.fullmatch(number) and sum(map(str.isdigit, number)) >= 7)
+
+
+def _is_valid(number: str, regions: Collection[str]) -> bool:
+    if not regions:
+        return False
+    import phonenumbers
+
+    for region in regions:
+        try:
+            if phonenumbers.is_valid_number(phonenumbers.parse(number, region)):
+                return True
+        except phonenumbers.NumberParseException:
+            continue
+    return False

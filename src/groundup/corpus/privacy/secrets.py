@@ -1,0 +1,188 @@
+"""Secrets: keys and tokens by the forms that their issuers gave them, passwords by where they stand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from math import log2
+
+from groundup.corpus.privacy.spans import Finder, Span, View
+
+# What must be in a text, and the form of the whole (as issuers and secret scanners document them).
+_FORMS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("AKIA", "ASIA", "ABIA", "ACCA", "AROA", "AIDA", "AGPA", "ANPA"), r"A(?:KIA|SIA|BIA|CCA|ROA|IDA|GPA|NPA)[A-Z0-9]{16}"),
+    (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"gh[pousr]_[A-Za-z0-9]{30,255}"),
+    (("github_pat_",), r"github_pat_[A-Za-z0-9_]{22,255}"),
+    (("glpat-", "gldt-", "glrt-"), r"gl(?:pat|dt|rt)-[\w\-]{20,64}"),
+    (("AIza",), r"AIza[\w\-]{35}"),
+    (("GOCSPX-",), r"GOCSPX-[\w\-]{28}"),
+    (("ya29.",), r"ya29\.[\w\-]{20,300}"),
+    (("xox", "xapp-"), r"(?:xox[abceoprs]|xapp)-[\w\-]{10,250}"),
+    (("hooks.slack.com",), r"(?<=hooks\.slack\.com/)(?:services|workflows)/[\w/]{20,120}"),
+    (("sk_live_", "sk_test_", "rk_live_", "rk_test_", "pk_live_", "pk_test_"), r"[srp]k_(?:live|test)_[A-Za-z0-9]{10,120}"),
+    (("whsec_",), r"whsec_[A-Za-z0-9+/=]{24,80}"),
+    (("sk-",), r"sk-(?:ant-|proj-|svcacct-|admin-|or-v1-|lf-)?[\w\-]{20,220}"),
+    (("SG.",), r"SG\.[\w\-]{16,32}\.[\w\-]{16,64}"),
+    (("AC", "SK"), r"(?:AC|SK)[0-9a-f]{32}"),
+    (("npm_",), r"npm_[A-Za-z0-9]{36}"),
+    (("pypi-",), r"pypi-[\w\-]{50,250}"),
+    (("hf_",), r"hf_[A-Za-z0-9]{30,40}"),
+    (("gsk_", "r8_", "pplx-", "sbp_", "nvapi-", "tvly-"), r"(?:gsk_|r8_|pplx-|sbp_|nvapi-|tvly-)[\w\-]{20,120}"),
+    (("do", "dor_v1_"), r"do[opr]_v1_[0-9a-f]{64}"),
+    (("shpat_", "shpss_", "shpca_", "shppa_"), r"shp(?:at|ss|ca|pa)_[0-9a-fA-F]{32}"),
+    (("sq0",), r"sq0[a-z]{3}-[\w\-]{22,60}"),
+    (("dapi",), r"dapi[0-9a-f]{32}"),
+    (("hvs.", "hvb."), r"hv[sb]\.[\w\-]{24,200}"),
+    (("lin_api_", "ntn_", "figd_", "dckr_pat_", "PMAK-", "glsa_"), r"(?:lin_api_|ntn_|figd_|dckr_pat_|PMAK-|glsa_)[\w\-]{20,100}"),
+    (("key-",), r"key-[0-9a-f]{32}"),
+    (("ATATT3", "ATCTT3"), r"AT[AC]TT3[\w\-=]{50,250}"),
+    (("EAA",), r"EAA[A-Za-z0-9]{60,250}"),
+    (("AGE-SECRET-KEY-1",), r"AGE-SECRET-KEY-1[A-Z0-9]{58}"),
+    ((":AA",), r"\d{8,10}:AA[\w\-]{32,34}"),
+    (("AccountKey=", "SharedAccessKey="), r"(?<=Key=)[A-Za-z0-9+/]{40,90}={0,2}"),
+)  # fmt: skip
+_KEYS = [(needles, re.compile(rf"(?<![A-Za-z0-9])(?:{form})(?![A-Za-z0-9])")) for needles, form in _FORMS]
+_JWT = re.compile(r"(?<![\w\-])eyJ[\w\-]{8,4096}\.[\w\-]{8,16384}(?:\.[\w\-]{0,4096}){0,3}")
+_BEARER = re.compile(r"(?:\b[Bb]earer|\bBEARER|[Aa]uthorization:\s{0,3}(?:[Bb]asic|[Tt]oken))\s{1,3}([\w.~+/\-]{16,4096}={0,2})")
+
+_PEM_BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?)-----")
+_PEM_BODY = re.compile(r"(?:\s|\\n)*(?:[A-Za-z0-9+/=:,\- ]{1,100}(?:\r?\n|\\n|\s|$)){0,200}")
+_PEM_LENGTH = 16_384  # characters; a key of 16,384 bits in PEM has 13,000
+
+# A password in an address: scheme://user:password@host.
+_USERINFO = re.compile(r"[^\s/:@'\"<>]{0,64}:([^\s/'\"<>`]{1,128})@(?=[\w\[$%{])")
+
+_WORDS = r"pass(?:word|wd|phrase|code)?s?|pwd|passw|contraseña|clave|senha|passwort|kennwort|mot de passe|wachtwoord|hasło|lösenord|пароль"
+_KEY_WORDS = (
+    r"secret(?:[_\- ]?(?:access[_\- ]?)?key)?|api[_\- ]?(?:key|token|secret)|access[_\- ]?(?:key|token)(?:[_\- ]?(?:id|secret))?"
+    r"|auth[_\- ]?(?:key|token)|client[_\- ]?secret|private[_\- ]?key|signing[_\- ]?key|encryption[_\- ]?key|token|credentials?"
+    r"|account[_\- ]?key|webhook[_\- ]?secret|license[_\- ]?key"
+)
+_ASSIGNED = re.compile(
+    rf"(?:(?P<password>{_WORDS})|(?P<key>{_KEY_WORDS}))(?P<suffix>[A-Za-z0-9_]{{0,12}})[\"'`*]{{0,2}}"
+    r"(?P<sign>\s{0,3}(?::=|=>|==?|:)\s{0,3}|\s(?:is|was|ist|es|est)(?::|\s)\s?|(?<=word)\s(?=[\"'`])|\s{0,2}：\s{0,2})"
+    r"(?:[bru]?(?P<quote>[\"'`])(?P<quoted>[^\"'`\n]{4,200})(?P=quote)|(?P<bare>[^\s\"'`<>,;(){}\[\]]{4,300}))(?P<after>[(\[]?)",
+    re.IGNORECASE,
+)
+_OPTION = re.compile(r"--?(?:password|passwd|pass|token|api-key|secret)[= ](?P<quote>[\"']?)(?P<bare>[^\s\"'<>$\-][^\s\"'<>]{3,200})(?P=quote)")
+_ASSIGNING_WORDS = (
+    "pass", "pwd", "secret", "token", "key", "credential", "contraseña", "clave", "senha", "kennwort", "passe",
+    "wachtwoord", "hasło", "lösenord", "пароль",
+)  # fmt: skip
+# Words that stand where a secret would: names of it, of its type, of nothing.
+_NO_SECRET = re.compile(
+    r"(?:my|your|the|new|old|user|db|database|root|admin|some|enter|confirm|current|forgot|reset|change)?[ _\-.]?"
+    r"(?:pass(?:word|wd|phrase|code)?s?|pwd|secrets?|tokens?|(?:api|access|secret|auth|private)?[ _\-]?keys?|credentials?)"
+    r"(?:[ _\-]?(?:here|hash|field|input|value|name|file|path|type|str|string|text|env|var|id|1|2))?"
+    r"|none|null|nil|true|false|undefined|empty|required|optional|string|str|text|bytes|int|hidden|redacted|masked"
+    r"|change[ _\-]?me|example|dummy|test|todo|tbd|n/a|placeholder|default|hash(?:ed)?|x{3,}|\*+|\.+|•+|_+|-+|#+",
+    re.IGNORECASE,
+)
+_REFERENCE = re.compile(r"[$%{<\[]|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|\w+::|[./~]|https?:|process\.env|os\.|\w+->")
+
+
+def find_urls_with_passwords(view: View) -> Iterator[Span]:
+    """The password in "scheme://user:password@host"."""
+    text = view.text
+    at = text.find("://")
+    while at >= 0:
+        if (found := _USERINFO.match(text, at + 3)) and not _NO_SECRET.fullmatch(found[1]) and found[1][0] not in "$<{%*":
+            yield Span(*found.span(1), "password")
+            yield Span(found.end(1), found.end(), "")
+        at = text.find("://", at + 3)
+
+
+def find_private_keys(view: View) -> Iterator[Span]:
+    """Private keys in PEM and PGP armour, to their end or, where that was cut off, as far as they go."""
+    text = view.text
+    if "PRIVATE KEY" not in text:
+        return
+    at = 0
+    while found := _PEM_BEGIN.search(text, at):
+        mark = f"-----END {found[1]}-----"
+        end = text.find(mark, found.end(), found.end() + _PEM_LENGTH)
+        if end >= 0:
+            at = end + len(mark)
+        else:
+            body = _PEM_BODY.match(text, found.end(), found.end() + _PEM_LENGTH)
+            at = body.end() if body else found.end()
+            at = found.start() + len(text[found.start() : at].rstrip())
+        yield Span(found.start(), at, "private_key")
+
+
+def find_keys(view: View) -> Iterator[Span]:
+    """API keys that tell their issuer."""
+    if not view.has_long_word:
+        return
+    text = view.text
+    for needles, form in _KEYS:
+        if any(needle in text for needle in needles):
+            for found in form.finditer(text):
+                if _is_random(found[0]):
+                    yield Span(*found.span(), "api_key")
+
+
+def find_tokens(view: View) -> Iterator[Span]:
+    """JSON web tokens, and what stands behind "Bearer"."""
+    text = view.text
+    if "eyJ" in text:
+        yield from (Span(*found.span(), "token") for found in _JWT.finditer(text))
+    if "earer" in text or "BEARER" in text or "uthorization" in text:
+        for found in _BEARER.finditer(text):
+            if _is_random(found[1]):
+                yield Span(*found.span(1), "token")
+
+
+def assignment_finder(*, passwords: bool, keys: bool) -> Finder:
+    """Find values that are given to names such as `password`, `api_key` or `secret`."""
+
+    def find(view: View) -> Iterator[Span]:
+        if not any(word in view.lowered for word in _ASSIGNING_WORDS):
+            return
+        text = view.text
+        for found in _ASSIGNED.finditer(text):
+            is_password = found["password"] is not None
+            value = "quoted" if found["quoted"] is not None else "bare"
+            if (passwords if is_password else keys) and _is_secret(text, found, is_password):
+                start, end = found.span(value)
+                end -= len(found[value]) - len(found[value].rstrip(".:!?" if value == "bare" and found["sign"].strip().isalpha() else "."))
+                yield Span(start, end, "password" if is_password else "api_key")
+        if passwords and "-" in text:
+            for found in _OPTION.finditer(text):
+                if not _NO_SECRET.fullmatch(found["bare"]):
+                    yield Span(*found.span("bare"), "password")
+
+    return find
+
+
+def _is_secret(text: str, found: re.Match[str], is_password: bool) -> bool:
+    quoted = found["quoted"]
+    value = quoted if quoted is not None else found["bare"].rstrip(".:")
+    if _NO_SECRET.fullmatch(value) or _REFERENCE.match(value) or len(value) < 4 or " " in value:
+        return False
+    if quoted is None and found["after"]:  # getpass(), tokens[0]
+        return False
+    mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
+    if not is_password:
+        return mixed and len(value) >= (12 if quoted is not None else 16) and _is_random(value)
+    sign = found["sign"]
+    if quoted is not None:
+        return mixed or not value.isalpha() or "=" in sign
+    special = any(not character.isalnum() and character not in "-_./:" for character in value)
+    if sign == "=" and (text[found.end() : found.end() + 1] == ";" or found["password"].isupper()):
+        return True  # Pwd=swordfish; and PASSWORD=swordfish
+    if value.isdigit():
+        return sign.strip() in ("=", ":", "：") and len(value) >= 6
+    return (mixed or (special and value[0] != "=")) and len(value) >= 6
+
+
+def _is_random(value: str) -> bool:
+    """Whether a key could have been drawn at random: words, "xxxx" and "your-key-here" could not.
+
+    Shannon's entropy of its characters is at least 2.8 bits (16 random hexadecimal digits have some 3.2, random
+    letters and digits more), and it has digits, or letters of both cases.
+    """
+    counts = [value.count(character) for character in set(value)]
+    entropy = -sum(count / len(value) * log2(count / len(value)) for count in counts)
+    cases = any(map(str.islower, value)) and any(map(str.isupper, value))
+    return entropy >= 2.8 and (any(map(str.isdigit, value)) or cases)
