@@ -5,7 +5,8 @@
 Every document is two paragraphs of real prose (Python's own reference manual, or a text of yours) with one to three
 sentences between them that hold a secret, and one or two that hold a look-alike. Secrets come from Faker in many
 locales and from privacy_by_hand.jsonl; look-alikes (versions, ISBNs, hashes, order numbers, failed check digits) from
-there, from Faker's other providers and from Python's standard library. Nothing is drawn from the patterns that are measured.
+there, from Faker's other providers and from Python's standard library. Nothing is drawn from the patterns that are
+measured.
 
 A secret is found if one mask of its kind covers it whole. A mask that touches no secret is false, whether it lies in a
 look-alike or in the prose. Half of the telephone numbers and all national ids have a word beside them that says what
@@ -32,19 +33,28 @@ from groundup.corpus.privacy import Masker, PrivacySettings
 
 BY_HAND = Path(__file__).with_name("privacy_by_hand.jsonl")
 
-PHONE_LOCALES = (
-    "ar_AE cs_CZ da_DK de_AT de_CH de_DE el_GR en_AU en_CA en_GB en_IN en_NZ en_US es_AR es_CL es_CO es_ES es_MX et_EE"
-    " fi_FI fr_CH fr_FR he_IL hr_HR hu_HU id_ID it_IT ja_JP ko_KR lt_LT nl_BE nl_NL no_NO pl_PL pt_BR pt_PT ro_RO ru_RU"
-    " sk_SK sl_SI sv_SE th_TH tr_TR uk_UA vi_VN zh_CN zh_TW"
-).split()
-ID_LOCALES = (
-    "de_AT de_CH el_GR en_CA en_GB en_US es_AR et_EE fi_FI fr_FR he_IL hr_HR hu_HU it_IT ko_KR lv_LV nl_BE nl_NL no_NO"
-    " pl_PL pt_BR ro_RO ru_RU sv_SE th_TH tr_TR uk_UA zh_CN zh_TW"
-).split()
-OTHER_IDS = "es_ES.nie es_ES.nif es_MX.curp pt_BR.cpf ru_RU.snils".split()  # Faker's providers beside ssn()
-IBAN_LOCALES = "de_AT de_CH de_DE el_GR en_GB en_IE es_ES fi_FI fr_FR it_IT nl_NL no_NO pl_PL pt_PT tr_TR".split()
-MAIL_LOCALES = "cs_CZ de_DE en_US es_ES fr_FR it_IT ja_JP pl_PL pt_BR ru_RU sv_SE zh_CN".split()
-CARDS = "amex diners discover jcb15 jcb16 maestro mastercard visa13 visa16 visa19".split()
+PHONE_LOCALES = [
+    "ar_AE", "cs_CZ", "da_DK", "de_AT", "de_CH", "de_DE", "el_GR", "en_AU", "en_CA", "en_GB", "en_IN",
+    "en_NZ", "en_US", "es_AR", "es_CL", "es_CO", "es_ES", "es_MX", "et_EE", "fi_FI", "fr_CH", "fr_FR",
+    "he_IL", "hr_HR", "hu_HU", "id_ID", "it_IT", "ja_JP", "ko_KR", "lt_LT", "nl_BE", "nl_NL", "no_NO",
+    "pl_PL", "pt_BR", "pt_PT", "ro_RO", "ru_RU", "sk_SK", "sl_SI", "sv_SE", "th_TH", "tr_TR", "uk_UA",
+    "vi_VN", "zh_CN", "zh_TW",
+]  # fmt: skip
+ID_LOCALES = [
+    "de_AT", "de_CH", "el_GR", "en_CA", "en_GB", "en_US", "es_AR", "et_EE", "fi_FI", "fr_FR", "he_IL",
+    "hr_HR", "hu_HU", "it_IT", "ko_KR", "lv_LV", "nl_BE", "nl_NL", "no_NO", "pl_PL", "pt_BR", "ro_RO",
+    "ru_RU", "sv_SE", "th_TH", "tr_TR", "uk_UA", "zh_CN", "zh_TW",
+]  # fmt: skip
+OTHER_IDS = ["es_ES.nie", "es_ES.nif", "es_MX.curp", "pt_BR.cpf", "ru_RU.snils"]  # Faker's providers beside ssn()
+IBAN_LOCALES = [
+    "de_AT", "de_CH", "de_DE", "el_GR", "en_GB", "en_IE", "es_ES", "fi_FI", "fr_FR", "it_IT", "nl_NL",
+    "no_NO", "pl_PL", "pt_PT", "tr_TR",
+]  # fmt: skip
+MAIL_LOCALES = [
+    "cs_CZ", "de_DE", "en_US", "es_ES", "fr_FR", "it_IT", "ja_JP", "pl_PL", "pt_BR", "ru_RU", "sv_SE",
+    "zh_CN",
+]  # fmt: skip
+CARDS = ["amex", "diners", "discover", "jcb15", "jcb16", "maestro", "mastercard", "visa13", "visa16", "visa19"]
 
 SENTENCES = {
     "email": ["You can write to {} at any time.", "Author: {}", "{} wrote:", "Mail: {}", "<{}>", "Ask {}, she knows."],
@@ -59,7 +69,7 @@ SENTENCES = {
         "Opening hours 9 to 5, {}, closed on Sundays.",
     ],
     "iban": ["The account is {}.", "IBAN: {}", "Please pay to {} within 14 days.", "{}"],
-    "credit_card": ["Card number: {}", "I paid with {} yesterday.", "{} expired last month.", "Visa or not, {} is refused."],
+    "credit_card": ["Card number: {}", "I paid with {} yesterday.", "{} expired last month.", "Visa? {} is refused."],
     "ip_address": ["Connection from {} closed.", "The host {} does not answer.", "{} GET /index.html", "Blocked: {}"],
     "mac_address": ["The adapter has {}.", "ether {} txqueuelen 1000", "MAC: {}"],
     "national_id": [
@@ -112,7 +122,9 @@ class Planter:
         return self.random.choice([faker.email, faker.free_email, faker.company_email, faker.ascii_email])()
 
     def _phone(self) -> str:
-        while len(digits := re.sub(r"\D", "", number := self.faker(self.random.choice(PHONE_LOCALES)).phone_number())) < 7:
+        while (
+            len(digits := re.sub(r"\D", "", number := self.faker(self.random.choice(PHONE_LOCALES)).phone_number())) < 7
+        ):
             del digits  # numbers of services, such as 117
         return number
 

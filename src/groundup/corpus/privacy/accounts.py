@@ -33,13 +33,13 @@ _CARD = re.compile(
     r"|(?:5018|5020|5038|5[6-8]\d\d|6304|6390|6759|676[1-3])\d{8,15}"  # Maestro
     r"|220[0-4]\d{12}|(?:60|82|508)\d{13,14}"  # Mir, RuPay
 )
-_RARE_CARD = re.compile(r"4\d{12}|(?:5[06-9]|6\d)\d{10,17}|9792\d{12}")
+_RARE_CARD = re.compile(r"4\d{12}|0604\d{8}|(?:5[06-9]|6\d)\d{10,17}|9792\d{12}")
 
 CARD_LAYOUTS = frozenset(
     [*map(str, range(12, 20)), "4 3 3 3", "4-3-3-3"]
     + [
         mark.join(groups)
-        for mark in " -."
+        for mark in " -"
         for groups in ("4444", "465", "464", "444", "4441", "4442", "44443", "844", "88")
     ]
 )

@@ -22,15 +22,27 @@ _DISGUISED = re.compile(
 )
 _AT_SIGNS = tuple(f"{left}{blank}at{blank}{right}" for left, right in ("[]", "()", "{}", "<>") for blank in ("", " "))
 # Names of files, not of hosts: logo@2x.png.
-_FILE_ENDINGS = frozenset("png jpg jpeg gif svg webp bmp ico pdf css scss js jsx ts tsx json html htm xml yml yaml txt md".split())
+_FILE_ENDINGS = frozenset({
+    "png", "jpg", "jpeg", "gif", "svg", "webp", "bmp", "ico", "pdf", "css", "scss", "js", "jsx", "ts", "tsx", "json",
+    "html", "htm", "xml", "yml", "yaml", "txt", "md",
+})  # fmt: skip
 
-_IPV4 = re.compile(r"(?<![\w.\-])(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)\.){3}(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?![\w\-]|\.\w)")
+_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_IPV4 = re.compile(rf"(?<![\w.\-~])(?:{_OCTET}\.){{3}}{_OCTET}(?![\w\-+~]|\.\w)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9a-fA-F]{0,4}:){2,7}(?:[0-9a-fA-F]{1,4}|(?:\d{1,3}\.){3}\d{1,3})?(?![\w:]|\.\w)")
 _MAC = re.compile(
     r"(?<![\w:\-.])(?:[0-9A-Fa-f]{2}(?:(?::[0-9A-Fa-f]{2}){5}|(?:-[0-9A-Fa-f]{2}){5})"
     r"|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![\w:\-]|\.\w)"
 )
-_VERSION = re.compile(r"(?:\bv(?:er(?:sion)?s?)?|\brelease|\bbuild|\bfirmware|\brevision|\brev|\brv|\b(?:up|down)graded? (?:from|to)|\bsections?|\bclause|§)[\s:.=#]{0,3}$")
+_IPV4_SHAPE = re.compile(rb"0\.0{1,3}\.0{1,3}\.0")
+_IPV6_SHAPE = re.compile(rb"h:h{1,4}:h{1,4}:|h::|::h")
+_MAC_SHAPES = (b"hh:hh:hh:hh:hh:hh", b"hh-hh-hh-hh-hh-hh", b"hhhh.hhhh.hhhh")
+_PREFIX = re.compile(r"/\d{1,3}(?!\w)")
+_MAC_WORD = re.compile(r"\b(?:mac|ether|hardware|physical|arp|hwaddr|lladdr|bssid)(?![a-z])", re.IGNORECASE)
+_VERSION = re.compile(
+    r"(?:\bv(?:er(?:sion)?s?)?|\brelease|\bbuild|\bfirmware|\brev(?:ision)?|\brv|\b(?:up|down)graded? (?:from|to)"
+    r"|\bsections?|\bclause|§)[ :.=#]{0,3}$"
+)
 
 
 def find_emails(view: View) -> Iterator[Span]:
@@ -62,7 +74,14 @@ def _is_email(text: str, start: int, end: int) -> bool:
 def ip_finder(private: bool = False) -> Finder:
     """Find IP addresses that can name a machine of somebody; with `private`, those of local networks, too."""
 
-    def masked(address: str) -> bool:
+    def masked(text: str, found: re.Match[str]) -> bool:
+        address = found[0]
+        try:
+            if prefix := _PREFIX.match(text, found.end()):
+                ipaddress.ip_network(address + prefix[0])  # the address of a network, not of a machine
+                return False
+        except ValueError:
+            pass
         try:
             ip = ipaddress.ip_address(address)
         except ValueError:
@@ -75,13 +94,13 @@ def ip_finder(private: bool = False) -> Finder:
 
     def find(view: View) -> Iterator[Span]:
         text = view.text
-        if text.count(".") >= 3 and re.search(rb"0\.0+\.0+\.0", view.shape):
+        if _IPV4_SHAPE.search(view.shape):
             for found in _IPV4.finditer(text):
-                if masked(found[0]) and not _is_version(text, found):
+                if masked(text, found) and not _is_version(text, found):
                     yield Span(*found.span(), "ip_address")
-        if text.count(":") >= 2:
+        if text.count(":") >= 3 and _IPV6_SHAPE.search(view.hex_shape):
             for found in _IPV6.finditer(text):
-                if found[0].count(":") >= 3 and any(map(str.isdigit, found[0])) and masked(found[0]):
+                if found[0].count(":") >= 3 and any(map(str.isdigit, found[0])) and masked(text, found):
                     yield Span(*found.span(), "ip_address")
 
     return find
@@ -101,15 +120,16 @@ def _is_version(text: str, found: re.Match[str]) -> bool:
     says, _ = label(text, *found.span())
     if says == "ip_address":
         return False
-    return says == "other" or all(int(octet) < 20 for octet in found[0].split("."))
+    return says == "other" or sum(int(octet) < 20 for octet in found[0].split(".")) >= 3
 
 
 def find_macs(view: View) -> Iterator[Span]:
     """MAC addresses; not ff:ff:ff:ff:ff:ff and not zeros."""
     text = view.text
-    if text.count(":") < 5 and text.count("-") < 5 and text.count(".") < 2:
+    if not any(shape in view.hex_shape for shape in _MAC_SHAPES):
         return
     for found in _MAC.finditer(text):
         digits = set(found[0].lower()) - set(":-.")
-        if len(digits) > 1 and not ("." in found[0] and all(map(str.isdigit, digits))):
+        dotted = "." in found[0]  # so are many tables of hexadecimal numbers
+        if len(digits) > 1 and (not dotted or _MAC_WORD.search(text, max(0, found.start() - 48), found.start())):
             yield Span(*found.span(), "mac_address")

@@ -8,13 +8,17 @@ _BEFORE, _AFTER = 56, 24  # characters that are looked at
 
 # The words are those that forms, letters and web pages print; where languages share one it stands once.
 _PHONE = (
-    r"tel|tele?phone|phone|mobile|mob|cell|cellphone|cellular|fax|call(?:ed|ing)?|dial(?:ed|ing|ling)?|ring|text(?:ed)?"
-    r"|sms|whatsapp|telegram|signal|viber|contact|hotline|helpline|reach(?:ed|able)?|pager|landline|extension|ext"
+    r"tel|tele?phone|phone|mobile|mob|cell|cellphone|cellular|fax|call(?:ed|ing)?"
+    r"|dial(?:ed|ing|ling)?|ring|text(?:ed)? (?:me|us|him|her|them|to|at)"
+    r"|sms|whatsapp|telegram|viber|contact|hotline|helpline|reach(?:ed|able)?|pager|landline"
     r"|telefon\w*|handy(?:nummer)?|rufnummer|mobil\w*|anrufen|tél|téléphone|portable|appelez|teléfono|telefono|telefone"
     r"|móvil|celular|cellulare|llam\w+|llame|chiam\w+|ligue|puh|puhelin\w*|telefoon\w*|mobiel|bel|gsm|tlf|tlph|telef"
     r"|komórk\w*|telefón\w*|τηλ\w*|тел|телефон\w*|моб\w*|звон\w+|звін\w*|дзвон\w*|(?:my|her|his|our|their|your) number"
 )
-_PHONE_CJK = r"电话|電話|手机|手機|携帯|致电|热线|联系方式|휴대폰|휴대전화|전화|연락처|โทร|هاتف|جوال|تلفن|موبایل|טלפון|נייד|फ़ोन|फोन|मोबाइल|ফোন|মোবাইল"
+_PHONE_CJK = (
+    r"电话|電話|手机|手機|携帯|致电|热线|联系方式|휴대폰|휴대전화|전화|연락처|โทร"
+    r"|هاتف|جوال|تلفن|موبایل|טלפון|נייד|फ़ोन|फोन|मोबाइल|ফোন|মোবাইল"
+)
 _ID = (
     r"ssns?|social[ -]security|social insurance|sin|nino|national insurance|ni (?:number|no)|nhs"
     r"|(?:national|citizens?|personal|person|resident|residence|government|identity|identification|insurance|tax|fiscal"
@@ -30,8 +34,8 @@ _ID = (
 )
 _ID_CJK = r"身份证|身份證|身分證|公民身份|居民身份|주민등록|주민번호|マイナンバー|個人番号|เลขประจำตัว|תעודת זהות|आधार"
 _CARD = (
-    r"cards?|credit|debit|visa|master ?card|amex|american express|discover|maestro|jcb|diners(?: club)?|cc|ccn|pan"
-    r"|kreditkarte\w*|karte\w*|carte|tarjeta|cartão|carta|kort\w*|карт\w+"
+    r"cards?|credit|debit|pay|paid|payment|visa|master ?card|amex|american express|discover|maestro|jcb"
+    r"|diners(?: club)?|cc|ccn|pan|kreditkarte\w*|karte\w*|carte|tarjeta|cartão|carta|kort\w*|карт\w+"
 )
 _CARD_CJK = r"信用卡|银行卡|クレジット|カード番号|카드"
 _ADDRESS = r"ips?|ipv4|ipv6|addr(?:ess)?(?:es)?|hosts?|server|client|gateway|dns|nameserver|ping|ssh|router|remote|peer"
@@ -45,39 +49,42 @@ _OTHER = (
     r"|message|request|job|task|event|node|employee|member|student|post|zip|postal|postcode|plz|firmware|driver|kernel"
     r"|catalog(?:ue)?|inventory|warehouse|asset|delivery|claim|protocol|checksum|crc|seed|population|score|coordinates?"
     r"|lat|lon|latitude|longitude|bestellnummer|bestellung|rechnung\w*|auftrag\w*|sendung\w*|commande|facture|pedido"
-    r"|factura|ordine|fattura|zamówieni\w+|faktur\w+|tilaus\w*|заказ\w*|сч[её]т\w*|накладн\w*|артикул\w*)"
+    r"|no\.|nr\.|№|factura|ordine|fattura|zamówieni\w+|faktur\w+|tilaus\w*|заказ\w*|сч[её]т\w*|накладн\w*|артикул\w*)"
     r"(?:[ _-]?(?:id|identifier|number|numbers|no|num|nr|code|ref)\b)?"
 )
 _OTHER_CJK = r"订单|訂單|注文|주문|运单"
 
 
-def _words(groups: dict[str, tuple[str, str]]) -> re.Pattern[str]:
-    # A label is a word of its own; "_" and digits may touch it ("phone_number", "tel2"). Han and Thai have no blanks.
-    return re.compile(
-        "|".join(
-            rf"(?P<{kind}>(?<![^\W\d_])(?:{words})(?![^\W\d_])" + (f"|{unspaced})" if unspaced else ")")
-            for kind, (words, unspaced) in groups.items()
-        )
+# A label is a word of its own; "_" and digits may touch it ("phone_number", "tel2").
+_LABEL = re.compile(
+    r"(?<![^\W\d_])(?:"
+    + "|".join(
+        rf"(?P<{kind}>(?:{words})(?![^\W\d_])(?:[ _-]?(?:number|numbers|no|nr|num)\b\.?)?)"
+        for kind, words in {
+            "other": _OTHER,
+            "national_id": _ID,
+            "credit_card": _CARD,
+            "phone": _PHONE,
+            "ip_address": _ADDRESS,
+        }.items()
     )
-
-
-_LABEL = _words(
-    {
-        "other": (_OTHER, _OTHER_CJK),
-        "national_id": (_ID, _ID_CJK),
-        "credit_card": (_CARD, _CARD_CJK),
-        "phone": (_PHONE, _PHONE_CJK),
-        "ip_address": (_ADDRESS, ""),
-    }
+    + ")"
+)
+# Han, Kana, Thai leave no blanks between words.
+_UNSPACED = re.compile(
+    f"(?P<other>{_OTHER_CJK})|(?P<national_id>{_ID_CJK})|(?P<credit_card>{_CARD_CJK})|(?P<phone>{_PHONE_CJK})"
 )
 _LABEL_AFTER = re.compile(rf"[\s,]{{0,2}}[(\[]\s?(?:{_LABEL.pattern})\s?[)\]]")
 # What may stand between a number and a word that makes it a number of something else: "order no. is 12".
-_TIGHT = re.compile(r"[ \t:#=.,(\[\"'/\-]{0,6}(?:(?:is|was|of|no|nr|num|number|id|the|from|to|named|called)\b[ \t:#.\"']{0,3}){0,3}")
-# What ends the reach of a word: another number, an empty line, the end of a sentence.
-_BARRIER = re.compile(r"\d|\n\s*\n|\n.*\n|[^\W\d_]{4,}[.!?]\s", re.DOTALL)
+_TIGHT = re.compile(
+    r"[ \t:#=.,(\[\"'/\-]{0,6}(?:(?:is|was|of|no|nr|num|number|id|the|from|to|named|called)\b[ \t:#.\"']{0,3}){0,3}"
+)
+# What ends the reach of a word: another number; an empty line, the end of a sentence.
+_NUMBER_BEFORE = re.compile(r".*(?<![^\W\d])\d", re.DOTALL)  # but "tel2" and "ipv4" are words
+_BARRIER = re.compile(r"\n\s*\n|\n.*\n|[^\W\d_]{4,}[.!?]\s", re.DOTALL)
 
 
-def label(text: str, start: int, end: int) -> tuple[str, int]:
+def label(text: str, start: int, end: int) -> tuple[str, bool]:
     """What the words beside them say that the characters `start` to `end` are.
 
     The nearest word before them counts, unless another number, an empty line or the end of a sentence is between;
@@ -85,15 +92,21 @@ def label(text: str, start: int, end: int) -> tuple[str, int]:
 
     Returns:
         "phone", "national_id", "credit_card", "ip_address", "other" (a number of something else) or "" (no
-        word says), and how many characters lie between.
+        word says); and whether nothing but "is", a colon or the like lies between.
     """
     if (after := _LABEL_AFTER.match(text[end : end + _AFTER].lower())) and after.lastgroup:
-        return after.lastgroup, 0
+        return after.lastgroup, True
     window = text[max(0, start - _BEFORE) : start].lower()
-    for found in reversed(list(_LABEL.finditer(window))):
+    if number := _NUMBER_BEFORE.match(window):
+        window = window[number.end() :]
+    labels = list(_LABEL.finditer(window))
+    if not window.isascii():
+        labels = sorted([*labels, *_UNSPACED.finditer(window)], key=lambda found: found.end())
+    for found in reversed(labels):
         between = window[found.end() :]
         if _BARRIER.search(between):
             break
-        if found.lastgroup != "other" or _TIGHT.fullmatch(between):
-            return found.lastgroup or "", len(between)
-    return "", _BEFORE
+        tight = _TIGHT.fullmatch(between) is not None
+        if found.lastgroup and (tight or found.lastgroup != "other"):
+            return found.lastgroup, tight
+    return "", False

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from groundup.corpus.privacy.accounts import find_ibans
 from groundup.corpus.privacy.addresses import find_emails, find_macs, ip_finder
 from groundup.corpus.privacy.custom import pattern_finders
+from groundup.corpus.privacy.national_ids import COUNTRIES
 from groundup.corpus.privacy.numbers import number_finder
-from groundup.corpus.privacy.phones import phone_finder
+from groundup.corpus.privacy.phones import phone_finder, phone_regions
 from groundup.corpus.privacy.secrets import (
     assignment_finder,
     find_keys,
@@ -21,6 +22,7 @@ from groundup.corpus.privacy.secrets import (
 from groundup.corpus.privacy.settings import PrivacySettings
 from groundup.corpus.privacy.spans import Finder, Span, View
 from groundup.corpus.steps import Step, with_text
+from groundup.errors import ConfigError
 from groundup.types import Document
 
 
@@ -55,12 +57,13 @@ class Masker:
         settings: kinds, countries and patterns.
 
     Raises:
-        ConfigError: a pattern of the user's that cannot be used; named.
+        ConfigError: a pattern of the user's that cannot be used, or a country that is not known; named.
     """
 
     def __init__(self, settings: PrivacySettings) -> None:
         kinds = set(settings.kinds)
-        countries = {code.upper() for code in settings.id_countries}
+        countries = _known("id_countries", settings.id_countries, COUNTRIES)
+        regions = _known("phone_regions", settings.phone_regions, phone_regions()) if settings.phone_regions else []
         # In the order of trust: where two finders want the same characters, the first has them.
         finders: list[tuple[Finder, bool]] = [
             *((finder, True) for finder in pattern_finders(settings.patterns)),
@@ -80,7 +83,7 @@ class Masker:
                 number_finder(cards="credit_card" in kinds, ids="national_id" in kinds, countries=countries),
                 bool(kinds & {"credit_card", "national_id"}),
             ),
-            (phone_finder([code.upper() for code in settings.phone_regions]), "phone" in kinds),
+            (phone_finder(regions), "phone" in kinds),
         ]
         self._finders = [finder for finder, wanted in finders if wanted and settings.enabled]
 
@@ -107,6 +110,17 @@ class Masker:
             return with_text(document, self.mask(document.text).text)
 
         return mask
+
+
+def _known(key: str, codes: Sequence[str], known: Collection[str]) -> list[str]:
+    upper = [code.upper() for code in codes]
+    if unknown := sorted(set(upper) - set(known)):
+        raise ConfigError(
+            f"{key}: {unknown[0]}",
+            rule="a country is given by its ISO 3166 code, and must be one that is known here",
+            fix=f"Use some of: {', '.join(sorted(known))}.",
+        )
+    return upper
 
 
 def _apart(spans: Iterable[Span]) -> list[Span]:

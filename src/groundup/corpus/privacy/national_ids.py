@@ -37,9 +37,16 @@ class NationalId:
     free: tuple[str, ...]
     labelled: tuple[str, ...]
 
+    @property
+    def checked(self) -> bool:
+        """Whether there is a date or a check digit in it."""
+        return self.check is not _any
+
 
 def _id(country: str, pattern: str, check: Check = _any, free: str = "", labelled: str = "") -> NationalId:
-    return NationalId(country, re.compile(pattern), check, *(tuple(x.split("|")) if x else () for x in (free, labelled)))
+    return NationalId(
+        country, re.compile(pattern), check, *(tuple(x.split("|")) if x else () for x in (free, labelled))
+    )
 
 
 _TFN = (1, 4, 3, 7, 5, 8, 6, 9, 10)

@@ -10,9 +10,11 @@ from groundup.corpus.privacy.labels import label
 from groundup.corpus.privacy.national_ids import NATIONAL_IDS, by_layout
 from groundup.corpus.privacy.spans import Finder, Span, View
 
-_PART = re.compile(r"(?<!\w)[0-9A-Z]{1,20}(?!\w)")
-_JOINTS = " .-/+("
+# Of capitals and digits, with single signs between them; the shortest number that is looked for has 7 characters.
+_RUN = re.compile(r"(?<!\w)(?=[0-9A-Z .\-/+(]{7})[0-9A-Z]{1,20}(?:[ .\-/+(][0-9A-Z]{1,20}){0,200}(?!\w)")
+_PART = re.compile(r"[0-9A-Z]+")
 _MOST_PARTS = 8
+_YEARS = re.compile(r"(?:1[5-9]|20)\d\d(?:[ .\-/](?:1[5-9]|20)\d\d)*")
 _LETTERED = (b"AAAAAA00A00A000A", b"AAAAA0000A")  # ids with no six digits together: codice fiscale, PAN
 
 
@@ -33,16 +35,18 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
         known = layouts.get(layout, ())
         fits = [(each, needs) for each, needs in known if each.pattern.fullmatch(compact) and each.check(compact)]
         may_be_card = layout in card_layouts and compact.isdigit() and is_card(compact, labelled=True)
-        if (not fits and not may_be_card) or inside_address(text, start):
+        if (not fits and not may_be_card) or inside_address(text, start) or _is_made_up(text[start:end]):
             return ""
-        says, _ = label(text, start, end)
-        if says == "other" or len(set(compact)) == 1:
+        says, tight = label(text, start, end)
+        if says == "other" or (crowded and not tight):
             return ""
         if may_be_card and is_card(compact, says == "credit_card" or not layout.isdigit()):
             return "credit_card"
-        if fits and not crowded and (says == "national_id" or (says != "phone" and not all(need for _, need in fits))):
-            return "national_id"
-        return ""
+        if says == "national_id":
+            known_by = [each for each, _ in fits if tight or each.checked]
+        else:
+            known_by = [each for each, needs_label in fits if not needs_label and says != "phone"]
+        return "national_id" if known_by else ""
 
     def find(view: View) -> Iterator[Span]:
         if not view.has_number and not any(shape in view.shape for shape in _LETTERED):
@@ -68,15 +72,8 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
 
 def _runs(text: str) -> Iterator[list[tuple[int, int]]]:
     """Parts of numbers with single signs between them, together."""
-    run: list[tuple[int, int]] = []
-    for found in _PART.finditer(text):
-        start, end = found.span()
-        if run and not (start == run[-1][1] + 1 and text[start - 1] in _JOINTS):
-            yield run
-            run = []
-        run.append((start, end))
-    if run:
-        yield run
+    for found in _RUN.finditer(text):
+        yield [part.span() for part in _PART.finditer(text, *found.span())]
 
 
 def _stands_alone(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
@@ -94,10 +91,15 @@ def _stands_alone(text: str, run: list[tuple[int, int]], first: int, last: int) 
     return not (after[:1] in ("%", "€") or (len(after) == 2 and after[0] in ".,:" and after[1].isdigit()))
 
 
+def _is_made_up(text: str) -> bool:
+    """Whether a number is of ones and noughts, of one digit, or a row of years."""
+    return set(text) <= set("01 -.") or len(set(text)) == 1 or _YEARS.fullmatch(text) is not None
+
+
 def _crowded(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
     """Whether blanks are all that keeps the parts from other numbers, as in a table."""
     neighbours = [run[at] for at in (first - 1, last + 1) if 0 <= at < len(run)]
-    return any(text[start:end].isdigit() for start, end in neighbours)
+    return any(_has_digit(text, part) for part in neighbours)
 
 
 def _has_digit(text: str, part: tuple[int, int]) -> bool:

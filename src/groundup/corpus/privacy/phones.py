@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
+from groundup.corpus.privacy.checksums import weighted
 from groundup.corpus.privacy.labels import label
 from groundup.corpus.privacy.numbers import inside_address
 from groundup.corpus.privacy.spans import Finder, Span, View
@@ -13,16 +14,17 @@ from groundup.corpus.privacy.spans import Finder, Span, View
 # way to take it: a text of digits alone costs as much a character as any other.
 _ZONE = re.compile(r"[+(]{0,2}\d(?:[ .\-/()+]{0,3}\d){5,120}")
 _EXTENSION = r"(?:,? ?(?:x|ext\.?|extension) ?\d{1,6}(?!\w))?"
-_WHOLE = r"(?<![\w.,\-/+$€£#])"  # no digit, letter or sign of a longer number before
+_WHOLE = r"(?<![\w.,\-/+$€£#~])"  # no digit, letter or sign of a longer number before
 _ALONE = _WHOLE + r"(?<!\d )"  # nor a number of which this may be a group
-_END = r"(?![\w%])(?![.,:\-/]\d)"
+_BARE = _ALONE + r"(?<![=])(?<!= )"  # nor something that a program computes with
+_END = r"(?![\w%*])(?![.,:\-/]\d)"
 
 # Each is a telephone number without a word that says so.
 _FREE = [
     re.compile(pattern + _EXTENSION + _END)
     for pattern in (
         # +1 and ten digits; + and 8 to 15 digits (ITU-T E.164) that begin with another zone
-        r"(?<![\w+.\-])\(?\+\(?(?:1\)?(?:[ .\-/()]{0,3}\d){10}|[2-9]\)?(?:[ .\-/()]{0,3}\d){7,14})",
+        r"(?<![\w+.\-~])\(?\+\(?(?:1\)?(?:[ .\-/()]{0,3}\d){10}|[2-9]\)?(?:[ .\-/()]{0,3}\d){7,14})",
         # 00 and a country, in groups
         _ALONE + r"00[1-9]\d{0,3}(?=[ \-/.(])(?:[ .\-/()]{0,2}\d){6,12}",
         # Russia and its neighbours
@@ -36,20 +38,25 @@ _FREE = [
         # a trunk zero, in groups of two and more
         _ALONE + r"0[1-9]\d{0,4}(?:[ \-/]\d{2,8}){1,5}(?! [0-9a-f]{2}\b)",
         _ALONE + r"0[1-9](?:\.\d{2}){4}",
+        # three groups, the first of three or four digits
+        _ALONE + r"(?:[2-9]\d{2} \d{3} \d{4}|(?!19|20)[1-9]\d{3} \d{3} \d{3})(?! \d)",
+        # ten or eleven digits with a trunk zero, eleven of a Chinese mobile: in real text they are nothing else
+        _BARE + r"(?:0[1-9]\d{8,9}|1[3-9]\d{9})",
     )
 ]
 _TRUNK = 7  # the place of the pattern that dates and postal codes look like
 _LABELLED = re.compile(_ALONE + r"\(?\d(?:[ .\-/()]{0,2}\d){5,14}" + _EXTENSION + _END)
-_CHINESE_MOBILE = re.compile(r"(?<![\w.+\-])1[3-9]\d{9}(?!\d)|(?<=[\u4e00-\u9fff])1[3-9]\d{9}(?!\d)")
-_HAN = re.compile("[\u4e00-\u9fff]")
+_CHINESE_MOBILE = re.compile(r"(?<=[\u4e00-\u9fff])1[3-9]\d{9}(?!\d)")  # Han letters leave no blank
 
 _DAY, _MONTH = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])"
 _DATE = re.compile(
     rf"(?:{_DAY}([./\-]){_MONTH}|{_MONTH}([./\-]){_DAY})(?:\1|\2)(?:19|20)?\d\d(?![./\-]?\d)"
-    rf"|{_DAY} {_MONTH} (?:19|20)\d\d(?!\d)|(?:1[5-9]|20)\d\d([./\- ]?){_MONTH}\3{_DAY}(?!\d)"
+    rf"|{_DAY} {_MONTH} (?:19|20)\d\d(?!\d)|(?:1[5-9]|20)\d\d([./\- ]?){_MONTH}\3{_DAY}(?:\d{{4}}|\d{{6}})?(?!\d)"
 )
-_YEARS = re.compile(r"(?:1[5-9]|20)\d\d(?:[ \-/.](?:1[5-9]|20)\d\d)+")
+_YEARS = re.compile(r"\D*(?:(?:1[5-9]|20)\d\d\D*){2,}")
+_FOURS = re.compile(r"\d{4}(?: \d{4})+")  # code points and other hexadecimal numbers
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:[ .]\d{3})+")
+_FRACTION = re.compile(r"\d+\.\d{5,}|\d\.|.*\.\d(?!\d)")  # and a version
 _COORDINATES = re.compile(r"\+\d{1,3}\.\d{2,}[+\-]\d")  # ISO 6709
 
 
@@ -66,6 +73,8 @@ def phone_finder(regions: Collection[str] = ()) -> Finder:
             return
         text = view.text
         for zone in _ZONE.finditer(text):
+            if _DATE.fullmatch(zone[0]):  # what most of them are
+                continue
             for place, pattern in enumerate(_FREE):
                 for found in _matches(pattern, text, zone):
                     if _is_free(text, found, place):
@@ -74,11 +83,17 @@ def phone_finder(regions: Collection[str] = ()) -> Finder:
                 if _is_labelled(text, found) or _is_valid(found[0], regions):
                     yield Span(*found.span(), "phone")
             for found in _matches(_CHINESE_MOBILE, text, zone):
-                around = text[max(0, found.start() - 12) : found.end() + 12]
-                if _HAN.search(around) and label(text, *found.span())[0] not in ("other", "national_id"):
+                if label(text, *found.span())[0] not in ("other", "national_id"):
                     yield Span(*found.span(), "phone")
 
     return find
+
+
+def phone_regions() -> Collection[str]:
+    """The countries whose numbering plans are known."""
+    import phonenumbers
+
+    return phonenumbers.SUPPORTED_REGIONS
 
 
 def _matches(pattern: re.Pattern[str], text: str, zone: re.Match[str]) -> Iterator[re.Match[str]]:
@@ -91,7 +106,11 @@ def _matches(pattern: re.Pattern[str], text: str, zone: re.Match[str]) -> Iterat
 def _is_free(text: str, found: re.Match[str], place: int) -> bool:
     number = found[0]
     digits = sum(map(str.isdigit, number))
-    if number.isdigit() or number.endswith("00000") or _DATE.match(number):
+    if number.endswith("00000") or _DATE.match(number) or _FOURS.fullmatch(number) or number in "01234567890":
+        return False
+    if number.isdigit() and len(number) == 10 and _is_isbn(number):
+        return False
+    if re.search(r"(?<!\d)(?:19|20)\d\d (?:19|20)\d\d(?!\d)", number):
         return False
     if number[0] == "+" and number[1:].isdigit() and digits < 9:
         return False
@@ -104,17 +123,28 @@ def _is_free(text: str, found: re.Match[str], place: int) -> bool:
     return label(text, *found.span())[0] in ("", "phone", "ip_address") and not inside_address(text, found.start())
 
 
+def _is_isbn(digits: str) -> bool:
+    return weighted(digits, range(10, 0, -1)) % 11 == 0
+
+
 def _is_labelled(text: str, found: re.Match[str]) -> bool:
     number = found[0]
-    says, gap = label(text, *found.span())
+    says, tight = label(text, *found.span())
     if says != "phone":
         return False
-    if _DATE.match(number) or _YEARS.fullmatch(number) or number.endswith("00000") or inside_address(text, found.start()):
+    if (
+        _DATE.match(number)
+        or _YEARS.fullmatch(number)
+        or number.endswith("00000")
+        or inside_address(text, found.start())
+    ):
         return False
-    if "." in number and re.search(r"(?<!\d)\d\.|\.\d(?!\d)", number):  # a version
+    if _FRACTION.match(number) or (number.startswith("00") and _FOURS.fullmatch(number)):
         return False
-    near = gap <= 4
-    return near or (not _THOUSANDS.fullmatch(number) and sum(map(str.isdigit, number)) >= 7)
+    digits = sum(map(str.isdigit, number))
+    if _THOUSANDS.fullmatch(number):
+        return digits >= 9 and "000" not in number
+    return tight or digits >= 7
 
 
 def _is_valid(number: str, regions: Collection[str]) -> bool:

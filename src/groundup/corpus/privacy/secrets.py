@@ -10,7 +10,8 @@ from groundup.corpus.privacy.spans import Finder, Span, View
 
 # What must be in a text, and the form of the whole (as issuers and secret scanners document them).
 _FORMS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("AKIA", "ASIA", "ABIA", "ACCA", "AROA", "AIDA", "AGPA", "ANPA"), r"A(?:KIA|SIA|BIA|CCA|ROA|IDA|GPA|NPA)[A-Z0-9]{16}"),
+    (("AKIA", "ASIA", "ABIA", "ACCA"), r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}"),
+    (("AROA", "AIDA", "AGPA", "ANPA"), r"A(?:ROA|IDA|GPA|NPA)[A-Z0-9]{16}"),
     (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"gh[pousr]_[A-Za-z0-9]{30,255}"),
     (("github_pat_",), r"github_pat_[A-Za-z0-9_]{22,255}"),
     (("glpat-", "gldt-", "glrt-"), r"gl(?:pat|dt|rt)-[\w\-]{20,64}"),
@@ -19,7 +20,7 @@ _FORMS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("ya29.",), r"ya29\.[\w\-]{20,300}"),
     (("xox", "xapp-"), r"(?:xox[abceoprs]|xapp)-[\w\-]{10,250}"),
     (("hooks.slack.com",), r"(?<=hooks\.slack\.com/)(?:services|workflows)/[\w/]{20,120}"),
-    (("sk_live_", "sk_test_", "rk_live_", "rk_test_", "pk_live_", "pk_test_"), r"[srp]k_(?:live|test)_[A-Za-z0-9]{10,120}"),
+    (("k_live_", "k_test_"), r"[srp]k_(?:live|test)_[A-Za-z0-9]{10,120}"),
     (("whsec_",), r"whsec_[A-Za-z0-9+/=]{24,80}"),
     (("sk-",), r"sk-(?:ant-|proj-|svcacct-|admin-|or-v1-|lf-)?[\w\-]{20,220}"),
     (("SG.",), r"SG\.[\w\-]{16,32}\.[\w\-]{16,64}"),
@@ -33,7 +34,8 @@ _FORMS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("sq0",), r"sq0[a-z]{3}-[\w\-]{22,60}"),
     (("dapi",), r"dapi[0-9a-f]{32}"),
     (("hvs.", "hvb."), r"hv[sb]\.[\w\-]{24,200}"),
-    (("lin_api_", "ntn_", "figd_", "dckr_pat_", "PMAK-", "glsa_"), r"(?:lin_api_|ntn_|figd_|dckr_pat_|PMAK-|glsa_)[\w\-]{20,100}"),
+    (("lin_api_", "ntn_", "figd_"), r"(?:lin_api_|ntn_|figd_)[\w\-]{20,100}"),
+    (("dckr_pat_", "PMAK-", "glsa_"), r"(?:dckr_pat_|PMAK-|glsa_)[\w\-]{20,100}"),
     (("key-",), r"key-[0-9a-f]{32}"),
     (("ATATT3", "ATCTT3"), r"AT[AC]TT3[\w\-=]{50,250}"),
     (("EAA",), r"EAA[A-Za-z0-9]{60,250}"),
@@ -43,7 +45,9 @@ _FORMS: tuple[tuple[tuple[str, ...], str], ...] = (
 )  # fmt: skip
 _KEYS = [(needles, re.compile(rf"(?<![A-Za-z0-9])(?:{form})(?![A-Za-z0-9])")) for needles, form in _FORMS]
 _JWT = re.compile(r"(?<![\w\-])eyJ[\w\-]{8,4096}\.[\w\-]{8,16384}(?:\.[\w\-]{0,4096}){0,3}")
-_BEARER = re.compile(r"(?:\b[Bb]earer|\bBEARER|[Aa]uthorization:\s{0,3}(?:[Bb]asic|[Tt]oken))\s{1,3}([\w.~+/\-]{16,4096}={0,2})")
+_BEARER = re.compile(
+    r"(?:\b[Bb]earer|\bBEARER|[Aa]uthorization:\s{0,3}(?:[Bb]asic|[Tt]oken))\s{1,3}([\w.~+/\-]{16,4096}={0,2})"
+)
 
 _PEM_BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?)-----")
 _PEM_BODY = re.compile(r"(?:\s|\\n)*(?:[A-Za-z0-9+/=:,\- ]{1,100}(?:\r?\n|\\n|\s|$)){0,200}")
@@ -52,32 +56,48 @@ _PEM_LENGTH = 16_384  # characters; a key of 16,384 bits in PEM has 13,000
 # A password in an address: scheme://user:password@host.
 _USERINFO = re.compile(r"[^\s/:@'\"<>]{0,64}:([^\s/'\"<>`]{1,128})@(?=[\w\[$%{])")
 
-_WORDS = r"pass(?:word|wd|phrase|code)?s?|pwd|passw|contraseña|clave|senha|passwort|kennwort|mot de passe|wachtwoord|hasło|lösenord|пароль"
-_KEY_WORDS = (
-    r"secret(?:[_\- ]?(?:access[_\- ]?)?key)?|api[_\- ]?(?:key|token|secret)|access[_\- ]?(?:key|token)(?:[_\- ]?(?:id|secret))?"
-    r"|auth[_\- ]?(?:key|token)|client[_\- ]?secret|private[_\- ]?key|signing[_\- ]?key|encryption[_\- ]?key|token|credentials?"
-    r"|account[_\- ]?key|webhook[_\- ]?secret|license[_\- ]?key"
+_WORDS = (
+    r"(?<![a-zA-Z])pass|pass(?:words?|wd|phrase|code)|pwd|passw|contraseña|clave|senha|passwort|kennwort|mot de passe"
+    r"|wachtwoord|hasło|lösenord|пароль"
 )
+_KEY_WORDS = (
+    r"secret(?:[_\- ]?(?:access[_\- ]?)?key)?|api[_\- ]?(?:key|token|secret)"
+    r"|access[_\- ]?(?:key|token)(?:[_\- ]?(?:id|secret))?|auth[_\- ]?(?:key|token)|client[_\- ]?secret"
+    r"|private[_\- ]?key|signing[_\- ]?key|encryption[_\- ]?key|token|credential|account[_\- ]?key|license[_\- ]?key"
+)
+# One of these is in each of those ...
+_ASSIGNING_WORDS = (
+    "pass", "key", "token", "secret", "pwd", "credential", "clave", "senha", "kennwort", "contraseña", "wachtwoord",
+    "hasło", "lösenord", "пароль",
+)  # fmt: skip
+# ... and one of these begins it.
+_BEGINNINGS = (
+    "pass", "pwd", "secret", "token", "api", "access", "auth", "client", "private", "signing", "encryption",
+    "credential", "account", "license", "contraseña", "clave", "senha", "kennwort", "mot de", "wachtwoord", "hasło",
+    "lösenord", "пароль",
+)  # fmt: skip
 _ASSIGNED = re.compile(
-    rf"(?:(?P<password>{_WORDS})|(?P<key>{_KEY_WORDS}))(?P<suffix>[A-Za-z0-9_]{{0,12}})[\"'`*]{{0,2}}"
-    r"(?P<sign>\s{0,3}(?::=|=>|==?|:)\s{0,3}|\s(?:is|was|ist|es|est)(?::|\s)\s?|(?<=word)\s(?=[\"'`])|\s{0,2}：\s{0,2})"
-    r"(?:[bru]?(?P<quote>[\"'`])(?P<quoted>[^\"'`\n]{4,200})(?P=quote)|(?P<bare>[^\s\"'`<>,;(){}\[\]]{4,300}))(?P<after>[(\[]?)",
+    rf"(?:(?P<password>{_WORDS})|(?P<key>{_KEY_WORDS}))(?:_?\d{{1,2}}|_(?-i:[A-Z]{{2,10}}))?(?![a-z])[\"'`*]{{0,2}}"
+    r"(?P<sign>\s{0,3}(?::=|=>|==?|:)\s{0,3}|\s(?:is|was|ist|es|est)(?::|\s)\s?|\s{0,2}：\s{0,2})"
+    r"(?:[bru]?(?P<quote>[\"'`])(?P<quoted>[^\"'`\n]{4,200})(?P=quote)"
+    r"|(?P<bare>(?:(?!&\w+=)[^\s\"'`<>,;(){}\[\]]){4,300}))(?P<after>[(\[]?)",
     re.IGNORECASE,
 )
-_OPTION = re.compile(r"--?(?:password|passwd|pass|token|api-key|secret)[= ](?P<quote>[\"']?)(?P<bare>[^\s\"'<>$\-][^\s\"'<>]{3,200})(?P=quote)")
-_ASSIGNING_WORDS = (
-    "pass", "pwd", "secret", "token", "key", "credential", "contraseña", "clave", "senha", "kennwort", "passe",
-    "wachtwoord", "hasło", "lösenord", "пароль",
-)  # fmt: skip
+_OPTION = re.compile(
+    r"(?<![\w\-])--(?:password|passwd|pass|passphrase|token|api-key|secret)"
+    r"(?:=(?P<quote>[\"']?)|[ ](?=\S*[0-9!@#%^&*]))(?P<bare>[^\s\"'<>$\-(\[{][^\s\"'<>]{3,200})"
+)
 # Words that stand where a secret would: names of it, of its type, of nothing.
 _NO_SECRET = re.compile(
     r"(?:my|your|the|new|old|user|db|database|root|admin|some|enter|confirm|current|forgot|reset|change)?[ _\-.]?"
-    r"(?:pass(?:word|wd|phrase|code)?s?|pwd|secrets?|tokens?|(?:api|access|secret|auth|private)?[ _\-]?keys?|credentials?)"
+    r"(?:pass(?:word|wd|phrase|code)?s?|pwd|secrets?|tokens?|(?:api|access|secret|auth|private)?[ _\-]?keys?"
+    r"|credentials?)"
     r"(?:[ _\-]?(?:here|hash|field|input|value|name|file|path|type|str|string|text|env|var|id|1|2))?"
     r"|none|null|nil|true|false|undefined|empty|required|optional|string|str|text|bytes|int|hidden|redacted|masked"
     r"|change[ _\-]?me|example|dummy|test|todo|tbd|n/a|placeholder|default|hash(?:ed)?|x{3,}|\*+|\.+|•+|_+|-+|#+",
     re.IGNORECASE,
 )
+_SNAKE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 _REFERENCE = re.compile(r"[$%{<\[]|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|\w+::|[./~]|https?:|process\.env|os\.|\w+->")
 
 
@@ -86,7 +106,11 @@ def find_urls_with_passwords(view: View) -> Iterator[Span]:
     text = view.text
     at = text.find("://")
     while at >= 0:
-        if (found := _USERINFO.match(text, at + 3)) and not _NO_SECRET.fullmatch(found[1]) and found[1][0] not in "$<{%*":
+        if (
+            (found := _USERINFO.match(text, at + 3))
+            and not _NO_SECRET.fullmatch(found[1])
+            and found[1][0] not in "$<{%*"
+        ):
             yield Span(*found.span(1), "password")
             yield Span(found.end(1), found.end(), "")
         at = text.find("://", at + 3)
@@ -116,10 +140,10 @@ def find_keys(view: View) -> Iterator[Span]:
         return
     text = view.text
     for needles, form in _KEYS:
-        if any(needle in text for needle in needles):
-            for found in form.finditer(text):
-                if _is_random(found[0]):
-                    yield Span(*found.span(), "api_key")
+        for needle in needles:
+            if needle in text:
+                yield from (Span(*found.span(), "api_key") for found in form.finditer(text) if _is_random(found[0]))
+                break
 
 
 def find_tokens(view: View) -> Iterator[Span]:
@@ -137,17 +161,18 @@ def assignment_finder(*, passwords: bool, keys: bool) -> Finder:
     """Find values that are given to names such as `password`, `api_key` or `secret`."""
 
     def find(view: View) -> Iterator[Span]:
-        if not any(word in view.lowered for word in _ASSIGNING_WORDS):
+        text, lowered = view.text, view.lowered
+        if not any(word in lowered for word in _ASSIGNING_WORDS):
             return
-        text = view.text
-        for found in _ASSIGNED.finditer(text):
-            is_password = found["password"] is not None
-            value = "quoted" if found["quoted"] is not None else "bare"
-            if (passwords if is_password else keys) and _is_secret(text, found, is_password):
-                start, end = found.span(value)
-                end -= len(found[value]) - len(found[value].rstrip(".:!?" if value == "bare" and found["sign"].strip().isalpha() else "."))
-                yield Span(start, end, "password" if is_password else "api_key")
-        if passwords and "-" in text:
+        for word in _BEGINNINGS:
+            at = lowered.find(word)
+            while at >= 0:
+                if found := _ASSIGNED.match(text, at):
+                    is_password = found["password"] is not None
+                    if (passwords if is_password else keys) and _is_secret(text, found, is_password):
+                        yield _value(found, "password" if is_password else "api_key")
+                at = lowered.find(word, at + len(word))
+        if passwords and "--" in text:
             for found in _OPTION.finditer(text):
                 if not _NO_SECRET.fullmatch(found["bare"]):
                     yield Span(*found.span("bare"), "password")
@@ -155,12 +180,20 @@ def assignment_finder(*, passwords: bool, keys: bool) -> Finder:
     return find
 
 
+def _value(found: re.Match[str], kind: str) -> Span:
+    if found["quoted"] is not None:
+        return Span(*found.span("quoted"), kind)
+    start, end = found.span("bare")
+    ending = ".:!?" if found["sign"].strip(" :").isalpha() else ".:"  # "my password is swordfish1!"
+    return Span(start, end - len(found["bare"]) + len(found["bare"].rstrip(ending)), kind)
+
+
 def _is_secret(text: str, found: re.Match[str], is_password: bool) -> bool:
     quoted = found["quoted"]
     value = quoted if quoted is not None else found["bare"].rstrip(".:")
     if _NO_SECRET.fullmatch(value) or _REFERENCE.match(value) or len(value) < 4 or " " in value:
         return False
-    if quoted is None and found["after"]:  # getpass(), tokens[0]
+    if quoted is None and (found["after"] or _SNAKE.fullmatch(value)):  # getpass(), tokens[0], new_token2
         return False
     mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
     if not is_password:
@@ -173,7 +206,7 @@ def _is_secret(text: str, found: re.Match[str], is_password: bool) -> bool:
         return True  # Pwd=swordfish; and PASSWORD=swordfish
     if value.isdigit():
         return sign.strip() in ("=", ":", "：") and len(value) >= 6
-    return (mixed or (special and value[0] != "=")) and len(value) >= 6
+    return (mixed or special) and value[0] not in "-=" and len(value) >= 6
 
 
 def _is_random(value: str) -> bool:

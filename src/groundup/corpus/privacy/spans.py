@@ -14,7 +14,8 @@ _SHAPE = bytes(
     0x30 if 0x30 <= code <= 0x39 else 0x41 if 0x41 <= code <= 0x5A else 0x61 if 0x61 <= code <= 0x7A else code
     for code in range(256)
 )
-_WORD = bytes(0x77 if chr(code).isalnum() and code < 128 or code in b"_-" else 0x20 for code in range(256))
+_WORD = bytes(0x77 if (chr(code).isalnum() and code < 128) or code in b"_-" else 0x20 for code in range(256))
+_HEX = bytes(0x68 if chr(code) in "0123456789abcdefABCDEF" else code for code in range(256))
 _SEPARATORS = b" .-/()+"
 
 _FOREIGN_DIGIT = re.compile("[\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\u09e6-\u09ef\uff10-\uff19]")
@@ -69,6 +70,11 @@ class View:
         return self._bytes.translate(_SHAPE)
 
     @cached_property
+    def hex_shape(self) -> bytes:
+        """One byte a character: "h" for a hexadecimal digit, else itself."""
+        return self._bytes.translate(_HEX)
+
+    @cached_property
     def has_number(self) -> bool:
         """Whether at least 6 digits stand together, or with nothing between them but what groups digits."""
         return b"000000" in self.shape.translate(None, _SEPARATORS)
@@ -80,8 +86,9 @@ class View:
 
     @cached_property
     def lowered(self) -> str:
-        """The text in lower case; its places are not those of the text."""
-        return self.text.lower()
+        """The text in lower case, character for character."""
+        lowered = self.text.lower()
+        return lowered if len(lowered) == len(self.text) else "".join(c.lower()[:1] for c in self.text)  # "İ" makes two
 
 
 Finder = Callable[[View], Iterable[Span]]
