@@ -15,6 +15,8 @@ from groundup.corpus.executor import ProcessPool
 from groundup.corpus.sources import RemoteSource, SourceConfig
 from groundup.errors import DownloadError
 from groundup.files import file_digest
+from groundup.stages.collect import CollectConfig
+from groundup.stages.collect import run as collect
 
 
 @pytest.fixture(autouse=True)
@@ -67,3 +69,13 @@ def test_a_server_that_goes_away_and_comes_back(
         build(source, tmp_path / "out")
     site.paths["/page07.txt.gz"] = kept
     assert build(source, tmp_path / "out") == whole
+
+
+def test_a_finished_corpus_needs_no_network(site: Site, prose: list[str], tmp_path: Path) -> None:
+    urls = [f"{site.url}/page{n:02d}.txt.gz" for n in range(len(prose))]
+    source = RemoteSource(name="pages", urls=urls, allow_private_hosts=True)
+    config = CollectConfig(sources=[source], filters=[], min_bytes=1000, out=tmp_path / "corpus", workers=1)
+    first = collect(config, console=Console(quiet=True))
+    asked = len(site.asked)
+    assert collect(config, console=Console(quiet=True)) == first
+    assert len(site.asked) == asked

@@ -167,6 +167,26 @@ def test_links_that_are_not_gone_to(site: Site, tmp_path: Path, console: Console
     assert site.asked == []
 
 
+def test_a_hostile_list(site: Site, tmp_path: Path, console: Console) -> None:
+    """Lines without end, addresses of commas, half characters, scores that are no numbers."""
+    rows = [
+        json.dumps({"url": f"{site.url}/0", "score": 9}),
+        '{"url": "http://\\ud800.example/", "score": 9}',
+        json.dumps({"url": "http://" + "," * 5_000_000, "score": 9}),
+        json.dumps({"url": f"{site.url}/1", "score": "nan"}),
+        json.dumps({"url": ["http://example.org/"], "score": 9}),
+        json.dumps({"url": f"{site.url}/2\0\u202e", "score": 9}),
+    ]
+    source = links(tmp_path, rows, name="list.jsonl", min_score=3)
+    source.fetch(console)
+    assert {url[-1] for url in archived(source)} == {"0"}
+    assert Counter(reasons(source).values()) == {"not an address": 3, "HTTP 404": 1}
+    plain = links(tmp_path, ["http://" + "," * 5_000_000, f"{site.url}/3 5"])
+    plain.fetch(console)
+    assert {url[-1] for url in archived(plain)} == {"3"}
+    assert list(reasons(plain).values()) == ["not an address"]
+
+
 def test_redirects_are_new_visits(site: Site, tmp_path: Path, console: Console) -> None:
     def to(location: str, status: int = 302) -> Answer:
         return Answer(status=status, headers={"Location": location})

@@ -18,6 +18,7 @@ ATTEMPTS = 3
 _ROBOTS_BYTES = 512 << 10  # RFC 9309: at least 500 KiB are read
 _ROBOTS_SECONDS = 30.0
 _CHUNK = 1 << 16
+LONGEST_ADDRESS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +146,10 @@ def normalized(url: str) -> str:
     """The address as it is asked for: no fragment, host in lower case and ASCII, nothing that HTTP forbids.
 
     Raises:
-        ValueError: not an address.
+        ValueError: not an address, or one of more than 4,096 characters.
     """
+    if len(url) > LONGEST_ADDRESS:
+        raise ValueError("too long")
     parts = urllib.parse.urlsplit(url.strip())
     host = (parts.hostname or "").encode("idna").decode()
     if not parts.scheme or not host:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Literal
 
 from groundup.config import setting
 from groundup.console import Console
-from groundup.corpus.fetching.asking import Manners, normalized
+from groundup.corpus.fetching.asking import LONGEST_ADDRESS, Manners, normalized
 from groundup.corpus.fetching.fetcher import PoliteFetcher
 from groundup.corpus.fetching.network import Network, user_agent
 from groundup.corpus.fetching.store import PageStore
@@ -23,9 +23,11 @@ from groundup.corpus.streams import text_lines
 from groundup.errors import DataError
 from groundup.files import cache_dir, file_digest
 from groundup.locks import locked
+from groundup.types import well_formed
 
 _LINE = re.compile(r"\s*(?P<url>[^\s,;]*://\S*?)(?:[\s,;]+(?P<score>[-+]?\d+(?:\.\d+)?))?\s*")
 _REFUSED_SCHEME = "refused: not http or https"
+_SHOWN = 200  # characters of what is no address
 # How pages are asked for and where they are kept, not which: another value must not fetch all anew.
 _MANNERS = {"path", "store", "delay", "longest_delay", "connections", "contact"}
 
@@ -144,14 +146,15 @@ class _Links:
         for given, score in _listed(source):
             if source.limit is not None and taken >= source.limit:
                 return
-            if source.min_score is not None and (score is None or score < source.min_score):
+            if source.min_score is not None and not (score is not None and score >= source.min_score):
                 self.low += 1
                 continue
             try:
                 url = normalized(given)
                 failure = "" if url.startswith(("http://", "https://")) else _REFUSED_SCHEME
             except ValueError:
-                url, failure = given, _REFUSED_SCHEME if given.startswith("file:") else "not an address"
+                url = well_formed(given[:_SHOWN])
+                failure = _REFUSED_SCHEME if given.startswith("file:") else "not an address"
             if seen.add(url):
                 self.repeated += 1
                 continue
@@ -203,8 +206,8 @@ def _lines(item: Item, opener: Opener) -> Iterator[tuple[str, float | None]]:
     with opener() as stream:
         for line in text_lines(stream, item.size):
             if not line.startswith("#"):
-                match = _LINE.fullmatch(line)
-                yield (match["url"], _number(match["score"])) if match else (line[:2000], None)
+                match = _LINE.fullmatch(line) if len(line) <= 2 * LONGEST_ADDRESS else None
+                yield (match["url"], _number(match["score"])) if match else (line, None)
 
 
 def _number(value: Any) -> float | None:
