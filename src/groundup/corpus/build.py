@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from groundup.console import Console
-from groundup.corpus.card import Drops, Tally, reasons, size, total, write_card
+from groundup.corpus.card import Drops, Tally, total
+from groundup.corpus.card_text import reasons, size, write_card
 from groundup.corpus.dedup import FoundDuplicates, find_duplicates
 from groundup.corpus.executor import Executor, TaskT
 from groundup.corpus.formats import NO_TEXT, UNSUPPORTED

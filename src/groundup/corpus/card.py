@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from groundup.errors import DataError
-from groundup.files import atomic_file, read_json, write_json
+from groundup.files import read_json
 from groundup.types import Document
 
 FORMAT_VERSION = 1
@@ -49,6 +48,7 @@ class Tally:
         masked: kind of secret or personal data -> how many were masked.
         languages: language -> [documents, bytes] that stay.
         lengths: power of two -> documents that stay whose bytes of text are at least that, and less than twice that.
+        dates: the first and the last of those that stay, in ISO 8601; ("", "") where none is known.
     """
 
     files: int = 0
@@ -60,6 +60,7 @@ class Tally:
     masked: Counter[str] = field(default_factory=Counter)
     languages: dict[str, list[int]] = field(default_factory=dict)
     lengths: Counter[int] = field(default_factory=Counter)
+    dates: tuple[str, str] = ("", "")
 
     def keep(self, document: Document) -> None:
         """Count a document that stays."""
@@ -69,6 +70,11 @@ class Tally:
         self.lengths[1 << max(0, size.bit_length() - 1)] += 1
         if document.language:
             self._speak(document.language, 1, size)
+        self._date(document.date, document.date)
+
+    def _date(self, first: str, last: str) -> None:
+        if first:
+            self.dates = (min(self.dates[0] or first, first), max(self.dates[1], last))
 
     def _speak(self, language: str, documents: int, size: int) -> None:
         counts = self.languages.setdefault(language, [0, 0])
@@ -96,6 +102,7 @@ class Tally:
         self.lengths.update(other.lengths)
         for language, (documents, size) in other.languages.items():
             self._speak(language, documents, size)
+        self._date(*other.dates)
         for reason, drops in other.drops.items():
             self._dropped(reason, drops)
 
@@ -115,6 +122,7 @@ class Tally:
             "masked": _most_first(self.masked),
             "languages": dict(sorted(self.languages.items(), key=lambda pair: (-pair[1][1], pair[0]))),
             "lengths": {str(size): self.lengths[size] for size in sorted(self.lengths)},
+            "dates": self.dates,
         }
 
     @classmethod
@@ -134,6 +142,7 @@ class Tally:
             masked=Counter(value.get("masked", {})),
             languages={language: list(counts) for language, counts in value.get("languages", {}).items()},
             lengths=Counter({int(size): count for size, count in value.get("lengths", {}).items()}),
+            dates=tuple(value.get("dates", ("", ""))),
         )
 
 
@@ -147,39 +156,6 @@ def total(tallies: Iterable[Tally]) -> Tally:
     for tally in tallies:
         result.merge(tally)
     return result
-
-
-def reasons(card: dict[str, Any], most: int) -> list[tuple[str, Drops]]:
-    """The reasons why most was dropped, all sources together, and what was."""
-    drops = total(Tally.from_json(source) for source in card["sources"]).drops
-    return sorted(drops.items(), key=lambda pair: (-pair[1].documents, pair[0]))[:most]
-
-
-def summary(card: dict[str, Any]) -> str:
-    """A corpus in one line: documents, text, what is held out, and the main reasons why others were dropped."""
-    train, held_out = card["train"], card["validation"]
-    line = f"{train['documents'] + held_out['documents']:,} documents, {size(train['bytes'] + held_out['bytes'])}"
-    line += f" of text, {held_out['documents']:,} of them held out"
-    dropped = sum(drop["documents"] for source in card["sources"] for drop in source["drops"].values())
-    if not dropped:
-        return f"{line}; nothing dropped"
-    shown = ", ".join(f"{drops.documents:,} {reason}" for reason, drops in reasons(card, 3))
-    return f"{line}; {dropped:,} dropped: {shown}" + (", ..." if len(reasons(card, 4)) > 3 else "")
-
-
-def found_fields(source: dict[str, Any]) -> str:
-    """Where the text of a source's records was found, as a recipe's `text` would say it; "" if that was told."""
-    fields = source.get("fields", {})
-    shown = [f"{{{path}}} ({records:,} record{'s' * (records != 1)})" for path, records in list(fields.items())[:3]]
-    return ", ".join(shown) + (f" and {len(fields) - 3} other fields" if len(fields) > 3 else "")
-
-
-def write_card(directory: Path, card: dict[str, Any]) -> list[Path]:
-    """Write card.json and card.md; returns their paths."""
-    write_json(directory / CARD, {"format_version": FORMAT_VERSION} | card)
-    with atomic_file(directory / "card.md") as temporary:
-        temporary.write_text(_markdown(card), encoding="utf-8")
-    return [directory / CARD, directory / "card.md"]
 
 
 def read_card(directory: Path) -> dict[str, Any]:
@@ -203,57 +179,3 @@ def read_card(directory: Path) -> dict[str, Any]:
             fix="Upgrade groundup: pip install --upgrade groundup.",
         )
     return card
-
-
-def _markdown(card: dict[str, Any]) -> str:
-    train, validation = card["train"], card["validation"]
-    lines = [
-        "# Data card",
-        "",
-        f"{train['documents'] + validation['documents']:,} documents, "
-        f"{size(train['bytes'] + validation['bytes'])} of text: {size(train['bytes'])} to train on, "
-        f"{size(validation['bytes'])} held out "
-        f"({validation['documents']:,} documents, chosen by hash).",
-        "",
-        "| source | kind of text | licence | files | documents | text | dropped |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    for source in card["sources"]:
-        dropped = sum(drop["documents"] for drop in source["drops"].values())
-        cells = (_safe(source["name"]), _safe(source["genre"]), _safe(source["licence"]))
-        counts = (f"{source['files']:,}", f"{source['documents']:,}", size(source["bytes"]), f"{dropped:,}")
-        lines.append(f"| {' | '.join(cells + counts)} |")
-    for source in card["sources"]:
-        lines += ["", f"## {_safe(source['name'])}", ""]
-        lines += [f"- {key}: {_safe(value)}" for key, value in source["provenance"].items() if value]
-        if fields := found_fields(source):
-            lines.append(f"- text taken from: {_safe(fields)}")
-        if source["drops"]:
-            lines += ["", "| dropped because | documents | text |", "| --- | ---: | ---: |"]
-            lines += [
-                f"| {_safe(reason)} | {drop['documents']:,} | {size(drop['bytes'])} |"
-                for reason, drop in source["drops"].items()
-            ]
-            lines += ["", "Some of what was dropped:", ""]
-            lines += [
-                f"- {_safe(reason)}: {_safe(origin)}{': ' + _safe(text[:160]) if text else ''}"
-                for reason, drop in source["drops"].items()
-                for _, origin, text in drop["samples"]
-            ]
-    return "\n".join(lines) + "\n"
-
-
-def size(count: int) -> str:
-    """Bytes for people."""
-    if count < 1000:
-        return f"{count} byte" if count == 1 else f"{count} bytes"
-    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.1f} kB"
-
-
-def _safe(text: str) -> str:
-    """A foreign text on one line of Markdown, with no markup or HTML of its own."""
-    joiners = "\u200c\u200d"  # part of emoji and of many scripts; other invisible characters could deceive
-    shown = "".join(c if c.isprintable() or c.isspace() or c in joiners else "�" for c in text)
-    flat = re.sub(r"\s+", " ", shown).strip()
-    flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#|~!$])", r"\\\1", flat)

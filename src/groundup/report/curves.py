@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from groundup.facts import Facts
 from groundup.report.charts.lines import Point
-from groundup.report.facts import Facts
 
 _SHOWN_POINTS = 500
 _SMOOTHED_SHARE = 0.02  # of the steps, on either side

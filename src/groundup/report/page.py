@@ -4,55 +4,89 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 
 from groundup.report.html import Child, Html, join, tag
-from groundup.report.record import RunRecord
-from groundup.report.sections.ability import ability
-from groundup.report.sections.cost import cost
-from groundup.report.sections.materials import materials
-from groundup.report.sections.samples import samples
-from groundup.report.sections.training import training
-from groundup.report.sections.verdict import sentences, verdict
-
-_SECTIONS = (
-    ("made-of", "What it is made of", materials),
-    ("learned", "How it learned", training),
-    ("can-do", "What it can do", ability),
-    ("samples", "In its own words", samples),
-    ("cost", "What it cost", cost),
-)
 
 
-def render(run: RunRecord) -> str:
-    """The whole document. Sections whose stages have not run are left out."""
-    filled = [(key, title, parts) for key, title, make in _SECTIONS if (parts := make(run))]
-    links = [tag("li", tag("a", title, href=f"#{key}")) for key, title, _ in filled]
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a page with its own heading. One without parts is left out.
+
+    Attributes:
+        key: its anchor, unique in the page.
+    """
+
+    key: str
+    title: str
+    parts: Sequence[Child]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure that people ask for first."""
+
+    name: str
+    value: str
+    unit: str = ""
+
+
+def document(
+    *,
+    over: str,
+    title: str,
+    lead: Sequence[str],
+    figures: Sequence[Figure],
+    sections: Sequence[Section],
+    foot: str,
+) -> str:
+    """The whole document.
+
+    Args:
+        over: what kind of page this is, above its title.
+        lead: sentences that say all in short.
+    """
+    filled = [section for section in sections if any(part is not None for part in section.parts)]
+    links = [tag("li", tag("a", section.title, href=f"#{section.key}")) for section in filled]
+    tiles = [tag("div", tag("dt", f.name), tag("dd", f.value, tag("span", f.unit))) for f in figures]
     body = tag(
         "body",
         tag("a", "To the text", href="#verdict", class_="skip"),
         tag(
             "header",
-            tag("p", "groundup · a model, from the ground up", class_="over"),
-            tag("h1", run.name),
-            tag("div", verdict(run), id="verdict"),
+            tag("p", over, class_="over"),
+            tag("h1", title),
+            tag(
+                "div",
+                tag("div", [tag("p", said) for said in lead], class_="lead"),
+                tag("dl", tiles, class_="tiles"),
+                id="verdict",
+            ),
             tag("nav", tag("ol", links), aria_label="Sections"),
         ),
-        tag("main", [_section(key, title, parts) for key, title, parts in filled]),
-        tag("footer", tag("p", "Made by groundup from the records that its stages left in this directory.")),
+        tag("main", [_section(section) for section in filled]),
+        tag("footer", tag("p", foot)),
         tag("p", id="reading", role="status", hidden=True),
         _inline("script", "page.js"),
     )
-    return f"<!DOCTYPE html>\n{tag('html', _head(run), body, lang='en').markup}\n"
+    head = _head(f"{title} · groundup", " ".join(lead))
+    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').markup}\n"
 
 
-def _section(key: str, title: str, parts: list[Child]) -> Html:
+def _section(section: Section) -> Html:
+    heading = f"{section.key}-heading"
     return tag(
-        "section", tag("h2", title, id=f"{key}-heading"), tag("div", parts), id=key, aria_labelledby=f"{key}-heading"
+        "section",
+        tag("h2", section.title, id=heading),
+        tag("div", section.parts),
+        id=section.key,
+        aria_labelledby=heading,
     )
 
 
-def _head(run: RunRecord) -> Html:
+def _head(title: str, description: str) -> Html:
     # Nothing may be loaded, sent or run but the two texts whose digests stand here.
     policy = (
         f"default-src 'none'; style-src '{_source_hash('page.css')}'; script-src '{_source_hash('page.js')}'; "
@@ -65,8 +99,8 @@ def _head(run: RunRecord) -> Html:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", name="referrer", content="no-referrer"),
-        tag("meta", name="description", content=" ".join(sentences(run))),
-        tag("title", f"{run.name} · groundup"),
+        tag("meta", name="description", content=description),
+        tag("title", title),
         _inline("style", "page.css"),
     )
 

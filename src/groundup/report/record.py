@@ -10,9 +10,9 @@ from pathlib import Path
 from groundup.artifact import Artifact, outputs_in
 from groundup.corpus import read_card, read_documents, shard_paths
 from groundup.errors import DataError
+from groundup.facts import Facts
 from groundup.files import file_digest, read_json
 from groundup.report.curves import Curve, read_curve
-from groundup.report.facts import Facts
 from groundup.tokenizer import Tokenizer
 
 COLLECT, TOKENIZE, PRETRAIN, EVALUATE = "collect", "tokenize", "pretrain", "evaluate"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from groundup.console import format_count
-from groundup.report.facts import Estimate
+from groundup.facts import Estimate
 
 _LARGE = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 UNKNOWN = "–"

@@ -16,6 +16,8 @@ from groundup.corpus.steps import NamedStep
 from groundup.errors import ConfigError
 from groundup.stages._closing import closing, say_result
 
+PAGE = "card.html"  # the data card as people look at it
+
 
 class CollectConfig(CorpusSettings):
     """Settings of `groundup collect`."""
@@ -50,10 +52,12 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
     """
     import os
 
-    from groundup.corpus import build_corpus
-    from groundup.corpus.card import found_fields, summary
+    from groundup.corpus import build_corpus, read_card
+    from groundup.corpus.card_text import found_fields, summary
     from groundup.corpus.executor import ProcessPool
     from groundup.corpus.ray_cluster import RayCluster
+    from groundup.files import atomic_file
+    from groundup.report import render_card
 
     console = console or Console()
     sources = config.all_sources
@@ -81,14 +85,17 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
     workers = config.workers or os.cpu_count() or 1
     with RayCluster(workers) if config.engine == "ray" else ProcessPool(workers) as executor:
         card, files = build_corpus(settings, config.out, executor=executor, console=console, judges=judges)
+    page = config.out / PAGE
+    with atomic_file(page) as temporary:
+        temporary.write_text(render_card(read_card(config.out)), encoding="utf-8")
     facts = {split: card[split] for split in ("train", "validation")} | {
         "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]},
-        **closing(f"{summary(card)}; all of it in card.md"),
+        **closing(f"{summary(card)}; all of it in {PAGE}"),
     }
     for source in card["sources"]:
         if fields := found_fields(source):
             console.note(f"{source['name']}: text taken from {fields}; name another field with `text` in a recipe")
-    return say_result(console, config.out, work.finish(facts, files))
+    return say_result(console, config.out, work.finish(facts, [*files, page]))
 
 
 def _inputs(config: CollectConfig, sources: Sequence[Source]) -> dict[str, str]:

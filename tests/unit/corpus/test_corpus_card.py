@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from groundup.corpus.card import Tally, read_card, total, write_card
+from groundup.corpus.card import Tally, read_card, total
+from groundup.corpus.card_text import write_card
 from groundup.errors import DataError
 from groundup.files import write_json
 from groundup.types import Document

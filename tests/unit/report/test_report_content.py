@@ -109,24 +109,31 @@ def test_bars_are_as_long_as_their_figures(make_run: MakeRun) -> None:
 
 
 def test_the_funnel_ends_where_it_should(make_run: MakeRun) -> None:
-    """What was read, less each reason, is what was kept: bars join without a gap."""
+    """After each step there is what was found less all that the steps so far have dropped."""
     directory = make_run()
     path = directory / "corpus" / "card.json"
     card = json.loads(path.read_text(encoding="utf-8"))
     kept = card["train"]["documents"] + card["validation"]["documents"]
-    reasons = {f"reason {n}": {"documents": 20 - n, "bytes": 9, "samples": []} for n in range(12)}
-    card["sources"][0]["drops"] = reasons
+    card["steps"] = ["reading", "length", "c4"]
+    card["sources"][0]["drops"] = {
+        f"reason {n}": {"step": card["steps"][n % 2 + 1], "documents": 20 - n, "bytes": 9, "samples": []}
+        for n in range(20)
+    }
     path.write_text(json.dumps(card), encoding="utf-8")
-    rows = list(bar_widths(page_of(directory), "funnel").items())
-    read = kept + sum(20 - n for n in range(12))
-    assert rows[0] == ("read", (0.0, 100.0))
-    left = 100.0
-    for _, (start, width) in rows[1:-1]:
-        assert start + width == pytest.approx(left, abs=0.01)
-        left = start
-    assert rows[-2][0] == "5 other reasons"
-    assert rows[-1][1] == (0.0, pytest.approx(100 * kept / read, abs=0.01))
-    assert rows[-1][1][1] == pytest.approx(left, abs=0.01)
+    page = page_of(directory)
+    rows = list(bar_widths(page, "funnel").items())
+    long_enough = kept + sum(20 - n for n in range(1, 20, 2))
+    found = long_enough + sum(20 - n for n in range(0, 20, 2))
+    for (label, (start, width)), (expected, left) in zip(
+        rows,
+        [("found", found), ("could be read", found), ("long enough", long_enough), ("passed c4", kept)],
+        strict=True,
+    ):
+        assert label == expected
+        assert start == 0
+        assert width == pytest.approx(100 * left / found, abs=0.01)
+    (sheet,) = (e for e in page.all("div") if e.attributes.get("aria-label") == "From what was found to what stays")
+    assert [row.text for row in sheet.all("tr") if "left:" in row.text][-1].startswith("c4left: ")
 
 
 def test_a_text_cut_into_tokens_is_still_that_text(make_run: MakeRun, real_documents: list[str]) -> None:

@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
+from groundup.facts import Estimate
 from groundup.report.charts.lines import ticks
 from groundup.report.curves import smooth, thin
-from groundup.report.facts import Estimate
 from groundup.report.words import duration, interval, large, listed, percent, shares
 
 

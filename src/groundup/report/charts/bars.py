@@ -10,7 +10,7 @@ from groundup.report.html import Child, Html, tag
 from groundup.report.words import shortened
 
 _ROW, _BAR, _TOP = 48, 14, 22  # pixels: of a row, of its bar, from the row's top to the bar
-_LINE_CHARACTERS = 46  # of a label and its figure, together: what a phone shows in a line
+LINE_CHARACTERS = 46  # of a label and its figure, together: what a phone shows in a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def _row(row: Bar, top: int, span: float) -> Child:
         whisker,
         tag(
             "text",
-            shortened(row.label, max(8, _LINE_CHARACTERS - len(row.shown))),
+            shortened(row.label, max(8, LINE_CHARACTERS - len(row.shown))),
             x=0,
             y=top + 15,
             class_="name strong" if row.accent else "name",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 
 from groundup.console import format_duration
+from groundup.facts import Facts
 from groundup.report.charts import Bar, bars, figure
-from groundup.report.facts import Facts
 from groundup.report.html import Child, Html, folded, table, tag
 from groundup.report.record import CLASSIFY, COLLECT, EVALUATE, INSTRUCT, PRETRAIN, Output, RunRecord
 from groundup.report.words import count, duration, moment, percent

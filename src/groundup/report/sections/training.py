@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from groundup.console import format_count
-from groundup.report.facts import Facts
+from groundup.facts import Facts
 from groundup.report.html import Child, Html, table, tag
 from groundup.report.record import CLASSIFY, INSTRUCT, PRETRAIN, TOKENIZE, Output, RunRecord
 from groundup.report.sections.losses import loss_chart, strip

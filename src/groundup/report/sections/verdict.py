@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from groundup.console import format_count, format_duration
-from groundup.report.facts import Facts
-from groundup.report.html import Html, join, tag
+from groundup.facts import Facts
+from groundup.report.page import Figure
 from groundup.report.record import CLASSIFY, COLLECT, INSTRUCT, PRETRAIN, TOKENIZE, RunRecord
 from groundup.report.words import duration, large, listed, number, percent, size
 
@@ -14,12 +14,22 @@ def sentences(run: RunRecord) -> list[str]:
     return [text for text in (_what(run), _how_good(run), _how_long(run)) if text]
 
 
-def verdict(run: RunRecord) -> Html:
-    """The verdict, a paragraph for each sentence, and the figures that people ask for first."""
-    tiles = [tag("div", tag("dt", name), tag("dd", value, tag("span", unit))) for name, value, unit in _figures(run)]
-    return join(
-        tag("div", [tag("p", said) for said in sentences(run)], class_="lead"), tag("dl", tiles, class_="tiles")
-    )
+def figures(run: RunRecord) -> list[Figure]:
+    """The figures that people ask for first."""
+    base, tokens = run.stage(PRETRAIN), run.stage(TOKENIZE)
+    bpb = run.evaluation().number("bpb")
+    sort = run.stage(CLASSIFY)
+    accuracy = sort.facts.number("test", "accuracy", "value") if sort else None
+    found = [
+        Figure("Prediction", number(bpb), "bits per byte") if bpb is not None else None,
+        Figure("Classification", percent(accuracy), "right") if accuracy is not None else None,
+        Figure("Model", format_count(base.facts.count("parameters")), "parameters") if base else None,
+        Figure("Text", size(text_bytes(run))) if text_bytes(run) else None,
+        Figure("Vocabulary", f"{tokens.facts.count('vocab_size'):,}", "tokens") if tokens else None,
+        Figure("Training", format_count(base.facts.count("tokens_seen")), "tokens seen") if base else None,
+        Figure("Time", format_duration(sum(output.artifact.seconds for output in run.outputs))),
+    ]
+    return [figure for figure in found if figure]
 
 
 def comparison(low: float | None, high: float | None) -> str:
@@ -115,21 +125,3 @@ def _how_long(run: RunRecord) -> str:
     if device and device != "cpu":
         where += f" and a {device.split(':')[0].upper()} device"
     return f"All of it took {duration(seconds)}{where}."
-
-
-def _figures(run: RunRecord) -> list[tuple[str, str, str]]:
-    """(name, value, unit)."""
-    base, tokens = run.stage(PRETRAIN), run.stage(TOKENIZE)
-    bpb = run.evaluation().number("bpb")
-    sort = run.stage(CLASSIFY)
-    accuracy = sort.facts.number("test", "accuracy", "value") if sort else None
-    figures = [
-        ("Prediction", number(bpb), "bits per byte") if bpb is not None else None,
-        ("Classification", percent(accuracy), "right") if accuracy is not None else None,
-        ("Model", format_count(base.facts.count("parameters")), "parameters") if base else None,
-        ("Text", size(text_bytes(run)), "") if text_bytes(run) else None,
-        ("Vocabulary", f"{tokens.facts.count('vocab_size'):,}", "tokens") if tokens else None,
-        ("Training", format_count(base.facts.count("tokens_seen")), "tokens seen") if base else None,
-        ("Time", format_duration(sum(output.artifact.seconds for output in run.outputs)), ""),
-    ]
-    return [figure for figure in figures if figure]
