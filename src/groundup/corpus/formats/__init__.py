@@ -14,6 +14,7 @@ from groundup.corpus.formats.html import read_html
 from groundup.corpus.formats.pdf import read_pdf
 from groundup.corpus.formats.plain import read_markdown, read_text
 from groundup.corpus.formats.tables import NO_TEXT, RECORD_READERS, Record, read_json, table_reader
+from groundup.corpus.formats.wiki import read_wiki
 from groundup.corpus.records import RecordRules
 from groundup.corpus.sources.base import Format, Item, Opener
 from groundup.corpus.streams import DAMAGED, BombError, Budget, TooLargeError, decompressed, is_file, on_disk, with_head
@@ -31,6 +32,7 @@ _READERS: dict[Format, Reader] = {
     "json": read_json,
     "pdf": read_pdf,
     "chat": read_chat,
+    "wiki": read_wiki,
     "archive": read_archive,
 }
 
