@@ -10,7 +10,10 @@ from groundup.corpus.formats.archive import read_archive
 from groundup.corpus.formats.base import Extracted, Reader, Reading, UnknownFormatError, Unreadable
 from groundup.corpus.formats.chat import read_chat
 from groundup.corpus.formats.detect import detect, format_of, zip_format
+from groundup.corpus.formats.epub import read_epub
 from groundup.corpus.formats.html import read_html
+from groundup.corpus.formats.mail import read_email, read_mbox
+from groundup.corpus.formats.office import read_docx, read_odt
 from groundup.corpus.formats.pdf import read_pdf
 from groundup.corpus.formats.plain import read_markdown, read_text
 from groundup.corpus.formats.tables import NO_TEXT, RECORD_READERS, Record, read_json, table_reader
@@ -31,6 +34,11 @@ _READERS: dict[Format, Reader] = {
     **{kind: table_reader(reader) for kind, reader in RECORD_READERS.items()},
     "json": read_json,
     "pdf": read_pdf,
+    "docx": read_docx,
+    "odt": read_odt,
+    "epub": read_epub,
+    "email": read_email,
+    "mbox": read_mbox,
     "chat": read_chat,
     "wiki": read_wiki,
     "archive": read_archive,

@@ -56,7 +56,7 @@ _HTML_ELEMENT = re.compile(
     re.IGNORECASE,
 )
 _ENVELOPE = re.compile(r"From [^\s]{1,200} [^\n]{0,40}\d:\d{2}[^\n]{0,40}\r?\n(?:>?[A-Za-z][\w-]*:|From )")
-_HEADERS = re.compile(r"(?:[A-Za-z][A-Za-z0-9-]*:[ \t]?[^\n]*\n(?:[ \t][^\n]*\n)*){2,}(?=\r?\n)")
+_HEADER = re.compile(r"([A-Za-z][A-Za-z0-9-]*):|[ \t]")
 _MAIL_NAMES = {
     "received", "return-path", "delivered-to", "message-id", "date", "from", "to", "subject", "mime-version",
 }  # fmt: skip
@@ -174,10 +174,8 @@ def _structured(text: str, path: str, *, whole: bool) -> Format | None:
 
 
 def _is_email(start: str) -> bool:
-    headers = _HEADERS.match(start)
-    if headers is None:
-        return False
-    names = {line.partition(":")[0].lower() for line in headers[0].splitlines() if not line.startswith((" ", "\t"))}
+    headers = itertools.takewhile(bool, map(_HEADER.match, start.split("\n")))
+    names = {header[1].lower() for header in headers if header and header[1]}
     return len(names & _MAIL_NAMES) >= 3 or ("message-id" in names and "from" in names)
 
 

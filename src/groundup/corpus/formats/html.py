@@ -27,6 +27,21 @@ def read_html(path: str, stream: BinaryIO, _: Reading) -> Found:
     yield Extracted(path, extract_plain_text(page, main_content=True, alt_texts=False, links=False))
 
 
+def whole_text(data: bytes, encoding: str = "") -> str:
+    """All the text of a page that has no navigation to lose: a chapter of a book, a mail.
+
+    Raises:
+        RecursionError: elements nested without end.
+    """
+    from resiliparse.extract.html2text import extract_plain_text
+    from resiliparse.parse.html import HTMLTree
+
+    page = HTMLTree.parse(data.decode(encoding or detect_encoding(data, html=True), "replace"))
+    if page.document is not None and page.document.query_selector(_TOO_DEEP):
+        raise RecursionError
+    return str(extract_plain_text(page, main_content=False, alt_texts=False, links=False))
+
+
 def render(text: str) -> str:
     """A record's text with its tags rendered; its own paragraphs stay, which HTML would run together."""
     from resiliparse.extract.html2text import extract_plain_text

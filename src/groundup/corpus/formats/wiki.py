@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 from urllib.parse import quote
-from xml.etree.ElementTree import Element
 
 from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
 from groundup.corpus.formats.wikitext import plain_text
-from groundup.corpus.formats.xml import elements, local_name
+from groundup.corpus.formats.xml import elements
 
 _REDIRECT = re.compile(r"\s*#\s*\w{1,30}\s*:?\s*\[\[[^\]\n]{1,300}\]\]", re.IGNORECASE)
 _FILES, _CATEGORIES, _MEDIA = 6, 14, -2  # numbers of namespaces; their names are in the wiki's language
@@ -70,19 +69,16 @@ def read_wiki(path: str, stream: BinaryIO, _: Reading) -> Found:
 
 
 def _pages(stream: BinaryIO, site: _Site) -> Iterator[_Page]:
-    """Each page of a dump; what was read is let go at once, so that a dump of any size needs little memory."""
-    page, above = _Page(), list[Element]()
+    """Each page of a dump."""
+    page = _Page()
     has_namespace = False
-    for event, element in elements(stream):
-        name = local_name(element.tag)
+    for event, name, element in elements(stream):
         if event == "start":
-            above.append(element)
             if name == "page":
                 page, has_namespace = _Page(), False
             elif name == "redirect":
                 page.is_redirect = True
             continue
-        above.pop()
         text = element.text or ""
         if name == "title":
             page.title = text
@@ -104,5 +100,3 @@ def _pages(stream: BinaryIO, site: _Site) -> Iterator[_Page]:
             if not has_namespace:
                 page.namespace = site.namespace_of(page.title)
             yield page
-        if above:
-            above[-1].remove(element)

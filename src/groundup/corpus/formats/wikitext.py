@@ -211,10 +211,11 @@ def _fraction(values: list[str]) -> str:
 _BY_RENDERER: tuple[tuple[Callable[[list[str]], str], str], ...] = (
     (
         _first,
-        """nowrap nobr nobreak nowrapl small big smaller larger large em strong bold italic i b u s sic abbr tooltip
-        math mvar sup sub quote blockquote cquote quotation bq centered center ill interlanguage_link flag flagu flagcountry
-        mono code tt resize font keypress key overline underline strikethrough strike unicode script linktext formatnum
-        proper_name noitalic lc uc ucfirst lcfirst sc smallcaps angbr visible_anchor vanchor val chem2""",
+        """nowrap nobr nobreak nowrapl small big smaller larger large em strong bold italic i b u s sic abbr
+        tooltip math mvar sup sub quote blockquote cquote quotation bq centered center ill
+        interlanguage_link flag flagu flagcountry mono code tt resize font keypress key overline underline
+        strikethrough strike unicode script linktext formatnum proper_name noitalic lc uc ucfirst lcfirst sc
+        smallcaps angbr visible_anchor vanchor val chem2""",
     ),
     (_second, "lang langx rtl-lang color colored_link font_color wikt wiktionary wikt-lang"),
     (_last, "transl transliteration script/hebrew"),

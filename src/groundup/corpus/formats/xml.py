@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import BinaryIO, cast
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 from xml.parsers import expat
@@ -13,16 +13,36 @@ _CHUNK = 1 << 16
 
 
 class _BegunError(Exception):
-    pass
+    """The document's first element is there: nothing can be declared any more."""
 
 
-def elements(stream: BinaryIO) -> Iterator[tuple[str, Element]]:
-    """("start" or "end", element) of a document as they come; whoever takes an element clears it to keep memory flat.
+def elements(stream: BinaryIO, whole: Set[str] = frozenset()) -> Iterator[tuple[str, str, Element]]:
+    """("start" or "end", name without namespace, element) as they come.
+
+    An element is let go after its end, so that a document of any size needs little memory; but those named in `whole`
+    still have all that is in them at their end.
 
     Raises:
         ValueError: not well-formed, or with declared entities: a few lines of those unfold to gigabytes, or read files.
         TooLargeError: an element of more than 256 MiB.
     """
+    above: list[Element] = []
+    kept = 0  # elements above that are wanted whole
+    for event, element in _events(stream):
+        name = element.tag.rpartition("}")[2]
+        if event == "start":
+            above.append(element)
+            kept += name in whole
+            yield event, name, element
+            continue
+        yield event, name, element
+        above.pop()
+        kept -= name in whole
+        if above and not kept:
+            above[-1].remove(element)
+
+
+def _events(stream: BinaryIO) -> Iterator[tuple[str, Element]]:
     parser: XMLPullParser[Element] = XMLPullParser(("start", "end"))
     guard: expat.XMLParserType | None = _entity_guard()
     pending = 0  # bytes since something last ended
@@ -31,7 +51,7 @@ def elements(stream: BinaryIO) -> Iterator[tuple[str, Element]]:
             if guard is not None:
                 try:
                     guard.Parse(chunk)
-                except _BegunError:  # nothing can be declared any more
+                except _BegunError:
                     guard = None
             parser.feed(chunk)
             pending += len(chunk)
@@ -57,8 +77,3 @@ def _entity_guard() -> expat.XMLParserType:
     guard.EntityDeclHandler = refuse
     guard.StartElementHandler = begin
     return guard
-
-
-def local_name(tag: str) -> str:
-    """A tag without its namespace."""
-    return tag.rpartition("}")[2]

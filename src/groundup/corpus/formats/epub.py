@@ -1,0 +1,94 @@
+"""EPUB: the chapters of a book in the order of its spine."""
+
+from __future__ import annotations
+
+import posixpath
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import BinaryIO, cast
+from urllib.parse import unquote
+
+from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
+from groundup.corpus.formats.html import whole_text
+from groundup.corpus.formats.xml import elements
+from groundup.corpus.sources.archive import is_unsafe
+from groundup.corpus.streams import Budget, guarded, on_disk, read_whole
+
+_PAGES = {"application/xhtml+xml", "text/html", "text/x-oeb1-document"}
+
+
+@dataclass(slots=True)
+class _Book:
+    chapters: list[str] = field(default_factory=list)  # names in the archive
+    date: str = ""
+
+
+def read_epub(path: str, stream: BinaryIO, reading: Reading) -> Found:
+    """A book as one text: chapter after chapter, without its navigation; a chapter that cannot be read is named."""
+    with zipfile.ZipFile(on_disk(stream)) as file:
+        book, locked = _book(file, reading.budget), _locked(file, reading.budget)
+        texts: list[str] = []
+        failed: list[Unreadable] = []
+        for name in book.chapters:
+            origin = f"{path}/{name}"
+            if is_unsafe(name):
+                failed.append(Unreadable(origin, "unsafe path"))
+            elif name in locked:
+                failed.append(Unreadable(origin, "encrypted"))
+            else:
+                try:
+                    texts.append(whole_text(_read(file, name, reading.budget)))
+                except (KeyError, zipfile.BadZipFile) as error:
+                    failed.append(Unreadable(origin, "damaged", str(error)))
+        text = "\n\n".join(text for text in texts if text.strip())
+        if text:
+            yield Extracted(path, text, date=book.date)
+        elif not failed:
+            yield Unreadable(path, "no text")
+        yield from failed
+
+
+def _read(file: zipfile.ZipFile, name: str, budget: Budget) -> bytes:
+    with _open(file, name, budget) as stream:
+        return read_whole(stream)
+
+
+def _open(file: zipfile.ZipFile, name: str, budget: Budget) -> BinaryIO:
+    return guarded(cast(BinaryIO, file.open(name)), budget)
+
+
+def _book(file: zipfile.ZipFile, budget: Budget) -> _Book:
+    package = next(_package_names(file, budget), "")
+    if not package:
+        pages = (name for name in file.namelist() if name.lower().endswith((".xhtml", ".html", ".htm")))
+        return _Book(sorted(pages))
+    folder = posixpath.dirname(package)
+    book, pages_by_id = _Book(), dict[str, str]()
+    for event, name, element in elements(_open(file, package, budget)):
+        if event == "start" and name == "item":
+            is_navigation = "nav" in element.get("properties", "").split()
+            if element.get("media-type") in _PAGES and not is_navigation:
+                target = unquote(element.get("href", "").partition("#")[0])
+                pages_by_id[element.get("id", "")] = posixpath.normpath(posixpath.join(folder, target))
+        elif event == "start" and name == "itemref" and element.get("idref", "") in pages_by_id:
+            book.chapters.append(pages_by_id[element.get("idref", "")])
+        elif event == "end" and name == "date" and not book.date:
+            book.date = (element.text or "").strip()
+    book.chapters = list(dict.fromkeys(book.chapters))  # a spine that shows one chapter a million times
+    return book
+
+
+def _package_names(file: zipfile.ZipFile, budget: Budget) -> Iterator[str]:
+    if "META-INF/container.xml" in file.namelist():
+        for event, name, element in elements(_open(file, "META-INF/container.xml", budget)):
+            if event == "start" and name == "rootfile":
+                yield element.get("full-path", "")
+
+
+def _locked(file: zipfile.ZipFile, budget: Budget) -> set[str]:
+    """What a shop has encrypted: whole books, or only the fonts."""
+    if "META-INF/encryption.xml" not in file.namelist():
+        return set()
+    found = elements(_open(file, "META-INF/encryption.xml", budget))
+    return {unquote(element.get("URI", "")) for event, name, element in found if name == "CipherReference"}

@@ -1,0 +1,164 @@
+"""Mail: single messages (.eml, RFC 5322 and MIME) and mailboxes of many (mbox, RFC 4155)."""
+
+from __future__ import annotations
+
+import email
+import io
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from email.errors import MessageError
+from email.header import decode_header, make_header
+from email.message import Message
+from email.utils import parsedate_to_datetime
+from typing import BinaryIO
+
+from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
+from groundup.corpus.formats.html import whole_text
+from groundup.corpus.streams import LINE_LIMIT, MEBIBYTE, WHOLE_FILE_LIMIT, TooLargeError, detect_encoding, read_whole
+
+_SEPARATOR = re.compile(rb"From [^\s]{1,200} [^\n]{0,40}\d:\d{2}[^\n]{0,40}\r?\n")
+_QUOTED = re.compile(r"[ \t]?[>|]")
+_ATTRIBUTION = re.compile(
+    r"[^\n]{0,200}(?:wrote|writes|said|schrieb|écrit|escribió|scrisse|schreef|napisał|skrev|写道)[^\n]{0,40}:\s*"
+)
+_FORWARDED = re.compile(
+    r"-{2,}\s?(?:Original Message|Ursprüngliche Nachricht|Message d'origine|Mensaje original)\s?-{2,}", re.I
+)
+_MAX_PARTS = 1000
+
+
+def read_email(path: str, stream: BinaryIO, reading: Reading) -> Found:
+    """One message: its subject and what its writer wrote, then its attachments."""
+    yield from _read_message(path, read_whole(stream), reading)
+
+
+def read_mbox(path: str, stream: BinaryIO, reading: Reading) -> Found:
+    """All messages of a mailbox, one by one."""
+    for number, data in enumerate(_messages(stream), start=1):
+        try:
+            yield from _read_message(f"{path}#{number}", data, reading)
+        except RecursionError:
+            yield Unreadable(f"{path}#{number}", "too deeply nested")
+
+
+def _messages(stream: BinaryIO) -> Iterator[bytes]:
+    """The messages between "From " lines; such a line of a text has no time of day in it."""
+    lines: list[bytes] = []
+    size, after_blank, begun = 0, True, False
+    while line := stream.readline(LINE_LIMIT + 1):
+        if len(line) > LINE_LIMIT or size > WHOLE_FILE_LIMIT:
+            raise TooLargeError(
+                f"a message has more than {WHOLE_FILE_LIMIT // MEBIBYTE} MiB, or a line {LINE_LIMIT // MEBIBYTE}"
+            )
+        if after_blank and line.startswith(b"From ") and _SEPARATOR.fullmatch(line):
+            if begun and lines:
+                yield b"".join(lines)
+            lines, size, begun = [], 0, True
+        else:
+            lines.append(line[1:] if re.match(rb">+From ", line) else line)
+            size += len(line)
+        after_blank = not line.strip()
+    if lines:
+        yield b"".join(lines)
+
+
+def _read_message(path: str, data: bytes, reading: Reading) -> Found:
+    message = email.message_from_bytes(data)
+    bodies: list[str] = []
+    attachments: list[tuple[str, bytes]] = []
+    for part in _parts(message):
+        content = part.get_payload(decode=True)
+        if not isinstance(content, bytes):
+            continue
+        name = _header(part.get_filename() or "")
+        if name or part.get_content_maintype() not in ("text", "multipart"):
+            attachments.append((name or part.get_content_type().replace("/", "."), content))
+        elif part.get_content_subtype() == "html":
+            bodies.append(_written(whole_text(content, _encoding(part, content))))
+        else:
+            bodies.append(_written(_unflowed(part, content.decode(_encoding(part, content), "replace"))))
+    subject = " ".join(_header(message.get("Subject", "")).split())
+    body = "\n\n".join(body for body in bodies if body)
+    if body:
+        yield Extracted(path, f"{subject}\n\n{body}".strip(), date=_date(message))
+    elif not attachments:
+        yield Unreadable(path, "no text", subject)
+    for number, (name, content) in enumerate(attachments, start=1):
+        yield from reading.inside(f"{path}/{number}-{name.replace('/', '_')}", io.BytesIO(content))
+
+
+def _parts(message: Message) -> Iterator[Message]:
+    """The parts that are shown: of alternatives the plainest, of mails in a mail all."""
+    waiting, seen = [message], 0
+    while waiting and seen < _MAX_PARTS:
+        part = waiting.pop()
+        seen += 1
+        if not part.is_multipart():
+            yield part
+            continue
+        inner = [each for each in part.get_payload() if isinstance(each, Message)]
+        if part.get_content_subtype() == "alternative" and inner:
+            kinds = {each.get_content_type(): each for each in reversed(inner)}
+            inner = [kinds.get("text/plain") or kinds.get("text/html") or inner[-1]]
+        waiting += reversed(inner)
+
+
+def _encoding(part: Message, content: bytes) -> str:
+    declared = str(part.get_content_charset("") or "")
+    try:
+        if declared and declared not in ("us-ascii", "unknown-8bit", "x-unknown"):
+            content.decode(declared, "replace")
+            return declared
+    except (LookupError, ValueError):
+        declared = ""
+    return detect_encoding(content, html=part.get_content_subtype() == "html")
+
+
+def _unflowed(part: Message, text: str) -> str:
+    """Undo the soft line ends of RFC 3676."""
+    if str(part.get_param("format", "")).lower() != "flowed":
+        return text
+    lines: list[str] = []
+    for line in text.replace("\r\n", "\n").split("\n"):
+        if (
+            lines
+            and lines[-1].endswith(" ")
+            and lines[-1] != "-- "
+            and line.startswith(">") == lines[-1].startswith(">")
+        ):
+            lines[-1] += line.lstrip("> ") if line.startswith(">") else line
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _written(text: str) -> str:
+    """What the writer wrote: without the mail that is answered, who wrote that, and the signature."""
+    kept: list[str] = []
+    for line in text.replace("\r\n", "\n").split("\n"):
+        if line in ("-- ", "--") or _FORWARDED.match(line.strip()):
+            break
+        if _QUOTED.match(line):
+            while kept and not kept[-1].strip():
+                kept.pop()
+            if kept and _ATTRIBUTION.fullmatch(kept[-1]):
+                kept.pop()
+        else:
+            kept.append(line)
+    return "\n".join(kept).strip()
+
+
+def _header(value: object) -> str:
+    """A header's text, of whatever it may be made: RFC 2047 words, raw bytes, mistakes."""
+    text = str(value)
+    with suppress(LookupError, ValueError, MessageError):
+        text = str(make_header(decode_header(text)))
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _date(message: Message) -> str:
+    try:
+        return parsedate_to_datetime(str(message.get("Date", ""))).isoformat()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return ""
