@@ -19,7 +19,8 @@ _IBAN_LENGTHS = {
     }.items()
     for country in countries.split()
 }  # fmt: skip
-_IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){11,33}")
+_IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){10,33}")
+_WRITTEN_AS_ONE = re.compile(r"[A-Z0-9]{14,34}(?!\w)")
 
 # Prefixes and lengths of the networks; the second pattern takes in what a Luhn digit alone proves too little for.
 _CARD = re.compile(
@@ -33,7 +34,7 @@ _CARD = re.compile(
     r"|(?:5018|5020|5038|5[6-8]\d\d|6304|6390|6759|676[1-3])\d{8,15}"  # Maestro
     r"|220[0-4]\d{12}|(?:60|82|508)\d{13,14}"  # Mir, RuPay
 )
-_RARE_CARD = re.compile(r"4\d{12}|0604\d{8}|(?:5[06-9]|6\d)\d{10,17}|9792\d{12}")
+_RARE_CARD = re.compile(r"4\d{12}|0604\d{8}|(?:5[06-9]|6\d)\d{10,17}")
 
 CARD_LAYOUTS = frozenset(
     [*map(str, range(12, 20)), "4 3 3 3", "4-3-3-3"]
@@ -46,32 +47,47 @@ CARD_LAYOUTS = frozenset(
 
 
 def find_ibans(view: View) -> Iterator[Span]:
-    """IBANs whose length is their country's and whose check digits agree; others are let alone as a whole."""
+    """IBANs whose length is their country's and whose check digits agree; others are let alone as a whole.
+
+    Written without blanks, one is known by its check digits alone, whatever the country.
+    """
     if not view.has_number:
         return
+    text = view.text.upper() if view.text.isascii() else view.text  # small letters are written, too
     behind = 0
-    while found := _IBAN.search(view.text, behind):
-        behind = found.start() + 4
-        length = _IBAN_LENGTHS.get(found[0][:2])
-        if length is None:
-            continue
-        compact, at = "", found.start()
-        for character in found[0]:
-            if len(compact) == length:
-                break
-            at += 1
-            compact += character if character.isalnum() else ""
-        if len(compact) < length or view.text[at : at + 1].isalnum():
-            continue
-        behind = at
-        yield Span(found.start(), at, "iban" if mod97(compact[4:] + compact[:4]) == 1 else "")
+    while found := _IBAN.search(text, behind):
+        start = found.start()
+        behind = start + 4
+        whole = _WRITTEN_AS_ONE.match(text, start)
+        if whole and _agrees(whole[0]):
+            behind = whole.end()
+            yield Span(start, behind, "iban")
+        elif end := _end_of_iban(text, found):
+            behind = end
+            yield Span(start, end, "iban" if _agrees(re.sub("[ -]", "", text[start:end])) else "")
 
 
-def is_card(digits: str, labelled: bool) -> bool:
-    """Whether digits are a card's number: known prefix and length, Luhn, and a label where those prove too little."""
+def _end_of_iban(text: str, found: re.Match[str]) -> int:
+    """Where as many letters and digits end as the country's IBANs have; 0 if there are fewer or more."""
+    missing, at = _IBAN_LENGTHS.get(found[0][:2], 99), found.start()
+    while missing and at < found.end():
+        missing -= text[at].isalnum()
+        at += 1
+    return 0 if missing or text[at : at + 1].isalnum() else at
+
+
+def _agrees(iban: str) -> bool:
+    return mod97(iban[4:] + iban[:4]) == 1
+
+
+def is_card(digits: str, *, labelled: bool, grouped: bool) -> bool:
+    """Whether digits are a card's number: Luhn, and a known prefix and length.
+
+    A prefix that proves too little needs a label or groups of digits, an unknown one the label.
+    """
     if not luhn(digits) or len(set(digits)) < 2:
         return False
-    if _CARD.fullmatch(digits):
+    if _CARD.fullmatch(digits) or (labelled and len(digits) == 16):
         return True
     rare = _RARE_CARD.fullmatch(digits) is not None
-    return rare and (labelled or (len(digits) == 13 and not ean(digits)))
+    return rare and (labelled or grouped or (len(digits) == 13 and not ean(digits)))

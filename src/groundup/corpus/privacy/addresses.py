@@ -41,7 +41,7 @@ _PREFIX = re.compile(r"/\d{1,3}(?!\w)")
 _MAC_WORD = re.compile(r"\b(?:mac|ether|hardware|physical|arp|hwaddr|lladdr|bssid)(?![a-z])", re.IGNORECASE)
 _VERSION = re.compile(
     r"(?:\bv(?:er(?:sion)?s?)?|\brelease|\bbuild|\bfirmware|\brev(?:ision)?|\brv|\b(?:up|down)graded? (?:from|to)"
-    r"|\bsections?|\bclause|§)[ :.=#]{0,3}$"
+    r"|\bsections?|\bclause|§)[ :.=#]{0,3}\Z"
 )
 
 
@@ -86,11 +86,11 @@ def ip_finder(private: bool = False) -> Finder:
             ip = ipaddress.ip_address(address)
         except ValueError:
             return False
-        if ip.is_unspecified or ip.is_loopback or ip.is_multicast or int(ip) == 2**32 - 1:
+        if ip.is_unspecified or ip.is_loopback or (ip.is_multicast and (ip.version == 4 or "::" in address)):
             return False
-        if ip.version == 4 and address.startswith(("255.", "0.")):  # masks of networks
+        if ip.version == 4 and address.startswith(("255.", "0.")):  # masks of networks, broadcast
             return False
-        return private or not (ip.is_link_local or any(ip in network for network in _LOCAL))
+        return private or not (address.lower().startswith("fe80:") or any(ip in network for network in _LOCAL))
 
     def find(view: View) -> Iterator[Span]:
         text = view.text
@@ -106,7 +106,9 @@ def ip_finder(private: bool = False) -> Finder:
     return find
 
 
-_LOCAL = [*map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))]
+_LOCAL = [
+    *map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10"))
+]
 
 
 def _is_version(text: str, found: re.Match[str]) -> bool:
@@ -117,7 +119,7 @@ def _is_version(text: str, found: re.Match[str]) -> bool:
         return True
     if _VERSION.search(before):
         return True
-    says, _ = label(text, *found.span())
+    says = label(text, *found.span()).kind
     if says == "ip_address":
         return False
     return says == "other" or sum(int(octet) < 20 for octet in found[0].split(".")) >= 3

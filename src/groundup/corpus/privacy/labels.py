@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 _BEFORE, _AFTER = 56, 24  # characters that are looked at
 
@@ -26,7 +27,7 @@ _ID = (
     r"|identification|card|code|file|insurance|security|registration)?[ -]?(?:number|numbers|no|nr|num|code|card|id)"
     r"|identity|identification|taxpayer|tin|itin|tfn|nif|dni|nie|cif|curp|imss|nss|rut|cuit|cuil|cédula|cedula|cpf"
     r"|pesel|bsn|burgerservicenummer|sofinummer|rijksregisternummer|personnummer\w*|samordningsnummer|fødselsnummer"
-    r"|fodselsnummer|fnr|cpr\w*|hetu|henkilötunnus|egn|oib|jmbg|emšo|emso|cnp|amka|afm|ahv\w*|avs|svnr|ssnr"
+    r"|fodselsnummer|fnr|cpr\w*|hetu|kennitala|snils|henkilötunnus|egn|oib|jmbg|emšo|emso|cnp|amka|afm|ahv\w*|avs|svnr|ssnr"
     r"|sozialversicherung\w*|versicherungsnummer|steuer\w*|idnr|idnummer|codice fiscale|cod\. ?fisc\.?|nir|insee"
     r"|sécurité sociale|securite sociale|sécu|rodné číslo|rodne cislo|isikukood|personas kods|asmens kodas|kimlik"
     r"|teudat(?: zehut)?|pps|ppsn|nric|fin|hkid|mykad|mcp|rrn|aadha+r|passport|uid number|egrn|инн|снилс|іпн|рнокпп"
@@ -77,25 +78,37 @@ _UNSPACED = re.compile(
 _LABEL_AFTER = re.compile(rf"[\s,]{{0,2}}[(\[]\s?(?:{_LABEL.pattern})\s?[)\]]")
 # What may stand between a number and a word that makes it a number of something else: "order no. is 12".
 _TIGHT = re.compile(
-    r"[ \t:#=.,(\[\"'/\-]{0,6}(?:(?:is|was|of|no|nr|num|number|id|the|from|to|named|called)\b[ \t:#.\"']{0,3}){0,3}"
+    r"[ \t:#=.,(\[\"'/\-]{0,6}"
+    r"(?:(?:is|was|of|no|nr|num|number|id|the|from|to|at|on|me|us|named|called)\b[ \t:#.\"']{0,3}){0,3}"
 )
 # What ends the reach of a word: another number; an empty line, the end of a sentence.
 _NUMBER_BEFORE = re.compile(r".*(?<![^\W\d])\d", re.DOTALL)  # but "tel2" and "ipv4" are words
 _BARRIER = re.compile(r"\n\s*\n|\n.*\n|[^\W\d_]{4,}[.!?]\s", re.DOTALL)
 
 
-def label(text: str, start: int, end: int) -> tuple[str, bool]:
+class Label(NamedTuple):
+    """What a word says about the number beside it.
+
+    Attributes:
+        kind: "phone", "national_id", "credit_card", "ip_address", "other" (a number of something else) or ""
+            (no word says).
+        word: in small letters.
+        tight: whether nothing but "is", a colon or the like lies between word and number.
+    """
+
+    kind: str = ""
+    word: str = ""
+    tight: bool = False
+
+
+def label(text: str, start: int, end: int) -> Label:
     """What the words beside them say that the characters `start` to `end` are.
 
     The nearest word before them counts, unless another number, an empty line or the end of a sentence is between;
     or one in brackets right behind them.
-
-    Returns:
-        "phone", "national_id", "credit_card", "ip_address", "other" (a number of something else) or "" (no
-        word says); and whether nothing but "is", a colon or the like lies between.
     """
     if (after := _LABEL_AFTER.match(text[end : end + _AFTER].lower())) and after.lastgroup:
-        return after.lastgroup, True
+        return Label(after.lastgroup, after[after.lastgroup], True)
     window = text[max(0, start - _BEFORE) : start].lower()
     if number := _NUMBER_BEFORE.match(window):
         window = window[number.end() :]
@@ -108,5 +121,5 @@ def label(text: str, start: int, end: int) -> tuple[str, bool]:
             break
         tight = _TIGHT.fullmatch(between) is not None
         if found.lastgroup and (tight or found.lastgroup != "other"):
-            return found.lastgroup, tight
-    return "", False
+            return Label(found.lastgroup, found[0], tight)
+    return Label()

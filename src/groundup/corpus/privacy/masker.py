@@ -15,6 +15,7 @@ from groundup.corpus.privacy.phones import phone_finder, phone_regions
 from groundup.corpus.privacy.secrets import (
     assignment_finder,
     find_keys,
+    find_passwords_of_commands,
     find_private_keys,
     find_tokens,
     find_urls_with_passwords,
@@ -69,6 +70,7 @@ class Masker:
             *((finder, True) for finder in pattern_finders(settings.patterns)),
             (find_private_keys, "private_key" in kinds),
             (find_urls_with_passwords, "password" in kinds),
+            (find_passwords_of_commands, "password" in kinds),
             (find_tokens, "token" in kinds),
             (find_keys, "api_key" in kinds),
             (find_emails, "email" in kinds),

@@ -50,6 +50,16 @@ def last_digit(weights: Sequence[int], modulus: int = 11, *, minus: bool = False
     return check
 
 
+def ssn(text: str) -> bool:
+    """United States: no part is of noughts, 666 was never given out; there is no check digit."""
+    return text[:3] not in ("000", "666") and text[3:5] != "00" and text[5:] != "0000"
+
+
+def korean(text: str) -> bool:
+    """South Korea: YYMMDD; from 2020 on the rest is random."""
+    return int(text[2:4]) <= 12 and int(text[4:6]) <= 31
+
+
 def medicare(text: str) -> bool:
     """Australia, Medicare: the ninth digit checks the first eight, the tenth is the card's number."""
     return weighted(text[:8], (1, 3, 7, 9, 1, 3, 7, 9)) % 10 == int(text[8])
@@ -85,6 +95,11 @@ def rentenversicherung(text: str) -> bool:
 def dni(text: str) -> bool:
     """Spain, DNI and NIE (X, Y, Z count as 0, 1, 2): a letter by the number modulo 23."""
     return _SPANISH[int(text[:-1].translate({88: "0", 89: "1", 90: "2"})) % 23] == text[-1]
+
+
+def kennitala(text: str) -> bool:
+    """Iceland: DDMMYY, the ninth digit checks the first eight."""
+    return day_first(text) and -weighted(text, (3, 2, 7, 6, 5, 4, 3, 2)) % 11 == int(text[8])
 
 
 def codice_fiscale(text: str) -> bool:

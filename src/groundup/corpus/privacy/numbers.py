@@ -33,20 +33,20 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
     def kind_of(text: str, start: int, end: int, layout: str, crowded: bool) -> str:
         compact = re.sub(r"[^0-9A-Z]", "", text[start:end])
         known = layouts.get(layout, ())
-        fits = [(each, needs) for each, needs in known if each.pattern.fullmatch(compact) and each.check(compact)]
-        may_be_card = layout in card_layouts and compact.isdigit() and is_card(compact, labelled=True)
+        fits = [each for each in known if each.pattern.fullmatch(compact) and each.check(compact)]
+        may_be_card = layout in card_layouts and compact.isdigit() and is_card(compact, labelled=True, grouped=True)
         if (not fits and not may_be_card) or inside_address(text, start) or _is_made_up(text[start:end]):
             return ""
-        says, tight = label(text, start, end)
+        says, word, tight = label(text, start, end)
         if says == "other" or (crowded and not tight):
             return ""
-        if may_be_card and is_card(compact, says == "credit_card" or not layout.isdigit()):
+        if may_be_card and is_card(compact, labelled=says == "credit_card", grouped=not layout.isdigit()):
             return "credit_card"
         if says == "national_id":
-            known_by = [each for each, _ in fits if tight or each.checked]
+            is_id = any(each.is_meant(layout, word, tight) for each in fits)
         else:
-            known_by = [each for each, needs_label in fits if not needs_label and says != "phone"]
-        return "national_id" if known_by else ""
+            is_id = says != "phone" and any(layout in each.free for each in fits)
+        return "national_id" if is_id else ""
 
     def find(view: View) -> Iterator[Span]:
         if not view.has_number and not any(shape in view.shape for shape in _LETTERED):
@@ -62,6 +62,7 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
                     if (layout in layouts or layout in card_layouts) and _stands_alone(text, run, at, last):
                         crowded = " " in layout and _crowded(text, run, at, last)
                         if kind := kind_of(text, run[at][0], end, layout, crowded):
+                            end += "(" in layout and text[end : end + 1] == ")"  # A123456(3)
                             taken, best = last + 1, Span(run[at][0], end, kind)  # the longest
                 if best:
                     yield best
@@ -84,11 +85,11 @@ def _stands_alone(text: str, run: list[tuple[int, int]], first: int, last: int) 
     if last + 1 < len(run) and text[end] in ".-/" and _has_digit(text, run[last + 1]):
         return False
     before, after = text[max(0, start - 2) : start], text[end : end + 2]
-    if before[-1:] in ("$", "€", "£", "¥", "#"):
+    if before[-1:] in ("$", "€", "£", "¥", "#", "+", "*"):
         return False
     if len(before) == 2 and before[1] in ".,:" and before[0].isdigit():
         return False
-    return not (after[:1] in ("%", "€") or (len(after) == 2 and after[0] in ".,:" and after[1].isdigit()))
+    return not (after[:1] in ("%", "€", "*", "#") or (len(after) == 2 and after[0] in ".,:" and after[1].isdigit()))
 
 
 def _is_made_up(text: str) -> bool:
@@ -97,9 +98,9 @@ def _is_made_up(text: str) -> bool:
 
 
 def _crowded(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
-    """Whether blanks are all that keeps the parts from other numbers, as in a table."""
+    """Whether blanks are all that keeps the parts from other short numbers, as in a table."""
     neighbours = [run[at] for at in (first - 1, last + 1) if 0 <= at < len(run)]
-    return any(_has_digit(text, part) for part in neighbours)
+    return any(part[1] - part[0] <= 6 and _has_digit(text, part) for part in neighbours)
 
 
 def _has_digit(text: str, part: tuple[int, int]) -> bool:

@@ -17,7 +17,7 @@ _EXTENSION = r"(?:,? ?(?:x|ext\.?|extension) ?\d{1,6}(?!\w))?"
 _WHOLE = r"(?<![\w.,\-/+$€£#~])"  # no digit, letter or sign of a longer number before
 _ALONE = _WHOLE + r"(?<!\d )"  # nor a number of which this may be a group
 _BARE = _ALONE + r"(?<![=])(?<!= )"  # nor something that a program computes with
-_END = r"(?![\w%*])(?![.,:\-/]\d)"
+_END = r"(?![\w%*#])(?![.,:\-/]\d)"
 
 # Each is a telephone number without a word that says so.
 _FREE = [
@@ -30,7 +30,7 @@ _FREE = [
         # Russia and its neighbours
         _ALONE + r"8[ \-]?(?:\(\d{3,4}\) ?|\d{3}[ \-])\d{2,3}[ \-]\d\d[ \-]?\d\d",
         # North America
-        _WHOLE + r"(?:1[ .\-]?)?(?:\(\d{3}\)[ .\-]?\d{3}[ .\-]\d{4}|\d{3}-\d{3}-\d{4}|\d{3}\.\d{3}\.\d{4})",
+        _WHOLE + r"(?:1[ .\-]?)?(?:\([2-9]\d\d\)[ .\-]?\d{3}[ .\-]\d{4}|[2-9]\d\d(?:-\d{3}-|\.\d{3}\.)\d{4})",
         _WHOLE + r"\d{2} \d{4,5}-\d{4}",  # Brazil
         # an area with its trunk zero in brackets, and 4 to 11 digits
         _WHOLE + r"\(0\d{1,5}\)(?:[ .\-/]{0,2}\d){4,11}",
@@ -51,7 +51,8 @@ _CHINESE_MOBILE = re.compile(r"(?<=[\u4e00-\u9fff])1[3-9]\d{9}(?!\d)")  # Han le
 _DAY, _MONTH = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])"
 _DATE = re.compile(
     rf"(?:{_DAY}([./\-]){_MONTH}|{_MONTH}([./\-]){_DAY})(?:\1|\2)(?:19|20)?\d\d(?![./\-]?\d)"
-    rf"|{_DAY} {_MONTH} (?:19|20)\d\d(?!\d)|(?:1[5-9]|20)\d\d([./\- ]?){_MONTH}\3{_DAY}(?:\d{{4}}|\d{{6}})?(?!\d)"
+    rf"|{_DAY} {_MONTH} (?:19|20)\d\d(?!\d)|(?:1[5-9]|20)\d\d([./\- ]){_MONTH}\3{_DAY}(?!\d)"
+    r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{4}|\d{6})?(?!\d)"
 )
 _YEARS = re.compile(r"\D*(?:(?:1[5-9]|20)\d\d\D*){2,}")
 _FOURS = re.compile(r"\d{4}(?: \d{4})+")  # code points and other hexadecimal numbers
@@ -83,7 +84,7 @@ def phone_finder(regions: Collection[str] = ()) -> Finder:
                 if _is_labelled(text, found) or _is_valid(found[0], regions):
                     yield Span(*found.span(), "phone")
             for found in _matches(_CHINESE_MOBILE, text, zone):
-                if label(text, *found.span())[0] not in ("other", "national_id"):
+                if label(text, *found.span()).kind not in ("other", "national_id"):
                     yield Span(*found.span(), "phone")
 
     return find
@@ -120,7 +121,8 @@ def _is_free(text: str, found: re.Match[str], place: int) -> bool:
         return False
     if _COORDINATES.match(number):
         return False
-    return label(text, *found.span())[0] in ("", "phone", "ip_address") and not inside_address(text, found.start())
+    says, _, tight = label(text, *found.span())
+    return (not tight or says in ("phone", "ip_address")) and not inside_address(text, found.start())
 
 
 def _is_isbn(digits: str) -> bool:
@@ -129,7 +131,7 @@ def _is_isbn(digits: str) -> bool:
 
 def _is_labelled(text: str, found: re.Match[str]) -> bool:
     number = found[0]
-    says, tight = label(text, *found.span())
+    says, _, tight = label(text, *found.span())
     if says != "phone":
         return False
     if (
@@ -139,7 +141,9 @@ def _is_labelled(text: str, found: re.Match[str]) -> bool:
         or inside_address(text, found.start())
     ):
         return False
-    if _FRACTION.match(number) or (number.startswith("00") and _FOURS.fullmatch(number)):
+    if (_FRACTION.match(number) and not (tight and number.count(".") == 1)) or (
+        number.startswith("00") and _FOURS.fullmatch(number)
+    ):
         return False
     digits = sum(map(str.isdigit, number))
     if _THOUSANDS.fullmatch(number):

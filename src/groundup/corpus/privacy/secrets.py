@@ -22,7 +22,7 @@ _FORMS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("hooks.slack.com",), r"(?<=hooks\.slack\.com/)(?:services|workflows)/[\w/]{20,120}"),
     (("k_live_", "k_test_"), r"[srp]k_(?:live|test)_[A-Za-z0-9]{10,120}"),
     (("whsec_",), r"whsec_[A-Za-z0-9+/=]{24,80}"),
-    (("sk-",), r"sk-(?:ant-|proj-|svcacct-|admin-|or-v1-|lf-)?[\w\-]{20,220}"),
+    (("sk-",), r"sk-(?:(?:ant|proj|svcacct|admin|or-v1|lf)-[\w\-]{20,220}|[A-Za-z0-9]{20,64})"),
     (("SG.",), r"SG\.[\w\-]{16,32}\.[\w\-]{16,64}"),
     (("AC", "SK"), r"(?:AC|SK)[0-9a-f]{32}"),
     (("npm_",), r"npm_[A-Za-z0-9]{36}"),
@@ -41,6 +41,7 @@ _FORMS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("EAA",), r"EAA[A-Za-z0-9]{60,250}"),
     (("AGE-SECRET-KEY-1",), r"AGE-SECRET-KEY-1[A-Z0-9]{58}"),
     ((":AA",), r"\d{8,10}:AA[\w\-]{32,34}"),
+    (("sig=",), r"(?<=sig=)[A-Za-z0-9%+/]{40,120}=?"),
     (("AccountKey=", "SharedAccessKey="), r"(?<=Key=)[A-Za-z0-9+/]{40,90}={0,2}"),
 )  # fmt: skip
 _KEYS = [(needles, re.compile(rf"(?<![A-Za-z0-9])(?:{form})(?![A-Za-z0-9])")) for needles, form in _FORMS]
@@ -77,16 +78,18 @@ _BEGINNINGS = (
     "lösenord", "пароль",
 )  # fmt: skip
 _ASSIGNED = re.compile(
-    rf"(?:(?P<password>{_WORDS})|(?P<key>{_KEY_WORDS}))(?:_?\d{{1,2}}|_(?-i:[A-Z]{{2,10}}))?(?![a-z])[\"'`*]{{0,2}}"
+    rf"(?:(?P<password>{_WORDS})|(?P<key>{_KEY_WORDS}))(?:_?\d{{1,2}}|_(?-i:(?!LEN|MIN|MAX|SIZE|POLICY|FIELD|TTL|EXP|TIMEOUT|FILE|PATH|URL)[A-Z]{{2,10}}))?(?![a-z])[\"'`*]{{0,2}}"
     r"(?P<sign>\s{0,3}(?::=|=>|==?|:)\s{0,3}|\s(?:is|was|ist|es|est)(?::|\s)\s?|\s{0,2}：\s{0,2})"
     r"(?:[bru]?(?P<quote>[\"'`])(?P<quoted>[^\"'`\n]{4,200})(?P=quote)"
     r"|(?P<bare>(?:(?!&\w+=)[^\s\"'`<>,;(){}\[\]]){4,300}))(?P<after>[(\[]?)",
     re.IGNORECASE,
 )
 _OPTION = re.compile(
-    r"(?<![\w\-])--(?:password|passwd|pass|passphrase|token|api-key|secret)"
-    r"(?:=(?P<quote>[\"']?)|[ ](?=\S*[0-9!@#%^&*]))(?P<bare>[^\s\"'<>$\-(\[{][^\s\"'<>]{3,200})"
+    r"(?<![\w\-])(?:--(?:password|passwd|pass|passphrase|token|api-key|secret)"
+    r"(?:=[\"']?|[ ](?=\S*[0-9!@#%^&*]))|(?:-u|--user)[ =][\"']?[\w.@\-]{1,64}:)"
+    r"([^\s\"'<>$\-/(\[{][^\s\"'<>]{3,200})"
 )
+_OPTIONS = ("--pass", "--token", "--api-key", "--secret", "--user", " -u ")
 # Words that stand where a secret would: names of it, of its type, of nothing.
 _NO_SECRET = re.compile(
     r"(?:my|your|the|new|old|user|db|database|root|admin|some|enter|confirm|current|forgot|reset|change)?[ _\-.]?"
@@ -97,6 +100,7 @@ _NO_SECRET = re.compile(
     r"|change[ _\-]?me|example|dummy|test|todo|tbd|n/a|placeholder|default|hash(?:ed)?|x{3,}|\*+|\.+|•+|_+|-+|#+",
     re.IGNORECASE,
 )
+_EXAMPLE = re.compile(r"your|xxx|placeholder|insert|changeme|dummy|goes[_\- ]?here", re.IGNORECASE)
 _SNAKE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 _REFERENCE = re.compile(r"[$%{<\[]|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|\w+::|[./~]|https?:|process\.env|os\.|\w+->")
 
@@ -114,6 +118,14 @@ def find_urls_with_passwords(view: View) -> Iterator[Span]:
             yield Span(*found.span(1), "password")
             yield Span(found.end(1), found.end(), "")
         at = text.find("://", at + 3)
+
+
+def find_passwords_of_commands(view: View) -> Iterator[Span]:
+    """What stands behind `--password`, and behind "name:" in `curl --user`."""
+    if any(option in view.text for option in _OPTIONS):
+        for found in _OPTION.finditer(view.text):
+            if not _NO_SECRET.fullmatch(found[1]):
+                yield Span(*found.span(1), "password")
 
 
 def find_private_keys(view: View) -> Iterator[Span]:
@@ -172,10 +184,6 @@ def assignment_finder(*, passwords: bool, keys: bool) -> Finder:
                     if (passwords if is_password else keys) and _is_secret(text, found, is_password):
                         yield _value(found, "password" if is_password else "api_key")
                 at = lowered.find(word, at + len(word))
-        if passwords and "--" in text:
-            for found in _OPTION.finditer(text):
-                if not _NO_SECRET.fullmatch(found["bare"]):
-                    yield Span(*found.span("bare"), "password")
 
     return find
 
@@ -191,13 +199,26 @@ def _value(found: re.Match[str], kind: str) -> Span:
 def _is_secret(text: str, found: re.Match[str], is_password: bool) -> bool:
     quoted = found["quoted"]
     value = quoted if quoted is not None else found["bare"].rstrip(".:")
-    if _NO_SECRET.fullmatch(value) or _REFERENCE.match(value) or len(value) < 4 or " " in value:
+    if (
+        _NO_SECRET.fullmatch(value.rstrip("?!"))
+        or not any(map(str.isalnum, value))
+        or _REFERENCE.match(value)
+        or len(value) < 4
+        or " " in value
+    ):
         return False
-    if quoted is None and (found["after"] or _SNAKE.fullmatch(value)):  # getpass(), tokens[0], new_token2
+    if quoted is None and (
+        found["after"] or "==" in value or _SNAKE.fullmatch(value)
+    ):  # getpass(), tokens[0], new_token2
         return False
     mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
     if not is_password:
-        return mixed and len(value) >= (12 if quoted is not None else 16) and _is_random(value)
+        return (
+            mixed
+            and not _EXAMPLE.search(value)
+            and len(value) >= (12 if quoted is not None else 16)
+            and _is_random(value)
+        )
     sign = found["sign"]
     if quoted is not None:
         return mixed or not value.isalpha() or "=" in sign
