@@ -117,7 +117,7 @@ def label(text: str, start: int, end: int) -> Label:
         labels = sorted([*labels, *_UNSPACED.finditer(window)], key=lambda found: found.end())
     for found in reversed(labels):
         between = window[found.end() :]
-        if _BARRIER.search(between):
+        if _BARRIER.search(window, found.start()):
             break
         tight = _TIGHT.fullmatch(between) is not None
         if found.lastgroup and (tight or found.lastgroup != "other"):

@@ -60,7 +60,7 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
                     start, end = run[last]
                     layout += (text[start - 1] if last > at else "") + str(end - start)
                     if (layout in layouts or layout in card_layouts) and _stands_alone(text, run, at, last):
-                        crowded = " " in layout and _crowded(text, run, at, last)
+                        crowded = _crowded(text, run, at, last)
                         if kind := kind_of(text, run[at][0], end, layout, crowded):
                             end += "(" in layout and text[end : end + 1] == ")"  # A123456(3)
                             taken, best = last + 1, Span(run[at][0], end, kind)  # the longest
@@ -98,9 +98,13 @@ def _is_made_up(text: str) -> bool:
 
 
 def _crowded(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
-    """Whether blanks are all that keeps the parts from other short numbers, as in a table."""
+    """Whether equal groups between blanks stand beside others, as in a table of hexadecimal numbers or in 1 250 000."""
+    sizes = {end - start for start, end in run[first : last + 1]}
+    if first == last or len(sizes) > 1 or text[run[first][1]] != " ":
+        return False
+    least = 1 if sizes == {3} else sizes.pop() - 1  # the first of groups of three has one to three digits
     neighbours = [run[at] for at in (first - 1, last + 1) if 0 <= at < len(run)]
-    return any(part[1] - part[0] <= 6 and _has_digit(text, part) for part in neighbours)
+    return any(least <= part[1] - part[0] <= 6 and _has_digit(text, part) for part in neighbours)
 
 
 def _has_digit(text: str, part: tuple[int, int]) -> bool:
