@@ -20,7 +20,7 @@ _DISGUISED = re.compile(
     r"(?:(?:\s?[\[({<]\s?do?t\s?[\])}>]\s?|\.)[\w\-]{1,63}){1,4}(?!\w)",
     re.IGNORECASE,
 )
-_AT_SIGNS = tuple(f"{left}{blank}at{blank}{right}" for left, right in ("[]", "()", "{}", "<>") for blank in ("", " "))
+_AT_SIGNS = ("[at]", "(at)", "{at}", "<at>", "[ at ]", "( at )")
 # Names of files, not of hosts: logo@2x.png.
 _FILE_ENDINGS = frozenset({
     "png", "jpg", "jpeg", "gif", "svg", "webp", "bmp", "ico", "pdf", "css", "scss", "js", "jsx", "ts", "tsx", "json",
@@ -35,7 +35,7 @@ _MAC = re.compile(
     r"|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4})(?![\w:\-]|\.\w)"
 )
 _IPV4_SHAPE = re.compile(rb"0\.0{1,3}\.0{1,3}\.0")
-_IPV6_SHAPE = re.compile(rb"h:h{1,4}:h{1,4}:|h::|::h")
+_IPV6_SHAPE = re.compile(rb"h:h{1,4}:h{1,4}:")
 _MAC_SHAPES = (b"hh:hh:hh:hh:hh:hh", b"hh-hh-hh-hh-hh-hh", b"hhhh.hhhh.hhhh")
 _PREFIX = re.compile(r"/\d{1,3}(?!\w)")
 _MAC_WORD = re.compile(r"\b(?:mac|ether|hardware|physical|arp|hwaddr|lladdr|bssid)(?![a-z])", re.IGNORECASE)
@@ -94,11 +94,11 @@ def ip_finder(private: bool = False) -> Finder:
 
     def find(view: View) -> Iterator[Span]:
         text = view.text
-        if _IPV4_SHAPE.search(view.shape):
+        if b"0.0" in view.shape and _IPV4_SHAPE.search(view.shape):
             for found in _IPV4.finditer(text):
                 if masked(text, found) and not _is_version(text, found):
                     yield Span(*found.span(), "ip_address")
-        if text.count(":") >= 3 and _IPV6_SHAPE.search(view.hex_shape):
+        if b"::" in view.hex_shape or (b"h:h" in view.hex_shape and _IPV6_SHAPE.search(view.hex_shape)):
             for found in _IPV6.finditer(text):
                 if found[0].count(":") >= 3 and any(map(str.isdigit, found[0])) and masked(text, found):
                     yield Span(*found.span(), "ip_address")

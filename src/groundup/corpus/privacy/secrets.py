@@ -122,7 +122,7 @@ def find_urls_with_passwords(view: View) -> Iterator[Span]:
 
 def find_passwords_of_commands(view: View) -> Iterator[Span]:
     """What stands behind `--password`, and behind "name:" in `curl --user`."""
-    if any(option in view.text for option in _OPTIONS):
+    if ("--" in view.text or " -u " in view.text) and any(option in view.text for option in _OPTIONS):
         for found in _OPTION.finditer(view.text):
             if not _NO_SECRET.fullmatch(found[1]):
                 yield Span(*found.span(1), "password")
@@ -163,7 +163,7 @@ def find_tokens(view: View) -> Iterator[Span]:
     text = view.text
     if "eyJ" in text:
         yield from (Span(*found.span(), "token") for found in _JWT.finditer(text))
-    if "earer" in text or "BEARER" in text or "uthorization" in text:
+    if "bearer" in view.lowered or "authorization:" in view.lowered:
         for found in _BEARER.finditer(text):
             if _is_random(found[1]):
                 yield Span(*found.span(1), "token")
