@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 # Names that data sets give to their main text and to the turns of a conversation, the most telling first.
 _TEXT_NAMES = (
@@ -39,6 +39,7 @@ class RecordRules:
     text: str | None = None
     join: str = "\n"
     html: bool = False  # the text has HTML tags in it
+    extraction: Literal["fast", "best"] = "best"  # how the main text of pages is found
 
     @property
     def given(self) -> bool:

@@ -49,7 +49,6 @@ TABLE = "name,age,city\n" + "".join(f"N{n},{n},Town {n}\n" for n in range(9))
         ('{"a": "' + "long " * 30_000 + '"}', "json"),
         ("%PDF-1.4\n%\xe2\xe3\xcf\xd3\n1 0 obj\n", "pdf"),
         ("WARC/1.0\r\nWARC-Type: warcinfo\r\n", "warc"),
-        ("filedesc://IAH-2008.arc 0.0.0.0 20080430204825 text/plain 1301\n", "warc"),
     ],
 )
 def test_content_that_says_what_it_is(path: str, content: str, format: str) -> None:

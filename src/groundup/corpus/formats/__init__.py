@@ -17,6 +17,7 @@ from groundup.corpus.formats.office import read_docx, read_odt
 from groundup.corpus.formats.pdf import read_pdf
 from groundup.corpus.formats.plain import read_markdown, read_text
 from groundup.corpus.formats.tables import NO_TEXT, RECORD_READERS, Record, read_json, table_reader
+from groundup.corpus.formats.warc import read_warc
 from groundup.corpus.formats.wiki import read_wiki
 from groundup.corpus.records import RecordRules
 from groundup.corpus.sources.base import Format, Item, Opener
@@ -41,6 +42,7 @@ _READERS: dict[Format, Reader] = {
     "mbox": read_mbox,
     "chat": read_chat,
     "wiki": read_wiki,
+    "warc": read_warc,
     "archive": read_archive,
 }
 
@@ -68,7 +70,8 @@ def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | Non
         def read(kind: Format, path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
             if kind not in _READERS:
                 raise UnknownFormatError(kind)
-            return _READERS[kind](path, stream, Reading(rules, inside, budget))
+            part = (item.start, item.end) if depth == 0 else (0, None)
+            return _READERS[kind](path, stream, Reading(rules, inside, budget, *part))
 
         return read
 

@@ -52,11 +52,14 @@ class Reading:
         rules: how the source's recipe wants its files read.
         inside: reads a file that is inside of this one (path, stream), whatever its format.
         budget: how many bytes may be decompressed for this file and all that is in it.
+        start, end: the part of the file that is meant, in stored bytes (see `Item`).
     """
 
     rules: RecordRules
     inside: Callable[[str, BinaryIO], Found]
     budget: Budget
+    start: int = 0
+    end: int | None = None
 
 
 Reader = Callable[[str, BinaryIO, Reading], Found]

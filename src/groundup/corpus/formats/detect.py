@@ -32,6 +32,8 @@ _SUFFIX = re.compile(r"\.[^\W\d][\w+~-]*")
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"%PDF-", "pdf"),
     (b"PAR1", "parquet"),
+    (b"WARC/0.", "warc"),
+    (b"WARC/1.", "warc"),
 )
 _NAMED: tuple[tuple[bytes, str], ...] = (  # what is no text, or none that can be read here, by its right name
     (b"{\\rtf", "RTF"),
@@ -135,8 +137,8 @@ def _is_small(file: zipfile.ZipFile, name: str) -> bool:
 def _markup(text: str) -> Format | None:
     """A format of angle brackets that says what it is."""
     start = text[:4096].lstrip()
-    if start.startswith(("WARC/1.", "WARC/0.", "filedesc://")):
-        return "warc"
+    if start.startswith("filedesc://"):
+        raise UnknownFormatError("ARC, the older web archive")
     if not start.startswith("<"):
         return None
     rest = text[_match_end(_PROLOG, text) :]

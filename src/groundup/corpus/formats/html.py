@@ -5,26 +5,31 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
-from groundup.corpus.streams import detect_encoding, looks_binary, read_whole
+from groundup.corpus.html import main_text
+from groundup.corpus.streams import MEBIBYTE, TooLargeError, detect_encoding, looks_binary
 
-_NESTING_LIMIT = 512  # of elements, as in browsers: the time to find the main content grows with its square
+_NESTING_LIMIT = 512  # of elements, as in browsers: the time to render them grows with its square
 _TOO_DEEP = ">".join("*" * (_NESTING_LIMIT + 1))
+PAGE_LIMIT = 32 * MEBIBYTE  # the parsed page takes ten times that
+NO_MAIN_TEXT = "no main text"
 
 
-def read_html(path: str, stream: BinaryIO, _: Reading) -> Found:
+def read_html(path: str, stream: BinaryIO, reading: Reading) -> Found:
     """One page: its main text."""
-    from resiliparse.extract.html2text import extract_plain_text
-    from resiliparse.parse.html import HTMLTree
+    data = stream.read(PAGE_LIMIT + 1)
+    if len(data) > PAGE_LIMIT:
+        raise TooLargeError(f"more than {PAGE_LIMIT // MEBIBYTE} MiB in one page")
+    yield page_text(path, data, reading)
 
-    data = read_whole(stream)
+
+def page_text(
+    origin: str, data: bytes, reading: Reading, *, url: str = "", date: str = "", encoding: str | None = None
+) -> Extracted | Unreadable:
+    """The main text of a page that was found at `origin`; `encoding` is what the server said."""
     if looks_binary(data[:8192]):
-        yield Unreadable(path, "binary")
-        return
-    page = HTMLTree.parse(data.decode(detect_encoding(data, html=True), "replace"))
-    if page.document is not None and page.document.query_selector(_TOO_DEEP):
-        yield Unreadable(path, "too deeply nested")
-        return
-    yield Extracted(path, extract_plain_text(page, main_content=True, alt_texts=False, links=False))
+        return Unreadable(origin, "binary")
+    text = main_text(data, url=url, profile=reading.rules.extraction, encoding=encoding)
+    return Extracted(origin, text, url=url, date=date) if text else Unreadable(origin, NO_MAIN_TEXT)
 
 
 def whole_text(data: bytes, encoding: str = "") -> str:

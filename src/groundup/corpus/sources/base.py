@@ -68,6 +68,10 @@ class SourceConfig(Config):
     filters: list[str] | None = setting(None, help="rules for this source's documents; default: the corpus's")
     markup: Literal["none", "html"] = setting("none", help='"html": tags inside the records\' text are rendered')
 
+    extraction: Literal["fast", "best"] = setting(
+        "best", help='main text of web pages: "best" asks a slower extractor, too, where the fast one found little'
+    )
+
     @field_validator("text")
     @classmethod
     def _has_a_field(cls, value: str | None) -> str | None:
@@ -88,7 +92,9 @@ class SourceConfig(Config):
     @property
     def rules(self) -> RecordRules:
         """How the records of this source become text."""
-        return RecordRules(self.records, self.each, self.text, self.join, self.markup == "html")
+        return RecordRules(
+            self.records, self.each, self.text, self.join, self.markup == "html", extraction=self.extraction
+        )
 
     @abstractmethod
     def identity(self) -> str:

@@ -1,0 +1,146 @@
+"""A page as its blocks of text, in the order of reading, and the elements that hold them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from groundup.corpus.html.boilerplate import is_boilerplate, is_comments, is_noise
+
+HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
+_INLINE = frozenset((
+    "a", "abbr", "acronym", "b", "bdi", "bdo", "big", "cite", "code", "data", "del", "dfn", "em", "font", "i", "img",
+    "ins", "kbd", "label", "mark", "nobr", "picture", "q", "rb", "rp", "rt", "ruby", "s", "samp", "small", "source",
+    "span", "strike", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr",
+))  # fmt: skip
+_UNREAD = frozenset((
+    "applet", "area", "audio", "base", "button", "canvas", "datalist", "dialog", "embed", "footer", "frame",
+    "frameset", "head", "iframe", "input", "link", "map", "math", "menu", "meta", "nav", "noembed", "noframes",
+    "noscript", "object", "optgroup", "option", "param", "progress", "script", "select", "style", "svg", "template",
+    "textarea", "title", "track", "video",
+))  # fmt: skip
+# Elements whose text belongs to what the element around them is: a paragraph in a list item is the item.
+_KINDS = frozenset(("li", "dd", "dt", "pre", "blockquote"))
+_TRANSPARENT = frozenset(("article", "center", "div", "p", "section", "span"))
+DEEPEST = 150  # elements inside of each other whose structure counts; below that there is only text
+_SPACE = re.compile(r"\s+")
+_INVISIBLE = str.maketrans("", "", "\u00ad\u200b\u2060\ufeff")
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """An element that starts a line of its own.
+
+    Attributes:
+        names: its class, by which siblings of one kind know each other.
+        boilerplate: what its name or its tag says; what is inside of it is boilerplate, too.
+        comments: whether it is the readers' part of the page.
+        weight, prose, length, paragraphs, score: sums over the blocks inside, see `content`.
+    """
+
+    parent: Node | None
+    tag: str
+    names: str = ""
+    boilerplate: bool = False
+    comments: bool = False
+    weight: float = field(default=0.0, init=False)
+    prose: int = field(default=0, init=False)
+    length: int = field(default=0, init=False)
+    paragraphs: int = field(default=0, init=False)
+    score: float = field(default=0.0, init=False)
+    kept: bool = field(default=False, init=False)
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """A paragraph, a heading, a list item, a table's cell, or code.
+
+    Attributes:
+        linked: how many of its characters are links.
+        kind: the tag that says what it is.
+    """
+
+    text: str
+    linked: int
+    kind: str
+    node: Node
+
+
+class Page:
+    """All blocks of a parsed page (`blocks`), and the nodes around them (`nodes`), parents before children."""
+
+    def __init__(self, body: Any) -> None:
+        self.blocks: list[Block] = []
+        self.root = Node(None, "body")
+        self.nodes = [self.root]
+        self._pieces: list[str] = []
+        self._linked = 0
+        self._in_link = 0
+        self._read(body, self.root, "p", 0)
+        self._end_block("p", self.root)
+
+    def _add(self, text: str) -> None:
+        self._pieces.append(text)
+        if self._in_link:
+            self._linked += len(text.strip())
+
+    def _end_block(self, kind: str, node: Node) -> None:
+        if not self._pieces:
+            return
+        text = "".join(self._pieces).translate(_INVISIBLE)
+        text = text.strip("\n").rstrip() if kind == "pre" else _SPACE.sub(" ", text).strip()
+        if text:
+            self.blocks.append(Block(text, self._linked, kind, node))
+        self._pieces, self._linked = [], 0
+
+    def _read(self, element: Any, node: Node, kind: str, depth: int) -> None:
+        """Read what is inside of an element: its blocks belong to `node` and are of this kind."""
+        after_break = False
+        if element.text:
+            self._add(element.text)
+        for child in element:
+            tag = child.tag
+            if tag == "br":
+                if kind == "pre":
+                    self._pieces.append("\n")
+                elif after_break:  # the second one: an end of paragraph in the way of the nineties
+                    self._end_block(kind, node)
+                else:
+                    self._pieces.append(" ")
+                after_break = True
+            elif isinstance(tag, str) and tag not in _UNREAD:
+                if depth >= DEEPEST:
+                    self._add(_text_of(child))
+                elif tag in _INLINE or ":" in tag:
+                    names = child.get("class")
+                    if not (names and is_noise(tag, names)):
+                        self._in_link += tag == "a"
+                        self._read(child, node, kind, depth + 1)
+                        self._in_link -= tag == "a"
+                else:
+                    self._read_block(child, tag, node, kind, depth)
+                after_break = False
+            if tail := child.tail:
+                self._add(tail)
+                after_break = after_break and tail.isspace()
+
+    def _read_block(self, element: Any, tag: str, node: Node, kind: str, depth: int) -> None:
+        self._end_block(kind, node)
+        names = element.get("class") or ""
+        boilerplate = is_boilerplate(element, tag, names)
+        inner = Node(node, tag, names, boilerplate, boilerplate and is_comments(element, names))
+        self.nodes.append(inner)
+        in_link, self._in_link = self._in_link, 0 if tag == "table" else self._in_link
+        inner_kind = kind if kind in _KINDS and tag in _TRANSPARENT else tag if tag not in _TRANSPARENT else "p"
+        self._read(element, inner, inner_kind, depth + 1)
+        self._end_block(inner_kind, inner)
+        self._in_link = in_link
+
+
+def _text_of(element: Any) -> str:
+    """All text under an element that is too deep to look into, scripts left out."""
+    from lxml.etree import strip_elements
+
+    strip_elements(element, "script", "style", "noscript", with_tail=False)
+    return "".join(element.itertext())
