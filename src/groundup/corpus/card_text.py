@@ -138,13 +138,13 @@ def _checks(card: dict[str, Any]) -> Iterator[str]:
         yield from ("", "## What was masked", "", _counted(dict(masked.most_common())) + ".")
     if near := card.get("near_duplicates"):
         yield from ("", "## Near-duplicates", "")
-        yield f"{near['dropped']:,} of {near['documents']:,} documents were nearly the same as one that stays."
-        yield from ("", *(f"- `{c['kept']}` stays for {c['dropped']:,} others" for c in near["clusters"]))
+        yield f"Documents: {near['documents']:,}; nearly the same as one that stays: {near['dropped']:,}."
+        yield from ("", *(f"- `{c['kept']}` stays in the place of {c['dropped']:,}" for c in near["clusters"]))
     if found := card.get("decontamination"):
         yield from ("", "## Evaluation items", "")
         yield (
-            f"{found['items']:,} items were looked for by their runs of {found['ngram']} words; "
-            f"{found['documents']:,} documents that had {len(found['found']):,} of them were dropped."
+            f"Looked for, by runs of {found['ngram']} words: {found['items']:,}; found: {len(found['found']):,}; "
+            f"documents that had them, and were dropped: {found['documents']:,}."
         )
         yield from ("", *(f"- {_safe(hit['item'])}: {hit['documents']:,}" for hit in found["found"][:_MOST_REASONS]))
     if report := card.get("quality"):

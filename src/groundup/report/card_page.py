@@ -26,7 +26,7 @@ def render_card(card: dict[str, Any]) -> str:
         lead=_lead(facts),
         figures=_figures(facts),
         sections=[
-            Section("funnel-section", "What stays, what goes", passage(facts)),
+            Section("passage", "What stays, what goes", passage(facts)),
             Section("origins", "Where it comes from", [sources(facts), mixture(facts)]),
             Section("texts", "What the text is like", texts(facts)),
             Section("checks", "What was looked for", checks(facts)),

@@ -6,7 +6,7 @@ from groundup.corpus.funnel import MIXTURE, RULES, Funnel, FunnelStep, funnel
 from groundup.facts import Facts
 from groundup.report import charts
 from groundup.report.charts import Level, figure
-from groundup.report.html import Child, Html, folded, foreign, table, tag
+from groundup.report.html import Child, Html, folded, foreign, join, table, tag
 from groundup.report.words import count, percent, shortened, size
 
 _MAIN_REASONS = 8
@@ -62,7 +62,8 @@ def _reasons(found: Funnel) -> Html | None:
         return None
     title = "Why most was dropped"
     rows = [(drop.reason, step, f"{drop.documents:,}", size(drop.bytes)) for drop, step in drops[:_MAIN_REASONS]]
-    return table(title, ("dropped because", "at the step", "documents", "text"), rows, figures=2)
+    columns = ("dropped because", "at the step", "documents", "text")
+    return join(tag("h3", title), table(title, columns, rows, figures=2))
 
 
 def _level(step: FunnelStep, found: Funnel) -> Level:
