@@ -20,11 +20,21 @@ _REPAIR = ftfy.TextFixerConfig(uncurl_quotes=False, fix_character_width=False, f
 # Quotes as ``this'', the way of TeX and of the Penn Treebank. Code in Markdown never ends in ''.
 _TEX_QUOTES = re.compile(r"(?<!`)``(?!`)([^`\n]*?)''")
 
+# Since about 2001 "*** START OF THE PROJECT GUTENBERG EBOOK X ***"; before, the end of a page of "small print".
 _GUTENBERG_START = re.compile(
-    r"^\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG.*?\*\*\*[^\n]*\n", re.MULTILINE | re.DOTALL
+    r"^[ \t]*\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG.*?\*\*\*[^\n]*\n"
+    r"|^[ \t]*\*END[ *]*THE SMALL PRINT![^\n]*(?:\n[^\n]*)?\*END\*[^\n]*\n",
+    re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
 _GUTENBERG_END = re.compile(
-    r"^(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG|End of (?:the )?Project Gutenberg)", re.MULTILINE
+    r"^[ \t]*(?:\*\*\* ?END OF (?:THE|THIS) PROJECT GUTENBERG"
+    r"|\**End of (?:the |this )?(?:is COPYRIGHTED )?Project Gutenberg)",
+    re.MULTILINE | re.IGNORECASE,
+)
+_GUTENBERG_CREDITS = re.compile(
+    r"\s*(?:Produced by|E-?text prepared by|Transcribed (?:by|from)|Prepared by"
+    r"|This e-?(?:text|book) was (?:produced|prepared)|Scanned (?:and proofed )?by|HTML version by|Credits:)(?:[^\n]+\n?)+",
+    re.IGNORECASE,
 )
 
 
@@ -55,11 +65,15 @@ def _needs_repair(text: str) -> bool:
 
 
 def _without_gutenberg_frame(text: str) -> str:
-    start = _GUTENBERG_START.search(text) if "PROJECT GUTENBERG" in text else None
+    has_frame = "PROJECT GUTENBERG" in text or "SMALL PRINT!" in text or "Project Gutenberg" in text
+    start = _GUTENBERG_START.search(text) if has_frame else None
     if start is None:
         return text
+    if (end := _GUTENBERG_END.search(text, 0, start.start())) is not None:  # the small print stands below the book
+        return text[: end.start()]
     end = _GUTENBERG_END.search(text, start.end())
-    return text[start.end() : end.start() if end else len(text)]
+    credits = _GUTENBERG_CREDITS.match(text, start.end())
+    return text[credits.end() if credits else start.end() : end.start() if end else len(text)]
 
 
 _HEADING = re.compile(

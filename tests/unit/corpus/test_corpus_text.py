@@ -48,6 +48,34 @@ def test_a_run_of_blanks_takes_linear_time() -> None:
     assert clean_text("a" + " " * 300_000 + "b").endswith("b")
 
 
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (
+            "***START OF THE PROJECT GUTENBERG EBOOK OF A LONG\nTITLE***\n\n\nE-text prepared by A\nand B\n\n",
+            "***END OF THE PROJECT",
+        ),
+        (
+            "*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*\n",
+            "End of The Project Gutenberg Etext of X, by Y",
+        ),
+        ("*END THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.10/04/01*END*\n\n", "End of Project Gutenberg's X, by Y"),
+        (
+            "  *** START OF THIS PROJECT GUTENBERG EBOOK X ***\nProduced by David Widger\n\n",
+            "  *** END OF THIS PROJECT",
+        ),
+        ("*** Start of the Project Gutenberg eBook X ***\n", "*** End of the Project"),
+    ],
+)
+def test_frames_of_project_gutenberg_over_the_years(start: str, end: str) -> None:
+    """The oldest ones end in a page of "small print", which stayed in the text."""
+    body = "It was the best of times, it was the worst of times.\n\nProduced by hand, by the way."
+    framed = (
+        f"The Project Gutenberg Etext of X\n\n{start}\n{body}\n\n{end} GUTENBERG EBOOK X ***\nlicence Project Gutenberg"
+    )
+    assert clean_text(framed) == body
+
+
 def test_project_gutenberg_frame_is_cut_off() -> None:
     body = "Call me Ishmael.\n\nSome years ago."
     text = (

@@ -6,9 +6,8 @@ import csv
 import io
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TextIO
 
 _SAMPLE = 100  # rows that decide whether the first one is a header
 _HEADER_CHARACTERS = 200
@@ -31,7 +30,7 @@ class Layout:
     has_header: bool
     quoted: bool
 
-    def rows(self, lines: TextIO) -> Iterator[dict[str, str | None] | str]:
+    def rows(self, lines: Iterable[str]) -> Iterator[dict[str, str | None] | str]:
         """Each row below the header by column (None where it is too short), or as it stands if it has cells too many.
 
         In a table of one column a delimiter is a part of the text: of "text" and "Well, yes" the row is "Well, yes".
@@ -63,7 +62,7 @@ def find_layout(head: str, delimiters: str, *, whole: bool) -> Layout:
     return Layout(delimiter, tuple(names), False, quoted)
 
 
-def _reader(lines: TextIO, delimiter: str, quoted: bool) -> Iterator[list[str]]:
+def _reader(lines: Iterable[str], delimiter: str, quoted: bool) -> Iterator[list[str]]:
     return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
 
 

@@ -9,7 +9,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import IO, Any, AnyStr, BinaryIO
 
 from groundup.corpus.formats.base import Extracted, Found, Reader, Reading, Unreadable
 from groundup.corpus.formats.chat import conversations
@@ -94,17 +94,23 @@ def read_json(path: str, stream: BinaryIO, reading: Reading) -> Found:
             yield Unreadable(f"{path}#{number}", NO_TEXT)
 
 
+def _bounded_lines(lines: IO[AnyStr]) -> Iterator[AnyStr]:
+    """The lines of a file; one that would not fit into memory raises `TooLargeError`."""
+    number = 0
+    while line := lines.readline(LINE_LIMIT + 1):
+        number += 1
+        if len(line) > LINE_LIMIT:
+            raise TooLargeError(f"line {number} has more than {LINE_LIMIT // MEBIBYTE} MiB")
+        yield line
+
+
 def _read_jsonl(path: str, stream: BinaryIO, records: str | None) -> Iterator[Record | Unreadable]:
     head, rest = with_head(stream)
     encoding = detect_encoding(head)
     wide = encoding.startswith(("utf-16", "utf-32"))  # where the byte of a line's end is a part of other characters
     lines = io.TextIOWrapper(rest, encoding, "replace", newline="\n") if wide else rest
     number = 0
-    line_number = 0
-    while line := lines.readline(LINE_LIMIT + 1):
-        line_number += 1
-        if len(line) > LINE_LIMIT:
-            raise TooLargeError(f"line {line_number} has more than {LINE_LIMIT // MEBIBYTE} MiB")
+    for line_number, line in enumerate(_bounded_lines(lines), start=1):
         if not line.strip():
             continue
         try:
@@ -128,7 +134,7 @@ def _delimited_reader(delimiters: str) -> RecordReader:
         csv.field_size_limit(LINE_LIMIT)
         layout = find_layout(head.decode(encoding, "replace"), delimiters, whole=len(head) < MEBIBYTE)
         with io.TextIOWrapper(rest, encoding, "replace", newline="") as lines:
-            for record in _numbered(path, layout.rows(lines)):
+            for record in _numbered(path, layout.rows(_bounded_lines(lines))):
                 overfull = isinstance(record.value, str)
                 yield Unreadable(record.origin, TOO_MANY_CELLS, record.value) if overfull else record
 
