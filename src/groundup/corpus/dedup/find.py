@@ -25,10 +25,45 @@ NEAR_DUPLICATE = "near-duplicate"
 IN_ANOTHER_CORPUS = "in another corpus"
 _BUCKET_DOCUMENTS = 1 << 18  # of one band, in one task
 _MOST_PARTS = 64
+_LEAST_MEMBERS = 1 << 20  # of buckets, in one task
+_LEAST_BYTES = 8 << 20  # of text, in one task
 _COMPARED_DOCUMENTS = 1 << 15
 _MOST_COMPARE_TASKS = 256
 
 Run = Callable[[str, Sequence[Task]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """Several small tasks as one: to start a process takes longer than they do."""
+
+    tasks: tuple[Task, ...]
+
+    @property
+    def label(self) -> str:
+        return self.tasks[0].label
+
+    def done(self) -> bool:
+        return all(task.done() for task in self.tasks)
+
+    def run(self) -> None:
+        for task in self.tasks:
+            if not task.done():
+                task.run()
+
+
+def _together(tasks: Sequence[Task], sizes: Sequence[int], least: int) -> list[_Together]:
+    """Consecutive tasks in groups of at least this size, but for the last one."""
+    groups: list[_Together] = []
+    group: list[Task] = []
+    size = 0
+    for number, task in enumerate(tasks, start=1):
+        group.append(task)
+        size += sizes[number - 1]
+        if size >= least or number == len(tasks):
+            groups.append(_Together(tuple(group)))
+            group, size = [], 0
+    return groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +167,8 @@ def _resolve_near(portions: Sequence[Portion], settings: NearDuplicateSettings, 
             SignTask(portion, number, settings.ngram, settings.bands, settings.rows, directory)
             for number, portion in enumerate(portions)
         ]
-        run("signatures", signs)
-        run("candidates", buckets)
+        run("signatures", _together(signs, [portion.bytes for portion in portions], _LEAST_BYTES))
+        run("candidates", _together(buckets, [documents // parts] * len(buckets), _LEAST_MEMBERS))
         run("comparing", compares)
         run("near-duplicates", [resolve])
     _remove(directory, ("signed-*", "candidates-*", "similar-*"))
@@ -148,7 +183,7 @@ def _find_repeated(portions: Sequence[Portion], settings: RepeatedTextSettings, 
     tables = tuple(task.table for task in passages)
     repeats = [RepeatedTask(tables, part, parts, directory) for part in range(parts)]
     if not all(task.done() for task in repeats):
-        run(f"{settings.unit}s", passages)
+        run(f"{settings.unit}s", _together(passages, [portion.bytes for portion in portions], _LEAST_BYTES))
         run(f"repeated {settings.unit}s", repeats)
     _remove(directory, ("passages-*",))
     return parts

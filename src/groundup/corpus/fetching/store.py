@@ -57,12 +57,11 @@ class PageStore:
         self._directory = directory
         self._database = sqlite3.connect(directory / "links.sqlite", check_same_thread=False)
         self._database.executescript(
-            "PRAGMA journal_mode = WAL;"
             "CREATE TABLE IF NOT EXISTS links (url TEXT PRIMARY KEY, failure TEXT NOT NULL) WITHOUT ROWID;"
             "CREATE TABLE IF NOT EXISTS files (name TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;"
+            "CREATE TABLE IF NOT EXISTS identity (value TEXT NOT NULL);"
             "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;"
         )
-        self._number = 0
         self._file: BinaryIO | None = None
         self._committed = time.monotonic()
 
@@ -78,7 +77,6 @@ class PageStore:
 
     def identity(self, own: str) -> str:
         """What the store is of; `own` if it is new."""
-        self._database.execute("CREATE TABLE IF NOT EXISTS identity (value TEXT NOT NULL)")
         if (row := self._database.execute("SELECT value FROM identity").fetchone()) is None:
             self._database.execute("INSERT INTO identity VALUES (?)", (own,))
             self._database.commit()

@@ -22,7 +22,7 @@ from groundup.corpus.sources.remote_files import RemoteItem
 from groundup.corpus.streams import text_lines
 from groundup.errors import DataError
 from groundup.files import cache_dir, file_digest
-from groundup.locks import locked
+from groundup.locks import LOCK, locked
 from groundup.types import well_formed
 
 _LINE = re.compile(r"\s*(?P<url>[^\s,;]*://\S*?)(?:[\s,;]+(?P<score>[-+]?\d+(?:\.\d+)?))?\s*")
@@ -89,7 +89,7 @@ class LinksSource(SourceConfig):
         """
         directory = self._directory
         with (
-            locked(directory.parent / f"{directory.name}.lock", wait=True),
+            locked(directory / LOCK, wait=True),
             closing(PageStore(directory)) as store,
         ):
             _require_same(store, directory, self.identity())
