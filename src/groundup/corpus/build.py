@@ -23,7 +23,8 @@ from groundup.corpus.formats import NO_TEXT, UNSUPPORTED
 from groundup.corpus.ledger import LEDGER, join_ledgers, read_fates
 from groundup.corpus.merging import DUPLICATES, FAN_IN, MergeTask, RepeatTask, consolidations
 from groundup.corpus.mix import Share, mixture
-from groundup.corpus.reading import LENGTH, READING, ReadTask, units
+from groundup.corpus.privacy import Masker
+from groundup.corpus.reading import LENGTH, PRIVACY, READING, ReadTask, units
 from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.sources import SourceConfig
 from groundup.corpus.steps import NamedStep
@@ -64,6 +65,7 @@ def build_corpus(
         DownloadError: an archive cannot be had, or is not the pinned one.
         ResourceError: too little disk, or a worker process keeps dying.
     """
+    Masker(settings.privacy)  # a pattern that cannot be used is said here, not by a worker
     if settings.mix.wanted:
         settings.mix.require_known([source.label for source in settings.sources])
     for source in settings.sources:
@@ -270,7 +272,7 @@ def _card(
         share_ = total(of_split.values())
         splits[split] = {"documents": share_.documents, "bytes": share_.bytes}
     steps = dict.fromkeys(name for task in reads for name, _ in task.steps)
-    return {**splits, "steps": [READING, LENGTH, *steps, DUPLICATES], "sources": sources}
+    return {**splits, "steps": [READING, LENGTH, *steps, PRIVACY, DUPLICATES], "sources": sources}
 
 
 def _describe(source: SourceConfig) -> dict[str, Any]:

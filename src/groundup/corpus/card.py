@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from groundup.corpus.ledger import Fate
 from groundup.errors import DataError
 from groundup.files import read_json
 from groundup.types import Document
@@ -16,7 +17,6 @@ from groundup.types import Document
 FORMAT_VERSION = 1
 CARD = "card.json"
 _SAMPLES = 3  # rejects shown for each source and reason
-_SAMPLE_CHARACTERS = 300
 
 
 @dataclass(slots=True)
@@ -81,12 +81,11 @@ class Tally:
         counts[0] += documents
         counts[1] += size
 
-    def drop(self, step: str, reason: str, origin: str, text: str = "") -> None:
+    def drop(self, fate: Fate) -> None:
         """Count a document, or a file that gave none."""
-        mark = hashlib.blake2b(f"{origin}\0{text}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-        beginning = text[:_SAMPLE_CHARACTERS].encode("utf-8", "replace").decode()  # rejects may be no valid Unicode
-        size = len(text.encode("utf-8", "surrogatepass"))
-        self._dropped(reason, Drops(step, 1, size, [(mark, origin, beginning)]))
+        shown = fate.beginning.encode("utf-8", "replace").decode()  # rejects may be no valid Unicode
+        mark = hashlib.blake2b(f"{fate.origin}\0{shown}".encode("utf-8", "replace"), digest_size=8).hexdigest()
+        self._dropped(fate.reason, Drops(fate.step, 1, fate.bytes, [(mark, fate.origin, shown)]))
 
     def _dropped(self, reason: str, drops: Drops) -> None:
         self.drops.setdefault(reason, Drops(drops.step)).merge(drops)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LEDGER = "ledger"
 _BATCH = 4096
 _JOINED = 1024  # ledgers of tasks in one file
-_BEGINNING = 200  # characters of a dropped text that are kept
+BEGINNING = 300  # characters of a dropped text that are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,13 @@ class Fate:
     beginning: str = ""
 
 
-def fate_of(document: Document, step: str, why: Drop, kept: str = "") -> Fate:
-    """What the ledger says of a document that is dropped; `kept` is the id of the one that stays in its place."""
+def fate_of(document: Document, step: str, why: Drop, kept: str = "", shown: str | None = None) -> Fate:
+    """What the ledger says of a document that is dropped.
+
+    Args:
+        kept: the id of the one that stays in its place.
+        shown: its beginning, where that is not to be seen as it is.
+    """
     return Fate(
         source=document.source,
         origin=document.origin,
@@ -64,7 +69,7 @@ def fate_of(document: Document, step: str, why: Drop, kept: str = "") -> Fate:
         url=document.url,
         kept=kept,
         bytes=len(document.text.encode()),
-        beginning=beginning(document.text),
+        beginning=beginning(document.text) if shown is None else shown,
     )
 
 
@@ -134,7 +139,7 @@ def _schema() -> pa.Schema:
 
 def beginning(text: str) -> str:
     """The part of a dropped text that the ledger keeps."""
-    return text[:_BEGINNING]
+    return text[:BEGINNING]
 
 
 def read_ledger(corpus: Path) -> Iterator[Fate]:

@@ -132,9 +132,9 @@ class MergeTask:
         self, low: str, high: str, gone: Mapping[str, Gone], dropped: dict[str, Tally], ledger: LedgerWriter
     ) -> Iterator[Document]:
         def drop(document: Document, why: Drop, kept: str = "") -> None:
-            tally = dropped.setdefault(document.source, Tally())
-            tally.drop(DUPLICATES, why.reason, document.origin, document.text)
-            ledger.add(fate_of(document, DUPLICATES, why, kept))
+            fate = fate_of(document, DUPLICATES, why, kept)
+            dropped.setdefault(document.source, Tally()).drop(fate)
+            ledger.add(fate)
 
         first = ""  # the id of the copy that came first
         for document in merge_runs(self.runs, low, high):

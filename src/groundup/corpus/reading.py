@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
 from groundup.corpus.card import Tally
 from groundup.corpus.formats import Extracted, Unreadable, extract
-from groundup.corpus.ledger import Fate, LedgerWriter, beginning, fate_of, ledger_file
+from groundup.corpus.ledger import BEGINNING, Fate, LedgerWriter, beginning, fate_of, ledger_file
+from groundup.corpus.privacy import Masker
 from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.shards import write_run
 from groundup.corpus.sources import Item, SourceConfig
-from groundup.corpus.steps import Drop, NamedStep
+from groundup.corpus.steps import Drop, NamedStep, with_text
 from groundup.corpus.text import clean_text, split_text
 from groundup.files import read_json, write_json
 from groundup.types import Document, text_id
@@ -21,7 +22,7 @@ from groundup.types import Document, text_id
 UNIT_BYTES = 8 << 20  # a unit is at least this much, so that thousands of small files make few tasks
 RUN_BYTES = 64 << 20  # text sorted in memory at a time
 
-READING, LENGTH = "reading", "length"  # the steps of every corpus, before those of the recipe
+READING, LENGTH, PRIVACY = "reading", "length", "privacy"  # the steps of every corpus, around those of the recipe
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,9 @@ class ReadTask:
         return self.directory / f"run-{self._name}-{number:04d}.parquet"
 
     def _documents(self, tally: Tally, ledger: LedgerWriter) -> Iterator[Document]:
-        book = _Book(self.source.label, tally, ledger)
+        masker = Masker(self.settings.privacy)
+        book = _Book(self.source.label, tally, ledger, masker)
+        last: NamedStep = (PRIVACY, _Masking(masker, tally))  # filters see the text as it was written
         for item, opener in self.source.open_items(self.items):
             if item.start == 0:  # else another task has the file's first part, and counts it
                 tally.files += 1
@@ -102,26 +105,28 @@ class ReadTask:
                     continue
                 if found.field:
                     tally.fields[found.field] += 1
-                yield from self._pieces(found, book)
+                yield from self._pieces(found, [*self.steps, last], book)
 
-    def _pieces(self, found: Extracted, book: _Book) -> Iterator[Document]:
+    def _pieces(self, found: Extracted, steps: Sequence[NamedStep], book: _Book) -> Iterator[Document]:
         pieces = list(split_text(clean_text(found.text), self.settings.max_document_bytes))
         for number, text in enumerate(pieces, start=1):
             origin = f"{found.origin}/{number}" if len(pieces) > 1 else found.origin
             document = Document(text=text, source=self.source.label, origin=origin, url=found.url, date=found.date)
-            step, outcome = self._through_steps(document, book.tally)
+            step, outcome = self._through_steps(document, steps, book.tally)
             if isinstance(outcome, Drop):
                 book.drop(step, outcome, document)
             else:
                 book.tally.keep(outcome)
                 yield outcome
 
-    def _through_steps(self, document: Document, tally: Tally) -> tuple[str, Document | Drop]:
+    def _through_steps(
+        self, document: Document, steps: Sequence[NamedStep], tally: Tally
+    ) -> tuple[str, Document | Drop]:
         """The step that was the last one, and the document as it left it, or why that dropped it."""
         if too_short := self._too_short(document):
             return LENGTH, too_short
         whole = document
-        for name, step in self.steps:
+        for name, step in steps:
             outcome = step(document)
             if isinstance(outcome, Drop):
                 return name, outcome
@@ -140,22 +145,43 @@ class ReadTask:
 
 
 @dataclass(frozen=True, slots=True)
+class _Masking:
+    """The step that masks personal data and secrets, and counts them."""
+
+    masker: Masker
+    tally: Tally
+
+    def __call__(self, document: Document) -> Document:
+        masked = self.masker.mask(document.text)
+        self.tally.masked.update(masked.counts)
+        return with_text(document, masked.text)
+
+
+@dataclass(frozen=True, slots=True)
 class _Book:
-    """Where drops are counted, and written down one by one."""
+    """Where drops are counted, and written down one by one; what is shown of a text is masked, too."""
 
     source: str
     tally: Tally
     ledger: LedgerWriter
+    masker: Masker
 
     def fail(self, file: Unreadable) -> None:
         """Note a file, or a record of one, that gave no text."""
-        self.tally.drop(READING, file.reason, file.origin, file.sample)
-        self.ledger.add(Fate(self.source, file.origin, READING, file.reason, beginning(file.sample)))
+        size = len(file.sample.encode("utf-8", "replace"))
+        self._note(Fate(self.source, file.origin, READING, file.reason, bytes=size, beginning=self._shown(file.sample)))
 
     def drop(self, step: str, why: Drop, document: Document) -> None:
         """Note a document that a step dropped."""
-        self.tally.drop(step, why.reason, document.origin, document.text)
-        self.ledger.add(fate_of(document, step, why))
+        self._note(fate_of(document, step, why, shown=self._shown(document.text)))
+
+    def _note(self, fate: Fate) -> None:
+        self.tally.drop(fate)
+        self.ledger.add(fate)
+
+    def _shown(self, text: str) -> str:
+        # More is looked at than is shown, so that no half of a secret is left at the end.
+        return beginning(self.masker.mask(text[: 4 * BEGINNING]).text)
 
 
 def units(source: SourceConfig) -> Iterator[tuple[Item, ...]]:

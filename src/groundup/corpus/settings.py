@@ -12,6 +12,7 @@ from groundup.corpus.decontaminate import DecontaminationSettings
 from groundup.corpus.dedup import NearDuplicateSettings, RepeatedTextSettings
 from groundup.corpus.language import LanguageStep, check_languages
 from groundup.corpus.mix import MixSettings
+from groundup.corpus.privacy import PrivacySettings
 from groundup.corpus.quality import FilterRules, filter_steps
 from groundup.corpus.quality.classifier import QualitySettings
 from groundup.corpus.sources import Source, SourceConfig
@@ -39,6 +40,7 @@ class CorpusSettings(Config):
     decontaminate: DecontaminationSettings = setting(
         DecontaminationSettings(), help="evaluation items that must not be in the corpus"
     )
+    privacy: PrivacySettings = setting(PrivacySettings(), help="personal data and secrets, masked")
     near_duplicates: NearDuplicateSettings = setting(NearDuplicateSettings(), help="documents that are nearly the same")
     repeated_text: RepeatedTextSettings = setting(
         RepeatedTextSettings(), help="paragraphs or lines said again and again"

@@ -9,6 +9,7 @@ import pytest
 
 from groundup.corpus.card import Tally, read_card, total
 from groundup.corpus.card_text import write_card
+from groundup.corpus.ledger import Fate
 from groundup.errors import DataError
 from groundup.files import write_json
 from groundup.types import Document
@@ -17,7 +18,7 @@ from groundup.types import Document
 def _tally(*drops: tuple[str, str]) -> Tally:
     tally = Tally(files=1)
     for reason, text in drops:
-        tally.drop("length", reason, "file", text)
+        tally.drop(Fate("s", "file", "length", reason, bytes=len(text), beginning=text))
     tally.keep(Document(text="kept ü", source="s", origin="o"))
     return tally
 

@@ -9,7 +9,7 @@ import pytest
 from groundup.console import Console
 from groundup.corpus import CorpusSettings, FolderSource, build_corpus
 from groundup.corpus.executor import ProcessPool
-from groundup.corpus.ledger import Fate
+from groundup.corpus.ledger import Fate, read_ledger
 from groundup.corpus.lookup import Kept, fates_of, occurrences
 from groundup.errors import DataError
 
@@ -66,3 +66,23 @@ def test_a_string_is_found_where_it_is(corpus: Path, prose: list[str]) -> None:
 def test_no_corpus_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no train shards"):
         list(occurrences(tmp_path, "text"))
+
+
+def test_a_secret_is_nowhere_in_the_corpus(prose: list[str], tmp_path: Path) -> None:
+    """Neither in a shard, nor in the ledger or the card, which show rejects; where it stood is told, and counted."""
+    (tmp_path / "text").mkdir()
+    for number, text in enumerate(prose):
+        (tmp_path / "text" / f"{number}.txt").write_text(text, encoding="utf-8")
+    secret = "jonathan.frakes@starfleet.example.org"
+    (tmp_path / "text" / "0.txt").write_text(f"{prose[0]}\n\nWrite to {secret} for more.", encoding="utf-8")
+    (tmp_path / "text" / "reject.txt").write_text(f"{secret}\n" * 9)
+    (tmp_path / "text" / "broken.jsonl").write_text(f'{{"text": "{secret}\n' * 9)
+    settings = CorpusSettings(sources=[FolderSource(path=tmp_path / "text")], min_bytes=1000)
+    out = tmp_path / "corpus"
+    card, _ = build_corpus(settings, out, executor=ProcessPool(1), console=Console(quiet=True))
+    assert not list(occurrences(out, secret))
+    assert "0.txt" in {match.document.origin.split("/")[0] for match in occurrences(out, "Write to [EMAIL] for more.")}
+    assert card["sources"][0]["masked"]["email"] >= 1
+    assert {fate.step for fate in read_ledger(out) if "[EMAIL]" in fate.beginning} >= {"reading", "gopher_repetition"}
+    assert not [fate for fate in read_ledger(out) if secret in repr(fate)]
+    assert not [path for path in out.glob("card.*") if secret in path.read_text(encoding="utf-8")]
