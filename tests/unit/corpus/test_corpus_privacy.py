@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from groundup.corpus.privacy import KINDS, Masker, PrivacySettings, placeholder
+from groundup.corpus.privacy import KINDS, Masker, PrivacySettings, mark_of
 from groundup.errors import ConfigError
 from groundup.types import Document
 
@@ -50,7 +50,7 @@ def masked(text: str) -> str:
     ],
 )
 def test_what_is_masked(kind: str, before: str, value: str, after: str) -> None:
-    assert masked(before + value + after) == before + placeholder(kind) + after
+    assert masked(before + value + after) == before + mark_of(kind) + after
     assert MASKER.mask(before + value + after).counts == {kind: 1}
 
 

@@ -1,4 +1,4 @@
-"""Personal data and secrets out of a text, typed placeholders in."""
+"""Personal data and secrets out of a text, typed marks in."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Masked:
     spans: tuple[Span, ...] = ()
 
 
-def placeholder(kind: str) -> str:
+def mark_of(kind: str) -> str:
     """What stands in for a value: "[EMAIL]".
 
     Capitals in square brackets: a tokenizer learns them as one or two tokens, HTML and XML do not take them for
@@ -90,7 +90,7 @@ class Masker:
         self._finders = [finder for finder, wanted in finders if wanted and settings.enabled]
 
     def mask(self, text: str) -> Masked:
-        """The text with placeholders, what was masked and where; time and memory are linear in its length."""
+        """The text with marks, what was masked and where; time and memory are linear in its length."""
         view = View(text)
         spans = [span for finder in self._finders for span in finder(view)]
         if not spans:
@@ -100,7 +100,7 @@ class Masker:
             return Masked(text, {})
         pieces, at = [], 0
         for start, end, kind in chosen:
-            pieces += [text[at:start], placeholder(kind)]
+            pieces += [text[at:start], mark_of(kind)]
             at = end
         pieces.append(text[at:])
         return Masked("".join(pieces), dict(Counter(span.kind for span in chosen)), tuple(chosen))

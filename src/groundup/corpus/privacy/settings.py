@@ -25,7 +25,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 class PrivacySettings(Config):
     """Which personal data and secrets are masked."""
 
-    enabled: bool = setting(True, help="mask personal data and secrets with placeholders such as [EMAIL]")
+    enabled: bool = setting(True, help="mask personal data and secrets with marks such as [EMAIL]")
     kinds: list[Kind] = setting(list(KINDS), help="what is masked")
     phone_regions: list[str] = setting(
         [],
