@@ -15,7 +15,7 @@ def pattern_finders(patterns: Mapping[str, str]) -> list[Finder]:
     """One finder a pattern, in RE2's syntax: its time grows with the text alone, whatever the pattern.
 
     Raises:
-        ConfigError: a name that makes no mark_of, or a pattern that RE2 does not know or that fits no character.
+        ConfigError: a name that makes no mark, or a pattern that RE2 does not know or that fits no character.
     """
     return [_finder(name, pattern) for name, pattern in patterns.items()]
 

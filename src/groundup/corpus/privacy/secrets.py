@@ -97,7 +97,7 @@ _NO_SECRET = re.compile(
     r"|credentials?)"
     r"(?:[ _\-]?(?:here|hash|field|input|value|name|file|path|type|str|string|text|env|var|id|1|2))?"
     r"|none|null|nil|true|false|undefined|empty|required|optional|string|str|text|bytes|int|hidden|redacted|masked"
-    r"|change[ _\-]?me|example|dummy|test|todo|tbd|n/a|mark_of|default|hash(?:ed)?|x{3,}|\*+|\.+|•+|_+|-+|#+",
+    r"|change[ _\-]?me|example|dummy|test|todo|tbd|n/a|place[ _-]?holder|default|hash(?:ed)?|x{3,}|\*+|\.+|•+|_+|-+|#+",
     re.IGNORECASE,
 )
 _EXAMPLE = re.compile(r"your|xxx|placeholder|insert|changeme|dummy|goes[_\- ]?here", re.IGNORECASE)
