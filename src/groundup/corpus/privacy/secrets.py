@@ -100,7 +100,7 @@ _NO_SECRET = re.compile(
     r"|change[ _\-]?me|example|dummy|test|todo|tbd|n/a|place[ _-]?holder|default|hash(?:ed)?|x{3,}|\*+|\.+|•+|_+|-+|#+",
     re.IGNORECASE,
 )
-_EXAMPLE = re.compile(r"your|xxx|placeholder|insert|changeme|dummy|goes[_\- ]?here", re.IGNORECASE)
+_EXAMPLE = re.compile(r"your|xxx|place[ _-]?holder|insert|changeme|dummy|goes[_\- ]?here", re.IGNORECASE)
 _SNAKE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
 _REFERENCE = re.compile(r"[$%{<\[]|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|\w+::|[./~]|https?:|process\.env|os\.|\w+->")
 
