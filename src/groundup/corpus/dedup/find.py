@@ -27,7 +27,7 @@ _BUCKET_DOCUMENTS = 1 << 18  # of one band, in one task
 _MOST_PARTS = 64
 _LEAST_MEMBERS = 1 << 20  # of buckets, in one task
 _LEAST_BYTES = 8 << 20  # of text, in one task
-_COMPARED_DOCUMENTS = 1 << 15
+_COMPARED_DOCUMENTS = 1 << 14
 _MOST_COMPARE_TASKS = 256
 
 Run = Callable[[str, Sequence[Task]], None]
@@ -151,7 +151,7 @@ def _resolve_near(portions: Sequence[Portion], settings: NearDuplicateSettings, 
     known = sum(portion.documents for portion in portions if portion.corpus)
     parts = min(_MOST_PARTS, -(-documents // _BUCKET_DOCUMENTS)) or 1
     buckets = [
-        BucketTask(all_portions, band, part, parts, known, directory)
+        BucketTask(all_portions, band, settings.bands, part, parts, known, directory)
         for band in range(settings.bands)
         for part in range(parts)
     ]

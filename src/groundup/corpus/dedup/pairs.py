@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from groundup.corpus.dedup.columns import I64, U64, group_starts, read_column, spans, write_columns
+from groundup.corpus.dedup.columns import I64, U64, group_starts, mix, read_column, spans, write_columns
 from groundup.corpus.dedup.portions import Portion, Signed
 from groundup.corpus.dedup.shingles import jaccard
 
 COMPARED = 8  # members of a bucket that every later one is compared with
+_DEPTH = 3  # how often a large bucket is divided, less one
 _HASHES = 1 << 64
 _CHUNK_DOCUMENTS = 1 << 16
 _CHUNK_SHINGLES = 1 << 20  # of pairs compared at a time; some 40 bytes each are in memory
@@ -26,7 +28,9 @@ class BucketTask:
 
     A bucket holds the documents that have the same hash in this band. Copies of one text count once. Each document is
     compared with the first `COMPARED` of its bucket, so that the work grows with the size of a bucket, not with its
-    square: of a million near-copies of one notice all but the first are found by comparing them with that.
+    square: of a million near-copies of one notice most are found by comparing them with that. A larger bucket, of pages
+    made from one template, is divided by the hash of the next band, and again, and each document is compared with the
+    first ones of its part, too: they are the likelier ones.
 
     Attributes:
         known: documents of existing corpora; they come first in the order, and none of them is to be dropped.
@@ -34,6 +38,7 @@ class BucketTask:
 
     portions: tuple[Portion, ...]
     band: int
+    bands: int
     part: int
     parts: int
     known: int
@@ -58,24 +63,34 @@ class BucketTask:
         write_columns(self.table, self._candidates(), ("later", "earlier"))
 
     def _candidates(self) -> Iterator[dict[str, U64]]:
-        hashes, documents = self._members()
-        starts = np.flatnonzero(group_starts(hashes))
-        bucket = np.repeat(starts, np.diff(starts, append=len(hashes)))  # where each member's bucket begins
-        partners = np.minimum(np.arange(len(hashes)) - bucket, COMPARED)
-        partners[documents < self.known] = 0
-        order = np.argsort(documents, kind="stable")
-        for at in range(0, len(order), _CHUNK_DOCUMENTS):
-            chosen = order[at : at + _CHUNK_DOCUMENTS]
-            counts = partners[chosen]
-            earlier = documents[spans(bucket[chosen], counts)]
-            yield {"later": np.repeat(documents[chosen], counts), "earlier": earlier}
+        levels = list(self._levels())
+        numbers = np.sort(levels[0].documents)
+        for at in range(0, len(numbers), _CHUNK_DOCUMENTS):
+            chunk = numbers[at : at + _CHUNK_DOCUMENTS]
+            pairs = [level.pairs(max(self.known, int(chunk[0])), int(chunk[-1]) + 1) for level in levels]
+            later, earlier = (np.concatenate(side) for side in zip(*pairs, strict=True))
+            order = np.argsort(later, kind="stable")
+            yield {"later": later[order], "earlier": earlier[order]}
 
-    def _members(self) -> tuple[U64, U64]:
+    def _levels(self) -> Iterator[_Buckets]:
+        """The buckets, and the parts of large ones."""
+        signed = Signed(self.directory, self.portions)
+        hashes, documents = self._members(signed)
+        for depth in range(_DEPTH):
+            buckets = _Buckets.of(hashes, documents)
+            yield buckets
+            large = buckets.sizes > COMPARED + 1
+            by_number = np.argsort(documents[large], kind="stable")
+            documents = documents[large][by_number]
+            hashes = mix(mix(hashes[large][by_number]) ^ signed.hashes((self.band + depth + 1) % self.bands, documents))
+            order = np.argsort(hashes, kind="stable")
+            hashes, documents = _shared(hashes[order], documents[order])
+
+    def _members(self, signed: Signed) -> tuple[U64, U64]:
         """The documents that share a bucket, by hash, then in order; of each text the first one."""
         # 0 is the hash of what has no shingles.
         low = np.uint64(max(1, self.part * _HASHES // self.parts))
         high = np.uint64((self.part + 1) * _HASHES // self.parts - 1)
-        signed = Signed(self.directory, self.portions)
         found, where = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
         for first, column in signed.band(self.band):
             rows = np.flatnonzero((column >= low) & (column <= high))
@@ -90,6 +105,37 @@ class BucketTask:
         by_text = np.lexsort((documents, ids, hashes))
         originals = np.sort(by_text[group_starts(hashes[by_text], ids[by_text])])
         return _shared(hashes[originals], documents[originals])
+
+
+@dataclass(frozen=True, slots=True)
+class _Buckets:
+    """Documents by bucket, in each by number.
+
+    Attributes:
+        starts: where each one's bucket begins.
+        sizes: of each one's bucket.
+        order: the documents by number.
+    """
+
+    documents: U64
+    starts: I64
+    sizes: I64
+    order: I64
+
+    @classmethod
+    def of(cls, hashes: U64, documents: U64) -> Self:
+        """The buckets of documents that are sorted by hash, then by number."""
+        starts = np.flatnonzero(group_starts(hashes))
+        sizes = np.diff(starts, append=len(hashes))
+        order = np.argsort(documents, kind="stable")
+        return cls(documents, np.repeat(starts, sizes), np.repeat(sizes, sizes), order)
+
+    def pairs(self, low: int, high: int) -> tuple[U64, U64]:
+        """Each document with a number in [low, high), as often as there are others in its bucket to compare it with."""
+        by_number = self.documents[self.order]
+        chosen = self.order[slice(*np.searchsorted(by_number, np.array([low, high], np.uint64)).tolist())]
+        counts = np.minimum(chosen - self.starts[chosen], COMPARED)
+        return np.repeat(self.documents[chosen], counts), self.documents[spans(self.starts[chosen], counts)]
 
 
 def _shared(hashes: U64, documents: U64) -> tuple[U64, U64]:

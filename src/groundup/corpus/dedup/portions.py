@@ -150,45 +150,53 @@ class Signed:
 
     def band(self, number: int) -> Iterator[tuple[int, U64]]:
         """One band of each portion: the number of its first document, and the hashes."""
-        for portion, table in self._tables():
-            column = read_column(table, "bands")
-            yield portion.first, column[number * portion.documents : (number + 1) * portion.documents]
+        for at, portion in enumerate(self.portions):
+            yield portion.first, self._band(at, number)
 
-    def _tables(self) -> Iterator[tuple[Portion, Path]]:
-        for number, portion in enumerate(self.portions):
-            yield portion, table_of(self.directory, number)
+    def _band(self, portion: int, number: int) -> U64:
+        documents = self.portions[portion].documents
+        return self._column(portion, "bands")[number * documents : (number + 1) * documents]
 
-    def _by_portion(self, documents: U64) -> Iterator[tuple[Path, slice, I64]]:
-        """For ascending numbers of documents: each portion's table, which of them are in it, and their rows."""
+    def _by_portion(self, documents: U64) -> Iterator[tuple[int, slice, I64]]:
+        """For ascending numbers of documents: each portion, which of them are in it, and their rows."""
         numbers = documents.astype(np.int64)
         of = np.searchsorted(self._firsts, numbers, side="right") - 1
         bounds = np.flatnonzero(np.diff(of, prepend=-1)).tolist()
         for start, stop in pairwise([*bounds, len(numbers)]):
             portion = int(of[start])
-            rows = numbers[start:stop] - self._firsts[portion]
-            yield table_of(self.directory, portion), slice(start, stop), rows
+            yield portion, slice(start, stop), numbers[start:stop] - self._firsts[portion]
+
+    def hashes(self, band: int, documents: U64) -> U64:
+        """One band of documents, given by ascending number."""
+        hashes = np.empty(len(documents), np.uint64)
+        for portion, where, rows in self._by_portion(documents):
+            hashes[where] = self._band(portion, band)[rows]
+        return hashes
 
     def ids(self, documents: U64) -> U64:
         """The ids of documents, given by ascending number, as `id_numbers` does."""
         ids = np.empty((len(documents), 2), np.uint64)
-        for table, where, rows in self._by_portion(documents):
-            ids[where] = read_column(table, "ids").reshape(-1, 2)[rows]
+        for portion, where, rows in self._by_portion(documents):
+            ids[where] = self._column(portion, "ids").reshape(-1, 2)[rows]
         return ids
+
+    def _column(self, portion: int, name: str) -> npt.NDArray[Any]:
+        return read_column(table_of(self.directory, portion), name)
 
     def sets(self, documents: U64) -> tuple[U32, I64]:
         """The sets of shingles of documents, given by ascending number, and the offsets of the sets."""
         parts, lengths = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
-        for table, _, rows in self._by_portion(documents):
-            offsets = read_column(table, "offsets")
+        for portion, _, rows in self._by_portion(documents):
+            offsets = self._column(portion, "offsets")
             starts, sizes = offsets[rows], offsets[rows + 1] - offsets[rows]
-            parts.append(read_column(table, "shingles")[spans(starts, sizes)])
+            parts.append(self._column(portion, "shingles")[spans(starts, sizes)])
             lengths.append(sizes)
         return np.concatenate(parts), np.cumsum(np.concatenate(lengths))
 
     def sizes(self, documents: U64) -> I64:
         """How many shingles documents have, given by ascending number."""
         sizes = np.empty(len(documents), np.int64)
-        for table, where, rows in self._by_portion(documents):
-            offsets = read_column(table, "offsets")
+        for portion, where, rows in self._by_portion(documents):
+            offsets = self._column(portion, "offsets")
             sizes[where] = offsets[rows + 1] - offsets[rows]
         return sizes
