@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fastwarc.warc import ArchiveIterator
 from site_server import Answer, Site, site_running
 
 from groundup.console import Console
 from groundup.corpus import CorpusSettings, build_corpus, read_documents
 from groundup.corpus.executor import ProcessPool
-from groundup.corpus.sources import RemoteSource, SourceConfig
-from groundup.errors import DownloadError
+from groundup.corpus.sources import CrawlSource, LinksSource, RemoteSource, SourceConfig
+from groundup.errors import DataError, DownloadError
 from groundup.files import file_digest
 from groundup.stages.collect import CollectConfig
 from groundup.stages.collect import run as collect
+from groundup.types import Document
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +44,10 @@ def build(source: SourceConfig, out: Path, workers: int = 1) -> dict[str, str]:
     return {path.name: file_digest(path) for path in out.glob("*.parquet")}
 
 
+def documents(out: Path) -> list[Document]:
+    return [*read_documents(out, "train"), *read_documents(out, "validation")]
+
+
 def test_a_corpus_from_a_web_server_is_that_of_the_folder(
     site: Site, prose: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -50,10 +58,9 @@ def test_a_corpus_from_a_web_server_is_that_of_the_folder(
     once = build(source, tmp_path / "once", workers=2)
     assert not site.cut_after
     assert build(source, tmp_path / "again") == once
-    texts = [
-        document.text for split in ("train", "validation") for document in read_documents(tmp_path / "once", split)
-    ]
-    assert {text[:40] for text in texts} >= {text.strip()[:40] for text in prose[:3]}
+    assert {document.text[:40] for document in documents(tmp_path / "once")} >= {
+        text.strip()[:40] for text in prose[:3]
+    }
 
 
 def test_a_server_that_goes_away_and_comes_back(
@@ -79,3 +86,46 @@ def test_a_finished_corpus_needs_no_network(site: Site, prose: list[str], tmp_pa
     asked = len(site.asked)
     assert collect(config, console=Console(quiet=True)) == first
     assert len(site.asked) == asked
+
+
+def test_links_that_failed_are_in_the_card(site: Site, prose: list[str], tmp_path: Path) -> None:
+    listing = tmp_path / "list.txt"
+    lines = [f"{site.url}/page{n:02d}" for n in range(len(prose))]
+    listing.write_text("\n".join([*lines, f"{site.url}/gone", "file:///etc/passwd"]) + "\n")
+    source = LinksSource(path=listing, allow_private_hosts=True, delay=0.0, filters=[])
+    settings = CorpusSettings(sources=[source], filters=[], min_bytes=0)
+    card, _ = build_corpus(settings, tmp_path / "out", executor=ProcessPool(1), console=Console(quiet=True))
+    text = (tmp_path / "out" / "card.md").read_text()
+    assert "HTTP 404" in text
+    assert "refused: not http or https" in text
+    assert card["sources"][0]["provenance"]["list"] == "list.txt"
+    addresses = {document.url for document in documents(tmp_path / "out")}
+    assert addresses <= set(lines) and len(addresses) > 30
+
+
+def test_a_real_capture_by_way_of_a_crawl(site: Site, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """A list of files, a file by name and one by its byte ranges: the same page, with its address and date."""
+    capture = request.config.rootpath / "../shared/data/web/whirlwind.warc.gz"
+    if not capture.is_file():
+        pytest.skip("the shared test data is not on this machine: web/whirlwind.warc.gz")
+    data = capture.read_bytes()
+    site.paths["/crawl/a.warc.gz"] = Answer(data)
+    (tmp_path / "warc.paths").write_text("crawl/a.warc.gz\n")
+    with capture.open("rb") as stream:
+        records = {record.headers["WARC-Type"]: record.stream_pos for record in ArchiveIterator(stream)}
+    start = records["response"]
+    length = min([at for at in records.values() if at > start], default=len(data)) - start
+    rows = {"filename": "crawl/a.warc.gz", "offset": start, "length": length}
+    (tmp_path / "captures.jsonl").write_text(json.dumps(rows) + "\n")
+    found = []
+    for listed in ({"paths": str(tmp_path / "warc.paths")}, {"captures": str(tmp_path / "captures.jsonl")}):
+        source = CrawlSource(base=site.url, allow_private_hosts=True, filters=[], **listed)
+        settings = CorpusSettings(sources=[source], filters=[], min_bytes=0, max_document_bytes=1 << 20)
+        out = tmp_path / next(iter(listed))
+        with contextlib.suppress(DataError):  # one page is held out; nothing is left to train on
+            build_corpus(settings, out, executor=ProcessPool(1), console=Console(quiet=True))
+        found.append(documents(out))
+    for (document,) in found:
+        assert document.url == "https://an.wikipedia.org/wiki/Escopete"
+        assert document.date.startswith("2024-05-18")
+    assert found[0][0].text == found[1][0].text
