@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from site_server import Answer, Site, site_running
 from groundup.console import Console
 from groundup.corpus import CorpusSettings, build_corpus, read_documents
 from groundup.corpus.executor import ProcessPool
+from groundup.corpus.formats import Extracted, extract
 from groundup.corpus.sources import CrawlSource, LinksSource, RemoteSource, SourceConfig
 from groundup.errors import DataError, DownloadError
 from groundup.files import file_digest
@@ -101,6 +103,24 @@ def test_links_that_failed_are_in_the_card(site: Site, prose: list[str], tmp_pat
     assert card["sources"][0]["provenance"]["list"] == "list.txt"
     addresses = {document.url for document in documents(tmp_path / "out")}
     assert addresses <= set(lines) and len(addresses) > 30
+
+
+def test_a_damaged_archive_is_read_on_behind_the_damage(
+    site: Site, request: pytest.FixtureRequest, console: Console
+) -> None:
+    capture = request.config.rootpath / "../shared/data/web/whirlwind.warc.gz"
+    if not capture.is_file():
+        pytest.skip("the shared test data is not on this machine: web/whirlwind.warc.gz")
+    data = capture.read_bytes()
+    site.paths["/a.warc.gz"] = Answer(data + b"\x1f\x8b torn" + data)
+    source = RemoteSource(urls=[f"{site.url}/a.warc.gz"], allow_private_hosts=True)
+    source.fetch(console)
+    ((item, opener),) = source.open_items(source.items())
+    found = list(extract(item, opener, source.rules, None))
+    assert [each.url for each in found if isinstance(each, Extracted)] == ["https://an.wikipedia.org/wiki/Escopete"] * 2
+    site.cut_after = [5000, 9000]
+    ((item, opener),) = source.open_items([replace(item, start=len(data))])
+    assert len([each for each in extract(item, opener, source.rules, None) if isinstance(each, Extracted)]) == 1
 
 
 def test_a_real_capture_by_way_of_a_crawl(site: Site, request: pytest.FixtureRequest, tmp_path: Path) -> None:

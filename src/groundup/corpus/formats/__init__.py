@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import BinaryIO, TypeVar
 
+from groundup.corpus.fetching.stream import RemoteStream
 from groundup.corpus.formats.archive import read_archive
 from groundup.corpus.formats.base import Extracted, Reader, Reading, UnknownFormatError, Unreadable
 from groundup.corpus.formats.chat import read_chat
@@ -123,7 +124,8 @@ def _read(
                 break
             stream = layers.enter_context(inner)
         kind = format or detect(path, head)
-        if kind == "warc" and is_file(raw):  # its reader decompresses in native code
+        if kind == "warc" and (is_file(raw) or isinstance(getattr(raw, "raw", None), RemoteStream)):
+            # Its reader enters files anywhere, behind damage or at a part's beginning, and decompresses in native code.
             raw.seek(0)
             stream = raw
         if kind == "archive" and head.startswith(b"PK"):
