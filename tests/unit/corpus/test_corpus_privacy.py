@@ -93,6 +93,18 @@ def test_masking_twice_changes_nothing() -> None:
     assert masked(masked(text)) == masked(text)
 
 
+def test_one_word_speaks_for_a_list_and_for_a_key() -> None:
+    assert masked("Call 5550100123, 5550100124 or 5550100125.") == "Call [PHONE], [PHONE] or [PHONE]."
+    assert masked('{"phoneNumber": "5550100123", "orderId": "5550100123"}') == (
+        '{"phoneNumber": "[PHONE]", "orderId": "5550100123"}'
+    )
+
+
+def test_lone_surrogates_are_no_end() -> None:
+    masker = Masker(PrivacySettings(patterns={"employee": "EMP-[0-9]+"}))
+    assert masker.mask("\ud800 EMP-7 bob@example.com").text == "\ud800 [EMPLOYEE] [EMAIL]"
+
+
 def test_kinds_are_chosen_and_off_is_off() -> None:
     text = "bob@example.com, +49 170 1234567"
     assert Masker(PrivacySettings(kinds=["phone"])).mask(text).text == "bob@example.com, [PHONE]"

@@ -48,7 +48,8 @@ def _finder(name: str, pattern: str) -> Finder:
         )
 
     def find(view: View) -> Iterator[Span]:
-        for found in compiled.finditer(view.original):
+        text = view.original.encode("utf-8", "replace").decode()  # RE2 takes no lone surrogates
+        for found in compiled.finditer(text):
             if found.end() > found.start():
                 yield Span(found.start(), found.end(), name)
 

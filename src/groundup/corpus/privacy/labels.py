@@ -9,8 +9,8 @@ _BEFORE, _AFTER = 56, 24  # characters that are looked at
 
 # The words are those that forms, letters and web pages print; where languages share one it stands once.
 _PHONE = (
-    r"tel|tele?phone|phone|mobile|mob|cell|cellphone|cellular|fax|call(?:ed|ing)?"
-    r"|dial(?:ed|ing|ling)?|ring|text(?:ed)? (?:me|us|him|her|them|to|at)"
+    r"tel|ph|tele?phone|(?:home|work|office|contact|day|evening)?phone|mobile|mob|cell|cellphone|cellular|fax|call(?:ed|ing)?"
+    r"|dial(?:ed|ing|ling)?|ring|(?:can|or|and|just|please) text|text(?:ed)? (?:me|us|him|her|them|to|at)"
     r"|sms|whatsapp|telegram|viber|contact|hotline|helpline|reach(?:ed|able)?|pager|landline"
     r"|telefon\w*|handy(?:nummer)?|rufnummer|mobil\w*|anrufen|tél|téléphone|portable|appelez|teléfono|telefono|telefone"
     r"|móvil|celular|cellulare|llam\w+|llame|chiam\w+|ligue|puh|puhelin\w*|telefoon\w*|mobiel|bel|gsm|tlf|tlph|telef"
@@ -21,10 +21,10 @@ _PHONE_CJK = (
     r"|هاتف|جوال|تلفن|موبایل|טלפון|נייד|फ़ोन|फोन|मोबाइल|ফোন|মোবাইল"
 )
 _ID = (
-    r"ssns?|social[ -]security|social insurance|sin|nino|national insurance|ni (?:number|no)|nhs"
+    r"ssns?|social[ _-]?security|social insurance|sin|nino|national insurance|ni (?:number|no)|nhs"
     r"|(?:national|citizens?|personal|person|resident|residence|government|identity|identification|insurance|tax|fiscal"
-    r"|taxpayer|id|birth|civil|population|registration|social|health|medicare|voter|aadha+r|pan)[ -]?(?:id|identity"
-    r"|identification|card|code|file|insurance|security|registration)?[ -]?(?:number|numbers|no|nr|num|code|card|id)"
+    r"|taxpayer|id|birth|civil|population|registration|social|health|medicare|voter|aadha+r|pan)[ _-]?(?:id|identity"
+    r"|identification|card|code|file|insurance|security|registration)?[ _-]?(?:number|numbers|no|nr|num|code|card|id)"
     r"|identity|identification|taxpayer|tin|itin|tfn|nif|dni|nie|cif|curp|imss|nss|rut|cuit|cuil|cédula|cedula|cpf"
     r"|pesel|bsn|burgerservicenummer|sofinummer|rijksregisternummer|personnummer\w*|samordningsnummer|fødselsnummer"
     r"|fodselsnummer|fnr|cpr\w*|hetu|kennitala|snils|henkilötunnus|egn|oib|jmbg|emšo|emso|cnp|amka|afm|ahv\w*|avs|svnr|ssnr"
@@ -60,7 +60,7 @@ _OTHER_CJK = r"订单|訂單|注文|주문|运单"
 _LABEL = re.compile(
     r"(?<![^\W\d_])(?:"
     + "|".join(
-        rf"(?P<{kind}>(?:{words})(?![^\W\d_])(?:[ _-]?(?:number|numbers|no|nr|num)\b\.?)?)"
+        rf"(?P<{kind}>(?:{words})(?:[ _-]?(?:number|numbers|no|nr|num)\b\.?|(?![^\W\d_])))"
         for kind, words in {
             "other": _OTHER,
             "national_id": _ID,

@@ -48,6 +48,7 @@ _TRUNK = 7  # the place of the pattern that dates and postal codes look like
 _LABELLED = re.compile(_ALONE + r"\(?\d(?:[ .\-/()]{0,2}\d){5,14}" + _EXTENSION + _END)
 _CHINESE_MOBILE = re.compile(r"(?<=[\u4e00-\u9fff])1[3-9]\d{9}(?!\d)")  # Han letters leave no blank
 
+_LIST = re.compile(r"[ ,;/|&]{0,3}(?:and|or|und|oder|et|ou|y|o|e|и|或)?[ ,;/|&]{0,2}")
 _DAY, _MONTH = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])"
 _DATE = re.compile(
     rf"(?:{_DAY}([./\-]){_MONTH}|{_MONTH}([./\-]){_DAY})(?:\1|\2)(?:19|20)?\d\d(?![./\-]?\d)"
@@ -72,7 +73,7 @@ def phone_finder(regions: Collection[str] = ()) -> Finder:
     def find(view: View) -> Iterator[Span]:
         if not view.has_number:
             return
-        text = view.text
+        text, last = view.text, None
         for zone in _ZONE.finditer(text):
             if _DATE.fullmatch(zone[0]):  # what most of them are
                 continue
@@ -81,7 +82,8 @@ def phone_finder(regions: Collection[str] = ()) -> Finder:
                     if _is_free(text, found, place):
                         yield Span(*found.span(), "phone")
             for found in _matches(_LABELLED, text, zone):
-                if _is_labelled(text, found) or _is_valid(found[0], regions):
+                if _is_labelled(text, found) or _is_next(text, last, found) or _is_valid(found[0], regions):
+                    last = found
                     yield Span(*found.span(), "phone")
             for found in _matches(_CHINESE_MOBILE, text, zone):
                 if label(text, *found.span()).kind not in ("other", "national_id"):
@@ -148,7 +150,14 @@ def _is_labelled(text: str, found: re.Match[str]) -> bool:
     digits = sum(map(str.isdigit, number))
     if _THOUSANDS.fullmatch(number):
         return digits >= 9 and "000" not in number
-    return tight or digits >= 7
+    return digits >= 7 or (tight and "/" not in number)
+
+
+def _is_next(text: str, last: re.Match[str] | None, found: re.Match[str]) -> bool:
+    """Whether a number goes on with a list: "call 555 0100 or 555 0101"."""
+    if last is None or not _LIST.fullmatch(text, last.end(), found.start()):
+        return False
+    return re.sub(r"\d", "0", last[0]) == re.sub(r"\d", "0", found[0])
 
 
 def _is_valid(number: str, regions: Collection[str]) -> bool:

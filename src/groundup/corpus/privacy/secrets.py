@@ -52,6 +52,7 @@ _BEARER = re.compile(
 
 _PEM_BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?)-----")
 _PEM_BODY = re.compile(r"(?:\s|\\n)*(?:[A-Za-z0-9+/=:,\- ]{1,100}(?:\r?\n|\\n|\s|$)){0,200}")
+_PEM_LEAST = 40  # characters of base64; a line of PEM has 64
 _PEM_LENGTH = 16_384  # characters; a key of 16,384 bits in PEM has 13,000
 
 # A password in an address: scheme://user:password@host.
@@ -87,7 +88,7 @@ _ASSIGNED = re.compile(
 _OPTION = re.compile(
     r"(?<![\w\-])(?:--(?:password|passwd|pass|passphrase|token|api-key|secret)"
     r"(?:=[\"']?|[ ](?=\S*[0-9!@#%^&*]))|(?:-u|--user)[ =][\"']?[\w.@\-]{1,64}:)"
-    r"([^\s\"'<>$\-/(\[{][^\s\"'<>]{3,200})"
+    r"([^\s\"'<>$\-/(\[{][^\s\"'<>\[]{3,200})"
 )
 _OPTIONS = ("--pass", "--token", "--api-key", "--secret", "--user", " -u ")
 # Words that stand where a secret would: names of it, of its type, of nothing.
@@ -143,6 +144,8 @@ def find_private_keys(view: View) -> Iterator[Span]:
             body = _PEM_BODY.match(text, found.end(), found.end() + _PEM_LENGTH)
             at = body.end() if body else found.end()
             at = found.start() + len(text[found.start() : at].rstrip())
+            if at - found.end() < _PEM_LEAST:  # prose about such files
+                continue
         yield Span(found.start(), at, "private_key")
 
 
