@@ -32,8 +32,8 @@ _GUTENBERG_END = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _GUTENBERG_CREDITS = re.compile(
-    r"\s*(?:Produced by|E-?text prepared by|Transcribed (?:by|from)|Prepared by"
-    r"|This e-?(?:text|book) was (?:produced|prepared)|Scanned (?:and proofed )?by|HTML version by|Credits:)(?:[^\n]+\n?)+",
+    r"\s*(?:Produced by|E-?text prepared by|Transcribed (?:by|from)|Prepared by|Credits:|HTML version by"
+    r"|This e-?(?:text|book) was (?:produced|prepared)|Scanned (?:and proofed )?by)[^\n]*(?:\n[^\n]+)*",
     re.IGNORECASE,
 )
 

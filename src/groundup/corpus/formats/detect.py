@@ -29,6 +29,12 @@ _SUFFIXES: dict[str, Format] = {
 }  # fmt: skip
 _SUFFIX = re.compile(r"\.[^\W\d][\w+~-]*")
 
+_PROGRAMS = {  # and their settings: what comments and values say may read like prose
+    ".py", ".pyi", ".pyx", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".css", ".scss", ".c", ".h", ".cc", ".cpp",
+    ".hpp", ".java", ".kt", ".go", ".rs", ".rb", ".php", ".pl", ".pm", ".sh", ".ps1", ".sql", ".lua", ".r",
+    ".swift", ".scala", ".cs", ".hs", ".el", ".vim", ".yml", ".yaml", ".toml", ".ini", ".cfg", ".conf",
+    ".properties", ".po", ".pot", ".lock", ".svg", ".map", ".ipynb",
+}  # fmt: skip
 _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"%PDF-", "pdf"),
     (b"PAR1", "parquet"),
@@ -64,7 +70,7 @@ _MAIL_NAMES = {
 }  # fmt: skip
 _JSON_TOKENS = re.compile(r'(?:\s*(?:"(?:[^"\\\n]|\\.)*"|-?\d[\d.eE+-]*|true|false|null|[{}\[\],:]))+')
 _FRONT_MATTER = re.compile(r"---\r?\n(?:[A-Za-z_][\w-]*:.*\r?\n|[ \t-].*\r?\n)+(?:---|\.\.\.)\r?\n")
-_WORD = re.compile(r"[^\W\d_]{2,}")
+_WORD = re.compile(r"(?<![^\s(\"'“‘])[^\W\d_]{2,}(?:['’-][^\W\d_]+)*(?![^\s,.;:!?)\"'”’])")
 _CODE = re.compile(r"[={}\[\]<>_\\|#$*&^%@/;`~+]")
 
 
@@ -231,7 +237,7 @@ def _plain(text: str, path: str) -> Format:
         return "html"
     if named == "markdown" or _FRONT_MATTER.match(text):
         return "markdown"
-    if named is None and not _is_prose(text):
+    if named is None and (suffix_of(path) in _PROGRAMS or not _is_prose(text)):
         raise UnknownFormatError(suffix_of(path))
     return "text"
 

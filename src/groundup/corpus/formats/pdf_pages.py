@@ -10,6 +10,7 @@ from typing import Any
 _PAGE_LIMIT = 200_000  # characters of one page: more are a drawing made of letters
 _DOCUMENT_LIMIT = 20_000_000  # characters; no book has a fifth of that, and a page may be written once and shown often
 _PAGES_LIMIT = 5000
+_BROKEN_LIMIT = 20  # pages: what has more has lost its index, or never had one
 _GAP = 1.0  # heights of a line between two words that stand in different columns of a table
 _HYPHEN = 0x02  # PDFium's code for one that ends a line inside a word
 
@@ -31,8 +32,10 @@ def read_pages(data: bytes) -> Iterator[dict[str, Any]]:
     except pdfium.PdfiumError as error:
         yield {"error": "password-protected" if "assword" in str(error) else "damaged", "detail": str(error)}
         return
-    left = _DOCUMENT_LIMIT
+    left, broken = _DOCUMENT_LIMIT, 0
     for index in range(len(document)):
+        if broken == _BROKEN_LIMIT:
+            return
         if index >= _PAGES_LIMIT or left <= 0:
             yield {**_NOTHING, "damage": f"more than {_PAGES_LIMIT:,} pages or {_DOCUMENT_LIMIT:,} characters"}
             return
@@ -44,6 +47,7 @@ def read_pages(data: bytes) -> Iterator[dict[str, Any]]:
             page.close()
         except pdfium.PdfiumError as error:  # other pages may be whole
             found = {**_NOTHING, "damage": str(error)}
+            broken += 1
         left -= found["characters"]
         yield found
 
