@@ -20,11 +20,13 @@ from groundup.corpus.card_text import reasons, size, write_card
 from groundup.corpus.dedup import FoundDuplicates, find_duplicates
 from groundup.corpus.executor import Executor, TaskT
 from groundup.corpus.formats import NO_TEXT, UNSUPPORTED
-from groundup.corpus.ledger import LEDGER, join_ledgers, read_fates
+from groundup.corpus.ledger import LEDGER, Fate
+from groundup.corpus.manifest import MANIFEST, SourceFile
 from groundup.corpus.merging import DUPLICATES, FAN_IN, MergeTask, RepeatTask, consolidations
 from groundup.corpus.mix import Share, mixture
 from groundup.corpus.privacy import Masker
 from groundup.corpus.reading import LENGTH, PRIVACY, READING, ReadTask, units
+from groundup.corpus.rows import join_rows, read_rows
 from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.sources import SourceConfig
 from groundup.corpus.steps import NamedStep
@@ -49,7 +51,7 @@ _FIXES = {  # by how the reason begins for which most was dropped
 def build_corpus(
     settings: CorpusSettings, out: Path, *, executor: Executor, console: Console, judges: Sequence[NamedStep] = ()
 ) -> tuple[dict[str, Any], list[Path]]:
-    """Collect the sources into `out`: train-*.parquet, validation-*.parquet, ledger/*.parquet, card.json, card.md.
+    """Collect the sources into `out`: train-*.parquet, validation-*.parquet, ledger/ and manifest/, card.json, card.md.
 
     Run again after it was cut off, it goes on with what is missing; the result does not depend on the executor.
 
@@ -79,7 +81,7 @@ def build_corpus(
     card |= {"near_duplicates": duplicates.summary(), "decontamination": work.contamination(reads)}
     card |= {"quality": work.quality()}
     _require_enough(settings, card)
-    files = write_card(out, card) + work.keep_ledger([*reads, *merges])
+    files = write_card(out, card) + work.keep_records(reads, merges)
     work.tidy()
     return card, sorted([*out.glob("*.parquet"), *out.glob(QUALITY)]) + files
 
@@ -156,8 +158,8 @@ class _Work:
         from groundup.corpus.decontaminate import contamination
         from groundup.corpus.evaluation_index import EvaluationIndex
 
-        fates = (fate for task in reads for fate in read_fates(task.ledger) if fate.step == DECONTAMINATION)
-        dropped = ((fate.origin, fate.detail) for fate in fates)
+        fates = read_rows((task.ledger for task in reads), Fate)
+        dropped = ((fate.origin, fate.detail) for fate in fates if fate.step == DECONTAMINATION)
         return contamination(EvaluationIndex.load(self.parts / _EVALUATIONS), dropped)
 
     def find_duplicates(self, reads: Sequence[ReadTask]) -> FoundDuplicates:
@@ -215,13 +217,16 @@ class _Work:
         self._run("mixing", tasks)
         return shares, tasks
 
-    def keep_ledger(self, tasks: Sequence[ReadTask | MergeTask]) -> list[Path]:
-        """What the tasks wrote down, in few files."""
-        return join_ledgers([task.ledger for task in tasks], self.out / LEDGER)
+    def keep_records(self, reads: Sequence[ReadTask], merges: Sequence[MergeTask]) -> list[Path]:
+        """What the tasks wrote down of files and of drops, in few tables."""
+        drops = [task.ledger for task in reads] + [task.ledger for task in merges]
+        return join_rows(drops, self.out / LEDGER, Fate) + join_rows(
+            [task.manifest for task in reads], self.out / MANIFEST, SourceFile
+        )
 
     def tidy(self) -> None:
         """Remove what only the building needed, and what killed attempts left."""
-        for leftover in [*self.out.glob(".*.tmp"), *(self.out / LEDGER).glob(".*.tmp")]:
+        for leftover in [p for part in ("", LEDGER, MANIFEST) for p in (self.out / part).glob(".*.tmp")]:
             if leftover.is_file():
                 leftover.unlink()
         finished = self.out / ".parts.tmp"  # renamed first: half a directory of parts could not be gone on from

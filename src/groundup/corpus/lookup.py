@@ -57,6 +57,8 @@ class Match:
 def fates_of(corpus: Path, named: str) -> Iterator[Kept | Fate]:
     """What became of the documents with this id, or with this in their origin or URL: first those that are kept.
 
+    Of one that is kept, its copies and near-copies come with it.
+
     Raises:
         DataError: no corpus there.
         FormatError: a shard is damaged.
@@ -72,7 +74,7 @@ def fates_of(corpus: Path, named: str) -> Iterator[Kept | Fate]:
 
     yield from (kept for kept, _ in _kept(corpus, chosen))
     for fate in read_ledger(corpus):
-        if fate.id == named or named in fate.origin or named in fate.url:
+        if named in (fate.id, fate.kept) or named in fate.origin or named in fate.url:
             yield fate
 
 

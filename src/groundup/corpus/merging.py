@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from groundup.corpus.card import Tally
-from groundup.corpus.ledger import LedgerWriter, fate_of, ledger_file
+from groundup.corpus.ledger import Fate, LedgerWriter, fate_of
+from groundup.corpus.rows import rows_file
 from groundup.corpus.shards import END, ShardWriter, merge_runs, read_ids, read_range, write_run
 from groundup.corpus.steps import Drop, Gone
 from groundup.files import atomic_file, write_json
@@ -115,7 +116,7 @@ class MergeTask:
         dropped: dict[str, Tally] = {}
         kept: dict[str, dict[str, Tally]] = {"train": {}, "validation": {}}
         with (
-            ledger_file(self.ledger) as ledger,
+            rows_file(self.ledger, Fate) as ledger,
             atomic_file(self.train) as train_path,
             atomic_file(self.validation) as validation_path,
         ):

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from groundup.corpus.card import Tally
 from groundup.corpus.formats import Extracted, Unreadable, extract
-from groundup.corpus.ledger import BEGINNING, Fate, LedgerWriter, beginning, fate_of, ledger_file
+from groundup.corpus.ledger import BEGINNING, Fate, LedgerWriter, beginning, fate_of
+from groundup.corpus.manifest import SourceFile
 from groundup.corpus.privacy import Masker
+from groundup.corpus.rows import RowWriter, rows_file
 from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.shards import write_run
 from groundup.corpus.sources import Item, SourceConfig
@@ -57,6 +59,11 @@ class ReadTask:
         return self.directory / f"read-{self._name}.parquet"
 
     @property
+    def manifest(self) -> Path:
+        """Where its files are written down."""
+        return self.directory / f"files-{self._name}.parquet"
+
+    @property
     def _name(self) -> str:
         """Of this work: what another listing of the source left is not taken for it."""
         return f"{self.number:06d}-{text_id(repr((self.source.label, self.items)))[:12]}"
@@ -66,12 +73,12 @@ class ReadTask:
         return self.marker.is_file()
 
     def run(self) -> None:
-        """Write sorted runs of clean documents and the ledger, then the counts."""
+        """Write sorted runs of clean documents, the ledger and the manifest, then the counts."""
         tally, runs = Tally(), 0
         pending: list[Document] = []
         pending_bytes = 0
-        with ledger_file(self.ledger) as ledger:
-            for document in self._documents(tally, ledger):
+        with rows_file(self.ledger, Fate) as ledger, rows_file(self.manifest, SourceFile) as manifest:
+            for document in self._documents(tally, ledger, manifest):
                 pending.append(document)
                 pending_bytes += len(document.text)
                 if pending_bytes >= RUN_BYTES:
@@ -92,13 +99,14 @@ class ReadTask:
     def _run_path(self, number: int) -> Path:
         return self.directory / f"run-{self._name}-{number:04d}.parquet"
 
-    def _documents(self, tally: Tally, ledger: LedgerWriter) -> Iterator[Document]:
+    def _documents(self, tally: Tally, ledger: LedgerWriter, manifest: RowWriter[SourceFile]) -> Iterator[Document]:
         masker = Masker(self.settings.privacy)
         book = _Book(self.source.label, tally, ledger, masker)
         last: NamedStep = (PRIVACY, _Masking(masker, tally))  # filters see the text as it was written
         for item, opener in self.source.open_items(self.items):
             if item.start == 0:  # else another task has the file's first part, and counts it
                 tally.files += 1
+                manifest.add(SourceFile(self.source.label, item.path, item.size, self.source.digest(item)))
             for found in extract(item, opener, self.source.rules, self.source.format):
                 if isinstance(found, Unreadable):
                     book.fail(found)

@@ -13,6 +13,7 @@ from groundup.config import Config, setting
 from groundup.console import Console, visible
 from groundup.corpus.ledger import Fate
 from groundup.corpus.lookup import Kept
+from groundup.corpus.manifest import SourceFile
 from groundup.errors import DataError
 
 
@@ -38,6 +39,7 @@ def run(
     """
     from groundup.corpus import read_card
     from groundup.corpus.lookup import fates_of
+    from groundup.corpus.manifest import files_of
 
     card = read_card(config.corpus)
     found = list(islice(fates_of(config.corpus, config.document), config.most + 1))
@@ -50,18 +52,20 @@ def run(
     shown = found[: config.most]
     if on_text is None:
         return shown
+    files = files_of(config.corpus, ((fate.source, fate.origin) for fate in shown))
     for fate in shown:
+        file = files.get((fate.source, fate.origin))
         if json_lines:
-            kind = {"fate": "kept" if isinstance(fate, Kept) else "dropped"}
-            on_text(json.dumps(kind | asdict(fate), ensure_ascii=False) + "\n")
+            about = {"fate": "kept" if isinstance(fate, Kept) else "dropped"} | asdict(fate)
+            on_text(json.dumps(about | {"file": asdict(file) if file else None}, ensure_ascii=False) + "\n")
         else:
-            on_text(visible("\n".join(_lines(fate, card))) + "\n\n")
+            on_text(visible("\n".join(_lines(fate, file, card))) + "\n\n")
     if len(found) > config.most and not json_lines:
         on_text(f"... and more; --most {config.most * 5} shows more of them.\n")
     return shown
 
 
-def _lines(fate: Kept | Fate, card: dict[str, Any]) -> Iterator[str]:
+def _lines(fate: Kept | Fate, file: SourceFile | None, card: dict[str, Any]) -> Iterator[str]:
     if isinstance(fate, Kept):
         yield f"kept: {fate.id}, row {fate.row} of {fate.shard}, {fate.bytes:,} bytes"
         if fate.copies > 1:
@@ -72,6 +76,8 @@ def _lines(fate: Kept | Fate, card: dict[str, Any]) -> Iterator[str]:
         if fate.kept:
             yield f"  in its place stays {fate.kept}"
     yield f"  from      {fate.origin}"
+    if file:
+        yield f"  file      {file.path}, {file.bytes:,} bytes" + (f", {file.digest}" if file.digest else "")
     source: dict[str, Any] = next((each for each in card["sources"] if each["name"] == fate.source), {})
     place = ", ".join(f"{key} {value}" for key, value in source.get("provenance", {}).items() if value)
     yield f"  source    {fate.source}: {source.get('licence', 'unknown')} licence" + (f"; {place}" if place else "")

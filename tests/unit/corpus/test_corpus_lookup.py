@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from groundup.corpus import CorpusSettings, FolderSource, build_corpus
 from groundup.corpus.executor import ProcessPool
 from groundup.corpus.ledger import Fate, read_ledger
 from groundup.corpus.lookup import Kept, fates_of, occurrences
+from groundup.corpus.manifest import MANIFEST, SourceFile, files_of
+from groundup.corpus.rows import read_rows, rows_file
 from groundup.errors import DataError
 
 
@@ -51,6 +54,31 @@ def test_a_copy_points_to_the_one_that_stays(corpus: Path) -> None:
     assert gone.reason == "duplicate"
     assert gone.kept == kept.id
     assert {type(fate) for fate in fates_of(corpus, kept.id)} == {Kept, Fate}
+
+
+def test_the_way_back_goes_down_to_the_byte(corpus: Path, folder: Path) -> None:
+    """A document names its file, and the manifest has the digest of that file's bytes: of every file that was read."""
+    (kept,) = fates_of(corpus, "page05.txt")
+    (file,) = files_of(corpus, [(kept.source, kept.origin)]).values()
+    assert file.path == "page05.txt"
+    content = (folder / "page05.txt").read_bytes()
+    assert (file.bytes, file.digest) == (len(content), f"sha256:{hashlib.sha256(content).hexdigest()}")
+    every = read_rows(sorted((corpus / MANIFEST).glob("*.parquet")), SourceFile)
+    assert [each.path for each in every] == sorted(path.name for path in folder.iterdir())
+
+
+def test_of_two_files_that_fit_the_longer_name_is_the_file(tmp_path: Path) -> None:
+    """ "notes" and "notes.zip" may lie side by side, and "notes.zip/a.txt#2" is of the second."""
+    (tmp_path / MANIFEST).mkdir()
+    files = [SourceFile("s", name, 1, f"version:{name}") for name in ("notes", "notes.zip", "notes.zip/b")]
+    with rows_file(tmp_path / MANIFEST / "00000.parquet", SourceFile) as manifest:
+        for file in [*files, SourceFile("other", "notes.zip/a.txt", 1, "")]:
+            manifest.add(file)
+    origins = [("s", "notes.zip/a.txt#2"), ("s", "notes/3"), ("other", "notes"), ("s", "x")]
+    assert {origin: file.path for (_, origin), file in files_of(tmp_path, origins).items()} == {
+        "notes.zip/a.txt#2": "notes.zip",
+        "notes/3": "notes",
+    }
 
 
 def test_a_string_is_found_where_it_is(corpus: Path, prose: list[str]) -> None:

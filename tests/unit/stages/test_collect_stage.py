@@ -36,6 +36,7 @@ def test_skipped_when_nothing_changed(notes: Path, tmp_path: Path) -> None:
     assert first.facts["train"]["documents"] > 0
     assert set(first.outputs) == {
         "train-00000.parquet", "validation-00000.parquet", "card.html", "card.json", "card.md", "ledger/00000.parquet",
+        "manifest/00000.parquet",
     }  # fmt: skip
     again = run(_config(notes, tmp_path, workers=2), console=QUIET)
     assert again == first

@@ -112,6 +112,13 @@ class SourceConfig(Config):
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
         """Give each item (a run of `items()`, in order) with the call that opens it for reading."""
 
+    def digest(self, item: Item) -> str:
+        """What tells this content of a file from another one, as "sha256:...", or "version:..." as its store has it.
+
+        "" where nothing is known, or where the provenance has it: the hash of an archive is that of its members.
+        """
+        return ""
+
     @abstractmethod
     def provenance(self) -> dict[str, str]:
         """Where the content came from, for the data card. Call after `fetch`."""

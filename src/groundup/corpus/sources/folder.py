@@ -90,8 +90,20 @@ class FolderSource(SourceConfig):
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
         """Give each file with the call that opens it."""
         for item in items:
-            path = self.path if self.path.is_file() else self.path / item.path
-            yield item, partial(_open, path)
+            yield item, partial(_open, self._path(item))
+
+    def _path(self, item: Item) -> Path:
+        return self.path if self.path.is_file() else self.path / item.path
+
+    def digest(self, item: Item) -> str:
+        """SHA-256 of the file's bytes."""
+        if item.refused:
+            return ""
+        try:
+            with self._path(item).open("rb") as file:
+                return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+        except OSError:  # reading it will fail as well, and be counted
+            return ""
 
     def provenance(self) -> dict[str, str]:
         """The folder's name; its full path may be private and stays out of the card."""

@@ -100,6 +100,11 @@ class ListedSource(SourceConfig):
         for item in items:
             yield item, partial(remote.open, cast(RemoteItem, item))
 
+    def digest(self, item: Item) -> str:
+        """What its store says of its version (an ETag, or when it was changed): the file is not read for it."""
+        version = getattr(item, "version", "")
+        return f"version:{version}" if version else ""
+
     def provenance(self) -> dict[str, str]:
         """How many files, and what pins them."""
         return {"files listed": f"{len(self.items()):,}", "pin": self._digest}
