@@ -113,7 +113,7 @@ class _Work:
             for number, (source, unit) in enumerate(grouped)
         ]
         stored_bytes = sum(task.size for task in tasks)
-        require_disk_space(self.out, 2 * stored_bytes, "collecting")  # runs and shards, both compressed: generous
+        require_disk_space(self.out, int(sum(task.size * task.source.disk_share for task in tasks)), "collecting")
         done_bytes = sum(task.size for task in tasks if task.done())
         with self.console.progress("reading", stored_bytes, "B", done=done_bytes) as progress:
             by_size = sorted(tasks, key=lambda task: -task.size)  # the longest first, so that none is left alone

@@ -90,6 +90,11 @@ class SourceConfig(Config):
         """The name of a source whose user gave none."""
 
     @property
+    def disk_share(self) -> float:
+        """Bytes that are written for each stored byte that is read: a generous guess, to see beforehand if they fit."""
+        return 2.0  # sorted runs and shards, both compressed
+
+    @property
     def rules(self) -> RecordRules:
         """How the records of this source become text."""
         return RecordRules(

@@ -77,6 +77,11 @@ class CrawlSource(ListedSource):
         named = self.crawl or PurePosixPath(self.paths or self.captures or "crawl").name
         return f"{named}-{self.what}"
 
+    @property
+    def disk_share(self) -> float:
+        """Of a gigabyte of pages the filters leave about 8 MB of text (FineWeb); without them it would be 30."""
+        return 0.06 if self.what == "warc" else 1.0
+
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
         """Read the list, and ask for each file's size; of captures the index tells it."""
         if self.index or self.captures:
