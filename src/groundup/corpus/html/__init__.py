@@ -57,14 +57,15 @@ def decode(data: bytes, encoding: str | None = None) -> str:
 
 
 def _body(text: str) -> Any:
-    from lxml.etree import LxmlError
-    from lxml.html import HTMLParser, document_fromstring
+    from lxml.etree import HTMLParser, LxmlError, fromstring
 
     text = _LONG_TAG.sub(lambda tag: tag[0] if tag[0].count("=") < _ATTRIBUTES else "<br", text)
     parser = HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
     try:
-        root = document_fromstring(text.encode("utf-8", "replace"), parser=parser)
+        root = fromstring(text.encode("utf-8", "replace"), parser)
     except (LxmlError, ValueError, AssertionError):  # a document without any element
+        return None
+    if root is None:
         return None
     body = root.find("body")
     return root if body is None else body
