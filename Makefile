@@ -58,8 +58,8 @@ export NANOGPT NANOCHAT LITGPT TOKENS
 bench-pretrain: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks.pretrain $(ARGS)
 
-# PAGES=DIR: HTML pages; DATATROVE=PYTHON: one that has datatrove; TEXT=DIR: text for near-duplicates.
-export PAGES DATATROVE TEXT
+# PAGES=DIR, ARTICLES=DIR: HTML pages; DATATROVE=PYTHON: one that has datatrove; TEXT=DIR: text for near-duplicates.
+export PAGES ARTICLES DATATROVE TEXT
 bench-collect: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.collect $(ARGS)
 

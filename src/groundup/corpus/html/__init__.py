@@ -14,6 +14,8 @@ __all__ = ["Profile", "decode", "main_text"]
 
 Profile = Literal["fast", "best"]
 _DOUBTFUL = 600  # letters: what is shorter may be a part of the text only, or none of it
+_LARGE = 1 << 20  # characters of a page for which there is no second opinion, since it could take minutes
+_DISPUTED = 0.3  # of a text may be cut off because of the second opinion
 _LINES = frozenset(("dd", "dt", "li", "pre", "td", "th"))  # follow each other without a blank line
 _TAG = re.compile("<[a-zA-Z!/?]")
 _LONG_TAG = re.compile(r"<[a-zA-Z][^<>]{4000,}")
@@ -29,19 +31,23 @@ def main_text(page: str | bytes, *, url: str = "", profile: Profile = "fast", en
     Args:
         page: HTML; bytes are decoded (see `decode`).
         url: where it is from, for the second opinion of "best".
-        profile: "fast": our own extractor. "best": where that one found little, the longer text of its and of
-            trafilatura's (Barbaresi, ACL 2021), which has many more ways to go on.
+        profile: "fast": our own extractor. "best": trafilatura (Barbaresi, ACL 2021) is asked, too: what it has not
+            is cut off from the end of the text, and where our own found little, its text is taken.
         encoding: what the server said of bytes.
     """
     text = decode(page, encoding) if isinstance(page, bytes) else page
     if not _TAG.search(text):
         return text.strip()
+    text = _LONG_TAG.sub(lambda tag: tag[0] if tag[0].count("=") < _ATTRIBUTES else "<br", text)
     body = _body(text)
-    found = "" if body is None else _rendered(main_blocks(Page(body)))
-    if profile == "best" and size(found) < _DOUBTFUL:
-        second = _second_opinion(text, url)
-        return second if size(second) > 1.5 * size(found) else found
-    return found
+    blocks = [] if body is None else main_blocks(Page(body))
+    if profile == "fast" or len(text) > _LARGE:
+        return _rendered(blocks)
+    second = _second_opinion(text, url)
+    found = sum(size(block.text) for block in blocks)
+    if found < _DOUBTFUL and size(second) > 1.5 * found:
+        return second
+    return _rendered(_agreed(blocks, second))
 
 
 def decode(data: bytes, encoding: str | None = None) -> str:
@@ -59,7 +65,6 @@ def decode(data: bytes, encoding: str | None = None) -> str:
 def _body(text: str) -> Any:
     from lxml.etree import HTMLParser, LxmlError, fromstring
 
-    text = _LONG_TAG.sub(lambda tag: tag[0] if tag[0].count("=") < _ATTRIBUTES else "<br", text)
     parser = HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
     try:
         root = fromstring(text.encode("utf-8", "replace"), parser)
@@ -85,6 +90,22 @@ def _rendered(blocks: list[Block]) -> str:
 
 
 def _second_opinion(text: str, url: str) -> str:
+    from lxml.etree import LxmlError
     from trafilatura import extract
 
-    return extract(text, url=url or None, include_comments=False, fast=True) or ""
+    try:
+        return extract(text, url=url or None, include_comments=False, fast=True) or ""
+    except (LxmlError, LookupError, ValueError, TypeError, AttributeError, RecursionError):
+        return ""  # it has no opinion on a page that it has not foreseen
+
+
+def _agreed(blocks: list[Block], second: str) -> list[Block]:
+    """The blocks up to the last one that the second opinion has, too, if that is most of them."""
+    theirs = _letters(second)
+    end = next((at for at in range(len(blocks), 0, -1) if _letters(blocks[at - 1].text) in theirs), 0)
+    most = (1 - _DISPUTED) * sum(len(block.text) for block in blocks)
+    return blocks[:end] if sum(len(block.text) for block in blocks[:end]) >= most else blocks
+
+
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text)).lower()
