@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from groundup.corpus.text import clean_text, split_text
 from groundup.files import read_json, write_json
 from groundup.types import Document, text_id
 
-UNIT_BYTES = 8 << 20  # a unit is at least this much, so that thousands of small files make few tasks
+UNIT_BYTES = 8 << 20  # a unit is about this much, so that thousands of small files make few tasks, and a large one many
 RUN_BYTES = 64 << 20  # text sorted in memory at a time
 
 READING, LENGTH, PRIVACY = "reading", "length", "privacy"  # the steps of every corpus, around those of the recipe
@@ -193,10 +194,10 @@ class _Book:
 
 
 def units(source: SourceConfig) -> Iterator[tuple[Item, ...]]:
-    """Group a source's files, in order, into units of at least `UNIT_BYTES`."""
+    """Group a source's files, or parts of them, in order, into units of at least `UNIT_BYTES`."""
     unit: list[Item] = []
     size = 0
-    for item in source.items():
+    for item in chain.from_iterable(source.parts(item, UNIT_BYTES) for item in source.items()):
         unit.append(item)
         size += item.size
         if size >= UNIT_BYTES:

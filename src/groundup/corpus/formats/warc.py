@@ -49,6 +49,23 @@ def read_warc(path: str, stream: BinaryIO, reading: Reading) -> Found:
             position = _next_record(stream, reached[0] + 1)
 
 
+def by_record(head: bytes) -> bool:
+    """Whether the archive that begins so can be entered at any record: plain, or each record compressed by itself.
+
+    Crawlers write it so. A file that somebody compressed as a whole must be read from its beginning.
+    """
+    if head.startswith(_PLAIN):
+        return True
+    member = zlib.decompressobj(31)
+    try:
+        begins = member.decompress(head, 16).startswith(_PLAIN)
+        while begins and member.unconsumed_tail and not member.eof:
+            member.decompress(member.unconsumed_tail, MEBIBYTE)
+    except zlib.error:
+        return False
+    return begins and member.eof and member.unused_data.startswith(_GZIP)
+
+
 class _Forwards:
     """A stream that cannot be entered anywhere: fastwarc asks where it is, and must not be told so by an error."""
 

@@ -113,6 +113,10 @@ class SourceConfig(Config):
     def items(self) -> list[Item]:
         """All files that the patterns choose, in a fixed order. Call after `fetch`."""
 
+    def parts(self, item: Item, size: int) -> list[Item]:
+        """A file as parts of about `size` bytes, for several workers, if it is one that can be entered anywhere."""
+        return [item]
+
     @abstractmethod
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
         """Give each item (a run of `items()`, in order) with the call that opens it for reading."""

@@ -6,14 +6,19 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from groundup.config import setting
 from groundup.console import Console
 from groundup.corpus.sources.base import Item, Opener, SourceConfig
+from groundup.corpus.streams import MEBIBYTE
 from groundup.errors import DataError
+
+_ARCHIVES = (".warc", ".warc.gz", ".wet", ".wet.gz")
 
 
 class FolderSource(SourceConfig):
@@ -86,6 +91,19 @@ class FolderSource(SourceConfig):
                 fix="Check the path and the patterns in `files`.",
             )
         return found
+
+    def parts(self, item: Item, size: int) -> list[Item]:
+        """Web archives can be entered at any record."""
+        if item.size < 2 * size or item.refused or not item.path.lower().endswith(_ARCHIVES):
+            return [item]
+        from groundup.corpus.formats.warc import by_record
+
+        with _open(self._path(item)) as stream:
+            if not by_record(stream.read(MEBIBYTE)):
+                return [item]
+        count = item.size // size
+        bounds = [item.size * number // count for number in range(count + 1)]
+        return [replace(item, size=end - start, start=start, end=end) for start, end in pairwise(bounds)]
 
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
         """Give each file with the call that opens it."""
