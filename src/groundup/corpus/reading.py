@@ -47,7 +47,7 @@ class ReadTask:
     @property
     def size(self) -> int:
         """Stored bytes of the files."""
-        return sum(item.size for item in self.items)
+        return sum(item.part_size for item in self.items)
 
     @property
     def marker(self) -> Path:
@@ -199,7 +199,7 @@ def units(source: SourceConfig) -> Iterator[tuple[Item, ...]]:
     size = 0
     for item in chain.from_iterable(source.parts(item, UNIT_BYTES) for item in source.items()):
         unit.append(item)
-        size += item.size
+        size += item.part_size
         if size >= UNIT_BYTES:
             yield tuple(unit)
             unit, size = [], 0

@@ -42,7 +42,7 @@ def test_every_page_once(kind: str, real_documents: list[str], tmp_path: Path, m
     source = FolderSource(path=tmp_path / "crawl")
     parts = source.parts(source.items()[0], 10_000)
     assert len(parts) > 3 if kind != "whole" else len(parts) == 1
-    assert sum(part.size for part in parts) == len(data)
+    assert sum(part.part_size for part in parts) == len(data)
     settings = CorpusSettings(sources=[source], filters=[], min_bytes=1000, near_duplicates={"enabled": False})
     card, _ = build_corpus(settings, tmp_path / "out", executor=ProcessPool(1), console=Console(quiet=True))
     documents = [*read_documents(tmp_path / "out", "train"), *read_documents(tmp_path / "out", "validation")]

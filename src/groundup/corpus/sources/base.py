@@ -41,6 +41,11 @@ class Item:
     start: int = 0
     end: int | None = None
 
+    @property
+    def part_size(self) -> int:
+        """Stored bytes of the part that is meant."""
+        return (self.size if self.end is None else self.end) - self.start
+
 
 class SourceConfig(Config):
     """One source of text.

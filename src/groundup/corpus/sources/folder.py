@@ -103,7 +103,7 @@ class FolderSource(SourceConfig):
                 return [item]
         count = item.size // size
         bounds = [item.size * number // count for number in range(count + 1)]
-        return [replace(item, size=end - start, start=start, end=end) for start, end in pairwise(bounds)]
+        return [replace(item, start=start, end=end) for start, end in pairwise(bounds)]
 
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
         """Give each file with the call that opens it."""
