@@ -301,8 +301,12 @@ def _joined(text: str, hyphenated: bool, more: str, words: Counter[str]) -> str:
 
 
 def _keeps_hyphen(before: str, after: str, words: Counter[str]) -> bool:
-    """Whether a word divided at its hyphen is a compound: as the rest of the document writes it, else if it has one."""
+    """Whether a word divided at its hyphen is a compound, as the rest of the document writes it.
+
+    If it does not: what has a hyphen already ("state-of-the-|art") is one, unless its last part is no word ("self-ref|er").
+    """
     whole, compound = words[f"{before}{after}".lower()], words[f"{before}-{after}".lower()]
     if whole != compound:
         return compound > whole
-    return "-" in before or after[0].isupper()
+    parts = before.lower().split("-")
+    return (len(parts) > 1 and words[parts[-1]] > 0) or after[0].isupper()

@@ -72,7 +72,7 @@ def _read_page(page: Any, text: Any) -> dict[str, Any]:
                 lines.append((line, code == _HYPHEN, angle))
                 line = []
             continue
-        if is_unmapped(handle, index) == 1:
+        if not 0xA0 <= code <= 0xFF and is_unmapped(handle, index) == 1:  # numbers of glyphs are rarely as high
             unmapped += 1
             continue
         if 0xD800 <= code < 0xDC00:  # the first half of a character beyond 16 bits
