@@ -181,6 +181,23 @@ def test_mail_with_alternatives_and_attachments() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "answered",
+    [
+        "On Tue, Mar 3, 2020 at 10:00 AM Bob <bob@example.org>\nwrote:\n\n> Old.\n>\n> Older.\n",
+        "Am 03.03.20 um 10:00 schrieb Bob:\n> Old.\n",
+        "-----Original Message-----\nFrom: Bob\nOld.\n",
+        "From: Bob <bob@example.org>\nSent: Tuesday, March 3, 2020 10:00 AM\nTo: Ada\n\nOld.\n",
+        "-- \nAda\nOld street 1\n",
+    ],
+)
+def test_the_mail_that_is_answered_goes(answered: str) -> None:
+    """A thread of ten mails holds the first of them ten times."""
+    made = message(Subject="Re: s", Date="Tue, 03 Mar 2020 10:00:00 +0100")
+    made.set_content(f"New.\n\n{answered}")
+    assert read(made.as_bytes()) == ["Re: s\n\nNew."]
+
+
 def test_mail_of_html_alone() -> None:
     made = message(Subject="News", Date="Tue, 03 Mar 2020 10:00:00 +0100")
     made.set_content("<p>One.</p><style>p {}</style><p>Two &amp; three.</p>", subtype="html")
@@ -263,6 +280,13 @@ def test_whatsapp_in_the_way_of_several_countries(lines: list[str]) -> None:
                 {"id": "2", "timestamp": "2023-01-01T00:01:00+00:00", "content": "", "author": {"name": "bob"}},
             ]},
             "Ada: Hello",
+        ),
+        (
+            {"participants": [{"name": "Ada"}], "messages": [
+                {"sender_name": "Bob", "timestamp_ms": 1600000001000, "content": "Hi"},
+                {"sender_name": "Ada", "timestamp_ms": 1600000000000, "content": "Hello"},
+            ]},
+            "Ada: Hello\nBob: Hi",
         ),
     ],
 )  # fmt: skip

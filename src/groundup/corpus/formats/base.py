@@ -38,7 +38,7 @@ class Unreadable:
 
 
 class UnknownFormatError(Exception):
-    """No reader is for this file; the message is "binary", its suffix, or the name of its format."""
+    """No reader is for this file: "binary", "password-protected", or the suffix or name of its format."""
 
 
 Found = Iterator[Extracted | Unreadable]

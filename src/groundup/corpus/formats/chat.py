@@ -1,7 +1,8 @@
 """Chats that messengers and assistants export: to one "name: text" a turn.
 
 Read are the text export of WhatsApp (whose dates differ by the phone's language), and the JSON of Telegram, Slack,
-Discord (as DiscordChatExporter writes it), ChatGPT and Claude. Not all are documented: what is known comes from files.
+Discord (as DiscordChatExporter writes it), Facebook and Instagram, ChatGPT and Claude. Not all are documented: what is
+known comes from files.
 """
 
 from __future__ import annotations
@@ -165,6 +166,21 @@ def _author(author: Any) -> Any:
     return _at(author, "nickname") or _at(author, "name")
 
 
+def _is_messenger(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and "participants" in value
+        and _has(value.get("messages"), "sender_name", "timestamp_ms")
+    )
+
+
+def _messenger(value: dict[str, Any]) -> Iterator[Conversation]:
+    messages = _dicts(value["messages"])[::-1]  # the newest stand first
+    started = messages[0].get("timestamp_ms")
+    text = _joined((each.get("sender_name"), each.get("content")) for each in messages)
+    yield text, _day(started / 1000) if isinstance(started, int) else ""
+
+
 def _is_chatgpt(value: Any) -> bool:
     return isinstance(value, list) and _has(value, "mapping") and isinstance(_dicts(value)[0]["mapping"], dict)
 
@@ -208,6 +224,7 @@ _EXPORTS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Iterator[Conversati
     (_is_telegram, _telegram),
     (_is_slack, _slack),
     (_is_discord, _discord),
+    (_is_messenger, _messenger),
     (_is_chatgpt, _chatgpt),
     (_is_claude, _claude),
 )

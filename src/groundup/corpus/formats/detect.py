@@ -41,9 +41,10 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"WARC/0.", "warc"),
     (b"WARC/1.", "warc"),
 )
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _NAMED: tuple[tuple[bytes, str], ...] = (  # what is no text, or none that can be read here, by its right name
     (b"{\\rtf", "RTF"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Microsoft Office before 2007 (.doc, .xls, .ppt, .msg)"),
+    (_OLE, "Microsoft Office before 2007 (.doc, .xls, .ppt, .msg)"),
     (b"%!PS", "PostScript"),
     (b"\x89PNG\r\n\x1a\n", "image"), (b"\xff\xd8\xff", "image"), (b"GIF87a", "image"), (b"GIF89a", "image"),
     (b"II*\0", "image"), (b"MM\0*", "image"), (b"BM", "image"), (b"AT&TFORM", "DjVu"),
@@ -99,6 +100,8 @@ def detect(path: str, head: bytes) -> Format:
         if start.startswith(magic) or (magic == b"%PDF-" and magic in head[:1024] and looks_binary(head[:8192])):
             return kind
     binary = looks_binary(head[:8192])
+    if head.startswith(_OLE) and "EncryptedPackage".encode("utf-16-le") in head:
+        raise UnknownFormatError("password-protected")
     for magic, name in _NAMED:
         if head.startswith(magic) and (binary or magic.startswith((b"{", b"%"))):
             raise UnknownFormatError(name)

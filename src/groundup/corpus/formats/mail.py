@@ -20,11 +20,13 @@ from groundup.corpus.streams import LINE_LIMIT, MEBIBYTE, WHOLE_FILE_LIMIT, TooL
 _SEPARATOR = re.compile(rb"From [^\s]{1,200} [^\n]{0,40}\d:\d{2}[^\n]{0,40}\r?\n")
 _QUOTED = re.compile(r"[ \t]?[>|]")
 _ATTRIBUTION = re.compile(
-    r"[^\n]{0,200}(?:wrote|writes|said|schrieb|écrit|escribió|scrisse|schreef|napisał|skrev|写道)[^\n]{0,40}:\s*"
+    r"[^\n]{2,200}(?:wrote|writes|said|schrieb|écrit|escribió|scrisse|schreef|napisał|skrev|写道)[^\n]{0,40}:\s*"
 )
-_FORWARDED = re.compile(
-    r"-{2,}\s?(?:Original Message|Ursprüngliche Nachricht|Message d'origine|Mensaje original)\s?-{2,}", re.I
+_ORIGINAL = re.compile(
+    r"-{2,}\s?(?:Original Message|Ursprüngliche Nachricht|Message d'origine|Mensaje original)\s?-{2,}"
 )
+_FROM = re.compile(r"\*?(?:From|Von|De|Da|Van|Från|Fra|От):\*? ")
+_SENT = re.compile(r"\*?(?:Sent|Date|Gesendet|Envoyé|Enviado(?: el)?|Inviato|Verzonden|Skickat|Sendt|Отправлено):\*? ")
 _MAX_PARTS = 1000
 
 
@@ -136,16 +138,20 @@ def _unflowed(part: Message, text: str) -> str:
 def _written(text: str) -> str:
     """What the writer wrote: without the mail that is answered, who wrote that, and the signature."""
     kept: list[str] = []
-    for line in text.replace("\r\n", "\n").split("\n"):
-        if line in ("-- ", "--") or _FORWARDED.match(line.strip()):
+    lines = text.replace("\r\n", "\n").split("\n")
+    for line, following in zip(lines, [*lines[1:], ""], strict=True):
+        answered = _ORIGINAL.match(line.strip()) or (_FROM.match(line) and _SENT.match(following))
+        if line in ("-- ", "--") or (answered and any(map(str.strip, kept))):
             break
-        if _QUOTED.match(line):
-            while kept and not kept[-1].strip():
-                kept.pop()
-            if kept and _ATTRIBUTION.fullmatch(kept[-1]):
-                kept.pop()
-        else:
+        if not _QUOTED.match(line):
             kept.append(line)
+            continue
+        while kept and not kept[-1].strip():
+            kept.pop()
+        for count in (1, 2):  # the name of the writer may fill a line by itself
+            if _ATTRIBUTION.fullmatch(" ".join(kept[-count:])):
+                del kept[-count:]
+                break
     return "\n".join(kept).strip()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from groundup.corpus.streams import (
     TooLargeError,
     detect_encoding,
     looks_binary,
+    on_disk,
     read_whole,
     with_head,
 )
@@ -142,13 +142,9 @@ def _delimited_reader(delimiters: str) -> RecordReader:
 
 
 def _read_parquet(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
-    import shutil
-
     from groundup.corpus.formats.parquet import read_rows
 
-    with tempfile.TemporaryFile() as whole:  # Parquet is read from its end; archives give streams
-        shutil.copyfileobj(stream, whole, MEBIBYTE)
-        yield from _numbered(path, read_rows(whole))
+    yield from _numbered(path, read_rows(on_disk(stream)))  # it is read from its end
 
 
 RECORD_READERS: dict[Format, RecordReader] = {
