@@ -29,6 +29,7 @@ _TAGS = frozenset(("address", "aside", "figcaption", "header"))
 _ROLES = frozenset(
     ("alert", "banner", "complementary", "contentinfo", "dialog", "menu", "menubar", "navigation", "search", "toolbar")
 )
+_LONGEST = 1000  # characters of names that are looked at
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
 
@@ -44,21 +45,19 @@ def is_boilerplate(element: Any, tag: str, names: str) -> bool:
         return False
     if identifier := element.get("id"):
         names = f"{names} {identifier}"
-    return bool(names) and _named_boilerplate(names)
+    return bool(names) and _named_boilerplate(names[:_LONGEST])
 
 
 @lru_cache(maxsize=4096)  # a site's pages share their names
 def _named_boilerplate(names: str) -> bool:
-    names = names[:1000]
     return _ALWAYS.search(names) is not None or (_DOUBTFUL.search(names) is not None and _CONTENT.search(names) is None)
 
 
 def is_comments(element: Any, names: str) -> bool:
     """Whether a block element's names say that it holds what readers wrote."""
-    return _COMMENTS.search(f"{names} {element.get('id') or ''}"[:1000]) is not None
+    return _COMMENTS.search(f"{names} {element.get('id') or ''}"[:_LONGEST]) is not None
 
 
-@lru_cache(maxsize=4096)
 def is_noise(tag: str, names: str) -> bool:
     """Whether an inline element is no part of its sentence: an edit link, a footnote's number."""
-    return _NOISE.search(names[:1000]) is not None or (tag == "sup" and "reference" in names)
+    return _NOISE.search(names[:_LONGEST]) is not None or (tag == "sup" and "reference" in names)
