@@ -36,7 +36,7 @@ def main() -> None:
     found: dict[str, float] = {"pages": len(pages)}
     for name, versions in (("1x", 1), (f"{TIMES}x", TIMES)):
         varied = work / f"pages-{name}"
-        files = [_version(root, page, varied, version) for version in range(versions) for page in pages]
+        files = versions_of(root, pages, varied, versions)
         write_warcs(varied, files, work / f"warc-{name}", versions)
         found[f"bytes_{name}"] = sum(file.stat().st_size for file in files)
         found[f"rss_{name}"], found[f"seconds_{name}"] = _peak(work / f"warc-{name}", work / f"corpus-{name}")
@@ -45,6 +45,18 @@ def main() -> None:
             flush=True,
         )
     print(json.dumps(found))
+
+
+def versions_of(root: Path, pages: list[Path], out: Path, versions: int) -> list[Path]:
+    """So many versions of each page, in a directory of their own."""
+    return [_version(root, page, out, version) for version in range(versions) for page in pages]
+
+
+def collect_command(source: Path, out: Path) -> list[str]:
+    """`groundup collect` of a folder of web archives, with the filters of FineWeb."""
+    filters = '["gopher_repetition", "gopher_quality", "c4", "fineweb"]'
+    command = [sys.executable, "-m", "groundup", "collect", "--folder", str(source), "--out", str(out)]
+    return [*command, "--workers", str(WORKERS), "--quiet", "--set", f"filters={filters}", "--set", "min_bytes=0"]
 
 
 def _version(root: Path, page: Path, out: Path, version: int) -> Path:
@@ -64,11 +76,8 @@ def _version(root: Path, page: Path, out: Path, version: int) -> Path:
 
 def _peak(source: Path, out: Path) -> tuple[int, float]:
     """Peak bytes and seconds of one run."""
-    filters = '["gopher_repetition", "gopher_quality", "c4", "fineweb"]'
-    command = [sys.executable, "-m", "groundup", "collect", "--folder", str(source), "--out", str(out)]
-    command += ["--workers", str(WORKERS), "--quiet", "--set", f"filters={filters}", "--set", "min_bytes=0"]
     began, peak = time.monotonic(), 0
-    run = subprocess.Popen(command)
+    run = subprocess.Popen(collect_command(source, out))
     while run.poll() is None:
         peak = max(peak, sum(map(_resident, _family(run.pid))))
         time.sleep(0.05)
