@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from groundup.console import Console
+from groundup.corpus import CorpusSettings, FolderSource, build_corpus, read_documents
 from groundup.corpus.dedup import FoundDuplicates, NearDuplicateSettings, RepeatedTextSettings, find_duplicates
 from groundup.corpus.dedup import find as find_module
 from groundup.corpus.dedup import pairs as pairs_module
 from groundup.corpus.dedup import portions as portions_module
 from groundup.corpus.executor import ProcessPool, Task
+from groundup.corpus.ledger import read_ledger
 from groundup.corpus.shards import END, write_run
 from groundup.errors import DataError
 from groundup.types import Document
@@ -328,3 +331,29 @@ def test_spans_agree_with_a_search_for_every_stretch(tmp_path: Path, real_docume
             before.add(window)
         rest = " ".join(word for at, word in enumerate(words) if at not in covered)
         assert found.without_repeats(Document(text=text, source="s", origin="o")).text == rest
+
+
+def test_a_corpus_is_built_without_them_and_tells_of_each(tmp_path: Path, pages: list[str], console: Console) -> None:
+    """From folders to shards; the second corpus is built against the first one."""
+    rng = random.Random(9)
+    copies = [_changed(page, 1, rng) for page in pages[:20]]
+    for folder, texts in (("a", pages[:30]), ("b", copies), ("c", [*pages[10:14], copies[0], *pages[30:40]])):
+        (tmp_path / folder).mkdir()
+        for number, text in enumerate(texts):
+            (tmp_path / folder / f"{number:02d}.txt").write_text(text, encoding="utf-8")
+
+    def build(out: str, *folders: str, **near: object) -> set[str]:
+        sources = [FolderSource(path=tmp_path / folder) for folder in folders]
+        settings = CorpusSettings(sources=sources, min_bytes=1, filters=[], near_duplicates=near)
+        with ProcessPool(1) as pool:
+            build_corpus(settings, tmp_path / out, executor=pool, console=console)
+        return {d.text for split in ("train", "validation") for d in read_documents(tmp_path / out, split)}
+
+    assert build("first", "a", "b") == set(pages[:30])
+    fates = {(fate.source, fate.reason, fate.kept) for fate in read_ledger(tmp_path / "first")}
+    assert fates == {("b", "near-duplicate", _id(page)) for page in pages[:20]}
+    assert build("second", "c", existing=[tmp_path / "first"]) == set(pages[30:40])
+    reasons = sorted((fate.reason, fate.kept) for fate in read_ledger(tmp_path / "second"))
+    assert reasons == sorted(
+        [("in another corpus", _id(page)) for page in pages[10:14]] + [("near-duplicate", _id(pages[0]))]
+    )
