@@ -14,6 +14,7 @@ __all__ = ["Profile", "decode", "main_text"]
 
 Profile = Literal["fast", "best"]
 _DOUBTFUL = 600  # letters: what is shorter may be a part of the text only, or none of it
+_LONG = 5000  # letters: a wrong end is a small part of what is longer, and a second opinion takes long
 _LARGE = 1 << 20  # characters of a page for which there is no second opinion, since it could take minutes
 _DISPUTED = 0.3  # of a text may be cut off because of the second opinion
 _LINES = frozenset(("dd", "dt", "li", "pre", "td", "th"))  # follow each other without a blank line
@@ -31,8 +32,8 @@ def main_text(page: str | bytes, *, url: str = "", profile: Profile = "fast", en
     Args:
         page: HTML; bytes are decoded (see `decode`).
         url: where it is from, for the second opinion of "best".
-        profile: "fast": our own extractor. "best": trafilatura (Barbaresi, ACL 2021) is asked, too: what it has not
-            is cut off from the end of the text, and where our own found little, its text is taken.
+        profile: "fast": our own extractor. "best": where its text is not long, trafilatura (Barbaresi, ACL 2021) is
+            asked, too: what that has not is cut off from the end, and its text is taken where our own found little.
         encoding: what the server said of bytes.
     """
     text = decode(page, encoding) if isinstance(page, bytes) else page
@@ -41,10 +42,10 @@ def main_text(page: str | bytes, *, url: str = "", profile: Profile = "fast", en
     text = _LONG_TAG.sub(lambda tag: tag[0] if tag[0].count("=") < _ATTRIBUTES else "<br", text)
     body = _body(text)
     blocks = [] if body is None else main_blocks(Page(body))
-    if profile == "fast" or len(text) > _LARGE:
+    found = sum(size(block.text) for block in blocks)
+    if profile == "fast" or found > _LONG or len(text) > _LARGE:
         return _rendered(blocks)
     second = _second_opinion(text, url)
-    found = sum(size(block.text) for block in blocks)
     if found < _DOUBTFUL and size(second) > 1.5 * found:
         return second
     return _rendered(_agreed(blocks, second))

@@ -74,7 +74,8 @@ class SourceConfig(Config):
     markup: Literal["none", "html"] = setting("none", help='"html": tags inside the records\' text are rendered')
 
     extraction: Literal["fast", "best"] = setting(
-        "best", help='main text of web pages: "best" asks a slower extractor, too, where the fast one found little'
+        "best",
+        help='main text of web pages: "best" asks a slower extractor, too, where the fast one found no long text',
     )
 
     @field_validator("text")
