@@ -1,8 +1,8 @@
 """`python -m benchmarks.collect.drill`: kill -9 at random moments, then once more: is it the same, byte for byte?
 
 Pages are those that PAGES names, in several versions (see memory.py), so that a run takes minutes. One run goes
-through. Another is killed ten times, each time at a moment drawn from the whole length of the first, by SIGKILL to the
-process that was started, as the kernel or a person would; its workers are not waited for.
+through. Another is killed and started again at ten moments drawn from the length of the first, by SIGKILL to the process
+that was started, as the kernel or a person would; its workers are not waited for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.collect.memory import collect_command, versions_of
@@ -41,24 +42,29 @@ def main() -> None:
     seconds = time.monotonic() - began
     print(f"undisturbed: {len(pages)} pages in {seconds:.0f} s", flush=True)
     rng = random.Random(options.seed)
-    moments = []
-    for _ in range(options.kills):
+    moments = sorted(rng.uniform(0, seconds) for _ in range(options.kills))
+    for before, moment in pairwise([0.0, *moments]):
         run = subprocess.Popen(collect_command(work / "warc", work / "killed"))
-        moment = rng.uniform(0, seconds)
-        began = time.monotonic()
-        while time.monotonic() - began < moment and run.poll() is None:
-            time.sleep(0.01)
+        time.sleep(moment - before)
         if run.poll() is not None:
-            break  # what was left took less time than that
+            raise SystemExit(f"the run was done before it was to be killed, after {moment:.1f} s")
         run.send_signal(signal.SIGKILL)
         run.wait()
-        moments.append(round(moment, 1))
-        print(f"killed after {moment:.1f} s", flush=True)
+        print(f"killed at {moment:.1f} s", flush=True)
     if subprocess.run(collect_command(work / "warc", work / "killed"), check=False).returncode:
         raise SystemExit("the run that was to go on failed")
     whole, killed = _digests(work / "whole"), _digests(work / "killed")
     differing = sorted(name for name in whole.keys() | killed.keys() if whole.get(name) != killed.get(name))
-    print(json.dumps({"seconds": round(seconds), "killed_after": moments, "files": len(whole), "differing": differing}))
+    print(
+        json.dumps(
+            {
+                "seconds": round(seconds),
+                "killed_at": [round(moment, 1) for moment in moments],
+                "files": len(whole),
+                "differing": differing,
+            }
+        )
+    )
 
 
 def _digests(corpus: Path) -> dict[str, str]:

@@ -22,7 +22,7 @@ from groundup.corpus.text import clean_text, split_text
 from groundup.files import read_json, write_json
 from groundup.types import Document, text_id
 
-UNIT_BYTES = 8 << 20  # a unit is about this much, so that thousands of small files make few tasks, and a large one many
+UNIT_BYTES = 2 << 20  # a unit is about this much, so that thousands of small files make few tasks, and a large one many
 RUN_BYTES = 64 << 20  # text sorted in memory at a time
 
 READING, LENGTH, PRIVACY = "reading", "length", "privacy"  # the steps of every corpus, around those of the recipe
