@@ -1,8 +1,8 @@
 """`python -m benchmarks.collect.drill`: kill -9 at random moments, then once more: is it the same, byte for byte?
 
 Pages are those that PAGES names, in several versions (see memory.py), so that a run takes minutes. One run goes
-through. Another is killed and started again at ten moments drawn from the length of the first, by SIGKILL to the process
-that was started, as the kernel or a person would; its workers are not waited for.
+through. Another is killed and started again at ten moments drawn from the length of the first, by SIGKILL to the
+process that was started, as the kernel or a person would; its workers are not waited for.
 """
 
 from __future__ import annotations
