@@ -105,7 +105,7 @@ def decompressed(head: bytes, stream: BinaryIO, budget: Budget) -> BinaryIO | No
     elif head.startswith(b"\x28\xb5\x2f\xfd") or re.match(rb"[\x50-\x5f]\x2a\x4d\x18", head):
         inner = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
     elif head.startswith(b"\xfd7zXZ\0"):
-        inner = lzma.LZMAFile(stream)
+        inner = lzma.LZMAFile(stream)  # noqa: SIM115 (closed with the stream around it)
     else:
         return None
     return guarded(inner, budget)
@@ -170,7 +170,7 @@ def on_disk(stream: BinaryIO) -> BinaryIO:
     """The bytes as a file that can be entered anywhere: the stream itself if it is one, else a temporary copy."""
     if is_file(stream):
         return stream
-    whole = cast(BinaryIO, tempfile.TemporaryFile())
+    whole = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 (closed by who reads it)
     shutil.copyfileobj(stream, whole, MEBIBYTE)
     whole.seek(0)
     return whole

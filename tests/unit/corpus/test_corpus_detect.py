@@ -164,6 +164,18 @@ def test_a_bomb_that_is_spread_over_many_members(monkeypatch: pytest.MonkeyPatch
     assert read("s", zipped({"1.zip": nested, "2.zip": nested}))[-1] == ("s", "decompression bomb!")
 
 
+def test_a_sparse_member_that_claims_a_terabyte() -> None:
+    """Its archive has ten kilobytes; the rest is holes, which would be read for hours."""
+    header = tarfile.TarInfo("hole.txt")
+    header.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.size": str(1 << 40),
+                          "GNU.sparse.numblocks": "1", "GNU.sparse.map": "0,4"}  # fmt: skip
+    header.size = 4
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(header, io.BytesIO(b"Text"))
+    assert read("s.tar", buffer.getvalue())[-1][1] in ("decompression bomb!", "binary!")
+
+
 def test_a_truncated_archive_keeps_what_came_before() -> None:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:

@@ -36,7 +36,8 @@ def _read_zip(path: str, stream: BinaryIO, reading: Reading) -> Found:
 
 def _read_tar(path: str, stream: BinaryIO, reading: Reading) -> Found:
     with tarfile.open(fileobj=stream, mode="r:") as tar:
-        for member in tar:
+        while (member := tar.next()) is not None:
+            tar.members = []  # type: ignore[attr-defined]  # it would keep all of them, for a second look
             if member.isdir() or _is_hidden(member.name):
                 continue
             inner = f"{path}/{member.name}"
@@ -44,8 +45,8 @@ def _read_tar(path: str, stream: BinaryIO, reading: Reading) -> Found:
                 yield Unreadable(inner, "unsafe path")
             elif not member.isreg():
                 yield Unreadable(inner, "not a regular file")
-            else:
-                yield from reading.inside(inner, cast(BinaryIO, tar.extractfile(member)))
+            else:  # a sparse one may claim terabytes of nothing
+                yield from reading.inside(inner, guarded(cast(BinaryIO, tar.extractfile(member)), reading.budget))
 
 
 def _is_hidden(name: str) -> bool:

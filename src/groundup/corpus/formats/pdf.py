@@ -20,6 +20,7 @@ def read_pdf(path: str, stream: BinaryIO, _: Reading) -> Found:
     pages: list[Page] = []
     characters = unmapped = images = 0
     failed: list[Unreadable] = []
+    date = ""
     try:
         for number, page in enumerate(isolated("groundup.corpus.formats.pdf_pages:read_pages", read_whole(stream)), 1):
             if "error" in page:
@@ -31,12 +32,13 @@ def read_pdf(path: str, stream: BinaryIO, _: Reading) -> Found:
             characters += page["characters"]
             unmapped += page["unmapped"]
             images += page["images"]
+            date = page.get("date", date)
     except CrashError as error:
         failed.append(Unreadable(f"{path}#page={len(pages) + 1}", "damaged", f"the reader was stopped: {error}"))
     if unmapped > _READABLE * characters:
         yield Unreadable(path, "fonts without a character map", f"{unmapped} of {characters} characters")
     elif text := layout(pages):
-        yield Extracted(path, text)
+        yield Extracted(path, text, date=date)
     elif not failed:
         scanned = "no text layer: scanned pages"
         yield Unreadable(path, scanned if images else "no text", f"{len(pages)} pages, {images} images")

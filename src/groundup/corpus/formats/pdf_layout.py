@@ -303,7 +303,7 @@ def _joined(text: str, hyphenated: bool, more: str, words: Counter[str]) -> str:
 def _keeps_hyphen(before: str, after: str, words: Counter[str]) -> bool:
     """Whether a word divided at its hyphen is a compound, as the rest of the document writes it.
 
-    If it does not, what has a hyphen already is one ("state-of-the-|art"), unless its last part is no word ("re-elec|ted").
+    If it does not, what has a hyphen already is one ("state-of-the-|art"), but not if its last part is no word.
     """
     whole, compound = words[f"{before}{after}".lower()], words[f"{before}-{after}".lower()]
     if whole != compound:

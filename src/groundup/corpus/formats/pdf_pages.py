@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +24,8 @@ def read_pages(data: bytes) -> Iterator[dict[str, Any]]:
     """For each page its `lines` in the order in which they were written: [text, left, bottom, right, top, hyphenated].
 
     Coordinates are in points, as the text is read: of a page that lies on its side they are turned. Besides, `unmapped`
-    of `characters` belong to fonts that do not tell what they mean, and `images` are on the page. An `error` ends it.
+    of `characters` belong to fonts that do not tell what they mean, `images` are on the page, and `date` is that of the
+    document. Where a page is broken, `damage` says how; an `error` ends it all.
     """
     import pypdfium2 as pdfium
 
@@ -32,7 +34,7 @@ def read_pages(data: bytes) -> Iterator[dict[str, Any]]:
     except pdfium.PdfiumError as error:
         yield {"error": "password-protected" if "assword" in str(error) else "damaged", "detail": str(error)}
         return
-    left, broken = _DOCUMENT_LIMIT, 0
+    left, broken, date = _DOCUMENT_LIMIT, 0, _created(document)
     for index in range(len(document)):
         if broken == _BROKEN_LIMIT:
             return
@@ -42,7 +44,7 @@ def read_pages(data: bytes) -> Iterator[dict[str, Any]]:
         try:
             page = document[index]
             text = page.get_textpage()
-            found = _read_page(page, text)
+            found = {**_read_page(page, text), "date": date}
             text.close()
             page.close()
         except pdfium.PdfiumError as error:  # other pages may be whole
@@ -50,6 +52,12 @@ def read_pages(data: bytes) -> Iterator[dict[str, Any]]:
             broken += 1
         left -= found["characters"]
         yield found
+
+
+def _created(document: Any) -> str:
+    """The day that "D:20240103120000+01'00'" says, as 2024-01-03."""
+    day = re.match(r"D:(\d{4})(0[1-9]|1[0-2])([0-3]\d)", document.get_metadata_dict().get("CreationDate", ""))
+    return "-".join(day.groups()) if day else ""
 
 
 def _read_page(page: Any, text: Any) -> dict[str, Any]:
