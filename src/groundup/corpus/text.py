@@ -14,6 +14,9 @@ _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]"
 _BLANKS = " \t\u00a0"
 _BLANK_LINES = re.compile(r"\n{3,}")
 _ENTITY = re.compile("&(?:#[0-9]+|#x[0-9a-fA-F]+|[a-zA-Z]+[0-9]*);")
+# Characters that among themselves are never a sign of mojibake, which is what most lines consist of: looking for one takes longer
+# than all the rest of the cleaning.
+_HARMLESS = frozenset(map(chr, range(128))) | frozenset("’‘“”–—…•·©®°→«»\u00a0")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REPAIR = ftfy.TextFixerConfig(uncurl_quotes=False, fix_character_width=False, fix_line_breaks=False, explain=False)
 
@@ -61,7 +64,10 @@ def _needs_repair(text: str) -> bool:
     # Cheap looks first: most texts end here, and ftfy is slower than all the rest of the cleaning.
     if ("&" in text and _ENTITY.search(text)) or "\x1b[" in text:
         return True
-    return not text.isascii() and (is_bad(text) or _SURROGATE.search(text) is not None)
+    if text.isascii():
+        return False
+    telling = [line for line in text.split("\n") if not _HARMLESS.issuperset(line)]
+    return any(is_bad(line) or _SURROGATE.search(line) for line in telling)
 
 
 def _without_gutenberg_frame(text: str) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+import itertools
 
+import pytest
+from ftfy.badness import is_bad
+
+from groundup.corpus import text as text_module
 from groundup.corpus.text import clean_text, split_text
 
 
@@ -100,3 +104,11 @@ def test_a_text_without_any_place_to_cut_is_cut_between_characters() -> None:
     pieces = list(split_text(text, 1024))
     assert "".join(pieces) == text
     assert all(len(piece.encode()) <= 1024 for piece in pieces)
+
+
+def test_lines_that_are_not_looked_at_have_no_mojibake() -> None:
+    """Looking for it takes most of the cleaning's time, so lines of harmless characters are left out."""
+    harmless = [each for each in text_module._HARMLESS if not each.isascii()]
+    for length in (1, 2, 3):
+        assert not any(is_bad("".join(each)) for each in itertools.product([*harmless, "a", " "], repeat=length))
+    assert clean_text("fine\n\nItâ€™s broken") == "fine\n\nIt’s broken"

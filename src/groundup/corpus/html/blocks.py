@@ -88,7 +88,9 @@ class Page:
     def _end_block(self, kind: str, node: Node) -> None:
         if not self._pieces:
             return
-        text = "".join(self._pieces).translate(_INVISIBLE)
+        text = "".join(self._pieces)
+        if not text.isascii():
+            text = text.translate(_INVISIBLE)
         text = text.strip("\n").rstrip() if kind == "pre" else _SPACE.sub(" ", text).strip()
         if text:
             self.blocks.append(Block(text, self._linked, kind, node))
@@ -97,12 +99,13 @@ class Page:
     def _read(self, element: Any, node: Node, kind: str, depth: int) -> None:
         """Read what is inside of an element: its blocks belong to `node` and are of this kind."""
         after_break = False
-        if element.text:
-            self._add(element.text)
+        is_code = kind == "pre"
+        if (text := element.text) and (is_code or self._pieces or not text.isspace()):
+            self._add(text)
         for child in element:
             tag = child.tag
             if tag == "br":
-                if kind == "pre":
+                if is_code:
                     self._pieces.append("\n")
                 elif after_break:  # the second one: an end of paragraph in the way of the nineties
                     self._end_block(kind, node)
@@ -116,12 +119,15 @@ class Page:
                     names = child.get("class")
                     if not (names and is_noise(tag, names)):
                         self._in_link += tag == "a"
-                        self._read(child, node, kind, depth + 1)
+                        if len(child):
+                            self._read(child, node, kind, depth + 1)
+                        elif text := child.text:
+                            self._add(text)
                         self._in_link -= tag == "a"
                 else:
                     self._read_block(child, tag, node, kind, depth)
                 after_break = False
-            if tail := child.tail:
+            if (tail := child.tail) and (is_code or self._pieces or not tail.isspace()):
                 self._add(tail)
                 after_break = after_break and tail.isspace()
 

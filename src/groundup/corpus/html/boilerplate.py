@@ -58,6 +58,11 @@ def is_comments(element: Any, names: str) -> bool:
     return _COMMENTS.search(f"{names} {element.get('id') or ''}"[:_LONGEST]) is not None
 
 
+@lru_cache(maxsize=4096)
+def _named_noise(names: str) -> bool:
+    return _NOISE.search(names) is not None
+
+
 def is_noise(tag: str, names: str) -> bool:
     """Whether an inline element is no part of its sentence: an edit link, a footnote's number."""
-    return _NOISE.search(names[:_LONGEST]) is not None or (tag == "sup" and "reference" in names)
+    return _named_noise(names[:_LONGEST]) or (tag == "sup" and "reference" in names)
