@@ -20,7 +20,7 @@ from typing import IO, Any
 
 _LENGTH = struct.Struct("<Q")
 _SERVE = "import sys; sys.path[:] = {path!r}; from groundup.corpus.isolated import _serve; _serve({function!r})"
-CPU_SECONDS = 30  # for one value
+CPU_SECONDS = 15  # for one value: a page of a PDF takes hundredths of one
 WALL_SECONDS = 900  # for one input, should the child sleep
 MEMORY_BYTES = 3 << 30  # address space
 
