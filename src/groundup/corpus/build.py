@@ -78,7 +78,7 @@ def build_corpus(
     merges = work.merge(reads, duplicates)
     shares, repeats = work.mix(merges)
     card = _card(settings, reads, merges, repeats, shares)
-    card |= {"near_duplicates": duplicates.summary(), "decontamination": work.contamination(reads)}
+    card |= {"near_duplicates": work.near_duplicates(merges, duplicates), "decontamination": work.contamination(reads)}
     card |= {"quality": work.quality()}
     _require_enough(settings, card)
     files = write_card(out, card) + work.keep_records(reads, merges)
@@ -205,6 +205,17 @@ class _Work:
         ]
         self._run("merging", tasks)
         return tasks
+
+    def near_duplicates(self, merges: Sequence[MergeTask], duplicates: FoundDuplicates) -> dict[str, Any]:
+        """How many there were; with each of the largest clusters a text that was dropped: an id alone tells nothing."""
+        summary = duplicates.summary()
+        waiting = {cluster["kept"]: cluster for cluster in summary.get("clusters", [])}
+        for fate in read_rows((task.ledger for task in merges), Fate) if waiting else ():
+            if cluster := waiting.pop(fate.kept, None):
+                cluster["sample"] = [fate.origin, fate.beginning]
+            if not waiting:
+                break
+        return summary
 
     def mix(self, merges: Sequence[MergeTask]) -> tuple[dict[str, Share], list[RepeatTask]]:
         """Shards to those of the mixture, if one is wanted."""

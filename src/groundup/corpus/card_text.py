@@ -16,6 +16,7 @@ _BAR = 20  # blocks of a bar in a table
 _MOST_SOURCES = 100  # with a section of their own
 _MOST_REASONS = 40  # of a source
 _MOST_SHOWN = 8  # reasons, languages and kinds in one cell
+_SAMPLE_CHARACTERS = 160
 
 
 def reasons(card: dict[str, Any], most: int) -> list[tuple[str, Drops]]:
@@ -139,7 +140,11 @@ def _checks(card: dict[str, Any]) -> Iterator[str]:
     if near := card.get("near_duplicates"):
         yield from ("", "## Near-duplicates", "")
         yield f"Documents: {near['documents']:,}; nearly the same as one that stays: {near['dropped']:,}."
-        yield from ("", *(f"- `{c['kept']}` stays in the place of {c['dropped']:,}" for c in near["clusters"]))
+        yield ""
+        for cluster in near["clusters"]:
+            _, text = cluster.get("sample", ("", ""))
+            begins = f", one of which begins: {_safe(text[:_SAMPLE_CHARACTERS])}" if text else ""
+            yield f"- `{cluster['kept']}` stays in the place of {cluster['dropped']:,}{begins}"
     if found := card.get("decontamination"):
         yield from ("", "## Evaluation items", "")
         yield (
@@ -175,7 +180,7 @@ def _source(source: dict[str, Any]) -> Iterator[str]:
     yield from ("", "Some of what was dropped:", "")
     for reason, drop in drops:
         for _, origin, text in drop["samples"]:
-            yield f"- {_safe(reason)}: {_safe(origin)}{': ' + _safe(text[:160]) if text else ''}"
+            yield f"- {_safe(reason)}: {_safe(origin)}{': ' + _safe(text[:_SAMPLE_CHARACTERS]) if text else ''}"
 
 
 def size(count: int) -> str:

@@ -37,8 +37,11 @@ def test_foreign_text_is_no_markup(tmp_path: Path) -> None:
     tally = _tally(("duplicate", evil))
     source = {"name": evil, "genre": "a|b", "licence": "*", "provenance": {"folder": evil}, **tally.to_json()}
     share = {"documents": 1, "bytes": 1}
-    source["name"] = source["provenance"]["folder"] = evil.replace("\ud800", "")
-    write_card(tmp_path, {"train": share, "validation": share, "sources": [source]})
+    stored = source["name"] = source["provenance"]["folder"] = evil.replace("\ud800", "")
+    clusters = [{"kept": "0f" * 16, "dropped": 2, "sample": [stored, stored]}, {"kept": "1e" * 16, "dropped": 1}]
+    near = {"documents": 9, "dropped": 3, "clusters": clusters}
+    card = {"train": share, "validation": share, "sources": [source], "near_duplicates": near}
+    write_card(tmp_path, card)
     text = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert "<script" not in text
     assert "\x1b" not in text

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from groundup.console import Console
-from groundup.corpus import CorpusSettings, FolderSource, build_corpus, read_documents
+from groundup.corpus import CorpusSettings, FolderSource, build_corpus, read_card, read_documents
 from groundup.corpus.dedup import FoundDuplicates, NearDuplicateSettings, RepeatedTextSettings, find_duplicates
 from groundup.corpus.dedup import find as find_module
 from groundup.corpus.dedup import pairs as pairs_module
@@ -352,6 +352,10 @@ def test_a_corpus_is_built_without_them_and_tells_of_each(tmp_path: Path, pages:
     assert build("first", "a", "b") == set(pages[:30])
     fates = {(fate.source, fate.reason, fate.kept) for fate in read_ledger(tmp_path / "first")}
     assert fates == {("b", "near-duplicate", _id(page)) for page in pages[:20]}
+    clusters = read_card(tmp_path / "first")["near_duplicates"]["clusters"]
+    assert len(clusters) == 10  # each with the beginning of what was dropped for it, and of nothing else
+    begins = {_id(page): copy[:300] for page, copy in zip(pages, copies, strict=False)}
+    assert [cluster["sample"][1] for cluster in clusters] == [begins[cluster["kept"]] for cluster in clusters]
     assert build("second", "c", existing=[tmp_path / "first"]) == set(pages[30:40])
     reasons = sorted((fate.reason, fate.kept) for fate in read_ledger(tmp_path / "second"))
     assert reasons == sorted(

@@ -23,7 +23,10 @@ MORE: Json = {
         "documents": 900,
         "existing": 50,
         "dropped": 41,
-        "clusters": [{"kept": "0f" * 16, "dropped": 30}, {"kept": "1e" * 16, "dropped": 11}],
+        "clusters": [
+            {"kept": "0f" * 16, "dropped": 30, "sample": ["page.html", "This site uses cookies.\nAccept all"]},
+            {"kept": "1e" * 16, "dropped": 11},  # of an earlier release
+        ],
     },
     "decontamination": {
         "documents": 3,
@@ -90,6 +93,7 @@ def test_it_tells_what_the_card_tells(card: Json) -> None:
     for said in (
         "email",
         "41 were nearly the same",
+        "This site uses cookies. Accept all",
         f"groundup corpus explain CORPUS {'0f' * 16}",
         "questions.jsonl#7",
         "kept 95.0 % of the wanted and 6.0 % of the other",

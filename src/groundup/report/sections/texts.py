@@ -8,11 +8,12 @@ from groundup.console import format_count
 from groundup.facts import Facts
 from groundup.report.charts import Bar, bars, figure
 from groundup.report.html import Child, Html, folded, foreign, join, table, tag
-from groundup.report.words import count, listed, percent, size
+from groundup.report.words import count, listed, percent, shortened, size
 
 _MOST_LANGUAGES = 20
 _MOST_KINDS = 24
 _MOST_ITEMS = 40
+_SAMPLE_CHARACTERS = 100
 _LENGTHS = 21  # powers of two from a byte to a megabyte; what is longer is put together
 
 
@@ -111,9 +112,21 @@ def near_duplicates(card: Facts) -> list[Child]:
     said = f"{looked}; {dropped:,} {'was' if dropped == 1 else 'were'} nearly the same as one that stays."
     parts: list[Child] = [tag("h3", "Near-duplicates"), tag("p", said)]
     if clusters := found.rows("clusters"):
-        lines = [(tag("code", cluster.words("kept")), f"{cluster.count('dropped'):,}") for cluster in clusters]
+        lines = [
+            (
+                tag("code", cluster.words("kept")),
+                foreign(shortened(" ".join(cluster.words("sample", 1).split()), _SAMPLE_CHARACTERS)),
+                f"{cluster.count('dropped'):,}",
+            )
+            for cluster in clusters
+        ]
         parts += [
-            table("Documents with most near-copies", ("document that stays", "near-copies dropped"), lines, figures=1),
+            table(
+                "Documents with most near-copies",
+                ("document that stays", "one that was dropped begins", "near-copies dropped"),
+                lines,
+                figures=1,
+            ),
             tag("p", "To read one, and to see what was dropped for it:"),
             tag("pre", tag("code", f"groundup corpus explain CORPUS {clusters[0].words('kept')}"), tabindex=0),
         ]
