@@ -55,7 +55,8 @@ class Peer:
         self.name = name or engine
         self._path = path
         self._open = ExitStack()
-        self._said = self._open.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))
+        said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - the stack closes it
+        self._said = self._open.enter_context(said)
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._process = self._open.enter_context(
             subprocess.Popen(

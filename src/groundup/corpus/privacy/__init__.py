@@ -1,6 +1,7 @@
 """Personal data and secrets are found and masked with typed marks. No torch.
 
-The settings are read by every `--help`; the finders, whose patterns take some 60 ms to compile, only when they are used.
+The settings are read by every `--help`; the finders, whose patterns take some 60 ms to compile, only when they are
+used.
 """
 
 from __future__ import annotations
