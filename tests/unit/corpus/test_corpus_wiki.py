@@ -107,8 +107,13 @@ def test_brackets_without_end_take_no_time(unit: str) -> None:
     """Parsers that go back at each of them take the square of the length: hours for a megabyte."""
 
     def seconds(count: int) -> float:
-        started = time.process_time()
-        plain_text(unit * count + "text", UNSEEN)
-        return time.process_time() - started
+        """Of the quickest of three: a busy machine makes some of them slow, never fast."""
+        each = []
+        for _ in range(3):
+            started = time.process_time()
+            plain_text(unit * count + "text", UNSEEN)
+            each.append(time.process_time() - started)
+        return min(each)
 
-    assert seconds(20_000) < 40 * max(seconds(1_000), 0.01)
+    # 20 times the length; the square would be 400 times the time.
+    assert seconds(20_000) < 100 * max(seconds(1_000), 0.01)
