@@ -100,11 +100,11 @@ def _within(interval: Interval, least: float, most: float) -> Interval:
 
 def macro_f1(confusion_CC: Indices) -> float:
     """Mean F1 of the labels that are true or predicted somewhere, each label counting alike."""
-    return float(_macro_f1(np.diag(confusion_CC), confusion_CC.sum(1), confusion_CC.sum(0)))
+    return float(f1_over_labels(np.diag(confusion_CC), confusion_CC.sum(1), confusion_CC.sum(0)))
 
 
-def _macro_f1(hits: Indices, true: Indices, predicted: Indices) -> Floats:
-    """Over the last axis, (..., C) each."""
+def f1_over_labels(hits: Indices | Floats, true: Indices | Floats, predicted: Indices | Floats) -> Floats:
+    """Mean F1 of the labels that are true or predicted, from counts (..., C) over the last axis."""
     occurs = true + predicted
     f1 = np.divide(2 * hits, occurs, out=np.zeros(occurs.shape), where=occurs > 0)
     mean: Floats = f1.sum(-1) / (occurs > 0).sum(-1)
@@ -121,7 +121,7 @@ def _macro_f1_interval(confusion_CC: Indices, *, seed: int, level: float = 0.95,
         generator.multinomial(count, counts / count, size=min(at_once, resamples - start))
         for start in range(0, resamples, at_once)
     )
-    values_R = np.concatenate([_macro_f1(*_marginals(part, rows, columns, len(confusion_CC))) for part in drawn])
+    values_R = np.concatenate([f1_over_labels(*_marginals(part, rows, columns, len(confusion_CC))) for part in drawn])
     low, high = np.quantile(values_R, [(1 - level) / 2, (1 + level) / 2])
     return Interval(macro_f1(confusion_CC), float(low), float(high), level)
 

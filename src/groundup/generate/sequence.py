@@ -53,6 +53,9 @@ def prompt_ids(
 class GeneratedSequence:
     """The state of one request: its cache, its random numbers, the text that is not yet certain.
 
+    Args:
+        cache: where its keys and values go; None makes one of its own.
+
     Call in turn: `next_ids` to know what to feed, the model with `cache`, `accept` with the last token's
     logits. That the model is called from outside is what lets a batch be formed of many sequences.
     """
@@ -64,11 +67,12 @@ class GeneratedSequence:
         model: Transformer,
         tokenizer: Tokenizer,
         stop_ids: frozenset[int],
+        cache: KVCache | None = None,
     ) -> None:
         room = model.config.context_length - len(ids)
         self.request = request
         self._max_tokens = room if request.max_tokens is None else min(room, request.max_tokens)
-        self.cache: KVCache = model.new_cache(1, len(ids) + self._max_tokens)
+        self.cache = cache or model.new_cache(1, len(ids) + self._max_tokens)
         self._stop_ids = stop_ids if request.stop_ids is None else frozenset(request.stop_ids)
         self._prompt_ids = torch.tensor(ids)
         self._output_ids = torch.empty(self._max_tokens, dtype=torch.int64)

@@ -1,6 +1,6 @@
 """One transformer for every family that the ecosystem runs without custom code."""
 
-from groundup.model.cache import KVCache
+from groundup.model.cache import BatchCache, KVCache
 from groundup.model.classifier import SequenceClassifier
 from groundup.model.config import FAMILIES, Family, ModelConfig
 from groundup.model.init import init_weights
@@ -10,6 +10,7 @@ from groundup.model.transformer import Decoder, Transformer
 __all__ = [
     "FAMILIES",
     "Activation",
+    "BatchCache",
     "Decoder",
     "Family",
     "KVCache",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from groundup.model.cache import KVCache
+from groundup.model.cache import Cache
 from groundup.model.config import ModelConfig
 from groundup.model.layers import Linear, make_norm
 from groundup.model.operations import Accelerated
@@ -34,7 +34,7 @@ class Attention(Accelerated):
         x_BTD: Tensor,
         rope: tuple[Tensor, Tensor] | None,
         seen: Tensor | None,
-        cache: KVCache | None,
+        cache: Cache | None,
     ) -> Tensor:
         heads = (*x_BTD.shape[:2], -1, self.config.head_dim)
         q_BTNH, k_BTKH, v_BTKH = (proj(x_BTD).view(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from groundup.errors import ConfigError
 from groundup.model.attention import Attention, seen_with_cache
-from groundup.model.cache import KVCache
+from groundup.model.cache import BatchCache, Cache, KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.layers import Embedding, Linear, make_mlp, make_norm
 from groundup.model.loss import row_nll, summed_nll
@@ -37,7 +37,7 @@ class Block(nn.Module):
         x_BTD: Tensor,
         rope: tuple[Tensor, Tensor] | None,
         seen: Tensor | None,
-        cache: KVCache | None,
+        cache: Cache | None,
     ) -> Tensor:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
@@ -56,7 +56,7 @@ class SandwichBlock(Block):
         x_BTD: Tensor,
         rope: tuple[Tensor, Tensor] | None,
         seen: Tensor | None,
-        cache: KVCache | None,
+        cache: Cache | None,
     ) -> Tensor:
         x_BTD = x_BTD + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache))
         return x_BTD + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_BTD)))
@@ -82,7 +82,7 @@ class Decoder(Accelerated):
         input_ids_BT: Tensor,
         positions_BT: Tensor | None = None,
         document_ids_BT: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
     ) -> Tensor:
         """Hidden states (B, T, D) of `input_ids_BT`; see `Transformer.forward` for the arguments."""
         start = cache.length if cache is not None else 0
@@ -118,7 +118,7 @@ class Decoder(Accelerated):
         return self.norm(x_BTD)
 
     def _seen(
-        self, positions_BT: Tensor, document_ids_BT: Tensor | None, cache: KVCache | None, window: int | None
+        self, positions_BT: Tensor, document_ids_BT: Tensor | None, cache: Cache | None, window: int | None
     ) -> Tensor | None:
         if cache is not None and cache.length:
             return seen_with_cache(positions_BT, cache.length + positions_BT.shape[1], window)
@@ -148,7 +148,7 @@ class Transformer(Accelerated):
         input_ids_BT: Tensor,
         positions_BT: Tensor | None = None,
         document_ids_BT: Tensor | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         labels_BT: Tensor | None = None,
         reduction: Literal["sum", "none"] = "sum",
     ) -> Tensor:
@@ -197,3 +197,7 @@ class Transformer(Accelerated):
             dtype=self.model.compute_dtype or weight.dtype,
             device=weight.device,
         )
+
+    def new_batch(self, places: int, max_length: int) -> BatchCache:
+        """An empty cache for as many sequences of any lengths up to `max_length`, one token of each at a time."""
+        return BatchCache(self.new_cache(places, max_length), places)

@@ -1,0 +1,76 @@
+"""Which figure suits answers, from what the answers look like."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from statistics import median
+from typing import Literal, get_args
+
+from groundup.corpus.language import UNDETERMINED, identify
+from groundup.evals.metrics.answers import exact, labels, normalized, token_f1
+from groundup.evals.metrics.measure import Measure
+from groundup.evals.metrics.overlap import rouge
+from groundup.evals.metrics.translation import bleu, chrf
+
+MetricName = Literal["rouge", "chrf", "bleu", "exact", "f1", "likelihood"]
+METRICS: tuple[MetricName, ...] = get_args(MetricName)
+
+_SAMPLE = 200
+_FEW_WORDS = 5  # of answers that are facts
+_REPEATED = 5  # answers that are labels stand for so many examples each, or more
+_SHORTENED = 3  # summaries are so many times shorter than their texts, or more
+_LONG = 60  # words of a text that is worth a summary
+
+
+def measures(name: MetricName, written: Sequence[str], references: Sequence[str]) -> list[Measure]:
+    """The figures of a metric, the one that decides first; of the likelihood, which needs no text, none.
+
+    Args:
+        written: what a model answered.
+        references: what the data say.
+    """
+    if name == "rouge":
+        return rouge(written, references)
+    if name in ("chrf", "bleu"):
+        both = [chrf(written, references), bleu(written, references)]
+        return both if name == "chrf" else both[::-1]
+    if name == "f1":
+        return [token_f1(written, references), exact(written, references)]
+    if name == "exact":
+        if are_labels(references):
+            return labels([normalized(text) for text in written], [normalized(text) for text in references])
+        return [exact(written, references), token_f1(written, references)]
+    return []
+
+
+def are_labels(references: Sequence[str]) -> bool:
+    """Whether answers are a few names that come again and again."""
+    return len(set(map(normalized, references))) * _REPEATED <= len(references)
+
+
+def choose_metric(prompts: Sequence[str], references: Sequence[str]) -> tuple[MetricName, str]:
+    """The metric that suits these answers, and why, for a person.
+
+    Args:
+        prompts: what stands before the answers, without the words that all of them share.
+    """
+    step = max(1, len(prompts) // _SAMPLE)
+    prompts, references = prompts[::step], references[::step]
+    asked, said = (median(len(text.split()) for text in texts) for texts in (prompts, references))
+    if are_labels(references):
+        return "exact", f"{len(set(references)):,} different answers come again and again, as labels do"
+    languages = [_language(texts) for texts in (prompts, references)]
+    if UNDETERMINED not in languages and languages[0] != languages[1]:
+        return "chrf", f"prompts are in {languages[0]}, answers in {languages[1]}, as in translations"
+    if said <= _FEW_WORDS:
+        return "f1", f"answers have {said:g} words, as facts do"
+    if asked >= _LONG and asked >= _SHORTENED * said:
+        return "rouge", f"answers have {said:g} words where prompts have {asked:g}, as summaries do"
+    return "likelihood", f"answers of {said:g} words can be right in many ways"
+
+
+def _language(texts: Sequence[str]) -> str:
+    """The language of most of the texts that tell it."""
+    found = Counter(language for language, _ in map(identify, texts) if language != UNDETERMINED)
+    return found.most_common(1)[0][0] if found else UNDETERMINED

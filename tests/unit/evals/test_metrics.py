@@ -1,0 +1,135 @@
+"""Figures of texts: those of the scorers that papers are written with, and intervals that fit them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groundup.evals.metrics import bleu, choose_metric, chrf, exact, labels, mean, normalized, refusals, rouge, token_f1
+from groundup.evals.stats import paired_difference
+
+# Texts by people that say the same in other words, as a model's would beside a reference: from CPython's documentation.
+WRITTEN = [
+    "The with statement is used to wrap the execution of a block, with methods defined by a context manager.",
+    "It's 3.14-ish; costs $5 (or 7,50 €)! See https://example.org/a-b?c=1&d=2, e.g. the U.S. edition.",
+    "Ein kleiner Junge in einem grünen T-Shirt spielt Fußball auf der Wiese.",
+    "yes",
+    "",
+    "Deleting the the the same name twice is &quot;allowed&quot; <here> -- isn't it?",
+]
+REFERENCES = [
+    "The with statement wraps a block whose execution has methods defined by a context manager.",
+    "It is 3.14; it costs $5 or 7.50 €. See https://example.org/a-b?c=1, e.g. the U.K. edition.",
+    "Ein Junge im grünen T-Shirt spielt auf einer Wiese Fußball.",
+    "Yes.",
+    "An answer was due here.",
+    'To delete the same name twice isn\'t "allowed" <there>.',
+]
+
+
+def data(name: str) -> list[dict[str, str]]:
+    path = Path(__file__).parents[4] / "shared" / "data" / name
+    if not path.is_file():
+        pytest.skip(f"{path}: not here")
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def test_bleu_and_chrf_are_sacrebleu_s():
+    """A score that differs in its tokenizer or its smoothing from everybody's cannot stand beside a paper's."""
+    sacrebleu = pytest.importorskip("sacrebleu")
+    for some in (slice(None), slice(0, 3), slice(3, 4), slice(4, 5), slice(5, 6)):
+        ours, theirs = WRITTEN[some], [REFERENCES[some]]
+        assert bleu(ours, theirs[0]).estimate == pytest.approx(sacrebleu.corpus_bleu(ours, theirs).score, abs=1e-6)
+        assert chrf(ours, theirs[0]).estimate == pytest.approx(sacrebleu.corpus_chrf(ours, theirs).score, abs=1e-6)
+
+
+def test_translation_scores_of_real_sentences_are_sacrebleu_s():
+    sacrebleu = pytest.importorskip("sacrebleu")
+    rows = data("translation/multi30k_val.jsonl.gz")
+    german = [row["de"] for row in rows]
+    moved = german[1:] + german[:1]  # other descriptions of other pictures: some words are the same
+    assert bleu(moved, german).estimate == pytest.approx(sacrebleu.corpus_bleu(moved, [german]).score, abs=1e-6)
+    assert chrf(moved, german).estimate == pytest.approx(sacrebleu.corpus_chrf(moved, [german]).score, abs=1e-6)
+
+
+def test_rouge_is_rouge_score_s():
+    scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL", "rouge1", "rouge2"])
+    plain = [i for i, text in enumerate(WRITTEN) if (text + REFERENCES[i]).replace("€", "").isascii()]
+    ours, theirs = [WRITTEN[i] for i in plain], [REFERENCES[i] for i in plain]
+    rows = [scorer.score(reference, text) for text, reference in zip(ours, theirs, strict=True)]
+    for measure, name in zip(rouge(ours, theirs), ("rougeL", "rouge1", "rouge2"), strict=True):
+        assert measure.estimate == pytest.approx(100 * np.mean([row[name].fmeasure for row in rows]), abs=1e-9)
+
+
+def test_a_word_with_an_accent_is_one_word():
+    """rouge-score cuts "Fußball" into "fu" and "ball", so that a German text gets hits for shreds."""
+    (longest, *_) = rouge(["Fußfall"], ["Fußball"])
+    assert longest.estimate == 0
+
+
+def test_answers_are_normalized_as_squad_does():
+    assert normalized("The  Eiffel Tower!") == "eiffel tower"
+    assert normalized("A") == "a", "the letter of a choice is no article"
+    assert exact(["the Eiffel tower."], ["Eiffel Tower"]).estimate == 100
+    assert token_f1(["in Paris, France"], ["Paris"]).estimate == pytest.approx(50)
+    assert token_f1([""], ["Paris"]).estimate == 0
+
+
+def test_labels_are_scored_as_sklearn_scores_them():
+    from sklearn.metrics import f1_score
+
+    true = ["a", "b", "a", "c", "b", "a", "c", "c"]
+    predicted = ["a", "b", "b", "c", "nonsense", "a", "a", "c"]
+    accuracy, macro = labels(predicted, true)
+    assert accuracy.estimate == pytest.approx(62.5)
+    known = f1_score(true, predicted, labels=["a", "b", "c"], average="macro")
+    assert macro.estimate == pytest.approx(100 * known)
+
+
+def test_refusals_are_counted_where_they_are_due_and_where_not():
+    """A model that always refuses is not the best at refusing."""
+    when_due, when_not = refusals(
+        ["Not in the text."] * 4, ["Not in the text", "Paris", "Rome", "Oslo"], "Not in the text"
+    )
+    assert (when_due.estimate, when_not.estimate) == (100, 100)
+    assert when_not.less
+
+
+def test_intervals_are_those_of_the_ratio_bootstrap():
+    """The same resampling written in two ways must give the same interval, but for the draw."""
+    generator = np.random.default_rng(1)
+    a, b = generator.normal(1, 1, 300), generator.normal(0.9, 1, 300)
+    ours = mean("x", a).minus(mean("x", b), seed=2)
+    known = paired_difference(a, b, np.ones(300), seed=3)
+    assert ours.estimate == pytest.approx(known.estimate)
+    assert ours.low == pytest.approx(known.low, abs=0.02)
+    assert ours.high == pytest.approx(known.high, abs=0.02)
+
+
+def test_pairing_finds_a_difference_that_single_intervals_hide():
+    """BLEU has no value of one sentence: pairing must work on its counts."""
+    rows = data("translation/multi30k_val.jsonl.gz")[:200]
+    german = [row["de"] for row in rows]
+    worse = [" ".join(text.split()[:-1]) for text in german]
+    better = [" ".join(text.split()[:-1]) if i % 4 else text for i, text in enumerate(german)]
+    difference = bleu(better, german).minus(bleu(worse, german))
+    assert difference.low > 0
+    assert not mean("x", [1.0]).interval().excludes_zero
+
+
+def test_the_metric_is_chosen_from_what_answers_look_like():
+    summaries = data("summarization/dialogsum_dev.jsonl.gz")[:100]
+    pairs = data("translation/multi30k_val.jsonl.gz")[:100]
+    problems = data("instructions/gsm8k_train.jsonl.gz")[:100]
+    assert choose_metric([r["dialogue"] for r in summaries], [r["summary"] for r in summaries])[0] == "rouge"
+    assert choose_metric([r["en"] for r in pairs], [r["de"] for r in pairs])[0] == "chrf"
+    asked = [str(next(v for k, v in row.items() if k in ("question", "prompt"))) for row in problems]
+    answers = [str(next(v for k, v in row.items() if k in ("answer", "response"))) for row in problems]
+    assert choose_metric(asked, answers)[0] == "likelihood"
+    assert choose_metric(asked, [a.split()[-1] for a in answers])[0] == "f1"
+    assert choose_metric(asked, ["billing", "refund", "card lost", "other"] * 25)[0] == "exact"
