@@ -110,12 +110,17 @@ class Console:
         if not self.quiet:
             self._print(Text(f"\n{visible(title)}", style="bold"))
 
-    def sample(self, title: str, text: str) -> None:
-        """A piece of text that a model wrote or a document, set apart."""
+    def sample(self, title: str, text: str | Sequence[tuple[str, str]]) -> None:
+        """A piece of text that a model wrote or a document, set apart.
+
+        Args:
+            text: as it is, or in parts, each with its style ("bold green"; "" for none).
+        """
         if self.quiet:
             return
         mark = "|" if self._rich.options.ascii_only else "│"
-        body = Text(visible(text))
+        parts = [(text, "")] if isinstance(text, str) else text
+        body = Text.assemble(*((visible(part), style) for part, style in parts))
         if self.interactive:
             lines = list(body.wrap(self._rich, max(20, min(_SAMPLE_WIDTH, self._rich.width - 6))))
         else:

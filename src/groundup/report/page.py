@@ -41,12 +41,14 @@ def document(
     figures: Sequence[Figure],
     sections: Sequence[Section],
     foot: str,
+    script: bool = True,
 ) -> str:
     """The whole document.
 
     Args:
         over: what kind of page this is, above its title.
         lead: sentences that say all in short.
+        script: with the reading of charts.
     """
     filled = [section for section in sections if any(part is not None for part in section.parts)]
     links = [tag("li", tag("a", section.title, href=f"#{section.key}")) for section in filled]
@@ -68,10 +70,9 @@ def document(
         ),
         tag("main", [_section(section) for section in filled]),
         tag("footer", tag("p", foot)),
-        tag("p", id="reading", role="status", hidden=True),
-        _inline("script", "page.js"),
+        [tag("p", id="reading", role="status", hidden=True), _inline("script", "page.js")] if script else None,
     )
-    head = _head(f"{title} · groundup", " ".join(lead))
+    head = _head(f"{title} · groundup", " ".join(lead), script=script)
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').markup}\n"
 
 
@@ -86,12 +87,10 @@ def _section(section: Section) -> Html:
     )
 
 
-def _head(title: str, description: str) -> Html:
-    # Nothing may be loaded, sent or run but the two texts whose digests stand here.
-    policy = (
-        f"default-src 'none'; style-src '{_source_hash('page.css')}'; script-src '{_source_hash('page.js')}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
+def _head(title: str, description: str, *, script: bool) -> Html:
+    # Nothing may be loaded, sent or run but the texts whose digests stand here.
+    scripts = f"script-src '{_source_hash('page.js')}'; " if script else ""
+    policy = f"default-src 'none'; style-src '{_source_hash('page.css')}'; {scripts}base-uri 'none'; form-action 'none'"
     return tag(
         "head",
         tag("meta", charset="utf-8"),

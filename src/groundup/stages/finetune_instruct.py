@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from groundup.parallel import Machine
     from groundup.planner import Plan
     from groundup.ranks import Ranks
-    from groundup.tokenizer import ChatTemplate, Tokenizer
+    from groundup.tokenizer import ChatTemplate
     from groundup.tokens import ExampleLoader
     from groundup.train import StepReport
     from groundup.types import Example
@@ -63,6 +63,7 @@ class FinetuneInstructConfig(ConversationRules):
     checkpoint_seconds: float = setting(30.0, help="save the state of the run this often", ge=0)
     skip_spikes: bool = setting(True, help="skip steps whose loss is far above those before")
     log_to: tuple[TrackerName, ...] = setting((), help="draw curves with tensorboard, wandb or trackio, too")
+    xray: bool = setting(False, help="show what would be trained, token by token, and stop", flag=True)
     evaluations: int = setting(4, help="how often to score held-out answers and show one on the way", ge=0)
 
 
@@ -76,7 +77,9 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     from groundup.examples import table_identity
 
     console = console or Console()
-    keys = config.model_dump(mode="json", exclude={"data", "test", "model", *NO_PART_OF_THE_RESULT})
+    keys = config.model_dump(mode="json", exclude={"data", "test", "model", "xray", *NO_PART_OF_THE_RESULT})
+    if config.xray:
+        return _xray(config, keys, console)
     inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
     if config.test:
         inputs["test"] = table_identity(config.test)
@@ -88,6 +91,22 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     return read(config.out)
 
 
+def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console) -> Artifact:
+    """Show what would be trained; nothing else is left, and nothing is trained."""
+    from groundup.checkpoint import read_config
+    from groundup.checkpoint.resolve import resolve_model
+    from groundup.stages._xray import Shown
+    from groundup.tokenizer import ChatTemplate, Tokenizer
+
+    directory = resolve_model(config.model)
+    tokenizer = Tokenizer.load(directory)
+    learned, _, told = _examples(config, console)
+    shown = Shown(ChatTemplate(tokenizer), tokenizer, learned, read_config(directory).context_length, config.cut_long)
+    shown.require_sound(console)
+    shown.tell(console, most=3)
+    return shown.leave(config.out, "finetune.instruct", keys, told["sentence"], console)
+
+
 def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Console) -> None:
     """Plan, tune, compare, and leave the model directory with its artifact."""
     from groundup.checkpoint import load_model, save_model
@@ -97,13 +116,15 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     from groundup.objectives import NextToken
     from groundup.optim import WarmupStableDecay
     from groundup.planner import flops_per_token, parameter_count, share
+    from groundup.stages._xray import Shown
     from groundup.tokenizer import ChatTemplate
 
     learned, tested, told = _examples(config, console)
     opened = open_model(config.model, device="cpu")
     model, tokenizer = opened.model, opened.tokenizer
     template = ChatTemplate(tokenizer)
-    encoded = [template.encode_labelled(example.messages) for example in learned]
+    shown = Shown(template, tokenizer, learned, model.config.context_length, config.cut_long)
+    encoded = shown.require_sound(console)
     saved = SavedPlan(config.out / "plan.json", ranks)
     machine, plan = saved.read_or(lambda: _plan(config, opened, encoded, ranks, seconds_spent=work.seconds))
     model.requires_grad_(True)
@@ -120,7 +141,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         console.warn(f"{loader.too_long:,} examples are longer than {plan.model.context_length:,} tokens: {done}.")
     long = {"longer than the context": loader.too_long} if loader.too_long and not config.cut_long else {}
     console.table("The plan", ["", ""], plan.describe())
-    console.sample("one example; what is trained stands in [[ ]]", _marked(template, tokenizer, learned[0]))
+    shown.tell(console)
 
     with Engine(model, tokenizer, stop_ids=template.stop_ids) as engine:
         progress = train(
@@ -157,7 +178,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         stop_ids=template.stop_ids,
     )
     tokenizer.set_chat_template(template.jinja)
-    files += tokenizer.save(config.out)
+    files += [*tokenizer.save(config.out), shown.page(config.out / "xray.html", told["sentence"])]
 
     # Both from their files and in fp32, so that they differ in nothing but the tuning.
     tuned, base = (load_model(directory, device=machine.device) for directory in (config.out, opened.directory))
@@ -199,7 +220,8 @@ def _examples(config: FinetuneInstructConfig, console: Console) -> tuple[list[Ex
     else:
         learned, tested = split_by_hash(found.examples, fraction=config.test_fraction, most=config.test_examples)
     console.note(f"{found.sentence}.")
-    return learned, tested, {"columns": found.columns, "dropped": dict(found.dropped), "changed": dict(found.changed)}
+    kept = {"dropped": dict(found.dropped), "changed": dict(found.changed)}
+    return learned, tested, {"columns": found.columns, "sentence": f"{found.sentence}.", **kept}
 
 
 def _plan(
@@ -283,18 +305,6 @@ def _loader(
         world_size=ranks.size,
         device=machine.device,
     )
-
-
-def _marked(template: ChatTemplate, tokenizer: Tokenizer, example: Example) -> str:
-    """A conversation with its special tokens, and [[ ]] around each run of trained ones."""
-    from itertools import groupby
-
-    pieces = []
-    labelled = zip(*template.encode_labelled(example.messages), strict=True)
-    for trained, run in groupby(labelled, key=lambda pair: pair[1]):
-        text = tokenizer.decode([token for token, _ in run], skip_special_tokens=False)
-        pieces.append(f"[[{text}]]" if trained else text)
-    return "".join(pieces)
 
 
 def _look(

@@ -8,6 +8,7 @@ from typing import get_args
 
 from groundup.errors import ConfigError
 from groundup.tokenizer.foreign_chat import ForeignChat
+from groundup.tokenizer.jinja import JinjaTemplate
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.vocabulary import IM_END, IM_START
 from groundup.types import Message, Role
@@ -69,6 +70,11 @@ class ChatTemplate:
         _require_known(messages)
         return self._format.encode_labelled(messages)
 
+    def speakers(self, messages: Sequence[Message]) -> list[Role | None]:
+        """Whose words each id of `encode` is part of; None: the template's, or it is not certain whose."""
+        _require_known(messages)
+        return self._format.speakers(messages)
+
 
 class ChatML:
     """ChatML (OpenAI 2023) over our special tokens, BOS in front.
@@ -116,19 +122,32 @@ class ChatML:
         """See `ChatTemplate.encode_labelled`."""
         ids, trained = [self._tokenizer.bos_id], [False]
         for message in messages:
-            # Header and content are one piece of text for transformers, between two special tokens; so they are here:
-            # a line break at the beginning of the content may share a token with the header's.
-            turn = self._tokenizer.encode(f"{message.role}\n{self.escape(message.content)}")
-            header = 1 + next(i for i, token in enumerate(turn) if b"\n" in self._tokenizer.token_bytes(token))
+            turn, header = self._turn(message)
             answers = message.role == "assistant"
             ids += [self._start, *turn, self._end, *self._line_end]
             trained += [False] * (1 + header) + [answers] * (len(turn) - header + 1) + [False] * len(self._line_end)
         return ids, trained
 
+    def speakers(self, messages: Sequence[Message]) -> list[Role | None]:
+        """See `ChatTemplate.speakers`."""
+        speakers: list[Role | None] = [None]
+        for message in messages:
+            turn, header = self._turn(message)
+            speakers += [None] * (1 + header) + [message.role] * (len(turn) - header)
+            speakers += [None] * (1 + len(self._line_end))
+        return speakers
+
+    def _turn(self, message: Message) -> tuple[list[int], int]:
+        """The ids between the two special tokens, and how many of them are the header's."""
+        # Header and content are one piece of text for transformers, between two special tokens; so they are here: a
+        # line break at the beginning of the content may share a token with the header's.
+        turn = self._tokenizer.encode(f"{message.role}\n{self.escape(message.content)}")
+        return turn, 1 + next(i for i, token in enumerate(turn) if b"\n" in self._tokenizer.token_bytes(token))
+
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
         """See `ChatTemplate.render`."""
-        ids = self.encode(messages, add_generation_prompt=add_generation_prompt)
-        return self._tokenizer.decode(ids, skip_special_tokens=False)
+        said = [{"role": message.role, "content": message.content} for message in messages]
+        return JinjaTemplate(self.jinja, {}).render(said, add_generation_prompt=add_generation_prompt)
 
     def escape(self, content: str) -> str:
         """Content as it is rendered: each special token's name with a space after its first two characters."""

@@ -10,7 +10,7 @@ from typing import Any
 from groundup.errors import ConfigError, GroundupError
 from groundup.tokenizer.jinja import JinjaTemplate, TemplateRefusalError
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.types import Message, well_formed
+from groundup.types import Message, Role, well_formed
 
 # Characters that Unicode keeps for a program's own use: one that occurs nowhere is put into names of special tokens
 # that stand in messages, so that the rendered text holds only those of the template.
@@ -29,7 +29,7 @@ class ForeignChat:
         """
         self.jinja = jinja
         self._tokenizer = tokenizer
-        self._template = JinjaTemplate(jinja, _variables(tokenizer))
+        self._template = JinjaTemplate(jinja, variables(tokenizer))
         names = [name for name in tokenizer.markers if len(name) > 1]
         self._marker = _any_of(names)
         self._special = [name for name in names if tokenizer.markers[name] in tokenizer.special_ids]
@@ -68,14 +68,21 @@ class ForeignChat:
         ids, places = self._tokenizer.encode_marked(self._split(text, mark))
         plain = text.replace(mark, "")
         trained = [False] * len(ids)
-        for first, last in spans:
-            inside = [n for n, (start, end) in enumerate(places) if end > first and start < last]
-            # A token that begins before the words is theirs if only the space before them is in it.
-            while inside and plain[places[inside[0]][0] : first].strip(" "):
-                del inside[0]
-            for n in inside:
+        for span in spans:
+            for n in _tokens_in(span, places, plain):
                 trained[n] = True
         return ids, trained
+
+    def speakers(self, messages: Sequence[Message]) -> list[Role | None]:
+        """See `ChatTemplate.speakers`."""
+        text, mark = self._safely(messages)
+        ids, places = self._tokenizer.encode_marked(self._split(text, mark))
+        plain = text.replace(mark, "")
+        speakers: list[Role | None] = [None] * len(ids)
+        for message, span in zip(messages, self._words(text, mark, messages, range(len(messages))), strict=True):
+            for n in _tokens_in(_without(mark, text, *span), places, plain) if span is not None else ():
+                speakers[n] = message.role
+        return speakers
 
     def _safely(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> tuple[str, str]:
         """The conversation as text in which only the template's special tokens are whole, and what breaks others."""
@@ -152,7 +159,8 @@ class ForeignChat:
         numbers = [n for n, message in enumerate(messages) if message.role == "assistant"]
         words = self._words(text, mark, messages, numbers)
         spans, place = [], 0
-        for n, first in zip(numbers, words, strict=True):
+        for n, said in zip(numbers, words, strict=True):
+            first = said[0] if said is not None else None
             if first is None or not self._opens_exactly:
                 length = self._prompt_length(text, mark, messages[:n])
                 if length is None and first is None:
@@ -164,21 +172,23 @@ class ForeignChat:
             if first < place or found is None:
                 raise self._unlabelled(f"it does not write {self._end} after each answer")
             place = found.end()
-            spans.append((first - text.count(mark, 0, first), place - text.count(mark, 0, place)))
+            spans.append(_without(mark, text, first, place))
         return spans
 
-    def _words(self, text: str, mark: str, messages: Sequence[Message], numbers: Sequence[int]) -> Sequence[int | None]:
-        """Where the words of each answer begin; None where it is not certain.
+    def _words(
+        self, text: str, mark: str, messages: Sequence[Message], numbers: Sequence[int]
+    ) -> Sequence[tuple[int, int] | None]:
+        """Where the words of these messages begin and end; None where it is not certain.
 
-        The answers are replaced by words that occur nowhere: what then stands around these is the template's. It is
-        believed only where this and the answers together are the whole text again.
+        They are replaced by words that occur nowhere: what then stands around these is the template's. It is
+        believed only where this and the messages' own words together are the whole text again.
         """
         unknown = [None] * len(numbers)
         replaced = [Message(m.role, self._broken(m, mark)) for m in messages]
         contents = [replaced[n].content for n in numbers]
         unique = [_unique() for _ in numbers]
         for n, word in zip(numbers, unique, strict=True):
-            replaced[n] = Message("assistant", word)
+            replaced[n] = Message(messages[n].role, word)
         around = re.split("|".join(unique) or r"(?!)", self.render(replaced))
         if len(around) != len(numbers) + 1:
             return unknown
@@ -187,7 +197,7 @@ class ForeignChat:
             said = next((c for c in _trimmed(content) if text.startswith(c + after, place)), None)
             if said is None:
                 return unknown
-            found.append(place)
+            found.append((place, place + len(said)))
             place += len(said) + len(after)
         return found if text.startswith(around[0]) and place == len(text) else unknown
 
@@ -214,7 +224,22 @@ class ForeignChat:
         )
 
 
-def _variables(tokenizer: Tokenizer) -> dict[str, Any]:
+def _tokens_in(span: tuple[int, int], places: Sequence[tuple[int, int]], plain: str) -> list[int]:
+    """Which tokens write this part of the text."""
+    first, last = span
+    inside = [n for n, (start, end) in enumerate(places) if end > first and start < last]
+    # A token that begins before the words is theirs if only the space before them is in it.
+    while inside and plain[places[inside[0]][0] : first].strip(" "):
+        del inside[0]
+    return inside
+
+
+def _without(mark: str, text: str, first: int, last: int) -> tuple[int, int]:
+    """The same places in the text without the marks."""
+    return first - text.count(mark, 0, first), last - text.count(mark, 0, last)
+
+
+def variables(tokenizer: Tokenizer) -> dict[str, Any]:
     """What a template may name: each special token of the config by its role."""
     found: dict[str, Any] = {}
     for key, token in tokenizer.config.items():

@@ -161,6 +161,12 @@ class Tokenizer:
             ids: list[int] = backend.encode(well_formed(text), add_special_tokens=False).ids
         return ids
 
+    def encode_rendered(self, text: str) -> list[int]:
+        """The ids of a rendered template as transformers reads it: names of special tokens in it are special tokens."""
+        with _patterns_that_end():
+            ids: list[int] = self._backend.encode(well_formed(text), add_special_tokens=False).ids
+        return ids
+
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` for many texts, on all cores. A corpus goes faster through `CorpusEncoder`."""
         with _patterns_that_end():

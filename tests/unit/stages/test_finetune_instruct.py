@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,35 @@ def test_a_wrong_column_or_source_is_refused_by_name(table: Path, base: Path, tm
         tune(tmp_path / "absent.jsonl", base, tmp_path / "c")
     with pytest.raises(DataError, match="no such"):
         tune(table, tmp_path / "absent", tmp_path / "d")
+
+
+def test_the_x_ray_shows_what_is_trained_and_stops(
+    table: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A person who looks first must not find a model half trained, or the place for it taken."""
+    out = tmp_path / "chat"
+    keys = {"data": str(table), "model": str(base), "out": str(out), "xray": True}
+    made = run(load(FinetuneInstructConfig, keys), console=Console())
+    assert not out.exists()
+    assert list(made.outputs) == ["chat.xray.html"]
+    assert "<|im_end|>" in (tmp_path / "chat.xray.html").read_text(encoding="utf-8").replace("&lt;", "<").replace(
+        "&gt;", ">"
+    )
+    said = capsys.readouterr().err
+    assert "what is trained stands in [[ ]]" in said
+    assert "<|im_end|>]]" in said
+    for row in ("user", "assistant", "template", "in all"):
+        assert re.search(rf"^ *{row} +[\d,]+ +[\d,]+", said, re.MULTILINE), row
+
+
+def test_a_tuned_model_keeps_the_page_of_what_was_trained(tuned: Path) -> None:
+    assert "xray.html" in artifact.read(tuned).outputs
+
+
+def test_examples_that_are_laid_out_already_are_refused(base: Path, tmp_path: Path) -> None:
+    data = tmp_path / "d.jsonl"
+    lines = [{"prompt": f"[INST] Question {n}? [/INST]", "response": "Yes."} for n in range(20)]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with pytest.raises(DataError, match="INST"):
+        tune(data, base, tmp_path / "out")
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()

@@ -1,0 +1,86 @@
+"""What stages that tune have in common before step 1: it is checked what will be trained, and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from groundup.artifact import Artifact, record
+from groundup.console import Console
+
+if TYPE_CHECKING:
+    from groundup.examples.xray import Seen
+    from groundup.tokenizer import ChatTemplate, Tokenizer
+    from groundup.types import Example
+
+_COUNTED = 1000  # examples, from everywhere among them
+_ON_THE_PAGE = 40
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shown:
+    """Conversations to be trained on.
+
+    Attributes:
+        window: tokens of each that are read.
+        cut: longer ones lose their end.
+    """
+
+    template: ChatTemplate
+    tokenizer: Tokenizer
+    examples: Sequence[Example]
+    window: int
+    cut: bool
+
+    def require_sound(self, console: Console) -> list[tuple[list[int], list[bool]]]:
+        """The ids of each example and which of them are trained, once nothing forbids to train on them.
+
+        Raises:
+            DataError, FormatError: see `groundup.examples.soundness`.
+        """
+        from groundup.examples.soundness import require_own_template, require_sound, require_words
+
+        typed = require_words(self.examples, self.tokenizer)
+        if typed:
+            which = "1 example has" if typed == 1 else f"{typed:,} examples have"
+            console.warn(
+                f"{which} the name of a special token in its words: it stays text, and ends or begins nothing."
+            )
+        require_own_template(self.template, self.tokenizer, self.examples)
+        encoded = [self.template.encode_labelled(example.messages) for example in self.examples]
+        require_sound(encoded, self.template, self.tokenizer, self.window, cut=self.cut)
+        return encoded
+
+    def tell(self, console: Console, *, most: int = 1) -> None:
+        """Show some conversations, and how many tokens of each role there are and are trained."""
+        from groundup.examples.xray import table
+
+        counted = self._seen(_COUNTED)
+        console.table(f"Tokens of {len(counted):,} of {len(self.examples):,} examples", *table(counted))
+        for number, seen in enumerate(counted[:most], 1):
+            which = "one example" if most == 1 else f"example {number}"
+            console.sample(f"{which}; what is trained stands in [[ ]]", seen.parts())
+
+    def page(self, path: Path, told: str) -> Path:
+        """Write the page with some conversations; returns its path."""
+        from groundup.files import atomic_file
+        from groundup.report.xray_page import render_xray
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as temporary:
+            temporary.write_text(render_xray("What is trained", told, self._seen(_ON_THE_PAGE)), encoding="utf-8")
+        return path
+
+    def leave(self, out: Path, stage: str, keys: Mapping[str, Any], told: str, console: Console) -> Artifact:
+        """Write the page beside what is not trained now, and say where."""
+        path = self.page(out.with_name(f"{out.name}.xray.html"), told)
+        console.note(f"{path}: what would be trained. Nothing was: leave --xray out to train.")
+        return record(stage, keys, {}, path.parent, [path], {"summary": "shown, not trained"}, 0.0)
+
+    def _seen(self, most: int) -> list[Seen]:
+        from groundup.examples.xray import see
+
+        some = self.examples[:: max(1, -(-len(self.examples) // most))]
+        return [see(self.template, self.tokenizer, e.messages, longest=self.window) for e in some]
