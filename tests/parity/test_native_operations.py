@@ -124,6 +124,20 @@ def test_attention(
     assert_as_near(by(native), by(PLAIN), (q, k, v), normal(2, length, heads, head_dim, seed=9))
 
 
+def test_what_an_earlier_call_left_in_memory_counts_for_nothing(native: NativeOperations) -> None:
+    """Threads keep their memory: keys beyond a last half block were not written anew, and 0 x NaN is NaN."""
+
+    def gradients(length: int, value: float) -> list[Tensor]:
+        documents, positions = torch.zeros(8, length, dtype=torch.long), torch.arange(length).expand(8, length)
+        seen = native.seen(positions, documents, None)
+        tensors = tuple(torch.full((8, length, 1, 64), value).bfloat16() for _ in range(3))
+        return outcome(lambda q, k, v: native.attend(q, k, v, seen, 0.125), tensors, torch.ones(8, length, 1, 64))
+
+    assert gradients(64, float("nan"))[1].isnan().any()
+    for tensor in gradients(45, 1.0):
+        assert tensor.isfinite().all()
+
+
 def test_a_document_that_comes_back_is_seen(native: NativeOperations) -> None:
     """The kernel's runs of keys cannot say it; the mask does."""
     documents = torch.tensor([[0, 1, 0, 0]])

@@ -227,9 +227,10 @@ inline void pack_right(bf16 *out, const bf16 *source, int64_t stride, int64_t de
         }
 }
 
-// B operand from a matrix that has k as its columns (n x depth): B is its transpose. Rows beyond n are zeros.
+// B operand from a matrix that has k as its columns (n x depth): B is its transpose. Fills panels in pairs, as
+// `multiply` reads them for an n in whole steps of 32: rows beyond n are zeros.
 inline void pack_right_transposed(bf16 *out, const bf16 *source, int64_t stride, int64_t depth, int64_t n) {
-    for (int64_t j = 0; j < n; j += TILE)
+    for (int64_t j = 0; j < round_up(n, 2 * TILE); j += TILE)
         for (int64_t k = 0; k < depth; k += DEPTH) {
             __m512i v[16];
             for (int r = 0; r < 16; r++)
