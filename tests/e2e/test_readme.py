@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import os
 import re
@@ -38,13 +39,23 @@ def shown_commands() -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith("groundup ")]
 
 
+def shown_recipes() -> dict[str, str]:
+    """The recipes that the README's commands name, by their files."""
+    blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    named = {block: re.match(r"# (\w+\.toml)\n", block) for block in blocks}
+    return {name[1]: block for block, name in named.items() if name}
+
+
 @pytest.fixture
 def home(tmp_path: Path, real_documents: list[str]) -> Path:
-    """A user's home with what the README speaks of: notes, letters, questions with answers, mails with labels."""
+    """A user's home with what the README speaks of: notes, a library, questions with answers, mails with labels."""
     for folder, texts in (("notes", real_documents), ("letters", real_documents[20:])):
         (tmp_path / folder).mkdir()
         for number, text in enumerate(texts):
             (tmp_path / folder / f"{number:03}.md").write_text(text, encoding="utf-8")
+    _fill_library(tmp_path / "library", real_documents)
+    for name, recipe in shown_recipes().items():
+        (tmp_path / name).write_text(recipe, encoding="utf-8")
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     lines = [line.strip() for text in real_documents for line in text.splitlines() if len(line) > 40]
     with (tmp_path / "questions.csv").open("w", newline="", encoding="utf-8") as file:
@@ -53,6 +64,17 @@ def home(tmp_path: Path, real_documents: list[str]) -> Path:
         kinds = [("statement" if "statement" in line else "other") for line in lines[:400]]
         csv.writer(file).writerows([["text", "label"], *zip(lines[:400], kinds, strict=True)])
     return tmp_path
+
+
+def _fill_library(library: Path, texts: list[str]) -> None:
+    """Pages in folders of the README's names, with the one that is explained and the words that are looked for."""
+    pages = {f"manuals/{number:03}.html": text for number, text in enumerate(texts[2:])}
+    pages |= {"handbook/es-ES/conclusion.html": texts[0], "downloads/merge.html": f"{texts[1]}\n\nAn octopus merge."}
+    for name, text in pages.items():
+        path = library / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        paragraphs = "".join(f"<p>{html.escape(part)}</p>" for part in text.split("\n\n"))
+        path.write_text(f"<!DOCTYPE html><html><body>{paragraphs}</body></html>", encoding="utf-8")
 
 
 def test_the_commands_of_the_readme(home: Path) -> None:
@@ -68,6 +90,7 @@ def test_the_commands_of_the_readme(home: Path) -> None:
         "generate",
         "classify",
         "model",
+        "corpus",
     }
     assert {command[1] for command in commands} >= stages | {"chat", "serve"}
     for command in commands:
@@ -90,6 +113,8 @@ def test_the_commands_of_the_readme(home: Path) -> None:
             process.terminate()
         written, said = process.communicate("Hello\n")
         assert process.returncode == 0, f"{shlex.join(command)}\n{said}"
-        if command[1] in ("generate", "classify", "chat", "model"):
+        if command[1] in ("generate", "classify", "chat", "model", "corpus"):
             assert written.strip(), shlex.join(command)
+        if command[1:3] == ["corpus", "search"]:
+            assert "[octopus merge]" in written
     assert (home / "runs" / "notes" / "report.html").is_file()

@@ -29,6 +29,7 @@ from groundup.corpus.reading import LENGTH, PRIVACY, READING, ReadTask, units
 from groundup.corpus.rows import join_rows, read_rows
 from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.sources import SourceConfig
+from groundup.corpus.sources.base import FORMATS_IN_WORDS
 from groundup.corpus.steps import NamedStep
 from groundup.errors import DataError
 from groundup.files import read_json, require_disk_space
@@ -39,12 +40,10 @@ QUALITY = "quality.safetensors"
 _EVALUATIONS = "evaluations.npz"
 DECONTAMINATION = "decontamination"
 SPLITS: tuple[Split, Split] = ("train", "validation")
-_MORE_TEXT = (
-    "Add more text or another source (groundup config collect lists what is read), or lower min_bytes for a trial."
-)
+_MORE_TEXT = "Add more text or another source (groundup config collect lists them), or lower min_bytes for a trial."
 _FIXES = {  # by how the reason begins for which most was dropped
     NO_TEXT: 'Name the field that holds the text in the source, e.g. text = "{body}".',
-    UNSUPPORTED: 'If these are text, give the source format = "text"; else add text (txt, md, html, json, csv, ...).',
+    UNSUPPORTED: f'If these are text, give the source format = "text"; else add what can be read: {FORMATS_IN_WORDS}.',
 }
 
 

@@ -35,7 +35,7 @@ class DecontaminationSettings(Config):
     """The evaluation files whose items must not be in the corpus."""
 
     files: list[Path] = setting(
-        [], help="evaluation files or folders (jsonl, csv, parquet, txt, ...): documents with an item of theirs go"
+        [], help="evaluation files or folders: documents with an item (a record, a paragraph, a line) of theirs go"
     )
     ngram: int = setting(13, help="words in a row that count as a repetition", ge=8, le=50)
     min_overlap: float = setting(

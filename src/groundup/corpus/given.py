@@ -9,7 +9,7 @@ from typing import Any
 from groundup.corpus.formats import UNSUPPORTED, Extracted, Record, Unreadable, extract, format_of, read_records
 from groundup.corpus.formats.tables import RECORD_READERS
 from groundup.corpus.sources import FolderSource, Item
-from groundup.corpus.sources.base import Opener
+from groundup.corpus.sources.base import FORMATS_IN_WORDS, Opener
 from groundup.errors import DataError
 from groundup.types import well_formed
 
@@ -92,5 +92,5 @@ def _no_text(path: Path, reasons: list[str], rule: str) -> DataError:
     return DataError(
         f"{path}: no text in it" if not reasons else f"{path}: {reasons[0]}",
         rule=rule,
-        fix="Give a .txt, .md, .html, .jsonl, .csv or .parquet file with text in it, or a folder of them.",
+        fix=f"Give a file with text in it, or a folder of such. Read are {FORMATS_IN_WORDS}.",
     )

@@ -35,7 +35,7 @@ def _all_texts(directory: Path, split: Split) -> Iterator[str]:
 
 
 def read_texts(path: Path) -> Iterator[str]:
-    """The texts of a file, or of all files of a folder: plain text, Markdown, HTML, JSON, CSV, Parquet.
+    """The texts of a file, or of all files of a folder, in every format that a source of a corpus may have.
 
     Raises:
         DataError: nothing there, or no text in it.

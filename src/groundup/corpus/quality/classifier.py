@@ -40,7 +40,9 @@ _WORD = rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]"  # signs, too: menus and table
 class QualitySettings(Config):
     """Examples of texts that are wanted, and of texts that are not; without examples nothing is judged."""
 
-    good: list[Path] = setting([], help="files or folders of texts like those that you want (txt, md, jsonl, csv, ...)")
+    good: list[Path] = setting(
+        [], help="files or folders of texts like those that you want, in any format that a source has"
+    )
     bad: list[Path] = setting([], help="... and like those that you do not want, e.g. raw pages of the same source")
     min_score: float = setting(0.5, help="a document must be good with this probability", ge=0, le=1)
 

@@ -19,6 +19,10 @@ Format = Literal[
     "text", "markdown", "html", "json", "jsonl", "csv", "tsv", "parquet",
     "pdf", "docx", "odt", "epub", "email", "mbox", "chat", "wiki", "warc", "archive",
 ]  # fmt: skip
+FORMATS_IN_WORDS = (  # for messages
+    "text, Markdown, HTML, WARC and WET, PDF, DOCX, ODT, EPUB, mail, chat exports, wiki dumps, JSON, CSV, TSV and "
+    "Parquet, and zip and tar archives of these"
+)
 Opener = Callable[[], BinaryIO]
 WEB_FILTERS = ["gopher_repetition", "gopher_quality", "c4", "fineweb"]  # in FineWeb's order
 

@@ -114,8 +114,11 @@ def near_duplicates(card: Facts) -> list[Child]:
     if clusters := found.rows("clusters"):
         lines = [
             (
-                tag("code", cluster.words("kept")),
-                foreign(shortened(" ".join(cluster.words("sample", 1).split()), _SAMPLE_CHARACTERS)),
+                [
+                    tag("code", cluster.words("kept")),
+                    # Below the id, not beside it: a phone has no room for three columns.
+                    foreign(shortened(" ".join(cluster.words("sample", 1).split()), _SAMPLE_CHARACTERS)),
+                ],
                 f"{cluster.count('dropped'):,}",
             )
             for cluster in clusters
@@ -123,7 +126,7 @@ def near_duplicates(card: Facts) -> list[Child]:
         parts += [
             table(
                 "Documents with most near-copies",
-                ("document that stays", "one that was dropped begins", "near-copies dropped"),
+                ("document that stays, and how one begins that was dropped for it", "near-copies dropped"),
                 lines,
                 figures=1,
             ),
