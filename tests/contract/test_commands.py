@@ -113,7 +113,11 @@ def test_wired_inputs_are_keys_of_the_stage() -> None:
     for stage in STAGES.values():
         known = {item.name for item in settings_of(stage.config)}
         assert set(stage.inputs) <= known
-        assert set(stage.inputs.values()) <= set(STAGES)
+        sources = {name for each in stage.inputs.values() for name in ([each] if isinstance(each, str) else each)}
+        assert sources <= set(STAGES)
+        assert set(stage.shared) <= known
+        for table, key in (place.rsplit(".", 1) for places in stage.shared.values() for place in places):
+            assert key in {item.name for item in settings_of(STAGES[table].config)}
         assert stage.directory is None or "out" in known
 
 

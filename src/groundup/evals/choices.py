@@ -71,8 +71,8 @@ def score_choices(
     ones = np.ones(len(items))
     return ChoiceScore(
         found,
-        ratio_interval(_right(found, items), ones, seed=seed),
-        ratio_interval(_right(per_byte, items), ones, seed=seed),
+        ratio_interval(right_choices(found, items), ones, seed=seed),
+        ratio_interval(right_choices(per_byte, items), ones, seed=seed),
         float(np.mean([1 / len(item.choices) for item in items])),
     )
 
@@ -116,5 +116,6 @@ def _loglikelihoods(
     return sums
 
 
-def _right(scores: Sequence[Sequence[float]], items: Sequence[Choice]) -> npt.NDArray[np.float64]:
+def right_choices(scores: Sequence[Sequence[float]], items: Sequence[Choice]) -> npt.NDArray[np.float64]:
+    """1 for each item whose best choice is the right one, else 0; (E,)."""
     return np.array([float(np.argmax(of) == item.answer) for of, item in zip(scores, items, strict=True)])

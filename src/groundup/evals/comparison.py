@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from groundup.evals.bpb import FEW_DOCUMENTS, BitsPerByte
 from groundup.evals.stats import Interval, paired_difference
@@ -61,9 +62,16 @@ def compare(after: BitsPerByte, before: BitsPerByte, *, seed: int = 0) -> Compar
 
     Documents are resampled in pairs. Where they are few and both cut them into the same windows, those are.
     """
+    after_bits, before_bits, sizes = paired_bits(after, before)
+    return Comparison(after.bpb, before.bpb, paired_difference(after_bits, before_bits, sizes, seed=seed))
+
+
+def paired_bits(
+    after: BitsPerByte, before: BitsPerByte
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """What is drawn anew in pairs: the bits that each model needs for it, and its bytes."""
     assert np.array_equal(after.document_bytes, before.document_bytes)
     sizes, nll = after.document_bytes.astype(np.float64), (after.document_nll, before.document_nll)
     if after.documents < FEW_DOCUMENTS and np.array_equal(after.window_tokens, before.window_tokens):
         sizes, nll = after.window_bytes, (after.window_nll, before.window_nll)
-    gain = paired_difference(nll[0] / math.log(2), nll[1] / math.log(2), sizes, seed=seed)
-    return Comparison(after.bpb, before.bpb, gain)
+    return nll[0] / math.log(2), nll[1] / math.log(2), sizes

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from groundup.generate import Engine, GenerationRequest, Sampling
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.types import IGNORE_INDEX, Example, Message, Role
+
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +194,11 @@ def best_format(
     return min((None, *PLAIN_FORMATS), key=loss)
 
 
-def spread(examples: Sequence[Example], most: int) -> Sequence[Example]:
-    """At most about so many of the examples, from everywhere among them: files often come sorted."""
-    return examples[:: max(1, -(-len(examples) // most))]
+def spread(examples: Sequence[ItemT], most: int) -> Sequence[ItemT]:
+    """At most so many of the examples, from everywhere among them: files often come sorted."""
+    if len(examples) <= most:
+        return examples
+    return [examples[place * len(examples) // most] for place in range(most)]
 
 
 def fits(render: Renderer, example: Example, context_length: int) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from groundup.artifact import ARTIFACT
 from groundup.corpus import FolderSource, read_documents
 from groundup.corpus.given import given_texts
 from groundup.tokenizer import Tokenizer
@@ -46,3 +47,24 @@ def read_texts(path: Path) -> Iterator[str]:
 def texts_identity(path: Path) -> str:
     """A value that changes when the texts of `read_texts` do."""
     return FolderSource(path=path).identity()
+
+
+def general_texts(path: Path, max_bytes: int) -> list[str]:
+    """About `max_bytes` of the held-out text of a corpus or of token shards, or of the texts of a file or a folder.
+
+    Texts are taken from everywhere among them, and of each its beginning.
+    """
+    if (path / ARTIFACT).is_file():
+        found = list(split_texts(path, "validation", max_bytes))
+    else:
+        found = list(read_texts(path))
+        total = sum(len(text.encode("utf-8")) for text in found)
+        found = found[:: max(1, -(-total // max_bytes))]
+    # One book among letters must not be all that is read.
+    most, room, kept = max(1, 4 * max_bytes // len(found)), max_bytes, []
+    for text in found:
+        kept.append(text[: min(most, room)])
+        room -= len(kept[-1].encode("utf-8"))
+        if room <= 0:
+            break
+    return kept

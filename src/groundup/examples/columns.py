@@ -39,8 +39,8 @@ class ConversationRules(Config):
         None, help='the user\'s words: a column, or a template "{question}\\n{context}"', flag=True
     )
     response: str | None = setting(None, help="the words to learn to answer: a column, or a template", flag=True)
-    messages: str | None = setting(None, help="the column that holds whole conversations, as lists of turns", flag=True)
-    system: str | None = setting(None, help="a system message: a column, a template, or the text itself", flag=True)
+    messages: str | None = setting(None, help="a column of conversations, as lists of turns", flag=True)
+    system: str | None = setting(None, help="a system message: column, template, or the text", flag=True)
 
 
 @dataclass(frozen=True, slots=True)

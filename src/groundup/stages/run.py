@@ -109,15 +109,34 @@ def steps_of(recipe: Mapping[str, Any], directory: Path, file: str, stages: Mapp
     outputs: dict[str, Path] = {}
     for name, stage in known.items():
         if name in tables:
-            wired = {"out": str(directory / str(stage.directory))}
-            for key, source in stage.inputs.items():
-                earlier = outputs.get(source, directory / str(known[source].directory))
-                if source in outputs or earlier.exists():
+            wired: dict[str, Any] = {"out": str(directory / str(stage.directory))}
+            for key, sources in stage.inputs.items():
+                if earlier := _earlier([sources] if isinstance(sources, str) else sources, outputs, known, directory):
                     wired[key] = str(earlier)
+            wired |= dict(_shared(stage, tables))
             config: Any = load(stage.config, wired | tables[name], f"[{name}] in {file}")
             outputs[name] = config.out
             steps.append(Step(stage, config, config.out, frozenset(wired.keys() - tables[name].keys())))
     return steps
+
+
+def _earlier(
+    sources: Collection[str], outputs: Mapping[str, Path], known: Mapping[str, Stage], directory: Path
+) -> Path | None:
+    """What the first of these stages leaves that the recipe has; or has left there before."""
+    if (found := next((outputs[source] for source in sources if source in outputs), None)) is not None:
+        return found
+    places = (directory / str(known[source].directory) for source in sources)
+    return next((place for place in places if place.exists()), None)
+
+
+def _shared(stage: Stage, tables: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """The keys of a stage that stand in another's table, where they say the same."""
+    for key, places in stage.shared.items():
+        for table, name in (place.rsplit(".", 1) for place in places):
+            if name in tables.get(table, {}):
+                yield key, tables[table][name]
+                break
 
 
 def _tables(

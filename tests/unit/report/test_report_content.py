@@ -237,3 +237,44 @@ def test_confusions_of_few_and_of_many_labels(make_run: MakeRun, labels: int) ->
         table = page.all("div", **{"aria-label": "confusions"})[0]
         assert [cell.text for cell in table.all("tbody")[0].all("tr")[0].children] == ["kind 1", "kind 0", "5"]
     assert (len(page.all("rect", class_="cell")) > 0) == (12 < labels <= 80)
+
+
+def test_gain_and_cost_of_tuning_stand_in_one_table(make_run: MakeRun) -> None:
+    """A page that shows what was gained and leaves out what was forgotten is an advertisement."""
+    directory = make_run()
+
+    def figure(value: float, low: float | None, high: float | None) -> Json:
+        return {"value": value, "interval": [low, high]}
+
+    gained = {
+        "about": "task",
+        "name": "ROUGE-L",
+        "what": "200 answers",
+        "unit": "points",
+        "less_is_better": False,
+        "before": figure(18.24, 17.0, 19.5),
+        "after": figure(31.5, 30.1, 32.9),
+        "difference": figure(13.26, 11.9, 14.6),
+        "verdict": "better",
+        "beside": {"the first 2 sentences": figure(20.1, 19.0, 21.2)},
+    }
+    forgotten = gained | {
+        "name": "bits per byte of general text",
+        "unit": "bits per byte",
+        "less_is_better": True,
+        "difference": figure(0.0412, None, None),
+        "verdict": "worse",
+        "beside": {},
+    }
+    facts = {"summary": "On the task, better.", "lines": [gained, forgotten], "notes": ["The base was <asked> well."]}
+    facts["transcripts"] = [{"question": "Why <b>?", "base": "", "tuned": "So.", "the data": "Because."}]
+    leave(directory / "compare", "compare", facts, {}, {"compare.json": "{}"}, 10.0)
+    section = page_of(directory).all("section", id="can-do")[0]
+    (found,) = [each for each in section.all("table") if "Before and after" in each.text]
+    assert "ROUGE-L (200 answers)" in found.text
+    assert "31.5 (30.1–32.9)" in found.text
+    assert "the first 2 sentences: 20.1" in found.text
+    assert "less is better" in found.text
+    assert "0.041" in found.text
+    assert "The base was <asked> well." in section.text
+    assert "(nothing)" in section.text

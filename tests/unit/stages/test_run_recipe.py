@@ -7,14 +7,16 @@ import subprocess
 import sys
 import textwrap
 import tomllib
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from groundup.console import Console
 from groundup.errors import ConfigError, DataError, ResourceError
 from groundup.stages import Stage
-from groundup.stages.run import Run, RunConfig, run
+from groundup.stages.run import Run, RunConfig, run, steps_of
 
 # Stages as the house builds them: a config, and a `run` that begins, works and finishes.
 STAGE = """
@@ -212,3 +214,38 @@ def test_two_runs_do_not_share_a_directory_and_a_killed_one_leaves_no_lock(runne
         holder.communicate()
     runner(RECIPE)
     assert Path("runs/small/loud/text.txt").exists()
+
+
+def test_an_input_comes_from_whichever_stage_the_recipe_has(stages: dict[str, Stage], tmp_path: Path) -> None:
+    """Tuning starts from a model that was trained here or taken in; wired to the wrong one, it tunes another model."""
+    either = replace(stages["shout"], inputs={"source": ("fetch", "gather")})
+    fetch = replace(stages["gather"], directory="fetched")
+    known = {"fetch": fetch, "gather": stages["gather"], "shout": either}
+
+    def source(recipe: dict[str, Any]) -> Path:
+        return steps_of(recipe, tmp_path / "run", "r.toml", known)[-1].config.source  # type: ignore[attr-defined]
+
+    assert source({"gather": {"text": "x"}, "shout": {}}) == tmp_path / "run" / "words"
+    (tmp_path / "run" / "fetched").mkdir(parents=True)
+    assert source({"gather": {"text": "x"}, "shout": {}}) == tmp_path / "run" / "words", "the recipe's own goes before"
+    assert source({"shout": {}}) == tmp_path / "run" / "fetched"
+
+
+def test_what_two_stages_are_both_told_stands_in_the_recipe_once(tmp_path: Path) -> None:
+    """A test table that is named twice is one day changed once, and a model compared on what it has learned."""
+    recipe = {
+        "import": {"path": "somewhere"},
+        "finetune": {"instruct": {"data": "learn.csv", "test": "test.csv"}},
+        "compare": {},
+    }
+    steps = {step.stage.name: step.config for step in steps_of(recipe, tmp_path, "r.toml")}
+    compared: Any = steps["compare"]
+    assert [str(source.path) for source in compared.data] == ["test.csv"]
+    assert [str(source.path) for source in compared.train] == ["learn.csv"]
+    assert (compared.base, compared.tuned) == (tmp_path / "model", tmp_path / "chat")
+    assert steps["finetune.instruct"].model == tmp_path / "model"  # type: ignore[attr-defined]
+    del recipe["finetune"]["instruct"]["test"]  # type: ignore[attr-defined]
+    alone: Any = steps_of(recipe, tmp_path, "r.toml")[-1].config
+    assert [str(source.path) for source in alone.data] == ["learn.csv"]
+    other: Any = steps_of(recipe | {"compare": {"data": "mine.csv"}}, tmp_path, "r.toml")[-1].config
+    assert [str(source.path) for source in other.data] == ["mine.csv"]

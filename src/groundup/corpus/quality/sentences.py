@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 # Latin, CJK (full, half and small forms), Arabic and Urdu, Devanagari, Armenian, Ethiopic,
 # Burmese, Khmer, Mongolian, Tibetan, Thai; and what doubles them.
@@ -21,3 +22,9 @@ _WITHIN = re.compile(
 def count_sentences(line: str) -> int:
     """How many sentences a line of text has; one, if nothing in it ends one."""
     return 1 + len(_WITHIN.findall(line))
+
+
+def split_sentences(line: str) -> list[str]:
+    """The sentences of a line of text."""
+    edges = [0, *(match.end() for match in _WITHIN.finditer(line)), len(line)]
+    return [line[start:end].strip() for start, end in pairwise(edges)]

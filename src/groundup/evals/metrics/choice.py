@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from statistics import median
-from typing import Literal, get_args
 
 from groundup.corpus.language import UNDETERMINED, identify
 from groundup.evals.metrics.answers import exact, labels, normalized, token_f1
 from groundup.evals.metrics.measure import Measure
 from groundup.evals.metrics.overlap import rouge
 from groundup.evals.metrics.translation import bleu, chrf
-
-MetricName = Literal["rouge", "chrf", "bleu", "exact", "f1", "likelihood"]
-METRICS: tuple[MetricName, ...] = get_args(MetricName)
+from groundup.types import MetricName
 
 _SAMPLE = 200
 _FEW_WORDS = 5  # of answers that are facts

@@ -8,6 +8,7 @@ from groundup.facts import Estimate, Facts
 from groundup.report.charts import Bar, bars, confusion, figure
 from groundup.report.html import Child, Html, folded, join, table, tag
 from groundup.report.record import CLASSIFY, EVALUATE, INSTRUCT, PRETRAIN, RunRecord
+from groundup.report.sections.uplift import uplift
 from groundup.report.sections.verdict import comparison
 from groundup.report.words import count, interval, number, percent, shares, shortened
 
@@ -16,7 +17,7 @@ _MOST_LABELS = 60
 
 def ability(run: RunRecord) -> list[Child]:
     """The parts of the section; none where nothing was measured."""
-    parts: list[Child] = [*_prediction(run), *_answers(run), *_classes(run), *_more(run)]
+    parts: list[Child] = [*_prediction(run), *_answers(run), *_classes(run), *uplift(run), *_more(run)]
     if not parts and run.stage(PRETRAIN):
         return [tag("p", "Nothing has been measured yet. ", tag("code", f"groundup evaluate {run.place}"), " does it.")]
     return parts

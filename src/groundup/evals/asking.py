@@ -1,0 +1,227 @@
+"""How a model is asked: its chat template or plain text, with examples before the question or none; what suits it best.
+
+A model that was not tuned knows nothing of a task until it is shown: what it can do is what it does when it is asked in
+its best way. That way is found on training examples, never on those that are tested.
+
+Shape letters: E examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from groundup.evals.responses import (
+    CHAT_TEMPLATE,
+    PLAIN_FORMATS,
+    PromptFormat,
+    Rendered,
+    Renderer,
+    chat_renderer,
+    fits,
+    plain_prompt,
+    plain_renderer,
+    response_tokens,
+    score_responses,
+    spread,
+)
+from groundup.generate import GenerationRequest, Sampling, complete_all
+from groundup.model import Transformer
+from groundup.tokenizer import ChatTemplate, Tokenizer
+from groundup.types import Example, Message
+
+_SHOTS = 4
+_SHOT_TOKENS = 800  # of all shots together: they stand before every question
+_TRIED_TOKENS = 6_000  # that each way is tried on, in at least _TRIED_LEAST examples
+_TRIED_LEAST, _TRIED_MOST = 8, 48
+_FINALISTS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A model with what it takes to ask it.
+
+    Attributes:
+        template: None where the model has none.
+        stop_ids: tokens that end what it writes.
+    """
+
+    model: Transformer
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    stop_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Way:
+    """A way to ask.
+
+    Attributes:
+        format: None for the model's chat template.
+        shots: examples with their answers that stand before the question.
+        hint: what is asked for, said first.
+    """
+
+    format: PromptFormat | None
+    shots: tuple[Example, ...] = ()
+    hint: str = ""
+
+    @property
+    def name(self) -> str:
+        """In words."""
+        shown = f", {len(self.shots)} examples shown" if self.shots else ""
+        return (self.format.name if self.format else CHAT_TEMPLATE) + shown + (", labels named" if self.hint else "")
+
+    def around(self, example: Example, *, takes_system: bool = True) -> Example:
+        """The example with all that stands before it."""
+        messages = list(example.messages)
+        system = [messages.pop(0).content] if messages[0].role == "system" else []
+        said = "\n\n".join([self.hint, *system] if self.hint else system)
+        told = [message for shot in self.shots for message in shot.messages if message.role != "system"] + messages
+        if said and takes_system:
+            told.insert(0, Message("system", said))
+        elif said:
+            told[0] = Message(told[0].role, f"{said}\n\n{told[0].content}")
+        return Example(tuple(told))
+
+    def renderer(self, asked: Asked) -> Renderer:
+        """For the likelihood of an example's own answers, not of those in the shots."""
+        if self.format is None:
+            assert asked.template is not None
+            render, takes_system = chat_renderer(asked.template), asked.template.takes_system
+        else:
+            render, takes_system = plain_renderer(asked.tokenizer, self.format), True
+        answers = sum(message.role == "assistant" for shot in self.shots for message in shot.messages)
+        return lambda example: _unscored(render(self.around(example, takes_system=takes_system)), answers)
+
+    def request(self, asked: Asked, example: Example, max_tokens: int) -> GenerationRequest:
+        """For the last answer of an example, the likeliest word by word."""
+        sampling = Sampling(temperature=0.0)
+        if self.format is None:
+            assert asked.template is not None
+            told = self.around(example, takes_system=asked.template.takes_system).messages[:-1]
+            ids = tuple(asked.template.encode(told, add_generation_prompt=True))
+            return GenerationRequest(prompt=ids, answers=True, sampling=sampling, max_tokens=max_tokens)
+        stop = (self.format.after if "\n" in self.format.after else "\n",)
+        prompt = plain_prompt(self.format, self.around(example).messages[:-1])
+        return GenerationRequest(prompt=prompt, sampling=sampling, max_tokens=max_tokens, stop=stop)
+
+
+def write_answers(
+    asked: Asked,
+    way: Way,
+    examples: Sequence[Example],
+    max_tokens: int,
+    *,
+    advance: Callable[[float], object] = lambda _: None,
+) -> list[str]:
+    """What a model answers to each example's last question."""
+    requests = [way.request(asked, example, max_tokens) for example in examples]
+    stop_ids = asked.template.stop_ids if way.format is None and asked.template else asked.stop_ids
+    done = complete_all(asked.model, asked.tokenizer, requests, stop_ids=stop_ids, advance=advance)
+    return [each.text.strip() for each in done]
+
+
+def choose_labels(asked: Asked, way: Way, examples: Sequence[Example], labels: Sequence[str]) -> list[str]:
+    """Which of the labels a model finds the likeliest answer to each example's last question."""
+    told = [Example((*example.messages[:-1], Message("assistant", label))) for example in examples for label in labels]
+    nll_E = score_responses(asked.model, asked.tokenizer, told, way.renderer(asked)).nll_E
+    return [labels[place] for place in nll_E.reshape(len(examples), len(labels)).argmin(1)]
+
+
+def best_way(
+    asked: Asked,
+    learned: Sequence[Example],
+    *,
+    labels: Sequence[str] = (),
+    quality: Callable[[Way, Sequence[Example]], float] | None = None,
+    advance: Callable[[float], object] = lambda _: None,
+) -> Way:
+    """The way in which a model does best on examples that nobody is tested on.
+
+    All formats are tried without shots; then the best of them and the chat template with shots, and with the labels
+    named. Where there is a quality, it decides between the three under which the answers are likeliest.
+
+    Args:
+        learned: examples to show and to try on.
+        labels: all answers there are, where they are labels.
+        quality: of a way on examples, more is better; None: the likelihood of the answers alone decides.
+    """
+    shots = _shots(asked, learned)
+    tried = _tried(asked, [example for example in learned if example not in shots] or learned)
+    formats = [*([None] if asked.template else []), *PLAIN_FORMATS]
+    losses: dict[Way, float] = {}
+
+    def trial(ways: Iterable[Way]) -> None:
+        for way in ways:
+            losses[way] = _loss(asked, way, tried)
+            advance(1)
+
+    trial(Way(format) for format in formats)
+    plain = min((way for way in losses if way.format), key=lambda way: losses[way])
+    leading = [plain, *([Way(None)] if asked.template else [])]
+    hint = f"Answer with one of these only: {', '.join(labels)}." if labels else ""
+    for way in leading:
+        trial([replace(way, shots=shots)] if shots else [])
+        if hint:
+            trial([replace(way, hint=hint), *([replace(way, shots=shots, hint=hint)] if shots else [])])
+    ranked = sorted((way for way in losses if np.isfinite(losses[way])), key=lambda way: losses[way])
+    if not ranked:
+        return leading[-1]
+    if quality is None:
+        return ranked[0]
+    # Shots lower the loss of most models; whether they help, only answers tell. So one way without them stays in.
+    finalists = ranked[: _FINALISTS - 1]
+    finalists += next(([way] for way in ranked[_FINALISTS - 1 :] if way.shots != ranked[0].shots), ranked[2:3])
+    return max(finalists, key=lambda way: quality(way, tried))
+
+
+def ways_tried(asked: Asked, labels: Sequence[str] = ()) -> int:
+    """How many ways `best_way` tries, for a progress bar."""
+    leading = 1 + (asked.template is not None)
+    return len(PLAIN_FORMATS) + (asked.template is not None) + leading * (3 if labels else 1)
+
+
+def _shots(asked: Asked, learned: Sequence[Example]) -> tuple[Example, ...]:
+    """Short examples, from everywhere, of different answers where they can differ."""
+    short = sorted(spread(learned, 400), key=lambda example: sum(len(m.content) for m in example.messages))
+    short = short[: max(_SHOTS, len(short) // 2)]
+    room = min(_SHOT_TOKENS, asked.model.config.context_length // 4)
+    chosen: list[Example] = []
+    answers = set[str]()
+    for example in spread(short, 100):
+        answer = example.messages[-1].content
+        size = sum(len(asked.tokenizer.encode(message.content)) for message in example.messages)
+        if len(chosen) < _SHOTS and answer not in answers and size <= room:
+            room -= size
+            chosen.append(example)
+            answers.add(answer)
+    return tuple(chosen)
+
+
+def _tried(asked: Asked, learned: Sequence[Example]) -> list[Example]:
+    few = list(spread(learned, _TRIED_MOST))
+    sizes = [sum(len(asked.tokenizer.encode(m.content)) for m in example.messages) for example in few]
+    count = int(_TRIED_TOKENS / max(float(np.mean(sizes)), 1))
+    return list(spread(few, min(_TRIED_MOST, max(_TRIED_LEAST, count))))
+
+
+def _loss(asked: Asked, way: Way, examples: Sequence[Example]) -> float:
+    """Nats a token of the answers; infinite where an example with its shots is longer than the context."""
+    render = way.renderer(asked)
+    if not all(fits(render, example, asked.model.config.context_length) for example in examples):
+        return float("inf")
+    nll_E = score_responses(asked.model, asked.tokenizer, examples, render).nll_E
+    return float(nll_E.sum() / response_tokens(asked.tokenizer, examples).sum())
+
+
+def _unscored(rendered: Rendered, answers: int) -> Rendered:
+    """Without the scores of the first answers."""
+    if not answers:
+        return rendered
+    cut = [place for place, last in enumerate(rendered.last) if last][answers - 1] + 1
+    cut += cut < len(rendered.ends) and rendered.ends[cut]
+    scored, last, ends = ([False] * cut + column[cut:] for column in (rendered.scored, rendered.last, rendered.ends))
+    return Rendered(rendered.ids, scored, last, ends)

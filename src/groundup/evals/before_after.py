@@ -1,0 +1,281 @@
+"""Two models on the same held-out examples: answers, labels, general text, questions with choices.
+
+Shape letters: E examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from groundup.checkpoint.resolve import OpenedClassifier, OpenedModel
+from groundup.console import Console
+from groundup.errors import DataError
+from groundup.evals.asking import Asked, Way, best_way, choose_labels, ways_tried, write_answers
+from groundup.evals.baselines import baselines, label_baselines
+from groundup.evals.bpb import BitsPerByte, bits_per_byte, encode_texts, model_nll
+from groundup.evals.choices import right_choices, score_choices
+from groundup.evals.classification import predict
+from groundup.evals.comparison import paired_bits
+from groundup.evals.metrics import Measure, are_labels, mean, measures, normalized, refusals
+from groundup.evals.metrics import labels as label_measures
+from groundup.evals.responses import fits, score_responses, spread
+from groundup.evals.uplift import Line, Uplift
+from groundup.examples.choices import Choice
+from groundup.examples.labelled import Labelled
+from groundup.objectives.classification import encode
+from groundup.types import Example, Message, MetricName
+
+_JUDGED_ON = 16  # training examples that a way's answers are judged on: they are written one token after the other
+_NAMED = 60  # labels at most that a hint names
+_CHOSEN = 12  # labels at most that each are scored; where there are more, the model writes one
+_LABEL_TOKENS = 24
+_TEXT_TOKENS = 300  # of a text that is shown to a language model to label
+_TRANSCRIPTS = 3
+_LONGEST = 512  # tokens of an answer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What the models are compared on.
+
+    Attributes:
+        learned: training examples, to show and to choose the way by.
+        tested: held-out examples.
+        refusal: how an answer that says "not there" begins; empty where none is due.
+        max_tokens: of an answer; None: from the data's own.
+    """
+
+    metric: MetricName
+    learned: Sequence[Example]
+    tested: Sequence[Example]
+    refusal: str = ""
+    max_tokens: int | None = None
+
+
+def compare_answers(
+    before: Asked, after: Asked, task: Task, way_after: Way | None, console: Console, *, seed: int = 0
+) -> Uplift:
+    """Answers to held-out questions.
+
+    Args:
+        way_after: how the tuned model is asked; None: its best way is looked for as the base's is.
+
+    Raises:
+        DataError: no held-out example fits into both models' contexts.
+    """
+    max_tokens = task.max_tokens or _usual_length(after, task)
+    ways = [
+        way or _best_way(model, task, max_tokens, who, console)
+        for model, way, who in ((before, None, "the base's best way"), (after, way_after, "its best way"))
+    ]
+    models = (before, after)
+    tested = [
+        example
+        for example in task.tested
+        if all(_has_room(model, way, example, max_tokens) for model, way in zip(models, ways, strict=True))
+    ]
+    if not tested:
+        raise DataError(
+            f"{len(task.tested):,} held-out examples: none fits into {before.model.config.context_length:,} tokens",
+            rule="an example is scored with all that stands before it",
+            fix="Give shorter examples to test on, or models with a longer context.",
+        )
+    references = [example.messages[-1].content for example in tested]
+    what = f"{len(tested):,} answers"
+    lines: list[Line] = []
+    shown = tested if task.metric != "likelihood" or task.refusal else tested[:_TRANSCRIPTS]
+    written = []
+    for model, way, who in zip(models, ways, ("base", "tuned"), strict=True):
+        with console.progress(f"answers of the {who} model", len(shown), "answers") as bar:
+            written.append(write_answers(model, way, shown, max_tokens, advance=bar.advance))
+    if task.metric != "likelihood":
+        simple = baselines(task.metric, [_pair(example) for example in task.learned], [_pair(e)[0] for e in tested])
+        rivals = {name: measures(task.metric, texts, references) for name, texts in simple.items()}
+        both = (measures(task.metric, texts, references) for texts in written)
+        for place, (theirs, ours) in enumerate(zip(*both, strict=True)):
+            beside = {name: found[place] for name, found in rivals.items()}
+            lines.append(Line("task", what, theirs, ours, beside, seed))
+    bits = []
+    for model, way in zip(models, ways, strict=True):
+        with console.progress("scoring", len(tested), "answers") as bar:
+            nll_E = score_responses(
+                model.model, model.tokenizer, tested, way.renderer(model), advance=bar.advance
+            ).nll_E
+        sizes = [sum(len(m.content.encode()) for m in each.messages if m.role == "assistant") for each in tested]
+        bits.append(_bits("bits per byte of the answers", nll_E / math.log(2), np.array(sizes)))
+    lines.append(Line("task", what, bits[0], bits[1], seed=seed))
+    if task.refusal:
+        both = (refusals(texts, references, task.refusal) for texts in written)
+        lines += [Line("task", what, theirs, ours, seed=seed) for theirs, ours in zip(*both, strict=True)]
+    notes = [
+        f"The base was asked in its best way, found on training examples: {ways[0].name}.",
+        f"The tuned model was asked by {ways[1].name}.",
+    ]
+    if len(tested) < len(task.tested):
+        notes.append(f"{len(task.tested) - len(tested):,} examples are too long for one of the models: left out.")
+    columns = (tested, *written, references)
+    transcripts = [
+        {"question": example.messages[-2].content, "base": theirs, "tuned": ours, "the data": reference}
+        for example, theirs, ours, reference in list(zip(*columns, strict=False))[:_TRANSCRIPTS]
+    ]
+    return Uplift(lines, notes, transcripts)
+
+
+def compare_labels(
+    before: Asked | OpenedClassifier,
+    after: OpenedClassifier,
+    learned: Labelled,
+    tested: Labelled,
+    console: Console,
+    *,
+    seed: int = 0,
+) -> Uplift:
+    """Labels of held-out texts: of a classifier, beside another or a language model that is asked for them.
+
+    Args:
+        learned: training texts; without any, a language model is shown none, and nothing is counted beside.
+    """
+    ours = _classified(after, tested.texts, "tuned", console)
+    notes = []
+    if isinstance(before, OpenedClassifier):
+        theirs = _classified(before, tested.texts, "base", console)
+    else:
+        theirs, how = _labelled_by(before, learned, tested, after.labels, console)
+        notes.append(how)
+    simple = label_baselines(learned.texts, learned.labels, tested.texts) if learned.texts else {}
+    rivals = {name: label_measures(predicted, tested.labels) for name, predicted in simple.items()}
+    what = f"{len(tested):,} texts"
+    pairs = zip(label_measures(theirs, tested.labels), label_measures(ours, tested.labels), strict=True)
+    lines = [
+        Line("task", what, old, new, {name: found[place] for name, found in rivals.items()}, seed)
+        for place, (old, new) in enumerate(pairs)
+    ]
+    return Uplift(lines, notes)
+
+
+def compare_text(
+    before: OpenedModel, after: OpenedModel, texts: Sequence[str], named: str, console: Console, *, seed: int = 0
+) -> Line:
+    """Bits per byte of general text: what tuning has made a model forget."""
+    scores: list[BitsPerByte] = []
+    for opened, who in ((before, "base"), (after, "tuned")):
+        documents = encode_texts(texts, opened.tokenizer)
+        with console.progress(f"general text, {who} model", int(documents.lengths.sum()), "tokens") as bar:
+            scores.append(
+                bits_per_byte(
+                    model_nll(opened.model),
+                    documents,
+                    context_length=min(2048, before.model.config.context_length, after.model.config.context_length),
+                    bos_id=opened.tokenizer.bos_id,
+                    batch_size=4,
+                    device=opened.model.lm_head.weight.device,
+                    advance=bar.advance,
+                )
+            )
+    new, old, sizes = paired_bits(scores[1], scores[0])
+    name = "bits per byte of general text"
+    return Line("general", named, _bits(name, old, sizes), _bits(name, new, sizes), seed=seed)
+
+
+def compare_choices(
+    before: OpenedModel, after: OpenedModel, items: Sequence[Choice], console: Console, *, seed: int = 0
+) -> Line:
+    """Questions with choices: the share of which the likeliest is right."""
+    found = []
+    for opened, who in ((before, "base"), (after, "tuned")):
+        with console.progress(f"questions, {who} model", sum(len(item.choices) for item in items), "choices") as bar:
+            score = score_choices(opened.model, opened.tokenizer, items, seed=seed, advance=bar.advance)
+        found.append(mean("questions with choices", 100 * right_choices(score.loglikelihoods, items)))
+    guess = mean("questions with choices", [100 / len(item.choices) for item in items])
+    return Line("general", f"{len(items):,} questions", found[0], found[1], {"guessing": guess}, seed)
+
+
+def _bits(name: str, bits_E: np.ndarray, bytes_E: np.ndarray) -> Measure:
+    return mean(name, bits_E, bytes_E, unit="bits per byte", less=True)
+
+
+def _pair(example: Example) -> tuple[str, str]:
+    """The last question and its answer."""
+    return example.messages[-2].content, example.messages[-1].content
+
+
+def _usual_length(asked: Asked, task: Task) -> int:
+    """Room for nearly all of the data's own answers, and somewhat more."""
+    sizes = [len(asked.tokenizer.encode(_pair(example)[1])) for example in spread(task.tested, 400)]
+    return min(_LONGEST, 8 + int(1.25 * float(np.quantile(sizes, 0.95))))
+
+
+def _has_room(asked: Asked, way: Way, example: Example, max_tokens: int) -> bool:
+    context = asked.model.config.context_length
+    return fits(way.renderer(asked), example, context - max_tokens)
+
+
+def _best_way(asked: Asked, task: Task, max_tokens: int, label: str, console: Console) -> Way:
+    answers = [_pair(example)[1] for example in task.learned]
+    names = sorted(set(answers)) if answers and are_labels(answers) else []
+    names = names if len(names) <= _NAMED else []
+
+    def quality(way: Way, examples: Sequence[Example]) -> float:
+        some = [example for example in examples if _has_room(asked, way, example, max_tokens)][:_JUDGED_ON]
+        if not some:
+            return float("-inf")
+        written = write_answers(asked, way, some, max_tokens)
+        return measures(task.metric, written, [_pair(example)[1] for example in some])[0].estimate
+
+    learned = task.learned or task.tested[:1]
+    with console.progress(label, ways_tried(asked, names), "ways") as bar:
+        return best_way(
+            asked,
+            learned,
+            labels=names,
+            quality=None if task.metric == "likelihood" else quality,
+            advance=bar.advance,
+        )
+
+
+def _classified(opened: OpenedClassifier, texts: Sequence[str], who: str, console: Console) -> list[str]:
+    encoded, _ = encode(opened.tokenizer, texts, opened.longest)
+    with console.progress(f"labels of the {who} model", len(encoded), "texts") as bar:
+        found = predict(opened.model, encoded, pad_id=opened.tokenizer.pad_id, advance=bar.advance)
+    return [opened.labels[place] for place in found.argmax(1)]
+
+
+def _labelled_by(
+    asked: Asked, learned: Labelled, tested: Labelled, labels: Sequence[str], console: Console
+) -> tuple[list[str], str]:
+    """Labels that a language model gives when it is asked in its best way; and which way that is."""
+    known = [_as_example(asked, *pair) for pair in zip(learned.texts, learned.labels, strict=True)]
+    examples = [_as_example(asked, *pair) for pair in zip(tested.texts, tested.labels, strict=True)]
+    spelled = {normalized(label): label for label in labels}
+
+    def given(way: Way, some: Sequence[Example]) -> list[str]:
+        if len(labels) <= _CHOSEN:
+            return choose_labels(asked, way, some, labels)
+        written = write_answers(asked, way, some, _LABEL_TOKENS)
+        return [spelled.get(normalized(text), "") for text in written]
+
+    def quality(way: Way, some: Sequence[Example]) -> float:
+        return mean("", [a == _pair(e)[1] for a, e in zip(given(way, some), some, strict=True)]).estimate
+
+    names = list(labels) if len(labels) <= _NAMED else []
+    with console.progress("the base's best way", ways_tried(asked, names), "ways") as bar:
+        way = best_way(asked, known or examples[:1], labels=names, quality=quality, advance=bar.advance)
+    with console.progress("labels of the base", len(examples), "texts") as bar:
+        found: list[str] = []
+        for start in range(0, len(examples), _JUDGED_ON):
+            found += given(way, examples[start : start + _JUDGED_ON])
+            bar.advance(len(examples[start : start + _JUDGED_ON]))
+    how = "the likeliest of the labels" if len(labels) <= _CHOSEN else "what it writes"
+    return found, f"The base is no classifier: it was asked, in its best way ({way.name}); {how} counts as its answer."
+
+
+def _as_example(asked: Asked, text: str, label: str) -> Example:
+    """A text to label, as a question; of a long text, the beginning."""
+    ids = asked.tokenizer.encode(text[: 8 * _TEXT_TOKENS])
+    shown = text if len(ids) <= _TEXT_TOKENS and len(text) <= 8 * _TEXT_TOKENS else ""
+    shown = shown or asked.tokenizer.decode(ids[:_TEXT_TOKENS])
+    return Example((Message("user", shown), Message("assistant", label)))
