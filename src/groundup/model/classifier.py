@@ -27,9 +27,14 @@ class SequenceClassifier(Accelerated):
 
     @classmethod
     def from_language_model(cls, base: Transformer, n_labels: int, *, seed: int) -> SequenceClassifier:
-        """The decoder of a language model (copied) under a new head near zero, the same for the same seed."""
-        classifier = cls(base.config, n_labels)
-        classifier.model.load_state_dict(base.model.state_dict())
+        """The decoder of a language model under a new head near zero, the same for the same seed.
+
+        It is the model's own decoder and no copy, which would take its memory a second time.
+        """
+        with torch.device("meta"):
+            classifier = cls(base.config, n_labels)
+        classifier.model = base.model.requires_grad_(True)
+        classifier.score.to_empty(device=base.lm_head.weight.device)
         nn.init.normal_(classifier.score.weight, std=_HEAD_STD, generator=torch.Generator().manual_seed(seed))
         return classifier
 

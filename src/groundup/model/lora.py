@@ -6,10 +6,12 @@ Shape letters: I in_features, O out_features, R rank; `...` whatever stands in f
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,8 @@ from torch import Tensor, nn
 
 from groundup.errors import ConfigError
 from groundup.model.layers import Linear
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +34,21 @@ class LoRA:
             linear layer inside the blocks: that, and not the rank, is what full tuning's quality takes (Dettmers et
             al. 2023, arXiv:2305.14314, section 4).
         rank_stabilized: scale by alpha / sqrt(rank) instead (arXiv:2312.03732), for high ranks.
+        dropout: share of an adapter's inputs that are left out in training.
     """
 
     rank: int = 16
     alpha: float = 32.0
     targets: tuple[str, ...] = ()
     rank_stabilized: bool = False
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not 0 < self.alpha < math.inf:
+        if self.rank < 1 or not 0 < self.alpha < math.inf or not 0 <= self.dropout < 1:
             raise ConfigError(
-                f"rank = {self.rank}, alpha = {self.alpha:g}",
-                rule="an adapter has a positive rank and a positive, finite alpha",
-                fix="Give, for example, rank = 16 and alpha = 32.",
+                f"rank = {self.rank}, alpha = {self.alpha:g}, dropout = {self.dropout:g}",
+                rule="an adapter has a positive rank, a positive, finite alpha, and a dropout from 0 to below 1",
+                fix="Give, for example, rank = 16, alpha = 32 and dropout = 0.",
             )
 
     @property
@@ -54,20 +60,29 @@ class LoRA:
 class LoRALinear(Linear):
     """x W^T + scale · (x A^T) B^T, with W of the base under its own name, so that a base's state dict still fits."""
 
-    def __init__(self, base: nn.Linear, rank: int, scale: float) -> None:
+    def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float = 0.0) -> None:
         with torch.device("meta"):  # the base brings its weights, shared and not copied
             super().__init__(base.in_features, base.out_features, bias=base.bias is not None)
         self.weight, self.bias = base.weight, base.bias
+        if isinstance(base, Linear):
+            self.operations = base.operations
         self.scale = scale
+        self.dropout = dropout
         self.lora_A = nn.Parameter(base.weight.new_empty(rank, base.in_features))
         self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
 
     @classmethod
     def from_base(
-        cls, base: nn.Linear, rank: int, scale: float, generator: torch.Generator | None = None
+        cls,
+        base: nn.Linear,
+        rank: int,
+        scale: float,
+        generator: torch.Generator | None = None,
+        *,
+        dropout: float = 0.0,
     ) -> LoRALinear:
         """A layer that computes what `base` does until it is trained: A is random, B is zero."""
-        layer = cls(base, rank, scale)
+        layer = cls(base, rank, scale, dropout)
         if not layer.lora_A.is_meta:
             bound = base.in_features**-0.5
             drawn = torch.empty(layer.lora_A.shape).uniform_(-bound, bound, generator=generator)
@@ -75,8 +90,10 @@ class LoRALinear(Linear):
         return layer
 
     def forward(self, x: Tensor) -> Tensor:
-        low = F.linear(x, self.lora_A.to(x.dtype))
-        return super().forward(x) + self.scale * F.linear(low, self.lora_B.to(x.dtype))
+        # Without gradients nothing is trained: what is looked at on the way is the model as it will be used.
+        dropped = F.dropout(x, self.dropout) if self.dropout and self.training and torch.is_grad_enabled() else x
+        low = self.scale * self.operations.linear(dropped, self.lora_A, None)
+        return super().forward(x) + self.operations.linear(low, self.lora_B, None)
 
     def delta(self) -> Tensor:
         """What the adapter adds to the matrix, (O, I) in fp32."""
@@ -84,10 +101,16 @@ class LoRALinear(Linear):
 
     def fuse(self) -> Linear:
         """One plain layer that computes the same: the sum is made in fp32 and kept in the base's dtype."""
+        layer = self.without()
+        fused = (self.weight.detach().float() + self.delta().detach()).to(self.weight.dtype)
+        layer.weight = nn.Parameter(fused, requires_grad=self.weight.requires_grad)
+        return layer
+
+    def without(self) -> Linear:
+        """The base's own layer."""
         with torch.device("meta"):
             layer = Linear(self.in_features, self.out_features, bias=self.bias is not None)
-        fused = (self.weight.detach().float() + self.delta().detach()).to(self.weight.dtype)
-        layer.weight, layer.bias = nn.Parameter(fused, requires_grad=self.weight.requires_grad), self.bias
+        layer.weight, layer.bias, layer.operations = self.weight, self.bias, self.operations
         return layer
 
 
@@ -107,7 +130,8 @@ def add_lora(model: nn.Module, lora: LoRA, *, seed: int = 0) -> list[str]:
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name in names:
-        put(model, name, LoRALinear.from_base(linear_at(model, name), lora.rank, lora.scale, generator))
+        base = linear_at(model, name)
+        put(model, name, LoRALinear.from_base(base, lora.rank, lora.scale, generator, dropout=lora.dropout))
     return names
 
 
@@ -117,6 +141,20 @@ def fuse_lora(model: nn.Module) -> list[str]:
     for name, layer in adapted.items():
         put(model, name, layer.fuse())
     return list(adapted)
+
+
+def remove_lora(model: nn.Module) -> list[str]:
+    """Take every adapter off a model, in place, which is then its base again; returns the names of those layers."""
+    adapted = adapters_of(model)
+    for name, layer in adapted.items():
+        put(model, name, layer.without())
+    return list(adapted)
+
+
+def sharing_weights(model: ModelT) -> ModelT:
+    """The same model over the same tensors: what is put into the one's layers does not change the other."""
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, dict(tensors))
 
 
 def adapters_of(model: nn.Module) -> dict[str, LoRALinear]:

@@ -18,6 +18,9 @@ from torch import Tensor
 from groundup.model.operations import CHUNK_ROWS, PLAIN, Operations
 from groundup.types import IGNORE_INDEX
 
+# Logits at a time above a frozen matrix: no gradient of it is read and written once a chunk, so that they may be small.
+FROZEN_LOGITS = 4_000_000
+
 
 def summed_nll(h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, operations: Operations = PLAIN) -> Tensor:
     """Sum over rows of the labels' negative log-likelihood under softmax(h W^T), () fp32."""
@@ -46,20 +49,25 @@ class _SummedNLL(torch.autograd.Function):
     def forward(ctx: Any, h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, operations: Operations) -> Tensor:
         weight = weight_VD.to(h_RD.dtype)
         total = torch.zeros((), dtype=torch.float32, device=h_RD.device)
-        grad_h, grad_weight = torch.empty_like(h_RD), torch.empty_like(weight_VD)
+        grad_h = torch.empty_like(h_RD)
+        grad_weight = torch.empty_like(weight_VD) if ctx.needs_input_grad[1] else None  # none of a frozen one
+        rows = operations.chunk_rows(len(weight))
+        if grad_weight is None:
+            rows = max(1, min(rows, FROZEN_LOGITS // len(weight)))
         done = 0
-        for h, labels in _chunks(h_RD, labels_R, operations.chunk_rows(len(weight))):
+        for h, labels in _chunks(h_RD, labels_R, rows):
             nll_R, residual_RV = operations.nll_and_residual(F.linear(h, weight), labels)
             total += nll_R.sum()
             torch.mm(residual_RV, weight, out=grad_h[done : done + len(h)])
-            operations.transposed_product(grad_weight, residual_RV, h, add=done > 0)
+            if grad_weight is not None:
+                operations.transposed_product(grad_weight, residual_RV, h, add=done > 0)
             done += len(h)
         # Not through `save_for_backward`: they are nobody else's, and are scaled in place.
         ctx.gradients = grad_h, grad_weight
         return total
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         grad_h, grad_weight = ctx.gradients
         del ctx.gradients
-        return grad_h.mul_(upstream[0]), grad_weight.mul_(upstream[0]), None, None
+        return grad_h.mul_(upstream[0]), None if grad_weight is None else grad_weight.mul_(upstream[0]), None, None

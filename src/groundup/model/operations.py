@@ -8,8 +8,6 @@ Shape letters: B batch, T queries, S keys, N query heads, K kv heads, H head_dim
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Literal
 
 import torch
@@ -17,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.model.attend import attend
+from groundup.model.lean import FrozenLinear, FrozenRMSNorm, Gated, activated, reciprocal_rms
 from groundup.types import IGNORE_INDEX
 
 CHUNK_ROWS = 1024  # at an 8k vocabulary 32 MB of fp32 logits, about an L3 cache; larger chunks gave nothing
 
 Activation = Literal["silu", "gelu_tanh"]
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
 
 
 class Operations:
@@ -30,14 +28,18 @@ class Operations:
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x W^T + b in the dtype of x, whatever dtype the weights are kept in."""
-        return F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+        bias = None if bias is None else bias.to(x.dtype)
+        if weight.dtype != x.dtype and x.requires_grad and not weight.requires_grad:
+            return FrozenLinear.apply(x, weight, bias)
+        return F.linear(x, weight.to(x.dtype), bias)
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x / rms(x) * weight (arXiv:1910.07467), computed in fp32."""
+        if x.requires_grad and not weight.requires_grad:
+            return FrozenRMSNorm.apply(x, weight, eps)
         x32 = x.float()
-        normed = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + eps)
         # Rounded before the weight is applied, as transformers does: equal logits also in bf16.
-        return weight.to(x.dtype) * normed.to(x.dtype)
+        return weight.to(x.dtype) * (x32 * reciprocal_rms(x32, eps)).to(x.dtype)
 
     def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         """(x - mean(x)) / deviation(x) * weight + bias (arXiv:1607.06450), computed in fp32."""
@@ -45,8 +47,12 @@ class Operations:
 
     def activate(self, activation: Activation, gate: Tensor, up: Tensor | None = None) -> Tensor:
         """activation(gate) * up (arXiv:2002.05202), or activation(gate) alone."""
-        activated = _ACTIVATIONS[activation](gate)
-        return activated if up is None else activated * up
+        if up is None:
+            return activated(gate, activation)
+        if torch.compiler.is_compiling() or not gate.requires_grad:  # a compiler chooses itself what it keeps
+            return activated(gate, activation) * up
+        out: Tensor = Gated.apply(gate, up, activation)
+        return out
 
     def rotate(self, x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """Turn each pair (x[i], x[i + H/2]) by the angle of its position: cos and sin, (B, T, 1, H)."""
@@ -88,13 +94,13 @@ class Operations:
         Rows labelled IGNORE_INDEX give 0 and a zero gradient. The logits may be overwritten.
         """
         logits = logits_RV.float()
-        kept_R = labels_R != IGNORE_INDEX
+        kept_R1 = (labels_R != IGNORE_INDEX).unsqueeze(1)
         targets_R1 = labels_R.clamp(min=0).unsqueeze(1)
         lse_R1 = logits.logsumexp(1, keepdim=True)
-        nll_R = (lse_R1 - logits.gather(1, targets_R1)).squeeze(1) * kept_R
-        classes_V = torch.arange(logits.shape[1], device=logits.device)
-        residual_RV = ((logits - lse_R1).exp() - (classes_V == targets_R1).float()) * kept_R.unsqueeze(1)
-        return nll_R, residual_RV.to(logits_RV.dtype)
+        nll_R1 = (lse_R1 - logits.gather(1, targets_R1)) * kept_R1
+        # In place: of 512 rows of a vocabulary of 49k each copy has 100 MB.
+        residual_RV = logits.sub_(lse_R1).exp_().scatter_add_(1, targets_R1, -torch.ones_like(lse_R1)).mul_(kept_R1)
+        return nll_R1.squeeze(1), residual_RV.to(logits_RV.dtype)
 
     def transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
         """out = or += left^T right: what a weight's gradient is made of."""

@@ -9,7 +9,7 @@ import torch
 
 from groundup.errors import ConfigError
 from groundup.model import FAMILIES, Family, Transformer
-from groundup.model.lora import LoRA, adapters_of, add_lora, fuse_lora, linear_layers
+from groundup.model.lora import LoRA, adapters_of, add_lora, fuse_lora, linear_layers, remove_lora, sharing_weights
 from groundup.optim import Optimizer, OptimizerConfig
 
 IDS = torch.arange(40).view(2, 20)
@@ -81,7 +81,9 @@ def test_a_target_that_matches_nothing_is_an_error_that_lists_the_names(
     assert not adapters_of(model)
 
 
-@pytest.mark.parametrize("wrong", [{"rank": 0}, {"alpha": 0.0}, {"alpha": float("inf")}, {"alpha": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong", [{"rank": 0}, {"alpha": 0.0}, {"alpha": float("inf")}, {"alpha": float("nan")}, {"dropout": 1.0}]
+)
 def test_sizes_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="positive"):
         LoRA(**wrong)  # type: ignore[arg-type]
@@ -98,3 +100,51 @@ def test_an_adapter_computes_in_the_dtype_of_its_input(tiny_model: Callable[...,
     add_lora(model, LoRA(rank=2))
     model.model.compute_dtype = torch.bfloat16
     assert model.model(IDS).dtype == torch.bfloat16
+
+
+def test_frozen_weights_take_no_gradient_and_change_none(tiny_model: Callable[..., Transformer]) -> None:
+    """The ways that keep less for the backward pass must give the adapters the gradients of the usual ways."""
+    for dtype, near in ((None, 1e-5), (torch.bfloat16, 0.05)):
+        model = tiny_model(64)
+        add_lora(model, LoRA(rank=4))
+        for layer in adapters_of(model).values():
+            layer.lora_B.data.normal_(std=0.1, generator=torch.Generator().manual_seed(3))
+        model.model.compute_dtype = dtype
+        learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        losses, gradients = [], []
+        for _ in range(2):
+            losses.append(model(IDS, labels_BT=IDS.roll(-1, 1)))
+            gradients.append(torch.autograd.grad(losses[-1], list(learned.values())))
+            model.requires_grad_(True)
+        torch.testing.assert_close(*losses)
+        for name, frozen, usual in zip(learned, *gradients, strict=True):
+            assert (frozen - usual).norm() <= near * usual.norm(), name
+
+
+def test_dropout_is_for_training_alone(tiny_model: Callable[..., Transformer]) -> None:
+    """Answers that are shown on the way must be those of the model as it will be used."""
+    model = tiny_model(64)
+    add_lora(model, LoRA(rank=4, dropout=0.5))
+    for layer in adapters_of(model).values():
+        layer.lora_B.data.normal_(std=0.2)
+    model.train()
+    assert not torch.equal(model(IDS), model(IDS))
+    with torch.no_grad():
+        assert torch.equal(model(IDS), model(IDS))
+
+
+def test_an_adapter_comes_off_and_touches_nobody_else(tiny_model: Callable[..., Transformer]) -> None:
+    """Several adapters of one base are held beside it without a second copy of its weights."""
+    base = tiny_model(64)
+    before, names = base(IDS), set(base.state_dict())
+    tuned = sharing_weights(base)
+    add_lora(tuned, LoRA(rank=4))
+    for layer in adapters_of(tuned).values():
+        layer.lora_B.data.normal_(std=0.2)
+    assert tuned.lm_head.weight.data_ptr() == base.lm_head.weight.data_ptr()
+    assert torch.equal(base(IDS), before)
+    assert not torch.equal(tuned(IDS), before)
+    assert set(base.state_dict()) == names
+    remove_lora(tuned)
+    assert torch.equal(tuned(IDS), before)
+    assert set(tuned.state_dict()) == names

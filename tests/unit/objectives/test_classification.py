@@ -114,5 +114,11 @@ def test_the_new_head_starts_undecided(tokenizer: Tokenizer, tiny_model: Callabl
     model = SequenceClassifier.from_language_model(base, 40, seed=0)
     probabilities = model(*pad([[0, 5, 9]], 1, LONGEST)).softmax(-1)
     torch.testing.assert_close(probabilities, torch.full((1, 40), 1 / 40), atol=0.002, rtol=0)
-    model.model.embed_tokens.weight.data.zero_()
-    assert base.model.embed_tokens.weight.abs().sum() > 0, "the base model must stay as it was"
+
+
+def test_a_classifier_takes_the_decoder_over(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> None:
+    """A copy would have the weights in memory twice; a decoder left frozen would learn by its head alone."""
+    base = tiny_model(tokenizer.vocab_size)
+    model = SequenceClassifier.from_language_model(base, 3, seed=0)
+    assert model.model.embed_tokens.weight.data_ptr() == base.model.embed_tokens.weight.data_ptr()
+    assert all(parameter.requires_grad for parameter in model.parameters())

@@ -1,0 +1,1 @@
+"""How `groundup finetune` does beside others. README.md explains it."""

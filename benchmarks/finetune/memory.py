@@ -1,0 +1,112 @@
+"""`python -m benchmarks.finetune.memory --model DIR`: peak memory of full fine-tuning, and of LoRA beside it.
+
+Each method runs in a process of its own: the model of DIR is read and takes steps of one row of so many tokens, the
+same text, the same dtype, activations kept or computed again in both. Nothing is compiled. Memory is the peak of the
+process's resident set over all of that, less what the process had when everything was imported and nothing read. The
+last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+METHODS = ("full", "lora")
+
+
+def main() -> None:
+    """Measure each method with activations kept and not, print the shares."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--text", type=Path, default=Path(__file__), help="what is learned, over and over")
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--train", choices=METHODS, help=argparse.SUPPRESS)
+    parser.add_argument("--checkpointing", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.train:
+        print(json.dumps(train(options)))
+        return
+    found: dict[str, Any] = {"tokens": options.tokens, "rank": options.rank, "steps": options.steps}
+    for name, more in (("activations_kept", []), ("activations_computed_again", ["--checkpointing"])):
+        runs = {method: _child([*sys.argv[1:], "--train", method, *more]) for method in METHODS}
+        share = runs["lora"]["bytes"] / runs["full"]["bytes"]
+        found[name] = runs | {"share": round(share, 4)}
+        told = ", ".join(f"{method} {run['bytes'] / 1e6:,.0f} MB" for method, run in runs.items())
+        print(f"{name}: {told}: {share:.1%}", flush=True)
+    print(json.dumps(found))
+
+
+def _child(arguments: list[str]) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.finetune.memory", *arguments]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    record: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return record
+
+
+def train(options: argparse.Namespace) -> dict[str, Any]:
+    """Read the model and take the steps, as `groundup finetune instruct` does."""
+    import torch
+
+    from groundup.checkpoint.resolve import open_model
+    from groundup.model.lora import LoRA, add_lora
+    from groundup.objectives import NextToken
+    from groundup.optim import OptimizerConfig, WarmupStableDecay
+    from groundup.parallel import measure_machine
+    from groundup.parallel.memory import Peak
+    from groundup.planner.tuning import tuning_rates
+    from groundup.ranks import Ranks
+    from groundup.stages._training import ParallelConfig, spread_out
+    from groundup.tokens import PackedWindows
+    from groundup.train import Progress, StepReport, fit
+
+    torch.ones(64, 64).matmul(torch.ones(64, 64)).sum().item()  # the threads and their libraries are there
+    peak = Peak("cpu")
+    peak.reset()
+    idle = peak.now
+    opened = open_model(options.model, device="cpu")
+    machine = measure_machine(compile=False)
+    model, rates = opened.model, tuning_rates(opened.model.config.dim, 0.3)
+    if options.train == "lora":
+        add_lora(model, LoRA(rank=options.rank))
+        rates = OptimizerConfig(matrix_lr=1e-3, matrices="adamw")
+    else:
+        model.requires_grad_(True)
+    spread = spread_out(model, machine, ParallelConfig(activation_checkpointing=options.checkpointing), Ranks())
+    ids = opened.tokenizer.encode(options.text.read_text(encoding="utf-8")[: 8 * options.tokens])
+    ids = (ids * (2 + options.tokens // len(ids)))[: options.tokens + 1]
+    row, places = torch.tensor([ids]), torch.arange(options.tokens)[None]
+    batch = PackedWindows(row[:, :-1], row[:, 1:], places, torch.zeros_like(places))
+    losses: list[float] = []
+
+    class Losses:
+        def after_step(self, report: StepReport) -> None:
+            losses.append(round(report.metrics["loss"], 4))
+
+    fit(
+        spread.called,
+        NextToken(),
+        lambda _: batch,
+        spread.optimizer(rates),
+        WarmupStableDecay(options.steps, 1, 1),
+        progress=Progress(),
+        callbacks=[Losses()],
+    )
+    return {
+        "bytes": peak.bytes - idle,
+        "peak_bytes": peak.bytes,
+        "idle_bytes": idle,
+        "compute_dtype": machine.compute_dtype,
+        "native": machine.native,
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "losses": losses,
+    }
+
+
+if __name__ == "__main__":
+    main()
