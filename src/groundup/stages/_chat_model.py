@@ -18,18 +18,22 @@ def open_chat_model(path: Path, device: str | None, console: Console) -> tuple[O
 
     Raises:
         DataError: no model there.
-        FormatError: a damaged one.
+        FormatError: a damaged one, or one whose conversations come out otherwise than when it was written.
     """
     from groundup.checkpoint.resolve import open_model
     from groundup.errors import ConfigError, FormatError
-    from groundup.tokenizer.chat import ChatTemplate
+    from groundup.tokenizer import ChatTemplate, require_golden
 
     opened = open_model(path, device=device)
+    if opened.tokenizer.chat_template is None:
+        return opened, None
     try:
-        return opened, ChatTemplate(opened.tokenizer) if opened.tokenizer.chat_template is not None else None
+        template = ChatTemplate(opened.tokenizer)
     except (ConfigError, FormatError) as error:
         console.warn(f"{opened.directory}: its chat template cannot be used: {error.value}: {error.rule}")
         return opened, None
+    require_golden(opened.directory, template, opened.tokenizer)
+    return opened, template
 
 
 def print_now(text: str) -> None:

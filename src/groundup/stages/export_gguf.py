@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from groundup.exchange.gate import Material
     from groundup.gguf import Fallback, GgufModel, GgufVocabulary
     from groundup.model import Transformer
+    from groundup.tokenizer import ChatTemplate
     from groundup.types import Message
 
 STAGE = "export.gguf"
@@ -115,9 +116,11 @@ def _export(config: ExportGgufConfig, directory: Path, files: Mapping[Type, Path
     from groundup.checkpoint.resolve import open_model
     from groundup.exchange.gate import material
     from groundup.gguf import agreed_length, tokenizer_to_gguf
+    from groundup.tokenizer import locked_template
 
     opened = open_model(directory, device="cpu")
     tokenizer, shape = opened.tokenizer, opened.model.config
+    template = locked_template(opened.directory, tokenizer) if tokenizer.chat_template is not None else None
     vocabulary = tokenizer_to_gguf(
         tokenizer.definition,
         tokenizer.config,
@@ -137,7 +140,7 @@ def _export(config: ExportGgufConfig, directory: Path, files: Mapping[Type, Path
         kind: _one(opened, vocabulary, kind, path, tried, config.gate, console) for kind, path in files.items()
     }
     path = next(iter(files.values()))
-    modelfile = _write_modelfile(opened, vocabulary, files.get("q8_0", path))
+    modelfile = _write_modelfile(opened, template, vocabulary, files.get("q8_0", path))
     columns, rows = _table(made)
     summary = ", ".join(f"{facts['bytes'] / 1e6:,.1f} MB of {kind}" for kind, facts in made.items())
     following = [f"ollama create NAME -f {modelfile}", f"llama-cli -m {path}"]
@@ -242,18 +245,19 @@ def _gate_sentence(made: Mapping[str, dict[str, Any]]) -> str:
     return f"read back and found to agree, {'by ' + ', '.join(sorted(engines)) + ' too' if engines else 'by groundup'}"
 
 
-def _write_modelfile(opened: OpenedModel, vocabulary: GgufVocabulary, file: Path) -> Path:
+def _write_modelfile(
+    opened: OpenedModel, template: ChatTemplate | None, vocabulary: GgufVocabulary, file: Path
+) -> Path:
     """Beside the file; a Modelfile that is somebody's own, or for another file, is left alone."""
     from groundup.exchange.modelfile import find_turns, modelfile
-    from groundup.tokenizer import ChatTemplate
 
     tokenizer = opened.tokenizer
-    turns, chats = None, tokenizer.chat_template is not None
+    turns = None
     first = tokenizer.token_bytes(tokenizer.bos_id).decode(errors="replace")
-    if chats:
-        template = ChatTemplate(tokenizer)
+    if template is not None:
 
         def render(messages: Sequence[Message], answer: bool) -> str:
+            assert template is not None
             return template.render(messages, add_generation_prompt=answer)
 
         turns = find_turns(render, bos=first if vocabulary.metadata.get("tokenizer.ggml.add_bos_token") else "")
@@ -261,7 +265,7 @@ def _write_modelfile(opened: OpenedModel, vocabulary: GgufVocabulary, file: Path
     text = modelfile(
         file.name,
         turns=turns,
-        chats=chats,
+        chats=template is not None,
         stops=[tokenizer.decode([token], skip_special_tokens=False) for token in opened.stop_ids],
         context_length=opened.model.config.context_length,
         written_by=written_by,

@@ -96,12 +96,13 @@ def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console
     from groundup.checkpoint import read_config
     from groundup.checkpoint.resolve import resolve_model
     from groundup.stages._xray import Shown
-    from groundup.tokenizer import ChatTemplate, Tokenizer
+    from groundup.tokenizer import Tokenizer, locked_template
 
     directory = resolve_model(config.model)
     tokenizer = Tokenizer.load(directory)
     learned, _, told = _examples(config, console)
-    shown = Shown(ChatTemplate(tokenizer), tokenizer, learned, read_config(directory).context_length, config.cut_long)
+    template = locked_template(directory, tokenizer)
+    shown = Shown(template, tokenizer, learned, read_config(directory).context_length, config.cut_long)
     shown.require_sound(console)
     shown.tell(console, most=3)
     return shown.leave(config.out, "finetune.instruct", keys, told["sentence"], console)
@@ -117,12 +118,12 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     from groundup.optim import WarmupStableDecay
     from groundup.planner import flops_per_token, parameter_count, share
     from groundup.stages._xray import Shown
-    from groundup.tokenizer import ChatTemplate
+    from groundup.tokenizer import locked_template, save_chat
 
     learned, tested, told = _examples(config, console)
     opened = open_model(config.model, device="cpu")
     model, tokenizer = opened.model, opened.tokenizer
-    template = ChatTemplate(tokenizer)
+    template = locked_template(opened.directory, tokenizer)
     shown = Shown(template, tokenizer, learned, model.config.context_length, config.cut_long)
     encoded = shown.require_sound(console)
     saved = SavedPlan(config.out / "plan.json", ranks)
@@ -177,8 +178,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         pad_id=tokenizer.pad_id,
         stop_ids=template.stop_ids,
     )
-    tokenizer.set_chat_template(template.jinja)
-    files += [*tokenizer.save(config.out), shown.page(config.out / "xray.html", told["sentence"])]
+    files += [*save_chat(config.out, template, tokenizer), shown.page(config.out / "xray.html", told["sentence"])]
 
     # Both from their files and in fp32, so that they differ in nothing but the tuning.
     tuned, base = (load_model(directory, device=machine.device) for directory in (config.out, opened.directory))

@@ -51,7 +51,7 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
     try:
         with unpacked(source, work.directory, console) as found:
             taken = take(found, staging, config.dtype, console, notices=None if found == source.path else found.parent)
-            facts = _told(taken, staging, console)
+            facts = _told(taken, found, staging, console)
             if config.gate:
                 facts["gate"] = _gate(found, staging, taken.limits, console).to_json()
         files = [Path(shutil.move(path, work.directory / path.name)) for path in _config_last(staging)]
@@ -73,11 +73,11 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
     return made
 
 
-def _told(taken: Taken, directory: Path, console: Console) -> dict[str, Any]:
-    """What was read, for the table and the record."""
+def _told(taken: Taken, found: Path, directory: Path, console: Console) -> dict[str, Any]:
+    """What was read, for the table and the record; a model that chats gets its template locked."""
     from groundup.errors import ConfigError, FormatError
     from groundup.planner import parameter_count
-    from groundup.tokenizer import ChatTemplate, Tokenizer
+    from groundup.tokenizer import ChatTemplate, Tokenizer, require_golden, save_golden
 
     config, tokenizer, parameters = taken.config, Tokenizer.load(directory), parameter_count(taken.config)
     heads = f"{config.n_heads} heads" + (
@@ -85,11 +85,14 @@ def _told(taken: Taken, directory: Path, console: Console) -> dict[str, Any]:
     )
     template, can_chat = tokenizer.chat_template is not None, True
     try:
-        ChatTemplate(tokenizer)
+        chat = ChatTemplate(tokenizer)
     except (ConfigError, FormatError) as error:
         can_chat = False
         if template:
             console.warn(f"Its chat template cannot be used: {error.value}: {error.rule}.")
+    if template and can_chat:
+        require_golden(found, chat, tokenizer)
+        save_golden(directory, chat)
     rows = [
         ("family", config.family),
         ("parameters", f"{parameters:,}"),

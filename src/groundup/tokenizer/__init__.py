@@ -3,6 +3,7 @@
 from groundup.tokenizer.chat import ROLES, ChatTemplate
 from groundup.tokenizer.encoding import CorpusEncoder
 from groundup.tokenizer.extension import extend_tokenizer, new_token_pieces
+from groundup.tokenizer.golden import GOLDEN_FILE, locked_template, require_golden, save_chat, save_golden
 from groundup.tokenizer.source import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE
 from groundup.tokenizer.streaming import StreamDecoder
 from groundup.tokenizer.tokenizer import Tokenizer
@@ -12,6 +13,7 @@ from groundup.tokenizer.vocabulary import END_OF_TEXT, IM_END, IM_START, PAD, SP
 __all__ = [
     "CONFIG_FILE",
     "END_OF_TEXT",
+    "GOLDEN_FILE",
     "IM_END",
     "IM_START",
     "PAD",
@@ -24,7 +26,11 @@ __all__ = [
     "StreamDecoder",
     "Tokenizer",
     "extend_tokenizer",
+    "locked_template",
     "new_token_pieces",
+    "require_golden",
+    "save_chat",
+    "save_golden",
     "train_tokenizer",
     "vocab_size_for",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from groundup.checkpoint import load_model, save_model
 from groundup.checkpoint.resolve import open_model
 from groundup.config import load
 from groundup.console import Console
-from groundup.errors import ConfigError, DataError
+from groundup.errors import ConfigError, DataError, FormatError
 from groundup.model import Transformer
 from groundup.stages.finetune_instruct import FinetuneInstructConfig, run
 from groundup.tokenizer import ChatTemplate, Tokenizer
@@ -215,3 +216,26 @@ def test_examples_that_are_laid_out_already_are_refused(base: Path, tmp_path: Pa
     with pytest.raises(DataError, match="INST"):
         tune(data, base, tmp_path / "out")
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_a_template_that_was_changed_after_tuning_is_refused_everywhere(
+    tuned: Path, table: Path, tmp_path: Path
+) -> None:
+    """Asked otherwise than it was trained, a model answers worse; chat, API, evaluation and export must all say so."""
+    from groundup.stages import export_gguf
+    from groundup.stages._chat_model import open_chat_model
+
+    edited = tmp_path / "edited"
+    shutil.copytree(tuned, edited)
+    config = json.loads((edited / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config["chat_template"] = config["chat_template"].replace("assistant\\n", "assistant:\\n")
+    (edited / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(FormatError, match="another text"):
+        open_chat_model(edited, "cpu", Console(quiet=True))
+    with pytest.raises(FormatError, match="another text"):
+        export_gguf.run(
+            export_gguf.ExportGgufConfig(model=edited, out=tmp_path / "m.gguf"), console=Console(quiet=True)
+        )
+    with pytest.raises(FormatError, match="another text"):
+        tune(table, edited, tmp_path / "again")
+    assert not (tmp_path / "m.gguf").exists()
