@@ -185,13 +185,17 @@ def score_responses(
 def best_format(
     model: Transformer, tokenizer: Tokenizer, template: ChatTemplate, examples: Sequence[Example]
 ) -> PromptFormat | None:
-    """The format in which a model predicts these answers best; None: the chat template."""
+    """The format in which a model predicts these answers best; None: the chat template.
+
+    A base model that lacks tokens of the template cannot be asked by it.
+    """
 
     def loss(format: PromptFormat | None) -> float:
         render = chat_renderer(template) if format is None else plain_renderer(tokenizer, format)
         return float(score_responses(model, tokenizer, examples, render).nll_E.sum())
 
-    return min((None, *PLAIN_FORMATS), key=loss)
+    knows = model.config.vocab_size > max(template.stop_ids)
+    return min((None, *PLAIN_FORMATS) if knows else PLAIN_FORMATS, key=loss)
 
 
 def spread(examples: Sequence[ItemT], most: int) -> Sequence[ItemT]:

@@ -96,10 +96,10 @@ def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console
     from groundup.checkpoint import read_config
     from groundup.checkpoint.resolve import resolve_model
     from groundup.stages._xray import Shown
-    from groundup.tokenizer import Tokenizer, locked_template
+    from groundup.tokenizer import Tokenizer, locked_template, with_chat_tokens
 
     directory = resolve_model(config.model)
-    tokenizer = Tokenizer.load(directory)
+    tokenizer = with_chat_tokens(Tokenizer.load(directory))
     learned, _, told = _examples(config, console)
     template = locked_template(directory, tokenizer)
     shown = Shown(template, tokenizer, learned, read_config(directory).context_length, config.cut_long)
@@ -111,6 +111,7 @@ def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console
 def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Console) -> None:
     """Plan, tune, compare, and leave the model directory with its artifact."""
     from groundup.checkpoint import load_model, save_model
+    from groundup.checkpoint.grown import ready_to_chat
     from groundup.checkpoint.resolve import open_model
     from groundup.evals.responses import compare_with_base
     from groundup.generate import Engine
@@ -121,8 +122,10 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     from groundup.tokenizer import locked_template, save_chat
 
     learned, tested, told = _examples(config, console)
-    opened = open_model(config.model, device="cpu")
+    opened = ready_to_chat(given := open_model(config.model, device="cpu"))
     model, tokenizer = opened.model, opened.tokenizer
+    if opened is not given:
+        console.note(f"{opened.directory} has no tokens that stand around a turn: it gets them, with rows of weights.")
     template = locked_template(opened.directory, tokenizer)
     shown = Shown(template, tokenizer, learned, model.config.context_length, config.cut_long)
     encoded = shown.require_sound(console)
@@ -233,11 +236,11 @@ def _plan(
     seconds_spent: float,
 ) -> tuple[Machine, Plan]:
     """A new plan; where minutes are given, real steps are measured, by all ranks together."""
+    import copy
     import math
     import time
     from dataclasses import replace
 
-    from groundup.checkpoint import load_model
     from groundup.objectives import NextToken
     from groundup.parallel import Machine, measure_machine
     from groundup.planner import Plan
@@ -272,7 +275,7 @@ def _plan(
     step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
     rate = None
     if config.minutes is not None:
-        spread = spread_out(load_model(opened.directory).requires_grad_(True), machine, config.parallel, ranks)
+        spread = spread_out(copy.deepcopy(opened.model).requires_grad_(True), machine, config.parallel, ranks)
         batches = loader(step[0]).batch
         steps = steps_per_second(spread.called, NextToken(), batches, spread.optimizer(rates), ranks=ranks)
         rate = steps * step[0] * ranks.size * shape.context_length

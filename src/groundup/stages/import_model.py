@@ -77,7 +77,7 @@ def _told(taken: Taken, found: Path, directory: Path, console: Console) -> dict[
     """What was read, for the table and the record; a model that chats gets its template locked."""
     from groundup.errors import ConfigError, FormatError
     from groundup.planner import parameter_count
-    from groundup.tokenizer import ChatTemplate, Tokenizer, require_golden, save_golden
+    from groundup.tokenizer import ChatTemplate, Tokenizer, require_golden, save_golden, with_chat_tokens
 
     config, tokenizer, parameters = taken.config, Tokenizer.load(directory), parameter_count(taken.config)
     heads = f"{config.n_heads} heads" + (
@@ -85,7 +85,7 @@ def _told(taken: Taken, found: Path, directory: Path, console: Console) -> dict[
     )
     template, can_chat = tokenizer.chat_template is not None, True
     try:
-        chat = ChatTemplate(tokenizer)
+        chat = ChatTemplate(with_chat_tokens(tokenizer))
     except (ConfigError, FormatError) as error:
         can_chat = False
         if template:

@@ -1,6 +1,7 @@
 """Vocabularies: training, encoding, decoding, special tokens, chat templates; ours and those of other models."""
 
 from groundup.tokenizer.chat import ROLES, ChatTemplate
+from groundup.tokenizer.chat_tokens import chat_token_pieces, with_chat_tokens
 from groundup.tokenizer.encoding import CorpusEncoder
 from groundup.tokenizer.extension import extend_tokenizer, new_token_pieces
 from groundup.tokenizer.golden import GOLDEN_FILE, locked_template, require_golden, save_chat, save_golden
@@ -25,6 +26,7 @@ __all__ = [
     "CorpusEncoder",
     "StreamDecoder",
     "Tokenizer",
+    "chat_token_pieces",
     "extend_tokenizer",
     "locked_template",
     "new_token_pieces",
@@ -33,4 +35,5 @@ __all__ = [
     "save_golden",
     "train_tokenizer",
     "vocab_size_for",
+    "with_chat_tokens",
 ]
