@@ -25,7 +25,7 @@ from groundup.examples.columns import (
     find_columns,
     first_text,
 )
-from groundup.examples.tables import read_table
+from groundup.examples.tables import alike, read_table
 from groundup.types import Example, Message, Role
 
 _ROLES: dict[str, Role] = {
@@ -163,7 +163,7 @@ def split_by_hash(
             rule="training and testing need one each, at least",
             fix="Add examples, or give others to test on with --test.",
         )
-    hashes = [_hash([_opening(example)]) for example in examples]
+    hashes = [_hash([alike(_opening(example))]) for example in examples]
     if len(set(hashes)) == 1:  # one prompt for all, e.g. an empty one
         hashes = [_hash([m.content for m in example.messages]) for example in examples]
     wanted = min(most, max(1, round(fraction * len(examples))))
@@ -175,9 +175,12 @@ def split_by_hash(
 
 
 def without_prompts_of(tested: Sequence[Example], found: Conversations) -> list[Example]:
-    """The examples whose opening prompt is not one of those to test on; the others are counted as dropped."""
-    known = {_opening(example) for example in tested}
-    learned = [example for example in found.examples if _opening(example) not in known]
+    """The examples whose opening prompt is not one of those to test on; the others are counted as dropped.
+
+    Prompts that differ in case or white space only are alike.
+    """
+    known = {alike(_opening(example)) for example in tested}
+    learned = [example for example in found.examples if alike(_opening(example)) not in known]
     if len(learned) < len(found.examples):
         found.dropped["prompt is in the test data"] += len(found.examples) - len(learned)
     if not learned:

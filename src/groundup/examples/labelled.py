@@ -15,7 +15,7 @@ from groundup.corpus.records import FIELD
 from groundup.errors import ConfigError, DataError
 from groundup.examples.columns import fill
 from groundup.examples.label_columns import label_column, text_column
-from groundup.examples.tables import Table, cell_text
+from groundup.examples.tables import Table, alike, cell_text
 from groundup.types import text_id
 
 SEVERAL_LABELS = "several labels"
@@ -119,7 +119,7 @@ def without_repeats(examples: Labelled) -> Labelled:
     first: dict[str, int] = {}
     dropped = Counter(examples.dropped)
     for place, text in enumerate(examples.texts):
-        known = first.setdefault(_likeness(text), place)
+        known = first.setdefault(alike(text), place)
         if known != place:
             dropped[REPEATED if examples.labels[known] == examples.labels[place] else CONTRADICTED] += 1
     kept = examples.only(first.values())
@@ -167,8 +167,8 @@ def apart(train: Labelled, test: Labelled) -> tuple[Labelled, Labelled]:
 
     The test part stays as it was given otherwise, so that results on it can be compared.
     """
-    tested = {_likeness(text) for text in test.texts}
-    kept = train.only(i for i, text in enumerate(train.texts) if _likeness(text) not in tested)
+    tested = {alike(text) for text in test.texts}
+    kept = train.only(i for i, text in enumerate(train.texts) if alike(text) not in tested)
     dropped = Counter(train.dropped)
     dropped[IN_TEST] += len(train) - len(kept)
     train = without_single_labels(Labelled(kept.texts, kept.labels, train.columns, +dropped))
@@ -183,10 +183,6 @@ def apart(train: Labelled, test: Labelled) -> tuple[Labelled, Labelled]:
             fix="Check that the two tables name their labels alike.",
         )
     return train, Labelled(kept.texts, kept.labels, test.columns, +dropped)
-
-
-def _likeness(text: str) -> str:
-    return text_id(" ".join(text.casefold().split()))
 
 
 def _named_in(text: str | None) -> frozenset[str]:

@@ -247,3 +247,16 @@ def test_hostile_rows_neither_stop_the_run_nor_reach_the_disk_as_they_are(tmp_pa
         ("And {answer}?", "{question}"),  # cells are no templates
     ]
     assert found.dropped == {"empty response": 1}
+
+
+def test_a_tested_prompt_is_known_in_other_letters_and_spaces(tmp_path: Path) -> None:
+    """People copy test rows into their training table by way of a spreadsheet, which trims and capitalizes."""
+    rows = [{"prompt": p, "response": "yes"} for p in ("Is it  Green?\n", "IS IT GREEN?", "Is it red?", "Straße?")]
+    found = read(tmp_path, rows)
+    tested = [Example(turns(prompt, "no")) for prompt in ("is it green?", "STRASSE?")]
+    assert [example.messages[0].content for example in without_prompts_of(tested, found)] == ["Is it red?"]
+    assert found.dropped["prompt is in the test data"] == 3
+    train, test = split_by_hash(found.examples, fraction=0.5)
+    assert not {"".join(e.messages[0].content.casefold().split()) for e in train} & {
+        "".join(e.messages[0].content.casefold().split()) for e in test
+    }

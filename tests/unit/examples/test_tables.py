@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import bz2
+import datetime
 import gzip
 import io
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -28,6 +31,20 @@ def parquet(rows: list[dict[str, object]]) -> bytes:
     return buffer.getvalue()
 
 
+def excel(*sheets: list[list[object]], hidden: int | None = None) -> bytes:
+    """By openpyxl, whose workbooks Excel opens."""
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for number, rows in enumerate(sheets):
+        sheet = book.create_sheet(f"s{number}")
+        sheet.sheet_state = "hidden" if number == hidden else "visible"
+        for row in rows:
+            sheet.append(row)
+    buffer = io.BytesIO()
+    book.save(buffer)
+    return buffer.getvalue()
+
+
 JSONL = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 CSV = 'question,answer\n"Who, and why?","A ""friend""\nof ours"\nOù?,Là\n'
 
@@ -43,6 +60,7 @@ CSV = 'question,answer\n"Who, and why?","A ""friend""\nof ours"\nOù?,Là\n'
         ("t.csv", CSV.replace("question,", "question;").replace('?",', '?";').replace("Où?,", "Où?;").encode()),
         ("t.csv", CSV.encode("utf-16")),
         ("t.parquet", parquet(ROWS)),
+        ("t.xlsx", excel([["question", "answer"], *(list(row.values()) for row in ROWS)])),
         ("t.jsonl.gz", gzip.compress(JSONL)),
         ("t.csv.bz2", bz2.compress(CSV.encode())),
         ("t.parquet.zst", zstandard.compress(parquet(ROWS))),
@@ -147,3 +165,57 @@ def test_cells_as_text() -> None:
     cells = {" x ": "x", True: "true", False: "false", 3: "3", 2.5: "2.5", None: "", float("nan"): ""}
     assert [cell_text(cell) for cell in cells] == list(cells.values())
     assert cell_text(["x"]) == cell_text({"text": "x"}) == ""
+
+
+def test_a_workbook_as_people_keep_it(tmp_path: Path) -> None:
+    """Empty rows above and between, a second sheet, a hidden one, notes beside the table, dates and numbers."""
+    first = [[], ["text", "label", None], ["one", 3, None], [None, None, None], ["two", 4.5, "a note"]]
+    second = [["text", "day"], ["three", datetime.date(2024, 2, 29)]]
+    (tmp_path / "t.xlsx").write_bytes(excel(first, [["text"], ["secret"]], second, hidden=1))
+    table = read_table(tmp_path / "t.xlsx")
+    assert table.rows == [
+        {"text": "one", "label": 3},
+        {"text": "two", "label": 4.5, "column_3": "a note"},
+        {"text": "three", "day": "2024-02-29T00:00:00"},
+    ]
+    (tmp_path / "empty.xlsx").write_bytes(excel([["text", "label"]]))
+    with pytest.raises(DataError, match="no sheet with rows"):
+        read_table(tmp_path / "empty.xlsx")
+
+
+@pytest.mark.parametrize("damage", ["cut", "a part gone", "a part spoilt", "a bomb"])
+def test_damaged_and_hostile_workbooks_are_refused(tmp_path: Path, damage: str) -> None:
+    whole = excel([["text", "label"], *([f"text {n}", n % 3] for n in range(500))])
+    path = tmp_path / "t.xlsx"
+    if damage == "cut":
+        path.write_bytes(whole[: len(whole) // 2])
+    else:
+        with zipfile.ZipFile(io.BytesIO(whole)) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+            for member in old.infolist():
+                content = old.read(member)
+                if member.filename == "xl/worksheets/sheet1.xml":
+                    if damage == "a part gone":
+                        continue
+                    content = content[:200] if damage == "a part spoilt" else b" " * 600_000_000
+                new.writestr(member.filename, content)
+    with pytest.raises(DataError, match=r"t\.xlsx"):
+        read_table(path)
+
+
+def test_the_kept_branch_of_an_exported_chat(tmp_path: Path) -> None:
+    """ChatGPT's export is a tree, in which answers that were written over are branches; laid out as its help says."""
+
+    def node(role: str, text: str, parent: str | None) -> dict[str, object]:
+        return {"message": {"author": {"role": role}, "content": {"parts": [text]}}, "parent": parent}
+
+    mapping = {
+        "r": {"message": None, "parent": None},
+        "a": node("user", "Name a colour.", "r"),
+        "b": node("assistant", "Loud.", "a"),
+        "c": node("assistant", "Green.", "a"),
+    }
+    chats = [{"title": "Colours", "create_time": 1.7e9, "mapping": mapping, "current_node": "c"}]
+    (tmp_path / "conversations.json").write_text(json.dumps(chats), encoding="utf-8")
+    assert read_table(tmp_path / "conversations.json").rows == [
+        {"messages": [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Green."}]}
+    ]

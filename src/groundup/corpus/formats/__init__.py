@@ -82,7 +82,7 @@ def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | Non
 def read_records(
     item: Item, opener: Opener, records: str | None, format: Format | None
 ) -> Iterator[Record | Unreadable]:
-    """Read all records of one file of a table format (JSON, JSONL, CSV, TSV, Parquet); raises as little as `extract`.
+    """Read all records of one file of a table format (see `RECORD_READERS`); raises as little as `extract`.
 
     Args:
         records: path to the records inside a JSON value (see `SourceConfig`).

@@ -209,6 +209,14 @@ def _branch(mapping: dict[str, Any], last: Any) -> list[tuple[Any, Any]]:
     return turns[::-1]
 
 
+def kept_turns(chat: dict[str, Any]) -> list[dict[str, str]] | None:
+    """The turns of one conversation of ChatGPT's export, as role and content; None where it is none."""
+    mapping = chat.get("mapping")
+    if not (isinstance(mapping, dict) and "current_node" in chat):
+        return None
+    return [{"role": role, "content": text} for role, text in _branch(mapping, chat["current_node"]) if text.strip()]
+
+
 def _is_claude(value: Any) -> bool:
     return isinstance(value, list) and _has(value, "chat_messages")
 

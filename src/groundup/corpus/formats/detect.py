@@ -23,7 +23,7 @@ _SUFFIXES: dict[str, Format] = {
     ".md": "markdown", ".markdown": "markdown",
     ".html": "html", ".htm": "html", ".xhtml": "html",
     ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl",
-    ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
+    ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".xlsx": "xlsx", ".xlsm": "xlsx",
     ".pdf": "pdf", ".docx": "docx", ".odt": "odt", ".epub": "epub",
     ".eml": "email", ".mbox": "mbox", ".mbx": "mbox", ".zip": "archive", ".tar": "archive",
 }  # fmt: skip
@@ -131,6 +131,8 @@ def zip_format(stream: BinaryIO) -> Format:
     if "[Content_Types].xml" in names:
         if any(name.startswith("word/") for name in names):
             return "docx"
+        if "xl/workbook.xml" in names:
+            return "xlsx"
         raise UnknownFormatError("Excel" if any(name.startswith("xl/") for name in names) else "Office Open XML")
     return "archive"
 

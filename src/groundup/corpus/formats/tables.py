@@ -1,4 +1,4 @@
-"""Files of records: JSON, JSON lines, CSV, TSV and Parquet, each to one record after another."""
+"""Files of records: JSON, JSON lines, CSV, TSV, Parquet and Excel, each to one record after another."""
 
 from __future__ import annotations
 
@@ -147,12 +147,19 @@ def _read_parquet(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record
     yield from _numbered(path, read_rows(on_disk(stream)))  # it is read from its end
 
 
+def _read_xlsx(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
+    from groundup.corpus.formats.excel import read_rows
+
+    yield from _numbered(path, read_rows(on_disk(stream)))
+
+
 RECORD_READERS: dict[Format, RecordReader] = {
     "json": _read_json,
     "jsonl": _read_jsonl,
     "csv": _delimited_reader(",;\t|"),
     "tsv": _delimited_reader("\t"),
     "parquet": _read_parquet,
+    "xlsx": _read_xlsx,
 }
 
 

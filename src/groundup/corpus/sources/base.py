@@ -16,12 +16,12 @@ from groundup.console import Console
 from groundup.corpus.records import FIELD, RecordRules
 
 Format = Literal[
-    "text", "markdown", "html", "json", "jsonl", "csv", "tsv", "parquet",
+    "text", "markdown", "html", "json", "jsonl", "csv", "tsv", "parquet", "xlsx",
     "pdf", "docx", "odt", "epub", "email", "mbox", "chat", "wiki", "warc", "archive",
 ]  # fmt: skip
 FORMATS_IN_WORDS = (  # for messages
-    "text, Markdown, HTML, WARC and WET, PDF, DOCX, ODT, EPUB, mail, chat exports, wiki dumps, JSON, CSV, TSV and "
-    "Parquet, and zip and tar archives of these"
+    "text, Markdown, HTML, WARC and WET, PDF, DOCX, ODT, EPUB, mail, chat exports, wiki dumps, JSON, CSV, TSV, "
+    "Parquet and Excel, and zip and tar archives of these"
 )
 Opener = Callable[[], BinaryIO]
 WEB_FILTERS = ["gopher_repetition", "gopher_quality", "c4", "fineweb"]  # in FineWeb's order

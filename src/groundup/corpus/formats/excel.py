@@ -1,0 +1,81 @@
+"""Rows of Excel's workbooks (.xlsx, ECMA-376): the visible sheets, one after another, below their headings."""
+
+from __future__ import annotations
+
+import datetime
+import zipfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from groundup.corpus.streams import BOMB_FLOOR, BOMB_RATIO, BombError
+
+# openpyxl is imported inside the function: the command line imports this room for every --help.
+
+_NO_SHEET = "no sheet with rows"
+
+
+def read_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    """Each row by column. The first row of a sheet that is not empty names the columns; empty rows are left out.
+
+    Formulas give what Excel last computed. Dates and times are ISO 8601. A column with cells and no name is
+    "column_N", counted from 1; of columns of one name the first counts.
+
+    Raises:
+        ValueError: no workbook that can be read, or no rows in it.
+        BombError: it would become unreasonably large.
+    """
+    import openpyxl
+
+    _require_sane(file)
+    try:
+        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
+    except (KeyError, TypeError, AttributeError, OSError, SyntaxError) as error:  # what openpyxl says of damage
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    found = 0
+    try:
+        for sheet in book.worksheets:
+            if sheet.sheet_state == "visible":
+                for row in _rows(sheet):
+                    found += 1
+                    yield row
+    except (KeyError, TypeError, AttributeError, SyntaxError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    finally:
+        book.close()
+    if not found:
+        raise ValueError(_NO_SHEET)
+
+
+def _rows(sheet: Any) -> Iterator[dict[str, Any]]:
+    names: list[str | None] = []
+    for cells in sheet.iter_rows(values_only=True):
+        values = [_value(cell) for cell in cells]
+        if all(value is None for value in values):
+            continue
+        if not names:
+            names = [None if value is None else str(value).strip() for value in values]
+            continue
+        row: dict[str, Any] = {}
+        for place, value in enumerate(values):
+            name = names[place] if place < len(names) else None
+            if name or value is not None:
+                row.setdefault(name or f"column_{place + 1}", value)
+        yield row
+
+
+def _value(cell: Any) -> Any:
+    if isinstance(cell, str):
+        return cell if cell.strip() else None
+    if isinstance(cell, datetime.datetime | datetime.date | datetime.time):
+        return cell.isoformat()
+    return cell if isinstance(cell, bool | int | float) else None
+
+
+def _require_sane(file: BinaryIO) -> None:
+    # What a member says of its size is what comes out of it at most: the library stops there.
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        stored = sum(member.compress_size for member in members)
+        if sum(member.file_size for member in members) > max(BOMB_FLOOR, BOMB_RATIO * stored):
+            raise BombError("compressed beyond all reason")
+    file.seek(0)
