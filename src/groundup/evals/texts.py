@@ -49,13 +49,13 @@ def texts_identity(path: Path) -> str:
     return FolderSource(path=path).identity()
 
 
-def general_texts(path: Path, max_bytes: int) -> list[str]:
-    """About `max_bytes` of the held-out text of a corpus or of token shards, or of the texts of a file or a folder.
+def general_texts(path: Path, max_bytes: int, *, split: Split = "validation") -> list[str]:
+    """About `max_bytes` of one split of a corpus or of token shards, or of the texts of a file or a folder.
 
     Texts are taken from everywhere among them, and of each its beginning.
     """
     if (path / ARTIFACT).is_file():
-        found = list(split_texts(path, "validation", max_bytes))
+        found = list(split_texts(path, split, max_bytes))
     else:
         found = list(read_texts(path))
         total = sum(len(text.encode("utf-8")) for text in found)

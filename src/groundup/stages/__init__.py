@@ -105,7 +105,7 @@ STAGES: dict[str, Stage] = {
             "groundup finetune instruct questions.csv --model runs/notes --out runs/notes/chat",
             directory="chat",
             many_ranks=True,
-            inputs={"model": ("import", "pretrain")},
+            inputs={"model": ("import", "pretrain"), "replay": "collect"},
             then=("groundup chat {run}", "groundup serve {run}"),
         ),
         Stage(

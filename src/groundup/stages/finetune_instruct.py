@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 from groundup.artifact import Artifact, Work, read
 from groundup.config import setting
 from groundup.console import Console
+from groundup.errors import ConfigError
 from groundup.examples import ConversationRules, ExampleSources
 from groundup.stages._plans import SavedPlan
+from groundup.stages._replay import replay_identity, replayed
 from groundup.stages._training import (
     NO_PART_OF_THE_RESULT,
     ParallelConfig,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from groundup.parallel import Machine
     from groundup.planner import Plan
     from groundup.ranks import Ranks
-    from groundup.tokenizer import ChatTemplate
+    from groundup.tokenizer import ChatTemplate, Tokenizer
     from groundup.tokens import ExampleLoader
     from groundup.train import StepReport
     from groundup.types import Example
@@ -54,6 +56,10 @@ class FinetuneInstructConfig(ConversationRules):
     test_examples: int = setting(1000, help="hold out at most so many", ge=1)
     epochs: float | None = setting(None, help="times to see each example; default: 3", flag=True, gt=0)
     minutes: float | None = setting(None, help="train no longer than this on this machine", flag=True, gt=0)
+    replay: Path | None = setting(None, help="general text (a corpus, files) or conversations to mix in")
+    replay_share: float = setting(
+        0.0, help="share of the trained tokens that is mixed in, against forgetting", ge=0, lt=1
+    )
     learning_rate: float = setting(0.3, help="of all parts of the model, as a share of pretraining's", flag=True, gt=0)
     cut_long: bool = setting(False, help="cut examples that are longer than the context, instead of dropping them")
     seed: int = setting(0, help="of the order of examples", flag=True, ge=0)
@@ -77,10 +83,12 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     from groundup.examples import table_identity
 
     console = console or Console()
-    keys = config.model_dump(mode="json", exclude={"data", "test", "model", "xray", *NO_PART_OF_THE_RESULT})
+    keys = config.model_dump(mode="json", exclude={"data", "test", "model", "replay", "xray", *NO_PART_OF_THE_RESULT})
     if config.xray:
         return _xray(config, keys, console)
     inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
+    if config.replay is not None and config.replay_share:
+        inputs["replay"] = replay_identity(config.replay)
     if config.test:
         inputs["test"] = table_identity(config.test)
     with begun(config.out, "finetune.instruct", keys, inputs, console) as (work, ranks, console):
@@ -129,6 +137,8 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     template = locked_template(opened.directory, tokenizer)
     shown = Shown(template, tokenizer, learned, model.config.context_length, config.cut_long)
     encoded = shown.require_sound(console)
+    mixed_in = _mixed_in(config, encoded, template, tokenizer, model.config.context_length, console)
+    encoded = [*encoded, *mixed_in]
     saved = SavedPlan(config.out / "plan.json", ranks)
     machine, plan = saved.read_or(lambda: _plan(config, opened, encoded, ranks, seconds_spent=work.seconds))
     model.requires_grad_(True)
@@ -196,7 +206,12 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         console.sample("held-out question", f"{said}\n(base: {transcript['base']})")
     console.note(compared.sentence)
     facts = {
-        "examples": {"train": loader.n_examples, "test": len(tested), "dropped": told["dropped"] | long},
+        "examples": {
+            "train": loader.n_examples - len(mixed_in),
+            "test": len(tested),
+            "dropped": told["dropped"] | long,
+        },
+        "replayed": {"examples": len(mixed_in), "tokens": sum(sum(trained) for _, trained in mixed_in)},
         "changed": told["changed"],
         "columns": told["columns"],
         "parameters": parameter_count(model.config),
@@ -225,6 +240,30 @@ def _examples(config: FinetuneInstructConfig, console: Console) -> tuple[list[Ex
     console.note(f"{found.sentence}.")
     kept = {"dropped": dict(found.dropped), "changed": dict(found.changed)}
     return learned, tested, {"columns": found.columns, "sentence": f"{found.sentence}.", **kept}
+
+
+def _mixed_in(
+    config: FinetuneInstructConfig,
+    encoded: Sequence[Labelled],
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    context: int,
+    console: Console,
+) -> list[Labelled]:
+    """What is replayed beside the examples."""
+    if not config.replay_share:
+        return []
+    if config.replay is None:
+        raise ConfigError(
+            f"replay_share = {config.replay_share:g}, and no replay",
+            rule="what is mixed in comes from general text or conversations",
+            fix="Say where they are: --set replay=FOLDER.",
+        )
+    mixed = replayed(config.replay, config.replay_share, encoded, template, tokenizer, context)
+    console.note(
+        f"Replayed: {len(mixed):,} pieces of {config.replay}, {config.replay_share:.0%} of the trained tokens."
+    )
+    return mixed
 
 
 def _plan(

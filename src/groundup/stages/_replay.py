@@ -1,0 +1,81 @@
+"""General text or conversations among the examples of a tuning, so that less of what the model could do is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from groundup.artifact import ARTIFACT, read
+from groundup.errors import DataError
+from groundup.examples import ConversationRules, table_identity
+from groundup.stages._evaluate_examples import holds_conversations
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import ChatTemplate, Tokenizer
+
+    Labelled = tuple[list[int], list[bool]]
+
+_PIECE = 512  # tokens of text that are read at once
+_BYTES_A_TOKEN = 6  # more than any vocabulary of ours needs, so that enough text is read
+
+
+def replay_identity(path: Path) -> str:
+    """A value that changes when what is replayed does."""
+    return read(path).digest if (path / ARTIFACT).is_file() else table_identity(path)
+
+
+def replayed(
+    path: Path, share: float, examples: Sequence[Labelled], template: ChatTemplate, tokenizer: Tokenizer, context: int
+) -> list[Labelled]:
+    """Examples to mix in, as many as make up `share` of all trained tokens.
+
+    Args:
+        path: a corpus, token shards, a table of conversations, or files of text.
+        examples: those of the tuning.
+        context: tokens at once, at most.
+
+    Raises:
+        DataError: too little text there.
+    """
+    wanted = round(share / (1 - share) * sum(sum(trained) for _, trained in examples))
+    taken: list[Labelled] = []
+    found = 0
+    for ids, trained in _conversations(path, template) or _pieces(path, tokenizer, context, wanted):
+        if found >= wanted:
+            break
+        if len(ids) <= context:
+            taken.append((ids, trained))
+            found += sum(trained)
+    if found < wanted / 2:  # what is there would be learned by heart
+        raise DataError(
+            f"{path}: {found:,} tokens to replay",
+            rule=f"{share:.0%} of all trained tokens are {wanted:,}",
+            fix="Give more text, or a smaller share: replay_share = 0.05.",
+        )
+    return taken
+
+
+def _conversations(path: Path, template: ChatTemplate) -> list[Labelled]:
+    """The conversations of a table, from everywhere in it; none where it is no such table."""
+    from groundup.examples import read_conversations
+    from groundup.examples.conversations import FolderExamples
+    from groundup.types import text_id
+
+    if (path / ARTIFACT).is_file() or not holds_conversations(path, ConversationRules()):
+        return []
+    found = read_conversations([FolderExamples(path=path)]).examples
+    found.sort(key=lambda example: text_id(example.messages[-1].content))
+    return [template.encode_labelled(example.messages) for example in found]
+
+
+def _pieces(path: Path, tokenizer: Tokenizer, context: int, wanted: int) -> Iterator[Labelled]:
+    """Text in pieces that begin as documents do; all tokens but BOS are trained."""
+    from groundup.evals.texts import general_texts
+
+    size = min(_PIECE, context) - 1
+    for text in general_texts(path, _BYTES_A_TOKEN * wanted, split="train"):
+        ids = tokenizer.encode(text)
+        for start in range(0, len(ids), size):
+            piece = ids[start : start + size]
+            yield [tokenizer.bos_id, *piece], [False] + [True] * len(piece)
