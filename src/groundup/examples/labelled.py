@@ -6,7 +6,7 @@ import bisect
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -63,12 +63,16 @@ class LabelRules:
         label: a column.
         bins: thresholds that cut a column of numbers into len(bins) + 1 labels; a number equal to one is above it.
         bin_names: names of these labels, from low to high; by default the ranges.
+        merged: label in the table -> label that it counts as; others stay.
+        after: what stands before a text up to and with this, such as the blank line after a mail's head, is left out.
     """
 
     text: str | None = None
     label: str | None = None
     bins: tuple[float, ...] = ()
     bin_names: tuple[str, ...] = ()
+    merged: Mapping[str, str] = field(default_factory=dict)
+    after: str = ""
 
     def found_in(self, table: Table) -> LabelRules:
         """The same with both columns named.
@@ -98,6 +102,8 @@ def read_labelled(table: Table, rules: LabelRules) -> Labelled:
     texts, labels, dropped = [], [], Counter[str]()
     for row in table.rows:
         text, (value, reason) = read_text(row), read_label(row.get(label))
+        text = text.partition(rules.after)[2].strip() if rules.after and rules.after in text else text
+        value = rules.merged.get(value, value)
         if not text:
             dropped[EMPTY_TEXT] += 1
         elif reason:

@@ -108,8 +108,14 @@ def held_out_labels(
 
     settings = _settings(made)
     if rules == LabelRules():
-        given = {key: settings.get(key) for key in ("text", "label", "bins", "bin_names")}
-        rules = LabelRules(given["text"], given["label"], tuple(given["bins"] or ()), tuple(given["bin_names"] or ()))
+        rules = LabelRules(
+            settings.get("text"),
+            settings.get("label"),
+            tuple(settings.get("bins") or ()),
+            tuple(settings.get("bin_names") or ()),
+            settings.get("merge") or {},
+            settings.get("text_after") or "",
+        )
     sources = _as_classify_reads(data)
     table = read_table(sources, console=console)
     rules = rules.found_in(table)

@@ -41,6 +41,8 @@ class FinetuneClassifyConfig(Config):
     label: str | None = setting(None, help="column with the label", flag=True)
     bins: tuple[float, ...] = setting((), help="thresholds that make labels of a column of numbers", flag=True)
     bin_names: tuple[str, ...] = setting((), help="names of these labels, from low to high", flag=True)
+    merge: dict[str, str] = setting({}, help="labels that count as another one")
+    text_after: str = setting("", help="leave out what stands before this, such as a mail's head")
     max_tokens: int | None = setting(None, help="longer texts lose their end; default: the model's context", ge=2)
     epochs: float | None = setting(None, help="times to see each text; default: fewer, the more texts", flag=True, gt=0)
     batch_size: int = setting(32, help="texts in an optimizer step", gt=0)
@@ -190,7 +192,7 @@ def _examples(config: FinetuneClassifyConfig, console: Console) -> tuple[Labelle
         without_single_labels,
     )
 
-    rules = LabelRules(config.text, config.label, config.bins, config.bin_names)
+    rules = LabelRules(config.text, config.label, config.bins, config.bin_names, config.merge, config.text_after)
     table = read_table(config.data, console=console)
     rules = rules.found_in(table)
     given = read_labelled(table, rules)

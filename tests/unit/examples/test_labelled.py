@@ -186,3 +186,17 @@ def test_what_programs_write_for_no_value_is_no_label(missing: str) -> None:
     found = read_labelled(Table("t", ("text", "label"), rows), LabelRules(label="label"))
     assert found.labels == ["a", "b", "none", "NA"]
     assert found.dropped == {"empty label": 1}
+
+
+def test_labels_can_count_as_one_and_a_mail_s_head_be_left_out() -> None:
+    """The SpamAssassin corpus has five groups of two kinds, and heads that tell which server gathered which."""
+    mail = "Received: from a.example\nSubject: hi\n\n{}\n\nregards"
+    rows = [
+        {"text": mail.format("buy now"), "group": "spam-1"},
+        {"text": mail.format("lunch?"), "group": "easy-ham-2"},
+        {"text": "no head at all", "group": "spam-2"},
+    ]
+    rules = LabelRules("text", "group", merged={"spam-1": "spam", "spam-2": "spam", "easy-ham-2": "ham"}, after="\n\n")
+    found = read_labelled(Table("mails", ("text", "group"), rows), rules)
+    assert found.labels == ["spam", "ham", "spam"]
+    assert found.texts == ["buy now\n\nregards", "lunch?\n\nregards", "no head at all"]
