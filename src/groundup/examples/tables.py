@@ -119,9 +119,11 @@ def _sources(data: Path | Sequence[Source]) -> Sequence[SourceConfig]:
 
 def _records(source: SourceConfig) -> Iterable[Record | Unreadable]:
     items = source.items()
-    tables = [item for item in items if source.format in TABLE_FORMATS or format_of(item.path) in TABLE_FORMATS]
+    tables = [
+        item for item in items if source.format in TABLE_FORMATS or format_of(item.path) in (*TABLE_FORMATS, "archive")
+    ]
     for item, opener in source.open_items(tables or items[:1]):
-        yield from read_records(item, opener, source.records, source.format)
+        yield from read_records(item, opener, source.records, source.format, source.chooses)
 
 
 def _unreadable(found: Unreadable) -> DataError:

@@ -7,6 +7,7 @@ import datetime
 import gzip
 import io
 import json
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -219,3 +220,22 @@ def test_the_kept_branch_of_an_exported_chat(tmp_path: Path) -> None:
     assert read_table(tmp_path / "conversations.json").rows == [
         {"messages": [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Green."}]}
     ]
+
+
+def test_tables_inside_of_an_archive_are_chosen_by_name(tmp_path: Path) -> None:
+    """Authors put data beside a paper, as an archive with notes; some of these are older than tar's own mark."""
+    files = {"a/ratings.txt": b"1\t0.5\tfine\n2\t-1\tbad\n", "a/README.txt": b"Read me.\n", "a/raw.txt": b"9\t9\tno\n"}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    data = bytearray(buffer.getvalue())
+    data[257:265] = bytes(8)
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    (tmp_path / "set.tar.gz").write_bytes(gzip.compress(bytes(data)))
+    source = FolderSource(path=tmp_path, files=["*set.tar.gz", "*/ratings.txt"], format="tsv")
+    table = read_table([source])
+    assert [row["column_3"] for row in table.rows] == ["fine", "bad"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 from groundup.corpus.fetching.stream import RemoteStream
 from groundup.corpus.formats.archive import read_archive
@@ -80,20 +80,36 @@ def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | Non
 
 
 def read_records(
-    item: Item, opener: Opener, records: str | None, format: Format | None
+    item: Item,
+    opener: Opener,
+    records: str | None,
+    format: Format | None,
+    chooses: Callable[[str], bool] = lambda _: True,
 ) -> Iterator[Record | Unreadable]:
     """Read all records of one file of a table format (see `RECORD_READERS`); raises as little as `extract`.
 
+    Of an archive, those of the tables in it.
+
     Args:
         records: path to the records inside a JSON value (see `SourceConfig`).
+        chooses: which files of an archive are meant, by the archive's path with theirs.
     """
+    budget = Budget(item.size)
+
+    def inside(path: str, stream: BinaryIO) -> Iterator[Record | Unreadable]:
+        if not chooses(path) or (format or format_of(path)) not in RECORD_READERS:
+            return iter(())
+        return _survived(path, _read(path, stream, format, budget, read), inside=True)
 
     def read(kind: Format, path: str, stream: BinaryIO) -> Iterator[Record | Unreadable]:
+        if kind == "archive" and path == item.path:
+            reading = Reading(RecordRules(), cast(Any, inside), budget)
+            return cast(Iterator[Record | Unreadable], read_archive(path, stream, reading))
         if kind not in RECORD_READERS:
             return iter([Unreadable(path, f"{kind} is no table")])
         return RECORD_READERS[kind](path, stream, records)
 
-    return _opened(item, opener, format, Budget(item.size), read)
+    return _opened(item, opener, None if format_of(item.path) == "archive" else format, budget, read)
 
 
 def _opened(

@@ -93,7 +93,7 @@ def detect(path: str, head: bytes) -> Format:
     Raises:
         UnknownFormatError: a format that is not read, or bytes that no format begins with.
     """
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) or head[257:262] == b"ustar":
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) or _is_tar(head[:512]):
         return "archive"
     start = head[:1024].lstrip(b"\0\t\n\r \xef\xbb\xbf")
     for magic, kind in _MAGIC:
@@ -110,6 +110,17 @@ def detect(path: str, head: bytes) -> Format:
     sample = head[:HEAD]
     text = sample.decode(detect_encoding(sample), "replace").lstrip("\ufeff")
     return _markup(text) or _structured(text, path, whole=len(head) < HEAD) or _plain(text, path)
+
+
+def _is_tar(header: bytes) -> bool:
+    """Whether a tar begins so: by its mark, or, in those from before 1988 and their like, by its checksum."""
+    if header[257:262] == b"ustar":
+        return True
+    try:
+        stored = int(header[148:156].strip(b"\0 "), 8)
+    except ValueError:
+        return False
+    return len(header) == 512 and stored == sum(header[:148]) + 8 * ord(" ") + sum(header[156:])
 
 
 def zip_format(stream: BinaryIO) -> Format:
