@@ -1,0 +1,114 @@
+"""TRL's `SFTTrainer` with PEFT's LoRA on prepared tokens, timed; run in a process of its own.
+
+    python trl_lora.py JOB.json
+
+JOB.json: see `benchmarks.finetune.speed`. Prints one JSON object last: non-padding tokens and seconds of the timed
+steps, losses of all steps, memory in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+
+def main() -> None:
+    """Train as the job says."""
+    job = json.loads(Path(sys.argv[1]).read_text())
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    torch.set_num_threads(job["threads"])
+    torch.manual_seed(job["seed"])
+    idle = _resident()
+    rows = [json.loads(line) for line in Path(job["data"]).read_text().splitlines()]
+    data = Dataset.from_list([{"input_ids": ids, "completion_mask": trained} for ids, trained in rows])
+    model = AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["weights"]))
+    steps, warmup = job["steps"], job["warmup"]
+    settings = SFTConfig(
+        output_dir=job["out"],
+        max_steps=steps,
+        per_device_train_batch_size=job["rows"],
+        gradient_accumulation_steps=1,
+        max_length=job["length"],
+        packing=job["packing"],
+        completion_only_loss=True,
+        learning_rate=job["learning_rate"],
+        lr_scheduler_type="constant",
+        max_grad_norm=1.0,
+        bf16=job["autocast"],
+        fp16=False,
+        gradient_checkpointing=job["checkpointing"],
+        use_cpu=True,
+        logging_steps=1,
+        save_strategy="no",
+        report_to=[],
+        seed=job["seed"],
+        dataloader_num_workers=0,
+        torch_compile=job.get("compile", False),
+    )
+    lora = LoraConfig(
+        r=job["rank"], lora_alpha=job["alpha"], lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+
+    class Watch(TrainerCallback):
+        began = ended = 0.0
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == warmup:
+                self.began = time.perf_counter()
+            elif state.global_step == steps:
+                self.ended = time.perf_counter()
+
+    watch = Watch()
+    trainer = SFTTrainer(
+        model=model,
+        args=settings,
+        train_dataset=data,
+        processing_class=AutoTokenizer.from_pretrained(job["model"]),
+        peft_config=lora,
+        callbacks=[watch],
+    )
+    seen: list[int] = []
+    collate = trainer.data_collator
+
+    def counted(examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """What the trainer's own collator makes, whose real tokens are counted from what went in."""
+        seen.append(sum(len(example["input_ids"]) for example in examples))
+        made: dict[str, Any] = collate(examples)
+        return made
+
+    trainer.data_collator = counted
+    trainer.train()
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    print(
+        json.dumps(
+            {
+                "tokens": sum(seen[warmup:steps]),
+                "seconds": watch.ended - watch.began,
+                "losses": losses,
+                "idle_bytes": idle,
+                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            }
+        )
+    )
+
+
+def _resident() -> int:
+    """Bytes of this process in memory now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+if __name__ == "__main__":
+    main()
