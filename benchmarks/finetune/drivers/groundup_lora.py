@@ -1,0 +1,102 @@
+"""groundup's side of LoRA's speed: prepared tokens, the parts of `finetune instruct --method lora`, timed.
+
+    python -m benchmarks.finetune.drivers.groundup_lora JOB.json
+
+JOB.json and what is printed: as for `trl_lora.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from groundup.types import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from groundup.tokens import PackedWindows
+
+
+def main() -> None:
+    """Train as the job says."""
+    job = json.loads(Path(sys.argv[1]).read_text())
+    import torch
+
+    from groundup.checkpoint.resolve import open_model
+    from groundup.model.lora import LoRA, add_lora
+    from groundup.objectives import NextToken
+    from groundup.optim import OptimizerConfig, WarmupStableDecay
+    from groundup.parallel import measure_machine
+    from groundup.ranks import Ranks
+    from groundup.stages._training import ParallelConfig, spread_out
+    from groundup.tokens import ExampleLoader
+    from groundup.train import Progress, StepReport, fit
+
+    torch.set_num_threads(job["threads"])
+    machine = measure_machine(threads=job["threads"], native=job["compile"], compile=job["compile"])
+    if not job["autocast"]:
+        machine = replace(machine, compute_dtype="float32")
+    idle = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    opened = open_model(Path(job["model"]), device="cpu")
+    model = opened.model
+    add_lora(model, LoRA(rank=job["rank"], alpha=job["alpha"]))
+    rates = OptimizerConfig(matrix_lr=job["learning_rate"], matrices="adamw")
+    spread = spread_out(model, machine, ParallelConfig(activation_checkpointing=job["checkpointing"]), Ranks())
+    rows = [json.loads(line) for line in Path(job["data"]).read_text().splitlines()]
+    loader = ExampleLoader(
+        rows,
+        context_length=job["length"],
+        batch_size=job["rows"],
+        pad_id=opened.tokenizer.pad_id,
+        seed=job["seed"],
+    )
+    steps, warmup = job["steps"], job["warmup"]
+    losses: list[float] = []
+    times: list[float] = []
+
+    class Watch:
+        def after_step(self, report: StepReport) -> None:
+            losses.append(report.metrics["loss"])
+            times.append(time.perf_counter())
+
+    fit(
+        spread.called,
+        NextToken(),
+        loader.batch,
+        spread.optimizer(rates),
+        WarmupStableDecay(steps, 1, 1),
+        progress=Progress(),
+        callbacks=[Watch()],
+    )
+    print(
+        json.dumps(
+            {
+                "tokens": sum(tokens_read(loader.batch(index)) for index in range(warmup, steps)),
+                "seconds": times[-1] - times[warmup - 1],
+                "losses": losses,
+                "idle_bytes": idle,
+                "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "compute_dtype": machine.compute_dtype,
+                "compile": machine.compile,
+                "native": machine.native,
+            }
+        )
+    )
+
+
+def tokens_read(batch: PackedWindows) -> int:
+    """Tokens of examples: what fills a row up is the last document there, if it has no label."""
+    count = 0
+    for labels, documents in zip(batch.labels, batch.document_ids, strict=True):
+        last = documents == documents[-1]
+        filling = bool((labels[last] == IGNORE_INDEX).all())
+        count += len(documents) - int(last.sum()) * filling
+    return count
+
+
+if __name__ == "__main__":
+    main()
