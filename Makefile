@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS := auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
 
-.PHONY: help quickstart test test-interop check format bench-pretrain bench-collect clean
+.PHONY: help quickstart test test-interop check format bench-pretrain bench-collect bench-finetune clean
 
 help:
 	@echo "make quickstart    set up $(VENV), then build a small language model (recipes/quickstart.toml)"
@@ -16,6 +16,7 @@ help:
 	@echo "make format        format the code"
 	@echo "make bench-pretrain  training speed and quality beside nanoGPT and others (benchmarks/README.md)"
 	@echo "make bench-collect  collecting beside datatrove: speed, extraction, duplicates, memory, privacy"
+	@echo "make bench-finetune  LoRA beside TRL: speed, memory"
 	@echo "make clean         remove $(VENV) and caches; runs/ stays"
 	@echo
 	@echo "Set up with another Python: make PYTHON=python3.12 ...; another package index: make TORCH_INDEX=URL ..."
@@ -62,6 +63,11 @@ bench-pretrain: $(VENV)/.dev
 export PAGES ARTICLES DATATROVE TEXT
 bench-collect: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.collect $(ARGS)
+
+# MODEL=DIR: a model with a chat template; EXAMPLES=FILE: a table of conversations.
+export MODEL EXAMPLES
+bench-finetune: $(VENV)/.bench
+	@$(BIN)/python -m benchmarks.finetune $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

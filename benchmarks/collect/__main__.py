@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 from typing import Any
+
+from benchmarks.parts import run_part
 
 PARTS = {
     "throughput": ("fast_vs_datatrove", "best_vs_datatrove"),
@@ -34,26 +34,9 @@ def main() -> None:
         if needed and not os.environ.get(needed):
             print(f"{part}: left out, since {needed} names no directory (benchmarks/README.md)", flush=True)
             continue
-        print(f"== {part}", flush=True)
-        figures[part] = _run(part)
+        figures[part] = run_part(f"benchmarks.collect.{part}")
     bars = {key: figures.get(part, {}).get(key) for part, keys in PARTS.items() for key in keys}
     print(json.dumps(bars | {"figures": figures}))
-
-
-def _run(part: str) -> dict[str, Any]:
-    """What a part prints last; what it prints before is passed on."""
-    command = [sys.executable, "-m", f"benchmarks.collect.{part}"]
-    last = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if last:
-                print(last, end="", flush=True)
-            last = line
-    if process.returncode:
-        raise SystemExit(f"{part} failed with {process.returncode}")
-    found: dict[str, Any] = json.loads(last)
-    return found
 
 
 if __name__ == "__main__":
