@@ -34,6 +34,7 @@ DAMAGED = (
 )  # fmt: skip
 
 
+_ISO_2022 = re.compile(rb"\x1b(\$[@B]|\$\)C)")  # seven bits, so that it passes for ASCII; old Japanese and Korean mail
 _CAPITAL_INSIDE = re.compile("[a-z][À-ÖØ-ÞŒŠŸŽ]")
 
 
@@ -205,6 +206,8 @@ def detect_encoding(head: bytes, *, html: bool = False) -> str:
             return name
     try:
         codecs.getincrementaldecoder("utf-8")("strict").decode(head)  # a character cut at the end is no error
+        if (shift := _ISO_2022.search(head)) and head.isascii():
+            return "iso2022_kr" if shift[1].endswith(b"C") else "iso2022_jp_2"
         return "utf-8"
     except UnicodeDecodeError:
         from resiliparse.parse.encoding import detect_encoding as likeliest

@@ -126,6 +126,12 @@ def test_epub_follows_its_spine() -> None:
     assert book.date == "1813"
 
 
+def test_a_chapter_of_a_million_tags_costs_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("groundup.corpus.formats.html._TAGS", 1000)
+    book = epub({"a.xhtml": "<p>One.</p>", "b.xhtml": "<br/>" * 2000}, ["a.xhtml", "b.xhtml"])
+    assert read(book) == ["One.", "a/OEBPS/b.xhtml: too large!"]
+
+
 def test_epub_whose_chapter_is_missing_or_outside() -> None:
     data = epub(
         {"a.xhtml": "<p>First.</p>"},
@@ -151,11 +157,17 @@ def test_a_bomb_in_an_office_document(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(docx(paragraph("a" * (8 << 20)))) == ["a: decompression bomb!"]
 
 
+@pytest.mark.parametrize("open_tag", ["<w:sdt>", "<w:tbl><w:tr><w:tc>"])
+def test_open_elements_have_a_limit(open_tag: str) -> None:
+    """All that is open stays in memory: 18 MB of open tags took 900."""
+    assert read(docx(open_tag * 20_000)) == ["a: too deeply nested!"]
+
+
 def test_elements_nested_without_end() -> None:
     deep = 50_000
     assert read(docx("<w:p>" + "<w:r>" * deep + "</w:r>" * deep + "</w:p>")) == ["a: too deeply nested!"]
     page = "<div>" * deep + "x" + "</div>" * deep
-    assert read(epub({"a.xhtml": page}, ["a.xhtml"])) == ["a: too deeply nested!"]
+    assert read(epub({"a.xhtml": page}, ["a.xhtml"])) == ["a/OEBPS/a.xhtml: too deeply nested!"]
 
 
 def message(**headers: str) -> EmailMessage:
@@ -211,6 +223,35 @@ def test_mailbox() -> None:
         made.set_content(f"Text {number}.\n\nFrom here on it is different.\n")
         letters.append(b"From ada@example.org Tue Mar  3 10:00:00 2020\n" + made.as_bytes() + b"\n")
     assert read(b"".join(letters)) == [f"Letter {n}\n\nText {n}.\n\nFrom here on it is different." for n in range(3)]
+
+
+def test_a_line_that_begins_like_an_envelope() -> None:
+    """ "From now on, at 10:00" cut a mail in two, of which the second had no text."""
+    text = "Dear all,\n\nFrom now on, we meet at 10:00 sharp.\n\nBring your own chair.\n"
+    envelope = "From ada@example.org Tue Mar  3 10:00:00 2020\nSubject: s\nFrom: a@b.c\n\n"
+    assert read(f"{envelope}{text}\n{envelope}Two.\n".encode()) == [f"s\n\n{text.strip()}", "s\n\nTwo."]
+
+
+def test_a_mail_too_large_costs_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("groundup.corpus.formats.mail._LONGEST", 1000)
+    envelope = "From ada@example.org Tue Mar  3 10:00:00 2020\nSubject: s\nFrom: a@b.c\n\n"
+    box = f"{envelope}One.\n\n{envelope}{'a' * 5000}\nmore\n\n{envelope}Three.\n"
+    assert read(box.encode()) == ["s\n\nOne.", "a#2: too large!", "s\n\nThree."]
+
+
+def test_an_alternative_without_text_is_none() -> None:
+    """Programs that write HTML alone put an empty text beside it, which won."""
+    made = message(Subject="News", Date="Tue, 03 Mar 2020 10:00:00 +0100")
+    made.set_content("\n \n")
+    made.add_alternative("<p>What is new.</p>", subtype="html")
+    assert read(made.as_bytes()) == ["News\n\nWhat is new."]
+
+
+def test_soft_line_ends_of_scripts_without_blanks() -> None:
+    """DelSp of RFC 3676: the blank that marks a soft end is none of the text's, nor one that only stuffs a line."""
+    head = "From: a@b.c\nTo: a@b.c\nSubject: s\nContent-Type: text/plain; charset=utf-8; format=flowed"
+    assert read(f"{head}; delsp=yes\n\n吾輩は \n猫である。\n".encode()) == ["s\n\n吾輩は猫である。"]
+    assert read(f"{head}\n\nSoft \nends.\n From stuffed\n".encode()) == ["s\n\nSoft ends.\nFrom stuffed"]
 
 
 def test_mail_in_mail_without_end() -> None:

@@ -13,7 +13,7 @@ from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
 from groundup.corpus.formats.html import whole_text
 from groundup.corpus.formats.xml import elements
 from groundup.corpus.sources.archive import is_unsafe
-from groundup.corpus.streams import Budget, guarded, on_disk, read_whole
+from groundup.corpus.streams import Budget, TooLargeError, guarded, on_disk, read_whole
 
 _PAGES = {"application/xhtml+xml", "text/html", "text/x-oeb1-document"}
 
@@ -41,6 +41,10 @@ def read_epub(path: str, stream: BinaryIO, reading: Reading) -> Found:
                     texts.append(whole_text(_read(file, name, reading.budget)))
                 except (KeyError, zipfile.BadZipFile) as error:
                     failed.append(Unreadable(origin, "damaged", str(error)))
+                except TooLargeError as error:
+                    failed.append(Unreadable(origin, "too large", str(error)))
+                except RecursionError:
+                    failed.append(Unreadable(origin, "too deeply nested"))
         text = "\n\n".join(text for text in texts if text.strip())
         if text:
             yield Extracted(path, text, date=book.date)

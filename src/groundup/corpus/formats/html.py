@@ -11,6 +11,8 @@ from groundup.corpus.streams import MEBIBYTE, TooLargeError, detect_encoding, lo
 _NESTING_LIMIT = 512  # of elements, as in browsers: the time to render them grows with its square
 _TOO_DEEP = ">".join("*" * (_NESTING_LIMIT + 1))
 PAGE_LIMIT = 32 * MEBIBYTE  # the parsed page takes ten times that
+_TAGS = 1_000_000  # in one page: each takes 600 bytes parsed, and the longest standards have half as many
+_TOO_MANY_TAGS = f"more than {_TAGS:,} tags in one page"
 NO_MAIN_TEXT = "no main text"
 
 
@@ -28,6 +30,8 @@ def page_text(
     """The main text of a page that was found at `origin`; `encoding` is what the server said."""
     if looks_binary(data[:8192]):
         return Unreadable(origin, "binary")
+    if data.count(b"<") > _TAGS:
+        return Unreadable(origin, "too large", _TOO_MANY_TAGS)
     text = main_text(data, url=url, profile=reading.rules.extraction, encoding=encoding)
     return Extracted(origin, text, url=url, date=date) if text else Unreadable(origin, NO_MAIN_TEXT)
 
@@ -37,10 +41,13 @@ def whole_text(data: bytes, encoding: str = "") -> str:
 
     Raises:
         RecursionError: elements nested without end.
+        TooLargeError: more elements than fit into memory.
     """
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.html import HTMLTree
 
+    if data.count(b"<") > _TAGS:
+        raise TooLargeError(_TOO_MANY_TAGS)
     page = HTMLTree.parse(data.decode(encoding or detect_encoding(data, html=True), "replace"))
     if page.document is not None and page.document.query_selector(_TOO_DEEP):
         raise RecursionError

@@ -18,6 +18,7 @@ from groundup.corpus.formats.html import whole_text
 from groundup.corpus.streams import LINE_LIMIT, MEBIBYTE, WHOLE_FILE_LIMIT, TooLargeError, detect_encoding, read_whole
 
 _SEPARATOR = re.compile(rb"From [^\s]{1,200} [^\n]{0,40}\d:\d{2}[^\n]{0,40}\r?\n")
+_BELOW = re.compile(rb">?[A-Za-z][A-Za-z0-9-]*:|>?From |\Z")
 _QUOTED = re.compile(r"[ \t]?[>|]")
 _ATTRIBUTION = re.compile(
     r"[^\n]{2,200}(?:wrote|writes|said|schrieb|écrit|escribió|scrisse|schreef|napisał|skrev|写道)[^\n]{0,40}:\s*"
@@ -28,6 +29,8 @@ _ORIGINAL = re.compile(
 _FROM = re.compile(r"\*?(?:From|Von|De|Da|Van|Från|Fra|От):\*? ")
 _SENT = re.compile(r"\*?(?:Sent|Date|Gesendet|Envoyé|Enviado(?: el)?|Inviato|Verzonden|Skickat|Sendt|Отправлено):\*? ")
 _MAX_PARTS = 1000
+_LONGEST = LINE_LIMIT + 1
+_TOO_LARGE = f"more than {WHOLE_FILE_LIMIT // MEBIBYTE} MiB in a message, or {LINE_LIMIT // MEBIBYTE} in a line of it"
 
 
 def read_email(path: str, stream: BinaryIO, reading: Reading) -> Found:
@@ -38,31 +41,41 @@ def read_email(path: str, stream: BinaryIO, reading: Reading) -> Found:
 def read_mbox(path: str, stream: BinaryIO, reading: Reading) -> Found:
     """All messages of a mailbox, one by one."""
     for number, data in enumerate(_messages(stream), start=1):
+        origin = f"{path}#{number}"
+        if data is None:
+            yield Unreadable(origin, "too large", _TOO_LARGE)
+            continue
         try:
-            yield from _read_message(f"{path}#{number}", data, reading)
+            yield from _read_message(origin, data, reading)
         except RecursionError:
-            yield Unreadable(f"{path}#{number}", "too deeply nested")
+            yield Unreadable(origin, "too deeply nested")
+        except TooLargeError as error:
+            yield Unreadable(origin, "too large", str(error))
 
 
-def _messages(stream: BinaryIO) -> Iterator[bytes]:
-    """The messages between "From " lines; such a line of a text has no time of day in it."""
+def _messages(stream: BinaryIO) -> Iterator[bytes | None]:
+    """The messages between "From " lines, None for one that would not fit into memory.
+
+    Such a line of a text has no time of day in it, or no header below it.
+    """
     lines: list[bytes] = []
     size, after_blank, begun = 0, True, False
-    while line := stream.readline(LINE_LIMIT + 1):
-        if len(line) > LINE_LIMIT or size > WHOLE_FILE_LIMIT:
-            raise TooLargeError(
-                f"a message has more than {WHOLE_FILE_LIMIT // MEBIBYTE} MiB, or a line {LINE_LIMIT // MEBIBYTE}"
-            )
-        if after_blank and line.startswith(b"From ") and _SEPARATOR.fullmatch(line):
+    line, following = stream.readline(_LONGEST), stream.readline(_LONGEST)
+    while line:
+        if after_blank and _SEPARATOR.fullmatch(line) and _BELOW.match(following):
             if begun and lines:
-                yield b"".join(lines)
+                yield b"".join(lines) if size <= WHOLE_FILE_LIMIT else None
             lines, size, begun = [], 0, True
         else:
-            lines.append(line[1:] if re.match(rb">+From ", line) else line)
-            size += len(line)
+            size += len(line) if len(line) < _LONGEST else WHOLE_FILE_LIMIT + 1
+            if size > WHOLE_FILE_LIMIT:
+                lines = [b""]
+            else:
+                lines.append(line[1:] if re.match(rb">+From ", line) else line)
         after_blank = not line.strip()
+        line, following = following, stream.readline(_LONGEST)
     if lines:
-        yield b"".join(lines)
+        yield b"".join(lines) if size <= WHOLE_FILE_LIMIT else None
 
 
 def _read_message(path: str, data: bytes, reading: Reading) -> Found:
@@ -101,9 +114,15 @@ def _parts(message: Message) -> Iterator[Message]:
             continue
         inner = [each for each in part.get_payload() if isinstance(each, Message)]
         if part.get_content_subtype() == "alternative" and inner:
-            kinds = {each.get_content_type(): each for each in reversed(inner)}
+            kinds = {each.get_content_type(): each for each in reversed(inner) if not _is_blank(each)}
             inner = [kinds.get("text/plain") or kinds.get("text/html") or inner[-1]]
         waiting += reversed(inner)
+
+
+def _is_blank(part: Message) -> bool:
+    """Whether it is a text without any: programs that write HTML alone put one beside it."""
+    content = None if part.is_multipart() else part.get_payload(decode=True)
+    return isinstance(content, bytes) and not content.strip()
 
 
 def _encoding(part: Message, content: bytes) -> str:
@@ -121,15 +140,17 @@ def _unflowed(part: Message, text: str) -> str:
     """Undo the soft line ends of RFC 3676."""
     if str(part.get_param("format", "")).lower() != "flowed":
         return text
+    joint = "" if str(part.get_param("delsp", "")).lower() == "yes" else " "  # of scripts without blanks
     lines: list[str] = []
     for line in text.replace("\r\n", "\n").split("\n"):
+        line = line.removeprefix(" ")  # stuffed
         if (
             lines
             and lines[-1].endswith(" ")
             and lines[-1] != "-- "
             and line.startswith(">") == lines[-1].startswith(">")
         ):
-            lines[-1] += line.lstrip("> ") if line.startswith(">") else line
+            lines[-1] = lines[-1][:-1] + joint + (line.lstrip("> ") if line.startswith(">") else line)
         else:
             lines.append(line)
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from xml.parsers import expat
 from groundup.corpus.streams import MEBIBYTE, WHOLE_FILE_LIMIT, TooLargeError
 
 _CHUNK = 1 << 16
+_DEEPEST = 10_000  # elements in elements: those that are open stay in memory
 
 
 class _BegunError(Exception):
@@ -25,6 +26,7 @@ def elements(stream: BinaryIO, whole: Set[str] = frozenset()) -> Iterator[tuple[
     Raises:
         ValueError: not well-formed, or with declared entities: a few lines of those unfold to gigabytes, or read files.
         TooLargeError: an element of more than 256 MiB.
+        RecursionError: elements nested without end.
     """
     above: list[Element] = []
     kept = 0  # elements above that are wanted whole
@@ -32,6 +34,8 @@ def elements(stream: BinaryIO, whole: Set[str] = frozenset()) -> Iterator[tuple[
         name = element.tag.rpartition("}")[2]
         if event == "start":
             above.append(element)
+            if len(above) > _DEEPEST:
+                raise RecursionError
             kept += name in whole
             yield event, name, element
             continue
