@@ -60,11 +60,18 @@ class Budget:
 
 
 class GuardedStream(io.RawIOBase):
-    """A readable stream that stops at the ratio of a decompression bomb (`BombError`)."""
+    """A readable stream that stops at the ratio of a decompression bomb (`BombError`).
 
-    def __init__(self, stream: io.BufferedIOBase, budget: Budget) -> None:
+    Args:
+        stored: the file that is decompressed, if it tells how far it was read: a bomb of megabytes is known by the
+            first of them, not after the gigabytes that its size would allow.
+    """
+
+    def __init__(self, stream: io.BufferedIOBase, budget: Budget, stored: BinaryIO | None = None) -> None:
         self._stream = stream
         self._budget = budget
+        self._stored = stored
+        self._given = 0
 
     def readable(self) -> bool:
         """Always: this is a reader."""
@@ -74,6 +81,9 @@ class GuardedStream(io.RawIOBase):
         """Fill the buffer, counting against the budget."""
         data = self._stream.read1(len(buffer))  # read() would lose what came before the damage
         self._budget.spend(len(data))
+        self._given += len(data)
+        if self._stored is not None and self._given > bomb_limit(self._stored.tell()):
+            raise BombError("compressed beyond all reason so far")
         buffer[: len(data)] = data
         return len(data)
 
@@ -83,9 +93,9 @@ class GuardedStream(io.RawIOBase):
         super().close()
 
 
-def guarded(stream: BinaryIO, budget: Budget) -> BinaryIO:
-    """A buffered stream of decompressed bytes that counts against the budget."""
-    return io.BufferedReader(GuardedStream(cast(io.BufferedIOBase, stream), budget), MEBIBYTE)
+def guarded(stream: BinaryIO, budget: Budget, stored: BinaryIO | None = None) -> BinaryIO:
+    """A buffered stream of decompressed bytes that counts against the budget (see `GuardedStream`)."""
+    return io.BufferedReader(GuardedStream(cast(io.BufferedIOBase, stream), budget, stored), MEBIBYTE)
 
 
 def bomb_limit(stored_bytes: int) -> int:
@@ -109,7 +119,7 @@ def decompressed(head: bytes, stream: BinaryIO, budget: Budget) -> BinaryIO | No
         inner = lzma.LZMAFile(stream)  # noqa: SIM115 (closed with the stream around it)
     else:
         return None
-    return guarded(inner, budget)
+    return guarded(inner, budget, stream if is_file(stream) else None)
 
 
 class _Rejoined(io.RawIOBase):
@@ -189,7 +199,7 @@ def looks_binary(head: bytes) -> bool:
     """Whether the beginning of a file is not text in any encoding: NUL bytes, or many control characters."""
     if head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # UTF-32's begins like UTF-16's
         return False
-    controls = sum(head.count(byte) for byte in range(32) if byte not in b"\t\n\r\f\x1b")
+    controls = sum(head.count(byte) for byte in range(32) if byte not in b"\t\n\r\f\x0e\x0f\x1b")
     return b"\0" in head or controls > len(head) // 50 or head.startswith((b"%PDF-", b"{\\rtf"))
 
 

@@ -13,6 +13,13 @@ from ftfy.badness import is_bad
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _BLANKS = " \t\u00a0"
 _BLANK_LINES = re.compile(r"\n{3,}")
+# A picture inside of a text, as editors and exports of documents leave it: megabytes of letters that say nothing.
+_DATA_URI = re.compile(
+    r"(?:!\[[^\[\]\n]{0,1000}\]\(\s?<?|^\[[^\[\]\n]{1,200}\]:[ \t]*<?)?"
+    r"data:[\w.+-]{1,100}/[\w.+-]{1,100}(?:;[\w.=-]{1,100}){0,5};base64,[A-Za-z0-9+/]{64,}={0,2}"
+    r"(?:>?(?:[ ]\"[^\"\n]{0,1000}\")?\)|>)?",
+    re.MULTILINE,
+)
 _ENTITY = re.compile("&(?:#[0-9]+|#x[0-9a-fA-F]+|[a-zA-Z]+[0-9]*);")
 # Characters that among themselves are never a sign of mojibake. Most lines have no others, and looking for signs takes
 # longer than all the rest of the cleaning.
@@ -45,12 +52,14 @@ def clean_text(text: str) -> str:
     """Repair and normalize one text.
 
     Mojibake, HTML entities, terminal escapes and lone surrogates are repaired (ftfy; only where a sign of
-    them is seen, since it is slow), line ends become "\\n", control characters go, ``TeX quotes'' become
-    plain ones, lines lose trailing blanks, more than one blank line becomes one, Project Gutenberg's header
-    and licence are cut off, and the result is NFC. Typographic quotes and full-width forms stay: they are the
-    author's.
+    them is seen, since it is slow), line ends become "\\n", control characters and pictures in base64 go,
+    ``TeX quotes'' become plain ones, lines lose trailing blanks, more than one blank line becomes one, Project
+    Gutenberg's header and licence are cut off, and the result is NFC. Typographic quotes and full-width forms
+    stay: they are the author's.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n")
+    if ";base64," in text:
+        text = _DATA_URI.sub("", text)
     if _needs_repair(text):
         text = ftfy.fix_text(text, _REPAIR)
     text = _CONTROLS.sub("", text.replace("\f", "\n\n").replace("\v", "\n"))

@@ -90,6 +90,8 @@ def test_a_name_breaks_ties(path: str, content: str, format: str) -> None:
         ("a.py", b"import os\n\nfor name in os.listdir('.'):\n    print(name.upper(), end='')\n", ".py"),
         ("a.yml", b"on:\n  push:\n    branches: [main]\n", ".yml"),
         ("a.bin", bytes(range(256)) * 9, "binary"),
+        ("a.txt.lz4", b'\x04"M\x18' + bytes(range(256)), "LZ4"),
+        ("a.z01", b"PK\x07\x08PK\x03\x04" + bytes(range(256)), "part of a split zip"),
     ],
 )
 def test_what_is_not_read_is_named(path: str, content: bytes, what: str) -> None:
@@ -148,6 +150,29 @@ def test_members_that_would_leave_their_archive() -> None:
         ("s/../../etc/passwd", "unsafe path!"),
         ("s/ok.txt", "One."),
     ]
+
+
+def test_a_member_that_cannot_be_opened_costs_itself_only() -> None:
+    """A compression that Python has not (here of 7-Zip), a header that is damaged: all members behind were lost."""
+    whole = zipped({"a.txt": b"One.", "b.txt": b"Two.", "c.txt": b"Three."})
+    at = whole.index(b"PK\x03\x04", 4)
+    assert read("s", whole[:at] + b"XX" + whole[at + 2 :]) == [
+        ("s/a.txt", "One."),
+        ("s/b.txt", "damaged!"),
+        ("s/c.txt", "Three."),
+    ]
+    listed = whole.index(b"PK\x01\x02")  # the central directory, in which the method stands at byte 10
+    unknown = whole[: listed + 10] + b"\x62\x00" + whole[listed + 12 :]
+    assert read("s", unknown) == [("s/a.txt", "unknown compression!"), ("s/b.txt", "Two."), ("s/c.txt", "Three.")]
+
+
+def test_a_link_in_an_archive_is_no_text() -> None:
+    link = zipfile.ZipInfo("link.txt")
+    link.external_attr = 0o120777 << 16
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr(link, "/etc/passwd")
+    assert read("s", buffer.getvalue()) == [("s/link.txt", "not a regular file!")]
 
 
 def test_archives_in_archives_without_end() -> None:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import json
+import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -243,9 +244,41 @@ def test_a_decompression_bomb_is_stopped(name: str, monkeypatch: pytest.MonkeyPa
     assert read(name, bomb)[-1] == "decompression bomb!"
 
 
-def test_an_endless_line_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_bomb_is_known_by_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the size of the whole, 7 MB might unfold to 1.4 GB of nothing, all of which was cleaned and masked."""
+    monkeypatch.setattr("groundup.corpus.streams.BOMB_FLOOR", 1 << 20)
+    path = tmp_path / "a.txt.gz"
+    noise = random.Random(0).randbytes(1 << 20)
+    path.write_bytes(gzip.compress((b"word " * 13 + b"\n") * 1_000_000, 9) + gzip.compress(noise))
+    found = list(extract(Item(path.name, path.stat().st_size), partial(path.open, "rb"), RecordRules(), None))
+    assert found[-1] == Unreadable("a.txt.gz", "decompression bomb")
+    assert sum(len(each.text) for each in found if isinstance(each, Extracted)) < 40_000_000
+
+
+def test_a_truncated_text_keeps_what_came_before() -> None:
+    """Of a text that was less than a block, nothing was left."""
+    text = "".join(f"line {n}\n" for n in range(9000))
+    whole = gzip.compress(text.encode())
+    begun, *rest = read("a.txt.gz", whole[: len(whole) // 2])
+    assert len(begun) > 9000
+    assert text.startswith(begun)
+    assert rest == ["damaged!"]
+
+
+def test_an_endless_line_costs_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("groundup.corpus.formats.tables.LINE_LIMIT", 1000)
-    assert read("a.jsonl", b'{"text": "' + b"a" * 5000 + b'"}') == ["too large!"]
+    endless = b'{"text": "' + b"a" * 5000 + b'"}'
+    assert read("a.jsonl", endless) == ["too large!"]
+    lines = b'{"text": "one"}\n' + endless + b'\n{"text": "three"}\n'
+    assert read("a.jsonl", lines) == ["one", "three", "too large!"]
+
+
+def test_a_word_without_end_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of 1 GB was cut into 65,000 documents of one letter, which took a quarter of an hour."""
+    monkeypatch.setattr("groundup.corpus.formats.plain.BLOCK", 1000)
+    found = [text.strip() for text in read("a.txt", b"Before it.\n\n" + b"a" * 5500 + b"\n\nBehind it.")]
+    assert [text.strip("a\n") for text in found if text] == ["Before it.", "too large!", "Behind it."]
+    assert read("a.txt", ("猫である。" * 400).encode())[0].startswith("猫である。")
 
 
 def test_a_file_that_may_not_be_opened() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 from ftfy.badness import is_bad
@@ -26,6 +27,10 @@ from groundup.corpus.text import clean_text, split_text
             "broken \ufffd pair 😀",
         ),  # JSON allows lone surrogates, UTF-8 does not
         ("He said ``no'' twice.", 'He said "no" twice.'),
+        (f"See ![a chart](data:image/png;base64,{'QUJD' * 999}==) here.", "See  here."),
+        (f"See ![][image1]\n\n[image1]: <data:image/png;base64,{'QUJD' * 999}=>", "See ![][image1]"),
+        (f"src='data:image/svg+xml;charset=utf-8;base64,{'QUJD' * 999}'", "src=''"),
+        ("Write data:text/plain;base64,QUJD instead.", "Write data:text/plain;base64,QUJD instead."),
     ],
 )
 def test_repairs(broken: str, whole: str) -> None:
@@ -45,6 +50,13 @@ def test_repairs(broken: str, whole: str) -> None:
 def test_leaves_what_is_right(text: str) -> None:
     """A cleaner that 'normalizes' typography or code would teach the model another language."""
     assert clean_text(text) == text
+
+
+@pytest.mark.parametrize("unit", ["![", "data:a/b;", "![a](data:", "[a]: <data:a/b;base64,", "data:" + "a" * 90])
+def test_pictures_that_never_begin_take_linear_time(unit: str) -> None:
+    begun = time.process_time()
+    clean_text(";base64," + unit * (1_000_000 // len(unit)))
+    assert time.process_time() - begun < 5
 
 
 def test_a_run_of_blanks_takes_linear_time() -> None:

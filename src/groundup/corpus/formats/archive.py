@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import tarfile
 import zipfile
 from typing import BinaryIO, cast
@@ -29,8 +30,16 @@ def _read_zip(path: str, stream: BinaryIO, reading: Reading) -> Found:
                 yield Unreadable(inner, "unsafe path")
             elif member.flag_bits & 1:
                 yield Unreadable(inner, "encrypted")
+            elif stat.S_ISLNK(member.external_attr >> 16):
+                yield Unreadable(inner, "not a regular file")
             else:
-                with file.open(member) as opened:
+                try:
+                    opened = file.open(member)
+                except (RuntimeError, zipfile.BadZipFile) as error:  # an unknown compression, a header that is damaged
+                    reason = "damaged" if isinstance(error, zipfile.BadZipFile) else "unknown compression"
+                    yield Unreadable(inner, reason, str(error))
+                    continue
+                with opened:
                     yield from reading.inside(inner, guarded(cast(BinaryIO, opened), reading.budget))
 
 

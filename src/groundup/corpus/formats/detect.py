@@ -54,6 +54,8 @@ _NAMED: tuple[tuple[bytes, str], ...] = (  # what is no text, or none that can b
     (b"\xcf\xfa\xed\xfe", "program"),
     (b"7z\xbc\xaf\x27\x1c", "7-Zip archive"), (b"Rar!\x1a\x07", "RAR archive"), (b"SQLite format 3\0", "SQLite"),
     (b"\x80\x02", "pickle"), (b"\x80\x03", "pickle"), (b"\x80\x04", "pickle"), (b"\x80\x05", "pickle"),
+    (b"PK\x07\x08", "part of a split zip archive"), (b"LZIP", "lzip"),
+    (b"\x04\"M\x18", "LZ4"), (b"\x1f\x9d", "compress (.Z)"),
     (b"\x93NUMPY", "NumPy array"), (b"\0\1\0\0\0", "font"), (b"OTTO", "font"), (b"wOF", "font"),
 )  # fmt: skip
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import codecs
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-from groundup.corpus.formats.base import Extracted, Found, Reading, UnknownFormatError
-from groundup.corpus.streams import MEBIBYTE, detect_encoding, looks_binary
+from groundup.corpus.formats.base import Extracted, Found, Reading, UnknownFormatError, Unreadable
+from groundup.corpus.streams import DAMAGED, MEBIBYTE, detect_encoding, looks_binary
 
 BLOCK = 8 * MEBIBYTE  # characters of plain text handled at a time
+_BREAK = re.compile(r"[\s。．！？।]")
 
 
 def text_blocks(stream: BinaryIO) -> Iterator[str]:
@@ -19,8 +21,11 @@ def text_blocks(stream: BinaryIO) -> Iterator[str]:
 
     Raises:
         UnknownFormatError: this is no text.
+        Exception: the damage of the stream, behind the text that came before it.
     """
-    head = stream.read(BLOCK)
+    head, damage = _chunk(stream)
+    if damage and not head:
+        raise damage
     if looks_binary(head[:8192]):
         raise UnknownFormatError("binary")
     decoder = codecs.getincrementaldecoder(detect_encoding(head))("replace")
@@ -31,14 +36,36 @@ def text_blocks(stream: BinaryIO) -> Iterator[str]:
             cut = next((at for mark in ("\n\n", "\n", " ") if (at := pending.rfind(mark)) > 0), len(pending))
             yield pending[:cut]
             pending = pending[cut:]
-        chunk = stream.read(BLOCK)
+        if damage:
+            break
+        chunk, damage = _chunk(stream)
     yield pending + decoder.decode(b"", final=True)
+    if damage:
+        raise damage
+
+
+def _chunk(stream: BinaryIO) -> tuple[bytes, Exception | None]:
+    """The next bytes, up to `BLOCK`, and what went wrong behind them: one `read` would lose what came before."""
+    chunk = bytearray()
+    try:
+        while len(chunk) < BLOCK and (more := cast(io.BufferedIOBase, stream).read1(BLOCK - len(chunk))):
+            chunk += more
+    except DAMAGED as error:
+        return bytes(chunk), error
+    return bytes(chunk), None
 
 
 def read_text(path: str, stream: BinaryIO, _: Reading) -> Found:
     """A plain text: one piece, or several if it is longer than `BLOCK`."""
+    was_endless = False
     for number, block in enumerate(text_blocks(stream)):
-        yield Extracted(path if number == 0 else f"{path}+{number}", block)
+        origin = path if number == 0 else f"{path}+{number}"
+        is_endless = len(block) >= BLOCK and not _BREAK.search(block.strip())
+        if not is_endless:
+            yield Extracted(origin, block)
+        elif not was_endless:
+            yield Unreadable(origin, "too large", f"a word of more than {BLOCK // MEBIBYTE} million characters")
+        was_endless = is_endless
 
 
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n(?:---|\.\.\.)\n", re.DOTALL)

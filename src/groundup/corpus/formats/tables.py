@@ -110,8 +110,15 @@ def _read_jsonl(path: str, stream: BinaryIO, records: str | None) -> Iterator[Re
     wide = encoding.startswith(("utf-16", "utf-32"))  # where the byte of a line's end is a part of other characters
     lines = io.TextIOWrapper(rest, encoding, "replace", newline="\n") if wide else rest
     number = 0
-    for line_number, line in enumerate(_bounded_lines(lines), start=1):
-        if not line.strip():
+    line_number, is_rest = 0, False
+    while line := lines.readline(LINE_LIMIT + 1):
+        was_rest, is_rest = is_rest, len(line) > LINE_LIMIT
+        line_number += not was_rest
+        if is_rest and not was_rest:
+            yield Unreadable(
+                f"{path}:{line_number}", "too large", f"more than {LINE_LIMIT // MEBIBYTE} MiB in one line"
+            )
+        if is_rest or was_rest or not line.strip():
             continue
         try:
             value = _parse(line, encoding)
