@@ -288,6 +288,14 @@ def test_a_file_that_may_not_be_opened() -> None:
     assert list(extract(Item("a.txt", 1), refuse, RecordRules(), None)) == [Unreadable("a.txt", "permission denied")]
 
 
+def test_a_file_that_vanishes(tmp_path: Path) -> None:
+    """Between the listing and the reading hours may pass; the error's message has the user's private path in it."""
+    opener = partial((tmp_path / "a.txt").open, "rb")
+    assert list(extract(Item("a.txt", 1), opener, RecordRules(), None)) == [
+        Unreadable("a.txt", "vanished before it was read")
+    ]
+
+
 def test_format_override() -> None:
     assert read("notes.log", b"a log", format="text") == ["a log"]
 

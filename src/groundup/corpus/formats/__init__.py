@@ -172,5 +172,7 @@ def _survived(path: str, found: Iterator[_Found], *, inside: bool = False) -> It
         yield Unreadable(path, "encrypted or unknown compression", str(error))
     except PermissionError:
         yield Unreadable(path, "permission denied")
+    except FileNotFoundError:  # its message would tell the whole path, which may be private
+        yield Unreadable(path, "vanished before it was read")
     except DAMAGED as error:
         yield Unreadable(path, "damaged", f"{type(error).__name__}: {error}"[:200])
