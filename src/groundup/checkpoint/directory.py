@@ -94,7 +94,7 @@ def save_classifier(
         "bos_token_id": bos_id,
         "eos_token_id": eos_id,
         "pad_token_id": pad_id,
-        "problem_type": _ONE_LABEL_A_TEXT,
+        "problem_type": _SEVERAL_LABELS_A_TEXT if model.several else _ONE_LABEL_A_TEXT,
         "num_labels": len(labels),
         "id2label": {str(index): label for index, label in enumerate(labels)},
         "label2id": {label: index for index, label in enumerate(labels)},
@@ -131,13 +131,13 @@ def load_classifier(
     """Read the directory of a classifier, ours or of transformers, ready for inference; with the names of its labels.
 
     Raises:
-        FormatError: as `load_model`; or a head that does not give one label a text.
+        FormatError: as `load_model`; or a head that does not choose labels.
     """
     theirs = _read_json(directory)
-    config, labels = read_config_json(theirs), _labels(theirs)
+    config, (labels, several) = read_config_json(theirs), _labels(theirs)
     stored = StoredWeights(directory, config, len(labels))
     with torch.device("meta"):
-        model = SequenceClassifier(config, len(labels))
+        model = SequenceClassifier(config, len(labels), several=several)
     _fill(model, stored, dtype, device)
     return model.to(device).eval().requires_grad_(False), labels
 
@@ -198,17 +198,18 @@ def _write(
     return [*files, directory / CONFIG]
 
 
-_ONE_LABEL_A_TEXT = "single_label_classification"
+_ONE_LABEL_A_TEXT, _SEVERAL_LABELS_A_TEXT = "single_label_classification", "multi_label_classification"
 
 
-def _labels(theirs: Mapping[str, Any]) -> tuple[str, ...]:
+def _labels(theirs: Mapping[str, Any]) -> tuple[tuple[str, ...], bool]:
+    """Their names, and whether a text may have several."""
     # transformers leaves out what equals its defaults: two labels with these names.
     named = theirs.get("id2label") or {str(index): f"LABEL_{index}" for index in range(theirs.get("num_labels", 2))}
     kind = theirs.get("problem_type") or _ONE_LABEL_A_TEXT
-    if kind != _ONE_LABEL_A_TEXT or len(named) < 2:
+    if kind not in (_ONE_LABEL_A_TEXT, _SEVERAL_LABELS_A_TEXT) or len(named) < 2:
         raise FormatError(
             f"problem_type = {kind!r}, {len(named)} labels",
-            rule="groundup reads classifiers that choose one of two or more labels",
+            rule="groundup reads classifiers that choose from two or more labels",
             fix="Choose another model.",
         )
     if set(named) != {str(index) for index in range(len(named))}:
@@ -217,4 +218,4 @@ def _labels(theirs: Mapping[str, Any]) -> tuple[str, ...]:
             rule="labels are numbered from 0 without a gap",
             fix="Correct config.json.",
         )
-    return tuple(str(named[str(index)]) for index in range(len(named)))
+    return tuple(str(named[str(index)]) for index in range(len(named))), kind == _SEVERAL_LABELS_A_TEXT

@@ -45,7 +45,7 @@ def predict(
     for chosen in _batches_of_like_length([len(text) for text in texts]):
         ids_BT, last_B = pad([texts[i] for i in chosen], pad_id, model.config.context_length)
         logits_BC = model(ids_BT.to(device), last_B.to(device))
-        probabilities[chosen] = logits_BC.double().softmax(-1).cpu().numpy()
+        probabilities[chosen] = model.probabilities(logits_BC.double()).cpu().numpy()
         advance(len(chosen))
     return probabilities
 
@@ -89,11 +89,11 @@ def score(true_E: Sequence[int] | Indices, predicted_E: Sequence[int] | Indices,
     confusion = np.zeros((n_labels, n_labels), dtype=np.int64)
     np.add.at(confusion, (true, predicted), 1)
     correct = (true == predicted).astype(np.float64)
-    accuracy = _within(ratio_interval(correct, np.ones_like(correct), seed=seed), 0, 1)
+    accuracy = bounded(ratio_interval(correct, np.ones_like(correct), seed=seed), 0, 1)
     return Result(correct, confusion, accuracy, _macro_f1_interval(confusion, seed=seed))
 
 
-def _within(interval: Interval, least: float, most: float) -> Interval:
+def bounded(interval: Interval, least: float, most: float) -> Interval:
     """A single example gives an interval without bounds; what is measured has some."""
     return replace(interval, low=max(least, interval.low), high=min(most, interval.high))
 
@@ -158,7 +158,7 @@ class Comparison:
         """For a table: who, accuracy, macro-F1, with intervals."""
         named = [("this classifier", self.result), ("TF-IDF + logistic regression", self.by_tfidf)]
         named.append((f"always {self.majority!r}", self.by_majority))
-        return [(who, _shown(it.accuracy), _shown(it.macro_f1)) for who, it in named if it is not None]
+        return [(who, shown(it.accuracy), shown(it.macro_f1)) for who, it in named if it is not None]
 
     def verdict(self) -> str:
         """One sentence."""
@@ -204,11 +204,12 @@ def compare(
     beside = None if predicted is None else score(true, predicted, len(labels), seed=seed)
     gain = None
     if beside is not None:
-        gain = _within(paired_difference(result.correct, beside.correct, np.ones(len(true)), seed=seed), -1, 1)
+        gain = bounded(paired_difference(result.correct, beside.correct, np.ones(len(true)), seed=seed), -1, 1)
     return Comparison(result, majority, floor, beside, gain)
 
 
-def _shown(interval: Interval) -> str:
+def shown(interval: Interval) -> str:
+    """A share with its interval, in percent."""
     return f"{interval.estimate:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
@@ -218,17 +219,25 @@ def predict_tfidf(train_texts: Sequence[str], train_labels: Sequence[int], test_
     Returns:
         One label a test text; None where the texts have no words to count.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
+
+    features = tfidf_features(train_texts, test_texts)
+    if features is None:
+        return None
+    regression = LogisticRegression(C=10.0, max_iter=300).fit(features[0], train_labels)
+    predicted: Indices = np.asarray(regression.predict(features[1]), dtype=np.int64)
+    return predicted
+
+
+def tfidf_features(train_texts: Sequence[str], test_texts: Sequence[str]) -> tuple[Any, Any] | None:
+    """TF-IDF of words and word pairs of both; None where the training texts have no words to count."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
     # One letter may be a word, and scripts without spaces are left to their punctuation.
     vectorizer = TfidfVectorizer(
         ngram_range=(1, 2), sublinear_tf=True, max_features=_FEATURES, token_pattern=r"(?u)\b\w+\b"
     )
     try:
-        features = vectorizer.fit_transform(train_texts)
+        return vectorizer.fit_transform(train_texts), vectorizer.transform(test_texts)
     except ValueError:  # an empty vocabulary
         return None
-    regression = LogisticRegression(C=10.0, max_iter=300).fit(features, train_labels)
-    predicted: Indices = np.asarray(regression.predict(vectorizer.transform(test_texts)), dtype=np.int64)
-    return predicted

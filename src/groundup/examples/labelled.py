@@ -6,7 +6,7 @@ import bisect
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -18,12 +18,17 @@ from groundup.examples.label_columns import label_column, text_column
 from groundup.examples.tables import Table, alike, cell_text
 from groundup.types import text_id
 
+SEPARATOR = "\x1f"  # between the labels of one text: ASCII's separator of units, which nobody types
 SEVERAL_LABELS = "several labels"
 EMPTY_TEXT, EMPTY_LABEL, NO_NUMBER = "empty text", "empty label", "score that is no number"
 REPEATED, CONTRADICTED = "repeated text", "repeated text with another label"
+NOT_LEARNED = "label not learned"
+TOO_LONG = "longer than the model reads"
 SINGLE, IN_TEST, UNTRAINED = "only example of its label", "text of the test data", "label not in the training data"
 
 _MISSING = {"", "n/a", "#n/a", "<na>", "nan", "null"}  # as spreadsheets and pandas write a cell without a value
+_FEWEST_DECIDING = 50
+_UNBALANCED = 10  # times as many texts of the most frequent label as of the rarest
 _MOST_SCORES = 20  # distinct numbers, some with a fraction, beyond which a column holds scores and no labels
 
 
@@ -32,26 +37,43 @@ class Labelled:
     """Texts and the label of each.
 
     Attributes:
+        labels: of each text its label, or where there are several `SEPARATOR` between their names.
         columns: how the table was read, as a sentence for the user.
         dropped: reason -> rows left out.
+        several: a text may have several labels.
     """
 
     texts: list[str]
     labels: list[str]
     columns: str = ""
     dropped: Counter[str] = field(default_factory=Counter)
+    several: bool = False
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def counts(self) -> dict[str, int]:
         """Examples of each label, the most frequent first."""
-        return dict(sorted(Counter(self.labels).items(), key=lambda item: (-item[1], item[0])))
+        counts = Counter(label for labels in self.sets for label in labels)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    @property
+    def sets(self) -> list[tuple[str, ...]]:
+        """All labels of each text."""
+        return [tuple(label.split(SEPARATOR)) if self.several else (label,) for label in self.labels]
 
     def only(self, keep: Iterable[int]) -> Labelled:
         """The examples at these places."""
         chosen = list(keep)
-        return Labelled([self.texts[i] for i in chosen], [self.labels[i] for i in chosen], self.columns)
+        texts, labels = [self.texts[i] for i in chosen], [self.labels[i] for i in chosen]
+        return Labelled(texts, labels, self.columns, several=self.several)
+
+    def dropping(self, keep: Iterable[int], reason: str) -> Labelled:
+        """The examples at these places; the others are counted as dropped, beside those that were before."""
+        kept = self.only(keep)
+        dropped = Counter(self.dropped)
+        dropped[reason] += len(self) - len(kept)
+        return replace(kept, dropped=+dropped)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +87,7 @@ class LabelRules:
         bin_names: names of these labels, from low to high; by default the ranges.
         merged: label in the table -> label that it counts as; others stay.
         after: what stands before a text up to and with this, such as the blank line after a mail's head, is left out.
+        separator: what stands between the labels of a text, where one cell names several; lists need none.
     """
 
     text: str | None = None
@@ -73,6 +96,7 @@ class LabelRules:
     bin_names: tuple[str, ...] = ()
     merged: Mapping[str, str] = field(default_factory=dict)
     after: str = ""
+    separator: str | None = None
 
     def found_in(self, table: Table) -> LabelRules:
         """The same with both columns named.
@@ -98,12 +122,16 @@ def read_labelled(table: Table, rules: LabelRules) -> Labelled:
     rules = rules.found_in(table)
     template, label = str(rules.text), str(rules.label)
     read_text = _text_reader(table, template)
-    read_label = _label_reader(table, label, rules)
+    several = bool(rules.separator) or _are_sets([row.get(label) for row in table.rows])
+    read_label = _several(rules.separator) if several else _label_reader(table, label, rules)
     texts, labels, dropped = [], [], Counter[str]()
     for row in table.rows:
         text, (value, reason) = read_text(row), read_label(row.get(label))
         text = text.partition(rules.after)[2].strip() if rules.after and rules.after in text else text
-        value = rules.merged.get(value, value)
+        if several:
+            value = SEPARATOR.join(sorted({rules.merged.get(name, name) for name in value.split(SEPARATOR)}))
+        else:
+            value = rules.merged.get(value, value)
         if not text:
             dropped[EMPTY_TEXT] += 1
         elif reason:
@@ -117,7 +145,7 @@ def read_labelled(table: Table, rules: LabelRules) -> Labelled:
             rule="an example is a text with its label",
             fix="Say which columns they are in: text = ..., label = ...",
         )
-    return Labelled(texts, labels, f"{template} -> {label}", dropped)
+    return Labelled(texts, labels, f"{template} -> {label}", dropped, several)
 
 
 def without_repeats(examples: Labelled) -> Labelled:
@@ -129,7 +157,7 @@ def without_repeats(examples: Labelled) -> Labelled:
         if known != place:
             dropped[REPEATED if examples.labels[known] == examples.labels[place] else CONTRADICTED] += 1
     kept = examples.only(first.values())
-    return Labelled(kept.texts, kept.labels, examples.columns, dropped)
+    return replace(kept, dropped=dropped)
 
 
 def without_single_labels(examples: Labelled) -> Labelled:
@@ -138,18 +166,21 @@ def without_single_labels(examples: Labelled) -> Labelled:
     Raises:
         DataError: fewer than two labels are left.
     """
-    counts = Counter(examples.labels)
-    kept = examples.only(i for i, label in enumerate(examples.labels) if counts[label] > 1)
-    if len(set(kept.labels)) < 2:
+    kept = with_labels(examples, {label for label, count in examples.counts().items() if count > 1}, SINGLE)
+    if len(kept.counts()) < 2:
         found = ", ".join(f"{label[:40]!r} ({count})" for label, count in list(examples.counts().items())[:8])
         raise DataError(
             f"{examples.columns}: the labels are {found or 'none'}",
             rule="a classifier needs two labels or more, each with at least 2 different texts",
             fix="Give more examples, or name another column: label = ...",
         )
-    dropped = Counter(examples.dropped)
-    dropped[SINGLE] += len(examples) - len(kept)
-    return Labelled(kept.texts, kept.labels, examples.columns, +dropped)
+    return kept
+
+
+def with_labels(examples: Labelled, known: Collection[str], reason: str) -> Labelled:
+    """The examples with these labels; of several labels the others are taken away, and who has none left is dropped."""
+    labels = [SEPARATOR.join(label for label in labels if label in known) for labels in examples.sets]
+    return replace(examples, labels=labels).dropping((i for i, label in enumerate(labels) if label), reason)
 
 
 def split(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
@@ -158,14 +189,54 @@ def split(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Lab
     Which texts are drawn follows from (seed, text) alone: not from their order, nor from the other texts.
     """
     places: dict[str, list[int]] = {}
-    for place, label in enumerate(examples.labels):
-        places.setdefault(label, []).append(place)
+    counts = examples.counts()
+    for place, labels in enumerate(examples.sets):  # of several labels the rarest, which has the fewest places
+        places.setdefault(min(labels, key=lambda label: counts[label]), []).append(place)
     drawn: set[int] = set()
     for members in places.values():
         count = min(max(1, round(fraction * len(members))), len(members) - 1)
         drawn.update(sorted(members, key=lambda i: text_id(f"{seed}\0{examples.texts[i]}"))[:count])
     train = examples.only(i for i in range(len(examples)) if i not in drawn)
-    return Labelled(train.texts, train.labels, examples.columns, examples.dropped), examples.only(sorted(drawn))
+    return replace(train, dropped=examples.dropped), examples.only(sorted(drawn))
+
+
+def without_long(train: Labelled, test: Labelled, fitting: Sequence[int]) -> tuple[Labelled, Labelled]:
+    """Training texts that the model reads whole, and the test texts whose labels these have.
+
+    Test texts stay, however long: a text to be classified has to be cut.
+
+    Args:
+        fitting: the places of these training texts.
+
+    Raises:
+        DataError: fewer than two labels are left.
+    """
+    if len(fitting) == len(train):
+        return train, test
+    return apart(train.dropping(fitting, TOO_LONG), test)
+
+
+def set_apart(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
+    """What is learned, and a part of it that decides what is not learned: temperature, the best state of the run.
+
+    Of each label as `split` has it; none where it would be fewer than 50 texts, which decide nothing.
+    """
+    if round(fraction * len(examples)) < _FEWEST_DECIDING:
+        return examples, examples.only([])
+    return split(examples, fraction, seed)
+
+
+def imbalance(examples: Labelled) -> str:
+    """What to know where some labels have many more texts than others; "" where that is not so."""
+    counts = examples.counts()
+    (most, many), *_, (least, few) = counts.items()
+    if many < _UNBALANCED * few:
+        return ""
+    few_said = f"{few:,} text" + "s" * (few != 1)
+    return (
+        f"{most[:40]!r} has {many:,} texts to learn from, {least[:40]!r} has {few_said}: rare labels are predicted "
+        "seldom. balance = true lets all labels count alike; look at macro-F1 more than at accuracy."
+    )
 
 
 def apart(train: Labelled, test: Labelled) -> tuple[Labelled, Labelled]:
@@ -174,21 +245,16 @@ def apart(train: Labelled, test: Labelled) -> tuple[Labelled, Labelled]:
     The test part stays as it was given otherwise, so that results on it can be compared.
     """
     tested = {alike(text) for text in test.texts}
-    kept = train.only(i for i, text in enumerate(train.texts) if alike(text) not in tested)
-    dropped = Counter(train.dropped)
-    dropped[IN_TEST] += len(train) - len(kept)
-    train = without_single_labels(Labelled(kept.texts, kept.labels, train.columns, +dropped))
-    known = set(train.labels)
-    kept = test.only(i for i, label in enumerate(test.labels) if label in known)
-    dropped = Counter(test.dropped)
-    dropped[UNTRAINED] += len(test) - len(kept)
+    learned = train.dropping((i for i, text in enumerate(train.texts) if alike(text) not in tested), IN_TEST)
+    train = without_single_labels(learned)
+    kept = with_labels(replace(test, several=test.several or train.several), train.counts().keys(), UNTRAINED)
     if not kept.texts:
         raise DataError(
             f"{test.columns}: its labels are {', '.join(list(test.counts())[:8])}",
             rule=f"the test data has labels of the training data: {', '.join(list(train.counts())[:8])}",
             fix="Check that the two tables name their labels alike.",
         )
-    return train, Labelled(kept.texts, kept.labels, test.columns, +dropped)
+    return train, kept
 
 
 def _named_in(text: str | None) -> frozenset[str]:
@@ -231,6 +297,23 @@ def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any
             fix=f"Say where: bins = [{(low + high) / 2:g}] makes two labels of them.",
         )
     return _plain
+
+
+def _are_sets(cells: Sequence[Any]) -> bool:
+    """Whether a column holds lists of labels; single lists among other values are mistakes."""
+    lists = [cell for cell in cells if isinstance(cell, list | tuple)]
+    return 2 * len(lists) > len(cells) and any(sum(bool(_plain(each)[0]) for each in cell) > 1 for cell in lists)
+
+
+def _several(separator: str | None) -> Callable[[Any], tuple[str, str]]:
+    def read(value: Any) -> tuple[str, str]:
+        listed = (
+            value if isinstance(value, list | tuple) else cell_text(value).split(separator) if separator else [value]
+        )
+        names = sorted({name.replace(SEPARATOR, " ") for each in listed if (name := _plain(each)[0])})
+        return (SEPARATOR.join(names), "") if names else ("", EMPTY_LABEL)
+
+    return read
 
 
 def _plain(value: Any) -> tuple[str, str]:

@@ -78,6 +78,18 @@ def see(
     return Seen(tuple(_pieces(tokenizer, columns)), len(ids) - len(columns))
 
 
+def see_text(tokenizer: Tokenizer, ids: Sequence[int], whole: int) -> Seen:
+    """What a classifier is shown of a text.
+
+    Args:
+        ids: as it reads them.
+        whole: how many the text has.
+    """
+    special = set(tokenizer.markers.values())
+    columns: list[tuple[int, Role | None, bool]] = [(n, None if n in special else "user", False) for n in ids]
+    return Seen(tuple(_pieces(tokenizer, columns)), whole - len(ids))
+
+
 def table(seen: Iterable[Seen]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows: tokens and trained tokens of each role, of the template, and in all."""
     tokens: Counter[str] = Counter()

@@ -17,26 +17,42 @@ _HEAD_STD = 0.001  # as the language model's head: the first loss is ln(C)
 
 
 class SequenceClassifier(Accelerated):
-    """Scores labels from the hidden state of a text's last token, which has seen all of the text."""
+    """Scores labels from the hidden state of a text's last token, which has seen all of the text.
 
-    def __init__(self, config: ModelConfig, n_labels: int) -> None:
+    Attributes:
+        several: a text may have several labels: each has a probability of its own.
+    """
+
+    def __init__(self, config: ModelConfig, n_labels: int, *, several: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.several = several
         self.model = Decoder(config)
         self.score = Linear(config.dim, n_labels, bias=False)
 
     @classmethod
-    def from_language_model(cls, base: Transformer, n_labels: int, *, seed: int) -> SequenceClassifier:
+    def from_language_model(
+        cls, base: Transformer, n_labels: int, *, seed: int, several: bool = False
+    ) -> SequenceClassifier:
         """The decoder of a language model under a new head near zero, the same for the same seed.
 
         It is the model's own decoder and no copy, which would take its memory a second time.
         """
         with torch.device("meta"):
-            classifier = cls(base.config, n_labels)
+            classifier = cls(base.config, n_labels, several=several)
         classifier.model = base.model.requires_grad_(True)
         classifier.score.to_empty(device=base.lm_head.weight.device)
         nn.init.normal_(classifier.score.weight, std=_HEAD_STD, generator=torch.Generator().manual_seed(seed))
         return classifier
+
+    def probabilities(self, logits_BC: Tensor) -> Tensor:
+        """Of each label, (B, C): they add up to 1, unless a text may have several."""
+        return logits_BC.sigmoid() if self.several else logits_BC.softmax(-1)
+
+    @torch.no_grad()
+    def soften(self, temperature: float) -> None:
+        """Divide all logits by a temperature, in the head's weights: labels keep their order."""
+        self.score.weight /= temperature
 
     def forward(self, input_ids_BT: Tensor, last_B: Tensor) -> Tensor:
         """Logits (B, C) in fp32.

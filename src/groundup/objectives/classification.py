@@ -22,6 +22,7 @@ from groundup.types import IGNORE_INDEX
 _LENGTH_MULTIPLE = 16  # padded lengths: few shapes, and even ones, as fast attention wants them
 _SORTED_BATCHES = 32  # texts are sorted by length within this many batches: little padding, enough chance
 
+_MOST_WEIGHT = 100.0  # of a rare label: beyond it, single texts would drive the steps
 _SEEN, _FEWEST_EPOCHS, _MOST_EPOCHS = 20_000, 2, 10
 
 
@@ -32,7 +33,8 @@ class LabelledBatch:
     Attributes:
         input_ids: (B, T), right-padded.
         last: (B,), the index of each text's last token.
-        labels: (B,), the index of each text's label; IGNORE_INDEX for a text that only fills up a share.
+        labels: (B,), the index of each text's label; IGNORE_INDEX for a text that only fills up a share. Where a text
+            may have several labels: (B, C), 1.0 for each that it has.
     """
 
     input_ids: Tensor
@@ -48,6 +50,24 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> tuple[li
     """
     ids = [tokenizer.begun(text) for text in tokenizer.encode_batch(texts)]
     return [text[:longest] for text in ids], sum(len(text) > longest for text in ids)
+
+
+def fitting(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[int]:
+    """The places of those texts that `encode` does not cut."""
+    ids = map(tokenizer.begun, tokenizer.encode_batch(texts))
+    return [place for place, text in enumerate(ids) if len(text) <= longest]
+
+
+def balancing_weights(labels: Sequence[int], n_labels: int) -> list[float]:
+    """Of each label, what a text of it counts, so that all labels count alike and a text counts 1 on average."""
+    counts = np.bincount(np.asarray(labels), minlength=n_labels)
+    return [len(labels) / (n_labels * count) if count else 0.0 for count in counts.tolist()]
+
+
+def positive_weights(labels: Sequence[Sequence[float]]) -> list[float]:
+    """Of each label, what a text that has it counts, so that those that have it count as much as all others."""
+    having = np.asarray(labels).sum(0)
+    return np.clip((len(labels) - having) / np.maximum(having, 1), 1, _MOST_WEIGHT).tolist()
 
 
 def usual_epochs(n_texts: int) -> int:
@@ -74,10 +94,12 @@ class Classification:
 
     Args:
         label_smoothing: share of the probability that is spread over all labels (arXiv:1512.00567).
+        weights: (C,), what a text of each label counts; default: 1.
     """
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: float = 0.0, weights: Sequence[float] | None = None) -> None:
         self._label_smoothing = label_smoothing
+        self._weights = None if weights is None else torch.tensor(weights)
 
     def prepare(self, batch: LabelledBatch) -> LabelledBatch:
         return batch
@@ -87,9 +109,37 @@ class Classification:
 
     def __call__(self, model: nn.Module, batch: LabelledBatch) -> tuple[Tensor, Metrics]:
         logits_BC = model(batch.input_ids, batch.last)
-        loss = F.cross_entropy(logits_BC, batch.labels, reduction="sum", label_smoothing=self._label_smoothing)
+        weights = None if self._weights is None else self._weights.to(logits_BC.device)
+        loss = F.cross_entropy(
+            logits_BC, batch.labels, weight=weights, reduction="sum", label_smoothing=self._label_smoothing
+        )
         right = int((logits_BC.argmax(-1) == batch.labels).sum())
         count = int(self.normalizer(batch))
+        return loss, {"loss": (loss.item(), count), "accuracy": (right, count)}
+
+
+class SeveralLabels:
+    """Summed binary cross-entropy of all labels, in nats; normalized by the number of texts.
+
+    Args:
+        weights: (C,), what a text that has the label counts in it; default: 1, as one that has it not.
+    """
+
+    def __init__(self, weights: Sequence[float] | None = None) -> None:
+        self._weights = None if weights is None else torch.tensor(weights)
+
+    def prepare(self, batch: LabelledBatch) -> LabelledBatch:
+        return batch
+
+    def normalizer(self, batch: LabelledBatch) -> Tensor:
+        return (batch.labels[:, 0] != IGNORE_INDEX).sum()
+
+    def __call__(self, model: nn.Module, batch: LabelledBatch) -> tuple[Tensor, Metrics]:
+        known = batch.labels[:, 0] != IGNORE_INDEX
+        logits_BC, labels_BC = model(batch.input_ids, batch.last)[known], batch.labels[known]
+        weights = None if self._weights is None else self._weights.to(logits_BC.device)
+        loss = F.binary_cross_entropy_with_logits(logits_BC, labels_BC, pos_weight=weights, reduction="sum")
+        right, count = int(((logits_BC > 0) == labels_BC.bool()).all(-1).sum()), len(labels_BC)
         return loss, {"loss": (loss.item(), count), "accuracy": (right, count)}
 
 
@@ -110,7 +160,7 @@ class LabelledBatches:
     def __init__(
         self,
         texts: Sequence[Sequence[int]],
-        labels: Sequence[int],
+        labels: Sequence[int] | Sequence[Sequence[float]],
         *,
         batch_size: int,
         pad_id: int,
@@ -140,7 +190,7 @@ class LabelledBatches:
         chosen = whole[self._rank :: self._world_size]
         labels = self._labels[torch.from_numpy(chosen)]
         if not len(chosen):  # fewer texts than ranks: who has none goes along with one that does not count
-            chosen, labels = whole[:1], torch.tensor([IGNORE_INDEX])
+            chosen, labels = whole[:1], torch.full_like(self._labels[:1], IGNORE_INDEX)
         ids, last = pad([self._texts[i] for i in chosen], self._pad_id, self._longest)
         return LabelledBatch(*(tensor.to(self._device) for tensor in (ids, last, labels)))
 

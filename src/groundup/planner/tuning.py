@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from groundup.console import format_count, format_duration
 from groundup.model import ModelConfig
 from groundup.optim import OptimizerConfig
-from groundup.planner.flops import flops_per_token
+from groundup.planner.flops import flops_per_token, training_bytes
 from groundup.planner.plan import OVERHEAD, Plan, batch_rows, share
 
 USUAL_EPOCHS = 3.0
@@ -84,6 +85,26 @@ def plan_tuning(
 def worth_compiling(model: ModelConfig, tokens: float, product_flops: float) -> bool:
     """Whether a run over so many tokens is long enough to gain from compilation."""
     return tokens * flops_per_token(model) > COMPILE_SECONDS * UTILIZATION * product_flops
+
+
+def expected(
+    model: ModelConfig,
+    tokens: float,
+    micro_batch_size: int,
+    product_flops: float,
+    tokens_per_second: float | None = None,
+) -> str:
+    """Time and memory of a run, in a sentence: of measured speed where there is one, else by formula.
+
+    Args:
+        model: its `context_length` is the length of a row.
+        tokens: of the whole run, filled-up ones included.
+        product_flops: FLOP/s of matrix products on this machine, of all ranks.
+    """
+    speed = tokens_per_second or UTILIZATION * product_flops / flops_per_token(model)
+    memory = format_count(training_bytes(model, micro_batch_size), "bytes")
+    how = "at the speed that was measured" if tokens_per_second else "by formula"
+    return f"To be expected, {how}: {format_duration(tokens / speed)} of training, {memory} of memory."
 
 
 def within(seconds: float, tokens_per_second: float, tokens_per_epoch: int, epochs: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,16 +46,19 @@ def evaluate_labels(
 ) -> Artifact:
     """Accuracy and macro-F1 of a classifier on a labelled table."""
     from groundup.checkpoint.resolve import open_classifier
-    from groundup.evals.classification import predict, score
+    from groundup.evals.classification import predict
+    from groundup.evals.labelling import labelling
     from groundup.examples import read_table
-    from groundup.examples.labelled import read_labelled, summary
+    from groundup.examples.labelled import NOT_LEARNED, read_labelled, summary, with_labels
     from groundup.objectives.classification import encode
 
     table = read_table(data)
     examples = read_labelled(table, rules)
     opened = open_classifier(directory, device=device)
-    index = {label: number for number, label in enumerate(opened.labels)}
-    known = examples.only(i for i, label in enumerate(examples.labels) if label in index)
+    kind = labelling(opened.model.several, opened.labels, seed)
+    if opened.model.several:
+        examples = replace(examples, several=True)
+    known = with_labels(examples, opened.labels, NOT_LEARNED)
     if not known.texts:
         raise DataError(
             f"{table.name}: the labels {', '.join(list(examples.counts())[:8])}",
@@ -67,19 +71,19 @@ def evaluate_labels(
     texts, _ = encode(opened.tokenizer, known.texts, opened.longest)
     with console.progress("testing", len(texts), "texts") as bar:
         probabilities = predict(opened.model, texts, pad_id=opened.tokenizer.pad_id, advance=bar.advance)
-    true = [index[label] for label in known.labels]
-    result = score(true, probabilities.argmax(1), len(opened.labels), seed=seed)
+    measured = kind.measured(known, probabilities)
     rows = [
         (name, f"{interval.estimate:.1%}", f"{interval.low:.1%} to {interval.high:.1%}")
-        for name, interval in (("accuracy", result.accuracy), ("macro-F1", result.macro_f1))
+        for name, interval in measured.named.items()
     ]
     facts = {
         "columns": examples.columns,
         "labels": list(opened.labels),
-        "dropped": dict(examples.dropped) | {"label not learned": len(examples) - len(known)},
-        "test": {"examples": len(known), **result.to_json(), "confusion": result.confusion.tolist()},
+        "dropped": dict(examples.dropped) | {NOT_LEARNED: len(examples) - len(known)},
+        "test": measured.facts,
     }
-    sentence = f"{result.accuracy.estimate:.1%} of {len(known):,} texts get their label."
+    what = "exactly their labels" if known.several else "their label"
+    sentence = f"{next(iter(measured.named.values())).estimate:.1%} of {len(known):,} texts get {what}."
     return _report(work, console, sentence, ("measure", "value", "95 % interval"), rows, facts)
 
 

@@ -29,6 +29,8 @@ BatchT = TypeVar("BatchT")
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
+_SCORES = 20  # times that the weights are scored in a run that keeps the best of them
+
 # Settings that change where and how a run is computed and watched, not what it computes.
 NO_PART_OF_THE_RESULT = {"out", "checkpoint_seconds", "parallel", "log_to"}
 
@@ -109,6 +111,8 @@ def train(
     skip_spikes: bool = True,
     log_to: Sequence[TrackerName] = (),
     callbacks: Sequence[Callback] = (),
+    score: Callable[[], float] | None = None,
+    patience: int | None = None,
 ) -> Progress:
     """Take the steps that are not done yet; leaves `metrics.jsonl` and `checkpoints/` in the stage's directory.
 
@@ -125,6 +129,9 @@ def train(
         skip_spikes: skip steps whose loss is far above those before; see `groundup.train.SpikeGuard`.
         log_to: programs that get the metrics, too.
         callbacks: called after the log and before the checkpoint of a step.
+        score: of the weights on held-out data, less is better; asked 20 times on the way. The best weights are put back
+            at the end.
+        patience: end the run after so many scores that are no better than the best.
 
     Raises:
         ConfigError: a program to log to is not installed.
@@ -135,6 +142,7 @@ def train(
         AtFractions,
         Checkpoints,
         EverySeconds,
+        KeepBest,
         MetricsLog,
         Prefetch,
         ShowProgress,
@@ -145,9 +153,9 @@ def train(
     )
 
     saved = work.directory / "checkpoints"
-    checkpoints, good = (
+    checkpoints, good, best = (
         Checkpoints(directory, spread.model, optimizer, plan_digest=plan_digest, ranks=ranks)
-        for directory in (saved, saved / "good")
+        for directory in (saved, saved / "good", saved / "best")
     )
     progress = checkpoints.restore()
     if progress.step:
@@ -159,6 +167,14 @@ def train(
         if look is not None:
             with spread.readable():
                 look(report, bar)
+
+    def scored() -> float:
+        assert score is not None
+        with spread.readable():
+            value: float = ranks.told(score())
+        return value
+
+    keep = KeepBest(progress, scored, best, times=_SCORES, patience=patience, say=console.note)
 
     def save(report: StepReport) -> None:
         checkpoints.save(progress)
@@ -192,11 +208,16 @@ def train(
                 AtFractions(looks, looked),
                 *callbacks,
                 guard,
-                EverySeconds(checkpoint_seconds, save),
+                *([keep] if score is not None else []),
+                EverySeconds(checkpoint_seconds, save, lambda: progress.stopped),
             ],
             guard=guard,
             ranks=ranks,
         )
+    if score is not None:
+        told = dict(progress.scores)
+        step = keep.take_best()
+        console.note(f"The weights of step {step:,} are kept: {told[step]:.4f} on held-out data, the best score.")
     return progress
 
 

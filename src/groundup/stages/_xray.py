@@ -65,22 +65,40 @@ class Shown:
 
     def page(self, path: Path, told: str) -> Path:
         """Write the page with some conversations; returns its path."""
-        from groundup.files import atomic_file
-        from groundup.report.xray_page import render_xray
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as temporary:
-            temporary.write_text(render_xray("What is trained", told, self._seen(_ON_THE_PAGE)), encoding="utf-8")
-        return path
+        return write_page(path, told, self._seen(_ON_THE_PAGE))
 
     def leave(self, out: Path, stage: str, keys: Mapping[str, Any], told: str, console: Console) -> Artifact:
         """Write the page beside what is not trained now, and say where."""
-        path = self.page(out.with_name(f"{out.name}.xray.html"), told)
-        console.note(f"{path}: what would be trained. Nothing was: leave --xray out to train.")
-        return record(stage, keys, {}, path.parent, [path], {"summary": "shown, not trained"}, 0.0)
+        return leave(out, stage, keys, told, self._seen(_ON_THE_PAGE), console)
 
     def _seen(self, most: int) -> list[Seen]:
         from groundup.examples.xray import see
 
         some = self.examples[:: max(1, -(-len(self.examples) // most))]
         return [see(self.template, self.tokenizer, e.messages, longest=self.window) for e in some]
+
+
+def leave(
+    out: Path,
+    stage: str,
+    keys: Mapping[str, Any],
+    told: str,
+    seen: Sequence[Seen],
+    console: Console,
+    labels: Sequence[str] = (),
+) -> Artifact:
+    """Write the page beside what is not trained now, and say where."""
+    path = write_page(out.with_name(f"{out.name}.xray.html"), told, seen, labels)
+    console.note(f"{path}: what would be trained. Nothing was: leave --xray out to train.")
+    return record(stage, keys, {}, path.parent, [path], {"summary": "shown, not trained"}, 0.0)
+
+
+def write_page(path: Path, told: str, seen: Sequence[Seen], labels: Sequence[str] = ()) -> Path:
+    """Write the page of some texts, told how they were read; returns its path."""
+    from groundup.files import atomic_file
+    from groundup.report.xray_page import render_xray
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        temporary.write_text(render_xray("What is trained", told, seen, labels), encoding="utf-8")
+    return path

@@ -29,21 +29,28 @@ class Classified:
     """A text with its label.
 
     Attributes:
-        label: the likeliest.
+        labels: those that it gets: one, unless `several`.
+        label: the likeliest; of a model that gives several, all that are likelier than not, ", " between them.
         probabilities: of each label, in the order of the model's labels.
+        several: the model gives several labels, or none.
     """
 
     text: str
     label: str
     probabilities: dict[str, float]
+    labels: tuple[str, ...] = ()
+    several: bool = False
 
     def to_line(self, *, as_json: bool = False) -> str:
         """One line: label, its probability and the text between tabs, or a JSON object."""
         if as_json:
-            fields = {"text": self.text, "label": self.label, "probabilities": self.probabilities}
+            said = {"labels": self.labels} if self.several else {"label": self.label}
+            fields = {"text": self.text, **said, "probabilities": self.probabilities}
             return json.dumps(fields, ensure_ascii=False) + "\n"
         text = " ".join(self.text.split())
-        return visible(f"{self.label}\t{self.probabilities[self.label]:.3f}\t{text}") + "\n"
+        labels = self.labels if self.several else (self.label,)
+        shown = f"{min(self.probabilities[label] for label in labels):.3f}" if labels else ""
+        return visible(f"{self.label}\t{shown}\t{text}") + "\n"
 
 
 def run(
@@ -68,6 +75,7 @@ def run(
     """
     from groundup.checkpoint.resolve import open_classifier
     from groundup.evals.classification import predict
+    from groundup.evals.labelling import likely
     from groundup.objectives.classification import encode
 
     console = console or Console()
@@ -82,7 +90,10 @@ def run(
         cut += longer
         for text, probabilities in zip(batch, predict(opened.model, texts, pad_id=tokenizer.pad_id), strict=True):
             named = dict(zip(opened.labels, probabilities.tolist(), strict=True))
-            found = Classified(text, opened.labels[int(probabilities.argmax())], named)
+            several = opened.model.several
+            chosen = likely(probabilities).nonzero()[0] if several else [probabilities.argmax()]
+            given_labels = tuple(opened.labels[int(place)] for place in chosen)
+            found = Classified(text, ", ".join(given_labels), named, given_labels, several)
             if on_text is None:
                 kept.append(found)
             else:

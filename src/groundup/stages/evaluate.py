@@ -50,6 +50,7 @@ class EvaluateConfig(Config):
     seed: int = setting(0, help="for samples and intervals", flag=True, ge=0)
     text: str | None = setting(None, help='of labels or choices: column with the text, or a template like "{title}"')
     label: str | None = setting(None, help="of labelled data: column with the label")
+    separator: str | None = setting(None, help='what stands between labels in a cell, e.g. ";"; lists need none')
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
     columns: ConversationRules = setting(ConversationRules(), help="where the conversations of a table are")
 
@@ -193,14 +194,16 @@ def _on_examples(
             fix="Give one: --data FILE.csv.",
         )
     directory = resolve_classifier(config.model) if measure == "labels" else resolve_model(config.model)
-    settings = config.model_dump(mode="json", include={"seed", "text", "label", "columns"}) | {"measure": measure}
+    chosen = {"seed", "text", "label", "separator", "columns"}
+    settings = config.model_dump(mode="json", include=chosen) | {"measure": measure}
     inputs = {"model": model_identity(directory), "data": table_identity(config.data)}
     work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs, console=console)
     if work.state == "done":
         return say_result(console, work.directory, read(work.directory))
     common: dict[str, Any] = {"seed": config.seed, "device": config.device, "work": work, "console": console}
     if measure == "labels":
-        return evaluate_labels(directory, config.data, LabelRules(config.text, config.label), **common)
+        rules = LabelRules(config.text, config.label, separator=config.separator)
+        return evaluate_labels(directory, config.data, rules, **common)
     if measure == "choices":
         return evaluate_choices(directory, config.data, config.text, **common)
     return evaluate_answers(directory, config.data, config.columns, **common)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.artifact import Artifact, Work, read
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.corpus import Source
+from groundup.errors import ConfigError
 from groundup.stages._training import (
     NO_PART_OF_THE_RESULT,
     ParallelConfig,
@@ -23,8 +26,11 @@ from groundup.stages._training import (
 if TYPE_CHECKING:
     from groundup.evals.classification import Floats
     from groundup.examples.labelled import Labelled
+    from groundup.examples.xray import Seen
     from groundup.ranks import Ranks
+    from groundup.tokenizer import Tokenizer
 
+_SHOWN = 40  # texts, on the page of what is trained
 _SAMPLES = 12  # of test texts in the facts, for the report
 _SAMPLE_CHARACTERS = 300
 
@@ -39,11 +45,24 @@ class FinetuneClassifyConfig(Config):
     test_fraction: float = setting(0.2, help="of each label, held out where no test table is given", gt=0, lt=1)
     text: str | None = setting(None, help='column with the text, or a template like "{subject}\\n{body}"', flag=True)
     label: str | None = setting(None, help="column with the label", flag=True)
+    separator: str | None = setting(
+        None, help='what stands between labels where a cell names several, e.g. ";"; lists need none'
+    )
     bins: tuple[float, ...] = setting((), help="thresholds that make labels of a column of numbers", flag=True)
     bin_names: tuple[str, ...] = setting((), help="names of these labels, from low to high", flag=True)
     merge: dict[str, str] = setting({}, help="labels that count as another one")
     text_after: str = setting("", help="leave out what stands before this, such as a mail's head")
-    max_tokens: int | None = setting(None, help="longer texts lose their end; default: the model's context", ge=2)
+    max_tokens: int | None = setting(None, help="longer texts lose their end; default: see cut_long", ge=2)
+    cut_long: bool = setting(False, help="cut texts that are longer than the context, instead of not learning them")
+    balance: bool = setting(False, help="let all labels count alike, however many texts they have")
+    set_apart: float = setting(
+        0.1, help="of the texts to learn from, to fit the probabilities on; none if fewer than 50", ge=0, lt=1
+    )
+    keep_best: Literal["loss", "accuracy", "macro_f1"] | None = setting(
+        None, help="keep the state that is best by this on the texts set apart; default: the last one"
+    )
+    patience: int | None = setting(None, help="end after so many of 20 scores that are no better", ge=1)
+    xray: bool = setting(False, help="show what would be trained, token by token, and stop", flag=True)
     epochs: float | None = setting(None, help="times to see each text; default: fewer, the more texts", flag=True, gt=0)
     batch_size: int = setting(32, help="texts in an optimizer step", gt=0)
     matrix_lr: float = setting(0.01, help="Muon's learning rate, for the matrices inside the layers", gt=0)
@@ -71,7 +90,9 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     from groundup.examples import table_identity
 
     console = console or Console()
-    keys = config.model_dump(mode="json", exclude={"data", "test", "model", *NO_PART_OF_THE_RESULT})
+    keys = config.model_dump(mode="json", exclude={"data", "test", "model", "xray", *NO_PART_OF_THE_RESULT})
+    if config.xray:
+        return _xray(config, keys, console)
     inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
     if config.test is not None:
         inputs["test"] = table_identity(config.test)
@@ -87,22 +108,33 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     """Tune, test, and leave the classifier with its artifact."""
     from groundup.checkpoint import save_classifier
     from groundup.checkpoint.resolve import MODEL_MAX_LENGTH, open_classifier, open_model
-    from groundup.evals.classification import compare, predict, score
+    from groundup.evals.classification import predict
+    from groundup.evals.labelling import labelling
+    from groundup.examples.labelled import set_apart
     from groundup.files import read_json, write_json
     from groundup.model import SequenceClassifier
-    from groundup.objectives.classification import Classification, LabelledBatches, encode, usual_epochs
+    from groundup.objectives.classification import LabelledBatches, encode, usual_epochs
     from groundup.optim import OptimizerConfig, WarmupStableDecay
     from groundup.parallel import Machine, measure_machine
+    from groundup.planner.tuning import expected
 
-    learned, tested = _examples(config, console)
-    labels = list(learned.counts())
     opened = open_model(config.model, device="cpu")
-    tokenizer, context = opened.tokenizer, opened.model.config.context_length
-    longest = min(config.max_tokens or context, context)
+    tokenizer, longest = opened.tokenizer, _longest(config, opened.model.config.context_length)
+    given, tested = _examples(config, tokenizer, longest, console)
+    labels = list(given.counts())
+    kind = labelling(given.several, labels, config.seed)
+    learned, deciding = set_apart(given, config.set_apart, config.seed)
+    if (config.keep_best or config.patience) and not len(deciding):
+        raise ConfigError(
+            f"keep_best and patience with {len(given):,} texts, of which {config.set_apart:g} are fewer than 50",
+            rule="the best state is chosen on texts that are not learned",
+            fix="Give more texts, or raise set_apart.",
+        )
     (texts, cut), (tests, cut_tests) = (encode(tokenizer, part.texts, longest) for part in (learned, tested))
     if cut + cut_tests:
         share = f"{cut + cut_tests:,} of {len(texts) + len(tests):,} texts"
         console.warn(f"{share} are longer than {longest} tokens: their end is cut off.")
+    _show(tokenizer, learned, longest, console, most=1)
 
     plan_file = config.out / "plan.json"
     if ranks.first and not plan_file.is_file():
@@ -110,11 +142,12 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         write_json(plan_file, {"machine": measure_machine(threads=config.threads, compile=False).to_json()})
     ranks.wait()
     machine = Machine.from_json(read_json(plan_file)["machine"])
-    model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed)
+    model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed, several=given.several)
     spread = spread_out(model, machine, config.parallel, ranks)
+    targets, decided = kind.targets(learned), kind.targets(deciding)
     batches = LabelledBatches(
         texts,
-        [labels.index(label) for label in learned.labels],
+        targets,
         batch_size=config.batch_size,
         pad_id=tokenizer.pad_id,
         longest=longest,
@@ -123,16 +156,25 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         world_size=ranks.size,
         device=machine.device,
     )
+    deciding_ids, _ = encode(tokenizer, deciding.texts, longest)
+
+    def decisive() -> float:
+        said = predict(spread.model, deciding_ids, pad_id=tokenizer.pad_id)
+        return kind.score(said, decided, config.keep_best or "loss")
+
     epochs = config.epochs or usual_epochs(len(texts))
     total_steps = max(1, round(epochs * batches.per_epoch))
     optimizer = OptimizerConfig(
         config.matrix_lr, config.embedding_lr, config.head_lr, config.vector_lr, weight_decay=config.weight_decay
     )
+    row = replace(opened.model.config, context_length=max(map(len, texts)))
+    tokens = epochs * sum(map(len, texts))
+    console.note(expected(row, tokens, config.batch_size, ranks.size * machine.product_flops))
     train(
         work,
         "tuning",
         spread,
-        Classification(config.label_smoothing),
+        kind.objective(targets, smoothing=config.label_smoothing, balance=config.balance),
         batches.batch,
         spread.optimizer(optimizer),
         WarmupStableDecay(total_steps, warmup_steps=max(1, total_steps // 20), decay_steps=total_steps),
@@ -145,6 +187,8 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         checkpoint_seconds=config.checkpoint_seconds,
         skip_spikes=config.skip_spikes,
         log_to=config.log_to,
+        score=decisive if config.keep_best or config.patience else None,
+        patience=config.patience,
     )
 
     model = spread.gathered()
@@ -155,44 +199,101 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     tokenizer.config[MODEL_MAX_LENGTH] = longest
     tokenizer.save(config.out)
     saved = open_classifier(config.out, device=machine.device)  # tested is what a user gets: from disk, in fp32
+    temperature = 1.0
+    if len(deciding):
+        said = predict(saved.model, deciding_ids, pad_id=tokenizer.pad_id)
+        temperature = kind.temperature(said, decided)
+        model.soften(temperature)
+        files = save_classifier(config.out, model, labels, **ids)
+        saved = open_classifier(config.out, device=machine.device)
     with console.progress("testing", len(tests), "texts") as bar:
         probabilities = predict(saved.model, tests, pad_id=tokenizer.pad_id, advance=bar.advance)
-    true = [labels.index(label) for label in tested.labels]
-    predicted = probabilities.argmax(1)
-    result = score(true, predicted, len(labels), seed=config.seed)
-    beside = compare(learned, tested, labels, result, tfidf=config.baseline, seed=config.seed)
-    console.table("On the test texts (95 % intervals)", ("who", "accuracy", "macro-F1"), beside.rows())
-    console.note(beside.verdict())
+    result = kind.tested(given, tested, probabilities, tfidf=config.baseline)
+    console.table("On the test texts (95 % intervals)", result.columns, result.rows)
+    console.note(result.verdict)
+    calibration = kind.calibration(probabilities, kind.targets(tested), temperature, len(deciding))
+    console.note(calibration.sentence)
     facts = {
-        "columns": learned.columns,
+        "columns": given.columns,
         "labels": labels,
-        "counts": {"train": learned.counts(), "test": tested.counts()},
-        "dropped": dict(learned.dropped) | {f"test: {reason}": count for reason, count in tested.dropped.items()},
+        "counts": {"train": learned.counts(), "set_apart": deciding.counts(), "test": tested.counts()},
+        "dropped": dict(given.dropped) | {f"test: {reason}": count for reason, count in tested.dropped.items()},
         "cut": {"train": cut, "test": cut_tests, "max_tokens": longest},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "epochs": total_steps / batches.per_epoch,
-        "test": {"examples": len(tests), **result.to_json(), "confusion": result.confusion.tolist()},
-        **beside.to_json(),
+        "calibration": calibration.to_json(),
+        **result.facts,
         "samples": _samples(tested, labels, probabilities),
     }
     outputs = [*files, config.out / "tokenizer.json", config.out / "tokenizer_config.json", plan_file]
     work.finish(facts, outputs)
 
 
-def _examples(config: FinetuneClassifyConfig, console: Console) -> tuple[Labelled, Labelled]:
+def _longest(config: FinetuneClassifyConfig, context: int) -> int:
+    return min(config.max_tokens or context, context)
+
+
+def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console) -> Artifact:
+    """Show what would be trained; nothing else is left, and nothing is trained."""
+    from groundup.checkpoint import read_config
+    from groundup.checkpoint.resolve import resolve_model
+    from groundup.stages._xray import leave
+    from groundup.tokenizer import Tokenizer
+
+    directory = resolve_model(config.model)
+    tokenizer = Tokenizer.load(directory)
+    longest = _longest(config, read_config(directory).context_length)
+    learned, _ = _examples(config, tokenizer, longest, console)
+    seen, labels = _show(tokenizer, learned, longest, console, most=3)
+    told = f"I read {learned.columns}, {len(learned.counts())} labels, {len(learned):,} texts to learn from."
+    return leave(config.out, "finetune.classify", keys, told, seen, console, labels)
+
+
+def _show(
+    tokenizer: Tokenizer, learned: Labelled, longest: int, console: Console, *, most: int
+) -> tuple[list[Seen], list[str]]:
+    """Some texts as the model reads them, with their labels."""
+    from groundup.examples.xray import see_text
+    from groundup.objectives.classification import encode
+
+    places = range(0, len(learned), max(1, -(-len(learned) // _SHOWN)))
+    ids, _ = encode(tokenizer, [learned.texts[place] for place in places], longest)
+    whole, _ = encode(tokenizer, [learned.texts[place] for place in places], sys.maxsize)
+    seen = [see_text(tokenizer, each, len(all_of_it)) for each, all_of_it in zip(ids, whole, strict=True)]
+    labels = [", ".join(learned.sets[place]) for place in places]
+    for text, label in zip(seen[:most], labels, strict=False):
+        cut = f", {text.cut:,} more at its end cut off" if text.cut else ""
+        console.sample(f"a text of {text.counts().total():,} tokens{cut}; its label is {label!r}", text.parts())
+    return seen, labels
+
+
+def _examples(
+    config: FinetuneClassifyConfig, tokenizer: Tokenizer, longest: int, console: Console
+) -> tuple[Labelled, Labelled]:
     """What is learned and what is tested on, as the user is told."""
     from groundup.examples import read_table
     from groundup.examples.labelled import (
         LabelRules,
         apart,
+        imbalance,
         read_labelled,
         split,
         summary,
+        without_long,
         without_repeats,
         without_single_labels,
     )
+    from groundup.objectives.classification import fitting
 
-    rules = LabelRules(config.text, config.label, config.bins, config.bin_names, config.merge, config.text_after)
+    rules = LabelRules(
+        config.text,
+        config.label,
+        config.bins,
+        config.bin_names,
+        merged=config.merge,
+        after=config.text_after,
+        separator=config.separator,
+    )
     table = read_table(config.data, console=console)
     rules = rules.found_in(table)
     given = read_labelled(table, rules)
@@ -202,9 +303,20 @@ def _examples(config: FinetuneClassifyConfig, console: Console) -> tuple[Labelle
         theirs = read_table(config.test, console=console)
         learned, tested = apart(without_repeats(given), read_labelled(theirs, rules.found_in(theirs)))
         console.note(f"For the test, {summary(theirs, tested)}")
+    if not (config.cut_long or config.max_tokens):
+        learned, tested = without_long(learned, tested, fitting(tokenizer, learned.texts, longest))
     console.note(summary(table, learned))
+    if not config.balance and (told := imbalance(learned)):
+        console.warn(told)
     console.note(f"{len(learned):,} texts to learn from, {len(tested):,} to test on.")
     return learned, tested
+
+
+def _predicted(labels: list[str], probabilities: Floats, several: bool) -> dict[str, Any]:
+    from groundup.evals.labelling import likely
+
+    chosen = [labels[n] for n in likely(probabilities).nonzero()[0]] if several else [labels[probabilities.argmax()]]
+    return {"predicted": ", ".join(chosen), "probability": float(probabilities.max())}
 
 
 def _samples(tested: Labelled, labels: list[str], probabilities: Floats) -> list[dict[str, Any]]:
@@ -215,9 +327,8 @@ def _samples(tested: Labelled, labels: list[str], probabilities: Floats) -> list
     return [
         {
             "text": tested.texts[i][:_SAMPLE_CHARACTERS],
-            "label": tested.labels[i],
-            "predicted": labels[int(probabilities[i].argmax())],
-            "probability": float(probabilities[i].max()),
+            "label": ", ".join(tested.sets[i]),
+            **_predicted(labels, probabilities[i], tested.several),
         }
         for i in chosen
     ]

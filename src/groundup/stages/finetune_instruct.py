@@ -69,6 +69,8 @@ class FinetuneInstructConfig(ConversationRules):
     checkpoint_seconds: float = setting(30.0, help="save the state of the run this often", ge=0)
     skip_spikes: bool = setting(True, help="skip steps whose loss is far above those before")
     log_to: tuple[TrackerName, ...] = setting((), help="draw curves with tensorboard, wandb or trackio, too")
+    keep_best: bool = setting(False, help="keep the best state, by the loss of answers set apart, not the last")
+    patience: int | None = setting(None, help="end after so many of 20 scores that are no better", ge=1)
     xray: bool = setting(False, help="show what would be trained, token by token, and stop", flag=True)
     evaluations: int = setting(4, help="how often to score held-out answers and show one on the way", ge=0)
 
@@ -121,15 +123,21 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     from groundup.checkpoint import load_model, save_model
     from groundup.checkpoint.grown import ready_to_chat
     from groundup.checkpoint.resolve import open_model
+    from groundup.evals.deciding import loss_of_answers
     from groundup.evals.responses import compare_with_base
+    from groundup.examples import split_by_hash
     from groundup.generate import Engine
     from groundup.objectives import NextToken
     from groundup.optim import WarmupStableDecay
     from groundup.planner import flops_per_token, parameter_count, share
+    from groundup.planner.tuning import expected
     from groundup.stages._xray import Shown
     from groundup.tokenizer import locked_template, save_chat
 
     learned, tested, told = _examples(config, console)
+    deciding: list[Example] = []
+    if config.keep_best or config.patience:
+        learned, deciding = split_by_hash(learned, fraction=config.test_fraction, most=config.test_examples)
     opened = ready_to_chat(given := open_model(config.model, device="cpu"))
     model, tokenizer = opened.model, opened.tokenizer
     if opened is not given:
@@ -156,6 +164,8 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     long = {"longer than the context": loader.too_long} if loader.too_long and not config.cut_long else {}
     console.table("The plan", ["", ""], plan.describe())
     shown.tell(console)
+    tokens = plan.total_tokens
+    console.note(expected(plan.model, tokens, micro, ranks.size * machine.product_flops, plan.tokens_per_second))
 
     with Engine(model, tokenizer, stop_ids=template.stop_ids) as engine:
         progress = train(
@@ -178,6 +188,8 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
             checkpoint_seconds=config.checkpoint_seconds,
             skip_spikes=config.skip_spikes,
             log_to=config.log_to,
+            score=loss_of_answers(engine.model, tokenizer, template, deciding) if deciding else None,
+            patience=config.patience,
         )
 
     model = spread.gathered()

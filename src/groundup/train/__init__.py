@@ -1,5 +1,6 @@
 """The one training loop and what happens between its steps."""
 
+from groundup.train.best import KeepBest
 from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, ShowProgress, Speed
 from groundup.train.checkpoints import Checkpoints
 from groundup.train.fit import Callback, fit, steps_per_second
@@ -14,6 +15,7 @@ __all__ = [
     "Callback",
     "Checkpoints",
     "EverySeconds",
+    "KeepBest",
     "MetricsLog",
     "Prefetch",
     "Progress",

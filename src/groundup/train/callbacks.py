@@ -104,15 +104,22 @@ class AtFractions:
 
 
 class EverySeconds:
-    """Calls `action(report)` after each `seconds` of steps, and after the last step. Ranks agree on when that is."""
+    """Calls `action(report)` after each `seconds` of steps, and after the last step. Ranks agree on when that is.
 
-    def __init__(self, seconds: float, action: Callable[[StepReport], None]) -> None:
+    Args:
+        ended: whether a step that is not the last of the schedule is the last of the run.
+    """
+
+    def __init__(
+        self, seconds: float, action: Callable[[StepReport], None], ended: Callable[[], bool] = lambda: False
+    ) -> None:
         self._seconds = seconds
+        self._ended = ended
         self._action = action
         self._passed = 0.0
 
     def after_step(self, report: StepReport) -> None:
         self._passed += report.seconds
-        if self._passed >= self._seconds or report.step == report.total_steps:
+        if self._passed >= self._seconds or report.step == report.total_steps or self._ended():
             self._action(report)
             self._passed = 0.0

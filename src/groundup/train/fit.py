@@ -48,7 +48,7 @@ def fit(
     guard: Guard | None = None,
     ranks: Ranks | None = None,
 ) -> None:
-    """Take steps until `schedule.total_steps` are done.
+    """Take steps until `schedule.total_steps` are done, or a callback says with `progress.stopped` that it is enough.
 
     Everything that a step depends on is in `model`, `optimizer` and `progress`; batches are a pure function of
     their index. So a run that continues from a saved state is the run that was never interrupted.
@@ -67,7 +67,7 @@ def fit(
     guard, ranks = guard or NoGuard(), ranks or Ranks()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
-    while progress.step < schedule.total_steps:
+    while progress.step < schedule.total_steps and not progress.stopped:
         started = time.perf_counter()
         first = progress.batches * grad_accum_steps
         micro_batches = [objective.prepare(batches(first + i)) for i in range(grad_accum_steps)]

@@ -19,6 +19,8 @@ class Progress:
         returns: how often it has gone back.
         recent_losses: of the last steps that were taken, for `groundup.train.SpikeGuard`.
         skipped: which of the last batches gave no step.
+        scores: (step, score) of the weights on texts that are not learned, where that is asked for.
+        stopped: the run ends here, before its last step.
     """
 
     step: int = 0
@@ -28,11 +30,14 @@ class Progress:
     returns: int = 0
     recent_losses: list[float] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
+    scores: list[tuple[int, float]] = field(default_factory=list)
+    stopped: bool = False
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         """From a checkpoint's values; earlier releases wrote fewer of them."""
         known = {"batches": record["step"]} | {f.name: record[f.name] for f in fields(cls) if f.name in record}
+        known["scores"] = [(step, score) for step, score in known.get("scores", ())]
         return cls(**known)
 
 

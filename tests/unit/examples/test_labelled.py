@@ -200,3 +200,34 @@ def test_labels_can_count_as_one_and_a_mail_s_head_be_left_out() -> None:
     found = read_labelled(Table("mails", ("text", "group"), rows), rules)
     assert found.labels == ["spam", "ham", "spam"]
     assert found.texts == ["buy now\n\nregards", "lunch?\n\nregards", "no head at all"]
+
+
+def test_several_labels_from_lists_and_from_cells(prose: list[str]) -> None:
+    """Topics of a text are seldom one; a list with one name among lists with more is no other label."""
+    sets = [["art", "sport"], ["sport"], ["sport", "art"], ["art", ""], [], ["law", "art"], ["sport"]]
+    rows = [{"text": text, "topics": labels} for text, labels in zip(prose, sets, strict=False)]
+    listed = read_labelled(table(rows), LabelRules(label="topics"))
+    assert listed.several
+    assert listed.sets == [("art", "sport"), ("sport",), ("art", "sport"), ("art",), ("art", "law"), ("sport",)]
+    assert listed.counts() == {"art": 4, "sport": 4, "law": 1}
+    assert dict(listed.dropped) == {"empty label": 1}
+    cells = [{"text": row["text"], "topics": " ; ".join(row["topics"])} for row in rows]
+    assert read_labelled(table(cells), LabelRules(label="topics", separator=";")).sets == listed.sets
+    assert not read_labelled(table(cells), LabelRules(label="topics")).several  # nobody said so: a name may have ";"
+    assert "3 labels" in summary(table(rows), listed)
+    kept = without_single_labels(listed)
+    assert kept.counts() == {"art": 4, "sport": 4}
+    assert len(kept) == 6  # the text about law is one about art, too
+
+
+def test_a_split_of_several_labels_has_each_on_both_sides(prose: list[str]) -> None:
+    names = ["a", "b", "c", "d", "rare"]
+    draw = random.Random(0)
+    rows = [{"text": text, "labels": draw.sample(names[:4], draw.randint(1, 3))} for text in prose]
+    for row in rows[::80]:
+        row["labels"].append("rare")
+    train, test = split(read_labelled(table(rows), LabelRules()), 0.2, 0)
+    assert train.several and test.several
+    assert len(train) + len(test) == len(rows) and not set(train.texts) & set(test.texts)
+    assert set(train.counts()) == set(test.counts()) == set(names)
+    assert 0.1 < len(test) / len(rows) < 0.3

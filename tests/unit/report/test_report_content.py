@@ -87,6 +87,25 @@ def test_the_classifier_stands_honestly_beside_the_old_way(make_run: MakeRun, bo
     assert found.count(" than TF-IDF") + found.count("told from TF-IDF") == 1
 
 
+def test_several_labels_a_text_and_what_their_probabilities_are_worth(make_run: MakeRun) -> None:
+    """Of texts with several labels there is no accuracy and no matrix; the page must still say how good they are."""
+
+    def edit(facts: Json) -> None:
+        classifier = facts["classifier"]
+        values = {"exact": 0.762, "micro_f1": 0.854, "macro_f1": 0.8}
+        measured = {key: {"value": value, "interval": [value - 0.05, value + 0.05]} for key, value in values.items()}
+        classifier["test"] = {"examples": 400, **measured}
+        classifier["majority"] = {"label": "ham", **{key: value / 2 for key, value in values.items()}}
+        classifier["tfidf"] = {**measured, "difference": {"exact": 0.0, "interval": [-0.1, 0.1]}}
+        error = {"before": 0.093, "after": 0.021}
+        classifier["calibration"] = {"temperature": 1.7, "fitted_on": 160, "expected_calibration_error": error}
+
+    found = page_of(make_run(edit=edit)).all("section", id="can-do")[0].text
+    assert "exactly their labels" in found and "76.2 %" in found and "85.4 %" in found
+    assert "off by 2.1 % on average" in found
+    assert "by 9.3 % before one temperature was fitted on 160 other texts" in found
+
+
 def bar_widths(page: Element, chart: str) -> dict[str, tuple[float, float]]:
     """Label -> (start, width) in percent, of a bar chart."""
     svg = next(e for e in page.all("svg") if e.attributes.get("aria-labelledby", "").startswith(f"{chart}-title"))

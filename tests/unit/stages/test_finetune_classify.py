@@ -10,45 +10,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from groundup.artifact import begin
-from groundup.checkpoint import save_model
 from groundup.checkpoint.resolve import open_classifier, resolve_classifier, resolve_model
 from groundup.console import Console
 from groundup.errors import ConfigError, DataError
-from groundup.model import Transformer
 from groundup.stages import classify, finetune_classify
 from groundup.stages.classify import ClassifyConfig
 from groundup.stages.finetune_classify import FinetuneClassifyConfig
-from groundup.tokenizer import Tokenizer
 
-SETTINGS: dict[str, Any] = {"epochs": 4, "batch_size": 8, "threads": 1, "matrix_lr": 0.02, "embedding_lr": 0.01}
-
-
-@pytest.fixture(scope="module")
-def run_directory(
-    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
-) -> Path:
-    """A run that has come as far as its base model, whose weights are random."""
-    directory = tmp_path_factory.mktemp("runs") / "tiny"
-    work = begin(directory / "base", "pretrain", {}, {})
-    files = save_model(directory / "base", tiny_model(tokenizer.vocab_size), bos_id=0, eos_id=0)
-    tokenizer.save(directory / "base")
-    work.finish({}, files)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def paragraphs(real_documents: list[str]) -> list[tuple[str, str]]:
-    """(paragraph, document): the three longest documents, which are about different things."""
-    longest = sorted(real_documents, key=len)[-3:]
-    found = [(p.strip(), text.split("\n")[0].strip()) for text in longest for p in text.split("\n\n") if len(p) > 60]
-    return list(dict(found).items())
+SETTINGS: dict[str, Any] = {
+    "epochs": 4,
+    "batch_size": 8,
+    "threads": 1,
+    "matrix_lr": 0.02,
+    "embedding_lr": 0.01,
+    "cut_long": True,
+}
 
 
 @pytest.fixture(scope="module")

@@ -239,3 +239,16 @@ def test_a_template_that_was_changed_after_tuning_is_refused_everywhere(
     with pytest.raises(FormatError, match="another text"):
         tune(table, edited, tmp_path / "again")
     assert not (tmp_path / "m.gguf").exists()
+
+
+def test_a_run_that_gets_no_better_ends_with_its_best_state(
+    table: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seen often enough, few examples are learned by heart, and held-out answers become less likely again."""
+    keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
+    config = load(FinetuneInstructConfig, keys | {"epochs": 40.0, "learning_rate": 6.0, "patience": 2})
+    facts = run(config, console=Console()).facts
+    said = capsys.readouterr().err
+    assert "training ends here" in said and "are kept" in said
+    steps = len((tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
+    assert steps < facts["plan"]["total_steps"]

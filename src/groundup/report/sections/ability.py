@@ -108,20 +108,25 @@ def _difference(held_out: Facts) -> Html | None:
     return tag("p", tag("strong", said), f"; {shown}, answer by answer (paired bootstrap, 95 %).")
 
 
+_MEASURES = (
+    ("accuracy", "Accuracy: more is better"),
+    ("exact", "Texts with exactly their labels: more is better"),
+    ("micro_f1", "Micro-F1, all labels of all texts together: more is better"),
+    ("macro_f1", "Macro-F1, each label alike: more is better"),
+)
+
+
 def _classes(run: RunRecord) -> list[Child]:
     tuned = run.stage(CLASSIFY)
     facts = tuned.facts if tuned else Facts(None)
     test = facts.part("test")
-    accuracy = test.estimate("accuracy")
-    if accuracy is None:
+    measures = [(key, title) for key, title in _MEASURES if test.estimate(key) is not None]
+    if not measures:
         return []
     labels = [label.words() for label in facts.rows("labels")]
     commonest = shortened(facts.words("majority", "label"), 16)
-    parts: list[Child] = [tag("h3", "Classifying"), tag("p", _class_words(facts, len(labels)))]
-    for key, title in (
-        ("accuracy", "Accuracy: more is better"),
-        ("macro_f1", "Macro-F1, each label alike: more is better"),
-    ):
+    parts: list[Child] = [tag("h3", "Classifying"), tag("p", _class_words(facts, len(labels))), _meant(facts)]
+    for key, title in measures:
         rivals = [
             ("this model", test.estimate(key)),
             ("TF-IDF + logistic regression", facts.estimate("tfidf", key)),
@@ -139,6 +144,20 @@ def _classes(run: RunRecord) -> list[Child]:
     if labels and len(counts) == len(labels) and all(len(row) == len(labels) for row in counts):
         parts += [confusion("confusion", labels, counts), _labels(labels, counts, facts)]
     return parts
+
+
+def _meant(facts: Facts) -> Html | None:
+    """Whether the probabilities are meant."""
+    found = facts.part("calibration")
+    after = found.number("expected_calibration_error", "after")
+    before = found.number("expected_calibration_error", "before")
+    if after is None or before is None:
+        return None
+    said = f"Its probabilities are off by {percent(after)} on average (expected calibration error)"
+    fitted = found.count("fitted_on")
+    if fitted:
+        said += f"; by {percent(before)} before one temperature was fitted on {count(fitted, 'other text')}"
+    return tag("p", f"{said}.")
 
 
 def _point(value: float | None) -> Estimate | None:

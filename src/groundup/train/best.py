@@ -1,0 +1,62 @@
+"""The best state of a run, by a score on texts that are not learned; and the end of a run that gets no better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from groundup.train.checkpoints import Checkpoints
+from groundup.train.state import Progress, StepReport
+
+
+class KeepBest:
+    """Scores the weights at equal parts of a run and at its end, and keeps the best of them. A callback.
+
+    Scores hang on steps and never on the clock, and are saved with the progress: a run that was cut off keeps and ends
+    as one that was not.
+
+    Args:
+        progress: of the run; it is told when to end.
+        score: of the weights as they are, less is better; the same on every rank.
+        checkpoints: a directory for the best state alone.
+        times: how often to score, the end included.
+        patience: end the run after so many scores in a row that are no better than the best; None: never.
+        say: tells the user.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        score: Callable[[], float],
+        checkpoints: Checkpoints,
+        *,
+        times: int,
+        patience: int | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self._progress = progress
+        self._score = score
+        self._checkpoints = checkpoints
+        self._times = times
+        self._patience = patience
+        self._say = say
+
+    def after_step(self, report: StepReport) -> None:
+        part = report.step * self._times // report.total_steps
+        if part == (report.step - 1) * self._times // report.total_steps:
+            return
+        score = self._score()
+        before = self._progress.scores
+        best = min((value for _, value in before), default=math.inf)
+        before.append((report.step, score))
+        if score < best or len(before) == 1:
+            self._checkpoints.save(self._progress, keep=1)
+            return
+        since = len(before) - 1 - min(range(len(before)), key=lambda n: before[n][1])
+        if self._patience is not None and since >= self._patience and report.step < report.total_steps:
+            self._progress.stopped = True
+            self._say(f"Step {report.step:,}: {since} scores in a row are no better than the best: training ends here.")
+
+    def take_best(self) -> int:
+        """Put the best weights back; returns the step that they are of."""
+        return self._checkpoints.restore().step

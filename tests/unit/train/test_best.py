@@ -1,0 +1,83 @@
+"""Early stopping: the best weights come back, whatever came after them, also in a run that was cut off."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from groundup.optim import Optimizer, OptimizerConfig
+from groundup.train import Checkpoints, KeepBest, Progress, StepReport
+
+STEPS, TIMES = 40, 20
+SCORES = [5.0, 4.0, 3.0, 3.5, 3.2, 3.1, 2.0] + [2.5] * 13  # the best but one comes before three that are no better
+
+
+class Model(nn.Module):
+    """Its one weight says which step it is of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, 2))
+
+
+class Run:
+    def __init__(self, directory: Path, progress: Progress | None = None, *, patience: int | None = None) -> None:
+        self.model = Model()
+        self.progress = progress or Progress()
+        self.said: list[str] = []
+        optimizer = Optimizer(self.model, OptimizerConfig())
+        checkpoints = Checkpoints(directory, self.model, optimizer, plan_digest="x")
+        self.keep = KeepBest(
+            self.progress, self.score, checkpoints, times=TIMES, patience=patience, say=self.said.append
+        )
+
+    def score(self) -> float:
+        return SCORES[self.progress.step * TIMES // STEPS - 1]
+
+    def go_on(self, until: int = STEPS) -> None:
+        while self.progress.step < until and not self.progress.stopped:
+            self.progress.step += 1
+            nn.init.constant_(self.model.weight, self.progress.step)
+            done = self.progress.step
+            self.keep.after_step(StepReport(done, STEPS, 1, done, 1.0, 1.0, 0.1))
+
+
+def test_the_best_weights_come_back(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.go_on()
+    assert len(run.progress.scores) == TIMES and not run.progress.stopped
+    assert run.keep.take_best() == 14
+    assert run.model.weight.unique().tolist() == [14]
+
+
+def test_a_run_that_gets_no_better_ends(tmp_path: Path) -> None:
+    """Three scores in a row above the best: with patience 3 it ends there, before the better one that would come."""
+    run = Run(tmp_path, patience=3)
+    run.go_on()
+    assert run.progress.stopped and run.progress.step == 12
+    assert run.keep.take_best() == 6
+    assert "no better" in run.said[0]
+
+
+def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    """Scores that are forgotten at a restart give a run more patience than it was told to have."""
+    first = Run(tmp_path, patience=3)
+    first.go_on(9)
+    saved = Progress.from_json({"step": 9, "scores": [list(pair) for pair in first.progress.scores]})
+    again = Run(tmp_path, saved, patience=3)
+    again.go_on()
+    assert (again.progress.step, again.keep.take_best()) == (12, 6)
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_runs_shorter_than_the_number_of_scores_are_scored_each_step(tmp_path: Path, steps: int) -> None:
+    run = Run(tmp_path)
+    run.score = lambda: 1.0  # type: ignore[method-assign]
+    run.keep = KeepBest(run.progress, run.score, run.keep._checkpoints, times=TIMES, patience=None, say=print)
+    for step in range(1, steps + 1):
+        run.progress.step = step
+        run.keep.after_step(StepReport(step, steps, 1, step, 1.0, 1.0, 0.1))
+    assert [step for step, _ in run.progress.scores] == list(range(1, steps + 1))
