@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Protocol, Self, TypeVar
 
 from groundup.errors import GroundupError, ResourceError
+from groundup.glibc import give_free_memory_back
 
 ATTEMPTS = 3
 
@@ -151,7 +152,17 @@ def run_task(task: Task) -> Failure | None:
         task.run()
     except GroundupError as error:
         return type(error), error.value, error.rule, error.fix
+    finally:
+        _forget()
     return None
+
+
+def _forget() -> None:
+    """Give back what the largest document of a task took: workers that keep it grow with the input."""
+    import pyarrow as pa
+
+    pa.default_memory_pool().release_unused()
+    give_free_memory_back()
 
 
 def failure_of(parts: Failure) -> GroundupError:

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
-import sys
 from functools import cache
+
+from groundup.glibc import give_free_memory_back, glibc
 
 _BLOCK = 1 << 30
 _LARGE_PAGE = 2 << 20
-
-
-@cache
-def _glibc() -> ctypes.CDLL | None:
-    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
-        return None
-    libc = ctypes.CDLL(None)
-    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-    libc.free.argtypes = [ctypes.c_void_p]
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    libc.malloc_trim.argtypes = [ctypes.c_size_t]
-    return libc
 
 
 @cache
@@ -31,7 +19,7 @@ def keep_large_buffers() -> None:
     By default glibc returns buffers above 32 MiB to the system and faults them in again each step: a quarter of the
     speed. Pages of 2 MiB, of which fewer have to be looked up, give another 5 % (`benchmarks/ablations.md`).
     """
-    libc = _glibc()
+    libc = glibc()
     if libc is None:
         return
     m_trim_threshold, m_mmap_threshold, never = -1, -3, -1
@@ -42,11 +30,9 @@ def keep_large_buffers() -> None:
 
 def forget_free_buffers() -> None:
     """Give what is kept but not used back to the system, so that what a process holds says what it needs."""
-    libc = _glibc()
-    if libc is None:
-        return
-    libc.malloc_trim(0)
-    if keep_large_buffers.cache_info().currsize:
+    give_free_memory_back()
+    libc = glibc()
+    if libc is not None and keep_large_buffers.cache_info().currsize:
         _ask_for_large_pages(libc)
 
 

@@ -1,0 +1,27 @@
+"""The C library's heap, where it is glibc's: elsewhere there is nothing to tell it."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from functools import cache
+
+
+@cache
+def glibc() -> ctypes.CDLL | None:
+    """The library, with the functions of its heap declared; None where it is another one."""
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        return None
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    libc.malloc_trim.argtypes = [ctypes.c_size_t]
+    return libc
+
+
+def give_free_memory_back() -> None:
+    """Give what the heap keeps but does not use back to the system."""
+    if libc := glibc():
+        libc.malloc_trim(0)
