@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import safe_open
 
 from groundup.checkpoint import save_model
 from groundup.model import Transformer
@@ -36,9 +37,10 @@ def steps(out: Path) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.parametrize("method", ["full", "lora"])
 @pytest.mark.skipif(os.name == "nt", reason="kills a process as POSIX does")
 def test_killed_runs_end_the_same(
-    tmp_path: Path, real_documents: list[str], tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
+    method: str, tmp_path: Path, real_documents: list[str], tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
 ) -> None:
     base, data = tmp_path / "base", tmp_path / "pairs.jsonl"
     model = tiny_model(tokenizer.vocab_size, context_length=128)
@@ -50,6 +52,7 @@ def test_killed_runs_end_the_same(
 
     def start(out: Path) -> subprocess.Popen[bytes]:
         keys = {"data": str(data), "model": str(base), "out": str(out), "threads": 1, "compile": False, "epochs": 6.0}
+        keys |= {"method": method, "lora": {"dropout": 0.1}}
         command = [sys.executable, "-c", PROGRAM, json.dumps(keys | {"checkpoint_seconds": 0.05, "evaluations": 1})]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
@@ -69,9 +72,14 @@ def test_killed_runs_end_the_same(
         assert process.poll() is None, "it finished before it could be killed"
         process.send_signal(signal.SIGKILL)
         process.communicate()
+    kept = max((cut / "checkpoints").glob("step-*"))
+    with safe_open(kept / "model.safetensors", "pt") as file:
+        names = set(file.keys())
+    assert all("lora_" in name for name in names) == (method == "lora"), "of adapters, nothing else is kept"
     finish(cut)
     assert steps(cut) == steps(whole)
-    for name in ("model.safetensors", "tokenizer_config.json", "generation_config.json"):
+    weights = "model.safetensors" if method == "full" else "adapter_model.safetensors"
+    for name in (weights, "tokenizer_config.json", "generation_config.json"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes(), name
     facts = [json.loads((out / "artifact.json").read_text())["facts"] for out in (whole, cut)]
     for name in ("held_out", "transcripts", "examples", "tokens_seen"):

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.checkpoint import load_model, save_model
+from groundup.checkpoint import load_classifier, load_model, save_model
 from groundup.checkpoint.adapters import load_adapter, save_adapter
-from groundup.model import FAMILIES, Family, ModelConfig, Transformer
+from groundup.model import FAMILIES, Family, ModelConfig, SequenceClassifier, Transformer
 from groundup.model.lora import LoRA, adapters_of, add_lora, fuse_lora
 
 pytestmark = pytest.mark.interop
@@ -90,3 +90,36 @@ def test_we_compute_what_peft_does_with_its_adapter(base: Path, tmp_path: Path) 
     close(model(IDS), peer(IDS).logits)
     fuse_lora(model)
     close(model(IDS), peer(IDS).logits)
+
+
+@torch.no_grad()
+def test_a_classifier_goes_both_ways_with_its_head(base: Path, tmp_path: Path) -> None:
+    """PEFT trains the head whole (`modules_to_save`); one that stayed behind would leave random labels."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForSequenceClassification
+
+    def peer_base() -> Any:
+        found = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3).eval()
+        found.config.pad_token_id = 0
+        return found
+
+    last = torch.tensor([IDS.shape[1] - 1] * 2)
+    ours = SequenceClassifier.from_language_model(load_model(base), 3, seed=0)
+    add_lora(ours, LoRA(rank=4))
+    for layer in adapters_of(ours).values():
+        layer.lora_B.normal_(std=0.2)
+    ours.score.weight.normal_()
+    save_adapter(tmp_path / "ours", ours, base=str(base))
+    peer = PeftModel.from_pretrained(peer_base(), tmp_path / "ours")
+    close(ours(IDS + 1, last), peer(IDS + 1).logits)
+
+    fused = "c_attn" if "gpt2" in (base / "config.json").read_text(encoding="utf-8") else "q_proj"
+    config = LoraConfig(r=4, target_modules=[fused], task_type="SEQ_CLS", fan_in_fan_out=fused == "c_attn")
+    peer = get_peft_model(peer_base(), config).eval()
+    for name, parameter in peer.named_parameters():
+        if "lora_B" in name or "score" in name:
+            parameter.normal_(std=0.2)
+    peer.save_pretrained(tmp_path / "theirs")
+    again, labels = load_classifier(tmp_path / "theirs")
+    assert labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    close(again(IDS + 1, last), peer(IDS + 1).logits)

@@ -36,6 +36,8 @@ _HARMLESS = {
     "task_type",
     "use_rslora",
 }
+CLASSIFIER = "SEQ_CLS"  # as task_type: a head of its own, which PEFT trains whole under one of these names
+_HEADS = {"score", "classifier"}
 # Keys of which these values are known; others stand for another computation, or for a base that was changed first.
 _KNOWN: Mapping[str, tuple[Any, ...]] = {
     "peft_type": ("LORA",),
@@ -53,7 +55,13 @@ class AdaptedLayer:
 
 
 def write_adapter_config(
-    adapted: Mapping[str, AdaptedLayer], layers: Iterable[str], *, base: str | None, fan_in_fan_out: bool
+    adapted: Mapping[str, AdaptedLayer],
+    layers: Iterable[str],
+    *,
+    base: str | None,
+    fan_in_fan_out: bool,
+    dropout: float,
+    classifies: bool,
 ) -> dict[str, Any]:
     """The config of an adapter.
 
@@ -62,24 +70,25 @@ def write_adapter_config(
         layers: every layer of the model, by their names, that could have been adapted.
         base: the model that it belongs to, as a path or a name.
         fan_in_fan_out: the base keeps its matrices with inputs as rows.
+        classifies: a head for labels, trained whole, lies beside the adapters.
     """
     usual = Counter(adapted.values()).most_common(1)[0][0]
     others = {name: layer for name, layer in adapted.items() if layer != usual}
     return {
         "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
+        "task_type": CLASSIFIER if classifies else "CAUSAL_LM",
         "base_model_name_or_path": base,
         "revision": None,
         "inference_mode": True,
         "r": usual.rank,
         "lora_alpha": _plain(usual.scale * usual.rank),
-        "lora_dropout": 0.0,
+        "lora_dropout": dropout,
         "bias": "none",
         "use_rslora": False,
         "use_dora": False,
         "fan_in_fan_out": fan_in_fan_out,
         "init_lora_weights": True,
-        "modules_to_save": None,
+        "modules_to_save": ["score"] if classifies else None,
         "target_modules": _shortened(adapted, layers),
         "rank_pattern": {name: layer.rank for name, layer in others.items()},
         "alpha_pattern": {name: _plain(layer.scale * layer.rank) for name, layer in others.items()},
@@ -113,6 +122,8 @@ def require_plain_lora(record: Any) -> dict[str, Any]:
         raise FormatError("adapter_config.json: no table", rule="it is a JSON object", fix="Get the adapter again.")
     for key, value in record.items():
         allowed = value in _KNOWN[key] if key in _KNOWN and _is_plain(value) else key in _HARMLESS or not value
+        if key == "modules_to_save" and record.get("task_type") == CLASSIFIER and isinstance(value, list):
+            allowed = all(isinstance(name, str) and name in _HEADS for name in value)
         if not allowed:
             raise FormatError(
                 f"{key} = {value!r}"[:200],

@@ -25,17 +25,18 @@ from groundup.checkpoint.families import weight_table
 from groundup.checkpoint.weight_files import open_tensors
 from groundup.errors import FormatError
 from groundup.files import atomic_file, read_json, write_json
-from groundup.model import Transformer
+from groundup.model import SequenceClassifier, Transformer
 from groundup.model.lora import LoRALinear, adapters_of, linear_at, linear_layers, put
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+_HEAD = "base_model.model.score.weight"  # where PEFT keeps a module that is trained whole
 _LARGEST_CONFIG = 1_000_000
 
 
-def save_adapter(directory: Path, model: Transformer, *, base: str | None = None) -> list[Path]:
-    """Write the adapters of a model, without the model.
+def save_adapter(directory: Path, model: Transformer | SequenceClassifier, *, base: str | None = None) -> list[Path]:
+    """Write the adapters of a model, and the head of a classifier, without the model.
 
     Args:
         base: where the model without them is found, as a path or a name; PEFT loads it by that.
@@ -54,14 +55,24 @@ def save_adapter(directory: Path, model: Transformer, *, base: str | None = None
         tensors[f"base_model.model.{theirs}.lora_A.weight"] = a_RI
         tensors[f"base_model.model.{theirs}.lora_B.weight"] = b_OR
         adapted[theirs] = AdaptedLayer(len(a_RI), scale)
+    classifies = isinstance(model, SequenceClassifier)
+    if isinstance(model, SequenceClassifier):
+        tensors[_HEAD] = model.score.weight.detach().float().cpu().contiguous()
     with atomic_file(directory / WEIGHTS) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
-    inputs_first = model.config.family == "gpt2"  # transformers' Conv1D
-    write_json(directory / CONFIG, write_adapter_config(adapted, layers, base=base, fan_in_fan_out=inputs_first))
+    record = write_adapter_config(
+        adapted,
+        layers,
+        base=base,
+        fan_in_fan_out=model.config.family == "gpt2",  # transformers' Conv1D
+        dropout=next(iter(ours.values())).dropout,
+        classifies=classifies,
+    )
+    write_json(directory / CONFIG, record)
     return [directory / WEIGHTS, directory / CONFIG]
 
 
-def load_adapter(directory: Path, model: Transformer) -> list[str]:
+def load_adapter(directory: Path, model: Transformer | SequenceClassifier) -> list[str]:
     """Put the adapters of a directory, ours or PEFT's, into the model that they were trained on, in place.
 
     `groundup.model.lora.fuse_lora` merges them into its matrices.
@@ -75,7 +86,9 @@ def load_adapter(directory: Path, model: Transformer) -> list[str]:
     """
     record = require_plain_lora(_read_config(directory))
     file = open_tensors(directory / WEIGHTS)
-    pairs = _pairs({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  it is no mapping
+    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+    head = tensors.pop(_HEAD, None) if isinstance(model, SequenceClassifier) else None
+    pairs = _pairs(tensors)
     layers = _their_layers(model)
     found: dict[str, LoRALinear] = {}
     for theirs, pair in pairs.items():
@@ -88,9 +101,37 @@ def load_adapter(directory: Path, model: Transformer) -> list[str]:
             )
         announced = read_adapter_config(record, theirs)
         found |= _split(model, layers[theirs], theirs, pair, announced)
+    if isinstance(model, SequenceClassifier):
+        _take_head(model, head)
     for name, layer in found.items():
         put(model, name, layer)
     return list(found)
+
+
+def read_record(directory: Path) -> dict[str, Any]:
+    """An adapter's config.
+
+    Raises:
+        FormatError: as `load_adapter`.
+    """
+    return require_plain_lora(_read_config(directory))
+
+
+def head_rows(directory: Path) -> int:
+    """How many labels the head of a classifier's adapter scores; 0 where there is none."""
+    file = open_tensors(directory / WEIGHTS)
+    return int(file.get_slice(_HEAD).get_shape()[0]) if _HEAD in set(file.keys()) else 0
+
+
+def _take_head(model: SequenceClassifier, head: Tensor | None) -> None:
+    own = model.score.weight
+    if head is None or head.shape != own.shape or not head.isfinite().all():
+        raise FormatError(
+            f"{_HEAD}: {'missing' if head is None else tuple(head.shape)}",
+            rule=f"beside this model, a classifier's head has the shape {tuple(own.shape)}, and finite values",
+            fix="Load the adapter beside the model that it was trained on; if it is, get it again.",
+        )
+    own.data.copy_(head)
 
 
 @dataclass(slots=True)
@@ -99,7 +140,7 @@ class _Pair:
     b_OR: Tensor | None = None
 
 
-def _their_layers(model: Transformer) -> dict[str, tuple[str, ...]]:
+def _their_layers(model: Transformer | SequenceClassifier) -> dict[str, tuple[str, ...]]:
     """The layers that can be adapted, by the names that they have on disk: which of ours each of them holds."""
     ours = set(linear_layers(model))
     layers: dict[str, tuple[str, ...]] = {}
@@ -127,7 +168,7 @@ def _fused(parts: list[tuple[LoRALinear | None, int]]) -> tuple[Tensor, Tensor, 
 
 
 def _split(
-    model: Transformer, names: tuple[str, ...], theirs: str, pair: _Pair, announced: AdaptedLayer
+    model: Transformer | SequenceClassifier, names: tuple[str, ...], theirs: str, pair: _Pair, announced: AdaptedLayer
 ) -> dict[str, LoRALinear]:
     """The adapters of ours that one of theirs holds."""
     bases = [linear_at(model, name) for name in names]

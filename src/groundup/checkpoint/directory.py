@@ -74,8 +74,16 @@ def save_weights(
     """
     ids: dict[str, Any] = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
     files = _write(directory, config, weights, "language", ids, shard_bytes, dtype)
+    return [*files, save_generation_config(directory, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id, stop_ids=stop_ids)]
+
+
+def save_generation_config(
+    directory: Path, *, bos_id: int | None, eos_id: int, pad_id: int | None = None, stop_ids: Sequence[int] = ()
+) -> Path:
+    """Write how its texts begin and end; see `save_weights`."""
+    ids: dict[str, Any] = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
     write_json(directory / GENERATION_CONFIG, ids | ({"eos_token_id": list(stop_ids)} if stop_ids else {}))
-    return [*files, directory / GENERATION_CONFIG]
+    return directory / GENERATION_CONFIG
 
 
 def save_classifier(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,12 +11,21 @@ from typing import Any
 import torch
 
 from groundup.artifact import ARTIFACT, SET_ASIDE, read
-from groundup.checkpoint.directory import CONFIG, load_classifier, load_model
+from groundup.checkpoint.adapted import (
+    find_base,
+    is_adapted_classifier,
+    is_adapter,
+    load_classifier,
+    load_model,
+    weights_digest,
+)
+from groundup.checkpoint.adapters import WEIGHTS as ADAPTER
+from groundup.checkpoint.directory import CONFIG
 from groundup.checkpoint.weight_files import INDEX, WEIGHTS, require_no_pickle, weight_files
 from groundup.errors import DataError, ResourceError
-from groundup.files import file_digest, read_json
+from groundup.files import read_json
 from groundup.model import SequenceClassifier, Transformer
-from groundup.tokenizer import CONFIG_FILE, TEMPLATE_FILE, Tokenizer
+from groundup.tokenizer import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, Tokenizer
 
 _PRETRAINED = "pretrain"  # the stage that leaves a base model; what any other stage leaves is tuned
 # How transformers ends the names of its language models, and of its classifiers.
@@ -68,7 +76,7 @@ def open_model(path: Path, *, device: str | None = None) -> OpenedModel:
         ResourceError: no such device here.
     """
     directory, device = resolve_model(path), usable_device(device)
-    tokenizer = Tokenizer.load(directory)
+    tokenizer = load_tokenizer(directory)
     model = load_model(directory, device=device)
     return OpenedModel(directory, model, tokenizer, tokenizer.stop_ids)
 
@@ -76,12 +84,19 @@ def open_model(path: Path, *, device: str | None = None) -> OpenedModel:
 def open_classifier(path: Path, *, device: str | None = None) -> OpenedClassifier:
     """Load the classifier that `path` means (see `resolve_classifier`); otherwise like `open_model`."""
     directory, device = resolve_classifier(path), usable_device(device)
-    tokenizer = Tokenizer.load(directory)
+    tokenizer = load_tokenizer(directory)
     model, labels = load_classifier(directory, device=device)
     named = tokenizer.config.get(MODEL_MAX_LENGTH)  # transformers writes 1e30 where there is no limit
     context = model.config.context_length
     longest = min(int(named), context) if isinstance(named, int | float) and named >= 1 else context
     return OpenedClassifier(directory, model, tokenizer, labels, longest)
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """The tokenizer of a model directory; an adapter's that has none of its own has its base's."""
+    while is_adapter(directory) and not (directory / TOKENIZER_FILE).is_file():
+        directory = find_base(directory)
+    return Tokenizer.load(directory)
 
 
 def resolve_model(path: Path) -> Path:
@@ -93,7 +108,7 @@ def resolve_model(path: Path) -> Path:
     models = _models(path, _CAUSAL)
     if not models:
         raise _none_found(path, "language model", "Wait until pretraining has finished, or give another directory.")
-    return max(models, key=lambda model: (_stage(model) != _PRETRAINED, _finished(model)))
+    return max(models, key=lambda model: (_stage(model) != _PRETRAINED, finished(model)))
 
 
 def resolve_classifier(path: Path) -> Path:
@@ -105,7 +120,7 @@ def resolve_classifier(path: Path) -> Path:
     models = _models(path, _CLASSIFIER)
     if not models:
         raise _none_found(path, "classifier", "Train one first: groundup finetune classify.")
-    return max(models, key=_finished)
+    return max(models, key=finished)
 
 
 def is_classifier(path: Path) -> bool:
@@ -123,16 +138,13 @@ def model_identity(directory: Path) -> str:
     """Of a model that a stage left, the digest of that; of one from elsewhere, that of its weights."""
     if (directory / ARTIFACT).is_file():
         return read(directory).digest
-    files = weight_files(directory)
-    if len(files) == 1:
-        return file_digest(files[0])
-    return hashlib.blake2b("".join(map(file_digest, files)).encode(), digest_size=16).hexdigest()
+    return weights_digest(directory)
 
 
 def stage_output(path: Path, stage: str) -> Path | None:
     """The newest finished output of a stage in the run that `path` is, or in which that model lies; None: none."""
-    run = path.resolve().parent if (path / CONFIG).is_file() else path
-    return max((child for child in _outputs(run) if _stage(child) == stage), key=_finished, default=None)
+    run = path.resolve().parent if (path / CONFIG).is_file() or is_adapter(path) else path
+    return max((child for child in _outputs(run) if _stage(child) == stage), key=finished, default=None)
 
 
 def _outputs(run: Path) -> Iterator[Path]:
@@ -193,6 +205,8 @@ def _devices() -> list[str]:
 
 
 def _is_model(directory: Path, architectures: tuple[str, ...]) -> bool:
+    if is_adapter(directory):
+        return architectures == (_CLASSIFIER if is_adapted_classifier(directory) else _CAUSAL)
     weights = (directory / WEIGHTS).is_file() or (directory / INDEX).is_file()
     if not (weights and (directory / CONFIG).is_file()):
         return False
@@ -208,12 +222,12 @@ def _stage(directory: Path) -> str | None:
     return _artifact(directory).get("stage")
 
 
-def _finished(directory: Path) -> float:
+def finished(directory: Path) -> float:
     """When the stage finished (seconds since the epoch); without artifact, the file time of the weights."""
     finished_at = _artifact(directory).get("finished_at")
     if finished_at is not None:
         return datetime.fromisoformat(finished_at).timestamp()
-    return weight_files(directory)[0].stat().st_mtime
+    return next(iter(weight_files(directory)), directory / ADAPTER).stat().st_mtime
 
 
 def _neighbours(parent: Path) -> str:

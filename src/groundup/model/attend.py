@@ -18,11 +18,17 @@ QUERY_BLOCKS = 2
 LONGEST_EXPLICIT = 1024
 
 
-def attend(q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, mask_B1TS: Tensor | None, scale: float) -> Tensor:
-    """softmax(scale q k^T) v; causal when there is no mask. Returns (B, T, N, H)."""
+def attend(
+    q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, mask_B1TS: Tensor | None, scale: float, *, lean: bool = False
+) -> Tensor:
+    """softmax(scale q k^T) v; causal when there is no mask. Returns (B, T, N, H).
+
+    Args:
+        lean: probabilities are computed again for the gradient, and not kept for it.
+    """
     q_BNTH, k_BKSH, v_BKSH = (x.transpose(1, 2) for x in (q_BTNH, k_BSKH, v_BSKH))
     if _explicit_is_faster(q_BNTH, k_BKSH):
-        return explicit_attention(q_BNTH, k_BKSH, v_BKSH, mask_B1TS, scale).transpose(1, 2)
+        return explicit_attention(q_BNTH, k_BKSH, v_BKSH, mask_B1TS, scale, lean=lean).transpose(1, 2)
     out_BNTH = F.scaled_dot_product_attention(
         q_BNTH,
         k_BKSH,
@@ -48,38 +54,44 @@ def _explicit_is_faster(q_BNTH: Tensor, k_BKSH: Tensor) -> bool:
 
 
 def explicit_attention(
-    q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, mask_B1TT: Tensor | None, scale: float
+    q_BNTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, mask_B1TT: Tensor | None, scale: float, *, lean: bool = False
 ) -> Tensor:
     """Causal attention with its own backward, as matrix products over blocks of queries. Returns (B, N, T, H)."""
     batch, heads, length, head_dim = q_BNTH.shape
     q_BKGTH = q_BNTH.reshape(batch, k_BKTH.shape[1], -1, length, head_dim)
-    out: Tensor = _ExplicitAttention.apply(q_BKGTH, k_BKTH, v_BKTH, mask_B1TT, scale)
+    out: Tensor = _ExplicitAttention.apply(q_BKGTH, k_BKTH, v_BKTH, mask_B1TT, scale, lean)
     return out.reshape(batch, heads, length, head_dim)
 
 
 class _ExplicitAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q_BKGTH: Tensor, k_BKTH: Tensor, v_BKTH: Tensor, mask_B1TT: Tensor | None, scale: float
+        ctx: Any,
+        q_BKGTH: Tensor,
+        k_BKTH: Tensor,
+        v_BKTH: Tensor,
+        mask_B1TT: Tensor | None,
+        scale: float,
+        lean: bool,
     ) -> Tensor:
-        probs, outs = [], []
+        kept, outs = [], []
         for start, end in _blocks(q_BKGTH.shape[3]):
-            scores = _times(q_BKGTH[:, :, :, start:end], k_BKTH[:, :, :end].mT)
-            seen = _visible(start, end, mask_B1TT, scores.device)
-            p_BKGTS = (scores.float() * scale).masked_fill(~seen, float("-inf")).softmax(-1).to(q_BKGTH.dtype)
-            probs.append(p_BKGTS)
+            p_BKGTS = _probabilities(q_BKGTH, k_BKTH, mask_B1TT, scale, start, end)
+            if not lean:
+                kept.append(p_BKGTS)
             outs.append(_times(p_BKGTS, v_BKTH[:, :, :end]))
-        ctx.save_for_backward(q_BKGTH, k_BKTH, v_BKTH, *probs)
+        ctx.save_for_backward(q_BKGTH, k_BKTH, v_BKTH, mask_B1TT, *kept)
         ctx.scale = scale
         return torch.cat(outs, dim=3)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        q_BKGTH, k_BKTH, v_BKTH, *probs = ctx.saved_tensors
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        q_BKGTH, k_BKTH, v_BKTH, mask_B1TT, *kept = ctx.saved_tensors
         scale = ctx.scale
         grad_q = []
         grad_k, grad_v = torch.zeros_like(k_BKTH), torch.zeros_like(v_BKTH)
-        for (start, end), p_BKGTS in zip(_blocks(q_BKGTH.shape[3]), probs, strict=True):
+        for number, (start, end) in enumerate(_blocks(q_BKGTH.shape[3])):
+            p_BKGTS = kept[number] if kept else _probabilities(q_BKGTH, k_BKTH, mask_B1TT, scale, start, end)
             g_BKGTH = upstream[0][:, :, :, start:end]
             grad_p = _times(g_BKGTH, v_BKTH[:, :, :end].mT).float()
             p32 = p_BKGTS.float()
@@ -87,7 +99,16 @@ class _ExplicitAttention(torch.autograd.Function):
             grad_q.append(_times(grad_s, k_BKTH[:, :, :end]))
             grad_k[:, :, :end] += _transposed_times(grad_s, q_BKGTH[:, :, :, start:end])
             grad_v[:, :, :end] += _transposed_times(p_BKGTS, g_BKGTH)
-        return torch.cat(grad_q, dim=3), grad_k, grad_v, None, None
+        return torch.cat(grad_q, dim=3), grad_k, grad_v, None, None, None
+
+
+def _probabilities(
+    q_BKGTH: Tensor, k_BKTH: Tensor, mask_B1TT: Tensor | None, scale: float, start: int, end: int
+) -> Tensor:
+    """Of the queries `start:end` over the keys up to `end`, (B, K, G, T, S)."""
+    scores = _times(q_BKGTH[:, :, :, start:end], k_BKTH[:, :, :end].mT)
+    seen = _visible(start, end, mask_B1TT, scores.device)
+    return (scores.float() * scale).masked_fill(~seen, float("-inf")).softmax(-1).to(q_BKGTH.dtype)
 
 
 def _blocks(length: int) -> list[tuple[int, int]]:

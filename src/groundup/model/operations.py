@@ -24,7 +24,14 @@ Activation = Literal["silu", "gelu_tanh"]
 
 
 class Operations:
-    """Plain PyTorch, on any device and in any dtype."""
+    """Plain PyTorch, on any device and in any dtype.
+
+    Attributes:
+        lean: keep less for backward passes, at a few per cent more work: what is kept of the layers is most of the
+            memory where weights are frozen.
+    """
+
+    lean = False
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x W^T + b in the dtype of x, whatever dtype the weights are kept in."""
@@ -82,7 +89,7 @@ class Operations:
 
     def attend(self, q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, seen: Tensor | None, scale: float) -> Tensor:
         """softmax(q k^T * scale) v over the keys that `seen` says; (B, T, N, H)."""
-        return attend(q_BTNH, k_BSKH, v_BSKH, seen, scale)
+        return attend(q_BTNH, k_BSKH, v_BSKH, seen, scale, lean=self.lean)
 
     def chunk_rows(self, vocab_size: int) -> int:
         """How many rows of logits the loss should hold at a time."""

@@ -111,6 +111,7 @@ def place(model: Transformer | SequenceClassifier, machine: Machine) -> None:
     operations = Operations()
     if machine.native:
         operations = NativeOperations(_needed_library())
+    operations.lean = not all(parameter.requires_grad for parameter in model.parameters())
     if machine.compile:
         use_kernel_cache()
         mark_first_pass(model)

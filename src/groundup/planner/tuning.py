@@ -7,11 +7,12 @@ from dataclasses import replace
 
 from groundup.console import format_count, format_duration
 from groundup.model import ModelConfig
-from groundup.optim import OptimizerConfig
+from groundup.optim import MATRIX_LR, OptimizerConfig
 from groundup.planner.flops import flops_per_token, training_bytes
 from groundup.planner.plan import OVERHEAD, Plan, batch_rows, share
 
 USUAL_EPOCHS = 3.0
+USUAL_SHARE = 0.3  # of pretraining's learning rates
 FEWEST_STEPS = 50  # of a run over few examples: its steps are made smaller, down to one window
 WARMUP_FRACTION = 0.05
 DECAY_FRACTION = 0.8
@@ -35,6 +36,17 @@ def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = N
         head_lr=factor * pretraining.head_lr,
         vector_lr=factor * pretraining.vector_lr,
     )
+
+
+def adapter_rates(dim: int, rate: float | None) -> OptimizerConfig:
+    """Learning rates for low-rank adapters beside a model of this width: AdamW's, for both factors.
+
+    Args:
+        rate: of the factors; None: ten times what full tuning would take by AdamW, which holds for any rank (Schulman
+            et al. 2025, "LoRA Without Regret").
+    """
+    full = USUAL_SHARE * MATRIX_LR["adamw"] * min(1.0, REFERENCE_DIM / dim)
+    return OptimizerConfig(matrix_lr=10 * full if rate is None else rate, matrices="adamw")
 
 
 def step_rows(rows_per_epoch: int, epochs: float, context_length: int) -> tuple[int, int]:

@@ -143,6 +143,11 @@ STAGES: dict[str, Stage] = {
             },
         ),
         Stage(
+            "merge",
+            "make one whole model of an adapter and its base",
+            "groundup merge runs/notes/adapter --out models/tuned",
+        ),
+        Stage(
             "export.gguf",
             "write a model as GGUF, for llama.cpp and Ollama",
             "groundup export gguf runs/quickstart --out quickstart.gguf --type q8_0",

@@ -138,6 +138,8 @@ def train(
         FormatError: the checkpoints are another plan's.
         TrainingError: training has diverged.
     """
+    import torch
+
     from groundup.train import (
         AtFractions,
         Checkpoints,
@@ -152,6 +154,8 @@ def train(
         open_tracker,
     )
 
+    # What dropout draws must not hang on what was drawn before step 1, which a resumed run does not do again.
+    torch.manual_seed(int(plan_digest[:12], 16))
     saved = work.directory / "checkpoints"
     checkpoints, good, best = (
         Checkpoints(directory, spread.model, optimizer, plan_digest=plan_digest, ranks=ranks)

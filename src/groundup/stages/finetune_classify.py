@@ -12,6 +12,7 @@ from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.corpus import Source
 from groundup.errors import ConfigError
+from groundup.stages._lora import LoraConfig, Method, make_trainable, save_with_tokenizer_ids
 from groundup.stages._training import (
     NO_PART_OF_THE_RESULT,
     ParallelConfig,
@@ -65,6 +66,8 @@ class FinetuneClassifyConfig(Config):
     xray: bool = setting(False, help="show what would be trained, token by token, and stop", flag=True)
     epochs: float | None = setting(None, help="times to see each text; default: fewer, the more texts", flag=True, gt=0)
     batch_size: int = setting(32, help="texts in an optimizer step", gt=0)
+    method: Method = setting("full", help="all weights, or low-rank adapters", flag=True)
+    lora: LoraConfig = setting(LoraConfig(), help="the adapters of method = lora")
     matrix_lr: float = setting(0.01, help="Muon's learning rate, for the matrices inside the layers", gt=0)
     embedding_lr: float = setting(0.005, help="AdamW's, for the token embeddings", gt=0)
     head_lr: float = setting(0.003, help="AdamW's, for the new head", gt=0)
@@ -116,7 +119,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     from groundup.objectives.classification import LabelledBatches, encode, usual_epochs
     from groundup.optim import OptimizerConfig, WarmupStableDecay
     from groundup.parallel import Machine, measure_machine
-    from groundup.planner.tuning import expected
+    from groundup.planner.tuning import adapter_rates, expected
 
     opened = open_model(config.model, device="cpu")
     tokenizer, longest = opened.tokenizer, _longest(config, opened.model.config.context_length)
@@ -143,6 +146,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     ranks.wait()
     machine = Machine.from_json(read_json(plan_file)["machine"])
     model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed, several=given.several)
+    make_trainable(model, config.method, config.lora, config.seed)
     spread = spread_out(model, machine, config.parallel, ranks)
     targets, decided = kind.targets(learned), kind.targets(deciding)
     batches = LabelledBatches(
@@ -167,6 +171,9 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     optimizer = OptimizerConfig(
         config.matrix_lr, config.embedding_lr, config.head_lr, config.vector_lr, weight_decay=config.weight_decay
     )
+    if config.method == "lora":
+        rates = adapter_rates(model.config.dim, config.lora.learning_rate)
+        optimizer = replace(rates, head_lr=config.head_lr)
     row = replace(opened.model.config, context_length=max(map(len, texts)))
     tokens = epochs * sum(map(len, texts))
     console.note(expected(row, tokens, config.batch_size, ranks.size * machine.product_flops))
@@ -194,8 +201,11 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     model = spread.gathered()
     if not ranks.first:
         return
-    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
-    files = save_classifier(config.out, model, labels, **ids)
+    if config.method == "lora":
+        files = save_with_tokenizer_ids(config.out, model, opened.directory, tokenizer, labels=labels)
+    else:
+        ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
+        files = save_classifier(config.out, model, labels, **ids)
     tokenizer.config[MODEL_MAX_LENGTH] = longest
     tokenizer.save(config.out)
     saved = open_classifier(config.out, device=machine.device)  # tested is what a user gets: from disk, in fp32
@@ -215,6 +225,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     console.note(calibration.sentence)
     facts = {
         "columns": given.columns,
+        **({"base": str(opened.directory)} if config.method == "lora" else {}),
         "labels": labels,
         "counts": {"train": learned.counts(), "set_apart": deciding.counts(), "test": tested.counts()},
         "dropped": dict(given.dropped) | {f"test: {reason}": count for reason, count in tested.dropped.items()},

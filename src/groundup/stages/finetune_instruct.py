@@ -10,6 +10,7 @@ from groundup.config import setting
 from groundup.console import Console
 from groundup.errors import ConfigError
 from groundup.examples import ConversationRules, ExampleSources
+from groundup.stages._lora import LoraConfig, Method, make_trainable, require_full, save_with_tokenizer_ids
 from groundup.stages._plans import SavedPlan
 from groundup.stages._replay import replay_identity, replayed
 from groundup.stages._training import (
@@ -60,6 +61,8 @@ class FinetuneInstructConfig(ConversationRules):
     replay_share: float = setting(
         0.0, help="share of the trained tokens that is mixed in, against forgetting", ge=0, lt=1
     )
+    method: Method = setting("full", help="all weights, or low-rank adapters", flag=True)
+    lora: LoraConfig = setting(LoraConfig(), help="the adapters of method = lora")
     learning_rate: float = setting(0.3, help="of all parts of the model, as a share of pretraining's", flag=True, gt=0)
     cut_long: bool = setting(False, help="cut examples that are longer than the context, instead of dropping them")
     seed: int = setting(0, help="of the order of examples", flag=True, ge=0)
@@ -85,6 +88,13 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     from groundup.examples import table_identity
 
     console = console or Console()
+    usual = FinetuneInstructConfig.model_fields["learning_rate"].default
+    if config.method == "lora" and config.learning_rate != usual:
+        raise ConfigError(
+            f"learning_rate = {config.learning_rate:g} with method = lora",
+            rule="learning_rate is a share of pretraining's, for all weights; adapters have a rate of their own",
+            fix="Leave it out, or give AdamW's rate: --set lora.learning_rate=0.001.",
+        )
     keys = config.model_dump(mode="json", exclude={"data", "test", "model", "replay", "xray", *NO_PART_OF_THE_RESULT})
     if config.xray:
         return _xray(config, keys, console)
@@ -104,12 +114,12 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
 def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console) -> Artifact:
     """Show what would be trained; nothing else is left, and nothing is trained."""
     from groundup.checkpoint import read_config
-    from groundup.checkpoint.resolve import resolve_model
+    from groundup.checkpoint.resolve import load_tokenizer, resolve_model
     from groundup.stages._xray import Shown
-    from groundup.tokenizer import Tokenizer, locked_template, with_chat_tokens
+    from groundup.tokenizer import locked_template, with_chat_tokens
 
     directory = resolve_model(config.model)
-    tokenizer = with_chat_tokens(Tokenizer.load(directory))
+    tokenizer = with_chat_tokens(load_tokenizer(directory))
     learned, _, told = _examples(config, console)
     template = locked_template(directory, tokenizer)
     shown = Shown(template, tokenizer, learned, read_config(directory).context_length, config.cut_long)
@@ -121,6 +131,7 @@ def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console
 def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Console) -> None:
     """Plan, tune, compare, and leave the model directory with its artifact."""
     from groundup.checkpoint import load_model, save_model
+    from groundup.checkpoint.adapted import with_adapter
     from groundup.checkpoint.grown import ready_to_chat
     from groundup.checkpoint.resolve import open_model
     from groundup.evals.deciding import loss_of_answers
@@ -141,6 +152,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     opened = ready_to_chat(given := open_model(config.model, device="cpu"))
     model, tokenizer = opened.model, opened.tokenizer
     if opened is not given:
+        require_full(config.method, opened.directory)
         console.note(f"{opened.directory} has no tokens that stand around a turn: it gets them, with rows of weights.")
     template = locked_template(opened.directory, tokenizer)
     shown = Shown(template, tokenizer, learned, model.config.context_length, config.cut_long)
@@ -149,7 +161,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     encoded = [*encoded, *mixed_in]
     saved = SavedPlan(config.out / "plan.json", ranks)
     machine, plan = saved.read_or(lambda: _plan(config, opened, encoded, ranks, seconds_spent=work.seconds))
-    model.requires_grad_(True)
+    make_trainable(model, config.method, config.lora, config.seed)
     spread = spread_out(model, machine, config.parallel, ranks)
 
     def loading(rows: int) -> ExampleLoader:
@@ -195,18 +207,23 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     model = spread.gathered()
     if not ranks.first:
         return
-    files = save_model(
-        config.out,
-        model,
-        bos_id=tokenizer.bos_id,
-        eos_id=tokenizer.eos_id,
-        pad_id=tokenizer.pad_id,
-        stop_ids=template.stop_ids,
-    )
+    if config.method == "lora":
+        files = save_with_tokenizer_ids(config.out, model, opened.directory, tokenizer, stop_ids=template.stop_ids)
+    else:
+        files = save_model(
+            config.out,
+            model,
+            bos_id=tokenizer.bos_id,
+            eos_id=tokenizer.eos_id,
+            pad_id=tokenizer.pad_id,
+            stop_ids=template.stop_ids,
+        )
     files += [*save_chat(config.out, template, tokenizer), shown.page(config.out / "xray.html", told["sentence"])]
 
     # Both from their files and in fp32, so that they differ in nothing but the tuning.
-    tuned, base = (load_model(directory, device=machine.device) for directory in (config.out, opened.directory))
+    base = load_model(opened.directory, device=machine.device)
+    adapted = config.method == "lora"
+    tuned = with_adapter(base, config.out) if adapted else load_model(config.out, device=machine.device)
     with console.progress("scoring", None, "answers") as bar:
         compared = compare_with_base(
             tuned, base, tokenizer, template, learned, tested, seed=config.seed, advance=bar.advance
@@ -226,6 +243,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         "replayed": {"examples": len(mixed_in), "tokens": sum(sum(trained) for _, trained in mixed_in)},
         "changed": told["changed"],
         "columns": told["columns"],
+        **({"base": str(opened.directory)} if adapted else {}),
         "parameters": parameter_count(model.config),
         "flops_per_token": flops_per_token(plan.model),
         "epochs": round(plan.epochs, 3),
@@ -297,6 +315,7 @@ def _plan(
     from groundup.planner import Plan
     from groundup.planner.tuning import (
         USUAL_EPOCHS,
+        adapter_rates,
         evenly,
         plan_tuning,
         step_rows,
@@ -323,10 +342,14 @@ def _plan(
         machine = measure_machine(threads=config.threads, native=False)
     machine = Machine.from_json(ranks.told(machine.to_json()))
     rates = tuning_rates(shape.dim, config.learning_rate)
+    if config.method == "lora":
+        rates = adapter_rates(shape.dim, config.lora.learning_rate)
     step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
     rate = None
     if config.minutes is not None:
-        spread = spread_out(copy.deepcopy(opened.model).requires_grad_(True), machine, config.parallel, ranks)
+        tried = copy.deepcopy(opened.model)
+        make_trainable(tried, config.method, config.lora, config.seed)
+        spread = spread_out(tried, machine, config.parallel, ranks)
         batches = loader(step[0]).batch
         steps = steps_per_second(spread.called, NextToken(), batches, spread.optimizer(rates), ranks=ranks)
         rate = steps * step[0] * ranks.size * shape.context_length

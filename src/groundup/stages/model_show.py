@@ -64,21 +64,23 @@ def _facts(named: str) -> dict[str, Any]:
 
 def _facts_of_directory(path: Path) -> dict[str, Any]:
     from groundup.artifact import ARTIFACT, read
-    from groundup.checkpoint.directory import read_config
-    from groundup.checkpoint.resolve import is_classifier, resolve_model
+    from groundup.checkpoint.adapted import read_config, whole_model
+    from groundup.checkpoint.resolve import is_classifier, load_tokenizer, resolve_model
     from groundup.checkpoint.weight_files import WeightFiles
     from groundup.planner.figures import Figures
-    from groundup.tokenizer import Tokenizer
 
     directory = path if is_classifier(path) else resolve_model(path)
     facts: dict[str, Any] = {"directory": str(directory)} | Figures.of(read_config(directory)).to_json()
-    stored = WeightFiles(directory)
+    base = whole_model(directory)
+    stored = WeightFiles(base)
+    if base != directory:
+        facts["adapter_of"] = str(base)
     facts["stored"] = {
         "bytes": stored.bytes,
         "tensors": dict(Counter(str(stored.dtype(name)).removeprefix("torch.") for name in stored.names)),
     }
-    if (directory / "tokenizer.json").is_file():
-        tokenizer = Tokenizer.load(directory)
+    if (directory / "tokenizer.json").is_file() or base != directory:
+        tokenizer = load_tokenizer(directory)
         facts["tokenizer"] = {
             "kind": tokenizer.definition["model"]["type"],
             "vocab_size": tokenizer.vocab_size,
@@ -125,6 +127,8 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for key in ("source", "note"):
         if facts.get(key):
             yield key, facts[key]
+    if facts.get("adapter_of"):
+        yield "an adapter of", facts["adapter_of"]
     yield "family", shape.family
     yield "shape", described(shape)
     yield "parameters", f"{facts['parameters']:,}, {facts['product_parameters']:,} of them in products"

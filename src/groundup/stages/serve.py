@@ -49,6 +49,7 @@ def run(
         ConfigError: a key is missing or cannot be sent in a header.
         ResourceError: the address is not free.
     """
+    from groundup.checkpoint.resolve import finished
     from groundup.generate import Engine
     from groundup.serve import Guard, ServedModel, Server, bind, build_app, is_loopback, url_of
 
@@ -71,7 +72,7 @@ def run(
             max_active=config.max_active,
             max_waiting=config.max_waiting,
         ) as engine:
-            created = int((opened.directory / "config.json").stat().st_mtime)
+            created = int(finished(opened.directory))
             app = build_app(ServedModel(name, engine, template, created))
 
             def say_ready() -> None:

@@ -19,7 +19,7 @@ _ALONE = Ranks()
 
 
 class Checkpoints:
-    """The saved states of one run: weights, optimizer, random numbers, and how far it is.
+    """The saved states of one run: the weights that are trained, optimizer, random numbers, and how far it is.
 
     Batches need no state: a loader gives the batch of any index. Every rank calls each method; each saves what it
     holds, and a state that some ranks saved can be restored by any other number of them.
@@ -85,7 +85,7 @@ class Checkpoints:
     def _weights(self) -> dict[str, Tensor | Rows]:
         # safetensors refuses tensors that share memory; a tied head is written twice and read back into one.
         held: dict[str, Tensor | Rows] = {}
-        for name, tensor in self._model.state_dict().items():
+        for name, tensor in self._trained().items():
             if is_sharded(tensor):
                 place = rows_of(tensor, self._ranks)
                 held[name] = Rows(place.tensor.clone(), place.first, place.total)
@@ -93,9 +93,15 @@ class Checkpoints:
                 held[name] = tensor.clone()
         return held
 
+    def _trained(self) -> dict[str, Tensor]:
+        """The state dict without what is frozen, which is that of the base."""
+        named = self._model.named_parameters(remove_duplicate=False)
+        frozen = {name for name, parameter in named if not parameter.requires_grad}
+        return {name: tensor for name, tensor in self._model.state_dict().items() if name not in frozen}
+
     @torch.no_grad()
     def _load_weights(self, state: StoredState) -> None:
-        stored, tensors = state.groups["model"], self._model.state_dict()
+        stored, tensors = state.groups["model"], self._trained()
         if stored.keys() != tensors.keys():
             odd = sorted(stored.keys() ^ tensors.keys())
             raise FormatError(

@@ -106,3 +106,27 @@ def test_a_checkpoint_of_any_number_of_ranks_is_taken_up_by_any_other(tmp_path: 
     assert expected.keys() == gathered.keys()
     for name, tensor in expected.items():
         assert (gathered[name] - tensor).abs().mean() < 1e-3, name
+
+
+def test_adapters_of_two_ranks_are_taken_up_by_one(tmp_path: Path) -> None:
+    """Most of such a model is frozen: a rank that waited for its gradients would wait for ever."""
+
+    def case(mode: str | None, stop: int | None = None, at: str = "none") -> dict[str, Any]:
+        whole = {"mode": mode, "matrices": "adamw", "matrix_lr": 0.01, "steps": 8, "rank": 4, "stop": stop}
+        return whole | {"checkpoints": str(tmp_path / at), "gradients": f"{mode}-{at}.safetensors"}
+
+    begun = train(tmp_path, "two", 2, {mode: case(mode, 4, f"of-{mode}") for mode in ("ddp", "fsdp")})
+    taken_up = {mode: case(None, None, f"of-{mode}") for mode in ("ddp", "fsdp")}
+    alone = train(tmp_path, "one", None, taken_up | {"whole": case(None)})
+    expected = load_file(tmp_path / "None-none.safetensors")
+    for mode in ("ddp", "fsdp"):
+        joined = begun[mode]["losses"] + alone[mode]["losses"]
+        np.testing.assert_allclose(joined, alone["whole"]["losses"], atol=1e-4, rtol=0, err_msg=mode)
+        gradients = load_file(tmp_path / f"{mode}-of-{mode}.safetensors")
+        assert gradients.keys() == expected.keys()
+        assert all("lora_" in name for name in gradients)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(gradients[name], gradient, atol=1e-6, rtol=0, msg=f"{mode}: {name}")
+        kept = [load_file(path) for path in sorted((tmp_path / f"of-{mode}" / "step-00000004").glob("model*"))]
+        assert all("lora_" in name for part in kept for name in part)
+    assert alone["whole"]["losses"][-1] < alone["whole"]["losses"][0]

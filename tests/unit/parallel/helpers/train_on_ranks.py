@@ -2,7 +2,8 @@
 
     python train_on_ranks.py OUT.json CASES.json
 
-Each case is a run: {"mode", "matrices", "steps", and, where it shall be saved or go on, "checkpoints", "stop"}.
+Each case is a run: {"mode", "matrices", "steps", and, where it shall be saved or go on, "checkpoints", "stop"}. With a
+"rank", adapters of it are trained.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from groundup.model import ModelConfig, Transformer, init_weights
+from groundup.model.lora import LoRA, add_lora
 from groundup.objectives import NextToken
 from groundup.optim import OptimizerConfig, WarmupStableDecay
 from groundup.parallel import Spread, choose_mode, whole
@@ -44,6 +46,8 @@ def run(case: dict[str, Any], ranks: Ranks, out: Path) -> dict[str, Any]:
     for parameter in model.parameters():  # not the zero initialization, whose gradients are mostly zero
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.05)
+    if "rank" in case:
+        add_lora(model, LoRA(rank=case["rank"]))
     spread = Spread(model, choose_mode(case["mode"], ranks, 0, None), ranks)
     optimizer = spread.optimizer(OptimizerConfig(matrix_lr=case.get("matrix_lr", 0.02), matrices=case["matrices"]))
     rows = ROWS // ranks.size // 2

@@ -1,0 +1,72 @@
+"""What the stages that tune have in common where adapters are trained in the model's place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from groundup.config import Config, setting
+from groundup.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from groundup.model import SequenceClassifier, Transformer
+    from groundup.tokenizer import Tokenizer
+
+Method = Literal["full", "lora"]
+
+
+class LoraConfig(Config):
+    """Low-rank adapters beside frozen matrices (arXiv:2106.09685), with `method = "lora"`."""
+
+    rank: int = setting(16, help="of the product that is learned beside each matrix", ge=1)
+    alpha: float = setting(32.0, help="the product is scaled by alpha / rank", gt=0)
+    dropout: float = setting(0.0, help="share of an adapter's inputs that are left out in training", ge=0, lt=1)
+    targets: tuple[str, ...] = setting((), help='layers to adapt, as "q_proj"; default: all linear ones in the blocks')
+    learning_rate: float | None = setting(None, help="AdamW's; default: 10 times that of full tuning", gt=0)
+
+
+def make_trainable(model: Transformer | SequenceClassifier, method: Method, lora: LoraConfig, seed: int) -> None:
+    """Say what is trained: all of a model, or adapters that are put into it, with the head of a classifier.
+
+    Raises:
+        ConfigError: a target that no layer has.
+    """
+    from groundup.model import SequenceClassifier
+    from groundup.model.lora import LoRA, add_lora
+
+    if method == "full":
+        model.requires_grad_(True)
+        return
+    add_lora(model, LoRA(lora.rank, lora.alpha, lora.targets, dropout=lora.dropout), seed=seed)
+    if isinstance(model, SequenceClassifier):
+        model.score.requires_grad_(True)
+
+
+def require_full(method: Method, base: Path) -> None:
+    """Refuse adapters beside a model that gets new tokens."""
+    if method != "full":
+        raise ConfigError(
+            f"method = {method} with {base}, which has no tokens that stand around a turn",
+            rule="adapters leave the embeddings as they are, and new tokens have rows there that must be trained",
+            fix="Tune it with method = full, or begin with a model that has such tokens.",
+        )
+
+
+def save_with_tokenizer_ids(
+    out: Path,
+    model: Transformer | SequenceClassifier,
+    base: Path,
+    tokenizer: Tokenizer,
+    *,
+    stop_ids: Sequence[int] = (),
+    labels: Sequence[str] = (),
+) -> list[Path]:
+    """Leave the adapters of a tuned model, what they belong to, and the ids that begin and end its texts."""
+    from groundup.checkpoint.adapted import save_adapted
+    from groundup.checkpoint.directory import save_generation_config
+
+    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
+    files = save_adapted(out, model, base, labels=labels)
+    return [*files, save_generation_config(out, **ids, stop_ids=stop_ids)]

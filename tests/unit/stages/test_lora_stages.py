@@ -1,0 +1,228 @@
+"""Tuning with adapters as a user has it: what is left, that every command takes it, and what it says about its base."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from groundup import artifact
+from groundup.checkpoint import load_classifier, load_model, save_model
+from groundup.checkpoint.adapted import with_adapter
+from groundup.checkpoint.resolve import open_model, resolve_classifier, resolve_model
+from groundup.config import load
+from groundup.console import Console
+from groundup.errors import ConfigError, DataError, FormatError
+from groundup.generate import Engine, GenerationRequest, Sampling
+from groundup.model import Transformer
+from groundup.stages import STAGES, classify, finetune_classify, finetune_instruct, merge, model_show
+from groundup.stages.classify import ClassifyConfig
+from groundup.tokenizer import Tokenizer
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def directory(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
+) -> Path:
+    """A run that has come as far as its base, whose weights are random."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    work = artifact.begin(run / "base", "pretrain", {}, {})
+    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
+    files = save_model(run / "base", tiny_model(tokenizer.vocab_size, context_length=128), **ids)
+    work.finish({}, files + tokenizer.save(run / "base"))
+    return run
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) -> Path:
+    """Beginnings of real paragraphs, and how they go on."""
+    paragraphs = dict.fromkeys(" ".join(part.split()) for text in real_documents for part in text.split("\n\n"))
+    words = [paragraph.split(" ") for paragraph in paragraphs if len(paragraph.split(" ")) > 12][:160]
+    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    rows = [{"question": " ".join(each[:6]), "answer": " ".join(each[6:12])} for each in words]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def instruct(pairs: Path, model: Path, out: Path, **changes: Any) -> artifact.Artifact:
+    keys = {"data": str(pairs), "model": str(model), "out": str(out), "threads": 1, "compile": False, "epochs": 4.0}
+    lora = {"rank": 8, "learning_rate": 0.02}
+    keys |= {"method": "lora", "lora": lora, "checkpoint_seconds": 0.0, "evaluations": 1}
+    config = load(finetune_instruct.FinetuneInstructConfig, keys | changes)
+    return finetune_instruct.run(config, console=QUIET)
+
+
+@pytest.fixture(scope="module")
+def adapter(pairs: Path, directory: Path) -> Path:
+    instruct(pairs, directory / "base", directory / "chat")
+    return directory / "chat"
+
+
+@pytest.fixture
+def moved(adapter: Path, tmp_path: Path) -> Path:
+    """The run somewhere else, and no more where it was trained."""
+    run = shutil.copytree(adapter.parent, tmp_path / "elsewhere")
+    record = json.loads((run / "chat" / "groundup.json").read_text())
+    record["base"]["path"] = str(tmp_path / "gone")
+    (run / "chat" / "groundup.json").write_text(json.dumps(record))
+    config = json.loads((run / "chat" / "adapter_config.json").read_text())
+    (run / "chat" / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "gone"}))
+    return run / "chat"
+
+
+def test_an_adapter_is_left_and_it_has_learned(adapter: Path) -> None:
+    made = artifact.read(adapter)
+    losses = [json.loads(line)["loss"] for line in (adapter / "metrics.jsonl").read_text().splitlines()]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert not list(adapter.glob("model*.safetensors"))
+    assert {"adapter_model.safetensors", "adapter_config.json", "groundup.json", "tokenizer.json"} <= set(made.outputs)
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == made.facts["base"]
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    assert sum(tensor.numel() for tensor in tensors.values()) < 0.5 * made.facts["parameters"]
+
+
+def test_every_command_takes_it_as_a_model(adapter: Path, pairs: Path, tmp_path: Path) -> None:
+    """Of a run, too, it is the newest model; what a command loads is base and adapter as one."""
+    assert resolve_model(adapter.parent) == adapter
+    opened = open_model(adapter, device="cpu")
+    beside = with_adapter(load_model(adapter.parent / "base"), adapter)
+    ids = torch.arange(60)[None]
+    torch.testing.assert_close(opened.model(ids), beside(ids), atol=1e-4, rtol=0)
+    assert (opened.model(ids) - load_model(adapter.parent / "base")(ids)).abs().max() > 0.1
+    assert opened.tokenizer.chat_template is not None
+    assert len(opened.stop_ids) == 2
+
+    def stage(name: str, **keys: Any) -> Any:
+        return STAGES[name].module.run(load(STAGES[name].config, keys), console=QUIET)
+
+    assert stage("generate", model=str(adapter), prompt="The", max_tokens=5, temperature=0.0).text
+    exported = stage("export.gguf", model=str(adapter), out=str(tmp_path / "tuned.gguf"), type="f32")
+    assert (tmp_path / "tuned.gguf").stat().st_size > 0
+    assert exported.facts["files"]["f32"]["gate"]["equal_bit_for_bit"]
+    report = stage("evaluate", model=str(adapter), data=str(pairs), out=str(tmp_path / "report"))
+    assert report.facts["summary"]
+    facts = model_show._facts_of_directory(adapter)
+    assert facts["adapter_of"] == str((adapter.parent / "base").resolve())
+    assert facts["tokenizer"]["chat_template"]
+
+
+def test_a_run_that_is_moved_keeps_working(moved: Path, adapter: Path) -> None:
+    ids = torch.arange(60)[None]
+    assert torch.equal(load_model(moved)(ids), load_model(adapter)(ids))
+
+
+def test_a_base_that_is_gone_or_another_is_named(moved: Path) -> None:
+    """Beside another model of the same shape an adapter loads, and answers nonsense: peers say nothing."""
+    weights = moved.parent / "base" / "model.safetensors"
+    tensors = load_file(weights)
+    name = next(iter(tensors))
+    save_file(tensors | {name: tensors[name] + 0.01}, weights, metadata={"format": "pt"})
+    with pytest.raises(FormatError, match=r"not the weights that .* was trained beside"):
+        load_model(moved)
+    shutil.rmtree(moved.parent / "base")
+    with pytest.raises(DataError, match="its base, gone, is not there"):
+        open_model(moved)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", '{"base": 3}', '{"base": {"path": 3}}', '{"base": {}, "labels": "ab"}', '{"base": {}, "format_version": 9}'],
+)
+def test_a_record_of_a_base_that_is_damaged_is_refused(moved: Path, content: str) -> None:
+    (moved / "groundup.json").write_text(content)
+    with pytest.raises(FormatError, match=r"groundup\.json"):
+        load_model(moved)
+
+
+def test_an_adapter_that_names_itself_as_its_base_is_refused(moved: Path) -> None:
+    (moved / "groundup.json").unlink()
+    config = json.loads((moved / "adapter_config.json").read_text())
+    (moved / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(moved)}))
+    with pytest.raises(FormatError, match="a whole model, which is no adapter"):
+        load_model(moved)
+
+
+def test_merged_it_answers_as_it_did(adapter: Path, directory: Path, tmp_path: Path, real_documents: list[str]) -> None:
+    """Peers' merged models answered otherwise than base and adapter did."""
+    merged = tmp_path / "merged"
+    made = merge.run(merge.MergeConfig(adapter=adapter, out=merged), console=QUIET)
+    assert made.facts["largest_difference"] < 1e-4
+    beside = with_adapter(load_model(directory / "base"), adapter)
+    whole = open_model(merged, device="cpu")
+    prompts = [" ".join(text.split()[:12]) for text in real_documents if len(text.split()) > 12][:50]
+    assert len(prompts) == 50
+    answers: list[list[str]] = []
+    for model in (beside, whole.model):
+        with Engine(model, whole.tokenizer, stop_ids=whole.stop_ids) as engine:
+            requests = [GenerationRequest(prompt=p, sampling=Sampling(temperature=0.0), max_tokens=16) for p in prompts]
+            answers.append([engine.complete(request).text for request in requests])
+    for prompt in prompts:
+        ids = torch.tensor([whole.tokenizer.encode_prompt(prompt)[:100]])
+        torch.testing.assert_close(whole.model(ids), beside(ids), atol=1e-4, rtol=0)
+    assert answers[0] == answers[1]
+    assert whole.tokenizer.chat_template is not None
+    with pytest.raises(ConfigError, match="a whole model"):
+        merge.run(merge.MergeConfig(adapter=merged, out=tmp_path / "again"), console=QUIET)
+
+
+def test_adapters_are_stacked(adapter: Path, pairs: Path, directory: Path) -> None:
+    second = directory / "second"
+    instruct(pairs, adapter, second, epochs=1.0)
+    ids = torch.arange(60)[None]
+    stacked = load_model(second)
+    torch.testing.assert_close(stacked(ids), with_adapter(load_model(adapter), second)(ids), atol=1e-4, rtol=0)
+    assert (stacked(ids) - load_model(adapter)(ids)).abs().max() > 0.01
+    whole = json.loads((second / "groundup.json").read_text())["base"]
+    assert (whole["relative"], Path(whole["path"])) == ("../chat", adapter.resolve())
+    shutil.rmtree(second)
+
+
+def test_a_target_that_names_no_layer_is_refused_before_training(pairs: Path, directory: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean q_proj"):
+        instruct(pairs, directory / "base", tmp_path / "out", lora={"targets": ["v_proj", "q_prj"]})
+    with pytest.raises(ConfigError, match=r"lora\.learning_rate"):
+        instruct(pairs, directory / "base", tmp_path / "out", learning_rate=2e-4)
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_a_classifier_is_an_adapter_with_a_head(
+    directory: Path, tmp_path: Path, real_documents: list[str], tokenizer: Tokenizer
+) -> None:
+    longest = sorted(real_documents, key=len)[-2:]
+    rows = [(part, text.split()[0]) for text in longest for part in text.split("\n\n") if 60 < len(part) < 400]
+    table = tmp_path / "paragraphs.jsonl"
+    table.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+    out = tmp_path / "classifier"
+    keys = {"data": str(table), "model": str(directory / "base"), "out": str(out), "threads": 1, "epochs": 10.0}
+    keys |= {"method": "lora", "batch_size": 8, "head_lr": 0.02, "lora": {"learning_rate": 0.02}}
+    made = finetune_classify.run(load(finetune_classify.FinetuneClassifyConfig, keys), console=QUIET)
+    losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["task_type"], config["modules_to_save"]) == ("SEQ_CLS", ["score"])
+    assert resolve_classifier(out) == out
+    sample = next(sample for sample in made.facts["samples"] if len(sample["text"]) < 300)
+    (found,) = classify.run(ClassifyConfig(model=out, texts=(sample["text"],)))
+    assert found.label == sample["predicted"]
+    assert found.probabilities[found.label] == pytest.approx(sample["probability"], abs=1e-5)
+
+    merged = tmp_path / "merged"
+    merge.run(merge.MergeConfig(adapter=out, out=merged), console=QUIET)
+    (one, labels), (other, same) = load_classifier(out), load_classifier(merged)
+    assert labels == same == tuple(made.facts["labels"])
+    ids = torch.tensor([tokenizer.encode_prompt(sample["text"])])
+    last = torch.tensor([ids.shape[1] - 1])
+    torch.testing.assert_close(one(ids, last), other(ids, last), atol=1e-4, rtol=0)
+    tensors = load_file(out / "adapter_model.safetensors")
+    del tensors["base_model.model.score.weight"]
+    save_file(tensors, out / "adapter_model.safetensors")
+    with pytest.raises(FormatError, match="a head of 0 rows"):
+        load_classifier(out)
