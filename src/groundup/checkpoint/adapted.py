@@ -2,7 +2,9 @@
 
 `groundup.json` beside PEFT's files says where the base lies and what its weights are:
 
-    {"format_version": 1, "base": {"path": ..., "relative": ..., "digest": ...}, "labels": [...]}
+    {"format_version": 1, "base": {"path": ..., "relative": ..., "digest": ...}}
+
+and of a classifier the "labels" by their index, and whether a text may have "several".
 
 An adapter's base may be another adapter's directory.
 """
@@ -57,7 +59,10 @@ def save_adapted(
     there = base.resolve()
     files = save_adapter(directory, model, base=str(there))
     named = {"path": str(there), "relative": _relative(there, directory), "digest": weights_digest(base)}
-    write_json(directory / BASE, {"format_version": FORMAT_VERSION, "base": named, "labels": list(labels)})
+    record: dict[str, Any] = {"format_version": FORMAT_VERSION, "base": named}
+    if isinstance(model, SequenceClassifier):
+        record |= {"labels": list(labels), "several": model.several}
+    write_json(directory / BASE, record)
     return [*files, directory / BASE]
 
 
@@ -142,7 +147,8 @@ def load_classifier(
             rule="a classifier's head has a row for each of two or more labels",
             fix="The files do not belong together; train the adapter again, or get it again.",
         )
-    model = SequenceClassifier.from_language_model(base, rows, seed=0)
+    several = bool(_record(directory).get("several"))
+    model = SequenceClassifier.from_language_model(base, rows, seed=0, several=several)
     load_adapter(directory, model)
     fuse_lora(model)
     return model.eval().requires_grad_(False), labels

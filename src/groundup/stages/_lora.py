@@ -54,7 +54,42 @@ def require_full(method: Method, base: Path) -> None:
         )
 
 
-def save_with_tokenizer_ids(
+def require_own_rate(config: Config, key: str) -> None:
+    """Refuse a learning rate that is given for all weights, where adapters are trained."""
+    given = getattr(config, key)
+    if given != type(config).model_fields[key].default:
+        raise ConfigError(
+            f"{key} = {given:g} with method = lora",
+            rule=f"{key} is for the model's own weights; adapters have a learning rate of their own",
+            fix="Leave it out, or give AdamW's rate: --set lora.learning_rate=0.001.",
+        )
+
+
+def save_tuned(
+    method: Method, out: Path, model: Transformer, base: Path, tokenizer: Tokenizer, stop_ids: Sequence[int]
+) -> list[Path]:
+    """Leave a tuned language model, or its adapters; the tokenizer writes its own files beside them."""
+    from groundup.checkpoint import save_model
+
+    if method == "lora":
+        return _save_adapters(out, model, base, tokenizer, stop_ids=stop_ids)
+    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
+    return save_model(out, model, **ids, stop_ids=stop_ids)
+
+
+def save_labelling(
+    method: Method, out: Path, model: SequenceClassifier, base: Path, tokenizer: Tokenizer, labels: Sequence[str]
+) -> list[Path]:
+    """Leave a tuned classifier, or its adapters and head, like `save_tuned`."""
+    from groundup.checkpoint import save_classifier
+
+    if method == "lora":
+        return _save_adapters(out, model, base, tokenizer, labels=labels)
+    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
+    return save_classifier(out, model, labels, **ids)
+
+
+def _save_adapters(
     out: Path,
     model: Transformer | SequenceClassifier,
     base: Path,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +13,7 @@ from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.corpus import Source
 from groundup.errors import ConfigError
-from groundup.stages._lora import LoraConfig, Method, make_trainable, save_with_tokenizer_ids
+from groundup.stages._lora import LoraConfig, Method, make_trainable, require_own_rate, save_labelling
 from groundup.stages._training import (
     NO_PART_OF_THE_RESULT,
     ParallelConfig,
@@ -93,6 +94,8 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     from groundup.examples import table_identity
 
     console = console or Console()
+    if config.method == "lora":
+        require_own_rate(config, "matrix_lr")
     keys = config.model_dump(mode="json", exclude={"data", "test", "model", "xray", *NO_PART_OF_THE_RESULT})
     if config.xray:
         return _xray(config, keys, console)
@@ -109,7 +112,6 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
 
 def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Console) -> None:
     """Tune, test, and leave the classifier with its artifact."""
-    from groundup.checkpoint import save_classifier
     from groundup.checkpoint.resolve import MODEL_MAX_LENGTH, open_classifier, open_model
     from groundup.evals.classification import predict
     from groundup.evals.labelling import labelling
@@ -201,11 +203,8 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     model = spread.gathered()
     if not ranks.first:
         return
-    if config.method == "lora":
-        files = save_with_tokenizer_ids(config.out, model, opened.directory, tokenizer, labels=labels)
-    else:
-        ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
-        files = save_classifier(config.out, model, labels, **ids)
+    saving = partial(save_labelling, config.method, config.out, model, opened.directory, tokenizer, labels)
+    files = saving()
     tokenizer.config[MODEL_MAX_LENGTH] = longest
     tokenizer.save(config.out)
     saved = open_classifier(config.out, device=machine.device)  # tested is what a user gets: from disk, in fp32
@@ -214,7 +213,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         said = predict(saved.model, deciding_ids, pad_id=tokenizer.pad_id)
         temperature = kind.temperature(said, decided)
         model.soften(temperature)
-        files = save_classifier(config.out, model, labels, **ids)
+        files = saving()
         saved = open_classifier(config.out, device=machine.device)
     with console.progress("testing", len(tests), "texts") as bar:
         probabilities = predict(saved.model, tests, pad_id=tokenizer.pad_id, advance=bar.advance)
@@ -247,12 +246,11 @@ def _longest(config: FinetuneClassifyConfig, context: int) -> int:
 def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console) -> Artifact:
     """Show what would be trained; nothing else is left, and nothing is trained."""
     from groundup.checkpoint import read_config
-    from groundup.checkpoint.resolve import resolve_model
+    from groundup.checkpoint.resolve import load_tokenizer, resolve_model
     from groundup.stages._xray import leave
-    from groundup.tokenizer import Tokenizer
 
     directory = resolve_model(config.model)
-    tokenizer = Tokenizer.load(directory)
+    tokenizer = load_tokenizer(directory)
     longest = _longest(config, read_config(directory).context_length)
     learned, _ = _examples(config, tokenizer, longest, console)
     seen, labels = _show(tokenizer, learned, longest, console, most=3)

@@ -10,7 +10,7 @@ from groundup.config import setting
 from groundup.console import Console
 from groundup.errors import ConfigError
 from groundup.examples import ConversationRules, ExampleSources
-from groundup.stages._lora import LoraConfig, Method, make_trainable, require_full, save_with_tokenizer_ids
+from groundup.stages._lora import LoraConfig, Method, make_trainable, require_full, require_own_rate, save_tuned
 from groundup.stages._plans import SavedPlan
 from groundup.stages._replay import replay_identity, replayed
 from groundup.stages._training import (
@@ -88,13 +88,8 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     from groundup.examples import table_identity
 
     console = console or Console()
-    usual = FinetuneInstructConfig.model_fields["learning_rate"].default
-    if config.method == "lora" and config.learning_rate != usual:
-        raise ConfigError(
-            f"learning_rate = {config.learning_rate:g} with method = lora",
-            rule="learning_rate is a share of pretraining's, for all weights; adapters have a rate of their own",
-            fix="Leave it out, or give AdamW's rate: --set lora.learning_rate=0.001.",
-        )
+    if config.method == "lora":
+        require_own_rate(config, "learning_rate")
     keys = config.model_dump(mode="json", exclude={"data", "test", "model", "replay", "xray", *NO_PART_OF_THE_RESULT})
     if config.xray:
         return _xray(config, keys, console)
@@ -130,7 +125,7 @@ def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console
 
 def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Console) -> None:
     """Plan, tune, compare, and leave the model directory with its artifact."""
-    from groundup.checkpoint import load_model, save_model
+    from groundup.checkpoint import load_model
     from groundup.checkpoint.adapted import with_adapter
     from groundup.checkpoint.grown import ready_to_chat
     from groundup.checkpoint.resolve import open_model
@@ -207,17 +202,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     model = spread.gathered()
     if not ranks.first:
         return
-    if config.method == "lora":
-        files = save_with_tokenizer_ids(config.out, model, opened.directory, tokenizer, stop_ids=template.stop_ids)
-    else:
-        files = save_model(
-            config.out,
-            model,
-            bos_id=tokenizer.bos_id,
-            eos_id=tokenizer.eos_id,
-            pad_id=tokenizer.pad_id,
-            stop_ids=template.stop_ids,
-        )
+    files = save_tuned(config.method, config.out, model, opened.directory, tokenizer, template.stop_ids)
     files += [*save_chat(config.out, template, tokenizer), shown.page(config.out / "xray.html", told["sentence"])]
 
     # Both from their files and in fp32, so that they differ in nothing but the tuning.

@@ -103,7 +103,7 @@ def test_every_command_takes_it_as_a_model(adapter: Path, pairs: Path, tmp_path:
     def stage(name: str, **keys: Any) -> Any:
         return STAGES[name].module.run(load(STAGES[name].config, keys), console=QUIET)
 
-    assert stage("generate", model=str(adapter), prompt="The", max_tokens=5, temperature=0.0).text
+    assert stage("generate", model=str(adapter), prompt="The", max_tokens=5, temperature=0.0).token_ids
     exported = stage("export.gguf", model=str(adapter), out=str(tmp_path / "tuned.gguf"), type="f32")
     assert (tmp_path / "tuned.gguf").stat().st_size > 0
     assert exported.facts["files"]["f32"]["gate"]["equal_bit_for_bit"]
