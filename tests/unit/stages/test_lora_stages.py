@@ -201,11 +201,11 @@ def test_a_classifier_is_an_adapter_with_a_head(
     table = tmp_path / "paragraphs.jsonl"
     table.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
     out = tmp_path / "classifier"
-    keys = {"data": str(table), "model": str(directory / "base"), "out": str(out), "threads": 1, "epochs": 10.0}
+    keys = {"data": str(table), "model": str(directory / "base"), "out": str(out), "threads": 1, "epochs": 24.0}
     keys |= {"method": "lora", "batch_size": 8, "head_lr": 0.02, "lora": {"learning_rate": 0.02}}
     made = finetune_classify.run(load(finetune_classify.FinetuneClassifyConfig, keys), console=QUIET)
     losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
     config = json.loads((out / "adapter_config.json").read_text())
     assert (config["task_type"], config["modules_to_save"]) == ("SEQ_CLS", ["score"])
     assert resolve_classifier(out) == out
