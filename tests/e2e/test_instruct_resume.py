@@ -22,7 +22,9 @@ from groundup.tokenizer import Tokenizer
 PROGRAM = """
 import json, sys
 from groundup.config import load
+from groundup.parallel import machine
 from groundup.stages.finetune_instruct import FinetuneInstructConfig, run
+machine._product_flops = lambda device, dtype: 1e10  # a busy machine finds now fp32 the faster, now bf16
 run(load(FinetuneInstructConfig, json.loads(sys.argv[1])))
 """
 
