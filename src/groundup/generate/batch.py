@@ -108,13 +108,11 @@ def _read_prompt(model: Transformer, sequence: GeneratedSequence) -> Tensor:
     device = model.lm_head.weight.device
     while not sequence.prefilled:
         h_BTD = model.model(sequence.next_ids().to(device)[None], cache=sequence.cache)
-    logits_V: Tensor = model.lm_head(h_BTD[0, -1])
-    return logits_V
+    return model.logits(h_BTD[0, -1])
 
 
 def _step(model: Transformer, batch: BatchCache, sequences: Sequence[GeneratedSequence]) -> Tensor:
     """Logits (B, V) after the last token of each sequence."""
     ids_BT = torch.stack([sequence.next_ids() for sequence in sequences]).to(model.lm_head.weight.device)
     h_BTD = model.model(ids_BT, batch.positions, cache=batch)
-    logits_BV: Tensor = model.lm_head(h_BTD[:, -1])
-    return logits_BV
+    return model.logits(h_BTD[:, -1])

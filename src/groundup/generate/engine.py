@@ -231,5 +231,4 @@ class Engine:
         device = self.model.lm_head.weight.device
         h_BTD = self.model.model(sequence.next_ids().to(device)[None], cache=sequence.cache)
         # Only the last token's row meets the vocabulary: a prompt's other logits are nobody's business.
-        logits_V: Tensor = self.model.lm_head(h_BTD[0, -1]).float().cpu()
-        return logits_V[: self.vocab_size]
+        return self.model.logits(h_BTD[0, -1]).cpu()[: self.vocab_size]

@@ -168,18 +168,19 @@ class Transformer(Accelerated):
         """
         h_BTD = self.model(input_ids_BT, positions_BT, document_ids_BT, cache)
         if labels_BT is None:
-            return self._logits(h_BTD)
+            return self.logits(h_BTD)
         h_RD, labels_R = h_BTD.flatten(0, 1), labels_BT.flatten()
         if self.config.logit_softcap is not None:  # no published model has it, so it may cost memory
             with torch.set_grad_enabled(torch.is_grad_enabled() and reduction == "sum"):
-                logits_RV = self._logits(h_RD)
+                logits_RV = self.logits(h_RD)
                 nll = F.cross_entropy(logits_RV, labels_R, ignore_index=IGNORE_INDEX, reduction=reduction)
             return nll if reduction == "sum" else nll.view_as(labels_BT)
         if reduction == "none":
             return row_nll(h_RD, self.lm_head.weight, labels_R).view_as(labels_BT)
         return summed_nll(h_RD, self.lm_head.weight, labels_R, self.operations)
 
-    def _logits(self, h_BTD: Tensor) -> Tensor:
+    def logits(self, h_BTD: Tensor) -> Tensor:
+        """Scores (..., V) in fp32 of the tokens that may follow, from the blocks' output (..., D)."""
         logits_BTV = self.lm_head(h_BTD)
         if (softcap := self.config.logit_softcap) is not None:
             logits_BTV = softcap * torch.tanh(logits_BTV / softcap)

@@ -4,7 +4,7 @@ others."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -107,6 +107,16 @@ def test_the_deltas_join_to_the_decoded_text(engine: Engine, tokenizer: Tokenize
     ids = [event.token_id for event in events if event.token_id is not None]
     assert "".join(event.text for event in events) == tokenizer.decode(ids)
     assert [event.finish_reason for event in events] == [None] * 199 + ["length"]
+
+
+def test_logprobs_of_a_capped_model_are_capped(tiny_model: Callable[..., Transformer], tokenizer: Tokenizer):
+    """The engine scores the last token only, by itself: without the cap its probabilities were another model's."""
+    model = tiny_model(tokenizer.vocab_size, family="gemma3", logit_softcap=0.05)
+    ids = tokenizer.encode(PROMPT)
+    expected = model(torch.tensor([ids]))[0, -1].log_softmax(-1).max()
+    with Engine(model, tokenizer) as engine:
+        done = engine.complete(GenerationRequest(prompt=tuple(ids), max_tokens=1, logprobs=1, sampling=GREEDY))
+    assert done.logprobs[0] == pytest.approx(float(expected), abs=1e-4)
 
 
 def test_logprobs_are_the_models_own(engine: Engine, model: Transformer, tokenizer: Tokenizer):
