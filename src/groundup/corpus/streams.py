@@ -12,8 +12,10 @@ import re
 import shutil
 import tarfile
 import tempfile
+import unicodedata
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, BinaryIO, cast
 
@@ -35,6 +37,9 @@ DAMAGED = (
 
 
 _ISO_2022 = re.compile(rb"\x1b(\$[@B]|\$\)C)")  # seven bits, so that it passes for ASCII; old Japanese and Korean mail
+_ODD_KINDS = {"Cc", "Cn", "Co", "Cs"}  # of characters: controls, not assigned, private, halves of a pair
+_BLANKS = str.maketrans("\t\n\r\f", " " * 4)
+_MOST_NULS = 500  # one NUL in so many bytes is an accident of a program; binary files have more
 _CAPITAL_INSIDE = re.compile("[a-z][À-ÖØ-ÞŒŠŸŽ]")
 
 
@@ -196,11 +201,35 @@ def read_whole(stream: BinaryIO) -> bytes:
 
 
 def looks_binary(head: bytes) -> bool:
-    """Whether the beginning of a file is not text in any encoding: NUL bytes, or many control characters."""
+    """Whether the beginning of a file is not text in any encoding: some NUL bytes, or many control characters."""
     if head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # UTF-32's begins like UTF-16's
         return False
+    if _unmarked_utf16(head):
+        return False
     controls = sum(head.count(byte) for byte in range(32) if byte not in b"\t\n\r\f\x0e\x0f\x1b")
-    return b"\0" in head or controls > len(head) // 50 or head.startswith((b"%PDF-", b"{\\rtf"))
+    nuls = head.count(0)
+    return (
+        nuls > max(1, len(head) // _MOST_NULS) or controls > len(head) // 50 or head.startswith((b"%PDF-", b"{\\rtf"))
+    )
+
+
+def _unmarked_utf16(head: bytes) -> str:
+    """The name of UTF-16 that lacks its byte order mark, as some programs of Windows write it; "" for all else.
+
+    Zeros stand at every other byte, in each blank at least, hardly between; and what is decoded has nothing odd.
+    """
+    head = head[:8192]
+    low, high = head[::2].count(0), head[1::2].count(0)
+    if min(low, high) * 4 > max(low, high) or (low + high) * 50 < len(head):
+        return ""
+    name = "utf-16-be" if low > high else "utf-16-le"
+    try:
+        text = codecs.getincrementaldecoder(name)().decode(head).translate(_BLANKS)
+    except UnicodeDecodeError:
+        return ""
+    kinds = Counter(map(unicodedata.category, text))
+    letters = sum(count for kind, count in kinds.items() if kind[0] in "LMZ")
+    return name if not (kinds.keys() & _ODD_KINDS) and letters * 2 > len(text) and " " in text else ""
 
 
 def detect_encoding(head: bytes, *, html: bool = False) -> str:
@@ -214,6 +243,8 @@ def detect_encoding(head: bytes, *, html: bool = False) -> str:
     ):
         if head.startswith(mark):
             return name
+    if b"\0" in head[:8192] and (unmarked := _unmarked_utf16(head)):
+        return unmarked
     try:
         codecs.getincrementaldecoder("utf-8")("strict").decode(head)  # a character cut at the end is no error
         if (shift := _ISO_2022.search(head)) and head.isascii():

@@ -216,6 +216,25 @@ def test_mail_of_html_alone() -> None:
     assert read(made.as_bytes()) == ["News\n\nOne.\n\nTwo & three."]
 
 
+@pytest.mark.parametrize("start", ["<html>", "<!-- saved -->\n<HTML xmlns:o='urn:x'>\n", "<!DOCTYPE HTML>\n", "<BODY>"])
+def test_a_page_sent_as_plain_text(start: str) -> None:
+    """Many a newsletter says text/plain and is HTML: its tags came into the corpus."""
+    made = message(Subject="News")
+    made.set_content(f"{start}<p>One.</p><p>Two &amp; three.</p>")
+    assert read(made.as_bytes()) == ["News\n\nOne.\n\nTwo & three."]
+
+
+@pytest.mark.parametrize("declared", ["koi8-r", ""])
+@pytest.mark.parametrize("encoding", ["koi8-r", "utf-8"])
+def test_a_subject_in_raw_bytes(encoding: str, declared: str) -> None:
+    """They may not be there (RFC 5322), and often were: each became U+FFFD."""
+    subject, text = "Приглашение на праздник весны", "Дорогие друзья, приходите к нам в гости."
+    kind = f"\nContent-Type: text/plain; charset={declared}" if declared else ""
+    body = text.encode(declared or encoding)
+    head = f"From: a@b.c\nTo: a@b.c\nMessage-ID: <1@b.c>{kind}\nSubject: {subject}\n\n".encode(encoding)
+    assert read(head + body) == [f"{subject}\n\n{text}"]
+
+
 def test_mailbox() -> None:
     letters = []
     for number in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import bz2
 import gzip
 import io
@@ -41,6 +42,29 @@ def test_text_plain_and_compressed(compress: Callable[[bytes], bytes] | None) ->
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252"])
 def test_encodings(encoding: str) -> None:
     assert read("a.txt", TEXT.encode(encoding)) == [TEXT]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "text", [TEXT, "Быстрая лиса прыгает.\r\n", "吾輩は猫である。\n名前はまだ無い。\n", "Ja 😀 doch.\n"]
+)
+def test_utf16_without_its_mark(text: str, encoding: str) -> None:
+    """Half of its bytes are zeros, which made it binary."""
+    whole = text * 700  # pairs are cut where the head ends
+    assert read("a.txt", whole.encode(encoding)) == [whole]
+    assert read("noname", f"<html><body><p>{TEXT}</p>".encode(encoding))[0].startswith(TEXT[:20])
+
+
+@pytest.mark.parametrize("kind", ["H", "i", "f"])
+def test_numbers_are_no_utf16(kind: str) -> None:
+    numbers = array.array(kind, [n * 37 % 5000 for n in range(3000)])
+    assert read("a.txt", numbers.tobytes()) == ["binary!"]
+
+
+def test_one_zero_byte_makes_no_text_binary() -> None:
+    """A program that crashed while it wrote leaves some; a file with many of them is none that people read."""
+    assert read("a.txt", f"{TEXT}\0{TEXT}".encode()) == [f"{TEXT}\0{TEXT}"]
+    assert read("a.txt", b"\0".join([TEXT.encode()] * 9)) == ["binary!"]
 
 
 def test_a_multibyte_character_on_a_block_edge_survives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,7 @@ def test_real_pdfs_without_text_say_why(documents: Path, name: str, reason: str)
     [
         ("multicolumn.pdf", "lacinia. Nam ipsum ligula, eleifend at, accumsan nec, suscipit a, ipsum."),  # two columns
         ("multicolumn.pdf", "Prague\tCzech\nDenmark\t"),
+        ("multicolumn.pdf", "eget, consectetuer id"),  # divided between two lines that were stretched to the margin
         ("minimal-document.pdf", "no sea takimata sanctus est"),  # "taki-" ends a line
         ("crazyones-pdfa.pdf", "The misfits. The rebels."),  # a ligature
         ("google-doc-document.pdf", "\n\nReadability counts.\n\n"),

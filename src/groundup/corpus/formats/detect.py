@@ -158,6 +158,20 @@ def _is_small(file: zipfile.ZipFile, name: str) -> bool:
     return member.file_size <= 100 and not member.flag_bits & 1
 
 
+def is_html(text: str) -> bool:
+    """Whether a text is a page, or begins like a part of one, whatever it is called."""
+    start = text[:4096].lstrip()
+    if not start.startswith("<"):
+        return False
+    return _root(text) in ("html", "head", "body") or bool(_HTML.match(start))
+
+
+def _root(text: str) -> str:
+    """The name of the first element of a text of angle brackets."""
+    found = _ROOT.match(text[_match_end(_PROLOG, text) :])
+    return found[1].rpartition(":")[2].lower() if found else ""
+
+
 def _markup(text: str) -> Format | None:
     """A format of angle brackets that says what it is."""
     start = text[:4096].lstrip()
@@ -165,11 +179,9 @@ def _markup(text: str) -> Format | None:
         raise UnknownFormatError("ARC, the older web archive")
     if not start.startswith("<"):
         return None
-    rest = text[_match_end(_PROLOG, text) :]
-    root = _ROOT.match(rest)
-    name = root[1].rpartition(":")[2].lower() if root else ""
-    if name == "html" or _HTML.match(start):
+    if is_html(text):
         return "html"
+    name = _root(text)
     if name == "mediawiki":
         return "wiki"
     if start.startswith("<?xml"):

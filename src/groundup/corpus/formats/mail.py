@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import BinaryIO
 
 from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
+from groundup.corpus.formats.detect import is_html
 from groundup.corpus.formats.html import whole_text
 from groundup.corpus.streams import LINE_LIMIT, MEBIBYTE, WHOLE_FILE_LIMIT, TooLargeError, detect_encoding, read_whole
 
@@ -92,8 +93,10 @@ def _read_message(path: str, data: bytes, reading: Reading) -> Found:
         elif part.get_content_subtype() == "html":
             bodies.append(_written(whole_text(content, _encoding(part, content))))
         else:
-            bodies.append(_written(_unflowed(part, content.decode(_encoding(part, content), "replace"))))
-    subject = " ".join(_header(message.get("Subject", "")).split())
+            text = content.decode(_encoding(part, content), "replace")
+            is_page = is_html(text)  # sent as what it is not
+            bodies.append(_written(whole_text(text.encode(), "utf-8") if is_page else _unflowed(part, text)))
+    subject = " ".join(_header(_raw(message, "subject"), _first_encoding(message)).split())
     body = "\n\n".join(body for body in bodies if body)
     if body:
         yield Extracted(path, f"{subject}\n\n{body}".strip(), date=_date(message))
@@ -176,9 +179,26 @@ def _written(text: str) -> str:
     return "\n".join(kept).strip()
 
 
-def _header(value: object) -> str:
-    """A header's text, of whatever it may be made: RFC 2047 words, raw bytes, mistakes."""
+def _raw(message: Message, name: str) -> str:
+    """A header as it was sent; `Message.get` puts U+FFFD for bytes that are not ASCII."""
+    return next((str(value) for key, value in message.raw_items() if key.lower() == name), "")
+
+
+def _first_encoding(message: Message) -> str:
+    """The encoding that the first text of a mail declares: its headers, if raw, are written in the same one."""
+    declared = (part.get_content_charset("") for part in message.walk() if part.get_content_maintype() == "text")
+    return next((str(each) for each in declared if each), "")
+
+
+def _header(value: object, encoding: str = "") -> str:
+    """A header's text, of whatever it may be made: RFC 2047 words, raw bytes (likely in `encoding`), mistakes."""
     text = str(value)
+    if not text.isascii():
+        raw = text.encode("utf-8", "surrogateescape")
+        with suppress(LookupError, UnicodeDecodeError):
+            text = raw.decode(encoding or detect_encoding(raw))
+        with suppress(UnicodeDecodeError):
+            text = raw.decode()
     with suppress(LookupError, ValueError, MessageError):
         text = str(make_header(decode_header(text)))
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

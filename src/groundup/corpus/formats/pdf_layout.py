@@ -254,7 +254,7 @@ def _paragraphs(block: Sequence[Line], pitch: float, margin: float, words: Count
     for last, line in itertools.pairwise(block):
         step = (last.middle - line.middle) / last.height
         indented = line.left > left + 0.6 * line.height and last.left < left + 0.3 * line.height
-        if "\t" in last.text and "\t" in line.text:  # rows of a table
+        if "\t" in last.text and "\t" in line.text and not last.hyphenated:  # rows of a table
             text = f"{text}\n{line.text}"
         elif step > pitch + 0.25 or _ITEM.match(line.text) or (indented and not _ITEM.match(last.text)):
             yield text
