@@ -148,6 +148,7 @@ def test_pace(site: Site, tmp_path: Path, console: Console) -> None:
     ("link", "reason"),
     [
         ("file:///etc/passwd", "refused: not http or https"),
+        ("FILE:///etc/passwd", "refused: not http or https"),
         ("ftp://example.org/x", "refused: not http or https"),
         ("javascript://alert(1)", "refused: not http or https"),
         ("http://127.0.0.1:PORT/0", "refused: private address"),

@@ -154,7 +154,7 @@ class _Links:
                 failure = "" if url.startswith(("http://", "https://")) else _REFUSED_SCHEME
             except ValueError:
                 url = well_formed(given[:_SHOWN])
-                failure = _REFUSED_SCHEME if given.startswith("file:") else "not an address"
+                failure = _REFUSED_SCHEME if given[:5].lower() == "file:" else "not an address"
             if seen.add(url):
                 self.repeated += 1
                 continue
