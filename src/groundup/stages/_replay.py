@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groundup.artifact import ARTIFACT, read
-from groundup.errors import DataError
+from groundup.errors import ConfigError, DataError
 from groundup.examples import ConversationRules, table_identity
 from groundup.stages._evaluate_examples import holds_conversations
 
@@ -26,9 +26,14 @@ def replay_identity(path: Path) -> str:
 
 
 def replayed(
-    path: Path, share: float, examples: Sequence[Labelled], template: ChatTemplate, tokenizer: Tokenizer, context: int
+    path: Path | None,
+    share: float,
+    examples: Sequence[Labelled],
+    template: ChatTemplate,
+    tokenizer: Tokenizer,
+    context: int,
 ) -> list[Labelled]:
-    """Examples to mix in, as many as make up `share` of all trained tokens.
+    """Examples to mix in, as many as make up `share` of all trained tokens; none for a share of 0.
 
     Args:
         path: a corpus, token shards, a table of conversations, or files of text.
@@ -36,8 +41,17 @@ def replayed(
         context: tokens at once, at most.
 
     Raises:
+        ConfigError: a share of nothing.
         DataError: too little text there.
     """
+    if not share:
+        return []
+    if path is None:
+        raise ConfigError(
+            f"replay_share = {share:g}, and no replay",
+            rule="what is mixed in comes from general text or conversations",
+            fix="Say where they are: --set replay=FOLDER.",
+        )
     wanted = round(share / (1 - share) * sum(sum(trained) for _, trained in examples))
     taken: list[Labelled] = []
     found = 0

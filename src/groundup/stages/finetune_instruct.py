@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from groundup.artifact import Artifact, Work, read
 from groundup.config import setting
 from groundup.console import Console
-from groundup.errors import ConfigError
 from groundup.examples import ConversationRules, ExampleSources
 from groundup.stages._lora import LoraConfig, Method, make_trainable, require_full, require_own_rate, save_tuned
 from groundup.stages._plans import SavedPlan
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from groundup.parallel import Machine
     from groundup.planner import Plan
     from groundup.ranks import Ranks
-    from groundup.tokenizer import ChatTemplate, Tokenizer
+    from groundup.tokenizer import ChatTemplate
     from groundup.tokens import ExampleLoader
     from groundup.train import StepReport
     from groundup.types import Example
@@ -152,7 +151,11 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     template = locked_template(opened.directory, tokenizer)
     shown = Shown(template, tokenizer, learned, model.config.context_length, config.cut_long)
     encoded = shown.require_sound(console)
-    mixed_in = _mixed_in(config, encoded, template, tokenizer, model.config.context_length, console)
+    context = model.config.context_length
+    mixed_in = replayed(config.replay, config.replay_share, encoded, template, tokenizer, context)
+    if mixed_in:
+        part = f"{config.replay_share:.0%} of the trained tokens"
+        console.note(f"Replayed: {len(mixed_in):,} pieces of {config.replay}, {part}.")
     encoded = [*encoded, *mixed_in]
     saved = SavedPlan(config.out / "plan.json", ranks)
     machine, plan = saved.read_or(lambda: _plan(config, opened, encoded, ranks, seconds_spent=work.seconds))
@@ -255,30 +258,6 @@ def _examples(config: FinetuneInstructConfig, console: Console) -> tuple[list[Ex
     console.note(f"{found.sentence}.")
     kept = {"dropped": dict(found.dropped), "changed": dict(found.changed)}
     return learned, tested, {"columns": found.columns, "sentence": f"{found.sentence}.", **kept}
-
-
-def _mixed_in(
-    config: FinetuneInstructConfig,
-    encoded: Sequence[Labelled],
-    template: ChatTemplate,
-    tokenizer: Tokenizer,
-    context: int,
-    console: Console,
-) -> list[Labelled]:
-    """What is replayed beside the examples."""
-    if not config.replay_share:
-        return []
-    if config.replay is None:
-        raise ConfigError(
-            f"replay_share = {config.replay_share:g}, and no replay",
-            rule="what is mixed in comes from general text or conversations",
-            fix="Say where they are: --set replay=FOLDER.",
-        )
-    mixed = replayed(config.replay, config.replay_share, encoded, template, tokenizer, context)
-    console.note(
-        f"Replayed: {len(mixed):,} pieces of {config.replay}, {config.replay_share:.0%} of the trained tokens."
-    )
-    return mixed
 
 
 def _plan(
