@@ -22,7 +22,7 @@ _LENGTH = struct.Struct("<Q")
 _SERVE = "import sys; sys.path[:] = {path!r}; from groundup.corpus.isolated import _serve; _serve({function!r})"
 CPU_SECONDS = 15  # for one value: a page of a PDF takes hundredths of one
 WALL_SECONDS = 900  # for one input, should the child sleep
-MEMORY_BYTES = 3 << 30  # address space
+MEMORY_BYTES = 3 << 29  # address space: 28 real PDFs do with a third of it, a page made for it takes all that there is
 
 _children: dict[tuple[int, str], subprocess.Popen[bytes]] = {}
 
