@@ -45,7 +45,7 @@ def test_help_is_short_and_ends_with_an_example(command: str) -> None:
     result = CliRunner().invoke(cli, [*command.split(), "--help"], prog_name="groundup")
     assert result.exit_code == 0
     lines = result.output.rstrip().splitlines()
-    assert len(lines) <= 32
+    assert len(lines) <= 28
     assert max(len(line) for line in lines) <= 100
     assert re.fullmatch(rf"Example: groundup {command}( .+)", lines[-1])
 

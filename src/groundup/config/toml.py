@@ -119,7 +119,7 @@ def _table(config: type[Config], values: Mapping[str, Any]) -> Table:
             table.add(item.name, _table(tables_in(item.type)[0], values[item.name]))
             continue
         if value is None:
-            table.add(tomlkit.comment(f"{item.name} = {_placeholder(item)}"))
+            table.add(tomlkit.comment(f"{item.name} = {_stand_in(item)}"))
         else:
             table.add(item.name, _inline(value))
         for line in _held(tables_in(item.type)):
@@ -146,7 +146,7 @@ def _held(kinds: Sequence[type[Config]]) -> Iterator[str]:
 
 
 def _example(key: Setting) -> str:
-    shown = _placeholder(key) if key.default is None else _inline(key.default).as_string()
+    shown = _stand_in(key) if key.default is None else _inline(key.default).as_string()
     return f"    {key.name} = {shown}   # {key.help}"
 
 
@@ -154,7 +154,7 @@ def _is_table(item: Setting, values: Mapping[str, Any]) -> bool:
     return isinstance(values.get(item.name), dict) and bool(tables_in(item.type))
 
 
-def _placeholder(item: Setting) -> str:
+def _stand_in(item: Setting) -> str:
     if get_origin(item.type) is Literal:
         return " | ".join(tomlkit.item(choice).as_string() for choice in get_args(item.type))
     return item.metavar

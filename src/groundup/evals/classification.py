@@ -164,12 +164,7 @@ class Comparison:
         """One sentence."""
         accuracy, floor = self.result.accuracy, self.by_majority.accuracy.estimate
         first = f"{accuracy.estimate:.1%} of the test texts get their label ({floor:.1%} by always answering the same)"
-        if self.gain is None:
-            return f"{first}."
-        if not self.gain.excludes_zero:
-            return f"{first}; not distinguishable from TF-IDF + logistic regression."
-        word = "better" if self.gain.estimate > 0 else "worse"
-        return f"{first}; {word} than TF-IDF + logistic regression, by {abs(self.gain.estimate):.1%}."
+        return beside_tfidf(first, self.gain)
 
     def to_json(self) -> dict[str, Any]:
         """`majority` and, where there is one, `tfidf`."""
@@ -206,6 +201,16 @@ def compare(
     if beside is not None:
         gain = bounded(paired_difference(result.correct, beside.correct, np.ones(len(true)), seed=seed), -1, 1)
     return Comparison(result, majority, floor, beside, gain)
+
+
+def beside_tfidf(first: str, gain: Interval | None) -> str:
+    """A sentence that goes on with what was gained over the classical method; None: that was not asked."""
+    if gain is None:
+        return f"{first}."
+    if not gain.excludes_zero:
+        return f"{first}; not distinguishable from TF-IDF + logistic regression."
+    word = "better" if gain.estimate > 0 else "worse"
+    return f"{first}; {word} than TF-IDF + logistic regression, by {abs(gain.estimate):.1%}."
 
 
 def shown(interval: Interval) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from groundup.evals.classification import Floats, bounded, shown, tfidf_features
+from groundup.evals.classification import Floats, beside_tfidf, bounded, shown, tfidf_features
 from groundup.evals.stats import Interval, paired_difference, ratio_interval
 
 Flags = npt.NDArray[np.bool_]
@@ -106,12 +106,7 @@ class SetComparison:
         """One sentence."""
         exact, floor = self.result.exact, self.by_majority.exact.estimate
         first = f"{exact.estimate:.1%} of the test texts get exactly their labels ({floor:.1%} by always the same)"
-        if self.gain is None:
-            return f"{first}."
-        if not self.gain.excludes_zero:
-            return f"{first}; not distinguishable from TF-IDF + logistic regression."
-        word = "better" if self.gain.estimate > 0 else "worse"
-        return f"{first}; {word} than TF-IDF + logistic regression, by {abs(self.gain.estimate):.1%}."
+        return beside_tfidf(first, self.gain)
 
     def to_json(self) -> dict[str, Any]:
         """`majority` and, where there is one, `tfidf`."""

@@ -62,7 +62,7 @@ class FinetuneInstructConfig(ConversationRules):
     )
     method: Method = setting("full", help="all weights, or low-rank adapters", flag=True)
     lora: LoraConfig = setting(LoraConfig(), help="the adapters of method = lora")
-    learning_rate: float = setting(0.3, help="of all parts of the model, as a share of pretraining's", flag=True, gt=0)
+    learning_rate: float = setting(0.3, help="as a share of pretraining's", flag=True, gt=0)
     cut_long: bool = setting(False, help="cut examples that are longer than the context, instead of dropping them")
     seed: int = setting(0, help="of the order of examples", flag=True, ge=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
