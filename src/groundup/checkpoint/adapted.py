@@ -66,8 +66,11 @@ def save_adapted(
     return [*files, directory / BASE]
 
 
-def find_base(directory: Path) -> Path:
+def find_base(directory: Path, given: Path | None = None) -> Path:
     """The directory of the model that an adapter was trained beside: as it lay to it then, or where it lay.
+
+    Args:
+        given: where it lies now; then it is looked for nowhere else.
 
     Raises:
         DataError: it is gone.
@@ -77,12 +80,14 @@ def find_base(directory: Path) -> Path:
     places = [named.get("path"), written]
     candidates = [(directory / named["relative"]).resolve()] if named.get("relative") else []
     candidates += [Path(place) for place in places if isinstance(place, str) and place]
+    if given is not None:
+        candidates = [given]
     there = [path for path in dict.fromkeys(candidates) if path.is_dir()]
     if not there:
         raise DataError(
-            f"{directory}: its base, {written or named.get('path')}, is not there",
+            f"{directory}: its base, {given or written or named.get('path')}, is not there",
             rule="an adapter is a small difference from the model that it was trained beside, and is read with it",
-            fix=f"Put that model back, or write where it lies now as base_model_name_or_path in {CONFIG}.",
+            fix="Put that model back, or say where it lies now: --base DIR.",
         )
     if "digest" not in named:  # PEFT's own, which says nothing about the weights
         return there[0]
@@ -94,6 +99,11 @@ def find_base(directory: Path) -> Path:
         rule="an adapter fits one model alone; beside another it answers nonsense",
         fix="Put the model back as it was, or train the adapter again on this one.",
     )
+
+
+def belongs_to(directory: Path, base: Path) -> bool:
+    """Whether a directory holds an adapter that was trained beside these weights, wherever they lay then."""
+    return is_adapter(directory) and _record(directory).get("base", {}).get("digest") == weights_digest(base)
 
 
 def weights_digest(directory: Path) -> str:
@@ -111,20 +121,25 @@ def weights_digest(directory: Path) -> str:
 
 
 def load_model(
-    directory: Path, *, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
+    directory: Path,
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    device: str | torch.device = "cpu",
+    base: Path | None = None,
 ) -> Transformer:
     """Read the directory of a language model, or of an adapter, which is merged into its base: ready for inference.
 
     Args:
         dtype: of the weights; None: as each is stored.
+        base: where an adapter's base lies now; see `find_base`.
 
     Raises:
         DataError: an adapter's base is gone.
         FormatError: no model there, a pickle instead of safetensors, another architecture, a damaged file, an adapter
             of another base.
     """
-    *adapters, base = _stack(directory)
-    model = whole.load_model(base, dtype=dtype, device=device)
+    *adapters, lowest = _stack(directory, base)
+    model = whole.load_model(lowest, dtype=dtype, device=device)
     for adapter in reversed(adapters):
         load_adapter(adapter, model)
         fuse_lora(model)
@@ -132,13 +147,17 @@ def load_model(
 
 
 def load_classifier(
-    directory: Path, *, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
+    directory: Path,
+    *,
+    dtype: torch.dtype | None = torch.float32,
+    device: str | torch.device = "cpu",
+    base: Path | None = None,
 ) -> tuple[SequenceClassifier, tuple[str, ...]]:
     """Read the directory of a classifier, or of an adapter that makes one of a language model, as `load_model` does;
     with the names of its labels."""
     if not is_adapter(directory):
         return whole.load_classifier(directory, dtype=dtype, device=device)
-    base = load_model(find_base(directory), dtype=dtype, device=device)
+    language_model = load_model(find_base(directory, base), dtype=dtype, device=device)
     rows = head_rows(directory)
     labels = tuple(_record(directory).get("labels") or (f"LABEL_{index}" for index in range(rows)))
     if len(labels) != rows or rows < 2:
@@ -148,7 +167,7 @@ def load_classifier(
             fix="The files do not belong together; train the adapter again, or get it again.",
         )
     several = bool(_record(directory).get("several"))
-    model = SequenceClassifier.from_language_model(base, rows, seed=0, several=several)
+    model = SequenceClassifier.from_language_model(language_model, rows, seed=0, several=several)
     load_adapter(directory, model)
     fuse_lora(model)
     return model.eval().requires_grad_(False), labels
@@ -175,11 +194,11 @@ def whole_model(directory: Path) -> Path:
     return _stack(directory)[-1]
 
 
-def _stack(directory: Path) -> list[Path]:
+def _stack(directory: Path, given: Path | None = None) -> list[Path]:
     """An adapter, what it was trained beside, and so on down to a whole model."""
     stack = [directory]
     while is_adapter(stack[-1]):
-        base = find_base(stack[-1])
+        base = find_base(stack[-1], given if len(stack) == 1 else None)
         if base.resolve() in [path.resolve() for path in stack]:
             raise FormatError(
                 f"{stack[-1]}: its base is {base}",

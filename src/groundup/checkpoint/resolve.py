@@ -18,11 +18,12 @@ from groundup.checkpoint.adapted import (
     load_classifier,
     load_model,
     weights_digest,
+    with_adapter,
 )
 from groundup.checkpoint.adapters import WEIGHTS as ADAPTER
 from groundup.checkpoint.directory import CONFIG
 from groundup.checkpoint.weight_files import INDEX, WEIGHTS, require_no_pickle, weight_files
-from groundup.errors import DataError, ResourceError
+from groundup.errors import ConfigError, DataError, ResourceError
 from groundup.files import read_json
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, Tokenizer
@@ -66,9 +67,12 @@ class OpenedClassifier:
     longest: int
 
 
-def open_model(path: Path, *, device: str | None = None) -> OpenedModel:
+def open_model(path: Path, *, device: str | None = None, base: Path | None = None) -> OpenedModel:
     """Load the model that `path` means (see `resolve_model`) onto a device: by default a GPU where there is
     one.
+
+    Args:
+        base: where an adapter's base lies now; otherwise it is looked for where it lay.
 
     Raises:
         DataError: no model there, or no tokenizer with it.
@@ -76,26 +80,46 @@ def open_model(path: Path, *, device: str | None = None) -> OpenedModel:
         ResourceError: no such device here.
     """
     directory, device = resolve_model(path), usable_device(device)
-    tokenizer = load_tokenizer(directory)
-    model = load_model(directory, device=device)
+    tokenizer = load_tokenizer(directory, base)
+    model = load_model(directory, device=device, base=base)
     return OpenedModel(directory, model, tokenizer, tokenizer.stop_ids)
 
 
-def open_classifier(path: Path, *, device: str | None = None) -> OpenedClassifier:
+def open_beside(base: OpenedModel, path: Path) -> OpenedModel:
+    """Load the adapter that `path` means beside an opened model, which stays as it is: both share its tensors.
+
+    Raises:
+        ConfigError: a whole model.
+        DataError: nothing there, or a classifier.
+        FormatError: damaged files, or an adapter of another base.
+    """
+    directory = resolve_model(path)
+    if not is_adapter(directory):
+        raise ConfigError(
+            f"{directory}: a whole model",
+            rule=f"what shares the tensors of {base.directory} is an adapter of it",
+            fix="Open it by itself, or give the directory of an adapter.",
+        )
+    find_base(directory, base.directory)
+    tokenizer = load_tokenizer(directory, base.directory)
+    return OpenedModel(directory, with_adapter(base.model, directory), tokenizer, tokenizer.stop_ids)
+
+
+def open_classifier(path: Path, *, device: str | None = None, base: Path | None = None) -> OpenedClassifier:
     """Load the classifier that `path` means (see `resolve_classifier`); otherwise like `open_model`."""
     directory, device = resolve_classifier(path), usable_device(device)
-    tokenizer = load_tokenizer(directory)
-    model, labels = load_classifier(directory, device=device)
+    tokenizer = load_tokenizer(directory, base)
+    model, labels = load_classifier(directory, device=device, base=base)
     named = tokenizer.config.get(MODEL_MAX_LENGTH)  # transformers writes 1e30 where there is no limit
     context = model.config.context_length
     longest = min(int(named), context) if isinstance(named, int | float) and named >= 1 else context
     return OpenedClassifier(directory, model, tokenizer, labels, longest)
 
 
-def load_tokenizer(directory: Path) -> Tokenizer:
+def load_tokenizer(directory: Path, base: Path | None = None) -> Tokenizer:
     """The tokenizer of a model directory; an adapter's that has none of its own has its base's."""
     while is_adapter(directory) and not (directory / TOKENIZER_FILE).is_file():
-        directory = find_base(directory)
+        directory, base = find_base(directory, base), None
     return Tokenizer.load(directory)
 
 

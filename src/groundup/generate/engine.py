@@ -1,37 +1,19 @@
-"""The engine: one thread that steps all active requests in turn, and the doors for them to come and go."""
+"""The engine: a model with its tokenizer, and the doors for requests to come and go."""
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Self
 
-import torch
-from torch import Tensor
-
-from groundup.errors import ConfigError, ResourceError
-from groundup.generate.mailbox import EventStream, Mailbox
+from groundup.errors import ConfigError
+from groundup.generate.mailbox import EventStream
 from groundup.generate.request import Completion, GenerationRequest, TokenEvent
 from groundup.generate.sequence import GeneratedSequence, prompt_ids
+from groundup.generate.worker import Ticket, Worker
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
-
-_MAILBOX_EVENTS = 256  # a consumer that is further behind pauses its request, and only its own
-
-
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    """A request inside the engine."""
-
-    request: GenerationRequest
-    ids: tuple[int, ...]
-    mailbox: Mailbox
-    sequence: GeneratedSequence | None = None  # made when the request becomes active: it holds the cache
-    cancelled: bool = False
 
 
 class Engine:
@@ -44,6 +26,7 @@ class Engine:
         stop_ids: tokens that end a request which names none itself; the tokenizer's EOS by default.
         max_active: requests that are stepped at a time; each has a key-value cache of its own.
         max_waiting: requests that may wait for their turn.
+        worker: another engine's, to share; it keeps its own limits.
 
     Raises:
         ConfigError: model and tokenizer do not belong together.
@@ -57,6 +40,7 @@ class Engine:
         stop_ids: tuple[int, ...] | None = None,
         max_active: int = 8,
         max_waiting: int = 256,
+        worker: Worker | None = None,
     ) -> None:
         if model.config.vocab_size < tokenizer.least_rows:
             raise ConfigError(
@@ -69,14 +53,15 @@ class Engine:
         # Rows beyond the tokenizer's only pad the matrix; ids beyond the rows are tokens of other media.
         self.vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
         self._stop_ids = frozenset((tokenizer.eos_id,) if stop_ids is None else stop_ids)
-        self._max_active = max_active
-        self._max_waiting = max_waiting
-        self._tickets: dict[str, _Ticket] = {}
-        self._waiting: deque[_Ticket] = deque()
-        self._active: list[_Ticket] = []  # touched by the worker only
-        self._changed = threading.Condition()
-        self._closed = False
-        self._worker: threading.Thread | None = None
+        self._worker = worker or Worker(max_active, max_waiting)
+
+    def beside(self, model: Transformer, tokenizer: Tokenizer, *, stop_ids: tuple[int, ...] | None = None) -> Engine:
+        """An engine of another model on the same thread: both together keep the limits of the one, and end together.
+
+        Raises:
+            ConfigError: model and tokenizer do not belong together.
+        """
+        return Engine(model, tokenizer, stop_ids=stop_ids, worker=self._worker)
 
     def submit(self, request: GenerationRequest) -> AsyncIterator[TokenEvent]:
         """Take a request in now and return its events, the last of which has a finish reason.
@@ -110,23 +95,11 @@ class Engine:
 
     def cancel(self, request_id: str) -> bool:
         """End a request; its consumer gets an event with the reason "cancelled". False: no such request."""
-        with self._changed:
-            ticket = self._tickets.get(request_id)
-            if ticket is None:
-                return False
-            ticket.cancelled = True
-            self._changed.notify()
-            return True
+        return self._worker.cancel(request_id)
 
     def close(self) -> None:
         """Cancel what is under way and end the engine's thread."""
-        with self._changed:
-            self._closed = True
-            for ticket in self._tickets.values():
-                ticket.cancelled = True
-            self._changed.notify()
-        if self._worker is not None:
-            self._worker.join()
+        self._worker.close()
 
     def __enter__(self) -> Self:
         return self
@@ -136,99 +109,22 @@ class Engine:
     ) -> None:
         self.close()
 
-    def _enter(self, request: GenerationRequest) -> _Ticket:
-        context_length = self.model.config.context_length
-        ids = prompt_ids(request, self.tokenizer, vocab_size=self.vocab_size, context_length=context_length)
-        with self._changed:
-            if self._closed:
-                raise ResourceError(
-                    f"request {request.id}", rule="a closed engine takes none", fix="Make a new Engine."
-                )
-            if request.id in self._tickets:
-                raise ConfigError(
-                    f"request id {request.id!r}",
-                    rule="ids of requests under way differ",
-                    fix="Leave the id out to get a fresh one.",
-                )
-            if len(self._waiting) >= self._max_waiting:
-                raise ResourceError(
-                    f"{len(self._waiting)} requests are waiting",
-                    rule=f"this engine lets {self._max_waiting} wait",
-                    fix="Try again when some have finished, or raise max_waiting.",
-                )
-            ticket = _Ticket(request, ids, Mailbox(_MAILBOX_EVENTS, self._notify))
-            self._tickets[request.id] = ticket
-            self._waiting.append(ticket)
-            if self._worker is None:
-                self._worker = threading.Thread(target=self._work, name="groundup-engine", daemon=True)
-                self._worker.start()
-            self._changed.notify()
-        return ticket
+    def begin(self, ticket: Ticket) -> GeneratedSequence:
+        """The sequence of a request that becomes active; the worker calls it."""
+        return GeneratedSequence(ticket.request, ticket.ids, self.model, self.tokenizer, self._stop_ids)
 
-    def _leave(self, ticket: _Ticket) -> None:
-        """Cancel a request that may have ended already; its id may since be another's."""
-        with self._changed:
-            if self._tickets.get(ticket.request.id) is ticket:
-                self.cancel(ticket.request.id)
-
-    def _events(self, ticket: _Ticket) -> EventStream:
-        return EventStream(ticket.mailbox, partial(self._leave, ticket))
-
-    def _notify(self) -> None:
-        with self._changed:
-            self._changed.notify()
-
-    def _work(self) -> None:
-        with torch.inference_mode():
-            while self._admit():
-                for ticket in list(self._active):
-                    if ticket.cancelled or not ticket.mailbox.full:
-                        self._advance(ticket)
-
-    def _admit(self) -> bool:
-        """Wait for something to do and let waiting requests in. False: the engine is closed and empty."""
-        with self._changed:
-            while True:
-                for ticket in list(self._waiting):
-                    # One that leaves need not wait for a place.
-                    if ticket.cancelled or len(self._active) < self._max_active:
-                        self._waiting.remove(ticket)
-                        self._active.append(ticket)
-                if any(ticket.cancelled or not ticket.mailbox.full for ticket in self._active):
-                    return True
-                if self._closed and not self._active:
-                    return False
-                self._changed.wait()
-
-    def _advance(self, ticket: _Ticket) -> None:
-        """Take one request one step further. Whatever goes wrong in it is its own consumer's to hear."""
-        event: TokenEvent | Exception | None
-        try:
-            event = self._step(ticket)
-        except Exception as error:
-            event = error
-        if event is None:
-            return
-        if isinstance(event, Exception) or event.finish_reason is not None:
-            self._active.remove(ticket)
-            with self._changed:
-                del self._tickets[ticket.request.id]
-        ticket.mailbox.put(event)
-
-    def _step(self, ticket: _Ticket) -> TokenEvent | None:
-        if ticket.sequence is None:
-            if ticket.cancelled:
-                return TokenEvent(ticket.request.id, None, "", finish_reason="cancelled")
-            ticket.sequence = GeneratedSequence(ticket.request, ticket.ids, self.model, self.tokenizer, self._stop_ids)
-        sequence = ticket.sequence
-        if ticket.cancelled:
-            return sequence.cancelled()
-        logits_V = self._logits(sequence)
-        return sequence.accept(logits_V) if sequence.prefilled else None
-
-    def _logits(self, sequence: GeneratedSequence) -> Tensor:
-        """Feed a sequence's next ids; logits (V,) of the last of them, fp32 on the CPU."""
+    def step(self, sequence: GeneratedSequence) -> TokenEvent | None:
+        """Feed a sequence's next ids, and draw the token after them once its prompt is read; the worker calls it."""
         device = self.model.lm_head.weight.device
         h_BTD = self.model.model(sequence.next_ids().to(device)[None], cache=sequence.cache)
         # Only the last token's row meets the vocabulary: a prompt's other logits are nobody's business.
-        return self.model.logits(h_BTD[0, -1]).cpu()[: self.vocab_size]
+        logits_V = self.model.logits(h_BTD[0, -1]).cpu()[: self.vocab_size]
+        return sequence.accept(logits_V) if sequence.prefilled else None
+
+    def _enter(self, request: GenerationRequest) -> Ticket:
+        context_length = self.model.config.context_length
+        ids = prompt_ids(request, self.tokenizer, vocab_size=self.vocab_size, context_length=context_length)
+        return self._worker.enter(request, ids, self)
+
+    def _events(self, ticket: Ticket) -> EventStream:
+        return EventStream(ticket.mailbox, partial(self._worker.leave, ticket))

@@ -20,6 +20,7 @@ from groundup.generate import TokenEvent
 from groundup.serve.answers import Answer, ChatAnswer, CompletionAnswer, Json
 from groundup.serve.errors import ApiError, failed, shutting_down
 from groundup.serve.model import Job, ServedModel
+from groundup.serve.models import ServedModels
 from groundup.serve.schema import ChatBody, CompletionBody, GenerationBody, read_body
 from groundup.serve.streams import ClientGoneError, merged, unless_gone
 
@@ -31,25 +32,26 @@ B = TypeVar("B", bound=GenerationBody)
 Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
-def build_app(model: ServedModel) -> Starlette:
-    """The application for one model: chat, completions, the list of models, health. Wrap it in a `Guard`."""
+def build_app(models: ServedModels) -> Starlette:
+    """The application for these models: chat, completions, the list of models, health. Wrap it in a `Guard`."""
 
     async def chat(request: Request) -> Response:
         body = await _read(request, ChatBody)
+        model = models.named(body.model)
         job = await asyncio.to_thread(model.chat, body)  # a long prompt takes a while to encode
         return await _answer(request, model, job, ChatAnswer(model, job, body), stream=body.stream)
 
     async def complete(request: Request) -> Response:
         body = await _read(request, CompletionBody)
+        model = models.named(body.model)
         job = await asyncio.to_thread(model.complete, body)
         return await _answer(request, model, job, CompletionAnswer(model, job, body), stream=body.stream)
 
-    async def models(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [_described(model)]})
+    async def all_models(request: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [_described(model) for model in models]})
 
     async def one_model(request: Request) -> Response:
-        model.require_known(request.path_params["name"])
-        return JSONResponse(_described(model))
+        return JSONResponse(_described(models.named(request.path_params["name"])))
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -58,7 +60,7 @@ def build_app(model: ServedModel) -> Starlette:
         routes=[
             Route("/v1/chat/completions", chat, methods=["POST"]),
             Route("/v1/completions", complete, methods=["POST"]),
-            Route("/v1/models", models, methods=["GET"]),
+            Route("/v1/models", all_models, methods=["GET"]),
             Route("/v1/models/{name:path}", one_model, methods=["GET"]),
             Route("/health", health, methods=["GET"]),
         ],

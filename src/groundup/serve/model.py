@@ -1,4 +1,4 @@
-"""The model that is served, and what a request's body asks of it."""
+"""A model that is served, and what a request's body asks of it."""
 
 from __future__ import annotations
 
@@ -60,9 +60,8 @@ class ServedModel:
         """The job that a chat call asks for.
 
         Raises:
-            ApiError: 404 another model, 400 no chat template, or too long a conversation.
+            ApiError: 400 no chat template, or too long a conversation.
         """
-        self.require_known(body.model)
         if self.template is None:
             raise ApiError(
                 400,
@@ -87,9 +86,8 @@ class ServedModel:
         """The job that a completion call asks for.
 
         Raises:
-            ApiError: 404 another model, 400 too long a prompt or an unknown token id.
+            ApiError: 400 too long a prompt or an unknown token id.
         """
-        self.require_known(body.model)
         prompts = [self._prompt_ids(prompt) for prompt in body.prompt]
         requests = self._requests(prompts, body, body.logprobs or 0, None)
         return Job(requests, sum(len(ids) for ids in prompts))
@@ -110,18 +108,6 @@ class ServedModel:
         """End what is still running of a job."""
         for request in job.requests:
             self.engine.cancel(request.id)
-
-    def require_known(self, name: str) -> None:
-        """Raises ApiError 404 unless the model is called so."""
-        if name != self.name:
-            raise ApiError(
-                404,
-                f"model {name[:80]!r}",
-                rule=f"this server has the model {self.name!r} only",
-                fix="Use that name.",
-                param="model",
-                code="model_not_found",
-            )
 
     def _prompt_ids(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):

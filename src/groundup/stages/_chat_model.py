@@ -13,27 +13,38 @@ if TYPE_CHECKING:
     from groundup.tokenizer.chat import ChatTemplate
 
 
-def open_chat_model(path: Path, device: str | None, console: Console) -> tuple[OpenedModel, ChatTemplate | None]:
+def open_chat_model(
+    path: Path, device: str | None, console: Console, *, base: Path | None = None
+) -> tuple[OpenedModel, ChatTemplate | None]:
     """Open the model that `path` means; its template is None where it has none, or one that cannot be used.
+
+    Args:
+        base: where an adapter's base lies now.
 
     Raises:
         DataError: no model there.
         FormatError: a damaged one, or one whose conversations come out otherwise than when it was written.
     """
     from groundup.checkpoint.resolve import open_model
+
+    opened = open_model(path, device=device, base=base)
+    return opened, usable_template(opened, console)
+
+
+def usable_template(opened: OpenedModel, console: Console) -> ChatTemplate | None:
+    """The chat template of an opened model, or None, as `open_chat_model` tells."""
     from groundup.errors import ConfigError, FormatError
     from groundup.tokenizer import ChatTemplate, require_golden
 
-    opened = open_model(path, device=device)
     if opened.tokenizer.chat_template is None:
-        return opened, None
+        return None
     try:
         template = ChatTemplate(opened.tokenizer)
     except (ConfigError, FormatError) as error:
         console.warn(f"{opened.directory}: its chat template cannot be used: {error.value}: {error.rule}")
-        return opened, None
+        return None
     require_golden(opened.directory, template, opened.tokenizer)
-    return opened, template
+    return template
 
 
 def print_now(text: str) -> None:

@@ -20,6 +20,7 @@ class ChatConfig(Config):
     top_p: float = setting(0.95, help="draw from the likeliest tokens that make up this mass", flag=True)
     max_tokens: int | None = setting(512, help="tokens of an answer at most", flag=True)
     seed: int | None = setting(None, help="the same seed gives the same conversation", flag=True)
+    base: Path | None = setting(None, help="where an adapter's base lies now", flag=True)
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
 
 
@@ -54,7 +55,7 @@ def run(
         max_tokens=config.max_tokens,
         seed=config.seed,
     )
-    opened, template = open_chat_model(config.model, config.device, console)
+    opened, template = open_chat_model(config.model, config.device, console, base=config.base)
     form: PromptFormat
     if template is None:
         form = TextFormat(opened.tokenizer, opened.stop_ids)

@@ -21,6 +21,7 @@ class ClassifyConfig(Config):
     model: Path = setting(help="classifier's directory, or a run (its newest classifier)", positional=True)
     texts: tuple[str, ...] = setting((), help="texts to label; without any, lines from standard input", positional=True)
     batch_size: int = setting(32, help="texts to label at a time; 1 answers each line at once", flag=True, gt=0)
+    base: Path | None = setting(None, help="where an adapter's base lies now", flag=True)
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
 
 
@@ -79,7 +80,7 @@ def run(
     from groundup.objectives.classification import encode
 
     console = console or Console()
-    opened = open_classifier(config.model, device=config.device)
+    opened = open_classifier(config.model, device=config.device, base=config.base)
     tokenizer = opened.tokenizer
     source = _standard_input() if lines is None else lines
     given = config.texts or (line for raw in source if (line := raw.rstrip("\r\n")).strip())

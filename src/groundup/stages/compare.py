@@ -89,6 +89,7 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
 
 
 def _language_models(config: CompareConfig, base: Path, tuned: Path, general: Path | None, console: Console) -> Uplift:
+    from groundup.checkpoint.adapted import belongs_to
     from groundup.checkpoint.resolve import OpenedModel
     from groundup.evals.asking import Asked, Way
     from groundup.evals.baselines import without_shared_words
@@ -102,7 +103,8 @@ def _language_models(config: CompareConfig, base: Path, tuned: Path, general: Pa
     from groundup.stages._chat_model import open_chat_model
 
     def opened(directory: Path) -> tuple[OpenedModel, Asked]:
-        model, template = open_chat_model(directory, config.device, console)
+        moved = base if belongs_to(directory, base) else None
+        model, template = open_chat_model(directory, config.device, console, base=moved)
         return model, Asked(model.model, model.tokenizer, template, model.stop_ids)
 
     made = tuned_by(tuned)
@@ -135,6 +137,7 @@ def _language_models(config: CompareConfig, base: Path, tuned: Path, general: Pa
 
 
 def _classifiers(config: CompareConfig, base: Path, tuned: Path, general: Path | None, console: Console) -> Uplift:
+    from groundup.checkpoint.adapted import belongs_to
     from groundup.checkpoint.resolve import OpenedClassifier, is_classifier, open_classifier
     from groundup.evals.asking import Asked
     from groundup.evals.before_after import compare_labels
@@ -149,7 +152,7 @@ def _classifiers(config: CompareConfig, base: Path, tuned: Path, general: Path |
             rule="a classifier gives labels, and is compared on a labelled table",
             fix="Give one: --data FILE.csv.",
         )
-    after = open_classifier(tuned, device=config.device)
+    after = open_classifier(tuned, device=config.device, base=base if belongs_to(tuned, base) else None)
     rules = LabelRules(config.text, config.label)
     held = held_out_labels(config.data, config.train, rules, after.labels, tuned_by(tuned), console)
     before: Asked | OpenedClassifier

@@ -26,6 +26,7 @@ class GenerateConfig(Config):
     repetition_penalty: float = setting(1.0, help="above 1 makes repeated tokens less likely", flag=True)
     stop: tuple[str, ...] = setting((), help="end before one of these texts", flag=True)
     seed: int | None = setting(None, help="the same seed gives the same text", flag=True)
+    base: Path | None = setting(None, help="where an adapter's base lies now", flag=True)
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
 
 
@@ -57,6 +58,6 @@ def run(
         stop=config.stop,
         seed=config.seed,
     )
-    opened = open_model(config.model, device=config.device)
+    opened = open_model(config.model, device=config.device, base=config.base)
     with Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids) as engine:
         return engine.complete(request, on_text=on_text)

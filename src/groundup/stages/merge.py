@@ -22,6 +22,7 @@ class MergeConfig(Config):
 
     adapter: Path = setting(help="directory of an adapter, ours or PEFT's", positional=True)
     out: Path = setting(help="directory for the model", flag=True)
+    base: Path | None = setting(None, help="where its base lies now", flag=True)
     dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", help="of the weights", flag=True)
 
 
@@ -45,7 +46,7 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
             rule="what is merged is an adapter: adapter_config.json with adapter_model.safetensors",
             fix="Use it as it is: there is nothing to merge.",
         )
-    base = find_base(directory)
+    base = find_base(directory, config.base)
     inputs = {"adapter": model_identity(directory), "base": model_identity(base)}
     work = begin(config.out, "merge", {"dtype": config.dtype}, inputs, console=console)
     if work.state == "done":
@@ -64,7 +65,7 @@ def _language_model(config: MergeConfig, directory: Path, base: Path, work: Work
     from groundup.checkpoint.adapted import with_adapter
     from groundup.checkpoint.resolve import open_model
 
-    opened = open_model(directory, device="cpu")
+    opened = open_model(directory, device="cpu", base=base)
     tokenizer = opened.tokenizer
     files = save_model(
         config.out,
@@ -86,7 +87,7 @@ def _classifier(config: MergeConfig, directory: Path, base: Path, work: Work, fo
     from groundup.checkpoint import save_classifier
     from groundup.checkpoint.resolve import MODEL_MAX_LENGTH, open_classifier
 
-    opened = open_classifier(directory, device="cpu")
+    opened = open_classifier(directory, device="cpu", base=base)
     tokenizer = opened.tokenizer
     model = opened.model.to(getattr(torch, config.dtype))
     ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}

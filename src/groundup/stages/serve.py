@@ -1,4 +1,4 @@
-"""`groundup serve`: a model behind OpenAI's HTTP interface."""
+"""`groundup serve`: models behind OpenAI's HTTP interface."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from pathlib import Path
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError
-from groundup.stages._chat_model import open_chat_model, print_now
+from groundup.files import expand_home
+from groundup.stages._chat_model import open_chat_model, print_now, usable_template
 
 API_KEY_VARIABLE = "GROUNDUP_API_KEY"
 
@@ -25,7 +26,9 @@ class ServeConfig(Config):
         None, help=f"what clients must send; better: the variable {API_KEY_VARIABLE}", flag=True, repr=False
     )
     name: str | None = setting(None, help="what clients call the model; default: its directory's name", flag=True)
-    max_active: int = setting(8, help="requests that are generated at a time", gt=0)
+    adapter: tuple[str, ...] = setting((), help="NAME=DIR, an adapter to serve from the same weights", flag=True)
+    base: Path | None = setting(None, help="where an adapter's base lies now", flag=True)
+    max_active: int = setting(8, help="requests that are generated at a time, of all models together", gt=0)
     max_waiting: int = setting(64, help="requests that may wait for their turn; more get a 503", gt=0)
     grace_seconds: int = setting(10, help="how long answers may go on after Ctrl-C", ge=0)
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
@@ -42,16 +45,18 @@ def run(
 
     Args:
         on_text: takes the JSON.
-        json_lines: give it one JSON object, once clients can connect: url, model, and chat (whether it can).
+        json_lines: give it one JSON object, once clients can connect: url, model, models (all names), and chat (whether
+            the first can).
 
     Raises:
         DataError: no model there.
-        ConfigError: a key is missing or cannot be sent in a header.
+        ConfigError: a key is missing or cannot be sent in a header; two models of one name.
+        FormatError: an adapter of another base.
         ResourceError: the address is not free.
     """
-    from groundup.checkpoint.resolve import finished
+    from groundup.checkpoint.resolve import finished, open_beside
     from groundup.generate import Engine
-    from groundup.serve import Guard, ServedModel, Server, bind, build_app, is_loopback, url_of
+    from groundup.serve import Guard, ServedModel, ServedModels, Server, bind, build_app, is_loopback, url_of
 
     console = console or Console()
     api_key = _usable(config.api_key or os.environ.get(API_KEY_VARIABLE) or None)
@@ -63,8 +68,8 @@ def run(
                 rule="others can reach this address, so the server needs an API key",
                 fix=f"Set the environment variable {API_KEY_VARIABLE}, or leave --host out to serve this machine only.",
             )
-        opened, template = open_chat_model(config.model, config.device, console)
-        name = config.name or config.model.resolve().name
+        opened, template = open_chat_model(config.model, config.device, console, base=config.base)
+        beside = [(name, open_beside(opened, path)) for name, path in map(_named, config.adapter)]
         with Engine(
             opened.model,
             opened.tokenizer,
@@ -72,20 +77,44 @@ def run(
             max_active=config.max_active,
             max_waiting=config.max_waiting,
         ) as engine:
-            created = int(finished(opened.directory))
-            app = build_app(ServedModel(name, engine, template, created))
+            served = [ServedModel(_name(config), engine, template, int(finished(opened.directory)))]
+            for name, each in beside:
+                own = engine.beside(each.model, each.tokenizer, stop_ids=each.stop_ids)
+                template = usable_template(each, console)
+                served.append(ServedModel(name, own, template, int(finished(each.directory))))
+            models = ServedModels(served)
 
             def say_ready() -> None:
                 url = url_of(bound)
-                chats = template is not None
-                console.note(f"{opened.directory} as {name!r} at {url}/v1" + ("" if chats else " (completions only)"))
+                for model, directory in zip(models, [opened.directory, *(e.directory for _, e in beside)], strict=True):
+                    completes = "" if model.template is not None else " (completions only)"
+                    console.note(f"{directory} as {model.name!r} at {url}/v1{completes}")
                 console.note("Ctrl-C ends it.")
                 if json_lines:
-                    on_text(json.dumps({"url": url, "model": name, "chat": chats}) + "\n")
+                    names = {"model": served[0].name, "models": [model.name for model in models]}
+                    on_text(json.dumps({"url": url, **names, "chat": served[0].template is not None}) + "\n")
 
-            guard = Guard(app, api_key=api_key, loopback_only=loopback, note=console.note)
+            guard = Guard(build_app(models), api_key=api_key, loopback_only=loopback, note=console.note)
             Server(guard, grace_seconds=config.grace_seconds, cut_off=engine.close, on_ready=say_ready).run([bound])
     console.note("Stopped.")
+
+
+def _name(config: ServeConfig) -> str:
+    return config.name or config.model.resolve().name
+
+
+def _named(adapter: str) -> tuple[str, Path]:
+    """The name and the directory that NAME=DIR gives; a directory alone has its own name."""
+    name, given, path = adapter.partition("=")
+    if not given or Path(adapter).is_dir():
+        return expand_home(Path(adapter)).resolve().name, expand_home(Path(adapter))
+    if not (name and path):
+        raise ConfigError(
+            f"adapter = {adapter}",
+            rule="an adapter is given as its name in the API, an equals sign, and its directory",
+            fix="For example: --adapter support=runs/support/chat.",
+        )
+    return name, expand_home(Path(path))
 
 
 def _usable(api_key: str | None) -> str | None:

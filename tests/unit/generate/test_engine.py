@@ -87,6 +87,30 @@ def test_requests_side_by_side_give_what_each_gives_alone(model: Transformer, to
     assert len(set(alone)) == len(alone)
 
 
+def test_models_that_share_a_thread_keep_apart(
+    model: Transformer, tiny_model: Callable[..., Transformer], tokenizer: Tokenizer
+):
+    """One line for both: two limits would add up, and a step by the wrong model would be taken for its words."""
+    other = tiny_model(tokenizer.vocab_size, n_layers=1)
+    requests = [GenerationRequest(prompt=PROMPT, sampling=GREEDY, max_tokens=12, stop_ids=()) for _ in range(4)]
+    with Engine(model, tokenizer) as one, Engine(other, tokenizer) as two:
+        alone = [one.complete(requests[0]).token_ids, two.complete(requests[0]).token_ids]
+    with Engine(model, tokenizer, max_active=2, max_waiting=2) as one:
+        two = one.beside(other, tokenizer)
+        endless = [one.stream(never_ending()), one.stream(never_ending())]
+        for stream in endless:
+            next(stream)  # both have left the line
+        streams = [two.stream(requests[0]), one.stream(requests[1])]
+        with pytest.raises(ResourceError, match="2 requests are waiting"):
+            two.submit(requests[2])
+        for stream in endless:
+            stream.close()
+        assert [tuple(event.token_id for event in stream) for stream in streams] == alone[::-1]
+        assert alone[0] != alone[1]
+    with pytest.raises(ResourceError, match="closed"):
+        two.submit(requests[3])
+
+
 def test_the_seed_decides(engine: Engine):
     """And torch's global generator has no say, nor is it moved: training goes on around samples."""
     request = GenerationRequest(prompt=PROMPT, max_tokens=20, seed=5)

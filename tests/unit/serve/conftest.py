@@ -14,7 +14,7 @@ import pytest
 
 from groundup.generate import Engine
 from groundup.model import Transformer
-from groundup.serve import Guard, ServedModel, Server, bind, build_app, url_of
+from groundup.serve import Guard, ServedModel, ServedModels, Server, bind, build_app, url_of
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 
@@ -47,7 +47,7 @@ def running(
 ) -> Iterator[Running]:
     notes: list[str] = []
     ready = threading.Event()
-    app = build_app(ServedModel("tiny", engine, template, created=1_700_000_000))
+    app = build_app(ServedModels([ServedModel("tiny", engine, template, created=1_700_000_000)]))
     guard = Guard(app, api_key=api_key, loopback_only=loopback_only, note=notes.append)
     with bind("127.0.0.1", 0) as bound:
         server = Server(guard, grace_seconds=1, cut_off=engine.close, on_ready=ready.set)

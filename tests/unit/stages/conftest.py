@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +15,16 @@ import pytest
 from groundup.artifact import begin
 from groundup.checkpoint import save_model
 from groundup.model import Transformer
+from groundup.stages.serve import API_KEY_VARIABLE
 from groundup.tokenizer import Tokenizer
+
+# As the command line does it.
+SERVE = """
+import json, sys
+from groundup.config import load
+from groundup.stages.serve import ServeConfig, run
+run(load(ServeConfig, json.loads(sys.argv[1])), json_lines=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +46,29 @@ def paragraphs(real_documents: list[str]) -> list[tuple[str, str]]:
     longest = sorted(real_documents, key=len)[-3:]
     found = [(p.strip(), text.split("\n")[0].strip()) for text in longest for p in text.split("\n\n") if len(p) > 60]
     return list(dict(found).items())
+
+
+@pytest.fixture(scope="session")
+def serving() -> Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]:
+    """Serves a model: the process and its URL."""
+    return _serving
+
+
+@contextmanager
+def _serving(
+    directory: Path, key: str | None = None, **settings: object
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    values = {"model": str(directory), "port": 0, "grace_seconds": 20, **settings}
+    environment = os.environ | ({API_KEY_VARIABLE: key} if key else {})
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVE, json.dumps(values)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            yield process, json.loads(process.stdout.readline())["url"]
+        finally:
+            process.kill()

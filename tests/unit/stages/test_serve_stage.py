@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx
@@ -20,39 +18,12 @@ from groundup.config import load
 from groundup.errors import ConfigError, ResourceError
 from groundup.stages.serve import API_KEY_VARIABLE, ServeConfig, run
 
-# As the command line does it.
-SERVE = """
-import json, sys
-from groundup.config import load
-from groundup.stages.serve import ServeConfig, run
-run(load(ServeConfig, json.loads(sys.argv[1])), json_lines=True)
-"""
-
-
+Serving = Callable[..., AbstractContextManager[tuple[subprocess.Popen[str], str]]]
 CALL = {"model": "tuned", "prompt": "The", "temperature": 0, "stream": True}
 
 
-@contextmanager
-def serving(directory: Path, key: str | None = None, **settings: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """The process and its URL."""
-    values = {"model": str(directory), "port": 0, "grace_seconds": 20, **settings}
-    environment = os.environ | ({API_KEY_VARIABLE: key} if key else {})
-    with subprocess.Popen(
-        [sys.executable, "-c", SERVE, json.dumps(values)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield process, json.loads(process.stdout.readline())["url"]
-        finally:
-            process.kill()
-
-
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_a_signal_lets_answers_finish_and_ends_it_well(chat_directory: Path) -> None:
+def test_a_signal_lets_answers_finish_and_ends_it_well(chat_directory: Path, serving: Serving) -> None:
     """A stream that breaks off at every restart would make restarts an event."""
     with serving(chat_directory, name="tuned") as (process, url), httpx.Client(trust_env=False, timeout=30) as http:
         with http.stream("POST", f"{url}/v1/completions", json=CALL | {"max_tokens": 400}) as answer:
@@ -70,7 +41,7 @@ def test_a_signal_lets_answers_finish_and_ends_it_well(chat_directory: Path) -> 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_a_second_signal_waits_for_nobody(endless_directory: Path) -> None:
+def test_a_second_signal_waits_for_nobody(endless_directory: Path, serving: Serving) -> None:
     with (
         serving(endless_directory, name="tuned", grace_seconds=600) as (process, url),
         httpx.Client(trust_env=False, timeout=30) as http,
@@ -89,7 +60,7 @@ def test_a_second_signal_waits_for_nobody(endless_directory: Path) -> None:
         assert "Traceback" not in err
 
 
-def test_the_key_opens_it_to_other_machines(chat_directory: Path) -> None:
+def test_the_key_opens_it_to_other_machines(chat_directory: Path, serving: Serving) -> None:
     with (
         serving(chat_directory, "sesame", host="0.0.0.0") as (_, url),
         httpx.Client(trust_env=False, timeout=30) as http,
