@@ -2,7 +2,17 @@
 
 from groundup.generate.batch import complete_all
 from groundup.generate.engine import Engine
+from groundup.generate.grammar import Grammar
 from groundup.generate.request import Completion, FinishReason, GenerationRequest, TokenEvent
 from groundup.generate.sampling import Sampling
 
-__all__ = ["Completion", "Engine", "FinishReason", "GenerationRequest", "Sampling", "TokenEvent", "complete_all"]
+__all__ = [
+    "Completion",
+    "Engine",
+    "FinishReason",
+    "GenerationRequest",
+    "Grammar",
+    "Sampling",
+    "TokenEvent",
+    "complete_all",
+]

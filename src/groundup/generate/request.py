@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from groundup.errors import ConfigError
+from groundup.generate.grammar import Grammar
 from groundup.generate.sampling import Sampling
 
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -29,6 +30,8 @@ class GenerationRequest:
             directory), `()` means no token stops it.
         seed: draws are a function of seed, prompt and model alone, whatever else the engine runs; None picks
             one.
+        grammar: what the output must be, as a whole, whenever it ends; made for the engine's tokenizer. The reason is
+            then "length" where the text was brought to its end sooner than the model would have.
         logprobs: how many most likely alternatives each event names besides the logprob of the drawn token.
         id: names the request in its events and for `Engine.cancel`.
 
@@ -43,6 +46,7 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     stop_ids: tuple[int, ...] | None = None
     seed: int | None = None
+    grammar: Grammar | None = None
     logprobs: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -64,6 +68,12 @@ class GenerationRequest:
                 f"stop = {self.stop!r}",
                 rule="stop is a tuple of texts, none of them empty",
                 fix='Give e.g. stop=("\\n\\n",), or () for none.',
+            )
+        if self.stop and self.grammar is not None:
+            raise ConfigError(
+                f"stop = {self.stop!r}",
+                rule="an output that must be whole cannot end before a text that may be in the middle of it",
+                fix="Leave stop out: the output ends by itself when it is whole.",
             )
         if self.logprobs < 0:
             raise ConfigError(

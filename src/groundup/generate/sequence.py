@@ -29,7 +29,8 @@ def prompt_ids(
     """The token ids that the request starts from.
 
     Raises:
-        ConfigError: the prompt leaves no room in the context, or an id is not in the vocabulary.
+        ConfigError: the prompt leaves no room in the context, or too little for the request's grammar; or an id is not
+            in the vocabulary.
     """
     ids = request.prompt
     if isinstance(ids, str):
@@ -47,7 +48,15 @@ def prompt_ids(
             rule=f"the vocabulary holds the ids 0 to {vocab_size - 1}",
             fix="Encode the prompt with the tokenizer of this model.",
         )
+    if request.grammar is not None:
+        request.grammar.require_room(_room(request, len(ids), context_length))
     return ids
+
+
+def _room(request: GenerationRequest, prompt_tokens: int, context_length: int) -> int:
+    """Tokens that the output may have."""
+    room = context_length - prompt_tokens
+    return room if request.max_tokens is None else min(room, request.max_tokens)
 
 
 class GeneratedSequence:
@@ -69,11 +78,13 @@ class GeneratedSequence:
         stop_ids: frozenset[int],
         cache: KVCache | None = None,
     ) -> None:
-        room = model.config.context_length - len(ids)
         self.request = request
-        self._max_tokens = room if request.max_tokens is None else min(room, request.max_tokens)
+        self._max_tokens = _room(request, len(ids), model.config.context_length)
         self.cache = cache or model.new_cache(1, len(ids) + self._max_tokens)
         self._stop_ids = stop_ids if request.stop_ids is None else frozenset(request.stop_ids)
+        self._guide = request.grammar.start(self._max_tokens, self._stop_ids) if request.grammar else None
+        if self._guide is not None:
+            self._stop_ids = self._guide.stop_ids
         self._prompt_ids = torch.tensor(ids)
         self._output_ids = torch.empty(self._max_tokens, dtype=torch.int64)
         self._n_output = 0
@@ -98,9 +109,12 @@ class GeneratedSequence:
     def accept(self, logits_V: Tensor) -> TokenEvent:
         """Draw the next token from the logits (V,), fp32 on the CPU, of the last token fed."""
         request = self.request
+        possible_V = logits_V if self._guide is None else self._guide.mask(logits_V)
         token = sample(
-            logits_V, request.sampling, self._prompt_ids, self._output_ids[: self._n_output], self._generator
+            possible_V, request.sampling, self._prompt_ids, self._output_ids[: self._n_output], self._generator
         )
+        if self._guide is not None:
+            token = self._guide.accept(token)
         self._output_ids[self._n_output] = token
         self._n_output += 1
         text, reason = self._read(token)
@@ -122,14 +136,19 @@ class GeneratedSequence:
     def _read(self, token: int) -> tuple[str, FinishReason | None]:
         """The text that has become certain with a new token, and whether generation ends with it."""
         if token in self._stop_ids:
-            return self._rest(), "stop"
+            return self._rest(), "length" if self._was_cut else "stop"
         text = self._scanner.feed(self._decoder.feed([token]))
         if self._scanner.stopped:
             return text, "stop"
-        if self._n_output < self._max_tokens:
+        whole = self._guide is not None and self._guide.finished
+        if self._n_output < self._max_tokens and not whole:
             return text, None
         text += self._rest()
-        return text, "stop" if self._scanner.stopped else "length"
+        return text, "stop" if self._scanner.stopped or (whole and not self._was_cut) else "length"
+
+    @property
+    def _was_cut(self) -> bool:
+        return self._guide is not None and self._guide.cut
 
     def _rest(self) -> str:
         """What decoder and scanner still hold back, at the end."""

@@ -61,12 +61,12 @@ def overloaded(problem: ResourceError) -> ApiError:
     )
 
 
-def from_groundup(problem: GroundupError) -> ApiError:
-    """The answer to an error that the engine or the template raised."""
+def from_groundup(problem: GroundupError, *, param: str | None = None, code: str = "invalid_value") -> ApiError:
+    """The answer to an error that the engine, the template or a grammar raised; see `ApiError`."""
     if isinstance(problem, ResourceError):
         return overloaded(problem)
     if isinstance(problem, ConfigError):
-        return ApiError(400, problem.value, rule=problem.rule, fix=problem.fix, code="invalid_value")
+        return ApiError(400, problem.value, rule=problem.rule, fix=problem.fix, param=param, code=code)
     return failed()
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import NoReturn
 
 from groundup.errors import GroundupError
-from groundup.generate import Engine, GenerationRequest, Sampling, TokenEvent
+from groundup.generate import Engine, GenerationRequest, Grammar, Sampling, TokenEvent
 from groundup.serve.errors import ApiError, from_groundup
 from groundup.serve.schema import ChatBody, ChatMessage, CompletionBody, GenerationBody
 from groundup.tokenizer import Tokenizer
@@ -60,7 +60,7 @@ class ServedModel:
         """The job that a chat call asks for.
 
         Raises:
-            ApiError: 400 no chat template, or too long a conversation.
+            ApiError: 400 no chat template, too long a conversation, or a schema that cannot be followed.
         """
         if self.template is None:
             raise ApiError(
@@ -79,7 +79,8 @@ class ServedModel:
             raise from_groundup(error) from error
         self._require_room(ids, "messages")
         logprobs = (body.top_logprobs or 0) if body.logprobs else 0
-        requests = self._requests([ids], body, logprobs, self.template.stop_ids, answers=True)
+        grammar = self._grammar(body, len(ids))
+        requests = self._requests([ids], body, logprobs, self.template.stop_ids, answers=True, grammar=grammar)
         return Job(requests, len(ids))
 
     def complete(self, body: CompletionBody) -> Job:
@@ -108,6 +109,22 @@ class ServedModel:
         """End what is still running of a job."""
         for request in job.requests:
             self.engine.cancel(request.id)
+
+    def _grammar(self, body: ChatBody, prompt_tokens: int) -> Grammar | None:
+        """What the answer must be."""
+        schema, limited = body.json_wanted, "max_tokens" if body.max_tokens is not None else "max_completion_tokens"
+        if schema is None:
+            return None
+        try:
+            grammar = Grammar.of_schema(schema, self.tokenizer)
+        except GroundupError as error:
+            raise from_groundup(error, param="response_format", code="invalid_json_schema") from error
+        room = self.context_length - prompt_tokens
+        try:
+            grammar.require_room(room if body.limit is None else min(room, body.limit))
+        except GroundupError as error:
+            raise from_groundup(error, param=limited) from error
+        return grammar
 
     def _prompt_ids(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
@@ -161,6 +178,7 @@ class ServedModel:
         stop_ids: tuple[int, ...] | None,
         *,
         answers: bool = False,
+        grammar: Grammar | None = None,
     ) -> tuple[GenerationRequest, ...]:
         sampling = Sampling(
             temperature=body.temperature,
@@ -182,6 +200,7 @@ class ServedModel:
                 # Choices of one prompt must differ; the first is what the seed gives without the others.
                 seed=None if body.seed is None else (body.seed + choice) % _SEEDS,
                 logprobs=logprobs,
+                grammar=grammar,
             )
             for ids in prompts
             for choice in range(body.n)

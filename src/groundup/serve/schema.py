@@ -137,6 +137,36 @@ class ChatMessage(_Body):
     function_call: _only() = None  # type: ignore[valid-type]
 
 
+class NamedSchema(_Body):
+    """What an answer must be."""
+
+    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
+    description: str | None = None
+    json_schema: dict[str, Any] = Field(alias="schema")
+    strict: bool = True  # it always is
+
+
+class ResponseFormat(_Body):
+    """Text, any JSON object, or JSON of a schema."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+    @model_validator(mode="after")
+    def _schema_where_it_belongs(self) -> ResponseFormat:
+        if (self.json_schema is not None) != (self.type == "json_schema"):
+            rule = 'type "json_schema" comes with json_schema = {"name", "schema"}, other types without'
+            raise PydanticCustomError("value_error", rule, {"param": "response_format.json_schema"})
+        return self
+
+    @property
+    def json_wanted(self) -> dict[str, Any] | None:
+        """The schema that an answer must have; None: it is text."""
+        if self.json_schema is not None:
+            return self.json_schema.json_schema
+        return {"type": "object"} if self.type == "json_object" else None
+
+
 class ChatBody(GenerationBody):
     """`POST /v1/chat/completions`."""
 
@@ -144,7 +174,7 @@ class ChatBody(GenerationBody):
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool = False
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    response_format: _only({"type": "text"}) = None  # type: ignore[valid-type]
+    response_format: ResponseFormat | None = None
     tools: _only([]) = None  # type: ignore[valid-type]
     tool_choice: _only("none", "auto") = None  # type: ignore[valid-type]
     parallel_tool_calls: bool | None = None
@@ -164,7 +194,15 @@ class ChatBody(GenerationBody):
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             rule = "max_tokens is the old name of max_completion_tokens: only one of them can be given"
             raise PydanticCustomError("value_error", rule, {"param": "max_completion_tokens"})
+        if self.json_wanted is not None and self.stop:
+            rule = "an answer in JSON ends when it is whole: stop and response_format do not go together"
+            raise PydanticCustomError("value_error", rule, {"param": "stop"})
         return self
+
+    @property
+    def json_wanted(self) -> dict[str, Any] | None:
+        """The schema that the answer must have; None: it is text."""
+        return None if self.response_format is None else self.response_format.json_wanted
 
     @property
     def limit(self) -> int | None:

@@ -15,6 +15,11 @@ CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content"
 TEXT: dict[str, Any] = {"model": "tiny", "prompt": "Hi"}
 
 
+def schema(name: str, given: Any) -> dict[str, Any]:
+    """A call that wants JSON of a schema."""
+    return {"response_format": {"type": "json_schema", "json_schema": {"name": name, "schema": given}}}
+
+
 def content(value: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": value}]}
 
@@ -38,7 +43,14 @@ def content(value: Any) -> dict[str, Any]:
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value", "stream = true"),
         ({"stream": True, "stream_options": {"usage": True}}, "stream_options.usage", "unknown_parameter", "usage"),
         ({"tools": [{"type": "function"}]}, "tools", "unsupported_value", "Leave it out"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_value", "json_object"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "invalid_value", "'xml'"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "invalid_value", "schema"),
+        (schema("no spaces", {}), "response_format.json_schema.name", "invalid_value", "no spaces"),
+        (schema("x", []), "response_format.json_schema.schema", "invalid_type", "[]"),
+        (schema("x", {"$ref": "http://127.0.0.1/"}), "response_format", "invalid_json_schema", "nothing is fetched"),
+        (schema("x", {"not": {}}), "response_format", "invalid_json_schema", "not"),
+        (schema("x", {"type": "string", "minLength": 50}) | {"max_tokens": 9}, "max_tokens", "invalid_value", "room"),
+        (schema("x", {}) | {"stop": "}"}, "stop", "invalid_value", "whole"),
         ({"logit_bias": {"5": 1}}, "logit_bias", "unsupported_value", "logit_bias"),
         ({"messages": []}, "messages", "invalid_value", "at least 1"),
         ({"messages": "Hi"}, "messages", "invalid_type", "'Hi'"),

@@ -1,0 +1,59 @@
+"""JSON that the official client asks for and reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import openai
+import pytest
+from pydantic import BaseModel, Field
+
+QUESTION = {"role": "user", "content": "Which keyword begins a loop?"}
+ASK: dict[str, Any] = {"model": "tiny", "messages": [QUESTION], "max_tokens": 300, "temperature": 1.0}
+
+
+class Option(BaseModel):
+    text: str = Field(min_length=1, max_length=10)
+    right: bool
+
+
+class Question(BaseModel):
+    question: str = Field(max_length=20)
+    level: Literal["easy", "hard"]
+    options: list[Option] = Field(min_length=2, max_length=3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_clients_own_parser_gets_what_it_asked_for(client: openai.OpenAI, seed: int) -> None:
+    """It sends the schema of a pydantic class with $defs, titles and strict, and validates the answer itself. Nonsense
+    of random weights is closed with "length", at which it would give up: so there is room."""
+    done = client.chat.completions.parse(**ASK, seed=seed, response_format=Question)
+    [choice] = done.choices
+    assert isinstance(choice.message.parsed, Question)
+    assert choice.finish_reason == "stop"
+
+
+def test_a_json_object_and_its_stream(client: openai.OpenAI) -> None:
+    ask = ASK | {"max_tokens": 40, "seed": 3, "response_format": {"type": "json_object"}}
+    whole = client.chat.completions.create(**ask).choices[0]
+    assert isinstance(json.loads(whole.message.content or ""), dict)
+    chunks = list(client.chat.completions.create(**ask, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == whole.message.content
+    assert len(chunks) > 2, "it came in one piece"
+
+
+def test_what_has_no_room_is_closed_and_says_so(client: openai.OpenAI) -> None:
+    """A client that reads `content` gets valid JSON; one that looks at the reason learns that there was more."""
+    form = {"type": "json_schema", "json_schema": {"name": "q", "schema": Question.model_json_schema()}}
+    choice = client.chat.completions.create(**ASK | {"max_tokens": 70, "seed": 1, "response_format": form}).choices[0]
+    Question.model_validate_json(choice.message.content or "")
+    assert choice.finish_reason == "length"
+
+
+def test_each_of_several_choices_is_valid(client: openai.OpenAI) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "q", "schema": Question.model_json_schema(), "strict": True}}
+    done = client.chat.completions.create(**ASK, n=3, seed=1, response_format=form)
+    assert len({choice.message.content for choice in done.choices}) == 3
+    for choice in done.choices:
+        Question.model_validate_json(choice.message.content or "")
