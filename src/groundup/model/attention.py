@@ -36,15 +36,20 @@ class Attention(Accelerated):
         seen: Tensor | None,
         cache: Cache | None,
     ) -> Tensor:
+        q_BTNH, k_BTKH, v_BTKH = self.projected(x_BTD, rope)
+        if cache is not None:
+            k_BTKH, v_BTKH = cache.extend(self.layer, k_BTKH, v_BTKH)
+        mixed_BTNH = self.operations.attend(q_BTNH, k_BTKH, v_BTKH, seen, self.config.attention_scale)
+        return self.o_proj(mixed_BTNH.flatten(2))
+
+    def projected(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of normalized inputs, as they meet each other."""
         heads = (*x_BTD.shape[:2], -1, self.config.head_dim)
         q_BTNH, k_BTKH, v_BTKH = (proj(x_BTD).view(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
         q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
         if rope is not None:
             q_BTNH, k_BTKH = (self.operations.rotate(x_BTNH, rope) for x_BTNH in (q_BTNH, k_BTKH))
-        if cache is not None:
-            k_BTKH, v_BTKH = cache.extend(self.layer, k_BTKH, v_BTKH)
-        mixed_BTNH = self.operations.attend(q_BTNH, k_BTKH, v_BTKH, seen, self.config.attention_scale)
-        return self.o_proj(mixed_BTNH.flatten(2))
+        return q_BTNH, k_BTKH, v_BTKH
 
 
 def seen_with_cache(positions_BT: Tensor, n_keys: int, window: int | None) -> Tensor:

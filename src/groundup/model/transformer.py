@@ -5,6 +5,7 @@ Shape letters: B batch, T sequence, S keys, D dim, V vocab.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -21,6 +22,10 @@ from groundup.model.operations import Accelerated
 from groundup.model.rope import Rotary
 from groundup.types import IGNORE_INDEX
 
+Rope = tuple[Tensor, Tensor]
+Watch = Callable[[int, Tensor, Rope | None], object]
+"""Called before each layer with its index, what goes into it, (B, T, D), and the rotations of its positions."""
+
 
 class Block(nn.Module):
     """Two residual branches, each behind its norm."""
@@ -35,7 +40,7 @@ class Block(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        rope: tuple[Tensor, Tensor] | None,
+        rope: Rope | None,
         seen: Tensor | None,
         cache: Cache | None,
     ) -> Tensor:
@@ -54,7 +59,7 @@ class SandwichBlock(Block):
     def forward(
         self,
         x_BTD: Tensor,
-        rope: tuple[Tensor, Tensor] | None,
+        rope: Rope | None,
         seen: Tensor | None,
         cache: Cache | None,
     ) -> Tensor:
@@ -83,6 +88,7 @@ class Decoder(Accelerated):
         positions_BT: Tensor | None = None,
         document_ids_BT: Tensor | None = None,
         cache: Cache | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Hidden states (B, T, D) of `input_ids_BT`; see `Transformer.forward` for the arguments."""
         start = cache.length if cache is not None else 0
@@ -112,6 +118,8 @@ class Decoder(Accelerated):
             )
         for index, layer in enumerate(self.layers):
             rope, seen = local if self.config.slides(index) else whole
+            if watch is not None:
+                watch(index, x_BTD, rope)
             x_BTD = layer(x_BTD, rope, seen, cache)
         if cache is not None:
             cache.advance(input_ids_BT.shape[1])
@@ -125,7 +133,7 @@ class Decoder(Accelerated):
         return self.operations.seen(positions_BT, document_ids_BT, window)
 
 
-def _rope(rotary: Rotary | None, positions_BT: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+def _rope(rotary: Rotary | None, positions_BT: Tensor, dtype: torch.dtype) -> Rope | None:
     if rotary is None:
         return None
     cos, sin = rotary(positions_BT)

@@ -1,9 +1,26 @@
 """Models behind OpenAI's HTTP interface: `build_app` makes the application, `Server` runs it."""
 
-from groundup.serve.app import build_app
+from groundup.serve.app import build_app, read_request
+from groundup.serve.errors import ApiError, unknown_model
 from groundup.serve.guard import Guard
 from groundup.serve.model import ServedModel
-from groundup.serve.models import ServedModels
+from groundup.serve.models import Models, ServedModels, described
+from groundup.serve.schema import Body
 from groundup.serve.server import Server, bind, is_loopback, url_of
 
-__all__ = ["Guard", "ServedModel", "ServedModels", "Server", "bind", "build_app", "is_loopback", "url_of"]
+__all__ = [
+    "ApiError",
+    "Body",
+    "Guard",
+    "Models",
+    "ServedModel",
+    "ServedModels",
+    "Server",
+    "bind",
+    "build_app",
+    "described",
+    "is_loopback",
+    "read_request",
+    "unknown_model",
+    "url_of",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -13,45 +13,53 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from groundup.generate import TokenEvent
 from groundup.serve.answers import Answer, ChatAnswer, CompletionAnswer, Json
-from groundup.serve.errors import ApiError, failed, shutting_down
+from groundup.serve.errors import ApiError, failed, shutting_down, unknown_model
 from groundup.serve.model import Job, ServedModel
-from groundup.serve.models import ServedModels
-from groundup.serve.schema import ChatBody, CompletionBody, GenerationBody, read_body
+from groundup.serve.models import Models
+from groundup.serve.schema import Body, ChatBody, CompletionBody, read_body
 from groundup.serve.streams import ClientGoneError, merged, unless_gone
 
 MAX_BODY_BYTES = 4 * 2**20  # far more than any context holds
 _CLIENT_CLOSED = 499  # nginx's number; nobody reads it but the log
 _log = logging.getLogger(__name__)
 
-B = TypeVar("B", bound=GenerationBody)
+B = TypeVar("B", bound=Body)
 Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
-def build_app(models: ServedModels) -> Starlette:
-    """The application for these models: chat, completions, the list of models, health. Wrap it in a `Guard`."""
+def build_app(models: Models, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
+    """The application for these models: chat, completions, the list of models, health. Wrap it in a `Guard`.
+
+    Args:
+        routes: what else it answers.
+    """
 
     async def chat(request: Request) -> Response:
-        body = await _read(request, ChatBody)
-        model = models.named(body.model)
+        body = await read_request(request, ChatBody)
+        model = await asyncio.to_thread(models.named, body.model)  # which may have to be loaded
         job = await asyncio.to_thread(model.chat, body)  # a long prompt takes a while to encode
         return await _answer(request, model, job, ChatAnswer(model, job, body), stream=body.stream)
 
     async def complete(request: Request) -> Response:
-        body = await _read(request, CompletionBody)
-        model = models.named(body.model)
+        body = await read_request(request, CompletionBody)
+        model = await asyncio.to_thread(models.named, body.model)
         job = await asyncio.to_thread(model.complete, body)
         return await _answer(request, model, job, CompletionAnswer(model, job, body), stream=body.stream)
 
     async def all_models(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [_described(model) for model in models]})
+        return JSONResponse({"object": "list", "data": await asyncio.to_thread(models.listed)})
 
     async def one_model(request: Request) -> Response:
-        return JSONResponse(_described(models.named(request.path_params["name"])))
+        name = request.path_params["name"]
+        there = {each["id"]: each for each in await asyncio.to_thread(models.listed)}
+        if name not in there:
+            raise unknown_model(name, list(there))
+        return JSONResponse(there[name])
 
     async def health(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -63,6 +71,7 @@ def build_app(models: ServedModels) -> Starlette:
             Route("/v1/models", all_models, methods=["GET"]),
             Route("/v1/models/{name:path}", one_model, methods=["GET"]),
             Route("/health", health, methods=["GET"]),
+            *routes,
         ],
         exception_handlers={
             ApiError: _on_api_error,
@@ -151,7 +160,12 @@ class _Chunks(Response):
             yield chunk
 
 
-async def _read(request: Request, kind: type[B]) -> B:
+async def read_request(request: Request, kind: type[B]) -> B:
+    """Read and check a request's JSON.
+
+    Raises:
+        ApiError: 415 not JSON, 413 too much of it, 400 a parameter is wrong.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         # And a web page cannot send it to another site without asking first, which no answer here allows.
@@ -174,17 +188,6 @@ async def _read(request: Request, kind: type[B]) -> B:
                 code="body_too_large",
             )
     return read_body(kind, bytes(content))
-
-
-def _described(model: ServedModel) -> Json:
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "groundup",
-        "context_length": model.context_length,
-        "has_chat_template": model.template is not None,
-    }
 
 
 def _compact(value: Json) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.responses import JSONResponse
 
 from groundup.errors import ConfigError, GroundupError, ResourceError
+
+_SHOWN_MODELS = 12
 
 
 class ApiError(Exception):
@@ -68,6 +70,20 @@ def from_groundup(problem: GroundupError, *, param: str | None = None, code: str
     if isinstance(problem, ConfigError):
         return ApiError(400, problem.value, rule=problem.rule, fix=problem.fix, param=param, code=code)
     return failed()
+
+
+def unknown_model(name: str, there: Sequence[str]) -> ApiError:
+    """404 for a model that the server has not."""
+    one = len(there) == 1
+    shown = ", ".join(map(repr, there[:_SHOWN_MODELS])) + (", ..." if len(there) > _SHOWN_MODELS else "")
+    return ApiError(
+        404,
+        f"model {name[:80]!r}",
+        rule=f"this server has the model {shown} only" if one else f"this server has the models {shown or 'none'}",
+        fix="Use that name." if one else "Use one of those names.",
+        param="model",
+        code="model_not_found",
+    )
 
 
 def failed() -> ApiError:

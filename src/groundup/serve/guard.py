@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 import ipaddress
 import time
@@ -26,15 +28,23 @@ class Guard:
         app: the application behind.
         api_key: what clients send as `Authorization: Bearer KEY`; None: no key.
         loopback_only: whether the Host header must name this machine.
+        browser: the key is a password, too, as browsers ask for and send it (RFC 7617); any user name will do.
         note: takes a line about each request: status, path, seconds; never what was asked.
     """
 
     def __init__(
-        self, app: ASGIApp, *, api_key: str | None, loopback_only: bool, note: Callable[[str], None] | None = None
+        self,
+        app: ASGIApp,
+        *,
+        api_key: str | None,
+        loopback_only: bool,
+        browser: bool = False,
+        note: Callable[[str], None] | None = None,
     ) -> None:
         self._app = app
         self._api_key = None if api_key is None else api_key.encode()
         self._loopback_only = loopback_only
+        self._browser = browser
         self._note = note
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -73,7 +83,7 @@ class Guard:
                 rule="this server wants its key with each request",
                 fix="Send the header Authorization: Bearer KEY.",
                 code="invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
+                headers={"WWW-Authenticate": 'Basic realm="groundup", charset="UTF-8"' if self._browser else "Bearer"},
             )
         return None
 
@@ -81,8 +91,17 @@ class Guard:
         assert self._api_key is not None
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, key = given.partition(b" ")
+        if self._browser and scheme.lower() == b"basic":
+            return hmac.compare_digest(_password(key.strip()), self._api_key)
         # In constant time, or the key could be guessed character by character.
         return scheme.lower() == b"bearer" and hmac.compare_digest(key.strip(), self._api_key)
+
+
+def _password(credentials: bytes) -> bytes:
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except binascii.Error:
+        return b""
 
 
 def _is_loopback(host: str) -> bool:

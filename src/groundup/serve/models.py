@@ -3,10 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 from groundup.errors import ConfigError
-from groundup.serve.errors import ApiError
+from groundup.serve.errors import unknown_model
 from groundup.serve.model import ServedModel
+
+
+class Models(Protocol):
+    """What a server answers with."""
+
+    def named(self, name: str) -> ServedModel:
+        """The model that is called so; it may have to be loaded first.
+
+        Raises:
+            ApiError: 404 there is none; or it cannot be loaded.
+        """
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All of them, as the API describes each."""
+
+
+def described(name: str, *, created: int, context_length: int, chats: bool) -> dict[str, Any]:
+    """A model as the API's list of them shows it."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": created,
+        "owned_by": "groundup",
+        "context_length": context_length,
+        "has_chat_template": chats,
+    }
 
 
 class ServedModels:
@@ -36,14 +63,18 @@ class ServedModels:
         Raises:
             ApiError: 404 there is none.
         """
-        if name in self._models:
-            return self._models[name]
-        known = [repr(known) for known in self._models]
-        raise ApiError(
-            404,
-            f"model {name[:80]!r}",
-            rule=f"this server has the model {known[0]} only" if len(known) == 1 else f"models: {', '.join(known)}",
-            fix="Use that name." if len(known) == 1 else "Use one of these names.",
-            param="model",
-            code="model_not_found",
-        )
+        if name not in self._models:
+            raise unknown_model(name, list(self._models))
+        return self._models[name]
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All of them, as the API describes each."""
+        return [
+            described(
+                model.name,
+                created=model.created,
+                context_length=model.context_length,
+                chats=model.template is not None,
+            )
+            for model in self._models.values()
+        ]

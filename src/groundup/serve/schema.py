@@ -19,7 +19,7 @@ MOST_CHOICES = 16  # outputs of one request, all prompts together
 _MOST_STOPS = 4
 _SHOWN_CHARACTERS = 80
 
-B = TypeVar("B", bound="_Body")
+B = TypeVar("B", bound="Body")
 
 
 def _only(*harmless: Any) -> Any:
@@ -68,7 +68,9 @@ def _prompts(value: Any) -> Any:
     raise PydanticCustomError("value_error", "a prompt is a text, a list of texts, or one or more lists of token ids")
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What every request's body is: known keys, of their own types; null is as good as left out."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
@@ -79,14 +81,14 @@ class _Body(BaseModel):
         return values
 
 
-class StreamOptions(_Body):
+class StreamOptions(Body):
     """Choices for a streamed answer."""
 
     include_usage: bool = False
     include_obfuscation: bool = False  # padding against eavesdroppers of a hosted service; there is none here
 
 
-class GenerationBody(_Body):
+class GenerationBody(Body):
     """What both endpoints share."""
 
     model: str
@@ -125,7 +127,7 @@ class GenerationBody(_Body):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class ChatMessage(_Body):
+class ChatMessage(Body):
     """One message. What answers of this API hold besides is taken where it is empty: clients send them back."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -137,7 +139,7 @@ class ChatMessage(_Body):
     function_call: _only() = None  # type: ignore[valid-type]
 
 
-class NamedSchema(_Body):
+class NamedSchema(Body):
     """What an answer must be."""
 
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
@@ -146,7 +148,7 @@ class NamedSchema(_Body):
     strict: bool = True  # it always is
 
 
-class ResponseFormat(_Body):
+class ResponseFormat(Body):
     """Text, any JSON object, or JSON of a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -245,7 +247,7 @@ def read_body(body: type[B], content: bytes) -> B:
         raise _invalid("body", "nested too deeply", "Send a flat JSON object.", None, "invalid_json") from None
 
 
-def _explain(body: type[_Body], problem: ErrorDetails) -> ApiError:
+def _explain(body: type[Body], problem: ErrorDetails) -> ApiError:
     kind, context = problem["type"], problem.get("ctx", {})
     param = context.get("param") or _written(problem["loc"])[:_SHOWN_CHARACTERS]
     name = str(problem["loc"][-1])[:_SHOWN_CHARACTERS] if problem["loc"] else ""

@@ -43,12 +43,17 @@ class Running:
 
 @contextmanager
 def running(
-    engine: Engine, template: ChatTemplate | None, *, api_key: str | None = None, loopback_only: bool = True
+    engine: Engine,
+    template: ChatTemplate | None,
+    *,
+    api_key: str | None = None,
+    loopback_only: bool = True,
+    browser: bool = False,
 ) -> Iterator[Running]:
     notes: list[str] = []
     ready = threading.Event()
     app = build_app(ServedModels([ServedModel("tiny", engine, template, created=1_700_000_000)]))
-    guard = Guard(app, api_key=api_key, loopback_only=loopback_only, note=notes.append)
+    guard = Guard(app, api_key=api_key, loopback_only=loopback_only, browser=browser, note=notes.append)
     with bind("127.0.0.1", 0) as bound:
         server = Server(guard, grace_seconds=1, cut_off=engine.close, on_ready=ready.set)
         thread = threading.Thread(target=server.run, args=([bound],))

@@ -248,3 +248,20 @@ def test_without_the_key_nothing_but_health(start: Any, model: Transformer) -> N
         assert http.get("/v1/models", headers={"Authorization": "bearer sesame-street"}).status_code == 200
         assert http.get("/nowhere").status_code == 401, "what there is is not told to strangers"
         assert http.get("/health").json() == {"status": "ok"}
+
+
+def test_a_browser_may_send_the_key_as_a_password(start: Any, model: Transformer) -> None:
+    """It is asked for one only where the guard says so; and who guesses wrong is asked again."""
+    server = start(model, api_key="sésame:street", loopback_only=False, browser=True)
+    with server.http() as http:
+        asked = http.get("/v1/models")
+        assert (asked.status_code, asked.headers["www-authenticate"][:5]) == (401, "Basic")
+        assert http.get("/v1/models", auth=("anyone", "sésame:street")).status_code == 200
+        for wrong in ("sésame:stree", "", "sésame:street:"):
+            assert http.get("/v1/models", auth=("anyone", wrong)).status_code == 401
+        broken = http.get("/v1/models", headers={"Authorization": "Basic ~"})
+        assert broken.status_code == 401
+    plain = start(model, api_key="sesame", loopback_only=False)
+    with plain.http() as http:
+        assert http.get("/v1/models", auth=("anyone", "sesame")).status_code == 401
+        assert http.get("/v1/models").headers["www-authenticate"] == "Bearer"

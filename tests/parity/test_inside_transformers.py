@@ -1,0 +1,146 @@
+"""What is shown of a model's inside is what transformers says of the same weights: attention, states, surprise."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.checkpoint import load_model
+from groundup.errors import DataError
+from groundup.evals.inside import Reading, neighbours, parameter_map, positions
+from groundup.model import Transformer
+
+transformers = pytest.importorskip("transformers", reason="the parity tests need transformers: pip install '.[dev]'")
+
+VOCAB, LENGTH, LAYERS = 200, 24, 3
+SMALL: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 64,
+}
+LEARNED: dict[str, Any] = {"vocab_size": VOCAB, "n_embd": 48, "n_layer": LAYERS, "n_head": 6, "n_positions": 64}
+# One of each way to look: all heads alike, grouped, normalized, through a window.
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2Config", LEARNED),
+    "llama": ("LlamaConfig", SMALL),
+    "qwen3": ("Qwen3Config", SMALL | {"tie_word_embeddings": True}),
+    "gemma3": ("Gemma3TextConfig", SMALL | {"sliding_window": 6, "sliding_window_pattern": 3}),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Transformer]:
+    """The same random weights in transformers and here; norms that matter, where new ones are all alike."""
+    kind, settings = FAMILIES[request.param]
+    torch.manual_seed(3)
+    config = getattr(transformers, kind)(**settings)
+    theirs = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    directory: Path = tmp_path_factory.mktemp("theirs")
+    theirs.save_pretrained(directory)
+    return theirs, load_model(directory, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def ids() -> list[int]:
+    return torch.randint(VOCAB, (LENGTH,), generator=torch.Generator().manual_seed(5)).tolist()
+
+
+def test_attention_and_states_are_those_of_transformers(both: tuple[Any, Transformer], ids: list[int]) -> None:
+    """A wrong group, scale, rotation or window draws a picture that looks as good as the right one."""
+    theirs, ours = both
+    with torch.no_grad():
+        said = theirs(torch.tensor([ids]), output_attentions=True, output_hidden_states=True)
+    reading = Reading(ours, ids)
+    for layer in range(LAYERS):
+        torch.testing.assert_close(reading.states_LTD[layer], said.hidden_states[layer][0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(reading.attention(layer), said.attentions[layer][0], rtol=1e-4, atol=1e-4)
+
+
+def test_surprise_and_the_lens_after_all_layers_are_the_models_own_answer(
+    both: tuple[Any, Transformer], ids: list[int]
+) -> None:
+    theirs, ours = both
+    with torch.no_grad():
+        logprobs_TV = theirs(torch.tensor([ids])).logits[0].float().log_softmax(-1)
+    reading = Reading(ours, ids)
+    surprises = reading.surprises(expected=3)
+    assert len(surprises) == LENGTH - 1
+    for place, surprise in enumerate(surprises):
+        row = logprobs_TV[place]
+        assert surprise.nats == pytest.approx(-row[ids[place + 1]].item(), abs=1e-3)
+        ahead = row - row[ids[place + 1]]
+        assert 1 + int((ahead > 1e-3).sum()) <= surprise.rank <= 1 + int((ahead > -1e-3).sum())
+        assert surprise.entropy == pytest.approx(torch.distributions.Categorical(logits=row).entropy().item(), abs=1e-3)
+        assert [p for _, p in surprise.expected] == pytest.approx(row.exp().topk(3).values.tolist(), abs=1e-3)
+    guesses = reading.lens(LAYERS)
+    assert [guess.token for guess in guesses] == logprobs_TV.argmax(-1).tolist()
+    of_actual = [math.exp(-surprise.nats) for surprise in surprises]
+    assert [guess.of_actual for guess in guesses[:-1]] == pytest.approx(of_actual, abs=1e-4)
+    assert guesses[-1].of_actual is None
+
+
+def test_the_lens_between_layers_is_their_norm_and_matrix_on_their_states(
+    both: tuple[Any, Transformer], ids: list[int]
+) -> None:
+    """Without the last norm it shows words, too: others."""
+    theirs, ours = both
+    with torch.no_grad():
+        states = theirs(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        norm = theirs.transformer.ln_f if hasattr(theirs, "transformer") else theirs.model.norm
+        logits_TV = theirs.lm_head(norm(states[1]))[0]
+    assert [guess.token for guess in Reading(ours, ids).lens(1)] == logits_TV.argmax(-1).tolist()
+
+
+def test_summaries_of_heads_are_of_their_attention(both: tuple[Any, Transformer], ids: list[int]) -> None:
+    theirs, ours = both
+    with torch.no_grad():
+        attentions = theirs(torch.tensor([ids]), output_attentions=True).attentions
+    for layer, looks in enumerate(Reading(ours, ids).looks):
+        for head, look in enumerate(looks):
+            p_TS = attentions[layer][0, head].double()
+            rows = range(1, LENGTH)
+            back = sum(float(p_TS[t, s]) * (t - s) for t in rows for s in range(t + 1)) / len(rows)
+            assert look.back == pytest.approx(back, abs=1e-3)
+            assert look.first == pytest.approx(float(p_TS[1:, 0].mean()), abs=1e-4)
+            assert look.before == pytest.approx(sum(float(p_TS[t, t - 1]) for t in rows) / len(rows), abs=1e-4)
+            assert look.own == pytest.approx(sum(float(p_TS[t, t]) for t in rows) / len(rows), abs=1e-4)
+            spread = sum(
+                torch.distributions.Categorical(p_TS[t, : t + 1]).entropy().item() / math.log(t + 1) for t in rows
+            )
+            assert look.spread == pytest.approx(spread / len(rows), abs=1e-3)
+
+
+def test_neighbours_positions_and_the_map_are_of_their_weights(both: tuple[Any, Transformer]) -> None:
+    theirs, ours = both
+    table_VD = theirs.get_input_embeddings().weight.detach().float()
+    cosines_V = torch.nn.functional.cosine_similarity(table_VD, table_VD[7:8])
+    nearest = [token for token in cosines_V.argsort(descending=True).tolist() if token != 7][:5]
+    found = neighbours(ours, 7, count=5)
+    assert [token for token, _ in found] == nearest
+    assert [cosine for _, cosine in found] == pytest.approx(cosines_V[nearest].tolist(), abs=1e-5)
+    assert sum(count for _, count in parameter_map(ours)) == theirs.num_parameters()
+    turned = positions(ours, 10)
+    if hasattr(theirs, "transformer"):
+        places = theirs.transformer.wpe.weight.detach()[:10]
+        expected = torch.nn.functional.cosine_similarity(places[:, None], places[None], dim=-1)
+        torch.testing.assert_close(turned, expected, rtol=1e-4, atol=1e-4)
+    else:
+        assert turned.shape == (8, 10)  # 16 features of a head are 8 pairs
+        torch.testing.assert_close(turned[0], torch.arange(10).float().cos())  # the first turns by 1 radian a place
+
+
+def test_a_text_of_one_token_announces_nothing(both: tuple[Any, Transformer]) -> None:
+    with pytest.raises(DataError, match="1 tokens"):
+        Reading(both[1], [5])
