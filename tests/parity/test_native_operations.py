@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from groundup.model import FAMILIES, ModelConfig, Operations, Transformer, init_weights, use_operations
+from groundup.model.lora import LoRA, adapters_of, add_lora
 from groundup.optim import newton_schulz
 from groundup.parallel.native_library import native_library
 from groundup.parallel.native_operations import NativeOperations
@@ -179,10 +180,19 @@ def a_model(family: Any) -> Transformer:
     return model
 
 
+@pytest.mark.parametrize("rank", [None, 4, 16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_models_of_every_family(native: NativeOperations, family: Any) -> None:
-    """Loss and gradients of a packed batch: as near to fp32 as the plain operations in bf16 are."""
+def test_models_of_every_family(native: NativeOperations, family: Any, rank: int | None) -> None:
+    """Loss and gradients of a packed batch: as near to fp32 as the plain operations in bf16 are.
+
+    With adapters beside frozen weights, too: their factors are products of our own where the rank fills a tile (16),
+    and of PyTorch's where it does not (4), and frozen norms must ask for no gradient of their weights.
+    """
     model = a_model(family)
+    if rank is not None:
+        add_lora(model, LoRA(rank=rank))
+        for index, layer in enumerate(adapters_of(model).values()):
+            layer.lora_B.data = normal(*layer.lora_B.shape, seed=index, scale=0.05)
     ids = torch.randint(160, (3, 64), generator=torch.Generator().manual_seed(1))
     documents = (torch.arange(64) >= 23).long().expand(3, 64)
     positions = (torch.arange(64) - 23 * documents).expand(3, 64)
@@ -190,7 +200,7 @@ def test_models_of_every_family(native: NativeOperations, family: Any) -> None:
     def by(operations: Operations, dtype: torch.dtype) -> tuple[float, Tensor]:
         use_operations(model, operations)
         model.model.compute_dtype = dtype
-        model.zero_grad()
+        model.zero_grad(set_to_none=True)
         loss = model(ids, positions, documents, labels_BT=ids.roll(-1, 1)) / ids.numel()
         loss.backward()
         return loss.item(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])

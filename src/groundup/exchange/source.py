@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
+from groundup.checkpoint.adapted import is_adapter
 from groundup.console import Console
 from groundup.corpus.sources import Item, PackageSource
 from groundup.corpus.sources.archive import list_members, open_members
@@ -165,6 +166,8 @@ def copy_notices(directory: Path, target: Path) -> list[Path]:
 
 def _in_directory(path: Path) -> Path:
     """The model that a directory is or holds, below it perhaps (as an installed package does)."""
+    if is_adapter(path):
+        raise _adapter(path)
     if (path / "config.json").is_file():
         if not any(path.glob("*.safetensors")):
             pickles = [p.name for p in sorted(path.iterdir()) if p.suffix in _PICKLES]
@@ -226,6 +229,14 @@ def _pickle(name: str) -> FormatError:
     )
 
 
+def _adapter(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path}: an adapter",
+        rule="what is imported is a whole model; an adapter is a small difference from one, and needs no import",
+        fix=f"Use it as it is, or make one model of it and its base: groundup merge {path} --base DIR --out DIR.",
+    )
+
+
 def _repository(given: str, name: str, revision: str | None) -> Source:
     disable_telemetry()
     try:
@@ -246,6 +257,8 @@ def _repository(given: str, name: str, revision: str | None) -> Source:
             fix="Check the name and the network; or download the model elsewhere and give its directory.",
         ) from None
     path = Path(folder)
+    if is_adapter(path):
+        raise _adapter(path)
     if not (path / "config.json").is_file() or not any(path.glob("*.safetensors")):
         raise FormatError(
             f"{given}: no config.json with safetensors in it",

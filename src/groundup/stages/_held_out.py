@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 KindT = TypeVar("KindT")
 
+TUNED = "tuned"
 _SET_ASIDE = 0.2  # of a held-out table, to show the base how, where nothing else can
 _MOST_SET_ASIDE = 64
 
@@ -35,7 +36,15 @@ class HeldOut(Generic[KindT]):
 def tuned_by(directory: Path) -> Artifact | None:
     """The record of the tuning that made a model; None where it was not ours."""
     made = read(directory) if (directory / ARTIFACT).is_file() else None
+    if made is not None and made.facts.get(TUNED):  # an adapter that was merged has learned what it had learned
+        made = replace(made, **made.facts[TUNED])
     return made if made is not None and made.stage.startswith("finetune") else None
+
+
+def tuning_of(adapter: Path) -> dict[str, Any]:
+    """What a model made of an adapter keeps in its facts, so that `tuned_by` knows of it what it was trained on."""
+    made = tuned_by(adapter)
+    return {} if made is None else {TUNED: {"stage": made.stage, "config": made.config, "inputs": made.inputs}}
 
 
 def held_out_answers(

@@ -10,6 +10,7 @@ from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError
 from groundup.stages._closing import closing, say_result
+from groundup.stages._held_out import tuning_of
 
 if TYPE_CHECKING:
     from groundup.model import Transformer
@@ -51,7 +52,7 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
     work = begin(config.out, "merge", {"dtype": config.dtype}, inputs, console=console)
     if work.state == "done":
         return say_result(console, config.out, read(config.out))
-    found = {"adapter": str(directory), "base": str(base)}
+    found = {"adapter": str(directory), "base": str(base), **tuning_of(directory)}
     made = (_classifier if classifies else _language_model)(config, directory, base, work, found)
     say_result(console, config.out, made)
     console.note(f"    groundup {'classify' if classifies else 'chat'} {config.out}")
