@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from groundup.cli import apps
 from groundup.cli.options import common, declared, given
 from groundup.cli.output import as_json, write
 from groundup.errors import ConfigError
@@ -49,7 +50,8 @@ class CommandGroup(_Command, click.Group):
         inside = [stage for words, stage in COMMANDS.items() if words.startswith(f"{command} ")]
         about = ", or ".join(stage.about for stage in inside)
         about = f"{about[0].upper()}{about[1:]}."
-        return CommandGroup(cmd_name, words=f"{command} ", help=about, epilog=inside[0].example)
+        kind = _AppsGroup if command == "apps" else CommandGroup
+        return kind(cmd_name, words=f"{command} ", help=about, epilog=inside[0].example)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -68,6 +70,35 @@ class CommandGroup(_Command, click.Group):
             formatter.write_dl([(command, stage.about) for command, stage in inside.items()])
 
 
+class _AppsGroup(CommandGroup):
+    """Besides the commands of the table, one for each application."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the whole line: somewhere in it may stand where more applications are."""
+        ctx.meta[_LINE] = list(args)
+        return super().parse_args(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The table's, and the applications."""
+        return [*super().list_commands(ctx), *apps.names(ctx.meta.get(_LINE, ()))]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command of the table, or that of an application."""
+        if self._words + cmd_name in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        parameters, stage = apps.parameters(cmd_name, ctx.meta.get(_LINE, ()))
+        return _stage(stage, parameters, lambda flags: apps.taken(cmd_name, flags))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table's, and the applications."""
+        super().format_commands(ctx, formatter)
+        with formatter.section("Applications"):
+            formatter.write_dl(list(apps.names(ctx.meta.get(_LINE, ())).items()))
+
+
+_LINE = "groundup.apps.line"
+
+
 def _build(stage: Stage) -> click.Command:
     builders = {RUN.name: _run, CONFIG.name: _config, CACHE.name: _cache}
     return builders[stage.name]() if stage.name in builders else _stage(stage)
@@ -79,9 +110,18 @@ def _command(stage: Stage, parameters: Sequence[click.Parameter], callback: Call
     return _Command(name, params=list(parameters), callback=callback, help=about, epilog=stage.example)
 
 
-def _stage(stage: Stage) -> click.Command:
-    """A stage leaves a directory (`out`), returns one text, or streams its result for as long as it is used."""
-    parameters = declared(stage.config)
+def _stage(
+    stage: Stage,
+    parameters: list[click.Parameter] | None = None,
+    taken: Callable[[dict[str, Any]], dict[str, Any]] = given,
+) -> click.Command:
+    """A stage leaves a directory (`out`), returns one text, or streams its result for as long as it is used.
+
+    Args:
+        parameters: in place of those that its config declares;
+        taken: makes the config's keys of their values.
+    """
+    parameters = declared(stage.config) if parameters is None else parameters
     leaves_files = not (stage.returns_text or stage.streams)
     if not any(isinstance(parameter, click.Argument) for parameter in parameters):
         # A stage that reads no earlier output takes its settings where others take their input.
@@ -104,7 +144,7 @@ def _stage(stage: Stage) -> click.Command:
         if not stage.many_ranks:
             require_one_process(stage.command)
         file = recipe or config_file
-        values = apply_overrides(_table(Path(file), stage) if file else {}, overrides) | given(flags)
+        values = apply_overrides(_table(Path(file), stage) if file else {}, overrides) | given(taken(flags))
         where = f"[{stage.name}] in {file}" if file else f"groundup {stage.command}"
         config: Any = load(stage.config, values, where)
         run, console = stage.module.run, Console(quiet=quiet)

@@ -18,7 +18,6 @@ from groundup.evals.asking import Asked, Way, best_way, choose_labels, ways_trie
 from groundup.evals.baselines import baselines, label_baselines
 from groundup.evals.bpb import BitsPerByte, bits_per_byte, encode_texts, model_nll
 from groundup.evals.choices import right_choices, score_choices
-from groundup.evals.classification import predict
 from groundup.evals.comparison import paired_bits
 from groundup.evals.metrics import Measure, are_labels, mean, measures, normalized, refusals
 from groundup.evals.metrics import labels as label_measures
@@ -26,7 +25,7 @@ from groundup.evals.responses import fits, score_responses, spread
 from groundup.evals.uplift import Line, Uplift
 from groundup.examples.choices import Choice
 from groundup.examples.labelled import Labelled
-from groundup.objectives.classification import encode
+from groundup.objectives.classification import encode, predict
 from groundup.types import Example, Message, MetricName
 
 _JUDGED_ON = 16  # training examples that a way's answers are judged on: they are written one token after the other

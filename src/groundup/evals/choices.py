@@ -1,6 +1,6 @@
 """Multiple choice: which of several answers a model finds likeliest, counted as lm-evaluation-harness counts it.
 
-Shape letters: B batch, T sequence, E items.
+Shape letters: E items.
 """
 
 from __future__ import annotations
@@ -11,16 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from groundup.evals.stats import Interval, ratio_interval
 from groundup.examples.choices import Choice
+from groundup.generate.likelihood import loglikelihoods
 from groundup.model import Transformer
-from groundup.objectives.classification import pad
 from groundup.tokenizer import Tokenizer
-from groundup.types import IGNORE_INDEX
-
-_BATCH_TOKENS = 8_192  # padded tokens scored at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,7 @@ def score_choices(
         advance: called with the number of choices after each batch.
     """
     requests = [choice_ids(tokenizer, item.prompt, choice) for item in items for choice in item.choices]
-    sums = iter(_loglikelihoods(model, requests, tokenizer.pad_id, advance).tolist())
+    sums = iter(_loglikelihoods(model, requests, advance))
     found = [[next(sums) for _ in item.choices] for item in items]
     per_byte = [
         [nats / max(len(choice.encode()), 1) for nats, choice in zip(nats_of, item.choices, strict=True)]
@@ -91,29 +87,16 @@ def choice_ids(tokenizer: Tokenizer, prompt: str, choice: str) -> tuple[list[int
     return together, max(len(together) - len(tokenizer.encode_prompt(before)), 1)
 
 
-@torch.no_grad()
 def _loglikelihoods(
-    model: Transformer, requests: Sequence[tuple[list[int], int]], pad_id: int, advance: Callable[[int], None]
-) -> npt.NDArray[np.float64]:
+    model: Transformer, requests: Sequence[tuple[list[int], int]], advance: Callable[[int], None]
+) -> list[float]:
     longest = model.config.context_length
-    device = model.lm_head.weight.device
-    # What is too long loses its beginning, as in lm-evaluation-harness.
-    cut = [(ids[-(longest + 1) :], min(scored, longest)) for ids, scored in requests]
-    sums = np.zeros(len(cut))
-    order = sorted(range(len(cut)), key=lambda place: len(cut[place][0]))
-    while order:
-        width = len(cut[order[-1]][0])
-        chosen = order[-max(1, _BATCH_TOKENS // width) :]
-        del order[-len(chosen) :]
-        ids_BT, _ = pad([cut[place][0][:-1] for place in chosen], pad_id, longest)
-        labels_BT = torch.full_like(ids_BT, IGNORE_INDEX)
-        for row, place in enumerate(chosen):
-            ids, scored = cut[place]
-            labels_BT[row, len(ids) - 1 - scored : len(ids) - 1] = torch.tensor(ids[len(ids) - scored :])
-        nll_BT = model(ids_BT.to(device), labels_BT=labels_BT.to(device), reduction="none")
-        sums[chosen] = -nll_BT.double().sum(-1).cpu().numpy()
-        advance(len(chosen))
-    return sums
+    pairs = []
+    for ids, scored in requests:
+        # What is too long loses its beginning, as in lm-evaluation-harness.
+        kept, scored = ids[-(longest + 1) :], min(scored, longest)
+        pairs.append((kept[:-scored], kept[-scored:]))
+    return loglikelihoods(model, pairs, advance=advance)
 
 
 def right_choices(scores: Sequence[Sequence[float]], items: Sequence[Choice]) -> npt.NDArray[np.float64]:

@@ -5,60 +5,21 @@ Shape letters: E examples, C labels, R resamples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from groundup.evals.stats import Interval, paired_difference, ratio_interval
 from groundup.examples.labelled import Labelled
-from groundup.model import SequenceClassifier
-from groundup.objectives.classification import pad
 
 Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-_BATCH_TOKENS = 16_384  # padded tokens scored at a time
 _CELLS = 4_000_000  # counts drawn at a time for an interval: 32 MB
 _FEATURES = 50_000  # of the TF-IDF baseline at most, the most frequent: four times as many were no better (R8)
-
-
-@torch.no_grad()
-def predict(
-    model: SequenceClassifier,
-    texts: Sequence[Sequence[int]],
-    *,
-    pad_id: int,
-    advance: Callable[[int], None] = lambda _: None,
-) -> Floats:
-    """Probabilities (E, C) of each text's labels.
-
-    Args:
-        texts: token ids, none empty, none longer than the context.
-        advance: called with the number of texts after each batch.
-    """
-    device = model.score.weight.device
-    probabilities = np.zeros((len(texts), len(model.score.weight)))
-    for chosen in _batches_of_like_length([len(text) for text in texts]):
-        ids_BT, last_B = pad([texts[i] for i in chosen], pad_id, model.config.context_length)
-        logits_BC = model(ids_BT.to(device), last_B.to(device))
-        probabilities[chosen] = model.probabilities(logits_BC.double()).cpu().numpy()
-        advance(len(chosen))
-    return probabilities
-
-
-def _batches_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:
-    batch: list[int] = []
-    for place in np.argsort(lengths, kind="stable").tolist():
-        if batch and (len(batch) + 1) * lengths[place] > _BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,11 @@
 """Predict the label of a text: the objective of `groundup finetune classify`, and its batches.
 
-Shape letters: B batch, T sequence, C labels.
+Shape letters: B batch, T sequence, E texts, C labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,11 +15,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from groundup.model import SequenceClassifier
 from groundup.objectives.base import Metrics
 from groundup.tokenizer import Tokenizer
 from groundup.types import IGNORE_INDEX
 
 _LENGTH_MULTIPLE = 16  # padded lengths: few shapes, and even ones, as fast attention wants them
+_BATCH_TOKENS = 16_384  # padded tokens that get labels at a time
 _SORTED_BATCHES = 32  # texts are sorted by length within this many batches: little padding, enough chance
 
 _MOST_WEIGHT = 100.0  # of a rare label: beyond it, single texts would drive the steps
@@ -87,6 +89,41 @@ def pad(texts: Sequence[Sequence[int]], pad_id: int, longest: int) -> tuple[Tens
     for row, text in zip(ids, texts, strict=True):
         row[: len(text)] = torch.as_tensor(text)
     return ids, torch.tensor(lengths) - 1
+
+
+@torch.no_grad()
+def predict(
+    model: SequenceClassifier,
+    texts: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.float64]:
+    """Probabilities (E, C) of each text's labels.
+
+    Args:
+        texts: token ids, none empty, none longer than the context.
+        advance: called with the number of texts after each batch.
+    """
+    device = model.score.weight.device
+    probabilities = np.zeros((len(texts), len(model.score.weight)))
+    for chosen in _batches_of_like_length([len(text) for text in texts]):
+        ids_BT, last_B = pad([texts[i] for i in chosen], pad_id, model.config.context_length)
+        logits_BC = model(ids_BT.to(device), last_B.to(device))
+        probabilities[chosen] = model.probabilities(logits_BC.double()).cpu().numpy()
+        advance(len(chosen))
+    return probabilities
+
+
+def _batches_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:
+    batch: list[int] = []
+    for place in np.argsort(lengths, kind="stable").tolist():
+        if batch and (len(batch) + 1) * lengths[place] > _BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
 
 
 class Classification:

@@ -1,12 +1,14 @@
 """Models behind OpenAI's HTTP interface: `build_app` makes the application, `Server` runs it."""
 
-from groundup.serve.app import build_app, read_request
+from groundup.serve.app import build_app
+from groundup.serve.applications import application_routes
 from groundup.serve.errors import ApiError, unknown_model
 from groundup.serve.guard import Guard
 from groundup.serve.model import ServedModel
 from groundup.serve.models import Models, ServedModels, described
 from groundup.serve.schema import Body
 from groundup.serve.server import Server, bind, is_loopback, url_of
+from groundup.serve.transport import read_request
 
 __all__ = [
     "ApiError",
@@ -16,6 +18,7 @@ __all__ = [
     "ServedModel",
     "ServedModels",
     "Server",
+    "application_routes",
     "bind",
     "build_app",
     "described",

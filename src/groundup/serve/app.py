@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
 
 from groundup.generate import TokenEvent
 from groundup.serve.answers import Answer, ChatAnswer, CompletionAnswer, Json
 from groundup.serve.errors import ApiError, failed, shutting_down, unknown_model
 from groundup.serve.model import Job, ServedModel
 from groundup.serve.models import Models
-from groundup.serve.schema import Body, ChatBody, CompletionBody, read_body
+from groundup.serve.schema import ChatBody, CompletionBody
 from groundup.serve.streams import ClientGoneError, merged, unless_gone
+from groundup.serve.transport import ServerSentEvents, read_request
 
-MAX_BODY_BYTES = 4 * 2**20  # far more than any context holds
 _CLIENT_CLOSED = 499  # nginx's number; nobody reads it but the log
-_log = logging.getLogger(__name__)
 
-B = TypeVar("B", bound=Body)
 Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
@@ -86,7 +80,7 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
 async def _answer(request: Request, model: ServedModel, job: Job, answer: Answer, *, stream: bool) -> Response:
     streams = model.submit(job)
     if stream:
-        return _Chunks(model, job, answer, merged(streams))
+        return ServerSentEvents(_chunks(answer, merged(streams)), lambda: model.cancel(job))
     try:
         outputs = await unless_gone(request.receive, _gathered(job, merged(streams)))
     finally:
@@ -110,88 +104,17 @@ def _require_kept(event: TokenEvent) -> None:
         raise shutting_down()
 
 
-class _Chunks(Response):
-    """An answer as server-sent events, written while it is generated."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, model: ServedModel, job: Job, answer: Answer, events: Events) -> None:
-        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # proxies must not hold it
-        del self.headers["content-length"]
-        self._model, self._job, self._answer, self._events = model, job, answer, events
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await unless_gone(receive, self._write(send))
-        except ClientGoneError:
-            pass
-        finally:
-            self._model.cancel(self._job)
-
-    async def _write(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-
-        async def say(data: str) -> None:
-            await send({"type": "http.response.body", "body": f"data: {data}\n\n".encode(), "more_body": True})
-
-        try:
-            async with aclosing(self._chunks()) as chunks:
-                async for chunk in chunks:
-                    await say(_compact(chunk))
-            await say("[DONE]")
-        except ApiError as error:
-            await say(_compact(error.body))
-        except Exception:
-            # The status has been sent; that the stream breaks off must not look like a finished answer.
-            _log.exception("a stream failed")
-            await say(_compact(failed().body))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _chunks(self) -> AsyncGenerator[Json]:
-        async with aclosing(self._events) as events:
-            for chunk in self._answer.opening():
-                yield chunk
-            async for index, event in events:
-                _require_kept(event)
-                said = self._answer.chunk(index, event)
-                if said is not None:
-                    yield said
-        for chunk in self._answer.closing():
+async def _chunks(answer: Answer, events: Events) -> AsyncGenerator[Json]:
+    async with aclosing(events):
+        for chunk in answer.opening():
             yield chunk
-
-
-async def read_request(request: Request, kind: type[B]) -> B:
-    """Read and check a request's JSON.
-
-    Raises:
-        ApiError: 415 not JSON, 413 too much of it, 400 a parameter is wrong.
-    """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        # And a web page cannot send it to another site without asking first, which no answer here allows.
-        raise ApiError(
-            415,
-            f"Content-Type: {media_type[:80] or 'none'}",
-            rule="a request's body is JSON and says so",
-            fix="Send the header Content-Type: application/json.",
-            code="unsupported_media_type",
-        )
-    content = bytearray()
-    async for piece in request.stream():
-        content += piece
-        if len(content) > MAX_BODY_BYTES:
-            raise ApiError(
-                413,
-                f"body: more than {MAX_BODY_BYTES:,} bytes",
-                rule=f"a request's body has at most {MAX_BODY_BYTES:,} bytes",
-                fix="Send less text: it must fit into the model's context, too.",
-                code="body_too_large",
-            )
-    return read_body(kind, bytes(content))
-
-
-def _compact(value: Json) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        async for index, event in events:
+            _require_kept(event)
+            said = answer.chunk(index, event)
+            if said is not None:
+                yield said
+    for chunk in answer.closing():
+        yield chunk
 
 
 async def _on_api_error(request: Request, error: Exception) -> Response:

@@ -232,6 +232,17 @@ class CompletionBody(GenerationBody):
         return self
 
 
+class AppBody(Body):
+    """`POST /v1/apps/{name}`; what is left out of inputs and options is as the application declares it."""
+
+    model: str | None = None
+    inputs: dict[str, Any]
+    stream: bool = False
+    temperature: float | None = Field(None, ge=0, le=2)
+    max_tokens: int | None = Field(None, ge=1)
+    seed: int | None = Field(None, ge=0, lt=2**63)
+
+
 def read_body(body: type[B], content: bytes) -> B:
     """Check a request's JSON.
 

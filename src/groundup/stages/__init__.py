@@ -171,6 +171,18 @@ STAGES: dict[str, Stage] = {
             streams=True,
         ),
         Stage(
+            "apps.list",
+            "list the applications: summarize, translate, ...",
+            "groundup apps list summarize",
+            streams=True,
+        ),
+        Stage(
+            "apps.run",
+            "summarize, translate, write, label, ... a text",
+            "groundup apps run summarize minutes.txt --model runs/quickstart",
+            streams=True,
+        ),
+        Stage(
             "serve",
             "answer as OpenAI's HTTP interface does",
             "groundup serve runs/quickstart --port 8000",

@@ -46,11 +46,10 @@ def evaluate_labels(
 ) -> Artifact:
     """Accuracy and macro-F1 of a classifier on a labelled table."""
     from groundup.checkpoint.resolve import open_classifier
-    from groundup.evals.classification import predict
     from groundup.evals.labelling import labelling
     from groundup.examples import read_table
     from groundup.examples.labelled import NOT_LEARNED, read_labelled, summary, with_labels
-    from groundup.objectives.classification import encode
+    from groundup.objectives.classification import encode, predict
 
     table = read_table(data)
     examples = read_labelled(table, rules)

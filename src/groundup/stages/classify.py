@@ -75,9 +75,8 @@ def run(
         FormatError: a damaged one.
     """
     from groundup.checkpoint.resolve import open_classifier
-    from groundup.evals.classification import predict
     from groundup.evals.labelling import likely
-    from groundup.objectives.classification import encode
+    from groundup.objectives.classification import encode, predict
 
     console = console or Console()
     opened = open_classifier(config.model, device=config.device, base=config.base)

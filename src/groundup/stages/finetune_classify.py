@@ -113,12 +113,11 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
 def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Console) -> None:
     """Tune, test, and leave the classifier with its artifact."""
     from groundup.checkpoint.resolve import MODEL_MAX_LENGTH, open_classifier, open_model
-    from groundup.evals.classification import predict
     from groundup.evals.labelling import labelling
     from groundup.examples.labelled import set_apart
     from groundup.files import read_json, write_json
     from groundup.model import SequenceClassifier
-    from groundup.objectives.classification import LabelledBatches, encode, usual_epochs
+    from groundup.objectives.classification import LabelledBatches, encode, predict, usual_epochs
     from groundup.optim import OptimizerConfig, WarmupStableDecay
     from groundup.parallel import Machine, measure_machine
     from groundup.planner.tuning import adapter_rates, expected

@@ -28,6 +28,7 @@ class ServeConfig(Config):
     name: str | None = setting(None, help="what clients call the model; default: its directory's name", flag=True)
     adapter: tuple[str, ...] = setting((), help="NAME=DIR, an adapter to serve from the same weights", flag=True)
     base: Path | None = setting(None, help="where an adapter's base lies now", flag=True)
+    apps: Path | None = setting(None, help="folder with applications of your own, for /v1/apps", flag=True)
     max_active: int = setting(8, help="requests that are generated at a time, of all models together", gt=0)
     max_waiting: int = setting(64, help="requests that may wait for their turn; more get a 503", gt=0)
     grace_seconds: int = setting(10, help="how long answers may go on after Ctrl-C", ge=0)
@@ -54,11 +55,15 @@ def run(
         FormatError: an adapter of another base.
         ResourceError: the address is not free.
     """
+    from groundup.apps import Catalogue
+    from groundup.apps.served import ServedApps
     from groundup.checkpoint.resolve import finished, open_beside
     from groundup.generate import Engine
-    from groundup.serve import Guard, ServedModel, ServedModels, Server, bind, build_app, is_loopback, url_of
+    from groundup.serve import Guard, ServedModel, ServedModels, Server, application_routes, bind, build_app
+    from groundup.serve import is_loopback, url_of
 
     console = console or Console()
+    applications = ServedApps(Catalogue(config.apps))
     api_key = _usable(config.api_key or os.environ.get(API_KEY_VARIABLE) or None)
     with bind(config.host, config.port) as bound:
         loopback = is_loopback(bound)
@@ -94,7 +99,8 @@ def run(
                     names = {"model": served[0].name, "models": [model.name for model in models]}
                     on_text(json.dumps({"url": url, **names, "chat": served[0].template is not None}) + "\n")
 
-            guard = Guard(build_app(models), api_key=api_key, loopback_only=loopback, note=console.note)
+            app = build_app(models, routes=application_routes(applications, models))
+            guard = Guard(app, api_key=api_key, loopback_only=loopback, note=console.note)
             Server(guard, grace_seconds=config.grace_seconds, cut_off=engine.close, on_ready=say_ready).run([bound])
     console.note("Stopped.")
 

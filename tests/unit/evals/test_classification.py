@@ -10,9 +10,10 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, f1_score
 
-from groundup.evals.classification import compare, macro_f1, predict, predict_tfidf, score
+from groundup.evals.classification import compare, macro_f1, predict_tfidf, score
 from groundup.examples.labelled import Labelled
 from groundup.model import SequenceClassifier, Transformer
+from groundup.objectives.classification import predict
 
 
 @pytest.mark.parametrize(("n_labels", "used"), [(2, 2), (7, 7), (7, 3)])

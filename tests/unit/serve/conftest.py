@@ -12,9 +12,11 @@ import httpx
 import openai
 import pytest
 
+from groundup.apps import Catalogue
+from groundup.apps.served import ServedApps
 from groundup.generate import Engine
 from groundup.model import Transformer
-from groundup.serve import Guard, ServedModel, ServedModels, Server, bind, build_app, url_of
+from groundup.serve import Guard, ServedModel, ServedModels, Server, application_routes, bind, build_app, url_of
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 
@@ -52,7 +54,8 @@ def running(
 ) -> Iterator[Running]:
     notes: list[str] = []
     ready = threading.Event()
-    app = build_app(ServedModels([ServedModel("tiny", engine, template, created=1_700_000_000)]))
+    models = ServedModels([ServedModel("tiny", engine, template, created=1_700_000_000)])
+    app = build_app(models, routes=application_routes(ServedApps(Catalogue()), models))
     guard = Guard(app, api_key=api_key, loopback_only=loopback_only, browser=browser, note=notes.append)
     with bind("127.0.0.1", 0) as bound:
         server = Server(guard, grace_seconds=1, cut_off=engine.close, on_ready=ready.set)

@@ -1,0 +1,157 @@
+"""How an application asks a model: by its chat template, or with examples in a text to go on from; and what fits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from groundup.apps.declaration import App, with_numbers
+from groundup.apps.inputs import Given, filled
+from groundup.errors import ConfigError
+from groundup.generate import GenerationRequest, Grammar, Sampling
+from groundup.tokenizer import ChatTemplate, Tokenizer
+from groundup.types import Message
+
+_LEAST_ROOM = 32  # tokens of a text, for an application to be worth asking
+_MOST_ROOM = 2_000  # small models lose the thread of longer parts, and what they say of them is too short
+_OUTGROWN = 0.6  # of the tokens of an answer that says all of a text again: it may need more than the text
+_SPARE = 8  # tokens that a text may need more inside of a prompt than alone
+_CALIBRATION = "N/A"  # a text that says nothing
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Speaker:
+    """What there is to know of a model in order to ask it.
+
+    Attributes:
+        template: None where the model has none that can be used.
+    """
+
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    context_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a person may want otherwise than it is declared; None: as it is."""
+
+    temperature: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Asking:
+    """One application, one model and one set of inputs.
+
+    Attributes:
+        given: the inputs, checked.
+        shots: how many of the examples are shown; less than there are where the context is short.
+    """
+
+    app: App
+    speaker: Speaker
+    given: Given
+    options: Options = field(default_factory=Options)
+    shots: int = 0
+    schema: dict[str, Any] | None = None
+    grammar: Grammar | None = None
+    max_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        app, context = self.app, self.speaker.context_length
+        if app.output.kind == "json":
+            self.schema = with_numbers(app.output.json_schema, self.given)
+            self.grammar = Grammar.of_schema(self.schema, self.speaker.tokenizer)
+        wanted = self.options.max_tokens or app.output.max_tokens
+        least = self.grammar.least_tokens if self.grammar else 1
+        # In a short context the answer gets half, so that there is something that it is about.
+        self.max_tokens = max(least, min(wanted, context // 2)) if app.output.kind != "label" else 0
+        self.shots = len(app.prompt.shots) if self.speaker.template is None else 0
+        while self.shots and self.room() < _LEAST_ROOM:
+            self.shots -= 1
+
+    @property
+    def text(self) -> str:
+        """The input that may be long; of an application without one, nothing."""
+        return str(self.given[self.app.long.input]) if self.app.long else ""
+
+    def room(self, *, part: bool = False) -> int:
+        """Tokens that the long input may have, beside all else."""
+        empty = self.given | ({self.app.long.input: ""} if self.app.long else {})
+        answer = self.max_tokens or 16  # labels are short
+        room = self.speaker.context_length - len(self._prompt(empty, part=part)) - answer - _SPARE
+        if self._says_all:
+            return min(room, int(_OUTGROWN * self.max_tokens))
+        return min(room, _MOST_ROOM) if part else room
+
+    @property
+    def _says_all(self) -> bool:
+        return self.app.long is not None and self.app.long.how == "join"
+
+    def require_room(self) -> None:
+        """Raises ConfigError where the context is too short for this application."""
+        if (room := self.room()) < _LEAST_ROOM:
+            context = self.speaker.context_length
+            raise ConfigError(
+                f"{self.app.name}: a context of {context:,} tokens",
+                rule=f"its prompt and answer need {context - room + _LEAST_ROOM:,} with these inputs",
+                fix="Give shorter inputs, ask for a shorter answer (max_tokens), or take a model with more context.",
+            )
+
+    def fits(self, given: Mapping[str, Any], *, part: bool = False) -> bool:
+        """Whether a prompt with an answer of full length fits."""
+        if self._says_all and len(self.speaker.tokenizer.encode(self.text)) > self.room():
+            return False
+        return len(self._prompt(given, part=part)) + (self.max_tokens or 16) <= self.speaker.context_length
+
+    def request(self, given: Given, *, part: bool = False) -> GenerationRequest:
+        """For the answer to these inputs, or about a part."""
+        app, template, options = self.app, self.speaker.template, self.options
+        decoding = app.decoding
+        temperature = decoding.temperature if options.temperature is None else options.temperature
+        grammar = None if part else self.grammar
+        return GenerationRequest(
+            prompt=self._prompt(given, part=part),
+            answers=template is not None,
+            sampling=Sampling(
+                temperature=temperature, top_p=decoding.top_p, repetition_penalty=decoding.repetition_penalty
+            ),
+            max_tokens=self.max_tokens,
+            stop=() if template is not None or grammar is not None else app.prompt.stop,
+            stop_ids=None if template is None else template.stop_ids,
+            seed=options.seed,
+            grammar=grammar,
+        )
+
+    def labelled(self, given: Given, labels: Sequence[str]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """The prompt and the ids of each label after it, and then the same for a text that says nothing."""
+        asked = [given, given | {self.app.first.name: _CALIBRATION}]
+        tokenizer, answers = self.speaker.tokenizer, self.speaker.template is not None
+        said = [tokenizer.encode(label if answers else f" {label}", continues=not answers) for label in labels]
+        return [(self._prompt(each, part=False), tuple(ids)) for each in asked for ids in said]
+
+    def _prompt(self, given: Mapping[str, Any], *, part: bool) -> tuple[int, ...]:
+        prompt, template = self.app.prompt, self.speaker.template
+        if template is None:
+            own = part and bool(prompt.base_part)
+            parts = [] if own else [self._shot(shot.inputs, shot.output) for shot in prompt.shots[: self.shots]]
+            parts.append(filled(prompt.base_part if own else prompt.base, given).rstrip(" "))
+            return tuple(self.speaker.tokenizer.encode_prompt("".join(parts)))
+        user = filled((prompt.part if part else "") or prompt.user, given)
+        system = filled(prompt.system, given)
+        if system and not template.takes_system:
+            user, system = f"{system}\n\n{user}", ""
+        messages = [Message("system", system)] if system else []
+        return tuple(template.encode([*messages, Message("user", user)], add_generation_prompt=True))
+
+    def _shot(self, inputs: Mapping[str, Any], output: str) -> str:
+        shown = {each.name: each.default if each.default is not None else "" for each in self.app.inputs}
+        text = filled(self.app.prompt.base, shown | dict(inputs))
+        if self.app.output.kind == "json":
+            output = json.dumps(json.loads(output), ensure_ascii=False)
+        stop = self.app.prompt.stop[0] if self.app.prompt.stop else "\n\n"
+        return f"{text.rstrip(' ')}{'' if text.endswith(chr(10)) else ' '}{output}{stop}"

@@ -1,0 +1,98 @@
+"""Applications that give labels, on a model that was made to: its own labels, read once, nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from groundup.apps.asking import Options
+from groundup.apps.declaration import App
+from groundup.apps.inputs import checked
+from groundup.apps.parts import split
+from groundup.apps.work import Result
+from groundup.checkpoint.resolve import OpenedClassifier
+from groundup.errors import ConfigError, GroundupError
+from groundup.objectives.classification import predict
+
+_LIKELY = 0.5  # a text gets the labels that are at least so likely, where it may have several
+
+
+class ClassifierRunner:
+    """A classifier that applications run on; see `Runner`."""
+
+    def __init__(self, opened: OpenedClassifier) -> None:
+        self._opened = opened
+
+    def run(
+        self,
+        app: App,
+        given: Mapping[str, Any],
+        options: Options | None = None,
+        *,
+        on_text: Callable[[str], object] = lambda _: None,
+        on_progress: Callable[[int, int], object] = lambda *_: None,
+    ) -> Result:
+        """One text. A longer one than the classifier reads at a time is read in parts; the mean counts.
+
+        Raises:
+            ConfigError: an application that writes, wrong inputs, or labels that the classifier does not have.
+        """
+        opened = self._opened
+        if app.output.kind != "label":
+            raise ConfigError(
+                f"{app.name} on {opened.directory}, a classifier",
+                rule="a classifier gives labels and writes nothing",
+                fix="Take a language model; or sentiment or intent.",
+            )
+        wanted = app.output.labels_from
+        inputs = checked(app, ({wanted: opened.labels} if wanted else {}) | dict(given))
+        unknown = sorted(set(inputs[wanted]) - set(opened.labels)) if wanted else []
+        if unknown:
+            raise ConfigError(
+                f"label {unknown[0]!r}",
+                rule=f"this classifier's labels are {', '.join(opened.labels)}",
+                fix="Choose among them, leave the labels out, or take a language model.",
+            )
+        parts = split(inputs[app.first.name], self._count, opened.longest)
+        texts = [opened.tokenizer.begun(ids)[: opened.longest] for ids in opened.tokenizer.encode_batch(parts)]
+        shares_EC = predict(opened.model, texts, pad_id=opened.tokenizer.pad_id)
+        # A long part says more than a short one.
+        shares_C = np.average(shares_EC, axis=0, weights=[len(text) for text in texts])
+        chosen = dict(zip(opened.labels, shares_C.tolist(), strict=True))
+        if wanted:
+            chosen = {label: chosen[label] for label in inputs[wanted]}
+            if not opened.model.several:
+                chosen = {label: share / sum(chosen.values()) for label, share in chosen.items()}
+        label = max(chosen, key=lambda each: chosen[each])
+        notes = [f"Labels of the classifier: {', '.join(opened.labels)}."] if not wanted else []
+        if opened.model.several:
+            likely = [name for name, share in chosen.items() if share >= _LIKELY]
+            notes.append(f"Of several labels that a text may have, it gets: {', '.join(likely) or 'none'}.")
+        if len(texts) > 1:
+            notes.append(f"Read in {len(texts):,} parts; the probabilities are their means.")
+        tokens = sum(len(text) for text in texts)
+        return Result(app.name, label, label, chosen, tuple(notes), len(texts), tokens)
+
+    def run_many(
+        self,
+        app: App,
+        rows: Sequence[Mapping[str, Any]],
+        options: Options | None = None,
+        *,
+        advance: Callable[[float], object] = lambda _: None,
+    ) -> list[Result | GroundupError]:
+        """Many texts, one after the other: each is a matter of milliseconds."""
+        results: list[Result | GroundupError] = []
+        for given in rows:
+            try:
+                results.append(self.run(app, given, options))
+            except GroundupError as error:
+                results.append(error)
+            advance(1)
+        return results
+
+    def _count(self, texts: Sequence[str]) -> list[int]:
+        tokenizer = self._opened.tokenizer
+        return [len(tokenizer.begun(ids)) for ids in tokenizer.encode_batch(texts)]

@@ -1,0 +1,101 @@
+"""What applications work on: a file, a text or standard input; and tables of many."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from groundup.apps.declaration import App
+from groundup.corpus.given import given_texts
+from groundup.errors import ConfigError, DataError, GroundupError
+from groundup.examples import read_table
+from groundup.files import expand_home
+
+if TYPE_CHECKING:
+    from groundup.apps.work import Result
+
+STANDARD_INPUT = "-"
+_LONGEST_NAME = 240  # of a file; what is longer is a text
+
+
+def read_input(given: str) -> str:
+    """The text that FILE, TEXT or "-" means; of a file all that is in it, in any format that sources may have.
+
+    Raises:
+        DataError: it looks like the name of a file, and there is none; or there is no text in it.
+    """
+    if given == STANDARD_INPUT:
+        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace").read()
+    path = expand_home(Path(given)) if 0 < len(given) <= _LONGEST_NAME and "\n" not in given else None
+    if path is not None and path.exists():
+        return "\n\n".join(given_texts(path, "an application works on text"))
+    if path is not None and path.suffix[1:].isalnum() and not any(c.isspace() for c in given):
+        raise DataError(
+            f"{given}: no such file",
+            rule="FILE is there; anything else is taken as the text itself",
+            fix="Check the name. To give it as a text, put a space behind it.",
+        )
+    return given
+
+
+def read_rows(app: App, path: Path) -> list[dict[str, Any]]:
+    """The rows of a table, each with the inputs of an application that have a column.
+
+    Raises:
+        ConfigError: no column for an input that must be given.
+        DataError: no table.
+    """
+    table = read_table(path)
+    names = [each.name for each in app.inputs if each.name in table.columns]
+    missing = [each.name for each in app.inputs if each.default is None and each.name not in names]
+    # A table with one column needs no heading that is ours.
+    alone = {app.first.name: table.columns[0]} if missing == [app.first.name] and len(table.columns) == 1 else {}
+    if missing and not alone:
+        raise ConfigError(
+            f"{path}: columns {', '.join(table.columns[:12])}",
+            rule=f"{app.name} needs a column for each of: {', '.join(missing)}",
+            fix="Rename the columns.",
+        )
+    columns = alone | {name: name for name in names}
+    return [{name: row[column] for name, column in columns.items() if column in row} for row in table.rows]
+
+
+def written_rows(
+    rows: Sequence[Mapping[str, Any]], results: Sequence[Result | GroundupError], *, as_csv: bool
+) -> Iterable[str]:
+    """Lines: each row's inputs with `output`, and of labels the probabilities; or with `error`."""
+    flat = [dict(row) | _outcome(result) for row, result in zip(rows, results, strict=True)]
+    if not as_csv:
+        yield from (json.dumps(row, ensure_ascii=False) + "\n" for row in flat)
+        return
+    columns = list(dict.fromkeys(column for row in flat for column in row))
+    for cells in [columns, *([_cell(row.get(column, "")) for column in columns] for row in flat)]:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(cells)
+        yield line.getvalue()
+
+
+def _outcome(result: Result | GroundupError) -> dict[str, Any]:
+    if isinstance(result, GroundupError):
+        return {"output": None, "error": str(result)}
+    output = result.text if result.value is None else result.value
+    return {"output": output} | ({"probabilities": result.probabilities} if result.probabilities else {})
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    # What a table program would take for a formula, a model or a stranger must not be able to write.
+    return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def as_json(result: Result) -> str:
+    """One JSON object."""
+    return json.dumps(asdict(result), ensure_ascii=False) + "\n"

@@ -1,0 +1,197 @@
+"""Work on a model: one piece of it streamed to somebody who waits, or many side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from groundup.apps.asking import Options, Speaker
+from groundup.apps.declaration import App
+from groundup.apps.work import Result, Score, Work, Write, work
+from groundup.errors import GroundupError, ResourceError
+from groundup.generate import Completion, Engine, GenerationRequest, complete_all
+from groundup.generate.likelihood import loglikelihoods
+from groundup.tokenizer import ChatTemplate
+
+_SIDE_BY_SIDE = 64  # rows of a table that are under way at a time
+
+
+def _silent(*_: Any) -> None:
+    pass
+
+
+@dataclass(slots=True, eq=False)
+class Runner:
+    """A model that applications run on.
+
+    Attributes:
+        engine: writes what is streamed; other requests of it go on beside.
+        together: nobody else needs the model now, so that what can be done in one product is.
+        stop_ids: tokens that end what is written together without the template; None: the tokenizer's EOS.
+    """
+
+    engine: Engine
+    template: ChatTemplate | None
+    together: bool = True
+    stop_ids: tuple[int, ...] | None = None
+    _running: str | None = None
+    _cancelled: bool = False
+
+    @property
+    def speaker(self) -> Speaker:
+        """What applications need to know of it."""
+        context = self.engine.model.config.context_length
+        return Speaker(self.engine.tokenizer, self.template, context)
+
+    def run(
+        self,
+        app: App,
+        given: Mapping[str, Any],
+        options: Options | None = None,
+        *,
+        on_text: Callable[[str], object] = _silent,
+        on_progress: Callable[[int, int], object] = _silent,
+    ) -> Result:
+        """One piece of work.
+
+        Args:
+            on_text: takes the pieces of what is written; of JSON, as it is written, which is not what `Result.text` is.
+            on_progress: takes how many parts of a long input have been read, and of how many.
+
+        Raises:
+            ConfigError: wrong inputs, or more than this model can take.
+            ResourceError: `cancel` was called.
+        """
+        steps = work(app, given, self.speaker, options)
+        answer: Any = None
+        while True:
+            try:
+                step = steps.send(answer)
+            except StopIteration as end:
+                result: Result = end.value
+                return result
+            if isinstance(step, Score):
+                answer = self._scored(step)
+            elif step.shown:
+                answer = self._streamed(step, on_text, on_progress)
+            else:
+                answer = self._all(step.requests, on_progress)
+
+    def run_many(
+        self,
+        app: App,
+        rows: Sequence[Mapping[str, Any]],
+        options: Options | None = None,
+        *,
+        advance: Callable[[float], object] = _silent,
+    ) -> list[Result | GroundupError]:
+        """The same for many sets of inputs; one that cannot be done gives its error and stops no other."""
+        results: list[Result | GroundupError] = []
+        for start in range(0, len(rows), _SIDE_BY_SIDE):
+            batch = [
+                _Row(work(app, given, self.speaker, _seeded(options, start + n)))
+                for n, given in enumerate(rows[start:][:_SIDE_BY_SIDE])
+            ]
+            while waiting := [row for row in batch if row.step is not None]:
+                writing = [row for row in waiting if isinstance(row.step, Write)]
+                requests = [request for row in writing for request in row.requests]
+                done = iter(self._all(requests, _silent))
+                for row in waiting:
+                    step = row.step
+                    answer = self._scored(step) if isinstance(step, Score) else [next(done) for _ in row.requests]
+                    row.advance(answer)
+                    if row.step is None:
+                        advance(1)
+            results += [row.result for row in batch if row.result is not None]
+        return results
+
+    def cancel(self) -> None:
+        """End the work under way; for another thread."""
+        self._cancelled = True
+        if self._running is not None:
+            self.engine.cancel(self._running)
+
+    def _scored(self, step: Score) -> list[float]:
+        self._go_on()
+        return loglikelihoods(self.engine.model, step.pairs)
+
+    def _all(
+        self, requests: Sequence[GenerationRequest], on_progress: Callable[[int, int], object]
+    ) -> list[Completion]:
+        on_progress(0, len(requests))
+        if not self.together:
+            done = []
+            for number, request in enumerate(requests, 1):
+                done.append(self._one(request, _silent))
+                on_progress(number, len(requests))
+            return done
+        ended = 0
+
+        def count(amount: float) -> None:
+            nonlocal ended
+            ended += int(amount)
+            on_progress(ended, len(requests))
+
+        model, tokenizer = self.engine.model, self.engine.tokenizer
+        return complete_all(model, tokenizer, requests, stop_ids=self.stop_ids, advance=count)
+
+    def _streamed(
+        self, step: Write, on_text: Callable[[str], object], on_progress: Callable[[int, int], object]
+    ) -> list[Completion]:
+        done = []
+        for number, request in enumerate(step.requests):
+            if len(step.requests) > 1:
+                on_progress(number, len(step.requests))
+            if number:
+                on_text("\n\n")
+            done.append(self._one(request, on_text))
+        if len(step.requests) > 1:
+            on_progress(len(step.requests), len(step.requests))
+        return done
+
+    def _one(self, request: GenerationRequest, on_text: Callable[[str], object]) -> Completion:
+        self._go_on()
+        self._running = request.id
+        try:
+            done = self.engine.complete(request, on_text=on_text)
+        finally:
+            self._running = None
+        self._cancelled |= done.finish_reason == "cancelled"  # by the engine's end
+        self._go_on()
+        return done
+
+    def _go_on(self) -> None:
+        if self._cancelled:
+            raise ResourceError("cancelled", rule="work goes on for as long as somebody waits for it", fix="Ask again.")
+
+
+@dataclass(slots=True, eq=False)
+class _Row:
+    """One of many pieces of work: where it stands, or how it ended."""
+
+    steps: Work
+    step: Write | Score | None = None
+    result: Result | GroundupError | None = None
+
+    def __post_init__(self) -> None:
+        self.advance(None)
+
+    @property
+    def requests(self) -> tuple[GenerationRequest, ...]:
+        return self.step.requests if isinstance(self.step, Write) else ()
+
+    def advance(self, answer: Any) -> None:
+        try:
+            self.step = self.steps.send(answer)
+        except StopIteration as end:
+            self.step, self.result = None, end.value
+        except GroundupError as error:
+            self.step, self.result = None, error
+
+
+def _seeded(options: Options | None, number: int) -> Options | None:
+    # Rows of a table must not all draw the same numbers.
+    if options is None or options.seed is None:
+        return options
+    return replace(options, seed=options.seed + number)

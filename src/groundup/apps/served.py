@@ -1,0 +1,79 @@
+"""Applications behind an HTTP interface: a call's body becomes a piece of work on a served model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from groundup.apps.asking import Options
+from groundup.apps.catalogue import Catalogue
+from groundup.apps.declaration import App
+from groundup.apps.running import Runner
+from groundup.generate import Engine
+from groundup.tokenizer import ChatTemplate
+
+Json = dict[str, Any]
+
+
+class Model(Protocol):
+    """A model that others use, too."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+    @property
+    def template(self) -> ChatTemplate | None: ...
+
+
+class Call(Protocol):
+    """What somebody sent."""
+
+    @property
+    def inputs(self) -> Mapping[str, Any]: ...
+
+    @property
+    def temperature(self) -> float | None: ...
+
+    @property
+    def max_tokens(self) -> int | None: ...
+
+    @property
+    def seed(self) -> int | None: ...
+
+
+class ServedApps:
+    """What `groundup.serve.applications.Applications` wants, made of a catalogue."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    def described(self) -> list[Json]:
+        return [found.app.described() for found in self._catalogue.values()]
+
+    def task(self, name: str, model: Model, body: Call) -> ServedTask | None:
+        return ServedTask(self._catalogue[name].app, model, body) if name in self._catalogue else None
+
+
+class ServedTask:
+    """One call."""
+
+    def __init__(self, app: App, model: Model, body: Call) -> None:
+        self._app, self._model, self._body = app, model, body
+        self._runner = Runner(model.engine, model.template, together=False)
+
+    def run(self, tell: Callable[[Json], None]) -> Json:
+        result = self._runner.run(
+            self._app,
+            self._body.inputs,
+            Options(self._body.temperature, self._body.max_tokens, self._body.seed),
+            on_text=lambda text: tell({"type": "text", "text": text}),
+            on_progress=lambda done, total: tell({"type": "progress", "done": done, "total": total}),
+        )
+        return asdict(result) | {"model": self._model.name}
+
+    def cancel(self) -> None:
+        self._runner.cancel()

@@ -1,0 +1,232 @@
+"""What is done for one set of inputs, step by step: questions go out, what a model says to them comes in.
+
+A piece of work is a generator, which knows no model: it yields what is to be written or scored and is sent what came
+of it. So one person's request can be streamed, and a thousand rows of a table done side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from groundup.apps.asking import Asking, Options, Speaker
+from groundup.apps.declaration import App
+from groundup.apps.inputs import Given, checked
+from groundup.apps.parts import split
+from groundup.apps.shown import as_text
+from groundup.errors import ConfigError
+from groundup.generate import Completion, GenerationRequest
+from groundup.types import well_formed
+
+_MOST_ROUNDS = 8
+_BETWEEN = "\n\n"  # what stands between the answers about parts
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Texts to be written.
+
+    Attributes:
+        shown: they are what a person waits for, one after the other; else steps on the way.
+    """
+
+    requests: tuple[GenerationRequest, ...]
+    shown: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Continuations whose likelihood is asked for: prompt and continuation, as ids."""
+
+    pairs: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came out.
+
+    Attributes:
+        text: for a person.
+        value: of JSON, what it says; of a label, its name; else None.
+        probabilities: of each label, in the order of the labels.
+        notes: what a person should know of how it was made.
+        parts: how many parts the input was read in.
+        prompt_tokens, completion_tokens: of all that was asked.
+    """
+
+    app: str
+    text: str
+    value: Any = None
+    probabilities: dict[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    parts: int = 1
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+Work = Generator[Write | Score, Any, Result]
+
+
+def work(app: App, given: Mapping[str, Any], speaker: Speaker, options: Options | None = None) -> Work:
+    """The steps from inputs to a result.
+
+    Yields:
+        `Write`, to be sent the list of its `Completion`s; `Score`, to be sent the nats of each pair.
+
+    Raises:
+        ConfigError: wrong inputs, or more of them than the model's context can take.
+    """
+    asking = Asking(app, speaker, checked(app, given), options or Options())
+    used = _Usage()
+    if app.output.kind == "label":
+        return (yield from _label(asking, used))
+    if asking.fits(asking.given):
+        (done,) = yield from _written(asking, [asking.given], used, shown=True)
+        return _result(asking, done.text, used, [done])
+    if app.long is None:
+        raise _too_long(asking)
+    asking.require_room()
+    return (yield from {"join": _joined, "reduce": _reduced, "end": _from_the_end}[app.long.how](asking, used))
+
+
+@dataclass(slots=True)
+class _Usage:
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def add(self, done: Sequence[Completion]) -> None:
+        self.prompt_tokens += sum(each.prompt_tokens for each in done)
+        self.completion_tokens += sum(len(each.token_ids) for each in done)
+
+
+def _written(
+    asking: Asking, given: Sequence[Given], used: _Usage, *, part: bool = False, shown: bool = False
+) -> Generator[Write, list[Completion], list[Completion]]:
+    done = yield Write(tuple(asking.request(each, part=part) for each in given), shown)
+    used.add(done)
+    return done
+
+
+def _parts(asking: Asking, text: str, *, part: bool) -> list[str]:
+    def count(texts: Sequence[str]) -> list[int]:
+        return [len(ids) for ids in asking.speaker.tokenizer.encode_batch(texts)]
+
+    return split(text, count, asking.room(part=part))
+
+
+def _with(asking: Asking, texts: Sequence[str]) -> list[Given]:
+    assert asking.app.long is not None
+    return [asking.given | {asking.app.long.input: text} for text in texts]
+
+
+def _joined(asking: Asking, used: _Usage) -> Work:
+    parts = _parts(asking, asking.text, part=False)
+    done = yield from _written(asking, _with(asking, parts), used, shown=True)
+    text = _BETWEEN.join(each.text.strip() for each in done)
+    return _result(asking, text, used, done, [f"Done in {len(parts):,} parts."], len(parts))
+
+
+def _reduced(asking: Asking, used: _Usage) -> Work:
+    text, read = asking.text, 0
+    for _ in range(_MOST_ROUNDS):
+        parts = _parts(asking, text, part=True)
+        read = read or len(parts)
+        told = yield from _written(asking, _with(asking, parts), used, part=True)
+        # Nothing must be lost because a model had nothing to say: then the part speaks for itself.
+        said = [each.text.strip() or _beginning(part) for each, part in zip(told, parts, strict=True)]
+        shorter = _BETWEEN.join(said)
+        (given,) = _with(asking, [shorter])
+        if asking.fits(given):
+            (done,) = yield from _written(asking, [given], used, shown=True)
+            note = f"Read in {read:,} parts, each first put in short."
+            return _result(asking, done.text, used, [done], [note], read)
+        if len(shorter) >= len(text):
+            break
+        text = shorter
+    raise ConfigError(
+        f"{asking.app.name}: {len(asking.text):,} characters",
+        rule="what a model says about parts of a long text is shorter than the text",
+        fix="This model does not put things in short: take another one, or give less at a time.",
+    )
+
+
+def _from_the_end(asking: Asking, used: _Usage) -> Work:
+    text = asking.text
+    last = _parts(asking, text, part=False)[-1]
+    (done,) = yield from _written(asking, _with(asking, [last]), used, shown=True)
+    note = (
+        f"Too long to be read whole: what came of it goes on from the last {len(last):,} of {len(text):,} characters."
+    )
+    return _result(asking, done.text, used, [done], [note])
+
+
+def _label(asking: Asking, used: _Usage) -> Work:
+    output, given = asking.app.output, asking.given
+    labels = output.labels or tuple(given[output.labels_from])
+    name = asking.app.first.name
+    texts = [given[name]]
+    if not asking.fits(given):
+        if asking.app.long is None:
+            raise _too_long(asking)
+        asking.require_room()
+        texts = _parts(asking, given[name], part=False)
+    pairs = [pair for text in texts for pair in asking.labelled(given | {name: text}, labels)]
+    nats = yield Score(tuple(pairs))
+    used.prompt_tokens += sum(len(prompt) + len(ids) for prompt, ids in pairs)
+    sums = dict.fromkeys(labels, 0.0)
+    for place in range(len(texts)):
+        # Each label counts beside what it is worth without a text (Zhao et al. 2021): some words are just likelier.
+        own, blank = (nats[len(labels) * (2 * place + n) :][: len(labels)] for n in range(2))
+        for label, share in zip(labels, _softmax([a - b for a, b in zip(own, blank, strict=True)]), strict=True):
+            sums[label] += share / len(texts)
+    label = max(sums, key=lambda each: sums[each])
+    notes = (f"Read in {len(texts):,} parts; the probabilities are their means.",) if len(texts) > 1 else ()
+    return Result(asking.app.name, label, label, sums, notes, len(texts), used.prompt_tokens)
+
+
+def _softmax(scores: Sequence[float]) -> list[float]:
+    highest = max(scores)
+    shares = [math.exp(score - highest) for score in scores]
+    return [share / sum(shares) for share in shares]
+
+
+def _result(
+    asking: Asking,
+    text: str,
+    used: _Usage,
+    done: Sequence[Completion],
+    notes: Sequence[str] = (),
+    parts: int = 1,
+) -> Result:
+    told = list(notes)
+    if any(each.finish_reason == "length" for each in done):
+        told.append(f"It ended because {asking.max_tokens:,} tokens is all it may have: max_tokens gives it more.")
+    value = None
+    if asking.grammar is not None:
+        value = json.loads(text)
+        text = as_text(value)
+    return Result(
+        asking.app.name,
+        well_formed(text).strip(),
+        value,
+        notes=tuple(told),
+        parts=parts,
+        prompt_tokens=used.prompt_tokens,
+        completion_tokens=used.completion_tokens,
+    )
+
+
+def _beginning(part: str) -> str:
+    return part.strip()[:200]
+
+
+def _too_long(asking: Asking) -> ConfigError:
+    context = asking.speaker.context_length
+    return ConfigError(
+        f"{asking.app.name}: more than fits into this model's context of {context:,} tokens",
+        rule=f"inputs, prompt and an answer of up to {asking.max_tokens:,} tokens share it",
+        fix="Give shorter inputs, or ask for a shorter answer (max_tokens).",
+    )

@@ -1,0 +1,48 @@
+"""`groundup apps list`: the applications that there are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from groundup.apps import Catalogue
+from groundup.config import Config, setting
+from groundup.console import Console, visible
+from groundup.stages._chat_model import print_now
+
+
+class AppsListConfig(Config):
+    """Where to look."""
+
+    name: str = setting("", help="show this one with its inputs", positional=True)
+    apps: Path | None = setting(None, help="folder with applications of your own; default: ./apps", flag=True)
+
+
+def run(
+    config: AppsListConfig,
+    *,
+    console: Console | None = None,
+    on_text: Callable[[str], object] = print_now,
+    json_lines: bool = False,
+) -> list[dict[str, Any]]:
+    """Each application's declaration; `on_text` receives them for people, or as one JSON object a line.
+
+    Raises:
+        ConfigError: a wrong declaration, or none of that name.
+    """
+    catalogue = Catalogue(config.apps)
+    chosen = [catalogue.named(config.name)] if config.name else list(catalogue.values())
+    described = [found.app.described() for found in chosen]
+    for each in described:
+        if json_lines:
+            on_text(json.dumps(each, ensure_ascii=False) + "\n")
+        elif config.name:
+            on_text(visible(f"{each['name']}: {each['about']}\n\n"))
+            for declared in each["inputs"]:
+                needed = "needed" if declared["required"] else f"default: {declared['default'] or 'nothing'}"
+                on_text(visible(f"  {declared['name']:12} {declared['about']} ({declared['type']}; {needed})\n"))
+        else:
+            on_text(visible(f"{each['name']:14} {each['about']}\n"))
+    return described
