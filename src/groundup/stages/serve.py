@@ -59,8 +59,17 @@ def run(
     from groundup.apps.served import ServedApps
     from groundup.checkpoint.resolve import finished, open_beside
     from groundup.generate import Engine
-    from groundup.serve import Guard, ServedModel, ServedModels, Server, application_routes, bind, build_app
-    from groundup.serve import is_loopback, url_of
+    from groundup.serve import (
+        Guard,
+        ServedModel,
+        ServedModels,
+        Server,
+        application_routes,
+        bind,
+        build_app,
+        is_loopback,
+        url_of,
+    )
 
     console = console or Console()
     applications = ServedApps(Catalogue(config.apps))
