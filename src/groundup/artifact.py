@@ -28,7 +28,7 @@ from groundup.locks import LOCK, hold
 
 FORMAT_VERSION = 1
 ARTIFACT = "artifact.json"
-_STARTED = "started.json"
+STARTED = "started.json"
 SET_ASIDE = ".replaced-"  # in the name of a directory that gave way to the output of another config
 _LIBRARIES = ("groundup", "torch", "tokenizers", "tiktoken", "numpy", "pyarrow", "safetensors")
 
@@ -171,7 +171,7 @@ class Work:
     def keep_time(self) -> None:
         """Write down the time spent so far; long stages call it when they save their own progress."""
         write_json(
-            self.directory / _STARTED,
+            self.directory / STARTED,
             {"stage": self.stage, "fingerprint": self.fingerprint, "seconds": round(self.seconds, 3)},
         )
 
@@ -179,7 +179,7 @@ class Work:
         """Write the artifact. `outputs` are the files (inside the directory) that make up the result."""
         artifact = record(self.stage, self.config, self.inputs, self.directory, outputs, facts, self.seconds)
         write_json(self.directory / ARTIFACT, asdict(artifact))
-        (self.directory / _STARTED).unlink(missing_ok=True)
+        (self.directory / STARTED).unlink(missing_ok=True)
         if self.held is not None:
             self.held.close()
             (self.directory / LOCK).unlink(missing_ok=True)
@@ -242,7 +242,7 @@ def begin(
     for leftover in list(directory.glob(".*.tmp") if shared else directory.rglob(".*.tmp")):
         # Missing, where it lay inside of one before it.
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-    seconds_before = read_json(directory / _STARTED)["seconds"] if state == "resumed" else 0.0
+    seconds_before = read_json(directory / STARTED)["seconds"] if state == "resumed" else 0.0
     work = Work(directory, stage, dict(config), dict(inputs), fingerprint, state, seconds_before, held)
     if state == "fresh":
         work.keep_time()
@@ -259,7 +259,7 @@ def _state_of(directory: Path, stage: str, fingerprint: str) -> Literal["fresh",
     """
     if not directory.exists() or not any(path.name != LOCK for path in directory.iterdir()):
         return "fresh"
-    mark = next((p for p in (directory / ARTIFACT, directory / _STARTED) if p.is_file()), None)
+    mark = next((p for p in (directory / ARTIFACT, directory / STARTED) if p.is_file()), None)
     if mark is None:
         raise ConfigError(
             f"--out {directory}: holds files that groundup did not write",
@@ -275,14 +275,14 @@ def _state_of(directory: Path, stage: str, fingerprint: str) -> Literal["fresh",
         )
     if record.get("fingerprint") != fingerprint:
         return "another"
-    if mark.name == _STARTED:
+    if mark.name == STARTED:
         return "resumed"
     whole = all((directory / name).is_file() for name in record["outputs"])
     return "done" if whole else "another"
 
 
 def _set_aside(directory: Path, console: Console | None) -> None:
-    if {path.name for path in directory.iterdir()} <= {_STARTED, LOCK}:  # a try that failed before it made anything
+    if {path.name for path in directory.iterdir()} <= {STARTED, LOCK}:  # a try that failed before it made anything
         shutil.rmtree(directory)
         return
     aside = _unused(f"{directory}{SET_ASIDE}{time.strftime('%Y%m%d-%H%M%S')}")

@@ -67,6 +67,15 @@ def hold(directory: Path, *, fix: str) -> TextIO:
     return file
 
 
+def holder(directory: Path) -> int | None:
+    """The process that holds a directory; None: nobody does. A killed one's number may by chance be another's now."""
+    try:
+        number = int((directory / LOCK).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+    return number if number > 0 and _alive(number, directory / LOCK) else None
+
+
 @contextmanager
 def exclusive(directory: Path) -> Iterator[None]:
     """Hold a run's directory for the time of a block; raises as `hold` does."""
@@ -82,9 +91,26 @@ if sys.platform == "win32":  # the form that type checkers know
         os.lseek(descriptor, 1 << 20, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
+    def _alive(number: int, path: Path) -> bool:
+        # Here a signal, even 0, would end the process: the lock itself is tried.
+        file = acquire(path)
+        if file is not None:
+            file.close()
+        return file is None
+
 else:
     import fcntl
 
     def _lock(descriptor: int) -> None:
         # lockf, not flock: a flock would live on in forked workers that outlast a killed parent.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _alive(number: int, path: Path) -> bool:
+        # Not the lock itself: to try it would take it, and refuse somebody who wants it in that moment.
+        try:
+            os.kill(number, 0)
+        except PermissionError:
+            return True
+        except (OSError, OverflowError):
+            return False
+        return True

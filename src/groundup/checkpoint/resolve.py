@@ -152,6 +152,11 @@ def is_classifier(path: Path) -> bool:
     return _is_model(path, _CLASSIFIER)
 
 
+def is_language_model(path: Path) -> bool:
+    """Whether `path` itself is a causal language model's directory."""
+    return _is_model(path, _CAUSAL)
+
+
 def has_chat_template(directory: Path) -> bool:
     """Whether the model there was tuned to chat: its tokenizer's files say how."""
     config = directory / CONFIG_FILE

@@ -97,6 +97,11 @@ class Engine:
         """End a request; its consumer gets an event with the reason "cancelled". False: no such request."""
         return self._worker.cancel(request_id)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way or waits."""
+        return self._worker.busy
+
     def close(self) -> None:
         """Cancel what is under way and end the engine's thread."""
         self._worker.close()

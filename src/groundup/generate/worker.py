@@ -59,6 +59,11 @@ class Worker:
         self._closed = False
         self._thread: threading.Thread | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether a request is under way or waits."""
+        return bool(self._tickets)
+
     def enter(self, request: GenerationRequest, ids: tuple[int, ...], engine: Steps) -> Ticket:
         """Let a request in.
 

@@ -87,10 +87,14 @@ def _section(section: Section) -> Html:
     )
 
 
-def _head(title: str, description: str, *, script: bool) -> Html:
-    # Nothing may be loaded, sent or run but the texts whose digests stand here.
+def content_policy(*, script: bool) -> str:
+    """The Content-Security-Policy of a page: nothing is loaded, sent or run but the texts whose digests stand in it."""
     scripts = f"script-src '{_source_hash('page.js')}'; " if script else ""
-    policy = f"default-src 'none'; style-src '{_source_hash('page.css')}'; {scripts}base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; style-src '{_source_hash('page.css')}'; {scripts}base-uri 'none'; form-action 'none'"
+
+
+def _head(title: str, description: str, *, script: bool) -> Html:
+    policy = content_policy(script=script)
     return tag(
         "head",
         tag("meta", charset="utf-8"),

@@ -123,7 +123,7 @@ def read_run(directory: Path) -> RunRecord:
             fix="Give the run's directory, not one of a stage; or wait until a stage has finished.",
         )
     outputs = [
-        Output(path, made, _stage_name(made.stage), Facts(made.facts), read_curve(path / "metrics.jsonl"))
+        Output(path, made, stage_name(made.stage), Facts(made.facts), read_curve(path / "metrics.jsonl"))
         for path, made in found.items()
     ]
     outputs.sort(key=lambda output: _ROAD.index(output.stage) if output.stage in _ROAD else len(_ROAD))
@@ -141,6 +141,6 @@ def _place(directory: Path) -> str:
     return str(directory.relative_to(here)) if directory.is_relative_to(here) else directory.name
 
 
-def _stage_name(recorded: str) -> str:
-    # "finetune_instruct", its module, and "finetune instruct", its command, are the same stage.
+def stage_name(recorded: str) -> str:
+    """A stage's name in a recipe: "finetune_instruct", its module, and "finetune instruct", its command, are one."""
     return re.sub(r"[_ ]", ".", recorded)

@@ -189,6 +189,12 @@ STAGES: dict[str, Stage] = {
             streams=True,
         ),
         Stage(
+            "studio",
+            "a page to use a model, look inside it, watch it learn",
+            "groundup studio runs --port 8080",
+            streams=True,
+        ),
+        Stage(
             "classify",
             "label texts with a classifier",
             'groundup classify runs/quickstart "What a wonderful day"',

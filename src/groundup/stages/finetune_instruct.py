@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from groundup.ranks import Ranks
     from groundup.tokenizer import ChatTemplate
     from groundup.tokens import ExampleLoader
-    from groundup.train import StepReport
+    from groundup.train import SampleLog, StepReport
     from groundup.types import Example
 
     Labelled = tuple[list[int], list[bool]]
@@ -138,6 +138,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     from groundup.planner.tuning import expected
     from groundup.stages._xray import Shown
     from groundup.tokenizer import locked_template, save_chat
+    from groundup.train import SampleLog
 
     learned, tested, told = _examples(config, console)
     deciding: list[Example] = []
@@ -193,7 +194,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
             console=console,
             grad_accum_steps=accum,
             flops_per_step=float(plan.global_batch_tokens * flops_per_token(plan.model)),
-            look=_look(engine, template, tested, console),
+            look=_look(engine, template, tested, console, SampleLog(config.out, ranks)),
             looks=config.evaluations,
             checkpoint_seconds=config.checkpoint_seconds,
             skip_spikes=config.skip_spikes,
@@ -349,7 +350,7 @@ def _loader(
 
 
 def _look(
-    engine: Engine, template: ChatTemplate, tested: Sequence[Example], console: Console
+    engine: Engine, template: ChatTemplate, tested: Sequence[Example], console: Console, samples: SampleLog
 ) -> Callable[[StepReport, Progress], None]:
     """What is shown on the way: the loss on a few held-out answers, and what the model answers now."""
     from groundup.evals.responses import answer, chat_renderer, fits, response_tokens, score_responses, spread
@@ -369,6 +370,8 @@ def _look(
             said = answer(engine, question, template, max_tokens=_ANSWER_TOKENS)
         bar.show(held_out=f"{nats / tokens:.3f}")
         title = f"step {report.step:,}, {nats / tokens:.3f} nats a token of held-out answers: it is asked and answers"
-        console.sample(title, f"{question[-1].content}\n-> {said}")
+        written = f"{question[-1].content}\n-> {said}"
+        console.sample(title, written)
+        samples.add(report.step, written, held_out=nats / tokens)
 
     return look

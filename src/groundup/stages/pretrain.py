@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from groundup.ranks import Ranks
     from groundup.stages._shape import Base
     from groundup.tokens import Loader, TokenShards
-    from groundup.train import StepReport
+    from groundup.train import SampleLog, StepReport
 
 _PROBE_TOKENS = 16_384  # of held-out text, scored on the way: 1 to 2 seconds
 _SHOWN_TOKENS = 60
@@ -132,6 +132,7 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
     from groundup.planner import flops_per_token, parameter_count, share
     from groundup.tokenizer import Tokenizer
     from groundup.tokens import TokenShards
+    from groundup.train import SampleLog
 
     tokenizer = Tokenizer.load(config.token_shards / "tokenizer")
     shards = TokenShards(config.token_shards, "train")
@@ -175,7 +176,7 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
             console=console,
             grad_accum_steps=accum,
             flops_per_step=float(plan.global_batch_tokens * flops_per_token(plan.model)),
-            look=_look(engine, probe, config.sample_prompt, console),
+            look=_look(engine, probe, config.sample_prompt, console, SampleLog(config.out, ranks)),
             looks=config.evaluations,
             checkpoint_seconds=config.checkpoint_seconds,
             skip_spikes=config.skip_spikes,
@@ -320,7 +321,11 @@ def _probe(held_out: TokenShards) -> Callable[[Transformer], BitsPerByte]:
 
 
 def _look(
-    engine: Engine, probe: Callable[[Transformer], BitsPerByte], prompt: str, console: Console
+    engine: Engine,
+    probe: Callable[[Transformer], BitsPerByte],
+    prompt: str,
+    console: Console,
+    samples: SampleLog,
 ) -> Callable[[StepReport, Progress], None]:
     """What is shown on the way: bits per byte of a few held-out documents, and what the model writes now."""
     from groundup.generate import GenerationRequest, Sampling
@@ -334,5 +339,6 @@ def _look(
             written = engine.complete(request).text
         bar.show(bpb=f"{score.bpb:.3f}")
         console.sample(f"step {report.step:,}, {score.bpb:.3f} bits per byte: it writes", prompt + written)
+        samples.add(report.step, prompt + written, bpb=score.bpb)
 
     return look

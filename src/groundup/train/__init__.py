@@ -7,10 +7,12 @@ from groundup.train.fit import Callback, fit, steps_per_second
 from groundup.train.guard import SpikeGuard
 from groundup.train.prefetch import Prefetch
 from groundup.train.probe import fitting_rows
+from groundup.train.samples import SAMPLES, SampleLog
 from groundup.train.state import Progress, StepReport
 from groundup.train.trackers import open_tracker
 
 __all__ = [
+    "SAMPLES",
     "AtFractions",
     "Callback",
     "Checkpoints",
@@ -19,6 +21,7 @@ __all__ = [
     "MetricsLog",
     "Prefetch",
     "Progress",
+    "SampleLog",
     "ShowProgress",
     "Speed",
     "SpikeGuard",

@@ -1,0 +1,19 @@
+"""The Studio: a page to use a model, to look inside of it, and to watch it learn. `build_studio` makes its server."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp
+
+from groundup.serve import build_app
+from groundup.studio.home import Home
+from groundup.studio.jobs import Jobs
+from groundup.studio.routes import routes
+from groundup.studio.shelf import Shelf
+from groundup.studio.shield import Shield
+
+__all__ = ["Home", "Jobs", "Shelf", "build_studio"]
+
+
+def build_studio(home: Home, shelf: Shelf, jobs: Jobs) -> ASGIApp:
+    """The application: the page, what it asks for, and OpenAI's interface to all models. Wrap it in a `Guard`."""
+    return Shield(build_app(shelf, routes=routes(home, shelf, jobs)))

@@ -1,0 +1,42 @@
+"""A model that is still being trained, as its newest checkpoint has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from groundup.checkpoint import load_newest_state
+from groundup.checkpoint.resolve import OpenedModel
+from groundup.errors import DataError
+from groundup.files import read_json
+from groundup.model import Transformer
+from groundup.planner import Plan
+from groundup.tokenizer import Tokenizer
+
+
+def open_live(directory: Path) -> OpenedModel:
+    """Read the newest checkpoint of a pretraining run, on the CPU: the machine's GPU is busy with it.
+
+    Args:
+        directory: of the stage; its vocabulary lies beside it.
+
+    Raises:
+        DataError: no checkpoint yet, or no vocabulary.
+        FormatError: they are damaged.
+    """
+    state = load_newest_state(directory / "checkpoints")
+    if state is None:
+        raise DataError(
+            f"{directory}: no checkpoint yet",
+            rule="what is looked into has been saved once",
+            fix="Wait a little: checkpoint_seconds of the recipe says how long.",
+        )
+    tokenizer = Tokenizer.load(directory.parent / "tokens" / "tokenizer")
+    plan = Plan.from_json(read_json(directory / "plan.json")["plan"])
+    model = Transformer(plan.model)
+    with torch.no_grad():
+        held = state.groups["model"]
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(held[name])
+    return OpenedModel(directory, model.eval().requires_grad_(False), tokenizer, tokenizer.stop_ids)

@@ -1,0 +1,237 @@
+"""What the page asks of its server, in JSON, beside OpenAI's interface; and the page itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from importlib.resources import files
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from groundup.corpus.lookup import fates_of, occurrences
+from groundup.errors import GroundupError
+from groundup.serve import Body, read_request
+from groundup.studio import looking
+from groundup.studio.curves import new_rows, told
+from groundup.studio.home import Home, name_of
+from groundup.studio.jobs import Jobs
+from groundup.studio.pages import XRAY, framed
+from groundup.studio.refusals import refused
+from groundup.studio.shelf import Shelf
+
+_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_MOST_FOUND = 20  # documents, of a search
+_SEARCH_SECONDS = 10.0  # in a corpus of any size
+_TEXT_CHARACTERS = 20_000
+
+Json = dict[str, Any]
+Handler = Callable[[Request], Awaitable[Response]]
+T = TypeVar("T")
+
+
+class Start(Body):
+    """`POST /studio/api/start`."""
+
+    recipe: str
+    name: str
+    changes: list[str] = Field(default_factory=list, max_length=50)
+
+
+class Named(Body):
+    """`POST /studio/api/stop`."""
+
+    run: str
+
+
+class Look(Body):
+    """`POST /studio/api/inside/...`: the model, and what of it is looked at."""
+
+    model: str
+    text: str = Field("", max_length=_TEXT_CHARACTERS)
+    layer: int = Field(0, ge=0)
+    token: int = Field(0, ge=0)
+
+
+def routes(home: Home, shelf: Shelf, jobs: Jobs) -> list[BaseRoute]:
+    """All of them."""
+    return [
+        Route("/", lambda _: RedirectResponse("/studio/")),
+        Route("/studio", lambda _: RedirectResponse("/studio/")),
+        *_static(),
+        *_overview(home, shelf, jobs),
+        *_training(home, jobs),
+        *_inside(shelf),
+        *_data(home),
+    ]
+
+
+def _static() -> list[BaseRoute]:
+    """The files of the page, by name: what is not among them is not there."""
+    static = files("groundup.studio").joinpath("static")
+
+    def serving(name: str) -> Handler:
+        kind = _KINDS[Path(name).suffix]
+
+        async def serve(_: Request) -> Response:
+            content = await asyncio.to_thread(static.joinpath(name).read_bytes)
+            return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+
+        return serve
+
+    names = [item.name for item in static.iterdir() if Path(item.name).suffix in _KINDS]
+    return [Route("/studio/", serving("index.html")), *(Route(f"/studio/{name}", serving(name)) for name in names)]
+
+
+def _overview(home: Home, shelf: Shelf, jobs: Jobs) -> list[BaseRoute]:
+    def seen() -> Json:
+        runs = home.runs()
+        return {
+            "name": home.root.name,
+            "chosen": home.chosen,
+            "runs": [
+                {
+                    "name": run.name,
+                    "running": run.running,
+                    "recipe": run.recipe,
+                    "report": run.report,
+                    "job": jobs.told(run.name),
+                    "stages": [
+                        {key: value for key, value in asdict(stage).items() if key != "directory"}
+                        | {"xray": (stage.directory / XRAY).is_file()}
+                        for stage in run.stages
+                    ],
+                }
+                for run in runs
+            ],
+            "models": [
+                {"name": m.name, "run": m.run, "kind": m.kind, "chats": m.chats, "step": m.step} for m in home.models()
+            ],
+            "open": shelf.opened(),
+            "recipes": [{"file": file, "name": name_of(path)} for file, path in home.recipes().items()],
+        }
+
+    async def overview(_: Request) -> Response:
+        return await _answered(seen)
+
+    return [Route("/studio/api/home", overview)]
+
+
+def _training(home: Home, jobs: Jobs) -> list[BaseRoute]:
+    async def metrics(request: Request) -> Response:
+        place, mark = _asked(request, "place"), _asked(request, "mark")
+        return await _answered(lambda: new_rows(home.stage(place).directory, mark))
+
+    async def stage(request: Request) -> Response:
+        place = _asked(request, "place")
+        return await _answered(lambda: told(home.stage(place).directory))
+
+    async def log(request: Request) -> Response:
+        return await _answered(lambda: {"text": jobs.log(_asked(request, "run"))})
+
+    async def start(request: Request) -> Response:
+        body = await read_request(request, Start)
+
+        def begin() -> Json:
+            recipes = home.recipes()
+            if body.recipe not in recipes:
+                home.run(body.recipe)  # says that nothing of that name is here
+            jobs.start(recipes[body.recipe], body.name, body.changes)
+            return {"run": body.name}
+
+        return await _answered(begin)
+
+    async def stop(request: Request) -> Response:
+        body = await read_request(request, Named)
+
+        def end() -> Json:
+            jobs.stop(body.run)
+            return {"run": body.run}
+
+        return await _answered(end)
+
+    return [
+        Route("/studio/api/metrics", metrics),
+        Route("/studio/api/stage", stage),
+        Route("/studio/api/log", log),
+        Route("/studio/api/start", start, methods=["POST"]),
+        Route("/studio/api/stop", stop, methods=["POST"]),
+    ]
+
+
+def _inside(shelf: Shelf) -> list[BaseRoute]:
+    lookers: dict[str, Callable[[Look], Json]] = {
+        "read": lambda body: looking.read_text(shelf.volume(body.model), body.text),
+        "attention": lambda body: looking.attention(shelf.volume(body.model), body.text, body.layer),
+        "lens": lambda body: looking.lens(shelf.volume(body.model), body.text),
+        "neighbours": lambda body: looking.similar(shelf.volume(body.model), body.token),
+        "anatomy": lambda body: looking.anatomy(shelf.volume(body.model)),
+    }
+
+    def looking_with(look: Callable[[Look], Json]) -> Handler:
+        async def answer(request: Request) -> Response:
+            body = await read_request(request, Look)
+            return await _answered(lambda: look(body))
+
+        return answer
+
+    return [Route(f"/studio/api/inside/{name}", looking_with(look), methods=["POST"]) for name, look in lookers.items()]
+
+
+def _data(home: Home) -> list[BaseRoute]:
+    async def search(request: Request) -> Response:
+        place, text = _asked(request, "place"), _asked(request, "text")
+
+        def found() -> Json:
+            corpus, until = home.stage(place).directory, time.monotonic() + _SEARCH_SECONDS
+            matches = []
+            for match in occurrences(corpus, text, ignore_case=True) if text else ():
+                matches.append(asdict(match))
+                if len(matches) > _MOST_FOUND or time.monotonic() > until:
+                    break
+            return {"matches": matches[:_MOST_FOUND], "more": len(matches) > _MOST_FOUND}
+
+        return await _answered(found)
+
+    async def fates(request: Request) -> Response:
+        place, named = _asked(request, "place"), _asked(request, "text")
+
+        def found() -> Json:
+            fates = list(islice(fates_of(home.stage(place).directory, named), _MOST_FOUND + 1)) if named else []
+            told = [asdict(fate) | {"is_kept": hasattr(fate, "shard")} for fate in fates[:_MOST_FOUND]]
+            return {"fates": told, "more": len(fates) > _MOST_FOUND}
+
+        return await _answered(found)
+
+    async def page(request: Request) -> Response:
+        kind, place = request.path_params["kind"], request.path_params["place"]
+        try:
+            content, policy = await asyncio.to_thread(framed, home, kind, place)
+        except GroundupError as error:
+            raise refused(error) from error
+        return Response(content, media_type="text/html", headers={"Content-Security-Policy": policy})
+
+    return [
+        Route("/studio/api/search", search),
+        Route("/studio/api/fates", fates),
+        Route("/studio/page/{kind}/{place:path}", page),
+    ]
+
+
+def _asked(request: Request, name: str) -> str:
+    return request.query_params.get(name, "")[:_TEXT_CHARACTERS]
+
+
+async def _answered(work: Callable[[], Json]) -> Response:
+    """The result of work that takes its time, done beside the loop that serves everybody."""
+    try:
+        return JSONResponse(await asyncio.to_thread(work))
+    except GroundupError as error:
+        raise refused(error) from error

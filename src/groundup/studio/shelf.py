@@ -1,0 +1,131 @@
+"""Models that are open: loaded when they are first asked for, two at a time, the least used one put back."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from groundup.checkpoint import read_config
+from groundup.checkpoint.resolve import OpenedModel, finished
+from groundup.errors import GroundupError, ResourceError
+from groundup.evals.inside import Reading
+from groundup.generate import Engine
+from groundup.serve import ServedModel, described, unknown_model
+from groundup.serve.errors import overloaded
+from groundup.studio.home import Home, ModelSeen
+from groundup.studio.live import open_live
+from groundup.studio.refusals import refused
+from groundup.tokenizer.chat import ChatTemplate
+
+Opener = Callable[[Path], tuple[OpenedModel, ChatTemplate | None]]
+
+_OPEN = 2  # side by side
+
+
+@dataclass(slots=True, eq=False)
+class Volume:
+    """An open model.
+
+    Attributes:
+        step: of one that is still being trained: the checkpoint that this is.
+        reading: the last text that was looked into, with its ids.
+    """
+
+    served: ServedModel
+    step: int | None
+    reading: Reading | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Shelf:
+    """The models of a server that opens them when they are asked for; see `groundup.serve.Models`.
+
+    Args:
+        opener: loads a model directory.
+    """
+
+    def __init__(self, home: Home, opener: Opener) -> None:
+        self._home = home
+        self._opener = opener
+        self._open: OrderedDict[str, Volume] = OrderedDict()
+        self._lock = threading.Lock()  # one is loaded at a time: it takes memory and all cores
+
+    def named(self, name: str) -> ServedModel:
+        """The model that is called so.
+
+        Raises:
+            ApiError: 404 there is none, 400 it cannot be loaded, 503 others are in use.
+        """
+        return self.volume(name).served
+
+    def volume(self, name: str) -> Volume:
+        """As `named`, with what is kept beside it. One that has been trained on since is opened again."""
+        there = {model.name: model for model in self._models()}
+        if name not in there:
+            raise unknown_model(name, list(there))
+        seen = there[name]
+        with self._lock:
+            volume = self._open.get(name)
+            if volume is not None and volume.step != seen.step and not volume.served.engine.busy:
+                self._close(name)
+                volume = None
+            if volume is None:
+                self._make_room()
+                volume = self._open[name] = self._load(seen)
+            self._open.move_to_end(name)
+            return volume
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All of them, as the API describes each."""
+        return [
+            described(
+                model.name,
+                created=0 if model.step is not None else int(finished(model.directory)),
+                context_length=_context_length(model),
+                chats=model.chats,
+            )
+            for model in self._models()
+        ]
+
+    def opened(self) -> list[str]:
+        """The names of those that are open."""
+        return list(self._open)
+
+    def close(self) -> None:
+        """Put all of them back; what they are generating is cut off."""
+        for name in list(self._open):
+            self._close(name)
+
+    def _models(self) -> list[ModelSeen]:
+        return [model for model in self._home.models() if model.kind != "classifier"]
+
+    def _load(self, seen: ModelSeen) -> Volume:
+        try:
+            opened, template = (open_live(seen.directory), None) if seen.step else self._opener(seen.directory)
+        except GroundupError as error:
+            raise refused(error) from error
+        engine = Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids)
+        created = 0 if seen.step is not None else int(finished(seen.directory))
+        return Volume(ServedModel(seen.name, engine, template, created), seen.step)
+
+    def _make_room(self) -> None:
+        while len(self._open) >= _OPEN:
+            idle = next((name for name, volume in self._open.items() if not volume.served.engine.busy), None)
+            if idle is None:
+                rule = f"{_OPEN} models are open at a time, and these are answering"
+                raise overloaded(ResourceError(", ".join(self._open), rule=rule, fix="Try again in a moment."))
+            self._close(idle)
+
+    def _close(self, name: str) -> None:
+        self._open.pop(name).served.engine.close()
+
+
+def _context_length(model: ModelSeen) -> int:
+    try:
+        return 0 if model.step is not None else read_config(model.directory).context_length
+    except GroundupError:  # it will be told when it is opened
+        return 0

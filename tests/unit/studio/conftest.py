@@ -1,0 +1,79 @@
+"""A directory of runs with real models in it, and the Studio's server on a loopback port."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from groundup.artifact import begin
+from groundup.checkpoint import save_model
+from groundup.checkpoint.resolve import OpenedModel, open_model
+from groundup.model import Transformer
+from groundup.serve import Guard, Server, bind, url_of
+from groundup.studio import Home, Jobs, Shelf, build_studio
+from groundup.tokenizer import ChatTemplate, Tokenizer
+
+
+@dataclass(frozen=True)
+class Studio:
+    """A running one."""
+
+    url: str
+    home: Home
+    shelf: Shelf
+    jobs: Jobs
+
+    def http(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, trust_env=False, timeout=60, **options)
+
+
+@pytest.fixture(scope="session")
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
+) -> Path:
+    """`runs/one` with a base model and another stage's record, `runs/two` with a base model, and a model alone."""
+    root = tmp_path_factory.mktemp("home") / "runs"
+    for run, layers in (("one", 2), ("two", 3)):
+        base = root / run / "base"
+        work = begin(base, "pretrain", {}, {})
+        model = tiny_model(tokenizer.vocab_size, n_layers=layers)
+        files = save_model(base, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
+        files += tokenizer.save(base)
+        work.finish({"parameters": 12_345, "tokens_seen": 1000}, files)
+    (root / "one" / "recipe.toml").write_text('name = "one"\n[tokenize]\n', encoding="utf-8")
+    alone = root / "alone"
+    save_model(alone, tiny_model(tokenizer.vocab_size), bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
+    tokenizer.save(alone)
+    return root
+
+
+def opener(path: Path) -> tuple[OpenedModel, ChatTemplate | None]:
+    return open_model(path, device="cpu"), None
+
+
+@pytest.fixture(scope="session")
+def studio(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    recipes = tmp_path_factory.mktemp("recipes")
+    (recipes / "bad.toml").write_text('name = "bad"\n[tokenise]\n', encoding="utf-8")
+    home = Home(runs, recipes)
+    shelf, jobs = Shelf(home, opener), Jobs(home.runs_directory)
+    ready = threading.Event()
+    guard = Guard(build_studio(home, shelf, jobs), api_key=None, loopback_only=True, browser=True)
+    with bind("127.0.0.1", 0) as bound:
+        server = Server(guard, grace_seconds=1, cut_off=shelf.close, on_ready=ready.set)
+        thread = threading.Thread(target=server.run, args=([bound],))
+        thread.start()
+        assert ready.wait(30)
+        try:
+            yield Studio(url_of(bound), home, shelf, jobs)
+        finally:
+            server.should_exit = True
+            thread.join(30)
+            jobs.close()
+            shelf.close()
