@@ -13,7 +13,15 @@ from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.corpus import Source
 from groundup.errors import ConfigError
-from groundup.stages._lora import LoraConfig, Method, make_trainable, require_own_rate, save_labelling
+from groundup.stages._lora import (
+    LoraConfig,
+    Method,
+    make_trainable,
+    require_own_rate,
+    save_labelling,
+    sets,
+    settle_method,
+)
 from groundup.stages._training import (
     NO_PART_OF_THE_RESULT,
     ParallelConfig,
@@ -45,6 +53,7 @@ class FinetuneClassifyConfig(Config):
     out: Path = setting(help="directory for the classifier", flag=True)
     test: Path | list[Source] | None = setting(None, help="table to test on; default: a part of the data", flag=True)
     test_fraction: float = setting(0.2, help="of each label, held out where no test table is given", gt=0, lt=1)
+    limit: int | None = setting(None, help="learn from at most so many texts, drawn from all labels", ge=2)
     text: str | None = setting(None, help='column with the text, or a template like "{subject}\\n{body}"', flag=True)
     label: str | None = setting(None, help="column with the label", flag=True)
     separator: str | None = setting(
@@ -64,11 +73,11 @@ class FinetuneClassifyConfig(Config):
         None, help="keep the state that is best by this on the texts set apart; default: the last one"
     )
     patience: int | None = setting(None, help="end after so many of 20 scores that are no better", ge=1)
-    xray: bool = setting(False, help="show what would be trained, token by token, and stop", flag=True)
+    xray: bool = setting(False, help="show what would be trained, and stop", flag=True)
     epochs: float | None = setting(None, help="times to see each text; default: fewer, the more texts", flag=True, gt=0)
     batch_size: int = setting(32, help="texts in an optimizer step", gt=0)
-    method: Method = setting("full", help="all weights, or low-rank adapters", flag=True)
-    lora: LoraConfig = setting(LoraConfig(), help="the adapters of method = lora")
+    method: Method | None = setting(None, help="all weights, or adapters; default: by size", flag=True)
+    lora: LoraConfig = setting(LoraConfig(), help="the adapters of method = lora or merged")
     matrix_lr: float = setting(0.01, help="Muon's learning rate, for the matrices inside the layers", gt=0)
     embedding_lr: float = setting(0.005, help="AdamW's, for the token embeddings", gt=0)
     head_lr: float = setting(0.003, help="AdamW's, for the new head", gt=0)
@@ -94,8 +103,7 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     from groundup.examples import table_identity
 
     console = console or Console()
-    if config.method == "lora":
-        require_own_rate(config, "matrix_lr")
+    require_own_rate(config, config.method, "matrix_lr")
     keys = config.model_dump(mode="json", exclude={"data", "test", "model", "xray", *NO_PART_OF_THE_RESULT})
     if config.xray:
         return _xray(config, keys, console)
@@ -123,6 +131,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     from groundup.planner.tuning import adapter_rates, expected
 
     opened = open_model(config.model, device="cpu")
+    method = settle_method(config.method, opened.model, needs_all=sets(config, "matrix_lr"), console=console)
     tokenizer, longest = opened.tokenizer, _longest(config, opened.model.config.context_length)
     given, tested = _examples(config, tokenizer, longest, console)
     labels = list(given.counts())
@@ -147,7 +156,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     ranks.wait()
     machine = Machine.from_json(read_json(plan_file)["machine"])
     model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed, several=given.several)
-    make_trainable(model, config.method, config.lora, config.seed)
+    make_trainable(model, method, config.lora, config.seed)
     spread = spread_out(model, machine, config.parallel, ranks)
     targets, decided = kind.targets(learned), kind.targets(deciding)
     batches = LabelledBatches(
@@ -172,7 +181,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     optimizer = OptimizerConfig(
         config.matrix_lr, config.embedding_lr, config.head_lr, config.vector_lr, weight_decay=config.weight_decay
     )
-    if config.method == "lora":
+    if method != "full":
         rates = adapter_rates(model.config.dim, config.lora.learning_rate)
         optimizer = replace(rates, head_lr=config.head_lr)
     row = replace(opened.model.config, context_length=max(map(len, texts)))
@@ -202,7 +211,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     model = spread.gathered()
     if not ranks.first:
         return
-    saving = partial(save_labelling, config.method, config.out, model, opened.directory, tokenizer, labels)
+    saving = partial(save_labelling, method, config.out, model, opened.directory, tokenizer, labels)
     files = saving()
     tokenizer.config[MODEL_MAX_LENGTH] = longest
     tokenizer.save(config.out)
@@ -223,7 +232,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     console.note(calibration.sentence)
     facts = {
         "columns": given.columns,
-        **({"base": str(opened.directory)} if config.method == "lora" else {}),
+        **({"base": str(opened.directory)} if method == "lora" else {}),
         "labels": labels,
         "counts": {"train": learned.counts(), "set_apart": deciding.counts(), "test": tested.counts()},
         "dropped": dict(given.dropped) | {f"test: {reason}": count for reason, count in tested.dropped.items()},
@@ -314,6 +323,8 @@ def _examples(
     if not (config.cut_long or config.max_tokens):
         learned, tested = without_long(learned, tested, fitting(tokenizer, learned.texts, longest))
     console.note(summary(table, learned))
+    if config.limit is not None and config.limit < len(learned):
+        learned = split(learned, config.limit / len(learned), config.seed)[1]
     if not config.balance and (told := imbalance(learned)):
         console.warn(told)
     console.note(f"{len(learned):,} texts to learn from, {len(tested):,} to test on.")

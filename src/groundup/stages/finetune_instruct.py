@@ -9,7 +9,16 @@ from groundup.artifact import Artifact, Work, read
 from groundup.config import setting
 from groundup.console import Console
 from groundup.examples import ConversationRules, ExampleSources
-from groundup.stages._lora import LoraConfig, Method, make_trainable, require_full, require_own_rate, save_tuned
+from groundup.stages._lora import (
+    LoraConfig,
+    Method,
+    make_trainable,
+    require_full,
+    require_own_rate,
+    save_tuned,
+    sets,
+    settle_method,
+)
 from groundup.stages._plans import SavedPlan
 from groundup.stages._replay import replay_identity, replayed
 from groundup.stages._training import (
@@ -60,8 +69,8 @@ class FinetuneInstructConfig(ConversationRules):
     replay_share: float = setting(
         0.0, help="share of the trained tokens that is mixed in, against forgetting", ge=0, lt=1
     )
-    method: Method = setting("full", help="all weights, or low-rank adapters", flag=True)
-    lora: LoraConfig = setting(LoraConfig(), help="the adapters of method = lora")
+    method: Method | None = setting(None, help="all weights, or adapters; default: by size", flag=True)
+    lora: LoraConfig = setting(LoraConfig(), help="the adapters of method = lora or merged")
     learning_rate: float = setting(0.3, help="as a share of pretraining's", flag=True, gt=0)
     cut_long: bool = setting(False, help="cut examples that are longer than the context, instead of dropping them")
     seed: int = setting(0, help="of the order of examples", flag=True, ge=0)
@@ -73,7 +82,7 @@ class FinetuneInstructConfig(ConversationRules):
     log_to: tuple[TrackerName, ...] = setting((), help="draw curves with tensorboard, wandb or trackio, too")
     keep_best: bool = setting(False, help="keep the best state, by the loss of answers set apart, not the last")
     patience: int | None = setting(None, help="end after so many of 20 scores that are no better", ge=1)
-    xray: bool = setting(False, help="show what would be trained, token by token, and stop", flag=True)
+    xray: bool = setting(False, help="show what would be trained, and stop", flag=True)
     evaluations: int = setting(4, help="how often to score held-out answers and show one on the way", ge=0)
 
 
@@ -87,8 +96,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     from groundup.examples import table_identity
 
     console = console or Console()
-    if config.method == "lora":
-        require_own_rate(config, "learning_rate")
+    require_own_rate(config, config.method, "learning_rate")
     keys = config.model_dump(mode="json", exclude={"data", "test", "model", "replay", "xray", *NO_PART_OF_THE_RESULT})
     if config.xray:
         return _xray(config, keys, console)
@@ -149,6 +157,8 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     if opened is not given:
         require_full(config.method, opened.directory)
         console.note(f"{opened.directory} has no tokens that stand around a turn: it gets them, with rows of weights.")
+    needs_all = sets(config, "learning_rate") or opened is not given
+    method = settle_method(config.method, model, needs_all=needs_all, console=console)
     template = locked_template(opened.directory, tokenizer)
     shown = Shown(template, tokenizer, learned, model.config.context_length, config.cut_long)
     encoded = shown.require_sound(console)
@@ -159,8 +169,8 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         console.note(f"Replayed: {len(mixed_in):,} pieces of {config.replay}, {part}.")
     encoded = [*encoded, *mixed_in]
     saved = SavedPlan(config.out / "plan.json", ranks)
-    machine, plan = saved.read_or(lambda: _plan(config, opened, encoded, ranks, seconds_spent=work.seconds))
-    make_trainable(model, config.method, config.lora, config.seed)
+    machine, plan = saved.read_or(lambda: _plan(config, method, opened, encoded, ranks, seconds_spent=work.seconds))
+    make_trainable(model, method, config.lora, config.seed)
     spread = spread_out(model, machine, config.parallel, ranks)
 
     def loading(rows: int) -> ExampleLoader:
@@ -206,12 +216,12 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     model = spread.gathered()
     if not ranks.first:
         return
-    files = save_tuned(config.method, config.out, model, opened.directory, tokenizer, template.stop_ids)
+    files = save_tuned(method, config.out, model, opened.directory, tokenizer, template.stop_ids)
     files += [*save_chat(config.out, template, tokenizer), shown.page(config.out / "xray.html", told["sentence"])]
 
     # Both from their files and in fp32, so that they differ in nothing but the tuning.
     base = load_model(opened.directory, device=machine.device)
-    adapted = config.method == "lora"
+    adapted = method == "lora"
     tuned = with_adapter(base, config.out) if adapted else load_model(config.out, device=machine.device)
     with console.progress("scoring", None, "answers") as bar:
         compared = compare_with_base(
@@ -263,6 +273,7 @@ def _examples(config: FinetuneInstructConfig, console: Console) -> tuple[list[Ex
 
 def _plan(
     config: FinetuneInstructConfig,
+    method: Method,
     opened: OpenedModel,
     encoded: Sequence[Labelled],
     ranks: Ranks,
@@ -307,13 +318,13 @@ def _plan(
         machine = measure_machine(threads=config.threads, native=False)
     machine = Machine.from_json(ranks.told(machine.to_json()))
     rates = tuning_rates(shape.dim, config.learning_rate)
-    if config.method == "lora":
+    if method != "full":
         rates = adapter_rates(shape.dim, config.lora.learning_rate)
     step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
     rate = None
     if config.minutes is not None:
         tried = copy.deepcopy(opened.model)
-        make_trainable(tried, config.method, config.lora, config.seed)
+        make_trainable(tried, method, config.lora, config.seed)
         spread = spread_out(tried, machine, config.parallel, ranks)
         batches = loader(step[0]).batch
         steps = steps_per_second(spread.called, NextToken(), batches, spread.optimizer(rates), ranks=ranks)

@@ -202,3 +202,19 @@ def test_several_labels_are_printed_and_evaluated(topics: Path, topics_table: Pa
     config = evaluate.EvaluateConfig(model=topics, data=topics_table, label="topics", out=tmp_path / "r")
     facts = evaluate.run(config, console=Console(quiet=True)).facts
     assert facts["test"]["examples"] > 500 and 0.5 < facts["test"]["micro_f1"]["value"] <= 1
+
+
+def test_a_limit_takes_away_texts_to_learn_from_and_leaves_the_test_as_it_is(
+    run_directory: Path, large_table: Path, tmp_path: Path
+) -> None:
+    """Learning curves compare runs on one test set."""
+    settings = SETTINGS | {"epochs": 1, "set_apart": 0}
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    finetune_classify.run(FinetuneClassifyConfig(data=large_table, model=run_directory, out=whole, **settings))
+    finetune_classify.run(
+        FinetuneClassifyConfig(data=large_table, model=run_directory, out=part, limit=100, **settings)
+    )
+    counts = {out: facts_of(out)["counts"] for out in (whole, part)}
+    assert counts[part]["test"] == counts[whole]["test"]
+    assert sum(counts[part]["train"].values()) == 100
+    assert set(counts[part]["train"]) == {"upper", "lower"}

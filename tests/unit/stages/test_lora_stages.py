@@ -23,6 +23,7 @@ from groundup.generate import Engine, GenerationRequest, Sampling
 from groundup.model import Transformer
 from groundup.stages import (
     STAGES,
+    _lora,
     classify,
     compare,
     finetune_classify,
@@ -288,3 +289,33 @@ def test_a_classifier_is_an_adapter_with_a_head(
     save_file(tensors, out / "adapter_model.safetensors")
     with pytest.raises(FormatError, match="a head of 0 rows"):
         load_classifier(out)
+
+
+def test_merged_leaves_the_model_that_adapters_make(
+    adapter: Path, directory: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """The same training, and nothing left that needs the base or PEFT: transformers loads it as it is."""
+    made = instruct(pairs, directory / "base", tmp_path / "merged", method="merged")
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    assert "base" not in made.facts
+    ids = torch.arange(60)[None]
+    torch.testing.assert_close(load_model(tmp_path / "merged")(ids), load_model(adapter)(ids), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "dim", "needs_all", "settled"),
+    [
+        (None, 64, False, "full"),
+        (None, 512, False, "merged"),
+        (None, 512, True, "full"),
+        ("full", 512, False, "full"),
+        ("lora", 64, False, "lora"),
+    ],
+)
+def test_large_models_get_adapters_where_nobody_says_how(
+    asked: _lora.Method | None, dim: int, needs_all: bool, settled: str, tiny_model: Callable[..., Transformer]
+) -> None:
+    """All weights of a large model by Muon, a few hundred tokens a step, take minutes where adapters take one."""
+    with torch.device("meta"):
+        model = tiny_model(65_536, dim=dim)
+    assert _lora.settle_method(asked, model, needs_all=needs_all, console=QUIET) == settled
