@@ -16,7 +16,7 @@ help:
 	@echo "make format        format the code"
 	@echo "make bench-pretrain  training speed and quality beside nanoGPT and others (benchmarks/README.md)"
 	@echo "make bench-collect  collecting beside datatrove: speed, extraction, duplicates, memory, privacy"
-	@echo "make bench-finetune  LoRA beside TRL: speed, memory"
+	@echo "make bench-finetune  LoRA beside TRL: speed, memory; what each recipe gains"
 	@echo "make clean         remove $(VENV) and caches; runs/ stays"
 	@echo
 	@echo "Set up with another Python: make PYTHON=python3.12 ...; another package index: make TORCH_INDEX=URL ..."
@@ -64,8 +64,8 @@ export PAGES ARTICLES DATATROVE TEXT
 bench-collect: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.collect $(ARGS)
 
-# MODEL=DIR: a model with a chat template; EXAMPLES=FILE: a table of conversations.
-export MODEL EXAMPLES
+# MODEL=DIR: a model with a chat template; EXAMPLES=FILE: a table of conversations; TABLES="NAME=FILE ...": for recipes.
+export MODEL EXAMPLES TABLES
 bench-finetune: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.finetune $(ARGS)
 

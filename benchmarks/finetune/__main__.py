@@ -1,7 +1,7 @@
-"""`python -m benchmarks.finetune`: LoRA's speed and memory, each in a process of its own; one JSON object last.
+"""`python -m benchmarks.finetune`: LoRA's speed and memory, and what the recipes gain; one JSON object last.
 
 MODEL names a model directory with a chat template, EXAMPLES a table of conversations as `groundup finetune instruct`
-reads it.
+reads it; TABLES tables of one's own for the recipes that take one: "intent=messages.csv support=desk.jsonl".
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.parts import run_part
 
-PARTS = ("speed", "memory")
+PARTS = ("speed", "memory", "recipes")
 
 
 def main() -> None:
@@ -22,11 +22,17 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, action="append", help="only this one; may be given several times")
     options = parser.parse_args()
     model, examples = os.environ.get("MODEL"), os.environ.get("EXAMPLES")
-    if not model or not examples:
+    parts = options.part or PARTS
+    if (not model or not examples) and set(parts) != {"recipes"}:
         raise SystemExit("set MODEL to a model directory and EXAMPLES to a table (benchmarks/README.md)")
-    arguments = {"speed": ["--model", model, "--data", examples], "memory": ["--model", model, "--text", examples]}
+    tables = [part for table in os.environ.get("TABLES", "").split() for part in ("--table", table)]
+    arguments = {
+        "speed": ["--model", str(model), "--data", str(examples)],
+        "memory": ["--model", str(model), "--text", str(examples)],
+        "recipes": tables,
+    }
     figures: dict[str, Any] = {}
-    for part in options.part or PARTS:
+    for part in parts:
         figures[part] = run_part(f"benchmarks.finetune.{part}", arguments[part])
     speed, memory = figures.get("speed", {}), figures.get("memory", {})
     bars = {
@@ -34,7 +40,7 @@ def main() -> None:
         "rss_vs_trl": speed.get("rss_vs_trl"),
         "lora_rss_vs_full": memory.get("activations_kept", {}).get("share"),
     }
-    print(json.dumps(bars | {"figures": figures}))
+    print(json.dumps(bars | figures.pop("recipes", {}) | {"figures": figures}))
 
 
 if __name__ == "__main__":

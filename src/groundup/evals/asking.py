@@ -33,8 +33,9 @@ from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.types import Example, Message
 
 _SHOTS = 4
-_SHOT_TOKENS = 800  # of all shots together: they stand before every question
-_TRIED_TOKENS = 6_000  # that each way is tried on, in at least _TRIED_LEAST examples
+_SHOT_TOKENS = 500  # of all shots together: they stand before every question
+# That each way is tried on, in at least _TRIED_LEAST examples: 15 ways on a CPU should not take as long as the tuning.
+_TRIED_TOKENS = 2_500
 _TRIED_LEAST, _TRIED_MOST = 8, 48
 _FINALISTS = 3
 

@@ -135,6 +135,8 @@ def held_out_labels(
         _require_own_test(made)
         fraction, seed = float(settings.get("test_fraction", 0.2)), int(settings.get("seed", 0))
         learned, tested = split(without_single_labels(without_repeats(found)), fraction, seed)
+        if (limit := settings.get("limit")) is not None and limit < len(learned):
+            learned = split(learned, limit / len(learned), seed)[1]
         notes.append(_trained_on(len(tested)))
     elif train:
         theirs = read_table(_as_classify_reads(train), console=console)

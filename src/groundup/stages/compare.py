@@ -33,7 +33,7 @@ class CompareConfig(Config):
     examples: int = setting(200, help="compare on at most so many", flag=True, ge=1)
     max_tokens: int | None = setting(None, help="of an answer; default: as the data's own", gt=0)
     general: Path | None = setting(None, help="general text: a file, folder or corpus", flag=True)
-    general_bytes: int = setting(200_000, help="of it, about so much", gt=0)
+    general_bytes: int = setting(60_000, help="of it, about so much", gt=0)
     choices: Path | None = setting(None, help="general questions with choices, a table", flag=True)
     text: str | None = setting(None, help='of labelled data: column with the text, or a template like "{title}"')
     label: str | None = setting(None, help="of labelled data: column with the label")
