@@ -18,6 +18,7 @@ WARMUP_FRACTION = 0.05
 DECAY_FRACTION = 0.8
 REFERENCE_DIM = 256
 UTILIZATION = 0.25  # of the products' speed, without compilation (4M parameters, 2 cores)
+PROBE_SECONDS = 1.0  # of a step that speed is measured on; there are seven
 COMPILE_SECONDS = 60.0  # compiling takes 10 to 40 s and saves 40 % of the time: worth it for longer runs only
 
 
@@ -92,6 +93,12 @@ def plan_tuning(
         epochs=steps * micro * accum / rows_per_epoch,
         tokens_per_second=tokens_per_second,
     )
+
+
+def probe_rows(model: ModelConfig, product_flops: float, most: int) -> int:
+    """Windows of a step that takes about a second: those of a large model's real steps may take half a minute each."""
+    row = flops_per_token(model) * model.context_length
+    return max(1, min(most, int(PROBE_SECONDS * UTILIZATION * product_flops / row)))
 
 
 def worth_compiling(model: ModelConfig, tokens: float, product_flops: float) -> bool:

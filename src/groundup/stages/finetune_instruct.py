@@ -294,6 +294,7 @@ def _plan(
         adapter_rates,
         evenly,
         plan_tuning,
+        probe_rows,
         step_rows,
         tuning_rates,
         within,
@@ -326,9 +327,10 @@ def _plan(
         tried = copy.deepcopy(opened.model)
         make_trainable(tried, method, config.lora, config.seed)
         spread = spread_out(tried, machine, config.parallel, ranks)
-        batches = loader(step[0]).batch
+        rows = probe_rows(shape, machine.product_flops, step[0])
+        batches = loader(rows).batch
         steps = steps_per_second(spread.called, NextToken(), batches, spread.optimizer(rates), ranks=ranks)
-        rate = steps * step[0] * ranks.size * shape.context_length
+        rate = steps * rows * ranks.size * shape.context_length
         left = 60 * config.minutes - seconds_spent - (time.monotonic() - started)
         epochs = within(left, rate, rows_per_epoch * shape.context_length, epochs)
         step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)

@@ -6,7 +6,7 @@ import pytest
 
 from groundup.model import ModelConfig
 from groundup.optim import OptimizerConfig
-from groundup.planner.tuning import plan_tuning, step_rows, tuning_rates, within, worth_compiling
+from groundup.planner.tuning import plan_tuning, probe_rows, step_rows, tuning_rates, within, worth_compiling
 
 SMALL = ModelConfig("qwen3", 192, 3, 3, 3, 64, 512, 7232, 512)
 LARGE = ModelConfig("llama", 2048, 16, 32, 8, 64, 8192, 128_256, 2048)
@@ -42,3 +42,11 @@ def test_short_runs_are_not_compiled() -> None:
     assert not worth_compiling(SMALL, 200_000, 1e12)
     assert worth_compiling(SMALL, 20_000_000, 1e12)
     assert worth_compiling(LARGE, 200_000, 1e12)
+
+
+def test_speed_is_measured_on_steps_of_a_second() -> None:
+    """Seven real steps of a model of 135M on one core took three of the five minutes that were given."""
+    large = ModelConfig("llama", 576, 30, 9, 3, 64, 1536, 49_152, 512)
+    assert probe_rows(large, 2e11, 16) == 1
+    assert 1 < probe_rows(large, 2e13, 64) < 64
+    assert probe_rows(SMALL, 2e12, 4) == 4
