@@ -26,6 +26,7 @@ from groundup.evals.responses import (
     response_tokens,
     score_responses,
     spread,
+    to_try_on,
 )
 from groundup.generate import GenerationRequest, Sampling, complete_all
 from groundup.model import Transformer
@@ -34,9 +35,6 @@ from groundup.types import Example, Message
 
 _SHOTS = 4
 _SHOT_TOKENS = 500  # of all shots together: they stand before every question
-# That each way is tried on, in at least _TRIED_LEAST examples: 15 ways on a CPU should not take as long as the tuning.
-_TRIED_TOKENS = 2_500
-_TRIED_LEAST, _TRIED_MOST = 8, 48
 _FINALISTS = 3
 
 
@@ -151,7 +149,7 @@ def best_way(
         quality: of a way on examples, more is better; None: the likelihood of the answers alone decides.
     """
     shots = _shots(asked, learned)
-    tried = _tried(asked, [example for example in learned if example not in shots] or learned)
+    tried = to_try_on(asked.tokenizer, [example for example in learned if example not in shots] or learned)
     formats = [*([None] if asked.template else []), *PLAIN_FORMATS]
     losses: dict[Way, float] = {}
 
@@ -200,13 +198,6 @@ def _shots(asked: Asked, learned: Sequence[Example]) -> tuple[Example, ...]:
             chosen.append(example)
             answers.add(answer)
     return tuple(chosen)
-
-
-def _tried(asked: Asked, learned: Sequence[Example]) -> list[Example]:
-    few = list(spread(learned, _TRIED_MOST))
-    sizes = [sum(len(asked.tokenizer.encode(m.content)) for m in example.messages) for example in few]
-    count = int(_TRIED_TOKENS / max(float(np.mean(sizes)), 1))
-    return list(spread(few, min(_TRIED_MOST, max(_TRIED_LEAST, count))))
 
 
 def _loss(asked: Asked, way: Way, examples: Sequence[Example]) -> float:

@@ -55,7 +55,8 @@ PLAIN_FORMATS = (
 )
 CHAT_TEMPLATE = "the chat template"
 _ROOM = 8  # tokens
-_CHOSEN_ON = 200  # training examples decide which format suits the base
+# That each way to ask is tried on: as many ways as there are should not take as long as the tuning, on a CPU.
+_TRIED_TOKENS, _TRIED_LEAST, _TRIED_MOST = 2_500, 8, 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +206,14 @@ def spread(examples: Sequence[ItemT], most: int) -> Sequence[ItemT]:
     return [examples[place * len(examples) // most] for place in range(most)]
 
 
+def to_try_on(tokenizer: Tokenizer, learned: Sequence[Example]) -> Sequence[Example]:
+    """Training examples, from everywhere, on which it is tried which way to ask suits a model."""
+    few = spread(learned, _TRIED_MOST)
+    sizes = [sum(len(tokenizer.encode(message.content)) for message in example.messages) for example in few]
+    count = int(_TRIED_TOKENS * len(few) / max(sum(sizes), 1))
+    return spread(few, min(_TRIED_MOST, max(_TRIED_LEAST, count)))
+
+
 def fits(render: Renderer, example: Example, context_length: int) -> bool:
     """Whether a conversation can be scored at once, and its question asked with room for an answer."""
     return len(render(example).ids) <= context_length - _ROOM
@@ -319,7 +328,7 @@ def compare_with_base(
             rule="an answer is scored with all that stands before it",
             fix="Give shorter examples to test on, or a model with a longer context.",
         )
-    format = best_format(base, tokenizer, template, scorable(spread(learned, _CHOSEN_ON)) or examples)
+    format = best_format(base, tokenizer, template, scorable(to_try_on(tokenizer, learned)) or examples)
     render = chat_renderer(template) if format is None else plain_renderer(tokenizer, format)
     before = score_responses(base, tokenizer, examples, render, advance=advance)
     after = score_responses(tuned, tokenizer, examples, renderers[0], advance=advance)
