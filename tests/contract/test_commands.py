@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from groundup import __version__
+from groundup.apps import Catalogue
 from groundup.cli import cli
 from groundup.cli.commands import COMMANDS
 from groundup.config import load, read_toml, settings_of
@@ -56,6 +57,21 @@ def test_example_of_the_help_is_a_command_line_that_parses(
 ) -> None:
     """The example is what people copy first."""
     parse(shlex.split(COMMANDS[command].example)[1:])
+
+
+@pytest.mark.parametrize("name", Catalogue())
+def test_help_of_an_application_is_short_and_its_example_parses(
+    name: str, parse: Callable[[Sequence[str]], None]
+) -> None:
+    """Its options come from its inputs, and its example from what it says of them."""
+    result = CliRunner().invoke(cli, ["apps", name, "--help"], prog_name="groundup")
+    assert result.exit_code == 0
+    lines = result.output.rstrip().splitlines()
+    assert len(lines) <= 28
+    assert max(len(line) for line in lines[:-1]) <= 100
+    assert re.fullmatch(rf"Example: groundup apps {name}( .+)", lines[-1])
+    parse(shlex.split(lines[-1].removeprefix("Example: "))[1:])
+    assert not imported_by("apps", name, "--help") & HEAVY
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -127,12 +127,18 @@ class Asking:
             grammar=grammar,
         )
 
+    def followed(self, given: Given, output: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids of the prompt, and those of an output that comes after it."""
+        answers = self.speaker.template is not None
+        # Where the prompt ends with a line, what follows begins one; else it follows after a space, as words do.
+        space = "" if answers or self.app.prompt.base.endswith("\n") or output[:1].isspace() else " "
+        ids = self.speaker.tokenizer.encode(space + output, continues=not answers)
+        return self._prompt(given, part=False), tuple(ids)
+
     def labelled(self, given: Given, labels: Sequence[str]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """The prompt and the ids of each label after it, and then the same for a text that says nothing."""
         asked = [given, given | {self.app.first.name: _CALIBRATION}]
-        tokenizer, answers = self.speaker.tokenizer, self.speaker.template is not None
-        said = [tokenizer.encode(label if answers else f" {label}", continues=not answers) for label in labels]
-        return [(self._prompt(each, part=False), tuple(ids)) for each in asked for ids in said]
+        return [self.followed(each, label) for each in asked for label in labels]
 
     def _prompt(self, given: Mapping[str, Any], *, part: bool) -> tuple[int, ...]:
         prompt, template = self.app.prompt, self.speaker.template

@@ -193,4 +193,4 @@ def with_numbers(schema: Any, numbers: dict[str, Any]) -> Any:
 
 
 def _wrong(rule: str) -> PydanticCustomError:
-    return PydanticCustomError("value_error", rule.replace("{", "{{").replace("}", "}}"))
+    return PydanticCustomError("value_error", rule)

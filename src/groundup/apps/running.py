@@ -8,7 +8,7 @@ from typing import Any
 
 from groundup.apps.asking import Options, Speaker
 from groundup.apps.declaration import App
-from groundup.apps.work import Result, Score, Work, Write, work
+from groundup.apps.work import Result, Score, Work, Write, likely_pair, work
 from groundup.errors import GroundupError, ResourceError
 from groundup.generate import Completion, Engine, GenerationRequest, complete_all
 from groundup.generate.likelihood import loglikelihoods
@@ -105,6 +105,15 @@ class Runner:
                         advance(1)
             results += [row.result for row in batch if row.result is not None]
         return results
+
+    def nats(self, app: App, rows: Sequence[Mapping[str, Any]], outputs: Sequence[str]) -> list[float]:
+        """Minus the natural logarithm of the probability that each output comes of its inputs.
+
+        Raises:
+            ConfigError: wrong inputs, or more of them than the context can take.
+        """
+        pairs = [likely_pair(app, given, self.speaker, output) for given, output in zip(rows, outputs, strict=True)]
+        return [-logarithm for logarithm in loglikelihoods(self.engine.model, pairs)]
 
     def cancel(self) -> None:
         """End the work under way; for another thread."""

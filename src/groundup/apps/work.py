@@ -92,6 +92,21 @@ def work(app: App, given: Mapping[str, Any], speaker: Speaker, options: Options 
     return (yield from {"join": _joined, "reduce": _reduced, "end": _from_the_end}[app.long.how](asking, used))
 
 
+def likely_pair(
+    app: App, given: Mapping[str, Any], speaker: Speaker, output: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids of a prompt, and those of an output after it.
+
+    Raises:
+        ConfigError: wrong inputs, or both together do not fit into the context.
+    """
+    asking = Asking(app, speaker, checked(app, given))
+    prompt, said = asking.followed(asking.given, output)
+    if len(prompt) + len(said) > speaker.context_length:
+        raise _too_long(asking)
+    return prompt, said
+
+
 @dataclass(slots=True)
 class _Usage:
     prompt_tokens: int = 0

@@ -183,6 +183,12 @@ STAGES: dict[str, Stage] = {
             streams=True,
         ),
         Stage(
+            "apps.evaluate",
+            "score the applications, base against tuned",
+            "groundup apps evaluate --model runs/notes/base --tuned runs/notes/chat",
+            streams=True,
+        ),
+        Stage(
             "serve",
             "answer as OpenAI's HTTP interface does",
             "groundup serve runs/quickstart --port 8000",

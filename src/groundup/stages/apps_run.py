@@ -12,11 +12,10 @@ from groundup.config import Config, setting
 from groundup.console import Console, visible
 from groundup.errors import ConfigError, GroundupError
 from groundup.files import atomic_file
-from groundup.stages._chat_model import open_chat_model, print_now
+from groundup.stages._app_runner import app_runner
+from groundup.stages._chat_model import print_now
 
 if TYPE_CHECKING:
-    from groundup.apps.classifying import ClassifierRunner
-    from groundup.apps.running import Runner
     from groundup.apps.work import Result
 
 
@@ -67,7 +66,7 @@ def run(
         rows = [config.inputs | own]
     options = Options(config.temperature, config.max_tokens, config.seed)
     with ExitStack() as stack:
-        runner = _runner(config, console, stack)
+        runner = app_runner(config.model, config.device, console, stack)
         if config.batch is None:
             streams = app.output.kind == "text" and not json_lines
             with _Parts(console) as parts:
@@ -93,19 +92,6 @@ def run(
             temporary.write_text("".join(lines), encoding="utf-8")
         console.note(f"{config.out}: {len(results):,} rows")
     return results
-
-
-def _runner(config: AppsRunConfig, console: Console, stack: ExitStack) -> Runner | ClassifierRunner:
-    from groundup.apps.classifying import ClassifierRunner
-    from groundup.apps.running import Runner
-    from groundup.checkpoint.resolve import is_classifier, open_classifier
-    from groundup.generate import Engine
-
-    if is_classifier(config.model):
-        return ClassifierRunner(open_classifier(config.model, device=config.device))
-    opened, template = open_chat_model(config.model, config.device, console)
-    engine = stack.enter_context(Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids))
-    return Runner(engine, template, stop_ids=opened.stop_ids)
 
 
 class _Parts:
