@@ -32,7 +32,7 @@ class AppsRunConfig(Config):
     max_tokens: int | None = setting(None, help="of what comes out; default: as declared", flag=True, gt=0)
     seed: int | None = setting(None, help="the same seed gives the same result", flag=True, ge=0)
     apps: Path | None = setting(None, help="folder with applications of your own; default: ./apps", flag=True)
-    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
+    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one")
 
 
 def run(
