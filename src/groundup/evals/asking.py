@@ -8,7 +8,7 @@ Shape letters: E examples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,6 +35,7 @@ from groundup.types import Example, Message
 
 _SHOTS = 4
 _SHOT_TOKENS = 500  # of all shots together: they stand before every question
+_TRIED_LONG = 12  # examples that ways with shots are tried on, which are several times as long
 _FINALISTS = 3
 
 
@@ -140,8 +141,8 @@ def best_way(
 ) -> Way:
     """The way in which a model does best on examples that nobody is tested on.
 
-    All formats are tried without shots; then the best of them and the chat template with shots, and with the labels
-    named. Where there is a quality, it decides between the three under which the answers are likeliest.
+    All plain formats are tried; then the best of them and the chat template, with shots and without, with the labels
+    named and not. Where there is a quality, it decides between the three under which the answers are likeliest.
 
     Args:
         learned: examples to show and to try on.
@@ -150,22 +151,22 @@ def best_way(
     """
     shots = _shots(asked, learned)
     tried = to_try_on(asked.tokenizer, [example for example in learned if example not in shots] or learned)
-    formats = [*([None] if asked.template else []), *PLAIN_FORMATS]
-    losses: dict[Way, float] = {}
-
-    def trial(ways: Iterable[Way]) -> None:
-        for way in ways:
-            losses[way] = _loss(asked, way, tried)
-            advance(1)
-
-    trial(Way(format) for format in formats)
-    plain = min((way for way in losses if way.format), key=lambda way: losses[way])
-    leading = [plain, *([Way(None)] if asked.template else [])]
+    few = spread(tried, _TRIED_LONG)
     hint = f"Answer with one of these only: {', '.join(labels)}." if labels else ""
-    for way in leading:
-        trial([replace(way, shots=shots)] if shots else [])
-        if hint:
-            trial([replace(way, hint=hint), *([replace(way, shots=shots, hint=hint)] if shots else [])])
+
+    def loss(way: Way, examples: Sequence[Example]) -> float:
+        advance(1)
+        return _loss(asked, way, examples)
+
+    leading = [min((Way(format) for format in PLAIN_FORMATS), key=lambda way: loss(way, tried))]
+    leading += [Way(None)] if asked.template else []
+    ways = [
+        replace(way, shots=shown, hint=said)
+        for way in leading
+        for said in ("", *([hint] if hint else []))
+        for shown in ((), *([shots] if shots else []))
+    ]
+    losses = {way: loss(way, few) for way in ways}
     ranked = sorted((way for way in losses if np.isfinite(losses[way])), key=lambda way: losses[way])
     if not ranked:
         return leading[-1]
@@ -180,7 +181,7 @@ def best_way(
 def ways_tried(asked: Asked, labels: Sequence[str] = ()) -> int:
     """How many ways `best_way` tries, for a progress bar."""
     leading = 1 + (asked.template is not None)
-    return len(PLAIN_FORMATS) + (asked.template is not None) + leading * (3 if labels else 1)
+    return len(PLAIN_FORMATS) + leading * (4 if labels else 2)
 
 
 def _shots(asked: Asked, learned: Sequence[Example]) -> tuple[Example, ...]:
