@@ -8,10 +8,10 @@ from typing import Any
 
 from groundup.apps.asking import Options, Speaker
 from groundup.apps.declaration import App
-from groundup.apps.work import Result, Score, Work, Write, likely_pair, work
+from groundup.apps.work import Pair, Result, Score, Work, Write, likely_pair, work
 from groundup.errors import GroundupError, ResourceError
 from groundup.generate import Completion, Engine, GenerationRequest, complete_all
-from groundup.generate.likelihood import loglikelihoods
+from groundup.generate.likelihood import continuations, loglikelihoods
 from groundup.tokenizer import ChatTemplate
 
 _SIDE_BY_SIDE = 64  # rows of a table that are under way at a time
@@ -72,7 +72,7 @@ class Runner:
                 result: Result = end.value
                 return result
             if isinstance(step, Score):
-                answer = self._scored(step)
+                answer = self._scored(step.pairs)
             elif step.shown:
                 answer = self._streamed(step, on_text, on_progress)
             else:
@@ -94,13 +94,11 @@ class Runner:
                 for n, given in enumerate(rows[start:][:_SIDE_BY_SIDE])
             ]
             while waiting := [row for row in batch if row.step is not None]:
-                writing = [row for row in waiting if isinstance(row.step, Write)]
-                requests = [request for row in writing for request in row.requests]
-                done = iter(self._all(requests, _silent))
+                done = iter(self._all([request for row in waiting for request in row.requests], _silent))
+                nats = iter(self._scored([pair for row in waiting for pair in row.pairs]))
                 for row in waiting:
-                    step = row.step
-                    answer = self._scored(step) if isinstance(step, Score) else [next(done) for _ in row.requests]
-                    row.advance(answer)
+                    scored = isinstance(row.step, Score)
+                    row.advance([next(nats) for _ in row.pairs] if scored else [next(done) for _ in row.requests])
                     if row.step is None:
                         advance(1)
             results += [row.result for row in batch if row.result is not None]
@@ -121,9 +119,16 @@ class Runner:
         if self._running is not None:
             self.engine.cancel(self._running)
 
-    def _scored(self, step: Score) -> list[float]:
-        self._go_on()
-        return loglikelihoods(self.engine.model, step.pairs)
+    def _scored(self, pairs: Sequence[Pair]) -> list[float]:
+        # Labels share their prompt; and what they are worth alone, each row of a table asks again.
+        after: dict[tuple[int, ...], dict[tuple[int, ...], float]] = {}
+        for prompt, ids in pairs:
+            after.setdefault(prompt, {})[ids] = 0.0
+        for prompt, labels in after.items():
+            self._go_on()
+            found = continuations(self.engine.model, prompt, list(labels))
+            labels.update(zip(labels, found, strict=True))
+        return [after[prompt][ids] for prompt, ids in pairs]
 
     def _all(
         self, requests: Sequence[GenerationRequest], on_progress: Callable[[int, int], object]
@@ -189,6 +194,10 @@ class _Row:
     @property
     def requests(self) -> tuple[GenerationRequest, ...]:
         return self.step.requests if isinstance(self.step, Write) else ()
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        return self.step.pairs if isinstance(self.step, Score) else ()
 
     def advance(self, answer: Any) -> None:
         try:

@@ -25,6 +25,9 @@ _MOST_ROUNDS = 8
 _BETWEEN = "\n\n"  # what stands between the answers about parts
 
 
+Pair = tuple[tuple[int, ...], tuple[int, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
     """Texts to be written.
@@ -41,7 +44,7 @@ class Write:
 class Score:
     """Continuations whose likelihood is asked for: prompt and continuation, as ids."""
 
-    pairs: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    pairs: tuple[Pair, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +95,7 @@ def work(app: App, given: Mapping[str, Any], speaker: Speaker, options: Options 
     return (yield from {"join": _joined, "reduce": _reduced, "end": _from_the_end}[app.long.how](asking, used))
 
 
-def likely_pair(
-    app: App, given: Mapping[str, Any], speaker: Speaker, output: str
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def likely_pair(app: App, given: Mapping[str, Any], speaker: Speaker, output: str) -> Pair:
     """The ids of a prompt, and those of an output after it.
 
     Raises:

@@ -49,3 +49,27 @@ def loglikelihoods(
             sums[place] = -nats
         advance(len(chosen))
     return sums
+
+
+@torch.no_grad()
+def continuations(model: Transformer, prompt: Sequence[int], after: Sequence[Sequence[int]]) -> list[float]:
+    """Natural logarithm of the probability of each of several continuations of one prompt, which is read once.
+
+    Args:
+        prompt: one id or more.
+        after: the ids of each, one or more; together with the prompt they fit into the context.
+    """
+    device = model.lm_head.weight.device
+    cache = model.new_cache(1, len(prompt) + max(map(len, after)))
+    h_BTD = model.model(torch.tensor([prompt], device=device), cache=cache)
+    first_V = model.logits(h_BTD[0, -1]).double().log_softmax(-1)
+    found = []
+    for ids in after:
+        total = float(first_V[ids[0]])
+        if len(ids) > 1:
+            logits_TV = model(torch.tensor([ids[:-1]], device=device), cache=cache)[0]
+            logarithms_TV = logits_TV.double().log_softmax(-1)
+            total += float(logarithms_TV[range(len(ids) - 1), list(ids[1:])].sum())
+            cache.truncate(len(prompt))
+        found.append(total)
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +99,12 @@ def test_a_persons_own_are_found_and_go_before_ours(tmp_path: Path, monkeypatch:
     assert set(Catalogue(folder)) == {*WANTED, "shout"}
     monkeypatch.chdir(declared(tmp_path / "apps", SHOUT).parent)
     assert "shout" in Catalogue(), "./apps is looked into where nothing is said"
+
+
+def test_the_declaration_that_the_documentation_shows_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "apps.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```text\n(# apps/.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert Catalogue(declared(tmp_path / "mine", shown))["refusal"].app.prompt.shots
 
 
 @pytest.mark.parametrize(
