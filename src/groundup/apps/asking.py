@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from groundup.apps.declaration import App, with_numbers
+from groundup.apps.declaration import App, Shot, with_numbers
 from groundup.apps.inputs import Given, filled
 from groundup.errors import ConfigError
 from groundup.generate import GenerationRequest, Grammar, Sampling
@@ -18,7 +19,11 @@ _LEAST_ROOM = 32  # tokens of a text, for an application to be worth asking
 _MOST_ROOM = 2_000  # small models lose the thread of longer parts, and what they say of them is too short
 _OUTGROWN = 0.6  # of the tokens of an answer that says all of a text again: it may need more than the text
 _SPARE = 8  # tokens that a text may need more inside of a prompt than alone
-_CALIBRATION = "N/A"  # a text that says nothing
+_NOTHING = "N/A"  # a text that says nothing
+_SHUFFLES, _SHUFFLED_WORDS = 3, 12
+
+
+Pair = tuple[tuple[int, ...], tuple[int, ...]]  # the ids of a prompt, and of what comes after it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +75,7 @@ class Asking:
         least = self.grammar.least_tokens if self.grammar else 1
         # In a short context the answer gets half, so that there is something that it is about.
         self.max_tokens = max(least, min(wanted, context // 2)) if app.output.kind != "label" else 0
-        self.shots = len(app.prompt.shots) if self.speaker.template is None else 0
+        self.shots = len(app.prompt.shots) if self.speaker.template is None or app.prompt.shots_in_chat else 0
         while self.shots and self.room() < _LEAST_ROOM:
             self.shots -= 1
 
@@ -127,7 +132,7 @@ class Asking:
             grammar=grammar,
         )
 
-    def followed(self, given: Given, output: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def followed(self, given: Given, output: str) -> Pair:
         """The ids of the prompt, and those of an output that comes after it."""
         answers = self.speaker.template is not None
         # Where the prompt ends with a line, what follows begins one; else it follows after a space, as words do.
@@ -135,29 +140,52 @@ class Asking:
         ids = self.speaker.tokenizer.encode(space + output, continues=not answers)
         return self._prompt(given, part=False), tuple(ids)
 
-    def labelled(self, given: Given, labels: Sequence[str]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """The prompt and the ids of each label after it, and then the same for a text that says nothing."""
-        asked = [given, given | {self.app.first.name: _CALIBRATION}]
-        return [self.followed(each, label) for each in asked for label in labels]
+    def labelled(self, given: Given, labels: Sequence[str]) -> list[list[Pair]]:
+        """The prompt with the ids of each label after it, and then the same for texts that say nothing.
+
+        Those are words of the examples in no order (domain-context calibration, Fei et al. 2023).
+        """
+        first = self.app.first.name
+        words = [word for shot in self.app.prompt.shots for word in str(shot.inputs.get(first, "")).split()]
+        blank = [_NOTHING]
+        if words:
+            orders = [random.Random(seed).sample(words, len(words)) for seed in range(_SHUFFLES)]
+            blank = [" ".join(order[:_SHUFFLED_WORDS]) for order in orders]
+        asked = [given, *(given | {first: text} for text in blank)]
+        return [[self.followed(each, label) for label in labels] for each in asked]
 
     def _prompt(self, given: Mapping[str, Any], *, part: bool) -> tuple[int, ...]:
         prompt, template = self.app.prompt, self.speaker.template
+        own = part and bool(prompt.base_part if template is None else prompt.part)
+        shots = [] if own else prompt.shots[: self.shots]
         if template is None:
-            own = part and bool(prompt.base_part)
-            parts = [] if own else [self._shot(shot.inputs, shot.output) for shot in prompt.shots[: self.shots]]
+            parts = [f"{self._base(shot.inputs)}{self._output(shot)}{self._end}" for shot in shots]
             parts.append(filled(prompt.base_part if own else prompt.base, given).rstrip(" "))
             return tuple(self.speaker.tokenizer.encode_prompt("".join(parts)))
-        user = filled((prompt.part if part else "") or prompt.user, given)
+        messages = []
+        for shot in shots:
+            messages.append(Message("user", filled(prompt.user, self._shown(shot.inputs))))
+            messages.append(Message("assistant", self._output(shot)))
+        messages.append(Message("user", filled(prompt.part if own else prompt.user, given)))
         system = filled(prompt.system, given)
-        if system and not template.takes_system:
-            user, system = f"{system}\n\n{user}", ""
-        messages = [Message("system", system)] if system else []
-        return tuple(template.encode([*messages, Message("user", user)], add_generation_prompt=True))
+        if system and template.takes_system:
+            messages.insert(0, Message("system", system))
+        elif system:
+            messages[0] = Message("user", f"{system}\n\n{messages[0].content}")
+        return tuple(template.encode(messages, add_generation_prompt=True))
 
-    def _shot(self, inputs: Mapping[str, Any], output: str) -> str:
-        shown = {each.name: each.default if each.default is not None else "" for each in self.app.inputs}
-        text = filled(self.app.prompt.base, shown | dict(inputs))
-        if self.app.output.kind == "json":
-            output = json.dumps(json.loads(output), ensure_ascii=False)
-        stop = self.app.prompt.stop[0] if self.app.prompt.stop else "\n\n"
-        return f"{text.rstrip(' ')}{'' if text.endswith(chr(10)) else ' '}{output}{stop}"
+    def _base(self, inputs: Mapping[str, Any]) -> str:
+        text = filled(self.app.prompt.base, self._shown(inputs))
+        return text if text.endswith("\n") else text.rstrip(" ") + " "
+
+    def _output(self, shot: Shot) -> str:
+        json_wanted = self.app.output.kind == "json"
+        return json.dumps(json.loads(shot.output), ensure_ascii=False) if json_wanted else shot.output
+
+    @property
+    def _end(self) -> str:
+        return self.app.prompt.stop[0] if self.app.prompt.stop else "\n\n"
+
+    def _shown(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """An example's inputs, with the defaults of those that it leaves out."""
+        return {each.name: "" if each.default is None else each.default for each in self.app.inputs} | dict(inputs)

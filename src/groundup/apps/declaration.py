@@ -47,7 +47,7 @@ class Input(Config):
 
 
 class Shot(Config):
-    """An example that a model without a chat template is shown."""
+    """An example that models are shown."""
 
     inputs: dict[str, Any] = setting(help="name = value of each input")
     output: str = setting(help="what is right for them")
@@ -62,6 +62,7 @@ class Prompt(Config):
     base: str = setting(help="the text that any other model goes on from; the output comes right after it")
     base_part: str = setting("", help="the same for a part; default: the same, with its examples")
     shots: tuple[Shot, ...] = setting((), help="examples for such a model")
+    shots_in_chat: bool = setting(False, help="a model with a chat template gets them, too, as earlier turns")
     stop: tuple[str, ...] = setting(("\n\n",), help="where what it writes ends")
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from groundup.apps.asking import Options, Speaker
+from groundup.apps.asking import Options, Pair, Speaker
 from groundup.apps.declaration import App
-from groundup.apps.work import Pair, Result, Score, Work, Write, likely_pair, work
+from groundup.apps.work import Result, Score, Work, Write, likely_pair, work
 from groundup.errors import GroundupError, ResourceError
 from groundup.generate import Completion, Engine, GenerationRequest, complete_all
 from groundup.generate.likelihood import continuations, loglikelihoods

@@ -12,7 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from groundup.apps.asking import Asking, Options, Speaker
+from groundup.apps.asking import Asking, Options, Pair, Speaker
 from groundup.apps.declaration import App
 from groundup.apps.inputs import Given, checked
 from groundup.apps.parts import split
@@ -23,9 +23,6 @@ from groundup.types import well_formed
 
 _MOST_ROUNDS = 8
 _BETWEEN = "\n\n"  # what stands between the answers about parts
-
-
-Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +186,16 @@ def _label(asking: Asking, used: _Usage) -> Work:
             raise _too_long(asking)
         asking.require_room()
         texts = _parts(asking, given[name], part=False)
-    pairs = [pair for text in texts for pair in asking.labelled(given | {name: text}, labels)]
-    nats = yield Score(tuple(pairs))
+    asked = [asking.labelled(given | {name: text}, labels) for text in texts]
+    pairs = [pair for of_text in asked for group in of_text for pair in group]
+    nats = iter((yield Score(tuple(pairs))))
     used.prompt_tokens += sum(len(prompt) + len(ids) for prompt, ids in pairs)
     sums = dict.fromkeys(labels, 0.0)
-    for place in range(len(texts)):
-        # Each label counts beside what it is worth without a text (Zhao et al. 2021): some words are just likelier.
-        own, blank = (nats[len(labels) * (2 * place + n) :][: len(labels)] for n in range(2))
-        for label, share in zip(labels, _softmax([a - b for a, b in zip(own, blank, strict=True)]), strict=True):
+    for of_text in asked:
+        own, *blank = [[next(nats) for _ in labels] for _ in of_text]
+        # Each label counts beside what it is worth without a text: some words are just likelier (Zhao et al. 2021).
+        worth = [sum(scores) / len(blank) for scores in zip(*blank, strict=True)]
+        for label, share in zip(labels, _softmax([a - b for a, b in zip(own, worth, strict=True)]), strict=True):
             sums[label] += share / len(texts)
     label = max(sums, key=lambda each: sums[each])
     notes = (f"Read in {len(texts):,} parts; the probabilities are their means.",) if len(texts) > 1 else ()

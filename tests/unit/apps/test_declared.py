@@ -74,7 +74,7 @@ def test_it_can_be_asked_of_any_model(tokenizer: Tokenizer, template: ChatTempla
     app, row = OURS[name].app, OURS[name].test_rows()[0]
     del row["output"]
     asking = Asking(app, Speaker(tokenizer, template if chats else None, 4_096), row)
-    assert asking.shots == (0 if chats else len(app.prompt.shots))
+    assert asking.shots == (len(app.prompt.shots) if app.prompt.shots_in_chat or not chats else 0)
     asking.require_room()
     if app.output.kind != "label":
         request = asking.request(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -172,13 +173,27 @@ def test_labels_are_scored_beside_what_they_are_worth_alone(
     app, labels = OURS["intent"].app, ["go on", "stop", "turn back"]
     result = runner.run(app, {"text": "Enough of this.", "labels": labels})
 
+    def turns(text: str, labels: str) -> str:
+        told = f"A customer writes: {text}\n\nWhich of these does the customer want: {labels}?"
+        return told + " Answer with one of them only."
+
+    earlier = [
+        ("Can I book a table for two tonight?", "reserve a seat, find the way, give praise", "reserve a seat"),
+        ("My card was stolen.", "check a balance, block a card, open an account", "block a card"),
+    ]
+
     def nats(text: str) -> list[float]:
-        told = f"A customer writes: {text}\n\nWhich of these does the customer want: go on, stop, turn back?"
-        told += " Answer with one of them only."
-        ids = template.encode([Message("user", told)], add_generation_prompt=True)
+        messages = []
+        for asked, names, answer in earlier:
+            messages += [Message("user", turns(asked, names)), Message("assistant", answer)]
+        messages.append(Message("user", turns(text, "go on, stop, turn back")))
+        ids = template.encode(messages, add_generation_prompt=True)
         return loglikelihoods(model, [(ids, tokenizer.encode(label)) for label in labels])
 
-    scores = [math.exp(a - b) for a, b in zip(nats("Enough of this."), nats("N/A"), strict=True)]
+    said = " ".join(asked for asked, _, _ in earlier).split()
+    blank = [nats(" ".join(random.Random(seed).sample(said, len(said))[:12])) for seed in range(3)]
+    worth = [sum(each) / 3 for each in zip(*blank, strict=True)]
+    scores = [math.exp(a - b) for a, b in zip(nats("Enough of this."), worth, strict=True)]
     assert list(result.probabilities.values()) == pytest.approx([score / sum(scores) for score in scores], rel=1e-4)
     assert result.value == labels[scores.index(max(scores))]
 
