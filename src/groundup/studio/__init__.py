@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp
 
-from groundup.serve import build_app
+from groundup.serve import application_routes, build_app
+from groundup.serve.applications import Applications
 from groundup.studio.home import Home
 from groundup.studio.jobs import Jobs
 from groundup.studio.routes import routes
@@ -14,6 +15,6 @@ from groundup.studio.shield import Shield
 __all__ = ["Home", "Jobs", "Shelf", "build_studio"]
 
 
-def build_studio(home: Home, shelf: Shelf, jobs: Jobs) -> ASGIApp:
+def build_studio(home: Home, shelf: Shelf, jobs: Jobs, applications: Applications) -> ASGIApp:
     """The application: the page, what it asks for, and OpenAI's interface to all models. Wrap it in a `Guard`."""
-    return Shield(build_app(shelf, routes=routes(home, shelf, jobs)))
+    return Shield(build_app(shelf, routes=[*application_routes(applications, shelf), *routes(home, shelf, jobs)]))

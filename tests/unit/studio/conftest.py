@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from groundup.apps import Catalogue
+from groundup.apps.served import ServedApps
 from groundup.artifact import begin
 from groundup.checkpoint import save_model
 from groundup.checkpoint.resolve import OpenedModel, open_model
@@ -64,7 +66,9 @@ def studio(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stu
     home = Home(runs, recipes)
     shelf, jobs = Shelf(home, opener), Jobs(home.runs_directory)
     ready = threading.Event()
-    guard = Guard(build_studio(home, shelf, jobs), api_key=None, loopback_only=True, browser=True)
+    guard = Guard(
+        build_studio(home, shelf, jobs, ServedApps(Catalogue(None))), api_key=None, loopback_only=True, browser=True
+    )
     with bind("127.0.0.1", 0) as bound:
         server = Server(guard, grace_seconds=1, cut_off=shelf.close, on_ready=ready.set)
         thread = threading.Thread(target=server.run, args=([bound],))

@@ -89,16 +89,11 @@ export function attentionPanel(ask) {
 
   function show(from) {
     at = Math.min(from, weights.tokens - 1);
-    const focused = row.contains(document.activeElement);
-    fill(row, reading.tokens.map((it, place) => token(it.text, {
-      special: it.special, first: place === at, button: true, "data-at": String(place),
-      heat: place <= at ? of(at, place) : 0, "aria-pressed": String(place === at), class: null })));
     [...row.children].forEach((span, place) => {
-      span.classList.add("token");
-      span.classList.toggle("special", Boolean(reading.tokens[place].special));
       span.classList.toggle("after", place > at);
+      span.setAttribute("aria-pressed", String(place === at));
+      span.style.setProperty("--heat", place <= at ? of(at, place).toFixed(3) : "0");
     });
-    if (focused) row.children[at].focus();
     const best = [...Array(at + 1).keys()].sort((a, b) => of(at, b) - of(at, a))[0];
     said.textContent = `From “${reading.tokens[at].text}” this head looks most at “${reading.tokens[best].text}” (${percent(of(at, best))}).`;
   }
@@ -110,6 +105,8 @@ export function attentionPanel(ask) {
       reading = given;
       weights = null;
       at = given.tokens.length - 1;
+      fill(row, given.tokens.map((it, place) => token(it.text, {
+        special: it.special, first: place === 0, button: true, "data-at": String(place) })));
       const names = (count) => [...Array(count).keys()].map((each) => [String(each), String(each + 1)]);
       renew(layers, names(given.layers));
       renew(heads, names(given.heads));

@@ -78,6 +78,9 @@ export async function during(button, work) {
 // What a token looks like where its white space must be seen.
 export const seen = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ | $/g, "␣") || "∅";
 
+// Where a link leads: a view, and what of it; names may hold any character.
+export const to = (view, place = "") => `#/${[view, ...place.split("/")].filter(Boolean).map(encodeURIComponent).join("/")}`;
+
 const SCALES = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];
 
 export function short(value) {

@@ -59,6 +59,7 @@ export function inside(section) {
     const model = modelOf();
     if (!model) return notice("There is no model yet. Train one first.");
     tried = stamp(model);
+    result.setAttribute("aria-busy", "true");
     const asked = { model: model.name, text: text.value };
     const told = await post("/studio/api/inside/read", asked);
     reading = { ...asked, ...told };
@@ -66,6 +67,9 @@ export function inside(section) {
     draw();
     result.hidden = false;
     for (const panel of panels) await panel.show(reading);
+  }).then(() => {
+    result.removeAttribute("aria-busy");
+    changed(); // another model may have been chosen meanwhile
   });
 
   function draw() {

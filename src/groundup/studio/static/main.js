@@ -1,24 +1,33 @@
 // The frame of the page: which view is shown, which model is meant, where on the road it is.
+import { apps } from "./apps.js";
 import { chat } from "./chat.js";
 import { data } from "./data.js";
-import { el, fill, notice, renew } from "./dom.js";
+import { el, fill, notice, renew, to } from "./dom.js";
 import { inside } from "./inside.js";
 import { report } from "./report.js";
 import { drawRoad } from "./road.js";
 import { choose, onChange, refresh, store } from "./store.js";
 import { train } from "./train.js";
 
-const VIEWS = { chat, inside, train, data, report };
-const TITLES = { chat: "Chat", inside: "Inside", train: "Train", data: "Data", report: "Report" };
+const VIEWS = { chat, apps, inside, train, data, report };
+const TITLES = { chat: "Chat", apps: "Apps", inside: "Inside", train: "Train", data: "Data", report: "Report" };
 
 const view = document.getElementById("view");
 const tabs = document.getElementById("tabs");
 const picker = document.getElementById("model");
 const built = {};
 
-// The hash says it all, so that "back" goes back: #inside, #report/xray/tiny/chat.
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch { // typed by hand
+    return part;
+  }
+}
+
+// The hash says it all, so that "back" goes back: #/inside, #/report/xray/tiny/chat.
 function place() {
-  const [name, ...rest] = decodeURIComponent(location.hash.slice(1)).split("/");
+  const [name, ...rest] = location.hash.slice(2).split("/").map(decoded);
   return name in VIEWS ? [name, rest.join("/")] : ["chat", ""];
 }
 
@@ -53,7 +62,7 @@ function draw() {
 }
 
 fill(tabs, el("ul", {}, Object.keys(VIEWS).map((name) =>
-  el("li", {}, el("a", { href: `#${name}`, "data-view": name }, TITLES[name])))));
+  el("li", {}, el("a", { href: to(name), "data-view": name }, TITLES[name])))));
 picker.addEventListener("change", () => choose(picker.value));
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();

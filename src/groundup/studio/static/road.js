@@ -1,17 +1,17 @@
 // The road from text to a model that is used, and where on it the chosen model stands.
-import { el, fill } from "./dom.js";
+import { el, fill, to } from "./dom.js";
 import { modelOf, runOf } from "./store.js";
 
 const tuned = (stage) => stage.stage.startsWith("finetune.");
 
 // Each station: its name, the stages that make it, where a click leads.
 const STATIONS = [
-  ["Collected", (stage) => stage.stage === "collect", (stage) => `#data/${stage?.place ?? ""}`],
-  ["Tokenized", (stage) => stage.stage === "tokenize", () => "#inside/surprise"],
-  ["Pretrained", (stage) => stage.stage === "pretrain" || stage.stage === "import", (stage) => `#train/${stage?.place ?? ""}`],
-  ["Tuned", tuned, (stage) => (stage?.xray ? `#report/xray/${stage.place}` : `#train/${stage?.place ?? ""}`)],
-  ["Measured", (stage) => stage.stage === "evaluate" || stage.stage === "compare", (stage) => (stage ? `#report/report/${stage.place.split("/")[0]}` : "#report")],
-  ["In use", () => false, () => "#chat"],
+  ["Collected", (stage) => stage.stage === "collect", (stage) => to("data", stage?.place)],
+  ["Tokenized", (stage) => stage.stage === "tokenize", () => to("inside", "surprise")],
+  ["Pretrained", (stage) => stage.stage === "pretrain" || stage.stage === "import", (stage) => to("train", stage?.place)],
+  ["Tuned", tuned, (stage) => (stage?.xray ? to("report", `xray/${stage.place}`) : to("train", stage?.place))],
+  ["Measured", (stage) => stage.stage === "evaluate" || stage.stage === "compare", (stage) => to("report", stage && `report/${stage.place.split("/")[0]}`)],
+  ["In use", () => false, () => to("chat")],
 ];
 
 export function drawRoad(nav) {

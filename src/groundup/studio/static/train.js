@@ -1,6 +1,6 @@
 // Train: runs as they learn, side by side where wanted; recipes started, stopped and taken up again.
 import { get, post } from "./api.js";
-import { during, el, field, fill, notice, percent, duration, renew, select, short } from "./dom.js";
+import { during, el, field, fill, notice, percent, duration, renew, select, short, to } from "./dom.js";
 import { Plot, smooth } from "./plot.js";
 import { onChange, refresh, runOf, store } from "./store.js";
 
@@ -109,7 +109,7 @@ export function train(section) {
       const state = stage ? stage.state : busy(run) ? "running" : "stopped";
       const box = el("input", { type: "checkbox", "aria-label": `Compare ${id}`, checked: Boolean(logs.get(id)?.compared), disabled: !stage });
       box.addEventListener("change", () => { entry(id).compared = box.checked; poll(); });
-      return el("li", {}, box, el("a", { href: `#train/${id}`, "aria-current": id === current?.place ? "true" : null },
+      return el("li", {}, box, el("a", { href: to("train", id), "aria-current": id === current?.place ? "true" : null },
         el("span", {}, id), el("span", { class: `state ${state}` }, state)));
     }));
   }
