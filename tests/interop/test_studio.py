@@ -128,7 +128,7 @@ def test_every_application_answers(open_page: Callable[..., Any]) -> None:
         for control in tab.locator("form [required][placeholder]:visible").all():
             control.fill(control.get_attribute("placeholder"))
         tab.locator("#view-apps summary").click()
-        tab.get_by_label("Most tokens").fill("16")
+        tab.get_by_label("Most tokens").fill("48")
         tab.get_by_role("button", name="Run").click()
         tab.get_by_text(re.compile(r"tokens written, \d+ read|could not be done")).wait_for()
         assert tab.get_by_text("could not be done").count() == 0, (place, tab.locator("#notice").inner_text())
