@@ -23,6 +23,7 @@ from groundup.locks import holder
 from groundup.report.record import stage_name
 
 RECIPE = "recipe.toml"
+LOG = "studio.log"  # of a run that was started from the page
 State = Literal["done", "running", "stopped"]
 _ANYWHERE = ("import", "report")  # stages that leave something where there is no run, too
 _STEP = re.compile(r"step-(\d+)")
@@ -166,7 +167,7 @@ def _children(directory: Path) -> Iterator[Path]:
 
 
 def _is_run(directory: Path) -> bool:
-    if (directory / RECIPE).is_file():
+    if (directory / RECIPE).is_file() or (directory / LOG).is_file():  # the log is there before the recipe is
         return True
     seen = (_stage_seen(directory, child) for child in _children(directory))
     return any(stage is not None and stage.stage not in _ANYWHERE for stage in seen)
@@ -231,7 +232,7 @@ def _figure(stage: str, facts: Facts) -> str:
         size = sum(facts.count(split, "bytes") for split in ("train", "validation"))
         return f"{format_count(size, 'bytes')} of text"
     if stage == "tokenize":
-        return f"{facts.count('vocab_size'):,} words"
+        return f"vocabulary {facts.count('vocab_size'):,}"
     if stage == "evaluate" and (bpb := facts.number("bpb")) is not None:
         return f"{bpb:.3f} bits a byte"
     if (weights := facts.number("parameters")) is not None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from groundup.errors import ConfigError, DataError
+from groundup.studio.home import LOG
 
-LOG = "studio.log"
 _PATIENCE = 20  # seconds for a run to end well when the Studio does
 _TAIL_BYTES = 64_000
 

@@ -109,3 +109,11 @@ def test_what_was_set_aside_is_no_stage(tmp_path: Path) -> None:
         work.finish({}, [output])
     assert len(list(run.iterdir())) == 2
     assert [stage.place for stage in Home(tmp_path / "runs", tmp_path).run("some").stages] == ["some/tokens"]
+
+
+def test_a_run_that_has_only_just_been_started_is_there(tmp_path: Path) -> None:
+    """It takes seconds until its recipe is written, and one that fails at once writes none: its log must be found."""
+    (tmp_path / "runs" / "new").mkdir(parents=True)
+    assert Home(tmp_path / "runs", tmp_path).runs() == []
+    (tmp_path / "runs" / "new" / "studio.log").write_text("error: ...", encoding="utf-8")
+    assert [run.name for run in Home(tmp_path / "runs", tmp_path).runs()] == ["new"]

@@ -29,7 +29,7 @@ export function attentionPanel(ask) {
   const map = new Heat(grid, (y, x, pressed) => {
     reason.textContent = `layer ${y + 1}, head ${x + 1}: ${figure(y, x)}`;
     if (pressed) choose(y, x);
-  });
+  }, 3);
   const detail = new Heat(square, (y, x, pressed) => {
     if (pressed) show(y);
     if (x <= y) said.textContent = `“${reading.tokens[y].text}” gives ${percent(of(y, x))} of its attention to “${reading.tokens[x].text}”.`;
@@ -58,6 +58,7 @@ export function attentionPanel(ask) {
   function drawMap() {
     const place = Number(aspect.value);
     const most = place ? 1 : Math.max(...reading.looks.flat().map((look) => look[0]), 1);
+    grid.style.maxWidth = `min(100%, ${46 * reading.heads}px)`;
     map.show(reading.layers, reading.heads, (y, x) => reading.looks[y][x][place] / most, [layer, head]);
     grid.setAttribute("aria-label", `How much each of ${reading.heads} heads in ${reading.layers} layers looks at ${ASPECTS.find(([each]) => each === aspect.value)[1]}. The chosen one: ${figure(layer, head)}.`);
     reason.textContent = ASPECTS.find(([each]) => each === aspect.value)[2];

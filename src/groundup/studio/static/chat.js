@@ -43,7 +43,7 @@ export function chat(section) {
         el("div", { class: "pair" },
           field("Temperature", temperature), field("Top-p", topP),
           field("Most tokens", tokens), field("Seed", seed)),
-        el("div", { class: "check" }, heat, el("label", { for: "heat" }, "Show how sure it was of each token")))),
+        el("div", { class: "check" }, heat, el("label", { for: "heat" }, "Colour the tokens it was unsure of")))),
   );
 
   const panes = () => [modelOf(), beside.value && modelOf(beside.value)].filter(Boolean);

@@ -12,8 +12,9 @@ function rgb(value) {
 
 export class Heat {
   // onPoint(row, column) when the pointer is over a cell or, with `true`, presses it.
-  constructor(canvas, onPoint = null) {
-    this.canvas = canvas;
+  // wide: how many times wider than high a cell is.
+  constructor(canvas, onPoint = null, wide = 1) {
+    Object.assign(this, { canvas, wide });
     this.draw = () => this.#draw();
     drawn.add(this.draw);
     if (!onPoint) return;
@@ -38,7 +39,8 @@ export class Heat {
     const style = getComputedStyle(this.canvas);
     const [low, high, ink] = ["--track", "--accent", "--ink"].map((name) => rgb(style.getPropertyValue(name)));
     const scale = Math.max(1, Math.min(24, Math.floor(1024 / Math.max(this.rows, this.columns))));
-    this.canvas.width = this.columns * scale;
+    const across = scale * this.wide;
+    this.canvas.width = this.columns * across;
     this.canvas.height = this.rows * scale;
     const context = this.canvas.getContext("2d");
     for (let row = 0; row < this.rows; row += 1) {
@@ -47,13 +49,13 @@ export class Heat {
         if (value === null) continue;
         const mixed = [0, 1, 2].map((at) => Math.round(low[at] + (high[at] - low[at]) * Math.max(0, Math.min(1, value))));
         context.fillStyle = `rgb(${mixed.join(" ")})`;
-        context.fillRect(column * scale, row * scale, scale - (scale > 6), scale - (scale > 6));
+        context.fillRect(column * across, row * scale, across - (scale > 6), scale - (scale > 6));
       }
     }
     if (!this.marked) return;
     context.strokeStyle = `rgb(${[...ink].slice(0, 3).join(" ")})`;
     context.lineWidth = Math.max(2, scale / 8);
     const [row, column] = this.marked;
-    context.strokeRect(column * scale, row * scale, scale, scale);
+    context.strokeRect(column * across, row * scale, across - 1, scale - 1);
   }
 }

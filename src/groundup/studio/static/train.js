@@ -5,6 +5,7 @@ import { Plot, smooth } from "./plot.js";
 import { onChange, refresh, runOf, store } from "./store.js";
 
 const POLL = 1000;
+const INTERRUPTED = 130; // how a run ends that was stopped
 const WINDOW = 20; // steps, of which speed and time left are told
 
 export function train(section) {
@@ -121,12 +122,15 @@ export function train(section) {
       : !run.recipe ? "none" : job?.code || run.stages.some((stage) => stage.state === "stopped") ? "resume" : "again";
     if (actions.dataset.shown === `${run.name} ${wanted}`) return;
     actions.dataset.shown = `${run.name} ${wanted}`;
+    const failed = job && !job.running && ![0, INTERRUPTED].includes(job.code);
+    if (failed) logged.open = true;
     const stop = el("button", { type: "button", on: { click: () => halt(run, stop) } }, "Stop");
     const resume = el("button", { type: "button", class: "main", on: { click: () => takeUp(run, resume) } }, "Resume");
     const again = el("button", { type: "button", on: { click: () => takeUp(run, again) } }, "Run again what has changed");
     fill(actions, { stop, stopping: el("p", { class: "note" }, "It is stopping …"),
       elsewhere: el("p", { class: "note" }, "It was started elsewhere; stop it there."),
-      resume, again, none: null }[wanted]);
+      resume, again, none: null }[wanted],
+      failed && el("p", { class: "note" }, "It has failed; what it printed says why."));
   }
 
   function entry(id) {
