@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from groundup.tokenizer.chat import ChatTemplate
 Opener = Callable[[Path], tuple[OpenedModel, ChatTemplate | None]]
 
 _OPEN = 2  # side by side
+_PAUSE = 0.4  # seconds; loading a model in the place of another takes longer
 
 
 @dataclass(slots=True, eq=False)
@@ -114,7 +116,7 @@ class Shelf:
 
     def _make_room(self) -> None:
         while len(self._open) >= _OPEN:
-            idle = next((name for name, volume in self._open.items() if not volume.served.engine.busy), None)
+            idle = next((name for name, volume in self._open.items() if _idle(volume)), None)
             if idle is None:
                 rule = f"{_OPEN} models are open at a time, and these are answering"
                 raise overloaded(ResourceError(", ".join(self._open), rule=rule, fix="Try again in a moment."))
@@ -122,6 +124,16 @@ class Shelf:
 
     def _close(self, name: str) -> None:
         self._open.pop(name).served.engine.close()
+
+
+def _idle(volume: Volume) -> bool:
+    """Whether nobody uses a model: an application that reads a long text asks again at once, part by part."""
+    until = time.monotonic() + _PAUSE
+    while not volume.served.engine.busy:
+        if time.monotonic() > until:
+            return True
+        time.sleep(_PAUSE / 20)
+    return False
 
 
 def _context_length(model: ModelSeen) -> int:

@@ -167,3 +167,20 @@ def test_models_answer_by_name_and_two_are_open_at_a_time(studio: Any) -> None:
             answer = http.post("/v1/completions", json=body)
             assert (answer.status_code, answer.json()["model"]) == (200, name)
     assert studio.shelf.opened() == ["two/base", "alone"]
+
+
+def test_a_model_that_is_answering_is_not_put_back(studio: Any) -> None:
+    """A third one would otherwise cut off an answer in its middle; whoever wants it is told to wait."""
+    with studio.http() as http:
+        body = {"prompt": "The", "max_tokens": 60, "stream": True, "n": 8}
+        with (
+            http.stream("POST", "/v1/completions", json=body | {"model": "one/base"}) as one,
+            http.stream("POST", "/v1/completions", json=body | {"model": "two/base"}) as two,
+        ):
+            streams = [one.iter_lines(), two.iter_lines()]
+            assert [next(stream)[:5] for stream in streams] == ["data:", "data:"]
+            third = http.post("/v1/completions", json={"model": "alone", "prompt": "The", "max_tokens": 1})
+            rest = ["\n".join(stream) for stream in streams]
+    assert third.status_code in (200, 503)  # the two may have ended meanwhile
+    assert all(text.rstrip().endswith("[DONE]") for text in rest)
+    assert all("cancelled" not in text and "error" not in text for text in rest)
