@@ -28,7 +28,7 @@ class Trial:
         written: what the model made of each; of what it refused, nothing. Empty where `nats` counts.
         nats: minus the natural logarithm of the probability of each reference; empty where `written` counts.
         values, schemas: what was written as JSON, and the schema that it must have; empty where it is text.
-        labelled: the outputs are labels.
+        choices: of labels, how many there were to choose from; else empty.
     """
 
     name: str
@@ -39,7 +39,12 @@ class Trial:
     nats: Sequence[float]
     values: Sequence[Any]
     schemas: Sequence[Mapping[str, Any]]
-    labelled: bool
+    choices: Sequence[int]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the outputs are labels."""
+        return bool(self.choices)
 
 
 def test(
@@ -76,8 +81,9 @@ def test(
             schemas = [with_numbers(app.output.json_schema, row) for row in given]
             outputs = [as_text(_json(found, output)) for output in outputs]
     texts = [str(row[app.first.name]) for row in given]
-    labelled = app.output.kind == "label"
-    return Trial(app.name, app.test.metric, texts, outputs, written, nats, values, schemas, labelled)
+    named = [app.output.labels or row[app.output.labels_from] for row in given] if app.output.kind == "label" else []
+    choices = [len(labels) for labels in named]
+    return Trial(app.name, app.test.metric, texts, outputs, written, nats, values, schemas, choices)
 
 
 def _json(found: Found, output: str) -> Any:

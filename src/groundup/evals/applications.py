@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -29,7 +28,11 @@ class Tested(Protocol):
     nats: Sequence[float]
     values: Sequence[Any]
     schemas: Sequence[Mapping[str, Any]]
-    labelled: bool
+    choices: Sequence[int]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the outputs are labels."""
 
 
 def figures(tested: Tested) -> list[Measure]:
@@ -50,8 +53,7 @@ def without_a_model(tested: Tested) -> dict[str, Measure]:
     if tested.metric == "likelihood" or tested.schemas:
         return {}
     if tested.labelled:
-        common = Counter(tested.references).most_common(1)[0][0]
-        return {f"always {common!r}": _of(tested, [common] * len(tested.references))[0]}
+        return {"guessing": mean("accuracy", [100 / count for count in tested.choices])}
     if tested.metric == "rouge":
         return {"the first 2 sentences": _of(tested, [lead(text, 2) for text in tested.inputs])[0]}
     return {"the text itself": _of(tested, tested.inputs)[0]}

@@ -189,7 +189,7 @@ def test_scores_of_one_model_and_of_two(chat_directory: Path, base_directory: Pa
         ("sentiment", "macro-F1"),
     ]
     assert any(row[1] == "valid JSON" and row[2].startswith("100.0") for row in rows)
-    assert "always 'positive': 50.0" in alone
+    assert "guessing: 50.0" in alone
     lines = call("evaluate", *names, "--model", base_directory, "--tuned", chat_directory, "--json").stdout.splitlines()
     compared = {each["app"]: each["lines"] for each in map(json.loads, lines)}
     assert set(compared) == set(names)

