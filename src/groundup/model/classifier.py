@@ -62,6 +62,10 @@ class SequenceClassifier(Accelerated):
                 needed, because a token never sees those after it.
             last_B: the index of each text's last token.
         """
+        return self.score(self.last_state(input_ids_BT, last_B)).float()
+
+    def last_state(self, input_ids_BT: Tensor, last_B: Tensor) -> Tensor:
+        """The hidden state (B, D) of each text's last token."""
         h_BTD = self.model(input_ids_BT)
         rows_B = torch.arange(len(last_B), device=last_B.device)
-        return self.score(h_BTD[rows_B, last_B]).float()
+        return h_BTD[rows_B, last_B]

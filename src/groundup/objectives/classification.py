@@ -105,14 +105,37 @@ def predict(
         texts: token ids, none empty, none longer than the context.
         advance: called with the number of texts after each batch.
     """
-    device = model.score.weight.device
     probabilities = np.zeros((len(texts), len(model.score.weight)))
-    for chosen in _batches_of_like_length([len(text) for text in texts]):
-        ids_BT, last_B = pad([texts[i] for i in chosen], pad_id, model.config.context_length)
-        logits_BC = model(ids_BT.to(device), last_B.to(device))
-        probabilities[chosen] = model.probabilities(logits_BC.double()).cpu().numpy()
+    for chosen, ids_BT, last_B in _padded(model, texts, pad_id):
+        probabilities[chosen] = model.probabilities(model(ids_BT, last_B).double()).cpu().numpy()
         advance(len(chosen))
     return probabilities
+
+
+@torch.no_grad()
+def last_states(
+    model: SequenceClassifier,
+    texts: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.float32]:
+    """What the head scores, (E, D): the hidden state of each text's last token; arguments as `predict`."""
+    states = np.zeros((len(texts), model.config.dim), dtype=np.float32)
+    for chosen, ids_BT, last_B in _padded(model, texts, pad_id):
+        states[chosen] = model.last_state(ids_BT, last_B).float().cpu().numpy()
+        advance(len(chosen))
+    return states
+
+
+def _padded(
+    model: SequenceClassifier, texts: Sequence[Sequence[int]], pad_id: int
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Batches of texts of like length: their places, ids and lasts, where the model is."""
+    device = model.score.weight.device
+    for chosen in _batches_of_like_length([len(text) for text in texts]):
+        ids_BT, last_B = pad([texts[i] for i in chosen], pad_id, model.config.context_length)
+        yield chosen, ids_BT.to(device), last_B.to(device)
 
 
 def _batches_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:

@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from groundup.evals.classification import Floats
     from groundup.examples.labelled import Labelled
     from groundup.examples.xray import Seen
+    from groundup.model import SequenceClassifier
     from groundup.ranks import Ranks
     from groundup.tokenizer import Tokenizer
 
+_PROBE_TOKENS = 30_000  # that the head is fitted on, at least
 _SHOWN = 40  # texts, on the page of what is trained
 _SAMPLES = 12  # of test texts in the facts, for the report
 _SAMPLE_CHARACTERS = 300
@@ -156,9 +158,10 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     ranks.wait()
     machine = Machine.from_json(read_json(plan_file)["machine"])
     model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed, several=given.several)
+    targets, decided = kind.targets(learned), kind.targets(deciding)
+    _start_head(config, model, texts, targets, tokenizer.pad_id, console)
     make_trainable(model, method, config.lora, config.seed)
     spread = spread_out(model, machine, config.parallel, ranks)
-    targets, decided = kind.targets(learned), kind.targets(deciding)
     batches = LabelledBatches(
         texts,
         targets,
@@ -245,6 +248,27 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     }
     outputs = [*files, config.out / "tokenizer.json", config.out / "tokenizer_config.json", plan_file]
     work.finish(facts, outputs)
+
+
+def _start_head(
+    config: FinetuneClassifyConfig,
+    model: SequenceClassifier,
+    texts: list[list[int]],
+    targets: Any,
+    pad_id: int,
+    console: Console,
+) -> None:
+    """Fit the head on some of the texts, drawn at random: a twelfth of an epoch's work, or of a short run some more."""
+    import random
+
+    from groundup.objectives.probe import fit_head
+
+    order = random.Random(config.seed).sample(range(len(texts)), len(texts))
+    drawn, wanted = [texts[place] for place in order], [targets[place] for place in order]
+    most_tokens = max(_PROBE_TOKENS, sum(map(len, texts)) // 4)
+    with console.progress("fitting the head", None, "texts") as bar:
+        nats = fit_head(model, drawn, wanted, pad_id=pad_id, most_tokens=most_tokens, advance=bar.advance)
+    console.note(f"The head begins at {nats:.3f} nats a text, fitted on what the model makes of the texts now.")
 
 
 def _longest(config: FinetuneClassifyConfig, context: int) -> int:
