@@ -267,7 +267,15 @@ def _start_head(
     drawn, wanted = [texts[place] for place in order], [targets[place] for place in order]
     most_tokens = max(_PROBE_TOKENS, sum(map(len, texts)) // 4)
     with console.progress("fitting the head", None, "texts") as bar:
-        nats = fit_head(model, drawn, wanted, pad_id=pad_id, most_tokens=most_tokens, advance=bar.advance)
+        nats = fit_head(
+            model,
+            drawn,
+            wanted,
+            pad_id=pad_id,
+            most_tokens=most_tokens,
+            balance=config.balance,
+            advance=bar.advance,
+        )
     console.note(f"The head begins at {nats:.3f} nats a text, fitted on what the model makes of the texts now.")
 
 

@@ -33,21 +33,23 @@ def test_weights_and_losses_are_those_of_fits_that_leave_each_text_out() -> None
     labels = torch.arange(30) % 3
     states = centers[labels] + torch.randn(30, 6, generator=generator)
     targets = F.one_hot(labels, 3).double()
-    weight, nats = ridge(states, targets, several=False)
+    weights = torch.rand(30, generator=generator).double() + 0.5
+    weight, nats = ridge(states, targets, weights, several=False)
 
     def slow(strength: float, scale: float) -> tuple[float, np.ndarray]:
-        alpha = strength * float(states.double().square().sum()) / 6
-        X, Y = states.double().numpy(), targets.numpy()
+        alpha = strength * float((weights[:, None] * states.double().square()).sum()) / 6
+        X, Y, w = states.double().numpy(), targets.numpy(), weights.numpy()
         logits = np.stack(
             [
                 Ridge(alpha=alpha, fit_intercept=False)
-                .fit(np.delete(X, e, 0), np.delete(Y, e, 0))
+                .fit(np.delete(X, e, 0), np.delete(Y, e, 0), np.delete(w, e))
                 .predict(X[e : e + 1])[0]
                 for e in range(30)
             ]
         )
-        whole = Ridge(alpha=alpha, fit_intercept=False).fit(X, Y).coef_
-        return float(F.cross_entropy(torch.from_numpy(scale * logits), labels)), scale * whole
+        whole = Ridge(alpha=alpha, fit_intercept=False).fit(X, Y, w).coef_
+        each = F.cross_entropy(torch.from_numpy(scale * logits), labels, reduction="none")
+        return float((weights * each).sum() / weights.sum()), scale * whole
 
     tried = [slow(strength, 2.0**power) for strength in (1e-3, 1e-2, 1e-1, 1.0) for power in range(8)]
     best, expected = min(tried, key=lambda pair: pair[0])
@@ -73,7 +75,7 @@ def test_labels_that_the_states_do_not_tell_cost_nothing(classifier: SequenceCla
     """Fitted on noise, a head that were sure of itself would begin above the loss of guessing."""
     generator = torch.Generator().manual_seed(1)
     states, labels = torch.randn(40, 32, generator=generator), torch.randint(0, 4, (40,), generator=generator)
-    _, nats = ridge(states, F.one_hot(labels, 4).double(), several=False)
+    _, nats = ridge(states, F.one_hot(labels, 4).double(), torch.ones(40).double(), several=False)
     assert nats < 1.05 * np.log(4)
 
 

@@ -97,7 +97,7 @@ def test_rare_labels_are_told_and_can_count_alike(
         csv.writer(file).writerows([("text", "label"), *few, *((text, "other") for text, _ in many)])
 
     def tuned(out: Path, **changes: Any) -> dict[str, Any]:
-        settings = SETTINGS | {"epochs": 6, "baseline": False, "cut_long": True} | changes
+        settings = SETTINGS | {"epochs": 1, "baseline": False, "cut_long": True} | changes
         config = FinetuneClassifyConfig(data=data, model=run_directory, out=out, **settings)
         return finetune_classify.run(config, console=Console()).facts
 
