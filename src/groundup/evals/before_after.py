@@ -28,11 +28,11 @@ from groundup.examples.labelled import Labelled
 from groundup.objectives.classification import encode, predict
 from groundup.types import Example, Message, MetricName
 
-_JUDGED_ON = 16  # training examples that a way's answers are judged on: they are written one token after the other
+_JUDGED_ON = 16  # training examples that a way's answers are judged on: they are written, or scored for every label
 _NAMED = 60  # labels at most that a hint names
 _CHOSEN = 12  # labels at most that each are scored; where there are more, the model writes one
 _LABEL_TOKENS = 24
-_TEXT_TOKENS = 300  # of a text that is shown to a language model to label
+_TEXT_TOKENS = 200  # of a text that is shown to a language model to label
 _TRANSCRIPTS = 3
 _LONGEST = 512  # tokens of an answer
 
@@ -257,7 +257,8 @@ def _labelled_by(
         written = write_answers(asked, way, some, _LABEL_TOKENS)
         return [spelled.get(normalized(text), "") for text in written]
 
-    def quality(way: Way, some: Sequence[Example]) -> float:
+    def quality(way: Way, examples: Sequence[Example]) -> float:
+        some = spread(examples, _JUDGED_ON)
         return mean("", [a == _pair(e)[1] for a, e in zip(given(way, some), some, strict=True)]).estimate
 
     names = list(labels) if len(labels) <= _NAMED else []
