@@ -10,6 +10,7 @@ IGNORE_INDEX = -100  # a label that is not trained; PyTorch's and the ecosystem'
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation"]
+DeciderName = Literal["loss", "rouge", "chrf", "bleu", "exact", "f1"]  # by which states of a run are compared
 MetricName = Literal["rouge", "chrf", "bleu", "exact", "f1", "likelihood"]  # of answers: see `groundup.evals.metrics`
 
 

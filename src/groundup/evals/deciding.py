@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from groundup.errors import DataError
-from groundup.evals.responses import chat_renderer, fits, response_tokens, score_responses
+from groundup.evals.asking import Asked, Way, write_answers
+from groundup.evals.metrics import measures
+from groundup.evals.responses import chat_renderer, fits, response_tokens, score_responses, spread
 from groundup.model import Transformer
 from groundup.parallel import eagerly
 from groundup.tokenizer import ChatTemplate, Tokenizer
-from groundup.types import Example
+from groundup.types import DeciderName, Example
+
+_WRITTEN = 48  # answers that are written for a score: 20 times in a run, word by word
+_LONGEST = 256  # tokens of such an answer
 
 
-def loss_of_answers(
-    model: Transformer, tokenizer: Tokenizer, template: ChatTemplate, examples: Sequence[Example]
+def score_of_answers(
+    by: DeciderName, model: Transformer, tokenizer: Tokenizer, template: ChatTemplate, examples: Sequence[Example]
 ) -> Callable[[], float]:
-    """A score of the model as it then is: nats per token of these answers, the ends of their turns included.
+    """A score of the model as it then is, on answers that it has not learned.
+
+    Args:
+        by: "loss" is nats per token of these answers, the ends of their turns included. For any other, the model
+            answers some of the questions, the likeliest word after word, and the score is 1 less the figure (of 0 to
+            1) that decides in `groundup.evals.metrics`.
 
     Raises:
         DataError: none of the examples fits into the context.
@@ -28,11 +38,27 @@ def loss_of_answers(
             rule="the best state is chosen on answers that are not learned",
             fix="Give shorter examples, or leave keep_best and patience out.",
         )
+    if by != "loss":
+        return _by_metric(by, Asked(model, tokenizer, template, template.stop_ids), spread(fitting, _WRITTEN))
     tokens = int(response_tokens(tokenizer, fitting).sum())
 
     def score() -> float:
         with eagerly():
             found = score_responses(model, tokenizer, fitting, render)
         return float(found.nll_E.sum() + found.ends_E.sum()) / tokens
+
+    return score
+
+
+def _by_metric(by: DeciderName, asked: Asked, examples: Sequence[Example]) -> Callable[[], float]:
+    assert by != "loss"
+    references = [example.messages[-1].content for example in examples]
+    longest = max(len(ids) for ids in asked.tokenizer.encode_batch(references))
+    most = min(_LONGEST, 8 + longest + longest // 4)
+
+    def score() -> float:
+        with eagerly():
+            written = write_answers(asked, Way(None), examples, most)
+        return 1 - measures(by, written, references)[0].estimate / 100
 
     return score

@@ -162,6 +162,12 @@ def adapters_of(model: nn.Module) -> dict[str, LoRALinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
+def adapter_parameters(model: nn.Module) -> int | None:
+    """How many parameters are trained, where adapters are; None: no adapter there."""
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return trained if adapters_of(model) else None
+
+
 def linear_layers(model: nn.Module) -> list[str]:
     """The linear layers that can be adapted: those inside the blocks. (The loss reads the head's matrix itself.)"""
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".layers." in name]

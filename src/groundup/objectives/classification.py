@@ -84,8 +84,7 @@ def pad(texts: Sequence[Sequence[int]], pad_id: int, longest: int) -> tuple[Tens
         longest: T is rounded up, but not beyond this.
     """
     lengths = [len(text) for text in texts]
-    width = min(longest, -(-max(lengths) // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE)
-    ids = torch.full((len(texts), width), pad_id, dtype=torch.int64)
+    ids = torch.full((len(texts), _width(max(lengths), longest)), pad_id, dtype=torch.int64)
     for row, text in zip(ids, texts, strict=True):
         row[: len(text)] = torch.as_tensor(text)
     return ids, torch.tensor(lengths) - 1
@@ -147,6 +146,11 @@ def _batches_of_like_length(lengths: Sequence[int]) -> Iterator[list[int]]:
         batch.append(place)
     if batch:
         yield batch
+
+
+def _width(length: int, longest: int) -> int:
+    """To what a batch is padded whose longest text has so many tokens."""
+    return min(longest, -(-length // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE)
 
 
 class Classification:
@@ -258,6 +262,23 @@ class LabelledBatches:
         """How many texts the first `steps` batches hold, repeats counted."""
         epochs, rest = divmod(steps, self.per_epoch)
         return epochs * len(self._texts) + sum(map(len, self._epoch(epochs)[:rest]))
+
+    @property
+    def largest(self) -> int:
+        """Index of the first epoch's batch that has the most tokens, filled-up ones included."""
+        sizes = self._sizes()
+        return sizes.index(max(sizes))
+
+    @property
+    def usual(self) -> int:
+        """Index of the first epoch's batch whose tokens are nearest to their mean."""
+        sizes = self._sizes()
+        mean = sum(sizes) / len(sizes)
+        return min(range(len(sizes)), key=lambda number: abs(sizes[number] - mean))
+
+    def _sizes(self) -> list[int]:
+        """Tokens of each batch of the first epoch."""
+        return [len(batch) * _width(self._lengths[batch].max(), self._longest) for batch in self._epoch(0)]
 
     def _make_epoch(self, epoch: int) -> list[NDArray[np.int64]]:
         generator = np.random.default_rng([self._seed, epoch])

@@ -1,6 +1,7 @@
 """What a budget allows: FLOPs, memory, and the plan of a run."""
 
 from groundup.planner.flops import (
+    IDLE_BYTES,
     cache_bytes,
     flops_per_token,
     inference_bytes,
@@ -13,6 +14,7 @@ from groundup.planner.flops import (
 from groundup.planner.plan import MOST_EPOCHS, Budget, Plan, batch_rows, plan_run, shape_for_depth, share
 
 __all__ = [
+    "IDLE_BYTES",
     "MOST_EPOCHS",
     "Budget",
     "Plan",

@@ -8,6 +8,7 @@ from groundup.model import ModelConfig
 from groundup.model.attend import LONGEST_EXPLICIT
 
 Dtype = Literal["float32", "bfloat16", "float16"]
+IDLE_BYTES = 300_000_000  # of a process that has loaded PyTorch and no model
 BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -24,13 +25,18 @@ def product_parameters(config: ModelConfig) -> int:
     return config.n_layers * _layer_matrices(config) + config.vocab_size * config.dim
 
 
-def flops_per_token(config: ModelConfig, context: int | None = None) -> int:
+def flops_per_token(config: ModelConfig, context: int | None = None, *, trained: int | None = None) -> int:
     """Training FLOPs (forward and backward) of one token in a window of `context` tokens, the whole by default.
 
     6 a parameter that takes part in products, and attention's two products a layer, for the tokens that a token sees
-    on average (Kaplan et al. 2020, arXiv:2001.08361; Chowdhery et al. 2022, appendix B, halved for causality).
+    on average (Kaplan et al. 2020, arXiv:2001.08361; Chowdhery et al. 2022, appendix B, halved for causality). A
+    frozen matrix takes 4: no gradient of its weights is made.
+
+    Args:
+        trained: parameters of adapters, which alone are trained, beside those of the shape; None: all of the shape.
     """
-    return 3 * inference_flops_per_token(config, context)
+    whole = 3 * inference_flops_per_token(config, context)
+    return whole if trained is None else whole - 2 * product_parameters(config) + 6 * trained
 
 
 def inference_flops_per_token(config: ModelConfig, context: int | None = None) -> int:
@@ -49,13 +55,19 @@ def tokens_seen(config: ModelConfig, context: int) -> float:
     return sliding * narrow + (config.n_layers - sliding) * context / 2
 
 
-def training_bytes(config: ModelConfig, micro_batch_size: int) -> int:
-    """Memory of training, roughly: fp32 weights, gradients, optimizer state, and a micro-batch's bf16 activations."""
+def training_bytes(config: ModelConfig, micro_batch_size: int, *, trained: int | None = None) -> int:
+    """Memory of training, roughly: fp32 weights, gradients, optimizer state, and a micro-batch's bf16 activations.
+
+    Args:
+        trained: as `flops_per_token` takes it; what is frozen has neither gradients nor state.
+    """
     tokens = micro_batch_size * config.context_length
     width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim
     if config.context_length <= LONGEST_EXPLICIT:  # explicit attention keeps its probabilities, upper half included
         width += config.n_heads * config.context_length
-    return 16 * parameter_count(config) + 2 * tokens * config.n_layers * width
+    parameters = parameter_count(config)
+    kept = 16 * parameters if trained is None else 4 * parameters + 16 * trained
+    return kept + 2 * tokens * config.n_layers * width
 
 
 def weight_bytes(config: ModelConfig, dtype: Dtype) -> int:

@@ -56,6 +56,7 @@ class Plan:
     decay_steps: int
     epochs: float
     tokens_per_second: float | None = None  # as measured before step 1
+    trained: int | None = None  # parameters of adapters, where these alone are trained
 
     @property
     def rows(self) -> int:
@@ -73,6 +74,16 @@ class Plan:
         return self.total_steps * self.global_batch_tokens
 
     @property
+    def flops_per_token(self) -> int:
+        """Training FLOPs of one token."""
+        return flops_per_token(self.model, trained=self.trained)
+
+    @property
+    def total_flops(self) -> int:
+        """Training FLOPs of the whole run."""
+        return self.total_tokens * self.flops_per_token
+
+    @property
     def digest(self) -> str:
         """Identity of the plan."""
         text = json.dumps(self.to_json(), sort_keys=True)
@@ -86,22 +97,30 @@ class Plan:
             size += f" ({model.n_kv_heads} for keys and values)"
         rows = [
             ("model", f"{model.family}, {size}, feed-forward {model.ffn_dim}"),
-            ("parameters", f"{parameter_count(model):,}, {product_parameters(model):,} of them in products"),
+            ("parameters", self._parameters()),
             (
                 "text",
                 f"{self.total_tokens:,} tokens, {self.epochs:.2f} epochs, {model.context_length} at once",
             ),
             ("steps", f"{self.total_steps:,} of {self.global_batch_tokens:,} tokens"),
-            ("work", f"{self.total_tokens * flops_per_token(model):.2e} FLOP"),
+            ("work", f"{self.total_flops:.2e} FLOP"),
         ]
         if self.tokens_per_second:
             seconds = self.total_tokens / self.tokens_per_second
             rows.append(("speed", f"{self.tokens_per_second:,.0f} tokens/s measured: {seconds / 60:.1f} minutes"))
         return rows
 
+    def _parameters(self) -> str:
+        if self.trained is not None:
+            return f"{parameter_count(self.model):,}, frozen, and {self.trained:,} of adapters, which are trained"
+        return f"{parameter_count(self.model):,}, {product_parameters(self.model):,} of them in products"
+
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
-        return asdict(self) | {"model": self.model.to_json()}
+        record = asdict(self) | {"model": self.model.to_json()}
+        if self.trained is None:  # so that plans of earlier releases keep their digests
+            del record["trained"]
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Plan:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from groundup.console import format_count, format_duration
 from groundup.model import ModelConfig
 from groundup.optim import MATRIX_LR, OptimizerConfig
-from groundup.planner.flops import flops_per_token, training_bytes
+from groundup.planner.flops import flops_per_token
 from groundup.planner.plan import OVERHEAD, Plan, batch_rows, share
 
 USUAL_EPOCHS = 3.0
@@ -72,6 +72,7 @@ def plan_tuning(
     epochs: float,
     step: tuple[int, int],
     tokens_per_second: float | None = None,
+    trained: int | None = None,
 ) -> Plan:
     """The plan of a run.
 
@@ -79,6 +80,7 @@ def plan_tuning(
         model: its `context_length` is the length of the windows that examples are packed into.
         rows_per_epoch: windows that hold every example once.
         step: windows of a micro-batch, and micro-batches a step.
+        trained: parameters of adapters, where these alone are trained.
     """
     micro, accum = step
     steps = max(1, round(epochs * rows_per_epoch / (micro * accum)))
@@ -92,6 +94,7 @@ def plan_tuning(
         decay_steps=math.ceil(DECAY_FRACTION * steps),
         epochs=steps * micro * accum / rows_per_epoch,
         tokens_per_second=tokens_per_second,
+        trained=trained,
     )
 
 
@@ -101,29 +104,19 @@ def probe_rows(model: ModelConfig, product_flops: float, most: int) -> int:
     return max(1, min(most, int(PROBE_SECONDS * UTILIZATION * product_flops / row)))
 
 
-def worth_compiling(model: ModelConfig, tokens: float, product_flops: float) -> bool:
+def worth_compiling(model: ModelConfig, tokens: float, product_flops: float, trained: int | None = None) -> bool:
     """Whether a run over so many tokens is long enough to gain from compilation."""
-    return tokens * flops_per_token(model) > COMPILE_SECONDS * UTILIZATION * product_flops
+    return tokens * flops_per_token(model, trained=trained) > COMPILE_SECONDS * UTILIZATION * product_flops
 
 
-def expected(
-    model: ModelConfig,
-    tokens: float,
-    micro_batch_size: int,
-    product_flops: float,
-    tokens_per_second: float | None = None,
-) -> str:
-    """Time and memory of a run, in a sentence: of measured speed where there is one, else by formula.
+def expected(seconds: float, memory: int, how: str) -> str:
+    """Time and memory of a run, in a sentence.
 
     Args:
-        model: its `context_length` is the length of a row.
-        tokens: of the whole run, filled-up ones included.
-        product_flops: FLOP/s of matrix products on this machine, of all ranks.
+        memory: in bytes.
+        how: it is known.
     """
-    speed = tokens_per_second or UTILIZATION * product_flops / flops_per_token(model)
-    memory = format_count(training_bytes(model, micro_batch_size), "bytes")
-    how = "at the speed that was measured" if tokens_per_second else "by formula"
-    return f"To be expected, {how}: {format_duration(tokens / speed)} of training, {memory} of memory."
+    return f"To be expected, {how}: {format_duration(seconds)} of training, {format_count(memory, 'bytes')} of memory."
 
 
 def within(seconds: float, tokens_per_second: float, tokens_per_epoch: int, epochs: float) -> float:

@@ -12,6 +12,7 @@ from groundup.ranks import Ranks
 
 if TYPE_CHECKING:
     from groundup.objectives import Objective
+    from groundup.optim import OptimizerConfig
     from groundup.parallel import Machine, Spread
     from groundup.parallel.spread import ModelT
     from groundup.planner import Plan
@@ -26,7 +27,7 @@ class SavedPlan:
     def __init__(self, path: Path, ranks: Ranks) -> None:
         self.path = path
         self._ranks = ranks
-        self._settled = False
+        self.new = True  # until one that was begun with is read
 
     def read_or(self, resolve: Callable[[], Resolved]) -> Resolved:
         """The plan that the run began with; else that of `resolve`, which every rank calls."""
@@ -37,7 +38,7 @@ class SavedPlan:
         saved: dict[str, Any] | None = self._ranks.told(read_json(self.path) if here else None)
         if saved is None:
             return resolve()
-        self._settled = True
+        self.new = False
         return Machine.from_json(saved["machine"]), Plan.from_json(saved["plan"])
 
     def settle(
@@ -63,7 +64,7 @@ class SavedPlan:
         from groundup.planner import share
         from groundup.train import fitting_rows
 
-        if self._settled:
+        if not self.new:
             return plan
         share(plan.rows, plan.rows, self._ranks.size)  # refused before anything is computed
         with eagerly():
@@ -83,3 +84,38 @@ class SavedPlan:
             write_json(self.path, {"machine": machine.to_json(), "plan": plan.to_json()})
         self._ranks.wait()
         return plan
+
+
+def foretold(
+    spread: Spread[ModelT],
+    objective: Objective[BatchT],
+    largest: BatchT,
+    usual: BatchT,
+    optimizer: OptimizerConfig,
+    *,
+    steps: int,
+    grad_accum_steps: int = 1,
+    machine: Machine,
+    ranks: Ranks,
+    formula: int,
+) -> str:
+    """Time and memory of a run in a sentence, by steps on trial; see `groundup.train.rehearse`.
+
+    Args:
+        formula: the memory in bytes, where the system does not say what was taken.
+    """
+    from groundup.planner.tuning import expected
+    from groundup.train import rehearse
+
+    found = rehearse(
+        spread.called,
+        objective,
+        largest,
+        usual,
+        spread.optimizer(optimizer),
+        grad_accum_steps=grad_accum_steps,
+        device=machine.device,
+        ranks=ranks,
+    )
+    memory = found.bytes if found.bytes > 0 else formula
+    return expected(steps * found.seconds, memory, "by steps on trial")

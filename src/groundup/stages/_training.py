@@ -112,6 +112,7 @@ def train(
     log_to: Sequence[TrackerName] = (),
     callbacks: Sequence[Callback] = (),
     score: Callable[[], float] | None = None,
+    scored_by: str = "loss",
     patience: int | None = None,
 ) -> Progress:
     """Take the steps that are not done yet; leaves `metrics.jsonl` and `checkpoints/` in the stage's directory.
@@ -131,6 +132,7 @@ def train(
         callbacks: called after the log and before the checkpoint of a step.
         score: of the weights on held-out data, less is better; asked 20 times on the way. The best weights are put back
             at the end.
+        scored_by: what the score is: "loss", or the name of a figure of 0 to 1, of which it is what is missing to 1.
         patience: end the run after so many scores that are no better than the best.
 
     Raises:
@@ -221,7 +223,8 @@ def train(
     if score is not None:
         told = dict(progress.scores)
         step = keep.take_best()
-        console.note(f"The weights of step {step:,} are kept: {told[step]:.4f} on held-out data, the best score.")
+        figure = told[step] if scored_by == "loss" else 1 - told[step]
+        console.note(f"The weights of step {step:,} are kept: {scored_by} {figure:.4f} on held-out data, the best.")
     return progress
 
 

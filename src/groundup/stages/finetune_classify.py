@@ -13,6 +13,7 @@ from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.corpus import Source
 from groundup.errors import ConfigError
+from groundup.stages._labelled import labelled_examples
 from groundup.stages._lora import (
     LoraConfig,
     Method,
@@ -22,6 +23,7 @@ from groundup.stages._lora import (
     sets,
     settle_method,
 )
+from groundup.stages._plans import foretold
 from groundup.stages._training import (
     NO_PART_OF_THE_RESULT,
     ParallelConfig,
@@ -127,15 +129,17 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     from groundup.examples.labelled import set_apart
     from groundup.files import read_json, write_json
     from groundup.model import SequenceClassifier
+    from groundup.model.lora import adapter_parameters
     from groundup.objectives.classification import LabelledBatches, encode, predict, usual_epochs
     from groundup.optim import OptimizerConfig, WarmupStableDecay
     from groundup.parallel import Machine, measure_machine
-    from groundup.planner.tuning import adapter_rates, expected
+    from groundup.planner import IDLE_BYTES, training_bytes
+    from groundup.planner.tuning import adapter_rates
 
     opened = open_model(config.model, device="cpu")
     method = settle_method(config.method, opened.model, needs_all=sets(config, "matrix_lr"), console=console)
     tokenizer, longest = opened.tokenizer, _longest(config, opened.model.config.context_length)
-    given, tested = _examples(config, tokenizer, longest, console)
+    given, tested = labelled_examples(config, tokenizer, longest, console)
     labels = list(given.counts())
     kind = labelling(given.several, labels, config.seed)
     learned, deciding = set_apart(given, config.set_apart, config.seed)
@@ -152,7 +156,8 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     _show(tokenizer, learned, longest, console, most=1)
 
     plan_file = config.out / "plan.json"
-    if ranks.first and not plan_file.is_file():
+    new: bool = ranks.told(not plan_file.is_file())
+    if ranks.first and new:
         # Not compiled: lengths differ from batch to batch, and each would be compiled anew.
         write_json(plan_file, {"machine": measure_machine(threads=config.threads, compile=False).to_json()})
     ranks.wait()
@@ -187,14 +192,27 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     if method != "full":
         rates = adapter_rates(model.config.dim, config.lora.learning_rate)
         optimizer = replace(rates, head_lr=config.head_lr)
-    row = replace(opened.model.config, context_length=max(map(len, texts)))
-    tokens = epochs * sum(map(len, texts))
-    console.note(expected(row, tokens, config.batch_size, ranks.size * machine.product_flops))
+    objective = kind.objective(targets, smoothing=config.label_smoothing, balance=config.balance)
+    if new:
+        row = replace(opened.model.config, context_length=max(map(len, texts)))
+        trained = adapter_parameters(model)
+        sentence = foretold(
+            spread,
+            objective,
+            batches.batch(batches.largest),
+            batches.batch(batches.usual),
+            optimizer,
+            steps=total_steps,
+            machine=machine,
+            ranks=ranks,
+            formula=IDLE_BYTES + training_bytes(row, config.batch_size, trained=trained),
+        )
+        console.note(sentence)
     train(
         work,
         "tuning",
         spread,
-        kind.objective(targets, smoothing=config.label_smoothing, balance=config.balance),
+        objective,
         batches.batch,
         spread.optimizer(optimizer),
         WarmupStableDecay(total_steps, warmup_steps=max(1, total_steps // 20), decay_steps=total_steps),
@@ -208,6 +226,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         skip_spikes=config.skip_spikes,
         log_to=config.log_to,
         score=decisive if config.keep_best or config.patience else None,
+        scored_by=config.keep_best or "loss",
         patience=config.patience,
     )
 
@@ -292,7 +311,7 @@ def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console
     directory = resolve_model(config.model)
     tokenizer = load_tokenizer(directory)
     longest = _longest(config, read_config(directory).context_length)
-    learned, _ = _examples(config, tokenizer, longest, console)
+    learned, _ = labelled_examples(config, tokenizer, longest, console)
     seen, labels = _show(tokenizer, learned, longest, console, most=3)
     told = f"I read {learned.columns}, {len(learned.counts())} labels, {len(learned):,} texts to learn from."
     return leave(config.out, "finetune.classify", keys, told, seen, console, labels)
@@ -314,53 +333,6 @@ def _show(
         cut = f", {text.cut:,} more at its end cut off" if text.cut else ""
         console.sample(f"a text of {text.counts().total():,} tokens{cut}; its label is {label!r}", text.parts())
     return seen, labels
-
-
-def _examples(
-    config: FinetuneClassifyConfig, tokenizer: Tokenizer, longest: int, console: Console
-) -> tuple[Labelled, Labelled]:
-    """What is learned and what is tested on, as the user is told."""
-    from groundup.examples import read_table
-    from groundup.examples.labelled import (
-        LabelRules,
-        apart,
-        imbalance,
-        read_labelled,
-        split,
-        summary,
-        without_long,
-        without_repeats,
-        without_single_labels,
-    )
-    from groundup.objectives.classification import fitting
-
-    rules = LabelRules(
-        config.text,
-        config.label,
-        config.bins,
-        config.bin_names,
-        merged=config.merge,
-        after=config.text_after,
-        separator=config.separator,
-    )
-    table = read_table(config.data, console=console)
-    rules = rules.found_in(table)
-    given = read_labelled(table, rules)
-    if config.test is None:
-        learned, tested = split(without_single_labels(without_repeats(given)), config.test_fraction, config.seed)
-    else:
-        theirs = read_table(config.test, console=console)
-        learned, tested = apart(without_repeats(given), read_labelled(theirs, rules.found_in(theirs)))
-        console.note(f"For the test, {summary(theirs, tested)}")
-    if not (config.cut_long or config.max_tokens):
-        learned, tested = without_long(learned, tested, fitting(tokenizer, learned.texts, longest))
-    console.note(summary(table, learned))
-    if config.limit is not None and config.limit < len(learned):
-        learned = split(learned, config.limit / len(learned), config.seed)[1]
-    if not config.balance and (told := imbalance(learned)):
-        console.warn(told)
-    console.note(f"{len(learned):,} texts to learn from, {len(tested):,} to test on.")
-    return learned, tested
 
 
 def _predicted(labels: list[str], probabilities: Floats, several: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from groundup.artifact import Artifact, Work, read
 from groundup.config import setting
 from groundup.console import Console
 from groundup.examples import ConversationRules, ExampleSources
+from groundup.stages._instruct_plan import foretold_of, loader_of, make_plan
 from groundup.stages._lora import (
     LoraConfig,
     Method,
@@ -31,24 +33,19 @@ from groundup.stages._training import (
     spread_out,
     train,
 )
+from groundup.types import DeciderName
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from groundup.checkpoint.resolve import OpenedModel
     from groundup.console import Progress
     from groundup.generate import Engine
-    from groundup.parallel import Machine
-    from groundup.planner import Plan
     from groundup.ranks import Ranks
     from groundup.tokenizer import ChatTemplate
     from groundup.tokens import ExampleLoader
     from groundup.train import SampleLog, StepReport
     from groundup.types import Example
 
-    Labelled = tuple[list[int], list[bool]]
-
-_WINDOW = 512  # tokens, unless an example needs more
 _PROBED = 64  # held-out examples, scored on the way
 _TRANSCRIPTS = 3
 _ANSWER_TOKENS = 80
@@ -80,7 +77,9 @@ class FinetuneInstructConfig(ConversationRules):
     checkpoint_seconds: float = setting(30.0, help="save the state of the run this often", ge=0)
     skip_spikes: bool = setting(True, help="skip steps whose loss is far above those before")
     log_to: tuple[TrackerName, ...] = setting((), help="draw curves with tensorboard, wandb or trackio, too")
-    keep_best: bool = setting(False, help="keep the best state, by the loss of answers set apart, not the last")
+    keep_best: DeciderName | None = setting(
+        None, help="keep the state that is best by this on answers set apart; default: the last one"
+    )
     patience: int | None = setting(None, help="end after so many of 20 scores that are no better", ge=1)
     xray: bool = setting(False, help="show what would be trained, and stop", flag=True)
     evaluations: int = setting(4, help="how often to score held-out answers and show one on the way", ge=0)
@@ -136,14 +135,13 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     from groundup.checkpoint.adapted import with_adapter
     from groundup.checkpoint.grown import ready_to_chat
     from groundup.checkpoint.resolve import open_model
-    from groundup.evals.deciding import loss_of_answers
+    from groundup.evals.deciding import score_of_answers
     from groundup.evals.responses import compare_with_base
     from groundup.examples import split_by_hash
     from groundup.generate import Engine
     from groundup.objectives import NextToken
     from groundup.optim import WarmupStableDecay
-    from groundup.planner import flops_per_token, parameter_count, share
-    from groundup.planner.tuning import expected
+    from groundup.planner import parameter_count, share
     from groundup.stages._xray import Shown
     from groundup.tokenizer import locked_template, save_chat
     from groundup.train import SampleLog
@@ -153,13 +151,14 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     if config.keep_best or config.patience:
         learned, deciding = split_by_hash(learned, fraction=config.test_fraction, most=config.test_examples)
     opened = ready_to_chat(given := open_model(config.model, device="cpu"))
-    model, tokenizer = opened.model, opened.tokenizer
+    model, tokenizer, origin = opened.model, opened.tokenizer, opened.directory
     if opened is not given:
-        require_full(config.method, opened.directory)
-        console.note(f"{opened.directory} has no tokens that stand around a turn: it gets them, with rows of weights.")
+        require_full(config.method, origin)
+        console.note(f"{origin} has no tokens that stand around a turn: it gets them, with rows of weights.")
     needs_all = sets(config, "learning_rate") or opened is not given
     method = settle_method(config.method, model, needs_all=needs_all, console=console)
-    template = locked_template(opened.directory, tokenizer)
+    del given, opened
+    template = locked_template(origin, tokenizer)
     shown = Shown(template, tokenizer, learned, model.config.context_length, config.cut_long)
     encoded = shown.require_sound(console)
     context = model.config.context_length
@@ -169,12 +168,13 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         console.note(f"Replayed: {len(mixed_in):,} pieces of {config.replay}, {part}.")
     encoded = [*encoded, *mixed_in]
     saved = SavedPlan(config.out / "plan.json", ranks)
-    machine, plan = saved.read_or(lambda: _plan(config, method, opened, encoded, ranks, seconds_spent=work.seconds))
     make_trainable(model, method, config.lora, config.seed)
+    planning = partial(make_plan, config, model, tokenizer.pad_id, encoded, ranks, seconds_spent=work.seconds)
+    machine, plan = saved.read_or(planning)
     spread = spread_out(model, machine, config.parallel, ranks)
 
     def loading(rows: int) -> ExampleLoader:
-        return _loader(config, encoded, plan.model.context_length, rows, tokenizer.pad_id, machine, ranks)
+        return loader_of(config, encoded, plan.model.context_length, rows, tokenizer.pad_id, machine, ranks)
 
     plan = saved.settle(machine, plan, spread, NextToken(), lambda rows: loading(rows).batch(0))
     micro, accum = share(plan.rows, plan.micro_batch_size, ranks.size)
@@ -185,9 +185,10 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     long = {"longer than the context": loader.too_long} if loader.too_long and not config.cut_long else {}
     console.table("The plan", ["", ""], plan.describe())
     shown.tell(console)
-    tokens = plan.total_tokens
-    console.note(expected(plan.model, tokens, micro, ranks.size * machine.product_flops, plan.tokens_per_second))
+    if saved.new:
+        console.note(foretold_of(plan, micro, accum, spread, loader.batch(0), machine, ranks))
 
+    by = config.keep_best or "loss"
     with Engine(model, tokenizer, stop_ids=template.stop_ids) as engine:
         progress = train(
             work,
@@ -203,24 +204,26 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
             ranks=ranks,
             console=console,
             grad_accum_steps=accum,
-            flops_per_step=float(plan.global_batch_tokens * flops_per_token(plan.model)),
+            flops_per_step=float(plan.global_batch_tokens * plan.flops_per_token),
             look=_look(engine, template, tested, console, SampleLog(config.out, ranks)),
             looks=config.evaluations,
             checkpoint_seconds=config.checkpoint_seconds,
             skip_spikes=config.skip_spikes,
             log_to=config.log_to,
-            score=loss_of_answers(engine.model, tokenizer, template, deciding) if deciding else None,
+            score=score_of_answers(by, engine.model, tokenizer, template, deciding) if deciding else None,
+            scored_by=by,
             patience=config.patience,
         )
 
     model = spread.gathered()
     if not ranks.first:
         return
-    files = save_tuned(method, config.out, model, opened.directory, tokenizer, template.stop_ids)
+    files = save_tuned(method, config.out, model, origin, tokenizer, template.stop_ids)
     files += [*save_chat(config.out, template, tokenizer), shown.page(config.out / "xray.html", told["sentence"])]
+    del model, spread, engine, planning  # what was trained makes room for what is compared
 
     # Both from their files and in fp32, so that they differ in nothing but the tuning.
-    base = load_model(opened.directory, device=machine.device)
+    base = load_model(origin, device=machine.device)
     adapted = method == "lora"
     tuned = with_adapter(base, config.out) if adapted else load_model(config.out, device=machine.device)
     with console.progress("scoring", None, "answers") as bar:
@@ -242,9 +245,9 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         "replayed": {"examples": len(mixed_in), "tokens": sum(sum(trained) for _, trained in mixed_in)},
         "changed": told["changed"],
         "columns": told["columns"],
-        **({"base": str(opened.directory)} if adapted else {}),
-        "parameters": parameter_count(model.config),
-        "flops_per_token": flops_per_token(plan.model),
+        **({"base": str(origin)} if adapted else {}),
+        "parameters": parameter_count(tuned.config),
+        "flops_per_token": plan.flops_per_token,
         "epochs": round(plan.epochs, 3),
         "tokens_seen": progress.tokens_seen,
         "held_out": compared.to_json(),
@@ -269,97 +272,6 @@ def _examples(config: FinetuneInstructConfig, console: Console) -> tuple[list[Ex
     console.note(f"{found.sentence}.")
     kept = {"dropped": dict(found.dropped), "changed": dict(found.changed)}
     return learned, tested, {"columns": found.columns, "sentence": f"{found.sentence}.", **kept}
-
-
-def _plan(
-    config: FinetuneInstructConfig,
-    method: Method,
-    opened: OpenedModel,
-    encoded: Sequence[Labelled],
-    ranks: Ranks,
-    *,
-    seconds_spent: float,
-) -> tuple[Machine, Plan]:
-    """A new plan; where minutes are given, real steps are measured, by all ranks together."""
-    import copy
-    import math
-    import time
-    from dataclasses import replace
-
-    from groundup.objectives import NextToken
-    from groundup.parallel import Machine, measure_machine
-    from groundup.planner import Plan
-    from groundup.planner.tuning import (
-        USUAL_EPOCHS,
-        adapter_rates,
-        evenly,
-        plan_tuning,
-        probe_rows,
-        step_rows,
-        tuning_rates,
-        within,
-        worth_compiling,
-    )
-    from groundup.train import steps_per_second
-
-    started = time.monotonic()
-    longest = 64 * math.ceil(max(len(ids) for ids, _ in encoded) / 64)
-    context = opened.model.config.context_length
-    shape = replace(opened.model.config, context_length=min(context, max(_WINDOW, longest)))
-    machine = measure_machine(threads=config.threads, native=config.compile, compile=False)
-
-    def loader(rows: int) -> ExampleLoader:
-        return _loader(config, encoded, shape.context_length, rows, opened.tokenizer.pad_id, machine, ranks)
-
-    rows_per_epoch = loader(1).n_rows
-    epochs = config.epochs or USUAL_EPOCHS
-    tokens = epochs * rows_per_epoch * shape.context_length
-    worth = worth_compiling(shape, tokens, ranks.size * machine.product_flops)
-    if config.compile and worth and not machine.native:
-        machine = measure_machine(threads=config.threads, native=False)
-    machine = Machine.from_json(ranks.told(machine.to_json()))
-    rates = tuning_rates(shape.dim, config.learning_rate)
-    if method != "full":
-        rates = adapter_rates(shape.dim, config.lora.learning_rate)
-    step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
-    rate = None
-    if config.minutes is not None:
-        tried = copy.deepcopy(opened.model)
-        make_trainable(tried, method, config.lora, config.seed)
-        spread = spread_out(tried, machine, config.parallel, ranks)
-        rows = probe_rows(shape, machine.product_flops, step[0])
-        batches = loader(rows).batch
-        steps = steps_per_second(spread.called, NextToken(), batches, spread.optimizer(rates), ranks=ranks)
-        rate = steps * rows * ranks.size * shape.context_length
-        left = 60 * config.minutes - seconds_spent - (time.monotonic() - started)
-        epochs = within(left, rate, rows_per_epoch * shape.context_length, epochs)
-        step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
-    plan = plan_tuning(shape, rates, rows_per_epoch=rows_per_epoch, epochs=epochs, step=step, tokens_per_second=rate)
-    return machine, Plan.from_json(ranks.told(plan.to_json()))
-
-
-def _loader(
-    config: FinetuneInstructConfig,
-    encoded: Sequence[Labelled],
-    window: int,
-    rows: int,
-    pad_id: int,
-    machine: Machine,
-    ranks: Ranks,
-) -> ExampleLoader:
-    from groundup.tokens import ExampleLoader
-
-    return ExampleLoader(
-        encoded,
-        context_length=window,
-        batch_size=rows,
-        pad_id=pad_id,
-        seed=config.seed,
-        cut=config.cut_long,
-        rank=ranks.rank,
-        world_size=ranks.size,
-        device=machine.device,
-    )
 
 
 def _look(

@@ -7,6 +7,7 @@ from groundup.train.fit import Callback, fit, steps_per_second
 from groundup.train.guard import SpikeGuard
 from groundup.train.prefetch import Prefetch
 from groundup.train.probe import fitting_rows
+from groundup.train.rehearsal import Rehearsal, rehearse
 from groundup.train.samples import SAMPLES, SampleLog
 from groundup.train.state import Progress, StepReport
 from groundup.train.trackers import open_tracker
@@ -21,6 +22,7 @@ __all__ = [
     "MetricsLog",
     "Prefetch",
     "Progress",
+    "Rehearsal",
     "SampleLog",
     "ShowProgress",
     "Speed",
@@ -29,5 +31,6 @@ __all__ = [
     "fit",
     "fitting_rows",
     "open_tracker",
+    "rehearse",
     "steps_per_second",
 ]

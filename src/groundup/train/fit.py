@@ -121,6 +121,16 @@ def _means(sums: Mapping[str, Sequence[float]], ranks: Ranks) -> dict[str, float
     return {name: value / count for name, (value, count) in zip(sums, totals, strict=True)}
 
 
+class Stopwatch:
+    """The seconds of each step."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def after_step(self, report: StepReport) -> None:
+        self.seconds.append(report.seconds)
+
+
 def steps_per_second(
     model: nn.Module,
     objective: Objective[BatchT],
@@ -132,13 +142,8 @@ def steps_per_second(
     ranks: Ranks | None = None,
 ) -> float:
     """The speed of real steps, one micro-batch each: the median of a few, after compilation. Changes the weights."""
-    seconds: list[float] = []
-
-    class Stopwatch:
-        def after_step(self, report: StepReport) -> None:
-            seconds.append(report.seconds)
-
+    watch = Stopwatch()
     steps = warmup_steps + timed_steps
     schedule = WarmupStableDecay(steps, warmup_steps=steps, decay_steps=1)
-    fit(model, objective, batches, optimizer, schedule, progress=Progress(), callbacks=[Stopwatch()], ranks=ranks)
-    return 1 / statistics.median(seconds[warmup_steps:])
+    fit(model, objective, batches, optimizer, schedule, progress=Progress(), callbacks=[watch], ranks=ranks)
+    return 1 / statistics.median(watch.seconds[warmup_steps:])

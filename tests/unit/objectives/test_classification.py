@@ -70,6 +70,15 @@ def test_little_is_padded(ids: list[list[int]]) -> None:
     assert cells < 1.6 * sum(map(len, ids))
 
 
+def test_the_largest_and_the_usual_batch_are_known(ids: list[list[int]]) -> None:
+    """What they take is what a run is expected to take: memory by the one, time by the other."""
+    loader = batches(ids)
+    cells = [loader.batch(i).input_ids.numel() for i in range(loader.per_epoch)]
+    assert cells[loader.largest] == max(cells)
+    mean = sum(cells) / len(cells)
+    assert abs(cells[loader.usual] - mean) == min(abs(each - mean) for each in cells)
+
+
 def test_padding_does_not_change_the_logits(ids: list[list[int]], classifier: SequenceClassifier) -> None:
     with torch.no_grad():
         together = classifier(*pad(ids[:20], 1, LONGEST))

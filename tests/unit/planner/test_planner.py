@@ -7,6 +7,7 @@ import torch
 
 from groundup.errors import ConfigError, ResourceError
 from groundup.model import FAMILIES, Family, ModelConfig, Transformer
+from groundup.model.lora import LoRA, adapter_parameters, add_lora
 from groundup.model.operations import PLAIN
 from groundup.model.presets import PRESETS
 from groundup.optim import OptimizerConfig
@@ -183,6 +184,28 @@ def test_flops_are_those_that_torch_counts(name: str) -> None:
     assert counter.get_total_flops() == length * (2 * product_parameters(config) + all_pairs)
     assert inference_flops_per_token(config, length) < 2 * product_parameters(config) + all_pairs
     assert flops_per_token(config) == 3 * inference_flops_per_token(config, length)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_frozen_weights_take_two_thirds_of_the_work(name: str) -> None:
+    """Counted as if all were trained, the share of the machine that is used came out half as large again."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config, length = variant(name), 32
+    model = Transformer(config)
+    add_lora(model, LoRA(rank=4))
+    trained = adapter_parameters(model)
+    assert trained is not None and adapter_parameters(Transformer(config)) is None
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(torch.zeros(1, length, dtype=torch.long)).sum().backward()
+    half = 3 * round(4 * config.n_heads * config.head_dim * tokens_seen(config, length))  # the formula's of attention
+    pairs = 3 * 4 * config.n_layers * config.n_heads * config.head_dim * length
+    by_formula = length * (flops_per_token(config, trained=trained) - half + pairs)
+    # Nothing in front of the first layer is trained: what its projections would hand down is not computed.
+    assert 0.93 * by_formula < counter.get_total_flops() <= by_formula
+    assert flops_per_token(config, trained=trained) < flops_per_token(config)
+    assert training_bytes(config, 1, trained=trained) < training_bytes(config, 1)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

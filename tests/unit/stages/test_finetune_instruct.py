@@ -249,6 +249,21 @@ def test_a_run_that_gets_no_better_ends_with_its_best_state(
     config = load(FinetuneInstructConfig, keys | {"epochs": 40.0, "learning_rate": 6.0, "patience": 2})
     facts = run(config, console=Console()).facts
     said = capsys.readouterr().err
-    assert "training ends here" in said and "are kept" in said
+    assert "training ends here" in said and "are kept: loss" in said
     steps = len((tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
     assert steps < facts["plan"]["total_steps"]
+
+
+def test_the_best_state_is_kept_by_a_figure_of_its_answers(
+    table: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loss may still fall where answers get no better; who wants answers can say so."""
+    keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
+    config = load(FinetuneInstructConfig, keys | {"epochs": 6.0, "learning_rate": 3.0, "keep_best": "chrf"})
+    facts = run(config, console=Console()).facts
+    kept = re.search(r"weights of step (\d+) are kept: chrf (0\.\d+) on held-out data", capsys.readouterr().err)
+    assert kept is not None
+    assert 1 <= int(kept[1]) <= facts["plan"]["total_steps"] and float(kept[2]) > 0
+    with pytest.raises(ConfigError, match="keep_best = true") as refused:
+        load(FinetuneInstructConfig, keys | {"keep_best": True})
+    assert "'loss'" in str(refused.value)

@@ -1,0 +1,59 @@
+"""What `groundup finetune classify` learns from and is tested on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from groundup.console import Console
+
+if TYPE_CHECKING:
+    from groundup.examples.labelled import Labelled
+    from groundup.stages.finetune_classify import FinetuneClassifyConfig
+    from groundup.tokenizer import Tokenizer
+
+
+def labelled_examples(
+    config: FinetuneClassifyConfig, tokenizer: Tokenizer, longest: int, console: Console
+) -> tuple[Labelled, Labelled]:
+    """What is learned and what is tested on, as the user is told."""
+    from groundup.examples import read_table
+    from groundup.examples.labelled import (
+        LabelRules,
+        apart,
+        imbalance,
+        read_labelled,
+        split,
+        summary,
+        without_long,
+        without_repeats,
+        without_single_labels,
+    )
+    from groundup.objectives.classification import fitting
+
+    rules = LabelRules(
+        config.text,
+        config.label,
+        config.bins,
+        config.bin_names,
+        merged=config.merge,
+        after=config.text_after,
+        separator=config.separator,
+    )
+    table = read_table(config.data, console=console)
+    rules = rules.found_in(table)
+    given = read_labelled(table, rules)
+    if config.test is None:
+        learned, tested = split(without_single_labels(without_repeats(given)), config.test_fraction, config.seed)
+    else:
+        theirs = read_table(config.test, console=console)
+        learned, tested = apart(without_repeats(given), read_labelled(theirs, rules.found_in(theirs)))
+        console.note(f"For the test, {summary(theirs, tested)}")
+    if not (config.cut_long or config.max_tokens):
+        learned, tested = without_long(learned, tested, fitting(tokenizer, learned.texts, longest))
+    console.note(summary(table, learned))
+    if config.limit is not None and config.limit < len(learned):
+        learned = split(learned, config.limit / len(learned), config.seed)[1]
+    if not config.balance and (told := imbalance(learned)):
+        console.warn(told)
+    console.note(f"{len(learned):,} texts to learn from, {len(tested):,} to test on.")
+    return learned, tested
