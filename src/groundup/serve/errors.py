@@ -17,7 +17,9 @@ class ApiError(Exception):
 
     Args:
         status: the HTTP status.
-        value, rule, fix: as in `GroundupError`; together they are the message.
+        value: as in `GroundupError`; the message is made of it, `rule` and `fix`.
+        rule: as there.
+        fix: as there.
         param: the parameter that is to blame, e.g. "messages[0].content".
         code: a short name for programs, e.g. "context_length_exceeded".
     """

@@ -47,8 +47,9 @@ def document_windows(
     batches of more rows.
 
     Args:
-        documents: what to cut; `documents.byte_lengths` has the bytes that a row's `document_index` stands
-        for. context_length: T, the most tokens that the model reads at once.
+        documents: what to cut; `documents.byte_lengths` has the bytes that a row's `document_index`
+            stands for.
+        context_length: T, the most tokens that the model reads at once.
         batch_size: a batch holds at most batch_size × T tokens, filled-up ones included.
         bos_id: the token in front of each document.
         subset: documents to take; None takes all.

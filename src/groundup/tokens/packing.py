@@ -59,7 +59,8 @@ class ExampleLoader:
             pad_id: fills windows up.
             seed: of the order of windows, and of which examples of one length share one.
             cut: shorten examples that are too long, at their end, instead of dropping them.
-            rank, world_size: which part of each global batch this process takes.
+            rank: which part of each global batch this process takes.
+            world_size: how many parts there are.
             device: where batches are put.
 
         Raises:
