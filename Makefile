@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS := auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
 
-.PHONY: help quickstart test test-interop check format bench-pretrain bench-collect bench-finetune clean
+.PHONY: help quickstart test test-interop check format docs bench-pretrain bench-collect bench-finetune clean
 
 help:
 	@echo "make quickstart    set up $(VENV), then build a small language model (recipes/quickstart.toml)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-interop  the tests that need heavy peers"
 	@echo "make check         linter, formatting, types, floors, file sizes"
 	@echo "make format        format the code"
+	@echo "make docs          the documentation as a site, in site/, to be read without a network"
 	@echo "make bench-pretrain  training speed and quality beside nanoGPT and others (benchmarks/README.md)"
 	@echo "make bench-collect  collecting beside datatrove: speed, extraction, duplicates, memory, privacy"
 	@echo "make bench-finetune  LoRA beside TRL: speed, memory; what each recipe gains"
@@ -29,6 +30,9 @@ $(VENV)/.dev: pyproject.toml
 	@tools/setup.sh $(VENV) "[dev]" $@
 $(VENV)/.interop: pyproject.toml
 	@tools/setup.sh $(VENV) "[dev,interop]" $@
+
+$(VENV)/.docs: pyproject.toml
+	@tools/setup.sh $(VENV) "[docs]" $@
 
 $(VENV)/.bench: pyproject.toml
 	@tools/setup.sh $(VENV) "[dev,bench]" $@
@@ -54,6 +58,10 @@ format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The pages: $(CURDIR)/site/index.html"
+
 # Fetches no peer: NANOGPT=DIR NANOCHAT=DIR LITGPT=DIR say where they are. TOKENS=DIR: text for quality and start.
 export NANOGPT NANOCHAT LITGPT TOKENS
 bench-pretrain: $(VENV)/.dev
@@ -70,4 +78,4 @@ bench-finetune: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.finetune $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

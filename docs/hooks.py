@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 ICON = "assets/icon.svg"
-WIDTH = 90  # characters of a help text
+WIDTH = 80  # characters of a help text
 PICTURE = re.compile(r"!\[([^]]*)\]\(([^)\s]+)\.png\)")
 
 

@@ -85,6 +85,7 @@ class Shots:
     def road(self) -> Locator:
         self._open("report", f"{self.run}/chat")
         self.page.locator("#road .station").last.wait_for()
+        self.page.locator("#tabs").evaluate("it => { it.style.visibility = 'hidden'; }")
         return self.page.locator("#road")
 
     def chat(self) -> Locator:
@@ -92,7 +93,7 @@ class Shots:
         self._open("chat", self.model)
         self.page.get_by_label("Temperature").fill("0")
         self.page.get_by_label("Most tokens").fill("40")
-        self.page.get_by_label("Show how sure").check()
+        self.page.get_by_label("Colour the tokens").check()
         self.page.get_by_label("You say").fill("Why is the sky blue? Answer in one sentence.")
         self.page.get_by_role("button", name="Send").click()
         self.page.get_by_role("button", name="Retry").wait_for(timeout=120_000)
@@ -136,7 +137,7 @@ class Shots:
 
     def _open(self, view: str, model: str) -> None:
         self.page.goto("about:blank")  # or else the page stays, with what it has read before
-        self.page.goto(f"{self.studio}#{view}")
+        self.page.goto(f"{self.studio}#/{view}")
         self.page.locator("#model").select_option(model)
 
     def _to_the_top(self, element: Locator) -> None:

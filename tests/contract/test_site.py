@@ -1,0 +1,132 @@
+"""The documentation as a site: every page can be found, the reference is that of the code, nothing is fetched.
+
+MkDocs is not needed here; tests/interop/test_site.py builds the site and reads it in a browser.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from groundup.cli.commands import COMMANDS
+from groundup.config import settings_of
+from groundup.stages import STAGES
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+SITE: dict[str, Any] = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+LESSONS = sorted((DOCS / "learn").glob("*.md"))
+MOST_BYTES = 150_000  # of a picture
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / SITE["hooks"][0])
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def reference(hooks: ModuleType) -> dict[str, str]:
+    return hooks.reference_pages()
+
+
+def leaves(navigation: Any) -> Iterator[str]:
+    if isinstance(navigation, str):
+        yield navigation
+    else:
+        for inner in navigation.values() if isinstance(navigation, dict) else navigation:
+            yield from leaves(inner)
+
+
+def test_the_navigation_names_every_page_once_and_no_other() -> None:
+    """A page that nobody can find, or an entry that leads nowhere."""
+    named = list(leaves(SITE["nav"]))
+    assert sorted(named) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+
+
+def test_the_navigation_of_the_reference_names_every_page_of_it(hooks: ModuleType, reference: dict[str, str]) -> None:
+    assert sorted(leaves(hooks.reference_navigation())) == sorted(reference)
+
+
+def test_the_reference_has_every_command_with_its_settings(reference: dict[str, str]) -> None:
+    """What `--help` and `groundup config` say, read back from the page as a reader copies it."""
+    for command, stage in COMMANDS.items():
+        page = reference[f"reference/{command.replace(' ', '-')}.md"]
+        assert f"Usage: groundup {command}" in page
+        assert f"Example: {stage.example}" in page
+        if stage.name not in STAGES:
+            continue
+        shown = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+        assert len(shown) == 1
+        assert tomllib.loads(shown[0])
+        for item in settings_of(stage.config):
+            assert re.search(rf"^(# )?{item.name} = |^\[{re.escape(stage.name)}\.{item.name}]", shown[0], re.MULTILINE)
+
+
+def test_the_reference_says_nothing_of_the_machine_that_made_it(reference: dict[str, str]) -> None:
+    """A default that was expanded on the way: the home directory of whoever built the site."""
+    for path, text in reference.items():
+        assert str(Path.home()) not in text, path
+        assert str(ROOT) not in text, path
+
+
+def test_the_reference_has_the_names_that_are_meant_for_others(hooks: ModuleType) -> None:
+    assert {"tokenizer", "model", "generate", "config", "checkpoint"} <= set(hooks.rooms())
+    assert all(
+        stage.module.__name__ in hooks.reference_pages()["reference/python/stages.md"] for stage in STAGES.values()
+    )
+
+
+def test_every_lesson_has_a_command_and_a_picture_with_words_for_those_who_do_not_see_it() -> None:
+    for page in LESSONS:
+        text = page.read_text(encoding="utf-8")
+        pictures = re.findall(r"!\[([^]]*)\]\(([^)]+)\)", text)
+        assert re.search(r"^```sh\n(?:.*\n)*?groundup ", text, re.MULTILINE), page.name
+        assert pictures or page.name == "index.md", page.name
+        assert all(len(words) > 30 for words, _ in pictures), page.name
+
+
+def test_pictures_are_small_used_and_there_on_light_and_on_dark_paper() -> None:
+    used = {name for page in DOCS.rglob("*.md") for name in re.findall(r"\(([\w/-]+)\.png\)", page.read_text("utf-8"))}
+    drawn = {path.stem for path in (DOCS / "learn").glob("*.png")}
+    assert {name for name in drawn if not name.endswith("-dark")} == {Path(name).name for name in used} & drawn
+    for path in (DOCS / "learn").glob("*.png"):
+        assert path.stat().st_size < MOST_BYTES, path.name
+        assert path.stem.endswith("-dark") or path.with_stem(f"{path.stem}-dark").is_file(), path.name
+
+
+def test_python_that_a_page_shows_names_what_is_there() -> None:
+    """An import of what was renamed is found by the first reader otherwise."""
+    shown = [
+        block
+        for page in LESSONS
+        for block in re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    ]
+    imports = [node for block in shown for node in ast.walk(ast.parse(block)) if isinstance(node, ast.ImportFrom)]
+    assert len(imports) >= 2
+    for node in imports:
+        module = importlib.import_module(str(node.module))
+        assert all(hasattr(module, name.name) for name in node.names), node.module
+
+
+def test_a_page_asks_nobody_for_fonts_or_scripts() -> None:
+    """Built on a machine with a network, it would look right there, and be broken on a train."""
+    assert SITE["theme"]["font"] is False
+    assert "offline" in SITE["plugins"]
+    assets = [*SITE["extra"]["polyfills"], *SITE["extra_css"]]
+    assert any("iframe-worker" in asset for asset in assets)  # or else the offline plugin names one that is fetched
+    for asset in assets:
+        assert "//" not in re.sub(r"^\s*//.*$", "", (DOCS / asset).read_text(encoding="utf-8"), flags=re.MULTILINE)
