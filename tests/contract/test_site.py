@@ -90,6 +90,20 @@ def test_the_reference_has_the_names_that_are_meant_for_others(hooks: ModuleType
     )
 
 
+def docstrings() -> Iterator[tuple[str, str]]:
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'module')}", ast.get_docstring(node) or ""
+
+
+def test_what_looks_like_a_tag_in_a_docstring_stands_in_backticks() -> None:
+    """A page takes it for HTML: "<h1>" was swallowed, and what came after it became a heading."""
+    tag = re.compile(r"<[a-zA-Z/!][^>\n]*>")
+    assert any("`<h1>`" in text for _, text in docstrings())  # they are read, and some have a tag
+    assert {where: found for where, text in docstrings() if (found := tag.findall(re.sub(r"`[^`]*`", "", text)))} == {}
+
+
 def test_every_lesson_has_a_command_and_a_picture_with_words_for_those_who_do_not_see_it() -> None:
     for page in LESSONS:
         text = page.read_text(encoding="utf-8")

@@ -43,6 +43,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(browser: Any, page: Path, width: int, scheme: str) -> tuple[Any, list[str]]:
     """The page in a window, and what went wrong: a message in the console, or a request that leaves the machine."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    context.set_default_timeout(180_000)  # a busy machine is slow, not wrong
     tab, told = context.new_page(), []
     tab.on(
         "request", lambda request: told.append(request.url) if not request.url.startswith(("file:", "data:")) else None
@@ -81,7 +82,7 @@ def test_pages_are_whole_without_a_network_and_fit(browser: Any, site: Path, wid
 def test_the_search_finds_pages_without_a_network(browser: Any, site: Path) -> None:
     """Its worker is what the theme would fetch a script for, where a page is a file."""
     tab, told = opened(browser, site / "index.html", 1440, "light")
-    tab.locator(".md-search__input").first.fill("rope_theta")
+    tab.locator(".md-search__input").first.press_sequentially("rope_theta")
     found = tab.locator(".md-search-result__link")
     found.first.wait_for()
     links = found.evaluate_all("all => all.map(it => it.href)")

@@ -81,7 +81,7 @@ class ChatML:
 
     A conversation is BOS and then for each message `<|im_start|>ROLE\\nCONTENT<|im_end|>\\n`. Content never becomes a
     special token. transformers renders to a string first and would read special tokens in it; so both sides write the
-    name of such a token inside content with a space in it ("<|im_end|>" as "<| im_end|>"), and `encode` and
+    name of such a token inside content with a space in it (`<|im_end|>` as `<| im_end|>`), and `encode` and
     transformers' `apply_chat_template` with `jinja` give equal ids, hostile content included.
 
     Raises:

@@ -25,15 +25,15 @@ class Tokenizer:
     """A vocabulary: ours, byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2, Radford et al. 2019), or that of
     another model (see `definition`).
 
-    Text never becomes a special token: where a user types "<|im_start|>", `encode` gives the ids of those twelve
+    Text never becomes a special token: where a user types `<|im_start|>`, `encode` gives the ids of those twelve
     characters. Nor does it become a token that was added to a byte-level vocabulary without being called special
-    (Qwen's "<think>", DeepSeek's "<｜User｜>"), unless that is white space. SentencePiece's own additions (Gemma's
-    "<h1>") are words like others. transformers' plain call `tokenizer(text)` reads special tokens inside the text, and
+    (Qwen's `<think>`, DeepSeek's `<｜User｜>`), unless that is white space. SentencePiece's own additions (Gemma's
+    `<h1>`) are words like others. transformers' plain call `tokenizer(text)` reads special tokens inside the text, and
     begins with BOS where `adds_bos`.
 
     Attributes:
         bos_id: the token that is put before every document, in training and scoring: BOS where the model begins texts
-            with it; else "<|endoftext|>" where there is one, BOS, or EOS.
+            with it; else `<|endoftext|>` where there is one, BOS, or EOS.
         adds_bos: whether the model expects it at the beginning of a prompt.
         eos_id: ends what a model writes; the same token as BOS in our own vocabularies.
         stop_ids: all tokens that end what the model writes (`eos_token_id` of `generation_config.json`, or EOS).
@@ -267,7 +267,7 @@ class Tokenizer:
         return max(map(len, self.text_tokens.values()))
 
     def token_id(self, token: str) -> int | None:
-        """The id of a special token by its name, e.g. "<|im_end|>"; None where there is no such token."""
+        """The id of a special token by its name, e.g. `<|im_end|>`; None where there is no such token."""
         return self.markers.get(token)
 
     @cached_property

@@ -45,7 +45,7 @@ def mark_of(kind: str) -> str:
     """What stands in for a value: "[EMAIL]".
 
     Capitals in square brackets: a tokenizer learns them as one or two tokens, HTML and XML do not take them for
-    a tag, no model's special token looks so (<|...|>, <s>, [INST] and BERT's few apart), and no finder takes
+    a tag, no model's special token looks so (`<|...|>`, `<s>`, `[INST]` and BERT's few apart), and no finder takes
     them for personal data, so that masking twice changes nothing.
     """
     return f"[{kind.upper()}]"
