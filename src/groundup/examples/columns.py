@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,6 +13,7 @@ from groundup.config import Config, nearest, setting
 from groundup.corpus.records import FIELD, resolve
 from groundup.errors import ConfigError, DataError
 from groundup.examples.tables import Table, cell_text
+from groundup.types import Role
 
 # Names that data sets give to these columns, the most telling first; written as `_words` gives them.
 _MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat", "utterances")
@@ -25,8 +27,15 @@ _RESPONSES = (
 )  # fmt: skip
 _INPUTS = ("input", "context", "passage")  # what a prompt is about: stands beside it in Alpaca's and SQuAD's tables
 _SYSTEMS = ("system", "system prompt", "system message")
+# How data sets call who speaks in a turn.
+ROLES: dict[str, Role] = {
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "prompter": "user", "customer": "user", "client": "user",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "chatbot": "assistant",
+    "model": "assistant", "ai": "assistant", "agent": "assistant",
+}  # fmt: skip
 # In a turn: who speaks, and what is said.
-ROLE_KEYS = ("role", "from", "speaker", "sender", "author", "user_id")
+ROLE_KEYS = ("role", "from", "speaker", "sender", "author", "user_id", "name")
 CONTENT_KEYS = ("content", "value", "text", "message", "utterance", "body")
 _SAMPLE = 200  # rows that decide
 _SPOKEN = 0.3  # the least share of a column's cells with several words for it to be language
@@ -41,16 +50,22 @@ class ConversationRules(Config):
     response: str | None = setting(None, help="the words to learn to answer: a column, or a template", flag=True)
     messages: str | None = setting(None, help="a column of conversations, as lists of turns", flag=True)
     system: str | None = setting(None, help="a system message: column, template, or the text", flag=True)
+    assistant: str | None = setting(None, help="in a chat of people: the name of the one who answers")
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """How rows are read: `messages` is a path, or else `prompt` and `response` are templates; `system` may be given."""
+    """How rows are read: `messages` is a path, or else `prompt` and `response` are templates; `system` may be given.
+
+    Attributes:
+        assistant: who of the people in `messages` is learned from; None where roles tell it.
+    """
 
     messages: str | None = None
     prompt: str = ""
     response: str = ""
     system: str | None = None
+    assistant: str | None = None
 
     def __str__(self) -> str:
         """In words, e.g. "question -> answer"."""
@@ -80,9 +95,9 @@ def find_columns(table: Table, rules: ConversationRules) -> Columns:
                 fix="Leave one of them out.",
             )
         _require_column(table, "messages", rules.messages.split(".")[0], rules.messages)
-        return Columns(messages=rules.messages, system=system)
-    if not pair_given and (found := _find_messages(table, sample)) is not None:
-        return Columns(messages=found, system=system)
+    messages = rules.messages or (None if pair_given else _find_messages(table, sample))
+    if messages is not None:
+        return Columns(messages=messages, system=system, assistant=_answering(table, messages, rules.assistant))
     prompt, response = _template(table, "prompt", rules.prompt), _template(table, "response", rules.response)
     if prompt is None or response is None:
         prompt, response = _find_pair(table, sample, prompt, response)
@@ -135,6 +150,43 @@ def _find_messages(table: Table, sample: Sequence[Mapping[str, Any]]) -> str | N
         if turns and holds_turns(column) and _is_turn(turns[0]):
             return column
     return None
+
+
+def _answering(table: Table, messages: str, given: str | None) -> str | None:
+    """Who answers in conversations of people, whose turns say a name and no role: somebody has to say that."""
+    turns = [turn for row in table.rows for cell in resolve(row, messages) for turn in as_turns(cell) or ()]
+    names = Counter(name for turn in turns if isinstance(turn, dict) and (name := speaker(turn)))
+    if given is not None:
+        if given not in names:
+            match = nearest(given, list(names))
+            raise ConfigError(
+                f"assistant = {given!r}: nobody in {table.name} is called that",
+                rule=f"who speaks there: {_counted(names)}",
+                fix=f"Did you mean {match!r}?" if match else "Name one of them.",
+            )
+        return given
+    roles = {key for turn in turns if isinstance(turn, dict) for key in ROLE_KEYS if first_text(turn.get(key))}
+    if roles == {"name"} and not all(name.lower() in ROLES for name in names):
+        first = names.most_common(1)[0][0]
+        raise ConfigError(
+            f"{table.name}: a chat of {_counted(names)}",
+            rule="the words of one of them are learned as answers, those of all others as what is answered",
+            fix=f"Say whose: assistant = {first!r} (on the command line --set 'assistant={first}').",
+        )
+    return None
+
+
+def _counted(names: Counter[str], most: int = 8) -> str:
+    """Who speaks, and how often."""
+    told = ", ".join(f"{name} ({count:,})" for name, count in names.most_common(most))
+    return told + (f" and {len(names) - most:,} more" if len(names) > most else "")
+
+
+def speaker(turn: Any) -> str:
+    """Who says a turn; "" where it does not tell."""
+    if not isinstance(turn, dict):
+        return ""
+    return next((name for key in ROLE_KEYS if (name := first_text(turn.get(key)))), "")
 
 
 def _is_turn(value: Any) -> bool:

@@ -17,23 +17,17 @@ from groundup.corpus import FolderSource, PackageSource
 from groundup.errors import DataError
 from groundup.examples.columns import (
     CONTENT_KEYS,
-    ROLE_KEYS,
+    ROLES,
     Columns,
     ConversationRules,
     as_turns,
     fill,
     find_columns,
     first_text,
+    speaker,
 )
 from groundup.examples.tables import alike, read_table
 from groundup.types import Example, Message, Role
-
-_ROLES: dict[str, Role] = {
-    "system": "system", "developer": "system",
-    "user": "user", "human": "user", "prompter": "user", "customer": "user", "client": "user",
-    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "chatbot": "assistant",
-    "model": "assistant", "ai": "assistant", "agent": "assistant",
-}  # fmt: skip
 
 JOINED = "turns of one role in a row joined"
 CUT_END = "turns after the last answer cut"
@@ -221,7 +215,7 @@ def _example(row: Mapping[str, Any], columns: Columns) -> tuple[Example, set[str
             raise RejectedError("empty response")
         messages = [Message("user", prompt), Message("assistant", response)]
     else:
-        messages = _alternating(_messages(_cell(row, columns.messages)), changes)
+        messages = _alternating(_messages(_cell(row, columns.messages), columns.assistant), changes)
     if columns.system is not None and messages[0].role != "system" and (system := fill(columns.system, row)):
         messages.insert(0, Message("system", system))
     return Example(tuple(messages)), changes
@@ -236,17 +230,19 @@ def _cell(row: Mapping[str, Any], path: str) -> list[Any]:
     return found[0]
 
 
-def _messages(turns: Sequence[Any]) -> list[Message]:
+def _messages(turns: Sequence[Any], assistant: str | None) -> list[Message]:
     contents = [_content(turn) for turn in turns]
     if not all(contents):
         raise RejectedError("empty turn")
     speakers = [_speaker(turn) for turn in turns]
-    roles = [_ROLES.get(speaker.lower()) for speaker in speakers]
-    if not any(roles):  # turns without names, or the names of two people: whoever begins is the user
+    roles = [ROLES.get(name.lower()) for name in speakers]
+    if assistant is not None:
+        roles = ["assistant" if name == assistant else "user" for name in speakers]
+    elif not any(roles):  # turns without names, or the names of two people: whoever begins is the user
         if not any(speakers):
             speakers = [str(number % 2) for number in range(len(turns))]
         cast = dict(zip(dict.fromkeys(speakers), ("user", "assistant"), strict=False))
-        roles = [_ROLES.get(cast.get(speaker, "")) for speaker in speakers]
+        roles = [ROLES.get(cast.get(name, "")) for name in speakers]
     return [Message(_known(role), content) for role, content in zip(roles, contents, strict=True)]
 
 
@@ -259,9 +255,7 @@ def _known(role: Role | None) -> Role:
 def _speaker(turn: Any) -> str:
     if isinstance(turn, list):  # the messages that one speaker sent in a row
         turn = turn[0] if turn else None
-    if not isinstance(turn, dict):
-        return ""
-    return next((name for key in ROLE_KEYS if (name := first_text(turn.get(key)))), "")
+    return speaker(turn)
 
 
 def _content(turn: Any) -> str:

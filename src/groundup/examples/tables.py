@@ -13,7 +13,6 @@ from typing import Any, get_args
 from groundup.console import Console
 from groundup.corpus import FolderSource, Source
 from groundup.corpus.formats import Record, Unreadable, format_of, read_records
-from groundup.corpus.formats.chat import kept_turns
 from groundup.corpus.formats.tables import NOT_JSON, TOO_MANY_CELLS
 from groundup.corpus.sources import SourceConfig
 from groundup.corpus.sources.base import Format
@@ -21,10 +20,13 @@ from groundup.errors import DataError
 from groundup.files import file_digest
 from groundup.types import text_id, well_formed
 
-TABLE_FORMATS: tuple[Format, ...] = ("jsonl", "json", "csv", "tsv", "parquet", "xlsx")
+TABLE_FORMATS: tuple[Format, ...] = ("jsonl", "json", "csv", "tsv", "parquet", "xlsx", "chat")
 _TEXT_FORMATS = tuple(format for format in get_args(Format) if format not in TABLE_FORMATS)
 _SKIPPED = (NOT_JSON, TOO_MANY_CELLS)  # damage that leaves the neighbours whole
-_RULE = "a table is a .jsonl, .json, .csv, .tsv, .parquet or .xlsx file (also with .gz, .zst, .bz2), whole and readable"
+_RULE = (
+    "a table is a .jsonl, .json, .csv, .tsv, .parquet or .xlsx file (also with .gz, .zst, .bz2) or an exported chat, "
+    "whole and readable"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,9 @@ class Table:
 def read_table(data: Path | Sequence[Source], *, console: Console | None = None) -> Table:
     """Read a file, all table files of a folder, or a recipe's sources (whose archives are fetched first).
 
-    A conversation of ChatGPT's export gets the column `messages`, and so does a record that is a list of turns; a bare
-    string gets the column `text`, and a list of values the columns `column_1`, `column_2`, ... Broken rows among whole
-    ones are left out, and that is said.
+    A conversation of a chat that a messenger or an assistant exported gets the column `messages`, and so does a record
+    that is a list of turns; a bare string gets the column `text`, and a list of values the columns `column_1`,
+    `column_2`, ... Broken rows among whole ones are left out, and that is said.
 
     Raises:
         DataError: nothing there, no table, a damaged, unreadable or empty file.
@@ -122,7 +124,7 @@ def _records(source: SourceConfig) -> Iterable[Record | Unreadable]:
     tables = [
         item for item in items if source.format in TABLE_FORMATS or format_of(item.path) in (*TABLE_FORMATS, "archive")
     ]
-    for item, opener in source.open_items(tables or items[:1]):
+    for item, opener in source.open_items(tables or items):  # what a chat is only its content tells
         yield from read_records(item, opener, source.records, source.format, source.chooses)
 
 
@@ -139,8 +141,6 @@ def _unreadable(found: Unreadable) -> DataError:
 def _row(record: Record) -> dict[str, Any]:
     value = record.value
     if isinstance(value, dict):
-        if (turns := kept_turns(value)) is not None:
-            return {"messages": turns}
         return {well_formed(str(column)): cell for column, cell in value.items() if column is not None}
     if isinstance(value, str):
         return {"text": value}

@@ -218,7 +218,7 @@ def test_the_kept_branch_of_an_exported_chat(tmp_path: Path) -> None:
     chats = [{"title": "Colours", "create_time": 1.7e9, "mapping": mapping, "current_node": "c"}]
     (tmp_path / "conversations.json").write_text(json.dumps(chats), encoding="utf-8")
     assert read_table(tmp_path / "conversations.json").rows == [
-        {"messages": [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Green."}]}
+        {"messages": [{"name": "user", "content": "Name a colour."}, {"name": "assistant", "content": "Green."}]}
     ]
 
 

@@ -1,4 +1,4 @@
-"""Chats that messengers and assistants export: to one "name: text" a turn.
+"""Chats that messengers and assistants export: who said what, and when.
 
 Read are the text export of WhatsApp (whose dates differ by the phone's language), and the JSON of Telegram, Slack,
 Discord (as DiscordChatExporter writes it), Facebook and Instagram, ChatGPT and Claude. Not all are documented: what is
@@ -8,8 +8,10 @@ known comes from files.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, BinaryIO
 
 from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
@@ -18,7 +20,8 @@ from groundup.corpus.formats.plain import text_blocks
 # The time before a message: "[24/12/2023, 18:05:11] ", "12/24/23, 6:05 PM - ", "24.12.23, 18:05 - ", ...
 _STAMP = (
     r"[\u200e\u200f\u202a\u202c]*\[?(?P<date>\d{1,4}[./-]\d{1,2}[./-]\d{1,4}\.?),?[ \u00a0\u202f]+(?:\w{2,3} )?"
-    r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?(?:[ \u00a0\u202f]?[AaPp]\.?[ \u00a0\u202f]?[Mm]\.?)?(?:\] | [-–] )[\u200e\u200f]*"
+    r"(?P<hour>\d{1,2})[:.](?P<minute>\d{2})(?:[:.]\d{2})?"
+    r"(?:[ \u00a0\u202f]?(?P<half>[AaPp])\.?[ \u00a0\u202f]?[Mm]\.?)?(?:\] | [-–] )[\u200e\u200f]*"
 )
 _MESSAGE = re.compile(_STAMP + r"(?:(?P<name>[^:\n]{1,60}): )?(?P<text>[^\n]*)")
 _OMITTED = re.compile(  # what stands in the place of a picture, in whatever language: <Media omitted>, IMG-1.jpg (...)
@@ -28,6 +31,30 @@ _OMITTED = re.compile(  # what stands in the place of a picture, in whatever lan
 _MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SLACK_LINK = re.compile(r"<(?:[^<>|]{1,2000}\|)?([^<>|]{1,2000})>")
 _HEAD_LINES = 20
+_SILENCE = 60  # minutes without a word, after which people begin anew
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What somebody said in one go; `minute` counts from anywhere, None where no time is kept."""
+
+    name: str
+    text: str
+    minute: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """What was said in one place; `began` is ISO 8601, or "" where no time is kept."""
+
+    turns: Sequence[Turn]
+    began: str = ""
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.turns))
 
 
 def is_messenger_export(start: str) -> bool:
@@ -39,34 +66,56 @@ def is_messenger_export(start: str) -> bool:
 def read_chat(path: str, stream: BinaryIO, _: Reading) -> Found:
     """A chat as text, in pieces if it is long; the notes of the program itself (who joined, what is encrypted) go."""
     for number, block in enumerate(text_blocks(stream)):
-        text = "\n".join(_turns(block.splitlines()))
+        text = "\n".join(map(str, _turns(block.splitlines())))
         if text:
             yield Extracted(path if number == 0 else f"{path}+{number}", text)
         else:
             yield Unreadable(path, "no messages", block[:200])
 
 
-def _turns(lines: Iterable[str]) -> Iterator[str]:
-    turn: list[str] = []
+def messenger_export(stream: BinaryIO) -> Chat:
+    """All turns of WhatsApp's export."""
+    return Chat(list(_turns(line for block in text_blocks(stream) for line in block.splitlines())))
+
+
+def _turns(lines: Iterable[str]) -> Iterator[Turn]:
+    name, minute, said = "", 0, list[str]()
+    day, date = 0, ""  # days are counted as dates change: which number is the month differs by the phone's language
     for line in lines:
         message = _MESSAGE.fullmatch(line)
         if message is None:
-            if turn:
-                turn.append(line)
+            said.append(line)
             continue
-        if turn:
-            yield "\n".join(turn)
-        said = message["name"] is not None and not _OMITTED.fullmatch(message["text"])
-        turn = [_MARKS.sub("", f"{message['name']}: {message['text']}")] if said else []
-    if turn:
-        yield "\n".join(turn)
+        if name:
+            yield Turn(name, "\n".join(said), minute)
+        day, date = day + (message["date"] != date), message["date"]
+        minute = 24 * 60 * day + _minute_of_day(message)
+        name = "" if message["name"] is None or _OMITTED.fullmatch(message["text"]) else _MARKS.sub("", message["name"])
+        said = [_MARKS.sub("", message["text"])]
+    if name:
+        yield Turn(name, "\n".join(said), minute)
 
 
-Conversation = tuple[str, str]  # its text, and when it began
+def _minute_of_day(message: re.Match[str]) -> int:
+    hour = int(message["hour"])
+    if message["half"]:
+        hour = hour % 12 + 12 * (message["half"] in "pP")
+    return 60 * hour + int(message["minute"])
 
 
-def conversations(value: Any) -> Iterator[Conversation] | None:
-    """The conversations of a JSON export, each turn as "name: text"; None if the value is no export that is known."""
+def conversations_of(chat: Chat) -> Iterator[Sequence[Turn]]:
+    """The chat, cut where nobody said anything for an hour."""
+    first = 0
+    for place, (before, after) in enumerate(pairwise(chat.turns), start=1):
+        if before.minute is not None and after.minute is not None and after.minute - before.minute > _SILENCE:
+            yield chat.turns[first:place]
+            first = place
+    if chat.turns:
+        yield chat.turns[first:]
+
+
+def conversations(value: Any) -> Iterator[Chat] | None:
+    """The conversations of a JSON export; None if the value is no export that is known."""
     for recognizes, read in _EXPORTS:
         if recognizes(value):
             return read(value)
@@ -90,17 +139,26 @@ def _at(value: Any, *names: str) -> Any:
     return value
 
 
-def _joined(turns: Iterable[tuple[Any, Any]]) -> str:
-    return "\n".join(
-        f"{name or 'unknown'}: {text.strip()}" for name, text in turns if isinstance(text, str) and text.strip()
-    )
+def _chat(turns: Iterable[tuple[Any, Any, datetime | None]], began: str = "") -> Chat:
+    """A chat of (name, text, time), the first time being its beginning if no other is given."""
+    turns = [turn for turn in turns if isinstance(turn[1], str) and turn[1].strip()]
+    began = began or next((time.isoformat() for _, _, time in turns if time), "")
+    return Chat([Turn(str(name or "unknown"), text.strip(), _minutes(time)) for name, text, time in turns], began)
 
 
-def _day(seconds: Any) -> str:
+def _minutes(time: datetime | None) -> float | None:
+    return time.timestamp() / 60 if time else None
+
+
+def _time(value: Any) -> datetime | None:
+    """From seconds since 1970 or from ISO 8601; one without a zone counts as UTC."""
     try:
-        return datetime.fromtimestamp(float(seconds), UTC).isoformat()
+        if isinstance(value, str) and not value.replace(".", "").isdecimal():
+            time = datetime.fromisoformat(value)
+            return time if time.tzinfo else time.replace(tzinfo=UTC)
+        return datetime.fromtimestamp(float(value), UTC)
     except (TypeError, ValueError, OverflowError, OSError):
-        return ""
+        return None
 
 
 def _is_telegram(value: Any) -> bool:
@@ -110,12 +168,10 @@ def _is_telegram(value: Any) -> bool:
     )
 
 
-def _telegram(value: dict[str, Any]) -> Iterator[Conversation]:
-    chats = _dicts(value["chats"]["list"]) if "chats" in value else [value]
-    for chat in chats:
+def _telegram(value: dict[str, Any]) -> Iterator[Chat]:
+    for chat in _dicts(value["chats"]["list"]) if "chats" in value else [value]:
         messages = [each for each in _dicts(chat.get("messages")) if each.get("type") == "message"]
-        text = _joined((each.get("from"), _rich(each.get("text"))) for each in messages)
-        yield text, str(messages[0].get("date", "")) if messages else ""
+        yield _chat((each.get("from"), _rich(each.get("text")), _time(each.get("date"))) for each in messages)
 
 
 def _rich(text: Any) -> str:
@@ -126,17 +182,14 @@ def _rich(text: Any) -> str:
 
 
 def _is_slack(value: Any) -> bool:
-    return isinstance(value, list) and _has(value, "type", "ts") and any("text" in each for each in _dicts(value)[:5])
+    return _has(value, "type", "ts") and any("text" in each for each in _dicts(value)[:5])
 
 
-def _slack(value: list[Any]) -> Iterator[Conversation]:
+def _slack(value: list[Any]) -> Iterator[Chat]:
     said = [
         each for each in _dicts(value) if each.get("subtype") in (None, "thread_broadcast", "bot_message", "me_message")
     ]
-    yield (
-        _joined((_slack_name(each), _slack_text(each.get("text"))) for each in said),
-        _day(said[0].get("ts")) if said else "",
-    )
+    yield _chat((_slack_name(each), _slack_text(each.get("text")), _time(each.get("ts"))) for each in said)
 
 
 def _slack_name(message: dict[str, Any]) -> Any:
@@ -156,10 +209,9 @@ def _is_discord(value: Any) -> bool:
     )
 
 
-def _discord(value: dict[str, Any]) -> Iterator[Conversation]:
+def _discord(value: dict[str, Any]) -> Iterator[Chat]:
     messages = _dicts(value["messages"])
-    text = _joined((_author(each.get("author")), each.get("content")) for each in messages)
-    yield text, str(messages[0]["timestamp"])
+    yield _chat((_author(each.get("author")), each.get("content"), _time(each["timestamp"])) for each in messages)
 
 
 def _author(author: Any) -> Any:
@@ -174,24 +226,25 @@ def _is_messenger(value: Any) -> bool:
     )
 
 
-def _messenger(value: dict[str, Any]) -> Iterator[Conversation]:
+def _messenger(value: dict[str, Any]) -> Iterator[Chat]:
     messages = _dicts(value["messages"])[::-1]  # the newest stand first
-    started = messages[0].get("timestamp_ms")
-    text = _joined((each.get("sender_name"), each.get("content")) for each in messages)
-    yield text, _day(started / 1000) if isinstance(started, int) else ""
+    yield _chat((each.get("sender_name"), each.get("content"), _milliseconds(each)) for each in messages)
+
+
+def _milliseconds(message: dict[str, Any]) -> datetime | None:
+    stamp = message.get("timestamp_ms")
+    return _time(stamp / 1000) if isinstance(stamp, int) else None
 
 
 def _is_chatgpt(value: Any) -> bool:
-    return isinstance(value, list) and _has(value, "mapping") and isinstance(_dicts(value)[0]["mapping"], dict)
+    return _has(value, "mapping") and isinstance(_dicts(value)[0]["mapping"], dict)
 
 
-def _chatgpt(value: list[Any]) -> Iterator[Conversation]:
+def _chatgpt(value: list[Any]) -> Iterator[Chat]:
     for chat in _dicts(value):
-        mapping = chat.get("mapping")
-        yield (
-            _joined(_branch(mapping, chat.get("current_node"))) if isinstance(mapping, dict) else "",
-            _day(chat.get("create_time")),
-        )
+        mapping, began = chat.get("mapping"), _time(chat.get("create_time"))
+        turns = _branch(mapping, chat.get("current_node")) if isinstance(mapping, dict) else []
+        yield _chat(((role, text, None) for role, text in turns), began.isoformat() if began else "")
 
 
 def _branch(mapping: dict[str, Any], last: Any) -> list[tuple[Any, Any]]:
@@ -209,26 +262,18 @@ def _branch(mapping: dict[str, Any], last: Any) -> list[tuple[Any, Any]]:
     return turns[::-1]
 
 
-def kept_turns(chat: dict[str, Any]) -> list[dict[str, str]] | None:
-    """The turns of one conversation of ChatGPT's export, as role and content; None where it is none."""
-    mapping = chat.get("mapping")
-    if not (isinstance(mapping, dict) and "current_node" in chat):
-        return None
-    return [{"role": role, "content": text} for role, text in _branch(mapping, chat["current_node"]) if text.strip()]
-
-
 def _is_claude(value: Any) -> bool:
-    return isinstance(value, list) and _has(value, "chat_messages")
+    return _has(value, "chat_messages")
 
 
-def _claude(value: list[Any]) -> Iterator[Conversation]:
+def _claude(value: list[Any]) -> Iterator[Chat]:
     for chat in _dicts(value):
         said = ((each.get("sender"), each.get("text")) for each in _dicts(chat.get("chat_messages")))
-        turns = (("user" if name == "human" else name, text) for name, text in said)
-        yield _joined(turns), str(chat.get("created_at", ""))
+        turns = (("user" if name == "human" else name, text, None) for name, text in said)
+        yield _chat(turns, str(chat.get("created_at", "")))
 
 
-_EXPORTS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Iterator[Conversation]]], ...] = (
+_EXPORTS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Iterator[Chat]]], ...] = (
     (_is_telegram, _telegram),
     (_is_slack, _slack),
     (_is_discord, _discord),

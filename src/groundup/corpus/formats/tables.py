@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO, Any, AnyStr, BinaryIO
 
 from groundup.corpus.formats.base import Extracted, Found, Reader, Reading, Unreadable
-from groundup.corpus.formats.chat import conversations
+from groundup.corpus.formats.chat import Chat, conversations, conversations_of, messenger_export
 from groundup.corpus.formats.delimited import find_layout
 from groundup.corpus.formats.html import render
 from groundup.corpus.records import RecordRules, outline, split_records, texts
@@ -70,10 +70,22 @@ def _json_value(data: bytes) -> tuple[Any, bool]:
 def _read_json(path: str, stream: BinaryIO, records: str | None) -> Iterator[Record | Unreadable]:
     data = read_whole(stream)
     value, is_one = _json_value(data)
-    if is_one:
-        yield from _numbered(path, split_records(value, records))
-    else:
+    if not is_one:
         yield from _read_jsonl(path, io.BytesIO(data), records)
+        return
+    exported = None if records else conversations(value)
+    yield from _numbered(path, split_records(value, records) if exported is None else _spoken(exported))
+
+
+def _read_chat(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
+    yield from _numbered(path, _spoken([messenger_export(stream)]))
+
+
+def _spoken(chats: Iterable[Chat]) -> Iterator[dict[str, Any]]:
+    """The conversations of exported chats as records: turns with `name` and `content`."""
+    for chat in chats:
+        for turns in conversations_of(chat):
+            yield {"messages": [{"name": turn.name, "content": turn.text} for turn in turns]}
 
 
 def read_json(path: str, stream: BinaryIO, reading: Reading) -> Found:
@@ -87,9 +99,9 @@ def read_json(path: str, stream: BinaryIO, reading: Reading) -> Found:
     if exported is None:
         yield from _texts_of(_numbered(path, split_records(value, rules.records)), rules)
         return
-    for number, (text, date) in enumerate(exported, start=1):
-        if text:
-            yield Extracted(f"{path}#{number}", text, date=date)
+    for number, chat in enumerate(exported, start=1):
+        if chat.turns:
+            yield Extracted(f"{path}#{number}", str(chat), date=chat.began)
         else:
             yield Unreadable(f"{path}#{number}", NO_TEXT)
 
@@ -167,6 +179,7 @@ RECORD_READERS: dict[Format, RecordReader] = {
     "tsv": _delimited_reader("\t"),
     "parquet": _read_parquet,
     "xlsx": _read_xlsx,
+    "chat": _read_chat,
 }
 
 
