@@ -1,12 +1,21 @@
 """Wraps a model from outside: dtype, threads, allocation, compilation; DDP and FSDP."""
 
-from groundup.parallel.machine import Machine, eagerly, measure_machine, place
+from groundup.parallel.machine import (
+    ComputeDtype,
+    Machine,
+    eagerly,
+    fastest_dtype,
+    keep_for_reading,
+    measure_machine,
+    place,
+)
 from groundup.parallel.memory import memory_bytes
 from groundup.parallel.sharded import is_sharded, rows_of, whole
 from groundup.parallel.spread import Mode, Spread, checkpoint_activations, choose_mode, sync_gradients
 from groundup.parallel.spread_optimizer import SpreadOptimizer
 
 __all__ = [
+    "ComputeDtype",
     "Machine",
     "Mode",
     "Spread",
@@ -14,7 +23,9 @@ __all__ = [
     "checkpoint_activations",
     "choose_mode",
     "eagerly",
+    "fastest_dtype",
     "is_sharded",
+    "keep_for_reading",
     "measure_machine",
     "memory_bytes",
     "place",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from groundup.parallel.heap import keep_large_buffers
 from groundup.parallel.kernels import compiling, mark_first_pass, not_counted, use_kernel_cache
 from groundup.parallel.native_library import has_tiles, native_library
 from groundup.parallel.native_operations import NativeOperations
+
+ComputeDtype = Literal["float32", "bfloat16"]
+_DTYPES: dict[ComputeDtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +69,25 @@ def measure_machine(*, threads: int | None = None, native: bool = True, compile:
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if threads is not None:
         torch.set_num_threads(threads)
-    speeds = {name: _product_flops(device, dtype) for name, dtype in _DTYPES.items()}
-    fastest = "bfloat16" if speeds["bfloat16"] > 1.2 * speeds["float32"] else "float32"
+    fastest, speed = fastest_dtype(device)
     suits = native and device == "cpu" and fastest == "bfloat16" and has_tiles()
     native = suits and native_library() is not None
     compiled = compile and not native and _can_compile(device)
-    return Machine(device, fastest, compiled, torch.get_num_threads(), speeds[fastest], native)
+    return Machine(device, fastest, compiled, torch.get_num_threads(), speed, native)
+
+
+def keep_for_reading(model: Transformer | SequenceClassifier, compute_dtype: ComputeDtype) -> None:
+    """Keep the weights of a model that is not trained in the dtype that it is to compute in, in place."""
+    for parameter in model.parameters():  # not the frequencies of positions, which need their precision
+        parameter.data = parameter.data.to(_DTYPES[compute_dtype])
+    model.model.compute_dtype = _DTYPES[compute_dtype]
+
+
+def fastest_dtype(device: str) -> tuple[ComputeDtype, float]:
+    """The dtype whose matrix products are the fastest on a device, and their FLOP/s there."""
+    speeds = {name: _product_flops(device, dtype) for name, dtype in _DTYPES.items()}
+    fastest: ComputeDtype = "bfloat16" if speeds["bfloat16"] > 1.2 * speeds["float32"] else "float32"
+    return fastest, speeds[fastest]
 
 
 def _can_compile(device: str) -> bool:
@@ -82,9 +98,6 @@ def _can_compile(device: str) -> bool:
     except Exception:  # no compiler, no headers, an unsupported system: each raises its own
         return False
     return True
-
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def _product_flops(device: str, dtype: torch.dtype, size: int = 1024) -> float:

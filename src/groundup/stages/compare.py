@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.artifact import Artifact, begin, read
 from groundup.config import Config, setting
@@ -18,6 +18,7 @@ from groundup.types import MetricName
 if TYPE_CHECKING:
     from groundup.evals.asking import Asked
     from groundup.evals.uplift import Line, Uplift
+    from groundup.parallel import ComputeDtype
 
 
 class CompareConfig(Config):
@@ -40,6 +41,7 @@ class CompareConfig(Config):
     columns: ConversationRules = setting(ConversationRules(), help="where the conversations of a table are")
     seed: int = setting(0, help="for intervals", flag=True, ge=0)
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one")
+    dtype: Literal["float32", "bfloat16"] | None = setting(None, help="of both; default: the faster one here")
 
 
 def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
@@ -49,8 +51,17 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
         DataError: no models, or no examples to compare on.
         ConfigError: nothing to compare on.
     """
-    from groundup.checkpoint.resolve import is_classifier, model_identity, resolve_classifier, resolve_model
+    import torch
+
+    from groundup.checkpoint.resolve import (
+        is_classifier,
+        model_identity,
+        resolve_classifier,
+        resolve_model,
+        usable_device,
+    )
     from groundup.evals.uplift import COLUMNS
+    from groundup.parallel import fastest_dtype
 
     console = console or Console()
     if not (config.data or config.general or config.choices):
@@ -76,7 +87,8 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
     work = begin(out, "compare", keys, inputs, console=console)
     if work.state == "done":
         return say_result(console, work.directory, read(work.directory))
-    found = (_classifiers if labels else _language_models)(config, base, tuned, general, console)
+    dtype = config.dtype or fastest_dtype(torch.device(usable_device(config.device)).type)[0]
+    found = (_classifiers if labels else _language_models)(config, base, tuned, general, dtype, console)
     files = [work.directory / "compare.json", work.directory / "compare.md"]
     write_json(files[0], found.to_json())
     with atomic_file(files[1]) as temporary:
@@ -84,11 +96,15 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     for note in found.notes:
         console.note(note)
+    if dtype == "bfloat16" and config.dtype is None:
+        console.note("Both were computed in bfloat16, which is faster here; in full precision: --set dtype=float32.")
     told = closing(found.sentence, "Before and after (95 % intervals)", COLUMNS, found.rows())
-    return say_result(console, work.directory, work.finish(told | found.to_json(), files))
+    return say_result(console, work.directory, work.finish(told | found.to_json() | {"dtype": dtype}, files))
 
 
-def _language_models(config: CompareConfig, base: Path, tuned: Path, general: Path | None, console: Console) -> Uplift:
+def _language_models(
+    config: CompareConfig, base: Path, tuned: Path, general: Path | None, dtype: ComputeDtype, console: Console
+) -> Uplift:
     from groundup.checkpoint.adapted import belongs_to
     from groundup.checkpoint.resolve import OpenedModel
     from groundup.evals.asking import Asked, Way
@@ -100,11 +116,13 @@ def _language_models(config: CompareConfig, base: Path, tuned: Path, general: Pa
     from groundup.evals.uplift import Uplift
     from groundup.examples import read_table
     from groundup.examples.choices import read_choices
+    from groundup.parallel import keep_for_reading
     from groundup.stages._chat_model import open_chat_model
 
     def opened(directory: Path) -> tuple[OpenedModel, Asked]:
         moved = base if belongs_to(directory, base) else None
         model, template = open_chat_model(directory, config.device, console, base=moved)
+        keep_for_reading(model.model, dtype)
         return model, Asked(model.model, model.tokenizer, template, model.stop_ids)
 
     made = tuned_by(tuned)
@@ -136,7 +154,9 @@ def _language_models(config: CompareConfig, base: Path, tuned: Path, general: Pa
     return Uplift(lines, notes, transcripts)
 
 
-def _classifiers(config: CompareConfig, base: Path, tuned: Path, general: Path | None, console: Console) -> Uplift:
+def _classifiers(
+    config: CompareConfig, base: Path, tuned: Path, general: Path | None, dtype: ComputeDtype, console: Console
+) -> Uplift:
     from groundup.checkpoint.adapted import belongs_to
     from groundup.checkpoint.resolve import OpenedClassifier, is_classifier, open_classifier
     from groundup.evals.asking import Asked
@@ -144,6 +164,7 @@ def _classifiers(config: CompareConfig, base: Path, tuned: Path, general: Path |
     from groundup.evals.responses import spread
     from groundup.evals.uplift import Uplift
     from groundup.examples.labelled import LabelRules
+    from groundup.parallel import keep_for_reading
     from groundup.stages._chat_model import open_chat_model
 
     if not config.data:
@@ -153,14 +174,17 @@ def _classifiers(config: CompareConfig, base: Path, tuned: Path, general: Path |
             fix="Give one: --data FILE.csv.",
         )
     after = open_classifier(tuned, device=config.device, base=base if belongs_to(tuned, base) else None)
+    keep_for_reading(after.model, dtype)
     rules = LabelRules(config.text, config.label)
     held = held_out_labels(config.data, config.train, rules, after.labels, tuned_by(tuned), console)
     before: Asked | OpenedClassifier
     tested = held.tested
     if is_classifier(base):
         before = open_classifier(base, device=config.device)
+        keep_for_reading(before.model, dtype)
     else:
         model, template = open_chat_model(base, config.device, console)
+        keep_for_reading(model.model, dtype)
         before = Asked(model.model, model.tokenizer, template, model.stop_ids)
         tested = tested.only(spread(range(len(tested)), config.examples))
     found = compare_labels(before, after, held.learned, tested, console, seed=config.seed)

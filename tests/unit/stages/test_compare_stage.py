@@ -156,3 +156,17 @@ def test_the_table_of_a_tuning_with_a_test_of_its_own_is_refused(base: Path, pai
 def test_nothing_to_compare_on_is_said_before_models_are_opened(base: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="nothing to compare on"):
         compared(base, base, tmp_path / "out")
+
+
+def test_in_either_precision_the_verdict_is_the_same(base: Path, chat: Path, pairs: Path, tmp_path: Path) -> None:
+    """A figure in bf16 differs in its third digit: 8 bits of mantissa, on figures of some 5 bits per byte."""
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        report, _ = compared(base, chat, tmp_path / dtype, data=str(pairs), metric="likelihood", dtype=dtype)
+        assert artifact.read(tmp_path / dtype).facts["dtype"] == dtype
+        found[dtype] = report["lines"][0]
+    assert found["float32"]["verdict"] == found["bfloat16"]["verdict"] == "better"
+    for when in ("before", "after"):
+        exact, rounded = found["float32"][when]["value"], found["bfloat16"][when]["value"]
+        assert exact != rounded
+        assert exact == pytest.approx(rounded, rel=1e-2)
