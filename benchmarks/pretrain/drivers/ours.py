@@ -1,4 +1,4 @@
-"""groundup, by the pieces that `groundup pretrain` is made of: `place`, `Loader`, `Optimizer`, `fit`.
+"""groundup, by the pieces that `groundup pretrain` is made of: `place`, `Loader`, `Spread`, `fit`.
 
 A SwiGLU layer of 8/3 the width has the products of GPT-2's of 4: the shapes have the same FLOPs in every family. Where
 GPT-2 ties its head, Llama and Qwen3 have one of their own by default, and so more parameters than GPT-2.
@@ -15,9 +15,10 @@ from benchmarks.pretrain.clock import Clock
 from benchmarks.pretrain.job import Job, Logits
 from groundup.model import Transformer, init_weights
 from groundup.objectives import NextToken
-from groundup.optim import MATRIX_LR, Optimizer, OptimizerConfig, WarmupStableDecay
-from groundup.parallel import measure_machine, place
+from groundup.optim import MATRIX_LR, OptimizerConfig, WarmupStableDecay
+from groundup.parallel import Spread, measure_machine, place
 from groundup.planner import shape_for_depth
+from groundup.ranks import Ranks
 from groundup.tokens import Loader, PackedWindows, TokenShards
 from groundup.train import Progress, StepReport, fit
 
@@ -34,7 +35,8 @@ def train(job: Job, clock: Clock) -> Logits:
     model = Transformer(shape_for_depth(shape.n_layers, shape.vocab_size, given))
     init_weights(model, job.seed)
     place(model, machine)
-    optimizer = Optimizer(model, OptimizerConfig(matrix_lr=MATRIX_LR[job.matrices], matrices=job.matrices))
+    config = OptimizerConfig(matrix_lr=MATRIX_LR[job.matrices], matrices=job.matrices)
+    optimizer = Spread(model, "single", Ranks()).optimizer(config)
     shards = TokenShards(job.tokens, "train")
     loader = Loader(shards, context_length=shape.context, batch_size=shape.rows, bos_id=shards.bos_id, seed=job.seed)
 

@@ -22,17 +22,22 @@ STEPS = 5
 EPS = 1e-7
 
 
-def newton_schulz(matrices: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Orthogonalize by five steps X <- a X + (b G + c G^2) X, G = X X^T, in bf16."""
-    return [_newton_schulz(matrix) for matrix in matrices]
+def newton_schulz(matrices: Sequence[Tensor], dtype: torch.dtype = torch.bfloat16) -> Sequence[Tensor]:
+    """Orthogonalize by five steps X <- a X + (b G + c G^2) X, G = X X^T.
+
+    Args:
+        dtype: of the products. bf16 is exact enough; where a model computes in fp32, its products are no slower, and
+            sums that are rounded in another order (as on another number of ranks) do not drift apart.
+    """
+    return [_newton_schulz(matrix, dtype) for matrix in matrices]
 
 
-def _newton_schulz(matrix: Tensor) -> Tensor:
+def _newton_schulz(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.bfloat16()
+    x = matrix.to(dtype)
     x = x.T if tall else x
-    x.div_(x.norm().clamp(min=EPS))  # no singular value is above 1
+    x = x / x.norm().clamp(min=EPS)  # no singular value is above 1
     for _ in range(STEPS):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

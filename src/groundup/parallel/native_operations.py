@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -115,7 +116,9 @@ class NativeOperations(Operations):
 def orthogonalize_of(model: Transformer | SequenceClassifier) -> Orthogonalize:
     """Muon's orthogonalization on the machine that a model has been placed on."""
     operations = model.operations
-    return operations.orthogonalize if isinstance(operations, NativeOperations) else newton_schulz
+    if isinstance(operations, NativeOperations):
+        return operations.orthogonalize
+    return partial(newton_schulz, dtype=model.model.compute_dtype or torch.float32)
 
 
 def _is_ours(x: Tensor) -> bool:
