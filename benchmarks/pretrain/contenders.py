@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-Group = Literal["ours", "muon", "default", "bf16", "malloc"]
+Group = Literal["ours", "muon", "fp8", "default", "bf16", "malloc"]
 
 # glibc gives buffers above 32 MiB back to the system and faults them in again each step; this makes it keep them.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
@@ -25,7 +25,8 @@ class Contender:
     Attributes:
         group: which bar it counts for: "default" as its script runs on this device, "bf16" by a flag or one line,
             "malloc" the same with the allocator's environment variables. "ours" has AdamW for everything, as the peers
-            that nearly always win have; "muon" is ours as `groundup pretrain` trains by default.
+            that nearly always win have; "muon" is ours as `groundup pretrain` trains by default, "fp8" with AdamW and
+            the layers' products in fp8.
         environment: added to its process's.
     """
 
@@ -90,6 +91,8 @@ def cpu_contenders(peers: Peers, shape: str, matched_nanochat: Path | None) -> l
 def gpu_contenders(peers: Peers, matched_nanochat: Path | None) -> list[Contender]:
     """groundup, nanoGPT and nanochat on one GPU; both peers compute in bf16 there by default."""
     everyone = ours()
+    if _installed("torchao"):
+        everyone.append(Contender("groundup, AdamW, fp8", "ours", "fp8", "float8"))
     if peers.nanogpt:
         everyone.append(Contender("nanoGPT", "nanogpt", "default", "bfloat16", peers.nanogpt))
     if matched_nanochat:

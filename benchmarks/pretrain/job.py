@@ -21,7 +21,7 @@ class Job:
         driver: module in `benchmarks.pretrain.drivers`.
         checkout: directory with the peer's code; None: it is installed, or is ours.
         tokens: token shards.
-        dtype: "float32" or "bfloat16".
+        dtype: "float32" or "bfloat16"; of ours only "float8" counts, which the layers' products are then computed in.
         family: of our model.
         matrices: our optimizer of the matrices inside the layers, "adamw" or "muon".
     """

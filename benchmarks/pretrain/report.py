@@ -146,7 +146,7 @@ def details(shape: Shape, timed: Sequence[Timed], products: Sequence[float]) -> 
 
 
 def _ours(timed: Sequence[Timed]) -> list[tuple[Timed, str]]:
-    suffixes = {"ours": "", "muon": "_muon"}
+    suffixes = {"ours": "", "muon": "_muon", "fp8": "_fp8"}
     return [
         (entry, suffixes[entry.contender.group])
         for entry in timed

@@ -31,7 +31,7 @@ def train(job: Job, clock: Clock) -> Logits:
     """Train with `fit`; the machine decides the dtype, as for everyone who runs `groundup pretrain`."""
     shape = job.shape
     given = {"family": job.family, "context_length": shape.context, "dim": shape.dim, "n_heads": shape.n_heads}
-    machine = measure_machine()
+    machine = measure_machine(fp8=job.dtype == "float8")
     model = Transformer(shape_for_depth(shape.n_layers, shape.vocab_size, given))
     init_weights(model, job.seed)
     place(model, machine)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from groundup.errors import ResourceError
 from groundup.model import Operations, SequenceClassifier, Transformer, use_operations
+from groundup.parallel.fp8 import require_fp8, use_fp8
 from groundup.parallel.heap import keep_large_buffers
 from groundup.parallel.kernels import compiling, mark_first_pass, not_counted, use_kernel_cache
 from groundup.parallel.native_library import has_tiles, native_library
@@ -34,6 +35,7 @@ class Machine:
         threads: CPU threads; sums are split by thread, so equal results need an equal number.
         product_flops: FLOP/s that one large matrix product reached.
         native: whether the kernels of `native/` compute; then there is nothing left to compile.
+        fp8: whether the products of the layers are computed in fp8; on a CPU that is emulated.
     """
 
     device: str
@@ -42,6 +44,7 @@ class Machine:
     threads: int
     product_flops: float
     native: bool = False
+    fp8: bool = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -58,14 +61,22 @@ class Machine:
         return cls(**record)
 
 
-def measure_machine(*, threads: int | None = None, native: bool = True, compile: bool = True) -> Machine:
+def measure_machine(
+    *, threads: int | None = None, native: bool = True, compile: bool = True, fp8: bool = False
+) -> Machine:
     """Look at the machine. Feature flags lie (some CPUs emulate bf16) and compilers are half installed: try them.
 
     Args:
         threads: CPU threads to use; None leaves torch's choice, one a core.
         native: use our own kernels on a CPU where they are the fastest; the result says whether they run.
         compile: else try torch's compiler, which makes a kernel for every shape; the result says whether it works.
+        fp8: compute the products of the layers in fp8.
+
+    Raises:
+        ResourceError: no fp8 here.
     """
+    if fp8:
+        require_fp8()
     device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if threads is not None:
         torch.set_num_threads(threads)
@@ -73,7 +84,7 @@ def measure_machine(*, threads: int | None = None, native: bool = True, compile:
     suits = native and device == "cpu" and fastest == "bfloat16" and has_tiles()
     native = suits and native_library() is not None
     compiled = compile and not native and _can_compile(device)
-    return Machine(device, fastest, compiled, torch.get_num_threads(), speed, native)
+    return Machine(device, fastest, compiled, torch.get_num_threads(), speed, native, fp8)
 
 
 def keep_for_reading(model: Transformer | SequenceClassifier, compute_dtype: ComputeDtype) -> None:
@@ -124,6 +135,8 @@ def place(model: Transformer | SequenceClassifier, machine: Machine) -> None:
     operations = Operations()
     if machine.native:
         operations = NativeOperations(_needed_library())
+    if machine.fp8:
+        use_fp8(model, emulate=machine.device != "cuda")
     operations.lean = not all(parameter.requires_grad for parameter in model.parameters())
     if machine.compile:
         use_kernel_cache()

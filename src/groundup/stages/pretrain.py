@@ -64,6 +64,7 @@ class PretrainConfig(Config):
     vector_lr: float = setting(0.003, help="AdamW's, for norms and biases", gt=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
     compile: bool = setting(True, help="compile what takes the time; needs a C++ compiler, else runs without")
+    fp8: bool = setting(False, help="compute the layers' products in fp8, on a GPU that has it (pip: groundup[fp8])")
     parallel: ParallelConfig = setting(ParallelConfig(), help="how the ranks that torchrun starts share the work")
     checkpoint_seconds: float = setting(30.0, help="save the state of the run this often", ge=0)
     skip_spikes: bool = setting(True, help="skip steps whose loss is far above those before")
@@ -231,7 +232,9 @@ def _resolve(
     console.note("Looking at the machine; the first time, kernels are compiled for it.")
     here = None
     if ranks.first:
-        here = measure_machine(threads=config.threads, native=config.compile, compile=config.compile).to_json()
+        here = measure_machine(
+            threads=config.threads, native=config.compile, compile=config.compile, fp8=config.fp8
+        ).to_json()
     machine = Machine.from_json(ranks.told(here))
     optimizer_config = OptimizerConfig(
         matrix_lr=config.matrix_lr or MATRIX_LR[config.optimizer],
