@@ -60,18 +60,24 @@ class Catalogue(Mapping[str, Found]):
     Args:
         folder: of `*.toml` files; None: `./apps` where there is one.
 
+    Attributes:
+        refused: file -> why it is none of them: it declares no application, or one of a name that was there.
+
     Raises:
-        ConfigError: a file that declares no application, or two of one name in the folder.
         DataError: no such folder.
     """
+
+    refused: Mapping[Path, ConfigError]
 
     def __init__(self, folder: Path | None = None) -> None:
         if folder is not None and not folder.is_dir():
             raise DataError(f"{folder}: no such folder", rule="--apps names a folder of .toml files", fix="Check it.")
-        found = _read(DECLARED)
+        found, _ = _read(DECLARED)
+        self.refused = {}
         own = folder if folder is not None else OWN if OWN.is_dir() else None
         if own is not None:
-            found |= _read(own)
+            theirs, self.refused = _read(own)
+            found |= theirs
         groups = ("create", "understand", "teach")
         self._found = dict(sorted(found.items(), key=lambda item: (groups.index(item[1].app.group), item[0])))
 
@@ -84,12 +90,23 @@ class Catalogue(Mapping[str, Found]):
     def __len__(self) -> int:
         return len(self._found)
 
+    def require_sound(self, name: str) -> None:
+        """See that no refused file is called so: even if one of ours is, that is not what was meant.
+
+        Raises:
+            ConfigError: one is; with what is wrong in it.
+        """
+        for path, error in self.refused.items():
+            if path.stem == name:
+                raise error
+
     def named(self, name: str) -> Found:
         """The application of that name.
 
         Raises:
-            ConfigError: there is none; the nearest one is named.
+            ConfigError: there is none; the nearest one is named. Or its file was refused.
         """
+        self.require_sound(name)
         if name in self._found:
             return self._found[name]
         match = nearest(name, self._found)
@@ -99,15 +116,22 @@ class Catalogue(Mapping[str, Found]):
         )
 
 
-def _read(folder: Path) -> dict[str, Found]:
+def _read(folder: Path) -> tuple[dict[str, Found], dict[Path, ConfigError]]:
+    """The applications of a folder by name, and what else is there; nothing that lies there stops the others."""
     found: dict[str, Found] = {}
+    refused: dict[Path, ConfigError] = {}
     for path in sorted(folder.glob("*.toml")):
-        app = load(App, read_toml(path), str(path))
+        try:
+            app = load(App, read_toml(path), str(path))
+        except ConfigError as error:
+            refused[path] = error
+            continue
         if app.name in found:
-            raise ConfigError(
+            refused[path] = ConfigError(
                 f"{path}: another application called {app.name!r}",
                 rule="each has a name of its own",
                 fix=f"Rename it, or the one in {found[app.name].path.name}.",
             )
+            continue
         found[app.name] = Found(app, path)
-    return found
+    return found, refused

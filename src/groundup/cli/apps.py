@@ -36,6 +36,17 @@ def names(arguments: Sequence[str] = ()) -> dict[str, str]:
     return {name: found.app.about for name, found in Catalogue(folder_in(arguments)).items()}
 
 
+def require_sound(name: str, arguments: Sequence[str]) -> None:
+    """See that no refused file is called so.
+
+    Raises:
+        ConfigError: one is; with what is wrong in it.
+    """
+    from groundup.apps import Catalogue
+
+    Catalogue(folder_in(arguments)).require_sound(name)
+
+
 def parameters(name: str, arguments: Sequence[str]) -> tuple[list[click.Parameter], Stage]:
     """The arguments and options of an application's command, and its stage with an example that suits it."""
     from groundup.apps import Catalogue

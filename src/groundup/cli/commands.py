@@ -82,6 +82,13 @@ class _AppsGroup(CommandGroup):
         """The table's, and the applications."""
         return [*super().list_commands(ctx), *apps.names(ctx.meta.get(_LINE, ()))]
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Refuse the name of a file that declares no application with what is wrong in it."""
+        apps.require_sound(args[0], ctx.meta.get(_LINE, ()))
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """A command of the table, or that of an application."""
         if self._words + cmd_name in COMMANDS:

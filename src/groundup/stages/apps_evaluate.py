@@ -13,6 +13,7 @@ from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError
 from groundup.stages._app_runner import app_runner
+from groundup.stages._applications import open_catalogue
 from groundup.stages._chat_model import print_now
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def run(
     from groundup.evals.uplift import COLUMNS as COMPARED
 
     console = console or Console()
-    catalogue = Catalogue(config.apps)
+    catalogue = open_catalogue(config.apps, console)
     chosen = [catalogue.named(name) for name in config.names] or list(catalogue.values())
     chosen = [found for found in chosen if found.app.test is not None]
     if not chosen:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from groundup.apps import Catalogue
 from groundup.config import Config, setting
 from groundup.console import Console, visible
+from groundup.stages._applications import open_catalogue
 from groundup.stages._chat_model import print_now
 
 
@@ -30,9 +30,9 @@ def run(
     """Each application's declaration; `on_text` receives them for people, or as one JSON object a line.
 
     Raises:
-        ConfigError: a wrong declaration, or none of that name.
+        ConfigError: none of that name, or a wrong declaration.
     """
-    catalogue = Catalogue(config.apps)
+    catalogue = open_catalogue(config.apps, console or Console())
     chosen = [catalogue.named(config.name)] if config.name else list(catalogue.values())
     described = [found.app.described() for found in chosen]
     for each in described:

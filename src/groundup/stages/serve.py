@@ -55,7 +55,6 @@ def run(
         FormatError: an adapter of another base.
         ResourceError: the address is not free.
     """
-    from groundup.apps import Catalogue
     from groundup.apps.served import ServedApps
     from groundup.checkpoint.resolve import finished, open_beside
     from groundup.generate import Engine
@@ -70,9 +69,10 @@ def run(
         is_loopback,
         url_of,
     )
+    from groundup.stages._applications import open_catalogue
 
     console = console or Console()
-    applications = ServedApps(Catalogue(config.apps))
+    applications = ServedApps(open_catalogue(config.apps, console))
     api_key = _usable(config.api_key or os.environ.get(API_KEY_VARIABLE) or None)
     with bind(config.host, config.port) as bound:
         loopback = is_loopback(bound)

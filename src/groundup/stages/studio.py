@@ -49,9 +49,9 @@ def run(
     """
     import torch
 
-    from groundup.apps import Catalogue
     from groundup.apps.served import ServedApps
     from groundup.serve import Guard, Server, bind, is_loopback, url_of
+    from groundup.stages._applications import open_catalogue
     from groundup.studio import Home, Jobs, Shelf, build_studio
 
     console = console or Console()
@@ -79,7 +79,7 @@ def run(
             if json_lines:
                 on_text(json.dumps({"url": url}) + "\n")
 
-        app = build_studio(home, shelf, jobs, ServedApps(Catalogue(config.apps)))
+        app = build_studio(home, shelf, jobs, ServedApps(open_catalogue(config.apps, console)))
         guard = Guard(app, api_key=password, loopback_only=loopback, browser=True)
         try:
             Server(guard, grace_seconds=1, cut_off=shelf.close, on_ready=say_ready).run([bound])

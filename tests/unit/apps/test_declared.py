@@ -132,16 +132,29 @@ def test_a_wrong_declaration_is_explained(tmp_path: Path, change: Callable[[str]
     text = change(SHOUT)
     assert text != SHOUT
     with pytest.raises(ConfigError) as refused:
-        Catalogue(declared(tmp_path / "mine", text))
+        Catalogue(declared(tmp_path / "mine", text)).named("shout")
     assert said in str(refused.value)
     assert "shout.toml" in str(refused.value)
+
+
+def test_what_else_lies_in_the_folder_stops_nothing(tmp_path: Path) -> None:
+    """A folder called apps may be of another program."""
+    folder = declared(tmp_path / "mine", SHOUT)
+    (folder / "poem.toml").write_text("[tool]\nname = 1\n", encoding="utf-8")
+    catalogue = Catalogue(folder)
+    assert set(catalogue) == {*WANTED, "shout"}
+    assert [path.name for path in catalogue.refused] == ["poem.toml"]
+    with pytest.raises(ConfigError, match=r"poem\.toml"):
+        catalogue.named("poem")  # his, which is wrong: not ours in its place
 
 
 def test_two_of_one_name_and_a_folder_that_is_not_there(tmp_path: Path) -> None:
     folder = declared(tmp_path / "mine", SHOUT)
     declared(folder, SHOUT, "again.toml")
+    catalogue = Catalogue(folder)
+    assert catalogue["shout"].path.name == "again.toml", "the first one by name"
     with pytest.raises(ConfigError, match="another application"):
-        Catalogue(folder)
+        catalogue.named("shout")
     with pytest.raises(DataError, match="no such folder"):
         Catalogue(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="Did you mean summarize"):
