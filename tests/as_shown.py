@@ -45,8 +45,7 @@ def commands_of(page: Path) -> list[list[str]]:
 def fill_home(home: Path, texts: Sequence[str]) -> None:
     """What the pages speak of: notes, letters, minutes, a chapter, tables, our recipes.
 
-    Each file has the name that a page gives it, and is plain text: what a file is, its content tells. They are short:
-    what a model of seconds says about parts of a long text is longer than the text, and refused.
+    Each file has the name that a page gives it, and is plain text: what a file is, its content tells.
     """
     for folder, chosen in (("notes", texts), ("letters", texts[20:])):
         (home / folder).mkdir()
@@ -54,7 +53,7 @@ def fill_home(home: Path, texts: Sequence[str]) -> None:
             (home / folder / f"{number:03}.md").write_text(text, encoding="utf-8")
     (home / "recipes").symlink_to(ROOT / "recipes")
     for name, text in zip(("minutes.txt", "minutes.pdf", "chapter.epub"), texts, strict=False):
-        (home / name).write_text(text[:300], encoding="utf-8")
+        (home / name).write_text(text, encoding="utf-8")
     lines = [line.strip() for text in texts for line in text.splitlines() if len(line) > 40]
     with (home / "questions.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["question", "answer"], *pairwise(lines[:200])])

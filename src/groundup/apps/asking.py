@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,6 +100,12 @@ class Asking:
 
     def require_room(self) -> None:
         """Raises ConfigError where the context is too short for this application."""
+        if self._says_all and _OUTGROWN * self.max_tokens < _LEAST_ROOM:
+            raise ConfigError(
+                f"{self.app.name}: max_tokens = {self.max_tokens}",
+                rule=f"each part of the text is written anew, which takes {math.ceil(_LEAST_ROOM / _OUTGROWN)} or more",
+                fix="Allow more, or leave it out.",
+            )
         if (room := self.room()) < _LEAST_ROOM:
             context = self.speaker.context_length
             raise ConfigError(
@@ -109,7 +116,7 @@ class Asking:
 
     def fits(self, given: Mapping[str, Any], *, part: bool = False) -> bool:
         """Whether a prompt with an answer of full length fits."""
-        if self._says_all and len(self.speaker.tokenizer.encode(self.text)) > self.room():
+        if self._says_all and self.tokens(self.text) > self.room():
             return False
         return len(self._prompt(given, part=part)) + (self.max_tokens or 16) <= self.speaker.context_length
 
@@ -125,12 +132,21 @@ class Asking:
             sampling=Sampling(
                 temperature=temperature, top_p=decoding.top_p, repetition_penalty=decoding.repetition_penalty
             ),
-            max_tokens=self.max_tokens,
+            max_tokens=self._most_about(given) if part else self.max_tokens,
             stop=() if template is not None or grammar is not None else app.prompt.stop,
             stop_ids=None if template is None else template.stop_ids,
             seed=options.seed,
             grammar=grammar,
         )
+
+    def tokens(self, text: str) -> int:
+        """How many tokens a text has."""
+        return len(self.speaker.tokenizer.encode(text))
+
+    def _most_about(self, given: Given) -> int:
+        """Tokens that may be said about a part: at most half of its own, so that a long text becomes a short one."""
+        assert self.app.long is not None
+        return max(1, min(self.max_tokens, self.tokens(given[self.app.long.input]) // 2))
 
     def followed(self, given: Given, output: str) -> Pair:
         """The ids of the prompt, and those of an output that comes after it."""

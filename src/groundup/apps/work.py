@@ -156,7 +156,7 @@ def _reduced(asking: Asking, used: _Usage) -> Work:
             (done,) = yield from _written(asking, [given], used, shown=True)
             note = f"Read in {read:,} parts, each first put in short."
             return _result(asking, done.text, used, [done], [note], read)
-        if len(shorter) >= len(text):
+        if asking.tokens(shorter) >= asking.tokens(text):
             break
         text = shorter
     raise ConfigError(

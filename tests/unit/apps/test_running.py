@@ -106,6 +106,18 @@ def test_the_tail_of_a_long_input_changes_what_comes_out(runner: Watched, book: 
     assert changed[-1] == len(first) - 1, "and what was said of it came into the last prompt"
 
 
+def test_a_model_that_puts_nothing_in_short_is_held_to_it(runner: Watched, book: str) -> None:
+    """It would write on and on about each part; a summary of as many words as the text would never end."""
+    result = runner.run(OURS["summarize"].app, {"text": book[:6_000]}, GREEDY)
+    assert result.parts > 3
+    assert all(request.max_tokens <= len(request.prompt) // 2 for request in runner.asked[: result.parts])
+
+
+def test_an_answer_too_short_for_a_text_is_refused_by_its_own_name(runner: Watched) -> None:
+    with pytest.raises(ConfigError, match=r"max_tokens = 16: each part of the text is written anew.*Allow more"):
+        runner.run(OURS["rewrite"].app, {"text": "The meeting starts at nine. " * 9}, Options(max_tokens=16))
+
+
 def test_a_part_of_which_nothing_is_said_speaks_for_itself(
     engine: Engine, tokenizer: Tokenizer, template: ChatTemplate, book: str
 ) -> None:
