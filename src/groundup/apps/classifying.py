@@ -93,6 +93,9 @@ class ClassifierRunner:
             advance(1)
         return results
 
+    def cancel(self) -> None:
+        """Nothing to be done: a text is a matter of milliseconds."""
+
     def _count(self, texts: Sequence[str]) -> list[int]:
         tokenizer = self._opened.tokenizer
         return [len(tokenizer.begun(ids)) for ids in tokenizer.encode_batch(texts)]

@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 from groundup.apps.asking import Options
 from groundup.apps.catalogue import Catalogue
+from groundup.apps.classifying import ClassifierRunner
 from groundup.apps.declaration import App
 from groundup.apps.running import Runner
+from groundup.checkpoint.resolve import OpenedClassifier
 from groundup.generate import Engine
 from groundup.tokenizer import ChatTemplate
 
@@ -18,9 +20,6 @@ Json = dict[str, Any]
 
 class Model(Protocol):
     """A model that others use, too."""
-
-    @property
-    def name(self) -> str: ...
 
     @property
     def engine(self) -> Engine: ...
@@ -54,16 +53,20 @@ class ServedApps:
     def described(self) -> list[Json]:
         return [found.app.described() for found in self._catalogue.values()]
 
-    def task(self, name: str, model: Model, body: Call) -> ServedTask | None:
+    def task(self, name: str, model: Model | OpenedClassifier, body: Call) -> ServedTask | None:
         return ServedTask(self._catalogue[name].app, model, body) if name in self._catalogue else None
 
 
 class ServedTask:
     """One call."""
 
-    def __init__(self, app: App, model: Model, body: Call) -> None:
-        self._app, self._model, self._body = app, model, body
-        self._runner = Runner(model.engine, model.template, together=False)
+    def __init__(self, app: App, model: Model | OpenedClassifier, body: Call) -> None:
+        self._app, self._body = app, body
+        self._runner: Runner | ClassifierRunner
+        if isinstance(model, OpenedClassifier):
+            self._runner = ClassifierRunner(model)
+        else:
+            self._runner = Runner(model.engine, model.template, together=False)
 
     def run(self, tell: Callable[[Json], None]) -> Json:
         result = self._runner.run(
@@ -73,7 +76,7 @@ class ServedTask:
             on_text=lambda text: tell({"type": "text", "text": text}),
             on_progress=lambda done, total: tell({"type": "progress", "done": done, "total": total}),
         )
-        return asdict(result) | {"model": self._model.name}
+        return asdict(result)
 
     def cancel(self) -> None:
         self._runner.cancel()

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from groundup.checkpoint.resolve import OpenedClassifier
 from groundup.errors import GroundupError
 from groundup.serve.errors import ApiError, from_groundup
 from groundup.serve.model import ServedModel
@@ -48,13 +49,20 @@ class Applications(Protocol):
         """Each application, with its name and its inputs."""
         ...
 
-    def task(self, name: str, model: ServedModel, body: AppBody) -> Task | None:
+    def task(self, name: str, model: ServedModel | OpenedClassifier, body: AppBody) -> Task | None:
         """What a call asks for; None: no application of that name."""
         ...
 
 
-def application_routes(applications: Applications, models: Models) -> list[Route]:
-    """The endpoints `GET /v1/apps` and `POST /v1/apps/{name}`."""
+def application_routes(
+    applications: Applications, models: Models, find: Callable[[str], ServedModel | OpenedClassifier] | None = None
+) -> list[Route]:
+    """The endpoints `GET /v1/apps` and `POST /v1/apps/{name}`.
+
+    Args:
+        find: what is called so, where applications run on more than `models`; raises as `Models.named` does.
+    """
+    find = find or models.named
     # Threads of their own: long pieces of work would hold up the encoding of everybody else's prompts.
     threads = ThreadPoolExecutor(_AT_ONCE, "groundup-app")
 
@@ -64,7 +72,7 @@ def application_routes(applications: Applications, models: Models) -> list[Route
     async def run(request: Request) -> Response:
         body = await read_request(request, AppBody)
         wanted = body.model or next((each["id"] for each in await asyncio.to_thread(models.listed)), "")
-        model = await asyncio.to_thread(models.named, wanted)
+        model = await asyncio.to_thread(find, wanted)
         name = request.path_params["name"]
         task = applications.task(name, model, body)
         if task is None:
@@ -78,10 +86,10 @@ def application_routes(applications: Applications, models: Models) -> list[Route
             )
         loop = asyncio.get_running_loop()
         if body.stream:
-            return ServerSentEvents(_events(task, threads), task.cancel)
+            return ServerSentEvents(_events(task, threads, wanted), task.cancel)
         try:
             work = loop.run_in_executor(threads, task.run, lambda _: None)
-            return JSONResponse(await unless_gone(request.receive, _answered(work)))
+            return JSONResponse(await unless_gone(request.receive, _answered(work)) | {"model": wanted})
         finally:
             task.cancel()
 
@@ -95,7 +103,7 @@ async def _answered(work: asyncio.Future[Json]) -> Json:
         raise from_groundup(error, param="inputs") from error
 
 
-async def _events(task: Task, threads: ThreadPoolExecutor) -> AsyncGenerator[Json]:
+async def _events(task: Task, threads: ThreadPoolExecutor, model: str) -> AsyncGenerator[Json]:
     """What is told of the work as it goes on, and its result."""
     loop = asyncio.get_running_loop()
     told: asyncio.Queue[Json | None] = asyncio.Queue()
@@ -108,6 +116,6 @@ async def _events(task: Task, threads: ThreadPoolExecutor) -> AsyncGenerator[Jso
     try:
         while (event := await told.get()) is not None:
             yield event
-        yield {"type": "result", **await _answered(work)}
+        yield {"type": "result", **await _answered(work), "model": model}
     finally:
         task.cancel()

@@ -17,4 +17,8 @@ __all__ = ["Home", "Jobs", "Shelf", "build_studio"]
 
 def build_studio(home: Home, shelf: Shelf, jobs: Jobs, applications: Applications) -> ASGIApp:
     """The application: the page, what it asks for, and OpenAI's interface to all models. Wrap it in a `Guard`."""
-    return Shield(build_app(shelf, routes=[*application_routes(applications, shelf), *routes(home, shelf, jobs)]))
+    return Shield(
+        build_app(
+            shelf, routes=[*application_routes(applications, shelf, shelf.for_applications), *routes(home, shelf, jobs)]
+        )
+    )

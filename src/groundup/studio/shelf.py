@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.checkpoint import read_config
-from groundup.checkpoint.resolve import OpenedModel, finished
+from groundup.checkpoint.resolve import OpenedClassifier, OpenedModel, finished, open_classifier
 from groundup.errors import GroundupError, ResourceError
 from groundup.evals.inside import Reading
 from groundup.generate import Engine
@@ -54,6 +54,7 @@ class Shelf:
         self._home = home
         self._opener = opener
         self._open: OrderedDict[str, Volume] = OrderedDict()
+        self._classifier: tuple[Path, float, OpenedClassifier] | None = None  # the last one, and when it was made
         self._lock = threading.Lock()  # one is loaded at a time: it takes memory and all cores
 
     def named(self, name: str) -> ServedModel:
@@ -63,6 +64,20 @@ class Shelf:
             ApiError: 404 there is none, 400 it cannot be loaded, 503 others are in use.
         """
         return self.volume(name).served
+
+    def for_applications(self, name: str) -> ServedModel | OpenedClassifier:
+        """As `named`, and classifiers, too: they give labels."""
+        seen = next((model for model in self._home.models() if model.name == name), None)
+        if seen is None or seen.kind != "classifier":
+            return self.named(name)
+        with self._lock:
+            made = finished(seen.directory)
+            if self._classifier is None or self._classifier[:2] != (seen.directory, made):
+                try:
+                    self._classifier = seen.directory, made, open_classifier(seen.directory)
+                except GroundupError as error:
+                    raise refused(error) from error
+            return self._classifier[2]
 
     def volume(self, name: str) -> Volume:
         """As `named`, with what is kept beside it. One that has been trained on since is opened again."""

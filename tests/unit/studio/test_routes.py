@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
 
-from groundup.checkpoint import load_model
+from groundup.apps import Catalogue
+from groundup.apps.served import ServedApps
+from groundup.artifact import begin
+from groundup.checkpoint import load_model, save_classifier
+from groundup.checkpoint.resolve import open_model
 from groundup.evals.inside import Reading, neighbours
+from groundup.model import SequenceClassifier
+from groundup.studio import Home, Jobs, Shelf, build_studio
 from groundup.tokenizer import Tokenizer
 
 TEXT = "The import system is powerful enough. <script>alert(1)</script>"
@@ -184,3 +192,27 @@ def test_a_model_that_is_answering_is_not_put_back(studio: Any) -> None:
     assert third.status_code in (200, 503)  # the two may have ended meanwhile
     assert all(text.rstrip().endswith("[DONE]") for text in rest)
     assert all("cancelled" not in text and "error" not in text for text in rest)
+
+
+def test_a_classifier_of_the_home_gives_its_labels(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Any) -> None:
+    labels = tmp_path / "letters" / "labels"
+    work = begin(labels, "finetune.classify", {}, {})
+    model = SequenceClassifier.from_language_model(tiny_model(tokenizer.vocab_size), 2, seed=0)
+    files = save_classifier(labels, model, ("praise", "blame"), pad_id=tokenizer.pad_id, bos_id=0, eos_id=0)
+    work.finish({}, [*files, *tokenizer.save(labels)])
+    home = Home(tmp_path, tmp_path / "recipes")
+    shelf, jobs = Shelf(home, lambda path: (open_model(path), None)), Jobs(home.runs_directory)
+    app = build_studio(home, shelf, jobs, ServedApps(Catalogue()))
+
+    async def asked(name: str, **body: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+            return await http.post(f"/v1/apps/{name}", json={"model": "letters/labels", **body})
+
+    said = asyncio.run(asked("intent", inputs={"text": TEXT})).json()
+    assert said["probabilities"].keys() == {"praise", "blame"}
+    assert said["text"] == max(said["probabilities"], key=said["probabilities"].get)
+    assert said["model"] == "letters/labels"
+    refused = asyncio.run(asked("poem", inputs={"topic": "spring"}))
+    assert refused.status_code == 400 and "a classifier gives labels" in refused.text
+    jobs.close()

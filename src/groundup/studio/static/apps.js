@@ -1,7 +1,7 @@
 // Apps: every application with a form made from its declaration, and its result as it comes.
 import { get, stream } from "./api.js";
-import { during, el, field, fill, notice, percent, select, to } from "./dom.js";
-import { modelOf } from "./store.js";
+import { during, el, field, fill, notice, percent, renew, select, to } from "./dom.js";
+import { labelling, modelOf } from "./store.js";
 
 const GROUPS = { create: "Create", understand: "Understand", teach: "Teach" };
 
@@ -33,7 +33,9 @@ export function apps(section) {
     const app = known.find((each) => each.name === name);
     if (!app) return;
     if (!forms.has(name)) forms.set(name, formOf(app));
-    fill(place, forms.get(name));
+    const { parts, offer } = forms.get(name);
+    offer();
+    fill(place, parts);
   }
 
   return {
@@ -58,15 +60,18 @@ function formOf(app) {
   const stop = el("button", { type: "button", hidden: true }, "Stop");
   const bar = el("progress", { hidden: true, "aria-label": "Parts done" });
   const result = el("div", { class: "result", "aria-live": "polite", "aria-label": "Result", role: "region" });
+  const labels = app.output.kind === "label" ? select([], {}) : null;
+  const by = labels && field("Labels by", labels, "The model above, or a classifier that was trained for such labels.");
   const form = el("form", {},
     controls.map(([input, control]) => field(`${sentence(input.name)}${input.required ? "" : " (optional)"}`, control, note(input))),
+    by,
     el("details", {}, el("summary", {}, "How it writes"),
       el("div", { class: "pair" }, field("Most tokens", tokens), field("Temperature", temperature))),
     el("div", { class: "row" }, go, stop, bar));
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const model = modelOf();
+    const model = labels?.value ? { name: labels.value } : modelOf();
     if (!model) return notice("There is no model yet. Train one first.");
     const working = new AbortController();
     stop.onclick = () => working.abort();
@@ -94,7 +99,15 @@ function formOf(app) {
       }
     });
   });
-  return [el("h3", {}, app.title), el("p", { class: "lesson" }, `${sentence(app.about)}.`), form, result];
+  const offer = () => {
+    if (!labels) return;
+    renew(labels, [["", "the model above"], ...labelling().map((each) => [each.name, each.name])]);
+    by.hidden = !labelling().length;
+  };
+  labels?.addEventListener("change", () => { // a classifier brings its own
+    for (const [input, control] of controls) if (input.type === "labels") control.required = input.required && !labels.value;
+  });
+  return { parts: [el("h3", {}, app.title), el("p", { class: "lesson" }, `${sentence(app.about)}.`), form, result], offer };
 }
 
 function controlOf(input) {

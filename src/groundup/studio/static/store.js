@@ -13,6 +13,7 @@ const changed = () => listeners.forEach((listener) => listener(store));
 
 export const modelOf = (name = store.model) => store.home?.models.find((model) => model.name === name) || null;
 export const runOf = (name) => store.home?.runs.find((run) => run.name === name) || null;
+export const labelling = () => store.home?.models.filter((model) => model.kind === "classifier") || [];
 export const talking = () => store.home?.models.filter((model) => model.kind !== "classifier") || [];
 
 export function choose(name) {
