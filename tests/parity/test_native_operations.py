@@ -146,11 +146,12 @@ def test_a_document_that_comes_back_is_seen(native: NativeOperations) -> None:
     assert torch.equal(native.seen(positions, documents, None), PLAIN.seen(positions, documents, None))
 
 
-def test_loss(native: NativeOperations) -> None:
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+def test_loss(native: NativeOperations, z_loss: float) -> None:
     logits, labels = normal(37, 1003, scale=4).bfloat16(), torch.arange(37) * 27
     labels[5] = -100
-    truth, slope = PLAIN.nll_and_residual(logits.float(), labels)
-    nll, residual = native.nll_and_residual(logits.clone(), labels)
+    truth, slope = PLAIN.nll_and_residual(logits.float(), labels, z_loss)
+    nll, residual = native.nll_and_residual(logits.clone(), labels, z_loss)
     torch.testing.assert_close(nll, truth, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(residual.float(), slope, atol=1e-6, rtol=4e-3)
     assert nll[5] == 0 and not residual[5].any()

@@ -22,9 +22,16 @@ from groundup.types import IGNORE_INDEX
 FROZEN_LOGITS = 4_000_000
 
 
-def summed_nll(h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, operations: Operations = PLAIN) -> Tensor:
-    """Sum over rows of the labels' negative log-likelihood under softmax(h W^T), () fp32."""
-    total: Tensor = _SummedNLL.apply(h_RD, weight_VD, labels_R, operations)
+def summed_nll(
+    h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, operations: Operations = PLAIN, *, z_loss: float = 0.0
+) -> Tensor:
+    """Sum over rows of the labels' negative log-likelihood under softmax(h W^T), () fp32.
+
+    Args:
+        z_loss: the gradient is that of the sum with z_loss * (log of softmax's denominator)^2 of each row added (PaLM,
+            arXiv:2204.02311), which keeps logits from drifting; the value is the sum alone.
+    """
+    total: Tensor = _SummedNLL.apply(h_RD, weight_VD, labels_R, operations, z_loss)
     return total
 
 
@@ -46,7 +53,9 @@ def _chunks(h_RD: Tensor, labels_R: Tensor, rows: int) -> Iterator[tuple[Tensor,
 
 class _SummedNLL(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, operations: Operations) -> Tensor:
+    def forward(
+        ctx: Any, h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, operations: Operations, z_loss: float
+    ) -> Tensor:
         weight = weight_VD.to(h_RD.dtype)
         total = torch.zeros((), dtype=torch.float32, device=h_RD.device)
         grad_h = torch.empty_like(h_RD)
@@ -56,7 +65,7 @@ class _SummedNLL(torch.autograd.Function):
             rows = max(1, min(rows, FROZEN_LOGITS // len(weight)))
         done = 0
         for h, labels in _chunks(h_RD, labels_R, rows):
-            nll_R, residual_RV = operations.nll_and_residual(F.linear(h, weight), labels)
+            nll_R, residual_RV = operations.nll_and_residual(F.linear(h, weight), labels, z_loss)
             total += nll_R.sum()
             torch.mm(residual_RV, weight, out=grad_h[done : done + len(h)])
             if grad_weight is not None:
@@ -67,7 +76,8 @@ class _SummedNLL(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
         grad_h, grad_weight = ctx.gradients
         del ctx.gradients
-        return grad_h.mul_(upstream[0]), None if grad_weight is None else grad_weight.mul_(upstream[0]), None, None
+        grad_weight = None if grad_weight is None else grad_weight.mul_(upstream[0])
+        return grad_h.mul_(upstream[0]), grad_weight, None, None, None

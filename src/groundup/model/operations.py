@@ -95,10 +95,13 @@ class Operations:
         """How many rows of logits the loss should hold at a time."""
         return CHUNK_ROWS
 
-    def nll_and_residual(self, logits_RV: Tensor, labels_R: Tensor) -> tuple[Tensor, Tensor]:
+    def nll_and_residual(self, logits_RV: Tensor, labels_R: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
         """Each row's negative log-likelihood, (R,) fp32, and its gradient by the logits: softmax - onehot.
 
         Rows labelled IGNORE_INDEX give 0 and a zero gradient. The logits may be overwritten.
+
+        Args:
+            z_loss: what the gradient is of has this times the square of the log of softmax's denominator beside it.
         """
         logits = logits_RV.float()
         kept_R1 = (labels_R != IGNORE_INDEX).unsqueeze(1)
@@ -106,7 +109,10 @@ class Operations:
         lse_R1 = logits.logsumexp(1, keepdim=True)
         nll_R1 = (lse_R1 - logits.gather(1, targets_R1)) * kept_R1
         # In place: of 512 rows of a vocabulary of 49k each copy has 100 MB.
-        residual_RV = logits.sub_(lse_R1).exp_().scatter_add_(1, targets_R1, -torch.ones_like(lse_R1)).mul_(kept_R1)
+        softmax_RV = logits.sub_(lse_R1).exp_()
+        if z_loss:
+            softmax_RV.mul_(1 + 2 * z_loss * lse_R1)
+        residual_RV = softmax_RV.scatter_add_(1, targets_R1, -torch.ones_like(lse_R1)).mul_(kept_R1)
         return nll_R1.squeeze(1), residual_RV.to(logits_RV.dtype)
 
     def transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:

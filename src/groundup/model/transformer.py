@@ -159,6 +159,7 @@ class Transformer(Accelerated):
         cache: Cache | None = None,
         labels_BT: Tensor | None = None,
         reduction: Literal["sum", "none"] = "sum",
+        z_loss: float = 0.0,
     ) -> Tensor:
         """Score the next token at each position.
 
@@ -170,6 +171,7 @@ class Transformer(Accelerated):
             labels_BT: the token that should come next, IGNORE_INDEX where none is scored.
             reduction: with labels, "sum" gives the summed negative log-likelihood with its gradient, "none" gives
                 that of each token without gradient.
+            z_loss: of the gradient; see `groundup.model.loss.summed_nll`.
 
         Returns:
             Logits (B, T, V) in fp32 without labels; else () or (B, T), fp32.
@@ -182,10 +184,13 @@ class Transformer(Accelerated):
             with torch.set_grad_enabled(torch.is_grad_enabled() and reduction == "sum"):
                 logits_RV = self.logits(h_RD)
                 nll = F.cross_entropy(logits_RV, labels_R, ignore_index=IGNORE_INDEX, reduction=reduction)
+                if z_loss:
+                    squares = z_loss * logits_RV[labels_R != IGNORE_INDEX].logsumexp(1).square().sum()
+                    nll = nll + squares - squares.detach()
             return nll if reduction == "sum" else nll.view_as(labels_BT)
         if reduction == "none":
             return row_nll(h_RD, self.lm_head.weight, labels_R).view_as(labels_BT)
-        return summed_nll(h_RD, self.lm_head.weight, labels_R, self.operations)
+        return summed_nll(h_RD, self.lm_head.weight, labels_R, self.operations, z_loss=z_loss)
 
     def logits(self, h_BTD: Tensor) -> Tensor:
         """Scores (..., V) in fp32 of the tokens that may follow, from the blocks' output (..., D)."""

@@ -27,7 +27,14 @@ class PackedBatch(Protocol):
 
 
 class NextToken:
-    """Summed negative log-likelihood of the labels, in nats; normalized by the number of labels that count."""
+    """Summed negative log-likelihood of the labels, in nats; normalized by the number of labels that count.
+
+    Args:
+        z_loss: of its gradient; see `groundup.model.loss.summed_nll`.
+    """
+
+    def __init__(self, z_loss: float = 0.0) -> None:
+        self._z_loss = z_loss
 
     def prepare(self, batch: PackedBatch) -> PackedBatch:
         return batch
@@ -41,5 +48,6 @@ class NextToken:
             positions_BT=batch.positions,
             document_ids_BT=batch.document_ids,
             labels_BT=batch.labels,
+            z_loss=self._z_loss,
         )
         return nll, {"loss": (nll.item(), self.normalizer(batch).item())}

@@ -87,12 +87,13 @@ class NativeOperations(Operations):
     def chunk_rows(self, vocab_size: int) -> int:
         return max(1, min(_MOST_CHUNK_ROWS, _CHUNK_LOGITS // vocab_size))
 
-    def nll_and_residual(self, logits_RV: Tensor, labels_R: Tensor) -> tuple[Tensor, Tensor]:
+    def nll_and_residual(self, logits_RV: Tensor, labels_R: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
         if not _is_ours(logits_RV):
-            return super().nll_and_residual(logits_RV, labels_R)
+            return super().nll_and_residual(logits_RV, labels_R, z_loss)
         logits_RV, labels_R = logits_RV.contiguous(), labels_R.contiguous()
         nll_R = torch.empty(len(logits_RV))
-        self.kernels.groundup_nll_and_residual(*_pointers(nll_R, logits_RV, labels_R), *_sizes(*logits_RV.shape))
+        pointers, sizes = _pointers(nll_R, logits_RV, labels_R), _sizes(*logits_RV.shape)
+        self.kernels.groundup_nll_and_residual(*pointers, *sizes, ctypes.c_float(z_loss))
         return nll_R, logits_RV
 
     def transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:

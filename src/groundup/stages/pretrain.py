@@ -62,6 +62,7 @@ class PretrainConfig(Config):
     embedding_lr: float = setting(0.01, help="AdamW's, for the token embeddings", gt=0)
     head_lr: float = setting(0.003, help="AdamW's, for the output matrix", gt=0)
     vector_lr: float = setting(0.003, help="AdamW's, for norms and biases", gt=0)
+    z_loss: float = setting(0.0, help="hold the logits: this times the squared log of softmax's denominator", ge=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
     compile: bool = setting(True, help="compile what takes the time; needs a C++ compiler, else runs without")
     fp8: bool = setting(False, help="compute the layers' products in fp8, on a GPU that has it (pip: groundup[fp8])")
@@ -157,7 +158,7 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
     def loader(rows: int) -> Loader:
         return _loader(config, shards, plan.model.context_length, rows, machine, ranks)
 
-    plan = saved.settle(machine, plan, spread, NextToken(), lambda rows: loader(rows).batch(0))
+    plan = saved.settle(machine, plan, spread, NextToken(config.z_loss), lambda rows: loader(rows).batch(0))
     micro, accum = share(plan.rows, plan.micro_batch_size, ranks.size)
     probe = _probe(held_out)
     before = None if base is None else probe(model)
@@ -166,7 +167,7 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
             work,
             "pretraining",
             spread,
-            NextToken(),
+            NextToken(config.z_loss),
             loader(micro).batch,
             spread.optimizer(plan.optimizer),
             WarmupStableDecay(plan.total_steps, plan.warmup_steps, plan.decay_steps),
@@ -252,7 +253,9 @@ def _resolve(
         init_weights(model, config.seed)
         spread = spread_out(model, machine, config.parallel, ranks)
         batches = _loader(config, shards, shape.context_length, rows, machine, ranks).batch
-        steps = steps_per_second(spread.called, NextToken(), batches, spread.optimizer(optimizer_config), ranks=ranks)
+        steps = steps_per_second(
+            spread.called, NextToken(config.z_loss), batches, spread.optimizer(optimizer_config), ranks=ranks
+        )
         rate = steps * rows * ranks.size * shape.context_length
         console.note(f"{shape.n_layers} layers, {shape.dim} wide: {rate:,.0f} tokens/s")
         return rate

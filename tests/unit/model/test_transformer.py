@@ -94,7 +94,8 @@ def test_packed_loss_equals_that_of_each_document_alone(family: Family, variants
     torch.testing.assert_close(packed, alone)
 
 
-def test_the_loss_and_its_gradients_are_those_of_plain_cross_entropy() -> None:
+@pytest.mark.parametrize("z_loss", [0.0, 0.01])
+def test_the_loss_and_its_gradients_are_those_of_plain_cross_entropy(z_loss: float) -> None:
     # More rows than a chunk, and ignored labels: where a chunked loss goes wrong.
     generator = torch.Generator().manual_seed(0)
     rows = CHUNK_ROWS + 300
@@ -102,11 +103,12 @@ def test_the_loss_and_its_gradients_are_those_of_plain_cross_entropy() -> None:
     weight = torch.randn(50, 16, generator=generator, requires_grad=True)
     labels = torch.randint(0, 50, (rows,), generator=generator)
     labels[::7] = IGNORE_INDEX
-    ours = summed_nll(h, weight, labels)
+    ours = summed_nll(h, weight, labels, z_loss=z_loss)
     plain = F.cross_entropy(h @ weight.T, labels, ignore_index=IGNORE_INDEX, reduction="sum")
     torch.testing.assert_close(ours, plain)
+    held = plain + z_loss * (h @ weight.T)[labels != IGNORE_INDEX].logsumexp(1).square().sum()
     for got, expected in zip(
-        torch.autograd.grad(3 * ours, (h, weight)), torch.autograd.grad(3 * plain, (h, weight)), strict=True
+        torch.autograd.grad(3 * ours, (h, weight)), torch.autograd.grad(3 * held, (h, weight)), strict=True
     ):
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 

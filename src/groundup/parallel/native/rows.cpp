@@ -246,8 +246,9 @@ extern "C" void groundup_column_sums(float *out, const bf16 *source, int64_t row
 }
 
 // Of each row of logits the label's negative log-likelihood; the logits become its gradient, softmax - onehot. Rows with
-// a negative label count nothing.
-extern "C" void groundup_nll_and_residual(float *nll, bf16 *logits, const int64_t *labels, int64_t rows, int64_t vocab) {
+// a negative label count nothing. The gradient is that of nll + z_loss lse^2, lse the log of softmax's denominator.
+extern "C" void groundup_nll_and_residual(float *nll, bf16 *logits, const int64_t *labels, int64_t rows, int64_t vocab,
+                                          float z_loss) {
     for_rows(rows, nullptr, 0, [=](int64_t row, float *) {
         static thread_local Scratch<float> kept;
         float *exps = kept.at_least(round_up(vocab, 16));
@@ -275,10 +276,11 @@ extern "C" void groundup_nll_and_residual(float *nll, bf16 *logits, const int64_
         const int32_t bits = (int32_t)from[label] << 16;
         float chosen;
         memcpy(&chosen, &bits, 4);
-        nll[row] = largest + logf(total) - chosen;
-        const float target = exps[label] / total - 1.0f;
+        const float lse = largest + logf(total), scale = (1.0f + 2.0f * z_loss * lse) / total;
+        nll[row] = lse - chosen;
+        const float target = exps[label] * scale - 1.0f;
         FOR_VECTORS(j, vocab)
-        store(from + j, first_lanes(vocab - j), _mm512_mul_ps(_mm512_loadu_ps(exps + j), _mm512_set1_ps(1.0f / total)));
+        store(from + j, first_lanes(vocab - j), _mm512_mul_ps(_mm512_loadu_ps(exps + j), _mm512_set1_ps(scale)));
         _mm_store_ss((float *)exps, _mm_set_ss(target));
         from[label] = (bf16)_mm_extract_epi16((__m128i)_mm_cvtneps_pbh(_mm_load_ps(exps)), 0);
     });
