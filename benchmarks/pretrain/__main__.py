@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.pretrain.ablation import ablate, ablation_table
 from benchmarks.pretrain.contenders import Peers, cpu_contenders, gpu_contenders, match_nanochat
 from benchmarks.pretrain.processes import Workplace
 from benchmarks.pretrain.quality import compare_quality
@@ -35,7 +36,7 @@ from benchmarks.pretrain.speed import time_shape
 from benchmarks.pretrain.start import time_start
 from benchmarks.pretrain.tokens import write_random_tokens
 
-_PARTS = ("speed", "quality", "start")
+_PARTS = ("speed", "quality", "start", "ablation")
 
 
 def main() -> None:
@@ -56,11 +57,17 @@ def main() -> None:
     parts = options.part.split(",")
     if "speed" in parts:
         _speed(options, place, peers, rest)
-    if "quality" in parts or "start" in parts:
+    if {"quality", "start", "ablation"} & set(parts):
         tokens = _text(options.tokens)
         if tokens is None:
-            rest["left_out"]["quality, start"] = "no text: TOKENS or --tokens names no directory of groundup tokenize"
-            _say(f"quality and start are left out: {rest['left_out']['quality, start']}")
+            rest["left_out"]["text"] = "none: TOKENS or --tokens names no directory of groundup tokenize"
+            _say(f"What needs text is left out, {rest['left_out']['text']}")
+        if tokens and "ablation" in parts:
+            wanted = partial(_wanted, options.contenders)
+            rest["ablation"] = ablate(
+                place, tokens, minutes=options.minutes, seeds=options.seeds, wanted=wanted, say=_say
+            )
+            _say("\n" + ablation_table(rest["ablation"]))
         if tokens and "start" in parts:
             rest["start"] = time_start(place, tokens, rounds=options.rounds, say=_say)
         if tokens and "quality" in parts:
@@ -121,7 +128,9 @@ def _speed(options: argparse.Namespace, place: Workplace, peers: Peers, rest: di
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pretrain", description=__doc__)
-    parser.add_argument("--part", default="speed,quality,start", help="of speed, quality, start; comma-separated")
+    parser.add_argument(
+        "--part", default="speed,quality,start", help="of speed, quality, start, ablation; comma-separated"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--shapes", help="comma-separated; cpu: a,b  cuda: 124m,350m  to try things out: tiny")
     parser.add_argument("--contenders", help="only those whose names begin so, separated by ';'")

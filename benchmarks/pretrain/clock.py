@@ -19,6 +19,7 @@ class Clock:
     Attributes:
         horizon: optimizer steps that the run will have in all, as foreseen now: what a learning-rate schedule needs.
         parameters, product_parameters: of the model that was built.
+        tokens: that have been trained on, where the driver says it.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Clock:
             deadline: when training must end, as `time.time()`; None measures speed.
         """
         self.horizon = 10_000
-        self.parameters = self.product_parameters = 0
+        self.parameters = self.product_parameters = self.tokens = 0
         self._started = started
         self._device = device
         self._seconds = seconds
@@ -85,6 +86,7 @@ class Clock:
             "losses": [None if loss != loss else loss for loss in (self._losses[0], self._losses[-1])],
             "parameters": self.parameters,
             "product_parameters": self.product_parameters,
+            "tokens": self.tokens,
         }
 
     def _before_deadline(self) -> bool:

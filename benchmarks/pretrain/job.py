@@ -12,6 +12,18 @@ from torch import Tensor
 from benchmarks.pretrain.clock import Clock
 from benchmarks.pretrain.shapes import Shape
 
+Variant = Literal[
+    "as it is",
+    "AdamW",
+    "no QK-norm",
+    "z-loss 1e-4",
+    "documents not told apart",
+    "half a batch",
+    "two batches",
+    "batch ramp",
+]
+"""Our training with one thing changed; "batch ramp": half a batch in the first third of the steps."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -24,6 +36,7 @@ class Job:
         dtype: "float32" or "bfloat16"; of ours only "float8" counts, which the layers' products are then computed in.
         family: of our model.
         matrices: our optimizer of the matrices inside the layers, "adamw" or "muon".
+        variant: of our training.
     """
 
     driver: str
@@ -35,6 +48,7 @@ class Job:
     family: str = "qwen3"
     matrices: Literal["adamw", "muon"] = "adamw"
     seed: int = 0
+    variant: Variant = "as it is"
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

@@ -7,8 +7,9 @@ GPT-2 ties its head, Llama and Qwen3 have one of their own by default, and so mo
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 
+import torch
 from torch import Tensor
 
 from benchmarks.pretrain.clock import Clock
@@ -27,10 +28,23 @@ class _EnoughError(Exception):
     """Leaves `fit`, which has no other way to end before its last step."""
 
 
+@dataclass(frozen=True)
+class _Foreseen(WarmupStableDecay):
+    """Our schedule over the steps that the clock foresees now."""
+
+    clock: Clock
+
+    def __call__(self, step: int) -> float:
+        horizon = max(self.clock.horizon, step + 1)
+        return WarmupStableDecay(horizon, warmup_steps=horizon // 50, decay_steps=horizon // 2)(step)
+
+
 def train(job: Job, clock: Clock) -> Logits:
     """Train with `fit`; the machine decides the dtype, as for everyone who runs `groundup pretrain`."""
     shape = job.shape
-    given = {"family": job.family, "context_length": shape.context, "dim": shape.dim, "n_heads": shape.n_heads}
+    family = "llama" if job.variant == "no QK-norm" else job.family  # Qwen3's but for these norms
+    rows = {"half a batch": shape.rows // 2, "two batches": 2 * shape.rows}.get(job.variant, shape.rows)
+    given = {"family": family, "context_length": shape.context, "dim": shape.dim, "n_heads": shape.n_heads}
     machine = measure_machine(fp8=job.dtype == "float8")
     model = Transformer(shape_for_depth(shape.n_layers, shape.vocab_size, given))
     init_weights(model, job.seed)
@@ -38,21 +52,28 @@ def train(job: Job, clock: Clock) -> Logits:
     config = OptimizerConfig(matrix_lr=MATRIX_LR[job.matrices], matrices=job.matrices)
     optimizer = Spread(model, "single", Ranks()).optimizer(config)
     shards = TokenShards(job.tokens, "train")
-    loader = Loader(shards, context_length=shape.context, batch_size=shape.rows, bos_id=shards.bos_id, seed=job.seed)
+    loader = Loader(shards, context_length=shape.context, batch_size=rows, bos_id=shards.bos_id, seed=job.seed)
 
     def batches(index: int) -> PackedWindows:
         windows = loader.batch(index)
+        if job.variant == "documents not told apart":
+            places = torch.arange(shape.context).expand_as(windows.positions)
+            windows = replace(windows, positions=places, document_ids=torch.zeros_like(places))
+        if job.variant == "batch ramp" and 3 * index < clock.horizon:
+            windows = PackedWindows(*(getattr(windows, each.name)[: rows // 2] for each in fields(windows)))
         return PackedWindows(*(getattr(windows, field.name).to(machine.device) for field in fields(windows)))
 
     class Timed:
         def after_step(self, report: StepReport) -> None:
+            clock.tokens = report.tokens_seen
             if not clock.tick(report.metrics["loss"]):
                 raise _EnoughError
 
-    schedule = WarmupStableDecay(clock.horizon, warmup_steps=clock.horizon // 50, decay_steps=clock.horizon // 2)
+    schedule = _Foreseen(1 << 60, 0, 0, clock)
+    objective = NextToken(z_loss=1e-4 if job.variant == "z-loss 1e-4" else 0.0)
     clock.begin(model)
     with suppress(_EnoughError):
-        fit(model, NextToken(), batches, optimizer, schedule, progress=Progress(), callbacks=[Timed()])
+        fit(model, objective, batches, optimizer, schedule, progress=Progress(), callbacks=[Timed()])
     model.eval()
 
     def logits(input_ids_BT: Tensor) -> Tensor:

@@ -1,0 +1,96 @@
+"""What each choice of training is worth: everyone the same minutes, one thing changed, over seeds, one scorer."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, get_args
+
+from benchmarks.pretrain.job import Job, Variant
+from benchmarks.pretrain.processes import ContenderError, Workplace
+from benchmarks.pretrain.shapes import Shape
+from groundup.evals.stats import paired_difference
+from groundup.tokens import TokenShards
+
+Say = Callable[[str], None]
+
+
+def ablate(
+    place: Workplace, tokens: Path, *, minutes: float, seeds: int, wanted: Callable[[str], bool], say: Say
+) -> dict[str, Any]:
+    """Train each variant of `Variant` for `minutes` with each seed, and score it on the held-out documents.
+
+    Seeds go round by round, so that hours of a busy machine fall on all alike. The time begins with the process, but
+    compiling is done before, once for each variant.
+
+    Returns:
+        variant -> `bpb` of each seed and their mean, `tokens` seen, and `difference` from the unchanged training: bits
+        per byte over documents and seeds, paired, with its 95 % interval.
+    """
+    shape = Shape("ablation", n_layers=4, dim=256, n_heads=4, context=512, vocab_size=0, rows=16)
+    shape = replace(shape, vocab_size=TokenShards(tokens, "train").vocab_size)
+    variants = [variant for variant in get_args(Variant) if variant == "as it is" or wanted(variant)]
+    runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
+    for variant in variants:
+        _train(place, tokens, shape, variant, seed=0, seconds=1)
+    for seed in range(seeds):
+        for variant in variants:
+            try:
+                run = _train(place, tokens, shape, variant, seed=seed, seconds=60 * minutes)
+            except ContenderError as error:
+                say(f"{variant}, seed {seed}: left out, {error}")
+                continue
+            runs[variant].append(run)
+            say(f"{variant}, seed {seed}: {run['score']['bpb']:.4f} bits per byte, {run['tokens']:,} tokens")
+    return {variant: _told(found, runs["as it is"]) for variant, found in runs.items() if found}
+
+
+def ablation_table(found: dict[str, Any]) -> str:
+    """The variants as a table, as benchmarks/ablations.md shows it."""
+    lines = [
+        "| | bits per byte, by seed | tokens seen | difference (95 %) |",
+        "| --- | --- | ---: | --- |",
+    ]
+    for variant, told in found.items():
+        low, high = told["interval_95"]
+        scores = ", ".join(f"{bpb:.4f}" for bpb in told["bpb"])
+        difference = "" if variant == "as it is" else f"{told['difference']:+.4f} ({low:+.4f} to {high:+.4f})"
+        lines.append(f"| {variant} | {scores} | {told['tokens'] / 1e6:.1f} M | {difference} |")
+    return "\n".join(lines)
+
+
+def _train(
+    place: Workplace, tokens: Path, shape: Shape, variant: Variant, *, seed: int, seconds: float
+) -> dict[str, Any]:
+    name = f"ablation-{variant}".replace(" ", "-").replace(",", "")
+    job = Job("ours", shape, tokens, matrices="adamw" if variant == "AdamW" else "muon", seed=seed, variant=variant)
+    started = time.time()
+    clock = {"started": started, "deadline": started + seconds}
+    request = {"job": job.to_json(), "clock": clock, "documents": None}
+    result = place.work(f"{name}-{seed}", request, place.environment(name))
+    return {"tokens": result["tokens"], "score": result["score"]}
+
+
+def _told(runs: list[dict[str, Any]], unchanged: list[dict[str, Any]]) -> dict[str, Any]:
+    pairs = list(zip(runs, unchanged, strict=False))
+    bits = [
+        [sum(run["score"]["document_nll"][place] / math.log(2) for run in side) for place in range(_documents(runs))]
+        for side in (runs[: len(pairs)], unchanged[: len(pairs)])
+    ]
+    sizes = [len(pairs) * size for size in runs[0]["score"]["document_bytes"]]
+    difference = paired_difference(bits[0], bits[1], sizes)
+    return {
+        "bpb": [run["score"]["bpb"] for run in runs],
+        "mean": statistics.mean(run["score"]["bpb"] for run in runs),
+        "tokens": statistics.mean(run["tokens"] for run in runs),
+        "difference": difference.estimate,
+        "interval_95": [difference.low, difference.high],
+    }
+
+
+def _documents(runs: list[dict[str, Any]]) -> int:
+    return len(runs[0]["score"]["document_nll"])
