@@ -3,13 +3,16 @@
 A model is trained on token shards (of any run) with the Studio beside it. In windows of the same run, in turns, the
 page is closed, or open on the curves while its tabs are walked through. Bars: first useful paint (road, tabs and the
 model's name are there) in 2 s; from a click to the frame that shows it, 300 ms; the steps of the windows with the page
-are at most 3 % slower than those without. Needs `pip install playwright` and a Chromium (`--browser PATH`).
+are at most 3 % slower than those without. On a machine whose neighbours are loud, steps say little; so on Linux it is also
+told what share of all cores everything but the training took in both kinds of windows: the difference is what the page
+and its browser cost. Needs `pip install playwright` and a Chromium (`--browser PATH`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -45,7 +48,7 @@ def main() -> None:
     try:
         metrics = base / "metrics.jsonl"
         _wait(lambda: metrics.is_file() and metrics.read_text().count("\n") > 8, training)
-        figures = _looked_at(options, f"http://127.0.0.1:{options.port}/", metrics)
+        figures = _looked_at(options, f"http://127.0.0.1:{options.port}/", metrics, training.pid)
     finally:
         for process in (training, studio):
             process.send_signal(signal.SIGINT)
@@ -66,12 +69,13 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _looked_at(options: argparse.Namespace, url: str, metrics: Path) -> dict[str, Any]:
+def _looked_at(options: argparse.Namespace, url: str, metrics: Path, training: int) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
     paints: list[float] = []
     clicks: list[float] = []
     steps: dict[str, list[float]] = {"closed": [], "open": []}
+    others: dict[str, list[float]] = {"closed": [], "open": []}
     with sync_playwright() as playwright:
         for turn in range(2 * options.windows):
             name = ("closed", "open")[turn % 2]
@@ -84,11 +88,14 @@ def _looked_at(options: argparse.Namespace, url: str, metrics: Path) -> dict[str
                     page.locator(there).first.wait_for()
                 paints.append(time.monotonic() - began)
             before = metrics.read_text().count("\n")
-            ends = time.monotonic() + options.window
+            began_at, busy = time.monotonic(), _busy_beside(training)
+            ends = began_at + options.window
             while time.monotonic() < ends:
                 if browser is not None:
                     clicks += [page.evaluate(CLICK, tab) for tab in (TABS[len(clicks) % len(TABS)], "train")]
                 time.sleep(1.0)
+            if busy is not None:
+                others[name].append((_busy_beside(training) - busy) / (time.monotonic() - began_at) / os.cpu_count())
             lines = metrics.read_text().splitlines()[before + 1 :]
             steps[name] += [json.loads(line)["seconds"] for line in lines]
             if browser is not None:
@@ -102,7 +109,18 @@ def _looked_at(options: argparse.Namespace, url: str, metrics: Path) -> dict[str
         "slowdown": statistics.median(steps["open"]) / statistics.median(steps["closed"]) - 1,
         "mean_slowdown": statistics.mean(steps["open"]) / statistics.mean(steps["closed"]) - 1,
         "steps": {name: len(each) for name, each in steps.items()},
+        "share_of_cores_beside_training": {name: statistics.mean(each) for name, each in others.items() if each},
     }
+
+
+def _busy_beside(process: int) -> float | None:
+    """Seconds that the cores have been busy with anything else than a process; None where the system does not tell."""
+    try:
+        user, nice, system = (int(each) for each in Path("/proc/stat").read_text().split()[1:4])
+        own = sum(int(each) for each in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13])
+    except OSError:
+        return None
+    return (user + nice + system - own) / os.sysconf("SC_CLK_TCK")
 
 
 def _wait(done: Any, process: subprocess.Popen[bytes]) -> None:
