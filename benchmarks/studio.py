@@ -3,9 +3,9 @@
 A model is trained on token shards (of any run) with the Studio beside it. In windows of the same run, in turns, the
 page is closed, or open on the curves while its tabs are walked through. Bars: first useful paint (road, tabs and the
 model's name are there) in 2 s; from a click to the frame that shows it, 300 ms; the steps of the windows with the page
-are at most 3 % slower than those without. On a machine whose neighbours are loud, steps say little; so on Linux it is also
-told what share of all cores everything but the training took in both kinds of windows: the difference is what the page
-and its browser cost. Needs `pip install playwright` and a Chromium (`--browser PATH`).
+are at most 3 % slower than those without. Steps say little where neighbours are loud; so on Linux it is also told
+what share of all cores everything but the training took in both kinds of windows: the difference is what the page and
+its browser cost. Needs `pip install playwright` and a Chromium (`--browser PATH`).
 """
 
 from __future__ import annotations
