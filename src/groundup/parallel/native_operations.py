@@ -20,10 +20,11 @@ from groundup.model import Activation, Operations, SequenceClassifier, Transform
 from groundup.optim import Orthogonalize, newton_schulz
 from groundup.optim.muon import COEFFICIENTS, EPS, STEPS
 
-# Logits at a time: 100 MB in bf16. The gradient of a large vocabulary's matrix is read and written once a chunk (150 MB
-# for GPT-2's): fewer and larger chunks are faster.
-_CHUNK_LOGITS = 52_000_000
+# Logits at a time: 200 MB in bf16. The gradient of a large vocabulary's matrix is read and written once a chunk (150 MB
+# for GPT-2's), and products of rows in whole blocks are twice as fast as those of some hundreds and a few.
+_CHUNK_LOGITS = 104_000_000
 _MOST_CHUNK_ROWS = 4096
+_CHUNK_BLOCK = 256
 
 
 class NativeOperations(Operations):
@@ -85,7 +86,8 @@ class NativeOperations(Operations):
         return out
 
     def chunk_rows(self, vocab_size: int) -> int:
-        return max(1, min(_MOST_CHUNK_ROWS, _CHUNK_LOGITS // vocab_size))
+        rows = min(_MOST_CHUNK_ROWS, _CHUNK_LOGITS // vocab_size)
+        return max(_CHUNK_BLOCK, rows // _CHUNK_BLOCK * _CHUNK_BLOCK)
 
     def nll_and_residual(self, logits_RV: Tensor, labels_R: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
         if not _is_ours(logits_RV):
