@@ -64,6 +64,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8901)
     parser.add_argument("--window", type=float, default=20, help="seconds of each window")
     parser.add_argument("--windows", type=int, default=5, help="with the page, and as many without")
+    parser.add_argument(
+        "--pace", type=float, default=5, help="seconds that somebody looks at the curves between two tabs"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the training")
     parser.add_argument("--work", help="directory for the run; default: a temporary one")
     return parser.parse_args()
@@ -93,7 +96,7 @@ def _looked_at(options: argparse.Namespace, url: str, metrics: Path, training: i
             while time.monotonic() < ends:
                 if browser is not None:
                     clicks += [page.evaluate(CLICK, tab) for tab in (TABS[len(clicks) % len(TABS)], "train")]
-                time.sleep(1.0)
+                time.sleep(options.pace)
             if busy is not None:
                 others[name].append((_busy_beside(training) - busy) / (time.monotonic() - began_at) / os.cpu_count())
             lines = metrics.read_text().splitlines()[before + 1 :]
