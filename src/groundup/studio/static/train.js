@@ -4,7 +4,7 @@ import { during, el, field, fill, notice, percent, duration, renew, select, shor
 import { Plot, smooth } from "./plot.js";
 import { onChange, refresh, runOf, store } from "./store.js";
 
-const POLL = 1000;
+const POLL = 2000; // a training that is watched wants the cores for itself
 const INTERRUPTED = 130; // how a run ends that was stopped
 const WINDOW = 20; // steps, of which speed and time left are told
 
@@ -13,6 +13,7 @@ export function train(section) {
   let place = "";
   let timer = 0;
   let shown = false;
+  let drawn = ""; // of which stages
 
   const list = el("ul", { class: "runs" });
   const chooser = el("nav", { "aria-label": "Runs" }, el("p", { class: "note" }, "Runs; tick some to see their curves together."), list);
@@ -145,7 +146,8 @@ export function train(section) {
       const { run, stage } = chosen();
       const places = new Set([...logs].filter(([, each]) => each.compared).map(([id]) => id));
       if (stage) places.add(stage.place);
-      await Promise.all([...places].map(read));
+      const told = [stage?.place, ...places].join();
+      const news = await Promise.all([...places].map(read));
       if (run && (logged.open || (busy(run) && !stage))) {
         const { text } = await get("/studio/api/log", { run: run.name });
         if (log.textContent !== text) {
@@ -153,7 +155,8 @@ export function train(section) {
           log.scrollTop = log.scrollHeight;
         }
       }
-      draw();
+      if (told !== drawn || news.some(Boolean)) draw();
+      drawn = told;
     } catch (problem) {
       notice(problem.message);
     }
@@ -165,11 +168,13 @@ export function train(section) {
     const mine = entry(id);
     const [news, about] = await Promise.all([
       get("/studio/api/metrics", { place: id, mark: mine.mark }), get("/studio/api/stage", { place: id })]);
+    const before = JSON.stringify([mine.plan, mine.samples]);
     mine.rows = news.again ? news.rows : mine.rows.concat(news.rows);
     Object.assign(mine, { mark: news.mark, ...about });
+    return news.again || news.rows.length > 0 || JSON.stringify([mine.plan, mine.samples]) !== before;
   }
 
-  const series = (rows, value) => rows.map((row) => [row.tokens_seen, value(row)]).filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y));
+  const series = (rows, value) => rows.map((row, at) => [row.tokens_seen, value(row, at)]).filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y));
   const speedOf = (row, before) => (before && row.step > before.step ? (row.tokens_seen - before.tokens_seen) / (row.seconds * (row.step - before.step)) : NaN);
 
   function draw() {
@@ -192,7 +197,7 @@ export function train(section) {
       points: each.samples.filter((sample) => Number.isFinite(sample.bpb)).map((sample) => [sample.step, sample.bpb]) })));
     const peak = mine.plan.optimizer?.matrix_lr || mine.plan.optimizer?.vector_lr || 1;
     charts.lr.show([{ name: stage.place, points: series(mine.rows, (row) => row.lr_factor * peak) }]);
-    charts.speed.show(all.map(([id, each]) => ({ name: id, points: smooth(series(each.rows, (row) => speedOf(row, each.rows[each.rows.indexOf(row) - 1]))) })));
+    charts.speed.show(all.map(([id, each]) => ({ name: id, points: smooth(series(each.rows, (row, at) => speedOf(row, each.rows[at - 1]))) })));
     charts.mfu.show(all.map(([id, each]) => ({ name: id, points: smooth(series(each.rows, (row) => row.mfu ?? NaN)) })));
     drawTiles(stage, mine, charts.speed.lines[0]?.points.at(-1)?.[1]);
     drawSamples(mine);
