@@ -85,6 +85,6 @@ def run_as_shown(command: Sequence[str], home: Path) -> str:
         process.terminate()
     written, said = process.communicate("Hello\n")
     assert process.returncode == 0, f"{shlex.join(command)}\n{said}"
-    if command[1] in _TELLERS:
+    if command[1] in _TELLERS and "--out" not in command:  # then it is in a file
         assert written.strip(), shlex.join(command)
     return written

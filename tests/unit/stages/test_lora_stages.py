@@ -21,6 +21,7 @@ from groundup.console import Console
 from groundup.errors import ConfigError, DataError, FormatError
 from groundup.generate import Engine, GenerationRequest, Sampling
 from groundup.model import Transformer
+from groundup.parallel import Machine
 from groundup.stages import (
     STAGES,
     _lora,
@@ -292,9 +293,14 @@ def test_a_classifier_is_an_adapter_with_a_head(
 
 
 def test_merged_leaves_the_model_that_adapters_make(
-    adapter: Path, directory: Path, pairs: Path, tmp_path: Path
+    directory: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same training, and nothing left that needs the base or PEFT: transformers loads it as it is."""
+    # On a busy machine two looks at it may find another dtype the faster one, and then it is another training.
+    machine = Machine("cpu", "float32", compile=False, threads=1, product_flops=1e11)
+    monkeypatch.setattr("groundup.parallel.measure_machine", lambda **_: machine)
+    adapter = tmp_path / "adapter"
+    instruct(pairs, directory / "base", adapter)
     made = instruct(pairs, directory / "base", tmp_path / "merged", method="merged")
     assert not (tmp_path / "merged" / "adapter_config.json").exists()
     assert "base" not in made.facts
