@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -34,9 +35,10 @@ def ablate(
     shape = Shape("ablation", n_layers=4, dim=256, n_heads=4, context=512, vocab_size=0, rows=16)
     shape = replace(shape, vocab_size=TokenShards(tokens, "train").vocab_size)
     variants = [variant for variant in get_args(Variant) if variant == "as it is" or wanted(variant)]
-    runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in variants}
+    runs: dict[str, dict[int, dict[str, Any]]] = {variant: {} for variant in variants}
     for variant in variants:
-        _train(place, tokens, shape, variant, seed=0, seconds=1)
+        with suppress(ContenderError):  # it will be told below
+            _train(place, tokens, shape, variant, seed=0, seconds=1, documents=1)
     for seed in range(seeds):
         for variant in variants:
             try:
@@ -44,9 +46,10 @@ def ablate(
             except ContenderError as error:
                 say(f"{variant}, seed {seed}: left out, {error}")
                 continue
-            runs[variant].append(run)
+            runs[variant][seed] = run
             say(f"{variant}, seed {seed}: {run['score']['bpb']:.4f} bits per byte, {run['tokens']:,} tokens")
-    return {variant: _told(found, runs["as it is"]) for variant, found in runs.items() if found}
+    unchanged = runs["as it is"]
+    return {variant: _told(found, unchanged) for variant, found in runs.items() if found.keys() & unchanged.keys()}
 
 
 def ablation_table(found: dict[str, Any]) -> str:
@@ -64,33 +67,38 @@ def ablation_table(found: dict[str, Any]) -> str:
 
 
 def _train(
-    place: Workplace, tokens: Path, shape: Shape, variant: Variant, *, seed: int, seconds: float
+    place: Workplace,
+    tokens: Path,
+    shape: Shape,
+    variant: Variant,
+    *,
+    seed: int,
+    seconds: float,
+    documents: int | None = None,
 ) -> dict[str, Any]:
     name = f"ablation-{variant}".replace(" ", "-").replace(",", "")
     job = Job("ours", shape, tokens, matrices="adamw" if variant == "AdamW" else "muon", seed=seed, variant=variant)
     started = time.time()
     clock = {"started": started, "deadline": started + seconds}
-    request = {"job": job.to_json(), "clock": clock, "documents": None}
+    request = {"job": job.to_json(), "clock": clock, "documents": documents}
     result = place.work(f"{name}-{seed}", request, place.environment(name))
     return {"tokens": result["tokens"], "score": result["score"]}
 
 
-def _told(runs: list[dict[str, Any]], unchanged: list[dict[str, Any]]) -> dict[str, Any]:
-    pairs = list(zip(runs, unchanged, strict=False))
+def _told(found: Mapping[int, dict[str, Any]], unchanged: Mapping[int, dict[str, Any]]) -> dict[str, Any]:
+    seeds = sorted(found.keys() & unchanged.keys())
+    runs = [found[seed] for seed in seeds]
     bits = [
-        [sum(run["score"]["document_nll"][place] / math.log(2) for run in side) for place in range(_documents(runs))]
-        for side in (runs[: len(pairs)], unchanged[: len(pairs)])
+        [sum(nats) / math.log(2) for nats in zip(*(side[seed]["score"]["document_nll"] for seed in seeds), strict=True)]
+        for side in (found, unchanged)
     ]
-    sizes = [len(pairs) * size for size in runs[0]["score"]["document_bytes"]]
+    sizes = [len(seeds) * size for size in runs[0]["score"]["document_bytes"]]
     difference = paired_difference(bits[0], bits[1], sizes)
     return {
+        "seeds": seeds,
         "bpb": [run["score"]["bpb"] for run in runs],
         "mean": statistics.mean(run["score"]["bpb"] for run in runs),
         "tokens": statistics.mean(run["tokens"] for run in runs),
         "difference": difference.estimate,
         "interval_95": [difference.low, difference.high],
     }
-
-
-def _documents(runs: list[dict[str, Any]]) -> int:
-    return len(runs[0]["score"]["document_nll"])

@@ -127,7 +127,7 @@ def place(model: Transformer | SequenceClassifier, machine: Machine) -> None:
     """Put `model` on the machine, in place.
 
     Raises:
-        ResourceError: the run began with kernels that this machine cannot run or build.
+        ResourceError: the run began with kernels that this machine cannot run or build, or in fp8, which it lacks.
     """
     torch.set_num_threads(machine.threads)
     keep_large_buffers()
@@ -137,6 +137,8 @@ def place(model: Transformer | SequenceClassifier, machine: Machine) -> None:
     if machine.native:
         operations = NativeOperations(_needed_library())
     if machine.fp8:
+        if machine.device == "cuda":  # a run that goes on may have begun elsewhere
+            require_fp8()
         use_fp8(model, emulate=machine.device != "cuda")
     operations.lean = not all(parameter.requires_grad for parameter in model.parameters())
     if machine.compile:

@@ -217,9 +217,10 @@ def test_the_kept_branch_of_an_exported_chat(tmp_path: Path) -> None:
     }
     chats = [{"title": "Colours", "create_time": 1.7e9, "mapping": mapping, "current_node": "c"}]
     (tmp_path / "conversations.json").write_text(json.dumps(chats), encoding="utf-8")
-    assert read_table(tmp_path / "conversations.json").rows == [
-        {"messages": [{"name": "user", "content": "Name a colour."}, {"name": "assistant", "content": "Green."}]}
-    ]
+    turns = [{"name": "user", "content": "Name a colour."}, {"name": "assistant", "content": "Green."}]
+    assert read_table(tmp_path / "conversations.json").rows == [{"messages": turns}]
+    (tmp_path / "one.json").write_text(json.dumps(chats[0]), encoding="utf-8")
+    assert read_table(tmp_path / "one.json").rows == [{"messages": turns}]
 
 
 def test_tables_inside_of_an_archive_are_chosen_by_name(tmp_path: Path) -> None:

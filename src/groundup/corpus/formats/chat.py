@@ -237,11 +237,17 @@ def _milliseconds(message: dict[str, Any]) -> datetime | None:
 
 
 def _is_chatgpt(value: Any) -> bool:
-    return _has(value, "mapping") and isinstance(_dicts(value)[0]["mapping"], dict)
+    chats = _chats(value)
+    return _has(chats, "mapping") and "current_node" in chats[0] and isinstance(chats[0]["mapping"], dict)
 
 
-def _chatgpt(value: list[Any]) -> Iterator[Chat]:
-    for chat in _dicts(value):
+def _chats(value: Any) -> list[dict[str, Any]]:
+    """All conversations of an export, or the one that somebody took out of it."""
+    return _dicts([value] if isinstance(value, dict) else value)
+
+
+def _chatgpt(value: Any) -> Iterator[Chat]:
+    for chat in _chats(value):
         mapping, began = chat.get("mapping"), _time(chat.get("create_time"))
         turns = _branch(mapping, chat.get("current_node")) if isinstance(mapping, dict) else []
         yield _chat(((role, text, None) for role, text in turns), began.isoformat() if began else "")
