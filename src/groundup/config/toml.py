@@ -81,7 +81,8 @@ def _value(text: str, override: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError as error:
-        if text.startswith(("[", "{", '"', "'")):
+        column = text.startswith("{") and "=" not in text  # of a template, as {question}: a table has an equals sign
+        if text.startswith(("[", "{", '"', "'")) and not column:
             raise ConfigError(
                 f"--set {override}: {error}",
                 rule="a value that begins with a bracket or a quote must be TOML",

@@ -104,6 +104,9 @@ def test_what_all_kinds_of_a_table_share_is_shown_once() -> None:
         ),
         ("path=C:\\notes", {"path": "C:\\notes"}),
         ("date=2024-13-45", {"date": "2024-13-45"}),
+        ("response={fr}", {"response": "{fr}"}),  # a column, in a template
+        ("text={subject}: {body}", {"text": "{subject}: {body}"}),
+        ("merge={}", {"merge": {}}),
         ("x=1\ny=2", {"x": "1\ny=2"}),  # no second key can be smuggled in
     ],
 )
@@ -122,7 +125,8 @@ def test_override_reaches_into_tables_and_lists_and_leaves_the_original_alone() 
 
 
 @pytest.mark.parametrize(
-    "override", ["minutes", "=3", "a..b=1", "sources=[{kind=", "sources.7=1", "name.first=x", "sources.x=1"]
+    "override",
+    ["minutes", "=3", "a..b=1", "sources=[{kind=", "sources={kind=", "sources.7=1", "name.first=x", "sources.x=1"],
 )
 def test_broken_override_is_a_usage_error(override: str) -> None:
     with pytest.raises(ConfigError):
