@@ -18,11 +18,15 @@ TEXTS = [
 ]
 
 
+@pytest.mark.parametrize("words", [None, ('It says "', '", in short:')])
 @pytest.mark.parametrize("model_type", ["qwen3", "llama", "gpt2"])
-def test_same_ids_and_text_also_after_saving_there(tokenizer: Tokenizer, tmp_path: Path, model_type: str) -> None:
+def test_same_ids_and_text_also_after_saving_there(
+    tokenizer: Tokenizer, tmp_path: Path, model_type: str, words: tuple[str, str] | None
+) -> None:
     """transformers picks a tokenizer class by the model beside it; some of them rebuild the pre-tokenizer."""
     transformers = pytest.importorskip("transformers")
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    tokenizer = tokenizer.framed(*words) if words else tokenizer
     tokenizer.save(ours)
     for directory in (ours, theirs):
         directory.mkdir(exist_ok=True)
@@ -39,11 +43,14 @@ def test_same_ids_and_text_also_after_saving_there(tokenizer: Tokenizer, tmp_pat
         assert set(peer("a")) == {"input_ids", "attention_mask"}  # what the models take
         for text in TEXTS:
             ids = tokenizer.encode(text)
-            assert peer(text)["input_ids"] == [tokenizer.bos_id, *ids]
+            assert peer(text)["input_ids"] == tokenizer.whole(ids)
+            longest = tokenizer.added + 2
+            assert peer(text, truncation=True, max_length=longest)["input_ids"] == tokenizer.whole(ids, longest)
             assert peer(text, add_special_tokens=False)["input_ids"] == ids
             assert peer.decode(ids) == text
         typed = f"{IM_START}user"
-        assert peer(typed)["input_ids"][1] == tokenizer.token_id(IM_START)
+        assert peer(typed)["input_ids"][len(tokenizer.around[0])] == tokenizer.token_id(IM_START)
         safe = peer(typed, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         assert safe == tokenizer.encode(typed)
-        assert Tokenizer.load(directory).encode(TEXTS[0]) == tokenizer.encode(TEXTS[0])
+        again = Tokenizer.load(directory)
+        assert again.whole(again.encode(TEXTS[0])) == tokenizer.whole(tokenizer.encode(TEXTS[0]))

@@ -14,7 +14,7 @@ from groundup.apps.parts import split
 from groundup.apps.work import Result
 from groundup.checkpoint.resolve import OpenedClassifier
 from groundup.errors import ConfigError, GroundupError
-from groundup.objectives.classification import predict
+from groundup.objectives.classification import encode, predict
 
 _LIKELY = 0.5  # a text gets the labels that are at least so likely, where it may have several
 
@@ -56,7 +56,7 @@ class ClassifierRunner:
                 fix="Choose among them, leave the labels out, or take a language model.",
             )
         parts = split(inputs[app.first.name], self._count, opened.longest)
-        texts = [opened.tokenizer.begun(ids)[: opened.longest] for ids in opened.tokenizer.encode_batch(parts)]
+        texts, _ = encode(opened.tokenizer, parts, opened.longest)
         shares_EC = predict(opened.model, texts, pad_id=opened.tokenizer.pad_id)
         # A long part says more than a short one.
         shares_C = np.average(shares_EC, axis=0, weights=[len(text) for text in texts])
@@ -98,4 +98,4 @@ class ClassifierRunner:
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         tokenizer = self._opened.tokenizer
-        return [len(tokenizer.begun(ids)) for ids in tokenizer.encode_batch(texts)]
+        return [len(tokenizer.whole(ids)) for ids in tokenizer.encode_batch(texts)]

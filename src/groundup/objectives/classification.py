@@ -45,19 +45,20 @@ class LabelledBatch:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> tuple[list[list[int]], int]:
-    """The ids of each text, as transformers' `tokenizer(text, truncation=True)` gives them: BOS where one is expected.
+    """The ids of each text, as transformers' `tokenizer(text, truncation=True)` gives them; see `Tokenizer.whole`.
 
     Returns:
         The ids, and how many texts lost their end to fit into `longest` tokens.
     """
-    ids = [tokenizer.begun(text) for text in tokenizer.encode_batch(texts)]
-    return [text[:longest] for text in ids], sum(len(text) > longest for text in ids)
+    ids = tokenizer.encode_batch(texts)
+    cut = sum(len(tokenizer.whole(text)) > longest for text in ids)
+    return [tokenizer.whole(text, longest) for text in ids], cut
 
 
 def fitting(tokenizer: Tokenizer, texts: Sequence[str], longest: int) -> list[int]:
     """The places of those texts that `encode` does not cut."""
-    ids = map(tokenizer.begun, tokenizer.encode_batch(texts))
-    return [place for place, text in enumerate(ids) if len(text) <= longest]
+    ids = tokenizer.encode_batch(texts)
+    return [place for place, text in enumerate(ids) if len(tokenizer.whole(text)) <= longest]
 
 
 def balancing_weights(labels: Sequence[int], n_labels: int) -> list[float]:

@@ -13,6 +13,7 @@ from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.corpus import Source
 from groundup.errors import ConfigError
+from groundup.stages._label_head import start_head
 from groundup.stages._labelled import labelled_examples
 from groundup.stages._lora import (
     LoraConfig,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from groundup.ranks import Ranks
     from groundup.tokenizer import Tokenizer
 
-_PROBE_TOKENS = 30_000  # that the head is fitted on, at least
 _SHOWN = 40  # texts, on the page of what is trained
 _SAMPLES = 12  # of test texts in the facts, for the report
 _SAMPLE_CHARACTERS = 300
@@ -87,7 +87,7 @@ class FinetuneClassifyConfig(Config):
     head_lr: float = setting(0.003, help="AdamW's, for the new head", gt=0)
     vector_lr: float = setting(0.002, help="AdamW's, for norms and biases", gt=0)
     weight_decay: float = setting(0.0, help="on Muon's matrices", ge=0)
-    label_smoothing: float = setting(0.0, help="share of the probability spread over all labels", ge=0, lt=1)
+    label_smoothing: float = setting(0.1, help="share of the probability spread over all labels", ge=0, lt=1)
     baseline: bool = setting(True, help="compare with TF-IDF and logistic regression on the same split")
     seed: int = setting(0, help="of the split, the head and the order of texts", flag=True, ge=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
@@ -131,15 +131,17 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     from groundup.model import SequenceClassifier
     from groundup.model.lora import adapter_parameters
     from groundup.objectives.classification import LabelledBatches, encode, predict, usual_epochs
+    from groundup.objectives.framing import ways_to_read
     from groundup.optim import OptimizerConfig, WarmupStableDecay
-    from groundup.parallel import Machine, measure_machine
+    from groundup.parallel import Machine, measure_machine, place
     from groundup.planner import IDLE_BYTES, training_bytes
     from groundup.planner.tuning import adapter_rates
 
     opened = open_model(config.model, device="cpu")
     method = settle_method(config.method, opened.model, needs_all=sets(config, "matrix_lr"), console=console)
-    tokenizer, longest = opened.tokenizer, _longest(config, opened.model.config.context_length)
-    given, tested = labelled_examples(config, tokenizer, longest, console)
+    ways = ways_to_read(opened.tokenizer, opened.model.config.context_length)
+    room = _longest(config, opened.model.config.context_length - ways[-1].added + ways[0].added)
+    given, tested = labelled_examples(config, opened.tokenizer, room, console)
     labels = list(given.counts())
     kind = labelling(given.several, labels, config.seed)
     learned, deciding = set_apart(given, config.set_apart, config.seed)
@@ -149,12 +151,6 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
             rule="the best state is chosen on texts that are not learned",
             fix="Give more texts, or raise set_apart.",
         )
-    (texts, cut), (tests, cut_tests) = (encode(tokenizer, part.texts, longest) for part in (learned, tested))
-    if cut + cut_tests:
-        share = f"{cut + cut_tests:,} of {len(texts) + len(tests):,} texts"
-        console.warn(f"{share} are longer than {longest} tokens: their end is cut off.")
-    _show(tokenizer, learned, longest, console, most=1)
-
     plan_file = config.out / "plan.json"
     new: bool = ranks.told(not plan_file.is_file())
     if ranks.first and new:
@@ -163,8 +159,15 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     ranks.wait()
     machine = Machine.from_json(read_json(plan_file)["machine"])
     model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed, several=given.several)
+    place(model, machine)
     targets, decided = kind.targets(learned), kind.targets(deciding)
-    _start_head(config, model, texts, targets, tokenizer.pad_id, console)
+    start = partial(start_head, seed=config.seed, balance=config.balance, ranks=ranks, console=console)
+    tokenizer, longest = start(model, ways, learned.texts, targets, room, plan_file)
+    (texts, cut), (tests, cut_tests) = (encode(tokenizer, part.texts, longest) for part in (learned, tested))
+    if cut + cut_tests:
+        share = f"{cut + cut_tests:,} of {len(texts) + len(tests):,} texts"
+        console.warn(f"{share} are longer than {room:,} tokens: their end is cut off.")
+    _show(tokenizer, learned, longest, console, most=1)
     make_trainable(model, method, config.lora, config.seed)
     spread = spread_out(model, machine, config.parallel, ranks)
     batches = LabelledBatches(
@@ -267,35 +270,6 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     }
     outputs = [*files, config.out / "tokenizer.json", config.out / "tokenizer_config.json", plan_file]
     work.finish(facts, outputs)
-
-
-def _start_head(
-    config: FinetuneClassifyConfig,
-    model: SequenceClassifier,
-    texts: list[list[int]],
-    targets: Any,
-    pad_id: int,
-    console: Console,
-) -> None:
-    """Fit the head on some of the texts, drawn at random: a twelfth of an epoch's work, or of a short run some more."""
-    import random
-
-    from groundup.objectives.probe import fit_head
-
-    order = random.Random(config.seed).sample(range(len(texts)), len(texts))
-    drawn, wanted = [texts[place] for place in order], [targets[place] for place in order]
-    most_tokens = max(_PROBE_TOKENS, sum(map(len, texts)) // 4)
-    with console.progress("fitting the head", None, "texts") as bar:
-        nats = fit_head(
-            model,
-            drawn,
-            wanted,
-            pad_id=pad_id,
-            most_tokens=most_tokens,
-            balance=config.balance,
-            advance=bar.advance,
-        )
-    console.note(f"The head begins at {nats:.3f} nats a text, fitted on what the model makes of the texts now.")
 
 
 def _longest(config: FinetuneClassifyConfig, context: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,20 +134,43 @@ def decoding(definition: Definition) -> Decoding:
     return Decoding(**found)
 
 
-def prefix_of_prompts(definition: Definition) -> tuple[int, ...] | None:
-    """The ids that the post-processor puts before a text; None: it is not said there."""
+def around_texts(definition: Definition) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The ids that the post-processor puts before a text and behind it; None: it is not said there."""
     for part in steps_of(definition["post_processor"], "processors"):
         match part:
             case {"type": "TemplateProcessing", "single": list(single), "special_tokens": dict(known)}:
-                ids: list[int] = []
+                sides: tuple[list[int], list[int]] = ([], [])
+                behind = False
                 for piece in single:
                     match piece:
                         case {"SpecialToken": {"id": str(name)}}:
-                            ids += known.get(name, {}).get("ids", [])
+                            sides[behind].extend(known.get(name, {}).get("ids", []))
                         case _:
-                            break
-                return tuple(ids)
+                            behind = True
+                return tuple(sides[False]), tuple(sides[True])
     return None
+
+
+def with_around(definition: Definition, before: Sequence[int], behind: Sequence[int]) -> Definition:
+    """The same tokenizer, whose post-processor puts these ids before a text and behind it."""
+    others = [s for s in steps_of(definition["post_processor"], "processors") if s["type"] != "TemplateProcessing"]
+    name_of = {number: name for name, number in vocabulary(definition).items()}
+    pieces = {name: list(ids) for name, ids in (("before", before), ("behind", behind)) if ids}
+
+    def around(text: str, part: int) -> list[dict[str, Any]]:
+        known = {name: {"SpecialToken": {"id": name, "type_id": part}} for name in pieces}
+        sides = (known.get("before"), {"Sequence": {"id": text, "type_id": part}}, known.get("behind"))
+        return [side for side in sides if side is not None]
+
+    template = {
+        "type": "TemplateProcessing",
+        "single": around("A", 0),
+        "pair": [*around("A", 0), *around("B", 1)],
+        "special_tokens": {
+            name: {"id": name, "ids": ids, "tokens": [name_of[i] for i in ids]} for name, ids in pieces.items()
+        },
+    }
+    return definition | {"post_processor": {"type": "Sequence", "processors": [*others, template]}}
 
 
 def guarded(definition: Definition, markers: Mapping[str, int]) -> tuple[Definition, dict[str, str]]:

@@ -15,7 +15,15 @@ import tokenizers
 
 from groundup.errors import DataError, FormatError
 from groundup.files import atomic_file, write_json
-from groundup.tokenizer.definition import build, continuing, decoding, guarded, prefix_of_prompts, vocabulary
+from groundup.tokenizer.definition import (
+    around_texts,
+    build,
+    continuing,
+    decoding,
+    guarded,
+    vocabulary,
+    with_around,
+)
 from groundup.tokenizer.source import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, TokenizerSource, read_source
 from groundup.tokenizer.vocabulary import END_OF_TEXT
 from groundup.types import well_formed
@@ -35,6 +43,7 @@ class Tokenizer:
         bos_id: the token that is put before every document, in training and scoring: BOS where the model begins texts
             with it; else `<|endoftext|>` where there is one, BOS, or EOS.
         adds_bos: whether the model expects it at the beginning of a prompt.
+        around: what the plain call puts before a text and behind it: BOS or nothing, and nothing; see `framed`.
         eos_id: ends what a model writes; the same token as BOS in our own vocabularies.
         stop_ids: all tokens that end what the model writes (`eos_token_id` of `generation_config.json`, or EOS).
         pad_id: fills up batches; never in text.
@@ -103,6 +112,14 @@ class Tokenizer:
         kept = {name: content for name, content in self._source.files.items() if name in (CONFIG_FILE, TEMPLATE_FILE)}
         source = replace(self._source, files=kept)
         return Tokenizer(build(dict(definition), TOKENIZER_FILE), self.config, source)
+
+    def framed(self, before: str, behind: str) -> Tokenizer:
+        """The same vocabulary, that puts these words around each text in the plain call: a question about it.
+
+        They are in its files, so that transformers puts them there, too, and cuts a long text between them.
+        """
+        ids = (*self.around[0], *self.encode(before)), self.encode(behind, continues=True)
+        return self.with_definition(with_around(self.definition, *ids))
 
     def save(self, directory: Path) -> list[Path]:
         """Write its files: those that it was loaded from, byte for byte, where nothing was changed; returns them.
@@ -194,6 +211,17 @@ class Tokenizer:
     def begun(self, ids: Sequence[int]) -> list[int]:
         """The ids of a text as those of a prompt: see `encode_prompt`."""
         return [self.bos_id, *ids] if self.adds_bos or not ids else list(ids)
+
+    @property
+    def added(self) -> int:
+        """How many tokens the plain call adds to a text."""
+        return sum(map(len, self.around))
+
+    def whole(self, ids: Sequence[int], longest: int | None = None) -> list[int]:
+        """The ids of a text as the plain call gives them, cut to `longest` as by `truncation=True`; never none."""
+        before, behind = self.around
+        room = len(ids) if longest is None else max(0, longest - self.added)
+        return [*before, *ids[:room], *behind][:longest] or [self.bos_id]
 
     def encode_marked(self, pieces: Sequence[str]) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of text with special tokens in it.
@@ -313,14 +341,14 @@ class Tokenizer:
         if eos is None:
             eos = next(iter(stops), bos)
         named = bos if bos is not None else next(iter(ids.get("bos", ())), None)
-        prefix = prefix_of_prompts(self.definition)
-        begins = bool(self.config.get("add_bos_token")) and bos is not None if prefix is None else named in prefix
+        around = around_texts(self.definition)
+        begins = bool(self.config.get("add_bos_token")) and bos is not None if around is None else named in around[0]
         # Who does not begin texts with BOS nearly always has kept the token that stood between GPT-2's documents. Chat
         # models often call the beginning of a turn BOS: SmolLM2-135M-Instruct predicts 384 tokens of prose with 3.50
         # nats each after <|endoftext|>, with 3.72 after its "BOS".
         between = None if begins else self._vocabulary.get(END_OF_TEXT)
         bos = next((i for i in (between, named) if i is not None), eos)
-        self.adds_bos = begins if prefix is None else bos in prefix
+        self.adds_bos = begins if around is None else bos in around[0]
         if eos is None or bos is None:
             raise FormatError(
                 f"{CONFIG_FILE}: no eos_token and no bos_token",
@@ -328,6 +356,7 @@ class Tokenizer:
                 fix='Name one, e.g. "eos_token": "<|endoftext|>".',
             )
         self.bos_id, self.eos_id = bos, eos
+        self.around: tuple[tuple[int, ...], tuple[int, ...]] = around or ((bos,) if begins else (), ())
         self.stop_ids: tuple[int, ...] = tuple(stops) or (eos,)
         padding = next(iter(ids.get("pad", ())), eos)
         self.pad_id: int = pad if pad is not None else padding

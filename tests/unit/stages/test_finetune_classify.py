@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
-from groundup.checkpoint.resolve import open_classifier, resolve_classifier, resolve_model
+from groundup.checkpoint.resolve import load_tokenizer, open_classifier, resolve_classifier, resolve_model
 from groundup.console import Console
 from groundup.errors import ConfigError, DataError
+from groundup.objectives import framing
+from groundup.objectives.classification import predict
 from groundup.stages import classify, finetune_classify
 from groundup.stages.classify import ClassifyConfig
 from groundup.stages.finetune_classify import FinetuneClassifyConfig
@@ -171,6 +173,27 @@ def test_a_classifier_reads_as_far_as_it_was_trained(
     long = max((text for text, _ in paragraphs), key=len)
     beginning, whole = classify.run(ClassifyConfig(model=tmp_path / "out", texts=(long[:200], long)))
     assert beginning.probabilities == pytest.approx(whole.probabilities)
+
+
+@pytest.mark.parametrize("better", [0, 1])
+def test_a_classifier_reads_texts_as_they_were_read_in_training(
+    run_directory: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: int
+) -> None:
+    """The words around a text are kept in the tokenizer; they take no room from the text."""
+    monkeypatch.setattr(framing, "_LEAST_CONTEXTS", 1)
+    monkeypatch.setattr(framing, "best_way_to_read", lambda *_: (better, [2.0, 2.5 - better]))
+    out, settings = tmp_path / "out", SETTINGS | {"epochs": 0.1, "max_tokens": 16, "baseline": False}
+    finetune_classify.run(FinetuneClassifyConfig(data=table, model=run_directory, out=out, **settings))
+    opened, base = open_classifier(out), load_tokenizer(resolve_model(run_directory))
+    expected = base.framed(framing.BEFORE, framing.BEHIND) if better else base
+    assert opened.tokenizer.around == expected.around
+    assert opened.longest == 16 + expected.added - base.added
+    assert json.loads((out / "plan.json").read_text())["framed"] is bool(better)
+    rows = list(csv.DictReader(table.open(encoding="utf-8")))
+    (said,) = classify.run(ClassifyConfig(model=out, texts=(rows[0]["paragraph"],)))
+    ids = expected.whole(base.encode(rows[0]["paragraph"]), opened.longest)
+    (shares,) = predict(opened.model, [ids], pad_id=base.pad_id)
+    assert list(said.probabilities.values()) == pytest.approx(list(shares), abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -135,3 +135,31 @@ def test_config_must_name_tokens_that_exist(tokenizer: Tokenizer) -> None:
     assert stand_in.pad_id == stand_in.eos_id == tokenizer.token_id(IM_END)
     # Between Qwen's documents stood <|endoftext|>; its chat models' EOS ends a turn, and begins no document.
     assert stand_in.bos_id == tokenizer.token_id(END_OF_TEXT)
+
+
+def test_words_around_a_text_are_put_there_by_the_files_too(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """transformers' call is that of the library, with truncation from the right: the words behind must survive it."""
+    framed = tokenizer.framed("What is ", " about?")
+    framed.save(tmp_path)
+    backend = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    before = [tokenizer.bos_id, *tokenizer.encode("What is ")]
+    behind = tokenizer.encode(" about?")
+    assert framed.added == len(before) + len(behind)
+    for text in MULTILINGUAL:
+        ids = tokenizer.encode(text)
+        assert framed.encode(text) == ids
+        assert framed.whole(ids) == backend.encode(text).ids == [*before, *ids, *behind]
+        backend.enable_truncation(framed.added + 3)
+        assert framed.whole(ids, framed.added + 3) == backend.encode(text).ids == [*before, *ids[:3], *behind]
+        backend.no_truncation()
+    again = Tokenizer.load(tmp_path)
+    assert again.around == framed.around
+    assert again.adds_bos == tokenizer.adds_bos
+    assert again.framed("", "").around == (tuple(before), ())
+
+
+def test_a_whole_text_is_never_empty_and_never_too_long(tokenizer: Tokenizer) -> None:
+    framed = tokenizer.framed("What is ", " about?")
+    for longest in range(1, framed.added + 3):
+        assert 1 <= len(framed.whole(tokenizer.encode("a long text about nothing"), longest)) <= longest
+    assert tokenizer.whole([]) == [tokenizer.bos_id]
