@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from groundup.evals.classification import Floats
     from groundup.examples.labelled import Labelled
     from groundup.examples.xray import Seen
-    from groundup.model import SequenceClassifier
     from groundup.ranks import Ranks
     from groundup.tokenizer import Tokenizer
 
