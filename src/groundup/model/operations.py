@@ -50,7 +50,7 @@ class Operations:
 
     def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         """(x - mean(x)) / deviation(x) * weight + bias (arXiv:1607.06450), computed in fp32."""
-        return F.layer_norm(x.float(), weight.shape, weight, bias, eps).to(x.dtype)
+        return F.layer_norm(x.float(), weight.shape, weight.float(), bias.float(), eps).to(x.dtype)
 
     def activate(self, activation: Activation, gate: Tensor, up: Tensor | None = None) -> Tensor:
         """activation(gate) * up (arXiv:2002.05202), or activation(gate) alone."""

@@ -40,7 +40,7 @@ class Machine:
     """
 
     device: str
-    compute_dtype: str
+    compute_dtype: ComputeDtype
     compile: bool
     threads: int
     product_flops: float

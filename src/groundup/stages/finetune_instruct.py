@@ -141,6 +141,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     from groundup.generate import Engine
     from groundup.objectives import NextToken
     from groundup.optim import WarmupStableDecay
+    from groundup.parallel import keep_for_reading
     from groundup.planner import parameter_count, share
     from groundup.stages._xray import Shown
     from groundup.tokenizer import locked_template, save_chat
@@ -222,10 +223,12 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     files += [*save_chat(config.out, template, tokenizer), shown.page(config.out / "xray.html", told["sentence"])]
     del model, spread, engine, planning  # what was trained makes room for what is compared
 
-    # Both from their files and in fp32, so that they differ in nothing but the tuning.
+    # Both from their files and in one dtype, so that they differ in nothing but the tuning.
     base = load_model(origin, device=machine.device)
     adapted = method == "lora"
     tuned = with_adapter(base, config.out) if adapted else load_model(config.out, device=machine.device)
+    for each in (base, tuned):
+        keep_for_reading(each, machine.compute_dtype)
     with console.progress("scoring", None, "answers") as bar:
         compared = compare_with_base(
             tuned, base, tokenizer, template, learned, tested, seed=config.seed, advance=bar.advance
