@@ -1,4 +1,4 @@
-"""`python -m benchmarks.finetune`: LoRA's speed and memory, and what the recipes gain; one JSON object last.
+"""`python -m benchmarks.finetune`: LoRA's speed, memory and merging, and what the recipes gain; one JSON object last.
 
 MODEL names a model directory with a chat template, EXAMPLES a table of conversations as `groundup finetune instruct`
 reads it; TABLES tables of one's own for the recipes that take one: "intent=messages.csv support=desk.jsonl".
@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.parts import run_part
 
-PARTS = ("speed", "memory", "recipes")
+PARTS = ("speed", "memory", "merged", "recipes")
 
 
 def main() -> None:
@@ -29,6 +29,7 @@ def main() -> None:
     arguments = {
         "speed": ["--model", str(model), "--data", str(examples)],
         "memory": ["--model", str(model), "--text", str(examples)],
+        "merged": ["--model", str(model), "--data", str(examples)],
         "recipes": tables,
     }
     figures: dict[str, Any] = {}

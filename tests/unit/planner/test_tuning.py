@@ -6,7 +6,15 @@ import pytest
 
 from groundup.model import ModelConfig
 from groundup.optim import OptimizerConfig
-from groundup.planner.tuning import plan_tuning, probe_rows, step_rows, tuning_rates, within, worth_compiling
+from groundup.planner.tuning import (
+    adapter_rates,
+    plan_tuning,
+    probe_rows,
+    step_rows,
+    tuning_rates,
+    within,
+    worth_compiling,
+)
 
 SMALL = ModelConfig("qwen3", 192, 3, 3, 3, 64, 512, 7232, 512)
 LARGE = ModelConfig("llama", 2048, 16, 32, 8, 64, 8192, 128_256, 2048)
@@ -50,3 +58,11 @@ def test_speed_is_measured_on_steps_of_a_second() -> None:
     assert probe_rows(large, 2e11, 16) == 1
     assert 1 < probe_rows(large, 2e13, 64) < 64
     assert probe_rows(SMALL, 2e12, 4) == 4
+
+
+def test_adapters_take_a_multiple_of_full_tunings_rate_unless_it_is_said() -> None:
+    usual, labels = adapter_rates(SMALL.dim, None), adapter_rates(SMALL.dim, None, times=15)
+    assert labels.matrix_lr == pytest.approx(1.5 * usual.matrix_lr)
+    assert adapter_rates(LARGE.dim, None).matrix_lr < usual.matrix_lr
+    assert adapter_rates(LARGE.dim, 0.007, times=15).matrix_lr == 0.007
+    assert usual.matrices == "adamw"
