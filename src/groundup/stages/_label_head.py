@@ -62,8 +62,10 @@ def start_head(
         most_tokens = max(_LEAST_TOKENS, sum(map(len, read)) // 4)
         fitted = fit(model, read, wanted, pad_id=tokenizer.pad_id, most_tokens=most_tokens)
     if len(plan["nats"]) > 1:
-        alone, framed = plan["nats"]
-        told = f"{framed:.3f} nats a text from a head on the untouched model, {alone:.3f} alone"
-        console.note(f"Texts are read {'as' if plan['framed'] else 'alone, not as'} {BEFORE}...{BEHIND}: {told}.")
+        ways_named = ("alone", f"in {BEFORE}...{BEHIND}")
+        chosen, other = ways_named[plan["framed"]], ways_named[not plan["framed"]]
+        least, most = sorted(plan["nats"])
+        told = f"({least:.3f} nats a text by a head on the untouched model; {most:.3f} {other})"
+        console.note(f"Each text is read {chosen} {told}.")
     console.note(f"The head begins at {fitted:.3f} nats a text, fitted on what the model makes of the texts now.")
     return tokenizer, longest
