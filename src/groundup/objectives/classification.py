@@ -25,7 +25,7 @@ _BATCH_TOKENS = 16_384  # padded tokens that get labels at a time
 _SORTED_BATCHES = 32  # texts are sorted by length within this many batches: little padding, enough chance
 
 _MOST_WEIGHT = 100.0  # of a rare label: beyond it, single texts would drive the steps
-# Of 1,000 texts six epochs, of 10,000 two: see `usual_epochs`.
+# Of 1,000 texts five epochs, of 10,000 two: see `usual_epochs`.
 _ONCE, _FEWEST_EPOCHS, _MOST_EPOCHS = 30_000, 2, 10
 
 
