@@ -39,7 +39,8 @@ def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[
 
     from groundup.checkpoint.resolve import open_model
     from groundup.evals.responses import answer, spread
-    from groundup.examples import FolderExamples, read_conversations
+    from groundup.examples import read_conversations
+    from groundup.examples.conversations import FolderExamples
     from groundup.generate import Engine
     from groundup.tokenizer import locked_template
 
