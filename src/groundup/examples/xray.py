@@ -79,14 +79,17 @@ def see(
 
 
 def see_text(tokenizer: Tokenizer, ids: Sequence[int], whole: int) -> Seen:
-    """What a classifier is shown of a text.
+    """What a classifier is shown of a text; the words around it are of the template.
 
     Args:
         ids: as it reads them.
         whole: how many the text has.
     """
     special = set(tokenizer.markers.values())
-    columns: list[tuple[int, Role | None, bool]] = [(n, None if n in special else "user", False) for n in ids]
+    begins, ends = len(tokenizer.around[0]), len(ids) - len(tokenizer.around[1])
+    columns: list[tuple[int, Role | None, bool]] = [
+        (n, "user" if begins <= place < ends and n not in special else None, False) for place, n in enumerate(ids)
+    ]
     return Seen(tuple(_pieces(tokenizer, columns)), whole - len(ids))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from chat_templates import GEMMA, LLAMA3, MISTRAL, ZEPHYR
 from foreign_tokenizers import MAKERS, save
-from groundup.examples.xray import Seen, see, table
+from groundup.examples.xray import Seen, see, see_text, table
 from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.types import Message, Role
 
@@ -78,3 +78,12 @@ def test_what_does_not_fit_is_not_shown_as_learned(tokenizer: Tokenizer) -> None
     cut = see(ChatTemplate(tokenizer), tokenizer, TALK, longest=30)
     assert cut.counts().total() == 30
     assert cut.cut == whole.counts().total() - 30
+
+
+def test_the_words_around_a_classified_text_are_not_its_own(tokenizer: Tokenizer) -> None:
+    framed = tokenizer.framed("It says ", " or so")
+    ids = framed.whole(tokenizer.encode("that a long letter came today"), framed.added + 3)
+    seen = see_text(framed, ids, len(framed.whole(tokenizer.encode("that a long letter came today"))))
+    assert said(seen, "user") == tokenizer.decode(tokenizer.encode("that a long letter came today")[:3])
+    assert said(seen, None) == "<|endoftext|>It says  or so"
+    assert seen.cut == len(tokenizer.encode("that a long letter came today")) - 3
