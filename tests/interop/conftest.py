@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +22,6 @@ from groundup.model import Transformer
 from groundup.stages import collect, import_model
 from groundup.tokenizer import Tokenizer
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 QUIET = Console(quiet=True)
 HOSTILE = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
 RECIPE = """
@@ -130,18 +128,6 @@ def studio_url(studio_home: Path) -> Iterator[str]:
         yield json.loads(process.stdout.readline())["url"]
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is on the path")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 class Page:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,6 @@ from made_up_run import Json, MakeRun, spoil, spoil_card
 from groundup.report import read_run, render
 
 pytestmark = pytest.mark.interop
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 # Every text, with the contrast of its colour against what lies behind it (WCAG 2.2, relative luminance).
 CONTRASTS = """() => {
@@ -73,19 +69,6 @@ MISPLACED = """() => {
   }
   return [document.documentElement.scrollWidth - innerWidth, wide, wrong];
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A Chromium of this machine, driven by Playwright."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is on the path")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture
