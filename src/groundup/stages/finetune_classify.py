@@ -37,6 +37,8 @@ from groundup.stages._training import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from groundup.evals.classification import Floats
     from groundup.examples.labelled import Labelled
     from groundup.examples.xray import Seen
@@ -139,7 +141,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     opened = open_model(config.model, device="cpu")
     method = settle_method(config.method, opened.model, needs_all=sets(config, "matrix_lr"), console=console)
     ways = ways_to_read(opened.tokenizer, opened.model.config.context_length)
-    room = _longest(config, opened.model.config.context_length - ways[-1].added + ways[0].added)
+    room = _room(config, ways, opened.model.config.context_length)
     given, tested = labelled_examples(config, opened.tokenizer, room, console)
     labels = list(given.counts())
     kind = labelling(given.several, labels, config.seed)
@@ -271,22 +273,28 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     work.finish(facts, outputs)
 
 
-def _longest(config: FinetuneClassifyConfig, context: int) -> int:
-    return min(config.max_tokens or context, context)
+def _room(config: FinetuneClassifyConfig, ways: Sequence[Tokenizer], context: int) -> int:
+    """Tokens of the longest text, as the first of the ways reads it, so that all ways can."""
+    most = context - max(way.added for way in ways) + ways[0].added
+    return min(config.max_tokens or most, most)
 
 
 def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console) -> Artifact:
     """Show what would be trained; nothing else is left, and nothing is trained."""
     from groundup.checkpoint import read_config
     from groundup.checkpoint.resolve import load_tokenizer, resolve_model
+    from groundup.objectives.framing import BEFORE, BEHIND, ways_to_read
     from groundup.stages._xray import leave
 
     directory = resolve_model(config.model)
-    tokenizer = load_tokenizer(directory)
-    longest = _longest(config, read_config(directory).context_length)
-    learned, _ = labelled_examples(config, tokenizer, longest, console)
-    seen, labels = _show(tokenizer, learned, longest, console, most=3)
+    tokenizer, context = load_tokenizer(directory), read_config(directory).context_length
+    ways = ways_to_read(tokenizer, context)
+    room = _room(config, ways, context)
+    learned, _ = labelled_examples(config, tokenizer, room, console)
+    seen, labels = _show(tokenizer, learned, room, console, most=3)
     told = f"I read {learned.columns}, {len(learned.counts())} labels, {len(learned):,} texts to learn from."
+    if len(ways) > 1:
+        told += f" Before step 1 it is tried whether they are better read in {BEFORE}...{BEHIND}."
     return leave(config.out, "finetune.classify", keys, told, seen, console, labels)
 
 
