@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import bz2
 import io
-import time
 from functools import partial
 
 import pytest
 
+from cpu_time import cpu_seconds
 from groundup.corpus.formats import Extracted, extract
 from groundup.corpus.formats.wikitext import plain_text
 from groundup.corpus.records import RecordRules
@@ -105,15 +105,7 @@ def test_wikitext(wikitext: str, text: str) -> None:
 )
 def test_brackets_without_end_take_no_time(unit: str) -> None:
     """Parsers that go back at each of them take the square of the length: hours for a megabyte."""
-
-    def seconds(count: int) -> float:
-        """Of the quickest of three: a busy machine makes some of them slow, never fast."""
-        each = []
-        for _ in range(3):
-            started = time.process_time()
-            plain_text(unit * count + "text", UNSEEN)
-            each.append(time.process_time() - started)
-        return min(each)
-
+    texts = (unit * count + "text" for count in (1_000, 20_000))
+    few, many = (cpu_seconds(partial(plain_text, text, UNSEEN)) for text in texts)
     # 20 times the length; the square would be 400 times the time.
-    assert seconds(20_000) < 100 * max(seconds(1_000), 0.01)
+    assert many < 100 * max(few, 0.01)
