@@ -1,19 +1,25 @@
 """`python -m benchmarks.finetune.merged --model DIR --data TABLE`: an adapter beside its base, and merged into it.
 
 The adapter is trained and merged as a user does it. Then both models answer the same questions of the table greedily,
-in fp32, and both read each question with the answer: `same_answers` of `questions`, and `largest_difference` between
-any two logits. Bars: all of them, and 1e-4. The last line is one JSON object.
+in fp32 (`same_answers` of `questions`), and read each question with the answer: `largest_difference` is that between
+any two logits. What fp32 itself makes of it is told apart: `of_the_weights` is the difference where both are computed
+in fp64 from the same fp32 weights, `of_rounding` that of base and adapter in fp32 from themselves in fp64. Bars: all
+answers, and 1e-4. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from groundup.model import Transformer
 
 
 def main() -> None:
@@ -37,6 +43,8 @@ def main() -> None:
 def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
+    from groundup.checkpoint import load_model
+    from groundup.checkpoint.adapted import find_base, with_adapter
     from groundup.checkpoint.resolve import open_model
     from groundup.evals.responses import answer, spread
     from groundup.examples import read_conversations
@@ -46,21 +54,36 @@ def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[
 
     rows = read_conversations([FolderExamples(kind="folder", path=options.data)])
     questions = [example.messages[:-1] for example in spread(rows.examples, options.questions)]
-    beside, one = open_model(adapter, device="cpu"), open_model(merged, device="cpu")
-    template = locked_template(one.directory, one.tokenizer)
-    with Engine(beside.model, beside.tokenizer) as first, Engine(one.model, one.tokenizer) as second:
+    opened = open_model(merged, device="cpu")
+    one, tokenizer = opened.model, opened.tokenizer
+    template = locked_template(merged, tokenizer)
+    # Not `open_model(adapter)`, which merges on opening.
+    beside = with_adapter(load_model(find_base(adapter)), adapter)
+    with Engine(beside, tokenizer) as first, Engine(one, tokenizer) as second:
         answers = [
             [answer(engine, question, template, max_tokens=options.tokens) for engine in (first, second)]
             for question in questions
         ]
-    farthest = 0.0
+    same = sum(left == right for left, right in answers)
+    print(f"{same} of {len(questions)} answers are the same; reading them", flush=True)
+    read = []
     for question, (_, said) in zip(questions, answers, strict=True):
-        ids = template.encode(question, add_generation_prompt=True) + one.tokenizer.encode(said, continues=True)
-        row = torch.tensor([ids])
+        ids = template.encode(question, add_generation_prompt=True) + tokenizer.encode(said, continues=True)
+        read.append(torch.tensor([ids]))
+    exact_beside, exact_one = (copy.deepcopy(model).double() for model in (beside, one))
+
+    def farthest(first: Transformer, second: Transformer) -> float:
+        """The largest difference between two models' logits, of all texts read."""
         with torch.inference_mode():
-            farthest = max(farthest, float((beside.model(row) - one.model(row)).abs().max()))
-    same = sum(one == other for one, other in answers)
-    return {"questions": len(questions), "same_answers": same, "largest_difference": farthest}
+            return max(float((first(ids).double() - second(ids).double()).abs().max()) for ids in read)
+
+    return {
+        "questions": len(questions),
+        "same_answers": same,
+        "largest_difference": farthest(beside, one),
+        "of_the_weights": farthest(exact_beside, exact_one),
+        "of_rounding": farthest(beside, exact_beside),
+    }
 
 
 if __name__ == "__main__":
