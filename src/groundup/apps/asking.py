@@ -19,6 +19,7 @@ from groundup.types import Message
 _LEAST_ROOM = 32  # tokens of a text, for an application to be worth asking
 _MOST_ROOM = 2_000  # small models lose the thread of longer parts, and what they say of them is too short
 _OUTGROWN = 0.6  # of the tokens of an answer that says all of a text again: it may need more than the text
+_WARMER = 0.3  # of the temperature, each time that it is asked again
 _SPARE = 8  # tokens that a text may need more inside of a prompt than alone
 _NOTHING = "N/A"  # a text that says nothing
 _SHUFFLES, _SHUFFLED_WORDS = 3, 12
@@ -120,11 +121,14 @@ class Asking:
             return False
         return len(self._prompt(given, part=part)) + (self.max_tokens or 16) <= self.speaker.context_length
 
-    def request(self, given: Given, *, part: bool = False) -> GenerationRequest:
-        """For the answer to these inputs, or about a part."""
+    def request(self, given: Given, *, part: bool = False, again: int = 0) -> GenerationRequest:
+        """For the answer to these inputs, or about a part; asked again, with more chance each time."""
         app, template, options = self.app, self.speaker.template, self.options
         decoding = app.decoding
         temperature = decoding.temperature if options.temperature is None else options.temperature
+        seed = options.seed
+        if again:
+            temperature, seed = min(temperature + again * _WARMER, 1.5), (seed or 0) + again
         grammar = None if part else self.grammar
         return GenerationRequest(
             prompt=self._prompt(given, part=part),
@@ -135,7 +139,7 @@ class Asking:
             max_tokens=self._most_about(given) if part else self.max_tokens,
             stop=() if template is not None or grammar is not None else app.prompt.stop,
             stop_ids=None if template is None else template.stop_ids,
-            seed=options.seed,
+            seed=seed,
             grammar=grammar,
         )
 

@@ -71,6 +71,7 @@ class Output(Config):
 
     kind: Literal["text", "json", "label"] = setting("text", help="JSON follows the schema, always")
     json_schema: dict[str, Any] = setting({}, help='of JSON; "{count}" stands for the number of that input')
+    distinct: tuple[str, ...] = setting((), help="of JSON: lists in which nothing may stand twice; else it asks again")
     labels: tuple[str, ...] = setting((), help="of a label: which there are")
     labels_from: str = setting("", help="or the input that names them")
     max_tokens: int = setting(300, help="at most", ge=1)
@@ -79,6 +80,9 @@ class Output(Config):
     def _fits_together(self) -> Output:
         if (self.kind == "json") != bool(self.json_schema):
             raise _wrong("json_schema belongs to an output of the kind json, which needs it")
+        for name in self.distinct:
+            if name not in _lists_in(self.json_schema):
+                raise _wrong(f"distinct names properties of json_schema that are lists, and {name!r} is none")
         if (self.kind == "label") != (bool(self.labels) != bool(self.labels_from)):
             raise _wrong("an output of the kind label has either labels or labels_from, another has neither")
         return self
@@ -174,6 +178,15 @@ class App(Config):
         output = self.output.model_dump(mode="json", include={"kind", "json_schema", "labels", "labels_from"})
         decoding = self.decoding.model_dump(mode="json") | {"max_tokens": self.output.max_tokens}
         return {**kept, "inputs": inputs, "output": output, "decoding": decoding}
+
+
+def _lists_in(schema: Any) -> Iterator[str]:
+    """The properties that are lists, wherever they stand."""
+    for name, value in schema.items() if isinstance(schema, dict) else enumerate(schema):
+        if isinstance(value, dict) and value.get("type") == "array" and isinstance(name, str):
+            yield name
+        if isinstance(value, dict | list | tuple):
+            yield from _lists_in(value)
 
 
 def numbers_in(schema: Any) -> Iterator[str]:

@@ -23,6 +23,7 @@ from groundup.types import well_formed
 
 _MOST_ROUNDS = 8
 _BETWEEN = "\n\n"  # what stands between the answers about parts
+_TRIES_AGAIN = 4  # where items are the same that must differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,8 @@ def work(app: App, given: Mapping[str, Any], speaker: Speaker, options: Options 
     if app.output.kind == "label":
         return (yield from _label(asking, used))
     if asking.fits(asking.given):
-        (done,) = yield from _written(asking, [asking.given], used, shown=True)
-        return _result(asking, done.text, used, [done])
+        done, notes = yield from _last(asking, asking.given, used)
+        return _result(asking, done.text, used, [done], notes)
     if app.long is None:
         raise _too_long(asking)
     asking.require_room()
@@ -123,6 +124,42 @@ def _written(
     return done
 
 
+def _last(
+    asking: Asking, given: Given, used: _Usage
+) -> Generator[Write, list[Completion], tuple[Completion, list[str]]]:
+    """The answer that a person gets, and what to know of it.
+
+    No grammar can promise that the items of a list differ. So where they do not the model is asked again, each time
+    with more chance in it, and the answer with the fewest repetitions counts.
+    """
+    (best,) = yield from _written(asking, [given], used, shown=True)
+    distinct = asking.app.output.distinct
+    fewest = _repetitions(json.loads(best.text), distinct) if distinct else 0
+    for again in range(1, _TRIES_AGAIN + 1):
+        if not fewest:
+            return best, []
+        (other,) = yield Write((asking.request(given, again=again),))
+        used.add([other])
+        if (repetitions := _repetitions(json.loads(other.text), distinct)) < fewest:
+            best, fewest = other, repetitions
+    note = f"In {' or '.join(distinct)} something stands twice: so it was in each of {_TRIES_AGAIN + 1} answers."
+    return best, [note] if fewest else []
+
+
+def _repetitions(value: Any, names: Sequence[str]) -> int:
+    """How many items of the lists of these names say what one before them says."""
+    if isinstance(value, list):
+        return sum(_repetitions(item, names) for item in value)
+    if not isinstance(value, dict):
+        return 0
+    found = sum(_repetitions(item, names) for item in value.values())
+    for items in (value.get(name) for name in names):
+        if isinstance(items, list):
+            said = {json.dumps(item, ensure_ascii=False).casefold().strip('" .,;:!?') for item in items}
+            found += len(items) - len(said)
+    return found
+
+
 def _parts(asking: Asking, text: str, *, part: bool) -> list[str]:
     def count(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in asking.speaker.tokenizer.encode_batch(texts)]
@@ -153,9 +190,9 @@ def _reduced(asking: Asking, used: _Usage) -> Work:
         shorter = _BETWEEN.join(said)
         (given,) = _with(asking, [shorter])
         if asking.fits(given):
-            (done,) = yield from _written(asking, [given], used, shown=True)
-            note = f"Read in {read:,} parts, each first put in short."
-            return _result(asking, done.text, used, [done], [note], read)
+            done, notes = yield from _last(asking, given, used)
+            notes.insert(0, f"Read in {read:,} parts, each first put in short.")
+            return _result(asking, done.text, used, [done], notes, read)
         if asking.tokens(shorter) >= asking.tokens(text):
             break
         text = shorter

@@ -124,6 +124,7 @@ def test_the_declaration_that_the_documentation_shows_is_one(tmp_path: Path) -> 
         (lambda text: text + '[long]\ninput = "text"\nhow = "joined"\n', "how"),
         (lambda text: text + '[test]\nfile = "../x.jsonl"\nmetric = "f1"\n', "without a folder"),
         (lambda text: text + '[output]\nkind = "json"\njson_schema = { maxItems = "{text}" }\n', "type number"),
+        (lambda text: text + '[output]\nkind = "json"\njson_schema = { a = 1 }\ndistinct = ["a"]\n', "'a' is none"),
         (lambda text: text + "[prompt", "TOML"),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 
 from groundup.apps import Catalogue
 from groundup.apps.asking import Options
-from groundup.apps.declaration import with_numbers
+from groundup.apps.declaration import App, Output, with_numbers
 from groundup.apps.running import Runner
 from groundup.apps.work import Result
 from groundup.errors import ConfigError, GroundupError
@@ -170,11 +170,14 @@ def test_no_text_becomes_a_special_token(
     """A document that ends its own turn and answers itself would speak with the model's voice."""
     runner = Watched(engine, template if chats else None)
     app = OURS[name].app
+    prompts = []
     for text in ("harmless", HOSTILE):
+        runner.asked.clear()
         runner.run(app, {app.first.name: text}, Options(temperature=0.0, max_tokens=150))
-    harmless, hostile = ([i for i in each.prompt if i in tokenizer.special_ids] for each in runner.asked)
+        prompts.append(runner.asked[0].prompt)
+    harmless, hostile = ([i for i in prompt if i in tokenizer.special_ids] for prompt in prompts)
     assert hostile == harmless
-    assert "<|im_end|>" in runner.prompts()[1]
+    assert "<|im_end|>" in runner.prompts()[0]
 
 
 def test_labels_are_scored_beside_what_they_are_worth_alone(
@@ -231,6 +234,40 @@ def test_json_is_always_what_the_schema_says(
             numbers = {each.name: given.get(each.name, each.default) for each in app.inputs}
             jsonschema.validate(result.value, with_numbers(app.output.json_schema, numbers))
             assert json.dumps(result.value)
+
+
+def pair_of(*kinds: str, distinct: bool) -> App:
+    """An application that writes a list of two such words."""
+    words = {"type": "array", "items": {"enum": list(kinds)}, "minItems": 2, "maxItems": 2}
+    schema = {"type": "object", "required": ["words"], "properties": {"words": words}, "additionalProperties": False}
+    output = Output(kind="json", json_schema=schema, max_tokens=40, distinct=("words",) if distinct else ())
+    return OURS["poem"].app.model_copy(update={"output": output})
+
+
+def test_a_list_in_which_something_stands_twice_is_asked_for_again(runner: Watched) -> None:
+    """A question with the same option four times is none, and no grammar forbids it."""
+    once, again = (pair_of("red", "blue", distinct=distinct) for distinct in (False, True))
+    given, options = {"topic": "rain"}, [Options(temperature=1.0, seed=100 * seed) for seed in range(12)]
+    twice = [each for each in options if len(set(runner.run(once, given, each).value["words"])) == 1]
+    assert twice and len(runner.asked) == len(options)  # what this model says on its own
+    mended = []
+    for each in twice:
+        runner.asked.clear()
+        result = runner.run(again, given, each)
+        temperatures = [request.sampling.temperature for request in runner.asked]
+        assert 2 <= len(temperatures) <= 5 and temperatures[:2] == [1.0, 1.3]
+        assert bool(result.notes) == (len(set(result.value["words"])) == 1)
+        mended.append(not result.notes)
+        assert result.completion_tokens > runner.run(once, given, each).completion_tokens  # all of it is counted
+    assert sum(mended) > len(twice) / 2
+    (row,) = runner.run_many(again, [given], twice[mended.index(True)])
+    assert isinstance(row, Result) and len(set(row.value["words"])) == 2
+
+
+def test_where_it_cannot_be_otherwise_it_is_said(runner: Watched) -> None:
+    result = runner.run(pair_of("Red", "red.", distinct=True), {"topic": "rain"})
+    assert len(runner.asked) == 5
+    assert result.notes == ("In words something stands twice: so it was in each of 5 answers.",)
 
 
 def test_a_table_gives_what_each_row_gives_alone(runner: Watched, book: str) -> None:
