@@ -4,6 +4,7 @@ from groundup.examples.columns import ConversationRules
 from groundup.examples.conversations import (
     Conversations,
     ExampleSources,
+    question_of,
     read_conversations,
     split_by_hash,
     without_prompts_of,
@@ -16,6 +17,7 @@ __all__ = [
     "ExampleSources",
     "Table",
     "cell_text",
+    "question_of",
     "read_conversations",
     "read_table",
     "split_by_hash",

@@ -17,6 +17,7 @@ from groundup.types import Role
 
 # Names that data sets give to these columns, the most telling first; written as `_words` gives them.
 _MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat", "utterances")
+_CHATS = ("messages", "conversations", "chat")  # whoever calls them so learns to take part in them
 _PROMPTS = (
     "prompt", "instruction", "question", "query", "problem", "user", "human", "request", "input", "source", "dialogue",
     "dialog", "document", "article", "text", "q",
@@ -96,6 +97,8 @@ def find_columns(table: Table, rules: ConversationRules) -> Columns:
             )
         _require_column(table, "messages", rules.messages.split(".")[0], rules.messages)
     messages = rules.messages or (None if pair_given else _find_messages(table, sample))
+    if messages is not None and rules.messages is None and _is_told_of(messages, table, sample):
+        rules, messages = rules.model_copy(update={"prompt": messages}), None
     if messages is not None:
         return Columns(messages=messages, system=system, assistant=_answering(table, messages, rules.assistant))
     prompt, response = _template(table, "prompt", rules.prompt), _template(table, "response", rules.response)
@@ -104,9 +107,14 @@ def find_columns(table: Table, rules: ConversationRules) -> Columns:
     return Columns(prompt=prompt, response=response, system=system)
 
 
-def fill(template: str, row: Mapping[str, Any]) -> str:
-    """The template with the cells of a row in it; "" where none of its columns holds text."""
-    values = {path: "\n".join(filter(None, map(first_text, resolve(row, path)))) for path in FIELD.findall(template)}
+def fill(template: str, row: Mapping[str, Any], *, whole: bool = False) -> str:
+    """The template with the cells of a row in it; "" where none of its columns holds text.
+
+    Args:
+        whole: of a list, all is taken, a line for each item; else what `first_text` takes.
+    """
+    read = _all_text if whole else first_text
+    values = {path: "\n".join(filter(None, map(read, resolve(row, path)))) for path in FIELD.findall(template)}
     if values and not any(values.values()):
         return ""
     return FIELD.sub(lambda field: values[field[1]], template).strip()
@@ -122,6 +130,19 @@ def first_text(value: Any, depth: int = 8) -> str:
         inside = [value.get("text")] if isinstance(value, Mapping) else value
         return next(filter(None, (first_text(each, depth - 1) for each in inside)), "") if depth else ""
     return cell_text(value)
+
+
+def _all_text(value: Any) -> str:
+    """The text of a cell that a prompt is about: of a conversation each turn, with who says it."""
+    turns = as_turns(value)
+    if turns is None or (isinstance(value, str) and not all(map(_is_turn, turns))):  # "[1, 2]" is a text
+        return first_text(value)
+    lines = []
+    for turn in turns:
+        said = [turn.get(key) for key in CONTENT_KEYS] if _is_turn(turn) else [turn]
+        if text := next(filter(None, map(first_text, said)), ""):
+            lines.append(f"{speaker(turn)}: {text}" if speaker(turn) else text)
+    return "\n".join(lines)
 
 
 def as_turns(value: Any) -> list[Any] | None:
@@ -142,14 +163,19 @@ def _find_messages(table: Table, sample: Sequence[Mapping[str, Any]]) -> str | N
     def lists(column: str) -> bool:
         return any(as_turns(row.get(column)) for row in sample)
 
-    named = [column for column in table.columns if _words(column) in _MESSAGES and lists(column)]
-    if named:
-        return min(named, key=lambda column: _MESSAGES.index(_words(column)))
-    for column in table.columns:
+    found = [column for column in table.columns if _words(column) in _MESSAGES and lists(column)]
+    found.sort(key=lambda column: _MESSAGES.index(_words(column)))
+    for column in table.columns if not found else ():
         turns = next((t for row in sample if (t := as_turns(row.get(column)))), None)
         if turns and holds_turns(column) and _is_turn(turns[0]):
-            return column
-    return None
+            found.append(column)
+    return found[0] if found else None
+
+
+def _is_told_of(messages: str, table: Table, sample: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether something is said about the conversations, such as a summary: then that is what is learned."""
+    others = [column for column in table.columns if column != messages and _is_text(column, sample)]
+    return _words(messages) not in _CHATS and _named(_RESPONSES, others) is not None
 
 
 def _answering(table: Table, messages: str, given: str | None) -> str | None:
@@ -273,11 +299,15 @@ def _template(table: Table, key: str, given: str | None) -> str | None:
         return f"{{{given}}}"
     for path in FIELD.findall(given) or [given]:
         _require_column(table, key, path if path in table.columns else path.split(".")[0], given)
-    return given
+    return given.replace("\\n", "\n")  # a shell hands on the two characters
 
 
 def _given_system(table: Table, rules: ConversationRules) -> str | None:
-    if rules.system is None or not (FIELD.search(rules.system) or rules.system in table.columns):
+    if rules.system is None:
+        return None
+    if not (FIELD.search(rules.system) or rules.system in table.columns):
+        if nearest(rules.system, table.columns):  # a mistyped name, which no model should be told
+            _require_column(table, "system", rules.system, rules.system)
         return rules.system
     return _template(table, "system", rules.system)
 

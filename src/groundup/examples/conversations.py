@@ -26,7 +26,7 @@ from groundup.examples.columns import (
     first_text,
     speaker,
 )
-from groundup.examples.tables import alike, read_table
+from groundup.examples.tables import alike, read_table, spread
 from groundup.types import Example, Message, Role
 
 JOINED = "turns of one role in a row joined"
@@ -118,7 +118,7 @@ def read_conversations(
         table = read_table([source], console=console)
         columns = find_columns(table, _own_rules(source) or rules or ConversationRules())
         read_as[str(columns)] = None
-        rows = table.rows[:: -(-len(table.rows) // source.limit)] if source.limit else table.rows
+        rows = spread(table.rows, source.limit) if source.limit else table.rows
         found.rows += len(rows)
         for row in rows:
             try:
@@ -144,9 +144,10 @@ def read_conversations(
 def split_by_hash(
     examples: Sequence[Example], *, fraction: float = 0.1, most: int = 1000
 ) -> tuple[list[Example], list[Example]]:
-    """(train, held out): which is which follows from the examples alone, not from their order or number.
+    """(train, held out): which is which follows from the examples alone, not from their order.
 
-    Examples with the same opening prompt fall on one side, so that no held-out answer was seen with its question.
+    Examples of one question fall on one side, so that no held-out answer was seen with its question; only where each
+    question has more examples than are to be held out, they fall on both.
 
     Raises:
         DataError: fewer than two examples.
@@ -157,24 +158,32 @@ def split_by_hash(
             rule="training and testing need one each, at least",
             fix="Add examples, or give others to test on with --test.",
         )
-    hashes = [_hash([alike(_opening(example))]) for example in examples]
-    if len(set(hashes)) == 1:  # one prompt for all, e.g. an empty one
-        hashes = [_hash([m.content for m in example.messages]) for example in examples]
     wanted = min(most, max(1, round(fraction * len(examples))))
-    edge = sorted(hashes)[wanted - 1]
-    if max(hashes) == edge:
-        edge -= 1  # examples of one prompt must not all be held out
-    train = [example for example, h in zip(examples, hashes, strict=True) if h > edge]
-    return train, [example for example, h in zip(examples, hashes, strict=True) if h <= edge]
+    held = _whole_groups([alike(question_of(example)) for example in examples], wanted)
+    held = held or _whole_groups(["\0".join(m.content for m in example.messages) for example in examples], wanted)
+    train = [example for place, example in enumerate(examples) if place not in held]
+    return train, [example for place, example in enumerate(examples) if place in held]
+
+
+def _whole_groups(keys: Sequence[str], wanted: int) -> set[int]:
+    """Places of about so many examples, and not more, that leave no other with the same key outside."""
+    groups: dict[int, list[int]] = {}
+    for place, key in enumerate(keys):
+        groups.setdefault(_hash([key]), []).append(place)
+    drawn = set[int]()
+    for _, places in sorted(groups.items()):
+        if len(drawn) + len(places) <= wanted:
+            drawn.update(places)
+    return drawn
 
 
 def without_prompts_of(tested: Sequence[Example], found: Conversations) -> list[Example]:
-    """The examples whose opening prompt is not one of those to test on; the others are counted as dropped.
+    """The examples whose question is not one of those to test on; the others are counted as dropped.
 
-    Prompts that differ in case or white space only are alike.
+    Questions that differ in case or white space only are alike.
     """
-    known = {alike(_opening(example)) for example in tested}
-    learned = [example for example in found.examples if alike(_opening(example)) not in known]
+    known = {alike(question_of(example)) for example in tested}
+    learned = [example for example in found.examples if alike(question_of(example)) not in known]
     if len(learned) < len(found.examples):
         found.dropped["prompt is in the test data"] += len(found.examples) - len(learned)
     if not learned:
@@ -186,8 +195,9 @@ def without_prompts_of(tested: Sequence[Example], found: Conversations) -> list[
     return learned
 
 
-def _opening(example: Example) -> str:
-    return next(message.content for message in example.messages if message.role == "user")
+def question_of(example: Example) -> str:
+    """What the last answer answers: all that was said before it, but for a system message."""
+    return "\n".join(message.content for message in example.messages[:-1] if message.role != "system")
 
 
 def _hash(texts: Sequence[str]) -> int:
@@ -208,7 +218,7 @@ def _example(row: Mapping[str, Any], columns: Columns) -> tuple[Example, set[str
     """
     changes = set[str]()
     if columns.messages is None:
-        prompt, response = fill(columns.prompt, row), fill(columns.response, row)
+        prompt, response = fill(columns.prompt, row, whole=True), fill(columns.response, row)
         if not prompt:
             raise RejectedError("empty prompt")
         if not response:

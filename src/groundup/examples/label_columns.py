@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection
-from itertools import islice
 from typing import Any
 
 from groundup.config import nearest
 from groundup.errors import ConfigError, DataError
-from groundup.examples.tables import Table, cell_text
+from groundup.examples.tables import Table, cell_text, spread
 
 # Names that people give to the two, the most telling first.
 _TEXT_NAMES = (
@@ -26,7 +25,7 @@ _OTHER_NAMES = (
     "id", "index", "idx", "split", "fold", "lang", "language", "locale", "source", "domain", "date", "year", "month",
     "time", "author", "user", "annotator", "country", "file", "url", "license", "licence", "version", "confidence",
 )  # fmt: skip
-_SAMPLE = 10_000  # rows that decide
+_SAMPLE = 10_000  # rows that decide, from everywhere
 
 
 def text_column(table: Table, *, taken: str) -> str:
@@ -39,7 +38,7 @@ def text_column(table: Table, *, taken: str) -> str:
         DataError: no column of strings is left.
     """
     length: Counter[str] = Counter()
-    for row in islice(table.rows, _SAMPLE):
+    for row in spread(table.rows, _SAMPLE):
         for name, value in row.items():
             if name != taken and isinstance(value, str):
                 length[name] += len(value.strip())
@@ -74,6 +73,15 @@ def label_column(table: Table, named: str | None, *, taken: Collection[str], num
         return named
     values = {name: _values(table, name) for name in table.columns if name not in taken}
     usable = [name for name, counts in values.items() if numbers or _may_be_labels(counts)]
+    single = next(
+        (name for name in values if name.strip().lower() in ("label", "labels") and len(values[name]) == 1), ""
+    )
+    if single and not numbers:
+        raise DataError(
+            f"{table.name}: every label in {single!r} is {next(iter(values[single]))[:40]!r}",
+            rule="a classifier needs two labels or more",
+            fix='Give examples of others, too, or name another column: label = "COLUMN".',
+        )
     by_name = _by_name(usable, _LABEL_NAMES)
     if by_name:
         return by_name[0]
@@ -91,7 +99,7 @@ def label_column(table: Table, named: str | None, *, taken: Collection[str], num
 
 
 def _values(table: Table, name: str) -> Counter[str]:
-    cells = (row.get(name) for row in islice(table.rows, _SAMPLE))
+    cells = (row.get(name) for row in spread(table.rows, _SAMPLE))
     return Counter(text for cell in cells if (text := cell_text(_only(cell))))
 
 

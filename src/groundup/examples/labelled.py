@@ -1,4 +1,4 @@
-"""Texts with labels, out of a table: which columns they are in, what is dropped, which are kept for the test."""
+"""Texts with labels, out of a table: which columns they are in, and what is dropped."""
 
 from __future__ import annotations
 
@@ -16,18 +16,15 @@ from groundup.errors import ConfigError, DataError
 from groundup.examples.columns import fill
 from groundup.examples.label_columns import label_column, text_column
 from groundup.examples.tables import Table, alike, cell_text
-from groundup.types import text_id
 
 SEPARATOR = "\x1f"  # between the labels of one text: ASCII's separator of units, which nobody types
 SEVERAL_LABELS = "several labels"
 EMPTY_TEXT, EMPTY_LABEL, NO_NUMBER = "empty text", "empty label", "score that is no number"
 REPEATED, CONTRADICTED = "repeated text", "repeated text with another label"
 NOT_LEARNED = "label not learned"
-TOO_LONG = "longer than the model reads"
-SINGLE, IN_TEST, UNTRAINED = "only example of its label", "text of the test data", "label not in the training data"
+SINGLE = "only example of its label"
 
 _MISSING = {"", "n/a", "#n/a", "<na>", "nan", "null"}  # as spreadsheets and pandas write a cell without a value
-_FEWEST_DECIDING = 50
 _UNBALANCED = 10  # times as many texts of the most frequent label as of the rarest
 _MOST_SCORES = 20  # distinct numbers, some with a fraction, beyond which a column holds scores and no labels
 
@@ -183,49 +180,6 @@ def with_labels(examples: Labelled, known: Collection[str], reason: str) -> Labe
     return replace(examples, labels=labels).dropping((i for i, label in enumerate(labels) if label), reason)
 
 
-def split(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
-    """Training and test part. The test part has about `fraction` of each label, at least one of it and never all.
-
-    Which texts are drawn follows from (seed, text) alone: not from their order, nor from the other texts.
-    """
-    places: dict[str, list[int]] = {}
-    counts = examples.counts()
-    for place, labels in enumerate(examples.sets):  # of several labels the rarest, which has the fewest places
-        places.setdefault(min(labels, key=lambda label: counts[label]), []).append(place)
-    drawn: set[int] = set()
-    for members in places.values():
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
-        drawn.update(sorted(members, key=lambda i: text_id(f"{seed}\0{examples.texts[i]}"))[:count])
-    train = examples.only(i for i in range(len(examples)) if i not in drawn)
-    return replace(train, dropped=examples.dropped), examples.only(sorted(drawn))
-
-
-def without_long(train: Labelled, test: Labelled, fitting: Sequence[int]) -> tuple[Labelled, Labelled]:
-    """Training texts that the model reads whole, and the test texts whose labels these have.
-
-    Test texts stay, however long: a text to be classified has to be cut.
-
-    Args:
-        fitting: the places of these training texts.
-
-    Raises:
-        DataError: fewer than two labels are left.
-    """
-    if len(fitting) == len(train):
-        return train, test
-    return apart(train.dropping(fitting, TOO_LONG), test)
-
-
-def set_apart(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
-    """What is learned, and a part of it that decides what is not learned: temperature, the best state of the run.
-
-    Of each label as `split` has it; none where it would be fewer than 50 texts, which decide nothing.
-    """
-    if round(fraction * len(examples)) < _FEWEST_DECIDING:
-        return examples, examples.only([])
-    return split(examples, fraction, seed)
-
-
 def imbalance(examples: Labelled) -> str:
     """What to know where some labels have many more texts than others; "" where that is not so."""
     counts = examples.counts()
@@ -237,24 +191,6 @@ def imbalance(examples: Labelled) -> str:
         f"{most[:40]!r} has {many:,} texts to learn from, {least[:40]!r} has {few_said}: rare labels are predicted "
         "seldom. balance = true lets all labels count alike; look at macro-F1 more than at accuracy."
     )
-
-
-def apart(train: Labelled, test: Labelled) -> tuple[Labelled, Labelled]:
-    """Two tables made fit for each other: no training text is in the test part, no test label is untrained.
-
-    The test part stays as it was given otherwise, so that results on it can be compared.
-    """
-    tested = {alike(text) for text in test.texts}
-    learned = train.dropping((i for i, text in enumerate(train.texts) if alike(text) not in tested), IN_TEST)
-    train = without_single_labels(learned)
-    kept = with_labels(replace(test, several=test.several or train.several), train.counts().keys(), UNTRAINED)
-    if not kept.texts:
-        raise DataError(
-            f"{test.columns}: its labels are {', '.join(list(test.counts())[:8])}",
-            rule=f"the test data has labels of the training data: {', '.join(list(train.counts())[:8])}",
-            fix="Check that the two tables name their labels alike.",
-        )
-    return train, kept
 
 
 def _named_in(text: str | None) -> frozenset[str]:

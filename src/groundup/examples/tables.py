@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from groundup.console import Console
 from groundup.corpus import FolderSource, Source
@@ -19,6 +19,8 @@ from groundup.corpus.sources.base import Format
 from groundup.errors import DataError
 from groundup.files import file_digest
 from groundup.types import text_id, well_formed
+
+ItemT = TypeVar("ItemT")
 
 TABLE_FORMATS: tuple[Format, ...] = ("jsonl", "json", "csv", "tsv", "parquet", "xlsx", "chat")
 _TEXT_FORMATS = tuple(format for format in get_args(Format) if format not in TABLE_FORMATS)
@@ -102,6 +104,13 @@ def cell_text(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):  # how pandas keeps what is missing
         return ""
     return well_formed(str(value)).strip() if isinstance(value, str | int | float) else ""
+
+
+def spread(items: Sequence[ItemT], most: int) -> Sequence[ItemT]:
+    """At most so many of the items, from everywhere among them: files often come sorted."""
+    if len(items) <= most:
+        return items
+    return [items[place * len(items) // most] for place in range(most)]
 
 
 def alike(text: str) -> str:

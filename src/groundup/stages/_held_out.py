@@ -51,26 +51,28 @@ def held_out_answers(
     data: ExampleSources,
     train: ExampleSources,
     columns: ConversationRules,
-    made: Artifact | None,
+    tuned: Path,
     console: Console,
 ) -> HeldOut[list[Example]]:
     """Conversations to test on and others to show.
 
-    Where `data` is the table that the model was tuned on, they are the part that was held out then.
+    Where `data` is the table that the model was tuned on, they are the part that was held out then; and of any table,
+    questions that it was trained on are left out.
 
     Args:
         train: the training examples; without any, some of the others are set aside to show.
-        columns: without any, those of the tuning.
-        made: the record of the tuning.
+        columns: what they leave open is as it was for the tuning.
+        tuned: the model's directory.
 
     Raises:
         DataError: no examples, or none but those that were trained on.
     """
-    from groundup.examples import read_conversations, split_by_hash, without_prompts_of
+    from groundup.examples import question_of, read_conversations, split_by_hash, without_prompts_of
+    from groundup.examples.learned import learned_by, learned_hash
 
+    made = tuned_by(tuned)
     settings = _settings(made)
-    if not columns.model_dump(exclude_none=True):
-        columns = ConversationRules(**{key: settings.get(key) for key in ConversationRules.model_fields})
+    columns = _completed(columns, settings)
     found = read_conversations(data, columns, console=console)
     console.note(f"{found.sentence}.")
     if made is not None and made.inputs.get("data") == table_identity(data):
@@ -81,13 +83,16 @@ def held_out_answers(
             most=int(settings.get("test_examples", 1000)),
         )
         return HeldOut(learned, tested, [_trained_on(len(tested))])
+    known = learned_by(tuned)
+    new = [example for example in found.examples if learned_hash(question_of(example)) not in known]
+    notes = _left_out(len(found.examples) - len(new), len(new))
     if train:
         theirs = read_conversations(train, columns, console=console)
-        return HeldOut(without_prompts_of(found.examples, theirs), found.examples)
-    if len(found.examples) < 2:
-        return HeldOut([], found.examples)
-    tested, shown = split_by_hash(found.examples, fraction=_SET_ASIDE, most=_MOST_SET_ASIDE)
-    return HeldOut(shown, tested, [_set_aside(len(shown))])
+        return HeldOut(without_prompts_of(new, theirs), new, notes)
+    if len(new) < 2:
+        return HeldOut([], new, notes)
+    tested, shown = split_by_hash(new, fraction=_SET_ASIDE, most=_MOST_SET_ASIDE)
+    return HeldOut(shown, tested, [*notes, _set_aside(len(shown))])
 
 
 def held_out_labels(
@@ -95,36 +100,40 @@ def held_out_labels(
     train: ExampleSources,
     rules: LabelRules,
     known: Sequence[str],
-    made: Artifact | None,
+    tuned: Path,
     console: Console,
 ) -> HeldOut[Labelled]:
     """Labelled texts to test on and others to show; else like `held_out_answers`.
 
     Args:
-        rules: without a column named, those of the tuning.
+        rules: what they leave open is as it was for the tuning.
         known: the labels that the classifier gives; others are left out.
+        tuned: the classifier's directory.
     """
     from groundup.examples import read_table
+    from groundup.examples.label_parts import UNTRAINED, apart, limited, split
     from groundup.examples.labelled import (
+        NOT_LEARNED,
         LabelRules,
-        apart,
         read_labelled,
-        split,
         summary,
+        with_labels,
         without_repeats,
         without_single_labels,
     )
+    from groundup.examples.learned import learned_by, learned_hash
 
+    made = tuned_by(tuned)
     settings = _settings(made)
-    if rules == LabelRules():
-        rules = LabelRules(
-            settings.get("text"),
-            settings.get("label"),
-            tuple(settings.get("bins") or ()),
-            tuple(settings.get("bin_names") or ()),
-            settings.get("merge") or {},
-            settings.get("text_after") or "",
-        )
+    rules = LabelRules(
+        rules.text or settings.get("text"),
+        rules.label or settings.get("label"),
+        rules.bins or tuple(settings.get("bins") or ()),
+        rules.bin_names or tuple(settings.get("bin_names") or ()),
+        rules.merged or settings.get("merge") or {},
+        rules.after or settings.get("text_after") or "",
+        rules.separator or settings.get("separator"),
+    )
     sources = _as_classify_reads(data)
     table = read_table(sources, console=console)
     rules = rules.found_in(table)
@@ -135,28 +144,57 @@ def held_out_labels(
         _require_own_test(made)
         fraction, seed = float(settings.get("test_fraction", 0.2)), int(settings.get("seed", 0))
         learned, tested = split(without_single_labels(without_repeats(found)), fraction, seed)
-        if (limit := settings.get("limit")) is not None and limit < len(learned):
-            learned = split(learned, limit / len(learned), seed)[1]
+        learned = limited(learned, settings.get("limit") or len(learned), seed)
         notes.append(_trained_on(len(tested)))
-    elif train:
-        theirs = read_table(_as_classify_reads(train), console=console)
-        learned, tested = apart(without_repeats(read_labelled(theirs, rules.found_in(theirs))), found)
     else:
-        tested, learned = split(without_single_labels(without_repeats(found)), _SET_ASIDE, 0)
-        notes.append(_set_aside(len(learned)))
-    kept = tested.only(place for place, label in enumerate(tested.labels) if label in known)
+        trained = learned_by(tuned)
+        new = found.only(place for place, text in enumerate(found.texts) if learned_hash(text) not in trained)
+        notes += _left_out(len(found) - len(new), len(new))
+        if train:
+            theirs = read_table(_as_classify_reads(train), console=console)
+            learned, tested = apart(without_repeats(read_labelled(theirs, rules.found_in(theirs))), new)
+        else:
+            tested, learned = split(without_single_labels(without_repeats(new)), _SET_ASIDE, 0)
+            notes.append(_set_aside(len(learned)))
+    kept = with_labels(tested, known, NOT_LEARNED)
+    if unknown := kept.dropped[NOT_LEARNED] + kept.dropped[UNTRAINED]:
+        notes.append(f"Left out, because the classifier does not give their labels: {unknown:,} texts.")
     if not kept.texts:
         raise DataError(
             f"{table.name}: the labels {', '.join(list(tested.counts())[:8])}",
             rule=f"the tuned classifier gives the labels {', '.join(known[:20])}",
             fix="Give data with these labels, or name the column that has them: --set label=COLUMN.",
         )
-    shown = learned.only(place for place, label in enumerate(learned.labels) if label in known)
-    return HeldOut(shown, kept, notes)
+    return HeldOut(with_labels(learned, known, NOT_LEARNED), kept, notes)
 
 
 def _settings(made: Artifact | None) -> Mapping[str, Any]:
     return made.config if made is not None else {}
+
+
+def _completed(columns: ConversationRules, settings: Mapping[str, Any]) -> ConversationRules:
+    """The rules with those of the tuning where they say nothing: of a conversation's column, or of the pair."""
+    given = columns.model_dump(exclude_none=True)
+    before = {key: settings.get(key) for key in ConversationRules.model_fields}
+    for pair, other in ((("prompt", "response"), ("messages",)), (("messages",), ("prompt", "response"))):
+        if any(key in given for key in pair):
+            before |= dict.fromkeys(other)
+    return ConversationRules(**(before | given))
+
+
+def _left_out(count: int, left: int) -> list[str]:
+    """What to say of examples that were trained on.
+
+    Raises:
+        DataError: all of them were.
+    """
+    if count and not left:
+        raise DataError(
+            f"--data: the tuned model was trained on all {count:,} examples",
+            rule="what is compared on was not trained on",
+            fix="Give other examples.",
+        )
+    return [f"{count:,} examples were left out: the tuned model was trained on them."] if count else []
 
 
 def _require_own_test(made: Artifact) -> None:

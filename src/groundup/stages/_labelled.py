@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from groundup.console import Console
+from groundup.errors import DataError
 
 if TYPE_CHECKING:
     from groundup.examples.labelled import Labelled
@@ -17,14 +18,12 @@ def labelled_examples(
 ) -> tuple[Labelled, Labelled]:
     """What is learned and what is tested on, as the user is told."""
     from groundup.examples import read_table
+    from groundup.examples.label_parts import apart, limited, split, without_long
     from groundup.examples.labelled import (
         LabelRules,
-        apart,
         imbalance,
         read_labelled,
-        split,
         summary,
-        without_long,
         without_repeats,
         without_single_labels,
     )
@@ -46,13 +45,20 @@ def labelled_examples(
         learned, tested = split(without_single_labels(without_repeats(given)), config.test_fraction, config.seed)
     else:
         theirs = read_table(config.test, console=console)
-        learned, tested = apart(without_repeats(given), read_labelled(theirs, rules.found_in(theirs)))
+        others = read_labelled(theirs, rules.found_in(theirs))
+        if others.several and not given.several:
+            raise DataError(
+                f"{theirs.name}: some texts have several labels",
+                rule=f"in {table.name} each has one: of a text one label is learned, or several are",
+                fix="Give test data with one label of each text.",
+            )
+        learned, tested = apart(without_repeats(given), others)
         console.note(f"For the test, {summary(theirs, tested)}")
     if not (config.cut_long or config.max_tokens):
         learned, tested = without_long(learned, tested, fitting(tokenizer, learned.texts, longest))
     console.note(summary(table, learned))
-    if config.limit is not None and config.limit < len(learned):
-        learned = split(learned, config.limit / len(learned), config.seed)[1]
+    if config.limit is not None:
+        learned = limited(learned, config.limit, config.seed)
     if not config.balance and (told := imbalance(learned)):
         console.warn(told)
     console.note(f"{len(learned):,} texts to learn from, {len(tested):,} to test on.")

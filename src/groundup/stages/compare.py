@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from groundup.artifact import Artifact, begin, read
 from groundup.config import Config, setting
 from groundup.console import Console
-from groundup.errors import ConfigError
+from groundup.errors import ConfigError, DataError
 from groundup.examples import ConversationRules, ExampleSources, table_identity
 from groundup.files import atomic_file, write_json
 from groundup.stages._closing import closing, say_result
@@ -131,7 +131,7 @@ def _language_models(
     notes: list[str] = []
     transcripts: Any = ()
     if config.data:
-        held = held_out_answers(config.data, config.train, config.columns, made, console)
+        held = held_out_answers(config.data, config.train, config.columns, tuned, console)
         metric = config.metric
         if metric is None:
             prompts = without_shared_words([example.messages[-2].content for example in held.tested])
@@ -175,8 +175,14 @@ def _classifiers(
         )
     after = open_classifier(tuned, device=config.device, base=base if belongs_to(tuned, base) else None)
     keep_for_reading(after.model, dtype)
+    if after.model.several:
+        raise DataError(
+            f"{config.tuned}: gives several labels of a text",
+            rule="two classifiers are compared where each text has one label",
+            fix=f"Score each by itself: groundup evaluate {config.tuned} --data FILE.",
+        )
     rules = LabelRules(config.text, config.label)
-    held = held_out_labels(config.data, config.train, rules, after.labels, tuned_by(tuned), console)
+    held = held_out_labels(config.data, config.train, rules, after.labels, tuned, console)
     before: Asked | OpenedClassifier
     tested = held.tested
     if is_classifier(base):

@@ -127,7 +127,8 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     """Tune, test, and leave the classifier with its artifact."""
     from groundup.checkpoint.resolve import MODEL_MAX_LENGTH, open_classifier, open_model
     from groundup.evals.labelling import labelling
-    from groundup.examples.labelled import set_apart
+    from groundup.examples.label_parts import set_apart
+    from groundup.examples.learned import save_learned
     from groundup.files import read_json, write_json
     from groundup.model import SequenceClassifier
     from groundup.model.lora import adapter_parameters
@@ -269,7 +270,8 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         **result.facts,
         "samples": _samples(tested, labels, probabilities),
     }
-    outputs = [*files, config.out / "tokenizer.json", config.out / "tokenizer_config.json", plan_file]
+    known = save_learned(config.out, given.texts)
+    outputs = [*files, config.out / "tokenizer.json", config.out / "tokenizer_config.json", plan_file, known]
     work.finish(facts, outputs)
 
 

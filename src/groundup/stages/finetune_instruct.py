@@ -137,7 +137,8 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     from groundup.checkpoint.resolve import open_model
     from groundup.evals.deciding import score_of_answers
     from groundup.evals.responses import compare_with_base
-    from groundup.examples import split_by_hash
+    from groundup.examples import question_of, split_by_hash
+    from groundup.examples.learned import learned_by, save_learned
     from groundup.generate import Engine
     from groundup.objectives import NextToken
     from groundup.optim import WarmupStableDecay
@@ -148,6 +149,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     from groundup.train import SampleLog
 
     learned, tested, told = _examples(config, console)
+    questions = [question_of(example) for example in learned]
     deciding: list[Example] = []
     if config.keep_best or config.patience:
         learned, deciding = split_by_hash(learned, fraction=config.test_fraction, most=config.test_examples)
@@ -220,6 +222,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     if not ranks.first:
         return
     files = save_tuned(method, config.out, model, origin, tokenizer, template.stop_ids)
+    files.append(save_learned(config.out, questions, learned_by(origin)))
     files += [*save_chat(config.out, template, tokenizer), shown.page(config.out / "xray.html", told["sentence"])]
     del model, spread, engine, planning  # what was trained makes room for what is compared
 

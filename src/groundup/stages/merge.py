@@ -76,7 +76,7 @@ def _language_model(config: MergeConfig, directory: Path, base: Path, work: Work
         pad_id=tokenizer.pad_id,
         stop_ids=tokenizer.stop_ids,
     )
-    files += tokenizer.save(config.out)
+    files += [*tokenizer.save(config.out), _learned(config.out, directory)]
     farthest = _farthest(load_model(config.out), with_adapter(load_model(base), directory))
     said = f"one model in {config.dtype}; its logits are within {farthest:.1g} of those of base and adapter"
     return work.finish(found | {"largest_difference": farthest} | closing(said), files)
@@ -94,8 +94,15 @@ def _classifier(config: MergeConfig, directory: Path, base: Path, work: Work, fo
     ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
     files = save_classifier(config.out, model, opened.labels, **ids)
     tokenizer.config[MODEL_MAX_LENGTH] = opened.longest
-    files += tokenizer.save(config.out)
+    files += [*tokenizer.save(config.out), _learned(config.out, directory)]
     return work.finish(found | closing(f"one classifier in {config.dtype}, of {len(opened.labels)} labels"), files)
+
+
+def _learned(out: Path, adapter: Path) -> Path:
+    """What the adapter was trained on, kept beside the merged model, too."""
+    from groundup.examples.learned import learned_by, save_learned
+
+    return save_learned(out, (), learned_by(adapter))
 
 
 def _farthest(one: Transformer, other: Transformer) -> float:

@@ -55,6 +55,11 @@ def pair(row: dict[str, Any], directory: Path, **rules: str) -> tuple[str, ...]:
         ({"instruction": "Do it.", "input": "to this", "output": "r"}, ("Do it.\nto this", "r")),
         ({"fname": "d_1", "dialogue": "A: Hi.\nB: Yes?", "summary": "They meet.", "topic": "meeting"},
          ("A: Hi.\nB: Yes?", "They meet.")),
+        ({"dialogue": [{"role": "Ann", "text": "Hi."}, {"role": "Bo", "text": "Yes?"}], "summary": "They meet."},
+         ("Ann: Hi.\nBo: Yes?", "They meet.")),
+        ({"turns": ["Hi.", "Yes?"], "summary": "They meet."}, ("Hi.\nYes?", "They meet.")),
+        ({"dialog": '[{"speaker": "A", "content": "Hi."}]', "summary": "They meet."}, ("A: Hi.", "They meet.")),
+        ({"question": "[1, 2] is which list?", "answer": "one"}, ("[1, 2] is which list?", "one")),
         ({"zz": "a reply in words", "yy": "What is it?"}, ("What is it?", "a reply in words")),
         ({"uid": "a91f", "yy": "some words", "zz": "then others", "url": "http://x"}, ("some words", "then others")),
     ],
@@ -193,7 +198,7 @@ def test_each_source_has_columns_and_a_limit_of_its_own(tmp_path: Path) -> None:
         {"kind": "folder", "path": str(tmp_path / "b.jsonl")},
     ]
     found = read_conversations(load(Given, {"data": sources}).data)
-    assert [e.messages[1].content for e in found.examples] == ["say 0!", "say 3!", "say 6!", "say 9!"]
+    assert [e.messages[1].content for e in found.examples] == ["say 0!", "say 2!", "say 5!", "say 7!"]
     assert (found.columns, found.dropped) == ("ask -> say, conversations in messages", {"no answer": 2})
 
 
@@ -209,10 +214,35 @@ def test_the_split_does_not_depend_on_order_and_keeps_prompts_together() -> None
     assert len(split_by_hash(examples, most=20)[1]) in range(1, 24)
 
 
+def test_a_common_greeting_does_not_take_everything_into_the_test() -> None:
+    """Chats begin alike: what the last answer answers tells them apart, and one question of many is no measure."""
+    chats = [Example(turns("hi", "hello", f"question {n}", f"answer {n}")) for n in range(990)]
+    train, held_out = split_by_hash([*chats, *(Example(turns("hello", f"hi {n}")) for n in range(10))])
+    assert (len(train), len(held_out)) == (900, 100)
+    same = [Example(turns("hi", f"answer {n}")) for n in range(400)]
+    others = [Example(turns(f"question {n}", f"answer {n}")) for n in range(600)]
+    assert [len(part) for part in split_by_hash([*same, *others])] == [900, 100]
+
+
 @pytest.mark.parametrize("prompts", [["a", "b"], ["same", "same"], ["x"] * 9 + ["y"]])
 def test_small_or_one_sided_data_still_have_both_parts(prompts: list[str]) -> None:
     examples = [Example(turns(prompt, f"answer {n}")) for n, prompt in enumerate(prompts)]
     assert all(split_by_hash(examples))
+
+
+def test_a_template_typed_in_a_shell_and_a_mistyped_system_column(tmp_path: Path) -> None:
+    row = {"question": "hello there", "context": "hi you", "reply": "yes", "system_prompt": "Be kind."}
+    rules = {"prompt": "{question}\\n{context}", "response": "reply"}
+    assert pair(row, tmp_path, **rules)[1:] == ("hello there\nhi you", "yes")  # after the system message
+    with pytest.raises(ConfigError, match="Did you mean 'system_prompt'"):
+        read(tmp_path, [row], system="sytem_prompt")
+
+
+def test_a_source_gives_as_many_rows_as_it_is_limited_to(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(f'{{"prompt": "p {n}", "response": "r"}}\n' for n in range(1000)), encoding="utf-8")
+    source = {"kind": "folder", "path": str(path), "limit": 999}
+    assert len(read_conversations(load(Given, {"data": [source]}).data).examples) == 999
 
 
 def test_one_example_cannot_be_split() -> None:

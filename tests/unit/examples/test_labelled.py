@@ -10,12 +10,12 @@ import pytest
 
 from groundup.errors import ConfigError, DataError
 from groundup.examples import Table
+from groundup.examples.label_parts import apart, limited, set_apart, split
 from groundup.examples.labelled import (
+    SEPARATOR,
     Labelled,
     LabelRules,
-    apart,
     read_labelled,
-    split,
     summary,
     without_repeats,
     without_single_labels,
@@ -158,6 +158,42 @@ def test_the_split_follows_from_the_seed_and_the_texts_alone(prose: list[str]) -
     first = split(Labelled(prose, labels), 0.2, seed=1)[1]
     assert set(split(shuffled, 0.2, seed=1)[1].texts) == set(first.texts)
     assert set(split(shuffled, 0.2, seed=2)[1].texts) != set(first.texts)
+
+
+def test_a_limit_is_kept_and_no_label_is_lost(prose: list[str]) -> None:
+    """A label with one text to learn from is tested on: without that text its row would fit no class."""
+    labels = ["rare", *(f"label {n % 20}" for n in range(len(prose) - 1))]
+    some = limited(Labelled(prose, labels), 60, seed=3)
+    assert len(some) == 60 and set(some.labels) == set(labels)
+    assert set(limited(Labelled(prose[::-1], labels[::-1]), 60, seed=3).texts) == set(some.texts)
+    assert len(limited(Labelled(prose, labels), 10_000, seed=3)) == len(prose)
+    with pytest.raises(ConfigError, match="21 labels"):
+        limited(Labelled(prose, labels), 20, seed=3)
+
+
+def test_what_is_set_apart_is_its_share_however_many_labels_there_are(prose: list[str]) -> None:
+    """Of 150 labels with four texts each, one of each would be a quarter of all there is to learn from."""
+    texts = [f"{text} {n}" for n in range(2) for text in prose[:300]]
+    labels = [f"label {n % 150}" for n in range(600)]
+    learned, deciding = set_apart(Labelled(texts, labels), 0.1, seed=0)
+    assert len(deciding) == 60 and len(learned) == 540
+    assert not set(learned.texts) & set(deciding.texts) and set(learned.labels) == set(labels)
+    assert not len(set_apart(Labelled(texts, labels), 0.05, seed=0)[1])
+
+
+def test_of_several_labels_none_is_only_in_the_test(prose: list[str]) -> None:
+    names = [f"topic {n}" for n in range(30)]
+    sets = [SEPARATOR.join(sorted(random.Random(n).sample(names, 3))) for n in range(60)]
+    learned, tested = split(Labelled(prose[:60], sets, several=True), 0.5, 0)
+    assert set(tested.counts()) <= set(learned.counts()) and len(tested) > 10
+
+
+def test_a_file_that_is_sorted_by_its_label_is_read_like_any_other() -> None:
+    """As the film reviews that everybody knows are kept: half of all rows come before the second label does."""
+    rows = [{"text": f"a film {n}", "label": n // 12_500, "stars": n % 5} for n in range(25_000)]
+    assert LabelRules().found_in(table(rows)).label == "label"
+    with pytest.raises(DataError, match="every label in 'label' is '0'"):
+        LabelRules().found_in(table(rows[:12_500]))
 
 
 def test_two_given_tables_are_kept_apart() -> None:

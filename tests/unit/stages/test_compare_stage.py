@@ -153,6 +153,40 @@ def test_the_table_of_a_tuning_with_a_test_of_its_own_is_refused(base: Path, pai
     assert line(found, "bits per byte of the answers")["what"] == "30 answers"
 
 
+def test_what_was_trained_on_is_left_out_of_any_table(
+    base: Path, chat: Path, pairs: Path, classifier: Path, table: Path, tmp_path: Path
+):
+    """People save a table again, add rows to it, or name its columns otherwise: its rows stay what was learned."""
+    tested = artifact.read(chat).facts["examples"]["test"]
+    (tmp_path / "again.jsonl").write_text(pairs.read_text() + json.dumps({"question": "New?", "answer": "Yes."}) + "\n")
+    keys = {"metric": "likelihood", "train": str(pairs)}
+    found, _ = compared(base, chat, tmp_path / "a", data=str(tmp_path / "again.jsonl"), **keys)
+    assert line(found, "bits per byte of the answers")["what"] == f"{tested + 1} answers"
+    assert any("left out: the tuned model was trained on them" in note for note in found["notes"])
+
+    (tmp_path / "again.csv").write_text(table.read_text() + "A new text about nothing,none\n")
+    found, _ = compared(classifier, classifier, tmp_path / "b", data=str(tmp_path / "again.csv"), train=str(table))
+    counts = artifact.read(classifier).facts["counts"]["test"]
+    assert line(found, "accuracy")["what"] == f"{sum(counts.values())} texts"
+    assert any("does not give their labels: 1 texts" in note for note in found["notes"])
+
+
+def test_a_rule_that_is_given_leaves_the_others_as_they_were(base: Path, table: Path, tmp_path: Path):
+    """Otherwise the same rows are other texts, split otherwise: most of the test would have been trained on."""
+    mails = tmp_path / "mails.csv"
+    with table.open(newline="", encoding="utf-8") as read, mails.open("w", newline="", encoding="utf-8") as written:
+        rows = list(csv.reader(read))
+        csv.writer(written).writerows([rows[0], *([f"Head {n}\n\n{row[0]}", row[1]] for n, row in enumerate(rows[1:]))])
+    keys = {"data": str(mails), "model": str(base), "out": str(tmp_path / "c"), "threads": 1, "epochs": 0.5}
+    keys |= {"text_after": "\n\n"}
+    finetune_classify.run(load(finetune_classify.FinetuneClassifyConfig, keys), console=QUIET)
+    found, _ = compared(tmp_path / "c", tmp_path / "c", tmp_path / "out", data=str(mails), label="topic")
+    counts = artifact.read(tmp_path / "c").facts["counts"]["test"]
+    assert line(found, "accuracy")["what"] == f"{sum(counts.values())} texts"
+    test = artifact.read(tmp_path / "c").facts["test"]
+    assert line(found, "accuracy")["after"]["value"] == pytest.approx(100 * test["accuracy"]["value"])
+
+
 def test_nothing_to_compare_on_is_said_before_models_are_opened(base: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match="nothing to compare on"):
         compared(base, base, tmp_path / "out")
