@@ -168,7 +168,7 @@ def test_what_was_trained_on_is_left_out_of_any_table(
     found, _ = compared(classifier, classifier, tmp_path / "b", data=str(tmp_path / "again.csv"), train=str(table))
     counts = artifact.read(classifier).facts["counts"]["test"]
     assert line(found, "accuracy")["what"] == f"{sum(counts.values())} texts"
-    assert any("does not give their labels: 1 texts" in note for note in found["notes"])
+    assert any("does not give their labels" in note for note in found["notes"])
 
 
 def test_a_rule_that_is_given_leaves_the_others_as_they_were(base: Path, table: Path, tmp_path: Path):
