@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import bisect
 import math
 import re
@@ -26,6 +27,7 @@ SINGLE = "only example of its label"
 
 _MISSING = {"", "n/a", "#n/a", "<na>", "nan", "null"}  # as spreadsheets and pandas write a cell without a value
 _UNBALANCED = 10  # times as many texts of the most frequent label as of the rarest
+_LONGEST_LIST = 10_000  # characters of a cell
 _MOST_SCORES = 20  # distinct numbers, some with a fraction, beyond which a column holds scores and no labels
 
 
@@ -180,6 +182,17 @@ def with_labels(examples: Labelled, known: Collection[str], reason: str) -> Labe
     return replace(examples, labels=labels).dropping((i for i, label in enumerate(labels) if label), reason)
 
 
+def spelled_apart(examples: Labelled) -> str:
+    """What to know where labels differ in case only; "" where none do."""
+    alike: dict[str, list[str]] = {}
+    for label in examples.counts():
+        alike.setdefault(label.casefold(), []).append(label)
+    for most, *others in (labels for labels in alike.values() if len(labels) > 1):
+        pairs = ", ".join(f'"{other}" = "{most}"' for other in others)
+        return f"{most!r} and {others[0]!r} are two labels. If they are one: --set 'merge={{{pairs}}}'."
+    return ""
+
+
 def imbalance(examples: Labelled) -> str:
     """What to know where some labels have many more texts than others; "" where that is not so."""
     counts = examples.counts()
@@ -237,15 +250,28 @@ def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any
 
 def _are_sets(cells: Sequence[Any]) -> bool:
     """Whether a column holds lists of labels; single lists among other values are mistakes."""
-    lists = [cell for cell in cells if isinstance(cell, list | tuple)]
+    lists = [listed for cell in cells if (listed := _listed(cell)) is not None]
     return 2 * len(lists) > len(cells) and any(sum(bool(_plain(each)[0]) for each in cell) > 1 for cell in lists)
+
+
+def _listed(cell: Any) -> Sequence[Any] | None:
+    """The list that a cell holds; in a CSV file it is written as Python or JSON does, "['a', 'b']"."""
+    if isinstance(cell, list | tuple):
+        return cell
+    if not (isinstance(cell, str) and cell[:1] == "[" and cell[-1:] == "]" and len(cell) < _LONGEST_LIST):
+        return None
+    try:
+        value = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # brackets around something else
+        return None
+    return value if isinstance(value, list) and all(isinstance(each, str | int) for each in value) else None
 
 
 def _several(separator: str | None) -> Callable[[Any], tuple[str, str]]:
     def read(value: Any) -> tuple[str, str]:
-        listed = (
-            value if isinstance(value, list | tuple) else cell_text(value).split(separator) if separator else [value]
-        )
+        listed = _listed(value)
+        if listed is None:
+            listed = cell_text(value).split(separator) if separator else [value]
         names = sorted({name.replace(SEPARATOR, " ") for each in listed if (name := _plain(each)[0])})
         return (SEPARATOR.join(names), "") if names else ("", EMPTY_LABEL)
 
@@ -253,10 +279,10 @@ def _several(separator: str | None) -> Callable[[Any], tuple[str, str]]:
 
 
 def _plain(value: Any) -> tuple[str, str]:
-    if isinstance(value, list | tuple):  # a list with one label is how some keep a label
-        if len(value) > 1:
+    if (listed := _listed(value)) is not None:  # a list with one label is how some keep a label
+        if len(listed) > 1:
             return "", SEVERAL_LABELS
-        value = value[0] if value else None
+        value = listed[0] if listed else None
     if isinstance(value, float) and value.is_integer():  # integers beside missing values become floats in pandas
         value = int(value)
     label = re.sub(r"\s+", " ", cell_text(value))

@@ -23,6 +23,7 @@ def labelled_examples(
         LabelRules,
         imbalance,
         read_labelled,
+        spelled_apart,
         summary,
         without_repeats,
         without_single_labels,
@@ -59,6 +60,8 @@ def labelled_examples(
     console.note(summary(table, learned))
     if config.limit is not None:
         learned = limited(learned, config.limit, config.seed)
+    if told := spelled_apart(learned):
+        console.warn(told)
     if not config.balance and (told := imbalance(learned)):
         console.warn(told)
     console.note(f"{len(learned):,} texts to learn from, {len(tested):,} to test on.")

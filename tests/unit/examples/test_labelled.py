@@ -16,6 +16,7 @@ from groundup.examples.labelled import (
     Labelled,
     LabelRules,
     read_labelled,
+    spelled_apart,
     summary,
     without_repeats,
     without_single_labels,
@@ -186,6 +187,23 @@ def test_of_several_labels_none_is_only_in_the_test(prose: list[str]) -> None:
     sets = [SEPARATOR.join(sorted(random.Random(n).sample(names, 3))) for n in range(60)]
     learned, tested = split(Labelled(prose[:60], sets, several=True), 0.5, 0)
     assert set(tested.counts()) <= set(learned.counts()) and len(tested) > 10
+
+
+def test_lists_as_pandas_writes_them_into_a_csv_file() -> None:
+    """To a CSV file a column of lists goes as Python prints it; taken as names, each combination would be a label."""
+    rows = [{"text": f"text {n}", "topics": "['tax', 'law']" if n % 2 else '["tax"]'} for n in range(8)]
+    assert read_labelled(table(rows), LabelRules()).counts() == {"tax": 8, "law": 4}
+    rows = [{"text": f"text {n}", "label": "[PAD]" if n % 2 else "[__import__('os')]"} for n in range(8)]
+    assert read_labelled(table(rows), LabelRules()).counts() == {"[PAD]": 4, "[__import__('os')]": 4}
+
+
+def test_labels_that_differ_in_case_only_are_told() -> None:
+    examples = Labelled([f"text {n}" for n in range(9)], ["Good", "good", "bad"] * 3)
+    assert (
+        spelled_apart(examples)
+        == "'Good' and 'good' are two labels. If they are one: --set 'merge={\"good\" = \"Good\"}'."
+    )
+    assert not spelled_apart(Labelled(["a", "b"], ["good", "bad"]))
 
 
 def test_a_file_that_is_sorted_by_its_label_is_read_like_any_other() -> None:
