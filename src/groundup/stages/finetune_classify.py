@@ -88,7 +88,9 @@ class FinetuneClassifyConfig(Config):
     head_lr: float = setting(0.003, help="AdamW's, for the new head", gt=0)
     vector_lr: float = setting(0.002, help="AdamW's, for norms and biases", gt=0)
     weight_decay: float = setting(0.0, help="on Muon's matrices", ge=0)
-    label_smoothing: float = setting(0.1, help="share of the probability spread over all labels", ge=0, lt=1)
+    label_smoothing: float = setting(
+        0.1, help="share of the probability spread over all labels, where each text has one", ge=0, lt=1
+    )
     baseline: bool = setting(True, help="compare with TF-IDF and logistic regression on the same split")
     seed: int = setting(0, help="of the split, the head and the order of texts", flag=True, ge=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
