@@ -61,7 +61,6 @@ def test_quotes_of_the_table_in_tsv() -> None:
     "first",
     [
         "text,label",
-        ",text",  # pandas' index has no name
         "0,1",  # pandas' columns without names
         "What is your age?,How satisfied are you with our service in general?",
         "country,2019",
@@ -74,6 +73,22 @@ def test_a_header_is_one(first: str) -> None:
     found = read("\n".join([first, *rows]))
     assert len(found) == len(rows)
     assert [list(row) for row in found if isinstance(row, dict)] == [first.split(",")] * len(rows)
+
+
+@pytest.mark.parametrize(
+    ("first", "names"),
+    [
+        (" text , label ", ["text", "label"]),
+        (",text", ["column_1", "text"]),  # pandas' index has no name
+        ("label,label", ["label", "label_2"]),
+        ("text,text,label,label_2,label", ["text", "text_2", "label", "label_2", "label_3"]),
+        ("a, ,column_2,", ["a", "column_2_2", "column_2", "column_4"]),
+    ],
+)
+def test_names_of_columns_are_different(first: str, names: list[str]) -> None:
+    """Of two columns of one name the cells of the first were lost without a word."""
+    cells = [[f"a text of row {row} in {at}" for at in range(len(names))] for row in range(20)]
+    assert read("\n".join([first, *map(",".join, cells)])) == [dict(zip(names, row, strict=True)) for row in cells]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from groundup.corpus.formats.base import column_names
+
 _SAMPLE = 100  # rows that decide whether the first one is a header
 _HEADER_CHARACTERS = 200
 _SENTENCE = re.compile(r"(?:\S+\s+){3,}\S*[.!…][\"'”’)]?\s*")
@@ -20,7 +22,7 @@ class Layout:
     """How a table of delimited cells is written.
 
     Attributes:
-        columns: their names: the header's, else column_1, column_2, ...
+        columns: their names: the header's, each made one of its own (see `column_names`), else column_1, column_2, ...
         has_header: whether the first row is the header.
         quoted: whether a cell that begins with a quote ends with one, and may hold delimiters and lines.
     """
@@ -57,7 +59,7 @@ def find_layout(head: str, delimiters: str, *, whole: bool) -> Layout:
     even = len({len(row) for row in rows}) == 1  # else perhaps lines of prose with some commas in them
     prose = not even and _SENTENCE.fullmatch(delimiter.join(rows[0])) is not None
     if not prose and _is_header(rows[0], rows[1:]):
-        return Layout(delimiter, tuple(rows[0]), True, quoted)
+        return Layout(delimiter, column_names(rows[0]), True, quoted)
     names = (f"column_{number}" for number in range(1, len(rows[0]) + 1 if even else 2))
     return Layout(delimiter, tuple(names), False, quoted)
 
