@@ -91,6 +91,27 @@ def test_names_of_columns_are_different(first: str, names: list[str]) -> None:
     assert read("\n".join([first, *map(",".join, cells)])) == [dict(zip(names, row, strict=True)) for row in cells]
 
 
+def test_a_row_of_a_rare_label_is_no_header() -> None:
+    """Of 77 intents hardly one is found twice in a hundred rows: the first row was the header, and its label lost."""
+    rows = [f"please help {n},card_problem_kind{n % 77}" for n in range(1000)]
+    found = read("\n".join(rows))
+    assert len(found) == 1000
+    assert found[0] == {"column_1": "please help 0", "column_2": "card_problem_kind0"}
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_header_that_is_found_in_its_column_is_one(times: int) -> None:
+    """By chance, or since files were joined, each with its header."""
+    rows = [f"please help {n},card_problem_kind{n % 77}" for n in range(4000)]
+    for n in range(times):
+        rows[500 * n + 50] = "text,label"
+    rows[2000] = "text,card_problem_kind3"
+    rows[2001] = "text,card_problem_kind4"
+    found = read("\n".join(["text,label", *rows]))
+    assert len(found) == 4000
+    assert found[0] == {"text": "please help 0", "label": "card_problem_kind0"}
+
+
 @pytest.mark.parametrize(
     "rows",
     [

@@ -6,12 +6,14 @@ import csv
 import io
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from groundup.corpus.formats.base import column_names
 
-_SAMPLE = 100  # rows that decide whether the first one is a header
+_SAMPLE = 100  # rows that decide whether there are columns, and of what numbers
+_MANY = 5_000  # rows in which a value of the first one is looked for: of 77 intents 100 rows hold few twice
 _HEADER_CHARACTERS = 200
 _SENTENCE = re.compile(r"(?:\S+\s+){3,}\S*[.!…][\"'”’)]?\s*")
 _NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
@@ -51,12 +53,12 @@ def find_layout(head: str, delimiters: str, *, whole: bool) -> Layout:
     delimiter = max(delimiters, key=head.split("\n", 1)[0].count)
     # Tab-separated values have no quotes by their own standard, but pandas writes them all the same.
     quoted = delimiter != "\t" or _quotes_close(head, whole=whole)
-    rows = list(itertools.islice((row for row in _reader(io.StringIO(head, ""), delimiter, quoted) if row), _SAMPLE))
-    if len(rows) > 1 and len(rows) < _SAMPLE and not whole:  # the last one is cut off
+    rows = list(itertools.islice((row for row in _reader(io.StringIO(head, ""), delimiter, quoted) if row), _MANY))
+    if len(rows) > 1 and len(rows) < _MANY and not whole:  # the last one is cut off
         rows.pop()
     if not rows:
         return Layout(delimiter, (), False, quoted)
-    even = len({len(row) for row in rows}) == 1  # else perhaps lines of prose with some commas in them
+    even = len({len(row) for row in rows[:_SAMPLE]}) == 1  # else perhaps lines of prose with some commas in them
     prose = not even and _SENTENCE.fullmatch(delimiter.join(rows[0])) is not None
     if not prose and _is_header(rows[0], rows[1:]):
         return Layout(delimiter, column_names(rows[0]), True, quoted)
@@ -90,8 +92,15 @@ def _is_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
 
 
 def _belongs(cell: str, values: Sequence[str]) -> bool:
+    few = values[: _SAMPLE - 1]
     if _NUMBER.fullmatch(cell):
-        numbers = [float(value) for value in values if _NUMBER.fullmatch(value)]
-        alike = bool(numbers) and len(numbers) == len(values)
+        numbers = [float(value) for value in few if _NUMBER.fullmatch(value)]
+        alike = bool(numbers) and len(numbers) == len(few)
         return alike and min(numbers) - 1 <= float(cell) <= max(numbers) + 1
-    return values.count(cell) >= max(2, len(values) / 10)
+    if few.count(cell) >= max(2, len(few) / 10):
+        return True
+    # One of dozens of labels. A name of a column may be found in it, too, but once by chance, or far less often than
+    # labels are (as in files that were joined with their headers); and in a column of texts that says nothing.
+    counts = Counter(values)
+    usual = len(values) / max(1, len(counts))
+    return usual >= 1.5 and counts[cell] >= max(2, usual / 10)
