@@ -61,7 +61,6 @@ def test_quotes_of_the_table_in_tsv() -> None:
     "first",
     [
         "text,label",
-        ",text",  # pandas' index has no name
         "0,1",  # pandas' columns without names
         "What is your age?,How satisfied are you with our service in general?",
         "country,2019",
@@ -74,6 +73,43 @@ def test_a_header_is_one(first: str) -> None:
     found = read("\n".join([first, *rows]))
     assert len(found) == len(rows)
     assert [list(row) for row in found if isinstance(row, dict)] == [first.split(",")] * len(rows)
+
+
+@pytest.mark.parametrize(
+    ("first", "names"),
+    [
+        (" text , label ", ["text", "label"]),
+        (",text", ["column_1", "text"]),  # pandas' index has no name
+        ("label,label", ["label", "label_2"]),
+        ("text,text,label,label_2,label", ["text", "text_2", "label", "label_2", "label_3"]),
+        ("a, ,column_2,", ["a", "column_2_2", "column_2", "column_4"]),
+    ],
+)
+def test_names_of_columns_are_different(first: str, names: list[str]) -> None:
+    """Of two columns of one name the cells of the first were lost without a word."""
+    cells = [[f"a text of row {row} in {at}" for at in range(len(names))] for row in range(20)]
+    assert read("\n".join([first, *map(",".join, cells)])) == [dict(zip(names, row, strict=True)) for row in cells]
+
+
+def test_a_row_of_a_rare_label_is_no_header() -> None:
+    """Of 77 intents hardly one is found twice in a hundred rows: the first row was the header, and its label lost."""
+    rows = [f"please help {n},card_problem_kind{n % 77}" for n in range(1000)]
+    found = read("\n".join(rows))
+    assert len(found) == 1000
+    assert found[0] == {"column_1": "please help 0", "column_2": "card_problem_kind0"}
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_header_that_is_found_in_its_column_is_one(times: int) -> None:
+    """By chance, or since files were joined, each with its header."""
+    rows = [f"please help {n},card_problem_kind{n % 77}" for n in range(4000)]
+    for n in range(times):
+        rows[500 * n + 50] = "text,label"
+    rows[2000] = "text,card_problem_kind3"
+    rows[2001] = "text,card_problem_kind4"
+    found = read("\n".join(["text,label", *rows]))
+    assert len(found) == 4000
+    assert found[0] == {"text": "please help 0", "label": "card_problem_kind0"}
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,20 @@ def test_a_workbook_as_people_keep_it(tmp_path: Path) -> None:
         read_table(tmp_path / "empty.xlsx")
 
 
+def test_columns_of_one_name_in_a_workbook_and_in_csv(tmp_path: Path) -> None:
+    """Excel's first was read, CSV's last; the other one was lost without a word."""
+    rows: list[list[object]] = [["text", " label ", "label", None, "column_7"], ["one", "a", "b", "c", "d"]]
+    names = ["text", "label", "label_2", "column_4", "column_7"]
+    (tmp_path / "t.csv").write_text("text, label ,label,,column_7\none,a,b,c,d\n", encoding="utf-8")
+    (tmp_path / "t.xlsx").write_bytes(excel(rows))
+    expected = dict(zip(names, ["one", "a", "b", "c", "d"], strict=True))
+    assert read_table(tmp_path / "t.csv").rows == read_table(tmp_path / "t.xlsx").rows == [expected]
+    (tmp_path / "t.xlsx").write_bytes(excel([*rows, ["two", "a", "b", None, "d", None, "a note"]]))
+    assert read_table(tmp_path / "t.xlsx").rows[1] == {
+        "text": "two", "label": "a", "label_2": "b", "column_7": "d", "column_7_2": "a note",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("damage", ["cut", "a part gone", "a part spoilt", "a bomb"])
 def test_damaged_and_hostile_workbooks_are_refused(tmp_path: Path, damage: str) -> None:
     whole = excel([["text", "label"], *([f"text {n}", n % 3] for n in range(500))])

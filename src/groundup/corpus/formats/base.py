@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -64,3 +66,22 @@ class Reading:
 
 Reader = Callable[[str, BinaryIO, Reading], Found]
 """(path, stream, reading) to what is found; may raise what `streams.DAMAGED` lists, and the errors of `streams`."""
+
+
+def column_names(header: Iterable[str | None]) -> tuple[str, ...]:
+    """The names of a table's columns by its header, so that no cell takes another one's place.
+
+    Without blanks around them; the first column of a name keeps it, further ones get "name_2", "name_3", ..., as far as
+    no other has that; without a name is "column_N", counted from 1.
+    """
+    given = [(name or "").strip() for name in header]
+    taken, seen, names = set(given), {""}, list[str]()
+    numbers = defaultdict[str, Iterator[int]](lambda: itertools.count(2))
+    for number, name in enumerate(given, start=1):
+        chosen = stem = name or f"column_{number}"
+        while name in seen and chosen in taken:
+            chosen = f"{stem}_{next(numbers[stem])}"
+        seen.add(name)
+        taken.add(chosen)
+        names.append(chosen)
+    return tuple(names)

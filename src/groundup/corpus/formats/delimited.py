@@ -6,10 +6,15 @@ import csv
 import io
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-_SAMPLE = 100  # rows that decide whether the first one is a header
+from groundup.corpus.formats.base import column_names
+from groundup.corpus.formats.quotes import Unclosed, quoted_rows
+
+_SAMPLE = 100  # rows that decide whether there are columns, and of what numbers
+_MANY = 5_000  # rows in which a value of the first one is looked for: of 77 intents 100 rows hold few twice
 _HEADER_CHARACTERS = 200
 _SENTENCE = re.compile(r"(?:\S+\s+){3,}\S*[.!…][\"'”’)]?\s*")
 _NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
@@ -20,23 +25,32 @@ class Layout:
     """How a table of delimited cells is written.
 
     Attributes:
-        columns: their names: the header's, else column_1, column_2, ...
+        columns: their names: the header's, each made one of its own (see `column_names`), else column_1, column_2, ...
         has_header: whether the first row is the header.
         quoted: whether a cell that begins with a quote ends with one, and may hold delimiters and lines.
+        spaced: whether a blank behind a delimiter is usual.
     """
 
     delimiter: str
     columns: tuple[str, ...]
     has_header: bool
     quoted: bool
+    spaced: bool = False
 
-    def rows(self, lines: Iterable[str]) -> Iterator[dict[str, str | None] | str]:
+    def rows(self, lines: Iterable[str]) -> Iterator[dict[str, str | None] | str | Unclosed]:
         """Each row below the header by column (None where it is too short), or as it stands if it has cells too many.
 
         In a table of one column a delimiter is a part of the text: of "text" and "Well, yes" the row is "Well, yes".
+        A lone quote is a part of the text where `quoted_rows` can tell that; else the last is an `Unclosed`.
         """
-        rows = (row for row in _reader(lines, self.delimiter, self.quoted) if row)
-        for row in itertools.islice(rows, int(self.has_header), None):
+        is_header = self.has_header
+        for row in _rows(lines, self.delimiter, self.quoted, width=len(self.columns), spaced=self.spaced):
+            if isinstance(row, Unclosed):
+                yield row
+                continue
+            if is_header:
+                is_header = False
+                continue
             cells = [self.delimiter.join(row)] if len(self.columns) == 1 else row
             if any(cell.strip() for cell in cells[len(self.columns) :]):
                 yield self.delimiter.join(row)
@@ -49,21 +63,34 @@ def find_layout(head: str, delimiters: str, *, whole: bool) -> Layout:
     delimiter = max(delimiters, key=head.split("\n", 1)[0].count)
     # Tab-separated values have no quotes by their own standard, but pandas writes them all the same.
     quoted = delimiter != "\t" or _quotes_close(head, whole=whole)
-    rows = list(itertools.islice((row for row in _reader(io.StringIO(head, ""), delimiter, quoted) if row), _SAMPLE))
-    if len(rows) > 1 and len(rows) < _SAMPLE and not whole:  # the last one is cut off
+    rows = list[list[str]]()
+    for row in itertools.islice(_rows(io.StringIO(head, ""), delimiter, quoted), _MANY):
+        if not isinstance(row, Unclosed):
+            rows.append(row)
+        elif not rows:
+            rows.append(row.cells)
+    if len(rows) > 1 and len(rows) < _MANY and not whole:  # the last one is cut off
         rows.pop()
     if not rows:
         return Layout(delimiter, (), False, quoted)
-    even = len({len(row) for row in rows}) == 1  # else perhaps lines of prose with some commas in them
+    sample = rows[:_SAMPLE]
+    spaced = sum(any(cell[:1] == " " for cell in row[1:]) for row in sample) * 10 > len(sample)
+    even = len({len(row) for row in sample}) == 1  # else perhaps lines of prose with some commas in them
     prose = not even and _SENTENCE.fullmatch(delimiter.join(rows[0])) is not None
-    if not prose and _is_header(rows[0], rows[1:]):
-        return Layout(delimiter, tuple(rows[0]), True, quoted)
-    names = (f"column_{number}" for number in range(1, len(rows[0]) + 1 if even else 2))
-    return Layout(delimiter, tuple(names), False, quoted)
+    has_header = not prose and _is_header(rows[0], rows[1:])
+    names = rows[0] if has_header else [""] * (len(rows[0]) if even else 1)
+    return Layout(delimiter, column_names(names), has_header, quoted, spaced)
 
 
-def _reader(lines: Iterable[str], delimiter: str, quoted: bool) -> Iterator[list[str]]:
-    return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
+def _rows(
+    lines: Iterable[str], delimiter: str, quoted: bool, *, width: int | None = None, spaced: bool = False
+) -> Iterator[list[str] | Unclosed]:
+    rows: Iterable[list[str] | Unclosed] = (
+        quoted_rows(lines, delimiter, width=width, spaced=spaced)
+        if quoted
+        else csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    )
+    return (row for row in rows if row)
 
 
 def _quotes_close(head: str, *, whole: bool) -> bool:
@@ -88,8 +115,15 @@ def _is_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
 
 
 def _belongs(cell: str, values: Sequence[str]) -> bool:
+    few = values[: _SAMPLE - 1]
     if _NUMBER.fullmatch(cell):
-        numbers = [float(value) for value in values if _NUMBER.fullmatch(value)]
-        alike = bool(numbers) and len(numbers) == len(values)
+        numbers = [float(value) for value in few if _NUMBER.fullmatch(value)]
+        alike = bool(numbers) and len(numbers) == len(few)
         return alike and min(numbers) - 1 <= float(cell) <= max(numbers) + 1
-    return values.count(cell) >= max(2, len(values) / 10)
+    if few.count(cell) >= max(2, len(few) / 10):
+        return True
+    # One of dozens of labels. A name of a column may be found in it, too, but once by chance, or far less often than
+    # labels are (as in files that were joined with their headers); and in a column of texts that says nothing.
+    counts = Counter(values)
+    usual = len(values) / max(1, len(counts))
+    return usual >= 1.5 and counts[cell] >= max(2, usual / 10)

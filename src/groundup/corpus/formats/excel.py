@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from groundup.corpus.formats.base import column_names
 from groundup.corpus.streams import BOMB_FLOOR, BOMB_RATIO, BombError
 
 # openpyxl is imported inside the function: the command line imports this room for every --help.
@@ -17,8 +18,8 @@ _NO_SHEET = "no sheet with rows"
 def read_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
     """Each row by column. The first row of a sheet that is not empty names the columns; empty rows are left out.
 
-    Formulas give what Excel last computed. Dates and times are ISO 8601. A column with cells and no name is
-    "column_N", counted from 1; of columns of one name the first counts.
+    Formulas give what Excel last computed. Dates and times are ISO 8601. Columns are named as by
+    `column_names`; one without a name of its own is left out where its cell is empty.
 
     Raises:
         ValueError: no workbook that can be read, or no rows in it.
@@ -47,19 +48,23 @@ def read_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
 
 
 def _rows(sheet: Any) -> Iterator[dict[str, Any]]:
-    names: list[str | None] = []
+    header: list[str | None] = []
+    names: tuple[str, ...] = ()
     for cells in sheet.iter_rows(values_only=True):
         values = [_value(cell) for cell in cells]
         if all(value is None for value in values):
             continue
-        if not names:
-            names = [None if value is None else str(value).strip() for value in values]
+        if not header:
+            header = [None if value is None else str(value) for value in values]
+            names = column_names(header)
             continue
+        if len(values) > len(header):  # cells beside the table
+            header += [None] * (len(values) - len(header))
+            names = column_names(header)
         row: dict[str, Any] = {}
-        for place, value in enumerate(values):
-            name = names[place] if place < len(names) else None
-            if name or value is not None:
-                row.setdefault(name or f"column_{place + 1}", value)
+        for name, given, value in zip(names, header, values, strict=False):
+            if given is not None or value is not None:
+                row[name] = value
         yield row
 
 

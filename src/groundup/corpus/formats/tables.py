@@ -14,6 +14,7 @@ from groundup.corpus.formats.base import Extracted, Found, Reader, Reading, Unre
 from groundup.corpus.formats.chat import Chat, conversations, conversations_of, messenger_export
 from groundup.corpus.formats.delimited import find_layout
 from groundup.corpus.formats.html import render
+from groundup.corpus.formats.quotes import Unclosed
 from groundup.corpus.records import RecordRules, outline, split_records, texts
 from groundup.corpus.sources.base import Format
 from groundup.corpus.streams import (
@@ -30,6 +31,7 @@ from groundup.corpus.streams import (
 NO_TEXT = "record without text"
 NOT_JSON = "line is not JSON"
 TOO_MANY_CELLS = "row with more cells than columns"
+NO_END = "quote that opens a cell and has no end"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +156,12 @@ def _delimited_reader(delimiters: str) -> RecordReader:
         layout = find_layout(head.decode(encoding, "replace"), delimiters, whole=len(head) < MEBIBYTE)
         with io.TextIOWrapper(rest, encoding, "replace", newline="") as lines:
             for record in _numbered(path, layout.rows(_bounded_lines(lines))):
-                overfull = isinstance(record.value, str)
-                yield Unreadable(record.origin, TOO_MANY_CELLS, record.value) if overfull else record
+                if isinstance(record.value, Unclosed):
+                    yield Unreadable(f"{path}:{record.value.line}", NO_END, record.value.text.strip()[:200])
+                elif isinstance(record.value, str):
+                    yield Unreadable(record.origin, TOO_MANY_CELLS, record.value)
+                else:
+                    yield record
 
     return read
 
