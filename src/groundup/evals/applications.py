@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from groundup.evals.baselines import lead
-from groundup.evals.metrics import Measure, labels, mean, measures
+from groundup.evals.metrics import Measure, label_names, labels, mean, measures
 from groundup.evals.metrics.measure import ratio
 from groundup.evals.uplift import Line
 from groundup.types import MetricName
@@ -62,7 +62,7 @@ def without_a_model(tested: Tested) -> dict[str, Measure]:
 def _of(tested: Tested, written: Sequence[str]) -> list[Measure]:
     if tested.labelled:
         return labels(written, tested.references)
-    return measures(tested.metric, written, tested.references)
+    return measures(tested.metric, written, tested.references, labels=label_names(tested.references))
 
 
 def valid(value: Any, schema: Mapping[str, Any]) -> bool:

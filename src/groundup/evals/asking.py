@@ -152,7 +152,7 @@ def best_way(
     shots = _shots(asked, learned)
     tried = to_try_on(asked.tokenizer, [example for example in learned if example not in shots] or learned)
     few = spread(tried, _TRIED_LONG)
-    hint = f"Answer with one of these only: {', '.join(labels)}." if labels else ""
+    hint = _hint(labels)
 
     def loss(way: Way, examples: Sequence[Example]) -> float:
         advance(1)
@@ -178,10 +178,24 @@ def best_way(
     return max(finalists, key=lambda way: quality(way, tried))
 
 
+def untried_way(asked: Asked, labels: Sequence[str] = ()) -> Way:
+    """Where there are no examples to try ways on, but those that are tested: the chat template, or else questions and
+    answers in plain text.
+
+    Args:
+        labels: all answers there are, where they are labels: they are named.
+    """
+    return Way(None if asked.template else PLAIN_FORMATS[0], hint=_hint(labels))
+
+
 def ways_tried(asked: Asked, labels: Sequence[str] = ()) -> int:
     """How many ways `best_way` tries, for a progress bar."""
     leading = 1 + (asked.template is not None)
     return len(PLAIN_FORMATS) + leading * (4 if labels else 2)
+
+
+def _hint(labels: Sequence[str]) -> str:
+    return f"Answer with one of these only: {', '.join(labels)}." if labels else ""
 
 
 def _shots(asked: Asked, learned: Sequence[Example]) -> tuple[Example, ...]:

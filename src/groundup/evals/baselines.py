@@ -8,25 +8,28 @@ from itertools import takewhile
 
 from groundup.corpus.quality.sentences import split_sentences
 from groundup.evals.classification import predict_tfidf
-from groundup.evals.metrics import are_labels, measures
+from groundup.evals.metrics import measures
 from groundup.types import MetricName
 
 _MOST_SENTENCES = 5
 _SAMPLE = 300  # training examples that say how many sentences
 
 
-def baselines(metric: MetricName, learned: Sequence[tuple[str, str]], prompts: Sequence[str]) -> dict[str, list[str]]:
+def baselines(
+    metric: MetricName, learned: Sequence[tuple[str, str]], prompts: Sequence[str], *, labels: Sequence[str] = ()
+) -> dict[str, list[str]]:
     """What simple ways answer to the prompts, by the name of each.
 
     Args:
         metric: that of the answers, which says what they are.
         learned: (prompt, answer) of the training examples.
         prompts: of the examples that are tested.
+        labels: as for `measures`.
     """
     if not learned:
         return {}
     answers = [answer for _, answer in learned]
-    if metric == "exact" and are_labels(answers):
+    if metric == "exact" and labels:
         return label_baselines([prompt for prompt, _ in learned], answers, prompts)
     bare = without_shared_words([*prompts, *(prompt for prompt, _ in learned[:_SAMPLE])])
     asked, known = bare[: len(prompts)], bare[len(prompts) :]

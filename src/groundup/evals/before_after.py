@@ -14,12 +14,12 @@ import numpy as np
 from groundup.checkpoint.resolve import OpenedClassifier, OpenedModel
 from groundup.console import Console
 from groundup.errors import DataError
-from groundup.evals.asking import Asked, Way, best_way, choose_labels, ways_tried, write_answers
+from groundup.evals.asking import Asked, Way, best_way, choose_labels, untried_way, ways_tried, write_answers
 from groundup.evals.baselines import baselines, label_baselines
 from groundup.evals.bpb import BitsPerByte, bits_per_byte, encode_texts, model_nll
 from groundup.evals.choices import right_choices, score_choices
 from groundup.evals.comparison import paired_bits
-from groundup.evals.metrics import Measure, are_labels, mean, measures, normalized, refusals
+from groundup.evals.metrics import Measure, label_reader, mean, measures, refusals
 from groundup.evals.metrics import labels as label_measures
 from groundup.evals.responses import fits, score_responses, spread
 from groundup.evals.uplift import Line, Uplift
@@ -46,6 +46,7 @@ class Task:
         tested: held-out examples.
         refusal: how an answer that says "not there" begins; empty where none is due.
         max_tokens: of an answer; None: from the data's own.
+        labels: all that there are, where answers are labels; see `measures`.
     """
 
     metric: MetricName
@@ -53,6 +54,7 @@ class Task:
     tested: Sequence[Example]
     refusal: str = ""
     max_tokens: int | None = None
+    labels: Sequence[str] = ()
 
 
 def compare_answers(
@@ -92,9 +94,10 @@ def compare_answers(
         with console.progress(f"answers of the {who} model", len(shown), "answers") as bar:
             written.append(write_answers(model, way, shown, max_tokens, advance=bar.advance))
     if task.metric != "likelihood":
-        simple = baselines(task.metric, [_pair(example) for example in task.learned], [_pair(e)[0] for e in tested])
-        rivals = {name: measures(task.metric, texts, references) for name, texts in simple.items()}
-        both = (measures(task.metric, texts, references) for texts in written)
+        learned, prompts = [_pair(example) for example in task.learned], [_pair(example)[0] for example in tested]
+        simple = baselines(task.metric, learned, prompts, labels=task.labels)
+        rivals = {name: measures(task.metric, texts, references, labels=task.labels) for name, texts in simple.items()}
+        both = (measures(task.metric, texts, references, labels=task.labels) for texts in written)
         for place, (theirs, ours) in enumerate(zip(*both, strict=True)):
             beside = {name: found[place] for name, found in rivals.items()}
             lines.append(Line("task", what, theirs, ours, beside, seed))
@@ -111,7 +114,9 @@ def compare_answers(
         both = (refusals(texts, references, task.refusal) for texts in written)
         lines += [Line("task", what, theirs, ours, seed=seed) for theirs, ours in zip(*both, strict=True)]
     notes = [
-        f"The base was asked in its best way, found on training examples: {ways[0].name}.",
+        f"The base was asked in its best way, found on training examples: {ways[0].name}."
+        if task.learned
+        else f"The base was asked by {ways[0].name}: no training examples, to show it or to find its best way on.",
         f"The tuned model was asked by {ways[1].name}.",
     ]
     if len(tested) < len(task.tested):
@@ -214,8 +219,9 @@ def _has_room(asked: Asked, way: Way, example: Example, max_tokens: int) -> bool
 
 
 def _best_way(asked: Asked, task: Task, max_tokens: int, label: str, console: Console) -> Way:
-    answers = [_pair(example)[1] for example in task.learned]
-    names = sorted(set(answers)) if answers and are_labels(answers) else []
+    if not task.learned:  # a tested example would show its own answer
+        return untried_way(asked)
+    names = sorted({_pair(example)[1] for example in task.learned}) if task.labels else []
     names = names if len(names) <= _NAMED else []
 
     def quality(way: Way, examples: Sequence[Example]) -> float:
@@ -223,13 +229,13 @@ def _best_way(asked: Asked, task: Task, max_tokens: int, label: str, console: Co
         if not some:
             return float("-inf")
         written = write_answers(asked, way, some, max_tokens)
-        return measures(task.metric, written, [_pair(example)[1] for example in some])[0].estimate
+        references = [_pair(example)[1] for example in some]
+        return measures(task.metric, written, references, labels=task.labels)[0].estimate
 
-    learned = task.learned or task.tested[:1]
     with console.progress(label, ways_tried(asked, names), "ways") as bar:
         return best_way(
             asked,
-            learned,
+            task.learned,
             labels=names,
             quality=None if task.metric == "likelihood" else quality,
             advance=bar.advance,
@@ -249,28 +255,32 @@ def _labelled_by(
     """Labels that a language model gives when it is asked in its best way; and which way that is."""
     known = [_as_example(asked, *pair) for pair in zip(learned.texts, learned.labels, strict=True)]
     examples = [_as_example(asked, *pair) for pair in zip(tested.texts, tested.labels, strict=True)]
-    spelled = {normalized(label): label for label in labels}
+    read = label_reader(labels)
 
     def given(way: Way, some: Sequence[Example]) -> list[str]:
         if len(labels) <= _CHOSEN:
             return choose_labels(asked, way, some, labels)
         written = write_answers(asked, way, some, _LABEL_TOKENS)
-        return [spelled.get(normalized(text), "") for text in written]
+        return [text if text in labels else read(text) for text in written]
 
     def quality(way: Way, examples: Sequence[Example]) -> float:
         some = spread(examples, _JUDGED_ON)
         return mean("", [a == _pair(e)[1] for a, e in zip(given(way, some), some, strict=True)]).estimate
 
     names = list(labels) if len(labels) <= _NAMED else []
-    with console.progress("the base's best way", ways_tried(asked, names), "ways") as bar:
-        way = best_way(asked, known or examples[:1], labels=names, quality=quality, advance=bar.advance)
+    if known:
+        with console.progress("the base's best way", ways_tried(asked, names), "ways") as bar:
+            way = best_way(asked, known, labels=names, quality=quality, advance=bar.advance)
+    else:
+        way = untried_way(asked, names)
     with console.progress("labels of the base", len(examples), "texts") as bar:
         found: list[str] = []
         for start in range(0, len(examples), _JUDGED_ON):
             found += given(way, examples[start : start + _JUDGED_ON])
             bar.advance(len(examples[start : start + _JUDGED_ON]))
     how = "the likeliest of the labels" if len(labels) <= _CHOSEN else "what it writes"
-    return found, f"The base is no classifier: it was asked, in its best way ({way.name}); {how} counts as its answer."
+    asked_by = f"in its best way ({way.name})" if known else f"by {way.name}, for want of training texts to try ways on"
+    return found, f"The base is no classifier: it was asked, {asked_by}; {how} counts as its answer."
 
 
 def _as_example(asked: Asked, text: str, label: str) -> Example:

@@ -21,24 +21,40 @@ _MOST_TEMPERATURE = 20.0
 _SPLITS = 80  # of the interval in which the best temperature lies: 0.618^80 of it is left
 
 
+def logarithms(probabilities: Floats) -> Floats:
+    """Natural logarithms; of a probability of 0, a finite one."""
+    found: Floats = np.log(np.maximum(probabilities, _LEAST))
+    return found
+
+
 def with_temperature(probabilities_EC: Floats, temperature: float) -> Floats:
     """Probabilities as if the logits that they come from were divided by a temperature."""
-    scaled = np.log(np.maximum(probabilities_EC, _LEAST)) / temperature
+    scaled = logarithms(probabilities_EC) / temperature
     scaled = np.exp(scaled - scaled.max(1, keepdims=True))
     flattened: Floats = scaled / scaled.sum(1, keepdims=True)
     return flattened
 
 
-def fit_temperature(probabilities_EC: Floats, true_E: Indices) -> float:
+def fit_temperature(probabilities_EC: Floats, true_E: Indices, *, prior: int = 1) -> float:
     """The temperature by which the true labels of held-out texts become likeliest (Guo et al. 2017, arXiv:1706.04599).
 
-    The loss is convex in 1 / temperature, so that a golden-section search finds the one minimum. Where every label is
-    predicted right, none is best: the lowest one that is allowed comes back, 1 / 20.
+    Where all of them are predicted right, none is best: the lower it is, the likelier they get, until all answers are
+    certain. So one text more is counted, of which any label may be true: 1/E of it stands beside each of the E texts.
+    Where all are right and alike sure, they become (E + 1/C) / (E + 1) likely: of 60 texts with two labels 99.2 %,
+    where Laplace's rule of succession, with one text more for each label, says 98.4 %. Among hundreds of texts of
+    which some are wrong, it is of little weight.
+
+    The loss is convex in 1 / temperature, so that a golden-section search finds the one minimum.
+
+    Args:
+        prior: rows of the one text more: as many as each text has.
     """
+    logits_EC, each = logarithms(probabilities_EC), np.arange(len(true_E))
 
     def loss(inverse: float) -> float:
-        scaled = with_temperature(probabilities_EC, 1 / inverse)
-        return float(-np.log(np.maximum(scaled[np.arange(len(true_E)), true_E], _LEAST)).mean())
+        scaled = inverse * (logits_EC - logits_EC.max(1, keepdims=True))
+        scaled -= np.log(np.exp(scaled).sum(1, keepdims=True))  # no floor here: it would make the loss flat
+        return -float(scaled[each, true_E].sum() + prior * scaled.mean())
 
     low, high = 1 / _MOST_TEMPERATURE, _MOST_TEMPERATURE
     golden = (math.sqrt(5) - 1) / 2

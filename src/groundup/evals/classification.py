@@ -1,6 +1,6 @@
 """How well labels are predicted: accuracy, macro-F1, the confusion matrix, and baselines on the same split.
 
-Shape letters: E examples, C labels, R resamples.
+Shape letters: E examples, C labels, K cells of the confusion matrix, R resamples.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from groundup.evals.stats import Interval, paired_difference, ratio_interval
+from groundup.evals.stats import Interval, bootstrap, paired_difference, ratio_interval
 from groundup.examples.labelled import Labelled
 
 Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-_CELLS = 4_000_000  # counts drawn at a time for an interval: 32 MB
 _FEATURES = 50_000  # of the TF-IDF baseline at most, the most frequent: four times as many were no better (R8)
 
 
@@ -51,7 +50,7 @@ def score(true_E: Sequence[int] | Indices, predicted_E: Sequence[int] | Indices,
     np.add.at(confusion, (true, predicted), 1)
     correct = (true == predicted).astype(np.float64)
     accuracy = bounded(ratio_interval(correct, np.ones_like(correct), seed=seed), 0, 1)
-    return Result(correct, confusion, accuracy, _macro_f1_interval(confusion, seed=seed))
+    return Result(correct, confusion, accuracy, bounded(_macro_f1_interval(confusion, seed=seed), 0, 1))
 
 
 def bounded(interval: Interval, least: float, most: float) -> Interval:
@@ -65,37 +64,25 @@ def macro_f1(confusion_CC: Indices) -> float:
 
 
 def f1_over_labels(hits: Indices | Floats, true: Indices | Floats, predicted: Indices | Floats) -> Floats:
-    """Mean F1 of the labels that are true or predicted, from counts (..., C) over the last axis."""
+    """Mean F1 of the labels that are true or predicted, from counts (..., C) over the last axis; of none, 0."""
     occurs = true + predicted
     f1 = np.divide(2 * hits, occurs, out=np.zeros(occurs.shape), where=occurs > 0)
-    mean: Floats = f1.sum(-1) / (occurs > 0).sum(-1)
+    mean: Floats = f1.sum(-1) / np.maximum((occurs > 0).sum(-1), 1)
     return mean
 
 
-def _macro_f1_interval(confusion_CC: Indices, *, seed: int, level: float = 0.95, resamples: int = 2000) -> Interval:
-    """Drawing examples anew is drawing the counts of the confusion matrix from their multinomial distribution."""
+def _macro_f1_interval(confusion_CC: Indices, *, seed: int) -> Interval:
+    """Examples in one cell of the confusion matrix are alike: drawing examples anew is drawing cells."""
     rows, columns = np.nonzero(confusion_CC)
-    count, counts = int(confusion_CC.sum()), confusion_CC[rows, columns]
-    generator = np.random.default_rng(seed)
-    at_once = max(1, _CELLS // len(rows))
-    drawn = (
-        generator.multinomial(count, counts / count, size=min(at_once, resamples - start))
-        for start in range(0, resamples, at_once)
+    # Which of the cells count for which label.
+    true_KC, predicted_KC = (np.eye(len(confusion_CC))[places] for places in (rows, columns))
+    sums = (true_KC * predicted_KC, true_KC, predicted_KC)
+    return bootstrap(
+        macro_f1(confusion_CC),
+        lambda often_RK: f1_over_labels(*(often_RK @ each_KC for each_KC in sums)),
+        confusion_CC[rows, columns],
+        seed=seed,
     )
-    values_R = np.concatenate([f1_over_labels(*_marginals(part, rows, columns, len(confusion_CC))) for part in drawn])
-    low, high = np.quantile(values_R, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(macro_f1(confusion_CC), float(low), float(high), level)
-
-
-def _marginals(drawn_RK: Indices, rows_K: Indices, columns_K: Indices, n_labels: int) -> tuple[Indices, ...]:
-    """Hits, true and predicted examples of each label, (R, C) each, from the counts of the matrix's cells K."""
-    hits, true, predicted = (np.zeros((len(drawn_RK), n_labels), dtype=np.int64) for _ in range(3))
-    for cell, (row, column) in enumerate(zip(rows_K, columns_K, strict=True)):
-        true[:, row] += drawn_RK[:, cell]
-        predicted[:, column] += drawn_RK[:, cell]
-        if row == column:
-            hits[:, row] += drawn_RK[:, cell]
-    return hits, true, predicted
 
 
 @dataclass(frozen=True, slots=True)

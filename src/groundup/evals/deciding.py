@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from groundup.errors import DataError
 from groundup.evals.asking import Asked, Way, write_answers
-from groundup.evals.metrics import measures
+from groundup.evals.metrics import label_names, measures
 from groundup.evals.responses import chat_renderer, fits, response_tokens, score_responses, spread
 from groundup.model import Transformer
 from groundup.parallel import eagerly
@@ -18,7 +18,12 @@ _LONGEST = 256  # tokens of such an answer
 
 
 def score_of_answers(
-    by: DeciderName, model: Transformer, tokenizer: Tokenizer, template: ChatTemplate, examples: Sequence[Example]
+    by: DeciderName,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    examples: Sequence[Example],
+    learned: Sequence[Example] = (),
 ) -> Callable[[], float]:
     """A score of the model as it then is, on answers that it has not learned.
 
@@ -26,6 +31,7 @@ def score_of_answers(
         by: "loss" is nats per token of these answers, the ends of their turns included. For any other, the model
             answers some of the questions, the likeliest word after word, and the score is 1 less the figure (of 0 to
             1) that decides in `groundup.evals.metrics`.
+        learned: what it learns from, which helps to tell whether answers are labels.
 
     Raises:
         DataError: none of the examples fits into the context.
@@ -39,7 +45,9 @@ def score_of_answers(
             fix="Give shorter examples, or leave keep_best and patience out.",
         )
     if by != "loss":
-        return _by_metric(by, Asked(model, tokenizer, template, template.stop_ids), spread(fitting, _WRITTEN))
+        labels = label_names([example.messages[-1].content for example in (*learned, *examples)])
+        asked = Asked(model, tokenizer, template, template.stop_ids)
+        return _by_metric(by, asked, spread(fitting, _WRITTEN), labels)
     tokens = int(response_tokens(tokenizer, fitting).sum())
 
     def score() -> float:
@@ -50,7 +58,9 @@ def score_of_answers(
     return score
 
 
-def _by_metric(by: DeciderName, asked: Asked, examples: Sequence[Example]) -> Callable[[], float]:
+def _by_metric(
+    by: DeciderName, asked: Asked, examples: Sequence[Example], labels: Sequence[str]
+) -> Callable[[], float]:
     assert by != "loss"
     references = [example.messages[-1].content for example in examples]
     longest = max(len(ids) for ids in asked.tokenizer.encode_batch(references))
@@ -59,6 +69,6 @@ def _by_metric(by: DeciderName, asked: Asked, examples: Sequence[Example]) -> Ca
     def score() -> float:
         with eagerly():
             written = write_answers(asked, Way(None), examples, most)
-        return 1 - measures(by, written, references)[0].estimate / 100
+        return 1 - measures(by, written, references, labels=labels)[0].estimate / 100
 
     return score

@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from groundup.evals.classification import Floats, beside_tfidf, bounded, shown, tfidf_features
-from groundup.evals.stats import Interval, paired_difference, ratio_interval
+from groundup.evals.classification import Floats, beside_tfidf, bounded, f1_over_labels, shown, tfidf_features
+from groundup.evals.stats import Interval, bootstrap, paired_difference, ratio_interval
 
 Flags = npt.NDArray[np.bool_]
-
-_CELLS = 4_000_000  # counts held at a time for an interval: 32 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,35 +48,22 @@ def score_sets(true_EC: Flags, predicted_EC: Flags, *, seed: int) -> SetResult:
     exact = ratio_interval(right, np.ones_like(right), seed=seed)
     micro = ratio_interval(2 * hits_EC.sum(1), said_E, seed=seed)
     macro = _macro_interval(hits_EC, true_EC, predicted_EC, seed=seed)
-    return SetResult(right, bounded(exact, 0, 1), bounded(micro, 0, 1), macro)
+    return SetResult(right, *(bounded(interval, 0, 1) for interval in (exact, micro, macro)))
 
 
 def macro_f1_of_sets(true_EC: Flags, predicted_EC: Flags) -> float:
     """Mean F1 of the labels that are true or predicted somewhere, each counting alike."""
-    return float(_macro((true_EC & predicted_EC).sum(0), true_EC.sum(0), predicted_EC.sum(0)))
+    return float(f1_over_labels((true_EC & predicted_EC).sum(0), true_EC.sum(0), predicted_EC.sum(0)))
 
 
-def _macro(hits: npt.NDArray[Any], true: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> Floats:
-    occurs = true + predicted
-    f1 = np.divide(2 * hits, occurs, out=np.zeros(occurs.shape), where=occurs > 0)
-    mean: Floats = f1.sum(-1) / np.maximum((occurs > 0).sum(-1), 1)
-    return mean
-
-
-def _macro_interval(
-    hits_EC: Flags, true_EC: Flags, predicted_EC: Flags, *, seed: int, level: float = 0.95, resamples: int = 1000
-) -> Interval:
-    generator = np.random.default_rng(seed)
-    count = len(true_EC)
-    at_once = max(1, _CELLS // count)
+def _macro_interval(hits_EC: Flags, true_EC: Flags, predicted_EC: Flags, *, seed: int) -> Interval:
     columns = [each.astype(np.float64) for each in (hits_EC, true_EC, predicted_EC)]
-    values: list[Floats] = []
-    for start in range(0, resamples, at_once):
-        size = min(at_once, resamples - start)
-        drawn_RE = generator.multinomial(count, np.full(count, 1 / count), size=size).astype(np.float64)
-        values.append(_macro(*(drawn_RE @ column for column in columns)))
-    low, high = np.quantile(np.concatenate(values), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(macro_f1_of_sets(true_EC, predicted_EC), float(low), float(high), level)
+    return bootstrap(
+        macro_f1_of_sets(true_EC, predicted_EC),
+        lambda often_RE: f1_over_labels(*(often_RE @ column for column in columns)),
+        np.ones(len(true_EC)),
+        seed=seed,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from groundup.evals.calibration import Calibration, fit_temperature
+from groundup.evals.calibration import Calibration, fit_temperature, logarithms
 from groundup.evals.classification import Floats, Indices, Result, compare, macro_f1, score
 from groundup.evals.label_sets import compare_sets, macro_f1_of_sets, score_sets
 from groundup.evals.stats import Interval
@@ -27,7 +27,6 @@ from groundup.objectives.classification import (
 
 Metric = Literal["loss", "accuracy", "macro_f1"]
 
-_LEAST = 1e-300  # of a probability, before its logarithm is taken
 _LIKELY = 0.5  # a text gets the labels that are at least so likely
 
 
@@ -106,7 +105,7 @@ class OneEach:
     def score(self, probabilities: Floats, targets: Any, metric: Metric) -> float:
         true: Indices = np.asarray(targets)
         if metric == "loss":
-            return float(-np.log(np.maximum(probabilities[np.arange(len(true)), true], _LEAST)).mean())
+            return -float(logarithms(probabilities[np.arange(len(true)), true]).mean())
         confusion = np.zeros((len(self._labels),) * 2, dtype=np.int64)
         np.add.at(confusion, (true, probabilities.argmax(1)), 1)
         return 1 - (macro_f1(confusion) if metric == "macro_f1" else float(np.trace(confusion) / len(true)))
@@ -145,14 +144,15 @@ class SeveralEach:
     def score(self, probabilities: Floats, targets: Any, metric: Metric) -> float:
         true = np.asarray(targets) > 0
         if metric == "loss":
-            return float(-np.log(np.maximum(np.where(true, probabilities, 1 - probabilities), _LEAST)).mean())
+            return -float(logarithms(np.where(true, probabilities, 1 - probabilities)).mean())
         predicted = likely(probabilities)
         if metric == "accuracy":
             return 1 - float((true == predicted).all(1).mean())
         return 1 - macro_f1_of_sets(true, predicted)
 
     def temperature(self, probabilities: Floats, targets: Any) -> float:
-        return fit_temperature(_as_pairs(probabilities), np.asarray(targets, dtype=np.int64).ravel())
+        true = np.asarray(targets, dtype=np.int64).ravel()
+        return fit_temperature(_as_pairs(probabilities), true, prior=len(self._labels))
 
     def calibration(self, probabilities: Floats, targets: Any, temperature: float, fitted_on: int) -> Calibration:
         true = np.asarray(targets, dtype=np.int64).ravel()

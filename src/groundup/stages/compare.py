@@ -110,7 +110,7 @@ def _language_models(
     from groundup.evals.asking import Asked, Way
     from groundup.evals.baselines import without_shared_words
     from groundup.evals.before_after import Task, compare_answers, compare_choices, compare_text
-    from groundup.evals.metrics import choose_metric
+    from groundup.evals.metrics import choose_metric, label_names
     from groundup.evals.responses import spread
     from groundup.evals.texts import general_texts
     from groundup.evals.uplift import Uplift
@@ -132,12 +132,15 @@ def _language_models(
     transcripts: Any = ()
     if config.data:
         held = held_out_answers(config.data, config.train, config.columns, tuned, console)
+        answers = [example.messages[-1].content for example in held.tested]
+        labels = label_names([*answers, *(example.messages[-1].content for example in held.learned)])
         metric = config.metric
         if metric is None:
             prompts = without_shared_words([example.messages[-2].content for example in held.tested])
-            metric, why = choose_metric(prompts, [example.messages[-1].content for example in held.tested])
+            metric, why = choose_metric(prompts, answers, labels=labels)
             console.note(f"Metric: {metric} ({why}). Another one: --metric.")
-        task = Task(metric, held.learned, spread(held.tested, config.examples), config.refusal, config.max_tokens)
+        tested = spread(held.tested, config.examples)
+        task = Task(metric, held.learned, tested, config.refusal, config.max_tokens, labels)
         own = Way(None) if made is not None and asked_after.template is not None else None
         answered = compare_answers(asked_before, asked_after, task, own, console, seed=config.seed)
         lines, transcripts = [*answered.lines], answered.transcripts

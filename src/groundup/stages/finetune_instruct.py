@@ -213,7 +213,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
             checkpoint_seconds=config.checkpoint_seconds,
             skip_spikes=config.skip_spikes,
             log_to=config.log_to,
-            score=score_of_answers(by, engine.model, tokenizer, template, deciding) if deciding else None,
+            score=score_of_answers(by, engine.model, tokenizer, template, deciding, learned) if deciding else None,
             scored_by=by,
             patience=config.patience,
         )

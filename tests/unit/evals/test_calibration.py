@@ -12,6 +12,7 @@ from groundup.evals.calibration import (
     fit_temperature,
     with_temperature,
 )
+from groundup.evals.labelling import labelling
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -43,11 +44,40 @@ def test_the_error_by_hand() -> None:
     assert expected_calibration_error(np.array([[1.0, 0.0]]), np.array([0])) == 0
 
 
-def test_all_right_and_all_wrong_have_an_end() -> None:
-    """The likeliest temperature would be 0, or without bound."""
+def test_all_wrong_has_an_end() -> None:
+    """The likeliest temperature would be without bound."""
     said = softmax(np.random.default_rng(0).normal(size=(50, 3)))
-    assert fit_temperature(said, said.argmax(1)) == pytest.approx(1 / 20, rel=1e-3)
     assert fit_temperature(said, said.argmin(1)) == pytest.approx(20, rel=1e-3)
+
+
+@pytest.mark.parametrize(("count", "labels", "sure"), [(60, 2, 0.9), (60, 5, 0.9), (20, 2, 0.6), (60, 2, 1 - 1e-15)])
+def test_all_right_are_as_sure_as_so_many_texts_can_tell(count: int, labels: int, sure: float) -> None:
+    """Sixty right of sixty do not say that the next is right for certain: 1.000 for all texts was a lie."""
+    said = np.full((count, labels), (1 - sure) / (labels - 1))
+    true = np.arange(count) % labels
+    said[np.arange(count), true] = sure
+    fitted = with_temperature(said, fit_temperature(said, true))
+    assert fitted.max(1) == pytest.approx((count + 1 / labels) / (count + 1), abs=1e-6)
+    assert fitted.max() < (count + 0.6) / (count + 1) < 0.994
+
+
+def test_of_hundreds_of_texts_one_more_changes_little() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(400, 4)) * 2
+    honest = softmax(logits)
+    true = (honest.cumsum(1) < generator.random((len(honest), 1))).sum(1)
+    said = softmax(3 * logits)
+    ours, likeliest = fit_temperature(said, true), fit_temperature(said, true, prior=0)
+    assert likeliest < ours < 1.02 * likeliest
+
+
+def test_several_labels_of_texts_are_no_surer_than_one() -> None:
+    """The labels of one text are right together: five of them are not five texts."""
+    kind = labelling(True, list("abcde"), seed=0)
+    targets = np.random.default_rng(0).integers(0, 2, size=(60, 5))
+    said = np.where(targets > 0, 0.9, 0.1)
+    fitted = 1 / (1 + (1 / 9) ** (1 / kind.temperature(said, targets)))
+    assert fitted == pytest.approx(60.5 / 61, abs=1e-6)
 
 
 def test_before_is_what_the_model_said_without_it() -> None:

@@ -45,6 +45,7 @@ def test_intervals_cover_what_they_should() -> None:
 def test_one_test_text_gives_bounds_that_json_can_hold() -> None:
     result = score([0], [0], 2, seed=0)
     assert (result.accuracy.low, result.accuracy.high) == (0, 1)
+    assert (result.macro_f1.low, result.macro_f1.high) == (0, 1)
     assert json.loads(json.dumps(result.to_json(), allow_nan=False))["accuracy"]["value"] == 1
 
 

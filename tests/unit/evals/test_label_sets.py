@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from groundup.evals.label_sets import compare_sets, score_sets
+from groundup.evals.label_sets import compare_sets, macro_f1_of_sets, score_sets
 
 
 def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -29,6 +29,18 @@ def test_scores_are_those_of_scikit_learn() -> None:
 def test_a_label_that_is_nowhere_does_not_count() -> None:
     true = np.array([[1, 0], [1, 0]], dtype=bool)
     assert score_sets(true, true, seed=0).macro_f1.estimate == 1
+
+
+def test_one_text_is_not_certain() -> None:
+    """Drawn anew, it is always itself: an interval without width."""
+    true = np.array([[1, 0]], dtype=bool)
+    macro = score_sets(true, true, seed=0).macro_f1
+    assert (macro.low, macro.high) == (0, 1)
+
+
+def test_no_label_anywhere_scores_nothing() -> None:
+    none = np.zeros((3, 2), dtype=bool)
+    assert macro_f1_of_sets(none, none) == 0
 
 
 def test_the_same_answer_always_is_what_most_texts_have() -> None:

@@ -1,4 +1,4 @@
-"""Short answers and labels: exact match and F1 of words (as SQuAD counts them), macro-F1, and refusals.
+"""Short answers and labels: exact match and F1 of words (nearly as SQuAD counts them), macro-F1, and refusals.
 
 Shape letters: E examples, C labels, K sums.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -15,17 +16,45 @@ from groundup.evals.classification import f1_over_labels
 from groundup.evals.metrics.measure import Floats, Measure, mean
 from groundup.evals.metrics.overlap import overlap_f1
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_MARKS = str.maketrans("", "", string.punctuation)
+# The letter of "A+" is no article.
+_ARTICLES = re.compile(r"\b(a|an|the)\b(?![+#])")
+_THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)")
+_MARKS = re.compile(
+    r"((?<!\w)-(?=[$€£]?\.?\d)"  # the sign of a number
+    r"|(?<=\d)[.,](?=\d)|(?<![\w.])\.(?=\d)"  # what stands in one, or before its digits
+    r"|(?<=[^\W\d_])[+#]+)"  # C++, C#
+    rf"|[{re.escape(string.punctuation)}]"
+)
 
 
 def normalized(text: str) -> str:
     """Small letters, without punctuation, articles and more than single spaces (Rajpurkar et al. 2016).
 
-    What is nothing but those ("A" as the letter of a choice) stays.
+    SQuAD's own deletes every mark: there, "-5" is "5", "3.5" is "35", and "C++" is "C#". Here the minus of a number,
+    points and commas between digits, a point before them, and + and # right after a letter stay; commas between
+    thousands, as in "1,000", go as they do there. What is nothing but marks and articles ("A" as the letter of a
+    choice) stays, too.
     """
-    plain = text.lower().translate(_MARKS)
+    plain = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), text.lower().replace("\N{MINUS SIGN}", "-"))
+    plain = _MARKS.sub(lambda found: found[1] or "", plain)
     return " ".join(_ARTICLES.sub(" ", plain).split()) or " ".join(text.lower().split())
+
+
+def label_reader(labels: Iterable[str]) -> Callable[[str], str]:
+    """What finds the label that a text is, as it stands in `labels`; a text that is none comes back as it is.
+
+    Small letters and spaces apart, a text must be the label: "-1" is not "1", nor "A-" "A". Where no label is that, it
+    may be one with other marks ("Positive." for "positive"), if it is so of one label alone.
+    """
+    named = {folded(label): label for label in reversed(list(labels))}
+    alike = Counter(map(normalized, named))
+    loosely = {normalized(key): label for key, label in named.items() if alike[normalized(key)] == 1}
+    return lambda text: named.get(folded(text)) or loosely.get(normalized(text)) or text
+
+
+def folded(text: str) -> str:
+    """With small letters and single spaces."""
+    return " ".join(text.casefold().split())
 
 
 def exact(written: Sequence[str], references: Sequence[str]) -> Measure:
@@ -65,10 +94,12 @@ def refusals(written: Sequence[str], references: Sequence[str], refusal: str) ->
     """Answers that say that there is none: how many of those that should, and how many of those that should not.
 
     Args:
-        refusal: the words of such an answer; an answer that begins with them is one.
+        refusal: the words of such an answer; an answer that begins with them, as whole words, is one.
     """
-    words = normalized(refusal)
-    said, due = (np.array([normalized(text).startswith(words) for text in texts]) for texts in (written, references))
+    words = normalized(refusal).split()
+    said, due = (
+        np.array([normalized(text).split()[: len(words)] == words for text in texts]) for texts in (written, references)
+    )
     return [
         mean("refuses when not there", 100.0 * (said & due), due),
         mean("refuses although it is there", 100.0 * (said & ~due), ~due, less=True),

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from groundup.evals.stats import Interval
+from groundup.evals.stats import Interval, bootstrap
 
 Floats = npt.NDArray[np.float64]
-_CELLS = 4_000_000  # of the (R, E) matrix made at a time: 32 MB
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,16 +41,17 @@ class Measure:
 
     def interval(self, *, seed: int = 0) -> Interval:
         """The figure with its percentile bootstrap (Efron 1979) over examples, at 95 %."""
-        return _interval(self.estimate, len(self.sums_EK), lambda drawn_RE: self.value(drawn_RE @ self.sums_EK), seed)
+        ones = np.ones(len(self.sums_EK))
+        return bootstrap(self.estimate, lambda often_RE: self.value(often_RE @ self.sums_EK), ones, seed=seed)
 
     def minus(self, other: Measure, *, seed: int = 0) -> Interval:
         """This figure less that of another model on the same examples, which are drawn in pairs."""
         assert len(self.sums_EK) == len(other.sums_EK)
 
-        def between(drawn_RE: Floats) -> Floats:
-            return self.value(drawn_RE @ self.sums_EK) - other.value(drawn_RE @ other.sums_EK)
+        def between(often_RE: Floats) -> Floats:
+            return self.value(often_RE @ self.sums_EK) - other.value(often_RE @ other.sums_EK)
 
-        return _interval(self.estimate - other.estimate, len(self.sums_EK), between, seed)
+        return bootstrap(self.estimate - other.estimate, between, np.ones(len(self.sums_EK)), seed=seed)
 
 
 def mean(name: str, values_E: npt.ArrayLike, weights_E: npt.ArrayLike | None = None, **kept: object) -> Measure:
@@ -71,17 +71,3 @@ def divided(above: Floats, below: Floats) -> Floats:
     above, below = np.broadcast_arrays(np.asarray(above, np.float64), np.asarray(below, np.float64))
     found: Floats = np.divide(above, below, out=np.zeros(above.shape), where=below > 0)
     return found
-
-
-def _interval(
-    estimate: float, examples: int, value: Callable[[Floats], Floats], seed: int, *, resamples: int = 2000
-) -> Interval:
-    if examples < 2:  # one alone gives no idea of the spread
-        return Interval(estimate, float("-inf"), float("inf"), 0.95)
-    generator = np.random.default_rng(seed)
-    rows = max(1, _CELLS // examples)
-    even = np.full(examples, 1 / examples)
-    drawn = (generator.multinomial(examples, even, min(rows, resamples - start)) for start in range(0, resamples, rows))
-    values_R = np.concatenate([value(part.astype(np.float64)) for part in drawn])
-    low, high = np.quantile(values_R, [0.025, 0.975])
-    return Interval(estimate, float(low), float(high), 0.95)

@@ -1,0 +1,120 @@
+"""Two models on the same examples: labels stay labels on a small test, and no tested example helps to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from groundup.checkpoint.resolve import OpenedClassifier
+from groundup.console import Console
+from groundup.evals import before_after
+from groundup.evals.asking import Asked, Way
+from groundup.evals.before_after import Task, compare_answers, compare_labels
+from groundup.evals.deciding import score_of_answers
+from groundup.evals.metrics import label_names
+from groundup.evals.responses import PLAIN_FORMATS
+from groundup.examples.labelled import Labelled
+from groundup.model import SequenceClassifier, Transformer
+from groundup.tokenizer import ChatTemplate, Tokenizer
+from groundup.types import Example, Message
+
+QUIET = Console(quiet=True)
+TOPICS = ("statement", "expression", "module", "value")
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Transformer:
+    return tiny_model(tokenizer.vocab_size, context_length=256)
+
+
+@pytest.fixture(scope="module")
+def asked(model: Transformer, tokenizer: Tokenizer) -> Asked:
+    template = ChatTemplate(tokenizer)
+    return Asked(model, tokenizer, template, template.stop_ids)
+
+
+@pytest.fixture(scope="module")
+def texts(real_documents: list[str]) -> list[str]:
+    lines = [" ".join(line.split()[:9]) for text in real_documents for line in text.split("\n\n")]
+    return list(dict.fromkeys(line for line in lines if len(line.split()) == 9))[:60]
+
+
+@pytest.fixture(scope="module")
+def examples(texts: list[str]) -> list[Example]:
+    """What each text begins with, named by one of four words."""
+    return [
+        Example((Message("user", text), Message("assistant", TOPICS[place % len(TOPICS)])))
+        for place, text in enumerate(texts)
+    ]
+
+
+@pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> list[Way]:
+    """In which answers were asked for."""
+    seen: list[Way] = []
+    asking = before_after.write_answers
+
+    def spy(asked: Asked, way: Way, examples: Sequence[Example], *rest: int, **named: object) -> list[str]:
+        seen.append(way)
+        return asking(asked, way, examples, *rest, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(before_after, "write_answers", spy)
+    return seen
+
+
+def test_a_small_test_of_labels_is_one_of_labels(asked: Asked, examples: list[Example]):
+    """Told by 8 of 60 answers, they were no labels, and had no rival but the commonest answer."""
+    names = label_names([example.messages[-1].content for example in examples])
+    task = Task("exact", examples[8:], examples[:8], max_tokens=4, labels=names)
+    found = compare_answers(asked, asked, task, Way(None), QUIET)
+    assert [line.after.name for line in found.lines] == ["accuracy", "macro-F1", "bits per byte of the answers"]
+    assert [name.split()[0] for name in found.lines[0].beside] == ["always", "TF-IDF"]
+    assert "found on training examples" in found.notes[0]
+
+
+@pytest.mark.parametrize("templated", [True, False])
+def test_no_tested_example_is_shown_or_tried_on(
+    asked: Asked, examples: list[Example], templated: bool, ways: list[Way]
+):
+    """The first of them stood before the questions with its answer, and the way was chosen by it."""
+    given = asked if templated else Asked(asked.model, asked.tokenizer, None, asked.stop_ids)
+    for metric in ("likelihood", "exact"):
+        found = compare_answers(given, given, Task(metric, [], examples[:5], max_tokens=4), None, QUIET)
+        assert "no training examples" in found.notes[0]
+        assert not any("found on training examples" in note for note in found.notes)
+    plainly = None if templated else PLAIN_FORMATS[0]
+    assert all(way.format is plainly and not way.shots and not way.hint for way in ways)
+    assert len(ways) == 4, "none to try a way on"
+
+
+def test_a_base_that_is_asked_for_labels_is_shown_no_tested_text(
+    asked: Asked, examples: list[Example], texts: list[str], ways: list[Way]
+):
+    """Labels of a classifier are known without any answer; more of them than are scored each are written."""
+    names = tuple(f"{topic} {number}" for topic in TOPICS for number in range(4))
+    head = SequenceClassifier.from_language_model(asked.model, len(names), seed=0)
+    after = OpenedClassifier(Path("classifier"), head, asked.tokenizer, names, 64)
+    tested = Labelled(texts[:6], list(names[:6]))
+    found = compare_labels(asked, after, Labelled([], []), tested, QUIET)
+    assert all(not way.shots and way.hint.endswith("value 3.") for way in ways) and ways
+    assert "for want of training texts" in found.notes[0] and "best way" not in found.notes[0]
+
+
+def test_what_is_learned_tells_whether_a_few_answers_are_labels(
+    asked: Asked, tokenizer: Tokenizer, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+):
+    """Of four answers set apart, all different, none comes again."""
+    seen: list[Sequence[str]] = []
+    real = before_after.measures
+
+    def spy(*given: object, labels: Sequence[str] = ()) -> object:
+        seen.append(labels)
+        return real(*given, labels=labels)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("groundup.evals.deciding.measures", spy)
+    assert asked.template is not None
+    for learned in (examples[4:], []):
+        score_of_answers("exact", asked.model, tokenizer, asked.template, examples[:4], learned)()
+    assert sorted(seen[0]) == sorted(TOPICS) and not seen[1]
