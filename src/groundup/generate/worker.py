@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from groundup.errors import ConfigError, ResourceError
 from groundup.generate.mailbox import Mailbox
 from groundup.generate.request import GenerationRequest, TokenEvent
 from groundup.generate.sequence import GeneratedSequence
+from groundup.ranks import on_this_gpu
 
 _MAILBOX_EVENTS = 256  # a consumer that is further behind pauses its request, and only its own
 
@@ -92,7 +94,9 @@ class Worker:
             self._tickets[request.id] = ticket
             self._waiting.append(ticket)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="groundup-engine", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._work, args=(on_this_gpu(),), name="groundup-engine", daemon=True
+                )
                 self._thread.start()
             self._changed.notify()
         return ticket
@@ -127,7 +131,8 @@ class Worker:
         with self._changed:
             self._changed.notify()
 
-    def _work(self) -> None:
+    def _work(self, settle: Callable[[], None]) -> None:
+        settle()
         with torch.inference_mode():
             while self._admit():
                 for ticket in list(self._active):
