@@ -64,8 +64,9 @@ class Mailbox:
         return self._take()
 
     def _take(self) -> TokenEvent:
-        was_full = self.full
-        item = self._items.popleft()
+        with self._arrived:  # an event that came in between would fill it unseen, and nobody wake the engine again
+            was_full = self.full
+            item = self._items.popleft()
         if was_full:
             self._on_room()  # outside the lock: it takes the engine's
         if isinstance(item, BaseException):
