@@ -221,9 +221,8 @@ def train(
             ranks=ranks,
         )
     if score is not None:
-        told = dict(progress.scores)
-        step = keep.take_best()
-        figure = told[step] if scored_by == "loss" else 1 - told[step]
+        step, told = keep.take_best()
+        figure = told if scored_by == "loss" else 1 - told
         console.note(f"The weights of step {step:,} are kept: {scored_by} {figure:.4f} on held-out data, the best.")
     return progress
 
