@@ -157,7 +157,10 @@ def train(
     )
 
     # What dropout draws must not hang on what was drawn before step 1, which a resumed run does not do again.
-    torch.manual_seed(int(plan_digest[:12], 16))
+    seed = int(plan_digest[:12], 16)
+    torch.manual_seed(seed)
+    if machine.device == "cuda":
+        torch.cuda.manual_seed(seed + ranks.rank)  # ranks read other texts, and leave out other parts of them
     saved = work.directory / "checkpoints"
     checkpoints, good, best = (
         Checkpoints(directory, spread.model, optimizer, plan_digest=plan_digest, ranks=ranks)
