@@ -87,12 +87,35 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 if file.is_file():
                     with file.open("rb") as written:
                         os.fsync(written.fileno())
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.replace(path)
+            with _away(path):
+                temporary.replace(path)
             _sync_directory(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def drop_directory(path: Path) -> None:
+    """Delete a directory. A process killed in between leaves all of it or none, and a temporary beside it."""
+    with _away(path):
+        pass
+
+
+@contextmanager
+def _away(path: Path) -> Iterator[None]:
+    """Take a directory, if it is one, out of the way: deleted when the block ends well, else put back."""
+    if not path.is_dir() or path.is_symlink():
+        yield
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        path.replace(aside / path.name)
+        try:
+            yield
+        except BaseException:
+            (aside / path.name).replace(path)
+            raise
+    finally:
+        shutil.rmtree(aside)
 
 
 @contextmanager

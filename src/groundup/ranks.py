@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -111,6 +111,23 @@ def require_one_process(command: str) -> None:
             rule="many ranks share the training of a model, and nothing else",
             fix="Start this command alone; torchrun is for: groundup pretrain, and groundup finetune.",
         )
+
+
+def on_this_gpu() -> Callable[[], None]:
+    """What a new thread calls first, to compute on the GPU of the thread that asks here.
+
+    torch keeps the choice of a GPU for each thread, and a new one begins with GPU 0, whatever the rank.
+    """
+    import torch
+
+    # Where CUDA sleeps nobody has chosen a GPU; to ask would wake it, at some 100 MB of its memory.
+    index = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+
+    def settle() -> None:
+        if index is not None:
+            torch.cuda.set_device(index)
+
+    return settle
 
 
 @contextmanager

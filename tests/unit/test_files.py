@@ -53,6 +53,23 @@ def test_errors_name_what_was_asked_for(tmp_path: Path, atomic: Callable[[Path],
         assert [entry.name for entry in tmp_path.iterdir()] == ["wanted"]
 
 
+def test_a_directory_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        with atomic_directory(tmp_path / "wanted") as made:
+            (made / name).touch()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["wanted", "wanted/second"]
+
+
+def test_what_cannot_be_replaced_stays(tmp_path: Path) -> None:
+    """The old directory has been moved out of the way by then."""
+    (tmp_path / "wanted" / "first").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError), atomic_directory(tmp_path / "wanted") as made:
+        made.chmod(0o700)
+        made.rename(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere").rmdir()
+    assert (tmp_path / "wanted" / "first").is_dir()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
 def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
     """`write` does not know the name of what it writes."""

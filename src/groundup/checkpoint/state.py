@@ -7,7 +7,6 @@ any other number of ranks can read them: a rank asks for the rows that it needs.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from groundup.errors import FormatError
-from groundup.files import atomic_directory, read_json, require_disk_space, write_json
+from groundup.files import atomic_directory, drop_directory, read_json, require_disk_space, write_json
 from groundup.ranks import Ranks, Rows
 
 FORMAT_VERSION = 2
@@ -135,10 +134,10 @@ def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: R
                 },
             )
     if ranks.first:
-        steps = _steps(directory)
-        here = steps.index(path) + 1
-        for other in (*steps[here:], *steps[: max(0, here - keep)]):
-            shutil.rmtree(other)
+        until_here = [step for step in _steps(directory) if step <= path]
+        for other in directory.glob("step-*"):
+            if other.is_dir() and other not in until_here[-keep:]:
+                drop_directory(other)
     return path
 
 
@@ -196,4 +195,5 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _steps(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.glob("step-*") if path.is_dir())
+    """The whole ones, from the first on: earlier releases, killed while they deleted one, left part of it."""
+    return sorted(path for path in directory.glob("step-*") if (path / _META).is_file())

@@ -26,6 +26,7 @@ class Engine:
         stop_ids: tokens that end a request which names none itself; the tokenizer's EOS by default.
         max_active: requests that are stepped at a time; each has a key-value cache of its own.
         max_waiting: requests that may wait for their turn.
+        unread_seconds: a request that has made 256 events of which none is read for so long is cancelled.
         worker: another engine's, to share; it keeps its own limits.
 
     Raises:
@@ -40,6 +41,7 @@ class Engine:
         stop_ids: tuple[int, ...] | None = None,
         max_active: int = 8,
         max_waiting: int = 256,
+        unread_seconds: float = 60.0,
         worker: Worker | None = None,
     ) -> None:
         if model.config.vocab_size < tokenizer.least_rows:
@@ -53,7 +55,7 @@ class Engine:
         # Rows beyond the tokenizer's only pad the matrix; ids beyond the rows are tokens of other media.
         self.vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
         self._stop_ids = frozenset((tokenizer.eos_id,) if stop_ids is None else stop_ids)
-        self._worker = worker or Worker(max_active, max_waiting)
+        self._worker = worker or Worker(max_active, max_waiting, unread_seconds)
 
     def beside(self, model: Transformer, tokenizer: Tokenizer, *, stop_ids: tuple[int, ...] | None = None) -> Engine:
         """An engine of another model on the same thread: both together keep the limits of the one, and end together.
@@ -101,6 +103,11 @@ class Engine:
     def busy(self) -> bool:
         """Whether a request is under way or waits."""
         return self._worker.busy
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` has been called: then what was under way has been cancelled."""
+        return self._worker.closed
 
     def close(self) -> None:
         """Cancel what is under way and end the engine's thread."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +27,7 @@ class Mailbox:
         self._capacity = capacity
         self._on_room = on_room
         self._items: deque[TokenEvent | BaseException] = deque()
+        self._filled_at = 0.0  # of the clock, when the mailbox became full
         self._arrived = threading.Condition()
         self._wake_coroutine: Callable[[], object] | None = None
 
@@ -34,10 +36,17 @@ class Mailbox:
         """Whether the consumer is behind by `capacity` events."""
         return len(self._items) >= self._capacity
 
+    @property
+    def full_seconds(self) -> float | None:
+        """For how long nothing has been taken out of a full mailbox; None: it has room. For the thread that puts."""
+        return time.monotonic() - self._filled_at if self.full else None
+
     def put(self, item: TokenEvent | BaseException) -> None:
         """Deliver an event, or the error that ends the request."""
         with self._arrived:
             self._items.append(item)
+            if len(self._items) == self._capacity:
+                self._filled_at = time.monotonic()
             self._arrived.notify()
             wake, self._wake_coroutine = self._wake_coroutine, None
         if wake is not None:
@@ -64,8 +73,9 @@ class Mailbox:
         return self._take()
 
     def _take(self) -> TokenEvent:
-        was_full = self.full
-        item = self._items.popleft()
+        with self._arrived:  # an event that came in between would fill it unseen, and nobody wake the engine again
+            was_full = self.full
+            item = self._items.popleft()
         if was_full:
             self._on_room()  # outside the lock: it takes the engine's
         if isinstance(item, BaseException):

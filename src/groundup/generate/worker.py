@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from groundup.errors import ConfigError, ResourceError
 from groundup.generate.mailbox import Mailbox
 from groundup.generate.request import GenerationRequest, TokenEvent
 from groundup.generate.sequence import GeneratedSequence
+from groundup.ranks import on_this_gpu
 
 _MAILBOX_EVENTS = 256  # a consumer that is further behind pauses its request, and only its own
 
@@ -47,11 +49,13 @@ class Worker:
     Args:
         max_active: requests that are stepped at a time; each has a key-value cache of its own.
         max_waiting: requests that may wait for their turn.
+        unread_seconds: a request whose mailbox has been full for so long is cancelled: its place is others' by then.
     """
 
-    def __init__(self, max_active: int, max_waiting: int) -> None:
+    def __init__(self, max_active: int, max_waiting: int, unread_seconds: float = 60.0) -> None:
         self._max_active = max_active
         self._max_waiting = max_waiting
+        self._unread_seconds = unread_seconds
         self._tickets: dict[str, Ticket] = {}
         self._waiting: deque[Ticket] = deque()
         self._active: list[Ticket] = []  # touched by the thread only
@@ -63,6 +67,11 @@ class Worker:
     def busy(self) -> bool:
         """Whether a request is under way or waits."""
         return bool(self._tickets)
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more requests are taken, and those under way have been cancelled."""
+        return self._closed
 
     def enter(self, request: GenerationRequest, ids: tuple[int, ...], engine: Steps) -> Ticket:
         """Let a request in.
@@ -92,7 +101,9 @@ class Worker:
             self._tickets[request.id] = ticket
             self._waiting.append(ticket)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="groundup-engine", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._work, args=(on_this_gpu(),), name="groundup-engine", daemon=True
+                )
                 self._thread.start()
             self._changed.notify()
         return ticket
@@ -127,7 +138,8 @@ class Worker:
         with self._changed:
             self._changed.notify()
 
-    def _work(self) -> None:
+    def _work(self, settle: Callable[[], None]) -> None:
+        settle()
         with torch.inference_mode():
             while self._admit():
                 for ticket in list(self._active):
@@ -143,11 +155,22 @@ class Worker:
                     if ticket.cancelled or len(self._active) < self._max_active:
                         self._waiting.remove(ticket)
                         self._active.append(ticket)
+                patience = self._cancel_unread()
                 if any(ticket.cancelled or not ticket.mailbox.full for ticket in self._active):
                     return True
                 if self._closed and not self._active:
                     return False
-                self._changed.wait()
+                self._changed.wait(patience)
+
+    def _cancel_unread(self) -> float | None:
+        """Cancel who has not read for too long; returns the seconds until the next one might be, None: nobody."""
+        left = []
+        for ticket in self._active:
+            seconds = ticket.mailbox.full_seconds
+            if seconds is not None and not ticket.cancelled:
+                ticket.cancelled = seconds >= self._unread_seconds
+                left.append(self._unread_seconds - seconds)
+        return max(0.0, min(left)) if left else None
 
     def _advance(self, ticket: Ticket) -> None:
         """Take one request one step further. Whatever goes wrong in it is its own consumer's to hear."""

@@ -29,6 +29,9 @@ def attend(
     q_BNTH, k_BKSH, v_BKSH = (x.transpose(1, 2) for x in (q_BTNH, k_BSKH, v_BSKH))
     if _explicit_is_faster(q_BNTH, k_BKSH):
         return explicit_attention(q_BNTH, k_BKSH, v_BKSH, mask_B1TS, scale, lean=lean).transpose(1, 2)
+    if mask_B1TS is not None and q_BNTH.device.type == "cuda":
+        # Of PyTorch's kernels there flash attention alone takes groups, and it takes no mask; else all scores are kept.
+        k_BKSH, v_BKSH = (for_each_query(x_BKSH, q_BNTH.shape[1]) for x_BKSH in (k_BKSH, v_BKSH))
     out_BNTH = F.scaled_dot_product_attention(
         q_BNTH,
         k_BKSH,
@@ -39,6 +42,12 @@ def attend(
         enable_gqa=q_BNTH.shape[1] != k_BKSH.shape[1],
     )
     return out_BNTH.transpose(1, 2)
+
+
+def for_each_query(x_BKSH: Tensor, n_heads: int) -> Tensor:
+    """Keys or values with a head for each query head: each repeated for the query heads of its group."""
+    n_kv_heads = x_BKSH.shape[1]
+    return x_BKSH if n_kv_heads == n_heads else x_BKSH.repeat_interleave(n_heads // n_kv_heads, dim=1)
 
 
 def _explicit_is_faster(q_BNTH: Tensor, k_BKSH: Tensor) -> bool:

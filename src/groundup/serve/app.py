@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from groundup.generate import TokenEvent
 from groundup.serve.answers import Answer, ChatAnswer, CompletionAnswer, Json
-from groundup.serve.errors import ApiError, failed, shutting_down, unknown_model
+from groundup.serve.errors import ApiError, failed, not_read, shutting_down, unknown_model
 from groundup.serve.model import Job, ServedModel
 from groundup.serve.models import Models
 from groundup.serve.schema import ChatBody, CompletionBody
@@ -80,36 +80,36 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
 async def _answer(request: Request, model: ServedModel, job: Job, answer: Answer, *, stream: bool) -> Response:
     streams = model.submit(job)
     if stream:
-        return ServerSentEvents(_chunks(answer, merged(streams)), lambda: model.cancel(job))
+        return ServerSentEvents(_chunks(model, answer, merged(streams)), lambda: model.cancel(job))
     try:
-        outputs = await unless_gone(request.receive, _gathered(job, merged(streams)))
+        outputs = await unless_gone(request.receive, _gathered(model, job, merged(streams)))
     finally:
         model.cancel(job)
     return JSONResponse(answer.whole(outputs))
 
 
-async def _gathered(job: Job, events: Events) -> list[list[TokenEvent]]:
+async def _gathered(model: ServedModel, job: Job, events: Events) -> list[list[TokenEvent]]:
     """All events, in a list for each choice."""
     outputs: list[list[TokenEvent]] = [[] for _ in job.requests]
     async with aclosing(events):
         async for index, event in events:
-            _require_kept(event)
+            _require_kept(model, event)
             outputs[index].append(event)
     return outputs
 
 
-def _require_kept(event: TokenEvent) -> None:
-    # Nobody but the engine's end cancels a request whose client still waits for it.
+def _require_kept(model: ServedModel, event: TokenEvent) -> None:
+    # A request whose client is still there is cancelled by the engine's end, or because nobody read.
     if event.finish_reason == "cancelled":
-        raise shutting_down()
+        raise shutting_down() if model.engine.closed else not_read()
 
 
-async def _chunks(answer: Answer, events: Events) -> AsyncGenerator[Json]:
+async def _chunks(model: ServedModel, answer: Answer, events: Events) -> AsyncGenerator[Json]:
     async with aclosing(events):
         for chunk in answer.opening():
             yield chunk
         async for index, event in events:
-            _require_kept(event)
+            _require_kept(model, event)
             said = answer.chunk(index, event)
             if said is not None:
                 yield said

@@ -99,6 +99,17 @@ def failed() -> ApiError:
     )
 
 
+def not_read() -> ApiError:
+    """408 for a stream whose client read nothing of it for too long."""
+    return ApiError(
+        408,
+        "this answer was not read",
+        rule="a stream that waits too long for its reader is cancelled, for the sake of those who wait for its place",
+        fix="Send the request again, and read the events as they come.",
+        code="not_read",
+    )
+
+
 def shutting_down() -> ApiError:
     """503 for a request that the end of the server cut off."""
     return ApiError(

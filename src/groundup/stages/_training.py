@@ -157,7 +157,10 @@ def train(
     )
 
     # What dropout draws must not hang on what was drawn before step 1, which a resumed run does not do again.
-    torch.manual_seed(int(plan_digest[:12], 16))
+    seed = int(plan_digest[:12], 16)
+    torch.manual_seed(seed)
+    if machine.device == "cuda":
+        torch.cuda.manual_seed(seed + ranks.rank)  # ranks read other texts, and leave out other parts of them
     saved = work.directory / "checkpoints"
     checkpoints, good, best = (
         Checkpoints(directory, spread.model, optimizer, plan_digest=plan_digest, ranks=ranks)
@@ -221,9 +224,8 @@ def train(
             ranks=ranks,
         )
     if score is not None:
-        told = dict(progress.scores)
-        step = keep.take_best()
-        figure = told[step] if scored_by == "loss" else 1 - told[step]
+        step, told = keep.take_best()
+        figure = told if scored_by == "loss" else 1 - told
         console.note(f"The weights of step {step:,} are kept: {scored_by} {figure:.4f} on held-out data, the best.")
     return progress
 

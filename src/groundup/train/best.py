@@ -42,6 +42,9 @@ class KeepBest:
         self._say = say
 
     def after_step(self, report: StepReport) -> None:
+        if self._progress.step != report.step:  # the guard has gone back, and these are the weights of that step
+            self._forget_what_led_astray()
+            return
         part = report.step * self._times // report.total_steps
         if part == (report.step - 1) * self._times // report.total_steps:
             return
@@ -57,6 +60,14 @@ class KeepBest:
             self._progress.stopped = True
             self._say(f"Step {report.step:,}: {since} scores in a row are no better than the best: training ends here.")
 
-    def take_best(self) -> int:
-        """Put the best weights back; returns the step that they are of."""
-        return self._checkpoints.restore().step
+    def _forget_what_led_astray(self) -> None:
+        """Scores after the step that the run has gone back to cost no patience; the best stays, as its weights do."""
+        scores = self._progress.scores
+        best = min(scores, key=lambda pair: pair[1], default=None)
+        scores[:] = [pair for pair in scores if pair[0] <= self._progress.step or pair == best]
+
+    def take_best(self) -> tuple[int, float]:
+        """Put the best weights back; returns the step that they are of, and their score."""
+        step = self._checkpoints.restore().step
+        # A run that went back may have scored a step twice.
+        return step, min(score for scored, score in self._progress.scores if scored == step)

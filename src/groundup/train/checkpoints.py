@@ -62,11 +62,17 @@ class Checkpoints:
         self._load_weights(state)
         self._optimizer.load_state(state.groups["optimizer"])
         torch.set_rng_state(state.groups["random"]["cpu"])
+        device = self._device()
+        if device.type == "cuda" and (mine := f"cuda-{self._ranks.rank}") in state.groups["random"]:
+            torch.cuda.set_rng_state(state.groups["random"][mine], device)
         return Progress.from_json({**state.meta, "step": state.step})
 
     def save(self, progress: Progress, *, keep: int = 2) -> None:
         """Write the state after `progress.step` steps; the newest `keep` stay."""
-        first = self._ranks.first
+        random = {"cpu": torch.get_rng_state()} if self._ranks.first else {}
+        device = self._device()
+        if device.type == "cuda":  # each rank's draws are its own: they leave out parts of other texts
+            random[f"cuda-{self._ranks.rank}"] = torch.cuda.get_rng_state(device)
         save_state(
             self._directory,
             TrainingState(
@@ -74,13 +80,16 @@ class Checkpoints:
                 groups={
                     "model": self._weights(),
                     "optimizer": self._optimizer.state(),
-                    "random": {"cpu": torch.get_rng_state()} if first else {},
+                    "random": random,
                 },
                 meta={"plan": self._plan_digest, **asdict(progress)},
             ),
             keep=keep,
             ranks=self._ranks,
         )
+
+    def _device(self) -> torch.device:
+        return next(self._model.parameters()).device
 
     def _weights(self) -> dict[str, Tensor | Rows]:
         # safetensors refuses tensors that share memory; a tied head is written twice and read back into one.

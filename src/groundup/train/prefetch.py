@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
+from groundup.ranks import on_this_gpu
+
 BatchT = TypeVar("BatchT")
 
 
@@ -25,7 +27,7 @@ class Prefetch(Generic[BatchT]):
         self._ahead = ahead
         self._last = last
         self._waiting: deque[tuple[int, Future[BatchT]]] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches", initializer=on_this_gpu())
 
     def __call__(self, index: int) -> BatchT:
         """The batch of an index; an error in making it is raised here."""

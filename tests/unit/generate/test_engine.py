@@ -4,6 +4,7 @@ others."""
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
@@ -269,6 +270,29 @@ def test_a_consumer_that_does_not_read_pauses_only_itself(engine: Engine):
     slow = engine.stream(never_ending())
     quick = engine.complete(never_ending())
     assert tuple(event.token_id for event in slow) == quick.token_ids
+
+
+def test_a_consumer_that_never_reads_loses_its_place(model: Transformer, tokenizer: Tokenizer):
+    """Paused requests count as active: as many silent clients as there are places stopped a server for good."""
+    with Engine(model, tokenizer, max_active=2, unread_seconds=0.3) as engine:
+        silent = [engine.stream(never_ending()) for _ in range(2)]
+        assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=2, stop_ids=())).token_ids) == 2
+        for stream in silent:
+            events = list(stream)
+            assert events[-1].finish_reason == "cancelled"
+            assert len(events) == 257  # what it had made is still there to be read
+
+
+def test_a_consumer_that_reads_slowly_keeps_its_place(model: Transformer, tokenizer: Tokenizer):
+    """It is behind all the time, and for longer than the limit; but it reads."""
+    with Engine(model, tokenizer, unread_seconds=1.0) as engine:
+        stream = engine.stream(never_ending())
+        while not stream._mailbox.full:  # type: ignore[attr-defined]
+            time.sleep(0.05)
+        for _ in range(6):
+            time.sleep(0.25)
+            next(stream)
+        assert list(stream)[-1].finish_reason == "length"
 
 
 def test_an_error_reaches_its_own_consumer_only(model: Transformer, tokenizer: Tokenizer):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from groundup.errors import ConfigError
 from groundup.model import FAMILIES, Family, ModelConfig, Transformer, init_weights
-from groundup.model.attend import explicit_attention
+from groundup.model.attend import explicit_attention, for_each_query
 from groundup.model.loss import summed_nll
 from groundup.model.operations import CHUNK_ROWS
 from groundup.types import IGNORE_INDEX
@@ -126,6 +126,9 @@ def test_explicit_attention_is_pytorchs(kv_heads: int, masked: bool) -> None:
     ours = explicit_attention(q, k, v, mask, 0.4)
     plain = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not masked, enable_gqa=True, scale=0.4)
     torch.testing.assert_close(ours, plain)
+    k_N, v_N = (for_each_query(x, 4) for x in (k, v))  # as on a GPU with a mask
+    spread = F.scaled_dot_product_attention(q, k_N, v_N, attn_mask=mask, is_causal=not masked, scale=0.4)
+    torch.testing.assert_close(spread, plain)
     upstream = torch.randn(ours.shape, generator=generator)
     for got, expected in zip(
         torch.autograd.grad(ours, (q, k, v), upstream), torch.autograd.grad(plain, (q, k, v), upstream), strict=True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
 import threading
 import time
@@ -12,8 +14,9 @@ import pytest
 import torch
 
 from groundup.errors import ResourceError
+from groundup.generate import Engine, GenerationRequest
 from groundup.model import Transformer
-from groundup.serve import bind, is_loopback
+from groundup.serve import ServedModel, ServedModels, bind, build_app, is_loopback
 from groundup.tokenizer import Tokenizer
 
 ENDLESS: dict[str, Any] = {"model": "tiny", "prompt": "The", "max_tokens": 32_000, "temperature": 0}
@@ -65,6 +68,43 @@ def test_a_reader_that_is_slow_gets_everything(server: Any) -> None:
     first = next(slow)
     quick = "".join(chunk.choices[0].text for chunk in client.completions.create(**call))
     assert first.choices[0].text + "".join(chunk.choices[0].text for chunk in slow) == quick
+
+
+def test_a_client_that_stops_reading_frees_its_place_and_is_told(long_model: Transformer, tokenizer: Tokenizer) -> None:
+    """Its connection stays open, so that nothing says that it is gone; there is one place, and others want it.
+
+    The server is asked without a network, whose buffers take megabytes before they are full.
+    """
+    body = json.dumps(ENDLESS | {"stream": True}).encode()
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/v1/completions", "headers": headers, "query_string": b""}
+    heard = b""
+
+    async def ask(engine: Engine) -> None:
+        app = build_app(ServedModels([ServedModel("tiny", engine, None, created=1)]))
+        reads = asyncio.Event()
+        incoming = [{"type": "http.request", "body": body}]
+
+        async def receive() -> Any:
+            return incoming.pop() if incoming else await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            nonlocal heard
+            heard += message.get("body", b"")
+            if heard:
+                await reads.wait()
+
+        silent = asyncio.create_task(app(scope, receive, send))
+        while not heard:
+            await asyncio.sleep(0.01)
+        other = GenerationRequest(prompt="The", max_tokens=2, stop_ids=())
+        assert len([event async for event in engine.submit(other)]) == 2
+        reads.set()
+        await silent
+
+    with Engine(long_model, tokenizer, max_active=1, unread_seconds=0.3) as engine:
+        asyncio.run(ask(engine))
+    assert b'"code":"not_read"' in heard and b"[DONE]" not in heard
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_the_best_weights_come_back(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.go_on()
     assert len(run.progress.scores) == TIMES and not run.progress.stopped
-    assert run.keep.take_best() == 14
+    assert run.keep.take_best() == (14, 2.0)
     assert run.model.weight.unique().tolist() == [14]
 
 
@@ -58,7 +58,7 @@ def test_a_run_that_gets_no_better_ends(tmp_path: Path) -> None:
     run = Run(tmp_path, patience=3)
     run.go_on()
     assert run.progress.stopped and run.progress.step == 12
-    assert run.keep.take_best() == 6
+    assert run.keep.take_best() == (6, 3.0)
     assert "no better" in run.said[0]
 
 
@@ -69,7 +69,23 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path) -> None
     saved = Progress.from_json({"step": 9, "scores": [list(pair) for pair in first.progress.scores]})
     again = Run(tmp_path, saved, patience=3)
     again.go_on()
-    assert (again.progress.step, again.keep.take_best()) == (12, 6)
+    assert (again.progress.step, again.keep.take_best()) == (12, (6, 3.0))
+
+
+@pytest.mark.parametrize(("good", "best"), [(4, (14, 2.0)), (6, (14, 2.0)), (14, (14, 2.0))])
+def test_a_run_that_goes_back_ends_with_its_best_weights(tmp_path: Path, good: int, best: tuple[int, float]) -> None:
+    """The guard sets the step back before the weights are scored: those of step 4 were called those of step 16, and the
+    end looked for a score of step 4."""
+    run = Run(tmp_path, patience=5)
+    run.go_on(15)
+    nn.init.constant_(run.model.weight, good)
+    run.progress.step = good  # as the guard does, which is called before
+    run.keep.after_step(StepReport(16, STEPS, 1, 16, 1.0, 1.0, 0.1))
+    assert [step for step, _ in run.progress.scores] == sorted({*range(2, good + 1, 2), 14})
+    run.go_on()
+    assert run.progress.stopped  # after five scores that are no better, counted from the return on
+    assert run.keep.take_best() == best
+    assert run.model.weight.unique().tolist() == [best[0]]
 
 
 @pytest.mark.parametrize("steps", [1, 7])

@@ -42,6 +42,14 @@ def test_whatever_is_asked_for_is_what_comes() -> None:
     assert 10 in made
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_batches_come_to_the_gpu_of_the_rank() -> None:
+    """torch keeps the current GPU by thread: the batches of all ranks lay on GPU 0, and the first step failed."""
+    with torch.cuda.device(1), Prefetch(lambda index: torch.ones(1, device="cuda"), ahead=1, last=3) as batches:
+        assert batches(0).device == torch.device("cuda", 1)
+
+
 def test_an_error_in_a_batch_reaches_who_asks_for_it_and_no_thread_is_left() -> None:
     def fails_at_two(index: int) -> int:
         if index == 2:
