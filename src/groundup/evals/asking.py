@@ -25,9 +25,9 @@ from groundup.evals.responses import (
     plain_renderer,
     response_tokens,
     score_responses,
-    spread,
     to_try_on,
 )
+from groundup.examples.tables import spread
 from groundup.generate import GenerationRequest, Sampling, complete_all
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer

@@ -21,10 +21,11 @@ from groundup.evals.choices import right_choices, score_choices
 from groundup.evals.comparison import paired_bits
 from groundup.evals.metrics import Measure, label_reader, mean, measures, refusals
 from groundup.evals.metrics import labels as label_measures
-from groundup.evals.responses import fits, score_responses, spread
+from groundup.evals.responses import fits, score_responses
 from groundup.evals.uplift import Line, Uplift
 from groundup.examples.choices import Choice
 from groundup.examples.labelled import Labelled
+from groundup.examples.tables import spread
 from groundup.objectives.classification import encode, predict
 from groundup.types import Example, Message, MetricName
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from groundup.errors import DataError, FormatError
 from groundup.evals.stats import Interval, paired_difference, ratio_interval
+from groundup.examples.tables import spread
 from groundup.generate import Engine, GenerationRequest, Sampling
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
@@ -197,13 +198,6 @@ def best_format(
 
     knows = model.config.vocab_size > max(template.stop_ids)
     return min((None, *PLAIN_FORMATS) if knows else PLAIN_FORMATS, key=loss)
-
-
-def spread(examples: Sequence[ItemT], most: int) -> Sequence[ItemT]:
-    """At most so many of the examples, from everywhere among them: files often come sorted."""
-    if len(examples) <= most:
-        return examples
-    return [examples[place * len(examples) // most] for place in range(most)]
 
 
 def to_try_on(tokenizer: Tokenizer, learned: Sequence[Example]) -> Sequence[Example]:

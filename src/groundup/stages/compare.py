@@ -111,11 +111,11 @@ def _language_models(
     from groundup.evals.baselines import without_shared_words
     from groundup.evals.before_after import Task, compare_answers, compare_choices, compare_text
     from groundup.evals.metrics import choose_metric, label_names
-    from groundup.evals.responses import spread
     from groundup.evals.texts import general_texts
     from groundup.evals.uplift import Uplift
     from groundup.examples import read_table
     from groundup.examples.choices import read_choices
+    from groundup.examples.tables import spread
     from groundup.parallel import keep_for_reading
     from groundup.stages._chat_model import open_chat_model
 
@@ -164,9 +164,9 @@ def _classifiers(
     from groundup.checkpoint.resolve import OpenedClassifier, is_classifier, open_classifier
     from groundup.evals.asking import Asked
     from groundup.evals.before_after import compare_labels
-    from groundup.evals.responses import spread
     from groundup.evals.uplift import Uplift
     from groundup.examples.labelled import LabelRules
+    from groundup.examples.tables import spread
     from groundup.parallel import keep_for_reading
     from groundup.stages._chat_model import open_chat_model
 

@@ -284,7 +284,8 @@ def _look(
     engine: Engine, template: ChatTemplate, tested: Sequence[Example], console: Console, samples: SampleLog
 ) -> Callable[[StepReport, Progress], None]:
     """What is shown on the way: the loss on a few held-out answers, and what the model answers now."""
-    from groundup.evals.responses import answer, chat_renderer, fits, response_tokens, score_responses, spread
+    from groundup.evals.responses import answer, chat_renderer, fits, response_tokens, score_responses
+    from groundup.examples.tables import spread
     from groundup.parallel import eagerly
 
     render = chat_renderer(template)
