@@ -14,6 +14,7 @@ from torch import Tensor
 
 from groundup.model import FAMILIES, ModelConfig, Operations, Transformer, init_weights, use_operations
 from groundup.model.lora import LoRA, adapters_of, add_lora
+from groundup.model.loss import summed_nll
 from groundup.optim import newton_schulz
 from groundup.parallel.native_library import native_library
 from groundup.parallel.native_operations import NativeOperations
@@ -155,6 +156,38 @@ def test_loss(native: NativeOperations, z_loss: float) -> None:
     torch.testing.assert_close(nll, truth, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(residual.float(), slope, atol=1e-6, rtol=4e-3)
     assert nll[5] == 0 and not residual[5].any()
+
+
+@pytest.mark.parametrize("vocabulary", [50_257, 527, 16, 5])
+def test_the_head_of_a_vocabulary_that_fills_no_tiles(
+    native: NativeOperations, vocabulary: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of GPT-2's 50,257 rows, of less than a tile; over two chunks, of which the second is added."""
+    monkeypatch.setattr(native, "chunk_rows", lambda vocab_size: 64)
+    count, width = 100, 64
+    h, labels = normal(count, width).bfloat16(), torch.arange(count) * 7919 % vocabulary
+    weight = normal(vocabulary, width, seed=1, scale=width**-0.5)
+
+    def by(operations: Operations, dtype: torch.dtype) -> list[Tensor]:
+        leaves = [h.detach().to(dtype).requires_grad_(), weight.clone().requires_grad_()]
+        nll = summed_nll(*leaves, labels, operations)
+        return [nll.detach(), *(gradient.float() for gradient in torch.autograd.grad(nll, leaves))]
+
+    truth, usual, ours = by(PLAIN, torch.float32), by(PLAIN, torch.bfloat16), by(native, torch.bfloat16)
+    for number, (mine, theirs, exact) in enumerate(zip(ours, usual, truth, strict=True)):
+        error, usual_error = ((found - exact).norm() / exact.norm() for found in (mine, theirs))
+        assert error <= max(1.3 * usual_error, 2e-3), f"output {number}: {error:.1e}, PyTorch's bf16 {usual_error:.1e}"
+
+
+@pytest.mark.parametrize("rows", [50_257, 527, 5])
+@pytest.mark.parametrize("add", [False, True])
+def test_a_gradient_of_rows_that_fill_no_tiles_is_not_rounded(native: NativeOperations, rows: int, add: bool) -> None:
+    """The operands are bf16, sums and result are fp32: as near as fp32 comes. The plain product is 0.1 away."""
+    left, right, before = normal(77, rows).bfloat16(), normal(77, 64, seed=1).bfloat16(), normal(rows, 64, seed=2)
+    out = before.clone() if add else torch.full_like(before, float("nan"))
+    native.transposed_product(out, left, right, add=add)
+    exact = left.double().t() @ right.double() + (before.double() if add else 0)
+    torch.testing.assert_close(out.double(), exact, atol=2e-5, rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(64, 96), (96, 64), (128, 128), (100, 64)])

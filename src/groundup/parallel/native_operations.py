@@ -25,6 +25,7 @@ from groundup.optim.muon import COEFFICIENTS, EPS, STEPS
 _CHUNK_LOGITS = 104_000_000
 _MOST_CHUNK_ROWS = 4096
 _CHUNK_BLOCK = 256
+_TILE = 16  # the kernels' weight gradients have their rows and columns in blocks of so many
 
 
 class NativeOperations(Operations):
@@ -99,7 +100,7 @@ class NativeOperations(Operations):
         return nll_R, logits_RV
 
     def transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
-        if _is_ours(left_RV) and out_VD.dtype == torch.float32 and _in_tiles(out_VD):
+        if _is_ours(left_RV) and out_VD.dtype == torch.float32 and out_VD.shape[1] % _TILE == 0:
             _transposed_product(self.kernels, out_VD, left_RV, right_RD, add=add)
         else:
             super().transposed_product(out_VD, left_RV, right_RD, add=add)
@@ -128,7 +129,7 @@ def _is_ours(x: Tensor) -> bool:
     return x.dtype == torch.bfloat16 and x.device.type == "cpu"
 
 
-def _in_tiles(weight: Tensor, size: int = 16) -> bool:
+def _in_tiles(weight: Tensor, size: int = _TILE) -> bool:
     return weight.shape[0] % size == 0 and weight.shape[1] % size == 0
 
 
@@ -146,15 +147,24 @@ def _sizes(*sizes: int) -> list[ctypes.c_int64]:
 
 
 def _transposed_product(kernels: ctypes.CDLL, out: Tensor, left: Tensor, right: Tensor, *, add: bool) -> None:
-    """out (m, n) = or += left^T right, rows of left (R, m) and right (R, n)."""
+    """out (m, n) = or += left^T right, rows of left (R, m) and right (R, n); n fills tiles.
+
+    What m has beyond whole tiles (GPT-2's vocabulary of 50,257: one row) goes through as one more, filled up with
+    zeros: without the kernel all of the gradient would be rounded to bf16, and held twice.
+    """
     left, right = left.contiguous(), right.contiguous()
+    whole = len(out) // _TILE * _TILE
     kernels.groundup_transposed_product(
         *_pointers(out, left),
         *_sizes(left.shape[1]),
         *_pointers(right),
-        *_sizes(right.shape[1], len(left), *out.shape),
+        *_sizes(right.shape[1], len(left), whole, out.shape[1]),
         ctypes.c_bool(add),
     )
+    if rest := len(out) - whole:
+        last = torch.empty(_TILE, out.shape[1])
+        _transposed_product(kernels, last, F.pad(left[:, whole:], (0, _TILE - rest)), right, add=False)
+        out[whole:].add_(last[:rest]) if add else out[whole:].copy_(last[:rest])
 
 
 class _Linear(torch.autograd.Function):

@@ -50,7 +50,7 @@ class SpreadOptimizer:
                 self._stand_ins[parameter] = nn.Parameter(value) if is_sharded(parameter) else parameter
         self._inner = Optimizer(model, config, self._stand_ins, orthogonalize=orthogonalize)
 
-    def step(self, lr_factor: float) -> None:
+    def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None:
         """As `Optimizer.step`."""
         for parameter in self._parameters.values():
             assert parameter.grad is not None, "every trainable parameter takes part"
@@ -59,7 +59,7 @@ class SpreadOptimizer:
                 gradient = whole(parameter.grad) if wanted else rows_of(parameter.grad, self._ranks).tensor
                 if parameter in self._stand_ins:
                     self._stand_ins[parameter].grad = gradient
-        self._inner.step(lr_factor)
+        self._inner.step(lr_factor, grad_factor)
         for parameter, owner in self._owners.items():
             self._send(parameter, owner)
         for parameter in self._parameters.values():

@@ -126,7 +126,8 @@ def train(
         unit: what it counts, in the plural.
         flops_per_step: of all ranks together; None: not known.
         look: called `looks` times on the way, e.g. to score held-out data, with the bar to show its score on.
-        checkpoint_seconds: time between checkpoints; there is one at the end in any case.
+        checkpoint_seconds: between checkpoints at least, see `groundup.train.EverySeconds`; there is one at the end in
+            any case.
         skip_spikes: skip steps whose loss is far above those before; see `groundup.train.SpikeGuard`.
         log_to: programs that get the metrics, too.
         callbacks: called after the log and before the checkpoint of a step.
@@ -218,7 +219,7 @@ def train(
                 *callbacks,
                 guard,
                 *([keep] if score is not None else []),
-                EverySeconds(checkpoint_seconds, save, lambda: progress.stopped),
+                EverySeconds(checkpoint_seconds, save, lambda: progress.stopped, ranks),
             ],
             guard=guard,
             ranks=ranks,

@@ -95,7 +95,9 @@ class FinetuneClassifyConfig(Config):
     seed: int = setting(0, help="of the split, the head and the order of texts", flag=True, ge=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
     parallel: ParallelConfig = setting(ParallelConfig(), help="how the ranks that torchrun starts share the work")
-    checkpoint_seconds: float = setting(30.0, help="save the state of the run this often", ge=0)
+    checkpoint_seconds: float = setting(
+        30.0, help="save the run this often, or as often as takes 5 % of its time; 0: after every step", ge=0
+    )
     skip_spikes: bool = setting(True, help="skip steps whose loss is far above those before")
     log_to: tuple[TrackerName, ...] = setting((), help="draw curves with tensorboard, wandb or trackio, too")
 

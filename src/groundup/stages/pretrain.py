@@ -67,7 +67,9 @@ class PretrainConfig(Config):
     compile: bool = setting(True, help="compile what takes the time; needs a C++ compiler, else runs without")
     fp8: bool = setting(False, help="compute the layers' products in fp8, on a GPU that has it (pip: groundup[fp8])")
     parallel: ParallelConfig = setting(ParallelConfig(), help="how the ranks that torchrun starts share the work")
-    checkpoint_seconds: float = setting(30.0, help="save the state of the run this often", ge=0)
+    checkpoint_seconds: float = setting(
+        30.0, help="save the run this often, or as often as takes 5 % of its time; 0: after every step", ge=0
+    )
     skip_spikes: bool = setting(True, help="skip steps whose loss is far above those before")
     log_to: tuple[TrackerName, ...] = setting((), help="draw curves with tensorboard, wandb or trackio, too")
     evaluations: int = setting(8, help="how often to score held-out text and show a sample on the way", ge=0)

@@ -37,6 +37,6 @@ def open_live(directory: Path) -> OpenedModel:
     model = Transformer(plan.model)
     with torch.no_grad():
         held = state.groups["model"]
-        for name, tensor in model.state_dict().items():
+        for name, tensor in model.named_parameters():  # each once: a checkpoint has a tied head as the embeddings
             tensor.copy_(held[name])
     return OpenedModel(directory, model.eval().requires_grad_(False), tokenizer, tokenizer.stop_ids)

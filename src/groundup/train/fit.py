@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from groundup.objectives import Objective
 from groundup.optim import WarmupStableDecay
@@ -19,7 +19,7 @@ from groundup.train.state import Progress, StepReport
 
 BatchT = TypeVar("BatchT")
 
-_CLIP_EPS = 1e-6  # what PyTorch adds to the norm that it divides by
+_CLIP_EPS = 1e-6  # what `torch.nn.utils.clip_grad_norm_` adds to the norm that it divides by
 
 
 class Callback(Protocol):
@@ -31,7 +31,7 @@ class Callback(Protocol):
 class Steps(Protocol):
     """What updates the weights: `groundup.optim.Optimizer`, or `groundup.parallel.SpreadOptimizer`."""
 
-    def step(self, lr_factor: float) -> None: ...
+    def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None: ...
 
 
 def fit(
@@ -88,9 +88,8 @@ def fit(
         lr_factor = schedule(progress.step) * progress.lr_scale
         taken = guard.admits(progress, means["loss"], grad_norm)
         if taken:
-            if grad_norm + _CLIP_EPS > max_grad_norm:  # else PyTorch multiplies all of them by 1
-                nn.utils.clip_grads_with_norm_(parameters, max_grad_norm, norm)
-            optimizer.step(lr_factor)
+            too_long = grad_norm + _CLIP_EPS > max_grad_norm
+            optimizer.step(lr_factor, max_grad_norm / (norm.float() + _CLIP_EPS) if too_long else None)
         for parameter in parameters:
             parameter.grad = None
         progress.step += 1

@@ -9,21 +9,21 @@ import pytest
 import torch
 
 from groundup.artifact import begin
-from groundup.checkpoint import TrainingState, save_state
 from groundup.errors import DataError
 from groundup.files import write_json
 from groundup.model import Transformer
-from groundup.optim import OptimizerConfig
+from groundup.optim import Optimizer, OptimizerConfig
 from groundup.planner import Plan
 from groundup.studio import Home, Shelf
 from groundup.studio.live import open_live
 from groundup.tokenizer import Tokenizer
+from groundup.train import Checkpoints, Progress
 
 
 @pytest.fixture
 def learning(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> tuple[Path, Transformer]:
     """A run whose pretraining has saved nothing yet, and the model that it trains."""
-    model = tiny_model(tokenizer.vocab_size)
+    model = tiny_model(tokenizer.vocab_size, tie_embeddings=True)  # which a checkpoint has once
     run = tmp_path / "runs" / "some"
     tokenizer.save(run / "tokens" / "tokenizer")
     begin(run / "base", "pretrain", {}, {})
@@ -33,8 +33,8 @@ def learning(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Tra
 
 
 def save(directory: Path, model: Transformer, step: int) -> None:
-    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    save_state(directory / "checkpoints", TrainingState(step=step, groups={"model": tensors}, meta={}))
+    optimizer = Optimizer(model.requires_grad_(True), OptimizerConfig())
+    Checkpoints(directory / "checkpoints", model, optimizer, plan_digest="p").save(Progress(step=step))
 
 
 def test_it_is_opened_again_when_it_has_learned_more(
