@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,6 @@ from groundup.generate import Engine, GenerationRequest, Sampling
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.types import IGNORE_INDEX, Example, Message, Role
-
-ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True, slots=True)
