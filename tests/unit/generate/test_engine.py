@@ -277,6 +277,7 @@ def test_a_consumer_that_never_reads_loses_its_place(model: Transformer, tokeniz
     with Engine(model, tokenizer, max_active=2, unread_seconds=0.3) as engine:
         silent = [engine.stream(never_ending()) for _ in range(2)]
         assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=2, stop_ids=())).token_ids) == 2
+        time.sleep(2)  # until the other one, whose box was full somewhat later, has lost its place, too
         for stream in silent:
             events = list(stream)
             assert events[-1].finish_reason == "cancelled"
