@@ -18,9 +18,6 @@ WARMUP_FRACTION = 0.05
 DECAY_FRACTION = 0.8
 REFERENCE_DIM = 256
 ADAPTER_TIMES = 10.0  # AdamW's rate of full tuning (Schulman et al. 2025, "LoRA Without Regret")
-# Under a head for labels, more: SmolLM2-135M-Instruct, 999 messages of 77 intents, 5 epochs, labels smoothed, one seed:
-# of 924 others 58.8 % get theirs at 10 times, 60.4 % at 19 times; at 38 times the loss rose, and it was stopped.
-LABEL_TIMES = 15.0
 UTILIZATION = 0.25  # of the products' speed, without compilation (4M parameters, 2 cores)
 PROBE_SECONDS = 1.0  # of a step that speed is measured on; there are seven
 COMPILE_SECONDS = 60.0  # compiling takes 10 to 40 s and saves 40 % of the time: worth it for longer runs only
@@ -43,14 +40,14 @@ def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = N
     )
 
 
-def adapter_rates(dim: int, rate: float | None, *, times: float = ADAPTER_TIMES) -> OptimizerConfig:
+def adapter_rates(dim: int, rate: float | None) -> OptimizerConfig:
     """Learning rates for low-rank adapters beside a model of this width: AdamW's, for both factors.
 
     Args:
-        rate: of the factors; None: so many `times` what full tuning would take by AdamW, for any rank.
+        rate: of the factors; None: ten times what full tuning would take by AdamW, for any rank.
     """
     full = USUAL_SHARE * MATRIX_LR["adamw"] * min(1.0, REFERENCE_DIM / dim)
-    return OptimizerConfig(matrix_lr=times * full if rate is None else rate, matrices="adamw")
+    return OptimizerConfig(matrix_lr=ADAPTER_TIMES * full if rate is None else rate, matrices="adamw")
 
 
 def step_rows(rows_per_epoch: int, epochs: float, context_length: int) -> tuple[int, int]:

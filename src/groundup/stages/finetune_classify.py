@@ -141,7 +141,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     from groundup.optim import OptimizerConfig, WarmupStableDecay
     from groundup.parallel import Machine, measure_machine, place
     from groundup.planner import IDLE_BYTES, training_bytes
-    from groundup.planner.tuning import LABEL_TIMES, adapter_rates
+    from groundup.planner.tuning import adapter_rates
 
     opened = open_model(config.model, device="cpu")
     method = settle_method(config.method, opened.model, needs_all=sets(config, "matrix_lr"), console=console)
@@ -199,7 +199,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         config.matrix_lr, config.embedding_lr, config.head_lr, config.vector_lr, weight_decay=config.weight_decay
     )
     if method != "full":
-        rates = adapter_rates(model.config.dim, config.lora.learning_rate, times=LABEL_TIMES)
+        rates = adapter_rates(model.config.dim, config.lora.learning_rate)
         optimizer = replace(rates, head_lr=config.head_lr)
     objective = kind.objective(targets, smoothing=config.label_smoothing, balance=config.balance)
     if new:
