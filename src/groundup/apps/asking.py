@@ -19,7 +19,7 @@ from groundup.types import Message
 _LEAST_ROOM = 32  # tokens of a text, for an application to be worth asking
 _MOST_ROOM = 2_000  # small models lose the thread of longer parts, and what they say of them is too short
 _OUTGROWN = 0.6  # of the tokens of an answer that says all of a text again: it may need more than the text
-_WARMER = 0.15  # of the temperature, each time that it is asked again
+_WARMER, _WARMEST = 0.15, 1.5  # of the temperature, each time that it is asked again
 _SPARE = 8  # tokens that a text may need more inside of a prompt than alone
 _NOTHING = "N/A"  # a text that says nothing
 _SHUFFLES, _SHUFFLED_WORDS = 3, 12
@@ -128,7 +128,8 @@ class Asking:
         temperature = decoding.temperature if options.temperature is None else options.temperature
         seed = options.seed
         if again:
-            temperature, seed = min(temperature + again * _WARMER, 1.5), (seed or 0) + again
+            temperature = max(temperature, min(temperature + again * _WARMER, _WARMEST))
+            seed = (seed or 0) + again
         grammar = None if part else self.grammar
         return GenerationRequest(
             prompt=self._prompt(given, part=part),

@@ -115,7 +115,12 @@ def spread(items: Sequence[ItemT], most: int) -> Sequence[ItemT]:
 
 def alike(text: str) -> str:
     """The identity of a text for comparisons: equal for texts that differ in case or white space only."""
-    return text_id(" ".join(text.casefold().split()))
+    return text_id(folded(text))
+
+
+def folded(text: str) -> str:
+    """With small letters and single spaces."""
+    return " ".join(text.casefold().split())
 
 
 def _sources(data: Path | Sequence[Source]) -> Sequence[SourceConfig]:

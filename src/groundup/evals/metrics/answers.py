@@ -15,6 +15,7 @@ import numpy as np
 from groundup.evals.classification import f1_over_labels
 from groundup.evals.metrics.measure import Floats, Measure, mean
 from groundup.evals.metrics.overlap import overlap_f1
+from groundup.examples.tables import folded
 
 # The letter of "A+" is no article.
 _ARTICLES = re.compile(r"\b(a|an|the)\b(?![+#])")
@@ -50,11 +51,6 @@ def label_reader(labels: Iterable[str]) -> Callable[[str], str]:
     alike = Counter(map(normalized, named))
     loosely = {normalized(key): label for key, label in named.items() if alike[normalized(key)] == 1}
     return lambda text: named.get(folded(text)) or loosely.get(normalized(text)) or text
-
-
-def folded(text: str) -> str:
-    """With small letters and single spaces."""
-    return " ".join(text.casefold().split())
 
 
 def exact(written: Sequence[str], references: Sequence[str]) -> Measure:

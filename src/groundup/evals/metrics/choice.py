@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from statistics import median
 
 from groundup.corpus.language import UNDETERMINED, identify
-from groundup.evals.metrics.answers import exact, folded, label_reader, normalized, token_f1
+from groundup.evals.metrics.answers import exact, label_reader, normalized, token_f1
 from groundup.evals.metrics.answers import labels as label_measures
 from groundup.evals.metrics.measure import Measure
 from groundup.evals.metrics.overlap import rouge
 from groundup.evals.metrics.translation import bleu, chrf
+from groundup.examples.tables import folded
 from groundup.types import MetricName
 
 _SAMPLE = 200
