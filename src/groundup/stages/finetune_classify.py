@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from functools import partial
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from groundup.evals.classification import Floats
+    from groundup.evals.labelling import Metric
     from groundup.examples.labelled import Labelled
     from groundup.examples.xray import Seen
     from groundup.ranks import Ranks
@@ -189,10 +191,11 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     )
     deciding_ids, _ = encode(tokenizer, deciding.texts, longest)
 
-    def decisive() -> float:
-        said = predict(spread.model, deciding_ids, pad_id=tokenizer.pad_id)
-        return kind.score(said, decided, config.keep_best or "loss")
+    def decisive(metric: Metric) -> float:
+        return kind.score(predict(spread.model, deciding_ids, pad_id=tokenizer.pad_id), decided, metric)
 
+    missed_before = decisive("accuracy") if len(deciding) else 0.0
+    scored_by: Metric = config.keep_best or "loss"
     epochs = config.epochs or usual_epochs(len(texts))
     total_steps = max(1, round(epochs * batches.per_epoch))
     optimizer = OptimizerConfig(
@@ -234,8 +237,8 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         checkpoint_seconds=config.checkpoint_seconds,
         skip_spikes=config.skip_spikes,
         log_to=config.log_to,
-        score=decisive if config.keep_best or config.patience else None,
-        scored_by=config.keep_best or "loss",
+        score=partial(decisive, scored_by) if config.keep_best or config.patience else None,
+        scored_by=scored_by,
         patience=config.patience,
     )
 
@@ -250,6 +253,9 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     temperature = 1.0
     if len(deciding):
         said = predict(saved.model, deciding_ids, pad_id=tokenizer.pad_id)
+        missed = kind.score(said, decided, "accuracy")
+        rate = ("matrix_lr" if method == "full" else "lora.learning_rate", optimizer.matrix_lr)
+        _warn_if_worse(missed_before, missed, len(deciding), rate, console)
         temperature = kind.temperature(said, decided)
         model.soften(temperature)
         files = saving()
@@ -277,6 +283,21 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     known = save_learned(config.out, given.texts)
     outputs = [*files, config.out / "tokenizer.json", config.out / "tokenizer_config.json", plan_file, known]
     work.finish(facts, outputs)
+
+
+def _warn_if_worse(before: float, after: float, texts: int, rate: tuple[str, float], console: Console) -> None:
+    """Say that tuning has unlearned what the fitted head could tell, where that is more than chance.
+
+    Args:
+        before, after: share of the texts set apart that did, and do, not get their labels.
+        rate: what gentler tuning would set, and its value now.
+    """
+    chance = 2 * math.sqrt((before * (1 - before) + after * (1 - after)) / texts)  # two standard errors
+    if after - before > chance:
+        console.warn(
+            f"{1 - after:.1%} of {texts:,} texts that were not learned get their labels, and {1 - before:.1%} did "
+            f"before step 1: tuning came apart. Tune more gently: {rate[0]}={rate[1] / 2:.2g} (it was {rate[1]:.2g})."
+        )
 
 
 def _room(config: FinetuneClassifyConfig, ways: Sequence[Tokenizer], context: int) -> int:

@@ -163,6 +163,28 @@ def test_a_given_test_table_is_the_one_that_counts(
     assert set(made.inputs) == {"model", "data", "test"}
 
 
+@pytest.mark.parametrize(("rate", "told"), [(0.02, False), (20.0, True)])
+def test_tuning_that_unlearns_is_told(
+    run_directory: Path,
+    paragraphs: list[tuple[str, str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rate: float,
+    told: bool,
+) -> None:
+    """Even a random model's averages over a text tell which word fills it; at a rate beyond reason that is lost."""
+    words, data = ("yes", "no"), tmp_path / "words.jsonl"
+    rows = [
+        {"text": f"{text[:20]} {f'{words[n % 2]} ' * 8} it is", "label": words[n % 2]}
+        for n, (text, _) in enumerate(paragraphs)
+    ]
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    settings = SETTINGS | {"epochs": 1, "set_apart": 0.3, "baseline": False, "skip_spikes": False, "matrix_lr": rate}
+    finetune_classify.run(FinetuneClassifyConfig(data=data, model=run_directory, out=tmp_path / "out", **settings))
+    said = capsys.readouterr().err
+    assert ("tuning came apart. Tune more gently: matrix_lr=10 (it was 20)" in said) is told, said
+
+
 def test_a_classifier_reads_as_far_as_it_was_trained(
     run_directory: Path, table: Path, paragraphs: list[tuple[str, str]], tmp_path: Path
 ) -> None:
