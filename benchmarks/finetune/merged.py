@@ -46,7 +46,7 @@ def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[
     from groundup.checkpoint import load_model
     from groundup.checkpoint.adapted import find_base, with_adapter
     from groundup.checkpoint.resolve import open_model
-    from groundup.evals.responses import answer
+    from groundup.evals.beside_base import answer
     from groundup.examples import read_conversations
     from groundup.examples.conversations import FolderExamples
     from groundup.examples.tables import spread

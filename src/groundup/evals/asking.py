@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from groundup.evals.responses import (
+from groundup.evals.beside_base import to_try_on
+from groundup.evals.rendering import (
     CHAT_TEMPLATE,
     PLAIN_FORMATS,
     PromptFormat,
@@ -23,10 +24,8 @@ from groundup.evals.responses import (
     fits,
     plain_prompt,
     plain_renderer,
-    response_tokens,
-    score_responses,
-    to_try_on,
 )
+from groundup.evals.responses import response_tokens, score_responses
 from groundup.examples.tables import spread
 from groundup.generate import GenerationRequest, Sampling, complete_all
 from groundup.model import Transformer

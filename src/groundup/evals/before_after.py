@@ -21,7 +21,8 @@ from groundup.evals.choices import right_choices, score_choices
 from groundup.evals.comparison import paired_bits
 from groundup.evals.metrics import Measure, label_reader, mean, measures, refusals
 from groundup.evals.metrics import labels as label_measures
-from groundup.evals.responses import fits, score_responses
+from groundup.evals.rendering import fits
+from groundup.evals.responses import score_responses
 from groundup.evals.uplift import Line, Uplift
 from groundup.examples.choices import Choice
 from groundup.examples.labelled import Labelled

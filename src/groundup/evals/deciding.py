@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from groundup.errors import DataError
 from groundup.evals.asking import Asked, Way, write_answers
 from groundup.evals.metrics import label_names, measures
-from groundup.evals.responses import chat_renderer, fits, response_tokens, score_responses
+from groundup.evals.rendering import chat_renderer, fits
+from groundup.evals.responses import response_tokens, score_responses
 from groundup.examples.tables import spread
 from groundup.model import Transformer
 from groundup.parallel import eagerly

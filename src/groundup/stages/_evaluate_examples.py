@@ -97,7 +97,8 @@ def evaluate_answers(
     console: Console,
 ) -> Artifact:
     """How well a model predicts the answers of conversations, by its chat template."""
-    from groundup.evals.responses import chat_renderer, fits, response_tokens, score_responses
+    from groundup.evals.rendering import chat_renderer, fits
+    from groundup.evals.responses import response_tokens, score_responses
     from groundup.evals.stats import ratio_interval
     from groundup.examples import read_conversations
     from groundup.stages._chat_model import open_chat_model

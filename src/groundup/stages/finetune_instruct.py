@@ -137,8 +137,8 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     from groundup.checkpoint.adapted import with_adapter
     from groundup.checkpoint.grown import ready_to_chat
     from groundup.checkpoint.resolve import open_model
+    from groundup.evals.beside_base import compare_with_base
     from groundup.evals.deciding import score_of_answers
-    from groundup.evals.responses import compare_with_base
     from groundup.examples import question_of, split_by_hash
     from groundup.examples.learned import learned_by, save_learned
     from groundup.generate import Engine
@@ -286,7 +286,9 @@ def _look(
     engine: Engine, template: ChatTemplate, tested: Sequence[Example], console: Console, samples: SampleLog
 ) -> Callable[[StepReport, Progress], None]:
     """What is shown on the way: the loss on a few held-out answers, and what the model answers now."""
-    from groundup.evals.responses import answer, chat_renderer, fits, response_tokens, score_responses
+    from groundup.evals.beside_base import answer
+    from groundup.evals.rendering import chat_renderer, fits
+    from groundup.evals.responses import response_tokens, score_responses
     from groundup.examples.tables import spread
     from groundup.parallel import eagerly
 

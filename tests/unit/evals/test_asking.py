@@ -8,7 +8,8 @@ import pytest
 
 from groundup.evals.asking import Asked, Way, best_way, choose_labels, write_answers
 from groundup.evals.baselines import baselines, label_baselines, lead, without_shared_words
-from groundup.evals.responses import PLAIN_FORMATS, chat_renderer, plain_renderer, score_responses
+from groundup.evals.rendering import PLAIN_FORMATS, chat_renderer, plain_renderer
+from groundup.evals.responses import score_responses
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.types import Example, Message

@@ -14,7 +14,7 @@ from groundup.evals.asking import Asked, Way
 from groundup.evals.before_after import Task, compare_answers, compare_labels
 from groundup.evals.deciding import score_of_answers
 from groundup.evals.metrics import label_names
-from groundup.evals.responses import PLAIN_FORMATS
+from groundup.evals.rendering import PLAIN_FORMATS
 from groundup.examples.labelled import Labelled
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer

@@ -11,19 +11,9 @@ import pytest
 import torch
 
 from groundup.errors import DataError, FormatError
-from groundup.evals.responses import (
-    CHAT_TEMPLATE,
-    PLAIN_FORMATS,
-    Renderer,
-    answer,
-    best_format,
-    chat_renderer,
-    compare_with_base,
-    plain_prompt,
-    plain_renderer,
-    response_tokens,
-    score_responses,
-)
+from groundup.evals.beside_base import answer, best_format, compare_with_base
+from groundup.evals.rendering import CHAT_TEMPLATE, PLAIN_FORMATS, Renderer, chat_renderer, plain_prompt, plain_renderer
+from groundup.evals.responses import response_tokens, score_responses
 from groundup.generate import Engine
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
