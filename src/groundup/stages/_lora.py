@@ -27,7 +27,7 @@ class LoraConfig(Config):
     alpha: float = setting(32.0, help="the product is scaled by alpha / rank", gt=0)
     dropout: float = setting(0.0, help="share of an adapter's inputs that are left out in training", ge=0, lt=1)
     targets: tuple[str, ...] = setting((), help='layers to adapt, as "q_proj"; default: all linear ones in the blocks')
-    learning_rate: float | None = setting(None, help="AdamW's; default: 10 times full tuning's, 15 for labels", gt=0)
+    learning_rate: float | None = setting(None, help="AdamW's; default: 10 times full tuning's", gt=0)
 
 
 def settle_method(asked: Method | None, model: Transformer, *, needs_all: bool, console: Console) -> Method:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from dataclasses import replace
 from functools import partial
@@ -15,6 +14,7 @@ from groundup.console import Console
 from groundup.corpus import Source
 from groundup.errors import ConfigError
 from groundup.stages._label_head import start_head
+from groundup.stages._label_task import LabelTask, Read, leave_classifier, warn_if_worse
 from groundup.stages._labelled import labelled_examples
 from groundup.stages._lora import (
     LoraConfig,
@@ -40,7 +40,6 @@ from groundup.stages._training import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from groundup.evals.classification import Floats
     from groundup.evals.labelling import Metric
     from groundup.examples.labelled import Labelled
     from groundup.examples.xray import Seen
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
 
 _SHOWN = 40  # texts, on the page of what is trained
-_SAMPLES = 12  # of test texts in the facts, for the report
-_SAMPLE_CHARACTERS = 300
 
 
 class FinetuneClassifyConfig(Config):
@@ -131,14 +128,14 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
 
 def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Console) -> None:
     """Tune, test, and leave the classifier with its artifact."""
-    from groundup.checkpoint.resolve import MODEL_MAX_LENGTH, open_classifier, open_model
+    from groundup.checkpoint.resolve import open_model
     from groundup.evals.labelling import labelling
     from groundup.examples.label_parts import set_apart
     from groundup.examples.learned import save_learned
     from groundup.files import read_json, write_json
     from groundup.model import SequenceClassifier
     from groundup.model.lora import adapter_parameters
-    from groundup.objectives.classification import LabelledBatches, encode, predict, usual_epochs
+    from groundup.objectives.classification import LabelledBatches, encode, usual_epochs
     from groundup.objectives.framing import ways_to_read
     from groundup.optim import OptimizerConfig, WarmupStableDecay
     from groundup.parallel import Machine, measure_machine, place
@@ -168,19 +165,23 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     machine = Machine.from_json(read_json(plan_file)["machine"])
     model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed, several=given.several)
     place(model, machine)
-    targets, decided = kind.targets(learned), kind.targets(deciding)
     start = partial(start_head, seed=config.seed, balance=config.balance, ranks=ranks, console=console)
-    tokenizer, longest = start(model, ways, learned.texts, targets, room, plan_file)
-    (texts, cut), (tests, cut_tests) = (encode(tokenizer, part.texts, longest) for part in (learned, tested))
-    if cut + cut_tests:
-        share = f"{cut + cut_tests:,} of {len(texts) + len(tests):,} texts"
+    tokenizer, longest = start(model, ways, learned.texts, kind.targets(learned), room, plan_file)
+
+    def read_as(part: Labelled) -> Read:
+        ids, cut = encode(tokenizer, part.texts, longest)
+        return Read(part, ids, cut, kind.targets(part))
+
+    task = LabelTask(kind, labels, given, read_as(learned), read_as(deciding), read_as(tested), tokenizer, longest)
+    if cut := task.learned.cut + task.tested.cut:
+        share = f"{cut:,} of {len(task.learned) + len(task.tested):,} texts"
         console.warn(f"{share} are longer than {room:,} tokens: their end is cut off.")
     _show(tokenizer, learned, longest, console, most=1)
     make_trainable(model, method, config.lora, config.seed)
     spread = spread_out(model, machine, config.parallel, ranks)
     batches = LabelledBatches(
-        texts,
-        targets,
+        task.learned.ids,
+        task.learned.targets,
         batch_size=config.batch_size,
         pad_id=tokenizer.pad_id,
         longest=longest,
@@ -189,14 +190,9 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         world_size=ranks.size,
         device=machine.device,
     )
-    deciding_ids, _ = encode(tokenizer, deciding.texts, longest)
-
-    def decisive(metric: Metric) -> float:
-        return kind.score(predict(spread.model, deciding_ids, pad_id=tokenizer.pad_id), decided, metric)
-
-    missed_before = decisive("accuracy") if len(deciding) else 0.0
+    missed_before = task.missed(spread.model, "accuracy") if len(deciding) else 0.0
     scored_by: Metric = config.keep_best or "loss"
-    epochs = config.epochs or usual_epochs(len(texts))
+    epochs = config.epochs or usual_epochs(len(learned))
     total_steps = max(1, round(epochs * batches.per_epoch))
     optimizer = OptimizerConfig(
         config.matrix_lr, config.embedding_lr, config.head_lr, config.vector_lr, weight_decay=config.weight_decay
@@ -204,9 +200,9 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     if method != "full":
         rates = adapter_rates(model.config.dim, config.lora.learning_rate)
         optimizer = replace(rates, head_lr=config.head_lr)
-    objective = kind.objective(targets, smoothing=config.label_smoothing, balance=config.balance)
+    objective = kind.objective(task.learned.targets, smoothing=config.label_smoothing, balance=config.balance)
     if new:
-        row = replace(opened.model.config, context_length=max(map(len, texts)))
+        row = replace(opened.model.config, context_length=max(map(len, task.learned.ids)))
         trained = adapter_parameters(model)
         sentence = foretold(
             spread,
@@ -237,7 +233,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         checkpoint_seconds=config.checkpoint_seconds,
         skip_spikes=config.skip_spikes,
         log_to=config.log_to,
-        score=partial(decisive, scored_by) if config.keep_best or config.patience else None,
+        score=partial(task.missed, spread.model, scored_by) if config.keep_best or config.patience else None,
         scored_by=scored_by,
         patience=config.patience,
     )
@@ -245,59 +241,14 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     model = spread.gathered()
     if not ranks.first:
         return
+    rate = ("matrix_lr" if method == "full" else "lora.learning_rate", optimizer.matrix_lr)
+    warn = partial(warn_if_worse, missed_before, texts=len(deciding), rate=rate, console=console)
     saving = partial(save_labelling, method, config.out, model, opened.directory, tokenizer, labels)
-    files = saving()
-    tokenizer.config[MODEL_MAX_LENGTH] = longest
-    tokenizer.save(config.out)
-    saved = open_classifier(config.out, device=machine.device)  # tested is what a user gets: from disk, in fp32
-    temperature = 1.0
-    if len(deciding):
-        said = predict(saved.model, deciding_ids, pad_id=tokenizer.pad_id)
-        missed = kind.score(said, decided, "accuracy")
-        rate = ("matrix_lr" if method == "full" else "lora.learning_rate", optimizer.matrix_lr)
-        _warn_if_worse(missed_before, missed, len(deciding), rate, console)
-        temperature = kind.temperature(said, decided)
-        model.soften(temperature)
-        files = saving()
-        saved = open_classifier(config.out, device=machine.device)
-    with console.progress("testing", len(tests), "texts") as bar:
-        probabilities = predict(saved.model, tests, pad_id=tokenizer.pad_id, advance=bar.advance)
-    result = kind.tested(given, tested, probabilities, tfidf=config.baseline)
-    console.table("On the test texts (95 % intervals)", result.columns, result.rows)
-    console.note(result.verdict)
-    calibration = kind.calibration(probabilities, kind.targets(tested), temperature, len(deciding))
-    console.note(calibration.sentence)
-    facts = {
-        "columns": given.columns,
-        **({"base": str(opened.directory)} if method == "lora" else {}),
-        "labels": labels,
-        "counts": {"train": learned.counts(), "set_apart": deciding.counts(), "test": tested.counts()},
-        "dropped": dict(given.dropped) | {f"test: {reason}": count for reason, count in tested.dropped.items()},
-        "cut": {"train": cut, "test": cut_tests, "max_tokens": longest},
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "epochs": total_steps / batches.per_epoch,
-        "calibration": calibration.to_json(),
-        **result.facts,
-        "samples": _samples(tested, labels, probabilities),
-    }
-    known = save_learned(config.out, given.texts)
-    outputs = [*files, config.out / "tokenizer.json", config.out / "tokenizer_config.json", plan_file, known]
-    work.finish(facts, outputs)
-
-
-def _warn_if_worse(before: float, after: float, texts: int, rate: tuple[str, float], console: Console) -> None:
-    """Say that tuning has unlearned what the fitted head could tell, where that is more than chance.
-
-    Args:
-        before, after: share of the texts set apart that did, and do, not get their labels.
-        rate: what gentler tuning would set, and its value now.
-    """
-    chance = 2 * math.sqrt((before * (1 - before) + after * (1 - after)) / texts)  # two standard errors
-    if after - before > chance:
-        console.warn(
-            f"{1 - after:.1%} of {texts:,} texts that were not learned get their labels, and {1 - before:.1%} did "
-            f"before step 1: tuning came apart. Tune more gently: {rate[0]}={rate[1] / 2:.2g} (it was {rate[1]:.2g})."
-        )
+    own = {"base": str(opened.directory)} if method == "lora" else {}
+    tfidf, device = config.baseline, machine.device
+    files, found = leave_classifier(task, config.out, model, saving, warn, device, console, tfidf=tfidf)
+    facts = own | {"epochs": total_steps / batches.per_epoch} | found
+    work.finish(facts, [*files, plan_file, save_learned(config.out, given.texts)])
 
 
 def _room(config: FinetuneClassifyConfig, ways: Sequence[Tokenizer], context: int) -> int:
@@ -341,25 +292,3 @@ def _show(
         cut = f", {text.cut:,} more at its end cut off" if text.cut else ""
         console.sample(f"a text of {text.counts().total():,} tokens{cut}; its label is {label!r}", text.parts())
     return seen, labels
-
-
-def _predicted(labels: list[str], probabilities: Floats, several: bool) -> dict[str, Any]:
-    from groundup.evals.labelling import likely
-
-    chosen = [labels[n] for n in likely(probabilities).nonzero()[0]] if several else [labels[probabilities.argmax()]]
-    return {"predicted": ", ".join(chosen), "probability": float(probabilities.max())}
-
-
-def _samples(tested: Labelled, labels: list[str], probabilities: Floats) -> list[dict[str, Any]]:
-    """Some test texts with their predictions: the first in the order of their hash, so that none is picked by hand."""
-    from groundup.types import text_id
-
-    chosen = sorted(range(len(tested)), key=lambda i: text_id(tested.texts[i]))[:_SAMPLES]
-    return [
-        {
-            "text": tested.texts[i][:_SAMPLE_CHARACTERS],
-            "label": ", ".join(tested.sets[i]),
-            **_predicted(labels, probabilities[i], tested.several),
-        }
-        for i in chosen
-    ]

@@ -182,7 +182,7 @@ def test_tuning_that_unlearns_is_told(
     settings = SETTINGS | {"epochs": 1, "set_apart": 0.3, "baseline": False, "skip_spikes": False, "matrix_lr": rate}
     finetune_classify.run(FinetuneClassifyConfig(data=data, model=run_directory, out=tmp_path / "out", **settings))
     said = capsys.readouterr().err
-    assert ("tuning came apart. Tune more gently: matrix_lr=10 (it was 20)" in said) is told, said
+    assert ("tuning came apart. Tune more gently: --set matrix_lr=10 (it was 20)" in said) is told, said
 
 
 def test_a_classifier_reads_as_far_as_it_was_trained(
