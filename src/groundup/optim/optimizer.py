@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -41,6 +41,11 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     matrices: MatrixOptimizer = "muon"
+
+    def scaled(self, factor: float) -> OptimizerConfig:
+        """All learning rates, times a factor."""
+        rates = ("matrix_lr", "embedding_lr", "head_lr", "vector_lr")
+        return replace(self, **{name: factor * getattr(self, name) for name in rates})
 
 
 class Optimizer:

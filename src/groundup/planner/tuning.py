@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from groundup.console import format_count, format_duration
 from groundup.model import ModelConfig
@@ -29,15 +28,7 @@ def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = N
     AdamW's best rates fall about as 1/width (Yang et al. 2022, arXiv:2203.03466, in standard parametrization); Muon's
     here are made to fall alike, so that large models are nudged and not trained anew.
     """
-    factor = scale * min(1.0, REFERENCE_DIM / dim)
-    pretraining = pretraining or OptimizerConfig()
-    return replace(
-        pretraining,
-        matrix_lr=factor * pretraining.matrix_lr,
-        embedding_lr=factor * pretraining.embedding_lr,
-        head_lr=factor * pretraining.head_lr,
-        vector_lr=factor * pretraining.vector_lr,
-    )
+    return (pretraining or OptimizerConfig()).scaled(scale * min(1.0, REFERENCE_DIM / dim))
 
 
 def adapter_rates(dim: int, rate: float | None) -> OptimizerConfig:

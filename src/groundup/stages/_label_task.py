@@ -71,7 +71,6 @@ def leave_classifier(
     out: Path,
     model: SequenceClassifier,
     saving: Callable[[], list[Path]],
-    warn: Callable[[float], None],
     device: str,
     console: Console,
     *,
@@ -93,7 +92,6 @@ def leave_classifier(
     temperature = 1.0
     if len(task.deciding):
         said = predict(saved.model, task.deciding.ids, pad_id=tokenizer.pad_id)
-        warn(kind.score(said, task.deciding.targets, "accuracy"))
         temperature = kind.temperature(said, task.deciding.targets)
         model.soften(temperature)
         files = saving()
@@ -121,20 +119,14 @@ def leave_classifier(
     return [*files, out / "tokenizer.json", out / "tokenizer_config.json"], found
 
 
-def warn_if_worse(before: float, after: float, texts: int, rate: tuple[str, float], console: Console) -> None:
-    """Say that tuning has unlearned what the fitted head could tell, where that is more than chance.
+def came_apart(before: float, after: float, texts: int) -> bool:
+    """Whether tuning has unlearned what the fitted head could tell, beyond chance.
 
     Args:
         before, after: share of the texts set apart that did, and do, not get their labels.
-        rate: what gentler tuning would set, and its value now.
     """
     chance = 2 * math.sqrt((before * (1 - before) + after * (1 - after)) / texts)  # two standard errors
-    if after - before > chance:
-        console.warn(
-            f"{1 - after:.1%} of {texts:,} texts that were not learned get their labels, and {1 - before:.1%} did "
-            f"before step 1: tuning came apart. Tune more gently: --set {rate[0]}={rate[1] / 2:.2g} "
-            f"(it was {rate[1]:.2g})."
-        )
+    return after - before > chance
 
 
 def _samples(tested: Labelled, labels: list[str], probabilities: Floats) -> list[dict[str, Any]]:

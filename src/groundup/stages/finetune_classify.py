@@ -14,7 +14,7 @@ from groundup.console import Console
 from groundup.corpus import Source
 from groundup.errors import ConfigError
 from groundup.stages._label_head import start_head
-from groundup.stages._label_task import LabelTask, Read, leave_classifier, warn_if_worse
+from groundup.stages._label_task import LabelTask, Read, came_apart, leave_classifier
 from groundup.stages._labelled import labelled_examples
 from groundup.stages._lora import (
     LoraConfig,
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
 
 _SHOWN = 40  # texts, on the page of what is trained
+_GENTLER = "gentler"  # in the plan: what the learning rates are multiplied by, after tuning came apart
+_GENTLEST = 0.25
 
 
 class FinetuneClassifyConfig(Config):
@@ -119,15 +121,19 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     if config.test is not None:
         inputs["test"] = table_identity(config.test)
     with begun(config.out, "finetune.classify", keys, inputs, console) as (work, ranks, console):
-        if work.state != "done":
-            _tune(config, work, ranks, console)
+        while work.state != "done" and not _tune(config, work, ranks, console):
+            pass
         if ranks.first:
             drop_checkpoints(config.out)
     return read(config.out)
 
 
-def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Console) -> None:
-    """Tune, test, and leave the classifier with its artifact."""
+def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Console) -> bool:
+    """Tune, test, and leave the classifier with its artifact.
+
+    Returns:
+        Whether it is there; else it came apart, and is to be tuned again, at half the rates.
+    """
     from groundup.checkpoint.resolve import open_model
     from groundup.evals.labelling import labelling
     from groundup.examples.label_parts import set_apart
@@ -162,7 +168,8 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         # Not compiled: lengths differ from batch to batch, and each would be compiled anew.
         write_json(plan_file, {"machine": measure_machine(threads=config.threads, compile=False).to_json()})
     ranks.wait()
-    machine = Machine.from_json(read_json(plan_file)["machine"])
+    plan = read_json(plan_file)
+    machine, gentler = Machine.from_json(plan["machine"]), float(plan.get(_GENTLER, 1))
     model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed, several=given.several)
     place(model, machine)
     start = partial(start_head, seed=config.seed, balance=config.balance, ranks=ranks, console=console)
@@ -190,7 +197,13 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         world_size=ranks.size,
         device=machine.device,
     )
-    missed_before = task.missed(spread.model, "accuracy") if len(deciding) else 0.0
+
+    def missed() -> float:
+        with spread.readable():
+            share: float = ranks.told(task.missed(spread.model, "accuracy"))
+        return share
+
+    missed_before = missed() if len(deciding) else 0.0
     scored_by: Metric = config.keep_best or "loss"
     epochs = config.epochs or usual_epochs(len(learned))
     total_steps = max(1, round(epochs * batches.per_epoch))
@@ -200,6 +213,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     if method != "full":
         rates = adapter_rates(model.config.dim, config.lora.learning_rate)
         optimizer = replace(rates, head_lr=config.head_lr)
+    optimizer = optimizer.scaled(gentler)
     objective = kind.objective(task.learned.targets, smoothing=config.label_smoothing, balance=config.balance)
     if new:
         row = replace(opened.model.config, context_length=max(map(len, task.learned.ids)))
@@ -238,17 +252,32 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         patience=config.patience,
     )
 
+    if len(deciding) and came_apart(missed_before, after := missed(), len(deciding)):
+        rate = "matrix_lr" if method == "full" else "lora.learning_rate"
+        own_rate = sets(config, "matrix_lr") or config.lora.learning_rate is not None
+        again = not own_rate and gentler > _GENTLEST
+        then = f"Tune more gently: --set {rate}={optimizer.matrix_lr / 2:.2g}."
+        console.warn(
+            f"{1 - after:.1%} of {len(deciding):,} texts that were not learned get their labels, and "
+            f"{1 - missed_before:.1%} did before step 1: tuning came apart. "
+            f"{'It begins again, at half the rates.' if again else then}"
+        )
+        if again:
+            if ranks.first:  # checkpoints first: a process killed in between finds none of other rates
+                drop_checkpoints(config.out)
+                write_json(plan_file, read_json(plan_file) | {_GENTLER: gentler / 2})
+            ranks.wait()
+            return False
     model = spread.gathered()
     if not ranks.first:
-        return
-    rate = ("matrix_lr" if method == "full" else "lora.learning_rate", optimizer.matrix_lr)
-    warn = partial(warn_if_worse, missed_before, texts=len(deciding), rate=rate, console=console)
+        return True
     saving = partial(save_labelling, method, config.out, model, opened.directory, tokenizer, labels)
     own = {"base": str(opened.directory)} if method == "lora" else {}
     tfidf, device = config.baseline, machine.device
-    files, found = leave_classifier(task, config.out, model, saving, warn, device, console, tfidf=tfidf)
+    files, found = leave_classifier(task, config.out, model, saving, device, console, tfidf=tfidf)
     facts = own | {"epochs": total_steps / batches.per_epoch} | found
     work.finish(facts, [*files, plan_file, save_learned(config.out, given.texts)])
+    return True
 
 
 def _room(config: FinetuneClassifyConfig, ways: Sequence[Tokenizer], context: int) -> int:

@@ -20,6 +20,7 @@ from groundup.console import Console
 from groundup.errors import ConfigError, DataError
 from groundup.objectives import framing
 from groundup.objectives.classification import predict
+from groundup.planner import tuning
 from groundup.stages import classify, finetune_classify
 from groundup.stages.classify import ClassifyConfig
 from groundup.stages.finetune_classify import FinetuneClassifyConfig
@@ -163,26 +164,53 @@ def test_a_given_test_table_is_the_one_that_counts(
     assert set(made.inputs) == {"model", "data", "test"}
 
 
-@pytest.mark.parametrize(("rate", "told"), [(0.02, False), (20.0, True)])
-def test_tuning_that_unlearns_is_told(
-    run_directory: Path,
-    paragraphs: list[tuple[str, str]],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    rate: float,
-    told: bool,
-) -> None:
-    """Even a random model's averages over a text tell which word fills it; at a rate beyond reason that is lost."""
-    words, data = ("yes", "no"), tmp_path / "words.jsonl"
+@pytest.fixture
+def words(paragraphs: list[tuple[str, str]], tmp_path: Path) -> Path:
+    """Even a random model's averages over a text tell which word fills it."""
+    words, path = ("yes", "no"), tmp_path / "words.jsonl"
     rows = [
         {"text": f"{text[:20]} {f'{words[n % 2]} ' * 8} it is", "label": words[n % 2]}
         for n, (text, _) in enumerate(paragraphs)
     ]
-    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    settings = SETTINGS | {"epochs": 1, "set_apart": 0.3, "baseline": False, "skip_spikes": False, "matrix_lr": rate}
-    finetune_classify.run(FinetuneClassifyConfig(data=data, model=run_directory, out=tmp_path / "out", **settings))
-    said = capsys.readouterr().err
-    assert ("tuning came apart. Tune more gently: --set matrix_lr=10 (it was 20)" in said) is told, said
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+CAME_APART = "did before step 1: tuning came apart. "
+QUICKLY = SETTINGS | {"epochs": 1, "set_apart": 0.3, "baseline": False, "skip_spikes": False}
+
+
+@pytest.mark.parametrize(("rate", "told"), [(0.02, 0), (20.0, 1)])
+def test_tuning_that_comes_apart_at_a_rate_of_ones_own_is_told(
+    run_directory: Path, words: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: float, told: int
+) -> None:
+    settings = QUICKLY | {"matrix_lr": rate}
+    finetune_classify.run(FinetuneClassifyConfig(data=words, model=run_directory, out=tmp_path / "out", **settings))
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count(CAME_APART + "Tune more gently: --set matrix_lr=10.") == told, said
+
+
+@pytest.mark.parametrize(("times", "halved"), [(0.1, 0), (1e4, 2)])
+def test_tuning_that_comes_apart_at_our_rate_is_begun_again_more_gently(
+    run_directory: Path,
+    words: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    times: float,
+    halved: int,
+) -> None:
+    monkeypatch.setattr(tuning, "ADAPTER_TIMES", times)
+    settings = {key: value for key, value in QUICKLY.items() if not key.endswith("_lr")} | {"method": "merged"}
+    out = tmp_path / "out"
+    made = finetune_classify.run(FinetuneClassifyConfig(data=words, model=run_directory, out=out, **settings))
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count(CAME_APART + "It begins again, at half the rates.") == halved, said
+    assert said.count(CAME_APART) == halved + (halved == 2), said
+    assert json.loads((out / "plan.json").read_text()).get("gentler", 1) == 0.5**halved
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))  # those of the last time
+    assert made.facts["test"]["accuracy"]["value"] >= (0 if halved else 0.9)
 
 
 def test_a_classifier_reads_as_far_as_it_was_trained(
