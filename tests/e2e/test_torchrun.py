@@ -107,3 +107,29 @@ def test_one_voice_speaks_for_all_ranks_and_mistakes_end_them(tokens: Path, tmp_
     said = three.communicate(timeout=180)[0]
     assert three.returncode != 0
     assert said.count("3 ranks for steps of") == 1
+
+
+def test_labels_are_learned_by_ranks_that_hold_a_share_each(tokens: Path, tmp_path: Path) -> None:
+    """By the machine's kernels, where it has some: a model that computes by them is copied before it is shared."""
+    base, out, table = tmp_path / "base", tmp_path / "classifier", tmp_path / "words.jsonl"
+    made = groundup(*options(tokens, base))
+    assert made.returncode == 0, made.stderr
+    texts = [(f"{number} is what {word} said, {word} and {word}", word) for number in range(100) for word in ("a", "b")]
+    table.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in texts))
+    settings = ("parallel.mode=fsdp", "set_apart=0.3", "baseline=false")
+    tuning = torchrun(
+        2,
+        "finetune",
+        "classify",
+        str(table),
+        "--model",
+        str(base),
+        "--out",
+        str(out),
+        *(f"--set={s}" for s in settings),
+    )
+    said = tuning.communicate(timeout=180)[0]
+    assert tuning.returncode == 0, said
+    assert said.count("texts to learn from") == 1
+    facts = json.loads((out / "artifact.json").read_text())["facts"]
+    assert facts["test"]["accuracy"]["value"] > 0.8, said

@@ -5,6 +5,7 @@ The measure is fp32: a kernel that rounds to bf16 must come as near to it as PyT
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -244,3 +245,10 @@ def test_models_of_every_family(native: NativeOperations, family: Any, rank: int
     loss, gradient = by(native, torch.bfloat16)
     assert abs(loss - truth) <= max(2 * abs(usual - truth), 2e-3)
     assert (gradient - slope).norm() <= 1.2 * (usual_slope - slope).norm()
+
+
+def test_a_copied_model_computes_by_the_same_kernels(native: NativeOperations) -> None:
+    """FSDP keeps a copy without weights, adapters one with the same; a library itself cannot be copied."""
+    model = a_model("llama")
+    use_operations(model, native)
+    assert copy.deepcopy(model).operations is native

@@ -8,7 +8,7 @@ Shape letters: B batch, T queries, S keys, N query heads, K kv heads, H head_dim
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,10 @@ class Operations:
     """
 
     lean = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: a copied model computes by the same operations, and a library of kernels cannot be copied."""
+        return self
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x W^T + b in the dtype of x, whatever dtype the weights are kept in."""
