@@ -210,7 +210,7 @@ def test_tuning_that_comes_apart_at_our_rate_is_begun_again_more_gently(
     assert json.loads((out / "plan.json").read_text()).get("gentler", 1) == 0.5**halved
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))  # those of the last time
-    assert made.facts["test"]["accuracy"]["value"] >= (0 if halved else 0.9)
+    assert halved or made.facts["test"]["accuracy"]["value"] > 0.9
 
 
 def test_a_classifier_reads_as_far_as_it_was_trained(
