@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 from torch import Tensor, nn
 
 BatchT = TypeVar("BatchT")
 
-Metrics = dict[str, tuple[float, float]]  # name -> (sum, count), so that micro-batches and ranks add up
+Metrics = Mapping[str, tuple[Tensor | float, Tensor | float]]
+"""By name a sum and a count, so that micro-batches and ranks add up. Tensors, (), stay on their device: the loop reads
+them once a step, when a GPU has been given all of the step's work."""
 
 
 class Objective(Protocol[BatchT]):

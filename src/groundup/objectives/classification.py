@@ -182,9 +182,8 @@ class Classification:
         loss = F.cross_entropy(
             logits_BC, batch.labels, weight=weights, reduction="sum", label_smoothing=self._label_smoothing
         )
-        right = int((logits_BC.argmax(-1) == batch.labels).sum())
-        count = int(self.normalizer(batch))
-        return loss, {"loss": (loss.item(), count), "accuracy": (right, count)}
+        right, count = (logits_BC.argmax(-1) == batch.labels).sum(), self.normalizer(batch)
+        return loss, {"loss": (loss.detach(), count), "accuracy": (right, count)}
 
 
 class SeveralLabels:
@@ -208,8 +207,8 @@ class SeveralLabels:
         logits_BC, labels_BC = model(batch.input_ids, batch.last)[known], batch.labels[known]
         weights = None if self._weights is None else self._weights.to(logits_BC.device)
         loss = F.binary_cross_entropy_with_logits(logits_BC, labels_BC, pos_weight=weights, reduction="sum")
-        right, count = int(((logits_BC > 0) == labels_BC.bool()).all(-1).sum()), len(labels_BC)
-        return loss, {"loss": (loss.item(), count), "accuracy": (right, count)}
+        right, count = ((logits_BC > 0) == labels_BC.bool()).all(-1).sum(), len(labels_BC)
+        return loss, {"loss": (loss.detach(), count), "accuracy": (right, count)}
 
 
 class LabelledBatches:

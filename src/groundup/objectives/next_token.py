@@ -50,4 +50,4 @@ class NextToken:
             labels_BT=batch.labels,
             z_loss=self._z_loss,
         )
-        return nll, {"loss": (nll.item(), self.normalizer(batch).item())}
+        return nll, {"loss": (nll.detach(), self.normalizer(batch))}

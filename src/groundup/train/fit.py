@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from groundup.objectives import Objective
+from groundup.objectives import Metrics, Objective
 from groundup.optim import WarmupStableDecay
 from groundup.parallel import sync_gradients, whole
 from groundup.ranks import Ranks
@@ -73,16 +73,13 @@ def fit(
         micro_batches = [objective.prepare(batches(first + i)) for i in range(grad_accum_steps)]
         waited = time.perf_counter() - started
         normalizer = ranks.sum(torch.stack([objective.normalizer(batch) for batch in micro_batches]).sum())
-        sums: dict[str, list[float]] = {}
+        found: list[Metrics] = []
         for number, batch in enumerate(micro_batches, 1):
             sync_gradients(model, last=number == grad_accum_steps)
             loss, metrics = objective(model, batch)
             (loss / (normalizer / ranks.size)).backward()  # ranks' gradients are averaged, and ours is a sum
-            for name, (value, count) in metrics.items():
-                total = sums.setdefault(name, [0.0, 0.0])
-                total[0] += value
-                total[1] += count
-        means = _means(sums, ranks)
+            found.append(metrics)
+        means = _means(found, ranks)
         norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         grad_norm = float(norm)
         lr_factor = schedule(progress.step) * progress.lr_scale
@@ -114,10 +111,12 @@ def fit(
             callback.after_step(report)
 
 
-def _means(sums: Mapping[str, Sequence[float]], ranks: Ranks) -> dict[str, float]:
-    """Means over all ranks, from sums and counts."""
-    totals = ranks.sum(torch.tensor(list(sums.values()), dtype=torch.float64)).tolist()
-    return {name: value / count for name, (value, count) in zip(sums, totals, strict=True)}
+def _means(found: Sequence[Metrics], ranks: Ranks) -> dict[str, float]:
+    """Means over the micro-batches of all ranks, from sums and counts."""
+    names = list(found[0])
+    told = [[[float(number) for number in metrics[name]] for name in names] for metrics in found]
+    totals = ranks.sum(torch.tensor(told, dtype=torch.float64).sum(0)).tolist()
+    return {name: value / count for name, (value, count) in zip(names, totals, strict=True)}
 
 
 class Stopwatch:
