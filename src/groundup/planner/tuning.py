@@ -32,13 +32,15 @@ def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = N
 
 
 def adapter_rates(dim: int, rate: float | None) -> OptimizerConfig:
-    """Learning rates for low-rank adapters beside a model of this width: AdamW's, for both factors.
+    """Learning rates for low-rank adapters beside a model of this width: AdamW's, for both factors; and full tuning's
+    for the embeddings of new tokens.
 
     Args:
         rate: of the factors; None: ten times what full tuning would take by AdamW, for any rank.
     """
-    full = USUAL_SHARE * MATRIX_LR["adamw"] * min(1.0, REFERENCE_DIM / dim)
-    return OptimizerConfig(matrix_lr=ADAPTER_TIMES * full if rate is None else rate, matrices="adamw")
+    usual = tuning_rates(dim, USUAL_SHARE, OptimizerConfig(matrix_lr=MATRIX_LR["adamw"]))
+    factors = ADAPTER_TIMES * usual.matrix_lr if rate is None else rate
+    return OptimizerConfig(matrix_lr=factors, embedding_lr=usual.embedding_lr, matrices="adamw")
 
 
 def step_rows(rows_per_epoch: int, epochs: float, context_length: int) -> tuple[int, int]:

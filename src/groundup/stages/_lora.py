@@ -38,7 +38,7 @@ def settle_method(asked: Method | None, model: Transformer, *, needs_all: bool, 
     against 1.52 in some 200 s. Muon's work on whole matrices does not shrink with the batch.)
 
     Args:
-        needs_all: whether all are to be trained: a learning rate of theirs was given, or the model gets new tokens.
+        needs_all: whether all are to be trained: a learning rate of theirs was given.
     """
     from groundup.planner import parameter_count
 
@@ -50,14 +50,26 @@ def settle_method(asked: Method | None, model: Transformer, *, needs_all: bool, 
     return asked or "full"
 
 
-def make_trainable(model: Transformer | SequenceClassifier, method: Method, lora: LoraConfig, seed: int) -> None:
+def make_trainable(
+    model: Transformer | SequenceClassifier,
+    method: Method,
+    lora: LoraConfig,
+    seed: int,
+    *,
+    new_rows_from: int | None = None,
+) -> None:
     """Say what is trained: all of a model, or adapters that are put into it, with the head of a classifier.
+
+    Args:
+        new_rows_from: the first id of the tokens that a language model has just been given; their rows in embeddings
+            and head are trained beside the adapters.
 
     Raises:
         ConfigError: a target that no layer has.
     """
     from groundup.model import SequenceClassifier
     from groundup.model.lora import LoRA, add_lora
+    from groundup.model.new_rows import train_new_rows
 
     if method == "full":
         model.requires_grad_(True)
@@ -65,15 +77,17 @@ def make_trainable(model: Transformer | SequenceClassifier, method: Method, lora
     add_lora(model, LoRA(lora.rank, lora.alpha, lora.targets, dropout=lora.dropout), seed=seed)
     if isinstance(model, SequenceClassifier):
         model.score.requires_grad_(True)
+    elif new_rows_from is not None:
+        train_new_rows(model, new_rows_from)
 
 
-def require_full(method: Method | None, base: Path) -> None:
-    """Refuse adapters beside a model that gets new tokens."""
-    if method not in (None, "full"):
+def require_a_whole_model(method: Method | None, base: Path) -> None:
+    """Refuse to leave adapters alone where the model gets new tokens."""
+    if method == "lora":
         raise ConfigError(
-            f"method = {method} with {base}, which has no tokens that stand around a turn",
-            rule="adapters leave the embeddings as they are, and new tokens have rows there that must be trained",
-            fix="Tune it with method = full, or begin with a model that has such tokens.",
+            f"method = lora with {base}, which has no tokens that stand around a turn",
+            rule="adapters are read beside their base as it lies there, which has no rows for new tokens",
+            fix="Tune it with method = merged, which trains adapters, too, and leaves a whole model.",
         )
 
 
@@ -98,10 +112,12 @@ def save_tuned(
     """Leave a tuned language model, or its adapters; the tokenizer writes its own files beside them."""
     from groundup.checkpoint import save_model
     from groundup.model.lora import fuse_lora
+    from groundup.model.new_rows import fuse_new_rows
 
     if method == "lora":
         return _save_adapters(out, model, base, tokenizer, stop_ids=stop_ids)
     fuse_lora(model)
+    fuse_new_rows(model)
     ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
     return save_model(out, model, **ids, stop_ids=stop_ids)
 

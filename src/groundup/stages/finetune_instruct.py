@@ -15,7 +15,7 @@ from groundup.stages._lora import (
     LoraConfig,
     Method,
     make_trainable,
-    require_full,
+    require_a_whole_model,
     require_own_rate,
     save_tuned,
     sets,
@@ -157,11 +157,12 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         learned, deciding = split_by_hash(learned, fraction=config.test_fraction, most=config.test_examples)
     opened = ready_to_chat(given := open_model(config.model, device="cpu"))
     model, tokenizer, origin = opened.model, opened.tokenizer, opened.directory
+    new_rows_from = None
     if opened is not given:
-        require_full(config.method, origin)
+        require_a_whole_model(config.method, origin)
+        new_rows_from = given.tokenizer.vocab_size
         console.note(f"{origin} has no tokens that stand around a turn: it gets them, with rows of weights.")
-    needs_all = sets(config, "learning_rate") or opened is not given
-    method = settle_method(config.method, model, needs_all=needs_all, console=console)
+    method = settle_method(config.method, model, needs_all=sets(config, "learning_rate"), console=console)
     del given, opened
     template = locked_template(origin, tokenizer)
     shown = Shown(template, tokenizer, learned, model.config.context_length, config.cut_long)
@@ -173,7 +174,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         console.note(f"Replayed: {len(mixed_in):,} pieces of {config.replay}, {part}.")
     encoded = [*encoded, *mixed_in]
     saved = SavedPlan(config.out / "plan.json", ranks)
-    make_trainable(model, method, config.lora, config.seed)
+    make_trainable(model, method, config.lora, config.seed, new_rows_from=new_rows_from)
     planning = partial(make_plan, config, model, tokenizer.pad_id, encoded, ranks, seconds_spent=work.seconds)
     machine, plan = saved.read_or(planning)
     spread = spread_out(model, machine, config.parallel, ranks)

@@ -14,6 +14,7 @@ from groundup import artifact
 from groundup.checkpoint.resolve import open_model
 from groundup.config import load
 from groundup.console import Console
+from groundup.errors import ConfigError
 from groundup.stages import export_gguf
 from groundup.stages.finetune_instruct import FinetuneInstructConfig, run
 from groundup.tokenizer import ChatTemplate, Tokenizer
@@ -21,11 +22,16 @@ from groundup.types import Message
 
 transformers = pytest.importorskip("transformers")
 
-SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+# With weights large enough for a head that stays as it is to prefer some tokens to others.
+SMALL: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.2}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2Config", SMALL | {"n_positions": 128, "tie_word_embeddings": True}),
     "llama3": ("LlamaConfig", SMALL | {"intermediate_size": 64, "max_position_embeddings": 128}),
     "llama2": ("LlamaConfig", SMALL | {"intermediate_size": 64, "max_position_embeddings": 128}),
+}
+METHODS: dict[str, dict[str, Any]] = {
+    "full": {"learning_rate": 1.0},
+    "merged": {"lora": {"rank": 8, "learning_rate": 0.02}},
 }
 TALK = [
     Message("system", "Be brief."),
@@ -35,15 +41,18 @@ TALK = [
 ]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module", params=[*((kind, "full") for kind in KINDS), ("gpt2", "merged"), ("llama3", "merged")], ids="-".join
+)
 def tuned(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]
 ) -> tuple[Path, Path]:
     """(base, tuned)"""
-    directory = tmp_path_factory.mktemp(request.param)
-    base = save(directory / "base", MAKERS[request.param](real_documents))
+    family, method = request.param
+    directory = tmp_path_factory.mktemp(f"{family}-{method}")
+    base = save(directory / "base", MAKERS[family](real_documents))
     words = Tokenizer.load(base)
-    kind, shape = KINDS[request.param]
+    kind, shape = KINDS[family]
     torch.manual_seed(0)
     config = getattr(transformers, kind)(
         vocab_size=words.vocab_size, bos_token_id=words.bos_id, eos_token_id=words.eos_id, **shape
@@ -55,7 +64,10 @@ def tuned(
     lines = [{"prompt": " ".join(words[:6]), "response": " ".join(words[6:12])} for words in pairs]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     keys = {"data": str(data), "model": str(base), "out": str(directory / "chat"), "threads": 1, "compile": False}
-    run(load(FinetuneInstructConfig, keys | {"epochs": 2.0, "learning_rate": 1.0}), console=Console(quiet=True))
+    run(
+        load(FinetuneInstructConfig, keys | {"epochs": 2.0, "method": method} | METHODS[method]),
+        console=Console(quiet=True),
+    )
     return base, directory / "chat"
 
 
@@ -93,6 +105,13 @@ def test_it_learns_to_answer_and_to_end(tuned: tuple[Path, Path]) -> None:
     guess = torch.log(torch.tensor(float(rows)))
     assert facts["held_out"]["end_of_turn"]["loss"] < guess
     assert facts["held_out"]["base"]["format"] != "the chat template"  # it has no such tokens to be asked with
+
+
+def test_adapters_alone_are_refused(tuned: tuple[Path, Path], tmp_path: Path) -> None:
+    """They would be read beside the base, which has no rows for the new tokens."""
+    keys = {"data": str(tuned[0].parent / "pairs.jsonl"), "model": str(tuned[0]), "out": str(tmp_path / "chat")}
+    with pytest.raises(ConfigError, match="method = merged"):
+        run(load(FinetuneInstructConfig, keys | {"method": "lora"}), console=Console(quiet=True))
 
 
 def test_it_can_be_exported(tuned: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
