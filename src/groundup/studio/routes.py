@@ -125,13 +125,14 @@ def _overview(home: Home, shelf: Shelf, jobs: Jobs) -> list[BaseRoute]:
 
 
 def _training(home: Home, jobs: Jobs) -> list[BaseRoute]:
-    async def metrics(request: Request) -> Response:
-        place, mark = _asked(request, "place"), _asked(request, "mark")
-        return await _answered(lambda: new_rows(home.stage(place).directory, mark))
-
     async def stage(request: Request) -> Response:
-        place = _asked(request, "place")
-        return await _answered(lambda: told(home.stage(place).directory))
+        place, mark = _asked(request, "place"), _asked(request, "mark")
+
+        def seen() -> Json:
+            directory = home.stage(place).directory
+            return new_rows(directory, mark) | told(directory)
+
+        return await _answered(seen)
 
     async def log(request: Request) -> Response:
         return await _answered(lambda: {"text": jobs.log(_asked(request, "run"))})
@@ -158,7 +159,6 @@ def _training(home: Home, jobs: Jobs) -> list[BaseRoute]:
         return await _answered(end)
 
     return [
-        Route("/studio/api/metrics", metrics),
         Route("/studio/api/stage", stage),
         Route("/studio/api/log", log),
         Route("/studio/api/start", start, methods=["POST"]),

@@ -72,7 +72,7 @@ def test_a_framed_page_is_of_an_origin_of_its_own(studio: Any) -> None:
         "/studio/page/card/one/base",
         "/studio/page/report/..%2f..",
         "/studio/page/secret/one",
-        "/studio/api/metrics?place=../../etc",
+        "/studio/api/stage?place=../../etc",
         "/studio/api/stage",
         "/studio/api/search?place=one/none&text=a",
     ],

@@ -47,6 +47,8 @@ export class Plot {
     this.figure = el("figure", { class: "chart" },
       el("figcaption", {}, el("strong", {}, title), el("span", {}, unit)), this.legend, this.frame, this.reading);
     this.at = null;
+    this.held = ""; // which lines
+    this.drawn = ""; // which of them, and how wide
     this.frame.addEventListener("pointermove", (event) => this.#point(event));
     this.frame.addEventListener("pointerleave", () => this.#read(null));
     this.frame.addEventListener("blur", () => this.#read(null));
@@ -55,6 +57,10 @@ export class Plot {
   }
 
   show(lines) {
+    // Runs grow at their end: where that is the same, so is all else.
+    const held = JSON.stringify(lines.map(({ name, points }) => [name, points.length, points[0], points.at(-1)]));
+    if (held === this.held) return;
+    this.held = held;
     this.lines = lines.filter((line) => line.points.length);
     this.figure.hidden = !this.lines.length;
     const named = this.lines.filter((line) => !line.soft);
@@ -64,7 +70,8 @@ export class Plot {
 
   #draw() {
     const width = this.frame.clientWidth;
-    if (!width || !this.lines.length) return;
+    if (!width || !this.lines.length || this.drawn === `${width} ${this.held}`) return;
+    this.drawn = `${width} ${this.held}`;
     const all = this.lines.flatMap((line) => line.points);
     const xs = all.map((point) => point[0]);
     const ys = all.map((point) => point[1]).sort((a, b) => a - b);

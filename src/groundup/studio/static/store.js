@@ -5,7 +5,7 @@ const listeners = new Set();
 export const store = { home: null, model: null };
 
 const CALM = 6000;
-const LIVELY = 1500;
+const LIVELY = 3000;
 let timer = 0;
 
 export const onChange = (listener) => listeners.add(listener);

@@ -4,7 +4,7 @@ import { during, el, field, fill, notice, percent, duration, renew, select, shor
 import { Plot, smooth } from "./plot.js";
 import { onChange, refresh, runOf, store } from "./store.js";
 
-const POLL = 2000; // a training that is watched wants the cores for itself
+const POLL = 3000; // a training that is watched wants the cores for itself
 const INTERRUPTED = 130; // how a run ends that was stopped
 const WINDOW = 20; // steps, of which speed and time left are told
 
@@ -166,12 +166,10 @@ export function train(section) {
 
   async function read(id) {
     const mine = entry(id);
-    const [news, about] = await Promise.all([
-      get("/studio/api/metrics", { place: id, mark: mine.mark }), get("/studio/api/stage", { place: id })]);
+    const { rows, mark, again, plan, samples: written } = await get("/studio/api/stage", { place: id, mark: mine.mark });
     const before = JSON.stringify([mine.plan, mine.samples]);
-    mine.rows = news.again ? news.rows : mine.rows.concat(news.rows);
-    Object.assign(mine, { mark: news.mark, ...about });
-    return news.again || news.rows.length > 0 || JSON.stringify([mine.plan, mine.samples]) !== before;
+    Object.assign(mine, { rows: again ? rows : mine.rows.concat(rows), mark, plan, samples: written });
+    return again || rows.length > 0 || JSON.stringify([plan, written]) !== before;
   }
 
   const series = (rows, value) => rows.map((row, at) => [row.tokens_seen, value(row, at)]).filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y));
