@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -55,7 +54,7 @@ def main() -> None:
         figures = _looked_at(options, f"http://127.0.0.1:{options.port}/", metrics, training.pid, studio.pid)
     finally:
         for process in (training, studio):
-            process.send_signal(signal.SIGINT)
+            process.terminate()
         for process in (training, studio):
             process.wait()
     print(json.dumps(figures))
