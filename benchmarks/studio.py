@@ -43,7 +43,16 @@ def main() -> None:
     runs.mkdir(parents=True, exist_ok=True)
     groundup = [sys.executable, "-m", "groundup"]
     base = runs / "evening" / "base"
-    command = [*groundup, "pretrain", str(options.tokens), "--out", str(base), "--tokens", "12_000_000", "--quiet"]
+    command = [
+        *groundup,
+        "pretrain",
+        str(options.tokens),
+        "--out",
+        str(base),
+        "--tokens",
+        options.train_tokens,
+        "--quiet",
+    ]
     training = subprocess.Popen([*command, *(part for change in options.set for part in ("--set", change))])
     studio = subprocess.Popen(
         [*groundup, "studio", str(runs), "--port", str(options.port), "--quiet"], stdout=subprocess.DEVNULL
@@ -63,6 +72,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=Path, required=True, help="token shards, as `groundup tokenize` leaves them")
+    parser.add_argument("--train-tokens", default="12_000_000", help="of its plan; more than it comes to")
     parser.add_argument("--browser", default="/usr/bin/chromium")
     parser.add_argument("--port", type=int, default=8901)
     parser.add_argument("--window", type=float, default=20, help="seconds of each window")
