@@ -43,23 +43,16 @@ def main() -> None:
     runs.mkdir(parents=True, exist_ok=True)
     groundup = [sys.executable, "-m", "groundup"]
     base = runs / "evening" / "base"
-    command = [
-        *groundup,
-        "pretrain",
-        str(options.tokens),
-        "--out",
-        str(base),
-        "--tokens",
-        options.train_tokens,
-        "--quiet",
-    ]
-    training = subprocess.Popen([*command, *(part for change in options.set for part in ("--set", change))])
+    command = [*groundup, "pretrain", str(options.tokens), "--out", str(base), "--tokens", options.train_tokens]
+    changes = [part for change in options.set for part in ("--set", change)]
+    training = subprocess.Popen([*command, *changes, "--quiet"])
     studio = subprocess.Popen(
         [*groundup, "studio", str(runs), "--port", str(options.port), "--quiet"], stdout=subprocess.DEVNULL
     )
     try:
         metrics = base / "metrics.jsonl"
-        _wait(lambda: metrics.is_file() and metrics.read_text().count("\n") > 8, training)
+        # Until its first checkpoint there is no model whose name could be painted.
+        _wait(lambda: metrics.is_file() and any((base / "checkpoints").glob("*")), training)
         figures = _looked_at(options, f"http://127.0.0.1:{options.port}/", metrics, training.pid, studio.pid)
     finally:
         for process in (training, studio):
