@@ -48,7 +48,8 @@ def start_head(
 
     order = random.Random(seed).sample(range(len(texts)), len(texts))
     drawn, wanted = [texts[place] for place in order], [targets[place] for place in order]
-    plan = read_json(plan_file)
+    # As the first rank finds it: it writes its choice while others may not have come here yet.
+    plan = ranks.told(read_json(plan_file) if ranks.first else None)
     with console.progress("fitting the head", None, "texts") as bar:
         fit = partial(fit_head, balance=balance, advance=bar.advance)
         if "framed" not in plan:
