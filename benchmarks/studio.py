@@ -25,6 +25,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from groundup.studio.home import newest_step
+
 TABS = ("chat", "apps", "inside", "train", "data", "report")
 # From the click to the frame after the one in which the tab was drawn.
 CLICK = """async name => {
@@ -52,7 +54,7 @@ def main() -> None:
     try:
         metrics = base / "metrics.jsonl"
         # Until its first checkpoint there is no model whose name could be painted.
-        _wait(lambda: metrics.is_file() and any((base / "checkpoints").glob("*")), training)
+        _wait(lambda: metrics.is_file() and newest_step(base) is not None, training)
         figures = _looked_at(options, f"http://127.0.0.1:{options.port}/", metrics, training.pid, studio.pid)
     finally:
         for process in (training, studio):
@@ -123,6 +125,8 @@ def _looked_at(options: argparse.Namespace, url: str, metrics: Path, training: i
 
 def _slowdown(windows: list[list[float]]) -> dict[str, Any]:
     """How much slower the mean step of a window with the page is than that of its neighbours: the mean, and 95 %."""
+    if not all(windows):
+        raise SystemExit("a window without a whole step: give longer ones (--window), or a longer run (--train-tokens)")
     means = [statistics.mean(each) for each in windows]
     found = [2 * means[at] / (means[at - 1] + means[at + 1]) - 1 for at in range(1, len(means) - 1, 2)]
     random = Random(0)
