@@ -36,6 +36,7 @@ _SHOTS = 4
 _SHOT_TOKENS = 500  # of all shots together: they stand before every question
 _TRIED_LONG = 12  # examples that ways with shots are tried on, which are several times as long
 _FINALISTS = 3
+_NAMED = 60  # labels at most that a hint names
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,24 +135,23 @@ def best_way(
     asked: Asked,
     learned: Sequence[Example],
     *,
-    labels: Sequence[str] = (),
+    hint: str = "",
     quality: Callable[[Way, Sequence[Example]], float] | None = None,
     advance: Callable[[float], object] = lambda _: None,
 ) -> Way:
     """The way in which a model does best on examples that nobody is tested on.
 
-    All plain formats are tried; then the best of them and the chat template, with shots and without, with the labels
-    named and not. Where there is a quality, it decides between the three under which the answers are likeliest.
+    All plain formats are tried; then the best of them and the chat template, with shots and without, with the hint and
+    without. Where there is a quality, it decides between the three under which the answers are likeliest.
 
     Args:
         learned: examples to show and to try on.
-        labels: all answers there are, where they are labels.
+        hint: what is asked for, such as `hint_at` says it; none where that is empty.
         quality: of a way on examples, more is better; None: the likelihood of the answers alone decides.
     """
     shots = _shots(asked, learned)
     tried = to_try_on(asked.tokenizer, [example for example in learned if example not in shots] or learned)
     few = spread(tried, _TRIED_LONG)
-    hint = _hint(labels)
 
     def loss(way: Way, examples: Sequence[Example]) -> float:
         advance(1)
@@ -177,24 +177,28 @@ def best_way(
     return max(finalists, key=lambda way: quality(way, tried))
 
 
-def untried_way(asked: Asked, labels: Sequence[str] = ()) -> Way:
+def untried_way(asked: Asked, hint: str = "") -> Way:
     """Where there are no examples to try ways on, but those that are tested: the chat template, or else questions and
-    answers in plain text.
-
-    Args:
-        labels: all answers there are, where they are labels: they are named.
-    """
-    return Way(None if asked.template else PLAIN_FORMATS[0], hint=_hint(labels))
+    answers in plain text, with the hint."""
+    return Way(None if asked.template else PLAIN_FORMATS[0], hint=hint)
 
 
-def ways_tried(asked: Asked, labels: Sequence[str] = ()) -> int:
+def ways_tried(asked: Asked, hint: str = "") -> int:
     """How many ways `best_way` tries, for a progress bar."""
     leading = 1 + (asked.template is not None)
-    return len(PLAIN_FORMATS) + leading * (4 if labels else 2)
+    return len(PLAIN_FORMATS) + leading * (4 if hint else 2)
 
 
-def _hint(labels: Sequence[str]) -> str:
-    return f"Answer with one of these only: {', '.join(labels)}." if labels else ""
+def hint_at(labels: Sequence[str], *, several: bool = False) -> str:
+    """What says that answers are of these labels; "" where they are too many to be named, or none.
+
+    Args:
+        several: an answer may name several of them.
+    """
+    if not labels or len(labels) > _NAMED:
+        return ""
+    of_these = "those of these that fit, with commas between" if several else "one of these only"
+    return f"Answer with {of_these}: {', '.join(labels)}."
 
 
 def _shots(asked: Asked, learned: Sequence[Example]) -> tuple[Example, ...]:

@@ -6,8 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import takewhile
 
+import numpy as np
+
 from groundup.corpus.quality.sentences import split_sentences
 from groundup.evals.classification import predict_tfidf
+from groundup.evals.label_sets import Flags, predict_tfidf_sets, usual
 from groundup.evals.metrics import measures
 from groundup.types import MetricName
 
@@ -56,6 +59,24 @@ def label_baselines(texts: Sequence[str], labels: Sequence[str], tested: Sequenc
     predicted = predict_tfidf(texts, places, tested) if len(names) > 1 else None
     if predicted is not None:
         found["TF-IDF + logistic regression"] = [names[place] for place in predicted]
+    return found
+
+
+def label_set_baselines(
+    texts: Sequence[str], sets: Sequence[Sequence[str]], tested: Sequence[str]
+) -> dict[str, list[tuple[str, ...]]]:
+    """`label_baselines` where a text may have several labels: what half of the texts have, and TF-IDF for each label."""
+    names = sorted({label for labels in sets for label in labels})
+    learned_EC = np.array([[name in labels for name in names] for labels in sets])
+
+    def named(flags_C: Flags) -> tuple[str, ...]:
+        return tuple(name for name, has in zip(names, flags_C, strict=True) if has)
+
+    always = named(usual(learned_EC))
+    found = {f"always {', '.join(always)!r}": [always] * len(tested)}
+    predicted_EC = predict_tfidf_sets(texts, learned_EC, tested)
+    if predicted_EC is not None:
+        found["TF-IDF + logistic regression"] = [named(flags_C) for flags_C in predicted_EC]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Two models on the same held-out examples: answers, labels, general text, questions with choices.
+"""Two models on the same held-out examples: answers, general text, questions with choices.
 
 Shape letters: E examples.
 """
@@ -11,30 +11,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groundup.checkpoint.resolve import OpenedClassifier, OpenedModel
+from groundup.checkpoint.resolve import OpenedModel
 from groundup.console import Console
 from groundup.errors import DataError
-from groundup.evals.asking import Asked, Way, best_way, choose_labels, untried_way, ways_tried, write_answers
-from groundup.evals.baselines import baselines, label_baselines
+from groundup.evals.asking import Asked, Way, best_way, hint_at, untried_way, ways_tried, write_answers
+from groundup.evals.baselines import baselines
 from groundup.evals.bpb import BitsPerByte, bits_per_byte, encode_texts, model_nll
 from groundup.evals.choices import right_choices, score_choices
 from groundup.evals.comparison import paired_bits
-from groundup.evals.metrics import Measure, label_reader, mean, measures, refusals
-from groundup.evals.metrics import labels as label_measures
+from groundup.evals.metrics import Measure, mean, measures, refusals
 from groundup.evals.rendering import fits
 from groundup.evals.responses import score_responses
 from groundup.evals.uplift import Line, Uplift
 from groundup.examples.choices import Choice
-from groundup.examples.labelled import Labelled
 from groundup.examples.tables import spread
-from groundup.objectives.classification import encode, predict
-from groundup.types import Example, Message, MetricName
+from groundup.types import Example, MetricName
 
-_JUDGED_ON = 16  # training examples that a way's answers are judged on: they are written, or scored for every label
-_NAMED = 60  # labels at most that a hint names
-_CHOSEN = 12  # labels at most that each are scored; where there are more, the model writes one
-_LABEL_TOKENS = 24
-_TEXT_TOKENS = 200  # of a text that is shown to a language model to label
+_JUDGED_ON = 16  # training examples that a way's answers are judged on: they are written
 _TRANSCRIPTS = 3
 _LONGEST = 512  # tokens of an answer
 
@@ -131,38 +124,6 @@ def compare_answers(
     return Uplift(lines, notes, transcripts)
 
 
-def compare_labels(
-    before: Asked | OpenedClassifier,
-    after: OpenedClassifier,
-    learned: Labelled,
-    tested: Labelled,
-    console: Console,
-    *,
-    seed: int = 0,
-) -> Uplift:
-    """Labels of held-out texts: of a classifier, beside another or a language model that is asked for them.
-
-    Args:
-        learned: training texts; without any, a language model is shown none, and nothing is counted beside.
-    """
-    ours = _classified(after, tested.texts, "tuned", console)
-    notes = []
-    if isinstance(before, OpenedClassifier):
-        theirs = _classified(before, tested.texts, "base", console)
-    else:
-        theirs, how = _labelled_by(before, learned, tested, after.labels, console)
-        notes.append(how)
-    simple = label_baselines(learned.texts, learned.labels, tested.texts) if learned.texts else {}
-    rivals = {name: label_measures(predicted, tested.labels) for name, predicted in simple.items()}
-    what = f"{len(tested):,} texts"
-    pairs = zip(label_measures(theirs, tested.labels), label_measures(ours, tested.labels), strict=True)
-    lines = [
-        Line("task", what, old, new, {name: found[place] for name, found in rivals.items()}, seed)
-        for place, (old, new) in enumerate(pairs)
-    ]
-    return Uplift(lines, notes)
-
-
 def compare_text(
     before: OpenedModel, after: OpenedModel, texts: Sequence[str], named: str, console: Console, *, seed: int = 0
 ) -> Line:
@@ -223,8 +184,7 @@ def _has_room(asked: Asked, way: Way, example: Example, max_tokens: int) -> bool
 def _best_way(asked: Asked, task: Task, max_tokens: int, label: str, console: Console) -> Way:
     if not task.learned:  # a tested example would show its own answer
         return untried_way(asked)
-    names = sorted({_pair(example)[1] for example in task.learned}) if task.labels else []
-    names = names if len(names) <= _NAMED else []
+    hint = hint_at(sorted({_pair(example)[1] for example in task.learned})) if task.labels else ""
 
     def quality(way: Way, examples: Sequence[Example]) -> float:
         some = [example for example in examples if _has_room(asked, way, example, max_tokens)][:_JUDGED_ON]
@@ -234,60 +194,11 @@ def _best_way(asked: Asked, task: Task, max_tokens: int, label: str, console: Co
         references = [_pair(example)[1] for example in some]
         return measures(task.metric, written, references, labels=task.labels)[0].estimate
 
-    with console.progress(label, ways_tried(asked, names), "ways") as bar:
+    with console.progress(label, ways_tried(asked, hint), "ways") as bar:
         return best_way(
             asked,
             task.learned,
-            labels=names,
+            hint=hint,
             quality=None if task.metric == "likelihood" else quality,
             advance=bar.advance,
         )
-
-
-def _classified(opened: OpenedClassifier, texts: Sequence[str], who: str, console: Console) -> list[str]:
-    encoded, _ = encode(opened.tokenizer, texts, opened.longest)
-    with console.progress(f"labels of the {who} model", len(encoded), "texts") as bar:
-        found = predict(opened.model, encoded, pad_id=opened.tokenizer.pad_id, advance=bar.advance)
-    return [opened.labels[place] for place in found.argmax(1)]
-
-
-def _labelled_by(
-    asked: Asked, learned: Labelled, tested: Labelled, labels: Sequence[str], console: Console
-) -> tuple[list[str], str]:
-    """Labels that a language model gives when it is asked in its best way; and which way that is."""
-    known = [_as_example(asked, *pair) for pair in zip(learned.texts, learned.labels, strict=True)]
-    examples = [_as_example(asked, *pair) for pair in zip(tested.texts, tested.labels, strict=True)]
-    read = label_reader(labels)
-
-    def given(way: Way, some: Sequence[Example]) -> list[str]:
-        if len(labels) <= _CHOSEN:
-            return choose_labels(asked, way, some, labels)
-        written = write_answers(asked, way, some, _LABEL_TOKENS)
-        return [text if text in labels else read(text) for text in written]
-
-    def quality(way: Way, examples: Sequence[Example]) -> float:
-        some = spread(examples, _JUDGED_ON)
-        return mean("", [a == _pair(e)[1] for a, e in zip(given(way, some), some, strict=True)]).estimate
-
-    names = list(labels) if len(labels) <= _NAMED else []
-    if known:
-        with console.progress("the base's best way", ways_tried(asked, names), "ways") as bar:
-            way = best_way(asked, known, labels=names, quality=quality, advance=bar.advance)
-    else:
-        way = untried_way(asked, names)
-    with console.progress("labels of the base", len(examples), "texts") as bar:
-        found: list[str] = []
-        for start in range(0, len(examples), _JUDGED_ON):
-            found += given(way, examples[start : start + _JUDGED_ON])
-            bar.advance(len(examples[start : start + _JUDGED_ON]))
-    how = "the likeliest of the labels" if len(labels) <= _CHOSEN else "what it writes"
-    asked_by = f"in its best way ({way.name})" if known else f"by {way.name}, for want of training texts to try ways on"
-    return found, f"The base is no classifier: it was asked, {asked_by}; {how} counts as its answer."
-
-
-def _as_example(asked: Asked, text: str, label: str) -> Example:
-    """A text to label, as a question; of a long text, the beginning."""
-    ids = asked.tokenizer.encode(text[: 8 * _TEXT_TOKENS])
-    shown = text if len(ids) <= _TEXT_TOKENS and len(text) <= 8 * _TEXT_TOKENS else ""
-    shown = shown or asked.tokenizer.decode(ids[:_TEXT_TOKENS])
-    return Example((Message("user", shown), Message("assistant", label)))

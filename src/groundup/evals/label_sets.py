@@ -121,10 +121,9 @@ def compare_sets(
         labels: the name of each label, by its index.
         tfidf: False leaves out the baseline that takes time.
     """
-    share_C = learned_EC.mean(0)
-    usual_C = share_C >= min(0.5, share_C.max())
+    usual_C = usual(learned_EC)
     floor = score_sets(true_EC, np.broadcast_to(usual_C, true_EC.shape), seed=seed)
-    predicted = _predict_tfidf(train_texts, learned_EC, test_texts) if tfidf else None
+    predicted = predict_tfidf_sets(train_texts, learned_EC, test_texts) if tfidf else None
     beside = None if predicted is None else score_sets(true_EC, predicted, seed=seed)
     gain = None
     if beside is not None:
@@ -134,7 +133,14 @@ def compare_sets(
     return SetComparison(result, majority, floor, beside, gain)
 
 
-def _predict_tfidf(train_texts: Sequence[str], learned_EC: Flags, test_texts: Sequence[str]) -> Flags | None:
+def usual(learned_EC: Flags) -> Flags:
+    """Which labels always the same answer has, (C,): those of half of the texts or more, else the most frequent."""
+    share_C = learned_EC.mean(0)
+    found: Flags = share_C >= min(0.5, share_C.max())
+    return found
+
+
+def predict_tfidf_sets(train_texts: Sequence[str], learned_EC: Flags, test_texts: Sequence[str]) -> Flags | None:
     """By a logistic regression for each label; None where the texts have no words to count."""
     from sklearn.linear_model import LogisticRegression
 

@@ -38,6 +38,7 @@ class CompareConfig(Config):
     choices: Path | None = setting(None, help="general questions with choices, a table", flag=True)
     text: str | None = setting(None, help='of labelled data: column with the text, or a template like "{title}"')
     label: str | None = setting(None, help="of labelled data: column with the label")
+    separator: str | None = setting(None, help='of labelled data: what stands between labels in a cell, e.g. ";"')
     columns: ConversationRules = setting(ConversationRules(), help="where the conversations of a table are")
     seed: int = setting(0, help="for intervals", flag=True, ge=0)
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one")
@@ -163,7 +164,7 @@ def _classifiers(
     from groundup.checkpoint.adapted import belongs_to
     from groundup.checkpoint.resolve import OpenedClassifier, is_classifier, open_classifier
     from groundup.evals.asking import Asked
-    from groundup.evals.before_after import compare_labels
+    from groundup.evals.before_after_labels import compare_labels
     from groundup.evals.uplift import Uplift
     from groundup.examples.labelled import LabelRules
     from groundup.examples.tables import spread
@@ -178,14 +179,14 @@ def _classifiers(
         )
     after = open_classifier(tuned, device=config.device, base=base if belongs_to(tuned, base) else None)
     keep_for_reading(after.model, dtype)
-    if after.model.several:
-        raise DataError(
-            f"{config.tuned}: gives several labels of a text",
-            rule="two classifiers are compared where each text has one label",
-            fix=f"Score each by itself: groundup evaluate {config.tuned} --data FILE.",
-        )
-    rules = LabelRules(config.text, config.label)
+    rules = LabelRules(config.text, config.label, separator=config.separator)
     held = held_out_labels(config.data, config.train, rules, after.labels, tuned, console)
+    if held.tested.several and not after.model.several:
+        raise DataError(
+            "--data: some texts have several labels",
+            rule=f"{config.tuned} gives each text one label",
+            fix="Give data with one label of each text, or a classifier that was trained on texts with several.",
+        )
     before: Asked | OpenedClassifier
     tested = held.tested
     if is_classifier(base):

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 
-from groundup.checkpoint.resolve import OpenedClassifier
 from groundup.console import Console
 from groundup.evals import before_after
 from groundup.evals.asking import Asked, Way
-from groundup.evals.before_after import Task, compare_answers, compare_labels
+from groundup.evals.before_after import Task, compare_answers
 from groundup.evals.deciding import score_of_answers
 from groundup.evals.metrics import label_names
 from groundup.evals.rendering import PLAIN_FORMATS
-from groundup.examples.labelled import Labelled
-from groundup.model import SequenceClassifier, Transformer
+from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.types import Example, Message
 
@@ -87,19 +84,6 @@ def test_no_tested_example_is_shown_or_tried_on(
     plainly = None if templated else PLAIN_FORMATS[0]
     assert all(way.format is plainly and not way.shots and not way.hint for way in ways)
     assert len(ways) == 4, "none to try a way on"
-
-
-def test_a_base_that_is_asked_for_labels_is_shown_no_tested_text(
-    asked: Asked, examples: list[Example], texts: list[str], ways: list[Way]
-):
-    """Labels of a classifier are known without any answer; more of them than are scored each are written."""
-    names = tuple(f"{topic} {number}" for topic in TOPICS for number in range(4))
-    head = SequenceClassifier.from_language_model(asked.model, len(names), seed=0)
-    after = OpenedClassifier(Path("classifier"), head, asked.tokenizer, names, 64)
-    tested = Labelled(texts[:6], list(names[:6]))
-    found = compare_labels(asked, after, Labelled([], []), tested, QUIET)
-    assert all(not way.shots and way.hint.endswith("value 3.") for way in ways) and ways
-    assert "for want of training texts" in found.notes[0] and "best way" not in found.notes[0]
 
 
 def test_what_is_learned_tells_whether_a_few_answers_are_labels(

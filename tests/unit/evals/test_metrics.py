@@ -18,6 +18,7 @@ from groundup.evals.metrics import (
     exact,
     label_names,
     label_reader,
+    label_sets,
     labels,
     mean,
     measures,
@@ -171,6 +172,19 @@ def test_labels_are_scored_as_sklearn_scores_them():
     assert accuracy.estimate == pytest.approx(62.5)
     known = f1_score(true, predicted, labels=["a", "b", "c"], average="macro")
     assert macro.estimate == pytest.approx(100 * known)
+
+
+def test_sets_of_labels_are_scored_as_sklearn_scores_them():
+    from sklearn.metrics import accuracy_score, f1_score
+
+    drawn = np.random.default_rng(0).random((2, 60, 3)) < [0.6, 0.3, 0.2]
+    true, predicted = ([[name for name, has in zip("abc", row, strict=True) if has] for row in part] for part in drawn)
+    exactly, micro, macro = label_sets(predicted, true)
+    assert exactly.estimate == pytest.approx(100 * accuracy_score(*drawn))
+    for measure, average in ((micro, "micro"), (macro, "macro")):
+        assert measure.estimate == pytest.approx(100 * f1_score(*drawn, average=average))
+        assert measure.interval().low < measure.estimate < measure.interval().high
+    assert label_sets([["a", "a", "nonsense"]], [["a"]])[1].estimate == pytest.approx(100 * 2 / 3)
 
 
 def test_refusals_are_counted_where_they_are_due_and_where_not():

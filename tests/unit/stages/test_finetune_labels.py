@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from groundup.config import load
 from groundup.console import Console
-from groundup.errors import ConfigError
+from groundup.errors import ConfigError, DataError
 from groundup.stages import classify, finetune_classify
 from groundup.stages.classify import ClassifyConfig
 from groundup.stages.finetune_classify import FinetuneClassifyConfig
@@ -202,6 +203,33 @@ def test_several_labels_are_printed_and_evaluated(topics: Path, topics_table: Pa
     config = evaluate.EvaluateConfig(model=topics, data=topics_table, label="topics", out=tmp_path / "r")
     facts = evaluate.run(config, console=Console(quiet=True)).facts
     assert facts["test"]["examples"] > 500 and 0.5 < facts["test"]["micro_f1"]["value"] <= 1
+
+
+def test_several_labels_before_and_after(
+    run_directory: Path, topics: Path, topics_table: Path, large_table: Path, tmp_path: Path
+) -> None:
+    """The table that was trained on: its held-out texts are those of the classifier's own test."""
+    from groundup.stages import compare
+
+    def compared(base: Path, tuned: Path, **keys: Any) -> dict[str, Any]:
+        given = {"base": str(base), "tuned": str(tuned), "data": str(topics_table), "out": str(tmp_path / "out")}
+        made = compare.run(load(compare.CompareConfig, given | keys), console=Console(quiet=True))
+        return {line["name"]: line for line in made.facts["lines"]}
+
+    found = compared(topics, topics)
+    test = facts_of(topics)["test"]
+    assert list(found) == ["exact sets", "micro-F1", "macro-F1"]
+    for name, measure in (("exact sets", "exact"), ("micro-F1", "micro_f1"), ("macro-F1", "macro_f1")):
+        assert found[name]["after"]["value"] == pytest.approx(100 * test[measure]["value"])
+        assert found[name]["difference"]["value"] == 0
+    assert any(name.startswith("TF-IDF") for name in found["micro-F1"]["beside"])
+    found = compared(run_directory, topics, examples=40, out=str(tmp_path / "base"))
+    assert found["micro-F1"]["what"] == "40 texts" and found["micro-F1"]["verdict"] == "better"
+    single = tmp_path / "single"
+    settings = SETTINGS | {"epochs": 1, "baseline": False, "set_apart": 0}
+    finetune_classify.run(FinetuneClassifyConfig(data=large_table, model=run_directory, out=single, **settings))
+    with pytest.raises(DataError, match="several labels"):
+        compared(run_directory, single, out=str(tmp_path / "single-out"), label="topics")
 
 
 def test_a_limit_takes_away_texts_to_learn_from_and_leaves_the_test_as_it_is(

@@ -1,6 +1,6 @@
 """Figures of texts beside references: ROUGE, chrF, BLEU, exact match, F1 of words, labels, refusals."""
 
-from groundup.evals.metrics.answers import exact, label_reader, labels, normalized, refusals, token_f1
+from groundup.evals.metrics.answers import exact, label_reader, label_sets, labels, normalized, refusals, token_f1
 from groundup.evals.metrics.choice import choose_metric, label_names, measures
 from groundup.evals.metrics.measure import Measure, mean
 from groundup.evals.metrics.overlap import rouge
@@ -14,6 +14,7 @@ __all__ = [
     "exact",
     "label_names",
     "label_reader",
+    "label_sets",
     "labels",
     "mean",
     "measures",

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -70,20 +71,34 @@ def labels(predicted: Sequence[str], true: Sequence[str]) -> list[Measure]:
 
     Macro-F1 is the mean over the labels that are true somewhere.
     """
-    names = {label: place for place, label in enumerate(dict.fromkeys(true))}
-    counts_E3C = np.zeros((len(true), 3, len(names)))
-    for example, (said, label) in enumerate(zip(predicted, true, strict=True)):
-        counts_E3C[example, 1, names[label]] = 1
-        if said in names:
-            counts_E3C[example, 2, names[said]] = 1
-            counts_E3C[example, 0, names[said]] = said == label
+    right = [100.0 * (a == b) for a, b in zip(predicted, true, strict=True)]
+    _, _, macro = label_sets([(label,) for label in predicted], [(label,) for label in true])
+    return [mean("accuracy", right), macro]
+
+
+def label_sets(predicted: Sequence[Collection[str]], true: Sequence[Collection[str]]) -> list[Measure]:
+    """Of texts that may have several labels: exact sets, micro-F1 of all pairs of a text and a label, and macro-F1 as in
+    `labels`; 0 to 100."""
+    pairs = [(set(said), set(labels)) for said, labels in zip(predicted, true, strict=True)]
+    names = {label: place for place, label in enumerate(dict.fromkeys(chain.from_iterable(true)))}
+    counts_E3C = np.zeros((len(pairs), 3, len(names)))
+    for counts_3C, (said, labels) in zip(counts_E3C, pairs, strict=True):
+        for counts_C, counted in zip(counts_3C, (said & labels, labels, said), strict=True):
+            counts_C[[names[label] for label in counted if label in names]] = 1
 
     def macro(sums_K: Floats) -> Floats:
         hits, true_C, predicted_C = (sums_K.reshape(*sums_K.shape[:-1], 3, -1)[..., part, :] for part in range(3))
         return 100 * f1_over_labels(hits, true_C, predicted_C)
 
-    right = [100.0 * (a == b) for a, b in zip(predicted, true, strict=True)]
-    return [mean("accuracy", right), Measure("macro-F1", counts_E3C.reshape(len(true), -1), macro)]
+    return [
+        mean("exact sets", [100.0 * (said == labels) for said, labels in pairs]),
+        mean(
+            "micro-F1",
+            [200.0 * len(said & labels) for said, labels in pairs],
+            [len(said) + len(labels) for said, labels in pairs],
+        ),
+        Measure("macro-F1", counts_E3C.reshape(len(pairs), -1), macro),
+    ]
 
 
 def refusals(written: Sequence[str], references: Sequence[str], refusal: str) -> list[Measure]:
