@@ -69,6 +69,23 @@ def test_linear(native: NativeOperations, rows: int, inputs: int, outputs: int, 
     assert_as_near(by(native), by(PLAIN), (normal(3, rows, inputs), *weights), normal(3, rows, outputs, seed=3))
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_layers_that_read_the_same(native: NativeOperations, bias: bool) -> None:
+    """As many keys as values, fewer than queries; the gradient of what they read is the sum of all of theirs."""
+    outputs = (96, 32, 48)
+    weights = tuple(normal(size, 64, seed=size, scale=1 / 8) for size in outputs)
+    biases = tuple(normal(size, seed=size + 1) for size in outputs) if bias else ()
+
+    def by(operations: Operations) -> Callable[..., Tensor]:
+        return lambda x, *given: torch.cat([*operations.linears(x, given[:3], given[3:] or (None,) * 3)], -1)
+
+    upstream = normal(3, 300, sum(outputs), seed=3)
+    assert_as_near(by(native), by(PLAIN), (normal(3, 300, 64), *weights, *biases), upstream)
+    separate = [native.linear(normal(3, 300, 64).bfloat16(), weight, None) for weight in weights]
+    together = native.linears(normal(3, 300, 64).bfloat16(), weights, (None,) * 3)
+    assert all(map(torch.equal, separate, together))
+
+
 @pytest.mark.parametrize("width", [64, 384, 100])
 def test_norms(native: NativeOperations, width: int) -> None:
     """Also with a mean far from 0 and widths that no vector fits into evenly."""

@@ -46,6 +46,10 @@ class Progress(Protocol):
         """Say that `amount` more units are done."""
         ...
 
+    def expect(self, total: float) -> None:
+        """Say how many units there will be in all, where that has changed."""
+        ...
+
     def show(self, **fields: str) -> None:
         """Show named values beside the bar, e.g. `loss="3.21"`."""
         ...
@@ -220,6 +224,9 @@ class _Logged:
         self._said_at, self._said_tenth = time.monotonic(), tenth
         fields = [f"{name} {value}" for name, value in self._meter.fields.items()]
         self._say(f"{self._meter.label}: {', '.join([*self._meter.parts(), *fields]).strip()}")
+
+    def expect(self, total: float) -> None:
+        self._meter.expect(total)
 
     def show(self, **fields: str) -> None:
         self._meter.show(**fields)

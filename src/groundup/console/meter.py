@@ -74,6 +74,10 @@ class Meter:
         while len(self._recent) > 2 and now - self._recent[0][0] > _WINDOW_SECONDS:
             self._recent.popleft()
 
+    def expect(self, total: float) -> None:
+        """Take another number of units in all."""
+        self.total = total
+
     def show(self, **fields: str) -> None:
         """Replace the named values; the one called `curve` is also added to the history."""
         self.fields.update(fields)

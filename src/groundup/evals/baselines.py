@@ -65,7 +65,7 @@ def label_baselines(texts: Sequence[str], labels: Sequence[str], tested: Sequenc
 def label_set_baselines(
     texts: Sequence[str], sets: Sequence[Sequence[str]], tested: Sequence[str]
 ) -> dict[str, list[tuple[str, ...]]]:
-    """`label_baselines` where a text may have several labels: what half of the texts have, and TF-IDF for each label."""
+    """`label_baselines` where a text may have several: what half of the texts have, and TF-IDF for each label."""
     names = sorted({label for labels in sets for label in labels})
     learned_EC = np.array([[name in labels for name in names] for labels in sets])
 

@@ -73,9 +73,7 @@ def _simple_ways(learned: Labelled, tested: Sequence[str], several: bool) -> dic
     return {name: [(label,) for label in labels] for name, labels in found.items()}
 
 
-def _classified(
-    opened: OpenedClassifier, texts: Sequence[str], several: bool, who: str, console: Console
-) -> LabelSets:
+def _classified(opened: OpenedClassifier, texts: Sequence[str], several: bool, who: str, console: Console) -> LabelSets:
     encoded, _ = encode(opened.tokenizer, texts, opened.longest)
     with console.progress(f"labels of the {who} model", len(encoded), "texts") as bar:
         found_EC = predict(opened.model, encoded, pad_id=opened.tokenizer.pad_id, advance=bar.advance)

@@ -1,6 +1,6 @@
 """Grouped-query attention: project, normalize, rotate, attend, project out.
 
-Shape letters: B batch, T queries, S keys, D dim, N query heads, K kv heads, H head_dim.
+Shape letters: B batch, T queries, S keys, D dim, N query heads, K kv heads, H head_dim, E heads x head_dim.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from groundup.model.cache import Cache
 from groundup.model.config import ModelConfig
-from groundup.model.layers import Linear, make_norm
+from groundup.model.layers import Linear, make_norm, together
 from groundup.model.operations import Accelerated
 
 
@@ -45,7 +45,8 @@ class Attention(Accelerated):
     def projected(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of normalized inputs, as they meet each other."""
         heads = (*x_BTD.shape[:2], -1, self.config.head_dim)
-        q_BTNH, k_BTKH, v_BTKH = (proj(x_BTD).view(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        projected = together(x_BTD, self.q_proj, self.k_proj, self.v_proj)
+        q_BTNH, k_BTKH, v_BTKH = (y_BTE.view(heads) for y_BTE in projected)
         q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
         if rope is not None:
             q_BTNH, k_BTKH = (self.operations.rotate(x_BTNH, rope) for x_BTNH in (q_BTNH, k_BTKH))

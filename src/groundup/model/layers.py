@@ -5,6 +5,8 @@ Shape letters: B batch, T sequence, D dim, F ffn_dim.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,14 @@ class Linear(nn.Linear, Accelerated):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.operations.linear(x, self.weight, self.bias)
+
+
+def together(x: Tensor, *layers: Linear) -> Sequence[Tensor]:
+    """What several layers make of the same x. They are computed as one operation, unless one has been changed (by an
+    adapter, say)."""
+    if all(type(layer) is Linear for layer in layers):
+        return layers[0].operations.linears(x, [layer.weight for layer in layers], [layer.bias for layer in layers])
+    return [layer(x) for layer in layers]
 
 
 class Embedding(nn.Embedding):
@@ -83,7 +93,8 @@ class GatedMLP(Accelerated):
         self.down_proj = Linear(config.ffn_dim, config.dim, bias=config.ffn_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(self.operations.activate(self.activation, self.gate_proj(x_BTD), self.up_proj(x_BTD)))
+        gate_BTF, up_BTF = together(x_BTD, self.gate_proj, self.up_proj)
+        return self.down_proj(self.operations.activate(self.activation, gate_BTF, up_BTF))
 
 
 class MLP(Accelerated):

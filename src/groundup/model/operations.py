@@ -8,6 +8,7 @@ Shape letters: B batch, T queries, S keys, N query heads, K kv heads, H head_dim
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 import torch
@@ -43,6 +44,10 @@ class Operations:
         if weight.dtype != x.dtype and x.requires_grad and not weight.requires_grad:
             return FrozenLinear.apply(x, weight, bias)
         return F.linear(x, weight.to(x.dtype), bias)
+
+    def linears(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Sequence[Tensor]:
+        """`linear` by each of several weights."""
+        return [self.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """x / rms(x) * weight (arXiv:1910.07467), computed in fp32."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,13 @@ class WarmupStableDecay:
     total_steps: int
     warmup_steps: int
     decay_steps: int
+
+    def over(self, total_steps: int) -> Self:
+        """The same for a run of another length: it warms up as long, and decays over the same share."""
+        if total_steps == self.total_steps:
+            return self
+        decay_steps = math.ceil(self.decay_steps * total_steps / self.total_steps)
+        return replace(self, total_steps=total_steps, decay_steps=decay_steps)
 
     def __call__(self, step: int) -> float:
         """The factor of 0-based `step`."""

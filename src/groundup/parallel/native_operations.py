@@ -2,7 +2,8 @@
 
 What they do not take (another dtype, odd sizes, keys of earlier tokens) goes the plain way.
 
-Shape letters: B batch, T sequence, S keys, N query heads, K kv heads, H head_dim, R rows (tokens), D dim, V vocab.
+Shape letters: B batch, T sequence, S keys, N query heads, K kv heads, H head_dim, R rows (tokens), D dim,
+O outputs of a layer, V vocab.
 """
 
 from __future__ import annotations
@@ -35,10 +36,16 @@ class NativeOperations(Operations):
         self.kernels = library
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not (_is_ours(x) and torch.is_grad_enabled() and weight.requires_grad and _in_tiles(weight)):
+        if not (_is_ours(x) and _is_learned(weight)):
             return super().linear(x, weight, bias)
-        out: Tensor = _Linear.apply(x, weight, bias, self.kernels)
-        return out
+        outs: tuple[Tensor] = _Linears.apply(self.kernels, x, weight, bias)
+        return outs[0]
+
+    def linears(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Sequence[Tensor]:
+        if not (_is_ours(x) and all(map(_is_learned, weights))):
+            return super().linears(x, weights, biases)
+        outs: tuple[Tensor, ...] = _Linears.apply(self.kernels, x, *weights, *biases)
+        return outs
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         if not (_is_ours(x) and weight.dtype == torch.float32):
@@ -101,7 +108,7 @@ class NativeOperations(Operations):
 
     def transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
         if _is_ours(left_RV) and out_VD.dtype == torch.float32 and out_VD.shape[1] % _TILE == 0:
-            _transposed_product(self.kernels, out_VD, left_RV, right_RD, add=add)
+            _transposed_products(self.kernels, [out_VD], [left_RV], right_RD, add=add)
         else:
             super().transposed_product(out_VD, left_RV, right_RD, add=add)
 
@@ -111,7 +118,7 @@ class NativeOperations(Operations):
         if first.dtype != torch.float32 or first.device.type != "cpu" or not _in_tiles(first, 32):
             return newton_schulz(matrices)
         matrices = [matrix.contiguous() for matrix in matrices]
-        addresses = (ctypes.c_void_p * len(matrices))(*(matrix.data_ptr() for matrix in matrices))
+        addresses = (ctypes.c_void_p * len(matrices))(*_pointers(*matrices))
         numbers = (ctypes.c_float(number) for number in (*COEFFICIENTS, EPS))
         self.kernels.groundup_orthogonalize(addresses, *_sizes(len(matrices), *first.shape, STEPS), *numbers)
         return matrices
@@ -127,6 +134,10 @@ def orthogonalize_of(model: Transformer | SequenceClassifier) -> Orthogonalize:
 
 def _is_ours(x: Tensor) -> bool:
     return x.dtype == torch.bfloat16 and x.device.type == "cpu"
+
+
+def _is_learned(weight: Tensor) -> bool:
+    return torch.is_grad_enabled() and weight.requires_grad and _in_tiles(weight)
 
 
 def _in_tiles(weight: Tensor, size: int = _TILE) -> bool:
@@ -146,48 +157,74 @@ def _sizes(*sizes: int) -> list[ctypes.c_int64]:
     return [ctypes.c_int64(size) for size in sizes]
 
 
-def _transposed_product(kernels: ctypes.CDLL, out: Tensor, left: Tensor, right: Tensor, *, add: bool) -> None:
-    """out (m, n) = or += left^T right, rows of left (R, m) and right (R, n); n fills tiles.
+class _Result(ctypes.Structure):
+    """One of several transposed products: its result, its left operand, whose rows lie `stride` apart, and its rows."""
+
+    _fields_ = [
+        ("out", ctypes.c_void_p),
+        ("left", ctypes.c_void_p),
+        ("stride", ctypes.c_int64),
+        ("m", ctypes.c_int64),
+    ]
+
+
+def _transposed_products(
+    kernels: ctypes.CDLL, outs: Sequence[Tensor], lefts: Sequence[Tensor], right: Tensor, *, add: bool
+) -> None:
+    """Each out (m, n) = or += left^T right, rows of left (R, m) and right (R, n); n fills tiles.
 
     What m has beyond whole tiles (GPT-2's vocabulary of 50,257: one row) goes through as one more, filled up with
     zeros: without the kernel all of the gradient would be rounded to bf16, and held twice.
     """
-    left, right = left.contiguous(), right.contiguous()
-    whole = len(out) // _TILE * _TILE
-    kernels.groundup_transposed_product(
-        *_pointers(out, left),
-        *_sizes(left.shape[1]),
-        *_pointers(right),
-        *_sizes(right.shape[1], len(left), whole, out.shape[1]),
-        ctypes.c_bool(add),
+    lefts, right = [left.contiguous() for left in lefts], right.contiguous()
+    whole = [len(out) // _TILE * _TILE for out in outs]
+    results = (_Result * len(outs))(
+        *(
+            _Result(out.data_ptr(), left.data_ptr(), left.shape[1], rows)
+            for out, left, rows in zip(outs, lefts, whole, strict=True)
+        )
     )
-    if rest := len(out) - whole:
-        last = torch.empty(_TILE, out.shape[1])
-        _transposed_product(kernels, last, F.pad(left[:, whole:], (0, _TILE - rest)), right, add=False)
-        out[whole:].add_(last[:rest]) if add else out[whole:].copy_(last[:rest])
+    sizes = _sizes(right.shape[1], len(right), right.shape[1])
+    kernels.groundup_transposed_products(results, *_sizes(len(outs)), *_pointers(right), *sizes, ctypes.c_bool(add))
+    for out, left, rows in zip(outs, lefts, whole, strict=True):
+        if rest := len(out) - rows:
+            last = torch.empty(_TILE, out.shape[1])
+            _transposed_products(kernels, [last], [F.pad(left[:, rows:], (0, _TILE - rest))], right, add=False)
+            out[rows:].add_(last[:rest]) if add else out[rows:].copy_(last[:rest])
 
 
-class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, kernels: ctypes.CDLL) -> Tensor:
-        rounded = weight.to(x.dtype)
-        ctx.save_for_backward(x, rounded)
-        ctx.kernels, ctx.has_bias = kernels, bias is not None
-        return F.linear(x, rounded, None if bias is None else bias.to(x.dtype))
+class _Linears(torch.autograd.Function):
+    """Layers that read the same x; of their parameters first all weights, then all biases."""
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        grad_y = upstream[0].contiguous()
-        grad_rows = grad_y.flatten(0, -2)
-        grad_x = grad_y @ weight if ctx.needs_input_grad[0] else None
-        grad_weight = torch.empty(weight.shape)
-        _transposed_product(ctx.kernels, grad_weight, grad_rows, x.flatten(0, -2), add=False)
-        grad_bias = None
-        if ctx.has_bias:
-            grad_bias = torch.empty(len(weight))
-            ctx.kernels.groundup_column_sums(*_pointers(grad_bias, grad_rows), *_sizes(*grad_rows.shape))
-        return grad_x, grad_weight, grad_bias, None
+    def forward(ctx: Any, kernels: ctypes.CDLL, x: Tensor, *parameters: Tensor | None) -> tuple[Tensor, ...]:
+        weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
+        rounded = [weight.to(x.dtype) for weight in weights if weight is not None]
+        ctx.save_for_backward(x, *rounded)
+        ctx.kernels, ctx.has_bias = kernels, [bias is not None for bias in biases]
+        return tuple(
+            F.linear(x, weight, None if bias is None else bias.to(x.dtype))
+            for weight, bias in zip(rounded, biases, strict=True)
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        x, *weights = ctx.saved_tensors
+        grads_RO = [grad.contiguous().flatten(0, -2) for grad in upstream]
+        grad_x = None
+        if ctx.needs_input_grad[1]:
+            grad_RD = grads_RO[0] @ weights[0]
+            for grad_RO, weight in zip(grads_RO[1:], weights[1:], strict=True):
+                grad_RD.addmm_(grad_RO, weight)
+            grad_x = grad_RD.view_as(x)
+        grad_weights = [torch.empty(weight.shape) for weight in weights]
+        _transposed_products(ctx.kernels, grad_weights, grads_RO, x.flatten(0, -2), add=False)
+        grad_biases: list[Tensor | None] = [None] * len(weights)
+        for place, grad_RO in enumerate(grads_RO):
+            if ctx.has_bias[place]:
+                grad_bias = grad_biases[place] = torch.empty(grad_RO.shape[1])
+                ctx.kernels.groundup_column_sums(*_pointers(grad_bias, grad_RO), *_sizes(*grad_RO.shape))
+        return None, grad_x, *grad_weights, *grad_biases
 
 
 class _RMSNorm(torch.autograd.Function):

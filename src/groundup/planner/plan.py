@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from groundup.console import format_duration
 from groundup.errors import ConfigError, ResourceError
 from groundup.model import ModelConfig
 from groundup.optim import OptimizerConfig
@@ -31,6 +32,7 @@ MICRO_BATCH_TOKENS = 8192  # activations beyond this leave the caches, and gain 
 DEEPEST = 64
 MOST_PROBES = 2
 OVERHEAD = 0.06  # share of the time that goes to evaluations, samples and checkpoints on the way
+ENDING = 0.01  # share of the minutes that is left for saving at the end
 LEAST_SHARE = 0.5  # of its minutes that training gets, even where compiling and measuring took longer
 EXPECTED_UTILIZATION = 0.5  # of the products' speed, before anything is measured
 HEAD_DIM = 64
@@ -57,6 +59,7 @@ class Plan:
     epochs: float
     tokens_per_second: float | None = None  # as measured before step 1
     trained: int | None = None  # parameters of adapters, where these alone are trained
+    seconds: float | None = None  # that the stage has taken when training ends; its steps are then as time allows
 
     @property
     def rows(self) -> int:
@@ -72,6 +75,10 @@ class Plan:
     def total_tokens(self) -> int:
         """Tokens of the whole run."""
         return self.total_steps * self.global_batch_tokens
+
+    def most_steps(self, epochs: float) -> int:
+        """Of a run that goes as often through its text."""
+        return max(self.total_steps, int(epochs * self.total_steps / self.epochs))
 
     @property
     def flops_per_token(self) -> int:
@@ -102,12 +109,14 @@ class Plan:
                 "text",
                 f"{self.total_tokens:,} tokens, {self.epochs:.2f} epochs, {model.context_length} at once",
             ),
-            ("steps", f"{self.total_steps:,} of {self.global_batch_tokens:,} tokens"),
+            ("steps", f"{self.total_steps:,} of {self.global_batch_tokens:,} tokens" + ", about" * bool(self.seconds)),
             ("work", f"{self.total_flops:.2e} FLOP"),
         ]
         if self.tokens_per_second:
             seconds = self.total_tokens / self.tokens_per_second
             rows.append(("speed", f"{self.tokens_per_second:,.0f} tokens/s measured: {seconds / 60:.1f} minutes"))
+        if self.seconds:
+            rows.append(("end", f"{format_duration(self.seconds)} after the start, with as many steps as fit"))
         return rows
 
     def _parameters(self) -> str:
@@ -118,9 +127,8 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         record = asdict(self) | {"model": self.model.to_json()}
-        if self.trained is None:  # so that plans of earlier releases keep their digests
-            del record["trained"]
-        return record
+        # So that plans of earlier releases keep their digests.
+        return {key: value for key, value in record.items() if key not in ("trained", "seconds") or value is not None}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Plan:
@@ -258,6 +266,7 @@ def plan_run(
         return shape_for_depth(given_shape.get("n_layers") or depth, vocab_size, given_shape)
 
     most_tokens = MOST_EPOCHS * corpus_tokens
+    seconds = None
     measured: dict[int, float] = {}
     if budget.depth is not None:
         depth = budget.depth
@@ -284,6 +293,8 @@ def plan_run(
             if len(measured) < MOST_PROBES and deadline - time.monotonic() > least:
                 depth = _deepest(shape, affordable, memory_bytes)
         tokens = affordable(shape(depth))
+        total = 60 * budget.minutes
+        seconds = total + max(0.0, least - (deadline - time.monotonic())) - ENDING * total
     config = shape(depth)
     tokens = min(tokens, most_tokens)
     micro, accum = _fitting(config, tokens, memory_bytes)
@@ -298,6 +309,7 @@ def plan_run(
         decay_steps=math.ceil(DECAY_FRACTION * steps),
         epochs=steps * micro * accum * config.context_length / corpus_tokens,
         tokens_per_second=measured.get(depth),
+        seconds=seconds,
     )
 
 

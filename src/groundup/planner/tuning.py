@@ -8,7 +8,7 @@ from groundup.console import format_count, format_duration
 from groundup.model import ModelConfig
 from groundup.optim import MATRIX_LR, OptimizerConfig
 from groundup.planner.flops import flops_per_token
-from groundup.planner.plan import OVERHEAD, Plan, batch_rows, share
+from groundup.planner.plan import ENDING, OVERHEAD, Plan, batch_rows, share
 
 USUAL_EPOCHS = 3.0
 USUAL_SHARE = 0.3  # of pretraining's learning rates
@@ -66,6 +66,7 @@ def plan_tuning(
     step: tuple[int, int],
     tokens_per_second: float | None = None,
     trained: int | None = None,
+    minutes: float | None = None,
 ) -> Plan:
     """The plan of a run.
 
@@ -74,6 +75,7 @@ def plan_tuning(
         rows_per_epoch: windows that hold every example once.
         step: windows of a micro-batch, and micro-batches a step.
         trained: parameters of adapters, where these alone are trained.
+        minutes: that the run takes at the utmost, all that is done before step 1 included.
     """
     micro, accum = step
     steps = max(1, round(epochs * rows_per_epoch / (micro * accum)))
@@ -88,6 +90,7 @@ def plan_tuning(
         epochs=steps * micro * accum / rows_per_epoch,
         tokens_per_second=tokens_per_second,
         trained=trained,
+        seconds=None if minutes is None else 60 * minutes * (1 - ENDING),
     )
 
 

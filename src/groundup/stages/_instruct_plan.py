@@ -94,6 +94,7 @@ def make_plan(
         step=step,
         tokens_per_second=rate,
         trained=trained,
+        minutes=config.minutes,
     )
     return machine, Plan.from_json(ranks.told(plan.to_json()))
 

@@ -109,6 +109,8 @@ def train(
     looks: int = 0,
     checkpoint_seconds: float = 30.0,
     skip_spikes: bool = True,
+    end: float | None = None,
+    most_steps: int = 0,
     log_to: Sequence[TrackerName] = (),
     callbacks: Sequence[Callback] = (),
     score: Callable[[], float] | None = None,
@@ -129,6 +131,9 @@ def train(
         checkpoint_seconds: between checkpoints at least, see `groundup.train.EverySeconds`; there is one at the end in
             any case.
         skip_spikes: skip steps whose loss is far above those before; see `groundup.train.SpikeGuard`.
+        end: what `work.seconds` is when training should be over: it then has as many steps as fit, see
+            `groundup.train.Pace`.
+        most_steps: of such a run.
         log_to: programs that get the metrics, too.
         callbacks: called after the log and before the checkpoint of a step.
         score: of the weights on held-out data, less is better; asked 20 times on the way. The best weights are put back
@@ -149,6 +154,7 @@ def train(
         EverySeconds,
         KeepBest,
         MetricsLog,
+        Pace,
         Prefetch,
         ShowProgress,
         Speed,
@@ -168,8 +174,12 @@ def train(
         for directory in (saved, saved / "good", saved / "best")
     )
     progress = checkpoints.restore()
+
+    def total_steps() -> int:
+        return progress.total_steps or schedule.total_steps
+
     if progress.step:
-        console.note(f"Going on from step {progress.step:,} of {schedule.total_steps:,}.")
+        console.note(f"Going on from step {progress.step:,} of {total_steps():,}.")
     speed = Speed(flops_per_step, ranks.size * machine.product_flops)
     guard = SpikeGuard(progress, lambda p: good.save(p, keep=1), good.restore, console.warn, spikes=skip_spikes)
 
@@ -191,9 +201,11 @@ def train(
         if ranks.first:
             work.keep_time()
 
+    pace = [Pace(progress, end, lambda: work.seconds, most=most_steps, ranks=ranks)] if end is not None else []
     with ExitStack() as stack:
-        last = schedule.total_steps * grad_accum_steps - 1
-        made_ahead = stack.enter_context(Prefetch(batches, ahead=grad_accum_steps + 1, last=last))
+        made_ahead = stack.enter_context(
+            Prefetch(batches, ahead=grad_accum_steps + 1, last=lambda: total_steps() * grad_accum_steps - 1)
+        )
         bar = stack.enter_context(
             console.progress(label, total_tokens, unit, done=progress.tokens_seen, curve="loss"),
         )
@@ -220,6 +232,7 @@ def train(
                 guard,
                 *([keep] if score is not None else []),
                 EverySeconds(checkpoint_seconds, save, lambda: progress.stopped, ranks),
+                *pace,
             ],
             guard=guard,
             ranks=ranks,

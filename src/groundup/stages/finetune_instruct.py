@@ -146,6 +146,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     from groundup.optim import WarmupStableDecay
     from groundup.parallel import keep_for_reading
     from groundup.planner import parameter_count, share
+    from groundup.planner.tuning import USUAL_EPOCHS
     from groundup.stages._xray import Shown
     from groundup.tokenizer import locked_template, save_chat
     from groundup.train import SampleLog
@@ -215,6 +216,8 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
             looks=config.evaluations,
             checkpoint_seconds=config.checkpoint_seconds,
             skip_spikes=config.skip_spikes,
+            end=plan.seconds,
+            most_steps=plan.most_steps(config.epochs or USUAL_EPOCHS),
             log_to=config.log_to,
             score=score_of_answers(by, engine.model, tokenizer, template, deciding, learned) if deciding else None,
             scored_by=by,
@@ -257,7 +260,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         **({"base": str(origin)} if adapted else {}),
         "parameters": parameter_count(tuned.config),
         "flops_per_token": plan.flops_per_token,
-        "epochs": round(plan.epochs, 3),
+        "epochs": round(plan.epochs * progress.step / plan.total_steps, 3),
         "tokens_seen": progress.tokens_seen,
         "held_out": compared.to_json(),
         "transcripts": transcripts,

@@ -133,7 +133,7 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
     from groundup.model import Transformer, init_weights
     from groundup.objectives import NextToken
     from groundup.optim import WarmupStableDecay
-    from groundup.planner import flops_per_token, parameter_count, share
+    from groundup.planner import MOST_EPOCHS, flops_per_token, parameter_count, share
     from groundup.tokenizer import Tokenizer
     from groundup.tokens import TokenShards
     from groundup.train import SampleLog
@@ -184,6 +184,8 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
             looks=config.evaluations,
             checkpoint_seconds=config.checkpoint_seconds,
             skip_spikes=config.skip_spikes,
+            end=plan.seconds,
+            most_steps=plan.most_steps(MOST_EPOCHS),
             log_to=config.log_to,
         )
         compared = None if before is None else compare(probe(model), before)
@@ -203,6 +205,7 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
     facts = {
         "parameters": parameter_count(plan.model),
         "flops_per_token": flops_per_token(plan.model),
+        "steps": progress.step,
         "tokens_seen": progress.tokens_seen,
         "plan": plan.to_json(),
         "machine": machine.to_json(),

@@ -5,6 +5,7 @@ from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, Show
 from groundup.train.checkpoints import Checkpoints
 from groundup.train.fit import Callback, fit, steps_per_second
 from groundup.train.guard import SpikeGuard
+from groundup.train.pace import Pace
 from groundup.train.prefetch import Prefetch
 from groundup.train.probe import fitting_rows
 from groundup.train.rehearsal import Rehearsal, rehearse
@@ -20,6 +21,7 @@ __all__ = [
     "EverySeconds",
     "KeepBest",
     "MetricsLog",
+    "Pace",
     "Prefetch",
     "Progress",
     "Rehearsal",

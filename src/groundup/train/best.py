@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from groundup.train.callbacks import Parts
 from groundup.train.checkpoints import Checkpoints
 from groundup.train.state import Progress, StepReport
 
@@ -37,7 +38,7 @@ class KeepBest:
         self._progress = progress
         self._score = score
         self._checkpoints = checkpoints
-        self._times = times
+        self._parts = Parts(times)
         self._patience = patience
         self._say = say
 
@@ -45,8 +46,7 @@ class KeepBest:
         if self._progress.step != report.step:  # the guard has gone back, and these are the weights of that step
             self._forget_what_led_astray()
             return
-        part = report.step * self._times // report.total_steps
-        if part == (report.step - 1) * self._times // report.total_steps:
+        if not self._parts.passed(report):
             return
         score = self._score()
         before = self._progress.scores

@@ -41,6 +41,7 @@ def row_of(report: StepReport, speed: Speed) -> dict[str, float | None]:
     """What every log says of a step; a number that is not finite is None."""
     row = {
         "step": report.step,
+        "total_steps": report.total_steps,
         "tokens_seen": report.tokens_seen,
         **report.metrics,
         "grad_norm": report.grad_norm,
@@ -83,8 +84,12 @@ class ShowProgress:
     def __init__(self, bar: ProgressBar, speed: Speed) -> None:
         self._bar = bar
         self._speed = speed
+        self._total_steps: int | None = None
 
     def after_step(self, report: StepReport) -> None:
+        if self._total_steps not in (None, report.total_steps):
+            self._bar.expect(report.tokens_seen / report.step * report.total_steps)
+        self._total_steps = report.total_steps
         self._bar.advance(report.tokens)
         shown = {"loss": f"{report.metrics['loss']:.3f}", "step": f"{report.step}/{report.total_steps}"}
         if (mfu := self._speed.mfu(report)) is not None:
@@ -94,16 +99,33 @@ class ShowProgress:
         self._bar.show(**shown)
 
 
+class Parts:
+    """Equal parts of a run, whose length may change on the way: each is passed once, also where it moves."""
+
+    def __init__(self, times: int) -> None:
+        self._times = times
+        self._step = -1
+        self._passed = 0
+
+    def passed(self, report: StepReport) -> int:
+        """How many parts are over with this step, where it ends one; else 0."""
+        if report.step != self._step + 1:  # the run begins here, goes on from a checkpoint, or has gone back
+            self._passed = (report.step - 1) * self._times // report.total_steps
+        before, self._step = self._passed, report.step
+        self._passed = max(before, report.step * self._times // report.total_steps)
+        return self._passed if self._passed > before else 0
+
+
 class AtFractions:
     """Calls `action(report)` when the run passes each of `times` equal parts of its length, the end not included."""
 
     def __init__(self, times: int, action: Callable[[StepReport], None]) -> None:
         self._times = times
+        self._parts = Parts(times)
         self._action = action
 
     def after_step(self, report: StepReport) -> None:
-        before = (report.step - 1) * self._times // report.total_steps
-        if before < report.step * self._times // report.total_steps < self._times:
+        if 0 < self._parts.passed(report) < self._times:
             self._action(report)
 
 

@@ -48,7 +48,9 @@ def fit(
     guard: Guard | None = None,
     ranks: Ranks | None = None,
 ) -> None:
-    """Take steps until `schedule.total_steps` are done, or a callback says with `progress.stopped` that it is enough.
+    """Take steps until all are done, or a callback says with `progress.stopped` that it is enough.
+
+    There are `schedule.total_steps` of them, unless `progress.total_steps` says something else.
 
     Everything that a step depends on is in `model`, `optimizer` and `progress`; batches are a pure function of
     their index. So a run that continues from a saved state is the run that was never interrupted.
@@ -67,7 +69,7 @@ def fit(
     guard, ranks = guard or NoGuard(), ranks or Ranks()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.train()
-    while progress.step < schedule.total_steps and not progress.stopped:
+    while progress.step < (total_steps := progress.total_steps or schedule.total_steps) and not progress.stopped:
         started = time.perf_counter()
         first = progress.batches * grad_accum_steps
         micro_batches = [objective.prepare(batches(first + i)) for i in range(grad_accum_steps)]
@@ -82,7 +84,7 @@ def fit(
         means = _means(found, ranks)
         norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         grad_norm = float(norm)
-        lr_factor = schedule(progress.step) * progress.lr_scale
+        lr_factor = schedule.over(total_steps)(progress.step) * progress.lr_scale
         taken = guard.admits(progress, means["loss"], grad_norm)
         if taken:
             too_long = grad_norm + _CLIP_EPS > max_grad_norm
@@ -96,7 +98,7 @@ def fit(
         seconds, waited = (ranks.sum(spent) / ranks.size).tolist()
         report = StepReport(
             step=progress.step,
-            total_steps=schedule.total_steps,
+            total_steps=total_steps,
             tokens=int(normalizer),
             tokens_seen=progress.tokens_seen,
             lr_factor=lr_factor,

@@ -19,10 +19,10 @@ class Prefetch(Generic[BatchT]):
     Args:
         batches: a pure function of the index; called in this one thread only.
         ahead: how many batches wait at most.
-        last: no index beyond this will be asked for.
+        last: says beyond which index none will be asked for, as far as that is known now.
     """
 
-    def __init__(self, batches: Callable[[int], BatchT], *, ahead: int, last: int) -> None:
+    def __init__(self, batches: Callable[[int], BatchT], *, ahead: int, last: Callable[[], int]) -> None:
         self._batches = batches
         self._ahead = ahead
         self._last = last
@@ -36,7 +36,7 @@ class Prefetch(Generic[BatchT]):
                 other.cancel()
             self._waiting.clear()
         following = self._waiting[-1][0] + 1 if self._waiting else index
-        for number in range(following, max(index, min(index + self._ahead, self._last)) + 1):
+        for number in range(following, max(index, min(index + self._ahead, self._last())) + 1):
             self._waiting.append((number, self._thread.submit(self._batches, number)))
         return self._waiting.popleft()[1].result()
 

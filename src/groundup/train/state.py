@@ -19,6 +19,7 @@ class Progress:
         returns: how often it has gone back.
         recent_losses: of the last steps that were taken, for `groundup.train.SpikeGuard`.
         skipped: which of the last batches gave no step.
+        total_steps: of the run, as they are foreseen now; None: as they were planned. See `groundup.train.Pace`.
         scores: (step, score) of the weights on texts that are not learned, where that is asked for.
         stopped: the run ends here, before its last step.
     """
@@ -30,6 +31,7 @@ class Progress:
     returns: int = 0
     recent_losses: list[float] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
+    total_steps: int | None = None
     scores: list[tuple[int, float]] = field(default_factory=list)
     stopped: bool = False
 
@@ -47,6 +49,7 @@ class StepReport:
 
     Attributes:
         step: steps done, this one included.
+        total_steps: of the run, as they were foreseen when this step began.
         seconds: wall time of this step alone (batches, forward, backward, update), the mean of all ranks.
         waited: the part of it in which there was no batch yet.
         metrics: means over the step's global batch, `loss` in nats a token first.

@@ -1,4 +1,4 @@
-"""Labels before and after: a base that is asked sees no tested text, and what it writes is read as the labels it names."""
+"""Labels before and after: a base that is asked sees no tested text; what it writes is read as the labels it names."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_base_that_is_asked_for_labels_is_shown_no_tested_text(
 def test_several_labels_are_read_out_of_what_a_base_writes(
     asked: Asked, texts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In any order, in other letters, with words that are no labels beside them, and labels with commas of their own."""
+    """In any order, in other letters, with words that are no labels, and labels with commas of their own."""
     names = ("oil, gas", "gas", "Wheat", "trade")
     sets = [("gas", "oil, gas"), ("Wheat",), ("gas", "trade"), ("oil, gas", "trade")] * 6
     said = dict(zip(texts, ["oil, gas; gas", "wheat, and so on", "trade\nGas", "trade, oil, gas"] * 6, strict=False))

@@ -16,7 +16,7 @@ def test_a_slow_loader_is_hidden_behind_the_step() -> None:
         time.sleep(0.03)
         return index
 
-    with Prefetch(slow, ahead=2, last=9) as batches:
+    with Prefetch(slow, ahead=2, last=lambda: 9) as batches:
         assert batches(0) == 0
         waited = 0.0
         for index in range(1, 10):
@@ -35,7 +35,7 @@ def test_whatever_is_asked_for_is_what_comes() -> None:
         made.append(index)
         return torch.tensor(index)
 
-    with Prefetch(batch, ahead=3, last=12) as batches:
+    with Prefetch(batch, ahead=3, last=lambda: 12) as batches:
         for index in (7, 8, 9, 2, 3, 11, 12, 13):
             assert int(batches(index)) == index
     assert max(made) == 13
@@ -46,7 +46,7 @@ def test_whatever_is_asked_for_is_what_comes() -> None:
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_batches_come_to_the_gpu_of_the_rank() -> None:
     """torch keeps the current GPU by thread: the batches of all ranks lay on GPU 0, and the first step failed."""
-    with torch.cuda.device(1), Prefetch(lambda index: torch.ones(1, device="cuda"), ahead=1, last=3) as batches:
+    with torch.cuda.device(1), Prefetch(lambda index: torch.ones(1, device="cuda"), ahead=1, last=lambda: 3) as batches:
         assert batches(0).device == torch.device("cuda", 1)
 
 
@@ -56,7 +56,7 @@ def test_an_error_in_a_batch_reaches_who_asks_for_it_and_no_thread_is_left() -> 
             raise ValueError("a damaged shard")
         return index
 
-    with Prefetch(fails_at_two, ahead=5, last=99) as batches:
+    with Prefetch(fails_at_two, ahead=5, last=lambda: 99) as batches:
         assert batches(0) == 0
         assert batches(1) == 1
         with pytest.raises(ValueError, match="damaged"):

@@ -77,8 +77,8 @@ def labels(predicted: Sequence[str], true: Sequence[str]) -> list[Measure]:
 
 
 def label_sets(predicted: Sequence[Collection[str]], true: Sequence[Collection[str]]) -> list[Measure]:
-    """Of texts that may have several labels: exact sets, micro-F1 of all pairs of a text and a label, and macro-F1 as in
-    `labels`; 0 to 100."""
+    """Exact sets, micro-F1 of all pairs of a text and a label, and macro-F1 as in `labels`, 0 to 100: of texts that may
+    have several labels."""
     pairs = [(set(said), set(labels)) for said, labels in zip(predicted, true, strict=True)]
     names = {label: place for place, label in enumerate(dict.fromkeys(chain.from_iterable(true)))}
     counts_E3C = np.zeros((len(pairs), 3, len(names)))

@@ -1,15 +1,18 @@
 // Gradients of weights: dW = dY^T X, summed over all tokens, in fp32. Libraries run this product at half of the speed
 // of the forward pass, because both operands lie the wrong way round; here each block is turned while it is packed.
+// Layers that read the same X share what is packed of it.
 // (Forward products and gradients of inputs stay with them: they were as fast or faster there.)
 #include "tile.h"
 
 #include <omp.h>
 
+#include <vector>
+
 using namespace groundup;
 
-// Blocks that stay in a core's second-level cache beside each other; 256 deep, two panels of 32 fill the first level.
-constexpr int64_t BLOCK_DEPTH = 256, BLOCK_ROWS = 256, BLOCK_COLUMNS = 768;
-// Values of the result that stay there while all of their products are added to them.
+// What is packed at a time; deep, so that results are seldom loaded and stored: 1024 is 3 to 20 % faster than 256.
+constexpr int64_t BLOCK_DEPTH = 1024, BLOCK_ROWS = 256, BLOCK_COLUMNS = 768;
+// Values of the results that stay in a core's cache while all of their products are added to them.
 constexpr int64_t STAYING = BLOCK_ROWS * 1536;
 
 // Part `index` of `parts` of [0, size), in whole strips of 32.
@@ -21,10 +24,32 @@ static void share(int64_t size, int index, int parts, int64_t &from, int64_t &to
 
 extern "C" bool groundup_tiles_allowed() { return tiles_allowed(); }
 
-// out (m x n, fp32) = or += left^T right, of left (depth x m) and right (depth x n), rows `*_stride` values apart.
-// m and n are multiples of 16.
-extern "C" void groundup_transposed_product(float *out, const bf16 *left, int64_t left_stride, const bf16 *right,
-                                            int64_t right_stride, int64_t depth, int64_t m, int64_t n, bool add) {
+// One of several results: its first row, and its left operand (depth x m), rows `stride` values apart.
+struct Result {
+    float *out;
+    const bf16 *left;
+    int64_t stride, m;
+};
+
+// Rows [top, bottom) of all results, one below the other, in blocks of one result each.
+static std::vector<Result> blocks(const Result *results, int64_t count, int64_t n, int64_t top, int64_t bottom) {
+    std::vector<Result> found;
+    int64_t begin = 0;
+    for (int64_t index = 0; index < count; begin += results[index++].m) {
+        const Result &whole = results[index];
+        const int64_t end = std::min(bottom - begin, whole.m);
+        for (int64_t row = std::max(top - begin, int64_t(0)); row < end; row += BLOCK_ROWS)
+            found.push_back({whole.out + row * n, whole.left + row, whole.stride, std::min(end - row, BLOCK_ROWS)});
+    }
+    return found;
+}
+
+// Each result's out (m x n, fp32) = or += left^T right, with the same right (depth x n), whose rows lie `right_stride`
+// values apart: what is packed of it serves all of them. All m and n are multiples of 16.
+extern "C" void groundup_transposed_products(const Result *results, int64_t count, const bf16 *right, int64_t right_stride,
+                                             int64_t depth, int64_t n, bool add) {
+    int64_t m = 0;
+    for (int64_t index = 0; index < count; index++) m += results[index].m;
 #pragma omp parallel
     {
         Tiles tiles;
@@ -35,20 +60,21 @@ extern "C" void groundup_transposed_product(float *out, const bf16 *left, int64_
             share(m, omp_get_thread_num(), omp_get_num_threads(), top, bottom);
         else
             share(n, omp_get_thread_num(), omp_get_num_threads(), first, last);
-        for (int64_t column = first; column < last && top < bottom; column += BLOCK_COLUMNS) {
+        const std::vector<Result> mine = blocks(results, count, n, top, bottom);
+        for (int64_t column = first; column < last && !mine.empty(); column += BLOCK_COLUMNS) {
             const int64_t columns = std::min(last - column, BLOCK_COLUMNS);
-            const int64_t sweep = std::max(int64_t(1), STAYING / columns / BLOCK_ROWS) * BLOCK_ROWS;
-            const bool again = bottom - top > sweep; // then what has been packed is kept for the next sweep
+            const size_t sweep = std::max(int64_t(1), STAYING / columns / BLOCK_ROWS);
+            const bool again = mine.size() > sweep; // then what has been packed is kept for the next sweep
             bf16 *b = right_blocks.at_least(columns * (again ? round_up(depth, DEPTH) : BLOCK_DEPTH));
-            for (int64_t begin = top; begin < bottom; begin += sweep)
+            for (size_t begin = 0; begin < mine.size(); begin += sweep)
                 for (int64_t k = 0; k < depth; k += BLOCK_DEPTH) {
                     const int64_t deep = std::min(depth - k, BLOCK_DEPTH), steps = round_up(deep, DEPTH) / DEPTH;
                     bf16 *panels = b + (again ? k * columns : 0);
-                    if (begin == top) pack_right(panels, right + k * right_stride + column, right_stride, deep, columns);
-                    for (int64_t row = begin; row < std::min(begin + sweep, bottom); row += BLOCK_ROWS) {
-                        const int64_t high = std::min(bottom - row, BLOCK_ROWS);
-                        pack_left(a, left + k * left_stride + row, left_stride, deep, high);
-                        multiply(out + row * n + column, n, packed(a, steps), panels, steps * TILE * DEPTH, high, columns,
+                    if (begin == 0) pack_right(panels, right + k * right_stride + column, right_stride, deep, columns);
+                    for (size_t index = begin; index < std::min(begin + sweep, mine.size()); index++) {
+                        const Result &block = mine[index];
+                        pack_left(a, block.left + k * block.stride, block.stride, deep, block.m);
+                        multiply(block.out + column, n, packed(a, steps), panels, steps * TILE * DEPTH, block.m, columns,
                                  steps, add || k > 0);
                     }
                 }

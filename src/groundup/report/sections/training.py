@@ -46,6 +46,8 @@ def _tuning(tuned: Output | None, task: str, unit: str, counted: str) -> list[Ch
 def _told(base: Output) -> Html:
     seen = base.facts.count("tokens_seen")
     epochs = base.facts.number("plan", "epochs")
+    if epochs and (steps := base.facts.count("steps")):  # as many as there was time for
+        epochs *= steps / base.facts.count("plan", "total_steps")
     often = "" if epochs is None else f", {number(epochs, 2)} times through the text"
     return tag(
         "p",
@@ -72,7 +74,7 @@ def _plan(base: Output) -> Html:
         ("attention heads", heads),
         ("context", count(shape.count("context_length"), "token")),
         ("tokens seen", f"{facts.count('tokens_seen'):,}"),
-        ("steps", f"{plan.count('total_steps'):,} of {batch:,} tokens" if batch else None),
+        ("steps", f"{facts.count('steps') or plan.count('total_steps'):,} of {batch:,} tokens" if batch else None),
         ("training FLOPs", f"{flops * facts.count('tokens_seen'):.2e}" if flops else None),
         ("speed", f"{rate:,.0f} tokens/s" if rate else None),
         ("MFU", _mfu(rate, flops, product)),

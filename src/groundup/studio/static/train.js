@@ -203,7 +203,7 @@ export function train(section) {
 
   function drawTiles(stage, mine, speed) {
     const last = mine.rows.at(-1);
-    const total = mine.plan.total_steps;
+    const total = last?.total_steps ?? mine.plan.total_steps;
     const recent = mine.rows.slice(-WINDOW).map((row) => row.seconds).sort((a, b) => a - b);
     const left = last && total && stage.state === "running" ? (total - last.step) * recent[Math.floor(recent.length / 2)] : null;
     const bpb = mine.samples.findLast((sample) => Number.isFinite(sample.bpb))?.bpb;

@@ -1,0 +1,90 @@
+"""Minutes are minutes: a run ends at its time, whatever the machine does, and its learning rate has come down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from groundup.optim import WarmupStableDecay
+from groundup.train import AtFractions, Pace, Progress, StepReport
+
+PLANNED = WarmupStableDecay(1000, warmup_steps=20, decay_steps=600)
+END = 1000.0  # a second a step, if all goes as it was foreseen
+
+
+class Run:
+    """Steps that take what they are told to, without a model."""
+
+    def __init__(self, progress: Progress, spent: float = 0.0, *, most: int = 10_000) -> None:
+        self.progress = progress
+        self.now = spent
+        self.rates: list[float] = []
+        self.looks: list[int] = []
+        self.callbacks = [
+            AtFractions(8, lambda report: self.looks.append(report.step)),
+            Pace(progress, END, lambda: self.now, most=most),
+        ]
+
+    def go_on(self, seconds: Callable[[float], float], until: float = float("inf")) -> None:
+        """Args:
+        seconds: of a step that begins at this time.
+        """
+        progress = self.progress
+        while progress.step < (total := progress.total_steps or PLANNED.total_steps) and self.now < until:
+            self.now += seconds(self.now)
+            self.rates.append(PLANNED.over(total)(progress.step))
+            progress.step += 1
+            progress.batches += 1
+            for callback in self.callbacks:
+                callback.after_step(StepReport(progress.step, total, 1, progress.step, 1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        lambda _: 1.25,
+        lambda _: 0.6,
+        lambda now: 3.0 if 300 < now < 500 else 1.0,
+        lambda now: 1.0 if now < 500 else 0.4,
+        lambda now: 40.0 if now == 0 else 1.0,  # what compiles
+        lambda now: 1.0 + 0.7 * (int(now) % 7 < 2),
+    ],
+)
+def test_a_run_ends_on_time(seconds: Callable[[float], float]) -> None:
+    run = Run(Progress())
+    run.go_on(seconds)
+    assert END - 15 < run.now <= END + 5
+    assert run.rates[-1] < 0.01, "the learning rate has come down"
+    assert max(run.rates) == 1
+    assert len(run.looks) == 7 and run.looks == sorted(set(run.looks)), "each part of the run is looked at once"
+
+
+def test_a_run_that_was_cut_off_goes_on_at_its_pace() -> None:
+    """What the other process foresaw is kept, and the time that it took counts."""
+    run = Run(Progress())
+    run.go_on(lambda _: 2.0, until=600.0)
+    kept = Progress.from_json({"step": run.progress.step, "total_steps": run.progress.total_steps})
+    assert kept.total_steps is not None and 450 < kept.total_steps < 550
+    again = Run(kept, spent=620.0)
+    again.go_on(lambda _: 2.0)
+    assert END - 15 < again.now <= END + 5
+
+
+def test_it_has_no_more_steps_than_the_text_is_good_for() -> None:
+    run = Run(Progress(), most=1200)
+    run.go_on(lambda _: 0.1)
+    assert run.progress.step == 1200
+
+
+def test_when_the_time_is_over_there_is_one_more_step() -> None:
+    """The last one is told that it is the last: then the state is saved."""
+    run = Run(Progress(), spent=2 * END)
+    run.go_on(lambda _: 1.0)
+    assert run.progress.step < 40 and run.progress.step == run.progress.total_steps
+
+
+def test_a_schedule_over_another_length_warms_up_as_long() -> None:
+    shorter = PLANNED.over(500)
+    assert shorter == WarmupStableDecay(500, warmup_steps=20, decay_steps=300)
+    assert PLANNED.over(1000) is PLANNED
