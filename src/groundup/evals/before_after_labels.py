@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import compress
 
 from groundup.checkpoint.resolve import OpenedClassifier
 from groundup.console import Console
@@ -13,6 +14,7 @@ from groundup.evals.baselines import label_baselines, label_set_baselines
 from groundup.evals.labelling import likely
 from groundup.evals.metrics import Measure, label_reader, label_sets
 from groundup.evals.metrics import labels as single_labels
+from groundup.evals.rendering import fits
 from groundup.evals.uplift import Line, Uplift
 from groundup.examples.labelled import Labelled
 from groundup.examples.tables import spread
@@ -24,8 +26,8 @@ LabelSets = Sequence[tuple[str, ...]]
 
 _JUDGED_ON = 16  # training texts that a way's answers are judged on: they are written, or scored for every label
 _CHOSEN = 12  # labels at most that each are scored; where there are more, the model writes one
-_LABEL_TOKENS, _SET_TOKENS = 24, 64  # of what it writes
-_TEXT_TOKENS = 200  # of a text that is shown to a language model to label
+_LABEL_TOKENS, _SET_TOKENS = 24, 64  # of what it writes, at most
+_TEXT_TOKENS = 200  # of a text that is shown to a language model to label, at most
 
 
 def compare_labels(
@@ -86,8 +88,10 @@ def _labelled_by(
     asked: Asked, learned: Labelled, tested: Labelled, labels: Sequence[str], several: bool, console: Console
 ) -> tuple[LabelSets, str]:
     """Labels that a language model gives when it is asked in its best way; and which way that is."""
+    quarter = asked.model.config.context_length // 4  # small models have small contexts, in which all of it must fit
+    shown, most = min(_TEXT_TOKENS, quarter), min(_SET_TOKENS if several else _LABEL_TOKENS, quarter)
     known, examples = (
-        [_as_example(asked, text, ", ".join(has)) for text, has in zip(part.texts, part.sets, strict=True)]
+        [_as_example(asked, text, ", ".join(has), shown) for text, has in zip(part.texts, part.sets, strict=True)]
         for part in (learned, tested)
     )
     chosen = len(labels) <= _CHOSEN and not several
@@ -96,7 +100,9 @@ def _labelled_by(
     def given(way: Way, some: Sequence[Example]) -> LabelSets:
         if chosen:
             return [(label,) for label in choose_labels(asked, way, some, labels)]
-        return [read(text) for text in write_answers(asked, way, some, _SET_TOKENS if several else _LABEL_TOKENS)]
+        fitting = [fits(way.renderer(asked), each, asked.model.config.context_length - most) for each in some]
+        written = iter(write_answers(asked, way, list(compress(some, fitting)), most))
+        return [read(next(written) if has_room else "") for has_room in fitting]
 
     def quality(way: Way, examples: Sequence[Example]) -> float:
         some = spread(examples, _JUDGED_ON)
@@ -143,9 +149,9 @@ def _set_reader(labels: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return listed
 
 
-def _as_example(asked: Asked, text: str, label: str) -> Example:
-    """A text to label, as a question; of a long text, the beginning."""
-    ids = asked.tokenizer.encode(text[: 8 * _TEXT_TOKENS])
-    shown = text if len(ids) <= _TEXT_TOKENS and len(text) <= 8 * _TEXT_TOKENS else ""
-    shown = shown or asked.tokenizer.decode(ids[:_TEXT_TOKENS])
+def _as_example(asked: Asked, text: str, label: str, most: int) -> Example:
+    """A text to label, as a question; of a long text, the first `most` tokens."""
+    ids = asked.tokenizer.encode(text[: 8 * most])
+    shown = text if len(ids) <= most and len(text) <= 8 * most else ""
+    shown = shown or asked.tokenizer.decode(ids[:most])
     return Example((Message("user", shown), Message("assistant", label)))

@@ -228,8 +228,12 @@ def test_several_labels_before_and_after(
     single = tmp_path / "single"
     settings = SETTINGS | {"epochs": 1, "baseline": False, "set_apart": 0}
     finetune_classify.run(FinetuneClassifyConfig(data=large_table, model=run_directory, out=single, **settings))
-    with pytest.raises(DataError, match="several labels"):
-        compared(run_directory, single, out=str(tmp_path / "single-out"), label="topics")
+    rows = [json.loads(line) for line in topics_table.read_text(encoding="utf-8").splitlines()[:60]]
+    both = "".join(json.dumps(row | {"topics": ["lower", "upper"]}) + "\n" for row in rows)
+    (tmp_path / "both.jsonl").write_text(both, encoding="utf-8")
+    with pytest.raises(DataError, match="some texts have several labels"):
+        keys = {"data": str(tmp_path / "both.jsonl"), "label": "topics"}
+        compared(run_directory, single, out=str(tmp_path / "single-out"), **keys)
 
 
 def test_a_limit_takes_away_texts_to_learn_from_and_leaves_the_test_as_it_is(
