@@ -34,7 +34,8 @@ vocab_size = 512
 tokens = 400_000
 compile = false
 checkpoint_seconds = 1
-shape = {n_layers = 2, dim = 64, context_length = 128}
+# Large enough to be still learning when it is looked into, on a fast machine, too.
+shape = {n_layers = 3, dim = 128, context_length = 128}
 """
 
 # Its result is one of these texts, whatever the model thinks of them: the grammar sees to it.
