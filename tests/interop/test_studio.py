@@ -19,15 +19,13 @@ pytestmark = pytest.mark.interop
 
 VIEWS = ("chat", "apps", "inside", "train", "data", "report")
 HOSTILE = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
+COUNT = "Write out all numbers from one to one thousand, one after the other."
 
 
 def read(tab: Any) -> None:
     """Wait until a text has been read and drawn."""
     tab.locator("#view-inside #weights .bar-row").first.wait_for()
     tab.locator("#view-inside [aria-busy]").first.wait_for(state="detached")
-
-
-COUNT = "Write out all numbers from one to one thousand, one after the other."
 
 
 def say(tab: Any, words: str, most: int = 24) -> None:
