@@ -18,7 +18,7 @@ DECAY_FRACTION = 0.8
 REFERENCE_DIM = 256
 ADAPTER_TIMES = 10.0  # AdamW's rate of full tuning (Schulman et al. 2025, "LoRA Without Regret")
 UTILIZATION = 0.25  # of the products' speed, without compilation (4M parameters, 2 cores)
-PROBE_SECONDS = 1.0  # of a step that speed is measured on; there are seven
+PROBE_SECONDS = 1.0  # of a step that speed is measured on; there are five
 COMPILE_SECONDS = 60.0  # compiling takes 10 to 40 s and saves 40 % of the time: worth it for longer runs only
 
 

@@ -138,7 +138,7 @@ def steps_per_second(
     optimizer: Steps,
     *,
     warmup_steps: int = 2,
-    timed_steps: int = 5,
+    timed_steps: int = 3,
     ranks: Ranks | None = None,
 ) -> float:
     """The speed of real steps, one micro-batch each: the median of a few, after compilation. Changes the weights."""
