@@ -97,7 +97,7 @@ def compare_quality(
         run.pop("score", None)
     margin = figure and figure.to_json()
     late = [name for name, run in runs.items() if name.startswith("groundup") and _late(run, minutes)]
-    if margin and late:  # peers end on the second; ours plans its end, and may miss it
+    if margin and late:  # peers end on the second; ours foresees its end, and may miss it
         margin |= {"verdict": "not decided", "because": f"more than {minutes:g} minutes: {', '.join(late)}"}
     return {"bpb_margin": margin, "runs": runs, "minutes": minutes}
 

@@ -32,6 +32,7 @@ from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.types import Example, Message
 
+JUDGED_ON = 16  # training examples that a way's answers are judged on, where a quality decides
 _SHOTS = 4
 _SHOT_TOKENS = 500  # of all shots together: they stand before every question
 _TRIED_LONG = 12  # examples that ways with shots are tried on, which are several times as long

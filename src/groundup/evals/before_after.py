@@ -14,7 +14,7 @@ import numpy as np
 from groundup.checkpoint.resolve import OpenedModel
 from groundup.console import Console
 from groundup.errors import DataError
-from groundup.evals.asking import Asked, Way, best_way, hint_at, untried_way, ways_tried, write_answers
+from groundup.evals.asking import JUDGED_ON, Asked, Way, best_way, hint_at, untried_way, ways_tried, write_answers
 from groundup.evals.baselines import baselines
 from groundup.evals.bpb import BitsPerByte, bits_per_byte, encode_texts, model_nll
 from groundup.evals.choices import right_choices, score_choices
@@ -27,7 +27,6 @@ from groundup.examples.choices import Choice
 from groundup.examples.tables import spread
 from groundup.types import Example, MetricName
 
-_JUDGED_ON = 16  # training examples that a way's answers are judged on: they are written
 _TRANSCRIPTS = 3
 _LONGEST = 512  # tokens of an answer
 
@@ -187,7 +186,7 @@ def _best_way(asked: Asked, task: Task, max_tokens: int, label: str, console: Co
     hint = hint_at(sorted({_pair(example)[1] for example in task.learned})) if task.labels else ""
 
     def quality(way: Way, examples: Sequence[Example]) -> float:
-        some = [example for example in examples if _has_room(asked, way, example, max_tokens)][:_JUDGED_ON]
+        some = [example for example in examples if _has_room(asked, way, example, max_tokens)][:JUDGED_ON]
         if not some:
             return float("-inf")
         written = write_answers(asked, way, some, max_tokens)

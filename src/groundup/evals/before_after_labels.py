@@ -9,7 +9,17 @@ from itertools import compress
 
 from groundup.checkpoint.resolve import OpenedClassifier
 from groundup.console import Console
-from groundup.evals.asking import Asked, Way, best_way, choose_labels, hint_at, untried_way, ways_tried, write_answers
+from groundup.evals.asking import (
+    JUDGED_ON,
+    Asked,
+    Way,
+    best_way,
+    choose_labels,
+    hint_at,
+    untried_way,
+    ways_tried,
+    write_answers,
+)
 from groundup.evals.baselines import label_baselines, label_set_baselines
 from groundup.evals.labelling import likely
 from groundup.evals.metrics import Measure, label_reader, label_sets
@@ -24,7 +34,6 @@ from groundup.types import Example, Message
 LabelSets = Sequence[tuple[str, ...]]
 """Of each text its labels: one, where there is always one."""
 
-_JUDGED_ON = 16  # training texts that a way's answers are judged on: they are written, or scored for every label
 _CHOSEN = 12  # labels at most that each are scored; where there are more, the model writes one
 _LABEL_TOKENS, _SET_TOKENS = 24, 64  # of what it writes, at most
 _TEXT_TOKENS = 200  # of a text that is shown to a language model to label, at most
@@ -105,7 +114,7 @@ def _labelled_by(
         return [read(next(written) if has_room else "") for has_room in fitting]
 
     def quality(way: Way, examples: Sequence[Example]) -> float:
-        some = spread(examples, _JUDGED_ON)
+        some = spread(examples, JUDGED_ON)
         true = [read(example.messages[-1].content) for example in some]
         # Whole sets are seldom right before a model is tuned: how near it comes says more.
         return _measures(given(way, some), true, several)[several].estimate
@@ -118,9 +127,9 @@ def _labelled_by(
         way = untried_way(asked, hint)
     with console.progress("labels of the base", len(examples), "texts") as bar:
         found: list[tuple[str, ...]] = []
-        for start in range(0, len(examples), _JUDGED_ON):
-            found += given(way, examples[start : start + _JUDGED_ON])
-            bar.advance(len(examples[start : start + _JUDGED_ON]))
+        for start in range(0, len(examples), JUDGED_ON):
+            found += given(way, examples[start : start + JUDGED_ON])
+            bar.advance(len(examples[start : start + JUDGED_ON]))
     how = "the likeliest of the labels" if chosen else "what it writes"
     asked_by = f"in its best way ({way.name})" if known else f"by {way.name}, for want of training texts to try ways on"
     return found, f"The base is no classifier: it was asked, {asked_by}; {how} counts as its answer."

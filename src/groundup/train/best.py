@@ -13,8 +13,8 @@ from groundup.train.state import Progress, StepReport
 class KeepBest:
     """Scores the weights at equal parts of a run and at its end, and keeps the best of them. A callback.
 
-    Scores hang on steps and never on the clock, and are saved with the progress: a run that was cut off keeps and ends
-    as one that was not.
+    Scores hang on steps, and on the clock only where it decides how many there are (`groundup.train.Pace`); they are
+    saved with the progress: a run that was cut off keeps and ends as one that was not.
 
     Args:
         progress: of the run; it is told when to end.

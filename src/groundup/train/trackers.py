@@ -87,7 +87,8 @@ class _Runs:
 
 def _values(report: StepReport, speed: Speed) -> dict[str, float]:
     # The step is the axis, and a name that these programs keep for themselves.
-    return {key: value for key, value in row_of(report, speed).items() if value is not None and "step" not in key}
+    row = row_of(report, speed)
+    return {key: value for key, value in row.items() if value is not None and key not in ("step", "total_steps")}
 
 
 def _library(module: str, package: str) -> ModuleType:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -13,29 +13,11 @@ from groundup.evals.before_after import Task, compare_answers
 from groundup.evals.deciding import score_of_answers
 from groundup.evals.metrics import label_names
 from groundup.evals.rendering import PLAIN_FORMATS
-from groundup.model import Transformer
-from groundup.tokenizer import ChatTemplate, Tokenizer
+from groundup.tokenizer import Tokenizer
 from groundup.types import Example, Message
 
 QUIET = Console(quiet=True)
 TOPICS = ("statement", "expression", "module", "value")
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Transformer:
-    return tiny_model(tokenizer.vocab_size, context_length=256)
-
-
-@pytest.fixture(scope="module")
-def asked(model: Transformer, tokenizer: Tokenizer) -> Asked:
-    template = ChatTemplate(tokenizer)
-    return Asked(model, tokenizer, template, template.stop_ids)
-
-
-@pytest.fixture(scope="module")
-def texts(real_documents: list[str]) -> list[str]:
-    lines = [" ".join(line.split()[:9]) for text in real_documents for line in text.split("\n\n")]
-    return list(dict.fromkeys(line for line in lines if len(line.split()) == 9))[:60]
 
 
 @pytest.fixture(scope="module")

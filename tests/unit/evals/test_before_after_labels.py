@@ -14,29 +14,11 @@ from groundup.evals import before_after_labels
 from groundup.evals.asking import Asked, Way
 from groundup.evals.before_after_labels import compare_labels
 from groundup.examples.labelled import SEPARATOR, Labelled
-from groundup.model import SequenceClassifier, Transformer
-from groundup.tokenizer import ChatTemplate, Tokenizer
+from groundup.model import SequenceClassifier
 from groundup.types import Example
 
 QUIET = Console(quiet=True)
 TOPICS = ("statement", "expression", "module", "value")
-
-
-@pytest.fixture(scope="module")
-def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Transformer:
-    return tiny_model(tokenizer.vocab_size, context_length=256)
-
-
-@pytest.fixture(scope="module")
-def asked(model: Transformer, tokenizer: Tokenizer) -> Asked:
-    template = ChatTemplate(tokenizer)
-    return Asked(model, tokenizer, template, template.stop_ids)
-
-
-@pytest.fixture(scope="module")
-def texts(real_documents: list[str]) -> list[str]:
-    lines = [" ".join(line.split()[:9]) for text in real_documents for line in text.split("\n\n")]
-    return list(dict.fromkeys(line for line in lines if len(line.split()) == 9))[:40]
 
 
 def classifier(asked: Asked, names: Sequence[str], *, several: bool) -> OpenedClassifier:
