@@ -14,9 +14,7 @@ from groundup.apps.parts import split
 from groundup.apps.work import Result
 from groundup.checkpoint.resolve import OpenedClassifier
 from groundup.errors import ConfigError, GroundupError
-from groundup.objectives.classification import encode, predict
-
-_LIKELY = 0.5  # a text gets the labels that are at least so likely, where it may have several
+from groundup.objectives.classification import encode, likely, predict
 
 
 class ClassifierRunner:
@@ -68,8 +66,8 @@ class ClassifierRunner:
         label = max(chosen, key=lambda each: chosen[each])
         notes = [f"Labels of the classifier: {', '.join(opened.labels)}."] if not wanted else []
         if opened.model.several:
-            likely = [name for name, share in chosen.items() if share >= _LIKELY]
-            notes.append(f"Of several labels that a text may have, it gets: {', '.join(likely) or 'none'}.")
+            fitting = [name for name, fits in zip(chosen, likely(np.asarray([*chosen.values()])), strict=True) if fits]
+            notes.append(f"Of several labels that a text may have, it gets: {', '.join(fitting) or 'none'}.")
         if len(texts) > 1:
             notes.append(f"Read in {len(texts):,} parts; the probabilities are their means.")
         tokens = sum(len(text) for text in texts)

@@ -21,14 +21,13 @@ from groundup.evals.asking import (
     write_answers,
 )
 from groundup.evals.baselines import label_baselines, label_set_baselines
-from groundup.evals.labelling import likely
 from groundup.evals.metrics import Measure, label_reader, label_sets
 from groundup.evals.metrics import labels as single_labels
 from groundup.evals.rendering import fits
 from groundup.evals.uplift import Line, Uplift
 from groundup.examples.labelled import Labelled
 from groundup.examples.tables import spread
-from groundup.objectives.classification import encode, predict
+from groundup.objectives.classification import encode, likely, predict
 from groundup.types import Example, Message
 
 LabelSets = Sequence[tuple[str, ...]]

@@ -22,12 +22,11 @@ from groundup.objectives.classification import (
     LabelledBatch,
     SeveralLabels,
     balancing_weights,
+    likely,
     positive_weights,
 )
 
 Metric = Literal["loss", "accuracy", "macro_f1"]
-
-_LIKELY = 0.5  # a text gets the labels that are at least so likely
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +175,6 @@ class SeveralEach:
 def _measured_one(result: Result, examples: int) -> Measured:
     facts = {"examples": examples, **result.to_json(), "confusion": result.confusion.tolist()}
     return Measured({"accuracy": result.accuracy, "macro-F1": result.macro_f1}, facts)
-
-
-def likely(probabilities: Floats) -> Any:
-    """Which labels a text gets that may have several, (E, C)."""
-    return probabilities >= _LIKELY
 
 
 def _as_pairs(probabilities: Floats) -> Floats:

@@ -208,13 +208,17 @@ class Verdict:
         told = {"problems": list(self.problems), "absent": list(self.absent)}
         return {"passed": not self.problems, **told, "checks": checks}
 
-    def require(self, what: str) -> None:
-        """Raise `FormatError` unless all is within its limits."""
+    def require(self, what: str, instead: str = "Please report this, with the family of the model") -> None:
+        """Raise `FormatError` unless all is within its limits.
+
+        Args:
+            instead: what to do then.
+        """
         if self.problems:
             raise FormatError(
                 f"{what}: {'; '.join(self.problems[:4])}",
-                rule="a model means the same on both sides of an import or export",
-                fix="Nothing was kept. Please report this, with the family of the model; --no-gate keeps it unchecked.",
+                rule="a model means the same on both sides of an import, export or merge",
+                fix=f"Nothing was kept. {instead}; --no-gate keeps it unchecked.",
             )
 
 

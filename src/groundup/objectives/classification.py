@@ -24,6 +24,8 @@ _LENGTH_MULTIPLE = 16  # padded lengths: few shapes, and even ones, as fast atte
 _BATCH_TOKENS = 16_384  # padded tokens that get labels at a time
 _SORTED_BATCHES = 32  # texts are sorted by length within this many batches: little padding, enough chance
 
+_LIKELY = 0.5  # a text gets the labels that are at least so likely, where it may have several
+
 _MOST_WEIGHT = 100.0  # of a rare label: beyond it, single texts would drive the steps
 # Of 1,000 texts five epochs, of 10,000 two: see `usual_epochs`.
 _ONCE, _FEWEST_EPOCHS, _MOST_EPOCHS = 30_000, 2, 10
@@ -114,6 +116,11 @@ def predict(
         probabilities[chosen] = model.probabilities(model(ids_BT, last_B).double()).cpu().numpy()
         advance(len(chosen))
     return probabilities
+
+
+def likely(probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which labels a text gets that may have several, in the shape of the probabilities (E, C) or (C,)."""
+    return probabilities >= _LIKELY
 
 
 @torch.no_grad()

@@ -145,7 +145,7 @@ def _samples(tested: Labelled, labels: list[str], probabilities: Floats) -> list
 
 
 def _predicted(labels: list[str], probabilities: Floats, several: bool) -> dict[str, Any]:
-    from groundup.evals.labelling import likely
+    from groundup.objectives.classification import likely
 
     chosen = [labels[n] for n in likely(probabilities).nonzero()[0]] if several else [labels[probabilities.argmax()]]
     return {"predicted": ", ".join(chosen), "probability": float(probabilities.max())}

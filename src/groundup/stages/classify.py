@@ -75,8 +75,7 @@ def run(
         FormatError: a damaged one.
     """
     from groundup.checkpoint.resolve import open_classifier
-    from groundup.evals.labelling import likely
-    from groundup.objectives.classification import encode, predict
+    from groundup.objectives.classification import encode, likely, predict
 
     console = console or Console()
     opened = open_classifier(config.model, device=config.device, base=config.base)

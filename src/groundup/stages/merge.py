@@ -1,4 +1,7 @@
-"""`groundup merge`: an adapter and the model that it was trained beside, to one whole model."""
+"""`groundup merge`: an adapter and the model that it was trained beside, to one whole model.
+
+A language model is tried beside base and adapter, by the gate that imports and exports go through.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ from groundup.stages._closing import closing, say_result
 from groundup.stages._held_out import tuning_of
 
 if TYPE_CHECKING:
-    from groundup.model import Transformer
+    from groundup.exchange.gate import Verdict
+    from groundup.tokenizer import Tokenizer
 
-_COMPARED = 64  # tokens
+_LIMITS = {"float32": "exact", "bfloat16": "bf16", "float16": "f16"}
 
 
 class MergeConfig(Config):
@@ -25,6 +29,7 @@ class MergeConfig(Config):
     out: Path = setting(help="directory for the model", flag=True)
     base: Path | None = setting(None, help="where its base lies now", flag=True)
     dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", help="of the weights", flag=True)
+    gate: bool = setting(True, help="try it beside base and adapter (a language model)", flag=True)
 
 
 def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
@@ -33,7 +38,8 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
     Raises:
         DataError: no adapter there, or its base is gone.
         ConfigError: it is a whole model.
-        FormatError: damaged, or its base is not the model that it was trained beside.
+        FormatError: damaged, or its base is not the model that it was trained beside; or the merged model does not
+            answer as the two do, and nothing is kept.
     """
     from groundup.checkpoint.adapted import find_base, is_adapter
     from groundup.checkpoint.resolve import is_classifier, model_identity, resolve_model
@@ -53,17 +59,25 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
     if work.state == "done":
         return say_result(console, config.out, read(config.out))
     found = {"adapter": str(directory), "base": str(base), **tuning_of(directory)}
-    made = (_classifier if classifies else _language_model)(config, directory, base, work, found)
+    try:
+        if classifies:
+            made = _classifier(config, directory, base, work, found)
+        else:
+            made = _language_model(config, directory, base, work, found, console)
+    except BaseException:
+        work.abandon()
+        raise
     say_result(console, config.out, made)
     console.note(f"    groundup {'classify' if classifies else 'chat'} {config.out}")
     return made
 
 
-def _language_model(config: MergeConfig, directory: Path, base: Path, work: Work, found: dict[str, Any]) -> Artifact:
+def _language_model(
+    config: MergeConfig, directory: Path, base: Path, work: Work, found: dict[str, Any], console: Console
+) -> Artifact:
     import torch
 
-    from groundup.checkpoint import load_model, save_model
-    from groundup.checkpoint.adapted import with_adapter
+    from groundup.checkpoint import save_model
     from groundup.checkpoint.resolve import open_model
 
     opened = open_model(directory, device="cpu", base=base)
@@ -77,9 +91,39 @@ def _language_model(config: MergeConfig, directory: Path, base: Path, work: Work
         stop_ids=tokenizer.stop_ids,
     )
     files += [*tokenizer.save(config.out), _learned(config.out, directory)]
-    farthest = _farthest(load_model(config.out), with_adapter(load_model(base), directory))
-    said = f"one model in {config.dtype}; its logits are within {farthest:.1g} of those of base and adapter"
-    return work.finish(found | {"largest_difference": farthest} | closing(said), files)
+    said = f"one model in {config.dtype}"
+    if config.gate:
+        verdict = _gate(config, directory, base, tokenizer, console)
+        (agreement,) = verdict.agreements
+        found |= {"gate": verdict.to_json()}
+        said += (
+            f"; beside base and adapter it finds the same likeliest token at {agreement.agreed:,} of"
+            f" {agreement.positions:,} places, its logits within {agreement.max_difference:.1g}"
+        )
+    return work.finish(found | closing(said), files)
+
+
+def _gate(config: MergeConfig, directory: Path, base: Path, tokenizer: Tokenizer, console: Console) -> Verdict:
+    """Try what was written beside base and adapter.
+
+    Raises:
+        FormatError: they do not agree.
+    """
+    from groundup.checkpoint import load_model
+    from groundup.checkpoint.adapted import with_adapter
+    from groundup.exchange.gate import Check, OurRunner, material, run_gate
+
+    merged = load_model(config.out)
+    beside = OurRunner("base and adapter", with_adapter(load_model(base), directory), tokenizer)
+    check = Check(beside, OurRunner("merged", merged, tokenizer), _LIMITS[config.dtype])
+    tried = material(tokenizer, merged.config.context_length)
+    verdict = run_gate([check], tried, console=console, label="trying it")
+    name = f"{config.out.name} in {config.dtype}"
+    if config.dtype == "float32":
+        verdict.require(name)
+    else:
+        verdict.require(name, "Give --dtype float32, which rounds less")
+    return verdict
 
 
 def _classifier(config: MergeConfig, directory: Path, base: Path, work: Work, found: dict[str, Any]) -> Artifact:
@@ -103,13 +147,3 @@ def _learned(out: Path, adapter: Path) -> Path:
     from groundup.examples.learned import learned_by, save_learned
 
     return save_learned(out, (), learned_by(adapter))
-
-
-def _farthest(one: Transformer, other: Transformer) -> float:
-    """The largest difference between the logits of two models, on tokens from everywhere in the vocabulary."""
-    import torch
-
-    length = min(_COMPARED, one.config.context_length)
-    ids = torch.linspace(0, one.config.vocab_size - 1, length).long()[None]
-    with torch.inference_mode():
-        return float((one(ids) - other(ids)).abs().max())
