@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from groundup.errors import DataError, FormatError
+from groundup.examples.encoded import Ids, Labelled
 from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.types import Example
-
-Labelled = tuple[Sequence[int], Sequence[bool]]
 
 # What the chat templates of well-known models write around turns. In the words of an example it says that somebody has
 # laid the conversation out already.
@@ -91,10 +93,10 @@ def require_sound(
     Raises:
         DataError: no token is trained; an answer's end of turn is not; an example begins with BOS twice.
     """
-    encoded = [pair for pair in encoded if cut or not any(pair[1][window + 1 :])]
+    encoded = [pair for pair in encoded if cut or not np.any(pair[1][window + 1 :])]
     if not encoded:
         return
-    if not any(any(trained[1 : window + 1]) for _, trained in encoded):
+    if not any(np.any(trained[1 : window + 1]) for _, trained in encoded):
         raise DataError(
             f"{len(encoded):,} examples: no token of theirs is trained",
             rule="a model learns the words of the assistant, and needs at least one",
@@ -123,7 +125,7 @@ def require_sound(
         )
 
 
-def _require_one_beginning(number: int, ids: Sequence[int], tokenizer: Tokenizer) -> None:
+def _require_one_beginning(number: int, ids: Ids, tokenizer: Tokenizer) -> None:
     if len(ids) > 1 and ids[0] == ids[1] and ids[0] in tokenizer.special_ids:
         raise DataError(
             f"example {number + 1:,} begins with {_shown(tokenizer, ids, 0)} twice",
@@ -132,12 +134,16 @@ def _require_one_beginning(number: int, ids: Sequence[int], tokenizer: Tokenizer
         )
 
 
-def _last_of_runs(trained: Sequence[bool]) -> list[int]:
-    return [n for n, now in enumerate(trained) if now and not (n + 1 < len(trained) and trained[n + 1])]
+def _last_of_runs(trained: Sequence[bool] | NDArray[np.bool_]) -> list[int]:
+    """Where trained tokens stand, each the last one of those that stand together."""
+    places = np.flatnonzero(trained)
+    return [int(place) for place in places[np.diff(places, append=len(trained) + 1) > 1]]
 
 
-def _shown(tokenizer: Tokenizer, ids: Sequence[int], place: int) -> str:
-    return repr(tokenizer.decode(ids[place : place + 1], skip_special_tokens=False)) if place < len(ids) else "none"
+def _shown(tokenizer: Tokenizer, ids: Ids, place: int) -> str:
+    return (
+        repr(tokenizer.decode(list(ids[place : place + 1]), skip_special_tokens=False)) if place < len(ids) else "none"
+    )
 
 
 def _laid_out(example: Example) -> re.Match[str] | None:

@@ -10,6 +10,7 @@ from groundup.stages._plans import foretold
 from groundup.stages._training import spread_out
 
 if TYPE_CHECKING:
+    from groundup.examples.encoded import Labelled
     from groundup.model import Transformer
     from groundup.objectives.next_token import PackedBatch
     from groundup.parallel import Machine, Spread
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from groundup.ranks import Ranks
     from groundup.stages.finetune_instruct import FinetuneInstructConfig
     from groundup.tokens import ExampleLoader
-
-    Labelled = tuple[list[int], list[bool]]
 
 _WINDOW = 512  # tokens, unless an example needs more
 

@@ -12,9 +12,9 @@ from groundup.examples import ConversationRules, table_identity
 from groundup.stages._evaluate_examples import holds_conversations
 
 if TYPE_CHECKING:
+    from groundup.examples.encoded import Labelled
     from groundup.tokenizer import ChatTemplate, Tokenizer
-
-    Labelled = tuple[list[int], list[bool]]
+    from groundup.types import Example
 
 _PIECE = 512  # tokens of text that are read at once
 _BYTES_A_TOKEN = 6  # more than any vocabulary of ours needs, so that enough text is read
@@ -44,6 +44,8 @@ def replayed(
         ConfigError: a share of nothing.
         DataError: too little text there.
     """
+    from groundup.examples.encoded import compact, trained_tokens
+
     if not share:
         return []
     if path is None:
@@ -52,14 +54,16 @@ def replayed(
             rule="what is mixed in comes from general text or conversations",
             fix="Say where they are: --set replay=FOLDER.",
         )
-    wanted = round(share / (1 - share) * sum(sum(trained) for _, trained in examples))
+    wanted = round(share / (1 - share) * trained_tokens(examples))
     taken: list[Labelled] = []
     found = 0
-    for ids, trained in _conversations(path, template) or _pieces(path, tokenizer, context, wanted):
+    conversations = _conversations(path)
+    told = (template.encode_labelled(example.messages) for example in conversations)
+    for ids, trained in told if conversations else _pieces(path, tokenizer, context, wanted):
         if found >= wanted:
             break
         if len(ids) <= context:
-            taken.append((ids, trained))
+            taken.append(compact(ids, trained))
             found += sum(trained)
     if found < wanted / 2:  # what is there would be learned by heart
         raise DataError(
@@ -70,7 +74,7 @@ def replayed(
     return taken
 
 
-def _conversations(path: Path, template: ChatTemplate) -> list[Labelled]:
+def _conversations(path: Path) -> list[Example]:
     """The conversations of a table, from everywhere in it; none where it is no such table."""
     from groundup.examples import read_conversations
     from groundup.examples.conversations import FolderExamples
@@ -80,10 +84,10 @@ def _conversations(path: Path, template: ChatTemplate) -> list[Labelled]:
         return []
     found = read_conversations([FolderExamples(path=path)]).examples
     found.sort(key=lambda example: text_id(example.messages[-1].content))
-    return [template.encode_labelled(example.messages) for example in found]
+    return found
 
 
-def _pieces(path: Path, tokenizer: Tokenizer, context: int, wanted: int) -> Iterator[Labelled]:
+def _pieces(path: Path, tokenizer: Tokenizer, context: int, wanted: int) -> Iterator[tuple[list[int], list[bool]]]:
     """Text in pieces that begin as documents do; all tokens but BOS are trained."""
     from groundup.evals.texts import general_texts
 

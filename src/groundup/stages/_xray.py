@@ -11,6 +11,7 @@ from groundup.artifact import Artifact, record
 from groundup.console import Console
 
 if TYPE_CHECKING:
+    from groundup.examples.encoded import Labelled
     from groundup.examples.xray import Seen
     from groundup.tokenizer import ChatTemplate, Tokenizer
     from groundup.types import Example
@@ -34,12 +35,13 @@ class Shown:
     window: int
     cut: bool
 
-    def require_sound(self, console: Console) -> list[tuple[list[int], list[bool]]]:
+    def require_sound(self, console: Console) -> list[Labelled]:
         """The ids of each example and which of them are trained, once nothing forbids to train on them.
 
         Raises:
             DataError, FormatError: see `groundup.examples.soundness`.
         """
+        from groundup.examples.encoded import compact
         from groundup.examples.soundness import require_own_template, require_sound, require_words
 
         typed = require_words(self.examples, self.tokenizer)
@@ -49,7 +51,11 @@ class Shown:
                 f"{which} the name of a special token in its words: it stays text, and ends or begins nothing."
             )
         require_own_template(self.template, self.tokenizer, self.examples)
-        encoded = [self.template.encode_labelled(example.messages) for example in self.examples]
+        encoded = []
+        with console.progress("reading", len(self.examples), "examples") as bar:
+            for example in self.examples:
+                encoded.append(compact(*self.template.encode_labelled(example.messages)))
+                bar.advance(1)
         require_sound(encoded, self.template, self.tokenizer, self.window, cut=self.cut)
         return encoded
 

@@ -140,6 +140,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     from groundup.evals.beside_base import compare_with_base
     from groundup.evals.deciding import score_of_answers
     from groundup.examples import question_of, split_by_hash
+    from groundup.examples.encoded import trained_tokens
     from groundup.examples.learned import learned_by, save_learned
     from groundup.generate import Engine
     from groundup.objectives import NextToken
@@ -254,7 +255,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
             "test": len(tested),
             "dropped": told["dropped"] | long,
         },
-        "replayed": {"examples": len(mixed_in), "tokens": sum(sum(trained) for _, trained in mixed_in)},
+        "replayed": {"examples": len(mixed_in), "tokens": trained_tokens(mixed_in)},
         "changed": told["changed"],
         "columns": told["columns"],
         **({"base": str(origin)} if adapted else {}),

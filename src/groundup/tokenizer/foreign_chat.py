@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from groundup.errors import ConfigError, GroundupError
 from groundup.tokenizer.jinja import JinjaTemplate, TemplateRefusalError
@@ -38,6 +42,8 @@ class ForeignChat:
         self._beginnings = {name[:i] for name in names for i in range(1, len(name))}
         self._endings = {name[i:] for name in names for i in range(1, len(name))}
         self._longest = max(map(len, names), default=0)
+        self._planned = lru_cache(maxsize=1024)(self._plan)  # many conversations have one plan
+        self._strange: list[str] = []
         question, answer = Message("user", _unique()), Message("assistant", _unique())
         opening = self.render([question], add_generation_prompt=True)
         whole = self.render([question, answer])
@@ -95,15 +101,17 @@ class ForeignChat:
         mark = self._break_for(messages)
         safe = [Message(m.role, self._broken(m, mark)) for m in messages]
         text = self.render(safe, add_generation_prompt=add_generation_prompt)
-        neutral = [Message(m.role, _NEUTRAL if m.content.strip() else m.content) for m in messages]
-        plan = self.render(neutral, add_generation_prompt=add_generation_prompt)
-        if self._structure(text) != self._structure(plan):
+        neutral = tuple(Message(m.role, _NEUTRAL if m.content.strip() else m.content) for m in messages)
+        if self._structure(text) != self._planned(neutral, add_generation_prompt):
             raise ConfigError(
                 "a message whose text changes which special tokens the chat template writes",
                 rule="what is said in a conversation must not become a part of its structure",
                 fix="Leave out of the message what looks like a part of the template.",
             )
         return text, mark
+
+    def _plan(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[str]:
+        return self._structure(self.render(messages, add_generation_prompt=add_generation_prompt))
 
     def _structure(self, text: str) -> list[str]:
         ids, special = self._tokenizer.markers, self._tokenizer.special_ids
@@ -186,7 +194,8 @@ class ForeignChat:
         unknown = [None] * len(numbers)
         replaced = [Message(m.role, self._broken(m, mark)) for m in messages]
         contents = [replaced[n].content for n in numbers]
-        unique = [_unique() for _ in numbers]
+        self._strange += [_unique() for _ in numbers[len(self._strange) :]]
+        unique = self._strange[: len(numbers)]
         for n, word in zip(numbers, unique, strict=True):
             replaced[n] = Message(messages[n].role, word)
         around = re.split("|".join(unique) or r"(?!)", self.render(replaced))
@@ -224,12 +233,12 @@ class ForeignChat:
         )
 
 
-def _tokens_in(span: tuple[int, int], places: Sequence[tuple[int, int]], plain: str) -> list[int]:
+def _tokens_in(span: tuple[int, int], places_N2: NDArray[np.int64], plain: str) -> list[int]:
     """Which tokens write this part of the text."""
     first, last = span
-    inside = [n for n, (start, end) in enumerate(places) if end > first and start < last]
+    inside: list[int] = np.flatnonzero((places_N2[:, 1] > first) & (places_N2[:, 0] < last)).tolist()
     # A token that begins before the words is theirs if only the space before them is in it.
-    while inside and plain[places[inside[0]][0] : first].strip(" "):
+    while inside and plain[places_N2[inside[0], 0] : first].strip(" "):
         del inside[0]
     return inside
 

@@ -11,7 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
+from numpy.typing import NDArray
 
 from groundup.errors import DataError, FormatError
 from groundup.files import atomic_file, write_json
@@ -223,25 +225,25 @@ class Tokenizer:
         room = len(ids) if longest is None else max(0, longest - self.added)
         return [*before, *ids[:room], *behind][:longest] or [self.bos_id]
 
-    def encode_marked(self, pieces: Sequence[str]) -> tuple[list[int], list[tuple[int, int]]]:
+    def encode_marked(self, pieces: Sequence[str]) -> tuple[list[int], NDArray[np.int64]]:
         """The ids of text with special tokens in it.
 
         Args:
             pieces: text, and at every odd place the name of one of the `markers`.
 
         Returns:
-            The ids, and for each the part of the text that it stands for: the places of its first character and of the
-            one after its last, in the pieces joined.
+            The ids, and for each the part of the text that it stands for, (N, 2): the places of its first character and
+            of the one after its last, in the pieces joined.
         """
         written = [self._secret_of[piece] if n % 2 else well_formed(piece) for n, piece in enumerate(pieces)]
         encoding = self._plain.encode("".join(written), add_special_tokens=False)
-        # Places in the text with the secret names to places in the text with the real ones, character by character.
-        place, places = 0, []
-        for piece, secret in zip(pieces, written, strict=True):
-            places += [place + min(i, len(piece)) for i in range(len(secret))]
-            place += len(piece)
-        places.append(place)
-        return encoding.ids, [(places[first], places[last]) for first, last in encoding.offsets]
+        # Places in the text with the secret names to places in the text with the real ones.
+        real, secret = (np.array([0, *map(len, texts)]) for texts in (pieces, written))
+        offsets_N2 = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
+        begins = secret.cumsum()
+        piece_N2 = np.searchsorted(begins[:-1], offsets_N2, side="right") - 1
+        inside_N2 = np.minimum(offsets_N2 - begins[piece_N2], real[1:][piece_N2])
+        return encoding.ids, real.cumsum()[piece_N2] + inside_N2
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of ids. Bytes that are not UTF-8 (a cut-off character) become U+FFFD.

@@ -39,7 +39,7 @@ class ExampleLoader:
 
     def __init__(
         self,
-        examples: Sequence[tuple[Sequence[int], Sequence[bool]]],
+        examples: Sequence[tuple[Sequence[int] | NDArray[np.int32], Sequence[bool] | NDArray[np.bool_]]],
         *,
         context_length: int,
         batch_size: int,
@@ -81,9 +81,9 @@ class ExampleLoader:
         self._rank = rank
         self._world_size = world_size
         self._device = device
-        self._examples: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        self._examples: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
         for ids, trained in examples:
-            self._add(np.asarray(ids, dtype=np.int64), np.asarray(trained, dtype=bool), cut)
+            self._add(np.asarray(ids, dtype=np.int32), np.asarray(trained, dtype=bool), cut)
         self.n_examples = len(self._examples)
         if not self._examples:
             raise DataError(
@@ -131,14 +131,14 @@ class ExampleLoader:
         epochs, rest = divmod(windows, self.n_rows)
         return epochs * self.trained_tokens + int(self._labels_R[self._epoch_order(epochs)[:rest]].sum())
 
-    def _add(self, ids: NDArray[np.int64], trained: NDArray[np.bool_], cut: bool) -> None:
+    def _add(self, ids: NDArray[np.int32], trained: NDArray[np.bool_], cut: bool) -> None:
         last = int(np.flatnonzero(trained)[-1]) if trained.any() else 0
         if last > self.context_length:
             self.too_long += 1
             if not cut:
                 return
             last = self.context_length
-        labels = np.where(trained, ids, IGNORE_INDEX)[1 : last + 1]
+        labels = np.where(trained, ids, np.int32(IGNORE_INDEX))[1 : last + 1]
         if not (labels != IGNORE_INDEX).any():
             self.without_labels += 1
             return

@@ -47,8 +47,8 @@ def test_the_share_is_that_of_the_trained_tokens(texts: Path, template: ChatTemp
     for ids, trained in mixed:
         assert len(ids) <= 128
         assert ids[0] == tokenizer.bos_id
-        assert trained == [False] + [True] * (len(ids) - 1)
-        assert tokenizer.decode(ids[1:]).strip("\ufffd") in whole
+        assert list(trained) == [False] + [True] * (len(ids) - 1)
+        assert tokenizer.decode(list(ids[1:])).strip("\ufffd") in whole
 
 
 def test_conversations_are_replayed_as_conversations(
