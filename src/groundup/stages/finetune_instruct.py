@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from groundup.types import Example
 
 _PROBED = 64  # held-out examples, scored on the way
+_SCORED = 300  # at the end, by both models: a thousand would take as long as many a tuning
 _TRANSCRIPTS = 3
 _ANSWER_TOKENS = 80
 
@@ -142,6 +143,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     from groundup.examples import question_of, split_by_hash
     from groundup.examples.encoded import trained_tokens
     from groundup.examples.learned import learned_by, save_learned
+    from groundup.examples.tables import spread as spread_over
     from groundup.generate import Engine
     from groundup.objectives import NextToken
     from groundup.optim import WarmupStableDecay
@@ -239,9 +241,12 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
     tuned = with_adapter(base, config.out) if adapted else load_model(config.out, device=machine.device)
     for each in (base, tuned):
         keep_for_reading(each, machine.compute_dtype)
-    with console.progress("scoring", None, "answers") as bar:
+    scored = spread_over(tested, _SCORED)
+    if len(scored) < len(tested):
+        console.note(f"Scored: {len(scored):,} of {len(tested):,} held-out conversations, from everywhere among them.")
+    with console.progress("scoring", 2 * len(scored), "answers") as bar:
         compared = compare_with_base(
-            tuned, base, tokenizer, template, learned, tested, seed=config.seed, advance=bar.advance
+            tuned, base, tokenizer, template, learned, scored, seed=config.seed, advance=bar.advance
         )
     with Engine(tuned, tokenizer, stop_ids=template.stop_ids) as ours, Engine(base, tokenizer) as theirs:
         transcripts = compared.transcripts(ours, theirs, template, _TRANSCRIPTS, _ANSWER_TOKENS)

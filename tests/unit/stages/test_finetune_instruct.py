@@ -19,6 +19,7 @@ from groundup.config import load
 from groundup.console import Console
 from groundup.errors import ConfigError, DataError, FormatError
 from groundup.model import Transformer
+from groundup.stages import finetune_instruct
 from groundup.stages.finetune_instruct import FinetuneInstructConfig, run
 from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.types import Message
@@ -137,6 +138,16 @@ def test_a_given_test_set_is_scored_and_kept_out(
     facts = tune(table, base, tmp_path / "out", test=[str(test)], epochs=0.2).facts
     assert facts["held_out"]["responses"] == facts["examples"]["test"] == count
     assert facts["examples"]["dropped"]["prompt is in the test data"] == count
+
+
+def test_of_many_held_out_answers_some_are_scored(
+    table: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the end would take longer than a tuning of some minutes; none of them is trained on."""
+    monkeypatch.setattr(finetune_instruct, "_SCORED", 7)
+    facts = tune(table, base, tmp_path / "out", epochs=0.2).facts
+    assert facts["held_out"]["responses"] == 7 < facts["examples"]["test"]
+    assert len({transcript["reference"] for transcript in facts["transcripts"]}) == 3
 
 
 def test_long_examples_are_counted_or_cut(base: Path, tmp_path: Path) -> None:
