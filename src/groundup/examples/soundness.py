@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.errors import DataError, FormatError
-from groundup.examples.encoded import Ids, Labelled
+from groundup.examples.encoded import Encoded, Ids
 from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.types import Example
 
@@ -81,7 +81,7 @@ def require_own_template(template: ChatTemplate, tokenizer: Tokenizer, examples:
 
 
 def require_sound(
-    encoded: Sequence[Labelled], template: ChatTemplate, tokenizer: Tokenizer, window: int, *, cut: bool = False
+    encoded: Sequence[Encoded], template: ChatTemplate, tokenizer: Tokenizer, window: int, *, cut: bool = False
 ) -> None:
     """Refuse labels by which nothing, or no end of an answer, is learned, and texts that begin twice.
 
@@ -141,9 +141,8 @@ def _last_of_runs(trained: Sequence[bool] | NDArray[np.bool_]) -> list[int]:
 
 
 def _shown(tokenizer: Tokenizer, ids: Ids, place: int) -> str:
-    return (
-        repr(tokenizer.decode(list(ids[place : place + 1]), skip_special_tokens=False)) if place < len(ids) else "none"
-    )
+    token = list(ids[place : place + 1])
+    return repr(tokenizer.decode(token, skip_special_tokens=False)) if token else "none"
 
 
 def _laid_out(example: Example) -> re.Match[str] | None:

@@ -10,7 +10,7 @@ from groundup.stages._plans import foretold
 from groundup.stages._training import spread_out
 
 if TYPE_CHECKING:
-    from groundup.examples.encoded import Labelled
+    from groundup.examples.encoded import Encoded
     from groundup.model import Transformer
     from groundup.objectives.next_token import PackedBatch
     from groundup.parallel import Machine, Spread
@@ -26,7 +26,7 @@ def make_plan(
     config: FinetuneInstructConfig,
     model: Transformer,
     pad_id: int,
-    encoded: Sequence[Labelled],
+    encoded: Sequence[Encoded],
     ranks: Ranks,
     *,
     seconds_spent: float,
@@ -131,7 +131,7 @@ def foretold_of(
 
 def loader_of(
     config: FinetuneInstructConfig,
-    encoded: Sequence[Labelled],
+    encoded: Sequence[Encoded],
     window: int,
     rows: int,
     pad_id: int,

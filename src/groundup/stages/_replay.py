@@ -12,7 +12,7 @@ from groundup.examples import ConversationRules, table_identity
 from groundup.stages._evaluate_examples import holds_conversations
 
 if TYPE_CHECKING:
-    from groundup.examples.encoded import Labelled
+    from groundup.examples.encoded import Encoded
     from groundup.tokenizer import ChatTemplate, Tokenizer
     from groundup.types import Example
 
@@ -28,11 +28,11 @@ def replay_identity(path: Path) -> str:
 def replayed(
     path: Path | None,
     share: float,
-    examples: Sequence[Labelled],
+    examples: Sequence[Encoded],
     template: ChatTemplate,
     tokenizer: Tokenizer,
     context: int,
-) -> list[Labelled]:
+) -> list[Encoded]:
     """Examples to mix in, as many as make up `share` of all trained tokens; none for a share of 0.
 
     Args:
@@ -55,7 +55,7 @@ def replayed(
             fix="Say where they are: --set replay=FOLDER.",
         )
     wanted = round(share / (1 - share) * trained_tokens(examples))
-    taken: list[Labelled] = []
+    taken: list[Encoded] = []
     found = 0
     conversations = _conversations(path)
     told = (template.encode_labelled(example.messages) for example in conversations)

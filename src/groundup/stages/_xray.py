@@ -11,7 +11,7 @@ from groundup.artifact import Artifact, record
 from groundup.console import Console
 
 if TYPE_CHECKING:
-    from groundup.examples.encoded import Labelled
+    from groundup.examples.encoded import Encoded
     from groundup.examples.xray import Seen
     from groundup.tokenizer import ChatTemplate, Tokenizer
     from groundup.types import Example
@@ -35,7 +35,7 @@ class Shown:
     window: int
     cut: bool
 
-    def require_sound(self, console: Console) -> list[Labelled]:
+    def require_sound(self, console: Console) -> list[Encoded]:
         """The ids of each example and which of them are trained, once nothing forbids to train on them.
 
         Raises:
