@@ -157,7 +157,20 @@ def load_classifier(
     with the names of its labels."""
     if not is_adapter(directory):
         return whole.load_classifier(directory, dtype=dtype, device=device)
-    language_model = load_model(find_base(directory, base), dtype=dtype, device=device)
+    model, labels = classifier_with_adapter(
+        load_model(find_base(directory, base), dtype=dtype, device=device), directory
+    )
+    fuse_lora(model)
+    return model, labels
+
+
+def classifier_with_adapter(base: Transformer, directory: Path) -> tuple[SequenceClassifier, tuple[str, ...]]:
+    """The classifier that an adapter makes of its base, not merged, with the names of its labels. It takes the base's
+    layers into itself.
+
+    Raises:
+        FormatError: as `load_classifier`.
+    """
     rows = head_rows(directory)
     labels = tuple(_record(directory).get("labels") or (f"LABEL_{index}" for index in range(rows)))
     if len(labels) != rows or rows < 2:
@@ -167,9 +180,8 @@ def load_classifier(
             fix="The files do not belong together; train the adapter again, or get it again.",
         )
     several = bool(_record(directory).get("several"))
-    model = SequenceClassifier.from_language_model(language_model, rows, seed=0, several=several)
+    model = SequenceClassifier.from_language_model(base, rows, seed=0, several=several)
     load_adapter(directory, model)
-    fuse_lora(model)
     return model.eval().requires_grad_(False), labels
 
 

@@ -137,7 +137,7 @@ def material(tokenizer: Tokenizer, context_length: int, texts: Sequence[str] = (
         texts: others to be predicted, cut to the same length.
     """
     length = min(TEXT_TOKENS, context_length)
-    chosen = [tokenizer.encode_prompt(text[: 20 * TEXT_TOKENS])[:length] for text in texts or _pages()]
+    chosen = [tokenizer.encode_prompt(text[: 20 * TEXT_TOKENS])[:length] for text in texts or pages()]
     prompts = [tokenizer.encode_prompt(prompt) for prompt in PROMPTS]
     return Material(
         tuple(tuple(ids) for ids in chosen if len(ids) >= 2)[:TEXTS],
@@ -146,7 +146,8 @@ def material(tokenizer: Tokenizer, context_length: int, texts: Sequence[str] = (
     )
 
 
-def _pages() -> list[str]:
+def pages() -> list[str]:
+    """Long texts that every Python brings along: of its reference, from everywhere in it."""
     from pydoc_data.topics import topics
 
     long = [text for _, text in sorted(topics.items()) if len(text) >= _LEAST_CHARACTERS]
@@ -208,18 +209,22 @@ class Verdict:
         told = {"problems": list(self.problems), "absent": list(self.absent)}
         return {"passed": not self.problems, **told, "checks": checks}
 
-    def require(self, what: str, instead: str = "Please report this, with the family of the model") -> None:
-        """Raise `FormatError` unless all is within its limits.
 
-        Args:
-            instead: what to do then.
-        """
-        if self.problems:
-            raise FormatError(
-                f"{what}: {'; '.join(self.problems[:4])}",
-                rule="a model means the same on both sides of an import, export or merge",
-                fix=f"Nothing was kept. {instead}; --no-gate keeps it unchecked.",
-            )
+def require_none(
+    problems: Sequence[str], what: str, instead: str = "Please report this, with the family of the model"
+) -> None:
+    """Raise `FormatError` unless all is within its limits.
+
+    Args:
+        what: is being let through.
+        instead: what to do then.
+    """
+    if problems:
+        raise FormatError(
+            f"{what}: {'; '.join(problems[:4])}",
+            rule="a model means the same on both sides of an import, export or merge",
+            fix=f"Nothing was kept. {instead}; --no-gate keeps it unchecked.",
+        )
 
 
 def run_gate(

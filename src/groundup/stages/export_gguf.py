@@ -190,7 +190,7 @@ def _one(
 
 
 def _gate(opened: OpenedModel, file: Path, name: str, kind: Type, tried: Material, console: Console) -> dict[str, Any]:
-    from groundup.exchange.gate import ENGINE_LIMITS, WEIGHT_LIMITS, Check, OurRunner, farthest, run_gate
+    from groundup.exchange.gate import ENGINE_LIMITS, WEIGHT_LIMITS, Check, OurRunner, farthest, require_none, run_gate
     from groundup.exchange.peers import Peer, missing
     from groundup.gguf import GgufModel
 
@@ -213,7 +213,7 @@ def _gate(opened: OpenedModel, file: Path, name: str, kind: Type, tried: Materia
             checks.append(Check(ours, peer, kind))
             checks += [] if equal else [Check(back, peer, ENGINE_LIMITS[kind])]
         verdict = run_gate(checks, tried, absent=[absent] if absent else [], console=console, label=f"trying {kind}")
-    verdict.require(f"{name} as {kind}")
+    require_none(verdict.problems, f"{name} as {kind}")
     return {"equal_bit_for_bit": equal, "farthest_weights": [tensor, error], **verdict.to_json()}
 
 

@@ -120,7 +120,7 @@ def _gate(found: Path, written: Path, limits: str, console: Console) -> Verdict:
         FormatError: they do not agree.
     """
     from groundup.checkpoint import load_model
-    from groundup.exchange.gate import COLUMNS, Check, OurRunner, cells, material, run_gate
+    from groundup.exchange.gate import COLUMNS, Check, OurRunner, cells, material, require_none, run_gate
     from groundup.exchange.peers import Engine, Peer, missing
     from groundup.exchange.source import is_gguf
     from groundup.tokenizer import Tokenizer
@@ -142,7 +142,7 @@ def _gate(found: Path, written: Path, limits: str, console: Console) -> Verdict:
         verdict = run_gate(checks, tried, console=console, label="comparing", absent=absent)
     if checks:
         console.table("Round trip", ("", *COLUMNS), [(check.who, *cells(check)) for check in verdict.agreements])
-    verdict.require(found.name)
+    require_none(verdict.problems, found.name)
     return verdict
 
 

@@ -1,6 +1,7 @@
 """`groundup merge`: an adapter and the model that it was trained beside, to one whole model.
 
-A language model is tried beside base and adapter, by the gate that imports and exports go through.
+What was written is tried beside base and adapter: a language model by the gate that imports and exports go through, a
+classifier by the labels that it gives.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from groundup.stages._held_out import tuning_of
 
 if TYPE_CHECKING:
     from groundup.exchange.gate import Verdict
+    from groundup.exchange.label_gate import LabelAgreement
     from groundup.tokenizer import Tokenizer
 
+_TRYING = "trying it"
 _LIMITS = {"float32": "exact", "bfloat16": "bf16", "float16": "f16"}
 
 
@@ -29,7 +32,7 @@ class MergeConfig(Config):
     out: Path = setting(help="directory for the model", flag=True)
     base: Path | None = setting(None, help="where its base lies now", flag=True)
     dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", help="of the weights", flag=True)
-    gate: bool = setting(True, help="try it beside base and adapter (a language model)", flag=True)
+    gate: bool = setting(True, help="try it beside base and adapter", flag=True)
 
 
 def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
@@ -61,7 +64,7 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
     found = {"adapter": str(directory), "base": str(base), **tuning_of(directory)}
     try:
         if classifies:
-            made = _classifier(config, directory, base, work, found)
+            made = _classifier(config, directory, base, work, found, console)
         else:
             made = _language_model(config, directory, base, work, found, console)
     except BaseException:
@@ -111,35 +114,67 @@ def _gate(config: MergeConfig, directory: Path, base: Path, tokenizer: Tokenizer
     """
     from groundup.checkpoint import load_model
     from groundup.checkpoint.adapted import with_adapter
-    from groundup.exchange.gate import Check, OurRunner, material, run_gate
+    from groundup.exchange.gate import Check, OurRunner, material, require_none, run_gate
 
     merged = load_model(config.out)
     beside = OurRunner("base and adapter", with_adapter(load_model(base), directory), tokenizer)
     check = Check(beside, OurRunner("merged", merged, tokenizer), _LIMITS[config.dtype])
     tried = material(tokenizer, merged.config.context_length)
-    verdict = run_gate([check], tried, console=console, label="trying it")
-    name = f"{config.out.name} in {config.dtype}"
-    if config.dtype == "float32":
-        verdict.require(name)
-    else:
-        verdict.require(name, "Give --dtype float32, which rounds less")
+    verdict = run_gate([check], tried, console=console, label=_TRYING)
+    require_none(verdict.problems, *_what(config))
     return verdict
 
 
-def _classifier(config: MergeConfig, directory: Path, base: Path, work: Work, found: dict[str, Any]) -> Artifact:
+def _classifier(
+    config: MergeConfig, directory: Path, base: Path, work: Work, found: dict[str, Any], console: Console
+) -> Artifact:
     import torch
 
     from groundup.checkpoint import save_classifier
     from groundup.checkpoint.resolve import MODEL_MAX_LENGTH, open_classifier
 
     opened = open_classifier(directory, device="cpu", base=base)
-    tokenizer = opened.tokenizer
+    tokenizer, longest = opened.tokenizer, opened.longest
     model = opened.model.to(getattr(torch, config.dtype))
     ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
     files = save_classifier(config.out, model, opened.labels, **ids)
-    tokenizer.config[MODEL_MAX_LENGTH] = opened.longest
+    tokenizer.config[MODEL_MAX_LENGTH] = longest
     files += [*tokenizer.save(config.out), _learned(config.out, directory)]
-    return work.finish(found | closing(f"one classifier in {config.dtype}, of {len(opened.labels)} labels"), files)
+    said = f"one classifier in {config.dtype}, of {len(opened.labels)} labels"
+    if config.gate:
+        agreement = _label_gate(config, directory, base, tokenizer, longest, console)
+        found |= {"gate": agreement.to_json()}
+        said += (
+            f"; beside base and adapter it labels {agreement.agreed:,} of {agreement.texts:,} texts alike, its"
+            f" probabilities within {agreement.max_difference:.1g}"
+        )
+    return work.finish(found | closing(said), files)
+
+
+def _label_gate(
+    config: MergeConfig, directory: Path, base: Path, tokenizer: Tokenizer, longest: int, console: Console
+) -> LabelAgreement:
+    """Try the classifier that was written beside base and adapter.
+
+    Raises:
+        FormatError: they do not agree.
+    """
+    from groundup.checkpoint import load_model
+    from groundup.checkpoint.adapted import classifier_with_adapter, load_classifier
+    from groundup.exchange.gate import require_none
+    from groundup.exchange.label_gate import compare_labels
+
+    beside, _ = classifier_with_adapter(load_model(base), directory)
+    merged, _ = load_classifier(config.out)
+    agreement = compare_labels(beside, merged, tokenizer, longest, console=console, label=_TRYING)
+    require_none(agreement.problems(_LIMITS[config.dtype]), *_what(config))
+    return agreement
+
+
+def _what(config: MergeConfig) -> tuple[str, ...]:
+    """What is tried, and what to do if it does not agree, where there is something to do."""
+    name = f"{config.out.name} in {config.dtype}"
+    return (name,) if config.dtype == "float32" else (name, "Give --dtype float32, which rounds less")
 
 
 def _learned(out: Path, adapter: Path) -> Path:

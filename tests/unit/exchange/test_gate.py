@@ -14,7 +14,7 @@ from groundup.checkpoint import save_model
 from groundup.console import Console
 from groundup.errors import FormatError
 from groundup.exchange.agreement import Agreement
-from groundup.exchange.gate import Check, OurRunner, Verdict, material, run_gate
+from groundup.exchange.gate import Check, OurRunner, Verdict, material, require_none, run_gate
 from groundup.exchange.peers import Peer, PeerError
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer, train_tokenizer
@@ -83,7 +83,7 @@ def test_damaged_weights_do_not_pass(
 ) -> None:
     verdict = gate(sharp, changed(sharp, damage), tokenizer, limits)
     with pytest.raises(FormatError, match="Nothing was kept"):
-        verdict.require("model.gguf")
+        require_none(verdict.problems, "model.gguf")
     assert verdict.to_json()["passed"] is False
 
 

@@ -294,13 +294,19 @@ def test_a_classifier_is_an_adapter_with_a_head(
     assert found.probabilities[found.label] == pytest.approx(sample["probability"], abs=1e-5)
 
     merged = tmp_path / "merged"
-    merge.run(merge.MergeConfig(adapter=out, out=merged), console=QUIET)
+    tried = merge.run(merge.MergeConfig(adapter=out, out=merged), console=QUIET).facts["gate"]
+    assert tried["agreed"] == tried["texts"] > 200 and tried["max_difference"] < 1e-4
     (one, labels), (other, same) = load_classifier(out), load_classifier(merged)
     assert labels == same == tuple(made.facts["labels"])
     ids = torch.tensor([tokenizer.encode_prompt(sample["text"])])
     last = torch.tensor([ids.shape[1] - 1])
     torch.testing.assert_close(one(ids, last), other(ids, last), atol=1e-4, rtol=0)
     tensors = load_file(out / "adapter_model.safetensors")
+    beyond = {name: 1e6 * factor if "lora_B" in name else factor for name, factor in tensors.items()}
+    save_file(beyond, out / "adapter_model.safetensors")
+    with pytest.raises(FormatError, match=r"halves in float16: .*--dtype float32"):
+        merge.run(merge.MergeConfig(adapter=out, out=tmp_path / "halves", dtype="float16"), console=QUIET)
+    assert not (tmp_path / "halves").exists()
     del tensors["base_model.model.score.weight"]
     save_file(tensors, out / "adapter_model.safetensors")
     with pytest.raises(FormatError, match="a head of 0 rows"):
