@@ -2,9 +2,10 @@
 
 The adapter is trained and merged as a user does it. Then both models answer the same questions of the table greedily,
 in fp32 (`same_answers` of `questions`), and read each question with the answer: `largest_difference` is that between
-any two logits. What fp32 itself makes of it is told apart: `of_the_weights` is the difference where both are computed
-in fp64 from the same fp32 weights, `of_rounding` that of base and adapter in fp32 from themselves in fp64. Bars: all
-answers, and 1e-4. The last line is one JSON object.
+any two logits, `where_answers_come_from` that between any two from which a token of an answer was chosen. What fp32
+itself makes of it is told apart: `of_the_weights` is the difference where both are computed in fp64 from the same fp32
+weights, `of_rounding` that of base and adapter in fp32 from themselves in fp64. Bars: all answers, and 1e-4. The last
+line is one JSON object.
 """
 
 from __future__ import annotations
@@ -67,23 +68,31 @@ def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[
         ]
     same = sum(left == right for left, right in answers)
     print(f"{same} of {len(questions)} answers are the same; reading them", flush=True)
-    read = []
-    for question, (_, said) in zip(questions, answers, strict=True):
-        ids = template.encode(question, add_generation_prompt=True) + tokenizer.encode(said, continues=True)
-        read.append(torch.tensor([ids]))
+    asked = [template.encode(question, add_generation_prompt=True) for question in questions]
+    read = [
+        torch.tensor([ids + tokenizer.encode(said, continues=True)])
+        for ids, (_, said) in zip(asked, answers, strict=True)
+    ]
     exact_beside, exact_one = (copy.deepcopy(model).double() for model in (beside, one))
 
-    def farthest(first: Transformer, second: Transformer) -> float:
-        """The largest difference between two models' logits, of all texts read."""
+    def farthest(first: Transformer, second: Transformer) -> list[float]:
+        """The largest difference between two models' logits: of all texts read, and of the answers in them."""
+        apart = []
         with torch.inference_mode():
-            return max(float((first(ids).double() - second(ids).double()).abs().max()) for ids in read)
+            for ids, question in zip(read, asked, strict=True):
+                differences_T = (first(ids).double() - second(ids).double())[0].abs().amax(-1)
+                apart.append((float(differences_T.max()), float(differences_T[len(question) - 1 :].max())))
+        return [max(each) for each in zip(*apart, strict=True)]
+
+    largest, of_answers = farthest(beside, one)
 
     return {
         "questions": len(questions),
         "same_answers": same,
-        "largest_difference": farthest(beside, one),
-        "of_the_weights": farthest(exact_beside, exact_one),
-        "of_rounding": farthest(beside, exact_beside),
+        "largest_difference": largest,
+        "where_answers_come_from": of_answers,
+        "of_the_weights": farthest(exact_beside, exact_one)[0],
+        "of_rounding": farthest(beside, exact_beside)[0],
     }
 
 

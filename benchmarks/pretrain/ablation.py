@@ -6,12 +6,13 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 from benchmarks.pretrain.job import Job, Variant
+from benchmarks.pretrain.kept import kept
 from benchmarks.pretrain.processes import ContenderError, Workplace
 from benchmarks.pretrain.shapes import Shape
 from groundup.evals.stats import paired_difference
@@ -26,7 +27,7 @@ def ablate(
     """Train each variant of `Variant` for `minutes` with each seed, and score it on the held-out documents.
 
     Seeds go round by round, so that hours of a busy machine fall on all alike. The time begins with the process, but
-    compiling is done before, once for each variant.
+    compiling is done in one before, once for each variant. What an earlier command in this --work trained is taken.
 
     Returns:
         variant -> `bpb` of each seed and their mean, `tokens` seen, and `difference` from the unchanged training: bits
@@ -36,13 +37,19 @@ def ablate(
     shape = replace(shape, vocab_size=TokenShards(tokens, "train").vocab_size)
     variants = [variant for variant in get_args(Variant) if variant == "as it is" or wanted(variant)]
     runs: dict[str, dict[int, dict[str, Any]]] = {variant: {} for variant in variants}
-    for variant in variants:
-        with suppress(ContenderError):  # it will be told below
+    compiled: set[Variant] = set()
+
+    def train(variant: Variant, seed: int) -> dict[str, Any]:
+        if variant not in compiled:
             _train(place, tokens, shape, variant, seed=0, seconds=1, documents=1)
+            compiled.add(variant)
+        return _train(place, tokens, shape, variant, seed=seed, seconds=60 * minutes)
+
     for seed in range(seeds):
         for variant in variants:
+            asked = {"shape": asdict(shape), "variant": variant, "seed": seed, "minutes": minutes}
             try:
-                run = _train(place, tokens, shape, variant, seed=seed, seconds=60 * minutes)
+                run = kept(place, f"{_name(variant)}-{seed}", asked, tokens, partial(train, variant, seed))
             except ContenderError as error:
                 say(f"{variant}, seed {seed}: left out, {error}")
                 continue
@@ -76,13 +83,17 @@ def _train(
     seconds: float,
     documents: int | None = None,
 ) -> dict[str, Any]:
-    name = f"ablation-{variant}".replace(" ", "-").replace(",", "")
+    name = _name(variant)
     job = Job("ours", shape, tokens, matrices="adamw" if variant == "AdamW" else "muon", seed=seed, variant=variant)
     started = time.time()
     clock = {"started": started, "deadline": started + seconds}
     request = {"job": job.to_json(), "clock": clock, "documents": documents}
     result = place.work(f"{name}-{seed}", request, place.environment(name))
     return {"tokens": result["tokens"], "score": result["score"]}
+
+
+def _name(variant: Variant) -> str:
+    return f"ablation-{variant}".replace(" ", "-")
 
 
 def _told(found: Mapping[int, dict[str, Any]], unchanged: Mapping[int, dict[str, Any]]) -> dict[str, Any]:

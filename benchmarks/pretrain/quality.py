@@ -7,15 +7,17 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from benchmarks.pretrain.command import pretrain
 from benchmarks.pretrain.contenders import Peers
 from benchmarks.pretrain.job import Job
+from benchmarks.pretrain.kept import kept
 from benchmarks.pretrain.processes import ContenderError, Workplace
 from benchmarks.pretrain.shapes import CPU_SHAPES, Shape
 from benchmarks.pretrain.verdicts import Figure
@@ -24,6 +26,7 @@ from groundup.evals.stats import paired_difference
 from groundup.tokens import TokenShards
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 MARGIN = 0.10  # bits per byte that the bar asks for
 TOLERANCE = 0.02  # of the minutes; a run of ours that takes longer leaves the bar undecided
 
@@ -78,19 +81,24 @@ def compare_quality(
 ) -> dict[str, Any]:
     """Train everyone for `minutes` from the start of the process, caches empty, and score them.
 
+    Ours and peers take turns, so that hours of a busy machine fall on both. What an earlier command in this --work
+    trained is taken.
+
     Returns:
         `bpb_margin`: the best peer's bits per byte less the worst of ours, as JSON of a Figure whose interval comes
         from the documents, paired; None where a side is missing. `runs`: everyone's figures.
     """
-    vocab_size = TokenShards(tokens, "train").vocab_size
+    entries = [entry for entry in peer_entries(peers, TokenShards(tokens, "train").vocab_size) if wanted(entry.name)]
+    ours = [
+        (f"groundup, seed {seed}", partial(_train_ours, seed)) for seed in range(seeds if wanted("groundup") else 0)
+    ]
+    theirs = [(entry.name, partial(_train_peer, entry)) for entry in entries]
     runs: dict[str, dict[str, Any]] = {}
-    for seed in range(seeds if wanted("groundup") else 0):
-        name = f"groundup, seed {seed}"
-        runs[name] = _attempt(partial(_train_ours, place, tokens, minutes, seed, documents))
+    for name, train in _in_turns(ours, theirs):
+        asked = {"name": name, "minutes": minutes, "documents": documents}
+        measure = partial(train, place, tokens, minutes, documents)
+        runs[name] = _attempt(partial(kept, place, f"quality-{_plain(name)}", asked, tokens, measure))
         say(f"{name}: {_line(runs[name])}")
-    for entry in (entry for entry in peer_entries(peers, vocab_size) if wanted(entry.name)):
-        runs[entry.name] = _attempt(partial(_train_peer, entry, place, tokens, minutes, documents))
-        say(f"{entry.name}: {_line(runs[entry.name])}")
     figure = _margin(runs)
     for run in runs.values():
         run["bpb"] = run.get("score", {}).get("bpb")
@@ -100,6 +108,12 @@ def compare_quality(
     if margin and late:  # peers end on the second; ours foresees its end, and may miss it
         margin |= {"verdict": "not decided", "because": f"more than {minutes:g} minutes: {', '.join(late)}"}
     return {"bpb_margin": margin, "runs": runs, "minutes": minutes}
+
+
+def _in_turns(few: Sequence[T], many: Sequence[T]) -> list[T]:
+    """Both, each in its order, spread evenly among each other."""
+    places = [((index + 0.5) / len(side), item) for side in (few, many) for index, item in enumerate(side)]
+    return [item for _, item in sorted(places, key=itemgetter(0))]
 
 
 def _late(run: Mapping[str, Any], minutes: float) -> bool:
@@ -118,8 +132,12 @@ def _margin(runs: Mapping[str, dict[str, Any]]) -> Figure | None:
     return Figure(interval.estimate, interval.low, interval.high, MARGIN)
 
 
+def _plain(name: str) -> str:
+    return name.replace(" ", "-").replace(",", "").replace("'", "")
+
+
 def _train_peer(entry: Entry, place: Workplace, tokens: Path, minutes: float, documents: int | None) -> dict[str, Any]:
-    name = f"quality-{entry.name}".replace(" ", "-").replace(",", "").replace("'", "")
+    name = f"quality-{_plain(entry.name)}"
     shutil.rmtree(place.directory / "kernels" / name, ignore_errors=True)
     started = time.time()
     job = Job(entry.driver, entry.shape, tokens, entry.dtype, checkout=entry.checkout)
@@ -138,7 +156,7 @@ def _train_peer(entry: Entry, place: Workplace, tokens: Path, minutes: float, do
     }
 
 
-def _train_ours(place: Workplace, tokens: Path, minutes: float, seed: int, documents: int | None) -> dict[str, Any]:
+def _train_ours(seed: int, place: Workplace, tokens: Path, minutes: float, documents: int | None) -> dict[str, Any]:
     """`groundup pretrain TOKENS --minutes M --seed S`, the whole command timed: it chooses model and steps itself."""
     name = f"quality-groundup-{seed}"
     out, cache = place.directory / "models" / name, place.directory / "cache" / name
