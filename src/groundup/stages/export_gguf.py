@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -24,16 +23,13 @@ from groundup.stages._closing import closing, say_result
 if TYPE_CHECKING:
     from groundup.checkpoint.resolve import OpenedModel
     from groundup.exchange.gate import Material
-    from groundup.gguf import Fallback, GgufModel, GgufVocabulary
-    from groundup.model import Transformer
+    from groundup.gguf import Fallback, GgufVocabulary
     from groundup.tokenizer import ChatTemplate
     from groundup.types import Message
 
 STAGE = "export.gguf"
 Type = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k"]
 _SUFFIX = ".gguf"
-_MODEL = "the model"  # as the reference of a comparison
-_BACK = "read back"
 
 
 class ExportGgufConfig(Config):
@@ -115,6 +111,7 @@ def _done(path: Path, wanted: str) -> Artifact | None:
 def _export(config: ExportGgufConfig, directory: Path, files: Mapping[Type, Path], console: Console) -> dict[str, Any]:
     from groundup.checkpoint.resolve import open_model
     from groundup.exchange.gate import material
+    from groundup.exchange.gguf_gate import gate_sentence, gate_table
     from groundup.gguf import agreed_length, tokenizer_to_gguf
     from groundup.tokenizer import locked_template
 
@@ -141,10 +138,10 @@ def _export(config: ExportGgufConfig, directory: Path, files: Mapping[Type, Path
     }
     path = next(iter(files.values()))
     modelfile = _write_modelfile(opened, template, vocabulary, files.get("q8_0", path))
-    columns, rows = _table(made)
+    columns, rows = gate_table(made)
     summary = ", ".join(f"{facts['bytes'] / 1e6:,.1f} MB of {kind}" for kind, facts in made.items())
     following = [f"ollama create NAME -f {modelfile}", f"llama-cli -m {path}"]
-    told = closing(f"{summary}; {modelfile.name}, {_gate_sentence(made)}", "GGUF", columns, rows)
+    told = closing(f"{summary}; {modelfile.name}, {gate_sentence(made)}", "GGUF", columns, rows)
     return {"files": made, "modelfile": str(modelfile), "next": following, **told}
 
 
@@ -158,6 +155,7 @@ def _one(
     console: Console,
 ) -> dict[str, Any]:
     """Write a file of one type and try it; only then it gets its name."""
+    from groundup.exchange.gguf_gate import try_file
     from groundup.gguf import write_gguf
 
     unchecked = path.with_name(f".{path.name}.unchecked.tmp{_SUFFIX}")
@@ -182,52 +180,11 @@ def _one(
             "fallbacks": [asdict(fallback) for fallback in written.fallbacks],
         }
         if gate:
-            facts["gate"] = _gate(opened, unchecked, path.name, kind, tried, console)
+            facts["gate"] = try_file(opened, unchecked, path.name, kind, tried, console)
         unchecked.replace(path)
     finally:
         unchecked.unlink(missing_ok=True)
     return facts
-
-
-def _gate(opened: OpenedModel, file: Path, name: str, kind: Type, tried: Material, console: Console) -> dict[str, Any]:
-    from groundup.exchange.gate import ENGINE_LIMITS, WEIGHT_LIMITS, Check, OurRunner, farthest, require_none, run_gate
-    from groundup.exchange.peers import Peer, missing
-    from groundup.gguf import GgufModel
-
-    ours = OurRunner(_MODEL, opened.model, opened.tokenizer)
-    stored = GgufModel(file)
-    tensor, error = farthest(opened.model.state_dict(), stored.state())
-    if not error <= WEIGHT_LIMITS[kind]:
-        raise FormatError(
-            f"{name}: {tensor} is off by {error:.1e} of its size",
-            rule=f"rounded to {kind}, a tensor is within {WEIGHT_LIMITS[kind]:.1e} of the model's",
-            fix="Nothing was kept. Please report this, with the family of the model; --no-gate keeps it unchecked.",
-        )
-    equal = error == 0 and stored.config == opened.model.config
-    back = OurRunner(_BACK, opened.model if equal else _as_model(stored), opened.tokenizer)
-    absent = missing("llama.cpp")
-    with ExitStack() as opened_peers:
-        checks = [] if equal else [Check(ours, back, kind)]
-        if not absent:
-            peer = opened_peers.enter_context(Peer("llama.cpp", file, tokens=tried.longest))
-            checks.append(Check(ours, peer, kind))
-            checks += [] if equal else [Check(back, peer, ENGINE_LIMITS[kind])]
-        verdict = run_gate(checks, tried, absent=[absent] if absent else [], console=console, label=f"trying {kind}")
-    require_none(verdict.problems, f"{name} as {kind}")
-    return {"equal_bit_for_bit": equal, "farthest_weights": [tensor, error], **verdict.to_json()}
-
-
-def _as_model(stored: GgufModel) -> Transformer:
-    import torch
-
-    from groundup.model import Transformer
-
-    with torch.device("meta"):
-        model = Transformer(stored.config)
-    model.load_state_dict(dict(stored.state()), assign=True)
-    if stored.config.tie_embeddings:
-        model.lm_head.weight = model.model.embed_tokens.weight
-    return model.eval().requires_grad_(False)
 
 
 def _grouped(fallbacks: Sequence[Fallback]) -> dict[tuple[str, str, str], list[str]]:
@@ -235,14 +192,6 @@ def _grouped(fallbacks: Sequence[Fallback]) -> dict[tuple[str, str, str], list[s
     for fallback in fallbacks:
         found.setdefault((fallback.wanted, fallback.got, fallback.why), []).append(fallback.tensor)
     return found
-
-
-def _gate_sentence(made: Mapping[str, dict[str, Any]]) -> str:
-    gates = [facts["gate"] for facts in made.values() if "gate" in facts]
-    if not gates:
-        return "not tried"
-    engines = {check["who"] for gate in gates for check in gate["checks"]} - {_BACK}
-    return f"read back and found to agree, {'by ' + ', '.join(sorted(engines)) + ' too' if engines else 'by groundup'}"
 
 
 def _write_modelfile(
@@ -281,20 +230,3 @@ def _write_modelfile(
 def _head(path: Path) -> str:
     with path.open(encoding="utf-8", errors="replace") as file:
         return file.readline(1000)
-
-
-def _table(made: Mapping[str, dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """A line for each file and engine, beside the model itself."""
-    from groundup.exchange.gate import COLUMNS
-
-    rows = []
-    for kind, facts in made.items():
-        size = (f"{facts['bytes'] / 1e6:,.1f}", f"{8 * facts['bytes'] / facts['weights']:.2f}")
-        gate = facts.get("gate", {"checks": []})
-        checks = [check for check in gate["checks"] if check["beside"] == _MODEL]
-        if gate.get("equal_bit_for_bit"):
-            rows.append((f"{kind}, {_BACK}", *size, "identical", *[""] * (len(COLUMNS) - 1)))
-        rows += [(f"{kind}, {check['who']}", *size, *check["cells"]) for check in checks]
-        if not gate["checks"] and not gate.get("equal_bit_for_bit"):
-            rows.append((f"{kind}, not tried", *size, *[""] * len(COLUMNS)))
-    return ("", "MB", "bits/weight", *COLUMNS), rows

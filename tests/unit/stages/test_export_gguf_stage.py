@@ -25,9 +25,10 @@ QUIET = Console(quiet=True)
 @pytest.fixture(autouse=True)
 def _no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What must hold without them; tests/interop has llama.cpp's word."""
-    from groundup.exchange import peers
+    from groundup.exchange import gguf_gate, peers
 
-    monkeypatch.setattr(peers, "missing", lambda engine: f"{engine} is not installed")
+    for module in (gguf_gate, peers):
+        monkeypatch.setattr(module, "missing", lambda engine: f"{engine} is not installed")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_a_damaged_file_gets_no_name_and_an_old_one_stays(
         return written(path, config, mixed, *args, **kwargs)
 
     monkeypatch.setattr(groundup.gguf, "write_gguf", badly)
-    with pytest.raises(GroundupError, match=r"m\.gguf: model\.layers\.0\.mlp\.(up|gate)_proj\.weight is off"):
+    with pytest.raises(GroundupError, match=r"m\.gguf as \w+: model\.layers\.0\.mlp\.(up|gate)_proj\.weight is off"):
         run(ExportGgufConfig(model=sharp_directory, out=out, type="f16"), console=QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
     assert out.read_bytes() == b"an older file"
