@@ -161,7 +161,7 @@ def load_classifier(
         load_model(find_base(directory, base), dtype=dtype, device=device), directory
     )
     fuse_lora(model)
-    return model, labels
+    return model.eval().requires_grad_(False), labels
 
 
 def classifier_with_adapter(base: Transformer, directory: Path) -> tuple[SequenceClassifier, tuple[str, ...]]:
