@@ -49,8 +49,10 @@ class LabelAgreement:
         """What is beyond the limits of that name, see `groundup.exchange.gate.LIMITS`; empty: passed."""
         most = LIMITS[limits]
         broken = {
-            f"{self.agreed:,} of {self.texts:,} texts get the same labels": self.agreed >= most.top1 * self.texts,
-            f"labels differ at a gap of {self.worst_gap:.3f} nats": self.worst_gap <= most.gap,
+            f"{self.agreed:,} of {self.texts:,} texts get the same labels, at least {most.top1:.1%}": (
+                self.agreed >= most.top1 * self.texts
+            ),
+            f"labels differ at a gap of {self.worst_gap:.3f} nats, at most {most.gap:g}": self.worst_gap <= most.gap,
             f"KL {self.kl:.2e} nats, at most {most.kl:g}": self.kl <= most.kl,
         }
         return [problem for problem, fine in broken.items() if not fine]  # NaN is never fine
@@ -89,7 +91,7 @@ def agreement(reference_EC: NDArray[np.float64], other_EC: NDArray[np.float64], 
         answers = [p_EC[:, None] for p_EC in (reference_EC, other_EC)]
         same = (reference_EC.argmax(-1) == other_EC.argmax(-1))[:, None]
     p, q = (np.log(np.maximum(each, _TINY)) for each in answers)
-    best, second = np.sort(p, -1)[..., -1], np.sort(p, -1)[..., -2]
+    second, best = np.moveaxis(np.sort(p, -1)[..., -2:], -1, 0)
     return LabelAgreement(
         texts=len(reference_EC),
         agreed=int(same.all(-1).sum()),
