@@ -17,7 +17,7 @@ from groundup.model import Operations, SequenceClassifier, Transformer, use_oper
 from groundup.parallel.fp8 import require_fp8, use_fp8
 from groundup.parallel.heap import keep_large_buffers
 from groundup.parallel.kernels import compiling, mark_first_pass, not_counted, use_kernel_cache
-from groundup.parallel.native_library import has_tiles, native_library
+from groundup.parallel.native_library import native_library
 from groundup.parallel.native_operations import NativeOperations
 
 ComputeDtype = Literal["float32", "bfloat16"]
@@ -82,8 +82,7 @@ def measure_machine(
     if threads is not None:
         torch.set_num_threads(threads)
     fastest, speed = fastest_dtype(device)
-    suits = native and device == "cpu" and fastest == "bfloat16" and has_tiles()
-    native = suits and native_library() is not None
+    native = native and device == "cpu" and fastest == "bfloat16" and native_library() is not None
     compiled = compile and not native and _can_compile(device)
     return Machine(device, fastest, compiled, torch.get_num_threads(), speed, native, fp8)
 

@@ -39,14 +39,6 @@ def native_library() -> ctypes.CDLL | None:
     return library if library.groundup_tiles_allowed() else None
 
 
-def has_tiles() -> bool:
-    """Whether the processor has AMX: there the kernels beat torch's compiler.
-
-    With AVX-512 alone they are right, and were slower where that was tried (1.95 s against 1.27 s a step).
-    """
-    return "amx_bf16" in _processor_flags()
-
-
 def _processor_flags() -> set[str]:
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return set()

@@ -97,30 +97,42 @@ inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_
 
 #else
 
+constexpr int STRIP = 8; // rows whose sums stay in registers while k is gone through
+
+// A value of A is spread over a register and meets both panels of a block there: that is 10 loads for 16 products, where
+// one panel would need 17 and keep the processor waiting, which loads as many in a cycle as it multiplies: two.
 template <int ROWS, int COLUMNS>
 inline void multiply_block(float *c, int64_t c_stride, const bf16 *a, int64_t a_stride, int64_t a_step, int64_t a_next,
                            const bf16 *b, int64_t b_next, int64_t steps, bool add) {
-    for (int row = 0; row < ROWS; row++)
-        for (int column = 0; column < COLUMNS; column++) {
-            float *out = c + row * TILE * c_stride + column * TILE;
-            __m512 sums[TILE];
-#pragma GCC unroll 16
-            for (int r = 0; r < TILE; r++) sums[r] = add ? _mm512_loadu_ps(out + r * c_stride) : _mm512_setzero_ps();
-            for (int64_t step = 0; step < steps; step++) {
-                const bf16 *left = a + row * a_next + step * a_step, *right = b + column * b_next + step * TILE * DEPTH;
-                for (int pair = 0; pair < DEPTH / 2; pair++) {
-                    const __m512bh columns = (__m512bh)_mm512_loadu_si512(right + pair * DEPTH);
-#pragma GCC unroll 16
-                    for (int r = 0; r < TILE; r++) {
-                        int32_t two;
-                        memcpy(&two, left + r * a_stride + 2 * pair, 4);
-                        sums[r] = _mm512_dpbf16_ps(sums[r], (__m512bh)_mm512_set1_epi32(two), columns);
-                    }
+    for (int row = 0; row < ROWS * TILE; row += STRIP) {
+        const bf16 *left = a + row / TILE * a_next + row % TILE * a_stride;
+        float *out = c + row * c_stride;
+        __m512 sums[STRIP][COLUMNS];
+#pragma GCC unroll 8
+        for (int r = 0; r < STRIP; r++)
+#pragma GCC unroll 2
+            for (int j = 0; j < COLUMNS; j++)
+                sums[r][j] = add ? _mm512_loadu_ps(out + r * c_stride + j * TILE) : _mm512_setzero_ps();
+        for (int64_t step = 0; step < steps; step++)
+            for (int pair = 0; pair < DEPTH / 2; pair++) {
+                __m512bh columns[COLUMNS];
+#pragma GCC unroll 2
+                for (int j = 0; j < COLUMNS; j++)
+                    columns[j] = (__m512bh)_mm512_loadu_si512(b + j * b_next + step * TILE * DEPTH + pair * DEPTH);
+#pragma GCC unroll 8
+                for (int r = 0; r < STRIP; r++) {
+                    int32_t two;
+                    memcpy(&two, left + step * a_step + r * a_stride + 2 * pair, 4);
+                    const __m512bh values = (__m512bh)_mm512_set1_epi32(two);
+#pragma GCC unroll 2
+                    for (int j = 0; j < COLUMNS; j++) sums[r][j] = _mm512_dpbf16_ps(sums[r][j], values, columns[j]);
                 }
             }
-#pragma GCC unroll 16
-            for (int r = 0; r < TILE; r++) _mm512_storeu_ps(out + r * c_stride, sums[r]);
-        }
+#pragma GCC unroll 8
+        for (int r = 0; r < STRIP; r++)
+#pragma GCC unroll 2
+            for (int j = 0; j < COLUMNS; j++) _mm512_storeu_ps(out + r * c_stride + j * TILE, sums[r][j]);
+    }
 }
 
 #endif
@@ -185,6 +197,9 @@ inline void transpose(__m512i v[16]) {
 // columns that the mask leaves out, are zeros.
 inline void load_pairs(__m512i &first, __m512i &second, const bf16 *source, int64_t stride, int64_t k, int64_t depth,
                        __mmask32 columns) {
+    // Rows of a step lie far from each other, which the processor does not foresee: ask for those of the next one.
+    _mm_prefetch((const char *)(source + (k + DEPTH) * stride), _MM_HINT_T0);
+    _mm_prefetch((const char *)(source + (k + DEPTH + 1) * stride), _MM_HINT_T0);
     const __m512i even = k < depth ? _mm512_maskz_loadu_epi16(columns, source + k * stride) : _mm512_setzero_si512();
     const __m512i odd =
         k + 1 < depth ? _mm512_maskz_loadu_epi16(columns, source + (k + 1) * stride) : _mm512_setzero_si512();
@@ -217,13 +232,15 @@ inline void pack_left(bf16 *out, const bf16 *source, int64_t stride, int64_t dep
 // B operand from a matrix that has k as its rows (depth x n).
 inline void pack_right(bf16 *out, const bf16 *source, int64_t stride, int64_t depth, int64_t n) {
     const int64_t panel = round_up(depth, DEPTH) * TILE;
-    for (int64_t k = 0; k < round_up(depth, DEPTH); k += 2)
+    for (int64_t k = 0; k < depth; k += DEPTH) // whole tiles are written: single lines of panels would displace each other
         for (int64_t j = 0; j < n; j += 2 * TILE) {
-            __m512i v, w;
-            load_pairs(v, w, source + j, stride, k, depth, first_columns(n - j));
             bf16 *place = out + j / TILE * panel + k * TILE;
-            _mm512_storeu_si512(place, v);
-            if (j + TILE < n) _mm512_storeu_si512(place + panel, w);
+            for (int p = 0; p < DEPTH; p += 2, place += DEPTH) {
+                __m512i v, w;
+                load_pairs(v, w, source + j, stride, k + p, depth, first_columns(n - j));
+                _mm512_storeu_si512(place, v);
+                if (j + TILE < n) _mm512_storeu_si512(place + panel, w);
+            }
         }
 }
 
