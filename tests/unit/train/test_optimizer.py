@@ -53,6 +53,8 @@ def test_gradients_that_are_scaled_on_the_way_are_what_clipped_ones_are(
         usual.step(1.0)
         state = usual.state()
         for name, value in ours.state().items():
-            torch.testing.assert_close(value, state[name], atol=1e-8, rtol=1e-4, msg=name)
+            # By the largest value: where parts of a gradient cancel out, what is left is how this CPU rounds.
+            largest = float(state[name].abs().max())
+            torch.testing.assert_close(value, state[name], atol=1e-4 * largest, rtol=1e-4, msg=name)
         for (name, mine), theirs in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4, msg=name)
