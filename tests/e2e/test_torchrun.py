@@ -133,3 +133,30 @@ def test_labels_are_learned_by_ranks_that_hold_a_share_each(tokens: Path, tmp_pa
     assert said.count("texts to learn from") == 1
     facts = json.loads((out / "artifact.json").read_text())["facts"]
     assert facts["test"]["accuracy"]["value"] > 0.8, said
+
+
+def test_ranks_that_hold_a_share_each_go_on_from_a_model_and_after_a_kill(tokens: Path, tmp_path: Path) -> None:
+    """What the model was worth before is scored before step 1: the first thing that is ever computed by these ranks."""
+    base, out = tmp_path / "base", tmp_path / "further"
+    made = groundup(*options(tokens, base))
+    assert made.returncode == 0, made.stderr
+    settings = ("compile=false", "parallel.mode=fsdp", "checkpoint_seconds=0", "evaluations=2")
+    further = ["pretrain", str(tokens), "--model", str(base), "--out", str(out), "--tokens", "50000"]
+    further += [f"--set={each}" for each in settings]
+
+    begun = torchrun(2, *further)
+    deadline = time.monotonic() + 180
+    while not list((out / "checkpoints").glob("step-0000000[3-9]")):
+        assert begun.poll() is None, begun.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(begun.pid, signal.SIGTERM)
+    begun.communicate(timeout=90)
+    assert not (out / "artifact.json").exists()
+
+    again = torchrun(2, *further)
+    said = again.communicate(timeout=180)[0]
+    assert again.returncode == 0, said
+    assert "Going on from step" in said
+    held_out = json.loads((out / "artifact.json").read_text())["facts"]["held_out"]
+    assert held_out["difference"] < 0, said

@@ -102,6 +102,28 @@ def test_norms(native: NativeOperations, width: int) -> None:
     )
 
 
+def test_an_upstream_that_is_one_number_everywhere(native: NativeOperations) -> None:
+    """The gradient of a sum is no array of its own: what is made of it must live until the kernels have read it."""
+
+    def gradients(operations: Operations) -> list[Tensor]:
+        x, up = (normal(4, 256, 256, seed=seed).bfloat16().requires_grad_() for seed in (0, 1))
+        weight, bias = (normal(256, seed=seed).requires_grad_() for seed in (2, 3))
+        q, k, v = (normal(2, 64, 2, 32, seed=seed).bfloat16().requires_grad_() for seed in (4, 5, 6))
+        seen = operations.seen(torch.arange(64).expand(2, 64), None, None)
+        outs = (
+            operations.rms_norm(x, weight, 1e-6),
+            operations.layer_norm(x, weight, bias, 1e-5),
+            operations.activate("silu", x, up),
+            operations.attend(q, k, v, seen, 0.2),
+        )
+        leaves = ((x, weight), (x, weight, bias), (x, up), (q, k, v))
+        pairs = zip(outs, leaves, strict=True)
+        return [grad.float() for out, inputs in pairs for grad in torch.autograd.grad(out.sum(), inputs)]
+
+    for ours, plain in zip(gradients(native), gradients(PLAIN), strict=True):
+        assert (ours - plain).norm() <= 0.02 * plain.norm() + 0.1
+
+
 @pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
 @pytest.mark.parametrize("gated", [True, False])
 def test_activations(native: NativeOperations, activation: Any, gated: bool) -> None:

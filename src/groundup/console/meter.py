@@ -79,8 +79,8 @@ class Meter:
         self.total = total
 
     def show(self, **fields: str) -> None:
-        """Replace the named values; the one called `curve` is also added to the history."""
-        self.fields.update(fields)
+        """Replace the named values, an empty one by none; the one called `curve` is also added to the history."""
+        self.fields = {name: value for name, value in (self.fields | fields).items() if value}
         if self.curve in fields:
             try:
                 value = float(fields[self.curve])

@@ -131,7 +131,7 @@ def bits_per_byte(
     place = np.zeros(len(documents.lengths), dtype=np.int64)
     place[chosen] = np.arange(len(chosen))
     rows: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]] = []
-    with torch.inference_mode():
+    with torch.no_grad():  # inference mode would mark the weights that FSDP gathers here as none to train with
         for windows in document_windows(
             documents, context_length=context_length, batch_size=batch_size, bos_id=bos_id, subset=subset
         ):

@@ -78,7 +78,7 @@ def measure_machine(
     """
     if fp8:
         require_fp8()
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = _device()
     if threads is not None:
         torch.set_num_threads(threads)
     fastest, speed = fastest_dtype(device)
@@ -101,6 +101,10 @@ def fastest_dtype(device: str) -> tuple[ComputeDtype, float]:
     speeds = {name: max(look[name] for look in looks) for name in _DTYPES}
     fastest: ComputeDtype = "bfloat16" if speeds["bfloat16"] > 1.2 * speeds["float32"] else "float32"
     return fastest, speeds[fastest]
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _can_compile(device: str) -> bool:
@@ -129,8 +133,14 @@ def place(model: Transformer | SequenceClassifier, machine: Machine) -> None:
     """Put `model` on the machine, in place.
 
     Raises:
-        ResourceError: the run began with kernels that this machine cannot run or build, or in fp8, which it lacks.
+        ResourceError: the run began on a device, with kernels or in fp8, and this machine lacks that.
     """
+    if machine.device not in ("cpu", _device()):
+        raise ResourceError(
+            f"device {machine.device}: not here",
+            rule="a run goes on as it began, on the kind of device that it was begun on",
+            fix="Go on where there is one, or start in a new --out directory.",
+        )
     torch.set_num_threads(machine.threads)
     keep_large_buffers()
     model.to(machine.device)

@@ -12,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -56,20 +57,19 @@ def _built(compiler: str) -> Path:
     identity = hashlib.blake2b(repr((_FLAGS, sorted(_processor_flags()))).encode() + version, digest_size=12)
     for source in sources:
         identity.update(source.read_bytes())
-    try:
-        directory = cache_dir() / "native"
+    directory = cache_dir() / "native"
+    with suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a cache that cannot be written
-        directory = Path(tempfile.mkdtemp(prefix="groundup-native-"))
     library = directory / f"{identity.hexdigest()}.so"
-    if not library.is_file():
-        temporary = library.with_suffix(f".{os.getpid()}.tmp")
-        units = [str(source) for source in sources if source.suffix == ".cpp"]
-        try:
-            subprocess.run(
-                [compiler, *_FLAGS, *units, "-o", str(temporary)], capture_output=True, check=True, timeout=300
-            )
-            temporary.replace(library)
-        finally:
-            temporary.unlink(missing_ok=True)
+    if library.is_file():
+        return library
+    if not os.access(directory, os.W_OK):  # a cache that cannot be written
+        library = Path(tempfile.mkdtemp(prefix="groundup-native-")) / library.name
+    temporary = library.with_suffix(f".{os.getpid()}.tmp")
+    units = [str(source) for source in sources if source.suffix == ".cpp"]
+    try:
+        subprocess.run([compiler, *_FLAGS, *units, "-o", str(temporary)], capture_output=True, check=True, timeout=300)
+        temporary.replace(library)
+    finally:
+        temporary.unlink(missing_ok=True)
     return library

@@ -241,8 +241,9 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, weight = ctx.saved_tensors
+        grad = upstream[0].contiguous()  # a name of its own, here and below: it must live until it has been read
         grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
-        pointers = _pointers(grad_x, grad_weight, upstream[0].contiguous(), x, weight)
+        pointers = _pointers(grad_x, grad_weight, grad, x, weight)
         ctx.kernels.groundup_rms_norm_gradients(*pointers, *ctx.shape)
         return grad_x, grad_weight, None, None
 
@@ -261,8 +262,9 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, weight = ctx.saved_tensors
+        grad = upstream[0].contiguous()
         grad_x, grad_both = torch.empty_like(x), torch.empty(2, len(weight))
-        pointers = _pointers(grad_x, grad_both, upstream[0].contiguous(), x, weight)
+        pointers = _pointers(grad_x, grad_both, grad, x, weight)
         ctx.kernels.groundup_layer_norm_gradients(*pointers, *ctx.shape)
         return grad_x, grad_both[0], grad_both[1], None, None
 
@@ -281,8 +283,9 @@ class _Activate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         gate, up = ctx.saved_tensors
+        grad = upstream[0].contiguous()
         grad_gate, grad_up = torch.empty_like(gate), None if up is None else torch.empty_like(up)
-        pointers = _pointers(grad_gate, grad_up, upstream[0].contiguous(), gate, up)
+        pointers = _pointers(grad_gate, grad_up, grad, gate, up)
         ctx.kernels.groundup_activate_gradients(*pointers, *_sizes(gate.numel()), ctx.gelu)
         return grad_gate, grad_up, None, None
 
@@ -326,8 +329,8 @@ class _Attend(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
-        saved = ctx.saved_tensors
+        saved, grad = ctx.saved_tensors, upstream[0].contiguous()
         gradients = [torch.empty_like(x) for x in saved[1:4]]
-        pointers = _pointers(*gradients, upstream[0].contiguous(), *saved)
+        pointers = _pointers(*gradients, grad, *saved)
         ctx.kernels.groundup_attention_gradients(*pointers, *ctx.shape)
         return gradients[0], gradients[1], gradients[2], None, None, None

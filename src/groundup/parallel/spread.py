@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from groundup.model import SequenceClassifier, Transformer
 from groundup.optim import Optimizer, OptimizerConfig
 from groundup.parallel.native_operations import orthogonalize_of
-from groundup.parallel.sharded import whole
+from groundup.parallel.sharded import rows_of, whole
 from groundup.parallel.spread_optimizer import SpreadOptimizer
 from groundup.ranks import Ranks
 
@@ -66,6 +66,11 @@ class Spread(Generic[ModelT]):
             torch._dynamo.config.optimize_ddp = False
             self.called = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
+    @property
+    def probed(self) -> nn.Module:
+        """What is called for passes that may run out of memory halfway, after which DDP's wrapper would not go on."""
+        return self.model if self._mode == "ddp" else self.called
+
     def optimizer(self, config: OptimizerConfig) -> Optimizer | SpreadOptimizer:
         """The optimizer of this model."""
         if self._mode == "single":
@@ -77,6 +82,11 @@ class Spread(Generic[ModelT]):
         """Roughly what this rank will keep of the optimizer's state: AdamW's, two numbers a parameter."""
         shards = self._ranks.size if self._mode == "fsdp" else 1
         return sum(8 * p.numel() for p in self.model.parameters() if p.requires_grad) // shards
+
+    def is_finite(self) -> bool:
+        """Whether all weights are finite numbers, on every rank."""
+        held = (rows_of(parameter, self._ranks).tensor for parameter in self.model.parameters())
+        return bool(self._ranks.least(all(bool(rows.isfinite().all()) for rows in held)))
 
     @contextmanager
     def readable(self) -> Iterator[None]:

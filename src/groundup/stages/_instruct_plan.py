@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from groundup.stages._plans import foretold
+from groundup.stages._plans import fitting, foretold
 from groundup.stages._training import spread_out
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def make_plan(
     if config.minutes is not None:
         spread = spread_out(copy.deepcopy(model), machine, config.parallel, ranks)
         rows = probe_rows(shape, machine.product_flops, step[0])
+        rows = fitting(spread, NextToken(), lambda rows: loader(rows).batch(0), rows, machine, ranks)
         batches = loader(rows).batch
         steps = steps_per_second(spread.called, NextToken(), batches, spread.optimizer(rates), ranks=ranks)
         rate = steps * rows * ranks.size * shape.context_length

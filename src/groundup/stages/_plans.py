@@ -60,23 +60,13 @@ class SavedPlan:
             ConfigError: so many ranks cannot share a step.
             ResourceError: not even one row fits.
         """
-        from groundup.parallel import eagerly
         from groundup.planner import share
-        from groundup.train import fitting_rows
 
         if not self.new:
             return plan
         share(plan.rows, plan.rows, self._ranks.size)  # refused before anything is computed
-        with eagerly():
-            micro = fitting_rows(
-                spread.called,
-                objective,
-                batch_of,
-                most=plan.rows if machine.device == "cuda" else plan.micro_batch_size,
-                device=machine.device,
-                state_bytes=spread.optimizer_bytes,
-                ranks=self._ranks,
-            )
+        most = plan.rows if machine.device == "cuda" else plan.micro_batch_size
+        micro = fitting(spread, objective, batch_of, most, machine, self._ranks)
         if micro != plan.micro_batch_size:
             micro, accum = share(plan.rows, micro, 1)
             plan = replace(plan, micro_batch_size=micro, grad_accum_steps=accum)
@@ -84,6 +74,30 @@ class SavedPlan:
             write_json(self.path, {"machine": machine.to_json(), "plan": plan.to_json()})
         self._ranks.wait()
         return plan
+
+
+def fitting(
+    spread: Spread[ModelT],
+    objective: Objective[BatchT],
+    batch_of: Callable[[int], BatchT],
+    most: int,
+    machine: Machine,
+    ranks: Ranks,
+) -> int:
+    """How many rows of a micro-batch, `most` at the utmost, fit into the memory: `groundup.train.fitting_rows`."""
+    from groundup.parallel import eagerly
+    from groundup.train import fitting_rows
+
+    with eagerly():
+        return fitting_rows(
+            spread.probed,
+            objective,
+            batch_of,
+            most=most,
+            device=machine.device,
+            state_bytes=spread.optimizer_bytes,
+            ranks=ranks,
+        )
 
 
 def foretold(

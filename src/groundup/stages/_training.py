@@ -3,6 +3,7 @@ trouble."""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from groundup.artifact import Work, begin
 from groundup.config import Config, setting
 from groundup.console import Console
+from groundup.errors import FormatError
 from groundup.ranks import Ranks, joined
 
 if TYPE_CHECKING:
@@ -159,6 +161,7 @@ def train(
         ShowProgress,
         Speed,
         SpikeGuard,
+        diverged,
         fit,
         open_tracker,
     )
@@ -178,21 +181,32 @@ def train(
     def total_steps() -> int:
         return progress.total_steps or schedule.total_steps
 
+    def last_batch() -> int:
+        return (progress.batches + total_steps() - progress.step) * grad_accum_steps - 1
+
     if progress.step:
         console.note(f"Going on from step {progress.step:,} of {total_steps():,}.")
     speed = Speed(flops_per_step, ranks.size * machine.product_flops)
     guard = SpikeGuard(progress, lambda p: good.save(p, keep=1), good.restore, console.warn, spikes=skip_spikes)
 
     def looked(report: StepReport) -> None:
-        if look is not None:
-            with spread.readable():
+        if look is None or report.skipped:
+            return
+        with spread.readable():
+            try:
                 look(report, bar)
+            except FormatError as error:  # weights gone bad are the guard's to deal with
+                console.warn(f"Step {report.step:,}: no look at the model. {error.value}.")
 
     def scored() -> float:
         assert score is not None
         with spread.readable():
-            value: float = ranks.told(score())
-        return value
+            try:
+                value = score()
+            except FormatError:
+                value = math.inf
+        told: float = ranks.told(value)
+        return told
 
     keep = KeepBest(progress, scored, best, times=_SCORES, patience=patience, say=console.note)
 
@@ -203,9 +217,7 @@ def train(
 
     pace = [Pace(progress, end, lambda: work.seconds, most=most_steps, ranks=ranks)] if end is not None else []
     with ExitStack() as stack:
-        made_ahead = stack.enter_context(
-            Prefetch(batches, ahead=grad_accum_steps + 1, last=lambda: total_steps() * grad_accum_steps - 1)
-        )
+        made_ahead = stack.enter_context(Prefetch(batches, ahead=grad_accum_steps + 1, last=last_batch))
         bar = stack.enter_context(
             console.progress(label, total_tokens, unit, done=progress.tokens_seen, curve="loss"),
         )
@@ -241,6 +253,8 @@ def train(
         step, told = keep.take_best()
         figure = told if scored_by == "loss" else 1 - told
         console.note(f"The weights of step {step:,} are kept: {scored_by} {figure:.4f} on held-out data, the best.")
+    if not spread.is_finite():  # it ended before there was trouble enough for the guard to go back
+        raise diverged(f"step {progress.step:,}, the last: weights that are no finite numbers")
     return progress
 
 

@@ -11,7 +11,7 @@ from groundup.artifact import Artifact, Work, read
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError
-from groundup.stages._plans import SavedPlan
+from groundup.stages._plans import SavedPlan, fitting
 from groundup.stages._shape import ShapeConfig, find_base, given_shape
 from groundup.stages._training import (
     NO_PART_OF_THE_RESULT,
@@ -163,7 +163,12 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
     plan = saved.settle(machine, plan, spread, NextToken(config.z_loss), lambda rows: loader(rows).batch(0))
     micro, accum = share(plan.rows, plan.micro_batch_size, ranks.size)
     probe = _probe(held_out)
-    before = None if base is None else probe(model)
+
+    def scored() -> BitsPerByte:
+        with spread.readable():
+            return probe(model)
+
+    before = None if base is None else scored()
     with Engine(model, tokenizer) as engine:
         progress = train(
             work,
@@ -188,7 +193,7 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
             most_steps=plan.most_steps(MOST_EPOCHS),
             log_to=config.log_to,
         )
-        compared = None if before is None else compare(probe(model), before)
+        compared = None if before is None else compare(scored(), before)
 
     model = spread.gathered()
     if not ranks.first:
@@ -257,10 +262,14 @@ def _resolve(
         model = Transformer(shape)
         init_weights(model, config.seed)
         spread = spread_out(model, machine, config.parallel, ranks)
-        batches = _loader(config, shards, shape.context_length, rows, machine, ranks).batch
-        steps = steps_per_second(
-            spread.called, NextToken(config.z_loss), batches, spread.optimizer(optimizer_config), ranks=ranks
-        )
+        objective = NextToken(config.z_loss)
+
+        def loader(rows: int) -> Loader:
+            return _loader(config, shards, shape.context_length, rows, machine, ranks)
+
+        rows = fitting(spread, objective, lambda rows: loader(rows).batch(0), rows, machine, ranks)
+        optimizer = spread.optimizer(optimizer_config)
+        steps = steps_per_second(spread.called, objective, loader(rows).batch, optimizer, ranks=ranks)
         rate = steps * rows * ranks.size * shape.context_length
         console.note(f"{shape.n_layers} layers, {shape.dim} wide: {rate:,.0f} tokens/s")
         return rate

@@ -4,7 +4,7 @@ from groundup.train.best import KeepBest
 from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, ShowProgress, Speed
 from groundup.train.checkpoints import Checkpoints
 from groundup.train.fit import Callback, fit, steps_per_second
-from groundup.train.guard import SpikeGuard
+from groundup.train.guard import SpikeGuard, diverged
 from groundup.train.pace import Pace
 from groundup.train.prefetch import Prefetch
 from groundup.train.probe import fitting_rows
@@ -30,6 +30,7 @@ __all__ = [
     "Speed",
     "SpikeGuard",
     "StepReport",
+    "diverged",
     "fit",
     "fitting_rows",
     "open_tracker",

@@ -94,8 +94,8 @@ class ShowProgress:
         shown = {"loss": f"{report.metrics['loss']:.3f}", "step": f"{report.step}/{report.total_steps}"}
         if (mfu := self._speed.mfu(report)) is not None:
             shown["mfu"] = f"{100 * mfu:.0f} %"
-        if report.waited > _STARVED * report.seconds:
-            shown["waiting for data"] = f"{100 * report.waited / report.seconds:.0f} %"
+        starved = report.waited > _STARVED * report.seconds
+        shown["waiting for data"] = f"{100 * report.waited / report.seconds:.0f} %" if starved else ""
         self._bar.show(**shown)
 
 

@@ -6,6 +6,7 @@ Each gets the same values a step as `metrics.jsonl`.
 from __future__ import annotations
 
 import importlib
+import secrets
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol
@@ -28,7 +29,7 @@ def open_tracker(name: TrackerName, directory: Path, speed: Speed, *, from_row: 
     """Begin to log, or go on.
 
     Args:
-        directory: of the stage; a run is called after it and the one above it.
+        directory: of the stage; a run is called after it and the one above it, and its name is kept in it.
         from_row: rows that an earlier process logged, and that count.
         facts: settings of the run, shown beside its curves.
 
@@ -37,8 +38,15 @@ def open_tracker(name: TrackerName, directory: Path, speed: Speed, *, from_row: 
     """
     if name == "tensorboard":
         return _TensorBoard(directory, speed, from_row)
-    run = "-".join(directory.resolve().parts[-2:])
-    return _Runs(name, run, directory, speed, from_row, facts)
+    return _Runs(name, _run_name(name, directory, from_row), directory, speed, from_row, facts)
+
+
+def _run_name(name: TrackerName, directory: Path, from_row: int) -> str:
+    """What a run is called, and known by: a new one in the same place must not go on with an old one's curves."""
+    kept = directory / f"{name}-run"
+    if not from_row or not kept.is_file():
+        kept.write_text(f"{'-'.join(directory.resolve().parts[-2:])}-{secrets.token_hex(4)}", encoding="utf-8")
+    return kept.read_text(encoding="utf-8")
 
 
 class _TensorBoard:

@@ -107,3 +107,11 @@ def test_curve_survives_values_that_are_no_numbers() -> None:
     for value in ("3.0", "-", "nan", "inf", "2.0", "2.0"):
         meter.show(loss=value)
     assert set(meter.spark()) <= set("▁▂▃▄▅▆▇█")
+
+
+def test_a_value_that_is_over_is_no_longer_shown() -> None:
+    """A step that once waited for data must not be told of until the end."""
+    meter = Meter("pretraining", 4, "steps")
+    meter.show(loss="2.5", waiting="35 %")
+    meter.show(loss="2.4", waiting="")
+    assert meter.fields == {"loss": "2.4"}

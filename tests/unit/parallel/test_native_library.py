@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,20 @@ def test_an_older_processor(own_cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     """A library with instructions that the processor lacks would end the process without a word."""
     monkeypatch.setattr(module, "_processor_flags", lambda: {"avx2", "fma"})
     assert build_again() is None
+
+
+@pytest.mark.skipif(native_library() is None, reason="no processor with AVX-512 bf16, or no C++ compiler")
+@pytest.mark.parametrize("there", [False, True])
+def test_a_cache_that_cannot_be_written(own_cache: Path, monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    """A directory that is somebody else's, or one that cannot be made."""
+    if there:
+        directory, access = own_cache / "groundup" / "native", os.access
+        directory.mkdir(parents=True)
+        monkeypatch.setattr(os, "access", lambda path, mode: path != directory and access(path, mode))
+    else:
+        own_cache.write_text("a file")
+    assert build_again() is not None
+    assert not list(own_cache.rglob("*.so"))
 
 
 @pytest.mark.skipif(native_library() is None, reason="no processor with AVX-512 bf16, or no C++ compiler")

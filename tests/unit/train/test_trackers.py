@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +56,17 @@ def test_what_is_not_installed_is_named_with_its_remedy(
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match=f"pip install {name}"):
         open_tracker(name, tmp_path, SPEED, from_row=0, facts={})
+
+
+def test_another_run_in_the_same_place_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """These programs drop or overlay the steps of a run that they take for an old one."""
+    names = []
+    program = SimpleNamespace(init=lambda **options: names.append(options["name"]))
+    monkeypatch.setitem(sys.modules, "trackio", program)
+    for from_row in (0, 2, 5, 0, 1):  # two runs, the first of which was cut off twice
+        open_tracker("trackio", tmp_path, SPEED, from_row=from_row, facts={})
+    assert names[0] == names[1] == names[2] != names[3] == names[4]
+    assert all(tmp_path.name in name for name in names)
 
 
 @pytest.mark.interop
