@@ -43,9 +43,11 @@ def test_gradients_that_are_scaled_on_the_way_are_what_clipped_ones_are(
     in_fp32 = partial(newton_schulz, dtype=torch.float32)  # in bf16 it would magnify what AdamW rounds otherwise
     ours, usual = (Optimizer(model, config, orthogonalize=in_fp32) for model in models)
     for most in (0.01, 1e9, 0.3):
-        for model in models:
-            model(ids, labels_BT=ids.roll(-1, 1)).backward()
+        models[0](ids, labels_BT=ids.roll(-1, 1)).backward()
         parameters = list(models[0].parameters())
+        # The same gradients for both: where parts of one cancel out, what is left is how a CPU rounds.
+        for mine, other in zip(parameters, models[1].parameters(), strict=True):
+            other.grad = None if mine.grad is None else mine.grad.clone()
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         assert norm > 0.3
         ours.step(1.0, most / (norm + 1e-6) if norm > most else None)
@@ -53,8 +55,6 @@ def test_gradients_that_are_scaled_on_the_way_are_what_clipped_ones_are(
         usual.step(1.0)
         state = usual.state()
         for name, value in ours.state().items():
-            # By the largest value: where parts of a gradient cancel out, what is left is how this CPU rounds.
-            largest = float(state[name].abs().max())
-            torch.testing.assert_close(value, state[name], atol=1e-4 * largest, rtol=1e-4, msg=name)
+            torch.testing.assert_close(value, state[name], atol=1e-8, rtol=1e-4, msg=name)
         for (name, mine), theirs in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4, msg=name)
