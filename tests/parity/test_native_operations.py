@@ -138,6 +138,26 @@ def test_activations(native: NativeOperations, activation: Any, gated: bool) -> 
     assert_as_near(by(native), by(PLAIN), tensors, normal(3, 41, 31, seed=2))
 
 
+@pytest.mark.parametrize(("rows", "width", "inner"), [(70, 64, 96), (513, 384, 1024), (31, 32, 32), (33, 48, 80)])
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_feed_forward_layers(
+    native: NativeOperations, rows: int, width: int, inner: int, activation: Any, gated: bool, bias: bool
+) -> None:
+    """Of rows that fill no block, and (48, 80) of widths that the kernels leave to the other operations."""
+    shapes = [*[(inner, width)] * (1 + gated), (width, inner)]
+    weights = tuple(normal(*shape, seed=seed, scale=shape[1] ** -0.5) for seed, shape in enumerate(shapes, 1))
+    biases = tuple(normal(shape[0], seed=seed) for seed, shape in enumerate(shapes, 5)) if bias else ()
+    count = len(shapes)
+
+    def by(operations: Operations) -> Callable[..., Tensor]:
+        return lambda x, *p: operations.feed_forward(x, activation, p[:count], p[count:] or (None,) * count)
+
+    tensors = (normal(3, rows, width), *weights, *biases)
+    assert_as_near(by(native), by(PLAIN), tensors, normal(3, rows, width, seed=9))
+
+
 def test_rotation(native: NativeOperations) -> None:
     angles = normal(2, 19, 1, 24, seed=1, scale=3)
     rope = tuple(torch.cat([part, part], -1).bfloat16() for part in (angles.cos(), angles.sin()))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.model.config import ModelConfig
-from groundup.model.operations import Accelerated
+from groundup.model.operations import Accelerated, Activation
 
 
 class Linear(nn.Linear, Accelerated):
@@ -24,9 +24,25 @@ class Linear(nn.Linear, Accelerated):
 def together(x: Tensor, *layers: Linear) -> Sequence[Tensor]:
     """What several layers make of the same x. They are computed as one operation, unless one has been changed (by an
     adapter, say)."""
-    if all(type(layer) is Linear for layer in layers):
-        return layers[0].operations.linears(x, [layer.weight for layer in layers], [layer.bias for layer in layers])
+    if _unchanged(layers):
+        return layers[0].operations.linears(x, *_parameters(layers))
     return [layer(x) for layer in layers]
+
+
+def feed_forward(x: Tensor, activation: Activation, *layers: Linear) -> Tensor:
+    """down(activation(gate(x)) * up(x)) by the layers gate, up, down, of which up may be missing; like `together`."""
+    *inner, down = layers
+    if _unchanged(layers):
+        return down.operations.feed_forward(x, activation, *_parameters(layers))
+    return down(down.operations.activate(activation, *together(x, *inner)))
+
+
+def _unchanged(layers: Sequence[Linear]) -> bool:
+    return all(type(layer) is Linear for layer in layers)
+
+
+def _parameters(layers: Sequence[Linear]) -> tuple[list[Tensor], list[Tensor | None]]:
+    return [layer.weight for layer in layers], [layer.bias for layer in layers]
 
 
 class Embedding(nn.Embedding):
@@ -82,7 +98,7 @@ def make_mlp(config: ModelConfig) -> nn.Module:
     return GatedMLP(config) if config.gated else MLP(config)
 
 
-class GatedMLP(Accelerated):
+class GatedMLP(nn.Module):
     """down(act(gate(x)) * up(x)) (arXiv:2002.05202): SwiGLU, or Gemma's GeGLU."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -93,11 +109,10 @@ class GatedMLP(Accelerated):
         self.down_proj = Linear(config.ffn_dim, config.dim, bias=config.ffn_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        gate_BTF, up_BTF = together(x_BTD, self.gate_proj, self.up_proj)
-        return self.down_proj(self.operations.activate(self.activation, gate_BTF, up_BTF))
+        return feed_forward(x_BTD, self.activation, self.gate_proj, self.up_proj, self.down_proj)
 
 
-class MLP(Accelerated):
+class MLP(nn.Module):
     """down(act(up(x))), GPT-2's feed-forward layer."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -107,4 +122,4 @@ class MLP(Accelerated):
         self.down_proj = Linear(config.ffn_dim, config.dim, bias=config.ffn_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.down_proj(self.operations.activate(self.activation, self.up_proj(x_BTD)))
+        return feed_forward(x_BTD, self.activation, self.up_proj, self.down_proj)

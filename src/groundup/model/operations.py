@@ -70,6 +70,13 @@ class Operations:
         out: Tensor = Gated.apply(gate, up, activation)
         return out
 
+    def feed_forward(
+        self, x: Tensor, activation: Activation, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
+    ) -> Tensor:
+        """down(activation(gate(x)) * up(x)), or without up; weights and biases in the order gate, up, down."""
+        inner = self.linears(x, weights[:-1], biases[:-1])
+        return self.linear(self.activate(activation, *inner), weights[-1], biases[-1])
+
     def rotate(self, x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         """Turn each pair (x[i], x[i + H/2]) by the angle of its position: cos and sin, (B, T, 1, H)."""
         cos, sin = (part.to(x_BTNH.dtype) for part in rope)

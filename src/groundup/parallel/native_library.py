@@ -16,6 +16,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from torch import Tensor
+
 from groundup.files import cache_dir
 
 _SOURCES = Path(__file__).parent / "native"
@@ -73,3 +75,13 @@ def _built(compiler: str) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return library
+
+
+def pointers_to(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
+    """Where the values of each begin, as kernels want it; the tensors must live until those have read them."""
+    return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
+
+
+def sizes_of(*sizes: int) -> list[ctypes.c_int64]:
+    """The sizes as kernels want them."""
+    return [ctypes.c_int64(size) for size in sizes]

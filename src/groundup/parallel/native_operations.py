@@ -3,7 +3,7 @@
 What they do not take (another dtype, odd sizes, keys of earlier tokens) goes the plain way.
 
 Shape letters: B batch, T sequence, S keys, N query heads, K kv heads, H head_dim, R rows (tokens), D dim,
-O outputs of a layer, V vocab.
+V vocab.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.model import Activation, Operations, SequenceClassifier, Transformer
 from groundup.optim import Orthogonalize, newton_schulz
 from groundup.optim.muon import COEFFICIENTS, EPS, STEPS
+from groundup.parallel.native_layers import BLOCK, TILE, FeedForward, Linears, in_tiles, transposed_products
+from groundup.parallel.native_library import pointers_to, sizes_of
 
 # Logits at a time: 200 MB in bf16. The gradient of a large vocabulary's matrix is read and written once a chunk (150 MB
 # for GPT-2's), and products of rows in whole blocks are twice as fast as those of some hundreds and a few.
 _CHUNK_LOGITS = 104_000_000
 _MOST_CHUNK_ROWS = 4096
 _CHUNK_BLOCK = 256
-_TILE = 16  # the kernels' weight gradients have their rows and columns in blocks of so many
 
 
 class NativeOperations(Operations):
@@ -38,13 +38,13 @@ class NativeOperations(Operations):
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not (_is_ours(x) and _is_learned(weight)):
             return super().linear(x, weight, bias)
-        outs: tuple[Tensor] = _Linears.apply(self.kernels, x, weight, bias)
+        outs: tuple[Tensor] = Linears.apply(self.kernels, x, weight, bias)
         return outs[0]
 
     def linears(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Sequence[Tensor]:
         if not (_is_ours(x) and all(map(_is_learned, weights))):
             return super().linears(x, weights, biases)
-        outs: tuple[Tensor, ...] = _Linears.apply(self.kernels, x, *weights, *biases)
+        outs: tuple[Tensor, ...] = Linears.apply(self.kernels, x, *weights, *biases)
         return outs
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -63,6 +63,14 @@ class NativeOperations(Operations):
         if not _is_ours(gate):
             return super().activate(activation, gate, up)
         out: Tensor = _Activate.apply(gate, up, activation == "gelu_tanh", self.kernels)
+        return out
+
+    def feed_forward(
+        self, x: Tensor, activation: Activation, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
+    ) -> Tensor:
+        if not (_is_ours(x) and all(map(_is_learned, weights)) and in_tiles(weights[0], BLOCK)):
+            return super().feed_forward(x, activation, weights, biases)
+        out: Tensor = FeedForward.apply(self.kernels, activation == "gelu_tanh", x, *weights, *biases)
         return out
 
     def rotate(self, x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
@@ -102,25 +110,25 @@ class NativeOperations(Operations):
             return super().nll_and_residual(logits_RV, labels_R, z_loss)
         logits_RV, labels_R = logits_RV.contiguous(), labels_R.contiguous()
         nll_R = torch.empty(len(logits_RV))
-        pointers, sizes = _pointers(nll_R, logits_RV, labels_R), _sizes(*logits_RV.shape)
+        pointers, sizes = pointers_to(nll_R, logits_RV, labels_R), sizes_of(*logits_RV.shape)
         self.kernels.groundup_nll_and_residual(*pointers, *sizes, ctypes.c_float(z_loss))
         return nll_R, logits_RV
 
     def transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
-        if _is_ours(left_RV) and out_VD.dtype == torch.float32 and out_VD.shape[1] % _TILE == 0:
-            _transposed_products(self.kernels, [out_VD], [left_RV], right_RD, add=add)
+        if _is_ours(left_RV) and out_VD.dtype == torch.float32 and out_VD.shape[1] % TILE == 0:
+            transposed_products(self.kernels, [out_VD], [left_RV], right_RD, add=add)
         else:
             super().transposed_product(out_VD, left_RV, right_RD, add=add)
 
     def orthogonalize(self, matrices: Sequence[Tensor]) -> Sequence[Tensor]:
         """Muon's, in place (see `groundup.optim.newton_schulz`); matrices of odd sizes go the plain way."""
         first = matrices[0]
-        if first.dtype != torch.float32 or first.device.type != "cpu" or not _in_tiles(first, 32):
+        if first.dtype != torch.float32 or first.device.type != "cpu" or not in_tiles(first, 32):
             return newton_schulz(matrices)
         matrices = [matrix.contiguous() for matrix in matrices]
-        addresses = (ctypes.c_void_p * len(matrices))(*_pointers(*matrices))
+        addresses = (ctypes.c_void_p * len(matrices))(*pointers_to(*matrices))
         numbers = (ctypes.c_float(number) for number in (*COEFFICIENTS, EPS))
-        self.kernels.groundup_orthogonalize(addresses, *_sizes(len(matrices), *first.shape, STEPS), *numbers)
+        self.kernels.groundup_orthogonalize(addresses, *sizes_of(len(matrices), *first.shape, STEPS), *numbers)
         return matrices
 
 
@@ -137,11 +145,7 @@ def _is_ours(x: Tensor) -> bool:
 
 
 def _is_learned(weight: Tensor) -> bool:
-    return torch.is_grad_enabled() and weight.requires_grad and _in_tiles(weight)
-
-
-def _in_tiles(weight: Tensor, size: int = _TILE) -> bool:
-    return weight.shape[0] % size == 0 and weight.shape[1] % size == 0
+    return torch.is_grad_enabled() and weight.requires_grad and in_tiles(weight)
 
 
 def _mask(starts_BT: Tensor) -> Tensor:
@@ -149,93 +153,15 @@ def _mask(starts_BT: Tensor) -> Tensor:
     return ((keys_S >= starts_BT[:, :, None]) & (keys_S <= keys_S[:, None]))[:, None]
 
 
-def _pointers(*tensors: Tensor | None) -> list[ctypes.c_void_p]:
-    return [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
-
-
-def _sizes(*sizes: int) -> list[ctypes.c_int64]:
-    return [ctypes.c_int64(size) for size in sizes]
-
-
-class _Result(ctypes.Structure):
-    """One of several transposed products: its result, its left operand, whose rows lie `stride` apart, and its rows."""
-
-    _fields_ = [
-        ("out", ctypes.c_void_p),
-        ("left", ctypes.c_void_p),
-        ("stride", ctypes.c_int64),
-        ("m", ctypes.c_int64),
-    ]
-
-
-def _transposed_products(
-    kernels: ctypes.CDLL, outs: Sequence[Tensor], lefts: Sequence[Tensor], right: Tensor, *, add: bool
-) -> None:
-    """Each out (m, n) = or += left^T right, rows of left (R, m) and right (R, n); n fills tiles.
-
-    What m has beyond whole tiles (GPT-2's vocabulary of 50,257: one row) goes through as one more, filled up with
-    zeros: without the kernel all of the gradient would be rounded to bf16, and held twice.
-    """
-    lefts, right = [left.contiguous() for left in lefts], right.contiguous()
-    whole = [len(out) // _TILE * _TILE for out in outs]
-    results = (_Result * len(outs))(
-        *(
-            _Result(out.data_ptr(), left.data_ptr(), left.shape[1], rows)
-            for out, left, rows in zip(outs, lefts, whole, strict=True)
-        )
-    )
-    sizes = _sizes(right.shape[1], len(right), right.shape[1])
-    kernels.groundup_transposed_products(results, *_sizes(len(outs)), *_pointers(right), *sizes, ctypes.c_bool(add))
-    for out, left, rows in zip(outs, lefts, whole, strict=True):
-        if rest := len(out) - rows:
-            last = torch.empty(_TILE, out.shape[1])
-            _transposed_products(kernels, [last], [F.pad(left[:, rows:], (0, _TILE - rest))], right, add=False)
-            out[rows:].add_(last[:rest]) if add else out[rows:].copy_(last[:rest])
-
-
-class _Linears(torch.autograd.Function):
-    """Layers that read the same x; of their parameters first all weights, then all biases."""
-
-    @staticmethod
-    def forward(ctx: Any, kernels: ctypes.CDLL, x: Tensor, *parameters: Tensor | None) -> tuple[Tensor, ...]:
-        weights, biases = parameters[: len(parameters) // 2], parameters[len(parameters) // 2 :]
-        rounded = [weight.to(x.dtype) for weight in weights if weight is not None]
-        ctx.save_for_backward(x, *rounded)
-        ctx.kernels, ctx.has_bias = kernels, [bias is not None for bias in biases]
-        return tuple(
-            F.linear(x, weight, None if bias is None else bias.to(x.dtype))
-            for weight, bias in zip(rounded, biases, strict=True)
-        )
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        x, *weights = ctx.saved_tensors
-        grads_RO = [grad.contiguous().flatten(0, -2) for grad in upstream]
-        grad_x = None
-        if ctx.needs_input_grad[1]:
-            grad_RD = grads_RO[0] @ weights[0]
-            for grad_RO, weight in zip(grads_RO[1:], weights[1:], strict=True):
-                grad_RD.addmm_(grad_RO, weight)
-            grad_x = grad_RD.view_as(x)
-        grad_weights = [torch.empty(weight.shape) for weight in weights]
-        _transposed_products(ctx.kernels, grad_weights, grads_RO, x.flatten(0, -2), add=False)
-        grad_biases: list[Tensor | None] = [None] * len(weights)
-        for place, grad_RO in enumerate(grads_RO):
-            if ctx.has_bias[place]:
-                grad_bias = grad_biases[place] = torch.empty(grad_RO.shape[1])
-                ctx.kernels.groundup_column_sums(*_pointers(grad_bias, grad_RO), *_sizes(*grad_RO.shape))
-        return None, grad_x, *grad_weights, *grad_biases
-
-
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, kernels: ctypes.CDLL) -> Tensor:
         x = x.contiguous()
         ctx.save_for_backward(x, weight)
-        ctx.shape = (*_sizes(x.numel() // x.shape[-1], x.shape[-1]), ctypes.c_float(eps))
+        ctx.shape = (*sizes_of(x.numel() // x.shape[-1], x.shape[-1]), ctypes.c_float(eps))
         ctx.kernels = kernels
         out = torch.empty_like(x)
-        kernels.groundup_rms_norm(*_pointers(out, x, weight), *ctx.shape)
+        kernels.groundup_rms_norm(*pointers_to(out, x, weight), *ctx.shape)
         return out
 
     @staticmethod
@@ -243,7 +169,7 @@ class _RMSNorm(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad = upstream[0].contiguous()  # a name of its own, here and below: it must live until it has been read
         grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
-        pointers = _pointers(grad_x, grad_weight, grad, x, weight)
+        pointers = pointers_to(grad_x, grad_weight, grad, x, weight)
         ctx.kernels.groundup_rms_norm_gradients(*pointers, *ctx.shape)
         return grad_x, grad_weight, None, None
 
@@ -253,10 +179,10 @@ class _LayerNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, kernels: ctypes.CDLL) -> Tensor:
         x = x.contiguous()
         ctx.save_for_backward(x, weight)
-        ctx.shape = (*_sizes(x.numel() // x.shape[-1], x.shape[-1]), ctypes.c_float(eps))
+        ctx.shape = (*sizes_of(x.numel() // x.shape[-1], x.shape[-1]), ctypes.c_float(eps))
         ctx.kernels = kernels
         out = torch.empty_like(x)
-        kernels.groundup_layer_norm(*_pointers(out, x, weight, bias), *ctx.shape)
+        kernels.groundup_layer_norm(*pointers_to(out, x, weight, bias), *ctx.shape)
         return out
 
     @staticmethod
@@ -264,7 +190,7 @@ class _LayerNorm(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         grad = upstream[0].contiguous()
         grad_x, grad_both = torch.empty_like(x), torch.empty(2, len(weight))
-        pointers = _pointers(grad_x, grad_both, grad, x, weight)
+        pointers = pointers_to(grad_x, grad_both, grad, x, weight)
         ctx.kernels.groundup_layer_norm_gradients(*pointers, *ctx.shape)
         return grad_x, grad_both[0], grad_both[1], None, None
 
@@ -277,7 +203,7 @@ class _Activate(torch.autograd.Function):
         ctx.save_for_backward(gate, up)
         ctx.gelu, ctx.kernels = ctypes.c_bool(gelu), kernels
         out = torch.empty_like(gate)
-        kernels.groundup_activate(*_pointers(out, gate, up), *_sizes(gate.numel()), ctx.gelu)
+        kernels.groundup_activate(*pointers_to(out, gate, up), *sizes_of(gate.numel()), ctx.gelu)
         return out
 
     @staticmethod
@@ -285,8 +211,8 @@ class _Activate(torch.autograd.Function):
         gate, up = ctx.saved_tensors
         grad = upstream[0].contiguous()
         grad_gate, grad_up = torch.empty_like(gate), None if up is None else torch.empty_like(up)
-        pointers = _pointers(grad_gate, grad_up, grad, gate, up)
-        ctx.kernels.groundup_activate_gradients(*pointers, *_sizes(gate.numel()), ctx.gelu)
+        pointers = pointers_to(grad_gate, grad_up, grad, gate, up)
+        ctx.kernels.groundup_activate_gradients(*pointers, *sizes_of(gate.numel()), ctx.gelu)
         return grad_gate, grad_up, None, None
 
 
@@ -308,8 +234,8 @@ def _turned(kernels: ctypes.CDLL, x_BTNH: Tensor, cos: Tensor, sin: Tensor, dire
     x_BTNH = x_BTNH.contiguous()
     out = torch.empty_like(x_BTNH)
     heads, head_dim = x_BTNH.shape[2:]
-    sizes = _sizes(cos.numel() // head_dim, heads, head_dim // 2)
-    kernels.groundup_rotate(*_pointers(out, x_BTNH, cos, sin), *sizes, ctypes.c_float(direction))
+    sizes = sizes_of(cos.numel() // head_dim, heads, head_dim // 2)
+    kernels.groundup_rotate(*pointers_to(out, x_BTNH, cos, sin), *sizes, ctypes.c_float(direction))
     return out
 
 
@@ -321,9 +247,9 @@ class _Attend(torch.autograd.Function):
         q_BTNH, k_BTKH, v_BTKH, starts_BT = (x.contiguous() for x in (q_BTNH, k_BTKH, v_BTKH, starts_BT))
         B, T, N, H = q_BTNH.shape
         out, lse_BNT = torch.empty_like(q_BTNH), torch.empty(B, N, T)
-        ctx.shape = (*_sizes(B, T, N, k_BTKH.shape[2], H), ctypes.c_float(scale))
+        ctx.shape = (*sizes_of(B, T, N, k_BTKH.shape[2], H), ctypes.c_float(scale))
         ctx.kernels = kernels
-        kernels.groundup_attention(*_pointers(out, lse_BNT, q_BTNH, k_BTKH, v_BTKH, starts_BT), *ctx.shape)
+        kernels.groundup_attention(*pointers_to(out, lse_BNT, q_BTNH, k_BTKH, v_BTKH, starts_BT), *ctx.shape)
         ctx.save_for_backward(lse_BNT, q_BTNH, k_BTKH, v_BTKH, starts_BT)
         return out
 
@@ -331,6 +257,6 @@ class _Attend(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         saved, grad = ctx.saved_tensors, upstream[0].contiguous()
         gradients = [torch.empty_like(x) for x in saved[1:4]]
-        pointers = _pointers(*gradients, grad, *saved)
+        pointers = pointers_to(*gradients, grad, *saved)
         ctx.kernels.groundup_attention_gradients(*pointers, *ctx.shape)
         return gradients[0], gradients[1], gradients[2], None, None, None

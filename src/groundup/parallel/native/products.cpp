@@ -1,7 +1,7 @@
 // Gradients of weights: dW = dY^T X, summed over all tokens, in fp32. Libraries run this product at half of the speed
 // of the forward pass, because both operands lie the wrong way round; here each block is turned while it is packed.
 // Layers that read the same X share what is packed of it.
-// (Forward products and gradients of inputs stay with them: they were as fast or faster there.)
+// (Other products are in layers.cpp where that saves what lies between them; single ones stay with the libraries.)
 #include "tile.h"
 
 #include <omp.h>
@@ -14,13 +14,6 @@ using namespace groundup;
 constexpr int64_t BLOCK_DEPTH = 1024, BLOCK_ROWS = 256, BLOCK_COLUMNS = 768;
 // Values of the results that stay in a core's cache while all of their products are added to them.
 constexpr int64_t STAYING = BLOCK_ROWS * 1536;
-
-// Part `index` of `parts` of [0, size), in whole strips of 32.
-static void share(int64_t size, int index, int parts, int64_t &from, int64_t &to) {
-    const int64_t strip = 2 * TILE, strips = round_up(size, strip) / strip;
-    from = std::min(size, strips * index / parts * strip);
-    to = std::min(size, strips * (index + 1) / parts * strip);
-}
 
 extern "C" bool groundup_tiles_allowed() { return tiles_allowed(); }
 

@@ -170,27 +170,6 @@ extern "C" void groundup_rotate(bf16 *y, const bf16 *x, const bf16 *cos, const b
     });
 }
 
-// The activations: value and slope of silu, x sigmoid(x), and of gelu in its tanh form, which is x sigmoid(2 u) with
-// u = sqrt(2 / pi) (x + 0.044715 x^3).
-struct Silu {
-    static void at(__m512 x, __m512 &value, __m512 &slope) {
-        const __m512 gate = sigmoid(x);
-        value = _mm512_mul_ps(x, gate);
-        slope = _mm512_fmadd_ps(value, _mm512_sub_ps(_mm512_set1_ps(1.0f), gate), gate);
-    }
-};
-struct GeluTanh {
-    static void at(__m512 x, __m512 &value, __m512 &slope) {
-        const __m512 square = _mm512_mul_ps(x, x);
-        const __m512 a = _mm512_set1_ps(1.5957691216057308f), b = _mm512_set1_ps(0.07135481282631f); // 2 sqrt(2 / pi) ...
-        const __m512 gate = sigmoid(_mm512_mul_ps(x, _mm512_fmadd_ps(b, square, a)));
-        const __m512 inner_slope = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_set1_ps(3.0f), b), square, a);
-        value = _mm512_mul_ps(x, gate);
-        // gate + x gate (1 - gate) inner'
-        slope = _mm512_fmadd_ps(_mm512_mul_ps(value, _mm512_sub_ps(_mm512_set1_ps(1.0f), gate)), inner_slope, gate);
-    }
-};
-
 constexpr int64_t RUN = 4096; // values that a thread takes at once
 
 template <typename Activation> static void gated(bf16 *y, const bf16 *gate, const bf16 *up, int64_t size) {

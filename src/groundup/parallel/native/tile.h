@@ -257,6 +257,13 @@ inline void pack_right_transposed(bf16 *out, const bf16 *source, int64_t stride,
         }
 }
 
+// Part `index` of `parts` of [0, size), in whole strips of 32.
+inline void share(int64_t size, int index, int parts, int64_t &from, int64_t &to) {
+    const int64_t strip = 2 * TILE, strips = round_up(size, strip) / strip;
+    from = std::min(size, strips * index / parts * strip);
+    to = std::min(size, strips * (index + 1) / parts * strip);
+}
+
 // Memory that a thread keeps from call to call: fresh pages would cost more than what is computed in them.
 template <typename Value> class Scratch {
   public:

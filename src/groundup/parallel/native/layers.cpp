@@ -1,0 +1,170 @@
+// Products of whole layers of which a library would write down, and read again, what lies in between: a feed-forward
+// layer's first products with its activation, the gradients of both, and the sum of several products. Results are made
+// in blocks of 32 x 32 fp32 sums, which stay in the cache until they are what is wanted.
+// Shape letters as in Python: R rows (tokens), D dim, F ffn_dim; D and F are multiples of 32.
+#include "math.h"
+
+#include <omp.h>
+
+using namespace groundup;
+
+constexpr int BLOCK = 2 * TILE; // rows and columns of a block of sums
+// Values of a left operand that a core keeps in its cache while all columns go by.
+constexpr int64_t STAYING = 1 << 17;
+
+// A right operand that has been packed: from its 16 columns to the next it is so many values.
+struct Panels {
+    const bf16 *data;
+    int64_t next;
+};
+
+// Fills `out` with a matrix of depth x n (or, transposed, n x depth), all threads together.
+static Panels pack(bf16 *out, const bf16 *source, int64_t depth, int64_t n, bool transposed) {
+#pragma omp parallel
+    {
+        int64_t from, to;
+        share(n, omp_get_thread_num(), omp_get_num_threads(), from, to);
+        if (transposed)
+            pack_right_transposed(out + from * depth, source + from * depth, depth, depth, to - from);
+        else
+            pack_right(out + from * depth, source + from, n, depth, to - from);
+    }
+    return {out, depth * TILE};
+}
+
+// Rows [row, row + count) of a left operand of whole blocks: the last ones are filled up with zeros in `spare`.
+static const bf16 *block_rows(const bf16 *left, int64_t depth, int64_t row, int64_t count, Scratch<bf16> &spare) {
+    if (count == BLOCK) return left + row * depth;
+    bf16 *filled = spare.at_least(BLOCK * depth);
+    memcpy(filled, left + row * depth, count * depth * sizeof(bf16));
+    memset(filled + count * depth, 0, (BLOCK - count) * depth * sizeof(bf16));
+    return filled;
+}
+
+// Columns [column, column + 32) of 32 rows of left (32 x depth) times right: into, or added to, `sums`.
+static inline void multiply_into(float *sums, const bf16 *left, int64_t depth, const Panels &right, int64_t column,
+                                 bool add) {
+    multiply_block<2, 2>(sums, BLOCK, left, depth, DEPTH, TILE * depth, right.data + column / TILE * right.next,
+                         right.next, depth / DEPTH, add);
+}
+
+// Calls body(row, count, column) for all blocks of a result of rows x columns, whose left operand has `depth` columns.
+template <typename Body> static void for_blocks(int64_t rows, int64_t columns, int64_t depth, Body body) {
+    const int64_t staying = std::max(STAYING / depth / BLOCK, int64_t(1)) * BLOCK;
+#pragma omp parallel
+    {
+        Tiles tiles;
+        int64_t from, to;
+        share(rows, omp_get_thread_num(), omp_get_num_threads(), from, to);
+        for (int64_t top = from; top < to; top += staying)
+            for (int64_t column = 0; column < columns; column += BLOCK)
+                for (int64_t row = top; row < std::min(to, top + staying); row += BLOCK)
+                    body(row, std::min(to - row, int64_t(BLOCK)), column);
+    }
+}
+
+static inline __m512 biased(const float *sums, const float *bias, int64_t column) {
+    const __m512 sum = _mm512_loadu_ps(sums);
+    return bias ? _mm512_add_ps(sum, _mm512_loadu_ps(bias + column)) : sum;
+}
+
+static inline __m512 stored(bf16 *out, __m512 values) {
+    store(out, values);
+    return load(out);
+}
+
+template <typename Activation>
+static void feed_forward(bf16 *out, bf16 *gate, bf16 *up, const bf16 *x, const Panels &gate_panels,
+                         const Panels &up_panels, const float *gate_bias, const float *up_bias, int64_t R, int64_t D,
+                         int64_t F) {
+    for_blocks(R, F, D, [=](int64_t row, int64_t count, int64_t column) {
+        static thread_local Scratch<bf16> spare;
+        alignas(64) float gates[BLOCK * BLOCK], ups[BLOCK * BLOCK];
+        const bf16 *left = block_rows(x, D, row, count, spare);
+        multiply_into(gates, left, D, gate_panels, column, false);
+        if (up) multiply_into(ups, left, D, up_panels, column, false);
+        for (int64_t r = 0; r < count; r++)
+            for (int64_t j = 0; j < BLOCK; j += TILE) {
+                const int64_t place = (row + r) * F + column + j;
+                __m512 value, slope;
+                // What is activated is what has been rounded and kept, of which the gradients will be.
+                Activation::at(stored(gate + place, biased(gates + r * BLOCK + j, gate_bias, column + j)), value, slope);
+                if (up) value = _mm512_mul_ps(value, stored(up + place, biased(ups + r * BLOCK + j, up_bias, column + j)));
+                store(out + place, value);
+            }
+    });
+}
+
+template <typename Activation>
+static void feed_forward_gradients(bf16 *grad_gate, bf16 *grad_up, const bf16 *grad_y, const Panels &down,
+                                   const bf16 *gate, const bf16 *up, int64_t R, int64_t D, int64_t F) {
+    for_blocks(R, F, D, [=](int64_t row, int64_t count, int64_t column) {
+        static thread_local Scratch<bf16> spare;
+        alignas(64) float sums[BLOCK * BLOCK];
+        multiply_into(sums, block_rows(grad_y, D, row, count, spare), D, down, column, false);
+        for (int64_t r = 0; r < count; r++)
+            for (int64_t j = 0; j < BLOCK; j += TILE) {
+                const int64_t place = (row + r) * F + column + j;
+                const __m512 grad = _mm512_load_ps(sums + r * BLOCK + j);
+                __m512 value, slope;
+                Activation::at(load(gate + place), value, slope);
+                if (up) {
+                    store(grad_up + place, _mm512_mul_ps(grad, value));
+                    slope = _mm512_mul_ps(slope, load(up + place));
+                }
+                store(grad_gate + place, _mm512_mul_ps(grad, slope));
+            }
+    });
+}
+
+// out = activation(gate) up with gate = x gate_weight^T + gate_bias, up likewise, both (R, F) and kept for the gradients.
+// x is (R, D), weights (F, D); a bias may be missing, and all of up.
+extern "C" void groundup_feed_forward(bf16 *out, bf16 *gate, bf16 *up, const bf16 *x, const bf16 *gate_weight,
+                                      const bf16 *up_weight, const float *gate_bias, const float *up_bias, int64_t R,
+                                      int64_t D, int64_t F, bool gelu) {
+    static thread_local Scratch<bf16> packed;
+    bf16 *panels = packed.at_least(2 * D * F);
+    const Panels first = pack(panels, gate_weight, D, F, true);
+    const Panels second = up ? pack(panels + D * F, up_weight, D, F, true) : first;
+    (gelu ? feed_forward<GeluTanh> : feed_forward<Silu>)(out, gate, up, x, first, second, gate_bias, up_bias, R, D, F);
+}
+
+// Gradients of gate and up, (R, F), from that of y = out down_weight^T, grad_y (R, D); down_weight is (D, F).
+extern "C" void groundup_feed_forward_gradients(bf16 *grad_gate, bf16 *grad_up, const bf16 *grad_y,
+                                                const bf16 *down_weight, const bf16 *gate, const bf16 *up, int64_t R,
+                                                int64_t D, int64_t F, bool gelu) {
+    static thread_local Scratch<bf16> packed;
+    const Panels down = pack(packed.at_least(D * F), down_weight, D, F, false);
+    (gelu ? feed_forward_gradients<GeluTanh>
+          : feed_forward_gradients<Silu>)(grad_gate, grad_up, grad_y, down, gate, up, R, D, F);
+}
+
+// A left operand (R x depth) and a right one (depth x columns).
+struct Term {
+    const bf16 *left, *right;
+    int64_t depth;
+};
+
+// out (R x columns, bf16) = the sum of the terms' products. Depths and columns are multiples of 32.
+extern "C" void groundup_summed_products(bf16 *out, const Term *terms, int64_t count, int64_t R, int64_t columns) {
+    static thread_local Scratch<bf16> packed;
+    int64_t depth = 0;
+    for (int64_t index = 0; index < count; index++) depth += terms[index].depth;
+    bf16 *panels = packed.at_least(depth * columns);
+    int64_t done = 0;
+    for (int64_t index = 0; index < count; done += terms[index++].depth)
+        pack(panels + done * columns, terms[index].right, terms[index].depth, columns, false);
+    for_blocks(R, columns, depth, [=](int64_t row, int64_t rows, int64_t column) {
+        static thread_local Scratch<bf16> spare;
+        alignas(64) float sums[BLOCK * BLOCK];
+        int64_t done = 0;
+        for (int64_t index = 0; index < count; done += terms[index++].depth) {
+            const Term &term = terms[index];
+            multiply_into(sums, block_rows(term.left, term.depth, row, rows, spare), term.depth,
+                          {panels + done * columns, term.depth * TILE}, column, index > 0);
+        }
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t j = 0; j < BLOCK; j += TILE)
+                store(out + (row + r) * columns + column + j, _mm512_load_ps(sums + r * BLOCK + j));
+    });
+}
