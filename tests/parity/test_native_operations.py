@@ -158,6 +158,15 @@ def test_feed_forward_layers(
     assert_as_near(by(native), by(PLAIN), tensors, normal(3, rows, width, seed=9))
 
 
+def test_a_second_backward_pass_is_refused(native: NativeOperations) -> None:
+    """The first has put gradients where its values were."""
+    weights = [normal(64, 32, seed=1).requires_grad_(), normal(32, 64, seed=2).requires_grad_()]
+    out = native.feed_forward(normal(2, 5, 32).bfloat16(), "silu", weights, (None, None)).sum()
+    out.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward()
+
+
 def test_rotation(native: NativeOperations) -> None:
     angles = normal(2, 19, 1, 24, seed=1, scale=3)
     rope = tuple(torch.cat([part, part], -1).bfloat16() for part in (angles.cos(), angles.sin()))

@@ -96,8 +96,8 @@ static void feed_forward(bf16 *out, bf16 *gate, bf16 *up, const bf16 *x, const P
 }
 
 template <typename Activation>
-static void feed_forward_gradients(bf16 *grad_gate, bf16 *grad_up, const bf16 *grad_y, const Panels &down,
-                                   const bf16 *gate, const bf16 *up, int64_t R, int64_t D, int64_t F) {
+static void feed_forward_gradients(bf16 *out, bf16 *gate, bf16 *up, const bf16 *grad_y, const Panels &down, int64_t R,
+                                   int64_t D, int64_t F) {
     for_blocks(R, F, D, [=](int64_t row, int64_t count, int64_t column) {
         static thread_local Scratch<bf16> spare;
         alignas(64) float sums[BLOCK * BLOCK];
@@ -109,10 +109,13 @@ static void feed_forward_gradients(bf16 *grad_gate, bf16 *grad_up, const bf16 *g
                 __m512 value, slope;
                 Activation::at(load(gate + place), value, slope);
                 if (up) {
-                    store(grad_up + place, _mm512_mul_ps(grad, value));
-                    slope = _mm512_mul_ps(slope, load(up + place));
+                    const __m512 factor = load(up + place);
+                    store(up + place, _mm512_mul_ps(grad, value));
+                    value = _mm512_mul_ps(value, factor);
+                    slope = _mm512_mul_ps(slope, factor);
                 }
-                store(grad_gate + place, _mm512_mul_ps(grad, slope));
+                store(out + place, value);
+                store(gate + place, _mm512_mul_ps(grad, slope));
             }
     });
 }
@@ -129,14 +132,13 @@ extern "C" void groundup_feed_forward(bf16 *out, bf16 *gate, bf16 *up, const bf1
     (gelu ? feed_forward<GeluTanh> : feed_forward<Silu>)(out, gate, up, x, first, second, gate_bias, up_bias, R, D, F);
 }
 
-// Gradients of gate and up, (R, F), from that of y = out down_weight^T, grad_y (R, D); down_weight is (D, F).
-extern "C" void groundup_feed_forward_gradients(bf16 *grad_gate, bf16 *grad_up, const bf16 *grad_y,
-                                                const bf16 *down_weight, const bf16 *gate, const bf16 *up, int64_t R,
-                                                int64_t D, int64_t F, bool gelu) {
+// Makes `out` once more, which so need not be kept, and puts the gradients of gate and up, (R, F), in their places. They
+// come from that of y = out down_weight^T, grad_y (R, D); down_weight is (D, F).
+extern "C" void groundup_feed_forward_gradients(bf16 *out, bf16 *gate, bf16 *up, const bf16 *grad_y,
+                                                const bf16 *down_weight, int64_t R, int64_t D, int64_t F, bool gelu) {
     static thread_local Scratch<bf16> packed;
     const Panels down = pack(packed.at_least(D * F), down_weight, D, F, false);
-    (gelu ? feed_forward_gradients<GeluTanh>
-          : feed_forward_gradients<Silu>)(grad_gate, grad_up, grad_y, down, gate, up, R, D, F);
+    (gelu ? feed_forward_gradients<GeluTanh> : feed_forward_gradients<Silu>)(out, gate, up, grad_y, down, R, D, F);
 }
 
 // A left operand (R x depth) and a right one (depth x columns).
