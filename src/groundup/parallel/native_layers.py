@@ -119,11 +119,15 @@ def _summed_products(kernels: ctypes.CDLL, lefts: Sequence[Tensor], rights: Sequ
     return out
 
 
+def _gate_and_up(parts: Sequence[Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
+    return parts[0], parts[1] if len(parts) > 1 else None
+
+
 class FeedForward(torch.autograd.Function):
     """A feed-forward layer; of its parameters first all weights, then all biases, in the order gate, up, down.
 
-    What the activation gives is made once more in the backward pass, at no cost in time: a sixteenth of the peak memory
-    of a small model's training was for keeping it.
+    What the activation gives is made once more in the backward pass, and gradients take the places of the values that
+    they are of: a sixteenth less memory at the peak of a small model's training, for a hundredth of its time.
     """
 
     @staticmethod
@@ -134,8 +138,8 @@ class FeedForward(torch.autograd.Function):
         inner = [x.new_empty(*x.shape[:-1], len(weight)) for weight in rounded]
         out = torch.empty_like(inner[0])
         inner_biases = [None if bias is None else bias.float().contiguous() for bias in biases[:-1]]
-        both = [(*pair, None)[:2] for pair in (inner, rounded, inner_biases)]
-        (gate, up), (gate_weight, up_weight), (gate_bias, up_bias) = both
+        gate, up = _gate_and_up(inner)
+        (gate_weight, up_weight), (gate_bias, up_bias) = _gate_and_up(rounded), _gate_and_up(inner_biases)
         ctx.sizes = (*sizes_of(x.numel() // x.shape[-1], x.shape[-1], out.shape[-1]), ctypes.c_bool(gelu))
         pointers = pointers_to(out, gate, up, x, gate_weight, up_weight, gate_bias, up_bias)
         kernels.groundup_feed_forward(*pointers, *ctx.sizes)
@@ -148,8 +152,8 @@ class FeedForward(torch.autograd.Function):
         x, down, *kept = ctx.saved_tensors
         inner, weights = kept[: len(kept) // 2], kept[len(kept) // 2 :]
         kernels, grad_RD = ctx.kernels, upstream[0].contiguous().flatten(0, -2)
-        gate, up = (*inner, None)[:2]
-        out = torch.empty_like(gate)
+        gate, up = _gate_and_up(inner)
+        out = torch.empty_like(inner[0])
         kernels.groundup_feed_forward_gradients(*pointers_to(out, gate, up, grad_RD, down), *ctx.sizes)
         torch.autograd.graph.increment_version(inner)  # a second backward pass must not take them for what they were
         (grad_down,), (grad_down_bias,) = _parameter_gradients(kernels, [grad_RD], out, ctx.has_bias[-1:])

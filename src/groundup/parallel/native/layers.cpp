@@ -44,8 +44,8 @@ static const bf16 *block_rows(const bf16 *left, int64_t depth, int64_t row, int6
 // Columns [column, column + 32) of 32 rows of left (32 x depth) times right: into, or added to, `sums`.
 static inline void multiply_into(float *sums, const bf16 *left, int64_t depth, const Panels &right, int64_t column,
                                  bool add) {
-    multiply_block<2, 2>(sums, BLOCK, left, depth, DEPTH, TILE * depth, right.data + column / TILE * right.next,
-                         right.next, depth / DEPTH, add);
+    multiply(sums, BLOCK, rows(left, depth), right.data + column / TILE * right.next, right.next, BLOCK, BLOCK,
+             depth / DEPTH, add);
 }
 
 // Calls body(row, count, column) for all blocks of a result of rows x columns, whose left operand has `depth` columns.
