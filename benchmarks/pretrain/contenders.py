@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from groundup.openmp import DEFAULTS as BRIEF_SPINNING
+
 Group = Literal["ours", "muon", "fp8", "default", "bf16", "malloc"]
 
 # glibc gives buffers above 32 MiB back to the system and faults them in again each step; this makes it keep them.
@@ -69,7 +71,9 @@ class Peers:
 
 def ours() -> list[Contender]:
     """groundup, with AdamW as its peers (all but nanochat), and with Muon, its default."""
-    return [Contender("groundup, AdamW", "ours", "ours"), Contender("groundup, Muon", "ours", "muon")]
+    modes: dict[str, Group] = {"groundup, AdamW": "ours", "groundup, Muon": "muon"}
+    # As the command sets it: the worker imports torch before groundup, which is then too late to do so.
+    return [Contender(name, "ours", group, environment=BRIEF_SPINNING) for name, group in modes.items()]
 
 
 def cpu_contenders(peers: Peers, shape: str, matched_nanochat: Path | None) -> list[Contender]:
@@ -92,7 +96,7 @@ def gpu_contenders(peers: Peers, matched_nanochat: Path | None) -> list[Contende
     """groundup, nanoGPT and nanochat on one GPU; both peers compute in bf16 there by default."""
     everyone = ours()
     if _installed("torchao"):
-        everyone.append(Contender("groundup, AdamW, fp8", "ours", "fp8", "float8"))
+        everyone.append(Contender("groundup, AdamW, fp8", "ours", "fp8", "float8", environment=BRIEF_SPINNING))
     if peers.nanogpt:
         everyone.append(Contender("nanoGPT", "nanogpt", "default", "bfloat16", peers.nanogpt))
     if matched_nanochat:

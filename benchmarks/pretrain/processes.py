@@ -18,7 +18,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 # What would change the speed of a process without being said on the command line.
-_UNWANTED = re.compile(r"MALLOC_|GLIBC_TUNABLES|LD_PRELOAD|OMP_|KMP_|MKL_|TORCH|NANOCHAT_")
+_UNWANTED = re.compile(r"MALLOC_|GLIBC_TUNABLES|LD_PRELOAD|G?OMP_|KMP_|MKL_|TORCH|NANOCHAT_")
 _CPU_PRODUCT, _GPU_PRODUCT = 2048, 8192
 _PRODUCTS = 15
 

@@ -2,4 +2,8 @@
 
 from importlib.metadata import version
 
+from groundup.openmp import spin_briefly
+
+spin_briefly()  # before any module of ours imports torch
+
 __version__ = version("groundup")
