@@ -21,6 +21,8 @@ from groundup.parallel.native_library import native_library
 from groundup.parallel.native_operations import NativeOperations
 
 ComputeDtype = Literal["float32", "bfloat16"]
+_PEAK_SIZES = (1536, 2048)
+_PEAK_SECONDS = 0.25
 _LOOKS = 6  # the first one of a dtype makes its kernels
 _DTYPES: dict[ComputeDtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -34,9 +36,11 @@ class Machine:
         compute_dtype: "bfloat16" where its products are faster than fp32's, else "float32". Weights stay fp32.
         compile: whether layers go through `torch.compile`.
         threads: CPU threads; sums are split by thread, so equal results need an equal number.
-        product_flops: FLOP/s that one large matrix product reached.
+        product_flops: FLOP/s of one matrix product of medium size, for estimates before real steps are measured.
         native: whether the kernels of `native/` compute; then there is nothing left to compile.
         fp8: whether the products of the layers are computed in fp8; on a CPU that is emulated.
+        peak_flops: Sustained matmul throughput in FLOP/s, the best of several sizes: the reference of MFU. None for a
+            run begun by an earlier release, whose reference was too low; its MFU is not reported.
     """
 
     device: str
@@ -46,6 +50,7 @@ class Machine:
     product_flops: float
     native: bool = False
     fp8: bool = False
+    peak_flops: float | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -84,7 +89,8 @@ def measure_machine(
     fastest, speed = fastest_dtype(device)
     native = native and device == "cpu" and fastest == "bfloat16" and native_library() is not None
     compiled = compile and not native and _can_compile(device)
-    return Machine(device, fastest, compiled, torch.get_num_threads(), speed, native, fp8)
+    peak = max(speed, sustained_flops(device, _DTYPES[fastest]))
+    return Machine(device, fastest, compiled, torch.get_num_threads(), speed, native, fp8, peak)
 
 
 def keep_for_reading(model: Transformer | SequenceClassifier, compute_dtype: ComputeDtype) -> None:
@@ -101,6 +107,20 @@ def fastest_dtype(device: str) -> tuple[ComputeDtype, float]:
     speeds = {name: max(look[name] for look in looks) for name in _DTYPES}
     fastest: ComputeDtype = "bfloat16" if speeds["bfloat16"] > 1.2 * speeds["float32"] else "float32"
     return fastest, speeds[fastest]
+
+
+def sustained_flops(device: str, dtype: torch.dtype) -> float:
+    """Return the best matmul throughput in FLOP/s over several large products, measured for about 0.3 s.
+
+    A product of 1,024 x 1,024 stays below what training steps sustain: its throughput as reference gave an MFU above 1.
+    """
+    if device == "cuda":  # the products of `_product_flops` are large there
+        return _product_flops(device, dtype)
+    deadline = time.perf_counter() + _PEAK_SECONDS
+    best = _square_flops(device, dtype, _PEAK_SIZES[0])
+    while time.perf_counter() < deadline:
+        best = max(best, *(_square_flops(device, dtype, size) for size in _PEAK_SIZES))
+    return best
 
 
 def _device() -> str:
@@ -120,6 +140,10 @@ def _can_compile(device: str) -> bool:
 def _product_flops(device: str, dtype: torch.dtype) -> float:
     # On a GPU a small product is over before the next one can be asked for: what is measured is the asking.
     size, times = (8192, 4) if device == "cuda" else (1024, 1)
+    return _square_flops(device, dtype, size, times)
+
+
+def _square_flops(device: str, dtype: torch.dtype, size: int, times: int = 1) -> float:
     a = torch.ones(size, size, dtype=dtype, device=device)
     a[0, 0].item()  # waits for the device
     started = time.perf_counter()

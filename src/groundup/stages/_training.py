@@ -186,7 +186,7 @@ def train(
 
     if progress.step:
         console.note(f"Going on from step {progress.step:,} of {total_steps():,}.")
-    speed = Speed(flops_per_step, ranks.size * machine.product_flops)
+    speed = Speed(flops_per_step, machine.peak_flops and ranks.size * machine.peak_flops)
     guard = SpikeGuard(progress, lambda p: good.save(p, keep=1), good.restore, console.warn, spikes=skip_spikes)
 
     def looked(report: StepReport) -> None:

@@ -23,16 +23,16 @@ class Speed:
 
     Args:
         flops_per_step: of the model, by formula, in a step of all ranks; None: not known.
-        peak_flops: FLOP/s that matrix products alone reach, of all ranks together.
+        peak_flops: sustained matmul throughput in FLOP/s of all ranks together; None: not known, no MFU.
     """
 
-    def __init__(self, flops_per_step: float | None, peak_flops: float) -> None:
+    def __init__(self, flops_per_step: float | None, peak_flops: float | None) -> None:
         self._flops_per_step = flops_per_step
         self._peak_flops = peak_flops
 
     def mfu(self, report: StepReport) -> float | None:
         """Model FLOPs utilization (Chowdhery et al. 2022, arXiv:2204.02311, appendix B), 0 to 1."""
-        if self._flops_per_step is None or report.seconds <= 0:
+        if not self._flops_per_step or not self._peak_flops or report.seconds <= 0:
             return None
         return self._flops_per_step / report.seconds / self._peak_flops
 

@@ -61,7 +61,7 @@ def _plan(base: Output) -> Html:
     facts, plan, shape = base.facts, base.facts.part("plan"), base.facts.part("plan", "model")
     rate = base.curve.tokens / base.curve.seconds if base.curve and base.curve.seconds else None
     flops = facts.number("flops_per_token")
-    product = facts.number("machine", "product_flops")
+    peak = facts.number("machine", "peak_flops")
     batch = plan.count("micro_batch_size") * plan.count("grad_accum_steps") * shape.count("context_length")
     heads = f"{shape.count('n_heads')} of {shape.count('head_dim')} features ({shape.count('n_kv_heads')} key-value)"
     layers = (
@@ -77,7 +77,7 @@ def _plan(base: Output) -> Html:
         ("steps", f"{facts.count('steps') or plan.count('total_steps'):,} of {batch:,} tokens" if batch else None),
         ("training FLOPs", f"{flops * facts.count('tokens_seen'):.2e}" if flops else None),
         ("speed", f"{rate:,.0f} tokens/s" if rate else None),
-        ("MFU", _mfu(rate, flops, product)),
+        ("MFU", _mfu(rate, flops, peak)),
         ("time", duration(base.artifact.seconds)),
         ("precision", facts.words("machine", "compute_dtype")),
         ("compiled", "yes" if facts.at("machine", "compile") is True else "no"),
@@ -87,13 +87,11 @@ def _plan(base: Output) -> Html:
     return table("The plan, and how it went", ("", ""), cells, class_="facts")
 
 
-def _mfu(rate: float | None, flops: float | None, product: float | None) -> str | None:
-    """Model FLOPs utilization (Chowdhery et al. 2022, arXiv:2204.02311), against this machine's own matrix product."""
-    if not (rate and flops and product):
+def _mfu(rate: float | None, flops: float | None, peak: float | None) -> str | None:
+    """Model FLOPs utilization (Chowdhery et al. 2022, arXiv:2204.02311), of this machine's own matmul throughput."""
+    if not (rate and flops and peak):
         return None
-    return (
-        f"{percent(rate * flops / product, 0)} of {format_count(product, 'FLOP/s')}, a matrix product's on this machine"
-    )
+    return f"{percent(rate * flops / peak, 0)} of {format_count(peak, 'FLOP/s')}, this machine's matmul throughput"
 
 
 def _rates(optimizer: Facts) -> str | None:

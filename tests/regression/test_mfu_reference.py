@@ -1,0 +1,45 @@
+"""MFU of 0.79 to 1.17 was printed: its reference was one small product, slower than what training steps sustain."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.parallel import Machine, machine, measure_machine
+from groundup.train import Speed
+from groundup.train.state import StepReport
+
+
+def report(seconds: float) -> StepReport:
+    return StepReport(1, 10, 8, 8, 1.0, 1.0, seconds, 0.0, {"loss": 1.0}, False, 0)
+
+
+def test_the_reference_is_the_best_of_large_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which larger products are faster, as all are."""
+    reached = {1024: 1.0e12, 1536: 1.4e12, 2048: 1.9e12}
+    monkeypatch.setattr(machine, "_square_flops", lambda device, dtype, size, times=1: reached[size])
+    monkeypatch.setattr(machine, "_device", lambda: "cpu")
+    found = measure_machine(native=False, compile=False)
+    assert (found.product_flops, found.peak_flops) == (1.0e12, 1.9e12)
+
+
+def test_measuring_takes_little_time() -> None:
+    small = machine._square_flops("cpu", torch.float32, 512)
+    started = time.perf_counter()
+    assert machine.sustained_flops("cpu", torch.float32) > 0
+    both = 2 * (1536**3 + 2048**3) / small  # a slow machine takes as long as its first products do
+    assert time.perf_counter() - started < machine._PEAK_SECONDS + 5 * both
+
+
+def test_a_run_of_an_earlier_release_shows_no_mfu(tmp_path: Path) -> None:
+    old = {"device": "cpu", "compute_dtype": "bfloat16", "compile": False, "threads": 2, "product_flops": 7e11}
+    resumed = Machine.from_json(json.loads(json.dumps(old)))
+    assert resumed.peak_flops is None
+    assert Speed(1e12, resumed.peak_flops).mfu(report(1.0)) is None
+    now = replace(resumed, peak_flops=2e12)
+    assert Speed(1e12, now.peak_flops).mfu(report(1.0)) == 0.5
