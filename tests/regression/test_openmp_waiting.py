@@ -1,4 +1,4 @@
-"""Idle OpenMP threads spun for milliseconds: one busy process next to a training made its steps 10 to 15 times slower."""
+"""Idle OpenMP threads spun: one busy process next to a training made its steps 10 to 15 times slower."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class Watch:
 
 sys.meta_path.insert(0, Watch())
 """
+COMMAND = ["groundup", "generate", "nothing-here", "a"]
 STARTS = {
-    "command": "from groundup.cli import main; main(['generate', 'nothing-here', 'a'])",
-    "module": "import runpy; sys.argv = ['groundup', 'generate', 'nothing-here', 'a']; runpy.run_module('groundup', run_name='__main__')",
+    "command": f"from groundup.cli import main; main({COMMAND[1:]})",
+    "module": f"import runpy; sys.argv = {COMMAND}; runpy.run_module('groundup', run_name='__main__')",
     "library": "import groundup; import torch",
-    "worker": "from multiprocessing import get_context; import groundup.generate.worker; import torch",
-}  # fmt: skip
+    "worker": "import groundup.generate.worker; import torch",
+}
 
 
 def environment_at_torch(code: str, changes: Mapping[str, str]) -> dict[str, str]:
@@ -71,7 +72,7 @@ print(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 @pytest.mark.skipif(sys.platform != "linux" or (os.cpu_count() or 1) < 2, reason="GNU OpenMP on two cores")
 def test_idle_threads_sleep() -> None:
-    """CPU seconds of 200 short parallel loops with pauses of 4 ms: spinning in the pauses takes several times as much."""
+    """CPU seconds of 200 short parallel loops with pauses of 4 ms: spinning in the pauses takes much more."""
     kept = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", *DEFAULTS)}
 
     def seconds(changes: Mapping[str, str]) -> float:

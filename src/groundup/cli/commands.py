@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -151,7 +151,9 @@ def _stage(
         if not stage.many_ranks:
             require_one_process(stage.command)
         file = recipe or config_file
-        values = apply_overrides(_table(Path(file), stage) if file else {}, overrides) | given(taken(flags))
+        flags_given = given(taken(flags))
+        table = _table(Path(file), stage, model=flags_given.get("model")) if file else {}
+        values = apply_overrides(table, overrides) | flags_given
         where = f"[{stage.name}] in {file}" if file else f"groundup {stage.command}"
         config: Any = load(stage.config, values, where)
         run, console = stage.module.run, Console(quiet=quiet)
@@ -175,9 +177,18 @@ def _stage(
     return _command(stage, [*parameters, *shared], callback)
 
 
-def _table(path: Path, stage: Stage) -> dict[str, Any]:
-    """A stage's settings: its table of a recipe, or a file of bare keys."""
+def _table(path: Path, stage: Stage, *, model: str | None = None) -> dict[str, Any]:
+    """A stage's settings: its table of a recipe, or a file of bare keys.
+
+    Args:
+        model: the model that the command line names.
+    """
     from groundup.config import read_toml
+    from groundup.stages._recipe import require_absolute_rates, table_of
+
+    def model_of(stage: str, table: Mapping[str, Any]) -> Path | None:
+        named = model or table.get("model")
+        return Path(str(named)) if named else None
 
     name = stage.name
     try:
@@ -188,9 +199,10 @@ def _table(path: Path, stage: Stage) -> dict[str, Any]:
             raise
         fix = f"To read it as text: groundup {stage.command} {options[0]} {path}"
         raise ConfigError(error.value, rule=error.rule, fix=fix) from None
-    if (table := _sub_table(values, name)) is not None:
+    require_absolute_rates(values, path.name, model_of, name)
+    if (table := table_of(values, name)) is not None:
         return table
-    if any(_sub_table(values, other) is not None for other in STAGES):
+    if any(table_of(values, other) is not None for other in STAGES):
         rule = f"a recipe for this stage has a table [{name}]"
         raise ConfigError(f"{path}: no table [{name}]", rule=rule, fix=f"Add it: groundup config {name} shows one.")
     return values
@@ -204,12 +216,6 @@ def _input_options(stage: Stage) -> list[str]:
     if any(item.positional for item in settings):
         return []
     return [item.option for item in settings if item.flag and item.type is Path and item.name != "out"]
-
-
-def _sub_table(values: Any, name: str) -> dict[str, Any] | None:
-    for part in name.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return dict(values) if isinstance(values, dict) else None
 
 
 def _run() -> click.Command:
@@ -231,11 +237,11 @@ def _run() -> click.Command:
 
 def _config() -> click.Command:
     def callback(*, stage: str, output: str | None) -> None:
-        from groundup.config import annotated_toml, unknown_key
+        from groundup.config import RECIPE_VERSION, VERSION, annotated_toml, unknown_key
 
         if stage not in STAGES:
             raise unknown_key(f"groundup config {stage}", stage, list(STAGES), kind="stage")
-        write(annotated_toml(STAGES[stage].config, stage), output)
+        write(f"{VERSION} = {RECIPE_VERSION}\n\n{annotated_toml(STAGES[stage].config, stage)}", output)
 
     return _command(CONFIG, [click.Argument(["stage"], metavar="STAGE"), *common("output")], callback)
 

@@ -3,8 +3,11 @@
 from groundup.config.check import load, nearest, unknown_key
 from groundup.config.declare import Config, Setting, setting, settings_of
 from groundup.config.toml import annotated_toml, apply_overrides, read_toml
+from groundup.config.version import RECIPE_VERSION, VERSION, take_version
 
 __all__ = [
+    "RECIPE_VERSION",
+    "VERSION",
     "Config",
     "Setting",
     "annotated_toml",
@@ -14,5 +17,6 @@ __all__ = [
     "read_toml",
     "setting",
     "settings_of",
+    "take_version",
     "unknown_key",
 ]

@@ -77,6 +77,10 @@ def _explain(config: type[Config], problem: ErrorDetails, where: str, more: int)
     declared = {item.name: item for item in settings_of(holder)} if holder else {}
     rest = f" ({more} more to mend after that.)" if more else ""
     if kind == "extra_forbidden":
+        if holder and (new := holder.renamed.get(name)):
+            return ConfigError(
+                f"{label}: unknown key", rule=f"it is called {new} now", fix=f"Write {new} instead.{rest}"
+            )
         if prefix := _needless_prefix(name, problem["input"], declared):
             rule = "the keys of this command or table are written without its own name"
             return ConfigError(f"{label}: unknown key", rule=rule, fix=f'Leave out "{prefix}." in front.')

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from inspect import get_annotations
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -35,7 +36,13 @@ def _as_declared(value: Any, kind: Any) -> Any:
 
 
 class Config(BaseModel):
-    """A frozen table of a recipe; unknown keys are refused, and "~" in a path is the home directory."""
+    """A frozen table of a recipe; unknown keys are refused, and "~" in a path is the home directory.
+
+    Attributes:
+        renamed: key of an earlier release -> what is written now, named in the error.
+    """
+
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -109,8 +116,9 @@ class Setting:
 
 
 def settings_of(config: type[Config]) -> Iterator[Setting]:
-    """The declared keys of a config, in the order of declaration."""
-    for name, info in config.model_fields.items():
+    """The declared keys of a config, in the order of declaration, inherited ones last."""
+    inherited = config.model_fields.keys() - get_annotations(config).keys()
+    for name, info in sorted(config.model_fields.items(), key=lambda field: field[0] in inherited):
         kind, optional = unwrap(info.annotation)
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         yield Setting(

@@ -48,7 +48,7 @@ class ConversationRules(Config):
     prompt: str | None = setting(
         None, help='the user\'s words: a column, or a template "{question}\\n{context}"', flag=True
     )
-    response: str | None = setting(None, help="the words to learn to answer: a column, or a template", flag=True)
+    response: str | None = setting(None, help="the answer: a column, or a template", flag=True)
     messages: str | None = setting(None, help="a column of conversations, as lists of turns", flag=True)
     system: str | None = setting(None, help="a system message: column, template, or the text", flag=True)
     assistant: str | None = setting(None, help="in a chat of people: the name of the one who answers")

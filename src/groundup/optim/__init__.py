@@ -1,15 +1,28 @@
 """Optimizer and learning-rate schedule."""
 
 from groundup.optim.muon import Orthogonalize, newton_schulz
-from groundup.optim.optimizer import MATRIX_LR, Optimizer, OptimizerConfig, parameter_groups
+from groundup.optim.optimizer import (
+    GROUPS,
+    MATRIX_LR,
+    GroupRate,
+    MatrixOptimizer,
+    Optimizer,
+    OptimizerConfig,
+    group_rates,
+    parameter_groups,
+)
 from groundup.optim.schedule import WarmupStableDecay
 
 __all__ = [
+    "GROUPS",
     "MATRIX_LR",
+    "GroupRate",
+    "MatrixOptimizer",
     "Optimizer",
     "OptimizerConfig",
     "Orthogonalize",
     "WarmupStableDecay",
+    "group_rates",
     "newton_schulz",
     "parameter_groups",
 ]

@@ -15,6 +15,31 @@ from groundup.optim.muon import Muon, Orthogonalize, newton_schulz
 MatrixOptimizer = Literal["muon", "adamw"]
 MATRIX_LR: dict[MatrixOptimizer, float] = {"muon": 0.02, "adamw": 0.002}
 
+# Parameter groups in the order in which they are shown.
+GROUPS: dict[str, str] = {
+    "matrix": "2-D weights in the layers",
+    "embedding": "embeddings",
+    "head": "head",
+    "vector": "norms and biases",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRate:
+    """A parameter group as it is trained.
+
+    Attributes:
+        group: one of `GROUPS`.
+        optimizer: "muon" or "adamw".
+        learning_rate: before the schedule.
+        parameters: number of trainable parameters.
+    """
+
+    group: str
+    optimizer: MatrixOptimizer
+    learning_rate: float
+    parameters: int
+
 
 @dataclass(frozen=True, slots=True)
 class OptimizerConfig:
@@ -28,6 +53,7 @@ class OptimizerConfig:
         vector_lr: of AdamW, for norms and biases.
         momentum: of Muon.
         betas: of AdamW.
+        eps: of AdamW, added to the root of the second moment.
         weight_decay: decoupled, on the matrices inside the layers only.
         matrices: what updates the matrices inside the layers. Muon learns more from a token; its orthogonalization
             costs the same whatever the batch, so that steps of few tokens are cheaper with AdamW.
@@ -39,13 +65,32 @@ class OptimizerConfig:
     vector_lr: float = 0.003
     momentum: float = 0.95
     betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-10
     weight_decay: float = 0.0
     matrices: MatrixOptimizer = "muon"
 
     def scaled(self, factor: float) -> OptimizerConfig:
         """All learning rates, times a factor."""
-        rates = ("matrix_lr", "embedding_lr", "head_lr", "vector_lr")
-        return replace(self, **{name: factor * getattr(self, name) for name in rates})
+        return self._with({kind: factor * self.rate_of(kind) for kind in GROUPS})
+
+    def rate_of(self, group: str) -> float:
+        """Return the learning rate of one of `GROUPS`."""
+        rate: float = getattr(self, f"{group}_lr")
+        return rate
+
+    def at(self, learning_rate: float) -> OptimizerConfig:
+        """Return the rates that follow from an absolute one.
+
+        With AdamW every parameter group takes it, as in torch and transformers. Muon takes it for the 2-D weights
+        inside the layers; the groups that AdamW updates keep their ratio to it.
+        """
+        if self.matrices == "adamw":
+            return self._with(dict.fromkeys(GROUPS, learning_rate))
+        return replace(self.scaled(learning_rate / self.matrix_lr), matrix_lr=learning_rate)
+
+    def _with(self, rates: Mapping[str, float]) -> OptimizerConfig:
+        named: dict[str, Any] = {f"{kind}_lr": rate for kind, rate in rates.items()}
+        return replace(self, **named)
 
 
 class Optimizer:
@@ -70,7 +115,7 @@ class Optimizer:
         if stand_ins is not None:
             groups = {kind: [stand_ins[p] for p in found if p in stand_ins] for kind, found in groups.items()}
         fused = next(iter(model.parameters())).device.type in ("cpu", "cuda")
-        rates = {"embedding": config.embedding_lr, "head": config.head_lr, "vector": config.vector_lr}
+        rates = {kind: config.rate_of(kind) for kind in ("embedding", "head", "vector")}
         placed = stand_ins or {}
         self._names: dict[Tensor, str] = {placed.get(p, p): name for name, p in model.named_parameters()}
         by_adamw = [{"params": groups[kind], "lr": lr} for kind, lr in rates.items() if groups[kind]]
@@ -79,7 +124,7 @@ class Optimizer:
         self._parts: list[torch.optim.Optimizer] = []
         if by_adamw:
             self._parts.append(
-                torch.optim.AdamW(by_adamw, betas=config.betas, eps=1e-10, weight_decay=0.0, fused=fused)
+                torch.optim.AdamW(by_adamw, betas=config.betas, eps=config.eps, weight_decay=0.0, fused=fused)
             )
         if groups["matrix"] and config.matrices == "muon":
             self._parts.append(
@@ -161,3 +206,18 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
         else:
             groups["head"].append(parameter)
     return groups
+
+
+def group_rates(model: nn.Module, config: OptimizerConfig) -> list[GroupRate]:
+    """Return the parameter groups of a model that have trainable parameters, with their learning rates."""
+    groups = parameter_groups(model)
+    return [
+        GroupRate(
+            kind,
+            config.matrices if kind == "matrix" else "adamw",
+            config.rate_of(kind),
+            sum(parameter.numel() for parameter in groups[kind]),
+        )
+        for kind in GROUPS
+        if groups[kind]
+    ]

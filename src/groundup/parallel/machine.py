@@ -68,7 +68,12 @@ class Machine:
 
 
 def measure_machine(
-    *, threads: int | None = None, native: bool = True, compile: bool = True, fp8: bool = False
+    *,
+    threads: int | None = None,
+    native: bool = True,
+    compile: bool = True,
+    fp8: bool = False,
+    dtype: ComputeDtype | None = None,
 ) -> Machine:
     """Look at the machine. Feature flags lie (some CPUs emulate bf16) and compilers are half installed: try them.
 
@@ -77,6 +82,7 @@ def measure_machine(
         native: use our own kernels on a CPU where they are the fastest; the result says whether they run.
         compile: else try torch's compiler, which makes a kernel for every shape; the result says whether it works.
         fp8: compute the products of the layers in fp8.
+        dtype: compute in this dtype; None: in the faster one.
 
     Raises:
         ResourceError: no fp8 here.
@@ -86,7 +92,7 @@ def measure_machine(
     device = _device()
     if threads is not None:
         torch.set_num_threads(threads)
-    fastest, speed = fastest_dtype(device)
+    fastest, speed = fastest_dtype(device, only=dtype)
     native = native and device == "cpu" and fastest == "bfloat16" and native_library() is not None
     compiled = compile and not native and _can_compile(device)
     peak = max(speed, sustained_flops(device, _DTYPES[fastest]))
@@ -100,12 +106,18 @@ def keep_for_reading(model: Transformer | SequenceClassifier, compute_dtype: Com
     model.model.compute_dtype = _DTYPES[compute_dtype]
 
 
-def fastest_dtype(device: str) -> tuple[ComputeDtype, float]:
-    """The dtype whose matrix products are the fastest on a device, and their FLOP/s there."""
+def fastest_dtype(device: str, *, only: ComputeDtype | None = None) -> tuple[ComputeDtype, float]:
+    """The dtype whose matrix products are the fastest on a device, and their FLOP/s there.
+
+    Args:
+        only: the dtype that is used, whatever its speed; None: the fastest.
+    """
+    dtypes = _DTYPES if only is None else {only: _DTYPES[only]}
     # In turns: what else the machine does falls on both.
-    looks = [{name: _product_flops(device, dtype) for name, dtype in _DTYPES.items()} for _ in range(_LOOKS)]
-    speeds = {name: max(look[name] for look in looks) for name in _DTYPES}
-    fastest: ComputeDtype = "bfloat16" if speeds["bfloat16"] > 1.2 * speeds["float32"] else "float32"
+    looks = [{name: _product_flops(device, dtype) for name, dtype in dtypes.items()} for _ in range(_LOOKS)]
+    speeds = {name: max(look[name] for look in looks) for name in dtypes}
+    faster: ComputeDtype = "bfloat16" if speeds.get("bfloat16", 0) > 1.2 * speeds.get("float32", 0) else "float32"
+    fastest = only or faster
     return fastest, speeds[fastest]
 
 

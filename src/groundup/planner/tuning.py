@@ -31,16 +31,16 @@ def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = N
     return (pretraining or OptimizerConfig()).scaled(scale * min(1.0, REFERENCE_DIM / dim))
 
 
-def adapter_rates(dim: int, rate: float | None) -> OptimizerConfig:
-    """Learning rates for low-rank adapters beside a model of this width: AdamW's, for both factors; and full tuning's
-    for the embeddings of new tokens.
+def adapter_rates(dim: int, scale: float = USUAL_SHARE) -> OptimizerConfig:
+    """Return the default learning rates of low-rank adapters: AdamW's, for both factors, ten times those of full
+    fine-tuning at any rank; and full fine-tuning's for the embeddings of new tokens.
 
     Args:
-        rate: of the factors; None: ten times what full tuning would take by AdamW, for any rank.
+        dim: width of the model.
+        scale: factor on the rates of pretraining.
     """
-    usual = tuning_rates(dim, USUAL_SHARE, OptimizerConfig(matrix_lr=MATRIX_LR["adamw"]))
-    factors = ADAPTER_TIMES * usual.matrix_lr if rate is None else rate
-    return OptimizerConfig(matrix_lr=factors, embedding_lr=usual.embedding_lr, matrices="adamw")
+    usual = tuning_rates(dim, scale, OptimizerConfig(matrix_lr=MATRIX_LR["adamw"]))
+    return OptimizerConfig(matrix_lr=ADAPTER_TIMES * usual.matrix_lr, embedding_lr=usual.embedding_lr, matrices="adamw")
 
 
 def step_rows(rows_per_epoch: int, epochs: float, context_length: int) -> tuple[int, int]:
@@ -67,6 +67,8 @@ def plan_tuning(
     tokens_per_second: float | None = None,
     trained: int | None = None,
     minutes: float | None = None,
+    warmup: float = WARMUP_FRACTION,
+    decay: float = DECAY_FRACTION,
 ) -> Plan:
     """The plan of a run.
 
@@ -76,6 +78,8 @@ def plan_tuning(
         step: windows of a micro-batch, and micro-batches a step.
         trained: parameters of adapters, where these alone are trained.
         minutes: that the run takes at the utmost, all that is done before step 1 included.
+        warmup: share of the steps in which the learning rate rises from 0.
+        decay: share of the steps in which it falls to 0.
     """
     micro, accum = step
     steps = max(1, round(epochs * rows_per_epoch / (micro * accum)))
@@ -85,8 +89,8 @@ def plan_tuning(
         micro_batch_size=micro,
         grad_accum_steps=accum,
         total_steps=steps,
-        warmup_steps=math.ceil(WARMUP_FRACTION * steps),
-        decay_steps=math.ceil(DECAY_FRACTION * steps),
+        warmup_steps=math.ceil(warmup * steps),
+        decay_steps=math.ceil(decay * steps),
         epochs=steps * micro * accum / rows_per_epoch,
         tokens_per_second=tokens_per_second,
         trained=trained,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from groundup.stages._optimizer import language_model_rates
 from groundup.stages._plans import fitting, foretold
 from groundup.stages._training import spread_out
 
@@ -43,12 +44,10 @@ def make_plan(
     from groundup.planner import Plan
     from groundup.planner.tuning import (
         USUAL_EPOCHS,
-        adapter_rates,
         evenly,
         plan_tuning,
         probe_rows,
         step_rows,
-        tuning_rates,
         within,
         worth_compiling,
     )
@@ -58,7 +57,7 @@ def make_plan(
     longest = 64 * math.ceil(max(len(ids) for ids, _ in encoded) / 64)
     context = model.config.context_length
     shape = replace(model.config, context_length=min(context, max(_WINDOW, longest)))
-    machine = measure_machine(threads=config.threads, native=config.compile, compile=False)
+    machine = measure_machine(threads=config.threads, native=config.compile, compile=False, dtype=config.dtype)
 
     def loader(rows: int) -> ExampleLoader:
         return loader_of(config, encoded, shape.context_length, rows, pad_id, machine, ranks)
@@ -69,11 +68,9 @@ def make_plan(
     trained = adapter_parameters(model)
     worth = worth_compiling(shape, tokens, ranks.size * machine.product_flops, trained)
     if config.compile and worth and not machine.native:
-        machine = measure_machine(threads=config.threads, native=False)
+        machine = measure_machine(threads=config.threads, native=False, dtype=config.dtype)
     machine = Machine.from_json(ranks.told(machine.to_json()))
-    rates = tuning_rates(shape.dim, config.learning_rate)
-    if trained is not None:
-        rates = adapter_rates(shape.dim, config.lora.learning_rate)
+    rates = language_model_rates(config, shape.dim, adapted=trained is not None)
     step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
     rate = None
     if config.minutes is not None:
@@ -95,6 +92,8 @@ def make_plan(
         tokens_per_second=rate,
         trained=trained,
         minutes=config.minutes,
+        warmup=config.warmup_ratio,
+        decay=config.decay_ratio,
     )
     return machine, Plan.from_json(ranks.told(plan.to_json()))
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from groundup.config import Config, setting
 from groundup.console import Console, format_count
 from groundup.errors import ConfigError
+from groundup.stages._optimizer import muon_for_adapters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from groundup.model import SequenceClassifier, Transformer
+    from groundup.model import ModelConfig, SequenceClassifier, Transformer
     from groundup.tokenizer import Tokenizer
 
 Method = Literal["full", "lora", "merged"]
@@ -23,31 +24,52 @@ _SMALL = 30_000_000  # parameters, below which all of them are trained where nob
 class LoraConfig(Config):
     """Low-rank adapters beside frozen matrices (arXiv:2106.09685), with `method = "lora"` or `"merged"`."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"learning_rate": "learning_rate, next to [lora] and not in it,"}
+
     rank: int = setting(16, help="of the product that is learned beside each matrix", ge=1)
     alpha: float = setting(32.0, help="the product is scaled by alpha / rank", gt=0)
     dropout: float = setting(0.0, help="share of an adapter's inputs that are left out in training", ge=0, lt=1)
     targets: tuple[str, ...] = setting((), help='layers to adapt, as "q_proj"; default: all linear ones in the blocks')
-    learning_rate: float | None = setting(None, help="AdamW's; default: 10 times full tuning's", gt=0)
 
 
-def settle_method(asked: Method | None, model: Transformer, *, needs_all: bool, console: Console) -> Method:
-    """The method that was asked for; else adapters for a large model, and all weights of a small one.
+def usual_method(shape: ModelConfig) -> Method:
+    """Return the default method for a model of this size: adapters for a large one, all weights of a small one.
 
-    Adapters beside a large model learn as much from the examples that people have, in less time and half the memory;
-    merged, they leave a model like any other. (SmolLM2-135M, 1,000 messages of 76 intents, 2 cores: loss 1.22 in 75 s,
-    against 1.52 in some 200 s. Muon's work on whole matrices does not shrink with the batch.)
-
-    Args:
-        needs_all: whether all are to be trained: a learning rate of theirs was given.
+    Adapters learn as much from the examples that people have, in less time and half the memory; merged, they make a
+    model like any other. (SmolLM2-135M, 1,000 messages of 76 intents, 2 cores: loss 1.22 in 75 s, against 1.52 in some
+    200 s. Muon's work on whole matrices does not shrink with the batch.)
     """
     from groundup.planner import parameter_count
 
-    parameters = parameter_count(model.config)
-    if asked is None and parameters >= _SMALL and not needs_all:
-        told = "adapters are trained beside them, and merged; --method full trains all"
-        console.note(f"{format_count(parameters)} parameters: {told}.")
-        return "merged"
-    return asked or "full"
+    return "merged" if parameter_count(shape) >= _SMALL else "full"
+
+
+def settle_method(asked: Method | None, shape: ModelConfig, lora: LoraConfig, console: Console) -> Method:
+    """Return the method that was asked for, or the default one. No other setting changes it."""
+    from groundup.planner import parameter_count
+
+    method = asked or usual_method(shape)
+    if asked is None and method == "merged":
+        told = "LoRA adapters are trained and merged; --method full trains all weights"
+        console.note(f"{format_count(parameter_count(shape))} parameters: {told}.")
+    if method == "full" and lora != LoraConfig():
+        console.warn("The settings of [lora] have no effect with method = full. To train adapters: --method merged")
+    return method
+
+
+def require_full_for_muon(optimizer: str | None, method: Method | None, model: Path) -> None:
+    """Refuse Muon for adapters that were chosen by the model's size, before anything is written.
+
+    Raises:
+        ConfigError: the model gets adapters by default.
+    """
+    from groundup.checkpoint import read_config
+    from groundup.checkpoint.resolve import resolve_model
+
+    if optimizer == "muon" and method is None:
+        by_size = usual_method(read_config(resolve_model(model)))
+        if by_size != "full":
+            raise muon_for_adapters(by_size)
 
 
 def make_trainable(
@@ -89,21 +111,6 @@ def require_a_whole_model(method: Method | None, base: Path) -> None:
             rule="adapters are read beside their base as it lies there, which has no rows for new tokens",
             fix="Tune it with method = merged, which trains adapters, too, and leaves a whole model.",
         )
-
-
-def require_own_rate(config: Config, method: Method | None, key: str) -> None:
-    """Refuse a learning rate that is given for all weights, where adapters are asked for."""
-    if method in ("lora", "merged") and sets(config, key):
-        raise ConfigError(
-            f"{key} = {getattr(config, key):g} with method = {method}",
-            rule=f"{key} is for the model's own weights; adapters have a learning rate of their own",
-            fix="Leave it out, or give AdamW's rate: --set lora.learning_rate=0.001.",
-        )
-
-
-def sets(config: Config, key: str) -> bool:
-    """Whether a setting was given another value than its default."""
-    return bool(getattr(config, key) != type(config).model_fields[key].default)
 
 
 def save_tuned(

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from groundup.artifact import ARTIFACT
+from groundup.errors import ConfigError
 from groundup.files import read_json, write_json
 from groundup.ranks import Ranks
 
@@ -19,6 +21,33 @@ if TYPE_CHECKING:
 
 BatchT = TypeVar("BatchT")
 Resolved = tuple["Machine", "Plan"]
+
+PLAN = "plan.json"
+PLAN_VERSION = 2  # since then the settings that a plan was made of have absolute learning rates
+
+
+def require_current_plan(directory: Path) -> None:
+    """Refuse to resume a run of an earlier release: the same settings mean other learning rates now.
+
+    Raises:
+        ConfigError: an unfinished run without a version, or with a later one.
+    """
+    path = directory / PLAN
+    if (directory / ARTIFACT).is_file() or not path.is_file():
+        return
+    version = read_json(path).get("version", 1)
+    if version < PLAN_VERSION:
+        raise ConfigError(
+            f"{path}: an unfinished run of an earlier release (version {version})",
+            rule="its learning rates were multiples of the default ones; now settings give absolute rates",
+            fix=f"Finish it with the release that began it, or start again: give another --out, or delete {directory}.",
+        )
+    if version > PLAN_VERSION:
+        raise ConfigError(
+            f"{path}: version {version}",
+            rule=f"this release reads plans up to version {PLAN_VERSION}",
+            fix="Upgrade groundup: pip install --upgrade groundup.",
+        )
 
 
 class SavedPlan:
@@ -71,7 +100,7 @@ class SavedPlan:
             micro, accum = share(plan.rows, micro, 1)
             plan = replace(plan, micro_batch_size=micro, grad_accum_steps=accum)
         if self._ranks.first:
-            write_json(self.path, {"machine": machine.to_json(), "plan": plan.to_json()})
+            write_json(self.path, {"version": PLAN_VERSION, "machine": machine.to_json(), "plan": plan.to_json()})
         self._ranks.wait()
         return plan
 

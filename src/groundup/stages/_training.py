@@ -16,6 +16,7 @@ from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import FormatError
 from groundup.ranks import Ranks, joined
+from groundup.stages._plans import require_current_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +35,7 @@ TrackerName = Literal["tensorboard", "wandb", "trackio"]
 _SCORES = 20  # times that the weights are scored in a run that keeps the best of them
 
 # Settings that change where and how a run is computed and watched, not what it computes.
-NO_PART_OF_THE_RESULT = {"out", "checkpoint_seconds", "parallel", "log_to"}
+NO_PART_OF_THE_RESULT = {"out", "checkpoint_seconds", "parallel", "log_to", "allow_high_learning_rate"}
 
 
 class ParallelConfig(Config):
@@ -57,6 +58,7 @@ def begun(
     with ExitStack() as stack:
         ranks = stack.enter_context(joined())
         if ranks.first:
+            require_current_plan(directory)
             work = begin(directory, stage, keys, inputs, console=console)
             ranks.told([work.fingerprint, work.state, work.seconds])
         else:

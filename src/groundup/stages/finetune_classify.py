@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.artifact import Artifact, Work, read
-from groundup.config import Config, setting
+from groundup.config import setting
 from groundup.console import Console
 from groundup.corpus import Source
 from groundup.errors import ConfigError
@@ -20,12 +20,12 @@ from groundup.stages._lora import (
     LoraConfig,
     Method,
     make_trainable,
-    require_own_rate,
+    require_full_for_muon,
     save_labelling,
-    sets,
     settle_method,
 )
-from groundup.stages._plans import foretold
+from groundup.stages._optimizer import OptimizerSettings, classifier_rates, show_rates
+from groundup.stages._plans import PLAN, PLAN_VERSION, foretold
 from groundup.stages._training import (
     NO_PART_OF_THE_RESULT,
     ParallelConfig,
@@ -51,11 +51,11 @@ _GENTLER = "gentler"  # in the plan: what the learning rates are multiplied by, 
 _GENTLEST = 0.25
 
 
-class FinetuneClassifyConfig(Config):
+class FinetuneClassifyConfig(OptimizerSettings):
     """A table of texts with labels; columns, split, epochs and learning rates have defaults that are shown."""
 
     data: Path | list[Source] = setting(help="table with texts and labels, or a list of sources", positional=True)
-    model: Path = setting(help="language model to start from: a directory, or a run", flag=True)
+    model: Path = setting(help="language model to start from", flag=True)
     out: Path = setting(help="directory for the classifier", flag=True)
     test: Path | list[Source] | None = setting(None, help="table to test on; default: a part of the data", flag=True)
     test_fraction: float = setting(0.2, help="of each label, held out where no test table is given", gt=0, lt=1)
@@ -65,8 +65,8 @@ class FinetuneClassifyConfig(Config):
     separator: str | None = setting(
         None, help='what stands between labels where a cell names several, e.g. ";"; lists need none'
     )
-    bins: tuple[float, ...] = setting((), help="thresholds that make labels of a column of numbers", flag=True)
-    bin_names: tuple[str, ...] = setting((), help="names of these labels, from low to high", flag=True)
+    bins: tuple[float, ...] = setting((), help="thresholds that label numbers", flag=True)
+    bin_names: tuple[str, ...] = setting((), help="their names, low to high", flag=True)
     merge: dict[str, str] = setting({}, help="labels that count as another one")
     text_after: str = setting("", help="leave out what stands before this, such as a mail's head")
     max_tokens: int | None = setting(None, help="longer texts lose their end; default: see cut_long", ge=2)
@@ -80,21 +80,21 @@ class FinetuneClassifyConfig(Config):
     )
     patience: int | None = setting(None, help="end after so many of 20 scores that are no better", ge=1)
     xray: bool = setting(False, help="show what would be trained, and stop", flag=True)
-    epochs: float | None = setting(None, help="times to see each text; default: fewer, the more texts", flag=True, gt=0)
+    epochs: float | None = setting(None, help="passes over the texts; default: by number", flag=True, gt=0)
     batch_size: int = setting(32, help="texts in an optimizer step", gt=0)
     method: Method | None = setting(None, help="all weights, or adapters; default: by size", flag=True)
     lora: LoraConfig = setting(LoraConfig(), help="the adapters of method = lora or merged")
-    matrix_lr: float = setting(0.01, help="Muon's learning rate, for the matrices inside the layers", gt=0)
-    embedding_lr: float = setting(0.005, help="AdamW's, for the token embeddings", gt=0)
-    head_lr: float = setting(0.003, help="AdamW's, for the new head", gt=0)
-    vector_lr: float = setting(0.002, help="AdamW's, for norms and biases", gt=0)
-    weight_decay: float = setting(0.0, help="on Muon's matrices", ge=0)
+    learning_rate_scale: float | None = setting(
+        None, help="factor on this command's default rates, instead of learning_rate", gt=0, allow_inf_nan=False
+    )
+    weight_decay: float = setting(0.0, help="decoupled, on the 2-D weights in the layers", ge=0)
     label_smoothing: float = setting(
         0.1, help="share of the probability spread over all labels, where each text has one", ge=0, lt=1
     )
     baseline: bool = setting(True, help="compare with TF-IDF and logistic regression on the same split")
     seed: int = setting(0, help="of the split, the head and the order of texts", flag=True, ge=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
+    dtype: Literal["float32", "bfloat16"] | None = setting(None, help="dtype of matrix products; default: the faster")
     parallel: ParallelConfig = setting(ParallelConfig(), help="how the ranks that torchrun starts share the work")
     checkpoint_seconds: float = setting(
         30.0, help="save the run this often, or as often as takes 5 % of its time; 0: after every step", ge=0
@@ -113,7 +113,7 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     from groundup.examples import table_identity
 
     console = console or Console()
-    require_own_rate(config, config.method, "matrix_lr")
+    require_full_for_muon(config.optimizer, config.method, config.model)
     keys = config.model_dump(mode="json", exclude={"data", "test", "model", "xray", *NO_PART_OF_THE_RESULT})
     if config.xray:
         return _xray(config, keys, console)
@@ -143,13 +143,12 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     from groundup.model.lora import adapter_parameters
     from groundup.objectives.classification import LabelledBatches, encode, usual_epochs
     from groundup.objectives.framing import ways_to_read
-    from groundup.optim import OptimizerConfig, WarmupStableDecay
+    from groundup.optim import WarmupStableDecay
     from groundup.parallel import Machine, measure_machine, place
     from groundup.planner import IDLE_BYTES, training_bytes
-    from groundup.planner.tuning import adapter_rates
 
     opened = open_model(config.model, device="cpu")
-    method = settle_method(config.method, opened.model, needs_all=sets(config, "matrix_lr"), console=console)
+    method = settle_method(config.method, opened.model.config, config.lora, console)
     ways = ways_to_read(opened.tokenizer, opened.model.config.context_length)
     room = _room(config, ways, opened.model.config.context_length)
     given, tested = labelled_examples(config, opened.tokenizer, room, console)
@@ -162,11 +161,12 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
             rule="the best state is chosen on texts that are not learned",
             fix="Give more texts, or raise set_apart.",
         )
-    plan_file = config.out / "plan.json"
+    plan_file = config.out / PLAN
     new: bool = ranks.told(not plan_file.is_file())
     if ranks.first and new:
         # Not compiled: lengths differ from batch to batch, and each would be compiled anew.
-        write_json(plan_file, {"machine": measure_machine(threads=config.threads, compile=False).to_json()})
+        here = measure_machine(threads=config.threads, compile=False, dtype=config.dtype)
+        write_json(plan_file, {"version": PLAN_VERSION, "machine": here.to_json()})
     ranks.wait()
     plan = read_json(plan_file)
     machine, gentler = Machine.from_json(plan["machine"]), float(plan.get(_GENTLER, 1))
@@ -207,13 +207,10 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     scored_by: Metric = config.keep_best or "loss"
     epochs = config.epochs or usual_epochs(len(learned))
     total_steps = max(1, round(epochs * batches.per_epoch))
-    optimizer = OptimizerConfig(
-        config.matrix_lr, config.embedding_lr, config.head_lr, config.vector_lr, weight_decay=config.weight_decay
-    )
-    if method != "full":
-        rates = adapter_rates(model.config.dim, config.lora.learning_rate)
-        optimizer = replace(rates, head_lr=config.head_lr)
-    optimizer = optimizer.scaled(gentler)
+    optimizer = classifier_rates(
+        config, dim=model.config.dim, adapted=method != "full", weight_decay=config.weight_decay
+    ).scaled(gentler)
+    rates = show_rates(config, model, optimizer, console, adapted=method != "full")
     objective = kind.objective(task.learned.targets, smoothing=config.label_smoothing, balance=config.balance)
     if new:
         row = replace(opened.model.config, context_length=max(map(len, task.learned.ids)))
@@ -253,10 +250,9 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     )
 
     if len(deciding) and came_apart(missed_before, after := missed(), len(deciding)):
-        rate = "matrix_lr" if method == "full" else "lora.learning_rate"
-        own_rate = sets(config, "matrix_lr") or config.lora.learning_rate is not None
+        own_rate = config.learning_rate or config.learning_rate_scale
         again = not own_rate and gentler > _GENTLEST
-        then = f"Tune more gently: --set {rate}={optimizer.matrix_lr / 2:.2g}."
+        then = f"Lower the learning rate: --learning-rate {optimizer.matrix_lr / 2:.2g}."
         console.warn(
             f"{1 - after:.1%} of {len(deciding):,} texts that were not learned get their labels, and "
             f"{1 - missed_before:.1%} did before step 1: tuning came apart. "
@@ -275,7 +271,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     own = {"base": str(opened.directory)} if method == "lora" else {}
     tfidf, device = config.baseline, machine.device
     files, found = leave_classifier(task, config.out, model, saving, device, console, tfidf=tfidf)
-    facts = own | {"epochs": total_steps / batches.per_epoch} | found
+    facts = own | {"epochs": total_steps / batches.per_epoch, "learning_rates": rates} | found
     work.finish(facts, [*files, plan_file, save_learned(config.out, given.texts)])
     return True
 

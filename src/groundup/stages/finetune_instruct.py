@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.artifact import Artifact, Work, read
 from groundup.config import setting
@@ -16,11 +16,11 @@ from groundup.stages._lora import (
     Method,
     make_trainable,
     require_a_whole_model,
-    require_own_rate,
+    require_full_for_muon,
     save_tuned,
-    sets,
     settle_method,
 )
+from groundup.stages._optimizer import OptimizerSettings, show_rates
 from groundup.stages._plans import SavedPlan
 from groundup.stages._replay import replay_identity, replayed
 from groundup.stages._training import (
@@ -52,13 +52,13 @@ _TRANSCRIPTS = 3
 _ANSWER_TOKENS = 80
 
 
-class FinetuneInstructConfig(ConversationRules):
+class FinetuneInstructConfig(OptimizerSettings, ConversationRules):
     """Examples and a model to tune; columns, split, epochs and learning rates have defaults that are shown."""
 
     data: ExampleSources = setting(help="examples: a table of prompts and responses, or of messages", positional=True)
     model: Path = setting(help="model to start from: a directory, or a run", flag=True)
     out: Path = setting(help="directory for the tuned model", flag=True)
-    test: ExampleSources = setting([], help="examples to test on; default: a part of the data", flag=True)
+    test: ExampleSources = setting([], help="test examples; default: held out", flag=True)
     test_fraction: float = setting(0.1, help="held out where no test data is given", gt=0, lt=1)
     test_examples: int = setting(1000, help="hold out at most so many", ge=1)
     epochs: float | None = setting(None, help="times to see each example; default: 3", flag=True, gt=0)
@@ -69,10 +69,12 @@ class FinetuneInstructConfig(ConversationRules):
     )
     method: Method | None = setting(None, help="all weights, or adapters; default: by size", flag=True)
     lora: LoraConfig = setting(LoraConfig(), help="the adapters of method = lora or merged")
-    learning_rate: float = setting(0.3, help="as a share of pretraining's", flag=True, gt=0)
+    warmup_ratio: float = setting(0.05, help="share of the steps in which the rate rises from 0", ge=0, le=1)
+    decay_ratio: float = setting(0.8, help="share of the steps in which it falls to 0; 0: constant rate", ge=0, le=1)
     cut_long: bool = setting(False, help="cut examples that are longer than the context, instead of dropping them")
     seed: int = setting(0, help="of the order of examples", flag=True, ge=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
+    dtype: Literal["float32", "bfloat16"] | None = setting(None, help="dtype of matrix products; default: the faster")
     compile: bool = setting(True, help="compile the layers where the run is long enough to gain from it")
     parallel: ParallelConfig = setting(ParallelConfig(), help="how the ranks that torchrun starts share the work")
     checkpoint_seconds: float = setting(
@@ -98,7 +100,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     from groundup.examples import table_identity
 
     console = console or Console()
-    require_own_rate(config, config.method, "learning_rate")
+    require_full_for_muon(config.optimizer, config.method, config.model)
     keys = config.model_dump(mode="json", exclude={"data", "test", "model", "replay", "xray", *NO_PART_OF_THE_RESULT})
     if config.xray:
         return _xray(config, keys, console)
@@ -166,7 +168,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         require_a_whole_model(config.method, origin)
         new_rows_from = given.tokenizer.vocab_size
         console.note(f"{origin} has no tokens that stand around a turn: it gets them, with rows of weights.")
-    method = settle_method(config.method, model, needs_all=sets(config, "learning_rate"), console=console)
+    method = settle_method(config.method, model.config, config.lora, console)
     del given, opened
     template = locked_template(origin, tokenizer)
     shown = Shown(template, tokenizer, learned, model.config.context_length, config.cut_long)
@@ -194,6 +196,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         console.warn(f"{loader.too_long:,} examples are longer than {plan.model.context_length:,} tokens: {done}.")
     long = {"longer than the context": loader.too_long} if loader.too_long and not config.cut_long else {}
     console.table("The plan", ["", ""], plan.describe())
+    rates = show_rates(config, model, plan.optimizer, console, adapted=method != "full")
     shown.tell(console)
     if saved.new:
         console.note(foretold_of(plan, micro, accum, spread, loader.batch(0), machine, ranks))
@@ -268,6 +271,7 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         "flops_per_token": plan.flops_per_token,
         "epochs": round(plan.epochs * progress.step / plan.total_steps, 3),
         "tokens_seen": progress.tokens_seen,
+        "learning_rates": rates,
         "held_out": compared.to_json(),
         "transcripts": transcripts,
         "plan": plan.to_json(),

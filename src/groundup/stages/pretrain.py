@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import model_validator
 
 from groundup.artifact import Artifact, Work, read
-from groundup.config import Config, setting
+from groundup.config import setting
 from groundup.console import Console
 from groundup.errors import ConfigError
+from groundup.stages._optimizer import OptimizerSettings, language_model_rates, show_rates
 from groundup.stages._plans import SavedPlan, fitting
 from groundup.stages._shape import ShapeConfig, find_base, given_shape
 from groundup.stages._training import (
@@ -43,7 +44,7 @@ _PROBE_TOKENS = 16_384  # of held-out text, scored on the way: 1 to 2 seconds
 _SHOWN_TOKENS = 60
 
 
-class PretrainConfig(Config):
+class PretrainConfig(OptimizerSettings):
     """One dial (minutes, tokens or depth); the rest is derived, printed and saved in plan.json before step 1."""
 
     token_shards: Path = setting(help="what groundup tokenize left", positional=True)
@@ -56,14 +57,9 @@ class PretrainConfig(Config):
     depth: int | None = setting(None, help="train this many layers, 20 tokens a parameter", flag=True, gt=0)
     seed: int = setting(0, help="of the first weights and the order of documents", flag=True, ge=0)
     shape: ShapeConfig = setting(ShapeConfig(), help="the model, as far as you want to decide it")
-    learning_rate: float = setting(0.3, help="with model: times the rates below, and less for a wide one", gt=0)
-    optimizer: Literal["muon", "adamw"] = setting("muon", help="of the matrices inside the layers: muon or adamw")
-    matrix_lr: float | None = setting(None, help="theirs; default: 0.02 for muon, 0.002 for adamw", gt=0)
-    embedding_lr: float = setting(0.01, help="AdamW's, for the token embeddings", gt=0)
-    head_lr: float = setting(0.003, help="AdamW's, for the output matrix", gt=0)
-    vector_lr: float = setting(0.003, help="AdamW's, for norms and biases", gt=0)
     z_loss: float = setting(0.0, help="hold the logits: this times the squared log of softmax's denominator", ge=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
+    dtype: Literal["float32", "bfloat16"] | None = setting(None, help="dtype of matrix products; default: the faster")
     compile: bool = setting(True, help="compile what takes the time; needs a C++ compiler, else runs without")
     fp8: bool = setting(False, help="compute the layers' products in fp8, on a GPU that has it (pip: groundup[fp8])")
     parallel: ParallelConfig = setting(ParallelConfig(), help="how the ranks that torchrun starts share the work")
@@ -161,6 +157,7 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
         return _loader(config, shards, plan.model.context_length, rows, machine, ranks)
 
     plan = saved.settle(machine, plan, spread, NextToken(config.z_loss), lambda rows: loader(rows).batch(0))
+    rates = show_rates(config, model, plan.optimizer, console, pretraining=base is None)
     micro, accum = share(plan.rows, plan.micro_batch_size, ranks.size)
     probe = _probe(held_out)
 
@@ -212,6 +209,7 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
         "flops_per_token": flops_per_token(plan.model),
         "steps": progress.step,
         "tokens_seen": progress.tokens_seen,
+        "learning_rates": rates,
         "plan": plan.to_json(),
         "machine": machine.to_json(),
     }
@@ -233,10 +231,8 @@ def _resolve(
     """Turn the dial into a plan; for minutes, real steps are measured on this machine, by all ranks together."""
     from groundup.model import ModelConfig, Transformer, init_weights
     from groundup.objectives import NextToken
-    from groundup.optim import MATRIX_LR, OptimizerConfig
     from groundup.parallel import Machine, measure_machine
     from groundup.planner import MOST_EPOCHS, Budget, Plan, plan_run
-    from groundup.planner.tuning import tuning_rates
     from groundup.train import steps_per_second
 
     budget = Budget(config.minutes, config.tokens, config.depth)
@@ -244,18 +240,10 @@ def _resolve(
     here = None
     if ranks.first:
         here = measure_machine(
-            threads=config.threads, native=config.compile, compile=config.compile, fp8=config.fp8
+            threads=config.threads, native=config.compile, compile=config.compile, fp8=config.fp8, dtype=config.dtype
         ).to_json()
     machine = Machine.from_json(ranks.told(here))
-    optimizer_config = OptimizerConfig(
-        matrix_lr=config.matrix_lr or MATRIX_LR[config.optimizer],
-        embedding_lr=config.embedding_lr,
-        head_lr=config.head_lr,
-        vector_lr=config.vector_lr,
-        matrices=config.optimizer,
-    )
-    if base is not None:
-        optimizer_config = tuning_rates(base.config.dim, config.learning_rate, optimizer_config)
+    optimizer_config = language_model_rates(config, base.config.dim if base else None)
 
     def speed(shape: ModelConfig, rows: int) -> float:
         """Tokens per second of real steps, of all ranks together."""

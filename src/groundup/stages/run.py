@@ -11,12 +11,22 @@ from typing import Any
 import tomlkit
 
 from groundup import artifact
-from groundup.config import Config, apply_overrides, load, read_toml, setting, unknown_key
+from groundup.config import (
+    RECIPE_VERSION,
+    VERSION,
+    Config,
+    apply_overrides,
+    load,
+    read_toml,
+    setting,
+    unknown_key,
+)
 from groundup.console import Console, format_duration
 from groundup.errors import ConfigError, GroundupError
 from groundup.files import atomic_file
 from groundup.locks import exclusive
 from groundup.stages import STAGES, Stage
+from groundup.stages._recipe import require_absolute_rates
 
 
 class RunConfig(Config):
@@ -60,9 +70,12 @@ def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[st
         ResourceError: another run works in the directory.
     """
     console = console or Console()
-    recipe = apply_overrides(read_toml(config.recipe), config.overrides)
+    given = read_toml(config.recipe)
+    recipe = apply_overrides(given, config.overrides)
     name = _name(recipe.pop("name", config.recipe.stem))
     directory = config.runs / name
+    given |= {key: recipe[key] for key in (VERSION,) if key in recipe}  # --set version=2 counts, too
+    require_absolute_rates(given, config.recipe.name, lambda stage, table: _base_of(stage, table, directory))
     steps = steps_of(recipe, directory, config.recipe.name, stages)
     with exclusive(directory):
         _keep_recipe(directory / "recipe.toml", name, steps)
@@ -80,6 +93,14 @@ def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[st
     return Run(name, directory, artifacts)
 
 
+def _base_of(stage: str, table: Mapping[str, Any], directory: Path) -> Path | None:
+    """The model that a stage of a recipe starts from, if it is known before the run."""
+    if "model" in table:
+        return Path(str(table["model"]))
+    sources = STAGES[stage].inputs.get("model", ())
+    return _earlier([sources] if isinstance(sources, str) else sources, {}, STAGES, directory)
+
+
 def _name(name: Any) -> str:
     # It becomes a directory's name, on any system.
     if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
@@ -94,11 +115,13 @@ def _name(name: Any) -> str:
 def steps_of(recipe: Mapping[str, Any], directory: Path, file: str, stages: Mapping[str, Stage] = STAGES) -> list[Step]:
     """The steps of a recipe (without its name) in a run's directory, every table checked, in the stages' order.
 
+    The version of the recipe is checked before.
+
     Raises:
         ConfigError: a key, table or value of the recipe is wrong; `file` is named in the message.
     """
     known = {name: stage for name, stage in stages.items() if stage.directory}
-    tables = dict(_tables(recipe, known, file))
+    tables = dict(_tables({key: value for key, value in recipe.items() if key != VERSION}, known, file))
     if not tables:
         rule, fix = (
             "a recipe has a table for each stage that shall run",
@@ -148,7 +171,7 @@ def _tables(
         inside = [other for other in known if other.startswith(f"{name}.")]
         if name not in known and not inside:
             expected = [other.removeprefix(prefix) for other in known if other.startswith(prefix)]
-            raise unknown_key(f"{name} in {file}", key, ([] if prefix else ["name"]) + expected, kind="table")
+            raise unknown_key(f"{name} in {file}", key, ([] if prefix else ["name", VERSION]) + expected, kind="table")
         if not isinstance(value, dict):
             rule, fix = f"{name} is a table", f"Write [{name}] on a line, and its keys below."
             raise ConfigError(f"{name} = {value!r} in {file}", rule=rule, fix=fix)
@@ -167,7 +190,7 @@ def _finished(directory: Path) -> artifact.Artifact | None:
 
 def _keep_recipe(path: Path, name: str, steps: list[Step]) -> None:
     """Write the recipe with every default resolved, but without the paths that the run chose: it can move."""
-    document: dict[str, Any] = {"name": name}
+    document: dict[str, Any] = {VERSION: RECIPE_VERSION, "name": name}
     for step in steps:
         *parents, last = step.stage.name.split(".")
         holder = document

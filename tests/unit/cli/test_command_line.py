@@ -253,5 +253,5 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(tmp_path: Path) -> None:
 def test_a_reader_that_has_enough_causes_no_traceback() -> None:
     command = f"{sys.executable} -m groundup config pretrain | head -n 1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
-    assert done.stdout == "[pretrain]\n"
+    assert done.stdout == "version = 2\n"
     assert done.stderr == ""

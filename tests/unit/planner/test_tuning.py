@@ -60,8 +60,8 @@ def test_speed_is_measured_on_steps_of_a_second() -> None:
     assert probe_rows(SMALL, 2e12, 4) == 4
 
 
-def test_adapters_take_a_multiple_of_full_tunings_rate_unless_it_is_said() -> None:
-    usual = adapter_rates(SMALL.dim, None)
-    assert adapter_rates(LARGE.dim, None).matrix_lr < usual.matrix_lr
-    assert adapter_rates(LARGE.dim, 0.007).matrix_lr == 0.007
+def test_adapters_take_a_multiple_of_full_tunings_rate() -> None:
+    usual = adapter_rates(SMALL.dim)
+    assert adapter_rates(LARGE.dim).matrix_lr < usual.matrix_lr == pytest.approx(0.006)
+    assert adapter_rates(SMALL.dim, 0.6).matrix_lr == pytest.approx(2 * usual.matrix_lr)
     assert usual.matrices == "adamw"

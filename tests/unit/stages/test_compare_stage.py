@@ -69,7 +69,7 @@ def chat(pairs: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     out = tmp_path_factory.mktemp("run") / "chat"
     keys = {"data": str(pairs), "model": str(base), "out": str(out), "threads": 1, "compile": False, "epochs": 6.0}
     finetune_instruct.run(
-        load(finetune_instruct.FinetuneInstructConfig, keys | {"learning_rate": 1.0, "test_fraction": 0.3}),
+        load(finetune_instruct.FinetuneInstructConfig, keys | {"learning_rate_scale": 1.0, "test_fraction": 0.3}),
         console=QUIET,
     )
     return out
@@ -79,7 +79,7 @@ def chat(pairs: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def classifier(table: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "classifier"
     keys = {"data": str(table), "model": str(base), "out": str(out), "threads": 1, "epochs": 6, "batch_size": 8}
-    rates = {"matrix_lr": 0.02, "embedding_lr": 0.01}
+    rates = {"learning_rate": 0.02, "head_learning_rate": 0.003, "norm_learning_rate": 0.002}
     finetune_classify.run(load(finetune_classify.FinetuneClassifyConfig, keys | rates), console=QUIET)
     return out
 

@@ -30,8 +30,9 @@ SETTINGS: dict[str, Any] = {
     "epochs": 4,
     "batch_size": 8,
     "threads": 1,
-    "matrix_lr": 0.02,
-    "embedding_lr": 0.01,
+    "learning_rate": 0.02,
+    "head_learning_rate": 0.003,
+    "norm_learning_rate": 0.002,
     "cut_long": True,
 }
 
@@ -203,13 +204,13 @@ def test_tuning_that_comes_apart_at_a_rate_of_ones_own_is_told(
     judged: list[tuple[float, float, int]],
     apart: bool,
 ) -> None:
-    settings = QUICKLY | {"matrix_lr": 20.0}
+    settings = QUICKLY | {"learning_rate": 20.0, "allow_high_learning_rate": True}
     finetune_classify.run(FinetuneClassifyConfig(data=words, model=run_directory, out=tmp_path / "out", **settings))
     said = " ".join(capsys.readouterr().err.split())
     ((before, after, texts),) = judged
     told = f"{1 - after:.1%} of {texts} texts that were not learned get their labels, and {1 - before:.1%} {CAME_APART}"
     assert before < 0.2 and texts > 100  # the fitted head can tell
-    assert said.count(told + "Tune more gently: --set matrix_lr=10.") == apart, said
+    assert said.count(told + "Lower the learning rate: --learning-rate 10.") == apart, said
 
 
 @pytest.mark.parametrize(("apart", "halved"), [(False, 0), (True, 2)])

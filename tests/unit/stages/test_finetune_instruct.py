@@ -58,7 +58,7 @@ def table(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) 
 
 def tune(examples: Path, model: Path, out: Path, **changes: Any) -> artifact.Artifact:
     keys = {"data": str(examples), "model": str(model), "out": str(out), "threads": 1, "compile": False, "epochs": 2.0}
-    config = load(FinetuneInstructConfig, keys | {"learning_rate": 1.0, "checkpoint_seconds": 0.0} | changes)
+    config = load(FinetuneInstructConfig, keys | {"learning_rate_scale": 1.0, "checkpoint_seconds": 0.0} | changes)
     return run(config, console=Console(quiet=True))
 
 
@@ -257,7 +257,10 @@ def test_a_run_that_gets_no_better_ends_with_its_best_state(
 ) -> None:
     """Seen often enough, few examples are learned by heart, and held-out answers become less likely again."""
     keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
-    config = load(FinetuneInstructConfig, keys | {"epochs": 40.0, "learning_rate": 6.0, "patience": 2})
+    config = load(
+        FinetuneInstructConfig,
+        keys | {"epochs": 40.0, "learning_rate_scale": 6.0, "allow_high_learning_rate": True, "patience": 2},
+    )
     facts = run(config, console=Console()).facts
     said = capsys.readouterr().err
     assert "training ends here" in said and "are kept: loss" in said
@@ -270,7 +273,7 @@ def test_the_best_state_is_kept_by_a_figure_of_its_answers(
 ) -> None:
     """The loss may still fall where answers get no better; who wants answers can say so."""
     keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
-    config = load(FinetuneInstructConfig, keys | {"epochs": 6.0, "learning_rate": 3.0, "keep_best": "chrf"})
+    config = load(FinetuneInstructConfig, keys | {"epochs": 6.0, "learning_rate_scale": 3.0, "keep_best": "chrf"})
     facts = run(config, console=Console()).facts
     kept = re.search(r"weights of step (\d+) are kept: chrf (0\.\d+) on held-out data", capsys.readouterr().err)
     assert kept is not None

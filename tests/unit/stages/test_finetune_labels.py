@@ -18,7 +18,8 @@ from groundup.stages.finetune_classify import FinetuneClassifyConfig
 from groundup.types import text_id
 
 SETTINGS: dict[str, Any] = {
-    "epochs": 4, "batch_size": 8, "threads": 1, "matrix_lr": 0.02, "embedding_lr": 0.01, "cut_long": True,
+    "epochs": 4, "batch_size": 8, "threads": 1, "cut_long": True,
+    "learning_rate": 0.02, "head_learning_rate": 0.003, "norm_learning_rate": 0.002,
 }  # fmt: skip
 
 
@@ -133,7 +134,8 @@ def test_the_best_state_is_kept_by_the_metric_asked_for(
     run_directory: Path, large_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Rates far too high: what the last step leaves is worse than what was there before."""
-    settings = SETTINGS | {"epochs": 4, "baseline": False, "matrix_lr": 0.2, "keep_best": "macro_f1", "patience": 4}
+    settings = SETTINGS | {"epochs": 4, "baseline": False, "keep_best": "macro_f1", "patience": 4}
+    settings |= {"learning_rate": 0.2, "embedding_learning_rate": 0.01, "allow_high_learning_rate": True}
     config = FinetuneClassifyConfig(data=large_table, model=run_directory, out=tmp_path / "c", **settings)
     finetune_classify.run(config, console=Console())
     said = capsys.readouterr().err

@@ -30,8 +30,8 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama2": ("LlamaConfig", SMALL | {"intermediate_size": 64, "max_position_embeddings": 128}),
 }
 METHODS: dict[str, dict[str, Any]] = {
-    "full": {"learning_rate": 1.0},
-    "merged": {"lora": {"rank": 8, "learning_rate": 0.02}},
+    "full": {"learning_rate_scale": 1.0},
+    "merged": {"lora": {"rank": 8}, "learning_rate": 0.02, "embedding_learning_rate": 0.003},
 }
 TALK = [
     Message("system", "Be brief."),

@@ -65,8 +65,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) -
 
 def instruct(pairs: Path, model: Path, out: Path, **changes: Any) -> artifact.Artifact:
     keys = {"data": str(pairs), "model": str(model), "out": str(out), "threads": 1, "compile": False, "epochs": 4.0}
-    lora = {"rank": 8, "learning_rate": 0.02}
-    keys |= {"method": "lora", "lora": lora, "checkpoint_seconds": 0.0, "evaluations": 1}
+    keys |= {"method": "lora", "lora": {"rank": 8}, "learning_rate": 0.02, "checkpoint_seconds": 0.0, "evaluations": 1}
     config = load(finetune_instruct.FinetuneInstructConfig, keys | changes)
     return finetune_instruct.run(config, console=QUIET)
 
@@ -267,8 +266,8 @@ def test_adapters_are_stacked(adapter: Path, pairs: Path, directory: Path) -> No
 def test_a_target_that_names_no_layer_is_refused_before_training(pairs: Path, directory: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean q_proj"):
         instruct(pairs, directory / "base", tmp_path / "out", lora={"targets": ["v_proj", "q_prj"]})
-    with pytest.raises(ConfigError, match=r"lora\.learning_rate"):
-        instruct(pairs, directory / "base", tmp_path / "out", learning_rate=2e-4)
+    with pytest.raises(ConfigError, match=r"lora\.learning_rate: unknown key.*called learning_rate"):
+        instruct(pairs, directory / "base", tmp_path / "out", lora={"learning_rate": 2e-4})
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
 
 
@@ -281,7 +280,7 @@ def test_a_classifier_is_an_adapter_with_a_head(
     table.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
     out = tmp_path / "classifier"
     keys = {"data": str(table), "model": str(directory / "base"), "out": str(out), "threads": 1, "epochs": 24.0}
-    keys |= {"method": "lora", "batch_size": 8, "head_lr": 0.005, "lora": {"learning_rate": 0.005}}
+    keys |= {"method": "lora", "batch_size": 8, "learning_rate": 0.005}
     made = finetune_classify.run(load(finetune_classify.FinetuneClassifyConfig, keys), console=QUIET)
     losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
@@ -330,19 +329,13 @@ def test_merged_leaves_the_model_that_adapters_make(
 
 
 @pytest.mark.parametrize(
-    ("asked", "dim", "needs_all", "settled"),
-    [
-        (None, 64, False, "full"),
-        (None, 512, False, "merged"),
-        (None, 512, True, "full"),
-        ("full", 512, False, "full"),
-        ("lora", 64, False, "lora"),
-    ],
+    ("asked", "dim", "settled"),
+    [(None, 64, "full"), (None, 512, "merged"), ("full", 512, "full"), ("lora", 64, "lora")],
 )
 def test_large_models_get_adapters_where_nobody_says_how(
-    asked: _lora.Method | None, dim: int, needs_all: bool, settled: str, tiny_model: Callable[..., Transformer]
+    asked: _lora.Method | None, dim: int, settled: str, tiny_model: Callable[..., Transformer]
 ) -> None:
     """All weights of a large model by Muon, a few hundred tokens a step, take minutes where adapters take one."""
     with torch.device("meta"):
         model = tiny_model(65_536, dim=dim)
-    assert _lora.settle_method(asked, model, needs_all=needs_all, console=QUIET) == settled
+    assert _lora.settle_method(asked, model.config, _lora.LoraConfig(), QUIET) == settled

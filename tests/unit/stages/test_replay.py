@@ -89,7 +89,7 @@ def test_what_is_replayed_is_kept(
 
     def tuned(name: str, **changes: Any) -> float:
         keys = {"data": str(table), "model": str(base), "out": str(tmp_path / name), "threads": 1, "compile": False}
-        keys |= {"epochs": 3.0, "learning_rate": 1.0, "evaluations": 0}
+        keys |= {"epochs": 3.0, "learning_rate_scale": 1.0, "evaluations": 0}
         finetune_instruct.run(load(finetune_instruct.FinetuneInstructConfig, keys | changes), console=QUIET)
         out = tmp_path / f"compare-{name}"
         pair = {"base": str(base), "tuned": str(tmp_path / name), "out": str(out)}
