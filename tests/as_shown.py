@@ -43,7 +43,7 @@ def commands_of(page: Path) -> list[list[str]]:
 
 
 def fill_home(home: Path, texts: Sequence[str]) -> None:
-    """What the pages speak of: notes, letters, minutes, a chapter, tables, our recipes.
+    """What the pages speak of: notes, letters, minutes, a chapter, tables.
 
     Each file has the name that a page gives it, and is plain text: what a file is, its content tells.
     """
@@ -51,7 +51,6 @@ def fill_home(home: Path, texts: Sequence[str]) -> None:
         (home / folder).mkdir()
         for number, text in enumerate(chosen):
             (home / folder / f"{number:03}.md").write_text(text, encoding="utf-8")
-    (home / "recipes").symlink_to(ROOT / "recipes")
     for name, text in zip(("minutes.txt", "minutes.pdf", "chapter.epub"), texts, strict=False):
         (home / name).write_text(text, encoding="utf-8")
     lines = [line.strip() for text in texts for line in text.splitlines() if len(line) > 40]

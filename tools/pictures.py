@@ -2,7 +2,7 @@
 
     python tools/pictures.py HOME --run quickstart --model smollm2 [--only NAME ...]
 
-HOME is a directory as `groundup studio` takes it, with a run of recipes/quickstart.toml and an imported model that
+HOME is a directory as `groundup studio` takes it, with a run of the recipe `quickstart` and an imported model that
 chats. Each picture is taken twice, on light and on dark paper. It needs playwright, Pillow, and a Chromium of the
 system.
 """

@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+from groundup.recipes import bundled
+
 # By name: the recipe's file, and what is changed in it.
 RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "spam": ("spam", ()),
@@ -44,7 +45,7 @@ def main() -> None:
     work = Path(options.work or tempfile.mkdtemp(prefix="bench-recipes-"))
     found: dict[str, Any] = {}
     for name in options.names or RECIPES:
-        recipe, changes = ROOT / "recipes" / f"{RECIPES[name][0]}.toml", [*RECIPES[name][1]]
+        recipe, changes = bundled()[RECIPES[name][0]], [*RECIPES[name][1]]
         text = recipe.read_text()
         kind = "classify" if "[finetune.classify]" in text else "instruct"
         if name in tables:

@@ -20,10 +20,9 @@ from groundup.apps import Catalogue
 from groundup.cli import cli
 from groundup.cli.commands import COMMANDS
 from groundup.config import load, read_toml, settings_of
+from groundup.recipes import bundled
 from groundup.stages import STAGES
 from groundup.stages.run import steps_of
-
-ROOT = Path(__file__).parents[2]
 
 # Prints, as JSON, the modules that were imported by the time a command line ended.
 IMPORTED = """
@@ -117,7 +116,7 @@ def test_settings_of_a_stage_print_without_torch_and_read_back_as_the_defaults(s
     assert "torch" not in imported_by("config", stage)
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("recipe", bundled().values(), ids=lambda path: path.name)
 def test_recipes_that_we_ship_are_valid(recipe: Path) -> None:
     """A recipe is checked as a whole before its first stage starts, paths wired by the run included."""
     tables = {key: value for key, value in read_toml(recipe).items() if key != "name"}

@@ -16,7 +16,7 @@ from groundup.cli.output import as_json, write
 from groundup.errors import ConfigError
 from groundup.stages import STAGES, Stage
 
-RUN = Stage("run", "run a whole recipe, stage by stage", "groundup run recipes/quickstart.toml")
+RUN = Stage("run", "run a whole recipe, stage by stage", "groundup run quickstart")
 CONFIG = Stage("config", "print a stage's settings, explained, as TOML", "groundup config pretrain")
 CACHE = Stage("cache", "show or clear the downloads that are kept", "groundup cache show")
 
@@ -219,20 +219,41 @@ def _input_options(stage: Stage) -> list[str]:
 
 
 def _run() -> click.Command:
+    from groundup.recipes import bundled
     from groundup.stages.run import RunConfig, run
 
-    def callback(*, quiet: bool, json_wanted: bool, overrides: tuple[str, ...], **flags: Any) -> None:
+    def callback(
+        *, list_wanted: bool, quiet: bool, json_wanted: bool, overrides: tuple[str, ...], **flags: Any
+    ) -> None:
         from groundup.config import load
         from groundup.console import Console
         from groundup.ranks import require_one_process
 
+        if list_wanted:
+            _list_recipes(json_wanted)
+            return
         require_one_process("run")
         config = load(RunConfig, {**given(flags), "overrides": overrides}, "groundup run")
         made = run(config, console=Console(quiet=quiet))
         if json_wanted:
             write(as_json(made))
 
-    return _command(RUN, [*declared(RunConfig), *common("set", "quiet", "json")], callback)
+    listing = click.Option(["--list", "list_wanted"], is_flag=True, help="list the bundled recipes and exit")
+    command = _command(RUN, [*declared(RunConfig), listing, *common("set", "quiet", "json")], callback)
+    command.help = f"{command.help} RECIPE is a TOML file or a bundled recipe: {', '.join(bundled())}."
+    return command
+
+
+def _list_recipes(json_wanted: bool) -> None:
+    from groundup.recipes import DIRECTORY, bundled, description_of
+
+    recipes = {name: description_of(path) for name, path in bundled().items()}
+    if json_wanted:
+        write(as_json({"directory": DIRECTORY, "recipes": recipes}))
+        return
+    width = max(map(len, recipes))
+    lines = [f"{name:{width}}  {about}" for name, about in recipes.items()]
+    write("\n".join([*lines, f"\nTo change one, copy it from {DIRECTORY}.\n"]))
 
 
 def _config() -> click.Command:

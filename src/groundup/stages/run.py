@@ -25,6 +25,7 @@ from groundup.console import Console, format_duration
 from groundup.errors import ConfigError, GroundupError
 from groundup.files import atomic_file
 from groundup.locks import exclusive
+from groundup.recipes import find_recipe
 from groundup.stages import STAGES, Stage
 from groundup.stages._recipe import require_absolute_rates
 
@@ -32,7 +33,7 @@ from groundup.stages._recipe import require_absolute_rates
 class RunConfig(Config):
     """A recipe and where its output goes."""
 
-    recipe: Path = setting(help="the recipe, a TOML file with a table for each stage", positional=True)
+    recipe: Path = setting(help="a TOML file with a table for each stage, or a bundled recipe's name", positional=True)
     runs: Path = setting(Path("runs"), help="directory that holds the runs", flag=True)
     overrides: tuple[str, ...] = setting((), help="changes to the recipe, each a.b=VALUE")
 
@@ -58,6 +59,7 @@ class Step:
 
 def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[str, Stage] = STAGES) -> Run:
     """Run a recipe in `RUNS/NAME/`; NAME is the recipe's `name`, or else its file name.
+    A recipe is a file, or the name of a bundled one (`groundup.recipes`).
 
     All tables are checked before the first stage starts. A stage that has finished with the same config and
     inputs is skipped, one that was cut off goes on.
@@ -70,13 +72,14 @@ def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[st
         ResourceError: another run works in the directory.
     """
     console = console or Console()
-    given = read_toml(config.recipe)
+    file = find_recipe(config.recipe)
+    given = read_toml(file)
     recipe = apply_overrides(given, config.overrides)
-    name = _name(recipe.pop("name", config.recipe.stem))
+    name = _name(recipe.pop("name", file.stem))
     directory = config.runs / name
     given |= {key: recipe[key] for key in (VERSION,) if key in recipe}  # --set version=2 counts, too
-    require_absolute_rates(given, config.recipe.name, lambda stage, table: _base_of(stage, table, directory))
-    steps = steps_of(recipe, directory, config.recipe.name, stages)
+    require_absolute_rates(given, file.name, lambda stage, table: _base_of(stage, table, directory))
+    steps = steps_of(recipe, directory, file.name, stages)
     with exclusive(directory):
         _keep_recipe(directory / "recipe.toml", name, steps)
         console.note(f"{config.recipe} → {directory}")

@@ -24,7 +24,7 @@ class StudioConfig(Config):
     password: str | None = setting(
         None, help=f"asked of browsers, with any name; better: the variable {PASSWORD_VARIABLE}", flag=True, repr=False
     )
-    recipes: Path = setting(Path("recipes"), help="recipes that can be started from the page", flag=True)
+    recipes: Path = setting(Path("recipes"), help="directory of recipes to show besides the bundled ones", flag=True)
     apps: Path | None = setting(None, help="folder with applications of your own", flag=True)
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
 

@@ -20,6 +20,7 @@ from groundup.errors import DataError, GroundupError
 from groundup.facts import Facts
 from groundup.files import read_json
 from groundup.locks import holder
+from groundup.recipes import bundled
 from groundup.report.record import stage_name
 
 RECIPE = "recipe.toml"
@@ -135,9 +136,9 @@ class Home:
         return found
 
     def recipes(self) -> dict[str, Path]:
-        """Recipes that can be started, by what pages call them: the files, and those of runs that were stopped."""
+        """Return the recipes that can be started, by label: files of the folder, bundled ones, those of stopped runs."""
         files = sorted(self._recipes.glob("*.toml")) if self._recipes.is_dir() else []
-        found = {path.name: path for path in files}
+        found = {path.name: path for path in files} | bundled()
         for run in self._run_directories():
             if (run / RECIPE).is_file():
                 found[f"{run.name}/{RECIPE}"] = run / RECIPE

@@ -36,7 +36,7 @@ def notes(tmp_path: Path, real_documents: list[str]) -> Path:
 def test_no_arguments_shows_help_and_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = call(capsys)
     assert (code, out) == (2, "")
-    assert "groundup run recipes/quickstart.toml" in err
+    assert "groundup run quickstart" in err
 
 
 @pytest.mark.parametrize(

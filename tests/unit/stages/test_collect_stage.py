@@ -13,6 +13,7 @@ from groundup.config import load
 from groundup.console import Console
 from groundup.corpus import PackageSource, read_documents
 from groundup.errors import ConfigError
+from groundup.recipes import bundled
 from groundup.stages.collect import CollectConfig, run
 
 QUIET = Console(quiet=True)
@@ -102,10 +103,10 @@ def test_no_sources(tmp_path: Path) -> None:
         run(CollectConfig(out=tmp_path / "corpus"), console=QUIET)
 
 
-def test_the_quickstart_recipe_is_valid(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_the_quickstart_recipe_is_valid(tmp_path: Path) -> None:
     import tomllib
 
-    recipe = tomllib.loads((request.config.rootpath / "recipes" / "quickstart.toml").read_text(encoding="utf-8"))
+    recipe = tomllib.loads(bundled()["quickstart"].read_text(encoding="utf-8"))
     config = CollectConfig(**recipe["collect"], out=tmp_path)
     assert len({source.genre for source in config.sources}) >= 3
     for source in config.sources:

@@ -13,6 +13,7 @@ import pytest
 
 from groundup.artifact import begin
 from groundup.errors import DataError
+from groundup.recipes import bundled
 from groundup.studio import Home
 
 # Holds a stage's directory as training does, until its stdin ends.
@@ -93,11 +94,14 @@ def test_who_works_in_a_directory_is_seen_and_who_was_killed_is_not(tmp_path: Pa
         assert (home.stage("some/base").state, home.run("some").running) == ("stopped", False)
 
 
-def test_recipes_are_those_of_the_folder_and_those_of_runs(runs: Path, tmp_path: Path) -> None:
+def test_recipes_are_those_of_the_folder_the_bundled_ones_and_those_of_runs(runs: Path, tmp_path: Path) -> None:
+    """Installed from a wheel there is no folder of recipes, and the page said "no recipe found"."""
     (tmp_path / "mine.toml").write_text("[collect]\n", encoding="utf-8")
     (tmp_path / "notes.txt").write_text("no recipe", encoding="utf-8")
     found = Home(runs, tmp_path).recipes()
-    assert found == {"mine.toml": tmp_path / "mine.toml", "one/recipe.toml": runs / "one" / "recipe.toml"}
+    own = {"mine.toml": tmp_path / "mine.toml", "one/recipe.toml": runs / "one" / "recipe.toml"}
+    assert found == own | bundled()
+    assert next(iter(found)) == "mine.toml"
 
 
 def test_what_was_set_aside_is_no_stage(tmp_path: Path) -> None:

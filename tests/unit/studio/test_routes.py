@@ -19,6 +19,7 @@ from groundup.checkpoint import load_model, save_classifier
 from groundup.checkpoint.resolve import open_model
 from groundup.evals.inside import Reading, neighbours
 from groundup.model import SequenceClassifier
+from groundup.recipes import bundled
 from groundup.studio import Home, Jobs, Shelf, build_studio
 from groundup.tokenizer import Tokenizer
 
@@ -106,7 +107,8 @@ def test_home_tells_runs_models_and_recipes(studio: Any) -> None:
         home = http.get("/studio/api/home").json()
     assert {run["name"] for run in home["runs"]} == {"one", "two"}
     assert [model["name"] for model in home["models"]] == ["one/base", "two/base", "alone"]
-    assert [recipe["file"] for recipe in home["recipes"]] == ["bad.toml", "one/recipe.toml"]
+    assert [recipe["file"] for recipe in home["recipes"]] == ["bad.toml", *bundled(), "one/recipe.toml"]
+    assert {"file": "quickstart", "name": "quickstart"} in home["recipes"]
     assert "directory" not in home["runs"][0]["stages"][0]  # where things lie is not the page's business
 
 
