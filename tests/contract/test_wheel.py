@@ -54,10 +54,11 @@ def test_wheel_has_licence_and_command(wheel: zipfile.ZipFile) -> None:
     assert not [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "+" in line]
 
 
-def test_package_of_the_wheel_runs(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
-    """Not the checkout: the files of the wheel, found first."""
+@pytest.mark.parametrize(("arguments", "said"), [(["--version"], "groundup "), (["run", "--list"], "quickstart ")])
+def test_package_of_the_wheel_runs(wheel: zipfile.ZipFile, tmp_path: Path, arguments: list[str], said: str) -> None:
+    """Not the checkout: the files of the wheel, found first. The recipes were not among them."""
     wheel.extractall(tmp_path)
-    code = "import sys, groundup; from groundup.cli import main; print(groundup.__file__); main(['--version'])"
+    code = f"import groundup; from groundup.cli import main; print(groundup.__file__); main({arguments})"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=tmp_path,
@@ -66,6 +67,6 @@ def test_package_of_the_wheel_runs(wheel: zipfile.ZipFile, tmp_path: Path) -> No
         check=True,
         env={"PYTHONPATH": "."},
     )
-    location, version = done.stdout.splitlines()
+    location, *lines = done.stdout.splitlines()
     assert Path(location).resolve().is_relative_to(tmp_path.resolve())
-    assert version.startswith("groundup ")
+    assert [line for line in lines if line.startswith(said)]

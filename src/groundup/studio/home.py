@@ -136,7 +136,7 @@ class Home:
         return found
 
     def recipes(self) -> dict[str, Path]:
-        """Return the recipes that can be started, by label: files of the folder, bundled ones, those of stopped runs."""
+        """Return the recipes that can be started, by label: own files, bundled recipes, those of stopped runs."""
         files = sorted(self._recipes.glob("*.toml")) if self._recipes.is_dir() else []
         found = {path.name: path for path in files} | bundled()
         for run in self._run_directories():
