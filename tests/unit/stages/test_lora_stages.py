@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load as load_bytes
 from safetensors.torch import load_file, save_file
 
 from groundup import artifact
@@ -132,7 +133,7 @@ def test_a_run_that_is_moved_keeps_working(moved: Path, adapter: Path) -> None:
 def test_a_base_that_is_gone_or_another_is_named(moved: Path) -> None:
     """Beside another model of the same shape an adapter loads, and answers nonsense: peers say nothing."""
     weights = moved.parent / "base" / "model.safetensors"
-    tensors = load_file(weights)
+    tensors = load_bytes(weights.read_bytes())  # in memory: the file is written again
     name = next(iter(tensors))
     save_file(tensors | {name: tensors[name] + 0.01}, weights, metadata={"format": "pt"})
     with pytest.raises(FormatError, match=r"not the weights that .* was trained beside"):
@@ -240,7 +241,7 @@ def test_merged_it_answers_as_it_did(adapter: Path, directory: Path, tmp_path: P
 def test_what_does_not_answer_alike_is_not_kept(adapter: Path, directory: Path, tmp_path: Path) -> None:
     """Weights beyond what float16 holds; float32 holds them."""
     large = Path(shutil.copytree(adapter, directory / "large"))
-    factors = load_file(large / "adapter_model.safetensors")
+    factors = load_bytes((large / "adapter_model.safetensors").read_bytes())  # in memory: the file is written again
     beyond = {name: 1e6 * factor if "lora_B" in name else factor for name, factor in factors.items()}
     save_file(beyond, large / "adapter_model.safetensors")
     with pytest.raises(FormatError, match=r"halves in float16: merged: .*--dtype float32"):
@@ -300,7 +301,7 @@ def test_a_classifier_is_an_adapter_with_a_head(
     ids = torch.tensor([tokenizer.encode_prompt(sample["text"])])
     last = torch.tensor([ids.shape[1] - 1])
     torch.testing.assert_close(one(ids, last), other(ids, last), atol=1e-4, rtol=0)
-    tensors = load_file(out / "adapter_model.safetensors")
+    tensors = load_bytes((out / "adapter_model.safetensors").read_bytes())  # in memory: the file is written again
     beyond = {name: 1e6 * factor if "lora_B" in name else factor for name, factor in tensors.items()}
     save_file(beyond, out / "adapter_model.safetensors")
     with pytest.raises(FormatError, match=r"halves in float16: .*--dtype float32"):
