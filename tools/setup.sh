@@ -80,9 +80,10 @@ if [ -n "$lock" ]; then
     versions=$lock
 elif [ -n "${LOWEST:-}" ]; then
     versions=$venv/lowest.txt
-    $pip install --quiet "uv>=0.8" >>"$log" 2>&1
-    "$venv/bin/uv" pip compile --quiet --resolution lowest-direct --python "$venv/bin/python" ${extras:+--extra dev} \
-        --output-file "$versions" pyproject.toml >>"$log" 2>&1
+    watched "Installing uv" $pip install "uv>=0.8"
+    extra=$(echo "$extras" | tr -d '[]')
+    watched "Resolving the lowest versions" "$venv/bin/uv" pip compile --resolution lowest-direct \
+        --python "$venv/bin/python" ${extra:+--extra "$extra"} --output-file "$versions" pyproject.toml
 fi
 
 # On Linux, the torch that an index gives by default brings CUDA along. Without an NVIDIA GPU, pin the newest CPU build
