@@ -257,9 +257,11 @@ def _fails(call: Callable[[], Any]) -> BaseException:
 
 
 def test_recipes_that_we_ship_have_the_version() -> None:
-    for recipe in (ROOT / "recipes").glob("*.toml"):
+    for recipe in (ROOT / "src" / "groundup" / "recipes").glob("*.toml"):
         assert tomllib.loads(recipe.read_text(encoding="utf-8"))["version"] == 2, recipe
-    classify = tomllib.loads((ROOT / "recipes" / "quickstart.toml").read_text(encoding="utf-8"))["finetune"]["classify"]
+    classify = tomllib.loads((ROOT / "src" / "groundup" / "recipes" / "quickstart.toml").read_text(encoding="utf-8"))[
+        "finetune"
+    ]["classify"]
     rates_of = {key: classify[key] for key in classify if "learning_rate" in key or key == "method"}
     assert rates(resolved("finetune.classify", rates_of, 192)) == pytest.approx((0.02, 0.01, 0.003, 0.003))
 

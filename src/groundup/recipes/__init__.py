@@ -33,7 +33,7 @@ def find_recipe(recipe: Path) -> Path:
         ConfigError: neither exists; the message lists the bundled recipes.
     """
     recipes = bundled()
-    if recipe.is_file():
+    if recipe.exists() and not recipe.is_dir():  # a pipe is a recipe, too
         return recipe
     if str(recipe) in recipes:
         return recipes[str(recipe)]
