@@ -123,5 +123,5 @@ def diverged(trouble: str) -> TrainingError:
     return TrainingError(
         trouble,
         rule="losses and gradients are finite numbers that do not jump; this training has diverged",
-        fix="Lower the learning rates (see `groundup config`), then start again in a new --out.",
+        fix="Lower learning_rate, then start again in a new --out.",
     )

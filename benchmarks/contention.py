@@ -1,0 +1,137 @@
+"""What one competing busy process costs: a training step and decoding, alone and contended.
+
+    python -m benchmarks.contention --model DIRECTORY [--busy 1] [--steps 8] [--threads N]
+
+Prints one JSON line. Each measurement is a process of its own, started as the command starts: idle OpenMP threads wait
+as `groundup.openmp` sets it, or as the environment says (`GOMP_SPINCOUNT=300000` is about what the library does by
+default). Alone and contended take turns, and each figure is the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from groundup.openmp import DEFAULTS  # before torch, as in the command: importing groundup sets how OpenMP waits
+
+BUSY = "while True: pass"
+TASKS = ("step", "decode")
+CLASSES, LENGTH = 8, 48  # of the texts in a training step, tokens each
+WARMUP = 3
+
+
+def main() -> None:
+    """Measure each task alone and next to busy processes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="model directory")
+    parser.add_argument("--busy", type=int, default=1, help="number of busy processes [1]")
+    parser.add_argument("--rounds", type=int, default=3, help="number of times that each is measured [3]")
+    parser.add_argument("--steps", type=int, default=8, help="number of timed training steps [8]")
+    parser.add_argument("--tokens", type=int, default=64, help="number of decoded tokens [64]")
+    parser.add_argument("--rows", type=int, default=32, help="texts in a training step [32]")
+    parser.add_argument("--threads", type=int, help="CPU threads [one per core]")
+    parser.add_argument("--task", choices=TASKS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.task:
+        print(json.dumps(step(options) if options.task == "step" else decode(options)))
+        return
+    found: dict[str, list[float]] = {f"{task}_{how}": [] for task in TASKS for how in ("alone", "contended")}
+    for number in range(options.rounds):
+        for task in TASKS:
+            for how in ("alone", "contended") if number % 2 == 0 else ("contended", "alone"):
+                with busy_processes(options.busy if how == "contended" else 0):
+                    found[f"{task}_{how}"].append(in_a_process(task))
+                print(f"round {number + 1}, {task} {how}: {found[f'{task}_{how}'][-1]:.4f} s", file=sys.stderr)
+    record: dict[str, object] = {name: round(statistics.median(times), 4) for name, times in found.items()}
+    for task in TASKS:
+        alone, contended = (statistics.median(found[f"{task}_{how}"]) for how in ("alone", "contended"))
+        record[f"{task}_ratio"] = round(contended / alone, 3)
+    names = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", *DEFAULTS)
+    waiting = {name: os.environ[name] for name in names if name in os.environ}
+    settings = {"busy": options.busy, "cores": os.cpu_count(), "threads": options.threads, "waiting": waiting}
+    print(json.dumps(record | settings | {"rounds": {name: [round(t, 4) for t in found[name]] for name in found}}))
+
+
+def in_a_process(task: str) -> float:
+    """Return the seconds that a process of its own measures, with this command line's options."""
+    command = [sys.executable, "-m", "benchmarks.contention", *sys.argv[1:], "--task", task]
+    seconds: float = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return seconds
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Keep that many cores busy."""
+    started = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def step(options: argparse.Namespace) -> float:
+    """Return the median seconds of a step of `finetune classify` that trains all weights."""
+    import torch
+
+    from groundup.checkpoint.resolve import open_model
+    from groundup.model import SequenceClassifier
+    from groundup.objectives.classification import Classification, LabelledBatches
+    from groundup.optim import WarmupStableDecay
+    from groundup.parallel import measure_machine
+    from groundup.planner.rates import CLASSIFIER
+    from groundup.ranks import Ranks
+    from groundup.stages._training import ParallelConfig, spread_out
+    from groundup.train import Progress, fit
+    from groundup.train.fit import Stopwatch
+
+    machine = measure_machine(threads=options.threads, compile=False)
+    language_model = open_model(options.model, device="cpu").model
+    model = SequenceClassifier.from_language_model(language_model, CLASSES, seed=0)
+    spread = spread_out(model, machine, ParallelConfig(), Ranks())
+    vocabulary, count = language_model.config.vocab_size, 8 * options.rows
+    texts = torch.randint(vocabulary, (count, LENGTH), generator=torch.Generator().manual_seed(0)).tolist()
+    labels = [number % CLASSES for number in range(count)]
+    batches = LabelledBatches(texts, labels, batch_size=options.rows, pad_id=0, longest=LENGTH, seed=0)
+    watch, steps = Stopwatch(), WARMUP + options.steps
+    fit(
+        spread.called,
+        Classification(0.1, None),
+        batches.batch,
+        spread.optimizer(CLASSIFIER),
+        WarmupStableDecay(steps, 1, 1),
+        progress=Progress(),
+        callbacks=[watch],
+    )
+    return statistics.median(watch.seconds[WARMUP:])
+
+
+def decode(options: argparse.Namespace) -> float:
+    """Return the median seconds from one token to the next, as `groundup generate` writes."""
+    import torch
+
+    from groundup.checkpoint.resolve import open_model
+    from groundup.generate import Engine, GenerationRequest
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    opened = open_model(options.model, device="cpu")
+    request = GenerationRequest(prompt="Once upon a time", max_tokens=options.tokens, stop_ids=(), seed=0)
+    with Engine(opened.model, opened.tokenizer) as engine:
+        times = [time.perf_counter() for _ in engine.stream(request)]
+    between = [after - before for before, after in itertools.pairwise(times)]
+    return statistics.median(between[WARMUP:])
+
+
+if __name__ == "__main__":
+    main()
