@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 
 # An idle OpenMP thread spins for milliseconds before it sleeps, and takes a core away from the thread it waits for.
 # GNU's library (torch on Linux, our kernels) counts turns of the loop, LLVM's and Intel's (macOS) milliseconds.
@@ -11,15 +10,10 @@ DEFAULTS = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 _DECIDED_BY_USER = ("OMP_WAIT_POLICY", *DEFAULTS)
 
 
-def spin_briefly() -> bool:
+def spin_briefly() -> None:
     """Set how long OpenMP's threads spin, in this process and its children, unless the user's environment does.
 
     The libraries read it once, when they are loaded: call it before torch is imported.
-
-    Returns:
-        Whether this process will follow; False where the user decided, or torch was imported before.
     """
-    if any(name in os.environ for name in _DECIDED_BY_USER):
-        return False
-    os.environ.update(DEFAULTS)
-    return "torch" not in sys.modules
+    if not any(name in os.environ for name in _DECIDED_BY_USER):
+        os.environ.update(DEFAULTS)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from groundup.config import Config, annotated_toml, apply_overrides, load, read_toml, setting
+from groundup.config import Config, annotated_toml, apply_overrides, load, read_toml, setting, settings_of, take_version
 from groundup.errors import ConfigError
 
 
@@ -54,6 +54,26 @@ def test_printed_defaults_explain_every_key_and_comment_out_what_has_no_value() 
     ):
         assert explained in text
     assert '#     kind = "package"' in text  # a list of tables shows what may stand in it
+
+
+def test_inherited_settings_come_last() -> None:
+    class Longer(Optimizer):
+        steps: int = setting(help="number of steps")
+
+    assert [item.name for item in settings_of(Longer)] == ["steps", "lr", "betas"]
+
+
+@pytest.mark.parametrize(("written", "version"), [({}, 1), ({"version": 2}, 2), ({"version": 1}, 1)])
+def test_the_version_is_taken_out_of_a_recipe(written: dict[str, Any], version: int) -> None:
+    recipe = written | {"tokenize": {}}
+    assert take_version(recipe, "r.toml") == version
+    assert recipe == {"tokenize": {}}
+
+
+@pytest.mark.parametrize("version", [0, 3, "2", 2.0, True])
+def test_another_version_is_refused(version: Any) -> None:
+    with pytest.raises(ConfigError, match=r"r\.toml: version = "):
+        take_version({"version": version}, "r.toml")
 
 
 def test_what_all_kinds_of_a_table_share_is_shown_once() -> None:
