@@ -163,11 +163,11 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
     [
         (PretrainConfig, PRETRAIN | {"matrix_lr": 0.01}, "learning_rate"),
         (FinetuneClassifyConfig, INSTRUCT | {"vector_lr": 0.01}, "norm_learning_rate"),
-        (FinetuneInstructConfig, INSTRUCT | {"lora": {"learning_rate": 0.01}}, "learning_rate, next to"),
+        (FinetuneInstructConfig, INSTRUCT | {"lora": {"learning_rate": 0.01}}, "learning_rate, outside of"),
     ],
 )
 def test_renamed_settings_are_named(config: type[Config], keys: dict[str, Any], new: str) -> None:
-    with pytest.raises(ConfigError, match=f"called {new}"):
+    with pytest.raises(ConfigError, match=f"Write {new}"):
         load(config, keys)
 
 
@@ -224,6 +224,7 @@ def test_a_recipe_without_a_version_is_refused_with_what_to_write(base: Path, tm
     recipe.write_text(f"[finetune.instruct]\n{body}learning_rate = 0.5\n")
     told = refusal(recipe)
     assert "learning_rate = 0.5 in [finetune.instruct]" in told and "learning_rate_scale = 0.5" in told
+    assert "learning_rate = 0.5 meant 0.01 for a model" in told
     lines = [line.strip() for line in told.splitlines() if line.startswith("    ")]
     assert lines == ["version = 2", "[finetune.instruct]", "learning_rate = 0.01", 'method = "full"']
     assert not (tmp_path / "runs").exists()
@@ -242,7 +243,7 @@ def test_a_recipe_without_a_version_is_refused_with_what_to_write(base: Path, tm
     recipe.write_text("learning_rate = 0.5\n")
     with pytest.raises(ConfigError, match=r"(?s)\n    learning_rate = 0.01\n"):
         _table(recipe, STAGES["finetune.instruct"], model=str(base))
-    with pytest.raises(ConfigError, match="multiply by 256 / width"):
+    with pytest.raises(ConfigError, match="times 256 / width"):
         _table(recipe, STAGES["finetune.instruct"])
     recipe.write_text("version = 2\nlearning_rate = 2e-5\n")
     assert _table(recipe, STAGES["finetune.instruct"]) == {"learning_rate": 2e-5}

@@ -79,7 +79,7 @@ def _explain(config: type[Config], problem: ErrorDetails, where: str, more: int)
     if kind == "extra_forbidden":
         if holder and (new := holder.renamed.get(name)):
             return ConfigError(
-                f"{label}: unknown key", rule=f"it is called {new} now", fix=f"Write {new} instead.{rest}"
+                f"{label}: unknown key", rule="an earlier release had this key", fix=f"Write {new}.{rest}"
             )
         if prefix := _needless_prefix(name, problem["input"], declared):
             rule = "the keys of this command or table are written without its own name"

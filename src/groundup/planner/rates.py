@@ -75,6 +75,11 @@ def converted(stage: str, table: Mapping[str, Any], dim: int | None) -> dict[str
     return now | ({} if stage == "pretrain" else {"method": "full"})
 
 
+def absolute(stage: str, table: Mapping[str, Any], dim: int | None) -> float:
+    """Return the rate that a table without a version meant for the 2-D weights in the layers; as for `converted`."""
+    return _of_all_weights(stage, table, dim or 1)[0].matrix_lr
+
+
 def _of_all_weights(stage: str, table: Mapping[str, Any], dim: int) -> tuple[OptimizerConfig, OptimizerConfig]:
     """Return the rates of a table without a version, and the default ones of its stage."""
     matrices: MatrixOptimizer = table.get("optimizer", "muon") if stage == "pretrain" else "muon"

@@ -24,7 +24,7 @@ _SMALL = 30_000_000  # parameters, below which all of them are trained where nob
 class LoraConfig(Config):
     """Low-rank adapters beside frozen matrices (arXiv:2106.09685), with `method = "lora"` or `"merged"`."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"learning_rate": "learning_rate, next to [lora] and not in it,"}
+    renamed: ClassVar[Mapping[str, str]] = {"learning_rate": "learning_rate, outside of [lora]"}
 
     rank: int = setting(16, help="of the product that is learned beside each matrix", ge=1)
     alpha: float = setting(32.0, help="the product is scaled by alpha / rank", gt=0)

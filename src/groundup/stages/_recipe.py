@@ -61,7 +61,7 @@ def _old_rates(stage: str, table: Mapping[str, Any]) -> dict[str, Any]:
 def _refused(
     stage: str, table: Mapping[str, Any], found: Mapping[str, Any], file: str, model_of: ModelOf
 ) -> ConfigError:
-    from groundup.planner.rates import converted
+    from groundup.planner.rates import absolute, converted
 
     given = ", ".join(f"{key} = {value!r}" for key, value in found.items())
     value = f"{file}: {given} in [{stage}], and no version"
@@ -73,10 +73,13 @@ def _refused(
     lines += [f"{key} = {tomlkit.item(setting).as_string()}" for key, setting in converted(stage, table, dim).items()]
     written = "".join(f"\n    {line}" for line in lines)
     fix = f"Write these lines in place of {given}; the version comes first in the file:{written}"
-    if scaled and dim is None:
-        fix += "\nThis is for a model up to 256 wide; multiply by 256 / width for a wider one."
     if scaled:
-        fix += f"\nOr, for the same rates at any width: learning_rate_scale = {found['learning_rate']!r}."
+        old, width = (
+            found["learning_rate"],
+            f"{dim} wide" if dim else "up to 256 wide (for a wider one times 256 / width)",
+        )
+        fix += f"\nlearning_rate = {old!r} meant {absolute(stage, table, dim):.4g} for a model {width}."
+        fix += f"\nOr, for the same rates at any width, write: learning_rate_scale = {old!r}."
     if "learning_rate" in found:
         fix += (
             f"\nIf {found['learning_rate']!r} is meant as an absolute rate, only write: {VERSION} = {RECIPE_VERSION}."
