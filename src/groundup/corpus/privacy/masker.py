@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from groundup.corpus.privacy.accounts import find_ibans
 from groundup.corpus.privacy.addresses import find_emails, find_macs, ip_finder
 from groundup.corpus.privacy.custom import pattern_finders
+from groundup.corpus.privacy.keys import find_keys, find_keys_of_services
 from groundup.corpus.privacy.national_ids import COUNTRIES
 from groundup.corpus.privacy.numbers import number_finder
 from groundup.corpus.privacy.phones import phone_finder, phone_regions
 from groundup.corpus.privacy.secrets import (
     assignment_finder,
-    find_keys,
     find_passwords_of_commands,
     find_private_keys,
     find_tokens,
@@ -73,6 +73,7 @@ class Masker:
             (find_passwords_of_commands, "password" in kinds),
             (find_tokens, "token" in kinds),
             (find_keys, "api_key" in kinds),
+            (find_keys_of_services, "api_key" in kinds),
             (find_emails, "email" in kinds),
             (
                 assignment_finder(passwords="password" in kinds, keys="api_key" in kinds),

@@ -4,53 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from math import log2
 
+from groundup.corpus.privacy.randomness import is_random
 from groundup.corpus.privacy.spans import Finder, Span, View
 
-# What must be in a text, and the form of the whole (as issuers and secret scanners document them).
-_FORMS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("AKIA", "ASIA", "ABIA", "ACCA"), r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}"),
-    (("AROA", "AIDA", "AGPA", "ANPA"), r"A(?:ROA|IDA|GPA|NPA)[A-Z0-9]{16}"),
-    (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"gh[pousr]_[A-Za-z0-9]{30,255}"),
-    (("github_pat_",), r"github_pat_[A-Za-z0-9_]{22,255}"),
-    (("glpat-", "gldt-", "glrt-"), r"gl(?:pat|dt|rt)-[\w\-]{20,64}"),
-    (("AIza",), r"AIza[\w\-]{35}"),
-    (("GOCSPX-",), r"GOCSPX-[\w\-]{28}"),
-    (("ya29.",), r"ya29\.[\w\-]{20,300}"),
-    (("xox", "xapp-"), r"(?:xox[abceoprs]|xapp)-[\w\-]{10,250}"),
-    (("hooks.slack.com",), r"(?<=hooks\.slack\.com/)(?:services|workflows)/[\w/]{20,120}"),
-    (("k_live_", "k_test_"), r"[srp]k_(?:live|test)_[A-Za-z0-9]{10,120}"),
-    (("whsec_",), r"whsec_[A-Za-z0-9+/=]{24,80}"),
-    (("sk-",), r"sk-(?:(?:ant|proj|svcacct|admin|or-v1|lf)-[\w\-]{20,220}|[A-Za-z0-9]{20,64})"),
-    (("SG.",), r"SG\.[\w\-]{16,32}\.[\w\-]{16,64}"),
-    (("AC", "SK"), r"(?:AC|SK)[0-9a-f]{32}"),
-    (("npm_",), r"npm_[A-Za-z0-9]{36}"),
-    (("pypi-",), r"pypi-[\w\-]{50,250}"),
-    (("hf_",), r"hf_[A-Za-z0-9]{30,40}"),
-    (("gsk_", "r8_", "pplx-", "sbp_", "nvapi-", "tvly-"), r"(?:gsk_|r8_|pplx-|sbp_|nvapi-|tvly-)[\w\-]{20,120}"),
-    (("do", "dor_v1_"), r"do[opr]_v1_[0-9a-f]{64}"),
-    (("shpat_", "shpss_", "shpca_", "shppa_"), r"shp(?:at|ss|ca|pa)_[0-9a-fA-F]{32}"),
-    (("sq0",), r"sq0[a-z]{3}-[\w\-]{22,60}"),
-    (("dapi",), r"dapi[0-9a-f]{32}"),
-    (("hvs.", "hvb."), r"hv[sb]\.[\w\-]{24,200}"),
-    (("lin_api_", "ntn_", "figd_"), r"(?:lin_api_|ntn_|figd_)[\w\-]{20,100}"),
-    (("dckr_pat_", "PMAK-", "glsa_"), r"(?:dckr_pat_|PMAK-|glsa_)[\w\-]{20,100}"),
-    (("key-",), r"key-[0-9a-f]{32}"),
-    (("ATATT3", "ATCTT3"), r"AT[AC]TT3[\w\-=]{50,250}"),
-    (("EAA",), r"EAA[A-Za-z0-9]{60,250}"),
-    (("AGE-SECRET-KEY-1",), r"AGE-SECRET-KEY-1[A-Z0-9]{58}"),
-    ((":AA",), r"\d{8,10}:AA[\w\-]{32,34}"),
-    (("sig=",), r"(?<=sig=)[A-Za-z0-9%+/]{40,120}=?"),
-    (("AccountKey=", "SharedAccessKey="), r"(?<=Key=)[A-Za-z0-9+/]{40,90}={0,2}"),
-)  # fmt: skip
-_KEYS = [(needles, re.compile(rf"(?<![A-Za-z0-9])(?:{form})(?![A-Za-z0-9])")) for needles, form in _FORMS]
 _JWT = re.compile(r"(?<![\w\-])eyJ[\w\-]{8,4096}\.[\w\-]{8,16384}(?:\.[\w\-]{0,4096}){0,3}")
 _BEARER = re.compile(
     r"(?:\b[Bb]earer|\bBEARER|[Aa]uthorization:\s{0,3}(?:[Bb]asic|[Tt]oken))\s{1,3}([\w.~+/\-]{16,4096}={0,2})"
 )
 
-_PEM_BEGIN = re.compile(r"-----BEGIN ([A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?)-----")
+_PEM_BEGIN = re.compile(r"-----BEGIN([ A-Z0-9_\-]{0,100}PRIVATE KEY(?: BLOCK)?)-----")
+_PEM_END = re.compile(r"KEY(?: BLOCK)?-----|-----BEGIN")
 _PEM_BODY = re.compile(r"(?:\s|\\n)*(?:[A-Za-z0-9+/=:,\- ]{1,100}(?:\r?\n|\\n|\s|$)){0,200}")
 _PEM_LEAST = 40  # characters of base64; a line of PEM has 64
 _PEM_LENGTH = 16_384  # characters; a key of 16,384 bits in PEM has 13,000
@@ -102,8 +66,9 @@ _NO_SECRET = re.compile(
     re.IGNORECASE,
 )
 _EXAMPLE = re.compile(r"your|xxx|place[ _-]?holder|insert|changeme|dummy|goes[_\- ]?here", re.IGNORECASE)
+_CAMEL = re.compile(r"[a-z]+(?:[A-Z][a-z]+)+\d{0,2}")  # defaultToConfig2
 _SNAKE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
-_REFERENCE = re.compile(r"[$%{<\[]|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|\w+::|[./~]|https?:|process\.env|os\.|\w+->")
+_REFERENCE = re.compile(r"[$%{<\[]|0x[0-9A-Fa-f]+$|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|\w+::|[./~]|https?:|process\.env|os\.|\w+->")
 
 
 def find_urls_with_passwords(view: View) -> Iterator[Span]:
@@ -136,10 +101,12 @@ def find_private_keys(view: View) -> Iterator[Span]:
         return
     at = 0
     while found := _PEM_BEGIN.search(text, at):
-        mark = f"-----END {found[1]}-----"
+        mark = f"-----END{found[1]}-----"
         end = text.find(mark, found.end(), found.end() + _PEM_LENGTH)
         if end >= 0:
             at = end + len(mark)
+        elif (other := _PEM_END.search(text, found.end(), found.end() + _PEM_LENGTH)) and other[0][0] == "K":
+            at = other.end()
         else:
             body = _PEM_BODY.match(text, found.end(), found.end() + _PEM_LENGTH)
             at = body.end() if body else found.end()
@@ -149,18 +116,6 @@ def find_private_keys(view: View) -> Iterator[Span]:
         yield Span(found.start(), at, "private_key")
 
 
-def find_keys(view: View) -> Iterator[Span]:
-    """API keys that tell their issuer."""
-    if not view.has_long_word:
-        return
-    text = view.text
-    for needles, form in _KEYS:
-        for needle in needles:
-            if needle in text:
-                yield from (Span(*found.span(), "api_key") for found in form.finditer(text) if _is_random(found[0]))
-                break
-
-
 def find_tokens(view: View) -> Iterator[Span]:
     """JSON web tokens, and what stands behind "Bearer"."""
     text = view.text
@@ -168,7 +123,7 @@ def find_tokens(view: View) -> Iterator[Span]:
         yield from (Span(*found.span(), "token") for found in _JWT.finditer(text))
     if "bearer" in view.lowered or "authorization:" in view.lowered:
         for found in _BEARER.finditer(text):
-            if _is_random(found[1]):
+            if is_random(found[1]):
                 yield Span(*found.span(1), "token")
 
 
@@ -211,7 +166,7 @@ def _is_secret(text: str, found: re.Match[str], is_password: bool) -> bool:
     ):
         return False
     if quoted is None and (
-        found["after"] or "==" in value or _SNAKE.fullmatch(value)
+        found["after"] or "==" in value or _SNAKE.fullmatch(value) or _CAMEL.fullmatch(value)
     ):  # getpass(), tokens[0], new_token2
         return False
     mixed = any(map(str.isdigit, value)) and any(map(str.isalpha, value))
@@ -220,7 +175,7 @@ def _is_secret(text: str, found: re.Match[str], is_password: bool) -> bool:
             mixed
             and not _EXAMPLE.search(value)
             and len(value) >= (12 if quoted is not None else 16)
-            and _is_random(value)
+            and is_random(value)
         )
     sign = found["sign"]
     if quoted is not None:
@@ -231,15 +186,3 @@ def _is_secret(text: str, found: re.Match[str], is_password: bool) -> bool:
     if value.isdigit():
         return sign.strip() in ("=", ":", "：") and len(value) >= 6
     return (mixed or special) and value[0] not in "-=" and len(value) >= 6
-
-
-def _is_random(value: str) -> bool:
-    """Whether a key could have been drawn at random: words, "xxxx" and "your-key-here" could not.
-
-    Shannon's entropy of its characters is at least 2.8 bits (16 random hexadecimal digits have some 3.2, random
-    letters and digits more), and it has digits, or letters of both cases.
-    """
-    counts = [value.count(character) for character in set(value)]
-    entropy = -sum(count / len(value) * log2(count / len(value)) for count in counts)
-    cases = any(map(str.islower, value)) and any(map(str.isupper, value))
-    return entropy >= 2.8 and (any(map(str.isdigit, value)) or cases)

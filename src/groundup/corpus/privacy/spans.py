@@ -61,18 +61,19 @@ class View:
         object.__setattr__(self, "text", self.original if self.original.isascii() else _plain(self.original))
 
     @cached_property
-    def _bytes(self) -> bytes:
+    def as_bytes(self) -> bytes:
+        """One byte a character: "?" for what is not ASCII."""
         return self.text.encode("ascii", "replace")
 
     @cached_property
     def shape(self) -> bytes:
         """One byte a character: "0" for a digit, "A" and "a" for letters, else itself."""
-        return self._bytes.translate(_SHAPE)
+        return self.as_bytes.translate(_SHAPE)
 
     @cached_property
     def hex_shape(self) -> bytes:
         """One byte a character: "h" for a hexadecimal digit, else itself."""
-        return self._bytes.translate(_HEX)
+        return self.as_bytes.translate(_HEX)
 
     @cached_property
     def has_number(self) -> bool:
@@ -82,7 +83,7 @@ class View:
     @cached_property
     def has_long_word(self) -> bool:
         """Whether at least 16 letters, digits, hyphens or underscores stand together."""
-        return b"w" * 16 in self._bytes.translate(_WORD)
+        return b"w" * 16 in self.as_bytes.translate(_WORD)
 
     @cached_property
     def lowered(self) -> str:

@@ -1,0 +1,196 @@
+"""Find keys by how they begin, by the service that is named before them, and by how they look."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+from groundup.corpus.privacy.issuers import FORMS, LIKE, bodies
+from groundup.corpus.privacy.randomness import entropy, is_drawn, is_random
+from groundup.corpus.privacy.spans import Span, View
+
+_LONGEST_BEGINNING = 20  # characters
+_BODY_BYTES = 8  # of a key behind its beginning: fewer false hits to look at
+# What stands before a key: nothing, a character that is no letter or digit, an escape, a character in percent-encoding.
+_BEFORE = r"(?:^|[^A-Za-z0-9]|\\[nrt]|%[0-9A-F]{2})"
+_BEFORE_UNKNOWN = r"(?:^|[\s\"'`=:(\[{<>|,;*])"
+# "acme_live_" and a body with digits: the beginning of a key of an issuer that is not known here.
+_UNKNOWN = r"[A-Za-z][A-Za-z0-9]{1,11}[_\-][A-Za-z_\-]*[0-9][A-Za-z_\-]*[A-Za-z0-9]"
+_UNKNOWN_TOKEN = re.compile(
+    r"(?P<issuer>[a-z][a-z0-9]{1,11}|[A-Z][A-Z0-9]{1,11})(?P<middle>(?:[_\-](?:[a-z]{1,8}|[A-Z]{1,8}|v?\d{1,2}))*)[_\-]"
+    r"(?P<body>[\w\-]{20,400})(?![\w\-/+@]|=(?!=*[\s\"'`,;)]|=*$)|\.\w)",
+    re.ASCII,
+)
+# Of these issuers, or in these words, such a text names a thing or a content: ids, hashes, files.
+_NO_ISSUERS = frozenset(
+    "acct asst batch blob bp build call card ch chatcmpl chunk cmpl commit conv css cus data evt file font ft hash html id "
+    "img in index item job js main md5 message msg node obj order pi pm po price prod py rc rec req resp rev run seti "
+    "sha sha1 sha256 sha384 sha512 src step sub svg task test thread tmp toolu txn user usr uuid vendor vs".split()
+)
+
+
+class _Form(NamedTuple):
+    """A form of keys: a regular expression, and the least entropy of what it matches."""
+
+    pattern: str
+    entropy: float = 0.0
+
+
+class _Service(NamedTuple):
+    """A service's name and the values of its keys."""
+
+    words: str
+    pattern: str
+    entropy: float
+
+
+@cache
+def _table() -> Mapping[str, Any]:
+    table: Mapping[str, Any] = json.loads(resources.files(__package__).joinpath("gitleaks.json").read_text("utf-8"))
+    return table
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.ASCII)
+
+
+@cache
+def _forms() -> tuple[dict[str, list[_Form]], list[_Form]]:
+    """The forms by the characters that they begin with, in lower case; and those with many beginnings."""
+    by_begin: dict[str, list[_Form]] = {}
+    for entry in _table()["forms"]:
+        for begin in entry.get("begins", ()):
+            form = _Form(_ended(entry["pattern"], begin), entry["entropy"])
+            by_begin.setdefault(begin, []).append(form)
+    for begins, pattern in FORMS:
+        for begin in begins.split():
+            by_begin.setdefault(begin[:_LONGEST_BEGINNING], []).append(_Form(_ended(pattern, begin), 2.8))
+    like = [_Form(_ended(entry["pattern"]), entry["entropy"]) for entry in _table()["forms"] if "like" in entry]
+    return by_begin, like + [_Form(_ended(pattern), 2.8) for _, pattern in LIKE]
+
+
+def _ended(pattern: str, begin: str = "") -> str:
+    """A form with its end: of a form whose beginning is sure, all that is joined to it is masked, too."""
+    sure = len(begin) >= 4 and not begin[:-1].isalnum() or begin[-1:] in ("_", "-") and len(begin) >= 4
+    return f"(?:{pattern})" + (r"[\w\-]{0,512}" if sure else r"(?![A-Za-z0-9])")
+
+
+@cache
+def _bodies() -> dict[str, tuple[str, re.Pattern[str]]]:
+    return {
+        begin.lower()[:_LONGEST_BEGINNING]: (begin, re.compile(re.escape(begin) + f"({body})", re.ASCII))
+        for begin, body in bodies().items()
+    }
+
+
+@cache
+def _lengths() -> tuple[int, ...]:
+    """The lengths of all beginnings, long ones first."""
+    return tuple(sorted({len(begin) for begin in [*_forms()[0], *_bodies()]}, reverse=True))
+
+
+@cache
+def _scanner() -> Any:
+    """One automaton for all beginnings: a text is read once, however many there are."""
+    import re2
+
+    begins = "|".join(re.escape(begin) for begin in sorted({*_forms()[0], *_bodies()}))
+    like = "|".join([*(entry["like"] for entry in _table()["forms"] if "like" in entry), *(like for like, _ in LIKE)])
+    known = rf"{_BEFORE}((?i:{begins})[A-Za-z0-9_+/=.~%$:\-]{{{_BODY_BYTES}}}|{like})"
+    options = re2.Options()
+    options.log_errors = False
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.max_mem = 64 << 20
+    return re2.compile(rf"{known}|{_BEFORE_UNKNOWN}({_UNKNOWN})".encode(), options)
+
+
+def find_keys(view: View) -> Iterator[Span]:
+    """Keys of known issuers by form; keys of others by beginning and body."""
+    text, data, scanner = view.text, view.as_bytes, _scanner()
+    at = 0
+    while found := scanner.search(data, at):
+        at, of_unknown = (found.start(1), False) if found.start(1) >= 0 else (found.start(2), True)
+        end = 0 if of_unknown else _known(text, at)
+        if end or (end := _unknown(text, at)):
+            yield Span(at, end, "api_key")
+            at = end
+        elif at >= len(data):
+            return
+
+
+def _known(text: str, start: int) -> int:
+    """Where the key that begins at `start` ends; 0 if there is none."""
+    forms, like = _forms()
+    lowered = text[start : start + _LONGEST_BEGINNING].lower()
+    best = 0
+    for length in _lengths():
+        begin = lowered[:length]
+        for form in forms.get(begin, ()):
+            best = max(best, _end(text, start, form))
+        if not best and (body := _bodies().get(begin)) and (found := body[1].match(text, start)):
+            value = found[1].rstrip(".-=")
+            if is_drawn(value[:256], 16, known=True):
+                best = found.start(1) + len(value)
+    return best or max(_end(text, start, form) for form in like)
+
+
+def _end(text: str, start: int, form: _Form) -> int:
+    found = _compiled(form.pattern).match(text, start)
+    return found.end() if found and entropy(found[0][:1024]) >= form.entropy else 0
+
+
+def _unknown(text: str, start: int) -> int:
+    found = _UNKNOWN_TOKEN.match(text, start)
+    if not found or found["issuer"].lower() in _NO_ISSUERS:
+        return 0
+    return found.end() if is_drawn(found["body"]) else 0
+
+
+# "heroku_api_key = 1b2c...", "my Heroku key is 1b2c...".
+_ASSIGNED = r"[ \t\w.\-]{0,20}['\"\s`*\]]{0,3}(?:=|>|:|\|\||,|\b(?:is|was)\b)[`'\"\s=>:*]{0,5}"
+_VALUE = re.compile(r"[\w\-=/+%:]{11,128}", re.ASCII)
+
+
+@cache
+def _services() -> tuple[Any, list[tuple[re.Pattern[str], list[_Service]]]]:
+    """An automaton for the names of all services in front of a value; each name with its values."""
+    import re2
+
+    by_words: dict[str, list[_Service]] = {}
+    for entry in _table()["services"]:
+        form = _Service(entry["words"], entry["pattern"], entry["entropy"])
+        by_words.setdefault(entry["words"], []).append(form)
+    options = re2.Options()
+    options.log_errors = False
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.max_mem = 64 << 20
+    names = "|".join(by_words).replace("(login|token)", "(?:login|token)")
+    scanner = re2.compile(rf"(?i)((?:{names}){_ASSIGNED})[\w\-=/+%:]{{11}}".encode(), options)
+    return scanner, [(re.compile(rf"(?i:{words})"), forms) for words, forms in by_words.items()]
+
+
+def find_keys_of_services(view: View) -> Iterator[Span]:
+    """Values without a form of their own, behind the name of the service that they open."""
+    scanner, names = _services()
+    text, data = view.text, view.as_bytes
+    at = 0
+    while found := scanner.search(data, at):
+        start = found.end(1)
+        at = start
+        value = _VALUE.match(text, start)
+        if not value or (text[value.end() : value.end() + 1].isalnum()):
+            continue
+        forms = [form for words, forms in names if words.match(text, found.start(1)) for form in forms]
+        whole = value[0].rstrip(":=-") if value[0].count("=") < 3 else value[0]
+        for candidate in {value[0], whole}:
+            if is_random(candidate) and any(
+                _compiled(form.pattern).fullmatch(candidate) and entropy(candidate) >= form.entropy for form in forms
+            ):
+                yield Span(start, start + len(candidate), "api_key")
+                at = start + len(candidate)
+                break
