@@ -25,6 +25,7 @@ from groundup.console import Console
 from groundup.errors import ConfigError, DataError, FormatError
 from groundup.files import file_digest, read_json, write_json
 from groundup.locks import LOCK, hold
+from groundup.redact import redacted_config
 
 FORMAT_VERSION = 1
 ARTIFACT = "artifact.json"
@@ -73,14 +74,17 @@ def record(
     facts: Mapping[str, Any],
     seconds: float,
 ) -> Artifact:
-    """The record of work that is finished, made here and now; `outputs` lie in `directory`."""
+    """The record of work that is finished, made here and now; `outputs` lie in `directory`.
+
+    Secrets in the config and the facts are left out (`groundup.redact`).
+    """
     return Artifact(
         stage=stage,
-        config=dict(config),
+        config=redacted_config(config),
         fingerprint=fingerprint_of(stage, config, inputs),
         inputs=dict(inputs),
         outputs={path.relative_to(directory).as_posix(): file_digest(path) for path in sorted(outputs)},
-        facts=dict(facts),
+        facts=redacted_config(facts),
         seconds=round(seconds, 3),
         finished_at=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         versions=_versions(),
@@ -89,8 +93,9 @@ def record(
 
 
 def fingerprint_of(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """What makes two pieces of work equal."""
-    return _digest({"stage": stage, "config": dict(config), "inputs": dict(inputs), "format": FORMAT_VERSION})
+    """What makes two pieces of work equal; another password does not make them differ."""
+    config = redacted_config(config, variables=False)
+    return _digest({"stage": stage, "config": config, "inputs": dict(inputs), "format": FORMAT_VERSION})
 
 
 def _digest(value: Any) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from groundup.redact import redacted
+
 
 class GroundupError(Exception):
     """Something that the user can mend.
@@ -15,6 +17,7 @@ class GroundupError(Exception):
     exit_code = 1
 
     def __init__(self, value: str, *, rule: str, fix: str) -> None:
+        value, rule, fix = redacted(value), redacted(rule), redacted(fix)
         super().__init__(value, rule, fix)
         self.value = value
         self.rule = rule

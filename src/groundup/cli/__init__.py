@@ -18,6 +18,7 @@ from groundup import __version__
 from groundup.cli.commands import RUN, CommandGroup
 from groundup.cli.output import as_json, write
 from groundup.errors import ConfigError, GroundupError, ResourceError
+from groundup.redact import redacted
 
 
 @click.group(
@@ -104,8 +105,8 @@ def _fail_of_system(error: OSError, json_wanted: bool) -> int:
 
 
 def _fail_of_ours(error: Exception, json_wanted: bool) -> int:
-    traceback.print_exception(error)
+    sys.stderr.write(redacted("".join(traceback.format_exception(error))))
     sys.stderr.write("\nThis is a mistake in groundup. Please report it with the lines above (CONTRIBUTING.md).\n")
     if json_wanted:
-        write(as_json({"error": {"kind": type(error).__name__, "value": str(error)}}))
+        write(as_json({"error": {"kind": type(error).__name__, "value": redacted(str(error))}}))
     return 1

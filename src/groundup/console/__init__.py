@@ -18,6 +18,7 @@ from rich.text import Text
 from groundup.console.live import StageRow, State, View, start
 from groundup.console.meter import Meter, format_count, format_duration
 from groundup.errors import GroundupError
+from groundup.redact import redacted
 
 __all__ = ["Console", "Progress", "Stages", "format_count", "format_duration", "visible"]
 
@@ -94,11 +95,11 @@ class Console:
     def note(self, text: str) -> None:
         """One line of information."""
         if not self.quiet:
-            self._print(Text(visible(text)))
+            self._print(Text(visible(redacted(text))))
 
     def warn(self, text: str) -> None:
         """One line that the user should act on or know; shown even when quiet."""
-        self._print(Text.assemble(("warning: ", "bold yellow"), visible(text)))
+        self._print(Text.assemble(("warning: ", "bold yellow"), visible(redacted(text))))
 
     def error(self, error: GroundupError) -> None:
         """A mistake that the user can mend: what was found, the rule, the fix; shown even when quiet."""
@@ -143,7 +144,7 @@ class Console:
         for index, column in enumerate(columns):
             table.add_column(Text(visible(column)), justify="right" if index else "left")
         for row in rows:
-            table.add_row(*(Text(visible(cell)) for cell in row))
+            table.add_row(*(Text(visible(redacted(cell))) for cell in row))
         self._rich.print(table)
 
     @contextmanager
@@ -159,7 +160,7 @@ class Console:
             curve: the field of `show` whose history is drawn beside it, e.g. "loss".
         """
         outermost = not self._view.meters
-        meter = Meter(visible(label), total, unit, done, curve)
+        meter = Meter(visible(redacted(label)), total, unit, done, curve)
         self._view.meters.append(meter)
         opened = self._open()
         try:

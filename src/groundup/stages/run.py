@@ -26,6 +26,7 @@ from groundup.errors import ConfigError, GroundupError
 from groundup.files import atomic_file
 from groundup.locks import exclusive
 from groundup.recipes import find_recipe
+from groundup.redact import redacted_config
 from groundup.stages import STAGES, Stage
 from groundup.stages._recipe import require_absolute_rates
 
@@ -191,8 +192,14 @@ def _finished(directory: Path) -> artifact.Artifact | None:
         return None
 
 
+_LEFT_OUT = (
+    "# Logins and tokens were left out: *** is in their place. To run this copy, write ${NAME} for ***\n"
+    "# and set the environment variable NAME; or run the recipe that you wrote.\n\n"
+)
+
+
 def _keep_recipe(path: Path, name: str, steps: list[Step]) -> None:
-    """Write the recipe with every default resolved, but without the paths that the run chose: it can move."""
+    """Write the recipe with every default resolved, but without secrets and the paths that the run chose: it can move."""
     document: dict[str, Any] = {VERSION: RECIPE_VERSION, "name": name}
     for step in steps:
         *parents, last = step.stage.name.split(".")
@@ -200,8 +207,9 @@ def _keep_recipe(path: Path, name: str, steps: list[Step]) -> None:
         for parent in parents:
             holder = holder.setdefault(parent, {})
         holder[last] = step.config.model_dump(mode="json", exclude_none=True, exclude=set(step.chosen))
+    kept = redacted_config(document)
     with atomic_file(path) as temporary:
-        temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
+        temporary.write_text((_LEFT_OUT if kept != document else "") + tomlkit.dumps(kept), encoding="utf-8")
 
 
 def _say_what_is_next(

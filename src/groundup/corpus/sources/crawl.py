@@ -16,10 +16,12 @@ from pydantic import field_validator, model_validator
 from groundup.config import setting
 from groundup.console import Console
 from groundup.corpus.sources.base import WEB_FILTERS
+from groundup.corpus.sources.credentials import revealed
 from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
 from groundup.corpus.streams import text_lines
 from groundup.errors import DataError, DownloadError
+from groundup.redact import redacted
 
 _CONNECTIONS = 8
 _COLUMNS = {  # by the names of the CDX server and of the columnar index
@@ -82,12 +84,17 @@ class CrawlSource(ListedSource):
         """Of a gigabyte of pages the filters leave about 8 MB of text (FineWeb); without them it would be 30."""
         return 0.06 if self.what == "warc" else 1.0
 
+    @property
+    def addresses(self) -> list[str]:
+        """Where the files, their list and the index are."""
+        return [each for each in (self.paths, self.captures, self.base) if each]
+
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
         """Read the list, and ask for each file's size; of captures the index tells it."""
         if self.index or self.captures:
             found = self._looked_up(remote, console) if self.index else self._table(remote)
             return list(self._grouped(self._chosen(found)))
-        source = self.paths or f"{self.base}/crawl-data/{self.crawl}/{self.what}.paths.gz"
+        source = revealed(self.paths) if self.paths else f"{revealed(self.base)}/crawl-data/{self.crawl}/{self.what}.paths.gz"
         paths = [path for path in self._chosen(_lines(remote, source)) if self.chooses(path)]
         with (
             console.progress("listing", len(paths), "files") as progress,
@@ -104,7 +111,7 @@ class CrawlSource(ListedSource):
         return RemoteItem(path, found.size, url=found.url, version=found.version)
 
     def _address(self, path: str) -> str:
-        return path if "://" in path or path.startswith("/") else f"{self.base}/{path}"
+        return path if "://" in path or path.startswith("/") else f"{revealed(self.base)}/{path}"
 
     def _chosen(self, listed: Iterable[Any]) -> Iterator[Any]:
         return islice(listed, self.first, None if self.limit is None else self.first + self.limit)
@@ -112,7 +119,7 @@ class CrawlSource(ListedSource):
     def _looked_up(self, remote: Remote, console: Console) -> Iterator[dict[str, Any]]:
         """The captures that the index server finds, page by page."""
         for pattern in self.index:
-            address = f"{self.index_base}/{self.crawl}-index"
+            address = f"{revealed(self.index_base)}/{self.crawl}-index"
             query = [("url", pattern), ("output", "json"), *(("filter", each) for each in self.index_filter)]
             counts = _answer(remote, address, [*query, ("showNumPages", "true")])
             pages = int(counts[0].get("pages", 0)) if counts else 0
@@ -125,7 +132,7 @@ class CrawlSource(ListedSource):
         from groundup.corpus.formats import Record, read_records
 
         assert self.captures is not None
-        for item in remote.find(self.captures):
+        for item in remote.find(revealed(self.captures)):
             for record in read_records(item, partial(remote.open, item), None, None):
                 if not isinstance(record, Record) or not isinstance(record.value, dict):
                     raise DataError(
@@ -148,7 +155,7 @@ class CrawlSource(ListedSource):
     def provenance(self) -> dict[str, str]:
         """The crawl and where it was read."""
         looked_up = ", ".join(self.index)
-        return {"crawl": self.crawl or "", "base": self.base, "index": looked_up} | super().provenance()
+        return {"crawl": self.crawl or "", "base": redacted(self.base), "index": looked_up} | super().provenance()
 
 
 def _lines(remote: Remote, source: str) -> Iterator[str]:

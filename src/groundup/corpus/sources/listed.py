@@ -6,7 +6,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -15,10 +15,12 @@ from groundup.config import setting
 from groundup.console import Console
 from groundup.corpus.fetching.network import Network, netrc_logins, user_agent
 from groundup.corpus.sources.base import Item, Opener, SourceConfig
+from groundup.corpus.sources.credentials import revealed, with_login, without_login
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
 from groundup.errors import DataError
 from groundup.files import cache_dir, read_json, write_json
 from groundup.locks import locked
+from groundup.redact import redacted_config
 
 
 class ListedSource(SourceConfig):
@@ -39,6 +41,11 @@ class ListedSource(SourceConfig):
     )
     allow_private_hosts: bool = setting(False, help="also read from hosts at private addresses: a mirror of your own")
 
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses that the files are listed by, as the recipe has them."""
+        return []
+
     @abstractmethod
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
         """Find the files, in a fixed order, over the network if need be."""
@@ -47,7 +54,8 @@ class ListedSource(SourceConfig):
     def remote(self) -> Remote:
         """How the files are reached."""
         public_only = not self.allow_private_hosts
-        return Remote(Network(public_only=public_only, agent=user_agent(), credentials=netrc_logins()), self.options)
+        options = {key: revealed(each) if isinstance(each, str) else each for key, each in self.options.items()}
+        return Remote(Network(public_only=public_only, agent=user_agent(), credentials=netrc_logins()), options)
 
     def identity(self) -> str:
         """The pin, or what the files are listed by."""
@@ -56,6 +64,7 @@ class ListedSource(SourceConfig):
     @property
     def _key(self) -> str:
         wanted = self.model_dump(mode="json", exclude=set(SourceConfig.model_fields) - {"files"} | {"pin"})
+        wanted = redacted_config(wanted, variables=False)  # another password lists the same files
         return hashlib.blake2b(json.dumps(wanted, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     @property
@@ -78,7 +87,7 @@ class ListedSource(SourceConfig):
                         rule="a source needs at least one file",
                         fix="Check the address and the patterns in `files`.",
                     )
-                write_json(self._list, [asdict(item) for item in found])
+                write_json(self._list, [asdict(item) | {"url": without_login(item.url)} for item in found])
         if self.pin not in (None, self._digest):
             raise DataError(
                 f"{self.label}: the list of its files has the digest {self._digest}",
@@ -96,9 +105,9 @@ class ListedSource(SourceConfig):
 
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
         """Give each file with the call that opens it where it is."""
-        remote = self.remote
-        for item in items:
-            yield item, partial(remote.open, cast(RemoteItem, item))
+        remote, addresses = self.remote, self.addresses
+        for item in cast(Iterable[RemoteItem], items):
+            yield item, partial(remote.open, replace(item, url=with_login(item.url, addresses)))
 
     def digest(self, item: Item) -> str:
         """What its store says of its version (an ETag, or when it was changed): the file is not read for it."""

@@ -10,6 +10,7 @@ from pydantic import field_validator
 
 from groundup.config import setting
 from groundup.console import Console
+from groundup.corpus.sources.credentials import revealed
 from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
 
@@ -17,8 +18,8 @@ from groundup.corpus.sources.remote_files import Remote, RemoteItem
 class RemoteSource(ListedSource):
     """Files at addresses: https://, s3://, hf://datasets/ORG/NAME, or any other that fsspec knows.
 
-    Logins come from where each store's own tools have them (~/.aws, `hf auth login`, ~/.netrc); none belongs in a
-    recipe.
+    Logins come from where each store's own tools have them (~/.aws, `hf auth login`, ~/.netrc), or from the
+    environment: `${NAME}` in an address or an option stands for the variable NAME.
     """
 
     kind: Literal["remote"] = setting("remote", help="files at addresses, read from where they are")
@@ -43,12 +44,17 @@ class RemoteSource(ListedSource):
         """The end of the first address."""
         return self.urls[0].partition("?")[0].rstrip("/").rpartition("/")[2].partition("*")[0] or "remote"
 
+    @property
+    def addresses(self) -> list[str]:
+        """The URLs."""
+        return self.urls
+
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
         """What is at the addresses."""
         with console.progress("listing", len(self.urls), "addresses") as progress:
             found: list[RemoteItem] = []
             for url in self.urls:
-                found += remote.find(url)
+                found += remote.find(revealed(url))
                 progress.advance()
         names = Counter(item.path for item in found)
         return [item if names[item.path] == 1 else replace(item, path=_place_in(item.url)) for item in found]

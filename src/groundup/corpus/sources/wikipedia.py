@@ -9,9 +9,11 @@ from pydantic import field_validator
 
 from groundup.config import setting
 from groundup.console import Console
+from groundup.corpus.sources.credentials import revealed
 from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
 from groundup.errors import DataError
+from groundup.redact import redacted
 
 _JOB = "articlesmultistreamdump"
 _PAGES = re.compile(r".*-pages-articles-multistream\d*\.xml.*\.bz2")  # the same job leaves indexes, as text
@@ -46,7 +48,12 @@ class WikipediaSource(ListedSource):
 
     @property
     def _root(self) -> str:
-        return f"{self.base.rstrip('/')}/{self._wiki}"
+        return f"{revealed(self.base).rstrip('/')}/{self._wiki}"
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where the dumps are."""
+        return [self.base]
 
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
         """The parts of the dump; of "latest", the newest one that is finished."""
@@ -82,7 +89,7 @@ class WikipediaSource(ListedSource):
     def provenance(self) -> dict[str, str]:
         """The wiki and the dump's address."""
         day = next(iter(self.items())).url.split("/")[-2]  # type: ignore[attr-defined]
-        return {"wiki": self._wiki, "dump": f"{self._root}/{day}/"} | super().provenance()
+        return {"wiki": self._wiki, "dump": redacted(f"{self.base.rstrip('/')}/{self._wiki}/{day}/")} | super().provenance()
 
 
 def _first_page(entry: tuple[str, Any]) -> list[int]:
