@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-HIDDEN = "***"
+HIDDEN = "REDACTED"
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _LOGIN = re.compile(r"(?<=://)([^\s/\"'<>?#]+)(?=@)")
 _PARAMETER = re.compile(
     r"(?<=[?&;#])([\w.\-]*(?:token|sig|signature|secret|password|passwd|pwd|credential|apikey|api[_-]key|access[_-]?key"
-    r"|accesskeyid|private[_-]?key|auth|sas|key-pair-id)|key|code)=([^&\s\"'<>#;]+)",
+    r"|accesskeyid|private[_-]?key|auth|sas|key-pair-id)|key|code)="
+    r"(\$\{[A-Za-z_]\w*\}|[^&\s\"'<>#;]*[^&\s\"'<>#;,.:!?)\]}])",
     re.IGNORECASE,
 )
 _SECRET_NAME = re.compile(
@@ -24,7 +25,7 @@ _LONGEST_USER = 20  # characters of a user name; longer ones are tokens
 
 
 def redacted(text: str) -> str:
-    """Return `text` with "***" instead of the logins and the tokens of the URLs in it; `${NAME}` stays."""
+    """Return `text` with REDACTED instead of the logins and the tokens of the URLs in it; `${NAME}` stays."""
     if "://" not in text:
         return text
     return _PARAMETER.sub(_parameter, _LOGIN.sub(_login, text))
@@ -54,7 +55,10 @@ def redacted_config(value: Any, *, variables: bool = True, name: str = "", optio
     """
     if isinstance(value, Mapping):
         inside = options or name == "options"
-        return {key: redacted_config(each, variables=variables, name=str(key), options=inside) for key, each in value.items()}
+        return {
+            key: redacted_config(each, variables=variables, name=str(key), options=inside)
+            for key, each in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [redacted_config(each, variables=variables, name=name, options=options) for each in value]
     if not isinstance(value, str) or not value:

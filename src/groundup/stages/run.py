@@ -193,13 +193,13 @@ def _finished(directory: Path) -> artifact.Artifact | None:
 
 
 _LEFT_OUT = (
-    "# Logins and tokens were left out: *** is in their place. To run this copy, write ${NAME} for ***\n"
+    "# Logins and tokens were left out: REDACTED is in their place. To run this copy, write ${NAME} for it\n"
     "# and set the environment variable NAME; or run the recipe that you wrote.\n\n"
 )
 
 
 def _keep_recipe(path: Path, name: str, steps: list[Step]) -> None:
-    """Write the recipe with every default resolved, but without secrets and the paths that the run chose: it can move."""
+    """Write the recipe with every default resolved, without secrets and the paths that the run chose: it can move."""
     document: dict[str, Any] = {VERSION: RECIPE_VERSION, "name": name}
     for step in steps:
         *parents, last = step.stage.name.split(".")

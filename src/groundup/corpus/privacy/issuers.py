@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# What may stand behind a beginning, and the beginnings, as issuers document them. Lengths are ranges on purpose: issuers
-# change them, and a key that was cut off in a log is one all the same.
+# What may stand behind a beginning, and the beginnings, as issuers document them. Lengths are ranges on purpose:
+# issuers change them, and a key that was cut off in a log is one all the same.
 _BODIES: tuple[tuple[str, str], ...] = (
     (
         r"[\w\-]{16,512}",
@@ -14,7 +14,8 @@ _BODIES: tuple[tuple[str, str], ...] = (
         "sk-ant- sk-proj- sk-svcacct- sk-admin- sk-or-v1- sk-lf- pk-lf- sk-None- sk-cp- hf_ hf_oauth_ api_org_ gsk_ "
         "xai- pplx- r8_ nvapi- nvapi-stg- csk- fpk_ tgp_v1_ jina_ tvly- lsv2_pt_ lsv2_sk_ wandb_v1_ rpa_ pcsk_ e2b_ "
         # Hosts: DigitalOcean, Fly, Netlify, Deno, Supabase, Neon, Vercel, Heroku, Render, Cloudflare, MongoDB, ...
-        "dop_v1_ doo_v1_ dor_v1_ fo1_ nfp_ nfc_ nfo_ nfu_ nfb_ ddp_ ddo_ ddw_ sbp_ sb_secret_ napi_ vcp_ vci_ vca_ vck_ "
+        "dop_v1_ doo_v1_ dor_v1_ fo1_ nfp_ nfc_ nfo_ nfu_ nfb_ ddp_ ddo_ ddw_ "
+        "sbp_ sb_secret_ napi_ vcp_ vci_ vca_ vck_ "
         "HRKU- rnd_ cfut_ cfat_ cfk_ tskey-auth- tskey-api- tskey-client- mdb_sa_sk_ xau_ pscale_tkn_ pscale_pw_ "
         "pscale_oauth_ pscale_otkn_ dapi dose dkea tk-us- "
         # Delivery: CircleCI, Buildkite, Docker, npm, PyPI, RubyGems, Pulumi, Snyk, Sonar, Prefect, Postman, ...
@@ -39,7 +40,8 @@ _BODIES: tuple[tuple[str, str], ...] = (
     ),
     (
         r"[\w\-+/=.]{20,4096}",
-        "ops_eyJ ABSK fm1r_ fm1a_ fm2_ ya29. 1//0 EAAG EAAB EAAC EAAM EAAJ EAAF EAAA SG. sl. GOCSPX- xoxe.xoxb- xoxe.xoxp- "
+        "ops_eyJ ABSK fm1r_ fm1a_ fm2_ ya29. 1//0 EAAG EAAB EAAC EAAM EAAJ EAAF EAAA SG. sl. GOCSPX- xoxe.xoxb- "
+        "xoxe.xoxp- "
         "eyJrIjoi bedrock-api-key- pypi-AgEIcHlwaS snyk_uat. infisical. AQEyhm vault:v1:",
     ),
 )  # fmt: skip
@@ -72,7 +74,8 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("amzn1.oa2-cs.", r"amzn1\.oa2-cs\.v1\.[0-9a-f]{64}"),
     ("discord.com/api/webhooks/", r"discord\.com/api/webhooks/\d{15,22}/[\w\-]{50,90}"),
     ("discordapp.com/api/w", r"discordapp\.com/api/webhooks/\d{15,22}/[\w\-]{50,90}"),
-    ("hooks.slack.com/serv hooks.slack.com/work hooks.slack.com/trig", r"hooks\.slack\.com/(?:services|workflows|triggers)/[\w/]{20,120}"),
+    ("hooks.slack.com/serv hooks.slack.com/work hooks.slack.com/trig",
+     r"hooks\.slack\.com/(?:services|workflows|triggers)/[\w/]{20,120}"),
     ("hooks.zapier.com/hoo", r"hooks\.zapier\.com/hooks/catch/\d{3,12}/\w{5,20}"),
     ("1000.", r"1000\.[0-9a-f]{32}\.[0-9a-f]{32}"),  # Zoho
     ("st.", r"st\.[0-9a-f\-]{24,36}\.[0-9a-f]{32}\.[0-9a-f]{32}"),  # Infisical

@@ -27,9 +27,78 @@ _UNKNOWN_TOKEN = re.compile(
 )
 # Of these issuers, or in these words, such a text names a thing or a content: ids, hashes, files.
 _NO_ISSUERS = frozenset(
-    "acct asst batch blob bp build call card ch chatcmpl chunk cmpl commit conv css cus data evt file font ft hash html id "
-    "img in index item job js main md5 message msg node obj order pi pm po price prod py rc rec req resp rev run seti "
-    "sha sha1 sha256 sha384 sha512 src step sub svg task test thread tmp toolu txn user usr uuid vendor vs".split()
+    [
+        "acct",
+        "asst",
+        "batch",
+        "blob",
+        "bp",
+        "build",
+        "call",
+        "card",
+        "ch",
+        "chatcmpl",
+        "chunk",
+        "cmpl",
+        "commit",
+        "conv",
+        "css",
+        "cus",
+        "data",
+        "evt",
+        "file",
+        "font",
+        "ft",
+        "hash",
+        "html",
+        "id",
+        "img",
+        "in",
+        "index",
+        "item",
+        "job",
+        "js",
+        "main",
+        "md5",
+        "message",
+        "msg",
+        "node",
+        "obj",
+        "order",
+        "pi",
+        "pm",
+        "po",
+        "price",
+        "prod",
+        "py",
+        "rc",
+        "rec",
+        "req",
+        "resp",
+        "rev",
+        "run",
+        "seti",
+        "sha",
+        "sha1",
+        "sha256",
+        "sha384",
+        "sha512",
+        "src",
+        "step",
+        "sub",
+        "svg",
+        "task",
+        "test",
+        "thread",
+        "tmp",
+        "toolu",
+        "txn",
+        "user",
+        "usr",
+        "uuid",
+        "vendor",
+        "vs",
+    ]
 )
 
 
@@ -76,7 +145,7 @@ def _forms() -> tuple[dict[str, list[_Form]], list[_Form]]:
 
 def _ended(pattern: str, begin: str = "") -> str:
     """A form with its end: of a form whose beginning is sure, all that is joined to it is masked, too."""
-    sure = len(begin) >= 4 and not begin[:-1].isalnum() or begin[-1:] in ("_", "-") and len(begin) >= 4
+    sure = (len(begin) >= 4 and not begin[:-1].isalnum()) or (begin[-1:] in ("_", "-") and len(begin) >= 4)
     return f"(?:{pattern})" + (r"[\w\-]{0,512}" if sure else r"(?![A-Za-z0-9])")
 
 

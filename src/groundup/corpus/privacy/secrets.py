@@ -68,7 +68,9 @@ _NO_SECRET = re.compile(
 _EXAMPLE = re.compile(r"your|xxx|place[ _-]?holder|insert|changeme|dummy|goes[_\- ]?here", re.IGNORECASE)
 _CAMEL = re.compile(r"[a-z]+(?:[A-Z][a-z]+)+\d{0,2}")  # defaultToConfig2
 _SNAKE = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+")
-_REFERENCE = re.compile(r"[$%{<\[]|0x[0-9A-Fa-f]+$|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|\w+::|[./~]|https?:|process\.env|os\.|\w+->")
+_REFERENCE = re.compile(
+    r"[$%{<\[]|0x[0-9A-Fa-f]+$|[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+$|\w+::|[./~]|https?:|process\.env|os\.|\w+->"
+)
 
 
 def find_urls_with_passwords(view: View) -> Iterator[Span]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -63,6 +64,8 @@ def is_unsafe(path: str) -> bool:
 
 def _zip_item(member: zipfile.ZipInfo) -> Item:
     refused = "unsafe path" if is_unsafe(member.filename) else ""
+    if stat.S_ISLNK(member.external_attr >> 16):  # its content is the path that it leads to
+        refused = refused or "not a regular file"
     if not refused and member.file_size > bomb_limit(member.compress_size):
         refused = "decompression bomb"
     return Item(member.filename, member.file_size, refused)

@@ -94,7 +94,11 @@ class CrawlSource(ListedSource):
         if self.index or self.captures:
             found = self._looked_up(remote, console) if self.index else self._table(remote)
             return list(self._grouped(self._chosen(found)))
-        source = revealed(self.paths) if self.paths else f"{revealed(self.base)}/crawl-data/{self.crawl}/{self.what}.paths.gz"
+        source = (
+            revealed(self.paths)
+            if self.paths
+            else f"{revealed(self.base)}/crawl-data/{self.crawl}/{self.what}.paths.gz"
+        )
         paths = [path for path in self._chosen(_lines(remote, source)) if self.chooses(path)]
         with (
             console.progress("listing", len(paths), "files") as progress,

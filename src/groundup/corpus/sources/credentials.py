@@ -21,8 +21,8 @@ def revealed(text: str) -> str:
     if _HIDDEN.search(text):
         raise ConfigError(
             f"{text}: the login or token was left out",
-            rule="a run's directory keeps no secrets, so its recipe.toml has *** in their place",
-            fix="Run the recipe that you wrote, or write ${NAME} for *** and set the environment variable NAME.",
+            rule=f"a run's directory keeps no secrets, so its recipe.toml has {HIDDEN} in their place",
+            fix="Run the recipe that you wrote, or write ${NAME} for REDACTED and set the environment variable NAME.",
         )
 
     def value_of(found: re.Match[str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import BinaryIO, Literal
 from groundup.config import setting
 from groundup.console import Console
 from groundup.corpus.sources.base import Item, Opener, SourceConfig
+from groundup.corpus.sources.walk import Found, Walk, require_inside
 from groundup.corpus.streams import MEBIBYTE
 from groundup.errors import DataError
 
@@ -22,10 +22,16 @@ _ARCHIVES = (".warc", ".warc.gz", ".wet", ".wet.gz")
 
 
 class FolderSource(SourceConfig):
-    """All files of a folder and its subfolders; hidden ones and symbolic links to folders are left out."""
+    """All files of a folder and its subfolders; hidden ones are left out.
+
+    Symbolic links to folders, out of the folder, and to files that are read anyway are not followed, and counted.
+    """
 
     kind: Literal["folder"] = setting("folder", help="a folder on this machine")
     path: Path = setting(help="the folder (or one file)")
+    follow_symlinks: bool = setting(
+        False, help="follow symbolic links out of the folder and into other folders [default: count them as skipped]"
+    )
     licence: str = setting("private", help="licence of the text, for the data card")
 
     @property
@@ -33,10 +39,11 @@ class FolderSource(SourceConfig):
         """The folder's own name."""
         return _printable(self.path.resolve().name) or "folder"
 
-    def _files(self) -> Iterator[tuple[str, Path]]:
-        """(name inside the source, path), in an order that does not depend on the file system.
+    def _files(self) -> list[Found]:
+        """The files, by name.
 
-        A subfolder that cannot be listed comes out as if it were a file: what is in it is missing, and must be counted.
+        Raises:
+            DataError: no such folder, or one that cannot be listed.
         """
         if not self.path.exists():
             raise DataError(
@@ -45,33 +52,22 @@ class FolderSource(SourceConfig):
                 fix="Check the path.",
             )
         if self.path.is_file():
-            yield self.path.name, self.path
-            return
-        found: list[Path] = []
-        closed: list[OSError] = []
-        for directory, folders, names in os.walk(self.path, onerror=closed.append):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            paths = (Path(directory, name) for name in names if not name.startswith("."))
-            found += [path for path in paths if self.chooses(self._name(path))]
-        for error in closed:
-            if Path(error.filename) == self.path:  # a closed subfolder is no reason to stop
-                raise DataError(
-                    f"{self.path}: {error.strerror}",
-                    rule="the folder must be readable",
-                    fix="Check its permissions, or run as a user who may read it.",
-                ) from error
-            found.append(Path(error.filename))
-        yield from sorted((self._name(path), path) for path in found)
-
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.path).as_posix()
+            return [Found(self.path.name, self.path)]
+        try:
+            return Walk(self.path, follow=self.follow_symlinks, chooses=self.chooses).files()
+        except OSError as error:  # a closed subfolder is no reason to stop
+            raise DataError(
+                f"{self.path}: {error.strerror}",
+                rule="the folder must be readable",
+                fix="Check its permissions, or run as a user who may read it.",
+            ) from error
 
     def identity(self) -> str:
         """Digest of the listing: names, sizes and times of change."""
         digest = hashlib.blake2b(digest_size=16)
-        for name, path in self._files():
+        for name, path, refused in self._files():
             try:
-                status = path.stat()
+                status = path.lstat() if refused else path.stat()
             except OSError:
                 continue
             digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode("utf-8", "surrogatepass"))
@@ -82,7 +78,7 @@ class FolderSource(SourceConfig):
 
     def items(self) -> list[Item]:
         """The files, by name."""
-        found = [_item(name, path) for name, path in self._files()]
+        found = [_item(each) for each in self._files()]
         if not found:
             wanted = f" that match {self.files}" if self.files else ""
             raise DataError(
@@ -98,7 +94,7 @@ class FolderSource(SourceConfig):
             return [item]
         from groundup.corpus.formats.warc import by_record
 
-        with _open(self._path(item)) as stream:
+        with _open(self._path(item), None) as stream:
             if not by_record(stream.read(MEBIBYTE)):
                 return [item]
         count = item.size // size
@@ -108,7 +104,11 @@ class FolderSource(SourceConfig):
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
         """Give each file with the call that opens it."""
         for item in items:
-            yield item, partial(_open, self._path(item))
+            yield item, partial(_open, self._path(item), None if self.follow_symlinks else self._root)
+
+    @property
+    def _root(self) -> Path | None:
+        return None if self.path.is_file() else self.path
 
     def _path(self, item: Item) -> Path:
         return self.path if self.path.is_file() else self.path / item.path
@@ -132,10 +132,13 @@ def _printable(name: str) -> str:
     return name.encode("utf-8", "replace").decode()  # names on disk need not be valid Unicode
 
 
-def _item(name: str, path: Path) -> Item:
+def _item(found: Found) -> Item:
+    name, path, refused = found
+    if refused:
+        return Item(name, 0, refused=refused)
     try:
         status = path.stat()
-    except OSError as error:  # a broken link, a loop of links, a folder that may be listed but not entered
+    except OSError as error:  # gone meanwhile, or a folder that may be listed but not entered
         closed = isinstance(error, PermissionError)
         return Item(name, 0, refused="permission denied" if closed else "not a regular file")
     if stat.S_ISDIR(status.st_mode):
@@ -145,5 +148,7 @@ def _item(name: str, path: Path) -> Item:
     return Item(name, status.st_size)
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path, root: Path | None) -> BinaryIO:
+    if root is not None:
+        require_inside(path, root)
     return path.open("rb")

@@ -89,7 +89,10 @@ class WikipediaSource(ListedSource):
     def provenance(self) -> dict[str, str]:
         """The wiki and the dump's address."""
         day = next(iter(self.items())).url.split("/")[-2]  # type: ignore[attr-defined]
-        return {"wiki": self._wiki, "dump": redacted(f"{self.base.rstrip('/')}/{self._wiki}/{day}/")} | super().provenance()
+        return {
+            "wiki": self._wiki,
+            "dump": redacted(f"{self.base.rstrip('/')}/{self._wiki}/{day}/"),
+        } | super().provenance()
 
 
 def _first_page(entry: tuple[str, Any]) -> list[int]:
