@@ -4,7 +4,8 @@
     python -m benchmarks.collect.secret_samples ../gitleaks/config/gitleaks.toml [--lines 200000] [--show 20]
 
 Each rule whose secret begins with at least three fixed characters (or has them further on, as Azure's) is drawn 10
-times by a generator of strings from regular expressions, kept where its entropy is what the rule asks for, and put into 12
+times by a generator of strings from regular expressions, kept where its entropy is what the rule asks for, and
+put into 12
 sentences, settings and commands. A rule counts as masked if at least half of its texts keep no 12 characters of the
 secret. Ordinary lines are those of Python's standard library and of the installed packages, or of `--negatives`. The
 masker's own table is not read.

@@ -77,6 +77,7 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("hooks.slack.com/serv hooks.slack.com/work hooks.slack.com/trig",
      r"hooks\.slack\.com/(?:services|workflows|triggers)/[\w/]{20,120}"),
     ("hooks.zapier.com/hoo", r"hooks\.zapier\.com/hooks/catch/\d{3,12}/\w{5,20}"),
+    ("dp.", r"dp\.(?:pt|st|ct|sa|scim|audit|ws)\.(?:[\w\-]{1,40}\.)?[A-Za-z0-9]{40,44}"),  # Doppler
     ("1000.", r"1000\.[0-9a-f]{32}\.[0-9a-f]{32}"),  # Zoho
     ("st.", r"st\.[0-9a-f\-]{24,36}\.[0-9a-f]{32}\.[0-9a-f]{32}"),  # Infisical
     ("ssws", r"SSWS[ ]00[\w\-]{40}"),  # Okta

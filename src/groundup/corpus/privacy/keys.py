@@ -182,14 +182,14 @@ def find_keys(view: View) -> Iterator[Span]:
     """Keys of known issuers by form; keys of others by beginning and body."""
     text, data, scanner = view.text, view.as_bytes, _scanner()
     at = 0
-    while found := scanner.search(data, at):
-        at, of_unknown = (found.start(1), False) if found.start(1) >= 0 else (found.start(2), True)
-        end = 0 if of_unknown else _known(text, at)
-        if end or (end := _unknown(text, at)):
-            yield Span(at, end, "api_key")
+    while at < len(data) and (found := scanner.search(data, at)):
+        start = max(found.start(1), found.start(2))
+        end = _known(text, start) if found.start(1) >= 0 else 0
+        if end or (end := _unknown(text, start)):
+            yield Span(start, end, "api_key")
             at = end
-        elif at >= len(data):
-            return
+        else:
+            at = max(start, at + 1)  # what stands before the next one may be in this one
 
 
 def _known(text: str, start: int) -> int:
@@ -210,7 +210,7 @@ def _known(text: str, start: int) -> int:
 
 def _end(text: str, start: int, form: _Form) -> int:
     found = _compiled(form.pattern).match(text, start)
-    return found.end() if found and entropy(found[0][:1024]) >= form.entropy else 0
+    return found.end() if found and entropy(found[0][:256]) >= form.entropy else 0
 
 
 def _unknown(text: str, start: int) -> int:
