@@ -99,7 +99,7 @@ def _new_batch(
         min(context, len(prompt) + (request.max_tokens or context))
         for request, prompt in zip(requests, ids, strict=True)
     )
-    rows = min(batch_size, len(requests), _CACHE_BYTES // (model.new_cache(1, 1).nbytes * longest))
+    rows = min(batch_size, len(requests), _CACHE_BYTES // (model.cache_bytes_per_token * longest))
     return model.new_batch(max(1, rows), longest)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from groundup.errors import ConfigError
 from groundup.model.attention import Attention, seen_with_cache
-from groundup.model.cache import BatchCache, Cache, KVCache
+from groundup.model.cache import BatchCache, Cache, CacheShape, KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.layers import Embedding, Linear, make_mlp, make_norm
 from groundup.model.loss import row_nll, summed_nll
@@ -201,8 +201,20 @@ class Transformer(Accelerated):
 
     def new_cache(self, batch_size: int, max_length: int) -> KVCache:
         """An empty key-value cache for `batch_size` sequences of at most `max_length` tokens."""
+        return KVCache(self._cache_shape(batch_size, max_length))
+
+    def new_batch(self, places: int, max_length: int) -> BatchCache:
+        """An empty cache for as many sequences of any lengths up to `max_length`, one token of each at a time."""
+        return BatchCache(self._cache_shape(places, max_length))
+
+    @property
+    def cache_bytes_per_token(self) -> int:
+        """Bytes of the keys and values of one token of one sequence."""
+        return self._cache_shape(1, 1).bytes_per_token
+
+    def _cache_shape(self, batch_size: int, max_length: int) -> CacheShape:
         weight = self.model.embed_tokens.weight
-        return KVCache(
+        return CacheShape(
             self.config.n_layers,
             batch_size,
             max_length,
@@ -211,7 +223,3 @@ class Transformer(Accelerated):
             dtype=self.model.compute_dtype or weight.dtype,
             device=weight.device,
         )
-
-    def new_batch(self, places: int, max_length: int) -> BatchCache:
-        """An empty cache for as many sequences of any lengths up to `max_length`, one token of each at a time."""
-        return BatchCache(self.new_cache(places, max_length), places)

@@ -1,0 +1,103 @@
+"""A request without `max_tokens` allocated and zeroed a key-value cache for the whole context: 377 MB for
+SmolLM2-135M, and half a second before its first token. The cache grows with the tokens, and the tokens stay the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.generate import Engine, GenerationRequest, Sampling, complete_all
+from groundup.generate.sequence import GeneratedSequence
+from groundup.generate.worker import Ticket
+from groundup.model import Transformer
+from groundup.model.cache import FIRST_TOKENS, BatchCache, KVCache
+from groundup.tokenizer import Tokenizer
+
+CONTEXT = 4096
+GREEDY = Sampling(temperature=0)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Transformer:
+    return tiny_model(tokenizer.vocab_size, context_length=CONTEXT)
+
+
+def sequences_of(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[GeneratedSequence]:
+    """The sequences that the engine begins from now on."""
+    begun: list[GeneratedSequence] = []
+    begin = engine.begin
+
+    def kept(ticket: Ticket) -> GeneratedSequence:
+        begun.append(begin(ticket))
+        return begun[-1]
+
+    monkeypatch.setattr(engine, "begin", kept)
+    return begun
+
+
+def allocate_at_once(monkeypatch: pytest.MonkeyPatch, *kinds: type) -> None:
+    """Give each new cache all the memory that it may need, as it was before caches grew."""
+    for kind in kinds:
+        make = kind.__init__
+
+        def whole(self: Any, *args: Any, make: Callable[..., None] = make) -> None:
+            make(self, *args)
+            self._memory.reserve(self._memory.shape.max_length)
+
+        monkeypatch.setattr(kind, "__init__", whole)
+
+
+def test_a_request_without_a_limit_takes_memory_for_what_it_writes(
+    model: Transformer, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Engine(model, tokenizer) as engine:
+        begun = sequences_of(engine, monkeypatch)
+        request = GenerationRequest(prompt="The with statement", sampling=GREEDY, stop_ids=())
+        stream = engine.stream(request)
+        for _ in range(20):
+            next(stream)
+        (sequence,) = begun
+        engine.cancel(request.id)
+        assert any(event.finish_reason == "cancelled" for event in stream)
+    assert sequence.cache.max_length == CONTEXT
+    # The engine may be some hundred tokens ahead of its reader.
+    assert 0 < sequence.cache.nbytes <= 2 * FIRST_TOKENS * model.cache_bytes_per_token
+
+
+def test_growth_changes_no_token(model: Transformer, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """600 tokens: the cache is doubled twice. Also the log-probabilities agree to the last bit."""
+    request = GenerationRequest(prompt="The with statement", max_tokens=600, seed=5, stop_ids=())
+    with Engine(model, tokenizer) as engine:
+        grown = engine.complete(request)
+        allocate_at_once(monkeypatch, KVCache)
+        whole = engine.complete(request)
+    assert grown.token_ids == whole.token_ids
+    assert grown.logprobs == whole.logprobs
+
+
+def test_growth_of_a_batch_changes_no_token(
+    model: Transformer, tokenizer: Tokenizer, real_documents: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of other lengths are moved while the memory of all of them grows."""
+    text = max(real_documents, key=len)
+    requests = [
+        GenerationRequest(prompt=text[:length], max_tokens=tokens, seed=length, stop_ids=())
+        for length, tokens in ((5, 600), (900, 300), (40, 20), (3, 280), (700, 9))
+    ]
+    grown = complete_all(model, tokenizer, requests, batch_size=3)
+    allocate_at_once(monkeypatch, BatchCache)
+    whole = complete_all(model, tokenizer, requests, batch_size=3)
+    assert [(each.token_ids, each.logprobs) for each in grown] == [(each.token_ids, each.logprobs) for each in whole]
+
+
+def test_a_cache_is_never_larger_than_asked_for(model: Transformer) -> None:
+    ids = torch.zeros((1, 300), dtype=torch.int64)
+    with torch.inference_mode():
+        cache = model.new_cache(1, 301)
+        assert cache.nbytes == 0
+        model(ids, cache=cache)
+        model(ids[:, :1], cache=cache)
+    assert cache.nbytes == 301 * model.cache_bytes_per_token
