@@ -1,5 +1,8 @@
-"""A request without `max_tokens` allocated and zeroed a key-value cache for the whole context: 377 MB for
-SmolLM2-135M, and half a second before its first token. The cache grows with the tokens, and the tokens stay the same."""
+"""A request without `max_tokens` allocated and zeroed a key-value cache for the whole context.
+
+That is 377 MB for SmolLM2-135M, and half a second before its first token. The cache grows with the tokens, and the
+tokens stay the same.
+"""
 
 from __future__ import annotations
 

@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from groundup.corpus.formats import UNSUPPORTED, Extracted, Record, Unreadable, extract, format_of, read_records
-from groundup.corpus.formats.tables import RECORD_READERS
+from groundup.corpus.formats.tables import RECORD_READERS, is_exported_chat
 from groundup.corpus.sources import FolderSource, Item
 from groundup.corpus.sources.base import FORMATS_IN_WORDS, Opener
 from groundup.errors import DataError
 from groundup.types import well_formed
 
+_HEAD = 100  # rows that name the columns of a table
 
-def given_texts(path: Path, rule: str) -> Iterator[str]:
+
+def given_texts(path: Path, rule: str, *, text: str | None = None, without: Collection[str] = ()) -> Iterator[str]:
     """The texts of a file, or of all files of a folder, in every format that a source may have.
 
     Args:
         rule: what needs them, for the error: "bits per byte need text to score".
+        text: template of the text of a table's rows, e.g. "{title}: {body}"; by default their text column is guessed.
+        without: files that are left out, as `given_tables` names them.
 
     Raises:
         DataError: nothing there, or no text in it.
     """
-    source = FolderSource(path=path)
+    source = FolderSource(path=path, text=text)
     reasons: list[str] = []
     found_any = False
-    for item, opener in source.open_items(source.items()):
+    for item, opener in source.open_items(item for item in source.items() if item.path not in without):
         for found in extract(item, opener, source.rules, source.format):
             if isinstance(found, Unreadable):
                 reasons.append(f"{found.origin}: {found.reason}")
@@ -35,6 +41,39 @@ def given_texts(path: Path, rule: str) -> Iterator[str]:
                 yield well_formed(found.text)
     if not found_any:
         raise _no_text(path, reasons[:1], rule)
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables among given files.
+
+    Attributes:
+        columns: file -> the columns of its first rows; of rows that are bare strings none.
+        only: there are no other files.
+    """
+
+    columns: dict[str, tuple[str, ...]]
+    only: bool
+
+
+def given_tables(path: Path) -> Tables:
+    """Which of the files at `path` are tables: rows of which nothing says which column is text to read.
+
+    An archive counts as one if any file in it does. Exported chats are read as text, whatever their format.
+
+    Raises:
+        DataError: nothing there.
+    """
+    source = FolderSource(path=path)
+    columns: dict[str, tuple[str, ...]] = {}
+    items = source.items()
+    for item, opener in source.open_items(items):
+        records = (found for found in read_records(item, opener, None, None) if isinstance(found, Record))
+        first = list(islice(records, _HEAD))
+        if first and not all(is_exported_chat(record.value) for record in first):
+            rows = [record.value for record in first if isinstance(record.value, dict)]
+            columns[item.path] = tuple(dict.fromkeys(str(name) for row in rows for name in row))
+    return Tables(columns, only=len(columns) == len(items))
 
 
 def given_items(path: Path, rule: str) -> Iterator[tuple[str, list[str]]]:

@@ -7,11 +7,19 @@ from itertools import islice
 from pathlib import Path
 
 from groundup.artifact import ARTIFACT
+from groundup.config import nearest
+from groundup.console import Console
 from groundup.corpus import FolderSource, read_documents
-from groundup.corpus.given import given_texts
+from groundup.corpus.given import Tables, given_tables, given_texts
+from groundup.corpus.records import FIELD
+from groundup.corpus.sources.base import TABLES_IN_WORDS, TEXTS_IN_WORDS
+from groundup.errors import ConfigError, DataError
 from groundup.tokenizer import Tokenizer
 from groundup.tokens import TokenShards
 from groundup.types import Split
+
+_SCORED = "bits per byte need text to score"
+_SHOWN_COLUMNS = 12
 
 
 def split_texts(directory: Path, split: Split, max_bytes: int) -> Iterator[str]:
@@ -41,7 +49,63 @@ def read_texts(path: Path) -> Iterator[str]:
     Raises:
         DataError: nothing there, or no text in it.
     """
-    return given_texts(path, "bits per byte need text to score")
+    return given_texts(path, _SCORED)
+
+
+def scored_texts(path: Path, text: str | None, console: Console) -> Iterator[str]:
+    """The texts of a file or folder to measure in bits per byte; no column of a table is guessed to be running text.
+
+    Args:
+        text: the column of a table with the text, or a template of columns; None: there is no table.
+
+    Raises:
+        ConfigError: no such column, or no table that it could be in.
+        DataError: nothing there, tables only, or no text.
+    """
+    tables = given_tables(path)
+    if text is not None:
+        return given_texts(path, _SCORED, text=_template(path, text, tables))
+    if tables.only:
+        raise _not_text(path, tables)
+    if tables.columns:
+        names = ", ".join(list(tables.columns)[:3]) + (", ..." if len(tables.columns) > 3 else "")
+        count = len(tables.columns)
+        console.warn(f"{path}: {count:,} table{'s are' if count > 1 else ' is'} left out ({names}).")
+    return given_texts(path, _SCORED, without=tables.columns)
+
+
+def _not_text(path: Path, tables: Tables) -> DataError:
+    """The error for tables that fit no task: which tasks and formats there are."""
+    columns = list(dict.fromkeys(name for names in tables.columns.values() for name in names))
+    shown = ", ".join(columns[:_SHOWN_COLUMNS]) + (", ..." if len(columns) > _SHOWN_COLUMNS else "")
+    return DataError(
+        f"--data {path}: a table{f' with the columns {shown}' if columns else ''}",
+        rule=f"evaluate measures tables ({TABLES_IN_WORDS}, also compressed) with the columns choices and answer, "
+        "prompt and response, or messages (models with a chat template), text and label (classifiers); and text that "
+        f"is no table ({TEXTS_IN_WORDS})",
+        fix="Rename the columns, name them (--prompt and --response, or --messages), or choose one as running text: "
+        f"--measure text --set text={columns[0] if len(columns) == 1 else 'COLUMN'}.",
+    )
+
+
+def _template(path: Path, text: str, tables: Tables) -> str:
+    if not tables.columns:
+        raise ConfigError(
+            f"text = {text!r}: {path} is no table",
+            rule="text names a column of a table; other files are read whole",
+            fix="Leave it out.",
+        )
+    template = text if FIELD.search(text) else f"{{{text}}}"
+    columns = list(dict.fromkeys(name for names in tables.columns.values() for name in names))
+    for field in FIELD.findall(template):
+        if field not in columns and field.split(".")[0] not in columns:
+            match = nearest(field, columns)
+            raise ConfigError(
+                f"text = {text!r}: {path} has no column {field!r}",
+                rule=f"its columns are {', '.join(columns[:_SHOWN_COLUMNS]) or 'without names'}",
+                fix=f"Did you mean {match!r}?" if match else "Name one of them.",
+            )
+    return template.replace("\\n", "\n")  # a shell passes the two characters on
 
 
 def texts_identity(path: Path) -> str:

@@ -76,8 +76,11 @@ class Columns:
         return f"{prompt} -> {response}"
 
 
-def find_columns(table: Table, rules: ConversationRules) -> Columns:
+def find_columns(table: Table, rules: ConversationRules, *, by_content: bool = True) -> Columns:
     """Follow the rules as far as they are given; find the rest by names, and by content where names say nothing.
+
+    Args:
+        by_content: whether two columns of prose may be taken for prompts and responses, whatever their names are.
 
     Raises:
         ConfigError: a rule names a column that the table lacks, or `messages` comes with `prompt` or `response`.
@@ -103,7 +106,7 @@ def find_columns(table: Table, rules: ConversationRules) -> Columns:
         return Columns(messages=messages, system=system, assistant=_answering(table, messages, rules.assistant))
     prompt, response = _template(table, "prompt", rules.prompt), _template(table, "response", rules.response)
     if prompt is None or response is None:
-        prompt, response = _find_pair(table, sample, prompt, response)
+        prompt, response = _find_pair(table, sample, prompt, response, by_content)
     return Columns(prompt=prompt, response=response, system=system)
 
 
@@ -220,7 +223,7 @@ def _is_turn(value: Any) -> bool:
 
 
 def _find_pair(
-    table: Table, sample: Sequence[Mapping[str, Any]], prompt: str | None, response: str | None
+    table: Table, sample: Sequence[Mapping[str, Any]], prompt: str | None, response: str | None, by_content: bool
 ) -> tuple[str, str]:
     taken = set(FIELD.findall(f"{prompt or ''}{response or ''}"))
     free = [column for column in table.columns if column not in taken and _is_text(column, sample)]
@@ -235,7 +238,7 @@ def _find_pair(
         beside = [column for column in free if f"{{{column}}}" != prompt and _words(column) in _INPUTS]
         if prompt is not None and len(beside) == 1:  # Alpaca's input follows the instruction, a passage leads
             prompt = f"{prompt}\n{{{beside[0]}}}" if _words(beside[0]) == "input" else f"{{{beside[0]}}}\n{prompt}"
-    left = [column for column in spoken if f"{{{column}}}" not in (prompt, response)]
+    left = [column for column in spoken if by_content and f"{{{column}}}" not in (prompt, response)]
     if prompt is None and response is None and len(left) == 2:
         prompt = max(left, key=lambda column: _asking(column, sample))  # the first one where neither asks
         response = next(column for column in left if column != prompt)

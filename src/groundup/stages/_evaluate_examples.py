@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.artifact import Artifact, Work
 from groundup.console import Console
@@ -19,26 +19,27 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 
 
-def holds_conversations(data: Path, columns: ConversationRules) -> bool:
-    """Whether the data is a table that can be read as questions with answers."""
-    from groundup.examples import read_conversations
+def task_of(data: Path, *, chats: bool) -> Literal["choices", "answers"] | None:
+    """What the names of a table's columns say that it is for; None: it is no table, or they do not say it.
 
-    try:
-        read_conversations([_source(data)], columns)
-    except GroundupError:
-        return False
-    return True
-
-
-def holds_choices(data: Path) -> bool:
-    """Whether the data is a table of questions with several answers each."""
+    Args:
+        chats: the model has a chat template, so that its answers can be measured.
+    """
     from groundup.examples import read_table
     from groundup.examples.choices import choice_columns
+    from groundup.examples.columns import ConversationRules, find_columns
 
     try:
-        return choice_columns(read_table(data)) is not None
+        table = read_table(data)
+        if choice_columns(table) is not None:
+            return "choices"
+        if not chats:
+            return None
+        # By content, the two sentences of a minimal pair would be a prompt and its response.
+        find_columns(table, ConversationRules(), by_content=False)
     except GroundupError:
-        return False
+        return None
+    return "answers"
 
 
 def evaluate_labels(

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groundup.artifact import ARTIFACT, read
-from groundup.errors import ConfigError, DataError
-from groundup.examples import ConversationRules, table_identity
-from groundup.stages._evaluate_examples import holds_conversations
+from groundup.errors import ConfigError, DataError, GroundupError
+from groundup.examples import table_identity
 
 if TYPE_CHECKING:
     from groundup.examples.encoded import Encoded
@@ -80,9 +79,12 @@ def _conversations(path: Path) -> list[Example]:
     from groundup.examples.conversations import FolderExamples
     from groundup.types import text_id
 
-    if (path / ARTIFACT).is_file() or not holds_conversations(path, ConversationRules()):
+    if (path / ARTIFACT).is_file():
         return []
-    found = read_conversations([FolderExamples(path=path)]).examples
+    try:
+        found = read_conversations([FolderExamples(path=path)]).examples
+    except GroundupError:
+        return []
     found.sort(key=lambda example: text_id(example.messages[-1].content))
     return found
 

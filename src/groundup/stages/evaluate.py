@@ -20,8 +20,7 @@ from groundup.stages._evaluate_examples import (
     evaluate_answers,
     evaluate_choices,
     evaluate_labels,
-    holds_choices,
-    holds_conversations,
+    task_of,
 )
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class EvaluateConfig(Config):
     samples: int = setting(3, help="texts to let the model write", flag=True, ge=0)
     batch_size: int = setting(16, help="windows to score at a time", gt=0)
     seed: int = setting(0, help="for samples and intervals", flag=True, ge=0)
-    text: str | None = setting(None, help='of labels or choices: column with the text, or a template like "{title}"')
+    text: str | None = setting(None, help='column of a table with the text, or a template like "{title}: {body}"')
     label: str | None = setting(None, help="of labelled data: column with the label")
     separator: str | None = setting(None, help='what stands between labels in a cell, e.g. ";"; lists need none')
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
@@ -68,7 +67,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     from groundup.evals.compressors import score_compressors
     from groundup.evals.report import Report
     from groundup.evals.samples import write_samples
-    from groundup.evals.texts import read_texts, split_texts, texts_identity
+    from groundup.evals.texts import scored_texts, split_texts, texts_identity
     from groundup.generate import Engine
 
     console = console or Console()
@@ -84,7 +83,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     if known is not None:
         inputs["text"] = read(known).digest
     if config.data is not None:
-        texts = read_texts(config.data)
+        texts = scored_texts(config.data, config.text, console)
         inputs["data"] = texts_identity(config.data)
     elif known is not None:
         texts = split_texts(known, "validation", config.max_bytes)
@@ -96,6 +95,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
         )
     source = str(config.data or "held-out text")
     settings = config.model_dump(include={"max_bytes", "compressors", "compressors_read", "samples", "seed"})
+    settings |= {"text": config.text} if config.text else {}
     work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs, console=console)
     if work.state == "done":
         return say_result(console, work.directory, read(work.directory))
@@ -172,13 +172,13 @@ def _absent(data: Path) -> DataError:
 def _measure(config: EvaluateConfig) -> Literal["text", "answers", "labels", "choices"]:
     from groundup.checkpoint.resolve import has_chat_template, is_classifier, resolve_model
 
-    if is_classifier(config.model):
+    if is_classifier(config.model) or config.label is not None:
         return "labels"
-    if config.data is not None and holds_choices(config.data):
-        return "choices"
-    if config.data is None or not has_chat_template(resolve_model(config.model)):
+    if config.data is None:
         return "text"
-    return "answers" if holds_conversations(config.data, config.columns) else "text"
+    if config.columns != ConversationRules():
+        return "answers"
+    return task_of(config.data, chats=has_chat_template(resolve_model(config.model))) or "text"
 
 
 def _on_examples(

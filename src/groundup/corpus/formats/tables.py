@@ -90,6 +90,14 @@ def _spoken(chats: Iterable[Chat]) -> Iterator[dict[str, Any]]:
             yield {"messages": [{"name": turn.name, "content": turn.text} for turn in turns]}
 
 
+def is_exported_chat(value: Any) -> bool:
+    """Whether a record is a conversation of an exported chat, as `_spoken` makes them."""
+    turns = value.get("messages") if isinstance(value, dict) and len(value) == 1 else None
+    return isinstance(turns, list) and all(
+        isinstance(turn, dict) and set(turn) == {"name", "content"} for turn in turns
+    )
+
+
 def read_json(path: str, stream: BinaryIO, reading: Reading) -> Found:
     """The conversations of a chat that someone exported (unless the recipe says where the text is), else records."""
     rules, data = reading.rules, read_whole(stream)

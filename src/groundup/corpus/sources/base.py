@@ -19,10 +19,9 @@ Format = Literal[
     "text", "markdown", "html", "json", "jsonl", "csv", "tsv", "parquet", "xlsx",
     "pdf", "docx", "odt", "epub", "email", "mbox", "chat", "wiki", "warc", "archive",
 ]  # fmt: skip
-FORMATS_IN_WORDS = (  # for messages
-    "text, Markdown, HTML, WARC and WET, PDF, DOCX, ODT, EPUB, mail, chat exports, wiki dumps, JSON, CSV, TSV, "
-    "Parquet and Excel, and zip and tar archives of these"
-)
+TEXTS_IN_WORDS = "text, Markdown, HTML, WARC and WET, PDF, DOCX, ODT, EPUB, mail, chat exports and wiki dumps"
+TABLES_IN_WORDS = "JSON, CSV, TSV, Parquet and Excel"
+FORMATS_IN_WORDS = f"{TEXTS_IN_WORDS}, {TABLES_IN_WORDS}, and zip and tar archives of these"  # for messages
 Opener = Callable[[], BinaryIO]
 WEB_FILTERS = ["gopher_repetition", "gopher_quality", "c4", "fineweb"]  # in FineWeb's order
 

@@ -1,0 +1,161 @@
+"""`evaluate --data` took the longest column of a table that fits no task for running text.
+
+A BLiMP table was scored by its first column, and compressors ran over it. A model with a chat template took one
+sentence of a pair for the answer to the other.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from openpyxl import Workbook
+
+from groundup.checkpoint import save_model
+from groundup.errors import ConfigError, DataError
+from groundup.model import Transformer
+from groundup.stages.evaluate import EvaluateConfig, run
+from groundup.tokenizer import ChatTemplate, Tokenizer
+
+PAIRS = [
+    {"sentence_good": f"Katherine can't help herself {i}.", "sentence_bad": f"Katherine can't help himself {i}."}
+    for i in range(6)
+]
+
+
+@pytest.fixture(scope="module", params=["base", "chat"])
+def directory(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tokenizer: Tokenizer,
+    tiny_model: Callable[..., Transformer],
+) -> Path:
+    path = tmp_path_factory.mktemp("models") / request.param
+    save_model(path, tiny_model(tokenizer.vocab_size), bos_id=0, eos_id=0)
+    tokenizer.save(path)
+    if request.param == "chat":
+        file = path / "tokenizer_config.json"
+        record = json.loads(file.read_text(encoding="utf-8")) | {"chat_template": ChatTemplate(tokenizer).jinja}
+        file.write_text(json.dumps(record), encoding="utf-8")
+    return path
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """A table in the format of the path's suffix."""
+    match path.suffix:
+        case ".jsonl":
+            path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+        case ".gz":
+            path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+        case ".json":
+            path.write_text(json.dumps({"data": rows}), encoding="utf-8")
+        case ".csv" | ".tsv":
+            with path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+                writer.writeheader()
+                writer.writerows(rows)
+        case ".parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path)
+        case ".xlsx":
+            book = Workbook()
+            for row in (list(rows[0]), *(list(each.values()) for each in rows)):
+                book.active.append(row)
+            book.save(path)
+    return path
+
+
+def evaluated(model: Path, data: Path, **settings: Any) -> dict[str, Any]:
+    config = EvaluateConfig(model=model, data=data, samples=0, out=data.parent / "report", **settings)
+    return run(config).facts
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.jsonl.gz", "t.json", "t.csv", "t.tsv", "t.parquet", "t.xlsx"])
+def test_minimal_pairs_are_refused_in_every_format(directory: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        evaluated(directory, write(tmp_path / name, PAIRS))
+    assert "sentence_good, sentence_bad" in caught.value.value
+    for named in ("Parquet", "Excel", "choices and answer", "prompt and response", "text and label", "Markdown"):
+        assert named in caught.value.rule
+    assert "--set text=COLUMN" in caught.value.fix
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"text": "It works.", "label": "good"}, {"text": "It broke.", "label": "bad"}],
+        [{"question": "Who?", "option_a": "He did", "option_b": "She did", "right": "a"}] * 3,
+        [{"text": "One document."}, {"text": "Another document."}],
+        [{"premise": "It rains a lot.", "hypothesis": "It is wet outside.", "gold": 1}] * 3,
+    ],
+    ids=["labelled", "choices in columns", "texts", "inference"],
+)
+def test_tables_of_other_tasks_are_refused(directory: Path, tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    with pytest.raises(DataError, match="a table with the columns"):
+        evaluated(directory, write(tmp_path / "t.jsonl", rows))
+
+
+def test_conversations_are_for_models_that_chat(directory: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "t.csv", [{"question": f"Who wrote {i}?", "answer": "Nobody knows."} for i in range(3)])
+    if directory.name == "chat":
+        assert evaluated(directory, data)["responses"] == 3
+        return
+    with pytest.raises(DataError, match="models with a chat template"):
+        evaluated(directory, data)
+
+
+def test_columns_that_are_named_are_read_as_answers(directory: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "t.jsonl", PAIRS)
+    named = {"prompt": "sentence_good", "response": "sentence_bad"}
+    if directory.name == "chat":
+        assert evaluated(directory, data, columns=named)["columns"] == "sentence_good -> sentence_bad"
+        return
+    with pytest.raises(ConfigError, match="no chat template"):
+        evaluated(directory, data, columns=named)
+
+
+def test_a_column_that_is_chosen_is_running_text(directory: Path, tmp_path: Path) -> None:
+    data = write(tmp_path / "t.jsonl", PAIRS)
+    for text, size in (("sentence_good", 31), ("{sentence_good}\\n{sentence_bad}", 63)):
+        scored = evaluated(directory, data, text=text, measure="text")
+        assert (scored["documents"], scored["bytes"]) == (6, 6 * size)
+    with pytest.raises(ConfigError, match="Did you mean 'sentence_good'") as caught:
+        evaluated(directory, data, text="sentence_god")
+    assert "its columns are sentence_good, sentence_bad" in caught.value.rule
+    with pytest.raises(DataError):
+        evaluated(directory, data, measure="text")
+
+
+def test_text_files_are_scored_as_before(directory: Path, tmp_path: Path) -> None:
+    data = tmp_path / "letter.txt"
+    data.write_text("Dear reader, this is a letter.\n", encoding="utf-8")
+    assert evaluated(directory, data)["documents"] == 1
+    with pytest.raises(ConfigError, match="no table"):
+        evaluated(directory, data, text="text")
+
+
+def test_tables_among_texts_are_left_out_and_named(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    write(folder / "pairs.csv", PAIRS)
+    (folder / "a.md").write_text("# A note\n\nWith a sentence.", encoding="utf-8")
+    (folder / "b.txt").write_text("Another note.", encoding="utf-8")
+    assert evaluated(directory, folder)["documents"] == 2
+    assert "1 table is left out (pairs.csv)" in capsys.readouterr().err
+
+
+def test_an_exported_chat_is_text(directory: Path, tmp_path: Path) -> None:
+    """It has one reading as text, whatever its format: no column is chosen."""
+    lines = [f"[01.02.24, 10:0{i}:00] {'Ann' if i % 2 else 'Bob'}: Message number {i}" for i in range(8)]
+    data = tmp_path / "chat.txt"
+    data.write_text("\n".join(lines), encoding="utf-8")
+    assert evaluated(directory, data)["bytes"] > 100
