@@ -132,7 +132,7 @@ def resolve_model(path: Path) -> Path:
     models = _models(path, _CAUSAL)
     if not models:
         raise _none_found(path, "language model", "Wait until pretraining has finished, or give another directory.")
-    return max(models, key=lambda model: (_stage(model) != _PRETRAINED, finished(model)))
+    return max(models, key=lambda model: (not is_base(model), finished(model)))
 
 
 def resolve_classifier(path: Path) -> Path:
@@ -155,6 +155,11 @@ def is_classifier(path: Path) -> bool:
 def is_language_model(path: Path) -> bool:
     """Whether `path` itself is a causal language model's directory."""
     return _is_model(path, _CAUSAL)
+
+
+def is_base(directory: Path) -> bool:
+    """Whether pretraining left the model there."""
+    return _stage(directory) == _PRETRAINED
 
 
 def has_chat_template(directory: Path) -> bool:

@@ -28,7 +28,7 @@ class Stage:
             recipe has, or else the first whose output is there.
         shared: key of the config -> keys "STAGE.KEY" of the recipe, of which the first that is there is meant where the
             key is left out.
-        then: commands that make sense after this stage, with `{run}` for the run's directory.
+        then: commands that make sense after this stage, with `{run}` for the run's directory, `{out}` for its output.
         returns_text: its `run` also takes `on_text`, called with each piece of the one text that it returns.
         streams: its `run` also takes `on_text` and `json_lines`: what it has to say goes through the first, with the
             second as one JSON object a line.
@@ -90,7 +90,7 @@ STAGES: dict[str, Stage] = {
             directory="base",
             many_ranks=True,
             inputs={"token_shards": "tokenize"},
-            then=('groundup generate {run} "Once upon a time"',),
+            then=('groundup generate {out} "Once upon a time"',),
         ),
         Stage(
             "import",
@@ -161,7 +161,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "generate",
             "write on from a prompt",
-            'groundup generate runs/quickstart "Once upon a time" --max-tokens 100',
+            'groundup generate runs/quickstart/base "Once upon a time" --max-tokens 100',
             returns_text=True,
         ),
         Stage(

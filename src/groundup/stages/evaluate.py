@@ -144,8 +144,10 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
         model=_model_facts(directory, model),
         began_from=began_from,
         next_commands=(
-            f'groundup generate {config.model} "Once upon a time"',
-            f"groundup evaluate {config.model} --data FILE.txt",
+            f"groundup chat {directory}"
+            if tokenizer.chat_template
+            else f'groundup generate {directory} "Once upon a time"',
+            f"groundup evaluate {directory} --data FILE.txt",
         ),
     )
     files = [work.directory / "report.json", work.directory / "report.md"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,13 +11,14 @@ from groundup.config import Config, setting
 from groundup.console import Console
 
 if TYPE_CHECKING:
+    from groundup.checkpoint.resolve import OpenedModel
     from groundup.generate import Completion
 
 
 class GenerateConfig(Config):
     """What to go on with, and how."""
 
-    model: Path = setting(help="model directory, or a run (its newest language model)", positional=True)
+    model: Path = setting(help="model directory, e.g. runs/NAME/base; of a run its newest chat model", positional=True)
     prompt: str = setting("", help="the text to go on with; empty: a text from nothing", positional=True)
     max_tokens: int | None = setting(200, help="tokens to write at most", flag=True)
     temperature: float = setting(0.8, help="0 takes the likeliest token; 1 is as random as the text", flag=True)
@@ -58,6 +60,49 @@ def run(
         stop=config.stop,
         seed=config.seed,
     )
+    console = console or Console()
     opened = open_model(config.model, device=config.device, base=config.base)
+    _explain_model(config.model, opened, console)
     with Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids) as engine:
-        return engine.complete(request, on_text=on_text)
+        completion = engine.complete(request, on_text=on_text)
+    if not completion.text.strip():
+        console.warn(_no_text(config, completion, opened))
+    return completion
+
+
+def _explain_model(path: Path, opened: OpenedModel, console: Console) -> None:
+    """Say which model of a run was opened, and what raw text means to a chat model."""
+    from groundup.checkpoint.resolve import is_base
+
+    if opened.directory != path:
+        kind = "base model; it has no fine-tuned one" if is_base(opened.directory) else "fine-tuned model"
+        console.note(f"{path}: opened {opened.directory.name}, its newest {kind}.")
+    if opened.tokenizer.chat_template is not None:
+        console.note(
+            f"{opened.directory} is a chat model. generate does not use its chat template: the model continues the "
+            f"prompt as raw text, and may end at once. {_instead(opened)}"
+        )
+
+
+def _instead(opened: OpenedModel) -> str:
+    """Commands that suit a chat model better than raw text."""
+    from groundup.checkpoint.resolve import stage_output
+
+    base = stage_output(opened.directory, "pretrain")
+    told = f"To talk to it: groundup chat {shlex.quote(str(opened.directory))}."
+    return told + (f" To continue text: groundup generate {shlex.quote(str(base))}." if base else "")
+
+
+def _no_text(config: GenerateConfig, completion: Completion, opened: OpenedModel) -> str:
+    """Why a completion has no text, and what to try."""
+    tokens = len(completion.token_ids)
+    if completion.finish_reason != "stop":
+        why, instead = f"{tokens:,} tokens gave nothing visible", "Raise --max-tokens."
+    elif completion.token_ids[-1] not in opened.stop_ids:
+        why, instead = "its text began with a --stop text", "Leave --stop out, or change it."
+    else:
+        why = "it predicted the end of the text" + (" at once" if tokens == 1 else "")
+        instead = "Try a higher --temperature." if config.temperature == 0 else "Try another --seed or prompt."
+        if opened.tokenizer.chat_template is not None:
+            instead = _instead(opened)
+    return f"The model wrote no text: {why} (finish_reason: {completion.finish_reason}). {instead}"

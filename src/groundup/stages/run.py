@@ -217,7 +217,7 @@ def _say_what_is_next(
 ) -> None:
     total = format_duration(sum(made.seconds for made in artifacts.values()))
     console.note(f"\nAll in {directory} ({total} of work).")
-    commands = [command.format(run=directory) for step in steps for command in step.stage.then]
+    commands = [command.format(run=directory, out=step.out) for step in steps for command in step.stage.then]
     if commands:
         console.rule("Next")
         for command in commands:

@@ -93,7 +93,10 @@ def _made_from(run: RunRecord, output: Output) -> Child:
 def _again(run: RunRecord) -> list[Child]:
     """Commands: to make it again, and to go on."""
     place = shlex.quote(run.place)
-    commands = [(f'groundup generate {place} "Once upon a time"', "let it write")] if run.stage(PRETRAIN) else []
+    commands: list[tuple[str, str]] = []
+    if (base := run.stage(PRETRAIN)) is not None:  # the run itself stands for its chat model, where it has one
+        written = shlex.quote(f"{run.place}/{base.directory.name}")
+        commands.append((f'groundup generate {written} "Once upon a time"', "let the base model write"))
     if run.stage(INSTRUCT):
         commands.append((f"groundup chat {place}", "talk with it"))
     if run.stage(CLASSIFY):
