@@ -1,6 +1,6 @@
 """From logits to the next token: pure functions of logits, options, history and a generator.
 
-Shape letters: V vocab. The order is that of Hugging Face's and vLLM's samplers: penalties, temperature,
+Shape letters: V vocab. The order is that of Hugging Face's and vLLM's samplers: logit bias, penalties, temperature,
 top-k, top-p, min-p, one draw.
 """
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from groundup.errors import ConfigError, FormatError
+
+MAX_BIAS = 100.0  # bans a token (negative) or selects it exclusively (positive), as in OpenAI's API
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,8 @@ class Sampling:
             multiplied where negative (CTRL, Keskar et al. 2019).
         frequency_penalty: taken from a token's logit for each time that the output holds it.
         presence_penalty: taken from a token's logit once the output holds it.
+        logit_bias: (token id, bias) pairs, as in OpenAI's API: the bias, from -100 to 100, is added to the token's
+            logit. -100 bans the token; where tokens have 100, only they can be drawn.
 
     Raises:
         ConfigError: a value out of its range.
@@ -42,6 +46,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
         _require("temperature", self.temperature, self.temperature >= 0, "0 or more", "0 for greedy, 0.8 for prose")
@@ -58,6 +63,9 @@ class Sampling:
         )
         for name in ("frequency_penalty", "presence_penalty"):
             _require(name, getattr(self, name), abs(getattr(self, name)) <= 100, "from -100 to 100", "0.5, or 0")
+        for token, bias in self.logit_bias:
+            holds = token >= 0 and abs(bias) <= MAX_BIAS
+            _require(f"logit_bias of token {token}", bias, holds, "from -100 to 100, for an id >= 0", "-100, or 5")
 
     @property
     def penalizes(self) -> bool:
@@ -68,6 +76,23 @@ class Sampling:
 def _require(name: str, value: float, holds: bool, rule: str, example: str) -> None:
     if not (holds and math.isfinite(value)):
         raise ConfigError(f"{name} = {value}", rule=f"{name} is {rule}", fix=f"Give e.g. {example}.")
+
+
+def add_bias(logits_V: Tensor, sampling: Sampling) -> Tensor:
+    """Apply the logit bias. Where no token would be left that can come next, it has no effect.
+
+    Returns:
+        New logits (V,).
+    """
+    pairs = [(token, bias) for token, bias in sampling.logit_bias if token < len(logits_V)]
+    if not pairs:
+        return logits_V
+    ids, biases = torch.tensor([token for token, _ in pairs]), torch.tensor([bias for _, bias in pairs])
+    biased_V = logits_V.index_add(0, ids, biases.to(logits_V))
+    biased_V[ids[biases <= -MAX_BIAS]] = -math.inf
+    if len(only := ids[biases >= MAX_BIAS]):
+        biased_V = torch.full_like(biased_V, -math.inf).index_copy(0, only, biased_V[only])
+    return biased_V if bool(biased_V.isfinite().any()) else logits_V
 
 
 def penalize(logits_V: Tensor, sampling: Sampling, prompt_ids: Tensor, output_ids: Tensor) -> Tensor:
@@ -133,6 +158,7 @@ def sample(
             rule="a sound model gives finite logits",
             fix="Its weights are damaged or its training diverged: copy or train it again.",
         )
+    logits_V = add_bias(logits_V, sampling)
     if sampling.penalizes:
         logits_V = penalize(logits_V, sampling, prompt_ids, output_ids)
     if sampling.temperature == 0:

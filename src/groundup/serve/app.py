@@ -19,7 +19,7 @@ from groundup.serve.model import Job, ServedModel
 from groundup.serve.models import Models
 from groundup.serve.schema import ChatBody, CompletionBody
 from groundup.serve.streams import ClientGoneError, merged, unless_gone
-from groundup.serve.transport import ServerSentEvents, read_request
+from groundup.serve.transport import ServerSentEvents, ignored_header, read_request
 
 _CLIENT_CLOSED = 499  # nginx's number; nobody reads it but the log
 
@@ -78,14 +78,14 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
 
 
 async def _answer(request: Request, model: ServedModel, job: Job, answer: Answer, *, stream: bool) -> Response:
-    streams = model.submit(job)
+    streams, headers = model.submit(job), ignored_header(job.ignored)
     if stream:
-        return ServerSentEvents(_chunks(model, answer, merged(streams)), lambda: model.cancel(job))
+        return ServerSentEvents(_chunks(model, answer, merged(streams)), lambda: model.cancel(job), headers)
     try:
         outputs = await unless_gone(request.receive, _gathered(model, job, merged(streams)))
     finally:
         model.cancel(job)
-    return JSONResponse(answer.whole(outputs))
+    return JSONResponse(answer.whole(outputs), headers=headers)
 
 
 async def _gathered(model: ServedModel, job: Job, events: Events) -> list[list[TokenEvent]]:

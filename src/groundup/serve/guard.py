@@ -14,6 +14,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from groundup.serve.errors import ApiError
+from groundup.serve.transport import IGNORED
 
 _OPEN = "/health"  # probes have no key, and learn nothing
 
@@ -29,7 +30,7 @@ class Guard:
         api_key: what clients send as `Authorization: Bearer KEY`; None: no key.
         loopback_only: whether the Host header must name this machine.
         browser: the key is a password, too, as browsers ask for and send it (RFC 7617); any user name will do.
-        note: takes a line about each request: status, path, seconds; never what was asked.
+        note: takes a line about each request: status, path, seconds, names of ignored parameters; never what was asked.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.monotonic(), 0
+        started, status, ignored = time.monotonic(), 0, ""
 
         async def watched(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
+            nonlocal status, ignored
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                ignored = Headers(raw=message.get("headers", [])).get(IGNORED, "")
             await send(message)
 
         try:
@@ -64,7 +67,8 @@ class Guard:
             await (self._app if refusal is None else refusal.response)(scope, receive, watched)
         finally:
             if self._note is not None:
-                self._note(f"{status} {scope['method']} {scope['path'][:80]} {time.monotonic() - started:.2f} s")
+                line = f"{status} {scope['method']} {scope['path'][:80]} {time.monotonic() - started:.2f} s"
+                self._note(f"{line}, ignored: {ignored}" if ignored else line)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         headers = Headers(scope=scope)

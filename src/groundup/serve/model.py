@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
 
-from groundup.errors import GroundupError
+from groundup.errors import FormatError, GroundupError
 from groundup.generate import Engine, GenerationRequest, Grammar, Sampling, TokenEvent
+from groundup.generate.sampling import MAX_BIAS
 from groundup.serve.errors import ApiError, from_groundup
 from groundup.serve.schema import ChatBody, ChatMessage, CompletionBody, GenerationBody
 from groundup.tokenizer import Tokenizer
@@ -16,6 +17,7 @@ from groundup.tokenizer.chat import ChatTemplate
 from groundup.types import Message
 
 _SEEDS = 2**63
+_SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,12 @@ class Job:
     Attributes:
         requests: one for each choice of the answer, in its order.
         prompt_tokens: those of each prompt once, however many choices it has.
+        ignored: the parameters that have no effect.
     """
 
     requests: tuple[GenerationRequest, ...]
     prompt_tokens: int
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +64,8 @@ class ServedModel:
         """The job that a chat call asks for.
 
         Raises:
-            ApiError: 400 no chat template, too long a conversation, or a schema that cannot be followed.
+            ApiError: 400 no chat template, too long a conversation, a schema that cannot be followed, or an unknown
+                token id.
         """
         if self.template is None:
             raise ApiError(
@@ -73,15 +78,20 @@ class ServedModel:
             )
         messages = [_message(message) for message in body.messages]
         self._require_encodable("".join(message.content for message in messages), "messages")
+        told = body.template_variables
+        variables = {name: value for name, (_, value) in told.items() if name in self.template.takes}
+        ignored = tuple(param for name, (param, _) in told.items() if name not in variables)
         try:
-            ids = self.template.encode(messages, add_generation_prompt=True)
+            ids = self.template.encode(messages, add_generation_prompt=True, variables=variables)
+        except FormatError as error:
+            raise _refused_by_template(error) if variables else from_groundup(error) from error
         except GroundupError as error:
             raise from_groundup(error) from error
         self._require_room(ids, "messages")
         logprobs = (body.top_logprobs or 0) if body.logprobs else 0
         grammar = self._grammar(body, len(ids))
         requests = self._requests([ids], body, logprobs, self.template.stop_ids, answers=True, grammar=grammar)
-        return Job(requests, len(ids))
+        return Job(requests, len(ids), (*body.ignored, *ignored))
 
     def complete(self, body: CompletionBody) -> Job:
         """The job that a completion call asks for.
@@ -91,7 +101,7 @@ class ServedModel:
         """
         prompts = [self._prompt_ids(prompt) for prompt in body.prompt]
         requests = self._requests(prompts, body, body.logprobs or 0, None)
-        return Job(requests, sum(len(ids) for ids in prompts))
+        return Job(requests, sum(len(ids) for ids in prompts), body.ignored)
 
     def submit(self, job: Job) -> list[AsyncIterator[TokenEvent]]:
         """Hand all requests of a job to the engine, or none of them.
@@ -150,6 +160,17 @@ class ServedModel:
         """What no text that fits into the context is longer than. A normalizer may compose characters, hence the 4."""
         return 4 * self.tokenizer.longest_token * self.context_length
 
+    def _require_known_biases(self, biases: Mapping[int, float]) -> None:
+        size = self.engine.vocab_size
+        if (last := max(biases, default=0)) >= size:
+            self._refuse_bias(f"logit_bias: token id {last}", f"this model has the ids 0 to {size - 1}")
+        if len(biases) == size and max(biases.values()) <= -MAX_BIAS:
+            self._refuse_bias(f"logit_bias: -{MAX_BIAS:g} for all {size} tokens", "one token at least must be left")
+
+    def _refuse_bias(self, found: str, rule: str) -> NoReturn:
+        fix = "Name tokens by the ids of this model's tokenizer."
+        raise ApiError(400, found, rule=rule, fix=fix, param="logit_bias", code="invalid_value")
+
     def _require_encodable(self, text: str, param: str) -> None:
         """Refuse what cannot fit before it is encoded: that takes seconds for a megabyte, and anybody could ask."""
         size = len(text.encode())
@@ -180,6 +201,7 @@ class ServedModel:
         answers: bool = False,
         grammar: Grammar | None = None,
     ) -> tuple[GenerationRequest, ...]:
+        self._require_known_biases(body.logit_bias)
         sampling = Sampling(
             temperature=body.temperature,
             top_k=body.top_k,
@@ -188,6 +210,7 @@ class ServedModel:
             repetition_penalty=body.repetition_penalty,
             frequency_penalty=body.frequency_penalty,
             presence_penalty=body.presence_penalty,
+            logit_bias=tuple(body.logit_bias.items()),
         )
         return tuple(
             GenerationRequest(
@@ -205,6 +228,17 @@ class ServedModel:
             for ids in prompts
             for choice in range(body.n)
         )
+
+
+def _refused_by_template(error: FormatError) -> ApiError:
+    return ApiError(
+        400,
+        f"chat_template_kwargs: {error.value}"[:_SHOWN_CHARACTERS],
+        rule="the model's chat template fails with these values",
+        fix="Give values that it takes, or leave them out.",
+        param="chat_template_kwargs",
+        code="invalid_value",
+    )
 
 
 def _message(message: ChatMessage) -> Message:

@@ -1,23 +1,45 @@
-"""The bodies of requests, as in OpenAI's API reference. Whatever is not understood is refused, never ignored.
+"""The bodies of requests, as in OpenAI's API reference.
 
-Parameters that only label a request (`user`, `metadata`, ...) are taken and not used. Those that ask for what this
-server does not do are taken where their value asks for nothing (`tools: []`, `best_of: 1`), since clients send
-defaults. `top_k`, `min_p` and `repetition_penalty` are extensions that vLLM and others have, too.
+A wrong value of a parameter that is used is refused. Parameters without effect here (`store`, `user`, `verbosity`,
+those of other servers) are ignored, and `ignored` names them for the answer's header. Parameters that ask for another
+kind of answer (`tools`, `best_of`, `suffix`, ...) are refused unless their value asks for nothing (`tools: []`,
+`best_of: 1`), since clients send defaults. `top_k`, `min_p` and `repetition_penalty` are extensions that vLLM has, too.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from groundup.config import nearest
 from groundup.serve.errors import ApiError
 
 MOST_CHOICES = 16  # outputs of one request, all prompts together
-_MOST_STOPS = 4
+_MAX_STOPS = 256
+_MAX_BIASES = 1024
+_MAX_BIAS = 100.0  # which bans a token or selects it exclusively
+_LONGEST_ID = 9  # digits
 _SHOWN_CHARACTERS = 80
+# Values of ignored parameters that ask for nothing, which clients send as defaults: they are not worth a warning.
+_ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
+    "store": (False,),
+    "service_tier": ("auto", "default"),
+    "parallel_tool_calls": (True, False),
+    "metadata": ({},),
+    "verbosity": ("medium",),
+    "include_obfuscation": (False,),
+}
 
 B = TypeVar("B", bound="Body")
 
@@ -35,6 +57,22 @@ def _only(*harmless: Any) -> Any:
 
 def _stops(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
+
+
+def _biases(value: Any) -> dict[int, float]:
+    """Token id -> what is added to its logit; JSON has the ids as text."""
+    if not isinstance(value, dict):
+        raise PydanticCustomError("dict_type", 'must be an object of token ids and numbers, e.g. {"42": -100}')
+    if len(value) > _MAX_BIASES:
+        raise PydanticCustomError("value_error", f"at most {_MAX_BIASES} tokens can be named")
+    for name, bias in value.items():
+        if not (isinstance(name, str) and name.isascii() and name.isdecimal() and len(name) <= _LONGEST_ID):
+            raise PydanticCustomError("value_error", 'its keys are token ids, e.g. {"42": -100}')
+        if isinstance(bias, bool) or not isinstance(bias, int | float):
+            raise PydanticCustomError("float_type", "its values must be numbers")
+        if not abs(bias) <= _MAX_BIAS:
+            raise PydanticCustomError("value_error", f"its values are from -{_MAX_BIAS:g} to {_MAX_BIAS:g}")
+    return {int(name): float(bias) for name, bias in value.items()}
 
 
 def _joined_parts(value: Any) -> Any:
@@ -81,14 +119,25 @@ class Body(BaseModel):
         return values
 
 
-class StreamOptions(Body):
+class Lenient(Body):
+    """A body in which other keys are ignored: OpenAI adds some each year, and other servers have their own."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The keys that have no effect, where their value asks for something."""
+        extra = (self.model_extra or {}).items()
+        return tuple(name for name, value in extra if value not in _ASKS_NOTHING.get(name, ()))
+
+
+class StreamOptions(Lenient):
     """Choices for a streamed answer."""
 
     include_usage: bool = False
-    include_obfuscation: bool = False  # padding against eavesdroppers of a hosted service; there is none here
 
 
-class GenerationBody(Body):
+class GenerationBody(Lenient):
     """What both endpoints share."""
 
     model: str
@@ -97,7 +146,7 @@ class GenerationBody(Body):
     top_p: float = Field(1.0, gt=0, le=1)
     n: int = Field(1, ge=1, le=MOST_CHOICES)
     stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_stops)] = Field(
-        default_factory=list, max_length=_MOST_STOPS
+        default_factory=list, max_length=_MAX_STOPS
     )
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     presence_penalty: float = Field(0.0, ge=-2, le=2)
@@ -107,8 +156,7 @@ class GenerationBody(Body):
     top_k: int | None = Field(None, ge=1)
     min_p: float = Field(0.0, ge=0, le=1)
     repetition_penalty: float = Field(1.0, gt=0, le=100)
-    logit_bias: _only({}) = None  # type: ignore[valid-type]
-    user: str | None = None
+    logit_bias: Annotated[dict[int, float], PlainValidator(_biases)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _options_of_a_stream_need_one(self) -> GenerationBody:
@@ -122,12 +170,18 @@ class GenerationBody(Body):
         return self.max_tokens
 
     @property
+    def ignored(self) -> tuple[str, ...]:
+        """As `Lenient.ignored`, those inside of other parameters included."""
+        inside = self.stream_options.ignored if self.stream_options is not None else ()
+        return (*super().ignored, *(f"stream_options.{name}" for name in inside))
+
+    @property
     def include_usage(self) -> bool:
         """Whether a stream ends with the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-class ChatMessage(Body):
+class ChatMessage(Lenient):
     """One message. What answers of this API hold besides is taken where it is empty: clients send them back."""
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -179,15 +233,11 @@ class ChatBody(GenerationBody):
     response_format: ResponseFormat | None = None
     tools: _only([]) = None  # type: ignore[valid-type]
     tool_choice: _only("none", "auto") = None  # type: ignore[valid-type]
-    parallel_tool_calls: bool | None = None
     functions: _only([]) = None  # type: ignore[valid-type]
     function_call: _only("none", "auto") = None  # type: ignore[valid-type]
     modalities: _only(["text"]) = None  # type: ignore[valid-type]
-    store: _only(False) = None  # type: ignore[valid-type]
-    metadata: dict[str, str] | None = None
-    service_tier: str | None = None
-    safety_identifier: str | None = None
-    prompt_cache_key: str | None = None
+    reasoning_effort: str | None = None
+    chat_template_kwargs: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _fit_together(self) -> ChatBody:
@@ -200,6 +250,19 @@ class ChatBody(GenerationBody):
             rule = "an answer in JSON ends when it is whole: stop and response_format do not go together"
             raise PydanticCustomError("value_error", rule, {"param": "stop"})
         return self
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        inside = dict.fromkeys(name for message in self.messages for name in message.ignored)
+        return (*super().ignored, *(f"messages.{name}" for name in inside))
+
+    @property
+    def template_variables(self) -> dict[str, tuple[str, Any]]:
+        """Variables for the chat template, which may not read them: name -> the parameter it comes from, the value."""
+        found: dict[str, tuple[str, Any]] = {}
+        if self.reasoning_effort is not None:
+            found["reasoning_effort"] = ("reasoning_effort", self.reasoning_effort)
+        return found | {name: (f"chat_template_kwargs.{name}", v) for name, v in self.chat_template_kwargs.items()}
 
     @property
     def json_wanted(self) -> dict[str, Any] | None:
@@ -270,8 +333,7 @@ def _explain(body: type[Body], problem: ErrorDetails) -> ApiError:
     if kind == "missing":
         return _invalid(param, "it is missing", f"Give {name}.", param, "missing_required_parameter")
     if kind == "extra_forbidden":
-        known = ChatMessage if param.startswith("messages[") else body
-        match = nearest(name, known.model_fields)
+        match = nearest(name, body.model_fields)
         fix = f"Did you mean {match}? If not, leave it out." if match else "Leave it out."
         return _invalid(_shown(param), "this server does not know that parameter", fix, param, "unknown_parameter")
     rule = problem["msg"].replace("Input should be", "must be")

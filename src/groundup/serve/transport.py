@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -16,6 +17,9 @@ from groundup.serve.errors import ApiError, failed
 from groundup.serve.schema import Body, read_body
 from groundup.serve.streams import ClientGoneError, unless_gone
 
+IGNORED = "X-Groundup-Ignored"  # header: parameters of the request that have no effect
+_MAX_IGNORED = 32
+_PRINTABLE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 MAX_BODY_BYTES = 4 * 2**20  # far more than any context holds
 _log = logging.getLogger(__name__)
 
@@ -29,12 +33,16 @@ class ServerSentEvents(Response):
     Args:
         chunks: the objects.
         cancel: called at the end, and when the client has gone.
+        headers: besides those of a stream.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncGenerator[Json], cancel: Callable[[], object]) -> None:
-        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})  # proxies must not hold it
+    def __init__(
+        self, chunks: AsyncGenerator[Json], cancel: Callable[[], object], headers: Mapping[str, str] | None = None
+    ) -> None:
+        own = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # proxies must not hold it
+        super().__init__(headers={**own, **(headers or {})})
         del self.headers["content-length"]
         self._chunks, self._cancel = chunks, cancel
 
@@ -64,6 +72,16 @@ class ServerSentEvents(Response):
             _log.exception("a stream failed")
             await say(_compact(failed().body))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def ignored_header(names: Sequence[str]) -> dict[str, str]:
+    """The header that names the parameters of a request without effect; none where there are none.
+
+    The names are the client's, so what a header cannot hold is left out.
+    """
+    shown = [name if _PRINTABLE.fullmatch(name) else "?" for name in names]
+    shown = list(dict.fromkeys(shown))[:_MAX_IGNORED]
+    return {IGNORED: ", ".join(shown)} if shown else {}
 
 
 async def read_request(request: Request, kind: type[B]) -> B:

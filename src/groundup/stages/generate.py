@@ -88,7 +88,9 @@ def _instead(opened: OpenedModel) -> str:
     """Commands that suit a chat model better than raw text."""
     from groundup.checkpoint.resolve import stage_output
 
-    base = stage_output(opened.directory, "pretrain")
+    base, here = stage_output(opened.directory, "pretrain"), Path.cwd()
+    if base is not None and base.is_relative_to(here):
+        base = base.relative_to(here)
     told = f"To talk to it: groundup chat {shlex.quote(str(opened.directory))}."
     return told + (f" To continue text: groundup generate {shlex.quote(str(base))}." if base else "")
 

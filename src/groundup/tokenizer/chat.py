@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
 from groundup.errors import ConfigError
 from groundup.tokenizer.foreign_chat import ForeignChat
@@ -26,6 +26,7 @@ class ChatTemplate:
         stop_ids: the tokens that end an answer: end of turn, and what else the model ends with.
         jinja: the template as Jinja text, for `chat_template` in `tokenizer_config.json`.
         takes_system: whether a conversation can begin with a system message.
+        takes: names of further variables that the model's own template reads, such as `enable_thinking`.
 
     Raises:
         ConfigError: the vocabulary lacks the tokens that stand around a turn.
@@ -43,17 +44,27 @@ class ChatTemplate:
         self.stop_ids = self._format.stop_ids
         self.jinja = self._format.jinja
         self.takes_system = self._format.takes_system
+        self.takes = self._format.takes if isinstance(self._format, ForeignChat) else frozenset[str]()
 
-    def encode(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> list[int]:
+    def encode(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """The ids of a conversation.
 
         Args:
             add_generation_prompt: end with the opening of an assistant's turn, for the model to go on from.
+            variables: values of some of `takes`.
 
         Raises:
             ConfigError: a role that is not one of `ROLES`, or a conversation that the template does not take.
         """
         _require_known(messages)
+        if variables and isinstance(self._format, ForeignChat):
+            return self._format.encode(messages, add_generation_prompt=add_generation_prompt, variables=variables)
         return self._format.encode(messages, add_generation_prompt=add_generation_prompt)
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:

@@ -34,6 +34,7 @@ class ForeignChat:
         self.jinja = jinja
         self._tokenizer = tokenizer
         self._template = JinjaTemplate(jinja, variables(tokenizer))
+        self.takes = self._template.takes
         names = [name for name in tokenizer.markers if len(name) > 1]
         self._marker = _any_of(names)
         self._special = [name for name in names if tokenizer.markers[name] in tokenizer.special_ids]
@@ -62,9 +63,15 @@ class ForeignChat:
         self.stop_ids = tuple(dict.fromkeys((*ends, *tokenizer.stop_ids)))
         self.takes_system = self._tries_system(question)
 
-    def encode(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> list[int]:
+    def encode(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """See `ChatTemplate.encode`."""
-        text, mark = self._safely(messages, add_generation_prompt=add_generation_prompt)
+        text, mark = self._safely(messages, add_generation_prompt=add_generation_prompt, variables=variables)
         return self._tokenizer.encode_marked(self._split(text, mark))[0]
 
     def encode_labelled(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
@@ -90,7 +97,13 @@ class ForeignChat:
                 speakers[n] = message.role
         return speakers
 
-    def _safely(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> tuple[str, str]:
+    def _safely(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> tuple[str, str]:
         """The conversation as text in which only the template's special tokens are whole, and what breaks others."""
         if not self.takes_system and any(message.role == "system" for message in messages):
             raise ConfigError(
@@ -100,9 +113,11 @@ class ForeignChat:
             )
         mark = self._break_for(messages)
         safe = [Message(m.role, self._broken(m, mark)) for m in messages]
-        text = self.render(safe, add_generation_prompt=add_generation_prompt)
+        given = {name: self._safe_value(value, mark) for name, value in (variables or {}).items()}
+        text = self.render(safe, add_generation_prompt=add_generation_prompt, variables=given)
         neutral = tuple(Message(m.role, _NEUTRAL if m.content.strip() else m.content) for m in messages)
-        if self._structure(text) != self._planned(neutral, add_generation_prompt):
+        planned = self._plan(neutral, add_generation_prompt, given) if given else None
+        if self._structure(text) != (planned or self._planned(neutral, add_generation_prompt)):
             raise ConfigError(
                 "a message whose text changes which special tokens the chat template writes",
                 rule="what is said in a conversation must not become a part of its structure",
@@ -110,8 +125,22 @@ class ForeignChat:
             )
         return text, mark
 
-    def _plan(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[str]:
-        return self._structure(self.render(messages, add_generation_prompt=add_generation_prompt))
+    def _plan(
+        self, messages: Sequence[Message], add_generation_prompt: bool, variables: Mapping[str, Any] | None = None
+    ) -> list[str]:
+        text = self.render(messages, add_generation_prompt=add_generation_prompt, variables=variables)
+        return self._structure(text)
+
+    def _safe_value(self, value: Any, mark: str) -> Any:
+        """A variable's value in which no text, however deep, holds a special token. Other text stays comparable."""
+        if isinstance(value, str):
+            value = well_formed(value.replace(mark, ""))
+            while found := self._marker.search(value):
+                value = value[: found.start() + 1] + mark + value[found.start() + 1 :]
+            return value
+        if isinstance(value, dict):
+            return {self._safe_value(name, mark): self._safe_value(each, mark) for name, each in value.items()}
+        return [self._safe_value(each, mark) for each in value] if isinstance(value, list) else value
 
     def _structure(self, text: str) -> list[str]:
         ids, special = self._tokenizer.markers, self._tokenizer.special_ids
@@ -151,10 +180,16 @@ class ForeignChat:
         pieces = self._marker.split(text)
         return [piece.replace(mark, "") for piece in pieces]
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
         """See `ChatTemplate.render`."""
         said = [{"role": message.role, "content": message.content} for message in messages]
-        return self._template.render(said, add_generation_prompt=add_generation_prompt)
+        return self._template.render(said, add_generation_prompt=add_generation_prompt, variables=variables)
 
     def _answers(self, text: str, mark: str, messages: Sequence[Message]) -> list[tuple[int, int]]:
         """Where in the rendered text, the breaks taken out, each answer begins and its end of turn ends.

@@ -16,7 +16,7 @@ from functools import wraps
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
@@ -31,6 +31,7 @@ _MOST_WORK = 300_000_000  # characters made on the way, about: a conversation th
 _MOST_SECONDS = 5.0
 _STEP = 300  # what a turn of a loop or a call counts, in characters
 _LARGEST_NUMBER = 10_000_000  # as an argument: widths, counts
+_GIVEN = frozenset(("messages", "tools", "documents", "add_generation_prompt"))  # to every template
 _WIDE = re.compile(r"\d{5,}|%[-+ #0-9.]*\*")  # a width in a format, for which text would be filled up
 
 
@@ -45,6 +46,9 @@ class JinjaTemplate:
         text: of the template.
         variables: what else it knows: `bos_token`, `eos_token`, ...
 
+    Attributes:
+        takes: names of further variables that the template reads, such as `enable_thinking`.
+
     Raises:
         FormatError: no Jinja.
     """
@@ -54,14 +58,26 @@ class JinjaTemplate:
             raise _damaged(f"{len(text):,} characters, where {_LONGEST_TEMPLATE:,} are allowed")
         self.text = text
         self._variables = dict(variables)
+        environment = _Environment(len(text))
         try:
             with _Budget():
-                self._template = _Environment(len(text)).from_string(text)
+                self._template = environment.from_string(text)
+                named = meta.find_undeclared_variables(environment.parse(text))
         except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError, _SpentError) as error:
             raise _damaged(_said(error)) from error
+        self.takes = frozenset(named - _GIVEN - environment.globals.keys() - variables.keys())
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, str]],
+        *,
+        add_generation_prompt: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
         """The text of a conversation, special tokens by their names.
+
+        Args:
+            variables: values of some of `takes`.
 
         Raises:
             TemplateRefusalError: the template calls `raise_exception`; its words are in `rule`.
@@ -70,7 +86,8 @@ class JinjaTemplate:
         given = {"messages": [dict(message) for message in messages], "tools": None, "documents": None}
         try:
             with _Budget():
-                values = given | self._variables | {"add_generation_prompt": add_generation_prompt}
+                values = {**(variables or {}), **given, **self._variables}
+                values["add_generation_prompt"] = add_generation_prompt
                 return "".join(self._template.generate(values))
         except _RaisedError as error:
             raise TemplateRefusalError(

@@ -1,0 +1,197 @@
+"""The API refused requests for optional parameters that official clients send.
+
+`reasoning_effort`, `verbosity`, `chat_template_kwargs`, `logit_bias`, `store` and more than 4 stops gave 400.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import torch
+from starlette.testclient import TestClient
+
+from groundup.generate import Engine, GenerationRequest, Grammar, Sampling
+from groundup.generate.sampling import add_bias, distribution
+from groundup.model import Transformer
+from groundup.serve import Guard, ServedModel, ServedModels, build_app
+from groundup.serve.schema import ChatBody, read_body
+from groundup.tokenizer import ChatTemplate, Tokenizer
+
+HEADER = "X-Groundup-Ignored"
+CALL: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if depth is defined %}{{ 1 // depth }}{% endif %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if mood == 'calm' %}[calmly]{% elif mood %}"
+    "[{{ mood }}]{% endif %}{% if reasoning_effort %}({{ reasoning_effort }}){% endif %}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Transformer:
+    return tiny_model(tokenizer.vocab_size, context_length=512)
+
+
+@pytest.fixture(scope="module")
+def served(model: Transformer, tokenizer: Tokenizer) -> Iterator[ServedModel]:
+    with Engine(model, tokenizer) as engine:
+        yield ServedModel("tiny", engine, ChatTemplate(tokenizer), created=0)
+
+
+@pytest.fixture(scope="module")
+def notes() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def client(served: ServedModel, notes: list[str]) -> openai.OpenAI:
+    """The official client on the application itself."""
+    app = Guard(build_app(ServedModels([served])), api_key=None, loopback_only=False, note=notes.append)
+    return openai.OpenAI(base_url="http://tiny/v1", api_key="none", max_retries=0, http_client=TestClient(app))
+
+
+def created(client: openai.OpenAI, **changes: Any) -> tuple[Any, set[str]]:
+    """The answer, and the parameters that its header names."""
+    raw = client.chat.completions.with_raw_response.create(**CALL | changes)
+    return raw.parse(), set(filter(None, raw.headers.get(HEADER, "").split(", ")))
+
+
+def test_parameters_without_effect_are_named_in_a_header(client: openai.OpenAI, notes: list[str]) -> None:
+    asked: dict[str, Any] = {
+        "reasoning_effort": "low",
+        "verbosity": "low",
+        "store": True,
+        "metadata": {"a": "b"},
+        "user": "u",
+        "safety_identifier": "s",
+        "prompt_cache_key": "k",
+        "service_tier": "flex",
+        "prediction": {"type": "content", "content": "x"},
+        "web_search_options": {},
+        "audio": {"voice": "alloy", "format": "wav"},
+    }
+    extra = {"chat_template_kwargs": {"enable_thinking": False}, "min_tokens": 5, "temprature": 1}
+    answer, ignored = created(client, **asked, extra_body=extra)
+    assert answer.choices[0].message.content is not None
+    assert ignored == {*asked, "chat_template_kwargs.enable_thinking", "min_tokens", "temprature"}
+    assert "ignored: " in notes[-1] and "reasoning_effort" in notes[-1]
+
+
+def test_the_header_comes_with_streams_and_completions_too(client: openai.OpenAI) -> None:
+    with client.chat.completions.with_streaming_response.create(**CALL, stream=True, store=True) as streamed:
+        assert streamed.headers[HEADER] == "store"
+        assert "[DONE]" in streamed.read().decode()
+    raw = client.completions.with_raw_response.create(
+        model="tiny", prompt="Hi", max_tokens=2, user="u", extra_body={"reasoning_effort": "low"}
+    )
+    assert set(raw.headers[HEADER].split(", ")) == {"user", "reasoning_effort"}
+
+
+def test_what_has_an_effect_or_asks_for_nothing_is_not_named(client: openai.OpenAI) -> None:
+    _, ignored = created(
+        client, store=False, service_tier="auto", parallel_tool_calls=True, modalities=["text"], tools=[], seed=1, n=1
+    )
+    assert ignored == set()
+
+
+def test_names_that_no_header_can_hold_do_no_harm(client: openai.OpenAI) -> None:
+    """A line break in a header would begin another one."""
+    names = ["a\r\nSet-Cookie: x=1", "ключ", "", *(f"p{i}" for i in range(100))]
+    _, ignored = created(client, extra_body=dict.fromkeys(names, 1))
+    assert "?" in ignored
+    assert len(ignored) <= 32
+    _, ignored = created(client, messages=[{"role": "user", "content": "Hi", "name": "Ann", "cache_control": {}}])
+    assert ignored == {"messages.name", "messages.cache_control"}
+
+
+def test_many_stops_are_taken(client: openai.OpenAI) -> None:
+    whole, _ = created(client, max_tokens=40, temperature=0, seed=1)
+    text = whole.choices[0].message.content
+    stops = [f"<never {i}>" for i in range(9)] + [text[10:13]]
+    stopped, _ = created(client, max_tokens=40, temperature=0, seed=1, stop=stops)
+    assert stopped.choices[0].message.content == text[: text.index(text[10:13])]
+    assert stopped.choices[0].finish_reason == "stop"
+
+
+def test_a_logit_bias_is_added_to_the_logits() -> None:
+    logits = torch.randn(50, generator=torch.Generator().manual_seed(0))
+    sampling = Sampling(logit_bias=((3, 2.5), (7, -1.0)))
+    expected = logits.clone()
+    expected[3] += 2.5
+    expected[7] -= 1.0
+    torch.testing.assert_close(distribution(add_bias(logits, sampling), sampling), expected.double().softmax(-1))
+
+
+def test_biases_of_100_ban_and_select(client: openai.OpenAI, served: ServedModel) -> None:
+    """Also where the model's logits are further apart than 100; and log-probabilities stay the model's own."""
+    steep = torch.tensor([0.0, 500.0, 1000.0])
+    assert add_bias(steep, Sampling(logit_bias=((2, -100.0),))).argmax() == 1
+    assert add_bias(steep, Sampling(logit_bias=((0, 100.0),))).argmax() == 0
+    plain, _ = created(client, temperature=0, logprobs=True, top_logprobs=3)
+    first = plain.choices[0].logprobs.content[0]
+    banned = served.tokenizer.encode(first.token, continues=True)[0]
+    others, _ = created(client, temperature=0, logprobs=True, top_logprobs=3, logit_bias={str(banned): -100})
+    second = others.choices[0].logprobs.content[0]
+    assert second.token == first.top_logprobs[1].token
+    assert second.top_logprobs == first.top_logprobs
+    only = [served.tokenizer.encode(" the", continues=True)[0], served.tokenizer.encode("a", continues=True)[0]]
+    chosen, _ = created(
+        client, max_tokens=40, temperature=2, seed=3, logprobs=True, logit_bias={str(i): 100 for i in only}
+    )
+    drawn = [each.token for each in chosen.choices[0].logprobs.content]
+    assert len(drawn) == 40
+    assert set(drawn) == {served.tokenizer.decode([i]) for i in only}
+
+
+def test_a_bias_breaks_no_json(served: ServedModel) -> None:
+    """A ban of what must come next cannot be followed: the schema holds."""
+    grammar = Grammar.of_schema({"type": "object", "properties": {"a": {"type": "integer"}}}, served.tokenizer)
+    bias = tuple((i, -100.0) for i in range(served.engine.vocab_size) if i != 5)
+    request = GenerationRequest(prompt="x", grammar=grammar, max_tokens=30, seed=0, sampling=Sampling(logit_bias=bias))
+    assert isinstance(json.loads(served.engine.complete(request).text), dict)
+
+
+@pytest.fixture(scope="module")
+def thinking(model: Transformer, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A model whose template reads variables."""
+    directory: Path = tmp_path_factory.mktemp("template")
+    tokenizer.save(directory)
+    own = Tokenizer.load(directory)
+    own.set_chat_template(TEMPLATE)
+    with Engine(model, own) as engine:
+        yield ServedModel("tiny", engine, ChatTemplate(own), created=0)
+
+
+def test_the_chat_template_gets_its_variables(thinking: ServedModel, tokenizer: Tokenizer) -> None:
+    def prompt(**changes: Any) -> tuple[str, tuple[str, ...]]:
+        job = thinking.chat(read_body(ChatBody, json.dumps(CALL | changes).encode()))
+        return tokenizer.decode(job.requests[0].prompt, skip_special_tokens=False), job.ignored
+
+    plain, ignored = prompt()
+    assert plain.endswith("assistant\n") and ignored == ()
+    assert prompt(chat_template_kwargs={"mood": "calm"}) == (plain + "[calmly]", ())
+    assert prompt(reasoning_effort="high") == (plain + "(high)", ())
+    given = {"mood": "x", "messages": [], "add_generation_prompt": False, "bos_token": "y", "other": 1}
+    assert prompt(chat_template_kwargs=given) == (
+        plain + "[x]",
+        tuple(f"chat_template_kwargs.{name}" for name in ("messages", "add_generation_prompt", "bos_token", "other")),
+    )
+    ids = (
+        thinking.chat(read_body(ChatBody, json.dumps(CALL | {"chat_template_kwargs": {"mood": "<|im_end|>"}}).encode()))
+        .requests[0]
+        .prompt
+    )
+    assert list(ids).count(tokenizer.token_id("<|im_end|>")) == 1, "text never becomes a special token"
+
+
+def test_a_template_that_fails_on_a_variable_is_the_callers_mistake(thinking: ServedModel) -> None:
+    from groundup.serve import ApiError
+
+    with pytest.raises(ApiError) as refused:
+        thinking.chat(read_body(ChatBody, json.dumps(CALL | {"chat_template_kwargs": {"depth": 0}}).encode()))
+    assert (refused.value.status, refused.value.param) == (400, "chat_template_kwargs")
