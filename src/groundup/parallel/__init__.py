@@ -3,6 +3,7 @@
 from groundup.parallel.machine import (
     ComputeDtype,
     Machine,
+    computing_in,
     eagerly,
     fastest_dtype,
     keep_for_reading,
@@ -22,6 +23,7 @@ __all__ = [
     "SpreadOptimizer",
     "checkpoint_activations",
     "choose_mode",
+    "computing_in",
     "eagerly",
     "fastest_dtype",
     "is_sharded",

@@ -106,6 +106,17 @@ def keep_for_reading(model: Transformer | SequenceClassifier, compute_dtype: Com
     model.model.compute_dtype = _DTYPES[compute_dtype]
 
 
+@contextmanager
+def computing_in(model: Transformer | SequenceClassifier, compute_dtype: ComputeDtype) -> Iterator[None]:
+    """Compute in a dtype for a while; the weights stay as they are."""
+    before = model.model.compute_dtype
+    model.model.compute_dtype = _DTYPES[compute_dtype]
+    try:
+        yield
+    finally:
+        model.model.compute_dtype = before
+
+
 def fastest_dtype(device: str, *, only: ComputeDtype | None = None) -> tuple[ComputeDtype, float]:
     """The dtype whose matrix products are the fastest on a device, and their FLOP/s there.
 

@@ -15,6 +15,7 @@ from groundup.stages._closing import closing, say_result
 if TYPE_CHECKING:
     from groundup.examples import ConversationRules
     from groundup.examples.labelled import LabelRules
+    from groundup.parallel import ComputeDtype
 
 FORMAT_VERSION = 1
 
@@ -91,6 +92,7 @@ def evaluate_answers(
     directory: Path,
     data: Path,
     columns: ConversationRules,
+    dtype: ComputeDtype | None,
     *,
     seed: int,
     device: str | None,
@@ -98,11 +100,16 @@ def evaluate_answers(
     console: Console,
 ) -> Artifact:
     """How well a model predicts the answers of conversations, by its chat template."""
+    import numpy as np
+
+    from groundup.evals.precision import choose_precision
     from groundup.evals.rendering import chat_renderer, fits
     from groundup.evals.responses import response_tokens, score_responses
     from groundup.evals.stats import ratio_interval
     from groundup.examples import read_conversations
+    from groundup.parallel import computing_in
     from groundup.stages._chat_model import open_chat_model
+    from groundup.tokens import TokenLists
 
     found = read_conversations([_source(data)], columns, console=console)
     opened, template = open_chat_model(directory, device, console)
@@ -122,7 +129,11 @@ def evaluate_answers(
             fix="Give shorter examples.",
         )
     console.note(f"{found.sentence}.")
-    with console.progress("scoring", len(examples), "examples") as bar:
+    rendered = TokenLists([render(example).ids for example in examples], np.ones(len(examples), dtype=np.int64))
+    precision = choose_precision(model, rendered, bos_id=opened.tokenizer.bos_id, chosen=dtype)
+    if precision.sentence:
+        console.note(precision.sentence)
+    with console.progress("scoring", len(examples), "examples") as bar, computing_in(model, precision.dtype):
         score = score_responses(model, opened.tokenizer, examples, render, advance=bar.advance)
     tokens = response_tokens(opened.tokenizer, examples)
     loss = ratio_interval(score.nll_E, tokens, seed=seed)
@@ -139,28 +150,41 @@ def evaluate_answers(
         "loss": loss.estimate,
         "interval": [loss.low, loss.high],
         "end_of_turn": {"loss": ends},
+        **precision.to_json(),
     }
     sentence = f"{loss.estimate:.3f} nats a token of {int(score.turns_E.sum()):,} answers."
     return _report(work, console, sentence, ("measure", "value", "95 % interval"), rows, facts)
 
 
 def evaluate_choices(
-    directory: Path, data: Path, prompt: str | None, *, seed: int, device: str | None, work: Work, console: Console
+    directory: Path,
+    data: Path,
+    prompt: str | None,
+    dtype: ComputeDtype | None,
+    *,
+    seed: int,
+    device: str | None,
+    work: Work,
+    console: Console,
 ) -> Artifact:
     """Which of several answers a language model finds likeliest."""
     from groundup.checkpoint.resolve import open_model
     from groundup.evals.choices import score_choices
     from groundup.examples import read_table
     from groundup.examples.choices import read_choices
+    from groundup.parallel import computing_in
 
     found = read_choices(read_table(data), prompt)
     opened = open_model(directory, device=device)
-    with console.progress("scoring", sum(len(item.choices) for item in found.items), "choices") as bar:
+    # By default in full precision: two choices may be so close that rounding decides.
+    dtype, count = dtype or "float32", sum(len(item.choices) for item in found.items)
+    with console.progress("scoring", count, "choices") as bar, computing_in(opened.model, dtype):
         score = score_choices(opened.model, opened.tokenizer, found.items, seed=seed, advance=bar.advance)
     named = {"accuracy": score.accuracy, "accuracy, per byte": score.accuracy_per_byte}
     rows = [(name, f"{i.estimate:.1%}", f"{i.low:.1%} to {i.high:.1%}") for name, i in named.items()]
     rows.append(("guessing", f"{score.chance:.1%}", ""))
     facts = {"columns": found.columns, "dropped": dict(found.dropped), "items": len(found.items), **score.to_json()}
+    facts["dtype"] = dtype
     sentence = f"{score.accuracy.estimate:.1%} of {len(found.items):,} questions; guessing gives {score.chance:.1%}."
     return _report(work, console, sentence, ("measure", "value", "95 % interval"), rows, facts)
 
