@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class GenerateConfig(Config):
     """What to go on with, and how."""
 
-    model: Path = setting(help="model directory, e.g. runs/NAME/base; of a run its newest chat model", positional=True)
+    model: Path = setting(help="model (e.g. runs/NAME/base), or a run (its newest fine-tuned model)", positional=True)
     prompt: str = setting("", help="the text to go on with; empty: a text from nothing", positional=True)
     max_tokens: int | None = setting(200, help="tokens to write at most", flag=True)
     temperature: float = setting(0.8, help="0 takes the likeliest token; 1 is as random as the text", flag=True)
