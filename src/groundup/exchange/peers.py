@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ _PACKAGES: dict[Engine, tuple[str, str]] = {
     "transformers": ("transformers", "transformers"),
 }
 _LAST_WORDS = 1500  # characters
+_ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 
 
 class PeerError(FormatError):
@@ -126,8 +128,10 @@ class Peer:
         self._said.seek(0)
         lines = [line.strip() for line in self._said.read()[-_LAST_WORDS:].splitlines() if line.strip()]
         self.close()
+        # Some messages go on after the line that names the error (transformers: how to upgrade).
+        errors = [line for line in lines if _ERROR.match(line)] or lines
         return PeerError(
-            f"{self.name} on {self._path.name}: " + (visible(lines[-1]) if lines else f"ended with code {code}"),
+            f"{self.name} on {self._path.name}: " + (visible(errors[-1]) if errors else f"ended with code {code}"),
             rule="what groundup reads and writes is checked with this engine, too, where it is installed",
             fix="If the engine is older than this kind of model, upgrade it, or leave the check out: --no-gate.",
         )
