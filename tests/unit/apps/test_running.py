@@ -85,8 +85,8 @@ def test_fifty_pages_are_read_to_the_last_word(engine: Engine, template: ChatTem
     assert result.parts > 100
     read = [word for prompt in first_round for word in words(prompt)]
     assert set(words(book)) <= set(read)
-    places = [next(n for n, prompt in enumerate(first_round) if part in prompt) for part in (book[:60], book[-60:])]
-    assert places == [0, result.parts - 1]
+    assert book[:60] in first_round[0]
+    assert book[-60:] in first_round[result.parts - 1]  # on Python 3.13 an earlier part ends with the same words
     assert (0, result.parts) in progress and (result.parts, result.parts) in progress
     assert any("parts" in note for note in result.notes)
 
