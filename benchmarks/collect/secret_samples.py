@@ -62,7 +62,8 @@ class Rule:
             groups: dict[int, str] = {}
             whole = _text(self.tree, source, groups)
             found = groups.get(self._group) or next((groups[key] for key in sorted(groups) if groups[key]), whole)
-            if len(found) > 5 and entropy(found) > self.entropy:
+            found = found if len(found) > 5 else whole  # a group that only repeats something
+            if entropy(found) > self.entropy:
                 return found
         return None
 
@@ -90,7 +91,7 @@ def _text(tree: Any, source: random.Random, groups: dict[int, str]) -> str:
         if kind is op.LITERAL:
             out += chr(value)
         elif kind is op.ANY:
-            out += source.choice(WORD)
+            out += "."  # in host names, a dot that the author forgot to escape
         elif kind is op.NOT_LITERAL:
             out += source.choice(PRINTED.replace(chr(value), ""))
         elif kind is op.IN:
