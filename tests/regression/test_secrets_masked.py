@@ -112,6 +112,13 @@ def test_the_name_of_a_service_makes_its_value_a_key() -> None:
     assert MASKER.mask(f"The checksum is {value}").text == f"The checksum is {value}"
 
 
+def test_keys_of_connection_strings_are_masked() -> None:
+    key = "".join(random.Random(5).choices(BASE62, k=86)) + "=="
+    assert MASKER.mask(f"AccountName=acme;AccountKey={key};EndpointSuffix=x").text == (
+        "AccountName=acme;AccountKey=[API_KEY];EndpointSuffix=x"
+    )
+
+
 @pytest.mark.parametrize("unit", ["gl" + "pat-", "acme_1", "op" + "s_eyJ", "heroku: ", "a1_", "s."])
 def test_time_is_linear_in_what_looks_like_a_beginning(unit: str) -> None:
     """Each beginning is looked at; none may make the rest of the text be read again."""

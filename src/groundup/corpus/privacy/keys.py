@@ -21,7 +21,7 @@ _BEFORE_UNKNOWN = r"(?:^|[\s\"'`=:(\[{<>|,;*])"
 # "acme_live_" and a body with digits: the beginning of a key of an issuer that is not known here.
 _UNKNOWN = r"[A-Za-z][A-Za-z0-9]{1,11}[_\-][A-Za-z_\-]*[0-9][A-Za-z_\-]*[A-Za-z0-9]"
 _UNKNOWN_TOKEN = re.compile(
-    r"(?P<issuer>[a-z][a-z0-9]{1,11}|[A-Z][A-Z0-9]{1,11})(?P<middle>(?:[_\-](?:[a-z]{1,8}|[A-Z]{1,8}|v?\d{1,2}))*)[_\-]"
+    r"(?P<issuer>[a-z][a-z0-9]{1,11}|[A-Z][A-Z0-9]{1,11})(?P<middle>(?:[_\-](?:[a-z]{1,8}|[A-Z]{1,8}|v?\d{1,2})){0,3})[_\-]"
     r"(?P<body>[\w\-]{20,400})(?![\w\-/+@]|=(?!=*[\s\"'`,;)]|=*$)|\.\w)",
     re.ASCII,
 )

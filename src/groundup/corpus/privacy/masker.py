@@ -16,6 +16,7 @@ from groundup.corpus.privacy.phones import phone_finder, phone_regions
 from groundup.corpus.privacy.secrets import (
     assignment_finder,
     find_passwords_of_commands,
+    find_placed_keys,
     find_private_keys,
     find_tokens,
     find_urls_with_passwords,
@@ -74,6 +75,7 @@ class Masker:
             (find_tokens, "token" in kinds),
             (find_keys, "api_key" in kinds),
             (find_keys_of_services, "api_key" in kinds),
+            (find_placed_keys, "api_key" in kinds),
             (find_emails, "email" in kinds),
             (
                 assignment_finder(passwords="password" in kinds, keys="api_key" in kinds),

@@ -13,6 +13,11 @@ _BEARER = re.compile(
     r"(?:\b[Bb]earer|\bBEARER|[Aa]uthorization:\s{0,3}(?:[Bb]asic|[Tt]oken))\s{1,3}([\w.~+/\-]{16,4096}={0,2})"
 )
 
+# Azure's keys and signatures have no form but their place.
+_PLACED = re.compile(
+    r"(?:(?<=AccessKey=)|(?<=AccountKey=))[A-Za-z0-9+/]{40,90}={0,2}|(?<=sig=)[A-Za-z0-9%+/]{40,120}=?"
+)
+
 _PEM_BEGIN = re.compile(r"-----BEGIN([ A-Z0-9_\-]{0,100}PRIVATE KEY(?: BLOCK)?)-----")
 _PEM_END = re.compile(r"KEY(?: BLOCK)?-----|-----BEGIN")
 _PEM_BODY = re.compile(r"(?:\s|\\n)*(?:[A-Za-z0-9+/=:,\- ]{1,100}(?:\r?\n|\\n|\s|$)){0,200}")
@@ -116,6 +121,12 @@ def find_private_keys(view: View) -> Iterator[Span]:
             if at - found.end() < _PEM_LEAST:  # prose about such files
                 continue
         yield Span(found.start(), at, "private_key")
+
+
+def find_placed_keys(view: View) -> Iterator[Span]:
+    """Keys in connection strings, signatures in addresses."""
+    if "Key=" in view.text or "sig=" in view.text:
+        yield from (Span(*found.span(), "api_key") for found in _PLACED.finditer(view.text) if is_random(found[0]))
 
 
 def find_tokens(view: View) -> Iterator[Span]:
