@@ -42,7 +42,8 @@ def cache_dir() -> Path:
     return Path(root) / "groundup"
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make renames inside a directory durable."""
     if os.name == "nt":  # Windows cannot open a directory; its rename is already durable enough
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -69,7 +70,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
                 os.fsync(written.fileno())
             temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 is for secrets; these are results
             temporary.replace(path)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -89,7 +90,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                         os.fsync(written.fileno())
             with _away(path):
                 temporary.replace(path)
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -20,10 +20,15 @@ def leave(directory: Path, *, stage: str = "collect", key: int = 1) -> Path:
     return directory
 
 
-def test_equal_work_is_done_other_work_sets_it_aside(tmp_path: Path) -> None:
+def test_equal_work_is_done_other_work_sets_it_aside_when_it_is_finished(tmp_path: Path) -> None:
     out = leave(tmp_path / "out")
     assert begin(out, "collect", {"key": 1}, {}).state == "done"
-    assert begin(out, "collect", {"key": 2}, {}).state == "fresh"
+    work = begin(out, "collect", {"key": 2}, {})
+    assert work.state == "fresh"
+    assert (out / "made.txt").read_text() == "1"
+    (work.directory / "made.txt").write_text("2")
+    work.finish({}, [work.directory / "made.txt"])
+    assert (out / "made.txt").read_text() == "2"
     [aside] = tmp_path.glob("out.replaced-*")
     assert (aside / "made.txt").read_text() == "1"
     assert read(aside).config == {"key": 1}

@@ -14,18 +14,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from groundup.artifact import require_intact
 from groundup.checkpoint import directory as whole
 from groundup.checkpoint.adapter_config import CLASSIFIER
 from groundup.checkpoint.adapters import CONFIG, WEIGHTS, head_rows, load_adapter, read_record, save_adapter
 from groundup.checkpoint.weight_files import weight_files
+from groundup.checksums import digests_of
 from groundup.errors import DataError, FormatError
-from groundup.files import file_digest, read_json, write_json
+from groundup.files import read_json, write_json
 from groundup.model import ModelConfig, SequenceClassifier, Transformer
 from groundup.model.lora import fuse_lora, sharing_weights
 
@@ -114,7 +115,8 @@ def weights_digest(directory: Path) -> str:
         named = _record(directory).get("base", {}).get("digest", "")
     else:
         named = ""
-    digests = [_digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    found = digests_of(files)
+    digests = [found[path] for path in files]
     if len(digests) == 1:
         return digests[0]
     return hashlib.blake2b("".join([*digests, named]).encode(), digest_size=16).hexdigest()
@@ -206,6 +208,19 @@ def whole_model(directory: Path) -> Path:
     return _stack(directory)[-1]
 
 
+def require_intact_model(directory: Path, base: Path | None = None) -> None:
+    """Verify the files of a model directory, and of all that an adapter is read with, by their checksums.
+
+    A directory that groundup did not write has none. What was verified is remembered: see `groundup.checksums`.
+
+    Raises:
+        DataError: an adapter's base is gone.
+        FormatError: a file is damaged.
+    """
+    for each in _stack(directory, base):
+        require_intact(each)
+
+
 def _stack(directory: Path, given: Path | None = None) -> list[Path]:
     """An adapter, what it was trained beside, and so on down to a whole model."""
     stack = [directory]
@@ -219,12 +234,6 @@ def _stack(directory: Path, given: Path | None = None) -> list[Path]:
             )
         stack.append(base)
     return stack
-
-
-@lru_cache(maxsize=64)
-def _digest(path: Path, size: int, modified_ns: int) -> str:
-    """Of a file as it is now: in one process, gigabytes are read once."""
-    return file_digest(path)
 
 
 def _record(directory: Path) -> dict[str, Any]:

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from groundup.artifact import ARTIFACT, SET_ASIDE, read
+from groundup.artifact import ARTIFACT, SET_ASIDE, Artifact, read, read_intact
 from groundup.checkpoint.adapted import (
     find_base,
     is_adapted_classifier,
     is_adapter,
     load_classifier,
     load_model,
+    require_intact_model,
     weights_digest,
     with_adapter,
 )
@@ -80,6 +80,7 @@ def open_model(path: Path, *, device: str | None = None, base: Path | None = Non
         ResourceError: no such device here.
     """
     directory, device = resolve_model(path), usable_device(device)
+    require_intact_model(directory, base)
     tokenizer = load_tokenizer(directory, base)
     model = load_model(directory, device=device, base=base)
     return OpenedModel(directory, model, tokenizer, tokenizer.stop_ids)
@@ -100,7 +101,7 @@ def open_beside(base: OpenedModel, path: Path) -> OpenedModel:
             rule=f"what shares the tensors of {base.directory} is an adapter of it",
             fix="Open it by itself, or give the directory of an adapter.",
         )
-    find_base(directory, base.directory)
+    require_intact_model(directory, base.directory)
     tokenizer = load_tokenizer(directory, base.directory)
     return OpenedModel(directory, with_adapter(base.model, directory), tokenizer, tokenizer.stop_ids)
 
@@ -108,6 +109,7 @@ def open_beside(base: OpenedModel, path: Path) -> OpenedModel:
 def open_classifier(path: Path, *, device: str | None = None, base: Path | None = None) -> OpenedClassifier:
     """Load the classifier that `path` means (see `resolve_classifier`); otherwise like `open_model`."""
     directory, device = resolve_classifier(path), usable_device(device)
+    require_intact_model(directory, base)
     tokenizer = load_tokenizer(directory, base)
     model, labels = load_classifier(directory, device=device, base=base)
     named = tokenizer.config.get(MODEL_MAX_LENGTH)  # transformers writes 1e30 where there is no limit
@@ -169,9 +171,13 @@ def has_chat_template(directory: Path) -> bool:
 
 
 def model_identity(directory: Path) -> str:
-    """Of a model that a stage left, the digest of that; of one from elsewhere, that of its weights."""
+    """Of a model that a stage left, the digest of that; of one from elsewhere, that of its weights.
+
+    Raises:
+        FormatError: a file of it is damaged.
+    """
     if (directory / ARTIFACT).is_file():
-        return read(directory).digest
+        return read_intact(directory).digest
     return weights_digest(directory)
 
 
@@ -247,20 +253,20 @@ def _is_model(directory: Path, architectures: tuple[str, ...]) -> bool:
     return any(name.endswith(architectures) for name in read_json(directory / CONFIG).get("architectures") or [])
 
 
-def _artifact(directory: Path) -> dict[str, Any]:
-    path = directory / ARTIFACT
-    return dict(read_json(path)) if path.is_file() else {}
+def _artifact(directory: Path) -> Artifact | None:
+    return read(directory) if (directory / ARTIFACT).is_file() else None
 
 
 def _stage(directory: Path) -> str | None:
-    return _artifact(directory).get("stage")
+    made = _artifact(directory)
+    return made.stage if made is not None else None
 
 
 def finished(directory: Path) -> float:
     """When the stage finished (seconds since the epoch); without artifact, the file time of the weights."""
-    finished_at = _artifact(directory).get("finished_at")
-    if finished_at is not None:
-        return datetime.fromisoformat(finished_at).timestamp()
+    made = _artifact(directory)
+    if made is not None:
+        return datetime.fromisoformat(made.finished_at).timestamp()
     return next(iter(weight_files(directory)), directory / ADAPTER).stat().st_mtime
 
 

@@ -1,13 +1,15 @@
 """Training state on disk: safetensors and JSON, whole or absent, never a pickle.
 
 A group of tensors ("model", "optimizer") is a file; where several ranks train, each writes one with what it holds, and
-any other number of ranks can read them: a rank asks for the rows that it needs.
+any other number of ranks can read them: a rank asks for the rows that it needs. `state.json` has the checksum of each
+file and of itself. A state that is damaged is skipped, and the one before it is read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +20,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from groundup.checksums import damaged_files, read_checked_json, write_checked_json
 from groundup.errors import FormatError
-from groundup.files import atomic_directory, drop_directory, read_json, require_disk_space, write_json
+from groundup.files import atomic_directory, drop_directory, file_digest, read_json, require_disk_space, write_json
 from groundup.ranks import Ranks, Rows
 
 FORMAT_VERSION = 2
 _META = "state.json"
+_STEP = re.compile(r"step-\d+")
 _ROWS = "rows"  # in a file's header: which of its tensors are parts, as {name: [first row, rows in all]}
+_NEWER = f"this release reads checkpoints up to {FORMAT_VERSION}"
 _ALONE = Ranks()
 
 
@@ -120,15 +125,17 @@ def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: R
             values = {key: _tensor(value).detach().cpu().contiguous() for key, value in tensors.items()}
             metadata = {_ROWS: json.dumps(parts)} if parts else None
             save_file(values, temporary / _file(name, ranks.rank, ranks.size), metadata=metadata)
+        _write_digests(temporary, list(state.groups), ranks)
         ranks.wait()
         if ranks.first:
-            write_json(
+            write_checked_json(
                 temporary / _META,
                 {
                     # One process alone writes what releases before version 2 read, too.
                     "format_version": 1 if ranks.size == 1 else FORMAT_VERSION,
                     "step": state.step,
                     "groups": list(state.groups),
+                    "files": _collect_digests(temporary, ranks),
                     **({} if ranks.size == 1 else {"ranks": ranks.size}),
                     "meta": state.meta,
                 },
@@ -141,29 +148,119 @@ def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: R
     return path
 
 
-def load_newest_state(directory: Path, *, ranks: Ranks = _ALONE) -> StoredState | None:
-    """The newest whole checkpoint, the same for every rank, or None where there is none.
+def load_newest_state(
+    directory: Path,
+    *,
+    ranks: Ranks = _ALONE,
+    at_most: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> StoredState | None:
+    """Return the newest intact checkpoint, the same for every rank, or None where there is no checkpoint.
+
+    Args:
+        directory: Where `save_state` wrote.
+        ranks: Every rank joins in; the first one verifies.
+        at_most: The last step that counts.
+        say: Is told which file is damaged, and which step is read instead.
 
     Raises:
-        FormatError: written by a newer release, or damaged.
+        FormatError: Written by a newer release, or all of them are damaged.
     """
-    name = ranks.told(next((path.name for path in reversed(_steps(directory))), ""))
+    chosen = _newest_intact(directory, at_most, say) if ranks.first else None
+    name = ranks.told(chosen.name if chosen is not None else "")
     if not name:
         return None
     path = directory / name
-    record = read_json(path / _META)
-    if record["format_version"] > FORMAT_VERSION:
-        raise FormatError(
-            f"{path}: format_version {record['format_version']}",
-            rule=f"this release reads checkpoints up to {FORMAT_VERSION}",
-            fix="Upgrade groundup, or start in a new --out directory.",
-        )
+    record = _record(path)
     writers = record.get("ranks", 1)
     groups = {
         group: StoredTensors([path / _file(group, rank, writers) for rank in range(writers)])
         for group in record["groups"]
     }
     return StoredState(step=record["step"], groups=groups, meta=record["meta"])
+
+
+def damaged_state(path: Path) -> str:
+    """Return which file of a checkpoint is damaged, and how; "" where it is intact.
+
+    Args:
+        path: A `step-N` directory.
+
+    Raises:
+        FormatError: Written by a newer release.
+    """
+    try:
+        record = _record(path)
+        writers = record.get("ranks", 1)
+        expected = [_file(group, rank, writers) for group in record["groups"] for rank in range(writers)]
+        damaged = {name: "missing" for name in expected if not (path / name).is_file()}
+        damaged |= damaged_files(path, record.get("files", {}), remember=False)
+    except FormatError as error:
+        if error.rule == _NEWER:
+            raise
+        return error.value
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return f"{path / _META}: {error!r}"
+    return next((f"{path / name}: {trouble}" for name, trouble in damaged.items()), "")
+
+
+def has_checksums(path: Path) -> bool:
+    """Whether a `step-N` directory was written with checksums; earlier releases wrote none."""
+    return "files" in read_json(path / _META)
+
+
+def _newest_intact(directory: Path, at_most: int | None, say: Callable[[str], None]) -> Path | None:
+    steps = [path for path in _steps(directory) if at_most is None or _step(path) <= at_most]
+    troubles: list[str] = []
+    for path in reversed(steps):
+        if trouble := damaged_state(path):
+            troubles.append(trouble)
+            continue
+        for each in troubles:
+            say(f"{each}. This checkpoint is damaged; step {_step(path):,} is used instead.")
+        if not has_checksums(path):
+            say(f"{path} has no checksums (an earlier release wrote it): it cannot be verified.")
+        return path
+    if not steps:
+        return None
+    raise FormatError(
+        troubles[0],
+        rule="no intact checkpoint is left",
+        fix=f"Restore {directory} from a copy, or delete it and run the same command again to start from step 1.",
+    )
+
+
+def _record(path: Path) -> dict[str, Any]:
+    record = read_checked_json(path / _META, fix="Delete this step-N directory and run the same command again.")
+    if record["format_version"] > FORMAT_VERSION:
+        raise FormatError(
+            f"{path}: format_version {record['format_version']}",
+            rule=_NEWER,
+            fix="Upgrade groundup, or start in a new --out directory.",
+        )
+    return record
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _write_digests(temporary: Path, groups: list[str], ranks: Ranks) -> None:
+    """Each rank hashes what it wrote itself."""
+    names = [_file(group, ranks.rank, ranks.size) for group in groups]
+    write_json(temporary / _digests(ranks.rank), {name: file_digest(temporary / name) for name in names})
+
+
+def _collect_digests(temporary: Path, ranks: Ranks) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in [temporary / _digests(rank) for rank in range(ranks.size)]:
+        found |= read_json(path)
+        path.unlink()
+    return found
+
+
+def _digests(rank: int) -> str:
+    return f"digests-{rank}.json"
 
 
 def _damaged(path: Path, error: Exception) -> FormatError:
@@ -196,4 +293,4 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _steps(directory: Path) -> list[Path]:
     """The whole ones, from the first on: earlier releases, killed while they deleted one, left part of it."""
-    return sorted(path for path in directory.glob("step-*") if (path / _META).is_file())
+    return sorted(path for path in directory.glob("step-*") if _STEP.fullmatch(path.name) and (path / _META).is_file())

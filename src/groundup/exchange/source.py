@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
+from groundup.artifact import require_intact
 from groundup.checkpoint.adapted import is_adapter
 from groundup.console import Console
 from groundup.corpus.sources import Item, PackageSource
@@ -18,6 +19,7 @@ from groundup.corpus.sources.archive import list_members, open_members
 from groundup.corpus.sources.pypi import newest_release
 from groundup.corpus.streams import DAMAGED
 from groundup.errors import ConfigError, DataError, DownloadError, FormatError
+from groundup.exchange.exports import require_intact_export
 from groundup.files import cache_dir, expand_home, file_digest, require_disk_space
 from groundup.telemetry import disable_telemetry
 
@@ -79,7 +81,12 @@ def locate(given: str, console: Console) -> Source:
     if not path.exists():
         raise DataError(f"{path}: no such file or directory", rule="PATH holds a model", fix="Check the path.")
     if path.is_dir():
-        return Source(given, _in_directory(path))
+        model = _in_directory(path)
+        if is_gguf(model):
+            require_intact_export(model)
+        else:
+            require_intact(model)
+        return Source(given, model)
     if path.suffix.lower() in _PICKLES:
         raise _pickle(path.name)
     if not is_gguf(path) and not path.name.lower().endswith(_ARCHIVES):
@@ -88,6 +95,7 @@ def locate(given: str, console: Console) -> Source:
             rule="PATH is a model directory (config.json with safetensors), a GGUF file, or an archive that holds one",
             fix=f"Give the directory: {path.parent}." if path.suffix == ".safetensors" else "Check the path.",
         )
+    require_intact_export(path)
     return Source(given, path)
 
 

@@ -230,5 +230,17 @@ STAGES: dict[str, Stage] = {
             "groundup model show gpt3-175b",
             streams=True,
         ),
+        Stage(
+            "model.verify",
+            "compare every file of a model or a run with its checksum",
+            "groundup model verify runs/quickstart",
+            streams=True,
+        ),
+        Stage(
+            "replaced",
+            "list or remove outputs that were replaced by newer ones",
+            "groundup replaced runs",
+            streams=True,
+        ),
     )
 }

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from groundup.artifact import Artifact
+from groundup.artifact import Artifact, Work
+from groundup.config import Config
 from groundup.console import Console
+
+ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 def closing(
@@ -24,3 +27,8 @@ def say_result(console: Console, directory: Path, made: Artifact) -> Artifact:
         console.table(table["title"], table["columns"], table["rows"])
     console.note(f"{directory}: {made.facts.get('summary', 'finished')}")
     return made
+
+
+def inside(config: ConfigT, work: Work) -> ConfigT:
+    """Return the config with the directory that this run writes to as its `out`; see `groundup.artifact.begin`."""
+    return config.model_copy(update={"out": work.directory})

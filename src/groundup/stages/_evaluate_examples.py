@@ -210,4 +210,5 @@ def _report(
     with atomic_file(files[1]) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
     told = closing(sentence, "On these examples", header, rows)
-    return say_result(console, work.directory, work.finish(told | facts, files))
+    made = work.finish(told | facts, files)
+    return say_result(console, work.directory, made)

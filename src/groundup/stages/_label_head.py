@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from groundup.checksums import write_checked_json
 from groundup.console import Console
-from groundup.files import read_json, write_json
+from groundup.stages._plans import read_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,14 +50,14 @@ def start_head(
     order = random.Random(seed).sample(range(len(texts)), len(texts))
     drawn, wanted = [texts[place] for place in order], [targets[place] for place in order]
     # As the first rank finds it: it writes its choice while others may not have come here yet.
-    plan = ranks.told(read_json(plan_file) if ranks.first else None)
+    plan = ranks.told(read_plan(plan_file) if ranks.first else None)
     with console.progress("fitting the head", None, "texts") as bar:
         fit = partial(fit_head, balance=balance, advance=bar.advance)
         if "framed" not in plan:
             best, nats = best_way_to_read(model, ways, drawn, wanted, room, fit)
             plan |= {"framed": bool(ranks.told(best)), "nats": nats}
             if ranks.first:
-                write_json(plan_file, plan)
+                write_checked_json(plan_file, plan)
         tokenizer = ways[plan["framed"]]
         longest = room + tokenizer.added - ways[0].added
         read, _ = encode(tokenizer, drawn, longest)

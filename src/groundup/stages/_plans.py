@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from groundup.artifact import ARTIFACT
+from groundup.checksums import read_checked_json, write_checked_json
 from groundup.errors import ConfigError
-from groundup.files import read_json, write_json
+from groundup.files import read_json
 from groundup.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class SavedPlan:
         from groundup.planner import Plan
 
         here = self._ranks.first and self.path.is_file()
-        saved: dict[str, Any] | None = self._ranks.told(read_json(self.path) if here else None)
+        saved: dict[str, Any] | None = self._ranks.told(read_plan(self.path) if here else None)
         if saved is None:
             return resolve()
         self.new = False
@@ -100,9 +101,19 @@ class SavedPlan:
             micro, accum = share(plan.rows, micro, 1)
             plan = replace(plan, micro_batch_size=micro, grad_accum_steps=accum)
         if self._ranks.first:
-            write_json(self.path, {"version": PLAN_VERSION, "machine": machine.to_json(), "plan": plan.to_json()})
+            record = {"version": PLAN_VERSION, "machine": machine.to_json(), "plan": plan.to_json()}
+            write_checked_json(self.path, record)
         self._ranks.wait()
         return plan
+
+
+def read_plan(path: Path) -> dict[str, Any]:
+    """Read a `plan.json`.
+
+    Raises:
+        FormatError: It is damaged.
+    """
+    return read_checked_json(path, fix=f"Restore it from a copy, or delete {path.parent} and run the command again.")
 
 
 def fitting(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from groundup.artifact import ARTIFACT, read
+from groundup.artifact import ARTIFACT, read_intact
 from groundup.errors import ConfigError, DataError, GroundupError
 from groundup.examples import table_identity
 
@@ -21,7 +21,7 @@ _BYTES_A_TOKEN = 6  # more than any vocabulary of ours needs, so that enough tex
 
 def replay_identity(path: Path) -> str:
     """A value that changes when what is replayed does."""
-    return read(path).digest if (path / ARTIFACT).is_file() else table_identity(path)
+    return read_intact(path).digest if (path / ARTIFACT).is_file() else table_identity(path)
 
 
 def replayed(

@@ -60,12 +60,13 @@ def begun(
         if ranks.first:
             require_current_plan(directory)
             work = begin(directory, stage, keys, inputs, console=console)
-            ranks.told([work.fingerprint, work.state, work.seconds])
+            stack.callback(work.let_go)
+            ranks.told([work.fingerprint, work.state, work.seconds, str(work.directory)])
         else:
             console = Console(quiet=True, stream=stack.enter_context(Path(os.devnull).open("w")))
             heard: list[Any] = ranks.told([])
-            fingerprint, state, seconds = heard
-            work = Work(directory, stage, dict(keys), dict(inputs), fingerprint, state, seconds)
+            fingerprint, state, seconds, place = heard
+            work = Work(Path(place), stage, dict(keys), dict(inputs), fingerprint, state, seconds)
         yield work, ranks, console
         ranks.told("done")
 
@@ -165,7 +166,9 @@ def train(
         SpikeGuard,
         diverged,
         fit,
+        logs_in,
         open_tracker,
+        require_logs,
     )
 
     # What dropout draws must not hang on what was drawn before step 1, which a resumed run does not do again.
@@ -175,7 +178,7 @@ def train(
         torch.cuda.manual_seed(seed + ranks.rank)  # ranks read other texts, and leave out other parts of them
     saved = work.directory / "checkpoints"
     checkpoints, good, best = (
-        Checkpoints(directory, spread.model, optimizer, plan_digest=plan_digest, ranks=ranks)
+        Checkpoints(directory, spread.model, optimizer, plan_digest=plan_digest, ranks=ranks, say=console.warn)
         for directory in (saved, saved / "good", saved / "best")
     )
     progress = checkpoints.restore()
@@ -189,7 +192,14 @@ def train(
     if progress.step:
         console.note(f"Going on from step {progress.step:,} of {total_steps():,}.")
     speed = Speed(flops_per_step, machine.peak_flops and ranks.size * machine.peak_flops)
-    guard = SpikeGuard(progress, lambda p: good.save(p, keep=1), good.restore, console.warn, spikes=skip_spikes)
+    if ranks.first:
+        require_logs(work.directory, progress.logs, console.warn)
+
+    def go_back() -> Progress:
+        # A run that resumed from an earlier step may have left a good state of a later one.
+        return good.restore(at_most=progress.step)
+
+    guard = SpikeGuard(progress, good.save, go_back, console.warn, spikes=skip_spikes)
 
     def looked(report: StepReport) -> None:
         if look is None or report.skipped:
@@ -213,6 +223,8 @@ def train(
     keep = KeepBest(progress, scored, best, times=_SCORES, patience=patience, say=console.note)
 
     def save(report: StepReport) -> None:
+        if ranks.first:
+            progress.logs = logs_in(work.directory)
         checkpoints.save(progress)
         if ranks.first:
             work.keep_time()

@@ -90,10 +90,10 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
         return say_result(console, config.out, artifact.read(config.out))
     workers = config.workers or os.cpu_count() or 1
     with RayCluster(workers) if config.engine == "ray" else ProcessPool(workers) as executor:
-        card, files = build_corpus(settings, config.out, executor=executor, console=console, judges=judges)
-    page = config.out / PAGE
+        card, files = build_corpus(settings, work.directory, executor=executor, console=console, judges=judges)
+    page = work.directory / PAGE
     with atomic_file(page) as temporary:
-        temporary.write_text(render_card(read_card(config.out)), encoding="utf-8")
+        temporary.write_text(render_card(read_card(work.directory)), encoding="utf-8")
     facts = {split: card[split] for split in ("train", "validation")} | {
         "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]},
         **closing(f"{summary(card)}; all of it in {PAGE}"),
@@ -109,7 +109,7 @@ def _inputs(config: CollectConfig, sources: Sequence[Source]) -> dict[str, str]:
     inputs = {source.label: source.identity() for source in sources}
     files = [*config.decontaminate.files, *config.quality.good, *config.quality.bad]
     inputs |= {f"file {path}": FolderSource(path=path).identity() for path in files}
-    inputs |= {f"existing {path}": artifact.read(path).digest for path in config.near_duplicates.existing}
+    inputs |= {f"existing {path}": artifact.read_intact(path).digest for path in config.near_duplicates.existing}
     if config.judge is not None:
         from groundup.checkpoint.resolve import model_identity, resolve_model
 

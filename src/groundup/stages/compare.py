@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from groundup.artifact import Artifact, begin, read
+from groundup.artifact import Artifact, begin, read, read_intact
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError, DataError
@@ -100,7 +100,8 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
     if dtype == "bfloat16" and config.dtype is None:
         console.note("Both were computed in bfloat16, which is faster here; in full precision: --set dtype=float32.")
     told = closing(found.sentence, "Before and after (95 % intervals)", COLUMNS, found.rows())
-    return say_result(console, work.directory, work.finish(told | found.to_json() | {"dtype": dtype}, files))
+    made = work.finish(told | found.to_json() | {"dtype": dtype}, files)
+    return say_result(console, work.directory, made)
 
 
 def _language_models(
@@ -216,4 +217,4 @@ def _text_identity(path: Path) -> str:
     from groundup.artifact import ARTIFACT
     from groundup.evals.texts import texts_identity
 
-    return read(path).digest if (path / ARTIFACT).is_file() else texts_identity(path)
+    return read_intact(path).digest if (path / ARTIFACT).is_file() else texts_identity(path)

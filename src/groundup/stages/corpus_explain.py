@@ -37,10 +37,12 @@ def run(
     Raises:
         DataError: no corpus there, or it has met no such document.
     """
+    from groundup.artifact import require_intact
     from groundup.corpus import read_card
     from groundup.corpus.lookup import fates_of
     from groundup.corpus.manifest import files_of
 
+    require_intact(config.corpus)
     card = read_card(config.corpus)
     found = list(islice(fates_of(config.corpus, config.document), config.most + 1))
     if not found:

@@ -36,10 +36,12 @@ def run(
         ConfigError: nothing to look for.
         DataError: no corpus there.
     """
+    from groundup.artifact import require_intact
     from groundup.corpus.lookup import occurrences
 
     if not config.text:
         raise ConfigError('TEXT is ""', rule="a search needs something to look for", fix="Give some words of the text.")
+    require_intact(config.corpus)
     found = list(islice(occurrences(config.corpus, config.text, ignore_case=config.ignore_case), config.most + 1))
     shown = found[: config.most]
     if on_text is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from groundup.artifact import ARTIFACT, Artifact, begin, read
+from groundup.artifact import ARTIFACT, Artifact, begin, read, read_intact
 from groundup.config import Config, nearest, setting
 from groundup.console import Console
 from groundup.errors import ConfigError, DataError
@@ -86,7 +86,7 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     known = given or stage_output(config.model, "collect") or stage_output(config.model, "tokenize")
     inputs = {"model": model_identity(directory)}
     if known is not None:
-        inputs["text"] = read(known).digest
+        inputs["text"] = read_intact(known).digest
     if config.data is not None:
         texts = scored_texts(config.data, config.text, console)
         inputs["data"] = texts_identity(config.data)
@@ -168,7 +168,8 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
         console.sample(f"sample {number}" + (f", after {sample.prompt!r}" if sample.prompt else ""), sample.text)
     columns = ("who", "bits per byte", "better")
     facts = closing(report.summary(), f"Bits per byte of {source}", columns, report.rows())
-    return say_result(console, work.directory, work.finish(facts | report.facts(), files))
+    made = work.finish(facts | report.facts(), files)
+    return say_result(console, work.directory, made)
 
 
 def _absent(data: Path) -> DataError:

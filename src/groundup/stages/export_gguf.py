@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from groundup import __version__
-from groundup.artifact import Artifact, fingerprint_of, record
+from groundup.artifact import Artifact, fingerprint_of, read_record, record, write_record
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError, FormatError
-from groundup.files import atomic_file, file_digest, read_json, write_json
+from groundup.files import atomic_file, file_digest
 from groundup.stages._closing import closing, say_result
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def run(config: ExportGgufConfig, *, console: Console | None = None) -> Artifact
         FormatError: the file does not say what the model says; there is none then.
     """
     from groundup.checkpoint.resolve import model_identity, resolve_model
+    from groundup.exchange.exports import ALL_TYPES, record_path
 
     console = console or Console()
     started = time.monotonic()
@@ -65,14 +66,14 @@ def run(config: ExportGgufConfig, *, console: Console | None = None) -> Artifact
         from groundup.evals.texts import texts_identity
 
         inputs["texts"] = texts_identity(config.texts)
-    path = config.out / "export.json" if len(kinds) > 1 else files[kinds[0]].with_name(f"{files[kinds[0]].name}.json")
+    path = config.out / ALL_TYPES if len(kinds) > 1 else record_path(files[kinds[0]])
     if (done := _done(path, fingerprint_of(STAGE, keys, inputs))) is not None:
         console.note(f"{config.out} is finished, with these settings and inputs: nothing to do.")
         return say_result(console, config.out, done)
 
     facts = _export(config, directory, files, console)
     made = record(STAGE, keys, inputs, path.parent, list(files.values()), facts, time.monotonic() - started)
-    write_json(path, asdict(made))
+    write_record(path, made)
     say_result(console, config.out, made)
     for command in facts["next"]:
         console.note(f"    {command}")
@@ -98,8 +99,8 @@ def _done(path: Path, wanted: str) -> Artifact | None:
     if not path.is_file():
         return None
     try:
-        made = Artifact(**read_json(path))
-    except (FormatError, TypeError):  # somebody else's file, or damaged: made anew
+        made = read_record(path)
+    except FormatError:  # somebody else's file, or damaged: made anew
         return None
     whole = all(
         (path.parent / name).is_file() and file_digest(path.parent / name) == digest

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.artifact import Artifact, Work, read
+from groundup.checksums import write_checked_json
 from groundup.config import setting
 from groundup.console import Console
 from groundup.corpus import Source
 from groundup.errors import ConfigError
+from groundup.stages._closing import inside
 from groundup.stages._label_head import start_head
 from groundup.stages._label_task import LabelTask, Read, came_apart, leave_classifier
 from groundup.stages._labelled import labelled_examples
@@ -25,7 +27,7 @@ from groundup.stages._lora import (
     settle_method,
 )
 from groundup.stages._optimizer import OptimizerSettings, classifier_rates, show_rates
-from groundup.stages._plans import PLAN, PLAN_VERSION, foretold
+from groundup.stages._plans import PLAN, PLAN_VERSION, foretold, read_plan
 from groundup.stages._training import (
     NO_PART_OF_THE_RESULT,
     ParallelConfig,
@@ -121,7 +123,7 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     if config.test is not None:
         inputs["test"] = table_identity(config.test)
     with begun(config.out, "finetune.classify", keys, inputs, console) as (work, ranks, console):
-        while work.state != "done" and not _tune(config, work, ranks, console):
+        while work.state != "done" and not _tune(inside(config, work), work, ranks, console):
             pass
         if ranks.first:
             drop_checkpoints(config.out)
@@ -138,7 +140,6 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     from groundup.evals.labelling import labelling
     from groundup.examples.label_parts import set_apart
     from groundup.examples.learned import save_learned
-    from groundup.files import read_json, write_json
     from groundup.model import SequenceClassifier
     from groundup.model.lora import adapter_parameters
     from groundup.objectives.classification import LabelledBatches, encode, usual_epochs
@@ -166,9 +167,9 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     if ranks.first and new:
         # Not compiled: lengths differ from batch to batch, and each would be compiled anew.
         here = measure_machine(threads=config.threads, compile=False, dtype=config.dtype)
-        write_json(plan_file, {"version": PLAN_VERSION, "machine": here.to_json()})
+        write_checked_json(plan_file, {"version": PLAN_VERSION, "machine": here.to_json()})
     ranks.wait()
-    plan = read_json(plan_file)
+    plan = read_plan(plan_file)
     machine, gentler = Machine.from_json(plan["machine"]), float(plan.get(_GENTLER, 1))
     model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed, several=given.several)
     place(model, machine)
@@ -261,7 +262,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         if again:
             if ranks.first:  # checkpoints first: a process killed in between finds none of other rates
                 drop_checkpoints(config.out)
-                write_json(plan_file, read_json(plan_file) | {_GENTLER: gentler / 2})
+                write_checked_json(plan_file, read_plan(plan_file) | {_GENTLER: gentler / 2})
             ranks.wait()
             return False
     model = spread.gathered()

@@ -10,6 +10,7 @@ from groundup.artifact import Artifact, Work, read
 from groundup.config import setting
 from groundup.console import Console
 from groundup.examples import ConversationRules, ExampleSources
+from groundup.stages._closing import inside
 from groundup.stages._instruct_plan import foretold_of, loader_of, make_plan
 from groundup.stages._lora import (
     LoraConfig,
@@ -111,7 +112,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
         inputs["test"] = table_identity(config.test)
     with begun(config.out, "finetune.instruct", keys, inputs, console) as (work, ranks, console):
         if work.state != "done":
-            _tune(config, work, ranks, console)
+            _tune(inside(config, work), work, ranks, console)
         if ranks.first:
             drop_checkpoints(config.out)
     return read(config.out)

@@ -13,7 +13,7 @@ from groundup.artifact import Artifact, Work, begin, read
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError
-from groundup.stages._closing import closing, say_result
+from groundup.stages._closing import closing, inside, say_result
 from groundup.stages._held_out import tuning_of
 
 if TYPE_CHECKING:
@@ -62,11 +62,9 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
     if work.state == "done":
         return say_result(console, config.out, read(config.out))
     found = {"adapter": str(directory), "base": str(base), **tuning_of(directory)}
+    writing = _classifier if classifies else _language_model
     try:
-        if classifies:
-            made = _classifier(config, directory, base, work, found, console)
-        else:
-            made = _language_model(config, directory, base, work, found, console)
+        made = writing(inside(config, work), directory, base, work, found, console)
     except BaseException:
         work.abandon()
         raise

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from groundup.artifact import Artifact, Work, read
+from groundup.artifact import Artifact, Work, read, read_intact
 from groundup.config import setting
 from groundup.console import Console
 from groundup.errors import ConfigError
+from groundup.stages._closing import inside
 from groundup.stages._optimizer import OptimizerSettings, language_model_rates, show_rates
 from groundup.stages._plans import SavedPlan, fitting
 from groundup.stages._shape import ShapeConfig, find_base, given_shape
@@ -108,14 +109,14 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     """
     console = console or Console()
     keys = config.model_dump(mode="json", exclude={"token_shards", "model", *NO_PART_OF_THE_RESULT})
-    inputs = {"tokens": read(config.token_shards).digest}
+    inputs = {"tokens": read_intact(config.token_shards).digest}
     base = None
     if config.model:  # looked at before an earlier output gives way
         inputs["model"] = base_identity(config.model)
         base = find_base(config.model, config.token_shards / "tokenizer")
     with begun(config.out, "pretrain", keys, inputs, console) as (work, ranks, console):
         if work.state != "done":
-            _train(config, base, work, ranks, console)
+            _train(inside(config, work), base, work, ranks, console)
         if ranks.first:
             drop_checkpoints(config.out)
     return read(config.out)
@@ -137,6 +138,9 @@ def _train(config: PretrainConfig, base: Base | None, work: Work, ranks: Ranks, 
     tokenizer = Tokenizer.load(config.token_shards / "tokenizer")
     shards = TokenShards(config.token_shards, "train")
     held_out = TokenShards(config.token_shards, "validation")
+    if ranks.first:
+        shards.require_known_ids()
+        held_out.require_known_ids()
     saved = SavedPlan(config.out / "plan.json", ranks)
     machine, plan = saved.read_or(
         lambda: _resolve(config, base, shards, ranks, console, seconds_spent=work.seconds),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from groundup.artifact import Artifact, begin, read
+from groundup.artifact import Artifact, begin, read, read_intact
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError, DataError
@@ -57,7 +57,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
             rule="a vocabulary that is learned here is as large as vocab_size says",
             fix="Give tokenizer, or vocab_size in place of extend.",
         )
-    inputs = {"corpus": read(config.corpus).digest}
+    inputs = {"corpus": read_intact(config.corpus).digest}
     given = None
     if config.tokenizer:
         directory = _directory_of_tokenizer(config.tokenizer)
@@ -73,9 +73,9 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
 
     card = read_card(config.corpus)
     sizes = {split: card[split]["bytes"] for split in _SPLITS}
-    kept = config.out / "tokenizer"
+    kept = work.directory / "tokenizer"
     sample_bytes = min(config.sample_bytes, sizes["train"])
-    if (kept / _TOKENIZER).is_file():
+    if work.has(kept / _TOKENIZER):
         tokenizer = Tokenizer.load(kept)
     elif given:
         tokenizer = given
@@ -83,20 +83,20 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
             with console.progress("extending the vocabulary", sample_bytes, "bytes") as progress:
                 read_once = _first(texts("train"), sample_bytes)
                 tokenizer = extend_tokenizer(given, read_once, config.extend, progress=progress.advance)
-        tokenizer.save(kept)
+        work.keep(tokenizer.save(kept))
     else:
         size = config.vocab_size or vocab_size_for(sizes["train"])
         with console.progress("training the vocabulary", sample_bytes, "bytes") as progress:
             read_once = _first(texts("train"), sample_bytes, progress.advance)
             tokenizer = train_tokenizer(read_once, size, at_most=config.vocab_size is None)
-        tokenizer.save(kept)
+        work.keep(tokenizer.save(kept))
 
     sample = list(_first(texts("train"), _CHECKED_BYTES))
     encoder = CorpusEncoder(tokenizer, sample, threads=config.threads)
     if not encoder.fast:
         console.warn(f"Encoding the slow way, since this tokenizer and tiktoken differ: {encoder.reason}.")
     require_room(
-        config.out,
+        work.directory,
         sample,
         encoder.encode,
         vocab_size=tokenizer.vocab_size,
@@ -105,12 +105,13 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     )
     with console.progress("encoding", sum(sizes.values()), "bytes") as progress:
         written = write_shards(
-            config.out,
+            work.directory,
             {split: texts(split) for split in _SPLITS},
             encoder.encode,
             vocab_size=tokenizer.vocab_size,
             bos_id=tokenizer.bos_id,
             progress=progress.advance,
+            finished=work,
         )
     train, validation = (written.splits[split] for split in _SPLITS)
     bytes_per_token = round(train.bytes / max(train.tokens, 1), 4)

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup.checksums import digests_of
 from groundup.errors import DataError, FormatError
-from groundup.files import file_digest, read_json
+from groundup.files import read_json
 from groundup.tokens.format import FORMAT_VERSION, INDEX, PARTS, REMAKE, load_array, part_path, token_dtype
 from groundup.types import Split
+
+_SCANNED = 1 << 24  # ids checked at a time
 
 
 class TokenShards:
@@ -105,19 +108,34 @@ class TokenShards:
         Raises:
             FormatError: a file changed since it was written, or an id is outside of the vocabulary.
         """
-        for record, tokens in zip(self._records, self._tokens, strict=True):
-            for part in PARTS:
-                path = part_path(self.directory, record["name"], part)
-                if file_digest(path) != record["digests"][part]:
+        for record in self._records:
+            paths = {part: part_path(self.directory, record["name"], part) for part in PARTS}
+            found = digests_of(paths.values())
+            for part, path in paths.items():
+                if found[path] != record["digests"][part]:
                     raise FormatError(
                         f"{path}: its digest is not the one in {INDEX}",
                         rule="a shard must be as it was written",
                         fix=REMAKE,
                     )
-            if len(tokens) and int(tokens.max()) >= self.vocab_size:
+        self.require_known_ids()
+
+    def require_known_ids(self) -> None:
+        """Read every id.
+
+        Raises:
+            FormatError: An id is outside of the vocabulary; the file and the position are named.
+        """
+        for record, tokens in zip(self._records, self._tokens, strict=True):
+            for start in range(0, len(tokens), _SCANNED):
+                part = tokens[start : start + _SCANNED]
+                if int(part.max()) < self.vocab_size:
+                    continue
+                place = start + int(np.argmax(part >= self.vocab_size))
                 raise FormatError(
-                    f"{record['name']}: id {int(tokens.max())}",
-                    rule=f"ids must be below the vocabulary size, {self.vocab_size}",
+                    f"{part_path(self.directory, record['name'], PARTS[0])}: id {int(tokens[place]):,} at position "
+                    f"{place:,}, and the vocabulary has {self.vocab_size:,} ids",
+                    rule="the file is damaged, or is of another vocabulary",
                     fix=REMAKE,
                 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,18 @@ Encode = Callable[[Sequence[str]], Sequence[NDArray[np.uint32]]]
 
 SHARD_BYTES = 32_000_000  # of text; about a second of encoding, which is what a cut-off run can lose
 _PROGRESS_BYTES = 1_000_000  # encoded at once
+
+
+class Finished(Protocol):
+    """What remembers finished files with their checksums: `groundup.artifact.Work`."""
+
+    def has(self, *files: Path) -> bool:
+        """Whether all of these were kept, and are intact."""
+        ...
+
+    def keep(self, files: Iterable[Path]) -> None:
+        """Remember them."""
+        ...
 
 
 @dataclass(slots=True)
@@ -55,6 +67,7 @@ def write_shards(
     bos_id: int,
     shard_bytes: int = SHARD_BYTES,
     progress: Callable[[int], None] = lambda _: None,
+    finished: Finished | None = None,
 ) -> Written:
     """Encode every document and write shards and their index.
 
@@ -69,6 +82,7 @@ def write_shards(
         bos_id: written into the index for readers; not into the shards.
         shard_bytes: UTF-8 bytes of text at which a shard is full.
         progress: called with the bytes of text done since the call before.
+        finished: remembers the files of finished shards; None: a shard that is there and fits is used again.
     """
     written = Written()
     records: dict[Split, list[dict[str, Any]]] = {}
@@ -78,16 +92,19 @@ def write_shards(
         for number, group in enumerate(_groups(texts, shard_bytes)):
             name = f"{split}-{number:05d}"
             byte_lengths = np.array([len(text.encode()) for text in group], dtype=np.int64)
-            counts = _finished(directory, name, byte_lengths)
+            paths = {part: part_path(directory, name, part) for part in PARTS}
+            usable = finished is None or finished.has(*paths.values())
+            counts = _finished(directory, name, byte_lengths) if usable else None
             if counts is None:
                 ids: list[NDArray[np.uint32]] = []
                 for part in _groups(group, _PROGRESS_BYTES):
                     ids.extend(encode(part))
                     progress(sum(len(text.encode()) for text in part))
                 counts = _write(directory, name, ids, byte_lengths, token_dtype(vocab_size))
+                if finished is not None:
+                    finished.keep(paths.values())
             else:
                 progress(counts.bytes)
-            paths = {part: part_path(directory, name, part) for part in PARTS}
             digests = {part: file_digest(path) for part, path in paths.items()}
             records[split].append({"name": name, **asdict(counts), "digests": digests})
             written.splits[split] += counts

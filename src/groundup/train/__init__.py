@@ -1,7 +1,7 @@
 """The one training loop and what happens between its steps."""
 
 from groundup.train.best import KeepBest
-from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, ShowProgress, Speed
+from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, ShowProgress, Speed, logs_in, require_logs
 from groundup.train.checkpoints import Checkpoints
 from groundup.train.fit import Callback, fit, steps_per_second
 from groundup.train.guard import SpikeGuard, diverged
@@ -33,7 +33,9 @@ __all__ = [
     "diverged",
     "fit",
     "fitting_rows",
+    "logs_in",
     "open_tracker",
     "rehearse",
+    "require_logs",
     "steps_per_second",
 ]

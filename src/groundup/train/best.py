@@ -53,7 +53,7 @@ class KeepBest:
         best = min((value for _, value in before), default=math.inf)
         before.append((report.step, score))
         if score < best or len(before) == 1:
-            self._checkpoints.save(self._progress, keep=1)
+            self._checkpoints.save(self._progress)
             return
         since = len(before) - 1 - min(range(len(before)), key=lambda n: before[n][1])
         if self._patience is not None and since >= self._patience and report.step < report.total_steps:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from groundup.console import Progress as ProgressBar
-from groundup.files import atomic_file
+from groundup.files import atomic_file, file_digest
 from groundup.ranks import Ranks
+from groundup.train.samples import SAMPLES
 from groundup.train.state import StepReport
 
 _STARVED = 0.1  # of a step's time: where more goes to waiting for batches, it is said
 _STEPS_TO_ACTION = 20  # time of steps for each second of what is done now and then
+METRICS = "metrics.jsonl"
 _ALONE = Ranks()
 
 
@@ -76,6 +79,27 @@ class MetricsLog:
     def after_step(self, report: StepReport) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row_of(report, self._speed)) + "\n")
+
+
+def logs_in(directory: Path) -> dict[str, tuple[int, str]]:
+    """Return size and checksum of each log that a training run appends to, as it is now."""
+    paths = [directory / name for name in (METRICS, SAMPLES)]
+    return {path.name: (path.stat().st_size, file_digest(path)) for path in paths if path.is_file()}
+
+
+def require_logs(directory: Path, logs: Mapping[str, tuple[int, str]], say: Callable[[str], None]) -> None:
+    """Say which log is not what it was when the state was saved that a run resumes from; what it says is not verified.
+
+    Args:
+        directory: Where the logs are.
+        logs: What `logs_in` returned then; rows that were appended since do not matter.
+        say: Is told.
+    """
+    for name, (size, digest) in logs.items():
+        path = directory / name
+        content = path.read_bytes()[:size] if path.is_file() else b""
+        if hashlib.blake2b(content, digest_size=16).hexdigest() != digest:
+            say(f"{path}: its contents do not match its checksum. It is damaged; curves drawn from it may be wrong.")
 
 
 class ShowProgress:

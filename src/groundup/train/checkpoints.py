@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Checkpoints:
     Args:
         plan_digest: identity of everything that the run's result depends on; another plan's state is refused.
         model: not wrapped; its parameters may be sharded.
+        say: Is told of a damaged state, and which one is read instead.
     """
 
     def __init__(
@@ -37,20 +39,25 @@ class Checkpoints:
         *,
         plan_digest: str,
         ranks: Ranks = _ALONE,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._directory = directory
         self._model = model
         self._optimizer = optimizer
         self._plan_digest = plan_digest
         self._ranks = ranks
+        self._say = say
 
-    def restore(self) -> Progress:
-        """Take up the newest whole state; at the very beginning there is none, and nothing changes.
+    def restore(self, *, at_most: int | None = None) -> Progress:
+        """Take up the newest intact state; at the very beginning there is none, and nothing changes.
+
+        Args:
+            at_most: The last step that counts.
 
         Raises:
-            FormatError: the state belongs to another plan.
+            FormatError: the state belongs to another plan, or all states are damaged.
         """
-        state = load_newest_state(self._directory, ranks=self._ranks)
+        state = load_newest_state(self._directory, ranks=self._ranks, at_most=at_most, say=self._say)
         if state is None:
             return Progress()
         if state.meta["plan"] != self._plan_digest:

@@ -22,6 +22,7 @@ class Progress:
         total_steps: of the run, as they are foreseen now; None: as they were planned. See `groundup.train.Pace`.
         scores: (step, score) of the weights on texts that are not learned, where that is asked for.
         stopped: the run ends here, before its last step.
+        logs: name -> size and checksum of each log when this was saved.
     """
 
     step: int = 0
@@ -34,6 +35,7 @@ class Progress:
     total_steps: int | None = None
     scores: list[tuple[int, float]] = field(default_factory=list)
     stopped: bool = False
+    logs: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
