@@ -149,11 +149,11 @@ def begin(
         ResourceError: Another process works in it.
     """
     fingerprint = fingerprint_of(stage, config, inputs)
-    if directory.name in ("", ".."):
-        directory = directory.resolve()
     if directory.is_file():
         raise ConfigError(f"--out {directory}: a file", rule="output goes to a directory", fix="Give another --out.")
     place, held = directory, None
+    if not shared and directory.name in ("", ".."):  # a name is needed for its neighbors
+        place = directory = directory.resolve()
     state: State = "fresh"
     if shared:
         made = read(directory) if (directory / ARTIFACT).is_file() else None

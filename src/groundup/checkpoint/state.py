@@ -231,7 +231,13 @@ def _newest_intact(directory: Path, at_most: int | None, say: Callable[[str], No
 
 
 def _record(path: Path) -> dict[str, Any]:
-    record = read_checked_json(path / _META, fix="Delete this step-N directory and run the same command again.")
+    version = read_json(path / _META)["format_version"]
+    try:
+        record = read_checked_json(path / _META, fix="Delete this step-N directory and run the same command again.")
+    except FormatError as error:
+        if version > FORMAT_VERSION:
+            raise FormatError(f"{error.value} (format_version {version})", rule=error.rule, fix=error.fix) from error
+        raise
     if record["format_version"] > FORMAT_VERSION:
         raise FormatError(
             f"{path}: format_version {record['format_version']}",

@@ -36,4 +36,4 @@ def require_intact_export(file: Path) -> None:
     """
     for _, made in export_records(file):
         if damaged := damaged_files(file.parent, {file.name: made.outputs[file.name]}):
-            raise damage(file, damaged)
+            raise damage(file.parent, damaged)

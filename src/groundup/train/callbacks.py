@@ -69,8 +69,8 @@ class MetricsLog:
     def __init__(self, path: Path, *, kept_rows: int, speed: Speed) -> None:
         kept = []
         if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines[:kept_rows] if line.endswith("}")]
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+            kept = [line for line in lines[:kept_rows] if _is_row(line)]
         with atomic_file(path) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
         self._path = path
@@ -79,6 +79,14 @@ class MetricsLog:
     def after_step(self, report: StepReport) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row_of(report, self._speed)) + "\n")
+
+
+def _is_row(line: str) -> bool:
+    """Whether a line of a log is whole: a killed process leaves half of one, and a damaged disk anything."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def logs_in(directory: Path) -> dict[str, tuple[int, str]]:
