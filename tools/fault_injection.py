@@ -175,7 +175,9 @@ KINDS = [
         ("tokenize", "corpus", "--out", "new", "--vocab-size", "512"),
         same_files("new/*.npy", "new/tokenizer/*"),
     ),
-    Kind("classifier", "labels", ("*.json", "*.safetensors", "learned*"), ("classify", "labels", "a while loop"), printed),
+    Kind(
+        "classifier", "labels", ("*.json", "*.safetensors", "learned*"), ("classify", "labels", "a while loop"), printed
+    ),
     Kind("adapter", "adapter", ("*.json", "*.safetensors"), ("classify", "adapter", "a while loop"), printed),
     Kind(
         "export",
@@ -191,7 +193,13 @@ KINDS = [
         PRETRAIN,
         same_files("new/model.safetensors", "new/metrics.jsonl"),
     ),
-    Kind("report", ".", ("base/*.jsonl", "base/plan.json", "corpus/card.json", "tokens/*.json"), ("report", "."), same_files("report.html")),
+    Kind(
+        "report",
+        ".",
+        ("base/*.jsonl", "base/plan.json", "corpus/card.json", "tokens/*.json"),
+        ("report", "."),
+        same_files("report.html"),
+    ),
 ]
 STAGES = {
     "collect": (("collect", "--folder", "notes", "--out", "new", "--set", "workers=1"), same_files("new/*.parquet")),
@@ -298,7 +306,9 @@ def killed(stage: str, small: Path, work: Path, expected: object, longest: float
     before = (small / "base" / "model.safetensors").read_bytes()
     run(command, work, live=live)
     intact = run(("model", "verify", "base"), work).code == 0
-    if stage == "replace" and not (intact and _content(work / "base" / "model.safetensors") in (before, expected_of(expected))):
+    if stage == "replace" and not (
+        intact and _content(work / "base" / "model.safetensors") in (before, expected_of(expected))
+    ):
         return Fault(stage, "kill", f"after {live:.2f} s", "SILENT", "the finished output is gone")
     ended = run(command, work)
     same = ended.code == 0 and result(work, ended) == expected
@@ -320,7 +330,7 @@ def filled(stage: str, small: Path, work: Path, expected: object, disk: Path | N
         limit = chance.randrange(1 << 10, 1 << 20)
         detail, first = f"files of at most {limit:,} bytes", run(command, place, limit=limit)
     else:
-        room = chance.randrange(1 << 12, 3 << 20)
+        room = chance.choice([chance.randrange(1 << 12, 2 << 20), chance.randrange(10_500_000, 13_500_000)])
         filler = disk / "filler"
         with filler.open("wb") as file:
             file.write(bytes(max(0, shutil.disk_usage(disk).free - room)))
@@ -355,7 +365,10 @@ def main() -> int:
         work = given.directory.resolve() / f"fault-{number:04d}"
         fault = inject(work)
         faults.append(fault)
-        print(f"{number + 1:4d} {fault.outcome:<10} {fault.kind:<11} {fault.damage:<9} {fault.detail}  {fault.message[:150]}", flush=True)
+        print(
+            f"{number + 1:4d} {fault.outcome:<10} {fault.kind:<11} {fault.damage:<9} {fault.detail}  {fault.message[:150]}",
+            flush=True,
+        )
         if fault.outcome not in ("SILENT", "CRASH"):
             shutil.rmtree(work, ignore_errors=True)
     _print_table(faults)
@@ -363,12 +376,17 @@ def main() -> int:
 
 
 def _import_all() -> None:
-    import groundup.cli.commands
     from groundup.stages import STAGES as ALL
 
     for stage in ALL.values():
         stage.module  # noqa: B018  imported here, once for all forks
-    for module in ("groundup.train", "groundup.evals.labelling", "groundup.exchange.integrity", "groundup.gguf", "pyarrow.parquet"):
+    for module in (
+        "groundup.train",
+        "groundup.evals.labelling",
+        "groundup.exchange.integrity",
+        "groundup.gguf",
+        "pyarrow.parquet",
+    ):
         __import__(module)
     import torch
 

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -130,6 +131,26 @@ def _errors_about(path: Path) -> Iterator[None]:
         if of_temporary or (named is None and error.errno in (errno.ENOSPC, errno.EDQUOT)):
             error.filename, error.filename2 = str(path), None
         raise
+
+
+@contextmanager
+def system_errors(path: Path) -> Iterator[None]:
+    """Raise the system's error (a full disk) where a library has put it into the text of an error of its own.
+
+    safetensors does so: "I/O error: No space left on device (os error 28)".
+
+    Args:
+        path: What is written.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if (found := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        number = int(found[1])
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _umask() -> int:

@@ -24,7 +24,7 @@ from groundup.checkpoint.adapter_config import (
 from groundup.checkpoint.families import weight_table
 from groundup.checkpoint.weight_files import open_tensors
 from groundup.errors import FormatError
-from groundup.files import atomic_file, read_json, write_json
+from groundup.files import atomic_file, read_json, system_errors, write_json
 from groundup.model import SequenceClassifier, Transformer
 from groundup.model.lora import LoRALinear, adapters_of, linear_at, linear_layers, put
 
@@ -58,7 +58,7 @@ def save_adapter(directory: Path, model: Transformer | SequenceClassifier, *, ba
     classifies = isinstance(model, SequenceClassifier)
     if isinstance(model, SequenceClassifier):
         tensors[_HEAD] = model.score.weight.detach().float().cpu().contiguous()
-    with atomic_file(directory / WEIGHTS) as temporary:
+    with atomic_file(directory / WEIGHTS) as temporary, system_errors(temporary):
         save_file(tensors, temporary, metadata={"format": "pt"})
     record = write_adapter_config(
         adapted,

@@ -22,7 +22,15 @@ from torch import Tensor
 
 from groundup.checksums import damaged_files, read_checked_json, write_checked_json
 from groundup.errors import FormatError
-from groundup.files import atomic_directory, drop_directory, file_digest, read_json, require_disk_space, write_json
+from groundup.files import (
+    atomic_directory,
+    drop_directory,
+    file_digest,
+    read_json,
+    require_disk_space,
+    system_errors,
+    write_json,
+)
 from groundup.ranks import Ranks, Rows
 
 FORMAT_VERSION = 2
@@ -124,7 +132,9 @@ def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: R
             parts = {key: (part.first, part.total) for key, part in tensors.items() if isinstance(part, Rows)}
             values = {key: _tensor(value).detach().cpu().contiguous() for key, value in tensors.items()}
             metadata = {_ROWS: json.dumps(parts)} if parts else None
-            save_file(values, temporary / _file(name, ranks.rank, ranks.size), metadata=metadata)
+            file = temporary / _file(name, ranks.rank, ranks.size)
+            with system_errors(file):
+                save_file(values, file, metadata=metadata)
         _write_digests(temporary, list(state.groups), ranks)
         ranks.wait()
         if ranks.first:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from groundup.errors import FormatError
-from groundup.files import atomic_file, read_json, require_disk_space, write_json
+from groundup.files import atomic_file, read_json, require_disk_space, system_errors, write_json
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -147,7 +147,7 @@ def write_weight_files(
         file = WEIGHTS if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         shard = {name: tensor.detach().cpu().contiguous() for name, tensor in _next(coming, len(names))}
         assert list(shard) == names
-        with atomic_file(directory / file) as temporary:
+        with atomic_file(directory / file) as temporary, system_errors(temporary):
             save_file(shard, temporary, metadata={"format": "pt"})
         places |= dict.fromkeys(names, file)
         written.append(directory / file)

@@ -21,7 +21,7 @@ from groundup.corpus.quality.words import UNSPACED
 from groundup.corpus.steps import Drop
 from groundup.corpus.text import clean_text, split_text
 from groundup.errors import DataError, FormatError
-from groundup.files import atomic_file
+from groundup.files import atomic_file, system_errors
 from groundup.types import Document, text_id, well_formed
 
 if TYPE_CHECKING:  # NumPy is imported where it works: recipes are checked without it
@@ -73,7 +73,7 @@ class QualityClassifier:
         from safetensors.numpy import save_file
 
         facts = {"format_version": FORMAT_VERSION, "bias": self.bias, "report": self.report}
-        with atomic_file(path) as temporary:
+        with atomic_file(path) as temporary, system_errors(path):
             save_file({"weights": self.weights}, temporary, metadata={"groundup": json.dumps(facts)})
 
     @classmethod
