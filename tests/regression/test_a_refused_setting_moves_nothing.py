@@ -118,7 +118,7 @@ def test_a_kill_before_the_renaming_loses_nothing(tmp_path: Path) -> None:
 def test_two_processes_cannot_replace_one_output(tmp_path: Path) -> None:
     leave(tmp_path / "out", 1)
     work = begin(tmp_path / "out", "s", {"key": 2}, {})
-    code = "import sys; from pathlib import Path; from groundup.artifact import begin; begin(Path(sys.argv[1]), 's', {}, {})"
+    code = "import pathlib, sys; from groundup.artifact import begin; begin(pathlib.Path(sys.argv[1]), 's', {}, {})"
     other = subprocess.run([sys.executable, "-c", code, tmp_path / "out"], capture_output=True, text=True)
     assert ResourceError.__name__ in other.stderr
     assert working_directory(tmp_path / "out") == work.directory

@@ -58,7 +58,7 @@ def test_one_flipped_bit_of_a_model_is_named(base: Path, name: str) -> None:
 def test_a_change_by_the_user_can_be_accepted(base: Path) -> None:
     record = json.loads((base / "generation_config.json").read_text())
     (base / "generation_config.json").write_text(json.dumps(record | {"temperature": 0.5}))
-    with pytest.raises(FormatError, match="model verify .* --accept"):
+    with pytest.raises(FormatError, match=r"model verify .* --accept"):
         open_model(base)
     model_verify.run(model_verify.ModelVerifyConfig(model=base, accept=True))
     open_model(base)
