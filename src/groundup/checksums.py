@@ -18,6 +18,7 @@ from groundup.errors import FormatError, GroundupError
 from groundup.files import cache_dir, file_digest, read_json, write_json
 
 CHECKSUM = "checksum"  # the key of a JSON record's own checksum
+MISSING = "missing"  # what is wrong with a file that is not there
 _MEMORY = "checksums.json"
 _MAX_REMEMBERED = 4096
 _SETTLED_NS = 2_000_000_000  # file systems with coarse times give two writes within 2 s the same time
@@ -66,7 +67,7 @@ def damaged_files(directory: Path, digests: Mapping[str, str], *, remember: bool
     """
     there = {name: directory / name for name in digests if (directory / name).is_file()}
     found = digests_of(there.values(), remember=remember)
-    damaged = {name: "missing" for name in digests if name not in there}
+    damaged = {name: MISSING for name in digests if name not in there}
     for name, path in there.items():
         # What the memory holds may itself be damaged: only the file decides.
         if found[path] != digests[name] and not (remember and file_digest(path) == digests[name]):

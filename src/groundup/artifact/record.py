@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from groundup.checksums import CHECKSUM, damaged_files, digests_of, read_checked_json, write_checked_json
+from groundup.checksums import CHECKSUM, MISSING, damaged_files, digests_of, read_checked_json, write_checked_json
 from groundup.errors import DataError, FormatError
 from groundup.files import file_digest, read_json
 from groundup.redact import redacted_config
@@ -158,8 +158,12 @@ def write_record(path: Path, made: Artifact) -> None:
     write_checked_json(path, asdict(made))
 
 
-def read_intact(directory: Path) -> Artifact:
+def read_intact(directory: Path, *, missing_ok: bool = False) -> Artifact:
     """Read the artifact of a finished stage whose output another stage is about to use.
+
+    Args:
+        directory: Where the stage left it.
+        missing_ok: Let files be gone.
 
     Raises:
         DataError: The directory is absent or its stage did not finish.
@@ -168,18 +172,20 @@ def read_intact(directory: Path) -> Artifact:
     made = read(directory)
     first = os.environ.get("RANK", "0") == "0"  # of the ranks that torchrun starts, one reads all files
     if first and (damaged := damaged_files(directory, made.outputs | made.logs)):
-        raise damage(directory, damaged)
+        damaged = {name: how for name, how in damaged.items() if not (missing_ok and how == MISSING)}
+        if damaged:
+            raise damage(directory, damaged)
     return made
 
 
-def require_intact(directory: Path) -> None:
+def require_intact(directory: Path, *, missing_ok: bool = False) -> None:
     """`read_intact` of a directory that groundup wrote; any other has no checksums.
 
     Raises:
         FormatError: As `read_intact`.
     """
     if (directory / ARTIFACT).is_file():
-        read_intact(directory)
+        read_intact(directory, missing_ok=missing_ok)
 
 
 def damage(directory: Path, damaged: Mapping[str, str]) -> FormatError:

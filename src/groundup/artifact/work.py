@@ -46,7 +46,8 @@ class Work:
 
     Attributes:
         directory: Where the stage writes: the output directory, or one next to it while an earlier output is there.
-        kept: File name -> checksum of what an interrupted run can use again; see `keep`.
+        kept: File name -> checksum of what an interrupted run can use again, see `keep`; None: it was interrupted
+            under an earlier release, which wrote none.
         target: The output directory.
     """
 
@@ -59,7 +60,7 @@ class Work:
     seconds_before: float
     held: TextIO | None = None  # the lock; gone with this value or with the process
     started: float = field(default_factory=time.monotonic)
-    kept: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] | None = field(default_factory=dict)
     target: Path | None = None  # None: `directory` itself
     console: Console | None = None
     let_go: Callable[[], object] = lambda: None  # after an error: leave no lock and no empty directory
@@ -77,19 +78,23 @@ class Work:
                 "stage": self.stage,
                 "fingerprint": self.fingerprint,
                 "seconds": round(self.seconds, 3),
-                "kept": self.kept,
+                "kept": self.kept or {},
             },
         )
 
     def keep(self, files: Iterable[Path]) -> None:
         """Write down the checksums of finished files, so that a resumed run uses them only while they are intact."""
         digests = digests_of(files, remember=False)
-        self.kept |= {path.relative_to(self.directory).as_posix(): digest for path, digest in digests.items()}
+        self.kept = (self.kept or {}) | {
+            path.relative_to(self.directory).as_posix(): digest for path, digest in digests.items()
+        }
         self.keep_time()
 
     def has(self, *files: Path) -> bool:
         """Whether files are those that an interrupted run of this work kept, intact."""
-        return all(path.is_file() and path.relative_to(self.directory).as_posix() in self.kept for path in files)
+        kept = self.kept
+        names = {path: path.relative_to(self.directory).as_posix() for path in files}
+        return all(path.is_file() and (kept is None or name in kept) for path, name in names.items())
 
     def finish(self, facts: Mapping[str, Any], outputs: list[Path]) -> Artifact:
         """Write the artifact, and let the result take the place of an earlier one.
@@ -255,7 +260,10 @@ def _read_started(path: Path) -> dict[str, Any]:
 def _take_up(work: Work, console: Console | None) -> None:
     """Read what an interrupted run wrote down; files that are damaged since are deleted, to be made again."""
     begun = _read_started(work.directory / STARTED)
-    work.seconds_before, kept = begun["seconds"], begun.get("kept", {})
+    work.seconds_before, kept = begun["seconds"], begun.get("kept")
+    if kept is None:
+        work.kept = None
+        return
     damaged = damaged_files(work.directory, kept)
     for name, trouble in damaged.items():
         if (work.directory / name).is_file():

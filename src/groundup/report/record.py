@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.artifact import Artifact, outputs_in, require_intact
+from groundup.artifact import Artifact, outputs_in
 from groundup.corpus import read_card, read_documents, shard_paths
 from groundup.errors import DataError
 from groundup.facts import Facts
@@ -107,7 +107,7 @@ def read_run(directory: Path) -> RunRecord:
 
     Raises:
         DataError: no such directory, or no stage has finished in it.
-        FormatError: a record or a file of an output is damaged.
+        FormatError: a record is damaged.
     """
     if not directory.is_dir():
         raise DataError(
@@ -122,8 +122,6 @@ def read_run(directory: Path) -> RunRecord:
             rule="a run's directory holds the outputs of stages, each with an artifact.json",
             fix="Give the run's directory, not one of a stage; or wait until a stage has finished.",
         )
-    for path in found:
-        require_intact(path)
     outputs = [
         Output(path, made, stage_name(made.stage), Facts(made.facts), read_curve(path / "metrics.jsonl"))
         for path, made in found.items()

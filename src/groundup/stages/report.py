@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from groundup.artifact import Artifact, begin, read
+from groundup.artifact import Artifact, begin, read, require_intact
 from groundup.config import Config, setting
 from groundup.console import Console, format_count
 from groundup.errors import ConfigError
@@ -27,7 +27,7 @@ def run(config: ReportConfig, *, console: Console | None = None) -> Artifact:
     Raises:
         ConfigError: no run is given.
         DataError: nothing there to report.
-        FormatError: a record is damaged.
+        FormatError: a record or a file of an output is damaged.
     """
     from groundup import __version__
     from groundup.files import atomic_file
@@ -39,6 +39,8 @@ def run(config: ReportConfig, *, console: Console | None = None) -> Artifact:
         rule, fix = "a report is about a run", "Give its directory: groundup report runs/quickstart."
         raise ConfigError("no RUN", rule=rule, fix=fix)
     record = read_run(directory)
+    for output in record.outputs:  # a page with less is drawn of a run without some of its files
+        require_intact(output.directory, missing_ok=True)
     page = out / PAGE
     # Another release may draw another page of the same records.
     work = begin(out, "report", {"version": __version__}, record.digests, shared=True)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from groundup.artifact import ARTIFACT, SET_ASIDE, STARTED
+from groundup.artifact import ARTIFACT, SET_ASIDE, STARTED, working_directory
 from groundup.checkpoint.resolve import has_chat_template, is_classifier, is_language_model
 from groundup.config import read_toml
 from groundup.console import format_count
@@ -199,7 +199,8 @@ def _run_seen(directory: Path) -> RunSeen:
     )
 
 
-def _stage_seen(run: Path, directory: Path) -> StageSeen | None:
+def _stage_seen(run: Path, child: Path) -> StageSeen | None:
+    directory = working_directory(child)  # while a stage runs again, what it writes now
     path = _record(directory)
     record = Facts(_read(path, path.stat().st_mtime_ns)) if path else Facts(None)
     if path is None or not record:
@@ -207,10 +208,10 @@ def _stage_seen(run: Path, directory: Path) -> StageSeen | None:
     done = path.name == ARTIFACT
     stage, facts = stage_name(record.words("stage")), record.part("facts")
     return StageSeen(
-        place=f"{run.name}/{directory.name}",
+        place=f"{run.name}/{child.name}",
         directory=directory,
         stage=stage,
-        state="done" if done else "running" if holder(directory) is not None else "stopped",
+        state="done" if done else "running" if holder(child) is not None else "stopped",
         figure=_figure(stage, facts) if done else "",
         says=_says(stage, facts) if done else "",
         seconds=record.number("seconds") or 0.0,

@@ -11,6 +11,7 @@ import pytest
 from groundup.artifact import begin
 from groundup.checkpoint import save_model
 from groundup.checkpoint.resolve import open_model, resolve_model, stage_output, usable_device
+from groundup.checksums import write_checked_json
 from groundup.errors import DataError, ResourceError
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
@@ -26,7 +27,7 @@ def leave(directory: Path, stage: str, model: Transformer, *, finished_at: str) 
     work = begin(directory, stage, {}, {})
     work.finish({}, save_model(directory, model, bos_id=0, eos_id=0))
     record = json.loads((directory / "artifact.json").read_text())
-    (directory / "artifact.json").write_text(json.dumps(record | {"finished_at": finished_at}))
+    write_checked_json(directory / "artifact.json", record | {"finished_at": finished_at})
     return directory
 
 

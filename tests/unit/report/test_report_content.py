@@ -12,6 +12,7 @@ from made_up_run import Json, MakeRun, leave
 from page_reader import Element, parse
 
 from groundup import artifact
+from groundup.checksums import write_checked_json
 from groundup.report import read_run, render
 
 
@@ -228,7 +229,7 @@ def test_provenance_is_checked_and_not_believed(make_run: MakeRun) -> None:
     assert "✓ corpus/" in row.text
     record = json.loads((directory / "corpus" / "artifact.json").read_text(encoding="utf-8"))
     record["outputs"]["card.json"] = "0" * 32
-    (directory / "corpus" / "artifact.json").write_text(json.dumps(record), encoding="utf-8")
+    write_checked_json(directory / "corpus" / "artifact.json", record)
     row = next(e for e in page_of(directory).all("tr") if e.text.startswith("tokens/"))
     assert "✓" not in row.text
     assert "or replaced since" in row.text

@@ -130,6 +130,7 @@ def test_facts_of_another_kind_leave_a_page_all_the_same(data: st.DataObject, wh
     file = whole_run / part / name
     before = file.read_text(encoding="utf-8")
     record = json.loads(before)
+    record.pop("checksum", None)  # as an earlier release wrote it: with one, a change is damage
     places = [path for path in paths_of(record) if path and path != ("format_version",)]
     *parents, last = place = data.draw(st.sampled_from(places))
     holder = record

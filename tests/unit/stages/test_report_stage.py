@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from groundup import artifact
+from groundup.checksums import write_checked_json
 from groundup.console import Console
 from groundup.errors import ConfigError, DataError, FormatError
 from groundup.stages import Stage, collect, report
@@ -52,7 +53,7 @@ def test_it_is_drawn_again_when_a_record_changed_or_the_page_is_gone(run_directo
     report.run(ReportConfig(run=run_directory))
     assert page.is_file()
     record = json.loads((run_directory / "corpus" / "artifact.json").read_text(encoding="utf-8"))
-    (run_directory / "corpus" / "artifact.json").write_text(json.dumps(record | {"seconds": 7200.0}), encoding="utf-8")
+    write_checked_json(run_directory / "corpus" / "artifact.json", record | {"seconds": 7200.0})
     report.run(ReportConfig(run=run_directory))
     assert "2 hours" in page.read_text(encoding="utf-8")
 

@@ -38,8 +38,8 @@ def run(config, *, console=None):
     text = {text}
     if not text:
         raise DataError("no text", rule="text is needed", fix="Give text.")
-    (config.out / "text.txt").write_text(text)
-    return work.finish({{"characters": len(text)}}, [config.out / "text.txt"])
+    (work.directory / "text.txt").write_text(text)
+    return work.finish({{"characters": len(text)}}, [work.directory / "text.txt"])
 """
 GATHER = STAGE.format(
     title="Gather",

@@ -108,7 +108,7 @@ def test_what_was_set_aside_is_no_stage(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "some"
     for settings in ({"a": 1}, {"a": 2}):
         work = begin(run / "tokens", "tokenize", settings, {})
-        output = run / "tokens" / "index.json"
+        output = work.directory / "index.json"
         output.write_text("{}", encoding="utf-8")
         work.finish({}, [output])
     assert len(list(run.iterdir())) == 2

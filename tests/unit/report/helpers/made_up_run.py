@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup import artifact
+from groundup.checksums import write_checked_json
 
 Json = dict[str, Any]
 MakeRun = Callable[..., Path]  # the fixture `make_run`
@@ -125,7 +126,7 @@ def leave(
         (directory / name).write_text(text, encoding="utf-8")
     work.finish(facts, [directory / name for name in files])
     record = json.loads((directory / "artifact.json").read_text(encoding="utf-8")) | {"seconds": seconds}
-    (directory / "artifact.json").write_text(json.dumps(record), encoding="utf-8")
+    write_checked_json(directory / "artifact.json", record)
     return artifact.read(directory).digest
 
 
