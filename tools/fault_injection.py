@@ -281,9 +281,31 @@ def killed(stage: str, small: Path, work: Path, expected: object, longest: float
     if stage == "replace" and there not in (before, expected_of(expected)):
         return Fault(stage, "kill", f"after {live:.2f} s", "SILENT", "the finished output is gone")
     ended = run(command, work)
-    same = ended.code == 0 and result(work, ended) == expected
+    same = ended.code == 0 and result(work, ended) in (expected, with_its_plan(stage, small, work))
     outcome = "harmless" if same else judged(ended, same)[0]
     return Fault(stage, "kill", f"after {live:.2f} s", outcome, "" if same else ended.err[-200:])
+
+
+def with_its_plan(stage: str, small: Path, work: Path) -> object:
+    """The undisturbed result of a stage with the plan of a disturbed one: on a busy machine, plans differ.
+
+    Which kernels and which dtype a plan has is decided by measurements.
+    """
+    from groundup.checksums import write_checked_json
+
+    plan, clean = work / "new" / "plan.json", work.with_name("undisturbed")
+    if not plan.is_file():
+        return None
+    command, result = STAGES[stage]
+    copied(small, clean, stage)
+    (clean / "new").mkdir()
+    shutil.copy(plan, clean / "new")
+    made = json.loads((work / "new" / "artifact.json").read_text(encoding="utf-8"))
+    begun = {"stage": made["stage"], "fingerprint": made["fingerprint"], "seconds": 0.0}
+    write_checked_json(clean / "new" / "started.json", begun)
+    found = result(clean, run(command, clean))
+    shutil.rmtree(clean)
+    return found
 
 
 def expected_of(expected: object) -> object:
@@ -307,7 +329,7 @@ def filled(stage: str, small: Path, work: Path, expected: object, disk: Path | N
         detail, first = f"{room:,} bytes free", run(command, place)
         filler.unlink()
     ended = first if first.code == 0 else run(command, place)
-    same = ended.code == 0 and result(place, ended) == expected
+    same = ended.code == 0 and result(place, ended) in (expected, with_its_plan(stage, small, place))
     outcome = ("harmless" if first.code == 0 else "detected") if same else judged(ended, same)[0]
     if "Traceback" in first.err:
         outcome = "CRASH"
