@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from groundup.artifact import ARTIFACT
 from groundup.checksums import read_checked_json, write_checked_json
 from groundup.errors import ConfigError
-from groundup.files import read_json
 from groundup.ranks import Ranks
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def require_current_plan(directory: Path) -> None:
     path = directory / PLAN
     if (directory / ARTIFACT).is_file() or not path.is_file():
         return
-    version = read_json(path).get("version", 1)
+    version = read_plan(path).get("version", 1)
     if version < PLAN_VERSION:
         raise ConfigError(
             f"{path}: an unfinished run of an earlier release (version {version})",
