@@ -10,7 +10,7 @@ import torch
 
 from groundup.checkpoint import load_classifier, load_model, save_model
 from groundup.checkpoint.adapters import load_adapter, save_adapter
-from groundup.model import FAMILIES, Family, ModelConfig, SequenceClassifier, Transformer
+from groundup.model import FAMILIES, ModelConfig, SequenceClassifier, Transformer
 from groundup.model.lora import LoRA, adapters_of, add_lora, fuse_lora
 
 pytestmark = pytest.mark.interop
@@ -19,7 +19,7 @@ IDS = torch.arange(40).view(2, 20)
 
 @pytest.fixture(params=FAMILIES)
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    family: Family = request.param
+    family: str = request.param
     more: dict[str, Any] = {"gpt2": {"n_kv_heads": 4}, "gemma3": {"sliding_window": 8}}.get(family, {})
     shape: dict[str, Any] = {"dim": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "ffn_dim": 48}
     torch.manual_seed(0)

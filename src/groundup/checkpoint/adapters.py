@@ -27,6 +27,7 @@ from groundup.errors import FormatError
 from groundup.files import atomic_file, read_json, system_errors, write_json
 from groundup.model import SequenceClassifier, Transformer
 from groundup.model.lora import LoRALinear, adapters_of, linear_at, linear_layers, put
+from groundup.model.weight_map import Transpose
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -64,7 +65,7 @@ def save_adapter(directory: Path, model: Transformer | SequenceClassifier, *, ba
         adapted,
         layers,
         base=base,
-        fan_in_fan_out=model.config.family == "gpt2",  # transformers' Conv1D
+        fan_in_fan_out=_is_transposed(model),
         dropout=next(iter(ours.values())).dropout,
         classifies=classifies,
     )
@@ -149,6 +150,11 @@ def _their_layers(model: Transformer | SequenceClassifier) -> dict[str, tuple[st
         if weight.theirs.endswith(".weight") and ours.issuperset(names):
             layers[weight.theirs.removesuffix(".weight")] = names
     return layers
+
+
+def _is_transposed(model: Transformer | SequenceClassifier) -> bool:
+    """Whether the files keep matrices with inputs as rows (transformers' Conv1D)."""
+    return any(isinstance(step, Transpose) for weight in weight_table(model.config) for step in weight.operations)
 
 
 def _fused(parts: list[tuple[LoRALinear | None, int]]) -> tuple[Tensor, Tensor, float]:

@@ -12,8 +12,8 @@ from typing import Any
 from groundup.errors import FormatError
 from groundup.model import ModelConfig
 from groundup.model.config import SCALINGS, RopeScaling, ScalingKind
+from groundup.model.families.base import FULL, SLIDING
 
-FULL, SLIDING = "full_attention", "sliding_attention"
 _FIELDS: dict[ScalingKind, tuple[str, ...]] = {  # besides factor and context; named alike on both sides
     "linear": (),
     "llama3": ("low_freq_factor", "high_freq_factor"),
@@ -33,14 +33,14 @@ def read_rope(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not config.rotary:
         return {}
-    parameters = require_mapping(given, "rope_parameters")
-    nested = config.family == "gemma3" or FULL in parameters
+    names, parameters = config.declared.huggingface, require_mapping(given, "rope_parameters")
+    nested = names.rope_by_layer_type or FULL in parameters
     whole = (require_mapping(parameters, FULL) if nested else parameters) | require_mapping(given, "rope_scaling")
     found = {
-        "rope_theta": _number(whole, "rope_theta") or given["rope_theta"],
+        "rope_theta": _number(whole, "rope_theta") or given[names.rope_theta],
         "rope_scaling": _scaling(whole, config, given),
     }
-    if config.family != "gemma3":
+    if not names.rope_by_layer_type:
         return found
     local = require_mapping(parameters, SLIDING)
     theta = _number(local, "rope_theta") or given["rope_local_base_freq"]
@@ -72,9 +72,10 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
             for name in _FIELDS[scaling.kind]
             if scaling.kind == "llama3" or getattr(scaling, name) != getattr(usual, name)  # llama3 leaves nothing out
         }
-    theirs = {"rope_theta": config.rope_theta, "rope_scaling": None if scaling is None else kind}
+    names = config.declared.huggingface
+    theirs = {names.rope_theta: config.rope_theta, "rope_scaling": None if scaling is None else kind}
     whole = kind | {"rope_theta": config.rope_theta}
-    if config.family != "gemma3":
+    if not names.rope_by_layer_type:
         return theirs | {"rope_parameters": whole}
     own = config.local_rope_theta
     local = whole if own is None else {"rope_type": "default", "rope_theta": own}

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groundup.checkpoint.families import LAYOUTS, Head, weight_table
+from groundup.checkpoint.families import Head, weight_table
 from groundup.checkpoint.weight_files import SHARD_BYTES, WeightFiles, write_weight_files
 from groundup.errors import FormatError
 from groundup.model import ModelConfig, SequenceClassifier, Transformer
@@ -82,7 +82,7 @@ class StoredWeights(Mapping[str, Tensor]):
         return {ours: (name, weight) for name, weight in found.items() for ours in weight.ours}
 
     def _found(self, head: Head) -> dict[str, Weight]:
-        base, left, found = LAYOUTS[self.config.family].base, self._named_alone(), {}
+        base, left, found = self.config.declared.huggingface.base, self._named_alone(), {}
         for weight in weight_table(self.config, head):
             # A model that was saved without its head leaves the base out; one that is tied may keep either copy.
             names = [weight.theirs, weight.theirs.removeprefix(base)]
@@ -110,7 +110,7 @@ class StoredWeights(Mapping[str, Tensor]):
     def _named_alone(self) -> dict[str, str]:
         """The names that tensors have where the model is no part of a larger one -> those in the files."""
         names = {name: name for name in self._files.names}
-        wrapper = LAYOUTS[self.config.family].within
+        wrapper = self.config.declared.huggingface.within
         if wrapper is None:
             return names
         for name in [name for name in names if name.startswith(wrapper.beside)]:

@@ -13,19 +13,12 @@ from groundup.gguf.header import MetaValue
 from groundup.gguf.keys import Keys
 from groundup.gguf.rope import read_scaling, write_scaling
 from groundup.gguf.weights import OUTPUT, TOKEN_EMBEDDING
-from groundup.model import Family, ModelConfig
+from groundup.model import ModelConfig
+from groundup.model.families import FAMILIES, GUIDE
+from groundup.model.families.base import Family, Gguf
 
 ARCHITECTURE = "general.architecture"
 
-# Our families in GGUF's words. A file of "llama" is read as a llama, or as a mistral if it has a sliding window.
-ARCHITECTURES: dict[Family, str] = {
-    "llama": "llama",
-    "mistral": "llama",
-    "qwen2": "qwen2",
-    "qwen3": "qwen3",
-    "gemma3": "gemma3",
-    "gpt2": "gpt2",
-}
 _SIZES = {
     "dim": "embedding_length",
     "n_layers": "block_count",
@@ -36,8 +29,7 @@ _SIZES = {
 _RMS_EPS, _LAYER_EPS = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
 _WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
 _LOCAL_BASE = "rope.freq_base_swa"
-_GEMMA_PATTERN = 6  # of gemma3 files that do not say: every sixth layer sees all
-_SOFTCAP = "final_logit_softcapping"
+_BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
 # What would change what the weights mean, and is read by no family of ours: its key, and the value that is harmless.
 _VARIANTS: dict[str, MetaValue] = {
     "expert_count": 0,
@@ -56,8 +48,8 @@ _VARIANTS: dict[str, MetaValue] = {
 
 
 def agreed_length(config: ModelConfig) -> int:
-    """Tokens up to which llama.cpp computes what we do: of our families it knows sliding windows in Gemma 3 only."""
-    if config.sliding_window is None or config.family == "gemma3":
+    """Tokens up to which llama.cpp computes what we do: it knows sliding windows in some families only."""
+    if config.sliding_window is None or _declared(config).windows:
         return config.context_length
     return min(config.sliding_window, config.context_length)
 
@@ -76,7 +68,7 @@ def read_config(
         ConfigError: sizes that cannot be.
     """
     keys = Keys(metadata, str(metadata.get(ARCHITECTURE)))
-    family = _family(keys)
+    family, declared = _family(keys)
     for key, harmless in _VARIANTS.items():
         found = keys.get(key)
         if found is not None and (isinstance(found, np.ndarray) or found != harmless):
@@ -87,22 +79,19 @@ def read_config(
         raise keys.refused("block_count", "the file holds the tensors of all its layers")
     values["n_kv_heads"] = keys.size("attention.head_count_kv", values["n_heads"])
     values["head_dim"] = _head_dim(keys, values["dim"] // max(values["n_heads"], 1))
-    values["norm_eps"] = keys.number(_LAYER_EPS if family == "gpt2" else _RMS_EPS)
+    values["norm_eps"] = keys.number(_LAYER_EPS if family.norm == "layer" else _RMS_EPS)
     values["vocab_size"] = tensors[TOKEN_EMBEDDING][0] if TOKEN_EMBEDDING in tensors else keys.size("vocab_size")
     values["tie_embeddings"] = OUTPUT not in tensors
-    if family != "gpt2":
+    if family.positions == "rotary":
         values["rope_theta"] = float(keys.number("rope.freq_base", 10_000.0))
         values["rope_scaling"] = read_scaling(keys, rope_factors, values["rope_theta"], values["head_dim"])
-    if family in ("llama", "mistral"):
-        values["attention_bias"] = "blk.0.attn_q.bias" in tensors
-    if family == "llama":
-        values["mlp_bias"] = "blk.0.ffn_up.bias" in tensors
-    if family == "gemma3":
-        values["query_scalar"] = _gemma_query_scalar(values["n_layers"], values["dim"], values["n_heads"])
-        values["logit_softcap"] = keys.number(_SOFTCAP, 0.0) or None
-    if family not in ("llama", "gpt2"):
-        values |= _read_window(keys, family, values["n_layers"])
-    return ModelConfig(family=family, **values)
+    values |= {field: _BIASES[field] in tensors for field in declared.biases}
+    values |= {field: keys.number(key, 0.0) or None for field, key in declared.keys.items()}
+    if scalar := declared.query_scalar(values["n_layers"], values["dim"], values["n_heads"]):
+        values["query_scalar"] = scalar
+    if "sliding_window" in family.optional:
+        values |= _read_window(keys, family, declared, values["n_layers"])
+    return ModelConfig(family=family.name, **values)
 
 
 def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | None, tuple[str, ...]]:
@@ -112,11 +101,12 @@ def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | No
         FormatError: a variant that llama.cpp has no word for.
     """
     _check_expressible(config)
-    architecture = ARCHITECTURES[config.family]
+    declared = _declared(config)
+    architecture = declared.architecture
     keys: dict[str, MetaValue] = {theirs: getattr(config, ours) for ours, theirs in _SIZES.items()}
     keys["vocab_size"] = config.vocab_size
     keys["attention.head_count_kv"] = config.n_kv_heads
-    keys[_LAYER_EPS if config.family == "gpt2" else _RMS_EPS] = config.norm_eps
+    keys[_LAYER_EPS if config.norm == "layer" else _RMS_EPS] = config.norm_eps
     factors: Tensor | None = None
     if config.rotary:
         keys |= {"attention.key_length": config.head_dim, "attention.value_length": config.head_dim}
@@ -125,14 +115,14 @@ def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | No
         keys |= scaling
     notes: tuple[str, ...] = ()
     if config.sliding_window is not None:
-        keys |= _write_window(config)
+        keys |= _write_window(config, declared)
         if agreed_length(config) < config.context_length:
             notes = (
                 f"llama.cpp has no sliding windows for {architecture} models: beyond {config.sliding_window:,} tokens "
                 "each token sees all before it.",
             )
-    if config.logit_softcap is not None:
-        keys[_SOFTCAP] = float(config.logit_softcap)
+    given = {key: getattr(config, field) for field, key in declared.keys.items()}
+    keys |= {key: float(value) for key, value in given.items() if value is not None}
     return (
         {ARCHITECTURE: architecture} | {f"{architecture}.{key}": value for key, value in keys.items()},
         factors,
@@ -140,15 +130,29 @@ def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | No
     )
 
 
-def _family(keys: Keys) -> Family:
-    families: list[Family] = [family for family, name in ARCHITECTURES.items() if name == keys.architecture]
-    if not families:
+def _declared(config: ModelConfig) -> Gguf:
+    if config.declared.gguf is None:
+        raise FormatError(
+            f"a model of the family {config.family}",
+            rule="llama.cpp has no architecture for it",
+            fix="Such a model cannot become a GGUF file; use the model directory.",
+        )
+    return config.declared.gguf
+
+
+def _family(keys: Keys) -> tuple[Family, Gguf]:
+    declared = [(family, family.gguf) for family in FAMILIES.values() if family.gguf is not None]
+    found = [pair for pair in declared if pair[1].architecture == keys.architecture]
+    if not found:
+        known = sorted({gguf.architecture for _, gguf in declared})
         raise FormatError(
             f"{ARCHITECTURE} = {keys.architecture[:80]!r}",
-            rule=f"the known architectures are {', '.join(sorted(set(ARCHITECTURES.values())))}",
-            fix="Choose a model of one of them.",
+            rule=f"the known architectures are {', '.join(known)}",
+            fix=f"Choose a model of one of them, or add the family: {GUIDE} shows how.",
         )
-    return families[-1] if keys.size(_WINDOW, 0) else families[0]
+    # Families may share an architecture: a file with a sliding window is of one that may have it.
+    slides = bool(keys.size(_WINDOW, 0))
+    return next((pair for pair in found if ("sliding_window" in pair[0].optional) == slides), found[0])
 
 
 def _head_dim(keys: Keys, default: int) -> int:
@@ -163,59 +167,47 @@ def _head_dim(keys: Keys, default: int) -> int:
     return lengths["attention.key_length"]
 
 
-def _read_window(keys: Keys, family: Family, n_layers: int) -> dict[str, Any]:
+def _read_window(keys: Keys, family: Family, declared: Gguf, n_layers: int) -> dict[str, Any]:
     window = keys.size(_WINDOW, 0)
     if not window:
         return {}
-    pattern, gemma = keys.get(_PATTERN), family == "gemma3"
-    slides: tuple[bool, ...] | None = None
+    fields: dict[str, Any] = {"sliding_window": window, "sliding_layers": None}
+    pattern = keys.get(_PATTERN)
     if isinstance(pattern, np.ndarray):
-        slides = tuple(bool(each) for each in pattern[:n_layers])
-    elif gemma or pattern is not None:
-        every = keys.size(_PATTERN, _GEMMA_PATTERN)
-        slides = tuple(every == 0 or layer % every < every - 1 for layer in range(n_layers))
-    local = {"local_rope_theta": float(keys.number(_LOCAL_BASE, 10_000.0))} if gemma else {}
-    return {"sliding_window": window, "sliding_layers": slides} | local
+        fields["sliding_layers"] = tuple(bool(each) for each in pattern[:n_layers])
+    elif declared.window_pattern or pattern is not None:
+        every = keys.size(_PATTERN, declared.window_pattern)
+        fields["sliding_layers"] = tuple(_follow_pattern(every, n_layers))
+    if "local_rope_theta" in family.optional:
+        fields["local_rope_theta"] = float(keys.number(_LOCAL_BASE, 10_000.0))
+    return fields
 
 
-def _write_window(config: ModelConfig) -> dict[str, MetaValue]:
+def _write_window(config: ModelConfig, declared: Gguf) -> dict[str, MetaValue]:
     assert config.sliding_window is not None
     keys: dict[str, MetaValue] = {_WINDOW: config.sliding_window}
-    if config.family == "gemma3":
+    if "local_rope_theta" in config.declared.optional:
         keys[_LOCAL_BASE] = float(config.local_rope_theta or config.rope_theta)
     slides = [config.slides(layer) for layer in range(config.n_layers)]
-    every = _GEMMA_PATTERN if config.family == "gemma3" else 0
-    if slides != [every == 0 or layer % every < every - 1 for layer in range(config.n_layers)]:
+    if slides != _follow_pattern(declared.window_pattern, config.n_layers):
         keys[_PATTERN] = [int(each) for each in slides]
     return keys
 
 
-def _gemma_query_scalar(n_layers: int, dim: int, n_heads: int) -> float | None:
-    """Gemma 3's 27B divides by dim / n_heads, not by head_dim; no file says so: llama.cpp knows it by its 62 layers."""
-    return dim // max(n_heads, 1) if n_layers == 62 else None
+def _follow_pattern(every: int, n_layers: int) -> list[bool]:
+    """Of each layer whether it slides: all but each `every`-th; 0: all."""
+    return [every == 0 or layer % every < every - 1 for layer in range(n_layers)]
 
 
 def _check_expressible(config: ModelConfig) -> None:
-    implied: float = config.head_dim
-    if config.family == "gemma3":
-        implied = _gemma_query_scalar(config.n_layers, config.dim, config.n_heads) or config.head_dim
+    declared = _declared(config)
+    implied: float = declared.query_scalar(config.n_layers, config.dim, config.n_heads) or config.head_dim
     given = config.query_scalar or config.head_dim
-    unsaid: list[tuple[bool, str, str]] = [
-        (given != implied, f"query_scalar = {given}", f"llama.cpp divides by sqrt({implied}) in such a model"),
-        (
-            config.attention_bias and config.family not in ("llama", "mistral"),
-            "attention_bias = True",
-            f"llama.cpp's {config.family} has no bias behind attention",
-        ),
-        (
-            config.family == "gemma3"
-            and config.sliding_window is not None
-            and config.local_rope_theta is None
-            and config.rope_scaling is not None,
-            "rope_scaling without local_rope_theta",
-            "llama.cpp leaves the frequencies of layers that slide as they are",
-        ),
-    ]
-    for is_so, value, rule in unsaid:
-        if is_so:
-            raise FormatError(value, rule=rule, fix="Such a model cannot become a GGUF file; use the model directory.")
+    different = list(declared.inexpressible(config))
+    if given != implied:
+        different.append((f"query_scalar = {given}", f"llama.cpp divides by sqrt({implied}) in such a model"))
+    for field in _BIASES:
+        if getattr(config, field) and field not in declared.biases:
+            different.append((f"{field} = True", f"llama.cpp's {declared.architecture} has no such biases"))
+    for value, rule in different:
+        raise FormatError(value, rule=rule, fix="Such a model cannot become a GGUF file; use the model directory.")

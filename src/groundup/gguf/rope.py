@@ -36,7 +36,7 @@ def write_scaling(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | N
     if scaling is None:
         return {}, None
     if scaling.kind == "llama3":
-        if config.family not in ("llama", "mistral"):
+        if config.declared.gguf is None or not config.declared.gguf.llama3_scaling:
             raise _unsaid("rope_scaling.kind = 'llama3'", f"llama.cpp has it for llama models, not for {config.family}")
         plain_P = Rotary(config.head_dim, config.rope_theta).frequencies_P
         stretched_P = Rotary(config.head_dim, config.rope_theta, scaling).frequencies_P

@@ -39,6 +39,7 @@ def table_shapes(config: ModelConfig, table: Sequence[Weight]) -> dict[str, tupl
 
 
 def _weights(config: ModelConfig) -> Iterator[Weight]:
+    declared = config.declared.gguf
     yield from renamed({EMBEDDING: TOKEN_EMBEDDING})
     if not config.tie_embeddings:
         yield from renamed({HEAD: OUTPUT})
@@ -48,7 +49,7 @@ def _weights(config: ModelConfig) -> Iterator[Weight]:
     of_norms: tuple[Operation, ...] = (AddOne(),) if config.norm == "rms_plus_one" else ()
     yield from _named({"model.norm": "output_norm"}, norm_bias, *of_norms)
     norms = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
-    if config.sandwich_norms:
+    if config.norm_placement == "sandwich":
         norms = {
             "input_layernorm": "attn_norm",
             "post_attention_layernorm": "post_attention_norm",
@@ -58,17 +59,16 @@ def _weights(config: ModelConfig) -> Iterator[Weight]:
     if config.qk_norm:
         norms |= {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
     yield from _layer(norms, norm_bias, *of_norms)
-    if config.family == "gpt2":
+    if declared is not None and declared.fused_qkv:
         names = tuple(f"{_OURS}self_attn.{part}_proj." for part in "qkv")
         for kind in ("weight", "bias"):
             theirs = f"{_THEIRS}attn_qkv.{kind}"
             yield Weight(theirs, tuple(name + kind for name in names), (Split((config.dim,) * 3),))
     else:
-        # llama.cpp turns neighbours where the ecosystem turns halves; of its architectures only "llama" keeps the rows
-        # in that order on disk.
-        turned = config.family in ("llama", "mistral")
+        # llama.cpp rotates neighbors where transformers rotates halves; some architectures keep rows in that order.
+        permuted = declared is not None and declared.permuted
         for part, heads in (("q", config.n_heads), ("k", config.n_kv_heads), ("v", None)):
-            operations = (PermuteHeads(heads),) if turned and heads is not None else ()
+            operations = (PermuteHeads(heads),) if permuted and heads is not None else ()
             yield from _layer({f"self_attn.{part}_proj": f"attn_{part}"}, config.qkv_bias, *operations)
     yield from _layer({"self_attn.o_proj": "attn_output"}, config.output_bias)
     feed_forward = {"mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}

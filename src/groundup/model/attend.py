@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groundup.model.config import LONGEST_EXPLICIT
+
 # Query blocks of the explicit path. Each block skips the keys after it: 2 blocks save a quarter of the products,
 # 4 a further eighth, which their smaller products lose again (measured at T = 512, H = 64).
 QUERY_BLOCKS = 2
-# Beyond this the saved probabilities (T^2/2 a head) cost more memory than PyTorch's kernel costs time.
-LONGEST_EXPLICIT = 1024
 
 
 def attend(

@@ -8,9 +8,9 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 from groundup.errors import ConfigError
+from groundup.model.families import DEFAULT_FAMILY, FAMILIES
+from groundup.model.families.base import Activation, Family
 
-Family = Literal["gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3"]
-FAMILIES: tuple[Family, ...] = get_args(Family)
 ScalingKind = Literal["linear", "llama3", "yarn"]
 SCALINGS: tuple[ScalingKind, ...] = get_args(ScalingKind)
 
@@ -19,17 +19,14 @@ MOST_LAYERS = 10_000
 LARGEST = 2**28
 LARGEST_HEAD = 2**16  # its rotary frequencies are made with the model, before any weights are compared
 
-# What only some families have; elsewhere the value would be ignored in silence.
-_ONLY: dict[str, tuple[Family, ...]] = {
-    "rope_scaling": ("llama", "mistral", "qwen2", "qwen3", "gemma3"),
-    "local_rope_theta": ("gemma3",),
-    "sliding_window": ("mistral", "qwen2", "qwen3", "gemma3"),
-    "sliding_layers": ("qwen2", "qwen3", "gemma3"),
-    "attention_bias": ("llama", "qwen3", "gemma3"),
-    "mlp_bias": ("llama",),
-    "query_scalar": ("gpt2", "gemma3"),
-    "logit_softcap": ("gemma3",),
-}
+# Beyond this many tokens the probabilities that explicit attention saves (T^2/2 a head) cost more memory than PyTorch's
+# kernel costs time.
+LONGEST_EXPLICIT = 1024
+# Optional fields, and the families that may set them; elsewhere the value would be ignored in silence.
+_OPTIONAL: dict[str, list[str]] = {}
+for _family in FAMILIES.values():
+    for _name in _family.optional:
+        _OPTIONAL.setdefault(_name, []).append(_family.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +77,15 @@ class RopeScaling:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """One of the families that the ecosystem runs without custom code.
+    """A shape of one of the families.
 
     Attributes:
-        family: "qwen3" (RoPE, RMSNorm, SwiGLU, GQA and RMS-normalized queries and keys), "llama" (the same without
-            that normalization), "mistral" (llama whose layers may see a window), "qwen2" (llama with biases on
-            queries, keys and values), "gemma3" (qwen3 with GELU, norms before and behind each branch, scaled
-            embeddings, and two rotary bases) or "gpt2" (learned positions, LayerNorm, GELU, biases everywhere).
+        family: a name in `groundup.model.families.FAMILIES`, which declare their architecture.
         dim: width of the residual stream.
         n_kv_heads: key and value heads; fewer than `n_heads` is grouped-query attention (arXiv:2305.13245).
         ffn_dim: width inside the feed-forward layer.
         context_length: most positions that a window may have.
-        rope_theta: base of the rotary frequencies (arXiv:2104.09864); unused by "gpt2".
+        rope_theta: base of the rotary frequencies (arXiv:2104.09864); unused with learned positions.
         tie_embeddings: one matrix both embeds tokens and scores them.
         rope_scaling: how those frequencies were stretched for a longer context; None: they were not.
         local_rope_theta: base of the layers that see a window; None: `rope_theta`, with its scaling.
@@ -103,7 +97,7 @@ class ModelConfig:
         logit_softcap: logits are softcap x tanh(logits / softcap); None: as they are.
     """
 
-    family: Family
+    family: str
     dim: int
     n_layers: int
     n_heads: int
@@ -129,23 +123,28 @@ class ModelConfig:
             raise ConfigError(
                 f"family = {self.family!r}",
                 rule=f"the families are {', '.join(FAMILIES)}",
-                fix="Choose one of them; qwen3 is the default for training from scratch.",
+                fix=f"Choose one of them; {DEFAULT_FAMILY} is the default for training from scratch.",
             )
         _require_numbers("", self)
         self._check_layers()
         self._check_heads()
-        if self.family == "gpt2" and self.query_scalar not in (None, 1):
-            raise ConfigError(
-                f"query_scalar = {self.query_scalar}",
-                rule="GPT-2 divides its scores by sqrt(head_dim), or by nothing",
-                fix="Leave query_scalar out, or give 1.",
-            )
-        for name, families in _ONLY.items():
-            if getattr(self, name) not in (None, False) and self.family not in families:
+        for name, families in _OPTIONAL.items():
+            value = getattr(self, name)
+            if value in (None, False):
+                continue
+            if self.family not in families:
                 raise ConfigError(
-                    f"{name} = {getattr(self, name)}",
+                    f"{name} = {value}",
                     rule=f"{self.family} has no such thing; {', '.join(families)} may have it",
                     fix=f"Leave {name} out, or choose another family.",
+                )
+            values = self.declared.only.get(name)
+            if values is not None and value not in values:
+                allowed = " or ".join(map(str, values))
+                raise ConfigError(
+                    f"{name} = {value}",
+                    rule=f"in {self.declared.title} it is {allowed}, or not given",
+                    fix=f"Leave {name} out, or give {allowed}.",
                 )
 
     def _check_layers(self) -> None:
@@ -183,62 +182,68 @@ class ModelConfig:
                 rule="rotary positions turn pairs of features",
                 fix="Choose an even head_dim, e.g. 64.",
             )
-        if self.family == "gpt2" and (self.n_kv_heads != self.n_heads or self.n_heads * self.head_dim != self.dim):
+        multi_head = self.n_kv_heads == self.n_heads and self.n_heads * self.head_dim == self.dim
+        if self.declared.multi_head_only and not multi_head:
             raise ConfigError(
                 f"n_heads = {self.n_heads}, n_kv_heads = {self.n_kv_heads}, head_dim = {self.head_dim}",
-                rule=f"GPT-2 has one key head a query head, and n_heads x head_dim = dim = {self.dim}",
+                rule=f"{self.declared.title} has one key head a query head, and n_heads x head_dim = dim = {self.dim}",
                 fix="Set n_kv_heads = n_heads and head_dim = dim / n_heads, or choose another family.",
             )
 
     @property
+    def declared(self) -> Family:
+        """The family's declaration."""
+        return FAMILIES[self.family]
+
+    @property
     def rotary(self) -> bool:
         """Whether positions enter as rotations of queries and keys (else as a learned embedding)."""
-        return self.family != "gpt2"
+        return self.declared.positions == "rotary"
 
     @property
     def norm(self) -> Literal["layer", "rms", "rms_plus_one"]:
         """LayerNorm with bias; RMSNorm; or RMSNorm whose factor is 1 + weight."""
-        return "layer" if self.family == "gpt2" else "rms_plus_one" if self.family == "gemma3" else "rms"
+        return self.declared.norm
 
     @property
-    def sandwich_norms(self) -> bool:
-        """Whether the two branches of a block are normalized behind as well."""
-        return self.family == "gemma3"
+    def norm_placement(self) -> Literal["pre", "sandwich"]:
+        """Where the norms of a block are."""
+        return self.declared.norm_placement
 
     @property
     def qk_norm(self) -> bool:
         """Whether queries and keys are normalized before they are rotated."""
-        return self.family in ("qwen3", "gemma3")
+        return self.declared.qk_norm
 
     @property
-    def activation(self) -> Literal["silu", "gelu_tanh"]:
-        """What the feed-forward layer bends its features with."""
-        return "gelu_tanh" if self.family in ("gpt2", "gemma3") else "silu"
+    def activation(self) -> Activation:
+        """Activation of the MLP."""
+        return self.declared.activation
 
     @property
     def gated(self) -> bool:
-        """Whether the feed-forward layer multiplies by a gate (three matrices instead of two)."""
-        return self.family != "gpt2"
+        """Whether the MLP multiplies by a gate (three matrices instead of two)."""
+        return self.declared.gated
 
     @property
     def qkv_bias(self) -> bool:
         """Whether the projections to queries, keys and values have biases."""
-        return self.family in ("gpt2", "qwen2") or self.attention_bias
+        return self.declared.qkv_bias or self.attention_bias
 
     @property
     def output_bias(self) -> bool:
         """Whether the projection out of attention has a bias."""
-        return self.family == "gpt2" or self.attention_bias
+        return self.declared.output_bias or self.attention_bias
 
     @property
     def ffn_bias(self) -> bool:
-        """Whether the linear layers of the feed-forward layer have biases."""
-        return self.family == "gpt2" or self.mlp_bias
+        """Whether the linear layers of the MLP have biases."""
+        return self.declared.ffn_bias or self.mlp_bias
 
     @property
     def embedding_scale(self) -> float:
-        """What token embeddings are multiplied by."""
-        return math.sqrt(self.dim) if self.family == "gemma3" else 1.0
+        """Factor of token embeddings."""
+        return math.sqrt(self.dim) if self.declared.scaled_embeddings else 1.0
 
     @property
     def attention_scale(self) -> float:
@@ -255,7 +260,7 @@ class ModelConfig:
         values = asdict(self)
         if self.sliding_layers is not None:
             values["sliding_layers"] = list(self.sliding_layers)
-        return {name: value for name, value in values.items() if name not in _ONLY or value not in (None, False)}
+        return {name: value for name, value in values.items() if name not in _OPTIONAL or value not in (None, False)}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> ModelConfig:

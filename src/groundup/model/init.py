@@ -20,7 +20,7 @@ def init_weights(model: Transformer, seed: int) -> None:
             unit = config.norm != "rms_plus_one" and not name.endswith(".bias")
             nn.init.constant_(parameter, 1.0 if unit else 0.0)
         # Behind a sandwich's norm zeros would not stay small: its slope at zero is 1/sqrt(eps).
-        elif name.endswith(("o_proj.weight", "down_proj.weight")) and not config.sandwich_norms:
+        elif name.endswith(("o_proj.weight", "down_proj.weight")) and config.norm_placement != "sandwich":
             nn.init.zeros_(parameter)
         elif "embed_" in name:
             # A tied head must not begin with large logits; RMSNorm makes the scale of an untied embedding free.

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from groundup.model.config import ModelConfig
-from groundup.model.operations import Accelerated, Activation
+from groundup.model.families.base import Activation
+from groundup.model.operations import Accelerated
 
 
 class Linear(nn.Linear, Accelerated):

@@ -9,19 +9,18 @@ Shape letters: B batch, T queries, S keys, N query heads, K kv heads, H head_dim
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.model.attend import attend
+from groundup.model.families.base import Activation
 from groundup.model.lean import FrozenLinear, FrozenRMSNorm, Gated, activated, reciprocal_rms
 from groundup.types import IGNORE_INDEX
 
 CHUNK_ROWS = 1024  # at an 8k vocabulary 32 MB of fp32 logits, about an L3 cache; larger chunks gave nothing
-
-Activation = Literal["silu", "gelu_tanh"]
 
 
 class Operations:

@@ -67,6 +67,9 @@ class SandwichBlock(Block):
         return x_BTD + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_BTD)))
 
 
+_BLOCKS: dict[str, type[Block]] = {"pre": Block, "sandwich": SandwichBlock}
+
+
 class Decoder(Accelerated):
     """Tokens in, normalized hidden states out: what every head stands on."""
 
@@ -77,7 +80,7 @@ class Decoder(Accelerated):
         self.embed_positions = None if config.rotary else Embedding(config.context_length, config.dim)
         self.rotary = Rotary(config.head_dim, config.rope_theta, config.rope_scaling) if config.rotary else None
         self.local_rotary = Rotary(config.head_dim, config.local_rope_theta) if config.local_rope_theta else self.rotary
-        block = SandwichBlock if config.sandwich_norms else Block
+        block = _BLOCKS[config.norm_placement]
         self.layers = nn.ModuleList(block(config, layer) for layer in range(config.n_layers))
         self.norm = make_norm(config)
         self.compute_dtype: torch.dtype | None = None  # None: that of the weights

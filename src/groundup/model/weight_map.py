@@ -11,9 +11,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 LAYER = "{layer}"  # in a name: the number of the layer
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -66,6 +68,8 @@ class Split(Operation):
         return list(tensors[0].split(self.sizes))
 
     def write(self, tensors: list[Tensor]) -> list[Tensor]:
+        import torch
+
         return [torch.cat(tensors)]
 
     def write_shapes(self, shapes: list[Shape]) -> list[Shape]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.model import ModelConfig
+from groundup.model.config import ModelConfig
 from groundup.planner.flops import (
     Dtype,
     cache_bytes,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from groundup.model import ModelConfig
-from groundup.model.attend import LONGEST_EXPLICIT
+from groundup.model.config import LONGEST_EXPLICIT, ModelConfig
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 IDLE_BYTES = 300_000_000  # of a process that has loaded PyTorch and no model
@@ -100,7 +99,7 @@ def _layer(config: ModelConfig) -> int:
     if config.ffn_bias:
         biases += (2 if config.gated else 1) * config.ffn_dim + config.dim
     head_norms = 2 * config.head_dim if config.qk_norm else 0
-    norms = (4 if config.sandwich_norms else 2) * _norm(config)
+    norms = (4 if config.norm_placement == "sandwich" else 2) * _norm(config)
     return _layer_matrices(config) + biases + head_norms + norms
 
 

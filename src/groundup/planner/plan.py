@@ -16,6 +16,7 @@ from typing import Any
 from groundup.console import format_duration
 from groundup.errors import ConfigError, ResourceError
 from groundup.model import ModelConfig
+from groundup.model.families import FAMILIES
 from groundup.optim import OptimizerConfig
 from groundup.planner.flops import flops_per_token, parameter_count, product_parameters, training_bytes
 
@@ -141,7 +142,7 @@ class Plan:
 
 
 def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> ModelConfig:
-    """The model of a depth: 64 features a layer, heads of 64, a feed-forward layer 8/3 as wide (GPT-2: 4).
+    """The model of a depth: 64 features a layer, heads of 64, a feed-forward layer 8/3 as wide (without a gate: 4).
 
     What is derived fits what is given: a width that the heads divide, heads that the key heads divide.
 
@@ -151,12 +152,13 @@ def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> Mo
     Raises:
         ConfigError: the given fields contradict each other.
     """
-    gpt2 = given["family"] == "gpt2"
-    heads = given.get("n_heads") or (given.get("n_kv_heads") if gpt2 else None)
+    family = FAMILIES[given["family"]]
+    whole = family.multi_head_only
+    heads = given.get("n_heads") or (given.get("n_kv_heads") if whole else None)
     dim = given.get("dim") or _multiple(WIDTH_PER_LAYER * max(2, given.get("n_layers") or depth), 2 * (heads or 1))
     if heads:
-        head_dim = dim // heads if gpt2 else max(2, dim // heads // 2 * 2)
-    elif gpt2:  # its heads share out the width without a rest
+        head_dim = dim // heads if whole else max(2, dim // heads // 2 * 2)
+    elif whole:  # n_heads x head_dim = dim
         head_dim = max(size for size in range(1, HEAD_DIM + 1) if dim % size == 0)
     else:
         head_dim = min(HEAD_DIM, max(2, dim // 2 * 2))
@@ -167,8 +169,8 @@ def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> Mo
         "n_heads": n_heads,
         "n_kv_heads": n_heads,
         "head_dim": head_dim,
-        "ffn_dim": 4 * dim if gpt2 else _multiple(math.ceil(8 * dim / 3), 64),
-        "tie_embeddings": gpt2,
+        "ffn_dim": _multiple(math.ceil(8 * dim / 3), 64) if family.gated else 4 * dim,
+        "tie_embeddings": family.tie_embeddings,
     }
     return ModelConfig(**derived | dict(given) | {"vocab_size": vocab_size})
 

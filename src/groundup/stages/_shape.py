@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from groundup.config import Config, setting
 from groundup.errors import ConfigError
+from groundup.model.families import DEFAULT_FAMILY, FamilyName
 
 if TYPE_CHECKING:
     from groundup.model import ModelConfig, Transformer
@@ -21,9 +22,7 @@ class ShapeConfig(Config):
     """The model. What is left out follows from the budget: 64 features a layer, heads of 64, SwiGLU 8/3 as wide."""
 
     preset: str | None = setting(None, help="a published shape, e.g. gpt2; the keys below change it")
-    family: Literal["qwen3", "llama", "gpt2", "mistral", "qwen2", "gemma3"] | None = setting(
-        None, help="default: the preset's, else qwen3"
-    )
+    family: FamilyName | None = setting(None, help=f"default: the preset's, else {DEFAULT_FAMILY}")
     context_length: int | None = setting(None, help="tokens seen at once; default: the preset's, else 512", ge=2)
     dim: int | None = setting(None, help="width of the residual stream", gt=0)
     n_layers: int | None = setting(None, help="layers", gt=0)
@@ -52,7 +51,7 @@ def given_shape(config: ShapeConfig) -> dict[str, Any]:
     """
     given = config.model_dump(exclude_none=True, exclude={"preset"})
     if config.preset is None:
-        return {"family": "qwen3", "context_length": WINDOW} | given
+        return {"family": DEFAULT_FAMILY, "context_length": WINDOW} | given
     from groundup.model.presets import preset
 
     found = preset(config.preset)

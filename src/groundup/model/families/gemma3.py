@@ -1,0 +1,156 @@
+"""Gemma 3 (Gemma Team 2025, arXiv:2503.19786)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from groundup.model.families.base import (
+    GELU_TANH,
+    KEYS,
+    Family,
+    Gguf,
+    HuggingFace,
+    HuggingFaceWindows,
+    Published,
+    Wrapper,
+    architectures,
+    every_nth_is_full,
+    layer_types,
+    llama_weights,
+    published,
+    read_layer_types,
+)
+
+if TYPE_CHECKING:
+    from groundup.model.config import ModelConfig
+
+_PATTERN = 6  # every sixth layer attends to all tokens
+_PAPER = "Gemma Team 2025, arXiv:2503.19786"
+_LONG = {
+    "vocab_size": 262_208,
+    "context_length": 131_072,
+    "rope_scaling": {"kind": "linear", "factor": 8.0},
+}
+
+
+def _read_windows(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+    return read_layer_types(config, given, every_nth_is_full(given["sliding_window_pattern"], config.n_layers))
+
+
+def _write_windows(config: ModelConfig) -> dict[str, Any]:
+    # transformers builds the mask of a window even if no layer uses it.
+    return {"sliding_window": config.sliding_window or config.context_length, "layer_types": layer_types(config)}
+
+
+def query_pre_attn_scalar(config: ModelConfig) -> dict[str, Any]:
+    """Return the key of Gemma's attention scale, which is an integer in transformers."""
+    scalar = config.query_scalar or config.head_dim
+    return {"query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar}
+
+
+def _inexpressible(config: ModelConfig) -> Iterator[tuple[str, str]]:
+    if config.sliding_window is not None and config.local_rope_theta is None and config.rope_scaling is not None:
+        reason = "llama.cpp leaves the frequencies of layers that slide as they are"
+        yield "rope_scaling without local_rope_theta", reason
+
+
+def _gemma3(
+    name: str, n_layers: int, dim: int, heads: tuple[int, int], ffn_dim: int, window: int, **more: Any
+) -> Published:
+    fields: dict[str, Any] = {
+        "vocab_size": 262_144,
+        "context_length": 32_768,
+        "norm_eps": 1e-6,
+        "rope_theta": 1_000_000.0,
+        "local_rope_theta": 10_000.0,
+        "tie_embeddings": True,
+        "head_dim": 256,
+        "query_scalar": 256.0,
+        "sliding_window": window,
+        "sliding_layers": tuple(every_nth_is_full(_PATTERN, n_layers)),
+    }
+    shape = published(name, _PAPER, n_layers, dim, heads, ffn_dim, **fields | more)
+    return replace(shape, note="the text model alone" if "rope_scaling" in more else "")
+
+
+GEMMA3 = Family(
+    name="gemma3",
+    title="Gemma 3",
+    about="qwen3 with GELU, norms before and after each branch, scaled embeddings, and two rotary bases",
+    norm="rms_plus_one",
+    norm_placement="sandwich",
+    qk_norm=True,
+    activation="gelu_tanh",
+    scaled_embeddings=True,
+    optional=(
+        "rope_scaling",
+        "local_rope_theta",
+        "sliding_window",
+        "sliding_layers",
+        "attention_bias",
+        "query_scalar",
+        "logit_softcap",
+    ),
+    huggingface=HuggingFace(
+        model_type="gemma3_text",
+        architectures=architectures("Gemma3", "Gemma3Text"),
+        keys=KEYS
+        | {
+            "attention_bias": "attention_bias",
+            "query_scalar": "query_pre_attn_scalar",
+            "logit_softcap": "final_logit_softcapping",
+        },
+        defaults={
+            "vocab_size": 262_208,
+            "hidden_size": 2304,
+            "intermediate_size": 9216,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+            "max_position_embeddings": 131_072,
+            "rms_norm_eps": 1e-6,
+            "tie_word_embeddings": True,
+            "attention_bias": False,
+            "query_pre_attn_scalar": 256,
+            "final_logit_softcapping": None,
+            "sliding_window": 4096,
+            "sliding_window_pattern": _PATTERN,
+            "rope_theta": 1_000_000.0,
+            "rope_local_base_freq": 10_000.0,
+        },
+        # transformers reads attn_logit_softcapping and applies it nowhere: it stems from Gemma 2.
+        fixed=GELU_TANH,
+        weights=llama_weights,
+        rope_by_layer_type=True,
+        windows=HuggingFaceWindows(_read_windows, _write_windows),
+        within=Wrapper(
+            "gemma3",
+            {
+                "language_model.model.": "model.",
+                "language_model.lm_head.": "lm_head.",
+                "model.language_model.": "model.",
+            },
+            ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."),
+        ),
+        write=query_pre_attn_scalar,
+    ),
+    gguf=Gguf(
+        "gemma3",
+        keys={"logit_softcap": "final_logit_softcapping"},
+        windows=True,
+        window_pattern=_PATTERN,
+        # The 27B divides by dim / n_heads. No key says so: llama.cpp knows it by its 62 layers.
+        query_scalar=lambda n_layers, dim, n_heads: dim // max(n_heads, 1) if n_layers == 62 else None,
+        inexpressible=_inexpressible,
+    ),
+    presets=(
+        _gemma3("gemma3-270m", 18, 640, (4, 1), 2048, 512),
+        _gemma3("gemma3-1b", 26, 1152, (4, 1), 6912, 512),
+        _gemma3("gemma3-4b", 34, 2560, (8, 4), 10_240, 1024, **_LONG),
+        _gemma3("gemma3-12b", 48, 3840, (16, 8), 15_360, 1024, **_LONG),
+        _gemma3("gemma3-27b", 62, 5376, (32, 16), 21_504, 1024, head_dim=128, query_scalar=168.0, **_LONG),
+    ),
+)
