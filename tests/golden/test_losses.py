@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from family_shapes import kv_heads, variants
 from groundup.model import FAMILIES, ModelConfig, Transformer, init_weights
 from groundup.objectives import NextToken
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
@@ -22,6 +23,7 @@ from groundup.train import Progress, StepReport, fit
 
 GOLDEN = Path(__file__).with_name("losses.json")
 STEPS = 20
+PLAIN = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3")  # pinned without variants
 
 
 def twenty_losses(family: str) -> list[float]:
@@ -34,8 +36,9 @@ def twenty_losses(family: str) -> list[float]:
         places = torch.arange(64).expand(4, 64)
         return PackedWindows(rows[:, :-1], rows[:, 1:], places % 24, places // 24)
 
-    kv_heads = 4 if family == "gpt2" else 2
-    model = Transformer(ModelConfig(family, 64, 2, 4, kv_heads, 16, 128, 257, 64, tie_embeddings=family == "gpt2"))
+    tied, heads = FAMILIES[family].tie_embeddings, kv_heads(family, 4, 2)
+    more = {} if family in PLAIN else variants(family, 2)
+    model = Transformer(ModelConfig(family, 64, 2, 4, heads, 16, 128, 257, 64, tie_embeddings=tied, **more))
     init_weights(model, 0)
     losses: list[float] = []
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from family_shapes import NO_CLASSIFIER, small
 from groundup.checkpoint import load_classifier, load_model, save_model
 from groundup.checkpoint.adapters import load_adapter, save_adapter
-from groundup.model import FAMILIES, ModelConfig, SequenceClassifier, Transformer
+from groundup.model import FAMILIES, SequenceClassifier, Transformer
 from groundup.model.lora import LoRA, adapters_of, add_lora, fuse_lora
 
 pytestmark = pytest.mark.interop
@@ -20,14 +22,19 @@ IDS = torch.arange(40).view(2, 20)
 @pytest.fixture(params=FAMILIES)
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     family: str = request.param
-    more: dict[str, Any] = {"gpt2": {"n_kv_heads": 4}, "gemma3": {"sliding_window": 8}}.get(family, {})
-    shape: dict[str, Any] = {"dim": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "ffn_dim": 48}
+    shape: dict[str, Any] = {"dim": 32, "n_heads": 4, "head_dim": 8, "ffn_dim": 48, "vocab_size": 64}
     torch.manual_seed(0)
-    model = Transformer(ModelConfig(family=family, vocab_size=64, context_length=64, **shape | more))
+    model = Transformer(small(family, context_length=64, **shape))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.15)
     save_model(tmp_path / "base", model, bos_id=0, eos_id=0)
     return tmp_path / "base"
+
+
+def query_layer(base: Path) -> str:
+    """The layer that makes queries, by its name in transformers."""
+    family = json.loads((base / "config.json").read_text(encoding="utf-8"))["model_type"]
+    return {"gpt2": "c_attn", "gpt_neox": "query_key_value", "phi3": "qkv_proj"}.get(family, "q_proj")
 
 
 def theirs(base: Path) -> Any:
@@ -74,7 +81,7 @@ def test_we_compute_what_peft_does_with_its_adapter(base: Path, tmp_path: Path) 
     """Its ranks and scales differ by layer, as `rank_pattern` allows."""
     from peft import LoraConfig, get_peft_model
 
-    fused = "c_attn" if "gpt2" in (base / "config.json").read_text(encoding="utf-8") else "q_proj"
+    fused = query_layer(base)
     config = LoraConfig(
         r=4, lora_alpha=6, target_modules="all-linear", rank_pattern={fused: 2}, alpha_pattern={fused: 9},
         fan_in_fan_out=fused == "c_attn", task_type="CAUSAL_LM",
@@ -98,6 +105,9 @@ def test_a_classifier_goes_both_ways_with_its_head(base: Path, tmp_path: Path) -
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForSequenceClassification
 
+    if json.loads((base / "config.json").read_text(encoding="utf-8"))["model_type"] in NO_CLASSIFIER:
+        pytest.skip("transformers has no classifier of this family")
+
     def peer_base() -> Any:
         found = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3).eval()
         found.config.pad_token_id = 0
@@ -113,7 +123,7 @@ def test_a_classifier_goes_both_ways_with_its_head(base: Path, tmp_path: Path) -
     peer = PeftModel.from_pretrained(peer_base(), tmp_path / "ours")
     close(ours(IDS + 1, last), peer(IDS + 1).logits)
 
-    fused = "c_attn" if "gpt2" in (base / "config.json").read_text(encoding="utf-8") else "q_proj"
+    fused = query_layer(base)
     config = LoraConfig(r=4, target_modules=[fused], task_type="SEQ_CLS", fan_in_fan_out=fused == "c_attn")
     peer = get_peft_model(peer_base(), config).eval()
     for name, parameter in peer.named_parameters():

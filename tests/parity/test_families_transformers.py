@@ -27,6 +27,7 @@ SMALL: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 16,
     "max_position_embeddings": 64,
+    "pad_token_id": None,
 }
 LLAMA3 = {
     "rope_type": "llama3",
@@ -111,6 +112,85 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], str]] = {
         },
         "bfloat16",
     ),
+    "gemma2, soft-capped": (
+        "Gemma2Config",
+        {
+            "sliding_window": 6,
+            "attn_logit_softcapping": 0.7,
+            "final_logit_softcapping": 3.0,
+            "query_pre_attn_scalar": 24,
+            "rope_parameters": LINEAR,
+        },
+        "float32",
+    ),
+    "gemma2, no softcaps, own windows, untied, biases": (
+        "Gemma2Config",
+        {
+            "sliding_window": 5,
+            "layer_types": [FULL, SLIDING, SLIDING, FULL],
+            "attn_logit_softcapping": None,
+            "final_logit_softcapping": None,
+            "query_pre_attn_scalar": 16,
+            "attention_bias": True,
+            "tie_word_embeddings": False,
+        },
+        "bfloat16",
+    ),
+    "gpt_neox": ("GPTNeoXConfig", {}, "float16"),
+    "gpt_neox, rotated whole, linear, tied": (
+        "GPTNeoXConfig",
+        {"rope_parameters": LINEAR | {"partial_rotary_factor": 1.0}, "tie_word_embeddings": True},
+        "float32",
+    ),
+    "gpt_neox, a part of an odd share": (
+        "GPTNeoXConfig",
+        {"hidden_size": 72, "rope_parameters": DEFAULT | {"partial_rotary_factor": 0.35}, "layer_norm_eps": 1e-3},
+        "bfloat16",
+    ),
+    "olmo2": ("Olmo2Config", {"tie_word_embeddings": True}, "float32"),
+    "olmo2, biases, yarn": ("Olmo2Config", {"attention_bias": True, "rope_parameters": YARN}, "bfloat16"),
+    "phi3, a window": ("Phi3Config", {"sliding_window": 7, "head_dim": 8}, "bfloat16"),
+    "phi3, a part, tied": (
+        "Phi3Config",
+        {
+            "rope_parameters": DEFAULT | {"partial_rotary_factor": 0.75},
+            "tie_word_embeddings": True,
+            "num_key_value_heads": 6,
+            "head_dim": 8,
+        },
+        "float32",
+    ),
+    "granite": (
+        "GraniteConfig",
+        {
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.3,
+            "residual_multiplier": 0.22,
+            "logits_scaling": 0.3,
+            "tie_word_embeddings": True,
+        },
+        "float32",
+    ),
+    "granite, one of everything, biases": (
+        "GraniteConfig",
+        {"attention_multiplier": 0.25, "attention_bias": True, "mlp_bias": True, "rope_parameters": LINEAR},
+        "bfloat16",
+    ),
+    "smollm3": ("SmolLM3Config", {}, "float32"),
+    "smollm3, own layers without positions, windows, biases": (
+        "SmolLM3Config",
+        {
+            "no_rope_layers": [0, 1, 0, 1],
+            "use_sliding_window": True,
+            "sliding_window": 6,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": False,
+            "rope_parameters": YARN,
+        },
+        "bfloat16",
+    ),
+    "smollm3, positions everywhere": ("SmolLM3Config", {"no_rope_layers": [1] * 4}, "bfloat16"),
     "gemma3, no window, all layers alike": (
         "Gemma3TextConfig",
         {"layer_types": [FULL] * 4, "rope_parameters": {FULL: DEFAULT, SLIDING: DEFAULT}},
@@ -123,7 +203,8 @@ NO_MEANING = {
     "pretraining_tp", "sliding_window_pattern", "_sliding_window_pattern", "attention_dropout", "attn_pdrop",
     "embd_pdrop", "resid_pdrop", "bos_token_id", "eos_token_id", "pad_token_id", "max_window_layers",
     "use_sliding_window", "reorder_and_upcast_attn", "n_inner", "summary_type", "summary_use_proj",
-    "summary_activation", "summary_proj_to_labels", "summary_first_dropout",
+    "summary_activation", "summary_proj_to_labels", "summary_first_dropout", "hidden_dropout", "classifier_dropout",
+    "no_rope_layer_interval", "partial_rotary_factor",
 }  # fmt: skip
 
 
@@ -147,6 +228,8 @@ def made_by_transformers(directory: Path, variant: str) -> Any:
         sizes = {"n_embd": 48, "n_layer": 3, "n_head": 3, "n_positions": 64, "vocab_size": VOCAB}
     else:
         sizes = dict(SMALL)
+    if kind == "GPTNeoXConfig":
+        del sizes["num_key_value_heads"], sizes["head_dim"]
     model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)(**sizes | changes))
     generator = torch.Generator().manual_seed(len(variant))
     for parameter in model.parameters():

@@ -26,14 +26,24 @@ SMALL: dict[str, Any] = {
     "num_key_value_heads": 2,
     "head_dim": 16,
     "max_position_embeddings": 64,
+    "pad_token_id": None,
 }
 LEARNED: dict[str, Any] = {"vocab_size": VOCAB, "n_embd": 48, "n_layer": LAYERS, "n_head": 6, "n_positions": 64}
-# One of each way to look: all heads alike, grouped, normalized, through a window.
+WHOLE_HEADS = {key: value for key, value in SMALL.items() if key not in ("num_key_value_heads", "head_dim")}
+# One of each way to look: all heads alike, grouped, normalized, through a window, soft-capped, partly or not rotated.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2Config", LEARNED),
     "llama": ("LlamaConfig", SMALL),
     "qwen3": ("Qwen3Config", SMALL | {"tie_word_embeddings": True}),
     "gemma3": ("Gemma3TextConfig", SMALL | {"sliding_window": 6, "sliding_window_pattern": 3}),
+    "gemma2": (
+        "Gemma2Config",
+        SMALL | {"sliding_window": 6, "attn_logit_softcapping": 0.5, "query_pre_attn_scalar": 4},
+    ),
+    "gpt_neox": ("GPTNeoXConfig", WHOLE_HEADS | {"rotary_pct": 0.5}),
+    "olmo2": ("Olmo2Config", SMALL),
+    "granite": ("GraniteConfig", SMALL | {"attention_multiplier": 0.5, "residual_multiplier": 0.5}),
+    "smollm3": ("SmolLM3Config", SMALL | {"no_rope_layers": [1, 0, 1]}),
 }
 
 
@@ -98,8 +108,9 @@ def test_the_lens_between_layers_is_their_norm_and_matrix_on_their_states(
     theirs, ours = both
     with torch.no_grad():
         states = theirs(torch.tensor([ids]), output_hidden_states=True).hidden_states
-        norm = theirs.transformer.ln_f if hasattr(theirs, "transformer") else theirs.model.norm
-        logits_TV = theirs.lm_head(norm(states[1]))[0]
+        norms = {"transformer": "ln_f", "gpt_neox": "final_layer_norm", "model": "norm"}
+        norm = next(getattr(getattr(theirs, base), name) for base, name in norms.items() if hasattr(theirs, base))
+        logits_TV = theirs.get_output_embeddings()(norm(states[1]))[0]
     assert [guess.token for guess in Reading(ours, ids).lens(1)] == logits_TV.argmax(-1).tolist()
 
 
@@ -137,7 +148,7 @@ def test_neighbours_positions_and_the_map_are_of_their_weights(both: tuple[Any, 
         expected = torch.nn.functional.cosine_similarity(places[:, None], places[None], dim=-1)
         torch.testing.assert_close(turned, expected, rtol=1e-4, atol=1e-4)
     else:
-        assert turned.shape == (8, 10)  # 16 features of a head are 8 pairs
+        assert turned.shape == (ours.config.rotary_dim // 2, 10)  # pairs of features
         torch.testing.assert_close(turned[0], torch.arange(10).float().cos())  # the first turns by 1 radian a place
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from family_shapes import kv_heads, variants
 from groundup.model import FAMILIES, ModelConfig, Operations, Transformer, init_weights, use_operations
 from groundup.model.lora import LoRA, adapters_of, add_lora
 from groundup.model.loss import summed_nll
@@ -272,9 +273,9 @@ def test_orthogonalization(native: NativeOperations, shape: tuple[int, int]) -> 
 
 def a_model(family: Any) -> Transformer:
     config = ModelConfig(
-        family, dim=64, n_layers=3, n_heads=2, n_kv_heads=2 if family == "gpt2" else 1, head_dim=32, ffn_dim=96,
+        family, dim=64, n_layers=3, n_heads=2, n_kv_heads=kv_heads(family, 2, 1), head_dim=32, ffn_dim=96,
         vocab_size=160, context_length=64, tie_embeddings=True,
-        **({"sliding_window": 20} if family == "gemma3" else {}),
+        **variants(family),
     )  # fmt: skip
     model = Transformer(config)
     init_weights(model, 0)

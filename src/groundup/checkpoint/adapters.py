@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from groundup.errors import FormatError
 from groundup.files import atomic_file, read_json, system_errors, write_json
 from groundup.model import SequenceClassifier, Transformer
 from groundup.model.lora import LoRALinear, adapters_of, linear_at, linear_layers, put
-from groundup.model.weight_map import Transpose
+from groundup.model.weight_map import Transpose, Weight
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -49,10 +49,12 @@ def save_adapter(directory: Path, model: Transformer | SequenceClassifier, *, ba
     assert ours, "a model with adapters"
     tensors: dict[str, Tensor] = {}
     adapted: dict[str, AdaptedLayer] = {}
-    for theirs, names in layers.items():
+    for theirs, weight in layers.items():
+        names = _layer_names(weight)
         if not any(name in ours for name in names):
             continue
-        a_RI, b_OR, scale = _fused([(ours.get(name), linear_at(model, name).out_features) for name in names])
+        parts = [(ours.get(name), linear_at(model, name).out_features) for name in names]
+        a_RI, b_OR, scale = _fused(parts, _of_rows(weight))
         tensors[f"base_model.model.{theirs}.lora_A.weight"] = a_RI
         tensors[f"base_model.model.{theirs}.lora_B.weight"] = b_OR
         adapted[theirs] = AdaptedLayer(len(a_RI), scale)
@@ -141,15 +143,24 @@ class _Pair:
     b_OR: Tensor | None = None
 
 
-def _their_layers(model: Transformer | SequenceClassifier) -> dict[str, tuple[str, ...]]:
-    """The layers that can be adapted, by the names that they have on disk: which of ours each of them holds."""
+def _their_layers(model: Transformer | SequenceClassifier) -> dict[str, Weight]:
+    """The layers that can be adapted, by the names that they have on disk: the weight that holds ours."""
     ours = set(linear_layers(model))
-    layers: dict[str, tuple[str, ...]] = {}
+    layers: dict[str, Weight] = {}
     for weight in weight_table(model.config):
-        names = tuple(name.removesuffix(".weight") for name in weight.ours)
-        if weight.theirs.endswith(".weight") and ours.issuperset(names):
-            layers[weight.theirs.removesuffix(".weight")] = names
+        if weight.theirs.endswith(".weight") and ours.issuperset(_layer_names(weight)):
+            layers[weight.theirs.removesuffix(".weight")] = weight
     return layers
+
+
+def _layer_names(weight: Weight) -> tuple[str, ...]:
+    """Names of the linear layers whose matrices a weight holds."""
+    return tuple(name.removesuffix(".weight") for name in weight.ours)
+
+
+def _of_rows(weight: Weight) -> Weight:
+    """The same for the factor B, whose rows are outputs in every file."""
+    return replace(weight, operations=tuple(step for step in weight.operations if not isinstance(step, Transpose)))
 
 
 def _is_transposed(model: Transformer | SequenceClassifier) -> bool:
@@ -157,26 +168,27 @@ def _is_transposed(model: Transformer | SequenceClassifier) -> bool:
     return any(isinstance(step, Transpose) for weight in weight_table(model.config) for step in weight.operations)
 
 
-def _fused(parts: list[tuple[LoRALinear | None, int]]) -> tuple[Tensor, Tensor, float]:
+def _fused(parts: list[tuple[LoRALinear | None, int]], weight: Weight) -> tuple[Tensor, Tensor, float]:
     """One adapter for layers that are one on disk: A of all, one below the other, and B of each in rows of its own."""
     present = [layer for layer, _ in parts if layer is not None]
     scale = present[0].scale
     a_RI = torch.cat([layer.lora_A.detach().float().cpu() for layer in present])
-    b_OR = torch.zeros(sum(outputs for _, outputs in parts), len(a_RI))
-    row = column = 0
-    for layer, outputs in parts:
+    blocks = [torch.zeros(outputs, len(a_RI)) for _, outputs in parts]
+    column = 0
+    for (layer, _), block_OR in zip(parts, blocks, strict=True):
         if layer is not None:
             own = layer.lora_B.detach().float().cpu() * (layer.scale / scale)
-            b_OR[row : row + outputs, column : column + own.shape[1]] = own
+            block_OR[:, column : column + own.shape[1]] = own
             column += own.shape[1]
-        row += outputs
-    return a_RI.contiguous(), b_OR, scale
+    b_OR = weight.write(dict(zip(weight.ours, blocks, strict=True)).__getitem__)
+    return a_RI.contiguous(), b_OR.contiguous(), scale
 
 
 def _split(
-    model: Transformer | SequenceClassifier, names: tuple[str, ...], theirs: str, pair: _Pair, announced: AdaptedLayer
+    model: Transformer | SequenceClassifier, weight: Weight, theirs: str, pair: _Pair, announced: AdaptedLayer
 ) -> dict[str, LoRALinear]:
     """The adapters of ours that one of theirs holds."""
+    names = _layer_names(weight)
     bases = [linear_at(model, name) for name in names]
     inputs, outputs = bases[0].in_features, [base.out_features for base in bases]
     expected = {"A": (announced.rank, inputs), "B": (sum(outputs), announced.rank)}
@@ -197,7 +209,7 @@ def _split(
             fix="Its training diverged, or the file is damaged: get it again.",
         )
     adapted = {}
-    for name, base, own in zip(names, bases, b_OR.split(outputs), strict=True):
+    for name, base, own in zip(names, bases, _of_rows(weight).read(b_OR).values(), strict=True):
         # Of several layers in one, each has columns of its own where they were ours: it gets those back.
         used_R = own.any(0) if len(names) > 1 and own.any() else torch.ones(len(a_RI), dtype=torch.bool)
         layer = LoRALinear(base, int(used_R.sum()), announced.scale)

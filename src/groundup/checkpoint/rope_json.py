@@ -36,10 +36,13 @@ def read_rope(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     names, parameters = config.declared.huggingface, require_mapping(given, "rope_parameters")
     nested = names.rope_by_layer_type or FULL in parameters
     whole = (require_mapping(parameters, FULL) if nested else parameters) | require_mapping(given, "rope_scaling")
-    found = {
+    found: dict[str, Any] = {
         "rope_theta": _number(whole, "rope_theta") or given[names.rope_theta],
         "rope_scaling": _scaling(whole, config, given),
     }
+    if names.rotary_fraction is not None:
+        fraction = _number(whole, "partial_rotary_factor") or _number(given, names.rotary_fraction)
+        found["rotary_fraction"] = None if fraction == 1 else fraction
     if not names.rope_by_layer_type:
         return found
     local = require_mapping(parameters, SLIDING)
@@ -75,6 +78,8 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
     names = config.declared.huggingface
     theirs = {names.rope_theta: config.rope_theta, "rope_scaling": None if scaling is None else kind}
     whole = kind | {"rope_theta": config.rope_theta}
+    if names.rotary_fraction is not None:  # always: some families rotate a part by default
+        theirs[names.rotary_fraction] = whole["partial_rotary_factor"] = config.rotary_fraction or 1.0
     if not names.rope_by_layer_type:
         return theirs | {"rope_parameters": whole}
     own = config.local_rope_theta
@@ -84,12 +89,12 @@ def write_rope(config: ModelConfig) -> dict[str, Any]:
 
 def _scaling(parameters: Mapping[str, Any], config: ModelConfig, given: Mapping[str, Any]) -> RopeScaling | None:
     named = parameters.get("rope_type") or parameters.get("type") or "default"
-    partial = parameters.get("partial_rotary_factor")
+    partial = None if config.declared.huggingface.rotary_fraction else parameters.get("partial_rotary_factor")
     kind = next((known for known in SCALINGS if known == named), None)
     if (kind is None and named != "default") or partial not in (None, 1):
         raise FormatError(
             f"rope_type = {named!r}, partial_rotary_factor = {partial!r}"[:200],
-            rule=f"rotary positions are read of all features, as they are or scaled by {', '.join(SCALINGS)}",
+            rule=f"rotary positions of {config.family} models are read as they are or scaled by {', '.join(SCALINGS)}",
             fix="Choose a model with one of these.",
         )
     if kind is None:

@@ -86,7 +86,7 @@ class StoredWeights(Mapping[str, Tensor]):
         for weight in weight_table(self.config, head):
             # A model that was saved without its head leaves the base out; one that is tied may keep either copy.
             names = [weight.theirs, weight.theirs.removeprefix(base)]
-            names += [HEAD] if self.tied and EMBEDDING in weight.ours else []
+            names += [HEAD] if HEAD in weight.ours or (self.tied and EMBEDDING in weight.ours) else []
             name = next((name for name in names if name in left), None)
             if name is None:
                 raise FormatError(
@@ -95,9 +95,9 @@ class StoredWeights(Mapping[str, Tensor]):
                     fix="The files are incomplete or of another architecture; get them again.",
                 )
             found[left.pop(name)] = weight
-        if self.config.tie_embeddings and HEAD in left:
+        for copy in {HEAD, self.config.declared.huggingface.head} & set(left) if self.config.tie_embeddings else ():
             embedding = next(name for name, weight in found.items() if EMBEDDING in weight.ours)
-            self._require_copy(left.pop(HEAD), embedding)
+            self._require_copy(left.pop(copy), embedding)
         left = {name: stored for name, stored in left.items() if not _DERIVED.search(name)}
         if left:
             raise FormatError(

@@ -18,6 +18,7 @@ from torch import Tensor
 from groundup.errors import DataError
 from groundup.model import Transformer
 from groundup.model.attention import seen_with_cache
+from groundup.model.loss import softcapped
 from groundup.model.transformer import Block, Rope
 
 
@@ -126,7 +127,7 @@ class Reading:
         length = len(self.ids)
         q_KGTH = q_1TNH[0].float().view(length, config.n_kv_heads, -1, config.head_dim).permute(1, 2, 0, 3)
         k_K1HS = k_1SKH[0].float().permute(1, 2, 0)[:, None]
-        scores_NTS = (q_KGTH @ k_K1HS).flatten(0, 1) * config.attention_scale
+        scores_NTS = softcapped((q_KGTH @ k_K1HS).flatten(0, 1) * config.attention_scale, config.attention_softcap)
         window = config.sliding_window if config.slides(layer) else None
         seen_TS = seen_with_cache(torch.arange(length, device=scores_NTS.device)[None], length, window)[0, 0]
         return scores_NTS.masked_fill(~seen_TS, -math.inf).softmax(-1)

@@ -100,7 +100,7 @@ def _score_batch(model: Transformer, rows: Sequence[Rendered], begins_with: _Con
         targets[place, :length] = np.where(counted, row.ids[1:], IGNORE_INDEX)
     h_BTD = model.model(torch.from_numpy(inputs).to(device))
     kept = torch.from_numpy(scored | ends).to(device)
-    logprobs_RV = model.lm_head(h_BTD[kept]).float().log_softmax(-1)
+    logprobs_RV = model.logits(h_BTD[kept]).log_softmax(-1)
     targets_R = torch.from_numpy(targets).to(device)[kept]
     nll_R = -logprobs_RV.gather(1, targets_R[:, None])[:, 0]
     for r in torch.from_numpy(last).to(device)[kept].nonzero()[:, 0].tolist():

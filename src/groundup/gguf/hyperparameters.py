@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from groundup.gguf.rope import read_scaling, write_scaling
 from groundup.gguf.weights import OUTPUT, TOKEN_EMBEDDING
 from groundup.model import ModelConfig
 from groundup.model.families import FAMILIES, GUIDE
-from groundup.model.families.base import Family, Gguf
+from groundup.model.families.base import Family, Gguf, Key
 
 ARCHITECTURE = "general.architecture"
 
@@ -69,26 +70,32 @@ def read_config(
     """
     keys = Keys(metadata, str(metadata.get(ARCHITECTURE)))
     family, declared = _family(keys)
+    _check_constants(keys, declared)
+    known = {key.name for key in declared.keys.values()} | {*declared.constants, declared.attention_scale}
     for key, harmless in _VARIANTS.items():
         found = keys.get(key)
-        if found is not None and (isinstance(found, np.ndarray) or found != harmless):
+        if key not in known and found is not None and (isinstance(found, np.ndarray) or found != harmless):
             raise keys.refused(key, f"{keys.architecture} models without it are read")
     values: dict[str, Any] = {ours: keys.size(theirs) for ours, theirs in _SIZES.items()}
     # The file must bear out what is counted through below, or 2^32 layers are counted for an hour.
-    if f"blk.{values['n_layers'] - 1}.attn_norm.weight" not in tensors:
+    if f"blk.{values['n_layers'] - 1}.attn_output.weight" not in tensors:
         raise keys.refused("block_count", "the file holds the tensors of all its layers")
     values["n_kv_heads"] = keys.size("attention.head_count_kv", values["n_heads"])
-    values["head_dim"] = _head_dim(keys, values["dim"] // max(values["n_heads"], 1))
+    values |= _head_dims(keys, values["dim"] // max(values["n_heads"], 1), "rotary_fraction" in family.optional)
     values["norm_eps"] = keys.number(_LAYER_EPS if family.norm == "layer" else _RMS_EPS)
     values["vocab_size"] = tensors[TOKEN_EMBEDDING][0] if TOKEN_EMBEDDING in tensors else keys.size("vocab_size")
     values["tie_embeddings"] = OUTPUT not in tensors
     if family.positions == "rotary":
         values["rope_theta"] = float(keys.number("rope.freq_base", 10_000.0))
-        values["rope_scaling"] = read_scaling(keys, rope_factors, values["rope_theta"], values["head_dim"])
+        rotary_dim = keys.size("rope.dimension_count", values["head_dim"])
+        values["rope_scaling"] = read_scaling(keys, rope_factors, values["rope_theta"], rotary_dim)
     values |= {field: _BIASES[field] in tensors for field in declared.biases}
-    values |= {field: keys.number(key, 0.0) or None for field, key in declared.keys.items()}
-    if scalar := declared.query_scalar(values["n_layers"], values["dim"], values["n_heads"]):
-        values["query_scalar"] = scalar
+    values |= {field: _read_optional(keys, key) for field, key in declared.keys.items()}
+    values |= declared.implied(values["n_layers"], values["dim"], values["n_heads"])
+    if declared.attention_scale and (scale := keys.number(declared.attention_scale, 0.0)):
+        values["query_scalar"] = float(f"{scale**-2:.7g}")  # 32 bits have 7 digits
+        if values["query_scalar"] == values["head_dim"]:
+            values["query_scalar"] = None
     if "sliding_window" in family.optional:
         values |= _read_window(keys, family, declared, values["n_layers"])
     return ModelConfig(family=family.name, **values)
@@ -110,19 +117,25 @@ def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | No
     factors: Tensor | None = None
     if config.rotary:
         keys |= {"attention.key_length": config.head_dim, "attention.value_length": config.head_dim}
-        keys |= {"rope.dimension_count": config.head_dim, "rope.freq_base": float(config.rope_theta)}
+        keys |= {"rope.dimension_count": config.rotary_dim, "rope.freq_base": float(config.rope_theta)}
         scaling, factors = write_scaling(config)
         keys |= scaling
     notes: tuple[str, ...] = ()
-    if config.sliding_window is not None:
+    if config.sliding_window is None and declared.default_window:
+        keys[_WINDOW] = config.context_length
+    elif config.sliding_window is not None:
         keys |= _write_window(config, declared)
         if agreed_length(config) < config.context_length:
             notes = (
                 f"llama.cpp has no sliding windows for {architecture} models: beyond {config.sliding_window:,} tokens "
                 "each token sees all before it.",
             )
-    given = {key: getattr(config, field) for field, key in declared.keys.items()}
-    keys |= {key: float(value) for key, value in given.items() if value is not None}
+    for field, key in declared.keys.items():
+        value = key.neutral if getattr(config, field) is None else getattr(config, field)
+        keys |= {} if not value else {key.name: float(value)}
+    keys |= declared.constants
+    if declared.attention_scale:
+        keys[declared.attention_scale] = float(config.attention_scale)
     return (
         {ARCHITECTURE: architecture} | {f"{architecture}.{key}": value for key, value in keys.items()},
         factors,
@@ -155,21 +168,41 @@ def _family(keys: Keys) -> tuple[Family, Gguf]:
     return next((pair for pair in found if ("sliding_window" in pair[0].optional) == slides), found[0])
 
 
-def _head_dim(keys: Keys, default: int) -> int:
+def _check_constants(keys: Keys, declared: Gguf) -> None:
+    for key, value in declared.constants.items():
+        if keys.get(key) != value:
+            raise keys.refused(key, f"{keys.architecture} models are read with {value}")
+
+
+def _read_optional(keys: Keys, key: Key) -> float | None:
+    value = keys.number(key.name, key.missing or key.neutral or 0.0)
+    return None if value in (0.0, key.neutral) else value
+
+
+def _head_dims(keys: Keys, default: int, partial: bool) -> dict[str, Any]:
+    """head_dim, and the share of it that is rotated, if the family has such a share."""
     lengths = {key: keys.size(key, default) for key in ("attention.key_length", "attention.value_length")}
-    lengths["rope.dimension_count"] = keys.size("rope.dimension_count", lengths["attention.key_length"])
+    head_dim = lengths["attention.key_length"]
+    rotary_dim = keys.size("rope.dimension_count", head_dim)
+    if not partial:
+        lengths["rope.dimension_count"] = rotary_dim
     if len(set(lengths.values())) > 1:
         raise FormatError(
             ", ".join(f"{key} = {length}" for key, length in lengths.items()),
             rule="queries, keys and values have heads of one size, and all of it is rotated",
             fix="Choose a model without this variant.",
         )
-    return lengths["attention.key_length"]
+    if not head_dim or rotary_dim == head_dim:
+        return {"head_dim": head_dim}
+    fraction = rotary_dim / head_dim
+    if int(fraction * head_dim) < rotary_dim:
+        fraction = math.nextafter(fraction, 1)
+    return {"head_dim": head_dim, "rotary_fraction": fraction}
 
 
 def _read_window(keys: Keys, family: Family, declared: Gguf, n_layers: int) -> dict[str, Any]:
-    window = keys.size(_WINDOW, 0)
-    if not window:
+    window = keys.size(_WINDOW, declared.default_window)
+    if not window or (declared.default_window and window >= keys.size("context_length")):
         return {}
     fields: dict[str, Any] = {"sliding_window": window, "sliding_layers": None}
     pattern = keys.get(_PATTERN)
@@ -201,11 +234,19 @@ def _follow_pattern(every: int, n_layers: int) -> list[bool]:
 
 def _check_expressible(config: ModelConfig) -> None:
     declared = _declared(config)
-    implied: float = declared.query_scalar(config.n_layers, config.dim, config.n_heads) or config.head_dim
-    given = config.query_scalar or config.head_dim
+    implied = declared.implied(config.n_layers, config.dim, config.n_heads)
+    scalar, divisor = config.query_scalar or config.head_dim, implied.get("query_scalar") or config.head_dim
     different = list(declared.inexpressible(config))
-    if given != implied:
-        different.append((f"query_scalar = {given}", f"llama.cpp divides by sqrt({implied}) in such a model"))
+    if scalar != divisor and not declared.attention_scale:
+        different.append((f"query_scalar = {scalar}", f"llama.cpp divides by sqrt({divisor}) in such a model"))
+    if config.rotary_layers != implied.get("rotary_layers"):
+        different.append((f"rotary_layers = {config.rotary_layers}", "llama.cpp rotates other layers in such a model"))
+    if declared.tied is not None and config.tie_embeddings != declared.tied:
+        required = "tied" if declared.tied else "untied"
+        different.append((f"tie_embeddings = {config.tie_embeddings}", f"llama.cpp requires {required} embeddings"))
+    for field, key in declared.keys.items():
+        if getattr(config, field) is None and key.missing:
+            different.append((f"{field} is not set", f"llama.cpp then takes it for {key.missing}"))
     for field in _BIASES:
         if getattr(config, field) and field not in declared.biases:
             different.append((f"{field} = True", f"llama.cpp's {declared.architecture} has no such biases"))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from groundup.model import ModelConfig, Transformer
+from groundup.model.families.base import BlockKind, split_heads
 from groundup.model.weight_map import (
     EMBEDDING,
     HEAD,
@@ -23,6 +24,14 @@ from groundup.model.weight_map import (
 ROPE_FACTORS = "rope_freqs.weight"  # of Llama 3.1 and later: what each rotary frequency is divided by
 TOKEN_EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 
+_INPUTS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
+_OUTPUTS = {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
+_NORMS: dict[BlockKind, dict[str, str]] = {
+    "pre": _INPUTS,
+    "parallel": _INPUTS,
+    "post": _OUTPUTS,
+    "sandwich": {"input_layernorm": "attn_norm", **_OUTPUTS, "pre_feedforward_layernorm": "ffn_norm"},
+}
 _OURS, _THEIRS = "model.layers.{layer}.", "blk.{layer}."
 
 
@@ -48,22 +57,15 @@ def _weights(config: ModelConfig) -> Iterator[Weight]:
     norm_bias = config.norm == "layer"
     of_norms: tuple[Operation, ...] = (AddOne(),) if config.norm == "rms_plus_one" else ()
     yield from _named({"model.norm": "output_norm"}, norm_bias, *of_norms)
-    norms = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm"}
-    if config.norm_placement == "sandwich":
-        norms = {
-            "input_layernorm": "attn_norm",
-            "post_attention_layernorm": "post_attention_norm",
-            "pre_feedforward_layernorm": "ffn_norm",
-            "post_feedforward_layernorm": "post_ffw_norm",
-        }
+    norms = dict(_NORMS[config.block])
     if config.qk_norm:
         norms |= {"self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm"}
     yield from _layer(norms, norm_bias, *of_norms)
     if declared is not None and declared.fused_qkv:
         names = tuple(f"{_OURS}self_attn.{part}_proj." for part in "qkv")
-        for kind in ("weight", "bias"):
+        for kind in ("weight", "bias") if config.qkv_bias else ("weight",):
             theirs = f"{_THEIRS}attn_qkv.{kind}"
-            yield Weight(theirs, tuple(name + kind for name in names), (Split((config.dim,) * 3),))
+            yield Weight(theirs, tuple(name + kind for name in names), (split_heads(config),))
     else:
         # llama.cpp rotates neighbors where transformers rotates halves; some architectures keep rows in that order.
         permuted = declared is not None and declared.permuted
@@ -71,6 +73,11 @@ def _weights(config: ModelConfig) -> Iterator[Weight]:
             operations = (PermuteHeads(heads),) if permuted and heads is not None else ()
             yield from _layer({f"self_attn.{part}_proj": f"attn_{part}"}, config.qkv_bias, *operations)
     yield from _layer({"self_attn.o_proj": "attn_output"}, config.output_bias)
+    if declared is not None and declared.fused_gate_up:
+        gate_up = tuple(f"{_OURS}mlp.{part}_proj.weight" for part in ("gate", "up"))
+        yield Weight(f"{_THEIRS}ffn_up.weight", gate_up, (Split((config.ffn_dim,) * 2),))
+        yield from _layer({"mlp.down_proj": "ffn_down"}, config.ffn_bias)
+        return
     feed_forward = {"mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
     if config.gated:
         feed_forward |= {"mlp.gate_proj": "ffn_gate"}

@@ -44,6 +44,18 @@ def attend(
     return out_BNTH.transpose(1, 2)
 
 
+def softcapped_attention(
+    q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, attn_mask_B1TS: Tensor | None, scale: float, softcap: float
+) -> Tensor:
+    """Return softmax(softcap tanh(scale q k^T / softcap)) v (Gemma 2, arXiv:2408.00118); causal without a mask."""
+    q_BKGTH = q_BTNH.transpose(1, 2).unflatten(1, (k_BSKH.shape[2], -1))
+    k_BKSH, v_BKSH = (x_BSKH.transpose(1, 2) for x_BSKH in (k_BSKH, v_BSKH))
+    scores = softcap * torch.tanh(_times(q_BKGTH, k_BKSH.mT).float() * (scale / softcap))
+    attn_mask = _visible(0, scores.shape[-1], attn_mask_B1TS, scores.device)
+    p_BKGTS = scores.masked_fill(~attn_mask, float("-inf")).softmax(-1).to(q_BTNH.dtype)
+    return _times(p_BKGTS, v_BKSH).flatten(1, 2).transpose(1, 2)
+
+
 def for_each_query(x_BKSH: Tensor, n_heads: int) -> Tensor:
     """Keys or values with a head for each query head: each repeated for the query heads of its group."""
     n_kv_heads = x_BKSH.shape[1]

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from groundup.errors import ConfigError
 from groundup.model.families import DEFAULT_FAMILY, FAMILIES
-from groundup.model.families.base import Activation, Family
+from groundup.model.families.base import Activation, BlockKind, Family
 
 ScalingKind = Literal["linear", "llama3", "yarn"]
 SCALINGS: tuple[ScalingKind, ...] = get_args(ScalingKind)
@@ -95,6 +95,11 @@ class ModelConfig:
         mlp_bias: so have those of the feed-forward layer.
         query_scalar: attention scores are q k^T / sqrt(query_scalar); None: head_dim.
         logit_softcap: logits are softcap x tanh(logits / softcap); None: as they are.
+        attention_softcap: the same for attention scores.
+        rotary_fraction: share of each head's features that is rotated, the first ones; None: all.
+        rotary_layers: which layers rotate queries and keys, by index; None: all.
+        embedding_multiplier, residual_multiplier: factors of token embeddings and of each branch's output; None: 1.
+        logits_scaling: divisor of the logits; None: 1.
     """
 
     family: str
@@ -117,6 +122,12 @@ class ModelConfig:
     mlp_bias: bool = False
     query_scalar: float | None = None
     logit_softcap: float | None = None
+    attention_softcap: float | None = None
+    rotary_fraction: float | None = None
+    rotary_layers: tuple[bool, ...] | None = None
+    embedding_multiplier: float | None = None
+    residual_multiplier: float | None = None
+    logits_scaling: float | None = None
 
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
@@ -163,6 +174,13 @@ class ModelConfig:
                 fix="Give one value a layer and a sliding_window, or leave both out.",
             )
 
+        if self.rotary_layers is not None and len(self.rotary_layers) != self.n_layers:
+            raise ConfigError(
+                f"rotary_layers for {len(self.rotary_layers)} layers",
+                rule=f"it has one value for each of the {self.n_layers} layers",
+                fix="Give one value a layer, or leave it out.",
+            )
+
     def _check_heads(self) -> None:
         if self.n_heads % self.n_kv_heads:
             raise ConfigError(
@@ -181,6 +199,12 @@ class ModelConfig:
                 f"head_dim = {self.head_dim}",
                 rule="rotary positions turn pairs of features",
                 fix="Choose an even head_dim, e.g. 64.",
+            )
+        if self.rotary_fraction is not None and (not 0 < self.rotary_dim <= self.head_dim or self.rotary_dim % 2):
+            raise ConfigError(
+                f"rotary_fraction = {self.rotary_fraction}, head_dim = {self.head_dim}",
+                rule=f"rotary positions turn pairs of features, here {self.rotary_dim} of {self.head_dim}",
+                fix="Choose a fraction of at most 1 that gives an even number of features.",
             )
         multi_head = self.n_kv_heads == self.n_heads and self.n_heads * self.head_dim == self.dim
         if self.declared.multi_head_only and not multi_head:
@@ -201,18 +225,23 @@ class ModelConfig:
         return self.declared.positions == "rotary"
 
     @property
+    def rotary_dim(self) -> int:
+        """Features of a head that are rotated."""
+        return self.head_dim if self.rotary_fraction is None else int(self.head_dim * self.rotary_fraction)
+
+    @property
     def norm(self) -> Literal["layer", "rms", "rms_plus_one"]:
         """LayerNorm with bias; RMSNorm; or RMSNorm whose factor is 1 + weight."""
         return self.declared.norm
 
     @property
-    def norm_placement(self) -> Literal["pre", "sandwich"]:
-        """Where the norms of a block are."""
-        return self.declared.norm_placement
+    def block(self) -> BlockKind:
+        """Where the norms of a block are, and whether its branches are parallel."""
+        return self.declared.block
 
     @property
-    def qk_norm(self) -> bool:
-        """Whether queries and keys are normalized before they are rotated."""
+    def qk_norm(self) -> Literal["head", "projection"] | None:
+        """How queries and keys are normalized before they are rotated."""
         return self.declared.qk_norm
 
     @property
@@ -243,7 +272,7 @@ class ModelConfig:
     @property
     def embedding_scale(self) -> float:
         """Factor of token embeddings."""
-        return math.sqrt(self.dim) if self.declared.scaled_embeddings else 1.0
+        return (math.sqrt(self.dim) if self.declared.scaled_embeddings else 1.0) * (self.embedding_multiplier or 1.0)
 
     @property
     def attention_scale(self) -> float:
@@ -254,12 +283,15 @@ class ModelConfig:
         """Whether a layer sees the last `sliding_window` tokens only."""
         return self.sliding_window is not None and (self.sliding_layers is None or self.sliding_layers[layer])
 
+    def rotates(self, layer: int) -> bool:
+        """Whether a layer rotates queries and keys."""
+        return self.rotary_layers is None or self.rotary_layers[layer]
+
     def to_json(self) -> dict[str, Any]:
         """As JSON values. Variants that the model does not have are left out, so that the digest of a plan made
         before they were known stays the same."""
         values = asdict(self)
-        if self.sliding_layers is not None:
-            values["sliding_layers"] = list(self.sliding_layers)
+        values |= {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
         return {name: value for name, value in values.items() if name not in _OPTIONAL or value not in (None, False)}
 
     @classmethod
@@ -269,11 +301,11 @@ class ModelConfig:
         Raises:
             ConfigError: a key that is not known or missing, or a value that cannot be.
         """
-        scaling, layers = record.get("rope_scaling"), record.get("sliding_layers")
-        given = dict(record) | {
-            "rope_scaling": None if scaling is None else _built(RopeScaling, scaling),
-            "sliding_layers": None if layers is None else tuple(bool(layer) for layer in layers),
-        }
+        scaling = record.get("rope_scaling")
+        given = dict(record) | {"rope_scaling": None if scaling is None else _built(RopeScaling, scaling)}
+        for name in ("sliding_layers", "rotary_layers"):
+            if record.get(name) is not None:
+                given[name] = tuple(bool(layer) for layer in record[name])
         return _built(cls, given)
 
 

@@ -19,8 +19,8 @@ def init_weights(model: Transformer, seed: int) -> None:
         if parameter.ndim < 2:
             unit = config.norm != "rms_plus_one" and not name.endswith(".bias")
             nn.init.constant_(parameter, 1.0 if unit else 0.0)
-        # Behind a sandwich's norm zeros would not stay small: its slope at zero is 1/sqrt(eps).
-        elif name.endswith(("o_proj.weight", "down_proj.weight")) and config.norm_placement != "sandwich":
+        # Before a branch's norm zeros would not stay small: its slope at zero is 1/sqrt(eps).
+        elif name.endswith(("o_proj.weight", "down_proj.weight")) and config.block in ("pre", "parallel"):
             nn.init.zeros_(parameter)
         elif "embed_" in name:
             # A tied head must not begin with large logits; RMSNorm makes the scale of an untied embedding free.

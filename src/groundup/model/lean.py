@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_GELUS = {"gelu": "none", "gelu_tanh": "tanh"}  # PyTorch's names
+
 
 def reciprocal_rms(x32: Tensor, eps: float) -> Tensor:
     """1 / rms(x) of each row, (..., 1), in fp32."""
@@ -68,10 +70,10 @@ class Gated(torch.autograd.Function):
         if ctx.activation == "silu":
             grad_gate = torch.ops.aten.silu_backward(grad, gate)
         else:
-            grad_gate = torch.ops.aten.gelu_backward(grad, gate, approximate="tanh")
+            grad_gate = torch.ops.aten.gelu_backward(grad, gate, approximate=_GELUS[ctx.activation])
         return grad_gate, upstream[0] * activated(gate, ctx.activation), None
 
 
 def activated(x: Tensor, activation: str) -> Tensor:
-    """Of "silu" or "gelu_tanh"."""
-    return F.silu(x) if activation == "silu" else F.gelu(x, approximate="tanh")
+    """SiLU, or GELU: exact, or by its tanh approximation."""
+    return F.silu(x) if activation == "silu" else F.gelu(x, approximate=_GELUS[activation])

@@ -23,28 +23,40 @@ FROZEN_LOGITS = 4_000_000
 
 
 def summed_nll(
-    h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, operations: Operations = PLAIN, *, z_loss: float = 0.0
+    h_RD: Tensor,
+    weight_VD: Tensor,
+    labels_R: Tensor,
+    operations: Operations = PLAIN,
+    *,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
 ) -> Tensor:
     """Sum over rows of the labels' negative log-likelihood under softmax(h W^T), () fp32.
 
     Args:
         z_loss: the gradient is that of the sum with z_loss * (log of softmax's denominator)^2 of each row added (PaLM,
             arXiv:2204.02311), which keeps logits from drifting; the value is the sum alone.
+        softcap: see `softcapped`.
     """
-    total: Tensor = _SummedNLL.apply(h_RD, weight_VD, labels_R, operations, z_loss)
+    total: Tensor = _SummedNLL.apply(h_RD, weight_VD, labels_R, operations, z_loss, softcap)
     return total
 
 
+def softcapped(logits_RV: Tensor, softcap: float | None) -> Tensor:
+    """Return softcap x tanh(logits / softcap) (Gemma 2, arXiv:2408.00118); None: the logits as they are."""
+    return logits_RV if softcap is None else softcap * torch.tanh(logits_RV / softcap)
+
+
 @torch.no_grad()
-def row_nll(h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor) -> Tensor:
+def row_nll(h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, *, softcap: float | None = None) -> Tensor:
     """Each row's negative log-likelihood, (R,) fp32, without gradients: for evaluation."""
     weight = weight_VD.to(h_RD.dtype)
-    return torch.cat(
-        [
-            F.cross_entropy(F.linear(h, weight).float(), labels, ignore_index=IGNORE_INDEX, reduction="none")
-            for h, labels in _chunks(h_RD, labels_R, CHUNK_ROWS)
-        ]
-    )
+
+    def nll(h: Tensor, labels: Tensor) -> Tensor:
+        logits = softcapped(F.linear(h, weight), softcap).float()
+        return F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")
+
+    return torch.cat([nll(h, labels) for h, labels in _chunks(h_RD, labels_R, CHUNK_ROWS)])
 
 
 def _chunks(h_RD: Tensor, labels_R: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -54,7 +66,13 @@ def _chunks(h_RD: Tensor, labels_R: Tensor, rows: int) -> Iterator[tuple[Tensor,
 class _SummedNLL(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, operations: Operations, z_loss: float
+        ctx: Any,
+        h_RD: Tensor,
+        weight_VD: Tensor,
+        labels_R: Tensor,
+        operations: Operations,
+        z_loss: float,
+        softcap: float | None,
     ) -> Tensor:
         weight = weight_VD.to(h_RD.dtype)
         total = torch.zeros((), dtype=torch.float32, device=h_RD.device)
@@ -65,8 +83,12 @@ class _SummedNLL(torch.autograd.Function):
             rows = max(1, min(rows, FROZEN_LOGITS // len(weight)))
         done = 0
         for h, labels in _chunks(h_RD, labels_R, rows):
-            nll_R, residual_RV = operations.nll_and_residual(F.linear(h, weight), labels, z_loss)
+            logits_RV = softcapped(F.linear(h, weight), softcap)
+            slope_RV = None if softcap is None else 1 - (logits_RV / softcap).square()  # of the softcap
+            nll_R, residual_RV = operations.nll_and_residual(logits_RV, labels, z_loss)
             total += nll_R.sum()
+            if slope_RV is not None:
+                residual_RV = residual_RV * slope_RV
             torch.mm(residual_RV, weight, out=grad_h[done : done + len(h)])
             if grad_weight is not None:
                 operations.transposed_product(grad_weight, residual_RV, h, add=done > 0)
@@ -76,8 +98,8 @@ class _SummedNLL(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None, None, None]:
         grad_h, grad_weight = ctx.gradients
         del ctx.gradients
         grad_weight = None if grad_weight is None else grad_weight.mul_(upstream[0])
-        return grad_h.mul_(upstream[0]), grad_weight, None, None, None
+        return grad_h.mul_(upstream[0]), grad_weight, None, None, None, None

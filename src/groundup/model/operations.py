@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.model.attend import attend
+from groundup.model.attend import attend, softcapped_attention
 from groundup.model.families.base import Activation
 from groundup.model.lean import FrozenLinear, FrozenRMSNorm, Gated, activated, reciprocal_rms
 from groundup.types import IGNORE_INDEX
@@ -77,8 +77,14 @@ class Operations:
         return self.linear(self.activate(activation, *inner), weights[-1], biases[-1])
 
     def rotate(self, x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Turn each pair (x[i], x[i + H/2]) by the angle of its position: cos and sin, (B, T, 1, H)."""
+        """Turn each pair (x[i], x[i + H/2]) by the angle of its position: cos and sin, (B, T, 1, H).
+
+        If those are narrower than the heads, features beyond their width are returned as they are.
+        """
         cos, sin = (part.to(x_BTNH.dtype) for part in rope)
+        if (width := cos.shape[-1]) < x_BTNH.shape[-1]:
+            turned = self.rotate(x_BTNH[..., :width], rope)
+            return torch.cat([turned, x_BTNH[..., width:]], dim=-1)
         first, second = x_BTNH.chunk(2, dim=-1)
         return x_BTNH * cos + torch.cat([-second, first], dim=-1) * sin
 
@@ -102,8 +108,22 @@ class Operations:
         same_BTS = document_ids_BT[:, :, None] == document_ids_BT[:, None, :]
         return (same_BTS & seen_TS)[:, None]
 
-    def attend(self, q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, seen: Tensor | None, scale: float) -> Tensor:
-        """softmax(q k^T * scale) v over the keys that `seen` says; (B, T, N, H)."""
+    def attend(
+        self,
+        q_BTNH: Tensor,
+        k_BSKH: Tensor,
+        v_BSKH: Tensor,
+        seen: Tensor | None,
+        scale: float,
+        softcap: float | None = None,
+    ) -> Tensor:
+        """softmax(q k^T * scale) v over the keys that `seen` says; (B, T, N, H).
+
+        Args:
+            softcap: scores are softcap x tanh(scores / softcap) before softmax.
+        """
+        if softcap is not None:
+            return softcapped_attention(q_BTNH, k_BSKH, v_BSKH, seen, scale, softcap)
         return attend(q_BTNH, k_BSKH, v_BSKH, seen, scale, lean=self.lean)
 
     def chunk_rows(self, vocab_size: int) -> int:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.errors import ConfigError
@@ -17,10 +16,9 @@ from groundup.model.attention import Attention, seen_with_cache
 from groundup.model.cache import BatchCache, Cache, CacheShape, KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.layers import Embedding, Linear, make_mlp, make_norm
-from groundup.model.loss import row_nll, summed_nll
+from groundup.model.loss import row_nll, softcapped, summed_nll
 from groundup.model.operations import Accelerated
 from groundup.model.rope import Rotary
-from groundup.types import IGNORE_INDEX
 
 Rope = tuple[Tensor, Tensor]
 Watch = Callable[[int, Tensor, Rope | None], object]
@@ -32,6 +30,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
+        self.multiplier = config.residual_multiplier
         self.input_layernorm = make_norm(config)
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = make_norm(config)
@@ -44,8 +43,20 @@ class Block(nn.Module):
         seen: Tensor | None,
         cache: Cache | None,
     ) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache)
-        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+        x_BTD = self.add(x_BTD, self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache))
+        return self.add(x_BTD, self.mlp(self.post_attention_layernorm(x_BTD)))
+
+    def add(self, x_BTD: Tensor, branch_BTD: Tensor) -> Tensor:
+        """Add a branch's output to the residual stream."""
+        return x_BTD + (branch_BTD if self.multiplier is None else branch_BTD * self.multiplier)
+
+
+class ParallelBlock(Block):
+    """Two residual branches that read the same input (GPT-J, GPT-NeoX)."""
+
+    def forward(self, x_BTD: Tensor, rope: Rope | None, seen: Tensor | None, cache: Cache | None) -> Tensor:
+        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache)
+        return self.add(x_BTD, self.mlp(self.post_attention_layernorm(x_BTD)) + attended_BTD)
 
 
 class SandwichBlock(Block):
@@ -63,11 +74,25 @@ class SandwichBlock(Block):
         seen: Tensor | None,
         cache: Cache | None,
     ) -> Tensor:
-        x_BTD = x_BTD + self.post_attention_layernorm(self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache))
-        return x_BTD + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_BTD)))
+        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache)
+        x_BTD = self.add(x_BTD, self.post_attention_layernorm(attended_BTD))
+        return self.add(x_BTD, self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_BTD))))
 
 
-_BLOCKS: dict[str, type[Block]] = {"pre": Block, "sandwich": SandwichBlock}
+class PostNormBlock(SandwichBlock):
+    """Two residual branches, each followed by its norm (OLMo 2, arXiv:2501.00656)."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__(config, layer)
+        self.input_layernorm = self.pre_feedforward_layernorm = nn.Identity()
+
+
+_BLOCKS: dict[str, type[Block]] = {
+    "pre": Block,
+    "sandwich": SandwichBlock,
+    "post": PostNormBlock,
+    "parallel": ParallelBlock,
+}
 
 
 class Decoder(Accelerated):
@@ -78,9 +103,10 @@ class Decoder(Accelerated):
         self.config = config
         self.embed_tokens = Embedding(config.vocab_size, config.dim)
         self.embed_positions = None if config.rotary else Embedding(config.context_length, config.dim)
-        self.rotary = Rotary(config.head_dim, config.rope_theta, config.rope_scaling) if config.rotary else None
-        self.local_rotary = Rotary(config.head_dim, config.local_rope_theta) if config.local_rope_theta else self.rotary
-        block = _BLOCKS[config.norm_placement]
+        self.rotary = Rotary(config.rotary_dim, config.rope_theta, config.rope_scaling) if config.rotary else None
+        local_theta = config.local_rope_theta
+        self.local_rotary = Rotary(config.rotary_dim, local_theta) if local_theta else self.rotary
+        block = _BLOCKS[config.block]
         self.layers = nn.ModuleList(block(config, layer) for layer in range(config.n_layers))
         self.norm = make_norm(config)
         self.compute_dtype: torch.dtype | None = None  # None: that of the weights
@@ -121,6 +147,7 @@ class Decoder(Accelerated):
             )
         for index, layer in enumerate(self.layers):
             rope, seen = local if self.config.slides(index) else whole
+            rope = rope if self.config.rotates(index) else None
             if watch is not None:
                 watch(index, x_BTD, rope)
             x_BTD = layer(x_BTD, rope, seen, cache)
@@ -183,24 +210,21 @@ class Transformer(Accelerated):
         if labels_BT is None:
             return self.logits(h_BTD)
         h_RD, labels_R = h_BTD.flatten(0, 1), labels_BT.flatten()
-        if self.config.logit_softcap is not None:  # no published model has it, so it may cost memory
-            with torch.set_grad_enabled(torch.is_grad_enabled() and reduction == "sum"):
-                logits_RV = self.logits(h_RD)
-                nll = F.cross_entropy(logits_RV, labels_R, ignore_index=IGNORE_INDEX, reduction=reduction)
-                if z_loss:
-                    squares = z_loss * logits_RV[labels_R != IGNORE_INDEX].logsumexp(1).square().sum()
-                    nll = nll + squares - squares.detach()
-            return nll if reduction == "sum" else nll.view_as(labels_BT)
+        softcap = self.config.logit_softcap
         if reduction == "none":
-            return row_nll(h_RD, self.lm_head.weight, labels_R).view_as(labels_BT)
-        return summed_nll(h_RD, self.lm_head.weight, labels_R, self.operations, z_loss=z_loss)
+            return row_nll(self._scaled(h_RD), self.lm_head.weight, labels_R, softcap=softcap).view_as(labels_BT)
+        return summed_nll(
+            self._scaled(h_RD), self.lm_head.weight, labels_R, self.operations, z_loss=z_loss, softcap=softcap
+        )
+
+    def _scaled(self, h_BTD: Tensor) -> Tensor:
+        """Hidden states divided so that their logits are."""
+        return h_BTD if self.config.logits_scaling is None else h_BTD / self.config.logits_scaling
 
     def logits(self, h_BTD: Tensor) -> Tensor:
         """Scores (..., V) in fp32 of the tokens that may follow, from the blocks' output (..., D)."""
-        logits_BTV = self.lm_head(h_BTD)
-        if (softcap := self.config.logit_softcap) is not None:
-            logits_BTV = softcap * torch.tanh(logits_BTV / softcap)
-        return logits_BTV.float()
+        logits_BTV = self.lm_head(self._scaled(h_BTD))
+        return softcapped(logits_BTV, self.config.logit_softcap).float()
 
     def new_cache(self, batch_size: int, max_length: int) -> KVCache:
         """An empty key-value cache for `batch_size` sequences of at most `max_length` tokens."""

@@ -77,6 +77,29 @@ class Split(Operation):
 
 
 @dataclass(frozen=True, slots=True)
+class SplitHeads(Operation):
+    """One tensor of theirs whose rows are, head by head, the head's rows of queries, of keys and of values.
+
+    Attributes:
+        heads: of each of the three.
+    """
+
+    heads: int
+
+    def read(self, tensors: list[Tensor]) -> list[Tensor]:
+        by_head = tensors[0].unflatten(0, (self.heads, 3, -1))
+        return [part.flatten(0, 1) for part in by_head.unbind(1)]
+
+    def write(self, tensors: list[Tensor]) -> list[Tensor]:
+        import torch
+
+        return [torch.stack([tensor.unflatten(0, (self.heads, -1)) for tensor in tensors], dim=1).flatten(0, 2)]
+
+    def write_shapes(self, shapes: list[Shape]) -> list[Shape]:
+        return [(3 * shapes[0][0], *shapes[0][1:])]
+
+
+@dataclass(frozen=True, slots=True)
 class PermuteHeads(Operation):
     """Rows of a query or key projection, or its bias, whose rotated pairs are neighbours on their side, not halves.
 

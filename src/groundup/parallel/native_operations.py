@@ -27,6 +27,7 @@ from groundup.parallel.native_library import pointers_to, sizes_of
 _CHUNK_LOGITS = 104_000_000
 _MOST_CHUNK_ROWS = 4096
 _CHUNK_BLOCK = 256
+_ACTIVATIONS = ("silu", "gelu_tanh")  # that the kernels know; others are computed by PyTorch
 
 
 class NativeOperations(Operations):
@@ -60,7 +61,7 @@ class NativeOperations(Operations):
         return out
 
     def activate(self, activation: Activation, gate: Tensor, up: Tensor | None = None) -> Tensor:
-        if not _is_ours(gate):
+        if not (_is_ours(gate) and activation in _ACTIVATIONS):
             return super().activate(activation, gate, up)
         out: Tensor = _Activate.apply(gate, up, activation == "gelu_tanh", self.kernels)
         return out
@@ -68,7 +69,8 @@ class NativeOperations(Operations):
     def feed_forward(
         self, x: Tensor, activation: Activation, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
     ) -> Tensor:
-        if not (_is_ours(x) and all(map(_is_learned, weights)) and in_tiles(weights[0], BLOCK)):
+        fits = _is_ours(x) and all(map(_is_learned, weights)) and in_tiles(weights[0], BLOCK)
+        if not (fits and activation in _ACTIVATIONS):
             return super().feed_forward(x, activation, weights, biases)
         out: Tensor = FeedForward.apply(self.kernels, activation == "gelu_tanh", x, *weights, *biases)
         return out
@@ -93,11 +95,19 @@ class NativeOperations(Operations):
             starts_BT = torch.maximum(starts_BT, places_T + 1 - window)
         return starts_BT
 
-    def attend(self, q_BTNH: Tensor, k_BSKH: Tensor, v_BSKH: Tensor, seen: Tensor | None, scale: float) -> Tensor:
+    def attend(
+        self,
+        q_BTNH: Tensor,
+        k_BSKH: Tensor,
+        v_BSKH: Tensor,
+        seen: Tensor | None,
+        scale: float,
+        softcap: float | None = None,
+    ) -> Tensor:
         if seen is None or seen.dtype != torch.int32:
-            return super().attend(q_BTNH, k_BSKH, v_BSKH, seen, scale)
-        if not (_is_ours(q_BTNH) and q_BTNH.shape[-1] % 32 == 0):
-            return super().attend(q_BTNH, k_BSKH, v_BSKH, _mask(seen), scale)
+            return super().attend(q_BTNH, k_BSKH, v_BSKH, seen, scale, softcap)
+        if softcap is not None or not (_is_ours(q_BTNH) and q_BTNH.shape[-1] % 32 == 0):
+            return super().attend(q_BTNH, k_BSKH, v_BSKH, _mask(seen), scale, softcap)
         out: Tensor = _Attend.apply(q_BTNH, k_BSKH, v_BSKH, seen, scale, self.kernels)
         return out
 

@@ -98,9 +98,9 @@ def _layer(config: ModelConfig) -> int:
         biases += config.dim
     if config.ffn_bias:
         biases += (2 if config.gated else 1) * config.ffn_dim + config.dim
-    head_norms = 2 * config.head_dim if config.qk_norm else 0
-    norms = (4 if config.norm_placement == "sandwich" else 2) * _norm(config)
-    return _layer_matrices(config) + biases + head_norms + norms
+    heads = 2 if config.qk_norm == "head" else config.n_heads + config.n_kv_heads if config.qk_norm else 0
+    norms = (4 if config.block == "sandwich" else 2) * _norm(config)
+    return _layer_matrices(config) + biases + heads * config.head_dim + norms
 
 
 def _norm(config: ModelConfig) -> int:

@@ -158,8 +158,9 @@ def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> Mo
     dim = given.get("dim") or _multiple(WIDTH_PER_LAYER * max(2, given.get("n_layers") or depth), 2 * (heads or 1))
     if heads:
         head_dim = dim // heads if whole else max(2, dim // heads // 2 * 2)
-    elif whole:  # n_heads x head_dim = dim
-        head_dim = max(size for size in range(1, HEAD_DIM + 1) if dim % size == 0)
+    elif whole:  # n_heads x head_dim = dim, and rotary positions turn pairs
+        step = 2 if family.positions == "rotary" else 1
+        head_dim = max((size for size in range(step, HEAD_DIM + 1, step) if dim % size == 0), default=dim)
     else:
         head_dim = min(HEAD_DIM, max(2, dim // 2 * 2))
     n_heads = heads or _multiple(max(1, dim // given.get("head_dim", head_dim)), given.get("n_kv_heads", 1))

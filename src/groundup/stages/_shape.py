@@ -65,8 +65,9 @@ def given_shape(config: ShapeConfig) -> dict[str, Any]:
     for changed in given:
         for follower in _FOLLOWS.get(changed, ()):
             fields.pop(follower, None)
-    if fields["sliding_layers"] and "n_layers" in given:
-        fields["sliding_layers"] = tuple(islice(cycle(fields["sliding_layers"]), given["n_layers"]))
+    for by_layer in ("sliding_layers", "rotary_layers"):
+        if fields[by_layer] and "n_layers" in given:
+            fields[by_layer] = tuple(islice(cycle(fields[by_layer]), given["n_layers"]))
     return fields | given
 
 

@@ -37,6 +37,31 @@ _CONFIGS: dict[str, ModelConfig] = {
         local_rope_theta=1e4,
     ),
     "gpt2": replace(_LLAMA, family="gpt2", n_kv_heads=4, tie_embeddings=True),
+    "gpt_neox": replace(_LLAMA, family="gpt_neox", n_kv_heads=4, rotary_fraction=0.25),
+    "olmo2": replace(_LLAMA, family="olmo2"),
+    "gemma2": replace(
+        _LLAMA,
+        family="gemma2",
+        tie_embeddings=True,
+        sliding_window=8,
+        sliding_layers=(True, False),
+        attention_softcap=50.0,
+        logit_softcap=30.0,
+    ),
+    "phi3": replace(_LLAMA, family="phi3", sliding_window=8, rotary_fraction=0.75),
+    "granite": replace(
+        _LLAMA,
+        family="granite",
+        tie_embeddings=True,
+        attention_bias=True,
+        query_scalar=4096.0,
+        embedding_multiplier=12.0,
+        residual_multiplier=0.22,
+        logits_scaling=8.0,
+    ),
+    "smollm3": replace(
+        _LLAMA, family="smollm3", n_layers=5, tie_embeddings=True, rotary_layers=(True, True, True, False, True)
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from family_shapes import kv_heads
 from groundup.errors import ConfigError
 from groundup.model import FAMILIES, Transformer
 from groundup.model.lora import LoRA, adapters_of, add_lora, fuse_lora, linear_layers, remove_lora, sharing_weights
@@ -24,7 +25,7 @@ def trained(model: Transformer, steps: int = 3) -> None:
 
 
 def make(tiny_model: Callable[..., Transformer], family: str) -> Transformer:
-    return tiny_model(64, family=family, n_kv_heads=4 if family == "gpt2" else 2)
+    return tiny_model(64, family=family, n_kv_heads=kv_heads(family, 4, 2))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

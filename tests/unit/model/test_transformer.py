@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from family_shapes import kv_heads, variants
 from groundup.errors import ConfigError
 from groundup.model import FAMILIES, ModelConfig, Transformer, init_weights
 from groundup.model.attend import explicit_attention, for_each_query
@@ -22,12 +23,17 @@ WINDOWS: list[tuple[str, dict[str, Any]]] = [
     ("mistral", {"sliding_window": 4}),
     ("qwen3", {"sliding_window": 4, "sliding_layers": (False, True)}),
     ("gemma3", {"sliding_window": 4, "sliding_layers": (True, False), "local_rope_theta": 100.0, "logit_softcap": 2.0}),
+    ("gemma2", {"sliding_window": 4, "sliding_layers": (True, False), "attention_softcap": 0.5, "logit_softcap": 2.0}),
+    ("phi3", {"sliding_window": 4}),
+    ("smollm3", {"sliding_window": 4, "sliding_layers": (False, True), "rotary_layers": (True, False)}),
 ]
+OTHERS = [(family, variants(family, 2)) for family in ("gpt_neox", "granite", "smollm3")]
 
 
 def tiny(family: str = "qwen3", *, tied: bool = False, context_length: int = 32, **variants: Any) -> Transformer:
-    kv_heads = 4 if family == "gpt2" else 2
-    config = ModelConfig(family, 32, 2, 4, kv_heads, 8, 64, 97, context_length, tie_embeddings=tied, **variants)
+    config = ModelConfig(
+        family, 32, 2, 4, kv_heads(family, 4, 2), 8, 64, 97, context_length, tie_embeddings=tied, **variants
+    )
     model = Transformer(config)
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
@@ -78,7 +84,7 @@ def test_a_truncated_cache_forgets() -> None:
         torch.testing.assert_close(again, model(ids[:, :9])[:, 7:], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("family", "variants"), [*((family, {}) for family in FAMILIES), *WINDOWS])
+@pytest.mark.parametrize(("family", "variants"), [*((family, {}) for family in FAMILIES), *WINDOWS, *OTHERS])
 def test_packed_loss_equals_that_of_each_document_alone(family: str, variants: dict[str, Any]) -> None:
     # Without the mask a document would be predicted from its neighbours in the row.
     model = tiny(family, **variants)

@@ -13,7 +13,7 @@ from groundup.parallel import keep_for_reading
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_read_in_bfloat16(family: str, tiny_model: Callable[..., Transformer]) -> None:
-    changes = {"n_kv_heads": 4} if family == "gpt2" else {}
+    changes = {"n_kv_heads": 4} if FAMILIES[family].multi_head_only else {}
     model = tiny_model(100, family=family, **changes)
     ids = torch.arange(40)[None]
     exact = model(ids)

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.errors import FormatError
-from groundup.model.weight_map import EMBEDDING, HEAD, Weight, same
+from groundup.model.weight_map import EMBEDDING, HEAD, Split, Weight, same
 
 if TYPE_CHECKING:
     from groundup.model.config import ModelConfig
 
-Activation = Literal["silu", "gelu_tanh"]
+Activation = Literal["silu", "gelu", "gelu_tanh"]
+BlockKind = Literal["pre", "sandwich", "post", "parallel"]
 Head = Literal["language", "labels"]  # next-token head, or classification head
 LAYER = "model.layers.{layer}."
 QKV = tuple(f"{LAYER}self_attn.{part}_proj" for part in "qkv")
@@ -65,6 +66,7 @@ class HuggingFace:
         head: name of the output matrix, if it is not tied.
         dropouts: keys of dropout, ignored on reading and written as 0.
         rope_theta: key of the rotary base in transformers 4.
+        rotary_fraction: key of `rotary_fraction` in transformers 4.
         rope_by_layer_type: `rope_parameters` are nested by layer type, and sliding layers have their own base.
         windows: None: the family has no sliding windows.
         within: None: no multimodal model contains the family.
@@ -82,6 +84,7 @@ class HuggingFace:
     head: str = HEAD
     dropouts: Sequence[str] = ("attention_dropout",)
     rope_theta: str = "rope_theta"
+    rotary_fraction: str | None = None
     rope_by_layer_type: bool = False
     windows: HuggingFaceWindows | None = None
     within: Wrapper | None = None
@@ -91,7 +94,22 @@ class HuggingFace:
     @property
     def known_keys(self) -> set[str]:
         """All keys that the family reads or ignores."""
-        return {*self.keys.values(), *self.defaults, *self.fixed, *self.dropouts}
+        rotary = [key for key in (self.rope_theta, self.rotary_fraction) if key is not None]
+        return {*self.keys.values(), *self.defaults, *self.fixed, *self.dropouts, *rotary}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A metadata key for an optional field.
+
+    Attributes:
+        missing: what llama.cpp computes with if a file has no such key.
+        neutral: the value that means "not set"; None: there is none.
+    """
+
+    name: str
+    missing: float | None = None
+    neutral: float | None = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +119,35 @@ class Gguf:
     Attributes:
         architecture: `general.architecture`. Families may share one; sliding windows tell them apart.
         keys: optional field of `ModelConfig` -> metadata key.
+        constants: metadata with only one value that groundup computes.
+        attention_scale: key of 1 / sqrt(query_scalar); None: llama.cpp knows it from sizes (see `implied`).
         biases: bias fields that llama.cpp supports; whether a file has them follows from its tensors.
         permuted: rows of queries and keys are stored with rotated pairs next to each other.
         fused_qkv: queries, keys and values are one tensor.
+        fused_gate_up: so are the MLP's gate and up projections.
         llama3_scaling: llama.cpp reads `rope_freqs.weight`.
         windows: llama.cpp applies sliding windows; otherwise every layer attends to all tokens.
         window_pattern: without a pattern in the file, each layer with this multiple as number is not sliding.
-        query_scalar: the divisor that llama.cpp uses, from (n_layers, dim, n_heads); None: head_dim.
+        tied: whether llama.cpp requires tied or untied embeddings; None: neither.
+        default_window: the window without a key in the file; 0: none.
+        implied: returns fields that no key describes and llama.cpp knows from (n_layers, dim, n_heads).
         inexpressible: yields (value, reason) of variants that llama.cpp computes differently.
     """
 
     architecture: str
-    keys: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    constants: Mapping[str, bool] = field(default_factory=dict)
+    attention_scale: str | None = None
     biases: tuple[str, ...] = ()
     permuted: bool = False
     fused_qkv: bool = False
+    fused_gate_up: bool = False
     llama3_scaling: bool = False
     windows: bool = False
     window_pattern: int = 0
-    query_scalar: Callable[[int, int, int], float | None] = lambda n_layers, dim, n_heads: None
+    tied: bool | None = None
+    default_window: int = 0
+    implied: Callable[[int, int, int], dict[str, Any]] = lambda n_layers, dim, n_heads: {}
     inexpressible: Callable[[ModelConfig], Iterator[tuple[str, str]]] = lambda config: iter(())
 
 
@@ -152,8 +180,9 @@ class Family:
         only: values that an optional field is restricted to.
         positions: rotation of queries and keys, or a learned embedding.
         norm: LayerNorm with bias; RMSNorm; or RMSNorm with factor 1 + weight.
-        norm_placement: norms at the input of attention and MLP ("pre"), or at input and output ("sandwich").
-        qk_norm: whether queries and keys of each head are normalized before they are rotated.
+        block: norms at the inputs of attention and MLP ("pre"), at inputs and outputs ("sandwich"), or at outputs
+            ("post"); or attention and MLP read the same input, each through its norm ("parallel").
+        qk_norm: queries and keys are normalized before they are rotated, by head or all heads together.
         gated: whether the MLP multiplies by a gate (three matrices instead of two).
         scaled_embeddings: token embeddings are multiplied by sqrt(dim).
         multi_head_only: n_kv_heads = n_heads, and n_heads x head_dim = dim.
@@ -170,8 +199,8 @@ class Family:
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     positions: Literal["rotary", "learned"] = "rotary"
     norm: Literal["layer", "rms", "rms_plus_one"] = "rms"
-    norm_placement: Literal["pre", "sandwich"] = "pre"
-    qk_norm: bool = False
+    block: BlockKind = "pre"
+    qk_norm: Literal["head", "projection"] | None = None
     activation: Activation = "silu"
     gated: bool = True
     qkv_bias: bool = False
@@ -231,27 +260,36 @@ DEFAULTS: dict[str, Any] = {
     "rope_theta": 10_000.0,
 }
 SILU = {"hidden_act": ("silu", "swish")}
-GELU_TANH = {"hidden_activation": ("gelu_pytorch_tanh", "gelu_new"), "use_bidirectional_attention": (False,)}
+GELU_TANH = ("gelu_pytorch_tanh", "gelu_new")
 
 
 def llama_weights(config: ModelConfig) -> tuple[Weight, ...]:
     """Return the weight table of Llama, with what other families add to it."""
     parts = [
-        "input_layernorm.weight",
+        *([] if config.block == "post" else ["input_layernorm.weight"]),
         *(f"self_attn.{part}_proj.weight" for part in "qkvo"),
         *(f"self_attn.{part}_proj.bias" for part in "qkv" if config.qkv_bias),
         *(["self_attn.o_proj.bias"] if config.output_bias else []),
         *(["self_attn.q_norm.weight", "self_attn.k_norm.weight"] if config.qk_norm else []),
         "post_attention_layernorm.weight",
-        *(
-            ["pre_feedforward_layernorm.weight", "post_feedforward_layernorm.weight"]
-            if config.norm_placement == "sandwich"
-            else []
-        ),
+        *(["pre_feedforward_layernorm.weight"] if config.block == "sandwich" else []),
+        *(["post_feedforward_layernorm.weight"] if config.block in ("sandwich", "post") else []),
         *(f"mlp.{part}_proj.weight" for part in ("gate", "up", "down")),
         *(f"mlp.{part}_proj.bias" for part in ("gate", "up", "down") if config.ffn_bias),
     ]
     return same(EMBEDDING, "model.norm.weight", *(LAYER + part for part in parts))
+
+
+def split_heads(config: ModelConfig) -> Split:
+    """Return the operation for queries, keys and values one after the other in one tensor."""
+    query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    return Split((query, key, key))
+
+
+def heads_fill_dim(config: ModelConfig) -> Iterator[tuple[str, str]]:
+    """Yield why llama.cpp cannot compute a shape, where it derives head_dim from dim."""
+    if config.n_heads * config.head_dim != config.dim:
+        yield f"head_dim = {config.head_dim}", f"llama.cpp takes it for dim / n_heads in {config.family} models"
 
 
 def read_layer_types(config: ModelConfig, given: Mapping[str, Any], otherwise: Sequence[bool]) -> dict[str, Any]:

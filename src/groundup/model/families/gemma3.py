@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from groundup.model.families.base import (
     GELU_TANH,
-    KEYS,
     Family,
     Gguf,
     HuggingFace,
-    HuggingFaceWindows,
+    Key,
     Published,
     Wrapper,
     architectures,
     every_nth_is_full,
-    layer_types,
     llama_weights,
     published,
-    read_layer_types,
 )
+from groundup.model.families.gemma2 import GEMMA_KEYS, divides_by_dim_per_head, gemma_windows, query_pre_attn_scalar
 
 if TYPE_CHECKING:
     from groundup.model.config import ModelConfig
@@ -33,21 +31,6 @@ _LONG = {
     "context_length": 131_072,
     "rope_scaling": {"kind": "linear", "factor": 8.0},
 }
-
-
-def _read_windows(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
-    return read_layer_types(config, given, every_nth_is_full(given["sliding_window_pattern"], config.n_layers))
-
-
-def _write_windows(config: ModelConfig) -> dict[str, Any]:
-    # transformers builds the mask of a window even if no layer uses it.
-    return {"sliding_window": config.sliding_window or config.context_length, "layer_types": layer_types(config)}
-
-
-def query_pre_attn_scalar(config: ModelConfig) -> dict[str, Any]:
-    """Return the key of Gemma's attention scale, which is an integer in transformers."""
-    scalar = config.query_scalar or config.head_dim
-    return {"query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar}
 
 
 def _inexpressible(config: ModelConfig) -> Iterator[tuple[str, str]]:
@@ -80,8 +63,8 @@ GEMMA3 = Family(
     title="Gemma 3",
     about="qwen3 with GELU, norms before and after each branch, scaled embeddings, and two rotary bases",
     norm="rms_plus_one",
-    norm_placement="sandwich",
-    qk_norm=True,
+    block="sandwich",
+    qk_norm="head",
     activation="gelu_tanh",
     scaled_embeddings=True,
     optional=(
@@ -96,12 +79,7 @@ GEMMA3 = Family(
     huggingface=HuggingFace(
         model_type="gemma3_text",
         architectures=architectures("Gemma3", "Gemma3Text"),
-        keys=KEYS
-        | {
-            "attention_bias": "attention_bias",
-            "query_scalar": "query_pre_attn_scalar",
-            "logit_softcap": "final_logit_softcapping",
-        },
+        keys=GEMMA_KEYS,
         defaults={
             "vocab_size": 262_208,
             "hidden_size": 2304,
@@ -117,15 +95,14 @@ GEMMA3 = Family(
             "query_pre_attn_scalar": 256,
             "final_logit_softcapping": None,
             "sliding_window": 4096,
-            "sliding_window_pattern": _PATTERN,
             "rope_theta": 1_000_000.0,
             "rope_local_base_freq": 10_000.0,
         },
         # transformers reads attn_logit_softcapping and applies it nowhere: it stems from Gemma 2.
-        fixed=GELU_TANH,
+        fixed={"hidden_activation": GELU_TANH, "use_bidirectional_attention": (False,)},
         weights=llama_weights,
         rope_by_layer_type=True,
-        windows=HuggingFaceWindows(_read_windows, _write_windows),
+        windows=gemma_windows(_PATTERN),
         within=Wrapper(
             "gemma3",
             {
@@ -139,11 +116,10 @@ GEMMA3 = Family(
     ),
     gguf=Gguf(
         "gemma3",
-        keys={"logit_softcap": "final_logit_softcapping"},
+        keys={"logit_softcap": Key("final_logit_softcapping")},
         windows=True,
         window_pattern=_PATTERN,
-        # The 27B divides by dim / n_heads. No key says so: llama.cpp knows it by its 62 layers.
-        query_scalar=lambda n_layers, dim, n_heads: dim // max(n_heads, 1) if n_layers == 62 else None,
+        implied=divides_by_dim_per_head(62),
         inexpressible=_inexpressible,
     ),
     presets=(
