@@ -35,7 +35,10 @@ def read_rope(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     names, parameters = config.declared.huggingface, require_mapping(given, "rope_parameters")
     nested = names.rope_by_layer_type or FULL in parameters
-    whole = (require_mapping(parameters, FULL) if nested else parameters) | require_mapping(given, "rope_scaling")
+    older = require_mapping(given, "rope_scaling")
+    if "type" in older:
+        older.setdefault("rope_type", older["type"])
+    whole = (require_mapping(parameters, FULL) if nested else parameters) | older
     found: dict[str, Any] = {
         "rope_theta": _number(whole, "rope_theta") or given[names.rope_theta],
         "rope_scaling": _scaling(whole, config, given),

@@ -62,7 +62,9 @@ def training_bytes(config: ModelConfig, micro_batch_size: int, *, trained: int |
     """
     tokens = micro_batch_size * config.context_length
     width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim
-    if config.context_length <= LONGEST_EXPLICIT:  # explicit attention keeps its probabilities, upper half included
+    if config.attention_softcap is not None:  # keeps tanh and probabilities in fp32, and those in bf16, lower half only
+        width += 5 * config.n_heads * config.context_length // 2
+    elif config.context_length <= LONGEST_EXPLICIT:  # explicit attention keeps its probabilities, upper half included
         width += config.n_heads * config.context_length
     parameters = parameter_count(config)
     kept = 16 * parameters if trained is None else 4 * parameters + 16 * trained

@@ -122,6 +122,13 @@ UNSAID: dict[str, tuple[str, dict[str, Any]]] = {
     "betas": ("llama", {"rope_scaling": RopeScaling("yarn", 8.0, original_context_length=32, beta_fast=16.0)}),
     "biases-of-qwen3": ("qwen3", {"attention_bias": True}),
     "scale-of-gemma": ("gemma3", {"query_scalar": 100.0}),
+    "pattern-of-gemma2": ("gemma2", {"sliding_layers": (False, True)}),
+    "gemma2-without-softcap": ("gemma2", {"attention_softcap": None}),
+    "untied-gemma2": ("gemma2", {"tie_embeddings": False}),
+    "tied-olmo2": ("olmo2", {"tie_embeddings": True}),
+    "heads-of-olmo2": ("olmo2", {"head_dim": 32}),
+    "heads-of-phi3": ("phi3", {"head_dim": 32}),
+    "positions-of-smollm3": ("smollm3", {"rotary_layers": None}),
 }
 
 

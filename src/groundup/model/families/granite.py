@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from groundup.errors import FormatError
 from groundup.model.families.base import (
     DEFAULTS,
     KEYS,
@@ -26,7 +27,11 @@ _MULTIPLIERS = ("embedding_multiplier", "residual_multiplier", "logits_scaling")
 
 def _read(values: dict[str, Any], given: Mapping[str, Any]) -> None:
     values |= {name: None if given[name] == 1 else given[name] for name in _MULTIPLIERS}
-    values["query_scalar"] = given["attention_multiplier"] ** -2
+    scale = given["attention_multiplier"]
+    if type(scale) not in (int, float) or not scale > 0:
+        fix = "Correct config.json, or get the model again."
+        raise FormatError(f"attention_multiplier = {scale!r}"[:200], rule="it is a positive number", fix=fix)
+    values["query_scalar"] = scale**-2
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:

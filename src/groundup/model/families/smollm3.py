@@ -33,7 +33,7 @@ def _read(values: dict[str, Any], given: Mapping[str, Any]) -> None:
     if layers is None and type(n_layers) is int:
         layers = every_nth_is_full(given["no_rope_layer_interval"], min(n_layers, 10_000))
     rotates = tuple(bool(layer) for layer in layers or ())[:n_layers]
-    values["rotary_layers"] = None if all(rotates) else rotates
+    values["rotary_layers"] = None if all(rotates) and len(rotates) == n_layers else rotates
 
 
 def _read_windows(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
