@@ -66,14 +66,8 @@ def edit(directory: Path, **changes: Any) -> None:
         ({"model_type": "mixtral", "num_local_experts": 8}, "known architectures.*num_local_experts"),
         ({"model_type": "phi3"}, "qkv_proj"),
         ({"model_type": "phi3", "rope_scaling": {"type": "longrope", "long_factor": [1.0]}}, "longrope"),
-        (
-            {"model_type": "gpt_neox", "hidden_act": "gelu", "use_parallel_residual": False},
-            "use_parallel_residual = False",
-        ),
-        (
-            {"model_type": "gpt_neox", "hidden_act": "gelu", "rope_parameters": None, "rotary_pct": 0.05},
-            "rotary_fraction = 0.05",
-        ),
+        (NEOX | {"use_parallel_residual": False}, "use_parallel_residual = False"),
+        (NEOX | {"rope_parameters": None, "rotary_pct": 0.05}, "rotary_fraction = 0.05"),
         ({"model_type": "smollm3", "no_rope_layers": [1]}, "rotary_layers for 1 layers"),
         ({"model_type": "gemma2", "layer_types": ["chunked"]}, "layer_types"),
         ({"model_type": "granite", "attention_multiplier": 0.0}, "attention_multiplier"),

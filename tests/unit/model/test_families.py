@@ -71,3 +71,4 @@ def test_an_unknown_family_is_answered_with_ours_and_the_guide() -> None:
     ):
         assert all(name in caught.value.rule for name in names)
         assert GUIDE in caught.value.fix
+    assert (ROOT / GUIDE).is_file()
