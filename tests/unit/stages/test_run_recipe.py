@@ -136,6 +136,7 @@ def test_resolved_recipe_is_kept_and_is_the_same_work(runner: Runner) -> None:
     runner(RECIPE, "name=elsewhere")
     kept = Path("runs/elsewhere/recipe.toml").read_text()
     assert tomllib.loads(kept) == {
+        "version": 2,
         "name": "elsewhere",
         "gather": {"text": "quiet ", "repeat": 2},
         "shout": {"mark": "?"},
