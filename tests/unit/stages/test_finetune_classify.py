@@ -224,7 +224,9 @@ def test_tuning_that_comes_apart_at_our_rate_is_begun_again_more_gently(
     halved: int,
 ) -> None:
     monkeypatch.setattr(tuning, "ADAPTER_TIMES", 0.1)
-    settings = {key: value for key, value in QUICKLY.items() if not key.endswith("_lr")} | {"method": "merged"}
+    settings = {key: value for key, value in QUICKLY.items() if not key.endswith("learning_rate")} | {
+        "method": "merged"
+    }
     out = tmp_path / "out"
     made = finetune_classify.run(FinetuneClassifyConfig(data=words, model=run_directory, out=out, **settings))
     said = " ".join(capsys.readouterr().err.split())
