@@ -84,8 +84,8 @@ def test_the_baseline_is_a_real_one(two_topics: tuple[Labelled, Labelled]) -> No
     assert np.mean(right) > 0.8
 
 
-def test_texts_without_words_have_no_baseline() -> None:
-    assert predict_tfidf(["!!!", "??"], [0, 1], ["..."]) is None
+def test_texts_without_characters_have_no_baseline() -> None:
+    assert predict_tfidf(["", " "], [0, 1], ["..."]) is None
 
 
 def test_the_verdict_says_worse_better_or_neither(two_topics: tuple[Labelled, Labelled]) -> None:
