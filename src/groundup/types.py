@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -17,6 +18,11 @@ MetricName = Literal["rouge", "chrf", "bleu", "exact", "f1", "likelihood"]  # of
 def text_id(text: str) -> str:
     """The identity of a text: 128 bits of BLAKE2b over its UTF-8 bytes, in hex."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text has no visible character: nothing, white space, control or format characters."""
+    return all(unicodedata.category(character)[0] in "ZC" for character in text)
 
 
 def well_formed(text: str) -> str:

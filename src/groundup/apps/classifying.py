@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from groundup.apps.work import Result
 from groundup.checkpoint.resolve import OpenedClassifier
 from groundup.errors import ConfigError, GroundupError
 from groundup.objectives.classification import encode, likely, predict
+from groundup.objectives.novelty import NO_NOVELTY, UNLIKE, Novelty
 
 
 class ClassifierRunner:
@@ -22,6 +24,7 @@ class ClassifierRunner:
 
     def __init__(self, opened: OpenedClassifier) -> None:
         self._opened = opened
+        self._novelty = Novelty.load(opened.directory)
 
     def run(
         self,
@@ -71,7 +74,13 @@ class ClassifierRunner:
         if len(texts) > 1:
             notes.append(f"Read in {len(texts):,} parts; the probabilities are their means.")
         tokens = sum(len(text) for text in texts)
-        return Result(app.name, label, label, chosen, tuple(notes), len(texts), tokens)
+        found = self._novelty.of(inputs[app.first.name]) if self._novelty else None
+        if found is None:
+            notes.append(NO_NOVELTY)
+        elif found.unlike:
+            notes.append(f"Novelty {found.novelty:.2f}: {UNLIKE}")
+        result = Result(app.name, label, label, chosen, tuple(notes), len(texts), tokens)
+        return replace(result, novelty=found.novelty, unlike=found.unlike) if found else result
 
     def run_many(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 from groundup.apps.declaration import FIELD, App, Input
 from groundup.config import nearest
 from groundup.errors import ConfigError
-from groundup.types import well_formed
+from groundup.types import is_blank, well_formed
 
 Given = dict[str, Any]  # a text, number or list of labels for each input
 
@@ -32,7 +32,7 @@ def checked(app: App, given: Mapping[str, Any]) -> Given:
 
 def _value(app: App, declared: Input, value: Any) -> Any:
     label = f"{app.name}: {declared.name}"
-    if value is None or (isinstance(value, str) and not value.strip()) or value == []:
+    if value is None or (isinstance(value, str) and is_blank(value)) or value == []:
         if declared.default is None:
             raise ConfigError(
                 f"{label} is missing",

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,12 +70,16 @@ def written_rows(
     rows: Sequence[Mapping[str, Any]], results: Sequence[Result | GroundupError], *, as_csv: bool
 ) -> Iterable[str]:
     """Lines: each row's inputs with `output`, and of labels the probabilities; or with `error`."""
-    flat = [dict(row) | _outcome(result) for row, result in zip(rows, results, strict=True)]
+    return table_lines([dict(row) | _outcome(result) for row, result in zip(rows, results, strict=True)], as_csv=as_csv)
+
+
+def table_lines(rows: Sequence[Mapping[str, Any]], *, as_csv: bool) -> Iterator[str]:
+    """The lines of a table: JSON lines, or CSV with a heading and all columns that some row has."""
     if not as_csv:
-        yield from (json.dumps(row, ensure_ascii=False) + "\n" for row in flat)
+        yield from (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         return
-    columns = list(dict.fromkeys(column for row in flat for column in row))
-    for cells in [columns, *([_cell(row.get(column, "")) for column in columns] for row in flat)]:
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    for cells in [columns, *([_cell(row.get(column, "")) for column in columns] for row in rows)]:
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(cells)
         yield line.getvalue()
@@ -85,7 +89,8 @@ def _outcome(result: Result | GroundupError) -> dict[str, Any]:
     if isinstance(result, GroundupError):
         return {"output": None, "error": str(result)}
     output = result.text if result.value is None else result.value
-    return {"output": output} | ({"probabilities": result.probabilities} if result.probabilities else {})
+    found = {"output": output} | ({"probabilities": result.probabilities} if result.probabilities else {})
+    return found | ({} if result.novelty is None else {"novelty": result.novelty, "unlike": result.unlike})
 
 
 def _cell(value: Any) -> str:

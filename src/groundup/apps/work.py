@@ -56,6 +56,8 @@ class Result:
         notes: what a person should know of how it was made.
         parts: how many parts the input was read in.
         prompt_tokens, completion_tokens: of all that was asked.
+        novelty: of a classifier's input, how unlike the training texts it is (see `groundup.objectives.novelty`).
+        unlike: whether it is flagged as unlike them; None: not known.
     """
 
     app: str
@@ -66,6 +68,8 @@ class Result:
     parts: int = 1
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    novelty: float | None = None
+    unlike: bool | None = None
 
 
 Work = Generator[Write | Score, Any, Result]

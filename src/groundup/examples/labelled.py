@@ -120,7 +120,7 @@ def read_labelled(table: Table, rules: LabelRules) -> Labelled:
     """
     rules = rules.found_in(table)
     template, label = str(rules.text), str(rules.label)
-    read_text = _text_reader(table, template)
+    read_text = text_reader(table, template)
     several = bool(rules.separator) or _are_sets([row.get(label) for row in table.rows])
     read_label = _several(rules.separator) if several else _label_reader(table, label, rules)
     texts, labels, dropped = [], [], Counter[str]()
@@ -210,7 +210,15 @@ def _named_in(text: str | None) -> frozenset[str]:
     return frozenset(FIELD.findall(text) or [text]) if text else frozenset()
 
 
-def _text_reader(table: Table, text: str) -> Callable[[dict[str, Any]], str]:
+def text_reader(table: Table, text: str) -> Callable[[dict[str, Any]], str]:
+    """A function from a row to its text.
+
+    Args:
+        text: a column, or a template such as "{subject}\\n{body}".
+
+    Raises:
+        ConfigError: a column that is not there.
+    """
     if text in table.columns:
         return lambda row: cell_text(row.get(text))
     fields = FIELD.findall(text)

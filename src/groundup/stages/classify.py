@@ -1,57 +1,32 @@
-"""`groundup classify`: the labels of texts, each as soon as its batch is done."""
+"""`groundup classify`: the labels of texts, or of every row of a table."""
 
 from __future__ import annotations
 
 import io
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from groundup.config import Config, setting
-from groundup.console import Console, visible
+from groundup.console import Console
+from groundup.errors import ConfigError, DataError
+from groundup.stages._classified import Classified, Classifier, classify_table, read_texts, write_table
+from groundup.types import is_blank
 
 
 class ClassifyConfig(Config):
-    """Which classifier, and what to label: the texts given, else the lines of standard input."""
+    """Which classifier, and what to label: texts, a table, or the lines of standard input."""
 
     model: Path = setting(help="classifier's directory, or a run (its newest classifier)", positional=True)
     texts: tuple[str, ...] = setting((), help="texts to label; without any, lines from standard input", positional=True)
+    batch: Path | None = setting(None, help="a table (CSV, JSON lines, ...): one result a row", flag=True)
+    out: Path | None = setting(None, help="where the results of --batch go: .jsonl or .csv", flag=True)
+    text: str | None = setting(None, help="column of --batch with the text, or a template; default: found", flag=True)
     batch_size: int = setting(32, help="texts to label at a time; 1 answers each line at once", flag=True, gt=0)
     base: Path | None = setting(None, help="where an adapter's base lies now", flag=True)
     device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Classified:
-    """A text with its label.
-
-    Attributes:
-        labels: those that it gets: one, unless `several`.
-        label: the likeliest; of a model that gives several, all that are likelier than not, ", " between them.
-        probabilities: of each label, in the order of the model's labels.
-        several: the model gives several labels, or none.
-    """
-
-    text: str
-    label: str
-    probabilities: dict[str, float]
-    labels: tuple[str, ...] = ()
-    several: bool = False
-
-    def to_line(self, *, as_json: bool = False) -> str:
-        """One line: label, its probability and the text between tabs, or a JSON object."""
-        if as_json:
-            said = {"labels": self.labels} if self.several else {"label": self.label}
-            fields = {"text": self.text, **said, "probabilities": self.probabilities}
-            return json.dumps(fields, ensure_ascii=False) + "\n"
-        text = " ".join(self.text.split())
-        labels = self.labels if self.several else (self.label,)
-        shown = f"{min(self.probabilities[label] for label in labels):.3f}" if labels else ""
-        return visible(f"{self.label}\t{shown}\t{text}") + "\n"
 
 
 def run(
@@ -67,42 +42,53 @@ def run(
     Args:
         on_text: with it nothing is kept and the returned list is empty, so that input may be endless.
         json_lines: a line is a JSON object.
-        lines: what to label where the config has no texts; by default the lines of standard input, the empty ones left
-            out.
+        lines: what to label where the config has neither texts nor a table; by default the lines of standard input,
+            without those that have no visible character.
 
     Raises:
-        DataError: no classifier there.
-        FormatError: a damaged one.
+        ConfigError: texts and a table, or a column that is not there.
+        DataError: no classifier, no table, or a text without a visible character.
+        FormatError: a damaged classifier.
     """
     from groundup.checkpoint.resolve import open_classifier
-    from groundup.objectives.classification import encode, likely, predict
 
     console = console or Console()
-    opened = open_classifier(config.model, device=config.device, base=config.base)
-    tokenizer = opened.tokenizer
-    source = _standard_input() if lines is None else lines
-    given = config.texts or (line for raw in source if (line := raw.rstrip("\r\n")).strip())
+    _require_one_input(config)
+    rows, texts = read_texts(config.batch, config.text, console) if config.batch else ([], [])
+    classifier = Classifier(open_classifier(config.model, device=config.device, base=config.base))
     kept: list[Classified] = []
-    cut = 0
-    for batch in _batched(given, config.batch_size):
-        texts, longer = encode(tokenizer, batch, opened.longest)
-        cut += longer
-        for text, probabilities in zip(batch, predict(opened.model, texts, pad_id=tokenizer.pad_id), strict=True):
-            named = dict(zip(opened.labels, probabilities.tolist(), strict=True))
-            several = opened.model.several
-            chosen = likely(probabilities).nonzero()[0] if several else [probabilities.argmax()]
-            given_labels = tuple(opened.labels[int(place)] for place in chosen)
-            found = Classified(text, ", ".join(given_labels), named, given_labels, several)
-            if on_text is None:
-                kept.append(found)
-            else:
-                on_text(found.to_line(as_json=json_lines))
-    if cut:
-        which = "1 text is" if cut == 1 else f"{cut:,} texts are"
-        console.warn(
-            f"{which} longer than the {opened.longest} tokens that this classifier reads: the end was left out."
-        )
+    if config.batch:
+        found = classify_table(classifier, rows, texts, config.batch_size, console)
+        write_table(rows, found, config.out, on_text, console)
+        kept = [each for each in found if each is not None]
+    else:
+        source = _standard_input() if lines is None else lines
+        given = config.texts or (line for raw in source if not is_blank(line := raw.rstrip("\r\n")))
+        for batch in _batched(given, config.batch_size):
+            for each in classifier.classify(batch):
+                if on_text is None:
+                    kept.append(each)
+                else:
+                    on_text(each.to_line(as_json=json_lines))
+    classifier.report(console)
     return kept
+
+
+def _require_one_input(config: ClassifyConfig) -> None:
+    for number, text in enumerate(config.texts, 1):
+        if is_blank(text):
+            raise DataError(
+                f"text {number} = {text!r}",
+                rule="a text to label has a visible character",
+                fix="Give a text, or leave it out.",
+            )
+    if config.batch is not None and config.texts:
+        raise ConfigError("texts and --batch", rule="one of them says what to label", fix="Leave one of them out.")
+    if config.batch is None and (config.out or config.text):
+        given = "--out" if config.out else "--text"
+        raise ConfigError(
+            f"{given} without --batch", rule=f"{given} belongs to a table", fix="Give a table: --batch FILE."
+        )
 
 
 def _standard_input() -> TextIO:

@@ -130,6 +130,7 @@ def _classifier(
 
     from groundup.checkpoint import save_classifier
     from groundup.checkpoint.resolve import MODEL_MAX_LENGTH, open_classifier
+    from groundup.objectives.novelty import Novelty
 
     opened = open_classifier(directory, device="cpu", base=base)
     tokenizer, longest = opened.tokenizer, opened.longest
@@ -138,6 +139,8 @@ def _classifier(
     files = save_classifier(config.out, model, opened.labels, **ids)
     tokenizer.config[MODEL_MAX_LENGTH] = longest
     files += [*tokenizer.save(config.out), _learned(config.out, directory)]
+    if novelty := Novelty.load(directory):
+        files.append(novelty.save(config.out))
     said = f"one classifier in {config.dtype}, of {len(opened.labels)} labels"
     if config.gate:
         agreement = _label_gate(config, directory, base, tokenizer, longest, console)
