@@ -16,10 +16,8 @@ from groundup.evals.classification import Floats, Indices, Result, compare, macr
 from groundup.evals.label_sets import compare_sets, macro_f1_of_sets, score_sets
 from groundup.evals.stats import Interval
 from groundup.examples.labelled import Labelled
-from groundup.objectives import Objective
 from groundup.objectives.classification import (
     Classification,
-    LabelledBatch,
     SeveralLabels,
     balancing_weights,
     likely,
@@ -27,6 +25,7 @@ from groundup.objectives.classification import (
 )
 
 Metric = Literal["loss", "accuracy", "macro_f1"]
+LabelObjective = Classification | SeveralLabels
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ class Labelling(Protocol):
         """What `LabelledBatches` takes as labels."""
         ...
 
-    def objective(self, targets: Any, *, smoothing: float, balance: bool) -> Objective[LabelledBatch]: ...
+    def objective(self, targets: Any, *, smoothing: float, balance: bool) -> LabelObjective: ...
 
     def score(self, probabilities: Floats, targets: Any, metric: Metric) -> float:
         """By which states of a run are compared: less is better."""
@@ -98,7 +97,7 @@ class OneEach:
     def targets(self, examples: Labelled) -> list[int]:
         return [self._index[label] for label in examples.labels]
 
-    def objective(self, targets: Any, *, smoothing: float, balance: bool) -> Objective[LabelledBatch]:
+    def objective(self, targets: Any, *, smoothing: float, balance: bool) -> LabelObjective:
         return Classification(smoothing, balancing_weights(targets, len(self._labels)) if balance else None)
 
     def score(self, probabilities: Floats, targets: Any, metric: Metric) -> float:
@@ -137,7 +136,7 @@ class SeveralEach:
     def targets(self, examples: Labelled) -> list[list[float]]:
         return [[float(label in labels) for label in self._labels] for labels in examples.sets]
 
-    def objective(self, targets: Any, *, smoothing: float, balance: bool) -> Objective[LabelledBatch]:
+    def objective(self, targets: Any, *, smoothing: float, balance: bool) -> LabelObjective:
         return SeveralLabels(positive_weights(targets) if balance else None)
 
     def score(self, probabilities: Floats, targets: Any, metric: Metric) -> float:

@@ -62,7 +62,8 @@ class SequenceClassifier(Accelerated):
                 needed, because a token never sees those after it.
             last_B: the index of each text's last token.
         """
-        return self.score(self.last_state(input_ids_BT, last_B)).float()
+        # The head computes in the dtype of its weights: in bf16, probabilities would have two digits.
+        return self.score(self.last_state(input_ids_BT, last_B).to(self.score.weight.dtype)).float()
 
     def last_state(self, input_ids_BT: Tensor, last_B: Tensor) -> Tensor:
         """The hidden state (B, D) of each text's last token."""

@@ -185,12 +185,20 @@ class Classification:
 
     def __call__(self, model: nn.Module, batch: LabelledBatch) -> tuple[Tensor, Metrics]:
         logits_BC = model(batch.input_ids, batch.last)
-        weights = None if self._weights is None else self._weights.to(logits_BC.device)
-        loss = F.cross_entropy(
-            logits_BC, batch.labels, weight=weights, reduction="sum", label_smoothing=self._label_smoothing
-        )
+        loss = self.summed_loss(logits_BC, batch.labels)
         right, count = (logits_BC.argmax(-1) == batch.labels).sum(), self.normalizer(batch)
         return loss, {"loss": (loss.detach(), count), "accuracy": (right, count)}
+
+    def summed_loss(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
+        """Summed cross-entropy in nats, ()."""
+        weights = None if self._weights is None else self._weights.to(logits_BC)
+        return F.cross_entropy(
+            logits_BC, labels_B, weight=weights, reduction="sum", label_smoothing=self._label_smoothing
+        )
+
+    def text_weights(self, labels_B: Tensor) -> Tensor:
+        """Weight of each text, (B,): that of its label."""
+        return torch.ones(len(labels_B)) if self._weights is None else self._weights[labels_B]
 
 
 class SeveralLabels:
@@ -212,10 +220,20 @@ class SeveralLabels:
     def __call__(self, model: nn.Module, batch: LabelledBatch) -> tuple[Tensor, Metrics]:
         known = batch.labels[:, 0] != IGNORE_INDEX
         logits_BC, labels_BC = model(batch.input_ids, batch.last)[known], batch.labels[known]
-        weights = None if self._weights is None else self._weights.to(logits_BC.device)
-        loss = F.binary_cross_entropy_with_logits(logits_BC, labels_BC, pos_weight=weights, reduction="sum")
+        loss = self.summed_loss(logits_BC, labels_BC)
         right, count = ((logits_BC > 0) == labels_BC.bool()).all(-1).sum(), len(labels_BC)
         return loss, {"loss": (loss.detach(), count), "accuracy": (right, count)}
+
+    def summed_loss(self, logits_BC: Tensor, labels_BC: Tensor) -> Tensor:
+        """Summed binary cross-entropy of all labels in nats, ()."""
+        weights = None if self._weights is None else self._weights.to(logits_BC)
+        return F.binary_cross_entropy_with_logits(
+            logits_BC, labels_BC.to(logits_BC.dtype), pos_weight=weights, reduction="sum"
+        )
+
+    def text_weights(self, labels_BC: Tensor) -> Tensor:
+        """Weight of each text, (B,): 1, because weights are those of (text, label) pairs."""
+        return torch.ones(len(labels_BC))
 
 
 class LabelledBatches:

@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import accumulate, takewhile
 
+import torch
+
 from groundup.model import SequenceClassifier
 from groundup.objectives.classification import encode
+from groundup.objectives.probe import HeadFit
 from groundup.tokenizer import Tokenizer
 
 BEFORE, BEHIND = 'This sentence : "', '" means in one word: "'
@@ -33,25 +36,29 @@ def best_way_to_read(
     texts: Sequence[str],
     labels: Sequence[int] | Sequence[Sequence[float]],
     room: int,
-    fit: Callable[..., float],
-) -> tuple[int, list[float]]:
-    """Which of the ways tells the labels best, by heads that are fitted on some of the texts; leaves a head behind.
+    fit: Callable[..., HeadFit],
+) -> tuple[int, list[HeadFit]]:
+    """Choose the way to read texts with the lowest loss of a head, fitted on some of them; leaves that head in place.
 
     Args:
         texts: in any order; the first of them are tried.
-        room: tokens of the longest text, read in the first of the ways.
+        room: maximum number of tokens per text, read in the first of the ways.
         fit: `fit_head`, with all but model, texts, labels, padding and tokens.
 
     Returns:
-        Its place, and the nats a text of each way; none where there is but one.
+        Its index, and the fit of each way; no fits if there is only one way.
     """
     if len(ways) == 1:
         return 0, []
     lengths = accumulate(len(encode(ways[0], [text], room)[0][0]) for text in texts)
     count = min(len(texts), 1 + sum(1 for _ in takewhile(lambda tokens: tokens < _TRIED_TOKENS, lengths)))
-    nats = []
+    fits, heads = [], []
     for way in ways:
         read, _ = encode(way, texts[:count], room + way.added - ways[0].added)
         most = sum(map(len, read))
-        nats.append(fit(model, read, labels[:count], pad_id=way.pad_id, most_tokens=most))
-    return min(range(len(ways)), key=nats.__getitem__), nats
+        fits.append(fit(model, read, labels[:count], pad_id=way.pad_id, most_tokens=most))
+        heads.append(model.score.weight.detach().clone())
+    best = min(range(len(ways)), key=lambda place: fits[place].nats)
+    with torch.no_grad():
+        model.score.weight.copy_(heads[best])
+    return best, fits

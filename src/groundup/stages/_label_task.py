@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from groundup.evals.labelling import Labelling, Metric
     from groundup.examples.labelled import Labelled
     from groundup.model import SequenceClassifier
+    from groundup.parallel import Machine
     from groundup.tokenizer import Tokenizer
 
 _SAMPLES = 12  # of test texts in the facts, for the report
@@ -71,38 +72,46 @@ def leave_classifier(
     out: Path,
     model: SequenceClassifier,
     saving: Callable[[], list[Path]],
-    device: str,
+    machine: Machine,
     console: Console,
     *,
     tfidf: bool,
+    seed: int,
 ) -> tuple[list[Path], dict[str, Any]]:
-    """Save the classifier, fit its probabilities on the texts set apart, and test what a user gets: from disk, in fp32.
+    """Save the classifier, fit its probabilities on the texts set apart, and test what is saved.
+
+    The test computes in the dtype that the machine is faster in, as training does.
 
     Returns:
         Its files, and what was found.
     """
     from groundup.checkpoint.resolve import MODEL_MAX_LENGTH, open_classifier
     from groundup.objectives.classification import predict
+    from groundup.objectives.novelty import Novelty
 
     kind, tokenizer, tested = task.kind, task.tokenizer, task.tested
     files = saving()
     tokenizer.config[MODEL_MAX_LENGTH] = task.longest
     tokenizer.save(out)
-    saved = open_classifier(out, device=device)
+    saved = open_classifier(out, device="cpu").model
     temperature = 1.0
     if len(task.deciding):
-        said = predict(saved.model, task.deciding.ids, pad_id=tokenizer.pad_id)
+        said = predict(_placed(saved, machine), task.deciding.ids, pad_id=tokenizer.pad_id)
         temperature = kind.temperature(said, task.deciding.targets)
         model.soften(temperature)
         files = saving()
-        saved = open_classifier(out, device=device)
+        saved = open_classifier(out, device="cpu").model
+    samples = _samples(task, saved)
+    saved = _placed(saved, machine)
     with console.progress("testing", len(tested), "texts") as bar:
-        probabilities = predict(saved.model, tested.ids, pad_id=tokenizer.pad_id, advance=bar.advance)
+        probabilities = predict(saved, tested.ids, pad_id=tokenizer.pad_id, advance=bar.advance)
     result = kind.tested(task.given, tested.examples, probabilities, tfidf=tfidf)
     console.table("On the test texts (95 % intervals)", result.columns, result.rows)
     console.note(result.verdict)
     calibration = kind.calibration(probabilities, tested.targets, temperature, len(task.deciding))
     console.note(calibration.sentence)
+    novelty = Novelty.fit(task.given.texts, seed=seed).tested(tested.examples.texts)
+    console.note(novelty.sentence)
     parts = {"train": task.learned, "set_apart": task.deciding, "test": tested}
     dropped = {f"test: {reason}": count for reason, count in tested.examples.dropped.items()}
     found = {
@@ -113,10 +122,19 @@ def leave_classifier(
         "cut": {"train": task.learned.cut, "test": tested.cut, "max_tokens": task.longest},
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "calibration": calibration.to_json(),
+        "novelty": novelty.to_json(),
         **result.facts,
-        "samples": _samples(tested.examples, task.labels, probabilities),
+        "samples": samples,
     }
-    return [*files, out / "tokenizer.json", out / "tokenizer_config.json"], found
+    return [*files, out / "tokenizer.json", out / "tokenizer_config.json", novelty.save(out)], found
+
+
+def _placed(model: SequenceClassifier, machine: Machine) -> SequenceClassifier:
+    """The saved classifier, computing as training does: in bf16 where the machine is faster in it."""
+    from groundup.parallel import place
+
+    place(model, replace(machine, compile=False, fp8=False))
+    return model
 
 
 def came_apart(before: float, after: float, texts: int) -> bool:
@@ -129,18 +147,21 @@ def came_apart(before: float, after: float, texts: int) -> bool:
     return after - before > chance
 
 
-def _samples(tested: Labelled, labels: list[str], probabilities: Floats) -> list[dict[str, Any]]:
-    """Some test texts with their predictions: the first in the order of their hash, so that none is picked by hand."""
+def _samples(task: LabelTask, model: SequenceClassifier) -> list[dict[str, Any]]:
+    """Some test texts with predictions in fp32: the first in the order of their hash, so none is picked by hand."""
+    from groundup.objectives.classification import predict
     from groundup.types import text_id
 
+    tested, labels = task.tested.examples, task.labels
     chosen = sorted(range(len(tested)), key=lambda i: text_id(tested.texts[i]))[:_SAMPLES]
+    probabilities = predict(model, [task.tested.ids[i] for i in chosen], pad_id=task.tokenizer.pad_id)
     return [
         {
             "text": tested.texts[i][:_SAMPLE_CHARACTERS],
             "label": ", ".join(tested.sets[i]),
-            **_predicted(labels, probabilities[i], tested.several),
+            **_predicted(labels, shares, tested.several),
         }
-        for i in chosen
+        for i, shares in zip(chosen, probabilities, strict=True)
     ]
 
 

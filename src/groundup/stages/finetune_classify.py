@@ -15,7 +15,7 @@ from groundup.console import Console
 from groundup.corpus import Source
 from groundup.errors import ConfigError
 from groundup.stages._closing import inside
-from groundup.stages._label_head import start_head
+from groundup.stages._label_head import HEAD_FILE, log_head, start_head
 from groundup.stages._label_task import LabelTask, Read, came_apart, leave_classifier
 from groundup.stages._labelled import labelled_examples
 from groundup.stages._lora import (
@@ -51,6 +51,10 @@ if TYPE_CHECKING:
 _SHOWN = 40  # texts, on the page of what is trained
 _GENTLER = "gentler"  # in the plan: what the learning rates are multiplied by, after tuning came apart
 _GENTLEST = 0.25
+_FEW = 500  # texts, below which no text is held out to decide whether training helps
+_FITTED_HEAD = 0.25  # of LoRA's default rates: at 0.004 the loss of a fitted head rises from 0.6 to 1.0 at step 2
+_RATES = ("learning_rate", "learning_rate_scale")
+_TRAINING = (*_RATES, "method", "epochs", "minutes", "lora", "keep_best", "patience", "optimizer")  # ask for training
 
 
 class FinetuneClassifyConfig(OptimizerSettings):
@@ -83,6 +87,7 @@ class FinetuneClassifyConfig(OptimizerSettings):
     patience: int | None = setting(None, help="end after so many of 20 scores that are no better", ge=1)
     xray: bool = setting(False, help="show what would be trained, and stop", flag=True)
     epochs: float | None = setting(None, help="passes over the texts; default: by number", flag=True, gt=0)
+    minutes: float | None = setting(None, help="train no longer than this on this machine", flag=True, gt=0)
     batch_size: int = setting(32, help="texts in an optimizer step", gt=0)
     method: Method | None = setting(None, help="all weights, or adapters; default: by size", flag=True)
     lora: LoraConfig = setting(LoraConfig(), help="the adapters of method = lora or merged")
@@ -127,6 +132,7 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
             pass
         if ranks.first:
             drop_checkpoints(config.out)
+            (config.out / HEAD_FILE).unlink(missing_ok=True)
     return read(config.out)
 
 
@@ -142,7 +148,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     from groundup.examples.learned import save_learned
     from groundup.model import SequenceClassifier
     from groundup.model.lora import adapter_parameters
-    from groundup.objectives.classification import LabelledBatches, encode, usual_epochs
+    from groundup.objectives.classification import LabelledBatches, encode
     from groundup.objectives.framing import ways_to_read
     from groundup.optim import WarmupStableDecay
     from groundup.parallel import Machine, measure_machine, place
@@ -173,8 +179,11 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     machine, gentler = Machine.from_json(plan["machine"]), float(plan.get(_GENTLER, 1))
     model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed, several=given.several)
     place(model, machine)
-    start = partial(start_head, seed=config.seed, balance=config.balance, ranks=ranks, console=console)
-    tokenizer, longest = start(model, ways, learned.texts, kind.targets(learned), room, plan_file)
+    epochs = _epochs(config, method, len(learned), console)
+    smoothing = config.label_smoothing if epochs else 0.0
+    objective = kind.objective(kind.targets(learned), smoothing=smoothing, balance=config.balance)
+    start = partial(start_head, seed=config.seed, ranks=ranks, console=console)
+    tokenizer, longest = start(model, ways, learned.texts, kind.targets(learned), room, plan_file, objective)
 
     def read_as(part: Labelled) -> Read:
         ids, cut = encode(tokenizer, part.texts, longest)
@@ -206,14 +215,13 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
 
     missed_before = missed() if len(deciding) else 0.0
     scored_by: Metric = config.keep_best or "loss"
-    epochs = config.epochs or usual_epochs(len(learned))
-    total_steps = max(1, round(epochs * batches.per_epoch))
+    total_steps = max(1, round(epochs * batches.per_epoch)) if epochs else 0
+    gentle = gentler * (_FITTED_HEAD if method != "full" and not _own_rates(config) else 1)
     optimizer = classifier_rates(
         config, dim=model.config.dim, adapted=method != "full", weight_decay=config.weight_decay
-    ).scaled(gentler)
-    rates = show_rates(config, model, optimizer, console, adapted=method != "full")
-    objective = kind.objective(task.learned.targets, smoothing=config.label_smoothing, balance=config.balance)
-    if new:
+    ).scaled(gentle)
+    rates = show_rates(config, model, optimizer, console, adapted=method != "full") if total_steps else {}
+    if new and total_steps:
         row = replace(opened.model.config, context_length=max(map(len, task.learned.ids)))
         trained = adapter_parameters(model)
         sentence = foretold(
@@ -228,29 +236,37 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
             formula=IDLE_BYTES + training_bytes(row, config.batch_size, trained=trained),
         )
         console.note(sentence)
-    train(
-        work,
-        "tuning",
-        spread,
-        objective,
-        batches.batch,
-        spread.optimizer(optimizer),
-        WarmupStableDecay(total_steps, warmup_steps=max(1, total_steps // 20), decay_steps=total_steps),
-        plan_digest=work.fingerprint,
-        total_tokens=batches.texts_in(total_steps),
-        unit="texts",
-        machine=machine,
-        ranks=ranks,
-        console=console,
-        checkpoint_seconds=config.checkpoint_seconds,
-        skip_spikes=config.skip_spikes,
-        log_to=config.log_to,
-        score=partial(task.missed, spread.model, scored_by) if config.keep_best or config.patience else None,
-        scored_by=scored_by,
-        patience=config.patience,
-    )
+    end = _end(config, task, read_plan(plan_file))
+    most_steps, total_steps = total_steps, _steps_until(end, total_steps, task, config, read_plan(plan_file))
+    done = total_steps
+    if total_steps:
+        done = train(
+            work,
+            "tuning",
+            spread,
+            objective,
+            batches.batch,
+            spread.optimizer(optimizer),
+            WarmupStableDecay(total_steps, warmup_steps=max(1, total_steps // 10), decay_steps=total_steps),
+            plan_digest=work.fingerprint,
+            total_tokens=batches.texts_in(total_steps),
+            unit="texts",
+            machine=machine,
+            ranks=ranks,
+            console=console,
+            checkpoint_seconds=config.checkpoint_seconds,
+            skip_spikes=config.skip_spikes,
+            end=end,
+            most_steps=most_steps,
+            log_to=config.log_to,
+            score=partial(task.missed, spread.model, scored_by) if config.keep_best or config.patience else None,
+            scored_by=scored_by,
+            patience=config.patience,
+        ).step
+    elif ranks.first:
+        log_head(work, read_plan(plan_file))
 
-    if len(deciding) and came_apart(missed_before, after := missed(), len(deciding)):
+    if total_steps and len(deciding) and came_apart(missed_before, after := missed(), len(deciding)):
         own_rate = config.learning_rate or config.learning_rate_scale
         again = not own_rate and gentler > _GENTLEST
         then = f"Lower the learning rate: --learning-rate {optimizer.matrix_lr / 2:.2g}."
@@ -270,11 +286,50 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         return True
     saving = partial(save_labelling, method, config.out, model, opened.directory, tokenizer, labels)
     own = {"base": str(opened.directory)} if method == "lora" else {}
-    tfidf, device = config.baseline, machine.device
-    files, found = leave_classifier(task, config.out, model, saving, device, console, tfidf=tfidf)
-    facts = own | {"epochs": total_steps / batches.per_epoch, "learning_rates": rates} | found
+    tfidf, seed = config.baseline, config.seed
+    files, found = leave_classifier(task, config.out, model, saving, machine, console, tfidf=tfidf, seed=seed)
+    facts = own | {"epochs": done / batches.per_epoch, "learning_rates": rates} | found
     work.finish(facts, [*files, plan_file, save_learned(config.out, given.texts)])
     return True
+
+
+def _epochs(config: FinetuneClassifyConfig, method: Method, texts: int, console: Console) -> float:
+    """Passes over the texts. A few texts are left to the fitted head on the frozen base, unless training is asked for.
+
+    SmolLM2-135M on 120 messages of 10 domains: 68.5 % accuracy on 200 others with the fitted head, 65.5 % after 8
+    epochs of LoRA at 0.001, 60.5 % after 2 at 0.004; TF-IDF 60.5 %.
+    """
+    from groundup.objectives.classification import usual_epochs
+
+    asked = any(getattr(config, name) != type(config).model_fields[name].default for name in _TRAINING)
+    if method == "merged" and texts < _FEW and not asked:
+        console.note(
+            f"Fewer than {_FEW} texts: the base model stays frozen, only the head is fitted; --epochs 8 trains."
+        )
+        return 0.0
+    return config.epochs or usual_epochs(texts)
+
+
+def _own_rates(config: FinetuneClassifyConfig) -> bool:
+    return any(getattr(config, name) is not None for name in _RATES)
+
+
+def _end(config: FinetuneClassifyConfig, task: LabelTask, plan: dict[str, Any]) -> float | None:
+    """The stage's time in seconds at which training ends, so that the test fits into the minutes; None: no limit."""
+    if config.minutes is None:
+        return None
+    tested = sum(len(text) for part in (task.deciding, task.tested) for text in part.ids)
+    return max(1.0, 60 * config.minutes - plan["seconds_per_token"] * tested)
+
+
+def _steps_until(
+    end: float | None, steps: int, task: LabelTask, config: FinetuneClassifyConfig, plan: dict[str, Any]
+) -> int:
+    """The steps that fit before `end`, at three times the cost of the head's fit per token: forward and backward."""
+    if end is None or not steps:
+        return steps
+    tokens = sum(map(len, task.learned.ids)) / len(task.learned) * config.batch_size
+    return max(1, min(steps, int(end / (3 * plan["seconds_per_token"] * tokens))))
 
 
 def _room(config: FinetuneClassifyConfig, ways: Sequence[Tokenizer], context: int) -> int:

@@ -9,8 +9,9 @@ import pytest
 
 from groundup.model import SequenceClassifier, Transformer
 from groundup.objectives import framing
+from groundup.objectives.classification import Classification
 from groundup.objectives.framing import BEFORE, BEHIND, best_way_to_read, ways_to_read
-from groundup.objectives.probe import fit_head
+from groundup.objectives.probe import HeadFit, fit_head
 from groundup.tokenizer import Tokenizer
 
 TEXTS = [f"number {n} is {'odd' if n % 2 else 'even'}, as it is known" for n in range(80)]
@@ -32,13 +33,14 @@ def test_the_way_with_fewer_nats_is_taken(
     model = SequenceClassifier.from_language_model(tiny_model(tokenizer.vocab_size), 2, seed=0)
     read: list[Sequence[Sequence[int]]] = []
 
-    def fit(_: SequenceClassifier, texts: Sequence[Sequence[int]], labels: Sequence[int], **given: Any) -> float:
+    def fit(_: SequenceClassifier, texts: Sequence[Sequence[int]], labels: Sequence[int], **given: Any) -> HeadFit:
         assert len(texts) == len(labels)
         assert given["most_tokens"] == sum(map(len, texts))
         read.append(texts)
-        return nats[len(read) - 1]
+        return HeadFit(nats[len(read) - 1], 1.0, 0.0, len(texts))
 
-    assert best_way_to_read(model, ways, TEXTS, LABELS, 12, fit) == (int(nats[1] < nats[0]), list(nats))
+    best, fits = best_way_to_read(model, ways, TEXTS, LABELS, 12, fit)
+    assert (best, [each.nats for each in fits]) == (int(nats[1] < nats[0]), list(nats))
     for way, texts in zip(ways, read, strict=True):  # cut alike, whatever stands around
         assert texts == [way.whole(tokenizer.encode(text), 12 + way.added - tokenizer.added) for text in TEXTS]
 
@@ -50,9 +52,9 @@ def test_a_few_texts_are_enough(
     model = SequenceClassifier.from_language_model(tiny_model(tokenizer.vocab_size), 2, seed=0)
     ways, tried = ways_to_read(tokenizer, 4096), []
 
-    def fit(model: SequenceClassifier, texts: Any, labels: Any, **given: Any) -> float:
+    def fit(model: SequenceClassifier, texts: Any, labels: Any, **given: Any) -> HeadFit:
         tried.append(sum(len(tokenizer.encode(text)) + 1 for text in TEXTS[: len(texts)]))
-        return fit_head(model, texts, labels, **given)
+        return fit_head(model, texts, labels, Classification(), **given)
 
     _, nats = best_way_to_read(model, ways, TEXTS, LABELS, 48, fit)
     assert len(nats) == 2

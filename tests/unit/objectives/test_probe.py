@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import Ridge
 
 from groundup.model import SequenceClassifier, Transformer
-from groundup.objectives.classification import last_states, predict
+from groundup.objectives.classification import Classification, SeveralLabels, last_states, predict
 from groundup.objectives.probe import fit_head, ridge
 
 
@@ -33,8 +33,9 @@ def test_weights_and_losses_are_those_of_fits_that_leave_each_text_out() -> None
     labels = torch.arange(30) % 3
     states = centers[labels] + torch.randn(30, 6, generator=generator)
     targets = F.one_hot(labels, 3).double()
-    weights = torch.rand(30, generator=generator).double() + 0.5
-    weight, nats = ridge(states, targets, weights, several=False)
+    loss = Classification(0.1, (torch.rand(3, generator=generator) + 0.5).tolist())
+    weights = loss.text_weights(labels).double()
+    weight, nats, _ = ridge(states, labels, loss, 3)
 
     def slow(strength: float, scale: float) -> tuple[float, np.ndarray]:
         alpha = strength * float((weights[:, None] * states.double().square()).sum()) / 6
@@ -48,10 +49,12 @@ def test_weights_and_losses_are_those_of_fits_that_leave_each_text_out() -> None
             ]
         )
         whole = Ridge(alpha=alpha, fit_intercept=False).fit(X, Y, w).coef_
-        each = F.cross_entropy(torch.from_numpy(scale * logits), labels, reduction="none")
-        return float((weights * each).sum() / weights.sum()), scale * whole
+        weighted = weights.new_tensor([float(loss.text_weights(torch.tensor([n]))) for n in range(3)])
+        each = F.cross_entropy(torch.from_numpy(scale * logits), labels, weighted, reduction="sum", label_smoothing=0.1)
+        return float(each) / 30, scale * whole
 
-    tried = [slow(strength, 2.0**power) for strength in (1e-3, 1e-2, 1e-1, 1.0) for power in range(8)]
+    strengths = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)
+    tried = [slow(strength, 2.0 ** (power / 2)) for strength in strengths for power in range(15)]
     best, expected = min(tried, key=lambda pair: pair[0])
     assert nats == pytest.approx(best, rel=1e-9)
     np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-7)
@@ -63,7 +66,7 @@ def test_the_head_knows_labels_that_the_states_tell(classifier: SequenceClassifi
     labels = torch.cdist(states, states[:4]).argmin(1).tolist()
     before = (predict(classifier, texts, pad_id=0).argmax(1) == labels).mean()
     body = {name: value.clone() for name, value in classifier.model.state_dict().items()}
-    nats = fit_head(classifier, texts, labels, pad_id=0, most_tokens=10_000)
+    nats = fit_head(classifier, texts, labels, Classification(), pad_id=0, most_tokens=10_000).nats
     after = (predict(classifier, texts, pad_id=0).argmax(1) == labels).mean()
     assert after > max(before, 0.75)
     assert nats < 1.0
@@ -75,7 +78,7 @@ def test_labels_that_the_states_do_not_tell_cost_nothing(classifier: SequenceCla
     """Fitted on noise, a head that were sure of itself would begin above the loss of guessing."""
     generator = torch.Generator().manual_seed(1)
     states, labels = torch.randn(40, 32, generator=generator), torch.randint(0, 4, (40,), generator=generator)
-    _, nats = ridge(states, F.one_hot(labels, 4).double(), torch.ones(40).double(), several=False)
+    _, nats, _ = ridge(states, labels, Classification(), 4)
     assert nats < 1.05 * np.log(4)
 
 
@@ -84,7 +87,7 @@ def test_several_labels_and_a_limit_of_tokens(classifier: SequenceClassifier, te
     labels = (states[:, :4] > 0).float().tolist()
     seen: list[int] = []
     limit = sum(map(len, texts[:60]))
-    fit_head(classifier, texts, labels, pad_id=0, most_tokens=limit, advance=seen.append)
+    fit_head(classifier, texts, labels, SeveralLabels(), pad_id=0, most_tokens=limit, advance=seen.append)
     assert sum(seen) == 60
     right = ((predict(classifier, texts, pad_id=0) > 0.5) == (np.array(labels) > 0.5)).mean()
     assert right > 0.6

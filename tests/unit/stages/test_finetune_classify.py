@@ -311,7 +311,7 @@ def test_json_lines_and_plain_lines(classifier: Path) -> None:
     hostile = 'two\nlines, a tab\t, "quotes", \x1b[31m and <|endoftext|>'
     for as_json in (True, False):
         out: list[str] = []
-        config = ClassifyConfig(model=classifier, texts=(hostile, "", "x " * 5000))
+        config = ClassifyConfig(model=classifier, texts=(hostile, "!", "x " * 5000))
         stream = io.StringIO()
         classify.run(config, on_text=out.append, json_lines=as_json, console=Console(stream=stream))
         assert len(out) == 3

@@ -157,7 +157,11 @@ def _meant(facts: Facts) -> Html | None:
     fitted = found.count("fitted_on")
     if fitted:
         said += f"; by {percent(before)} before one temperature was fitted on {count(fitted, 'other text')}"
-    return tag("p", f"{said}.")
+    flagged, held_out = facts.number("novelty", "false_alarms"), facts.count("novelty", "held_out")
+    novelty = ""
+    if flagged is not None:
+        novelty = f" Its novelty score flags {percent(flagged)} of {count(held_out, 'held-out text')} as unlike."
+    return tag("p", f"{said}.{novelty}")
 
 
 def _point(value: float | None) -> Estimate | None:

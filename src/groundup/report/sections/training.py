@@ -34,7 +34,7 @@ def _tuning(tuned: Output | None, task: str, unit: str, counted: str) -> list[Ch
     if tuned is None:
         return []
     parts: list[Child] = [tag("h3", f"Tuning it to {task}"), tag("p", _examples(tuned.facts))]
-    if tuned.curve:
+    if tuned.curve and len(tuned.curve.steps) > 1:
         parts.append(loss_chart(task, "Loss while it was tuned", tuned.curve, unit, counted=counted, height=220))
         note = "Share of the training examples of each step that were right."
         parts.append(

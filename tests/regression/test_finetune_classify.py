@@ -1,0 +1,148 @@
+"""`groundup finetune classify`: a resumed run fitted the head again, the test ran in fp32, there was no --minutes, and
+few texts made fine-tuning worse than the head that it started from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.artifact import begin
+from groundup.checkpoint import save_model
+from groundup.checkpoint.resolve import open_classifier
+from groundup.console import Console
+from groundup.model import SequenceClassifier, Transformer
+from groundup.objectives import classification, probe
+from groundup.objectives.novelty import NOVELTY_FILE, Novelty
+from groundup.parallel import Machine
+from groundup.stages import _lora, finetune_classify
+from groundup.stages._label_head import HEAD_FILE
+from groundup.stages.finetune_classify import FinetuneClassifyConfig
+from groundup.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def base(
+    tokenizer: Tokenizer, tiny_model: Callable[..., Transformer], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    directory = tmp_path_factory.mktemp("models") / "base"
+    work = begin(directory, "pretrain", {}, {})
+    files = save_model(directory, tiny_model(tokenizer.vocab_size), bos_id=0, eos_id=0)
+    tokenizer.save(directory)
+    work.finish({}, files)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def table(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "table.csv"
+    longest = sorted(real_documents, key=len)[-2:]
+    rows = [(p[:200], str(n)) for n, text in enumerate(longest) for p in text.split("\n\n") if len(p) > 60]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("text", "label"), *rows[:40], *rows[-40:]])
+    return path
+
+
+def tuned(base: Path, table: Path, out: Path, **settings: Any) -> dict[str, Any]:
+    config = FinetuneClassifyConfig(data=table, model=base, out=out, threads=1, cut_long=True, batch_size=8, **settings)
+    return finetune_classify.run(config, console=Console(stream=io.StringIO())).facts
+
+
+@pytest.fixture
+def as_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model counts as a large one, which gets adapters by default."""
+    monkeypatch.setattr(_lora, "_SMALL", 0)
+
+
+@pytest.mark.usefixtures("as_large")
+def test_few_texts_leave_a_large_base_frozen(base: Path, table: Path, tmp_path: Path) -> None:
+    """SmolLM2, 120 texts of 10 labels: accuracy fell from 68.5 to 65.5 % in 8 epochs, and to 60.5 % at a high rate."""
+    facts = tuned(base, table, tmp_path / "out")
+    assert facts["epochs"] == 0
+    (row,) = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert {"step", "loss", "accuracy", "grad_norm", "seconds", "tokens_seen"} <= set(row)
+    assert row["loss"] < 0.75
+    before, after = (open_classifier(tmp_path / "out").model.model, _decoder(base))
+    assert all(torch.equal(a, b) for a, b in zip(before.parameters(), after.parameters(), strict=True))
+    assert tuned(base, table, tmp_path / "asked", epochs=0.2)["epochs"] > 0
+
+
+def _decoder(base: Path) -> torch.nn.Module:
+    from groundup.checkpoint import load_model
+
+    return load_model(base).model
+
+
+@pytest.mark.usefixtures("as_large")
+@pytest.mark.parametrize("method", ["merged", "lora", "full"])
+def test_every_method_leaves_a_novelty_score(base: Path, table: Path, tmp_path: Path, method: str) -> None:
+    facts = tuned(base, table, tmp_path, method=method, epochs=0.2)
+    novelty = Novelty.load(tmp_path)
+    assert novelty is not None
+    assert facts["novelty"]["false_alarms"] == novelty.false_alarms is not None
+    assert NOVELTY_FILE in json.loads((tmp_path / "artifact.json").read_text())["outputs"]
+    assert not (tmp_path / HEAD_FILE).exists()
+
+
+def test_a_resumed_run_takes_the_head_from_its_plan(
+    base: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[int] = []
+    fit = probe.fit_head
+
+    def counted(*given: Any, **named: Any) -> probe.HeadFit:
+        fits.append(1)
+        return fit(*given, **named)
+
+    monkeypatch.setattr(probe, "fit_head", counted)
+    whole = tmp_path / "whole"
+    tuned(base, table, whole, epochs=0.5)
+    assert len(fits) == 1
+    with monkeypatch.context() as broken:
+        broken.setattr(finetune_classify, "train", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            tuned(base, table, tmp_path / "cut", epochs=0.5)
+    assert len(fits) == 2
+    tuned(base, table, tmp_path / "cut", epochs=0.5)
+    assert len(fits) == 2
+    weights = [(out / "model.safetensors").read_bytes() for out in (whole, tmp_path / "cut")]
+    assert weights[0] == weights[1]
+
+
+def _interrupted(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_minutes_end_the_training(base: Path, table: Path, tmp_path: Path) -> None:
+    """In steps, because a busy machine stretches all times: 100,000 epochs are planned, and a few are trained."""
+    facts = tuned(base, table, tmp_path, epochs=100_000, minutes=0.05)
+    assert 0 < facts["epochs"] < 500
+
+
+def test_the_test_computes_in_the_faster_dtype(
+    base: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head stays in fp32: probabilities differ from those of fp32 by rounding in the layers alone."""
+    machine = Machine("cpu", "bfloat16", compile=False, threads=1, product_flops=1e11)
+    monkeypatch.setattr("groundup.parallel.measure_machine", lambda **_: machine)
+    dtypes: list[tuple[int, torch.dtype | None]] = []
+    predict = classification.predict
+
+    def watched(model: SequenceClassifier, texts: Any, **named: Any) -> Any:
+        dtypes.append((len(texts), model.model.compute_dtype))
+        return predict(model, texts, **named)
+
+    monkeypatch.setattr(classification, "predict", watched)
+    facts = tuned(base, table, tmp_path, epochs=0.2)
+    assert (facts["test"]["examples"], torch.bfloat16) in dtypes
+    opened = open_classifier(tmp_path, device="cpu")
+    texts, _ = classification.encode(opened.tokenizer, ["an expression is evaluated", "a statement"], opened.longest)
+    exact = predict(opened.model, texts, pad_id=0)
+    opened.model.model.compute_dtype = torch.bfloat16
+    assert predict(opened.model, texts, pad_id=0) == pytest.approx(exact, abs=0.02)
