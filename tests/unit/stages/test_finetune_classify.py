@@ -20,6 +20,7 @@ from groundup.console import Console
 from groundup.errors import ConfigError, DataError
 from groundup.objectives import framing
 from groundup.objectives.classification import predict
+from groundup.objectives.probe import HeadFit
 from groundup.planner import tuning
 from groundup.stages import classify, finetune_classify
 from groundup.stages._label_task import came_apart
@@ -257,7 +258,8 @@ def test_a_classifier_reads_texts_as_they_were_read_in_training(
 ) -> None:
     """The words around a text are kept in the tokenizer; they take no room from the text."""
     monkeypatch.setattr(framing, "_LEAST_CONTEXTS", 1)
-    monkeypatch.setattr(framing, "best_way_to_read", lambda *_: (better, [2.0, 2.5 - better]))
+    fits = [HeadFit(nats, 0.5, 0.0, 10) for nats in (2.0, 2.5 - better)]
+    monkeypatch.setattr(framing, "best_way_to_read", lambda *_: (better, fits))
     out, settings = tmp_path / "out", SETTINGS | {"epochs": 0.1, "max_tokens": 16, "baseline": False}
     finetune_classify.run(FinetuneClassifyConfig(data=table, model=run_directory, out=out, **settings))
     opened, base = open_classifier(out), load_tokenizer(resolve_model(run_directory))

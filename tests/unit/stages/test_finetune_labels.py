@@ -203,7 +203,7 @@ def test_several_labels_are_printed_and_evaluated(topics: Path, topics_table: Pa
     texts = ("The class statement makes a class object.", "x")
     classify.run(ClassifyConfig(model=topics, texts=texts), on_text=lines.append, json_lines=True)
     first = json.loads(lines[0])
-    assert set(first) == {"text", "labels", "probabilities"}
+    assert set(first) == {"text", "labels", "probabilities", "novelty", "unlike"}
     assert set(first["labels"]) == {label for label, share in first["probabilities"].items() if share >= 0.5}
     config = evaluate.EvaluateConfig(model=topics, data=topics_table, label="topics", out=tmp_path / "r")
     facts = evaluate.run(config, console=Console(quiet=True)).facts
