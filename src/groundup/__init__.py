@@ -1,9 +1,14 @@
 """groundup: build a language model of your own, from raw text to a model that writes."""
 
-from importlib.metadata import version
-
 from groundup.openmp import spin_briefly
 
 spin_briefly()  # before any module of ours imports torch
 
-__version__ = version("groundup")
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        # Not at import: Ctrl-C can be handled only afterwards.
+        from importlib.metadata import version
+
+        return version("groundup")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import click
 
-from groundup import __version__
+from groundup import interrupts
 from groundup.cli.commands import RUN, CommandGroup
 from groundup.cli.output import as_json, write
 from groundup.errors import ConfigError, GroundupError, ResourceError
@@ -27,7 +27,7 @@ from groundup.redact import redacted
     epilog=RUN.example,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name="groundup", message="%(prog)s %(version)s")
+@click.version_option(package_name="groundup", prog_name="groundup", message="%(prog)s %(version)s")
 def cli() -> None:
     """The root of all commands."""
 
@@ -44,26 +44,32 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stdout.reconfigure(errors="replace")
     try:
         code = cli.main(args=given, prog_name="groundup", standalone_mode=False) or 0
-    except click.exceptions.NoArgsIsHelpError as error:
+    except (Exception, KeyboardInterrupt) as error:
+        interrupted = isinstance(error, click.Abort | KeyboardInterrupt) or interrupts.received()
+        # click has begun a new line where it saw the interrupt
+        code = (
+            interrupts.report(below=not isinstance(error, click.Abort)) if interrupted else _code_of(error, json_wanted)
+        )
+    sys.exit(code)
+
+
+def _code_of(error: BaseException, json_wanted: bool) -> int:
+    """Report what ended a command; return its exit code."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
         sys.stderr.write(error.format_message() + "\n")
-        code = 2
-    except click.UsageError as error:
+        return 2
+    if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "groundup"
         rule, fix = "a command needs arguments that it knows", f"See: {command} --help"
-        code = _fail(ConfigError(error.format_message().rstrip("."), rule=rule, fix=fix), json_wanted)
-    except GroundupError as error:
-        code = _fail(error, json_wanted)
-    except (click.Abort, KeyboardInterrupt):
-        sys.stderr.write("\nStopped. The same command goes on from here.\n")
-        code = 130
-    except BrokenPipeError:  # whoever read our output has enough of it
+        return _fail(ConfigError(error.format_message().rstrip("."), rule=rule, fix=fix), json_wanted)
+    if isinstance(error, GroundupError):
+        return _fail(error, json_wanted)
+    if isinstance(error, BrokenPipeError):  # whoever read our output has enough of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    except OSError as error:
-        code = _fail_of_system(error, json_wanted)
-    except Exception as error:
-        code = _fail_of_ours(error, json_wanted)
-    sys.exit(code)
+        return 1
+    if isinstance(error, OSError):
+        return _fail_of_system(error, json_wanted)
+    return _fail_of_ours(error, json_wanted)
 
 
 def _fail(error: GroundupError, json_wanted: bool) -> int:
@@ -104,7 +110,7 @@ def _fail_of_system(error: OSError, json_wanted: bool) -> int:
     return _fail(ResourceError(value, rule=rule, fix=fix), json_wanted)
 
 
-def _fail_of_ours(error: Exception, json_wanted: bool) -> int:
+def _fail_of_ours(error: BaseException, json_wanted: bool) -> int:
     sys.stderr.write(redacted("".join(traceback.format_exception(error))))
     sys.stderr.write("\nThis is a mistake in groundup. Please report it with the lines above (CONTRIBUTING.md).\n")
     if json_wanted:

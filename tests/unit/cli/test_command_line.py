@@ -245,7 +245,7 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "The same command goes on" in err
+    assert "Run the same command again to continue" in err
     assert "Traceback" not in err
 
 

@@ -1,0 +1,72 @@
+"""Ctrl-C ends the program with one line and exit code 130, whatever is running when it arrives."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+from types import FrameType
+
+EXIT_CODE = 130
+_LINE = "Interrupted. Run the same command again to continue.\n"
+_IMPORT = "<frozen importlib._bootstrap>"
+_SHOW_CURSOR = "\x1b[?25h"  # a progress bar hides it
+
+_received = False
+_ending = False
+
+
+def install() -> None:
+    """Handle SIGINT from now on. One that the parent process made us ignore (`nohup`, `command &`) stays ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+        # Registered first, so it runs last: CPython may end with -SIGINT although the exception was caught.
+        atexit.register(_exit_if_ending)
+
+
+def received() -> bool:
+    """Return whether Ctrl-C was pressed: libraries in C and Rust may turn KeyboardInterrupt into another exception."""
+    return _received
+
+
+def report(*, below: bool = True) -> int:
+    """Print the line and return the exit code. From now on another Ctrl-C ends the process at once.
+
+    Args:
+        below: on a terminal, which shows "^C" where the cursor is, begin a new line before it.
+    """
+    global _ending
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_CODE))
+    _ending = True
+    terminal = sys.stderr.isatty()
+    sys.stderr.write(("\n" if below and terminal else "") + _LINE + (_SHOW_CURSOR if terminal else ""))
+    sys.stderr.flush()
+    return EXIT_CODE
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt; within an import, end the process.
+
+    torch's initialization swallows the exception while it imports numpy, and then works without numpy, or aborts.
+    """
+    global _received
+    _received = True
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORT:
+            report()
+            os._exit(EXIT_CODE)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def _exit_if_ending() -> None:
+    if not _ending:
+        return
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # closed, or nobody reads it
+            continue
+    os._exit(EXIT_CODE)
