@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pydoc_data.topics import topics
 from typing import Any
@@ -13,6 +14,11 @@ import torch
 
 from groundup.model import ModelConfig, Transformer
 from groundup.tokenizer import Tokenizer, train_tokenizer
+
+# A shell without job control starts `make test &` with SIGINT ignored, and processes inherit that: a program that a test
+# starts would never see its Ctrl-C. As a handler of Python's it is reset to the default in each of them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how busy the machine is, and nothing about the code.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
