@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from groundup.files import expand_home
 
@@ -44,7 +45,8 @@ class Config(BaseModel):
 
     renamed: ClassVar[Mapping[str, str]] = {}
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Infinity and NaN pass bounds such as gt=0, and fail as an overflow deep inside a stage.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -53,6 +55,13 @@ class Config(BaseModel):
             return values
         kinds = {name: info.annotation for name, info in cls.model_fields.items()}
         return {key: _as_declared(value, kinds.get(key, Any)) for key, value in values.items()}
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _fits_64_bits(cls, value: Any) -> Any:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise PydanticCustomError("value_error", "must be an integer that fits into 64 bits")
+        return value
 
     @field_validator("*", mode="after")
     @classmethod

@@ -22,7 +22,7 @@ from groundup.tokenizer.vocabulary import BYTE_OF
 Definition = dict[str, Any]
 
 LARGEST_FILE = 100_000_000  # bytes; the largest in use have a third of it
-_LARGEST_ID = 4_000_000  # rows of an embedding; a file of a few bytes could else ask for a table of terabytes
+LARGEST_ID = 4_000_000  # rows of an embedding; a file of a few bytes could else ask for a table of terabytes
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -36,7 +36,7 @@ def build(definition: Definition | str, name: str) -> tokenizers.Tokenizer:
     try:
         # The library makes a table as long as the largest id: it must not see one that no model has.
         largest = _largest_id(json.loads(text))
-        if largest > _LARGEST_ID:
+        if largest > LARGEST_ID:
             raise ValueError(f"a vocabulary with ids up to {largest:,}")
         return tokenizers.Tokenizer.from_str(text)
     except (KeyboardInterrupt, SystemExit):

@@ -11,6 +11,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from groundup.errors import ConfigError, DataError
+from groundup.tokenizer.definition import LARGEST_ID
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.vocabulary import (
     END_OF_TEXT,
@@ -51,11 +52,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, at_most: bool = Fa
         ConfigError: a vocabulary size that cannot be.
         DataError: too little text for it.
     """
-    if vocab_size < SMALLEST_VOCAB or vocab_size % VOCAB_MULTIPLE:
+    if not SMALLEST_VOCAB <= vocab_size <= LARGEST_ID or vocab_size % VOCAB_MULTIPLE:
+        possible = round(min(max(vocab_size, SMALLEST_VOCAB), LARGEST_ID) / VOCAB_MULTIPLE) * VOCAB_MULTIPLE
         raise ConfigError(
             f"vocab_size = {vocab_size:,}",
-            rule=f"a vocabulary size is a multiple of {VOCAB_MULTIPLE}, {SMALLEST_VOCAB} or more",
-            fix=f"Give e.g. {max(round(vocab_size / VOCAB_MULTIPLE) * VOCAB_MULTIPLE, SMALLEST_VOCAB):,}.",
+            rule=f"a vocabulary size is a multiple of {VOCAB_MULTIPLE} from {SMALLEST_VOCAB} to {LARGEST_ID:,}",
+            fix=f"Give e.g. {possible:,}.",
         )
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(

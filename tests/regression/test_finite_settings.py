@@ -1,0 +1,52 @@
+"""`--minutes inf` and integers beyond 64 bits passed the bounds of settings and ended in a traceback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from groundup.config import Config, load, settings_of
+from groundup.errors import ConfigError
+from groundup.stages import STAGES
+from groundup.tokenizer import train_tokenizer
+
+
+def numbers(kind: type) -> list[tuple[type[Config], str]]:
+    return [
+        (stage.config, item.name)
+        for stage in STAGES.values()
+        for item in settings_of(stage.config)
+        if item.type is kind
+    ]
+
+
+def refused(config: type[Config], name: str, value: Any) -> ConfigError:
+    with pytest.raises(ConfigError, match=f"^{name} = ") as caught:
+        load(config, {**_required(config), name: value})
+    return caught.value
+
+
+def _required(config: type[Config]) -> dict[str, Any]:
+    return {item.name: "x" for item in settings_of(config) if item.required}
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_every_float_of_every_stage_must_be_finite(value: float) -> None:
+    found = numbers(float)
+    assert len(found) > 20
+    for config, name in found:
+        assert refused(config, name, value).rule == "must be a finite number", (config, name)
+
+
+def test_every_integer_of_every_stage_must_fit_into_64_bits() -> None:
+    found = numbers(int)
+    assert len(found) > 20
+    for config, name in found:
+        assert refused(config, name, 10**30).rule, (config, name)
+
+
+def test_a_vocabulary_beyond_what_a_tokenizer_file_may_have_is_refused() -> None:
+    """The library panicked."""
+    with pytest.raises(ConfigError, match="from 320 to 4,000,000"):
+        train_tokenizer(["some text"], 2**62)
