@@ -257,14 +257,16 @@ def _list_recipes(json_wanted: bool) -> None:
 
 
 def _config() -> click.Command:
-    def callback(*, stage: str, output: str | None) -> None:
+    def callback(*, words: tuple[str, ...], output: str | None) -> None:
         from groundup.config import RECIPE_VERSION, VERSION, annotated_toml, unknown_key
 
+        stage = ".".join(word for each in words for word in each.split())  # "finetune instruct", as the command is
         if stage not in STAGES:
-            raise unknown_key(f"groundup config {stage}", stage, list(STAGES), kind="stage")
+            raise unknown_key(f"groundup config {' '.join(words)}", stage, list(STAGES), kind="stage")
         write(f"{VERSION} = {RECIPE_VERSION}\n\n{annotated_toml(STAGES[stage].config, stage)}", output)
 
-    return _command(CONFIG, [click.Argument(["stage"], metavar="STAGE"), *common("output")], callback)
+    argument = click.Argument(["words"], metavar="STAGE", nargs=-1, required=True)
+    return _command(CONFIG, [argument, *common("output")], callback)
 
 
 def _cache() -> click.Command:

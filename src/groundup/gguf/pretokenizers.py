@@ -12,7 +12,6 @@ long s, for an s, and llama.cpp does not; and of the characters that were assign
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 
 import tokenizers
 
+from groundup.config import nearest
 from groundup.errors import FormatError
 from groundup.tokenizer.definition import steps_of
 
@@ -166,11 +166,11 @@ def pre_tokenizer(name: str) -> PreTokenizer:
     """
     if name in _NAMED:
         return _NAMED[name]
-    close = difflib.get_close_matches(name, _NAMED, n=3)
+    match = nearest(name, _NAMED)
     raise FormatError(
         f"tokenizer.ggml.pre = {name[:60]!r}",
         rule=f"the known pre-tokenizers are {', '.join(PRE_TOKENIZERS)}, and other names for them",
-        fix=f"Did you mean {' or '.join(close)}?" if close else "Convert the model from its Hugging Face directory.",
+        fix=f"Did you mean {match}?" if match else "Convert the model from its Hugging Face directory.",
     )
 
 

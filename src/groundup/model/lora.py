@@ -7,7 +7,6 @@ Shape letters: I in_features, O out_features, R rank; `...` whatever stands in f
 from __future__ import annotations
 
 import copy
-import difflib
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.config import nearest
 from groundup.errors import ConfigError
 from groundup.model.layers import Linear
 
@@ -182,11 +182,11 @@ def targeted(layers: Collection[str], targets: Collection[str]) -> list[str]:
     for target in targets:
         if not any(_ends_with(name, target) for name in layers):
             kinds = sorted({name.rpartition(".")[2] for name in layers})
-            near = difflib.get_close_matches(target, kinds, n=1)
+            near = nearest(target, kinds)
             raise ConfigError(
                 f"LoRA target {target!r}",
                 rule=f"a target names linear layers inside the blocks; here they are {', '.join(kinds)}",
-                fix=f"Did you mean {near[0]}?" if near else "Name some of these, or leave targets out to adapt all.",
+                fix=f"Did you mean {near}?" if near else "Name some of these, or leave targets out to adapt all.",
             )
     return [name for name in layers if not targets or any(_ends_with(name, target) for target in targets)]
 

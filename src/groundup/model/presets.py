@@ -6,9 +6,9 @@ the published configuration of that model says, so that parameter counts are exa
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
+from groundup.config import nearest
 from groundup.errors import ConfigError
 from groundup.model.config import ModelConfig
 from groundup.model.families import FAMILIES
@@ -37,11 +37,11 @@ def preset(name: str) -> Preset:
     """
     if found := PRESETS.get(name.lower()):
         return found
-    near = difflib.get_close_matches(name.lower(), PRESETS, n=1)
+    near = nearest(name, PRESETS)
     raise ConfigError(
         f"preset {name!r}",
         rule="a preset is one of the published shapes",
-        fix=f"Did you mean {near[0]}?" if near else "groundup model list shows them all.",
+        fix=f"Did you mean {near}?" if near else "groundup model list shows them all.",
     )
 
 
