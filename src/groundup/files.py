@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,11 @@ def expand_home(path: Path) -> Path:
             rule="a path that begins with ~ is in a home directory",
             fix="Write the path in full, or set HOME (for the cache, XDG_CACHE_HOME does, too).",
         ) from None
+
+
+def shell_quoted(path: Path | str) -> str:
+    """Return a path as it is written in a command that a person copies into a shell."""
+    return shlex.quote(str(path))
 
 
 def cache_dir() -> Path:

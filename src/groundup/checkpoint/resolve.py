@@ -26,6 +26,7 @@ from groundup.checkpoint.weight_files import INDEX, WEIGHTS, require_no_pickle, 
 from groundup.errors import ConfigError, DataError, ResourceError
 from groundup.files import read_json
 from groundup.model import SequenceClassifier, Transformer
+from groundup.pipeline import instead_of
 from groundup.tokenizer import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, Tokenizer
 
 _PRETRAINED = "pretrain"  # the stage that leaves a base model; what any other stage leaves is tuned
@@ -210,6 +211,8 @@ def _models(path: Path, architectures: tuple[str, ...]) -> list[Path]:
 
 
 def _none_found(path: Path, kind: str, fix: str) -> DataError:
+    if kind == "language model" and (error := instead_of(path, _PRETRAINED)):
+        return error
     found = ", ".join(sorted(child.name for child in path.iterdir())[:12]) or "nothing"
     return DataError(
         f"{path}: no {kind} in it (found: {found})",

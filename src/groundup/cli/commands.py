@@ -14,6 +14,7 @@ from groundup.cli import apps
 from groundup.cli.options import common, declared, given
 from groundup.cli.output import as_json, write
 from groundup.errors import ConfigError
+from groundup.files import shell_quoted
 from groundup.stages import STAGES, Stage
 
 RUN = Stage("run", "run a whole recipe, stage by stage", "groundup run quickstart")
@@ -197,7 +198,7 @@ def _table(path: Path, stage: Stage, *, model: str | None = None) -> dict[str, A
         options = _input_options(stage)
         if path.suffix == ".toml" or not path.exists() or not options:
             raise
-        fix = f"To read it as text: groundup {stage.command} {options[0]} {path}"
+        fix = f"To read it as text: groundup {stage.command} {options[0]} {shell_quoted(path)}"
         raise ConfigError(error.value, rule=error.rule, fix=fix) from None
     require_absolute_rates(values, path.name, model_of, name)
     if (table := table_of(values, name)) is not None:

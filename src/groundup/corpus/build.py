@@ -32,7 +32,7 @@ from groundup.corpus.sources import SourceConfig
 from groundup.corpus.sources.base import FORMATS_IN_WORDS
 from groundup.corpus.steps import NamedStep
 from groundup.errors import DataError
-from groundup.files import read_json, require_disk_space
+from groundup.files import read_json, require_disk_space, shell_quoted
 from groundup.types import Split
 
 _PARTS = "parts"
@@ -79,8 +79,8 @@ def build_corpus(
     card = _card(settings, reads, merges, repeats, shares)
     card |= {"near_duplicates": work.near_duplicates(merges, duplicates), "decontamination": work.contamination(reads)}
     card |= {"quality": work.quality()}
-    _require_enough(settings, card)
     files = write_card(out, card) + work.keep_records(reads, merges)
+    _require_enough(settings, card, out)  # with the records in place: they show where the text went
     work.tidy()
     return card, sorted([*out.glob("*.parquet"), *out.glob(QUALITY)]) + files
 
@@ -299,7 +299,7 @@ def _describe(source: SourceConfig) -> dict[str, Any]:
     }
 
 
-def _require_enough(settings: CorpusSettings, card: dict[str, Any]) -> None:
+def _require_enough(settings: CorpusSettings, card: dict[str, Any], out: Path) -> None:
     train = card["train"]
     if train["bytes"] >= max(1, settings.min_bytes):
         return
@@ -310,7 +310,8 @@ def _require_enough(settings: CorpusSettings, card: dict[str, Any]) -> None:
     raise DataError(
         f"{names}: {size(train['bytes'])} of text to train on, from {files:,} files{dropped}{_example(worst)}",
         rule=f"a model needs at least {size(max(1, settings.min_bytes))} to learn from (min_bytes)",
-        fix=next((fix for start, fix in _FIXES.items() if worst and worst[0][0].startswith(start)), _MORE_TEXT),
+        fix=next((fix for start, fix in _FIXES.items() if worst and worst[0][0].startswith(start)), _MORE_TEXT)
+        + f" Why a document was dropped: groundup corpus explain {shell_quoted(out)} FILE.",
     )
 
 

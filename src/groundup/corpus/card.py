@@ -12,6 +12,7 @@ from typing import Any, Self
 from groundup.corpus.ledger import Fate
 from groundup.errors import DataError
 from groundup.files import read_json
+from groundup.pipeline import instead_of
 from groundup.types import Document
 
 FORMAT_VERSION = 1
@@ -165,7 +166,7 @@ def read_card(directory: Path) -> dict[str, Any]:
     """
     path = directory / CARD
     if not path.is_file():
-        raise DataError(
+        raise instead_of(directory, "collect") or DataError(
             f"{directory}: no {CARD}",
             rule="a corpus directory holds a data card",
             fix="Give the directory that `groundup collect` wrote.",

@@ -20,7 +20,7 @@ from groundup.corpus.sources.pypi import newest_release
 from groundup.corpus.streams import DAMAGED
 from groundup.errors import ConfigError, DataError, DownloadError, FormatError
 from groundup.exchange.exports import require_intact_export
-from groundup.files import cache_dir, expand_home, file_digest, require_disk_space
+from groundup.files import cache_dir, expand_home, file_digest, require_disk_space, shell_quoted
 from groundup.telemetry import disable_telemetry
 
 GGUF_MAGIC = b"GGUF"
@@ -241,7 +241,7 @@ def _adapter(path: Path) -> ConfigError:
     return ConfigError(
         f"{path}: an adapter",
         rule="what is imported is a whole model; an adapter is a small difference from one, and needs no import",
-        fix=f"Use it as it is, or make one model of it and its base: groundup merge {path} --base DIR --out DIR.",
+        fix=f"Use it as it is, or make one model of it and its base: groundup merge {shell_quoted(path)} --base DIR --out DIR.",
     )
 
 

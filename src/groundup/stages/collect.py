@@ -58,12 +58,10 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
     """
     import os
 
-    from groundup.corpus import build_corpus, read_card
+    from groundup.corpus import build_corpus
     from groundup.corpus.card_text import found_fields, summary
     from groundup.corpus.executor import ProcessPool
     from groundup.corpus.ray_cluster import RayCluster
-    from groundup.files import atomic_file
-    from groundup.report import render_card
 
     console = console or Console()
     sources = config.all_sources
@@ -90,10 +88,10 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
         return say_result(console, config.out, artifact.read(config.out))
     workers = config.workers or os.cpu_count() or 1
     with RayCluster(workers) if config.engine == "ray" else ProcessPool(workers) as executor:
-        card, files = build_corpus(settings, work.directory, executor=executor, console=console, judges=judges)
-    page = work.directory / PAGE
-    with atomic_file(page) as temporary:
-        temporary.write_text(render_card(read_card(work.directory)), encoding="utf-8")
+        try:
+            card, files = build_corpus(settings, work.directory, executor=executor, console=console, judges=judges)
+        finally:  # too little text is refused with its card, which shows where the rest of it went
+            page = _write_page(work.directory)
     facts = {split: card[split] for split in ("train", "validation")} | {
         "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]},
         **closing(f"{summary(card)}; all of it in {PAGE}"),
@@ -102,6 +100,20 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
         if fields := found_fields(source):
             console.note(f"{source['name']}: text taken from {fields}; name another field with `text` in a recipe")
     return say_result(console, config.out, work.finish(facts, [*files, page]))
+
+
+def _write_page(corpus: Path) -> Path:
+    """Draw the data card, if there is one yet; return where the page is."""
+    from groundup.corpus import read_card
+    from groundup.corpus.card import CARD
+    from groundup.files import atomic_file
+    from groundup.report import render_card
+
+    page = corpus / PAGE
+    if (corpus / CARD).is_file():
+        with atomic_file(page) as temporary:
+            temporary.write_text(render_card(read_card(corpus)), encoding="utf-8")
+    return page
 
 
 def _inputs(config: CollectConfig, sources: Sequence[Source]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from groundup.config import Config, nearest, setting
 from groundup.console import Console
 from groundup.errors import ConfigError, DataError
 from groundup.examples import ConversationRules, table_identity
-from groundup.files import atomic_file, write_json
+from groundup.files import atomic_file, shell_quoted, write_json
 from groundup.stages._closing import closing, say_result
 from groundup.stages._evaluate_examples import (
     evaluate_answers,
@@ -154,10 +154,10 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
         model=_model_facts(directory, model),
         began_from=began_from,
         next_commands=(
-            f"groundup chat {directory}"
+            f"groundup chat {shell_quoted(directory)}"
             if tokenizer.chat_template
-            else f'groundup generate {directory} "Once upon a time"',
-            f"groundup evaluate {directory} --data FILE.txt",
+            else f'groundup generate {shell_quoted(directory)} "Once upon a time"',
+            f"groundup evaluate {shell_quoted(directory)} --data FILE.txt",
         ),
     )
     files = [work.directory / "report.json", work.directory / "report.md"]

@@ -17,7 +17,7 @@ from groundup.artifact import Artifact, fingerprint_of, read_record, record, wri
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError, FormatError
-from groundup.files import atomic_file, file_digest
+from groundup.files import atomic_file, file_digest, shell_quoted
 from groundup.stages._closing import closing, say_result
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _export(config: ExportGgufConfig, directory: Path, files: Mapping[Type, Path
     modelfile = _write_modelfile(opened, template, vocabulary, files.get("q8_0", path))
     columns, rows = gate_table(made)
     summary = ", ".join(f"{facts['bytes'] / 1e6:,.1f} MB of {kind}" for kind, facts in made.items())
-    following = [f"ollama create NAME -f {modelfile}", f"llama-cli -m {path}"]
+    following = [f"ollama create NAME -f {shell_quoted(modelfile)}", f"llama-cli -m {shell_quoted(path)}"]
     told = closing(f"{summary}; {modelfile.name}, {gate_sentence(made)}", "GGUF", columns, rows)
     return {"files": made, "modelfile": str(modelfile), "next": following, **told}
 

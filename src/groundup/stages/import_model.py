@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from groundup.artifact import Artifact, begin, read
 from groundup.config import Config, setting
 from groundup.console import Console
+from groundup.files import shell_quoted
 from groundup.stages._closing import closing, say_result
 
 if TYPE_CHECKING:
@@ -62,12 +63,11 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
         work.abandon()
         raise
     say_result(console, config.out, made)
+    out = shell_quoted(config.out)
     for command in (
-        f"groundup chat {config.out}"
-        if facts["chat_template"]
-        else f'groundup generate {config.out} "Once upon a time"',
-        f"groundup finetune {'instruct' if facts['can_chat'] else 'classify'} FILE.csv --model {config.out} --out DIR",
-        f"groundup export gguf {config.out} --out FILE.gguf --type q8_0",
+        f"groundup chat {out}" if facts["chat_template"] else f'groundup generate {out} "Once upon a time"',
+        f"groundup finetune {'instruct' if facts['can_chat'] else 'classify'} FILE.csv --model {out} --out DIR",
+        f"groundup export gguf {out} --out FILE.gguf --type q8_0",
     ):
         console.note(f"    {command}")
     return made

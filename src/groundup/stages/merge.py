@@ -13,6 +13,7 @@ from groundup.artifact import Artifact, Work, begin, read
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError
+from groundup.files import shell_quoted
 from groundup.stages._closing import closing, inside, say_result
 from groundup.stages._held_out import tuning_of
 
@@ -69,7 +70,7 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
         work.abandon()
         raise
     say_result(console, config.out, made)
-    console.note(f"    groundup {'classify' if classifies else 'chat'} {config.out}")
+    console.note(f"    groundup {'classify' if classifies else 'chat'} {shell_quoted(config.out)}")
     return made
 
 

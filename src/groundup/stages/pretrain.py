@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import model_validator
 
-from groundup.artifact import Artifact, Work, read, read_intact
+from groundup.artifact import Artifact, Work, read
 from groundup.config import setting
 from groundup.console import Console
 from groundup.errors import ConfigError
+from groundup.pipeline import read_output
 from groundup.stages._closing import inside
 from groundup.stages._optimizer import OptimizerSettings, language_model_rates, show_rates
 from groundup.stages._plans import SavedPlan, fitting
@@ -109,7 +110,7 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     """
     console = console or Console()
     keys = config.model_dump(mode="json", exclude={"token_shards", "model", *NO_PART_OF_THE_RESULT})
-    inputs = {"tokens": read_intact(config.token_shards).digest}
+    inputs = {"tokens": read_output(config.token_shards, "tokenize").digest}
     base = None
     if config.model:  # looked at before an earlier output gives way
         inputs["model"] = base_identity(config.model)

@@ -23,7 +23,7 @@ from groundup.config import (
 )
 from groundup.console import Console, format_duration
 from groundup.errors import ConfigError, GroundupError
-from groundup.files import atomic_file
+from groundup.files import atomic_file, shell_quoted
 from groundup.locks import exclusive
 from groundup.recipes import find_recipe
 from groundup.redact import redacted_config
@@ -217,7 +217,11 @@ def _say_what_is_next(
 ) -> None:
     total = format_duration(sum(made.seconds for made in artifacts.values()))
     console.note(f"\nAll in {directory} ({total} of work).")
-    commands = [command.format(run=directory, out=step.out) for step in steps for command in step.stage.then]
+    commands = [
+        command.format(run=shell_quoted(directory), out=shell_quoted(step.out))
+        for step in steps
+        for command in step.stage.then
+    ]
     if commands:
         console.rule("Next")
         for command in commands:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from groundup.artifact import Artifact, begin, read, read_intact
+from groundup.artifact import Artifact, begin, read
 from groundup.config import Config, setting
 from groundup.console import Console
 from groundup.errors import ConfigError, DataError
 from groundup.files import file_digest
+from groundup.pipeline import read_output
 from groundup.stages._closing import closing, say_result
 from groundup.types import Split
 
@@ -57,7 +58,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
             rule="a vocabulary that is learned here is as large as vocab_size says",
             fix="Give tokenizer, or vocab_size in place of extend.",
         )
-    inputs = {"corpus": read_intact(config.corpus).digest}
+    inputs = {"corpus": read_output(config.corpus, "collect").digest}
     given = None
     if config.tokenizer:
         directory = _directory_of_tokenizer(config.tokenizer)

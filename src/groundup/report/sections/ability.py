@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from groundup.facts import Estimate, Facts
+from groundup.files import shell_quoted
 from groundup.report.charts import Bar, bars, confusion, figure
 from groundup.report.html import Child, Html, folded, join, table, tag
 from groundup.report.record import CLASSIFY, EVALUATE, INSTRUCT, PRETRAIN, RunRecord
@@ -19,7 +20,14 @@ def ability(run: RunRecord) -> list[Child]:
     """The parts of the section; none where nothing was measured."""
     parts: list[Child] = [*_prediction(run), *_answers(run), *_classes(run), *uplift(run), *_more(run)]
     if not parts and run.stage(PRETRAIN):
-        return [tag("p", "Nothing has been measured yet. ", tag("code", f"groundup evaluate {run.place}"), " does it.")]
+        return [
+            tag(
+                "p",
+                "Nothing has been measured yet. ",
+                tag("code", f"groundup evaluate {shell_quoted(run.place)}"),
+                " does it.",
+            )
+        ]
     return parts
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
-
 from groundup.console import format_duration
 from groundup.facts import Facts
+from groundup.files import shell_quoted
 from groundup.report.charts import Bar, bars, figure
 from groundup.report.html import Child, Html, folded, table, tag
 from groundup.report.record import CLASSIFY, COLLECT, EVALUATE, INSTRUCT, PRETRAIN, Output, RunRecord
@@ -92,10 +91,10 @@ def _made_from(run: RunRecord, output: Output) -> Child:
 
 def _again(run: RunRecord) -> list[Child]:
     """Commands: to make it again, and to go on."""
-    place = shlex.quote(run.place)
+    place = shell_quoted(run.place)
     commands: list[tuple[str, str]] = []
     if (base := run.stage(PRETRAIN)) is not None:  # the run itself stands for its chat model, where it has one
-        written = shlex.quote(f"{run.place}/{base.directory.name}")
+        written = shell_quoted(f"{run.place}/{base.directory.name}")
         commands.append((f'groundup generate {written} "Once upon a time"', "let the base model write"))
     if run.stage(INSTRUCT):
         commands.append((f"groundup chat {place}", "talk with it"))
