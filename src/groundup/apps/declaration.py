@@ -17,7 +17,20 @@ FIELD = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 RESERVED = ("list", "run", "evaluate")  # words that come after `groundup apps` themselves
 # Options of the command line, which inputs become, too.
-_TAKEN = ("model", "apps", "batch", "out", "json", "quiet", "seed", "device", "temperature", "max_tokens", "help")
+_TAKEN = (
+    "model",
+    "apps",
+    "batch",
+    "column",
+    "out",
+    "json",
+    "quiet",
+    "seed",
+    "device",
+    "temperature",
+    "max_tokens",
+    "help",
+)
 
 
 class Input(Config):
@@ -72,6 +85,7 @@ class Output(Config):
     kind: Literal["text", "json", "label"] = setting("text", help="JSON follows the schema, always")
     json_schema: dict[str, Any] = setting({}, help='of JSON; "{count}" stands for the number of that input')
     distinct: tuple[str, ...] = setting((), help="of JSON: lists in which nothing may stand twice; else it asks again")
+    lettered: tuple[str, ...] = setting((), help="of JSON: lists whose items are shown as A, B, C, ...")
     labels: tuple[str, ...] = setting((), help="of a label: which there are")
     labels_from: str = setting("", help="or the input that names them")
     max_tokens: int = setting(300, help="at most", ge=1)
@@ -80,9 +94,10 @@ class Output(Config):
     def _fits_together(self) -> Output:
         if (self.kind == "json") != bool(self.json_schema):
             raise _wrong("json_schema belongs to an output of the kind json, which needs it")
-        for name in self.distinct:
-            if name not in _lists_in(self.json_schema):
-                raise _wrong(f"distinct names properties of json_schema that are lists, and {name!r} is none")
+        for key, names in (("distinct", self.distinct), ("lettered", self.lettered)):
+            for name in names:
+                if name not in _lists_in(self.json_schema):
+                    raise _wrong(f"{key} names properties of json_schema that are lists, and {name!r} is none")
         if (self.kind == "label") != (bool(self.labels) != bool(self.labels_from)):
             raise _wrong("an output of the kind label has either labels or labels_from, another has neither")
         return self
@@ -175,7 +190,9 @@ class App(Config):
         """For a form: what there is to give, and what comes out."""
         kept = self.model_dump(mode="json", include={"name", "title", "about", "group"})
         inputs = [{**each.model_dump(mode="json"), "required": each.default is None} for each in self.inputs]
-        output = self.output.model_dump(mode="json", include={"kind", "json_schema", "labels", "labels_from"})
+        output = self.output.model_dump(
+            mode="json", include={"kind", "json_schema", "lettered", "labels", "labels_from"}
+        )
         decoding = self.decoding.model_dump(mode="json") | {"max_tokens": self.output.max_tokens}
         return {**kept, "inputs": inputs, "output": output, "decoding": decoding}
 

@@ -1,4 +1,4 @@
-"""What applications work on: a file, a text or standard input; and tables of many."""
+"""What applications work on: a file, a text or standard input; and how their results are written."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.apps.declaration import App
 from groundup.corpus.given import given_texts
-from groundup.errors import ConfigError, DataError, GroundupError
-from groundup.examples import read_table
+from groundup.errors import DataError, GroundupError
 from groundup.files import expand_home
 
 if TYPE_CHECKING:
@@ -44,39 +42,17 @@ def read_input(given: str) -> str:
     return given
 
 
-def read_rows(app: App, path: Path) -> list[dict[str, Any]]:
-    """The rows of a table, each with the inputs of an application that have a column.
-
-    Raises:
-        ConfigError: no column for an input that must be given.
-        DataError: no table.
-    """
-    table = read_table(path)
-    names = [each.name for each in app.inputs if each.name in table.columns]
-    missing = [each.name for each in app.inputs if each.default is None and each.name not in names]
-    # A table with one column needs no heading that is ours.
-    alone = {app.first.name: table.columns[0]} if missing == [app.first.name] and len(table.columns) == 1 else {}
-    if missing and not alone:
-        raise ConfigError(
-            f"{path}: columns {', '.join(table.columns[:12])}",
-            rule=f"{app.name} needs a column for each of: {', '.join(missing)}",
-            fix="Rename the columns.",
-        )
-    columns = alone | {name: name for name in names}
-    return [{name: row[column] for name, column in columns.items() if column in row} for row in table.rows]
-
-
 def written_rows(
     rows: Sequence[Mapping[str, Any]], results: Sequence[Result | GroundupError], *, as_csv: bool
 ) -> Iterable[str]:
-    """Lines: each row's inputs with `output`, and of labels the probabilities; or with `error`."""
+    """Lines: each row of the table with `output`, and of labels the probabilities; or with `error`."""
     return table_lines([dict(row) | _outcome(result) for row, result in zip(rows, results, strict=True)], as_csv=as_csv)
 
 
 def table_lines(rows: Sequence[Mapping[str, Any]], *, as_csv: bool) -> Iterator[str]:
     """The lines of a table: JSON lines, or CSV with a heading and all columns that some row has."""
     if not as_csv:
-        yield from (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        yield from (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         return
     columns = list(dict.fromkeys(column for row in rows for column in row))
     for cells in [columns, *([_cell(row.get(column, "")) for column in columns] for row in rows)]:
@@ -96,7 +72,7 @@ def _outcome(result: Result | GroundupError) -> dict[str, Any]:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     # What a table program would take for a formula, a model or a stranger must not be able to write.
     return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 

@@ -16,6 +16,7 @@ from groundup.stages._app_runner import app_runner
 from groundup.stages._chat_model import print_now
 
 if TYPE_CHECKING:
+    from groundup.apps.declaration import App
     from groundup.apps.work import Result
 
 
@@ -27,6 +28,7 @@ class AppsRunConfig(Config):
     inputs: dict[str, Any] = setting({}, help="name = value of other inputs")
     model: Path = setting(help="model directory, or a run (its newest language model)", flag=True)
     batch: Path | None = setting(None, help="a table (CSV, JSON lines, ...): one result a row", flag=True)
+    column: tuple[str, ...] = setting((), help="of --batch: INPUT=COLUMN, where their names differ", flag=True)
     out: Path | None = setting(None, help="where the results of --batch go: .jsonl or .csv", flag=True)
     temperature: float | None = setting(None, help="0 takes the likeliest words; default: as declared", flag=True)
     max_tokens: int | None = setting(None, help="of what comes out; default: as declared", flag=True, gt=0)
@@ -49,41 +51,65 @@ def run(
         DataError: no model, no file or no table there.
     """
     from groundup.apps.asking import Options
-    from groundup.apps.reading import as_json, read_input, read_rows, written_rows
+    from groundup.apps.reading import as_json, read_input
 
     console = console or Console()
     app = Catalogue(config.apps).named(config.name).app
+    own = {} if config.input is None else {app.first.name: read_input(config.input)}
+    given = config.inputs | own
     if config.batch is not None:
-        rows = [config.inputs | row for row in read_rows(app, config.batch)]
-    elif config.input is None and app.first.name not in config.inputs and app.first.default is None:
+        return _run_batch(config, app, given, console, on_text)
+    if config.column:
+        raise ConfigError(
+            f"--column {config.column[0]} without --batch",
+            rule="columns are those of a table",
+            fix="Give --batch FILE.",
+        )
+    if config.input is None and app.first.name not in config.inputs and app.first.default is None:
         raise ConfigError(
             f"{app.name}: nothing to work on",
             rule=f"needed: {app.first.about}",
             fix="Give a file, a text, or - for standard input; or a table: --batch FILE.",
         )
-    else:
-        own = {} if config.input is None else {app.first.name: read_input(config.input)}
-        rows = [config.inputs | own]
     options = Options(config.temperature, config.max_tokens, config.seed)
     with ExitStack() as stack:
         runner = app_runner(config.model, config.device, console, stack)
-        if config.batch is None:
-            streams = app.output.kind == "text" and not json_lines
-            with _Parts(console) as parts:
-                # A terminal must not obey what a model writes.
-                shown = (lambda text: on_text(visible(text))) if streams else (lambda _: None)
-                result = runner.run(app, rows[0], options, on_text=shown, on_progress=parts.show)
-            for note in result.notes:
-                console.note(note)
-            likely = f"\t{result.probabilities[result.value]:.3f}" if result.probabilities else ""
-            on_text(as_json(result) if json_lines else "\n" if streams else visible(result.text + likely) + "\n")
-            return [result]
+        streams = app.output.kind == "text" and not json_lines
+        with _Parts(console) as parts:
+            # A terminal must not obey what a model writes.
+            shown = (lambda text: on_text(visible(text))) if streams else (lambda _: None)
+            result = runner.run(app, given, options, on_text=shown, on_progress=parts.show)
+        for note in result.notes:
+            console.note(note)
+        likely = f"\t{result.probabilities[result.value]:.3f}" if result.probabilities else ""
+        on_text(as_json(result) if json_lines else "\n" if streams else visible(result.text + likely) + "\n")
+    return [result]
+
+
+def _run_batch(
+    config: AppsRunConfig, app: App, constants: dict[str, Any], console: Console, on_text: Callable[[str], object]
+) -> list[Result | GroundupError]:
+    """One result for each row of a table; `constants` are the inputs that are the same for all of them."""
+    from groundup.apps.asking import Options
+    from groundup.apps.batches import read_batch
+    from groundup.apps.reading import written_rows
+    from groundup.checkpoint.resolve import is_classifier
+
+    assert config.batch is not None
+    labels = [app.output.labels_from] if is_classifier(config.model) else []  # a classifier has its own
+    batch = read_batch(app, config.batch, constants=constants, columns=config.column, optional=labels)
+    for note in batch.notes:
+        console.note(note)
+    rows = batch.inputs
+    options = Options(config.temperature, config.max_tokens, config.seed)
+    with ExitStack() as stack:
+        runner = app_runner(config.model, config.device, console, stack)
         with console.progress(app.name, len(rows), "rows") as bar:
             results = runner.run_many(app, rows, options, advance=bar.advance)
     failed = [result for result in results if isinstance(result, GroundupError)]
     if failed:
         console.warn(f"{len(failed):,} of {len(results):,} rows could not be done, the first because: {failed[0]}")
-    lines = written_rows(rows, results, as_csv=config.out is not None and config.out.suffix == ".csv")
+    lines = written_rows(batch.rows, results, as_csv=config.out is not None and config.out.suffix == ".csv")
     if config.out is None:
         for line in lines:
             on_text(line)

@@ -135,7 +135,7 @@ def test_a_table_comes_back_with_its_results(chat_directory: Path, tmp_path: Pat
 
 def test_a_table_with_other_columns_is_refused(chat_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1,2\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="needs a column for each of: text"):
+    with pytest.raises(ConfigError, match="nothing for text; its columns are a, b"):
         call("summarize", "--batch", tmp_path / "x.csv", "--model", chat_directory)
     (tmp_path / "y.csv").write_text("review\nGood.\nBad.\n", encoding="utf-8")
     done = call("sentiment", "--batch", tmp_path / "y.csv", "--model", chat_directory).stdout
