@@ -1,24 +1,35 @@
-"""JSON as a person reads it: names as headings, lists with numbers."""
+"""JSON as a person reads it: names as headings, lists with numbers or letters."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from string import ascii_uppercase
 from typing import Any
 
 
-def as_text(value: Any, depth: int = 0) -> str:
-    """The text of a JSON value, whatever its schema."""
+def as_text(value: Any, lettered: Collection[str] = (), *, depth: int = 0, name: str = "") -> str:
+    """Return the text of a JSON value, whatever its schema.
+
+    Args:
+        lettered: names of lists whose items have letters instead of numbers.
+        depth: how many objects and lists the value is in.
+        name: of the property that the value is.
+    """
     if isinstance(value, dict):
-        return "\n".join(_entry(name, inner, depth) for name, inner in value.items())
+        return "\n".join(_entry(key, inner, lettered, depth) for key, inner in value.items())
     if isinstance(value, list):
-        return "\n".join(f"{number}. {_indented(as_text(item, depth + 1))}" for number, item in enumerate(value, 1))
+        letters = name in lettered and len(value) <= len(ascii_uppercase)
+        marks = ascii_uppercase if letters else [str(number) for number in range(1, len(value) + 1)]
+        items = (as_text(item, lettered, depth=depth + 1) for item in value)
+        return "\n".join(f"{mark}. {_indented(item)}" for mark, item in zip(marks, items, strict=False))
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     return str(value)
 
 
-def _entry(name: str, value: Any, depth: int) -> str:
+def _entry(name: str, value: Any, lettered: Collection[str], depth: int) -> str:
     heading = name.replace("_", " ").capitalize()
-    text = as_text(value, depth + 1)
+    text = as_text(value, lettered, depth=depth + 1, name=name)
     if isinstance(value, dict | list) and value:
         return f"{heading}:\n{text}" if depth else f"\n{heading}\n\n{text}"
     return f"{heading}: {text}"

@@ -79,7 +79,7 @@ def test(
         if app.output.kind == "json":
             values = [result.value if isinstance(result, Result) else None for result in results]
             schemas = [with_numbers(app.output.json_schema, row) for row in given]
-            outputs = [as_text(_json(found, output)) for output in outputs]
+            outputs = [as_text(_json(found, output), found.app.output.lettered) for output in outputs]
     texts = [str(row[app.first.name]) for row in given]
     named = [app.output.labels or row[app.output.labels_from] for row in given] if app.output.kind == "label" else []
     choices = [len(labels) for labels in named]

@@ -263,7 +263,7 @@ def _result(
     value = None
     if asking.grammar is not None:
         value = json.loads(text)
-        text = as_text(value)
+        text = as_text(value, asking.app.output.lettered)
     return Result(
         asking.app.name,
         well_formed(text).strip(),

@@ -124,7 +124,7 @@ class Session:
         Raises:
             ConfigError: the prompt alone does not fit into the context.
         """
-        ids, dropped = self._fitting(prompt)
+        ids, dropped = self.fitting(prompt)
         request = self.settings.request(ids, self.format.stop_ids, self._draws, answers=self.format.answers)
         started = time.monotonic()
 
@@ -188,18 +188,12 @@ class Session:
         self.turns.clear()
         self._dropped = 0
 
-    @staticmethod
-    def _remembers(turn: Turn) -> bool:
-        return bool(turn.text) or turn.finish_reason != "cancelled"
+    def fitting(self, prompt: str) -> tuple[list[int], int]:
+        """Return the ids of the newest turns that fit with the prompt, and how many older ones are left out.
 
-    def _messages(self, turns: Sequence[Turn]) -> list[Message]:
-        messages = [Message("system", self.settings.system)] if self.settings.system else []
-        for turn in turns:
-            messages += [Message("user", turn.prompt), Message("assistant", turn.text)]
-        return messages
-
-    def _fitting(self, prompt: str) -> tuple[list[int], int]:
-        """The ids of the newest turns that fit with the prompt, and how many older ones were left out."""
+        Raises:
+            ConfigError: the prompt alone does not fit into the context.
+        """
         reserved = self.context_length // _ANSWER_SHARE
         if self.settings.max_tokens is not None:
             reserved = min(reserved, self.settings.max_tokens)
@@ -215,3 +209,13 @@ class Session:
                 fix="Say it in fewer words.",
             )
         return ids, len(self.turns)
+
+    @staticmethod
+    def _remembers(turn: Turn) -> bool:
+        return bool(turn.text) or turn.finish_reason != "cancelled"
+
+    def _messages(self, turns: Sequence[Turn]) -> list[Message]:
+        messages = [Message("system", self.settings.system)] if self.settings.system else []
+        for turn in turns:
+            messages += [Message("user", turn.prompt), Message("assistant", turn.text)]
+        return messages

@@ -40,6 +40,7 @@ class StageSeen:
         figure: the one figure that tells of it.
         says: the same in a sentence.
         trains: whether it leaves losses, step by step.
+        counts: what `tokens_seen` of its log counts, in the plural.
     """
 
     place: str
@@ -51,6 +52,7 @@ class StageSeen:
     seconds: float
     finished_at: str
     trains: bool
+    counts: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,7 @@ def _stage_seen(run: Path, child: Path) -> StageSeen | None:
         seconds=record.number("seconds") or 0.0,
         finished_at=record.words("finished_at"),
         trains=(directory / "metrics.jsonl").is_file(),
+        counts="texts" if stage == "finetune.classify" else "tokens",
     )
 
 

@@ -26,11 +26,14 @@ from groundup.studio.jobs import Jobs
 from groundup.studio.pages import XRAY, framed
 from groundup.studio.refusals import refused
 from groundup.studio.shelf import Shelf
+from groundup.studio.window import window_of
 
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _MOST_FOUND = 20  # documents, of a search
 _SEARCH_SECONDS = 10.0  # in a corpus of any size
 _TEXT_CHARACTERS = 20_000
+_CHAT_CHARACTERS = 1_000_000  # of one message
+_TURNS = 1000
 
 Json = dict[str, Any]
 Handler = Callable[[Request], Awaitable[Response]]
@@ -60,6 +63,23 @@ class Look(Body):
     token: int = Field(0, ge=0)
 
 
+class Exchange(Body):
+    """One turn of a conversation: what a person said, and the answer."""
+
+    user: str = Field(max_length=_CHAT_CHARACTERS)
+    answer: str = Field(max_length=_CHAT_CHARACTERS)
+
+
+class Conversation(Body):
+    """`POST /studio/api/window`: a conversation, and the next thing that a person says."""
+
+    model: str
+    turns: list[Exchange] = Field(default_factory=list, max_length=_TURNS)
+    user: str = Field(max_length=_CHAT_CHARACTERS)
+    system: str = Field("", max_length=_CHAT_CHARACTERS)
+    max_tokens: int | None = Field(None, ge=1)
+
+
 def routes(home: Home, shelf: Shelf, jobs: Jobs) -> list[BaseRoute]:
     """All of them."""
     return [
@@ -68,6 +88,7 @@ def routes(home: Home, shelf: Shelf, jobs: Jobs) -> list[BaseRoute]:
         *_static(),
         *_overview(home, shelf, jobs),
         *_training(home, jobs),
+        *_chatting(shelf),
         *_inside(shelf),
         *_data(home),
     ]
@@ -164,6 +185,20 @@ def _training(home: Home, jobs: Jobs) -> list[BaseRoute]:
         Route("/studio/api/start", start, methods=["POST"]),
         Route("/studio/api/stop", stop, methods=["POST"]),
     ]
+
+
+def _chatting(shelf: Shelf) -> list[BaseRoute]:
+    async def window(request: Request) -> Response:
+        body = await read_request(request, Conversation)
+        turns = [(turn.user, turn.answer) for turn in body.turns]
+
+        def found() -> Json:
+            served = shelf.named(body.model)
+            return asdict(window_of(served, turns, body.user, system=body.system, max_tokens=body.max_tokens))
+
+        return await _answered(found)
+
+    return [Route("/studio/api/window", window, methods=["POST"])]
 
 
 def _inside(shelf: Shelf) -> list[BaseRoute]:

@@ -11,7 +11,9 @@ export function request(model, messages, sampling) {
   if (model.chats) {
     return ["/v1/chat/completions", { ...shared, messages, logprobs: true, top_logprobs: ALTERNATIVES }];
   }
-  const prompt = messages.filter((message) => message.role !== "system").map((message) => message.content).join("\n");
+  // As in `groundup chat`: the model continues right after what was typed, and what is typed next begins a line.
+  const prompt = messages.filter((message) => message.role !== "system")
+    .map((message) => message.content + (message.role === "assistant" ? "\n" : "")).join("");
   return ["/v1/completions", { ...shared, prompt, logprobs: ALTERNATIVES }];
 }
 
@@ -20,6 +22,7 @@ export class Answer {
     this.model = model.name;
     this.text = "";
     this.reason = null;
+    this.failed = false;
     this.pieces = [];
     this.decoder = new TextDecoder();
     this.body = el("p", { class: "answer-text", dir: "auto" });
@@ -32,15 +35,29 @@ export class Answer {
     try {
       for await (const event of stream(path, body, signal)) this.#take(event.choices[0]);
     } catch (problem) {
-      if (problem.name !== "AbortError") throw problem;
-      this.reason = "stopped";
+      this.fail(problem);
+      throw problem;
     } finally {
       this.#flush();
       const seconds = (performance.now() - started) / 1000;
       const speed = this.pieces.length > 1 ? `, ${(this.pieces.length / seconds).toFixed(1)} tokens/s` : "";
       const why = { length: "; it reached its limit", stopped: "; stopped" }[this.reason] || "";
-      this.foot.textContent = `${this.pieces.length} tokens in ${seconds.toFixed(1)} s${speed}${why}`;
+      if (!this.failed) this.foot.textContent = `${this.pieces.length} tokens in ${seconds.toFixed(1)} s${speed}${why}`;
     }
+  }
+
+  // Whether it is a part of what is said before the next question.
+  get counts() {
+    return Boolean(this.text) && !this.failed;
+  }
+
+  fail(problem) {
+    if (problem.name === "AbortError") {
+      this.reason = "stopped";
+      return;
+    }
+    this.failed = true;
+    this.foot.textContent = `Failed: ${problem.message} Later messages are sent without this turn.`;
   }
 
   #take(choice) {

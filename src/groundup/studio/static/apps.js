@@ -88,7 +88,7 @@ function formOf(app) {
           else if (event.type === "progress") {
             bar.hidden = event.total < 2;
             Object.assign(bar, { max: event.total, value: event.done });
-          } else if (event.type === "result") show(result, event);
+          } else if (event.type === "result") show(result, event, app.output.lettered);
         }
       } catch (problem) {
         state.textContent = problem.name === "AbortError" ? "Stopped." : "It could not be done.";
@@ -131,13 +131,13 @@ function controlOf(input) {
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const note = (input) => `${sentence(input.about)}${input.type === "labels" ? "; with commas between" : ""}.`;
 
-function show(result, told) {
+function show(result, told, lettered) {
   const facts = [`${told.model}: ${told.completion_tokens} tokens written, ${told.prompt_tokens} read`];
   if (told.parts > 1) facts.push(`in ${told.parts} parts`);
   const labels = Object.entries(told.probabilities);
   fill(result,
     labels.length ? shares(labels, told.value)
-      : told.value !== null && typeof told.value === "object" ? tree(told.value) : el("p", { class: "written", dir: "auto" }, told.text),
+      : told.value !== null && typeof told.value === "object" ? tree(told.value, lettered) : el("p", { class: "written", dir: "auto" }, told.text),
     told.notes.map((line) => el("p", { class: "note" }, line)),
     el("p", { class: "note" }, `${facts.join(", ")}.`));
 }
@@ -152,11 +152,14 @@ function shares(labels, chosen) {
 }
 
 // Any JSON as nested lists: what a schema says decides what is in it, not how it is drawn.
-function tree(value) {
-  if (Array.isArray(value)) return el("ol", { class: "tree" }, value.map((each) => el("li", {}, tree(each))));
+function tree(value, lettered, name = "") {
+  if (Array.isArray(value)) {
+    const type = lettered.includes(name) ? "A" : null;
+    return el("ol", { class: "tree", type }, value.map((each) => el("li", {}, tree(each, lettered))));
+  }
   if (value !== null && typeof value === "object") {
     return el("dl", { class: "tree" }, Object.entries(value).map(([key, each]) => [
-      el("dt", {}, sentence(key.replaceAll("_", " "))), el("dd", {}, tree(each))]));
+      el("dt", {}, sentence(key.replaceAll("_", " "))), el("dd", {}, tree(each, lettered, key))]));
   }
   return el("span", { dir: "auto" }, String(value));
 }

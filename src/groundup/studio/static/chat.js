@@ -1,5 +1,6 @@
 // Chat: one model, or two side by side; every token tells what else it could have been.
 import { Answer, request } from "./answer.js";
+import { post } from "./api.js";
 import { during, el, field, fill, notice, renew, select } from "./dom.js";
 import { modelOf, onChange, talking } from "./store.js";
 
@@ -48,15 +49,22 @@ export function chat(section) {
 
   const panes = () => [modelOf(), beside.value && modelOf(beside.value)].filter(Boolean);
 
-  function said(turn, pane) {
-    const before = turns.slice(0, turns.indexOf(turn));
-    const prompt = system.value.trim() ? [{ role: "system", content: system.value }] : [];
+  // What a model is sent: the system prompt, the newest turns that its context holds, and the question. A turn that
+  // failed, or was stopped before its first word, is no part of it.
+  async function said(turn, pane, model, signal) {
+    const before = turns.slice(0, turns.indexOf(turn)).filter((each) => each.answers[pane]?.counts);
+    const told = system.value.trim() ? system.value : "";
+    const window = await post("/studio/api/window", {
+      model: model.name,
+      turns: before.map((each) => ({ user: each.user, answer: each.answers[pane].text })),
+      user: turn.user, system: told, max_tokens: Number(tokens.value),
+    }, signal);
+    turn.windows[pane] = { ...window, model: model.name, first: before[window.dropped] || turn };
+    draw();
     return [
-      ...prompt,
-      ...before.flatMap((each) => [
-        { role: "user", content: each.user },
-        ...(each.answers[pane]?.text ? [{ role: "assistant", content: each.answers[pane].text }] : []),
-      ]),
+      ...(told ? [{ role: "system", content: told }] : []),
+      ...before.slice(window.dropped).flatMap((each) => [
+        { role: "user", content: each.user }, { role: "assistant", content: each.answers[pane].text }]),
       { role: "user", content: turn.user },
     ];
   }
@@ -71,7 +79,7 @@ export function chat(section) {
     if (!text.trim() || running) return;
     if (!panes().length) return notice("There is no model to talk to yet. Train one first.");
     words.value = "";
-    turns.push({ user: text, answers: [] });
+    turns.push({ user: text, answers: [], windows: [] });
     answer(turns.at(-1));
   }
 
@@ -80,13 +88,13 @@ export function chat(section) {
     running = new AbortController();
     const { signal } = running;
     turn.answers = models.map((model) => new Answer(model));
+    turn.windows = [];
     draw();
     log.lastElementChild?.scrollIntoView({ block: "nearest" });
     stop.hidden = false;
     during(send, async () => {
       try {
-        const ends = await Promise.allSettled(models.map((model, pane) =>
-          turn.answers[pane].run(...request(model, said(turn, pane), sampling()), signal)));
+        const ends = await Promise.allSettled(models.map((model, pane) => answerOf(turn, pane, model, signal)));
         const failed = ends.find((end) => end.status === "rejected");
         if (failed) throw failed.reason;
       } finally {
@@ -95,6 +103,17 @@ export function chat(section) {
         draw();
       }
     });
+  }
+
+  async function answerOf(turn, pane, model, signal) {
+    let messages;
+    try {
+      messages = await said(turn, pane, model, signal);
+    } catch (problem) {
+      turn.answers[pane].fail(problem);
+      throw problem;
+    }
+    await turn.answers[pane].run(...request(model, messages, sampling()), signal);
   }
 
   function edit(turn) {
@@ -107,7 +126,7 @@ export function chat(section) {
 
   function draw() {
     const models = panes();
-    fill(log, turns.map((turn, at) => el("div", { class: "turn" },
+    fill(log, turns.map((turn, at) => [...cuts(turn), el("div", { class: "turn" },
       el("div", { class: "user" },
         el("p", { class: "who" }, "You"),
         el("p", { class: "user-text", dir: "auto" }, turn.user),
@@ -116,9 +135,16 @@ export function chat(section) {
           at === turns.length - 1 && !running &&
             el("button", { type: "button", on: { click: () => { answer(turn); } } }, "Retry"))),
       el("div", { class: `answers of-${turn.answers.length}` }, turn.answers.map((each) => el("div", { class: "answer" },
-        el("p", { class: "who" }, each.model), each.body, each.foot))))));
+        el("p", { class: "who" }, each.model), each.body, each.foot))))]));
     if (!turns.length) log.append(greeting(models));
     clear.hidden = !turns.length;
+  }
+
+  // The line above the first turn that a model still sees.
+  function cuts(turn) {
+    const windows = turns.at(-1).windows.filter((each) => each && each.dropped > 0 && each.first === turn);
+    return windows.map(({ model, dropped, context_length: context }) => el("p", { class: "note cut", role: "note" },
+      `${model} no longer sees the ${dropped === 1 ? "turn" : `${dropped} turns`} above: its context holds ${context.toLocaleString("en")} tokens.`));
   }
 
   function greeting(models) {

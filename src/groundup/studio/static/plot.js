@@ -44,8 +44,9 @@ export class Plot {
     this.frame = el("div", { class: "plot", tabIndex: 0, role: "group", "aria-label": `${title}: arrow keys read it` });
     this.reading = el("p", { class: "reading", "aria-live": "polite" });
     this.legend = el("p", { class: "legend" });
+    this.units = el("span", {}, unit);
     this.figure = el("figure", { class: "chart" },
-      el("figcaption", {}, el("strong", {}, title), el("span", {}, unit)), this.legend, this.frame, this.reading);
+      el("figcaption", {}, el("strong", {}, title), this.units), this.legend, this.frame, this.reading);
     this.at = null;
     this.held = ""; // which lines
     this.drawn = ""; // which of them, and how wide
@@ -54,6 +55,15 @@ export class Plot {
     this.frame.addEventListener("blur", () => this.#read(null));
     this.frame.addEventListener("keydown", (event) => this.#walk(event));
     new ResizeObserver(() => this.#draw()).observe(this.frame);
+  }
+
+  // What is counted may differ from run to run: tokens, or texts.
+  measured(unit, across) {
+    if (this.unit === unit && this.across === across) return;
+    Object.assign(this, { unit, across });
+    this.units.textContent = unit;
+    this.drawn = "";
+    this.#draw();
   }
 
   show(lines) {

@@ -18,7 +18,7 @@ export function drawRoad(nav) {
   const model = modelOf();
   const run = model?.run ? runOf(model.run) : null;
   fill(nav, el("ol", {}, STATIONS.map(([name, makes, leads]) => {
-    const stage = run?.stages.filter(makes).at(-1);
+    const stage = made(run?.stages.filter(makes) || [], model);
     const { state, figure, says } = standing(name, stage, model, run);
     const here = mark(name, stage, model);
     return el("li", { class: `station ${state}${here ? " here" : ""}` },
@@ -31,6 +31,10 @@ export function drawRoad(nav) {
   const here = nav.querySelector(".here");
   if (here) nav.scrollLeft = here.offsetLeft - nav.offsetLeft - 40;
 }
+
+// Of several stages of a kind the one that left the model, else the last that left a language model, else the last.
+const made = (stages, model) => stages.find((stage) => stage.place === model.name) ||
+  stages.findLast((stage) => stage.stage !== "finetune.classify") || stages.at(-1);
 
 function standing(name, stage, model, run) {
   if (name === "In use") return model

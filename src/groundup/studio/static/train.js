@@ -13,6 +13,8 @@ export function train(section) {
   let place = "";
   let timer = 0;
   let shown = false;
+  let polling = false;
+  let wanted = false; // another look, as soon as this one is over
   let drawn = ""; // of which stages
 
   const list = el("ul", { class: "runs" });
@@ -58,15 +60,19 @@ export function train(section) {
       await post("/studio/api/start", { recipe: recipe.value, name: name.value, changes: wanted });
       place = `${name.value}/`;
       logs.clear();
+      forgetLog();
       await refresh();
       notice(`${name.value} has been started.`);
       changed();
+      poll();
     });
   }
 
   const takeUp = (run, button) => during(button, async () => {
     await post("/studio/api/start", { recipe: `${run.name}/recipe.toml`, name: run.name });
+    forgetLog();
     await refresh();
+    poll();
   });
 
   const halt = (run, button) => during(button, async () => {
@@ -74,6 +80,12 @@ export function train(section) {
     notice(`${run.name} is told to stop: it saves what it has.`);
     await refresh();
   });
+
+  // The log of another run, or of an earlier start, must not stand under this one's name.
+  function forgetLog(of = "") {
+    log.dataset.run = of;
+    log.textContent = "";
+  }
 
   // What is chosen, or else the newest that learns or has learned.
   function chosen() {
@@ -97,6 +109,10 @@ export function train(section) {
     drawList(stage);
     if (!run) return;
     title.textContent = stage ? stage.place : run.name;
+    if (log.dataset.run !== run.name) {
+      forgetLog(run.name);
+      if (shown) poll();
+    }
     drawActions(run);
     draw();
   }
@@ -139,9 +155,13 @@ export function train(section) {
     return logs.get(id);
   }
 
+  // One at a time: two would each append the same new rows. A call in the meantime makes another one follow at once.
   async function poll() {
     clearTimeout(timer);
     if (!shown) return;
+    wanted = polling;
+    if (polling) return;
+    polling = true;
     try {
       const { run, stage } = chosen();
       const places = new Set([...logs].filter(([, each]) => each.compared).map(([id]) => id));
@@ -150,7 +170,7 @@ export function train(section) {
       const news = await Promise.all([...places].map(read));
       if (run && (logged.open || (busy(run) && !stage))) {
         const { text } = await get("/studio/api/log", { run: run.name });
-        if (log.textContent !== text) {
+        if (log.dataset.run === run.name && log.textContent !== text) {
           log.textContent = text || "This Studio has not started it.";
           log.scrollTop = log.scrollHeight;
         }
@@ -160,8 +180,9 @@ export function train(section) {
     } catch (problem) {
       notice(problem.message);
     }
+    polling = false;
     const lively = store.home?.runs.some(busy);
-    timer = setTimeout(() => !document.hidden && poll(), lively ? POLL : 5 * POLL);
+    timer = setTimeout(() => !document.hidden && poll(), wanted ? 0 : lively ? POLL : 5 * POLL);
   }
 
   async function read(id) {
@@ -184,7 +205,12 @@ export function train(section) {
       fill(samples, el("li", { class: "empty" }, run && busy(run) ? "It has not begun to learn yet." : "Nothing has been learned yet."));
       return;
     }
-    const others = [...logs].filter(([id, each]) => each.compared && id !== stage.place);
+    const { counts } = stage;
+    charts.loss.measured(`nats a ${counts.slice(0, -1)}`, counts);
+    charts.lr.measured("", counts);
+    charts.speed.measured(`${counts}/s`, counts);
+    charts.mfu.measured("", counts);
+    const others = [...logs].filter(([id, each]) => each.compared && id !== stage.place && countsOf(id) === counts);
     const all = [[stage.place, mine], ...others];
     const losses = all.map(([id, each]) => [id, series(each.rows, (row) => row.loss)]);
     charts.loss.show([
@@ -201,6 +227,8 @@ export function train(section) {
     drawSamples(mine);
   }
 
+  const countsOf = (id) => store.home.runs.flatMap((run) => run.stages).find((stage) => stage.place === id)?.counts;
+
   function drawTiles(stage, mine, speed) {
     const last = mine.rows.at(-1);
     const total = last?.total_steps ?? mine.plan.total_steps;
@@ -212,10 +240,10 @@ export function train(section) {
       ["Step", last && `${last.step.toLocaleString("en")}${total ? ` of ${total.toLocaleString("en")}` : ""}`],
       ["Loss", last && smooth(series(mine.rows, (row) => row.loss)).at(-1)?.[1].toFixed(3)],
       ["Bits a byte", bpb?.toFixed(3)],
-      ["Speed", speed && `${short(speed)} tokens/s`],
+      ["Speed", speed && `${short(speed)} ${stage.counts}/s`],
       ["MFU", Number.isFinite(last?.mfu) && percent(last.mfu)],
       ["Time left", left !== null && duration(left)],
-      ["Seen", last && `${short(last.tokens_seen)} tokens`],
+      ["Seen", last && `${short(last.tokens_seen)} ${stage.counts}`],
     ];
     fill(tiles, facts.filter(([, value]) => value).map(([label, value]) => el("div", {}, el("dt", {}, label), el("dd", {}, value))));
   }
