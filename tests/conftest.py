@@ -15,8 +15,8 @@ import torch
 from groundup.model import ModelConfig, Transformer
 from groundup.tokenizer import Tokenizer, train_tokenizer
 
-# A shell without job control starts `make test &` with SIGINT ignored, and processes inherit that: a program that a test
-# starts would never see its Ctrl-C. As a handler of Python's it is reset to the default in each of them.
+# A shell without job control starts `make test &` with SIGINT ignored, and processes inherit that: a program that a
+# test starts would never see its Ctrl-C. A handler of Python's is reset to the default in each of them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -241,7 +241,8 @@ def _adapter(path: Path) -> ConfigError:
     return ConfigError(
         f"{path}: an adapter",
         rule="what is imported is a whole model; an adapter is a small difference from one, and needs no import",
-        fix=f"Use it as it is, or make one model of it and its base: groundup merge {shell_quoted(path)} --base DIR --out DIR.",
+        fix="Use it as it is, or make one model of it and its base: "
+        f"groundup merge {shell_quoted(path)} --base DIR --out DIR.",
     )
 
 
