@@ -153,12 +153,12 @@ def test_a_classifiers_charts_count_texts(tab: Any, url: str) -> None:
     tab.goto(f"{url}#/train/mail/labels")
     tab.locator(".tiles dd", has_text="256 texts").wait_for()
     charts = tab.locator("#view-train .charts")
-    assert "nats a text" in charts.inner_text()
+    assert "nats per text" in charts.inner_text()
     assert "token" not in charts.inner_text()
     assert tab.locator(".chart svg[role=img]").first.get_attribute("aria-label").endswith("over 256 texts")
     tab.goto(f"{url}#/train/mail/base")
     tab.locator(".tiles dd", has_text="256 tokens").wait_for()
-    assert "nats a token" in charts.inner_text()
+    assert "nats per token" in charts.inner_text()
 
 
 def test_a_new_run_never_shows_the_log_of_another(tab: Any, url: str) -> None:

@@ -53,7 +53,7 @@ def test_a_classifier_counts_texts(tmp_path: Path) -> None:
         work.finish({}, [directory / "metrics.jsonl"])
     stages = Home(tmp_path, tmp_path).run("run").stages
     counted = {stage.stage: stage.counts for stage in stages}
-    assert counted == {"pretrain": "tokens", "finetune.instruct": "tokens", "finetune.classify": "texts"}
+    assert counted == {"pretrain": "tokens", "finetune.instruct": "trained tokens", "finetune.classify": "texts"}
 
 
 def test_options_have_the_letters_that_answers_name() -> None:

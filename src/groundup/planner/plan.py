@@ -97,9 +97,16 @@ class Plan:
         text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
-    def describe(self) -> list[tuple[str, str]]:
-        """The plan as rows for a person to read."""
+    def describe(self, trained_tokens: int | None = None) -> list[tuple[str, str]]:
+        """Return the plan as rows for a person to read.
+
+        Args:
+            trained_tokens: of the whole run, where not every token has a loss: the unit that progress counts in.
+        """
         model = self.model
+        tokens = self.total_tokens if trained_tokens is None else trained_tokens
+        unit = "tokens" if trained_tokens is None else "trained tokens"
+        share = tokens / self.total_tokens
         size = f"{model.n_layers} layers, {model.dim} wide, {model.n_heads} heads"
         if model.n_kv_heads != model.n_heads:
             size += f" ({model.n_kv_heads} for keys and values)"
@@ -108,14 +115,20 @@ class Plan:
             ("parameters", self._parameters()),
             (
                 "text",
-                f"{self.total_tokens:,} tokens, {self.epochs:.2f} epochs, {model.context_length} at once",
+                f"{tokens:,} {unit}, {self.epochs:.2f} epochs, windows of {model.context_length}",
             ),
-            ("steps", f"{self.total_steps:,} of {self.global_batch_tokens:,} tokens" + ", about" * bool(self.seconds)),
+            (
+                "steps",
+                f"{self.total_steps:,} of {self.global_batch_tokens * share:,.0f} {unit}"
+                + ", about" * bool(self.seconds or trained_tokens),
+            ),
             ("work", f"{self.total_flops:.2e} FLOP"),
         ]
         if self.tokens_per_second:
             seconds = self.total_tokens / self.tokens_per_second
-            rows.append(("speed", f"{self.tokens_per_second:,.0f} tokens/s measured: {seconds / 60:.1f} minutes"))
+            rows.append(
+                ("speed", f"{self.tokens_per_second * share:,.0f} {unit}/s measured: {seconds / 60:.1f} minutes")
+            )
         if self.seconds:
             rows.append(("end", f"{format_duration(self.seconds)} after the start, with as many steps as fit"))
         return rows

@@ -196,7 +196,8 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
         done = "cut" if config.cut_long else "left out: cut_long = true would keep their beginnings"
         console.warn(f"{loader.too_long:,} examples are longer than {plan.model.context_length:,} tokens: {done}.")
     long = {"longer than the context": loader.too_long} if loader.too_long and not config.cut_long else {}
-    console.table("The plan", ["", ""], plan.describe())
+    total = loader.labels_until(plan.total_steps * accum)
+    console.table("The plan", ["", ""], plan.describe(total))
     rates = show_rates(config, model, plan.optimizer, console, adapted=method != "full")
     shown.tell(console)
     if saved.new:
@@ -213,7 +214,8 @@ def _tune(config: FinetuneInstructConfig, work: Work, ranks: Ranks, console: Con
             spread.optimizer(plan.optimizer),
             WarmupStableDecay(plan.total_steps, plan.warmup_steps, plan.decay_steps),
             plan_digest=plan.digest,
-            total_tokens=loader.labels_until(plan.total_steps * accum),
+            total_tokens=total,
+            unit="trained tokens",
             machine=machine,
             ranks=ranks,
             console=console,

@@ -27,6 +27,7 @@ RECIPE = "recipe.toml"
 LOG = "studio.log"  # of a run that was started from the page
 State = Literal["done", "running", "stopped"]
 _ANYWHERE = ("import", "report")  # stages that leave something where there is no run, too
+_COUNTS = {"finetune.classify": "texts", "finetune.instruct": "trained tokens"}
 _STEP = re.compile(r"step-(\d+)")
 
 
@@ -219,7 +220,7 @@ def _stage_seen(run: Path, child: Path) -> StageSeen | None:
         seconds=record.number("seconds") or 0.0,
         finished_at=record.words("finished_at"),
         trains=(directory / "metrics.jsonl").is_file(),
-        counts="texts" if stage == "finetune.classify" else "tokens",
+        counts=_COUNTS.get(stage, "tokens"),
     )
 
 

@@ -25,7 +25,7 @@ def training(run: RunRecord) -> list[Child]:
             norm = strip("norm", "Gradient norm", "Spikes would be a sign of trouble.", base.curve, "grad_norm")
             parts.append(tag("div", rate, norm, class_="pair"))
         parts += [tag("h3", "The plan, and how it went"), _plan(base)]
-    parts += _tuning(run.stage(INSTRUCT), "answer", "nats a token", "tokens")
+    parts += _tuning(run.stage(INSTRUCT), "answer", "nats a token", "trained tokens")
     parts += _tuning(run.stage(CLASSIFY), "classify", "nats a text", "texts")
     return parts
 

@@ -22,7 +22,7 @@ export function train(section) {
   const tiles = el("dl", { class: "tiles" });
   const actions = el("div", { class: "row" });
   const charts = {
-    loss: new Plot("Loss", { unit: "nats a token" }),
+    loss: new Plot("Loss", { unit: "nats per token" }),
     bpb: new Plot("Held-out text", { unit: "bits a byte", across: "steps" }),
     lr: new Plot("Learning rate", { unit: "" }),
     speed: new Plot("Speed", { unit: "tokens/s", zero: true }),
@@ -206,7 +206,7 @@ export function train(section) {
       return;
     }
     const { counts } = stage;
-    charts.loss.measured(`nats a ${counts.slice(0, -1)}`, counts);
+    charts.loss.measured(`nats per ${counts.slice(0, -1)}`, counts);
     charts.lr.measured("", counts);
     charts.speed.measured(`${counts}/s`, counts);
     charts.mfu.measured("", counts);
