@@ -115,7 +115,7 @@ class Plan:
             ("parameters", self._parameters()),
             (
                 "text",
-                f"{tokens:,} {unit}, {self.epochs:.2f} epochs, windows of {model.context_length}",
+                f"{tokens:,} {unit}, {self.epochs:.2f} epochs, {model.context_length} at once",
             ),
             (
                 "steps",
