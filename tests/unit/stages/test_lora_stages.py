@@ -86,6 +86,7 @@ def moved(adapter: Path, tmp_path: Path) -> Path:
     (run / "chat" / "groundup.json").write_text(json.dumps(record))
     config = json.loads((run / "chat" / "adapter_config.json").read_text())
     (run / "chat" / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "gone"}))
+    artifact.accept(run / "chat" / "artifact.json")
     return run / "chat"
 
 
