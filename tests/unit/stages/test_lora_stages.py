@@ -245,6 +245,7 @@ def test_what_does_not_answer_alike_is_not_kept(adapter: Path, directory: Path, 
     factors = load_bytes((large / "adapter_model.safetensors").read_bytes())  # in memory: the file is written again
     beyond = {name: 1e6 * factor if "lora_B" in name else factor for name, factor in factors.items()}
     save_file(beyond, large / "adapter_model.safetensors")
+    artifact.accept(large / "artifact.json")
     with pytest.raises(FormatError, match=r"halves in float16: merged: .*--dtype float32"):
         merge.run(merge.MergeConfig(adapter=large, out=tmp_path / "halves", dtype="float16"), console=QUIET)
     assert not (tmp_path / "halves").exists()
