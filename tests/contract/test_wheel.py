@@ -47,7 +47,7 @@ def test_wheel_holds_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile) 
 def test_wheel_has_licence_and_command(wheel: zipfile.ZipFile) -> None:
     extra = {name.split(".dist-info/")[1]: name for name in wheel.namelist() if ".dist-info/" in name}
     assert "licenses/LICENSE" in extra
-    assert "groundup = groundup.cli:main" in wheel.read(extra["entry_points.txt"]).decode()
+    assert "groundup = groundup.__main__:start" in wheel.read(extra["entry_points.txt"]).decode()
     metadata = wheel.read(extra["METADATA"]).decode()
     assert "License-Expression: Apache-2.0" in metadata
     # A pin of one machine's index would make the package uninstallable elsewhere.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -103,4 +104,4 @@ def test_an_evaluation_suggests_what_suits_the_model(finished: Path, tmp_path: P
     data.write_text("Dear reader, this is a letter.", encoding="utf-8")
     evaluate.run(evaluate.EvaluateConfig(model=finished / name, data=data, samples=0, out=tmp_path / "report"))
     commands = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))["next"]
-    assert commands[0].startswith(f"{command} {finished / name}")
+    assert commands[0].startswith(f"{command} {shlex.quote(str(finished / name))}")

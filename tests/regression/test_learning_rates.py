@@ -272,6 +272,7 @@ def test_an_unfinished_run_of_an_earlier_release_is_refused(base: Path, tmp_path
     tuned(base, out, method="full")
     record = json.loads((out / PLAN).read_text())
     assert record.pop("version") == 2
+    del record["checksum"]  # which plans had not then
     (out / PLAN).write_text(json.dumps(record))
     require_current_plan(out)  # a finished one is not resumed
     (out / "artifact.json").unlink()

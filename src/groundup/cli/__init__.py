@@ -88,6 +88,8 @@ _ANOTHER_PATH = "Check this path, or choose another one."
 _SYSTEM_FIXES: Mapping[int, str] = {
     errno.ENOSPC: _DISK_FULL,
     errno.EDQUOT: _DISK_FULL,
+    errno.EFBIG: "Raise the limit on file sizes (ulimit -f), or choose a disk that takes larger files.",
+    errno.EIO: "The disk reports an error: check it, or choose another one.",
     errno.EACCES: _NOT_ALLOWED,
     errno.EPERM: _NOT_ALLOWED,
     errno.EROFS: _NOT_ALLOWED,

@@ -241,6 +241,7 @@ def test_a_template_that_was_changed_after_tuning_is_refused_everywhere(
     config = json.loads((edited / "tokenizer_config.json").read_text(encoding="utf-8"))
     config["chat_template"] = config["chat_template"].replace("assistant\\n", "assistant:\\n")
     (edited / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    artifact.accept(edited / "artifact.json")
     with pytest.raises(FormatError, match="another text"):
         open_chat_model(edited, "cpu", Console(quiet=True))
     with pytest.raises(FormatError, match="another text"):

@@ -306,11 +306,13 @@ def test_a_classifier_is_an_adapter_with_a_head(
     tensors = load_bytes((out / "adapter_model.safetensors").read_bytes())  # in memory: the file is written again
     beyond = {name: 1e6 * factor if "lora_B" in name else factor for name, factor in tensors.items()}
     save_file(beyond, out / "adapter_model.safetensors")
+    artifact.accept(out / "artifact.json")
     with pytest.raises(FormatError, match=r"halves in float16: .*--dtype float32"):
         merge.run(merge.MergeConfig(adapter=out, out=tmp_path / "halves", dtype="float16"), console=QUIET)
     assert not (tmp_path / "halves").exists()
     del tensors["base_model.model.score.weight"]
     save_file(tensors, out / "adapter_model.safetensors")
+    artifact.accept(out / "artifact.json")
     with pytest.raises(FormatError, match="a head of 0 rows"):
         load_classifier(out)
 
