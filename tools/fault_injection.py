@@ -84,13 +84,19 @@ class Fault:
     message: str = field(default="")
 
 
-def run(command: list[str] | tuple[str, ...], directory: Path, *, live: float | None = None, limit: int = 0) -> Ended:
+def run(
+    command: list[str] | tuple[str, ...],
+    directory: Path,
+    *,
+    kill_when: Callable[[float], bool] | None = None,
+    limit: int = 0,
+) -> Ended:
     """Run a groundup command in a fork.
 
     Args:
         command: Its words.
         directory: The working directory.
-        live: Kill it after so many seconds.
+        kill_when: Given the seconds since the start, whether to kill it now; None: it runs to its end.
         limit: Bytes that a file may have; 0: no limit.
     """
     log = [directory / "out.txt", directory / "err.txt"]
@@ -98,10 +104,10 @@ def run(command: list[str] | tuple[str, ...], directory: Path, *, live: float | 
     child = os.fork()
     if not child:
         _become(list(command), directory, log, limit)
-    if live is None:
+    if kill_when is None:
         _, status = os.waitpid(child, 0)
     else:
-        while not (ended := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() - started < live:
+        while not (ended := os.waitpid(child, os.WNOHANG))[0] and not kill_when(time.monotonic() - started):
             time.sleep(0.002)
         if not ended[0]:
             os.killpg(child, signal.SIGKILL)
@@ -213,15 +219,15 @@ def prepare(small: Path) -> None:
 
 
 def half_trained(small: Path) -> None:
-    """Leave `new` as a training that was killed when it had saved some states."""
-    while True:
-        live = 0.2
-        while len(list(small.glob("new/checkpoints/step-*"))) < 2:
-            run(PRETRAIN, small, live=live)
-            live += 0.2
-        if not (small / "new" / "artifact.json").exists():
-            return
-        shutil.rmtree(small / "new")
+    """Leave `new` as a training that was killed when it had saved two states."""
+    new = small / "new"
+
+    def saved_two(_: float = 0.0) -> bool:
+        return len(list(new.glob("checkpoints/step-*"))) >= 2
+
+    while not saved_two() or (new / "artifact.json").exists():
+        shutil.rmtree(new, ignore_errors=True)  # it finished before it was killed
+        run(PRETRAIN, small, kill_when=saved_two)
 
 
 def copied(small: Path, work: Path, used_by: str) -> None:
@@ -234,15 +240,16 @@ def copied(small: Path, work: Path, used_by: str) -> None:
 def damage(path: Path, how: str, chance: random.Random) -> str:
     """Damage a file; returns where."""
     content = bytearray(path.read_bytes())
-    place = chance.randrange(len(content))
+    size = len(content)
+    place = chance.randrange(size)
     if how == "flip":
         content[place] ^= 1 << chance.randrange(8)
     elif how == "burst":
-        content[place : place + 64] = chance.randbytes(min(64, len(content) - place))
+        content[place : place + 64] = chance.randbytes(min(64, size - place))
     else:
         del content[place:]
     path.write_bytes(content)
-    return f"{path.name} at {place:,} of {len(content):,}"
+    return f"{path.name} at {place:,} of {size:,}"
 
 
 def judged(ended: Ended, same: bool) -> tuple[str, str]:
@@ -275,7 +282,7 @@ def killed(stage: str, small: Path, work: Path, expected: object, longest: float
     copied(small, work, stage)
     live = chance.uniform(0, longest)
     before = (small / "base" / "model.safetensors").read_bytes()
-    run(command, work, live=live)
+    run(command, work, kill_when=lambda seconds: seconds >= live)
     intact = run(("model", "verify", "base"), work).code == 0
     there = (work / "base" / "model.safetensors").read_bytes() if intact else b""
     if stage == "replace" and there not in (before, expected_of(expected)):
