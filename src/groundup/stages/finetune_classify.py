@@ -155,13 +155,14 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     from groundup.planner import IDLE_BYTES, training_bytes
 
     opened = open_model(config.model, device="cpu")
-    method = settle_method(config.method, opened.model.config, config.lora, console)
     ways = ways_to_read(opened.tokenizer, opened.model.config.context_length)
     room = _room(config, ways, opened.model.config.context_length)
     given, tested = labelled_examples(config, opened.tokenizer, room, console)
     labels = list(given.counts())
     kind = labelling(given.several, labels, config.seed)
     learned, deciding = set_apart(given, config.set_apart, config.seed)
+    few = _too_few_to_train(config, len(learned))
+    method = settle_method(config.method, opened.model.config, config.lora, Console(quiet=True) if few else console)
     if (config.keep_best or config.patience) and not len(deciding):
         raise ConfigError(
             f"keep_best and patience with {len(given):,} texts, of which {config.set_apart:g} are fewer than 50",
@@ -179,7 +180,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     machine, gentler = Machine.from_json(plan["machine"]), float(plan.get(_GENTLER, 1))
     model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed, several=given.several)
     place(model, machine)
-    epochs = _epochs(config, method, len(learned), console)
+    epochs = _epochs(config, method, few, len(learned), console)
     smoothing = config.label_smoothing if epochs else 0.0
     objective = kind.objective(kind.targets(learned), smoothing=smoothing, balance=config.balance)
     start = partial(start_head, seed=config.seed, ranks=ranks, console=console)
@@ -293,7 +294,13 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     return True
 
 
-def _epochs(config: FinetuneClassifyConfig, method: Method, texts: int, console: Console) -> float:
+def _too_few_to_train(config: FinetuneClassifyConfig, texts: int) -> bool:
+    """Whether adapters would not learn more from so few texts than the head does, and no setting asks for training."""
+    asked = any(getattr(config, name) != type(config).model_fields[name].default for name in _TRAINING)
+    return texts < _FEW and not asked
+
+
+def _epochs(config: FinetuneClassifyConfig, method: Method, few: bool, texts: int, console: Console) -> float:
     """Passes over the texts. A few texts are left to the fitted head on the frozen base, unless training is asked for.
 
     SmolLM2-135M on 120 messages of 10 domains: 68.5 % accuracy on 200 others with the fitted head, 65.5 % after 8
@@ -301,8 +308,7 @@ def _epochs(config: FinetuneClassifyConfig, method: Method, texts: int, console:
     """
     from groundup.objectives.classification import usual_epochs
 
-    asked = any(getattr(config, name) != type(config).model_fields[name].default for name in _TRAINING)
-    if method == "merged" and texts < _FEW and not asked:
+    if method == "merged" and few:
         console.note(
             f"Fewer than {_FEW} texts: the base model stays frozen, only the head is fitted; --epochs 8 trains."
         )
