@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from groundup.artifact import begin
+from groundup.artifact import accept, begin
 from groundup.checkpoint import save_classifier, save_model
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
@@ -74,6 +74,7 @@ def home(
     settings = root / "runs" / "mail" / "chat" / "tokenizer_config.json"
     table = json.loads(settings.read_text(encoding="utf-8")) | {"chat_template": ChatTemplate(tokenizer).jinja}
     settings.write_text(json.dumps(table), encoding="utf-8")
+    accept(settings.with_name("artifact.json"))
     for name in ("texts", "recipes", "apps"):
         (root / name).mkdir()
     for number, text in enumerate(real_documents[:20]):
