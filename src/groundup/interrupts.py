@@ -67,6 +67,6 @@ def _exit_if_ending() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):  # closed, or nobody reads it
+        except (OSError, ValueError):  # closed, or a pipe without a reader
             continue
     os._exit(EXIT_CODE)

@@ -167,7 +167,7 @@ def begin(
     else:
         place, state, held = _place_for(directory, stage, fingerprint, console)
     place.mkdir(parents=True, exist_ok=True)
-    # Of a process killed inside an atomic write; beside other stages' outputs, only what lies on our own level.
+    # Left by a process that was killed inside an atomic write; in a run's directory only files of the run itself.
     for leftover in list(place.glob(".*.tmp") if shared else place.rglob(".*.tmp")):
         # Missing, where it lay inside of one before it.
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)

@@ -113,7 +113,7 @@ class StoredWeights(Mapping[str, Tensor]):
         wrapper = self.config.declared.huggingface.within
         if wrapper is None:
             return names
-        for name in [name for name in names if name.startswith(wrapper.beside)]:
+        for name in [name for name in names if name.startswith(wrapper.skipped_prefixes)]:
             del names[name]
         for prefix, alone in wrapper.prefixes.items():
             for name in [name for name in names if name.startswith(prefix)]:

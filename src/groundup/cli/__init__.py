@@ -64,7 +64,7 @@ def _code_of(error: BaseException, json_wanted: bool) -> int:
         return _fail(ConfigError(error.format_message().rstrip("."), rule=rule, fix=fix), json_wanted)
     if isinstance(error, GroundupError):
         return _fail(error, json_wanted)
-    if isinstance(error, BrokenPipeError):  # whoever read our output has enough of it
+    if isinstance(error, BrokenPipeError):  # the reader of the output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if isinstance(error, OSError):

@@ -78,7 +78,7 @@ class Split(Operation):
 
 @dataclass(frozen=True, slots=True)
 class SplitHeads(Operation):
-    """One tensor of theirs whose rows are, head by head, the head's rows of queries, of keys and of values.
+    """A fused projection whose rows are ordered by head: queries, keys and values of head 0, then of head 1, ...
 
     Attributes:
         heads: of each of the three.

@@ -15,7 +15,7 @@ BROKEN = "broken symbolic link"
 
 
 class Found(NamedTuple):
-    """A file, or what stands in its place: a link that is not followed, a folder that cannot be listed.
+    """A file, or a skipped entry: a link that is not followed, a folder that cannot be listed.
 
     Attributes:
         refused: why it is not read; "" if it may be.

@@ -30,12 +30,12 @@ class Wrapper:
     Attributes:
         model_type: Hugging Face's name of the multimodal model.
         prefixes: prefix of the text model's tensor names there -> prefix in a text-only model.
-        beside: prefixes of all other tensors, which are skipped.
+        skipped_prefixes: prefixes of all other tensors, which are not read.
     """
 
     model_type: str
     prefixes: Mapping[str, str]
-    beside: tuple[str, ...]
+    skipped_prefixes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
