@@ -185,7 +185,7 @@ def predict_tfidf(train_texts: Sequence[str], train_labels: Sequence[int], test_
 def tfidf_features(train_texts: Sequence[str], test_texts: Sequence[str]) -> tuple[Any, Any] | None:
     """TF-IDF of words, word pairs and character n-grams within words; None if there is nothing to count.
 
-    77 intents of Banking77, 10,003 training texts: accuracy 0.894 with words, 0.916 with words and characters.
+    77 intents of Banking77, 10,003 training texts: accuracy on 3,080 others 0.894 with words, 0.917 with both.
     """
     from scipy.sparse import hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
