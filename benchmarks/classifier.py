@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from groundup.console import Console
-from groundup.examples import read_table
-from groundup.examples.labelled import LabelRules, read_labelled, without_repeats
-from groundup.stages import classify, finetune_classify
-from groundup.stages.classify import ClassifyConfig
-from groundup.stages.finetune_classify import FinetuneClassifyConfig
+from groundup.commands import classify, finetune_classify
+from groundup.commands.classify import ClassifyConfig
+from groundup.commands.finetune_classify import FinetuneClassifyConfig
+from groundup.core.console import Console
+from groundup.data import read_table
+from groundup.data.labelled import LabelRules, read_labelled, without_repeats
 
 _FOREIGN = Path(__file__).with_name("foreign_texts.txt")
 _EACH = 10  # texts of each kind of gibberish, in each split

@@ -3,7 +3,7 @@
     python -m benchmarks.contention --model DIRECTORY [--busy 1] [--steps 8] [--threads N]
 
 Prints one JSON line. Each measurement is a process of its own, started as the command starts: idle OpenMP threads wait
-as `groundup.openmp` sets it, or as the environment says (`GOMP_SPINCOUNT=300000` is about what the library does by
+as `groundup.core.openmp` sets it, or as the environment says (`GOMP_SPINCOUNT=300000` is about what the library does by
 default). Alone and contended take turns, and each figure is the median over the rounds.
 """
 
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from groundup.openmp import DEFAULTS  # before torch, as in the command: importing groundup sets how OpenMP waits
+from groundup.core.openmp import DEFAULTS  # before torch, as in the command: importing groundup sets how OpenMP waits
 
 BUSY = "while True: pass"
 TASKS = ("step", "decode")
@@ -84,21 +84,21 @@ def step(options: argparse.Namespace) -> float:
     """Return the median seconds of a step of `finetune classify` that trains all weights."""
     import torch
 
-    from groundup.checkpoint.resolve import open_model
+    from groundup.commands._training import ParallelConfig, parallelize
+    from groundup.distributed.ranks import Ranks
+    from groundup.hub.resolve import open_model
+    from groundup.kernels import measure_machine
     from groundup.model import SequenceClassifier
-    from groundup.objectives.classification import Classification, LabelledBatches
     from groundup.optim import WarmupStableDecay
-    from groundup.parallel import measure_machine
-    from groundup.planner.rates import CLASSIFIER
-    from groundup.ranks import Ranks
-    from groundup.stages._training import ParallelConfig, spread_out
-    from groundup.train import Progress, fit
-    from groundup.train.fit import Stopwatch
+    from groundup.train import Progress
+    from groundup.train.fit import Stopwatch, fit
+    from groundup.train.objectives.classification import Classification, LabelledBatches
+    from groundup.train.planner.rates import CLASSIFIER
 
     machine = measure_machine(threads=options.threads, compile=False)
     language_model = open_model(options.model, device="cpu").model
     model = SequenceClassifier.from_language_model(language_model, CLASSES, seed=0)
-    spread = spread_out(model, machine, ParallelConfig(), Ranks())
+    spread = parallelize(model, machine, ParallelConfig(), Ranks())
     vocabulary, count = language_model.config.vocab_size, 8 * options.rows
     texts = torch.randint(vocabulary, (count, LENGTH), generator=torch.Generator().manual_seed(0)).tolist()
     labels = [number % CLASSES for number in range(count)]
@@ -120,8 +120,8 @@ def decode(options: argparse.Namespace) -> float:
     """Return the median seconds from one token to the next, as `groundup generate` writes."""
     import torch
 
-    from groundup.checkpoint.resolve import open_model
-    from groundup.generate import Engine, GenerationRequest
+    from groundup.hub.resolve import open_model
+    from groundup.inference import Engine, GenerationRequest
 
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -73,7 +73,7 @@ def write_model(directory: Path, layers: int) -> int:
     import torch
     from torch import Tensor
 
-    from groundup.checkpoint import save_weights
+    from groundup.hub import save_weights
     from groundup.model import ModelConfig, Transformer
 
     config = ModelConfig("qwen2", 1536, layers, 12, 2, 128, 8960, 151_936, 32_768, rope_theta=1e6)
@@ -102,7 +102,7 @@ def load(who: str, directory: str, dtype: str) -> dict[str, float]:
     ids = torch.tensor([[1]])
     wanted = getattr(torch, dtype)
     if who == "groundup":
-        from groundup.checkpoint import load_model
+        from groundup.hub import load_model
 
         before, cpu, started = peak_bytes(), cpu_seconds(), time.perf_counter()
         model: Any = load_model(Path(directory), dtype=wanted)

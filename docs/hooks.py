@@ -17,8 +17,8 @@ import groundup
 from groundup.apps import Catalogue
 from groundup.cli import cli
 from groundup.cli.commands import COMMANDS
-from groundup.config import annotated_toml
-from groundup.stages import STAGES
+from groundup.commands import STAGES
+from groundup.core.config import annotated_toml
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -94,7 +94,7 @@ def _stages_page() -> str:
         f"      members: [{stage.config.__name__}, run]\n      show_attributes: false\n"
         for stage in STAGES.values()
     ]
-    return "\n".join(["# groundup.stages\n", f"{lead}\n", *parts])
+    return "\n".join(["# groundup.commands\n", f"{lead}\n", *parts])
 
 
 def _room_page(room: str) -> str:

@@ -298,7 +298,7 @@ def with_its_plan(stage: str, small: Path, work: Path) -> object:
 
     Which kernels and which dtype a plan has is decided by measurements.
     """
-    from groundup.checksums import write_checked_json
+    from groundup.core.checksums import write_checked_json
 
     plan, clean = work / "new" / "plan.json", work.with_name("undisturbed")
     if not plan.is_file():
@@ -376,15 +376,15 @@ def main() -> int:
 
 
 def _import_all() -> None:
-    from groundup.stages import STAGES as ALL
+    from groundup.commands import STAGES as ALL
 
     for stage in ALL.values():
         stage.module  # noqa: B018  imported here, once for all forks
     for module in (
         "groundup.train",
-        "groundup.evals.labelling",
-        "groundup.exchange.integrity",
-        "groundup.gguf",
+        "groundup.evaluation.labelling",
+        "groundup.hub.integrity",
+        "groundup.hub.gguf",
         "pyarrow.parquet",
     ):
         __import__(module)

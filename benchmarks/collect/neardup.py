@@ -24,11 +24,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from groundup.core.types import Document
 from groundup.corpus.dedup import NearDuplicateSettings, RepeatedTextSettings, find_duplicates
 from groundup.corpus.executor import ProcessPool, Task
 from groundup.corpus.merging import MergeTask
 from groundup.corpus.shards import END, read_ids, read_range, write_run
-from groundup.types import Document
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKERS = 2

@@ -53,17 +53,18 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     """Read the model and take the steps, as `groundup finetune instruct` does."""
     import torch
 
-    from groundup.checkpoint.resolve import open_model
+    from groundup.commands._training import ParallelConfig, parallelize
+    from groundup.data import PackedWindows
+    from groundup.distributed.ranks import Ranks
+    from groundup.hub.resolve import open_model
+    from groundup.kernels import measure_machine
+    from groundup.kernels.memory import Peak
     from groundup.model.lora import LoRA, add_lora
-    from groundup.objectives import NextToken
     from groundup.optim import OptimizerConfig, WarmupStableDecay
-    from groundup.parallel import measure_machine
-    from groundup.parallel.memory import Peak
-    from groundup.planner.tuning import tuning_rates
-    from groundup.ranks import Ranks
-    from groundup.stages._training import ParallelConfig, spread_out
-    from groundup.tokens import PackedWindows
-    from groundup.train import Progress, StepReport, fit
+    from groundup.train import Progress, StepReport
+    from groundup.train.fit import fit
+    from groundup.train.objectives import NextToken
+    from groundup.train.planner.tuning import tuning_rates
 
     torch.ones(64, 64).matmul(torch.ones(64, 64)).sum().item()  # the threads and their libraries are there
     peak = Peak("cpu")
@@ -77,7 +78,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         rates = OptimizerConfig(matrix_lr=1e-3, matrices="adamw")
     else:
         model.requires_grad_(True)
-    spread = spread_out(model, machine, ParallelConfig(activation_checkpointing=options.checkpointing), Ranks())
+    spread = parallelize(model, machine, ParallelConfig(activation_checkpointing=options.checkpointing), Ranks())
     ids = opened.tokenizer.encode(options.text.read_text(encoding="utf-8")[: 8 * options.tokens])
     ids = (ids * (2 + options.tokens // len(ids)))[: options.tokens + 1]
     row, places = torch.tensor([ids]), torch.arange(options.tokens)[None]

@@ -44,14 +44,14 @@ def main() -> None:
 def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from groundup.checkpoint import load_model
-    from groundup.checkpoint.adapted import find_base, with_adapter
-    from groundup.checkpoint.resolve import open_model
-    from groundup.evals.beside_base import answer
-    from groundup.examples import read_conversations
-    from groundup.examples.conversations import FolderExamples
-    from groundup.examples.tables import spread
-    from groundup.generate import Engine
+    from groundup.data import read_conversations
+    from groundup.data.conversations import FolderExamples
+    from groundup.data.tables import spread
+    from groundup.evaluation.beside_base import answer
+    from groundup.hub import load_model
+    from groundup.hub.adapted import find_base, with_adapter
+    from groundup.hub.resolve import open_model
+    from groundup.inference import Engine
     from groundup.tokenizer import locked_template
 
     rows = read_conversations([FolderExamples(kind="folder", path=options.data)])

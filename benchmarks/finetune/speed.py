@@ -84,8 +84,8 @@ def _options() -> argparse.Namespace:
 
 def _encoded(model: Path, table: Path, length: int, to: Path) -> Path:
     """A JSON line for each example: its ids, and which of them are learned. Those longer than a row are left out."""
-    from groundup.examples import read_conversations
-    from groundup.examples.conversations import FolderExamples
+    from groundup.data import read_conversations
+    from groundup.data.conversations import FolderExamples
     from groundup.tokenizer import ChatTemplate, Tokenizer
 
     template = ChatTemplate(Tokenizer.load(model))

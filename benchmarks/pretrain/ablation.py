@@ -15,8 +15,8 @@ from benchmarks.pretrain.job import Job, Variant
 from benchmarks.pretrain.kept import kept
 from benchmarks.pretrain.processes import ContenderError, Workplace
 from benchmarks.pretrain.shapes import Shape
-from groundup.evals.stats import paired_difference
-from groundup.tokens import TokenShards
+from groundup.data import TokenShards
+from groundup.evaluation.stats import paired_difference
 
 Say = Callable[[str], None]
 

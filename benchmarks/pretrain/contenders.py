@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from groundup.openmp import DEFAULTS as BRIEF_SPINNING
+from groundup.core.openmp import DEFAULTS as BRIEF_SPINNING
 
 Group = Literal["ours", "muon", "fp8", "default", "bf16", "malloc"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pretrain.processes import ROOT, Workplace
-from groundup.files import file_digest, read_json, write_json
+from groundup.core.files import file_digest, read_json, write_json
 
 
 def kept(

@@ -21,9 +21,9 @@ from benchmarks.pretrain.kept import kept
 from benchmarks.pretrain.processes import ContenderError, Workplace
 from benchmarks.pretrain.shapes import CPU_SHAPES, Shape
 from benchmarks.pretrain.verdicts import Figure
-from groundup.artifact import read
-from groundup.evals.stats import paired_difference
-from groundup.tokens import TokenShards
+from groundup.core.artifact import read
+from groundup.data import TokenShards
+from groundup.evaluation.stats import paired_difference
 
 Say = Callable[[str], None]
 T = TypeVar("T")

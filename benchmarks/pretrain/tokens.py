@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.pretrain.shapes import Shape
-from groundup.tokens import TokenShards, write_shards
+from groundup.data import TokenShards, write_shards
 
 _DOCUMENTS = 2000
 _MEAN_LENGTH = 600  # tokens, about what a page of an encyclopedia has

@@ -22,7 +22,7 @@ def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text())
     result: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__}
     if "model" in request:
-        from groundup.checkpoint import load_model
+        from groundup.hub import load_model
 
         model = load_model(Path(request["model"]))
         context = model.config.context_length
@@ -40,8 +40,8 @@ def main() -> None:
 
 def _score(logits: Logits, tokens: Path, context: int, device: str, documents: int | None) -> dict[str, Any]:
     """Bits per byte of held-out documents by groundup's scorer, which sees a function from ids to logits."""
-    from groundup.evals.bpb import bits_per_byte, logits_nll
-    from groundup.tokens import TokenShards
+    from groundup.data import TokenShards
+    from groundup.evaluation.bpb import bits_per_byte, logits_nll
 
     held_out = TokenShards(tokens, "validation")
     subset = None if documents is None else range(min(documents, held_out.n_documents))

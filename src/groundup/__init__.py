@@ -1,7 +1,9 @@
 """groundup: build a language model of your own, from raw text to a model that writes."""
 
-from groundup.openmp import spin_briefly
+from groundup.core.moved import keep_old_paths
+from groundup.core.openmp import spin_briefly
 
+keep_old_paths()
 spin_briefly()  # before any module of ours imports torch
 
 

@@ -4,7 +4,7 @@
 def start() -> None:
     """Run the command line; from the first import on, Ctrl-C ends it with one line."""
     try:
-        from groundup import interrupts
+        from groundup.core import interrupts
 
         interrupts.install()
     except KeyboardInterrupt:

@@ -19,10 +19,10 @@ from groundup import __version__
 from groundup.apps import Catalogue
 from groundup.cli import cli
 from groundup.cli.commands import COMMANDS
-from groundup.config import load, read_toml, settings_of
+from groundup.commands import STAGES
+from groundup.commands.run import steps_of
+from groundup.core.config import load, read_toml, settings_of
 from groundup.recipes import bundled
-from groundup.stages import STAGES
-from groundup.stages.run import steps_of
 
 # Prints, as JSON, the modules that were imported by the time a command line ended.
 IMPORTED = """
@@ -84,7 +84,7 @@ def test_help_and_version_import_no_stage_and_nothing_heavy() -> None:
     for arguments in (["--help"], ["--version"]):
         modules = imported_by(*arguments)
         assert not modules & (HEAVY | {"pydantic", "rich", "numpy"})
-        assert not [name for name in modules if name.startswith("groundup.stages.")]
+        assert not [name for name in modules if name.startswith("groundup.commands.")]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 import pytest
 
-from groundup.errors import ConfigError
-from groundup.stages import STAGES
-from groundup.stages.run import steps_of
+from groundup.commands import STAGES
+from groundup.commands.run import steps_of
+from groundup.core.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]

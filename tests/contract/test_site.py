@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from groundup.cli.commands import COMMANDS
-from groundup.config import settings_of
-from groundup.stages import STAGES
+from groundup.commands import STAGES
+from groundup.core.config import settings_of
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

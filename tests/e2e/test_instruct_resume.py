@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from groundup.checkpoint import save_model
+from groundup.hub import save_model
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
 PROGRAM = """
 import json, sys
-from groundup.config import load
-from groundup.parallel import machine
-from groundup.stages.finetune_instruct import FinetuneInstructConfig, run
+from groundup.core.config import load
+from groundup.distributed import machine
+from groundup.commands.finetune_instruct import FinetuneInstructConfig, run
 machine._product_flops = lambda device, dtype: 1e10  # a busy machine finds now fp32 the faster, now bf16
 run(load(FinetuneInstructConfig, json.loads(sys.argv[1])))
 """

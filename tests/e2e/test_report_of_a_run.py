@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from groundup.artifact import begin, read
-from groundup.checkpoint import save_model
-from groundup.config import load
-from groundup.console import Console
+from groundup.commands import collect, evaluate, finetune_classify, finetune_instruct, report, tokenize
+from groundup.commands.evaluate import EvaluateConfig
+from groundup.commands.finetune_classify import FinetuneClassifyConfig
+from groundup.commands.finetune_instruct import FinetuneInstructConfig
+from groundup.core.artifact import begin, read
+from groundup.core.config import load
+from groundup.core.console import Console
+from groundup.hub import save_model
 from groundup.model import Transformer
-from groundup.stages import collect, evaluate, finetune_classify, finetune_instruct, report, tokenize
-from groundup.stages.evaluate import EvaluateConfig
-from groundup.stages.finetune_classify import FinetuneClassifyConfig
-from groundup.stages.finetune_instruct import FinetuneInstructConfig
 from groundup.tokenizer import Tokenizer
 
 

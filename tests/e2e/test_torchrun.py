@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from groundup.stages import STAGES
+from groundup.commands import STAGES
 
 SHAPE = ["shape.dim=64", "shape.n_layers=2", "shape.context_length=64", "optimizer=adamw", "compile=false"]
 

@@ -15,11 +15,12 @@ import pytest
 import torch
 
 from family_shapes import kv_heads, variants
+from groundup.data import PackedWindows
 from groundup.model import FAMILIES, ModelConfig, Transformer, init_weights
-from groundup.objectives import NextToken
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
-from groundup.tokens import PackedWindows
-from groundup.train import Progress, StepReport, fit
+from groundup.train import Progress, StepReport
+from groundup.train.fit import fit
+from groundup.train.objectives import NextToken
 
 GOLDEN = Path(__file__).with_name("losses.json")
 STEPS = 20

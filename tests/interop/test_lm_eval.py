@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from groundup.evals.choices import score_choices
-from groundup.examples.choices import read_choices
-from groundup.examples.tables import read_table
-from groundup.stages.evaluate import EvaluateConfig, run
+from groundup.commands.evaluate import EvaluateConfig, run
+from groundup.data.choices import read_choices
+from groundup.data.tables import read_table
+from groundup.evaluation.choices import score_choices
 
 pytestmark = pytest.mark.interop
 lm_eval = pytest.importorskip("lm_eval", reason="pip install '.[interop]'")
@@ -79,7 +79,7 @@ def test_the_harness_scores_as_we_do(
 
 
 def compare(directory: Path, questions: Path, folder: Path, prompt: str) -> None:
-    from groundup.checkpoint.resolve import open_model
+    from groundup.hub.resolve import open_model
 
     data = questions
     if not prompt:  # nothing in front: each choice is scored after BOS

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.checkpoint import load_model, save_model
-from groundup.checkpoint.grown import ready_to_chat
-from groundup.checkpoint.resolve import open_model
 from groundup.cli import main
-from groundup.objectives import NextToken
+from groundup.core.types import IGNORE_INDEX
+from groundup.data import ExampleLoader, PackedWindows
+from groundup.hub import load_model, save_model
+from groundup.hub.grown import ready_to_chat
+from groundup.hub.resolve import open_model
 from groundup.tokenizer import Tokenizer
-from groundup.tokens import ExampleLoader, PackedWindows
-from groundup.types import IGNORE_INDEX
+from groundup.train.objectives import NextToken
 
 pytestmark = pytest.mark.interop
 

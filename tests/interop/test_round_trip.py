@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from groundup.checkpoint.resolve import open_model
-from groundup.console import Console
-from groundup.generate import Engine, GenerationRequest, Sampling
-from groundup.stages import export_gguf, import_model
+from groundup.commands import export_gguf, import_model
+from groundup.core.console import Console
+from groundup.hub.resolve import open_model
+from groundup.inference import Engine, GenerationRequest, Sampling
 
 pytestmark = pytest.mark.interop
 pytest.importorskip("llama_cpp", reason="pip install '.[interop]'")

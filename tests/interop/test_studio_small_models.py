@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from groundup.artifact import accept, begin
-from groundup.checkpoint import save_classifier, save_model
+from groundup.core.artifact import accept, begin
+from groundup.hub import save_classifier, save_model
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from family_shapes import NO_CLASSIFIER, small
-from groundup.checkpoint import load_classifier, load_model, save_model
-from groundup.checkpoint.adapters import load_adapter, save_adapter
+from groundup.hub import load_classifier, load_model, save_model
+from groundup.hub.adapters import load_adapter, save_adapter
 from groundup.model import FAMILIES, SequenceClassifier, Transformer
 from groundup.model.lora import LoRA, adapters_of, add_lora, fuse_lora
 

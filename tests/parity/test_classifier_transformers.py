@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from family_shapes import NO_CLASSIFIER, small
-from groundup.checkpoint import load_classifier, load_model, save_classifier
-from groundup.errors import FormatError
+from groundup.core.errors import FormatError
+from groundup.hub import load_classifier, load_model, save_classifier
 from groundup.model import FAMILIES, ModelConfig, SequenceClassifier
-from groundup.objectives.classification import pad
+from groundup.train.objectives.classification import pad
 
 transformers = pytest.importorskip("transformers", reason="the parity tests need transformers: pip install '.[dev]'")
 

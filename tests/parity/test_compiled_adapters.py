@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from groundup.kernels import Machine, eagerly, measure_machine, place
 from groundup.model import ModelConfig, Transformer, init_weights
 from groundup.model.lora import LoRA, adapters_of, add_lora
-from groundup.parallel import Machine, eagerly, measure_machine, place
 
 TARGETS = ("q_proj", "layers.0.mlp.up_proj")
 

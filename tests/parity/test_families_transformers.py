@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.checkpoint import load_model, open_weights, save_model, save_weights
+from groundup.hub import load_model, open_weights, save_model, save_weights
 
 transformers = pytest.importorskip("transformers", reason="the parity tests need transformers: pip install '.[dev]'")
 

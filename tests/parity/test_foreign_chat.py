@@ -10,9 +10,9 @@ import pytest
 
 from chat_templates import CHATML, GEMMA, LLAMA2, LLAMA3, MISTRAL, QWEN3, ZEPHYR
 from foreign_tokenizers import MAKERS, save
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
+from groundup.core.types import Message
 from groundup.tokenizer import ChatTemplate, Tokenizer
-from groundup.types import Message
 
 PAIRS = {
     "chatml": ("smollm2", CHATML),

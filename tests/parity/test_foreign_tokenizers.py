@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreign_tokenizers import MAKERS, save
-from groundup.errors import DataError, FormatError
+from groundup.core.errors import DataError, FormatError
 from groundup.tokenizer import CorpusEncoder, StreamDecoder, Tokenizer
 from groundup.tokenizer.torture import TORTURE
 

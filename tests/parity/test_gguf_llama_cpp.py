@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.gguf import GgufFile, GgufModel, write_gguf
+from groundup.hub.gguf import GgufFile, GgufModel, write_gguf
 from groundup.model import ModelConfig, Transformer
 from groundup.model.config import RopeScaling
 

@@ -15,10 +15,10 @@ from gguf import GGUFWriter
 from tokenizers import models, pre_tokenizers, trainers
 
 from foreign_tokenizers import MAKERS
-from groundup.gguf import GgufFile, tokenizer_from_gguf, tokenizer_to_gguf
-from groundup.gguf.pretokenizers import OTHER_NAMES, PRE_TOKENIZERS
-from groundup.gguf.vocabulary import Vocabulary
-from groundup.gguf.vocabulary_import import rebuild
+from groundup.hub.gguf import GgufFile, tokenizer_from_gguf, tokenizer_to_gguf
+from groundup.hub.gguf.pretokenizers import OTHER_NAMES, PRE_TOKENIZERS
+from groundup.hub.gguf.vocabulary import Vocabulary
+from groundup.hub.gguf.vocabulary_import import rebuild
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.torture import TORTURE
 

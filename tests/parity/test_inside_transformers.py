@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.checkpoint import load_model
-from groundup.errors import DataError
-from groundup.evals.inside import Reading, neighbours, parameter_map, positions
+from groundup.core.errors import DataError
+from groundup.evaluation.inside import Reading, neighbours, parameter_map, positions
+from groundup.hub import load_model
 from groundup.model import Transformer
 
 transformers = pytest.importorskip("transformers", reason="the parity tests need transformers: pip install '.[dev]'")

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from family_shapes import kv_heads, variants
+from groundup.kernels.native_library import native_library
+from groundup.kernels.native_operations import NativeOperations
 from groundup.model import FAMILIES, ModelConfig, Operations, Transformer, init_weights, use_operations
 from groundup.model.lora import LoRA, adapters_of, add_lora
 from groundup.model.loss import summed_nll
 from groundup.optim import newton_schulz
-from groundup.parallel.native_library import native_library
-from groundup.parallel.native_operations import NativeOperations
 
 LIBRARY = native_library()
 pytestmark = pytest.mark.skipif(LIBRARY is None, reason="no processor with AVX-512 bf16, or no C++ compiler")

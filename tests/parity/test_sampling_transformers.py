@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from groundup.generate.sampling import Sampling, distribution, penalize
+from groundup.inference.sampling import Sampling, distribution, penalize
 
 transformers = pytest.importorskip("transformers")
 

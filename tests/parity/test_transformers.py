@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from family_shapes import small
-from groundup.checkpoint import load_model, save_model
-from groundup.checkpoint.families import weight_table
+from groundup.core.types import IGNORE_INDEX
+from groundup.hub import load_model, save_model
+from groundup.hub.families import weight_table
 from groundup.model import FAMILIES, ModelConfig, Transformer
 from groundup.model.weight_map import HEAD
-from groundup.types import IGNORE_INDEX
 
 transformers = pytest.importorskip("transformers", reason="the parity tests need transformers: pip install '.[dev]'")
 

@@ -8,10 +8,10 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundup.core.types import Document
 from groundup.corpus.quality import GopherRepetition
 from groundup.corpus.steps import Drop
 from groundup.corpus.text import clean_text, split_text
-from groundup.types import Document
 
 any_text = st.text(alphabet=st.characters(), max_size=400)
 layouts = st.lists(

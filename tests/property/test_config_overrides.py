@@ -8,7 +8,7 @@ import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.config import apply_overrides
+from groundup.core.config import apply_overrides
 
 KEYS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_-]{0,8}", fullmatch=True)
 # tomlkit cannot write lone surrogates, and no TOML file can hold them.

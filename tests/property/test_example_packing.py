@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.tokens import ExampleLoader
-from groundup.types import IGNORE_INDEX
+from groundup.core.types import IGNORE_INDEX
+from groundup.data import ExampleLoader
 
 labelled = st.lists(st.tuples(st.integers(2, 63), st.booleans()), min_size=2, max_size=20).filter(
     lambda tokens: any(trained for _, trained in tokens[1:])

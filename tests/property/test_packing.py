@@ -10,8 +10,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.tokens import Loader, TokenLists, TokenShards, document_windows, write_shards
-from groundup.types import IGNORE_INDEX
+from groundup.core.types import IGNORE_INDEX
+from groundup.data import Loader, TokenLists, TokenShards, document_windows, write_shards
 
 documents_of_ids = st.lists(st.lists(st.integers(1, 63), max_size=12), min_size=1, max_size=12).filter(any)
 

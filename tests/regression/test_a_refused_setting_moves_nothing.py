@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from groundup.artifact import begin, read, replaced_in, working_directory
-from groundup.errors import GroundupError, ResourceError
-from groundup.locks import hold
-from groundup.stages import collect, pretrain, replaced, tokenize
+from groundup.commands import collect, pretrain, replaced, tokenize
+from groundup.core.artifact import begin, read, replaced_in, working_directory
+from groundup.core.errors import GroundupError, ResourceError
+from groundup.core.locks import hold
 
 QUICK = {"compile": False, "checkpoint_seconds": 0, "evaluations": 0, "threads": 1, "tokens": 4096}
 SMALL = {"dim": 32, "n_layers": 1, "context_length": 32}
@@ -78,7 +78,7 @@ def test_the_command_line_leaves_the_directory_as_it_was(finished: Path) -> None
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from groundup.artifact import begin
+from groundup.core.artifact import begin
 work = begin(Path(sys.argv[1]), "s", {"key": 2}, {})
 (work.directory / "made.txt").write_text("half")
 if len(sys.argv) > 2:  # in the instant between the record and the renaming
@@ -118,7 +118,9 @@ def test_a_kill_before_the_renaming_loses_nothing(tmp_path: Path) -> None:
 def test_two_processes_cannot_replace_one_output(tmp_path: Path) -> None:
     leave(tmp_path / "out", 1)
     work = begin(tmp_path / "out", "s", {"key": 2}, {})
-    code = "import pathlib, sys; from groundup.artifact import begin; begin(pathlib.Path(sys.argv[1]), 's', {}, {})"
+    code = (
+        "import pathlib, sys; from groundup.core.artifact import begin; begin(pathlib.Path(sys.argv[1]), 's', {}, {})"
+    )
     other = subprocess.run([sys.executable, "-c", code, tmp_path / "out"], capture_output=True, text=True)
     assert ResourceError.__name__ in other.stderr
     assert working_directory(tmp_path / "out") == work.directory

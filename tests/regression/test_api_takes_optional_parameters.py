@@ -15,8 +15,8 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
-from groundup.generate import Engine, GenerationRequest, Grammar, Sampling
-from groundup.generate.sampling import add_bias, distribution
+from groundup.inference import Engine, GenerationRequest, Grammar, Sampling
+from groundup.inference.sampling import add_bias, distribution
 from groundup.model import Transformer
 from groundup.serve import Guard, ServedModel, ServedModels, build_app
 from groundup.serve.schema import ChatBody, read_body

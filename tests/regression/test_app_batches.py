@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from groundup.checkpoint import save_classifier, save_model
 from groundup.cli import cli
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
+from groundup.hub import save_classifier, save_model
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
 

@@ -11,8 +11,8 @@ import math
 import pytest
 import torch
 
-from groundup.objectives.classification import Classification, SeveralLabels
-from groundup.objectives.probe import LabelLoss, ridge
+from groundup.train.objectives.classification import Classification, SeveralLabels
+from groundup.train.objectives.probe import LabelLoss, ridge
 
 
 @pytest.fixture

@@ -13,15 +13,15 @@ import pytest
 
 from groundup.apps import Catalogue
 from groundup.apps.classifying import ClassifierRunner
-from groundup.checkpoint import save_classifier
-from groundup.checkpoint.resolve import open_classifier
-from groundup.console import Console
-from groundup.errors import ConfigError, DataError, GroundupError
+from groundup.commands import classify
+from groundup.commands.classify import ClassifyConfig
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError, DataError, GroundupError
+from groundup.hub import save_classifier
+from groundup.hub.resolve import open_classifier
 from groundup.model import SequenceClassifier, Transformer
-from groundup.objectives.novelty import NOVELTY_FILE, Novelty
-from groundup.stages import classify
-from groundup.stages.classify import ClassifyConfig
 from groundup.tokenizer import Tokenizer
+from groundup.train.objectives.novelty import NOVELTY_FILE, Novelty
 
 ENGLISH, GIBBERISH = "The statement is used to raise an exception", "xqzv kjwq zzpf qqwx"
 

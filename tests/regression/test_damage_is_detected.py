@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from groundup import checksums
-from groundup.artifact import begin, read, read_intact
-from groundup.checkpoint import TrainingState, load_newest_state, save_model, save_state
-from groundup.checkpoint.resolve import model_identity, open_model
-from groundup.checksums import damaged_files, digests_of, read_checked_json, write_checked_json
-from groundup.errors import FormatError
-from groundup.exchange.integrity import verify
-from groundup.stages import model_verify
+from groundup.commands import model_verify
+from groundup.core import checksums
+from groundup.core.artifact import begin, read, read_intact
+from groundup.core.checksums import damaged_files, digests_of, read_checked_json, write_checked_json
+from groundup.core.errors import FormatError
+from groundup.data import TokenShards, write_shards
+from groundup.hub import TrainingState, load_newest_state, save_model, save_state
+from groundup.hub.integrity import verify
+from groundup.hub.resolve import model_identity, open_model
 from groundup.tokenizer import Tokenizer
-from groundup.tokens import TokenShards, write_shards
 from groundup.train import logs_in, require_logs
 
 

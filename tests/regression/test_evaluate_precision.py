@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from groundup.artifact import Artifact
-from groundup.checkpoint import save_model
-from groundup.evals import precision
-from groundup.evals.bpb import encode_texts
-from groundup.evals.precision import MAX_DIFFERENCE, choose_precision
+from groundup.commands.evaluate import EvaluateConfig, run
+from groundup.core.artifact import Artifact
+from groundup.evaluation import precision
+from groundup.evaluation.bpb import encode_texts
+from groundup.evaluation.precision import MAX_DIFFERENCE, choose_precision
+from groundup.hub import save_model
 from groundup.model import Transformer
-from groundup.stages.evaluate import EvaluateConfig, run
 from groundup.tokenizer import Tokenizer
 
 

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from openpyxl import Workbook
 
-from groundup.checkpoint import save_model
-from groundup.errors import ConfigError, DataError
+from groundup.commands.evaluate import EvaluateConfig, run
+from groundup.core.errors import ConfigError, DataError
+from groundup.hub import save_model
 from groundup.model import Transformer
-from groundup.stages.evaluate import EvaluateConfig, run
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 PAIRS = [

@@ -13,18 +13,18 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.artifact import begin
-from groundup.checkpoint import save_model
-from groundup.checkpoint.resolve import open_classifier
-from groundup.console import Console
+from groundup.commands import _lora, finetune_classify
+from groundup.commands._label_head import HEAD_FILE
+from groundup.commands.finetune_classify import FinetuneClassifyConfig
+from groundup.core.artifact import begin
+from groundup.core.console import Console
+from groundup.hub import save_model
+from groundup.hub.resolve import open_classifier
+from groundup.kernels import Machine
 from groundup.model import SequenceClassifier, Transformer
-from groundup.objectives import classification, probe
-from groundup.objectives.novelty import NOVELTY_FILE, Novelty
-from groundup.parallel import Machine
-from groundup.stages import _lora, finetune_classify
-from groundup.stages._label_head import HEAD_FILE
-from groundup.stages.finetune_classify import FinetuneClassifyConfig
 from groundup.tokenizer import Tokenizer
+from groundup.train.objectives import classification, probe
+from groundup.train.objectives.novelty import NOVELTY_FILE, Novelty
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_few_texts_leave_a_large_base_frozen(base: Path, table: Path, tmp_path: 
 
 
 def _decoder(base: Path) -> torch.nn.Module:
-    from groundup.checkpoint import load_model
+    from groundup.hub import load_model
 
     return load_model(base).model
 
@@ -130,7 +130,7 @@ def test_the_test_computes_in_the_faster_dtype(
 ) -> None:
     """The head stays in fp32: probabilities differ from those of fp32 by rounding in the layers alone."""
     machine = Machine("cpu", "bfloat16", compile=False, threads=1, product_flops=1e11)
-    monkeypatch.setattr("groundup.parallel.measure_machine", lambda **_: machine)
+    monkeypatch.setattr("groundup.kernels.measure_machine", lambda **_: machine)
     dtypes: list[tuple[int, torch.dtype | None]] = []
     predict = classification.predict
 

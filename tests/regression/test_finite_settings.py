@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from groundup.config import Config, load, settings_of
-from groundup.errors import ConfigError
-from groundup.stages import STAGES
+from groundup.commands import STAGES
+from groundup.core.config import Config, load, settings_of
+from groundup.core.errors import ConfigError
 from groundup.tokenizer import train_tokenizer
 
 

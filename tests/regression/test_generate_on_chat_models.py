@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from groundup.artifact import begin
-from groundup.checkpoint import save_model
-from groundup.console import Console
-from groundup.generate import Completion
+from groundup.commands import STAGES, evaluate
+from groundup.commands.generate import GenerateConfig, run
+from groundup.commands.run import _say_what_is_next, steps_of
+from groundup.core.artifact import begin
+from groundup.core.console import Console
+from groundup.hub import save_model
+from groundup.inference import Completion
 from groundup.model import Transformer
 from groundup.report import read_run, render
-from groundup.stages import STAGES, evaluate
-from groundup.stages.generate import GenerateConfig, run
-from groundup.stages.run import _say_what_is_next, steps_of
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 

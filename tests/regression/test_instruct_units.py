@@ -8,12 +8,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from groundup import artifact
-from groundup.checkpoint import save_model
-from groundup.config import load
-from groundup.console import Console
+from groundup.commands.finetune_instruct import FinetuneInstructConfig, run
+from groundup.core import artifact
+from groundup.core.config import load
+from groundup.core.console import Console
+from groundup.hub import save_model
 from groundup.model import Transformer
-from groundup.stages.finetune_instruct import FinetuneInstructConfig, run
 from groundup.tokenizer import Tokenizer
 
 

@@ -35,7 +35,7 @@ def interrupted_at(module: str, *arguments: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("module", ["groundup.cli", "click", "click.core", "groundup.config", "pydantic"])
+@pytest.mark.parametrize("module", ["groundup.cli", "click", "click.core", "groundup.core.config", "pydantic"])
 def test_an_interrupt_during_imports_is_one_line_and_130(module: str) -> None:
     done = interrupted_at(module, "config", "pretrain")
     assert (done.returncode, done.stdout) == (130, "")
@@ -53,7 +53,8 @@ def test_an_interrupt_that_a_library_turns_into_another_error_is_still_one() -> 
     """safetensors, in Rust, makes a TypeError of it."""
     code = """
 import os, signal
-from groundup import cli, interrupts
+from groundup import cli
+from groundup.core import interrupts
 signal.signal(signal.SIGINT, signal.default_int_handler)
 interrupts.install()
 
@@ -90,7 +91,7 @@ def test_a_job_that_was_started_with_interrupts_ignored_ignores_them() -> None:
     """`nohup` and `&` in a script mean that."""
     code = """
 import os, signal
-from groundup import interrupts
+from groundup.core import interrupts
 interrupts.install()
 os.kill(os.getpid(), signal.SIGINT)
 print("still here")

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.generate import Engine, GenerationRequest, Sampling, complete_all
-from groundup.generate.sequence import GeneratedSequence
-from groundup.generate.worker import Ticket
+from groundup.inference import Engine, GenerationRequest, Sampling, complete_all
+from groundup.inference.sequence import GeneratedSequence
+from groundup.inference.worker import Ticket
 from groundup.model import Transformer
 from groundup.model.cache import FIRST_TOKENS, BatchCache, KVCache
 from groundup.tokenizer import Tokenizer

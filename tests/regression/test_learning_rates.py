@@ -15,22 +15,22 @@ from typing import Any
 
 import pytest
 
-from groundup.checkpoint import save_model
-from groundup.config import Config, load
-from groundup.console import Console
-from groundup.errors import ConfigError
+from groundup.commands import _lora, finetune_classify, finetune_instruct
+from groundup.commands._optimizer import classifier_rates, language_model_rates
+from groundup.commands._plans import PLAN, require_current_plan
+from groundup.commands.finetune_classify import FinetuneClassifyConfig
+from groundup.commands.finetune_instruct import FinetuneInstructConfig
+from groundup.commands.pretrain import PretrainConfig
+from groundup.commands.run import RunConfig, run
+from groundup.core.config import Config, load
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError
+from groundup.hub import save_model
 from groundup.model import Transformer
 from groundup.optim import OptimizerConfig
-from groundup.planner.rates import converted
-from groundup.planner.tuning import adapter_rates, tuning_rates
-from groundup.stages import _lora, finetune_classify, finetune_instruct
-from groundup.stages._optimizer import classifier_rates, language_model_rates
-from groundup.stages._plans import PLAN, require_current_plan
-from groundup.stages.finetune_classify import FinetuneClassifyConfig
-from groundup.stages.finetune_instruct import FinetuneInstructConfig
-from groundup.stages.pretrain import PretrainConfig
-from groundup.stages.run import RunConfig, run
 from groundup.tokenizer import Tokenizer
+from groundup.train.planner.rates import converted
+from groundup.train.planner.tuning import adapter_rates, tuning_rates
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["red", "blue", "green", "small", "large", "round", "flat", "warm", "cold", "new", "old"]
@@ -235,7 +235,7 @@ def test_a_recipe_without_a_version_is_refused_with_what_to_write(base: Path, tm
 
     # One stage's table of the recipe, or a file of bare keys, on the command line.
     from groundup.cli.commands import _table
-    from groundup.stages import STAGES
+    from groundup.commands import STAGES
 
     recipe.write_text(f"[finetune.instruct]\n{body}lora = {{learning_rate = 0.001}}\n")
     with pytest.raises(ConfigError, match=r"(?s)lora.learning_rate = 0.001.*\n    learning_rate = 0.001"):

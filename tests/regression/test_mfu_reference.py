@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from groundup.parallel import Machine, machine, measure_machine
+from groundup.distributed import machine
+from groundup.kernels import Machine, measure_machine
 from groundup.train import Speed
 from groundup.train.state import StepReport
 

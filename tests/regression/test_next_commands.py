@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from groundup.checkpoint.resolve import resolve_model
-from groundup.config import load
-from groundup.console import Console
+from groundup.commands import collect, pretrain, run, tokenize
+from groundup.core.config import load
+from groundup.core.console import Console
+from groundup.core.errors import DataError
 from groundup.corpus import read_card
-from groundup.errors import DataError
-from groundup.stages import collect, pretrain, run, tokenize
+from groundup.hub.resolve import resolve_model
 
 QUIET = Console(quiet=True)
 

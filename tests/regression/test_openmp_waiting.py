@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from groundup.openmp import DEFAULTS
+from groundup.core.openmp import DEFAULTS
 
 # What the process has in its environment when torch, and with it OpenMP's library, is imported.
 WATCHED = """
@@ -30,7 +30,7 @@ STARTS = {
     "command": f"from groundup.cli import main; main({COMMAND[1:]})",
     "module": f"import runpy; sys.argv = {COMMAND}; runpy.run_module('groundup', run_name='__main__')",
     "library": "import groundup; import torch",
-    "worker": "import groundup.generate.worker; import torch",
+    "worker": "import groundup.inference.worker; import torch",
 }
 
 

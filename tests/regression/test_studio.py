@@ -10,9 +10,9 @@ import pytest
 
 from groundup.apps.catalogue import Catalogue
 from groundup.apps.shown import as_text
-from groundup.artifact import begin
-from groundup.errors import ConfigError
-from groundup.generate import Engine
+from groundup.core.artifact import begin
+from groundup.core.errors import ConfigError
+from groundup.inference import Engine
 from groundup.model import Transformer
 from groundup.serve import ServedModel
 from groundup.studio import Home

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from groundup.config import nearest
-from groundup.stages import STAGES
+from groundup.commands import STAGES
+from groundup.core.config import nearest
 
 
 @pytest.mark.parametrize("word", ["nope", "the", "are", "cleared", "redefine", "deletion", "message", "xyz", ""])

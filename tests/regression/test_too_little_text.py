@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from groundup.config import load
-from groundup.console import Console
+from groundup.commands import collect, corpus_explain, tokenize
+from groundup.core.config import load
+from groundup.core.console import Console
+from groundup.core.errors import DataError
 from groundup.corpus import read_card
-from groundup.errors import DataError
-from groundup.stages import collect, corpus_explain, tokenize
 
 QUIET = Console(quiet=True)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from groundup import artifact
-from groundup.console import Console
+from groundup.commands import run as run_stage
+from groundup.core import artifact
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError, DownloadError
+from groundup.core.redact import redacted
 from groundup.corpus.sources import RemoteSource
-from groundup.errors import ConfigError, DownloadError
-from groundup.redact import redacted
-from groundup.stages import run as run_stage
 
 PASSWORD, TOKEN = "swordfish" + "-9", "q7H2k9" + "ZxV4"
 
@@ -57,7 +57,7 @@ def test_a_record_has_no_password_and_another_password_is_the_same_work(tmp_path
 
 
 def test_a_run_keeps_a_recipe_without_the_password(tmp_path: Path) -> None:
-    from groundup.stages import STAGES
+    from groundup.commands import STAGES
 
     recipe = {
         "collect": {

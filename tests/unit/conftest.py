@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from groundup.checkpoint import save_model
-from groundup.generate import Engine
+from groundup.hub import save_model
+from groundup.inference import Engine
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate

@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from groundup.types import IGNORE_INDEX
+from groundup.core.types import IGNORE_INDEX
 
 if TYPE_CHECKING:
-    from groundup.tokens import PackedWindows
+    from groundup.data import PackedWindows
 
 
 def main() -> None:
@@ -26,15 +26,16 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     import torch
 
-    from groundup.checkpoint.resolve import open_model
+    from groundup.commands._training import ParallelConfig, parallelize
+    from groundup.data import ExampleLoader
+    from groundup.distributed.ranks import Ranks
+    from groundup.hub.resolve import open_model
+    from groundup.kernels import measure_machine
     from groundup.model.lora import LoRA, add_lora
-    from groundup.objectives import NextToken
     from groundup.optim import OptimizerConfig, WarmupStableDecay
-    from groundup.parallel import measure_machine
-    from groundup.ranks import Ranks
-    from groundup.stages._training import ParallelConfig, spread_out
-    from groundup.tokens import ExampleLoader
-    from groundup.train import Progress, StepReport, fit
+    from groundup.train import Progress, StepReport
+    from groundup.train.fit import fit
+    from groundup.train.objectives import NextToken
 
     torch.set_num_threads(job["threads"])
     machine = measure_machine(threads=job["threads"], native=job["compile"], compile=job["compile"])
@@ -45,7 +46,7 @@ def main() -> None:
     model = opened.model
     add_lora(model, LoRA(rank=job["rank"], alpha=job["alpha"]))
     rates = OptimizerConfig(matrix_lr=job["learning_rate"], matrices="adamw")
-    spread = spread_out(model, machine, ParallelConfig(activation_checkpointing=job["checkpointing"]), Ranks())
+    spread = parallelize(model, machine, ParallelConfig(activation_checkpointing=job["checkpointing"]), Ranks())
     rows = [json.loads(line) for line in Path(job["data"]).read_text().splitlines()]
     loader = ExampleLoader(
         rows,

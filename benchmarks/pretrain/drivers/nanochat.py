@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.pretrain.clock import Clock
 from benchmarks.pretrain.job import Job, Logits
 from benchmarks.pretrain.shapes import Shape
-from groundup.tokens import TokenShards
+from groundup.data import TokenShards
 
 _REFERENCE_TOKENS = 2**19  # of the step that its rates were tuned at, on 12 layers
 _REFERENCE_LAYERS = 12

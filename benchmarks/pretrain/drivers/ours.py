@@ -1,4 +1,4 @@
-"""groundup, by the pieces that `groundup pretrain` is made of: `place`, `Loader`, `Spread`, `fit`.
+"""groundup, by the pieces that `groundup pretrain` is made of: `place`, `Loader`, `ParallelModel`, `fit`.
 
 A SwiGLU layer of 8/3 the width has the products of GPT-2's of 4: the shapes have the same FLOPs in every family. Where
 GPT-2 ties its head, Llama and Qwen3 have one of their own by default, and so more parameters than GPT-2.
@@ -14,14 +14,16 @@ from torch import Tensor
 
 from benchmarks.pretrain.clock import Clock
 from benchmarks.pretrain.job import Job, Logits
+from groundup.data import Loader, PackedWindows, TokenShards
+from groundup.distributed import ParallelModel
+from groundup.distributed.ranks import Ranks
+from groundup.kernels import measure_machine, place
 from groundup.model import Transformer, init_weights
-from groundup.objectives import NextToken
 from groundup.optim import MATRIX_LR, OptimizerConfig, WarmupStableDecay
-from groundup.parallel import Spread, measure_machine, place
-from groundup.planner import shape_for_depth
-from groundup.ranks import Ranks
-from groundup.tokens import Loader, PackedWindows, TokenShards
-from groundup.train import Progress, StepReport, fit
+from groundup.train import Progress, StepReport
+from groundup.train.fit import fit
+from groundup.train.objectives import NextToken
+from groundup.train.planner import shape_for_depth
 
 
 class _EnoughError(Exception):
@@ -50,7 +52,7 @@ def train(job: Job, clock: Clock) -> Logits:
     init_weights(model, job.seed)
     place(model, machine)
     config = OptimizerConfig(matrix_lr=MATRIX_LR[job.matrices], matrices=job.matrices)
-    optimizer = Spread(model, "single", Ranks()).optimizer(config)
+    optimizer = ParallelModel(model, "single", Ranks()).optimizer(config)
     shards = TokenShards(job.tokens, "train")
     loader = Loader(shards, context_length=shape.context, batch_size=rows, bos_id=shards.bos_id, seed=job.seed)
 

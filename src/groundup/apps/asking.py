@@ -11,10 +11,10 @@ from typing import Any
 
 from groundup.apps.declaration import App, Shot, with_numbers
 from groundup.apps.inputs import Given, filled
-from groundup.errors import ConfigError
-from groundup.generate import GenerationRequest, Grammar, Sampling
+from groundup.core.errors import ConfigError
+from groundup.core.types import Message
+from groundup.inference import GenerationRequest, Grammar, Sampling
 from groundup.tokenizer import ChatTemplate, Tokenizer
-from groundup.types import Message
 
 _LEAST_ROOM = 32  # tokens of a text, for an application to be worth asking
 _MOST_ROOM = 2_000  # small models lose the thread of longer parts, and what they say of them is too short

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from groundup.apps.declaration import App, Input
-from groundup.config import nearest
-from groundup.errors import ConfigError
-from groundup.examples import Table, cell_text, read_table
+from groundup.core.config import nearest
+from groundup.core.errors import ConfigError
+from groundup.data import Table, cell_text, read_table
 
 _SHOWN = 12  # columns in a message
 _SAMPLE = 200  # rows that decide whether a column holds text

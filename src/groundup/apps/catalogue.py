@@ -10,8 +10,8 @@ from typing import Any
 
 from groundup.apps.declaration import App
 from groundup.apps.inputs import checked
-from groundup.config import load, nearest, read_toml
-from groundup.errors import ConfigError, DataError, GroundupError
+from groundup.core.config import load, nearest, read_toml
+from groundup.core.errors import ConfigError, DataError, GroundupError
 
 DECLARED = Path(__file__).with_name("declared")
 OWN = Path("apps")  # looked into where nobody names a folder

@@ -13,10 +13,10 @@ from groundup.apps.declaration import App
 from groundup.apps.inputs import checked
 from groundup.apps.parts import split
 from groundup.apps.work import Result
-from groundup.checkpoint.resolve import OpenedClassifier
-from groundup.errors import ConfigError, GroundupError
-from groundup.objectives.classification import encode, likely, predict
-from groundup.objectives.novelty import NO_NOVELTY, UNLIKE, Novelty
+from groundup.core.errors import ConfigError, GroundupError
+from groundup.hub.resolve import OpenedClassifier
+from groundup.train.objectives.classification import encode, likely, predict
+from groundup.train.objectives.novelty import NO_NOVELTY, UNLIKE, Novelty
 
 
 class ClassifierRunner:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from groundup.config import Config, setting
-from groundup.types import MetricName
+from groundup.core.config import Config, setting
+from groundup.core.types import MetricName
 
 FIELD = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from groundup.apps.declaration import FIELD, App, Input
-from groundup.config import nearest
-from groundup.errors import ConfigError
-from groundup.types import is_blank, well_formed
+from groundup.core.config import nearest
+from groundup.core.errors import ConfigError
+from groundup.core.types import is_blank, well_formed
 
 Given = dict[str, Any]  # a text, number or list of labels for each input
 

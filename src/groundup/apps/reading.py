@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from groundup.core.errors import DataError, GroundupError
+from groundup.core.files import expand_home
 from groundup.corpus.given import given_texts
-from groundup.errors import DataError, GroundupError
-from groundup.files import expand_home
 
 if TYPE_CHECKING:
     from groundup.apps.work import Result

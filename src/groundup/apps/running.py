@@ -9,9 +9,9 @@ from typing import Any
 from groundup.apps.asking import Options, Pair, Speaker
 from groundup.apps.declaration import App
 from groundup.apps.work import Result, Score, Work, Write, likely_pair, work
-from groundup.errors import GroundupError, ResourceError
-from groundup.generate import Completion, Engine, GenerationRequest, complete_all
-from groundup.generate.likelihood import continuations, loglikelihoods
+from groundup.core.errors import GroundupError, ResourceError
+from groundup.inference import Completion, Engine, GenerationRequest, complete_all
+from groundup.inference.likelihood import continuations, loglikelihoods
 from groundup.tokenizer import ChatTemplate
 
 _SIDE_BY_SIDE = 64  # rows of a table that are under way at a time

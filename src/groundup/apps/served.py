@@ -11,8 +11,8 @@ from groundup.apps.catalogue import Catalogue
 from groundup.apps.classifying import ClassifierRunner
 from groundup.apps.declaration import App
 from groundup.apps.running import Runner
-from groundup.checkpoint.resolve import OpenedClassifier
-from groundup.generate import Engine
+from groundup.hub.resolve import OpenedClassifier
+from groundup.inference import Engine
 from groundup.tokenizer import ChatTemplate
 
 Json = dict[str, Any]

@@ -14,8 +14,8 @@ from groundup.apps.declaration import with_numbers
 from groundup.apps.running import Runner
 from groundup.apps.shown import as_text
 from groundup.apps.work import Result
-from groundup.errors import ConfigError, DataError
-from groundup.types import MetricName
+from groundup.core.errors import ConfigError, DataError
+from groundup.core.types import MetricName
 
 
 @dataclass(slots=True)

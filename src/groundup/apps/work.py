@@ -17,9 +17,9 @@ from groundup.apps.declaration import App
 from groundup.apps.inputs import Given, checked
 from groundup.apps.parts import split
 from groundup.apps.shown import as_text
-from groundup.errors import ConfigError
-from groundup.generate import Completion, GenerationRequest
-from groundup.types import well_formed
+from groundup.core.errors import ConfigError
+from groundup.core.types import well_formed
+from groundup.inference import Completion, GenerationRequest
 
 _MOST_ROUNDS = 8
 _BETWEEN = "\n\n"  # what stands between the answers about parts
@@ -56,7 +56,7 @@ class Result:
         notes: what a person should know of how it was made.
         parts: how many parts the input was read in.
         prompt_tokens, completion_tokens: of all that was asked.
-        novelty: of a classifier's input, how unlike the training texts it is (see `groundup.objectives.novelty`).
+        novelty: of a classifier's input, how unlike the training texts it is (see `groundup.train.objectives.novelty`).
         unlike: whether it is flagged as unlike them; None: not known.
     """
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from groundup.chat.session import Session
-from groundup.config import unknown_key
-from groundup.errors import ConfigError
-from groundup.files import atomic_file, expand_home
+from groundup.core.config import unknown_key
+from groundup.core.errors import ConfigError
+from groundup.core.files import atomic_file, expand_home
 
 
 class Action(Enum):

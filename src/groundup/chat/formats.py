@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from groundup.core.types import Message
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
-from groundup.types import Message
 
 
 class PromptFormat(Protocol):

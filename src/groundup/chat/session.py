@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from groundup.chat.formats import PromptFormat
-from groundup.errors import ConfigError, GroundupError
-from groundup.generate import Engine, FinishReason, GenerationRequest, Sampling
-from groundup.types import Message
+from groundup.core.errors import ConfigError, GroundupError
+from groundup.core.types import Message
+from groundup.inference import Engine, FinishReason, GenerationRequest, Sampling
 
 _SEEDS = 2**63
 _ANSWER_SHARE = 4  # an answer gets a fourth of the context, if it may be that long, before old turns have to go

@@ -15,8 +15,8 @@ from typing import Any, TextIO
 
 from groundup.chat.commands import Action, is_command, run_command
 from groundup.chat.session import Session, Turn
-from groundup.console import Console, visible
-from groundup.errors import GroundupError
+from groundup.core.console import Console, visible
+from groundup.core.errors import GroundupError
 
 _PROMPT, _MORE = ">>> ", "... "
 _BLOCK = '"""'

@@ -14,11 +14,11 @@ from typing import NoReturn
 
 import click
 
-from groundup import interrupts
 from groundup.cli.commands import RUN, CommandGroup
 from groundup.cli.output import as_json, write
-from groundup.errors import ConfigError, GroundupError, ResourceError
-from groundup.redact import redacted
+from groundup.core import interrupts
+from groundup.core.errors import ConfigError, GroundupError, ResourceError
+from groundup.core.redact import redacted
 
 
 @click.group(
@@ -73,7 +73,7 @@ def _code_of(error: BaseException, json_wanted: bool) -> int:
 
 
 def _fail(error: GroundupError, json_wanted: bool) -> int:
-    from groundup.console import Console
+    from groundup.core.console import Console
 
     Console().error(error)
     if json_wanted:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from groundup.cli.options import declared
-from groundup.stages import STAGES, Stage
+from groundup.commands import STAGES, Stage
 
 if TYPE_CHECKING:
     from groundup.apps.declaration import App, Input

@@ -13,9 +13,9 @@ import click
 from groundup.cli import apps
 from groundup.cli.options import common, declared, given
 from groundup.cli.output import as_json, write
-from groundup.errors import ConfigError
-from groundup.files import shell_quoted
-from groundup.stages import STAGES, Stage
+from groundup.commands import STAGES, Stage
+from groundup.core.errors import ConfigError
+from groundup.core.files import shell_quoted
 
 RUN = Stage("run", "run a whole recipe, stage by stage", "groundup run quickstart")
 CONFIG = Stage("config", "print a stage's settings, explained, as TOML", "groundup config pretrain")
@@ -59,7 +59,7 @@ class CommandGroup(_Command, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Refuse an unknown word with the nearest one."""
         if args[0] not in self.list_commands(ctx):
-            from groundup.config import unknown_key
+            from groundup.core.config import unknown_key
 
             raise unknown_key(f"{ctx.command_path} {args[0]}", args[0], self.list_commands(ctx), kind="command")
         return super().resolve_command(ctx, args)
@@ -145,9 +145,9 @@ def _stage(
         recipe: str | None = None,
         **flags: Any,
     ) -> None:
-        from groundup.config import apply_overrides, load
-        from groundup.console import Console
-        from groundup.ranks import require_one_process
+        from groundup.core.config import apply_overrides, load
+        from groundup.core.console import Console
+        from groundup.distributed.ranks import require_one_process
 
         if not stage.many_ranks:
             require_one_process(stage.command)
@@ -184,8 +184,8 @@ def _table(path: Path, stage: Stage, *, model: str | None = None) -> dict[str, A
     Args:
         model: the model that the command line names.
     """
-    from groundup.config import read_toml
-    from groundup.stages._recipe import require_absolute_rates, table_of
+    from groundup.commands._recipe import require_absolute_rates, table_of
+    from groundup.core.config import read_toml
 
     def model_of(stage: str, table: Mapping[str, Any]) -> Path | None:
         named = model or table.get("model")
@@ -211,7 +211,7 @@ def _table(path: Path, stage: Stage, *, model: str | None = None) -> dict[str, A
 
 def _input_options(stage: Stage) -> list[str]:
     """The options that name a stage's input, where the recipe takes the place of arguments that do."""
-    from groundup.config import settings_of
+    from groundup.core.config import settings_of
 
     settings = list(settings_of(stage.config))
     if any(item.positional for item in settings):
@@ -220,15 +220,15 @@ def _input_options(stage: Stage) -> list[str]:
 
 
 def _run() -> click.Command:
+    from groundup.commands.run import RunConfig, run
     from groundup.recipes import bundled
-    from groundup.stages.run import RunConfig, run
 
     def callback(
         *, list_wanted: bool, quiet: bool, json_wanted: bool, overrides: tuple[str, ...], **flags: Any
     ) -> None:
-        from groundup.config import load
-        from groundup.console import Console
-        from groundup.ranks import require_one_process
+        from groundup.core.config import load
+        from groundup.core.console import Console
+        from groundup.distributed.ranks import require_one_process
 
         if list_wanted:
             _list_recipes(json_wanted)
@@ -259,7 +259,7 @@ def _list_recipes(json_wanted: bool) -> None:
 
 def _config() -> click.Command:
     def callback(*, words: tuple[str, ...], output: str | None) -> None:
-        from groundup.config import RECIPE_VERSION, VERSION, annotated_toml, unknown_key
+        from groundup.core.config import RECIPE_VERSION, VERSION, annotated_toml, unknown_key
 
         stage = ".".join(word for each in words for word in each.split())  # "finetune instruct", as the command is
         if stage not in STAGES:
@@ -272,8 +272,8 @@ def _config() -> click.Command:
 
 def _cache() -> click.Command:
     def callback(*, action: str, json_wanted: bool) -> None:
-        from groundup.console import format_count
-        from groundup.files import cache_dir
+        from groundup.core.console import format_count
+        from groundup.core.files import cache_dir
 
         directory = cache_dir()
         entries = sorted(directory.iterdir()) if directory.is_dir() else []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 import click
 
 if TYPE_CHECKING:
-    from groundup.config import Config, Setting
+    from groundup.core.config import Config, Setting
 
 
 def declared(config: type[Config]) -> list[click.Parameter]:
@@ -17,7 +17,7 @@ def declared(config: type[Config]) -> list[click.Parameter]:
     None is required here: a value may also come from `--config` or `--set`, and the config itself says what
     is missing. One that was not given arrives as `None` or `()`.
     """
-    from groundup.config import settings_of
+    from groundup.core.config import settings_of
 
     parameters: list[click.Parameter] = []
     for item in settings_of(config):

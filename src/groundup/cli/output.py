@@ -22,7 +22,7 @@ def write(text: str, output: str | None = None) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    from groundup.files import atomic_file, expand_home
+    from groundup.core.files import atomic_file, expand_home
 
     with atomic_file(expand_home(Path(output))) as temporary:
         temporary.write_text(text, encoding="utf-8")

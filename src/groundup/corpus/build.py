@@ -14,7 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from groundup.console import Console
+from groundup.core.console import Console
+from groundup.core.errors import DataError
+from groundup.core.files import read_json, require_disk_space, shell_quoted
+from groundup.core.types import Split
 from groundup.corpus.card import Drops, Tally, total
 from groundup.corpus.card_text import reasons, size, write_card
 from groundup.corpus.dedup import FoundDuplicates, find_duplicates
@@ -31,9 +34,6 @@ from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.sources import SourceConfig
 from groundup.corpus.sources.base import FORMATS_IN_WORDS
 from groundup.corpus.steps import NamedStep
-from groundup.errors import DataError
-from groundup.files import read_json, require_disk_space, shell_quoted
-from groundup.types import Split
 
 _PARTS = "parts"
 QUALITY = "quality.safetensors"

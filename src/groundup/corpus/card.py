@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from groundup.core.errors import DataError
+from groundup.core.files import read_json
+from groundup.core.pipeline import instead_of
+from groundup.core.types import Document
 from groundup.corpus.ledger import Fate
-from groundup.errors import DataError
-from groundup.files import read_json
-from groundup.pipeline import instead_of
-from groundup.types import Document
 
 FORMAT_VERSION = 1
 CARD = "card.json"

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from groundup.core.files import atomic_file, write_json
 from groundup.corpus.card import CARD, FORMAT_VERSION, Drops, Tally, total
 from groundup.corpus.funnel import FunnelStep, funnel
-from groundup.files import atomic_file, write_json
 
 _BAR = 20  # blocks of a bar in a table
 _MOST_SOURCES = 100  # with a section of their own

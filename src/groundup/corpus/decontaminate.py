@@ -18,10 +18,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.config import Config, setting
+from groundup.core.config import Config, setting
+from groundup.core.types import Document
 from groundup.corpus.given import given_items
 from groundup.corpus.steps import Drop
-from groundup.types import Document
 
 if TYPE_CHECKING:  # it needs NumPy, and recipes are checked without that
     from groundup.corpus.evaluation_index import EvaluationIndex

@@ -9,11 +9,11 @@ import urllib.error
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.console import Console
+from groundup.core.console import Console
+from groundup.core.errors import DownloadError
+from groundup.core.files import atomic_file, require_disk_space
+from groundup.core.locks import locked
 from groundup.corpus.fetching.network import Network, patiently
-from groundup.errors import DownloadError
-from groundup.files import atomic_file, require_disk_space
-from groundup.locks import locked
 
 _CHUNK = 1 << 18
 

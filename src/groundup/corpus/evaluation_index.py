@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from groundup.core.files import atomic_file
 from groundup.corpus.word_keys import Keys, all_ngrams, ngrams, whole_key, word_keys
-from groundup.files import atomic_file
 
 SHORTEST = 8  # words of a text that is looked for inside documents; shorter ones only as a whole document
 _TEMPLATE_ITEMS = 10  # items that may share words, at least, before these are a template

@@ -17,8 +17,8 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection, wait
 from typing import Protocol, Self, TypeVar
 
-from groundup.errors import GroundupError, ResourceError
-from groundup.glibc import give_free_memory_back
+from groundup.core.errors import GroundupError, ResourceError
+from groundup.core.glibc import give_free_memory_back
 
 ATTEMPTS = 3
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.facts import Facts
+from groundup.core.facts import Facts
 
 MIXTURE = "mixture"
 RULES = "rules"  # where an old card does not tell which step dropped a document

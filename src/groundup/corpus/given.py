@@ -8,12 +8,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from groundup.core.errors import DataError
+from groundup.core.types import well_formed
 from groundup.corpus.formats import UNSUPPORTED, Extracted, Record, Unreadable, extract, format_of, read_records
 from groundup.corpus.formats.tables import RECORD_READERS, is_exported_chat
 from groundup.corpus.sources import FolderSource, Item
 from groundup.corpus.sources.base import FORMATS_IN_WORDS, Opener
-from groundup.errors import DataError
-from groundup.types import well_formed
 
 _HEAD = 100  # rows that name the columns of a table
 

@@ -15,10 +15,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from groundup.config import nearest
+from groundup.core.config import nearest
+from groundup.core.errors import ConfigError, ResourceError
+from groundup.core.types import Document
 from groundup.corpus.steps import Drop
-from groundup.errors import ConfigError, ResourceError
-from groundup.types import Document
 
 UNDETERMINED = "und"  # ISO 639's own code for it
 _LABEL = "__label__"

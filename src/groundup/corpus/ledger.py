@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from groundup.core.types import Document
 from groundup.corpus.rows import RowWriter, read_rows
 from groundup.corpus.steps import Drop
-from groundup.types import Document
 
 LEDGER = "ledger"
 BEGINNING = 300  # characters of a dropped text that are kept

@@ -8,13 +8,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from groundup.core.files import atomic_file, write_json
+from groundup.core.types import Document
 from groundup.corpus.card import Tally
 from groundup.corpus.ledger import Fate, LedgerWriter, fate_of
 from groundup.corpus.rows import rows_file
 from groundup.corpus.shards import END, ShardWriter, merge_runs, read_ids, read_range, write_run
 from groundup.corpus.steps import Drop, Gone
-from groundup.files import atomic_file, write_json
-from groundup.types import Document
 
 FAN_IN = 64  # runs merged at a time: each holds a row group in memory
 _HASH_SPACE = 1 << 64  # shards are ranges of the first 64 bits of a document's id, validation uses the last 64

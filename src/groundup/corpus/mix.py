@@ -13,8 +13,8 @@ from typing import Self
 
 from pydantic import model_validator
 
-from groundup.config import Config, nearest, setting
-from groundup.errors import ConfigError
+from groundup.core.config import Config, nearest, setting
+from groundup.core.errors import ConfigError
 
 
 class MixSettings(Config):

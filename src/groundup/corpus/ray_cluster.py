@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from groundup.core.errors import ConfigError
+from groundup.core.telemetry import disable_telemetry
 from groundup.corpus.executor import ATTEMPTS, TaskT, failure_of, run_task, worker_died
-from groundup.errors import ConfigError
-from groundup.telemetry import disable_telemetry
 
 _QUIETLY: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
 _IN_FLIGHT = 4  # tasks handed to Ray at a time for each of its processors: asking it about many costs time

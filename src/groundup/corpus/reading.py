@@ -8,6 +8,8 @@ from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
+from groundup.core.files import read_json, write_json
+from groundup.core.types import Document, text_id
 from groundup.corpus.card import Tally
 from groundup.corpus.formats import Extracted, Unreadable, extract
 from groundup.corpus.ledger import BEGINNING, Fate, LedgerWriter, beginning, fate_of
@@ -19,8 +21,6 @@ from groundup.corpus.shards import write_run
 from groundup.corpus.sources import Item, SourceConfig
 from groundup.corpus.steps import Drop, NamedStep, with_text
 from groundup.corpus.text import clean_text, split_text
-from groundup.files import read_json, write_json
-from groundup.types import Document, text_id
 
 UNIT_BYTES = 2 << 20  # a unit is about this much, so that thousands of small files make few tasks, and a large one many
 RUN_BYTES = 64 << 20  # text sorted in memory at a time

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from groundup.files import atomic_file
+from groundup.core.files import atomic_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

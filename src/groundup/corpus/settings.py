@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import field_validator, model_validator
 
-from groundup.config import Config, setting
+from groundup.core.config import Config, setting
 from groundup.corpus.decontaminate import DecontaminationSettings
 from groundup.corpus.dedup import NearDuplicateSettings, RepeatedTextSettings
 from groundup.corpus.language import LanguageStep, check_languages

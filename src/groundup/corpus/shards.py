@@ -9,9 +9,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from groundup.errors import DataError, FormatError
-from groundup.files import atomic_file
-from groundup.types import Document, Split
+from groundup.core.errors import DataError, FormatError
+from groundup.core.files import atomic_file
+from groundup.core.types import Document, Split
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from groundup.types import Document
+from groundup.core.types import Document
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from groundup.lazy import exports
+from groundup.core.lazy import exports
 
 if TYPE_CHECKING:
     from groundup.model.cache import BatchCache, KVCache

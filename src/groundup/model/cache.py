@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
 
 FIRST_TOKENS = 256  # allocated at first; doubled when they are full
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
 from groundup.model.families import DEFAULT_FAMILY, FAMILIES
 from groundup.model.families.base import Activation, BlockKind, Family
 

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.config import nearest
-from groundup.errors import ConfigError
+from groundup.core.config import nearest
+from groundup.core.errors import ConfigError
 from groundup.model.layers import Linear
 
 ModelT = TypeVar("ModelT", bound=nn.Module)

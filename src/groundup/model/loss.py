@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groundup.core.types import IGNORE_INDEX
 from groundup.model.operations import CHUNK_ROWS, PLAIN, Operations
-from groundup.types import IGNORE_INDEX
 
 # Logits at a time above a frozen matrix: no gradient of it is read and written once a chunk, so that they may be small.
 FROZEN_LOGITS = 4_000_000

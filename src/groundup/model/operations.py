@@ -1,4 +1,4 @@
-"""The arithmetic between a model's weights, in plain PyTorch: what `groundup.parallel` may replace by faster ways.
+"""The arithmetic between a model's weights, in plain PyTorch: what `groundup.distributed` may replace by faster ways.
 
 Each module asks its `operations` for these; one object serves a whole model. A replacement gives the same values and
 gradients within the rounding of the dtype (`tests/parity/test_native_operations.py`).
@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from groundup.core.types import IGNORE_INDEX
 from groundup.model.attend import attend, softcapped_attention
 from groundup.model.families.base import Activation
 from groundup.model.lean import FrozenLinear, FrozenRMSNorm, Gated, activated, reciprocal_rms
-from groundup.types import IGNORE_INDEX
 
 CHUNK_ROWS = 1024  # at an 8k vocabulary 32 MB of fp32 logits, about an L3 cache; larger chunks gave nothing
 

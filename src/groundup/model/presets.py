@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from groundup.config import nearest
-from groundup.errors import ConfigError
+from groundup.core.config import nearest
+from groundup.core.errors import ConfigError
 from groundup.model.config import ModelConfig
 from groundup.model.families import FAMILIES
 

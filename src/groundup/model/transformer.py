@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
 from groundup.model.attention import Attention, seen_with_cache
 from groundup.model.cache import BatchCache, Cache, CacheShape, KVCache
 from groundup.model.config import ModelConfig

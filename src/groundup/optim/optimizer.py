@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from groundup.errors import FormatError
+from groundup.core.errors import FormatError
 from groundup.optim.muon import Muon, Orthogonalize, newton_schulz
 
 MatrixOptimizer = Literal["muon", "adamw"]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from groundup.config import nearest
-from groundup.errors import ConfigError
+from groundup.core.config import nearest
+from groundup.core.errors import ConfigError
 
 DIRECTORY = Path(__file__).parent
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from groundup.console import format_count
+from groundup.core.console import format_count
+from groundup.core.facts import Facts
 from groundup.corpus.funnel import funnel
-from groundup.facts import Facts
 from groundup.report.page import Figure, Section, document
 from groundup.report.sections.funnel import passage
 from groundup.report.sections.origins import in_all, mixture, sources

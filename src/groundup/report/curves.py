@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.facts import Facts
+from groundup.core.facts import Facts
 from groundup.report.charts.lines import Point
 
 _SHOWN_POINTS = 500

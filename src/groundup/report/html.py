@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from groundup.console import visible
+from groundup.core.console import visible
 
 VOID = frozenset({"meta", "br", "hr", "rect", "line", "circle", "polyline"})
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.artifact import Artifact, outputs_in
+from groundup.core.artifact import Artifact, outputs_in
+from groundup.core.errors import DataError
+from groundup.core.facts import Facts
+from groundup.core.files import file_digest, read_json
 from groundup.corpus import read_card, read_documents, shard_paths
-from groundup.errors import DataError
-from groundup.facts import Facts
-from groundup.files import file_digest, read_json
 from groundup.report.curves import Curve, read_curve
 from groundup.tokenizer import Tokenizer
 

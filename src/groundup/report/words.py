@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from groundup.console import format_count
-from groundup.facts import Estimate
+from groundup.core.console import format_count
+from groundup.core.facts import Estimate
 
 _LARGE = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 UNKNOWN = "–"

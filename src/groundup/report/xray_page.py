@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from groundup.examples.xray import TEMPLATE, Piece, Seen, table
+from groundup.data.xray import TEMPLATE, Piece, Seen, table
 from groundup.report import html
 from groundup.report.html import Html, tag
 from groundup.report.page import Figure, Section, document

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from groundup.generate import TokenEvent
+from groundup.inference import TokenEvent
 from groundup.serve.model import Job, ServedModel
 from groundup.serve.schema import ChatBody, CompletionBody
 

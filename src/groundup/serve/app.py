@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from groundup.generate import TokenEvent
+from groundup.inference import TokenEvent
 from groundup.serve.answers import Answer, ChatAnswer, CompletionAnswer, Json
 from groundup.serve.errors import ApiError, failed, not_read, shutting_down, unknown_model
 from groundup.serve.model import Job, ServedModel

@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from groundup.checkpoint.resolve import OpenedClassifier
-from groundup.errors import GroundupError
+from groundup.core.errors import GroundupError
+from groundup.hub.resolve import OpenedClassifier
 from groundup.serve.errors import ApiError, from_groundup
 from groundup.serve.model import ServedModel
 from groundup.serve.models import Models

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from groundup.errors import ConfigError, GroundupError, ResourceError
+from groundup.core.errors import ConfigError, GroundupError, ResourceError
 
 _SHOWN_MODELS = 12
 

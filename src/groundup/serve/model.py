@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
 
-from groundup.errors import FormatError, GroundupError
-from groundup.generate import Engine, GenerationRequest, Grammar, Sampling, TokenEvent
-from groundup.generate.sampling import MAX_BIAS
+from groundup.core.errors import FormatError, GroundupError
+from groundup.core.types import Message
+from groundup.inference import Engine, GenerationRequest, Grammar, Sampling, TokenEvent
+from groundup.inference.sampling import MAX_BIAS
 from groundup.serve.errors import ApiError, from_groundup
 from groundup.serve.schema import ChatBody, ChatMessage, CompletionBody, GenerationBody
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
-from groundup.types import Message
 
 _SEEDS = 2**63
 _SHOWN_CHARACTERS = 200

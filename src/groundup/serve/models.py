@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
 from groundup.serve.errors import unknown_model
 from groundup.serve.model import ServedModel
 

@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from groundup.config import nearest
+from groundup.core.config import nearest
 from groundup.serve.errors import ApiError
 
 MOST_CHOICES = 16  # outputs of one request, all prompts together

@@ -12,7 +12,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from groundup.errors import ResourceError
+from groundup.core.errors import ResourceError
 
 _LAST_WORDS_SECONDS = 5  # for what was cut off to tell its clients
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive
 
-from groundup.generate import TokenEvent
+from groundup.inference import TokenEvent
 
 T = TypeVar("T")
 

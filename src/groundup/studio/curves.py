@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import GroundupError
-from groundup.files import read_json
+from groundup.core.errors import GroundupError
+from groundup.core.files import read_json
 from groundup.train.samples import SAMPLES
 
 _MOST_ROWS = 1500  # at once: what a curve can show

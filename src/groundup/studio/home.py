@@ -12,14 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from groundup.artifact import ARTIFACT, SET_ASIDE, STARTED, working_directory
-from groundup.checkpoint.resolve import has_chat_template, is_classifier, is_language_model
-from groundup.config import read_toml
-from groundup.console import format_count
-from groundup.errors import DataError, GroundupError
-from groundup.facts import Facts
-from groundup.files import read_json
-from groundup.locks import holder
+from groundup.core.artifact import ARTIFACT, SET_ASIDE, STARTED, working_directory
+from groundup.core.config import read_toml
+from groundup.core.console import format_count
+from groundup.core.errors import DataError, GroundupError
+from groundup.core.facts import Facts
+from groundup.core.files import read_json
+from groundup.core.locks import holder
+from groundup.hub.resolve import has_chat_template, is_classifier, is_language_model
 from groundup.recipes import bundled
 from groundup.report.record import stage_name
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from groundup.checkpoint import load_newest_state
-from groundup.checkpoint.resolve import OpenedModel
-from groundup.errors import DataError
-from groundup.files import read_json
+from groundup.core.errors import DataError
+from groundup.core.files import read_json
+from groundup.hub import load_newest_state
+from groundup.hub.resolve import OpenedModel
 from groundup.model import Transformer
-from groundup.planner import Plan
 from groundup.tokenizer import Tokenizer
+from groundup.train.planner import Plan
 
 
 def open_live(directory: Path) -> OpenedModel:

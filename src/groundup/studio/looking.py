@@ -1,4 +1,4 @@
-"""Looking inside of an open model: the figures of `groundup.evals.inside`, for a page to draw."""
+"""Looking inside of an open model: the figures of `groundup.evaluation.inside`, for a page to draw."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from dataclasses import astuple
 from typing import Any
 
-from groundup.evals.inside import Reading, neighbours, parameter_map, positions
+from groundup.evaluation.inside import Reading, neighbours, parameter_map, positions
 from groundup.studio.shelf import Volume
 
 MOST_TOKENS = 256  # of a text that is looked into: what fits on a page, and is read while somebody waits

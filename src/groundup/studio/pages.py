@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from groundup.core.errors import DataError
 from groundup.corpus import read_card
-from groundup.errors import DataError
 from groundup.report import read_run, render, render_card
 from groundup.report.page import content_policy
 from groundup.studio.home import Home

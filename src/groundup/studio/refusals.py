@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groundup.errors import GroundupError, ResourceError
+from groundup.core.errors import GroundupError, ResourceError
 from groundup.serve.errors import ApiError
 
 

@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from groundup.core.errors import GroundupError
 from groundup.corpus.lookup import fates_of, occurrences
-from groundup.errors import GroundupError
 from groundup.serve import Body, read_request
 from groundup.studio import looking
 from groundup.studio.curves import new_rows, told

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groundup.checkpoint import read_config
-from groundup.checkpoint.resolve import OpenedClassifier, OpenedModel, finished, open_classifier
-from groundup.errors import GroundupError, ResourceError
-from groundup.evals.inside import Reading
-from groundup.generate import Engine
+from groundup.core.errors import GroundupError, ResourceError
+from groundup.evaluation.inside import Reading
+from groundup.hub import read_config
+from groundup.hub.resolve import OpenedClassifier, OpenedModel, finished, open_classifier
+from groundup.inference import Engine
 from groundup.serve import ServedModel, described, unknown_model
 from groundup.serve.errors import overloaded
 from groundup.studio.home import Home, ModelSeen

@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
+from groundup.core.types import Message, Role
 from groundup.tokenizer.foreign_chat import ForeignChat
 from groundup.tokenizer.jinja import JinjaTemplate
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.vocabulary import IM_END, IM_START
-from groundup.types import Message, Role
 
 ROLES: tuple[Role, ...] = get_args(Role)
 

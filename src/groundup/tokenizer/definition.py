@@ -16,7 +16,7 @@ from typing import Any
 
 import tokenizers
 
-from groundup.errors import FormatError
+from groundup.core.errors import FormatError
 from groundup.tokenizer.vocabulary import BYTE_OF
 
 Definition = dict[str, Any]

@@ -11,9 +11,9 @@ import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 
+from groundup.core.types import well_formed
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.torture import TORTURE
-from groundup.types import well_formed
 
 # The split that ByteLevel does by itself when it is told to (use_regex): GPT-2's.
 _GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

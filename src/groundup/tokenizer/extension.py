@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from groundup.errors import ConfigError, DataError
+from groundup.core.errors import ConfigError, DataError
 from groundup.tokenizer.tokenizer import Tokenizer
 
 FEWEST_SEEN = 2  # as in training: a pair that is seen once teaches nothing

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.errors import ConfigError, GroundupError
+from groundup.core.errors import ConfigError, GroundupError
+from groundup.core.types import Message, Role, well_formed
 from groundup.tokenizer.jinja import JinjaTemplate, TemplateRefusalError
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.types import Message, Role, well_formed
 
 # Characters that Unicode keeps for a program's own use: one that occurs nowhere is put into names of special tokens
 # that stand in messages, so that the rendered text holds only those of the template.

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import ConfigError, FormatError
-from groundup.files import read_json, write_json
+from groundup.core.errors import ConfigError, FormatError
+from groundup.core.files import read_json, write_json
+from groundup.core.types import Message
 from groundup.tokenizer.chat import ROLES, ChatTemplate
 from groundup.tokenizer.tokenizer import Tokenizer
-from groundup.types import Message
 
 GOLDEN_FILE = "chat_golden.json"
 _FORMAT_VERSION = 1

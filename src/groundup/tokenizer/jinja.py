@@ -24,7 +24,7 @@ from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from groundup.errors import ConfigError, FormatError
+from groundup.core.errors import ConfigError, FormatError
 
 _LONGEST_TEMPLATE = 300_000  # characters; the largest in use have a tenth of it
 _MOST_WORK = 300_000_000  # characters made on the way, about: a conversation that fills a long context makes 10^7

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groundup.errors import DataError, FormatError
+from groundup.core.errors import DataError, FormatError
 from groundup.tokenizer.definition import LARGEST_FILE
 
 TOKENIZER_FILE = "tokenizer.json"

@@ -15,8 +15,9 @@ import numpy as np
 import tokenizers
 from numpy.typing import NDArray
 
-from groundup.errors import DataError, FormatError
-from groundup.files import atomic_file, write_json
+from groundup.core.errors import DataError, FormatError
+from groundup.core.files import atomic_file, write_json
+from groundup.core.types import well_formed
 from groundup.tokenizer.definition import (
     around_texts,
     build,
@@ -28,7 +29,6 @@ from groundup.tokenizer.definition import (
 )
 from groundup.tokenizer.source import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, TokenizerSource, read_source
 from groundup.tokenizer.vocabulary import END_OF_TEXT
-from groundup.types import well_formed
 
 
 class Tokenizer:

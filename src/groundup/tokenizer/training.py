@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from groundup.errors import ConfigError, DataError
+from groundup.core.errors import ConfigError, DataError
 from groundup.tokenizer.definition import LARGEST_ID
 from groundup.tokenizer.tokenizer import Tokenizer
 from groundup.tokenizer.vocabulary import (

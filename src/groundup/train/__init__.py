@@ -1,17 +1,30 @@
-"""The one training loop and what happens between its steps."""
+"""The training loop and what happens between its steps."""
 
-from groundup.train.best import KeepBest
-from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, ShowProgress, Speed, logs_in, require_logs
-from groundup.train.checkpoints import Checkpoints
-from groundup.train.fit import Callback, fit, steps_per_second
-from groundup.train.guard import SpikeGuard, diverged
-from groundup.train.pace import Pace
-from groundup.train.prefetch import Prefetch
-from groundup.train.probe import fitting_rows
-from groundup.train.rehearsal import Rehearsal, rehearse
-from groundup.train.samples import SAMPLES, SampleLog
-from groundup.train.state import Progress, StepReport
-from groundup.train.trackers import open_tracker
+from typing import TYPE_CHECKING
+
+from groundup.core.lazy import exports
+
+if TYPE_CHECKING:
+    from groundup.train.best import KeepBest
+    from groundup.train.callbacks import (
+        AtFractions,
+        EverySeconds,
+        MetricsLog,
+        ShowProgress,
+        Speed,
+        logs_in,
+        require_logs,
+    )
+    from groundup.train.checkpoints import Checkpoints
+    from groundup.train.fit import Callback, steps_per_second
+    from groundup.train.guard import SpikeGuard, diverged
+    from groundup.train.pace import Pace
+    from groundup.train.prefetch import Prefetch
+    from groundup.train.probe import fitting_rows
+    from groundup.train.rehearsal import Rehearsal, rehearse
+    from groundup.train.samples import SAMPLES, SampleLog
+    from groundup.train.state import Progress, StepReport
+    from groundup.train.trackers import open_tracker
 
 __all__ = [
     "SAMPLES",
@@ -31,7 +44,6 @@ __all__ = [
     "SpikeGuard",
     "StepReport",
     "diverged",
-    "fit",
     "fitting_rows",
     "logs_in",
     "open_tracker",
@@ -39,3 +51,32 @@ __all__ = [
     "require_logs",
     "steps_per_second",
 ]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "SAMPLES": "samples",
+        "AtFractions": "callbacks",
+        "Callback": "fit",
+        "Checkpoints": "checkpoints",
+        "EverySeconds": "callbacks",
+        "KeepBest": "best",
+        "MetricsLog": "callbacks",
+        "Pace": "pace",
+        "Prefetch": "prefetch",
+        "Progress": "state",
+        "Rehearsal": "rehearsal",
+        "SampleLog": "samples",
+        "ShowProgress": "callbacks",
+        "Speed": "callbacks",
+        "SpikeGuard": "guard",
+        "StepReport": "state",
+        "diverged": "guard",
+        "fitting_rows": "probe",
+        "logs_in": "callbacks",
+        "open_tracker": "trackers",
+        "rehearse": "rehearsal",
+        "require_logs": "callbacks",
+        "steps_per_second": "fit",
+    },
+)

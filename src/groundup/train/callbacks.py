@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from groundup.console import Progress as ProgressBar
-from groundup.files import atomic_file, file_digest
-from groundup.ranks import Ranks
+from groundup.core.console import Progress as ProgressBar
+from groundup.core.files import atomic_file, file_digest
+from groundup.distributed.ranks import Ranks
 from groundup.train.samples import SAMPLES
 from groundup.train.state import StepReport
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from groundup.checkpoint import StoredState, TrainingState, load_newest_state, save_state
-from groundup.errors import FormatError
+from groundup.core.errors import FormatError
+from groundup.distributed import ShardedOptimizer, is_sharded, rows_of
+from groundup.distributed.ranks import Ranks, Rows
+from groundup.hub import StoredState, TrainingState, load_newest_state, save_state
 from groundup.optim import Optimizer
-from groundup.parallel import SpreadOptimizer, is_sharded, rows_of
-from groundup.ranks import Ranks, Rows
 from groundup.train.state import Progress
 
 _ALONE = Ranks()
@@ -35,7 +35,7 @@ class Checkpoints:
         self,
         directory: Path,
         model: nn.Module,
-        optimizer: Optimizer | SpreadOptimizer,
+        optimizer: Optimizer | ShardedOptimizer,
         *,
         plan_digest: str,
         ranks: Ranks = _ALONE,

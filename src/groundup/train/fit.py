@@ -10,11 +10,11 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from groundup.objectives import Metrics, Objective
+from groundup.distributed import sync_gradients, whole
+from groundup.distributed.ranks import Ranks
 from groundup.optim import WarmupStableDecay
-from groundup.parallel import sync_gradients, whole
-from groundup.ranks import Ranks
 from groundup.train.guard import Guard, NoGuard
+from groundup.train.objectives import Metrics, Objective
 from groundup.train.state import Progress, StepReport
 
 BatchT = TypeVar("BatchT")
@@ -29,7 +29,7 @@ class Callback(Protocol):
 
 
 class Steps(Protocol):
-    """What updates the weights: `groundup.optim.Optimizer`, or `groundup.parallel.SpreadOptimizer`."""
+    """What updates the weights: `groundup.optim.Optimizer`, or `groundup.distributed.ShardedOptimizer`."""
 
     def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None: ...
 
@@ -56,7 +56,7 @@ def fit(
     their index. So a run that continues from a saved state is the run that was never interrupted.
 
     Args:
-        model: as `groundup.parallel.spread` gives it.
+        model: as `groundup.distributed.parallel_model` gives it.
         batches: this rank's micro-batch of a 0-based index since the start of the run.
         progress: updated in place; says where to begin.
         grad_accum_steps: micro-batches of a rank in a step.

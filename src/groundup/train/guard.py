@@ -15,7 +15,7 @@ import statistics
 from collections.abc import Callable
 from typing import Protocol
 
-from groundup.errors import TrainingError
+from groundup.core.errors import TrainingError
 from groundup.train.state import Progress, StepReport
 
 WINDOW = 128  # steps whose losses are remembered; no loss is called a spike before there are so many

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from groundup.ranks import Ranks
+from groundup.distributed.ranks import Ranks
 from groundup.train.state import Progress, StepReport
 
 REVIEWS = 100  # times that the last step is foreseen anew in a run

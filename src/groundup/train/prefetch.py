@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from groundup.ranks import on_this_gpu
+from groundup.distributed.ranks import on_this_gpu
 
 BatchT = TypeVar("BatchT")
 

@@ -8,10 +8,10 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from groundup.errors import ResourceError
-from groundup.objectives import Objective
-from groundup.parallel.memory import Peak, free_bytes
-from groundup.ranks import Ranks
+from groundup.core.errors import ResourceError
+from groundup.distributed.ranks import Ranks
+from groundup.kernels.memory import Peak, free_bytes
+from groundup.train.objectives import Objective
 
 BatchT = TypeVar("BatchT")
 

@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from torch import nn
 
-from groundup.objectives import Objective
+from groundup.distributed.ranks import Ranks
+from groundup.kernels.memory import Peak
 from groundup.optim import WarmupStableDecay
-from groundup.parallel.memory import Peak
-from groundup.ranks import Ranks
 from groundup.train.fit import Steps, Stopwatch, fit
+from groundup.train.objectives import Objective
 from groundup.train.state import Progress
 
 BatchT = TypeVar("BatchT")

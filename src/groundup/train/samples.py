@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from groundup.ranks import Ranks
+from groundup.distributed.ranks import Ranks
 
 SAMPLES = "samples.jsonl"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol
 
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
 from groundup.train.callbacks import Speed, row_of
 from groundup.train.state import StepReport
 

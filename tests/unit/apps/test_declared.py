@@ -13,7 +13,7 @@ import pytest
 from groundup.apps import App, Catalogue
 from groundup.apps.asking import Asking, Speaker
 from groundup.apps.declaration import with_numbers
-from groundup.errors import ConfigError, DataError, GroundupError
+from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 

@@ -8,7 +8,7 @@ import pytest
 
 from groundup.apps import Catalogue, checked
 from groundup.apps.inputs import filled
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
 
 OURS = Catalogue()
 

@@ -17,13 +17,13 @@ from groundup.apps.asking import Options
 from groundup.apps.declaration import App, Output, with_numbers
 from groundup.apps.running import Runner
 from groundup.apps.work import Result
-from groundup.errors import ConfigError, GroundupError
-from groundup.generate import Completion, Engine, GenerationRequest
-from groundup.generate.likelihood import loglikelihoods
+from groundup.core.errors import ConfigError, GroundupError
+from groundup.core.types import Message
+from groundup.inference import Completion, Engine, GenerationRequest
+from groundup.inference.likelihood import loglikelihoods
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
-from groundup.types import Message
 
 OURS = Catalogue()
 GREEDY = Options(temperature=0.0)

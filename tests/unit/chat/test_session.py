@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from groundup.chat import ChatFormat, Session, Settings, TextFormat
-from groundup.errors import ConfigError
-from groundup.generate import Engine, GenerationRequest, Sampling
+from groundup.core.errors import ConfigError
+from groundup.core.types import Message
+from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
-from groundup.types import Message
 
 SHORT = Settings(max_tokens=8, seed=1)
 DEFAULT = Sampling(temperature=0.8, top_p=0.95)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from groundup.chat import ChatFormat, Session, Settings, Terminal, Turn
-from groundup.console import Console
-from groundup.generate import Engine
+from groundup.core.console import Console
+from groundup.inference import Engine
 from groundup.tokenizer.chat import ChatTemplate
 
 Talk = Callable[..., tuple[str, str, Session]]

@@ -195,7 +195,7 @@ def test_an_error_of_the_system_without_a_path_is_still_ours(
     def broken() -> None:
         raise OSError("unclear")
 
-    monkeypatch.setattr("groundup.files.cache_dir", broken)
+    monkeypatch.setattr("groundup.core.files.cache_dir", broken)
     code, _, err = call(capsys, "cache", "show")
     assert (code, "Traceback" in err, "Please report it" in err) == (1, True, True)
 
@@ -228,7 +228,7 @@ def test_a_mistake_of_ours_shows_the_traceback_and_asks_for_a_report(
     def broken() -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("groundup.files.cache_dir", broken)
+    monkeypatch.setattr("groundup.core.files.cache_dir", broken)
     code, _, err = call(capsys, "cache", "show")
     assert code == 1
     assert "Traceback" in err

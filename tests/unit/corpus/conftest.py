@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.console import Console
+from groundup.core.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # spawned workers import from there too
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from groundup.console import Console
+from groundup.core.console import Console
+from groundup.core.errors import DataError, FormatError
+from groundup.core.files import file_digest
+from groundup.core.types import Document
 from groundup.corpus import CorpusSettings, FolderSource, build_corpus, read_card, read_documents
 from groundup.corpus.executor import ProcessPool
-from groundup.errors import DataError, FormatError
-from groundup.files import file_digest
-from groundup.types import Document
 
 
 def _settings(*folders: Path, **more: object) -> CorpusSettings:
@@ -264,7 +264,7 @@ def test_killed_at_any_moment_it_ends_the_same(folder: Path, tmp_path: Path) -> 
         "import groundup.corpus.reading as reading\n"
         "from groundup.corpus import CorpusSettings, FolderSource, build_corpus\n"
         "from groundup.corpus.executor import ProcessPool\n"
-        "from groundup.console import Console\n"
+        "from groundup.core.console import Console\n"
         "reading.UNIT_BYTES = 3000\n"
         "sources = [FolderSource(path=Path(sys.argv[1]))]\n"
         "settings = CorpusSettings(sources=sources, min_bytes=1000, max_document_bytes=1024)\n"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from groundup.core.errors import DataError
+from groundup.core.files import write_json
+from groundup.core.types import Document
 from groundup.corpus.card import Tally, read_card, total
 from groundup.corpus.card_text import write_card
 from groundup.corpus.ledger import Fate
-from groundup.errors import DataError
-from groundup.files import write_json
-from groundup.types import Document
 
 
 def _tally(*drops: tuple[str, str]) -> Tally:

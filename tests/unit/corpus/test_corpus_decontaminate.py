@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from groundup.core.errors import DataError
+from groundup.core.types import Document
 from groundup.corpus.decontaminate import (
     Decontaminate,
     DecontaminationSettings,
@@ -19,8 +21,6 @@ from groundup.corpus.decontaminate import (
 )
 from groundup.corpus.evaluation_index import EvaluationIndex
 from groundup.corpus.steps import Drop
-from groundup.errors import DataError
-from groundup.types import Document
 
 QUESTION = (
     "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. How many clips "
@@ -138,7 +138,7 @@ def test_step_in_another_process_and_report(tmp_path: Path) -> None:
     step = Decontaminate(tmp_path / "index.npz")
     assert len(pickle.dumps(step)) < 1000
     code = (
-        "import pickle, sys; from groundup.types import Document\n"
+        "import pickle, sys; from groundup.core.types import Document\n"
         "step, text = pickle.load(sys.stdin.buffer)\n"
         "print(step(Document(text=text, source='s', origin='o')).detail)"
     )

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from groundup.console import Console
+from groundup.core.console import Console
+from groundup.core.errors import DataError
+from groundup.core.types import Document
 from groundup.corpus import CorpusSettings, FolderSource, build_corpus, read_card, read_documents
 from groundup.corpus.dedup import FoundDuplicates, NearDuplicateSettings, RepeatedTextSettings, find_duplicates
 from groundup.corpus.dedup import find as find_module
@@ -20,8 +22,6 @@ from groundup.corpus.dedup import portions as portions_module
 from groundup.corpus.executor import ProcessPool, Task
 from groundup.corpus.ledger import read_ledger
 from groundup.corpus.shards import END, write_run
-from groundup.errors import DataError
-from groundup.types import Document
 
 NO_REPEATS = RepeatedTextSettings()
 

@@ -13,16 +13,16 @@ import pytest
 from fastwarc.warc import ArchiveIterator
 from site_server import Answer, Site, site_running
 
-from groundup.console import Console
+from groundup.commands.collect import CollectConfig
+from groundup.commands.collect import run as collect
+from groundup.core.console import Console
+from groundup.core.errors import DataError, DownloadError
+from groundup.core.files import file_digest
+from groundup.core.types import Document
 from groundup.corpus import CorpusSettings, build_corpus, read_documents
 from groundup.corpus.executor import ProcessPool
 from groundup.corpus.formats import Extracted, extract
 from groundup.corpus.sources import CrawlSource, LinksSource, RemoteSource, SourceConfig
-from groundup.errors import DataError, DownloadError
-from groundup.files import file_digest
-from groundup.stages.collect import CollectConfig
-from groundup.stages.collect import run as collect
-from groundup.types import Document
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from accidents import Work
 
+from groundup.core.errors import DataError, ResourceError
 from groundup.corpus.executor import ProcessPool
-from groundup.errors import DataError, ResourceError
 
 
 def _run(tasks: list[Work], workers: int) -> Counter[str]:

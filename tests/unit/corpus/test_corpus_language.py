@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
+from groundup.core.errors import ConfigError
+from groundup.core.types import Document
 from groundup.corpus.language import UNDETERMINED, LanguageStep, identify, languages
 from groundup.corpus.steps import Drop
-from groundup.errors import ConfigError
-from groundup.types import Document
 
 # The beginning of the Universal Declaration of Human Rights, article 1.
 DECLARATION = {

@@ -19,11 +19,11 @@ import pytest
 from fastwarc.warc import ArchiveIterator
 from site_server import Answer, Site, site_running
 
-from groundup.console import Console
+from groundup.core.console import Console
+from groundup.core.errors import DataError, DownloadError
 from groundup.corpus.fetching.asking import normalized
 from groundup.corpus.fetching.store import PageStore
 from groundup.corpus.sources import LinksSource
-from groundup.errors import DataError, DownloadError
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
 
@@ -274,7 +274,7 @@ def test_kill_and_go_on(site: Site, tmp_path: Path, console: Console) -> None:
     site.paths |= {f"/k{n}": Answer(f"<p>{n}</p>".encode() * 20, headers=HTML) for n in range(total)}
     source = links(tmp_path, [f"{site.url}/k{n}" for n in range(total)], delay=0.01, store=tmp_path / "pages")
     code = (
-        "import sys; from groundup.console import Console; from groundup.corpus.sources import LinksSource;"
+        "import sys; from groundup.core.console import Console; from groundup.corpus.sources import LinksSource;"
         "import groundup.corpus.fetching.store as s; s._COMMIT_SECONDS = 0.1;"
         "LinksSource.model_validate_json(sys.argv[1]).fetch(Console(quiet=True))"
     )

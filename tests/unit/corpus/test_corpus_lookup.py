@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from groundup.console import Console
+from groundup.core.console import Console
+from groundup.core.errors import DataError
 from groundup.corpus import CorpusSettings, FolderSource, build_corpus
 from groundup.corpus.executor import ProcessPool
 from groundup.corpus.ledger import Fate, read_ledger
 from groundup.corpus.lookup import Kept, fates_of, occurrences
 from groundup.corpus.manifest import MANIFEST, SourceFile, files_of
 from groundup.corpus.rows import read_rows, rows_file
-from groundup.errors import DataError
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from groundup.config import load
-from groundup.console import Console
+from groundup.core.config import load
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError
 from groundup.corpus import CorpusSettings, FolderSource, build_corpus, read_documents
 from groundup.corpus.executor import ProcessPool
 from groundup.corpus.mix import MixSettings, mixture
-from groundup.errors import ConfigError
 
 
 def _bytes_read(settings: MixSettings, sizes: dict[str, int]) -> dict[str, float]:

@@ -172,7 +172,7 @@ def test_what_a_server_asks_for_has_a_limit() -> None:
 
 def test_libraries_are_told_not_to_report() -> None:
     code = (
-        "from groundup.telemetry import disable_telemetry; disable_telemetry();"
+        "from groundup.core.telemetry import disable_telemetry; disable_telemetry();"
         "from huggingface_hub import constants; print(constants.HF_HUB_DISABLE_TELEMETRY)"
     )
     pytest.importorskip("huggingface_hub")

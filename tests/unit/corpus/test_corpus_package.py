@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from index_server import Index, serve
 
-from groundup.console import Console
+from groundup.core.console import Console
+from groundup.core.errors import DataError, DownloadError
 from groundup.corpus.download import Digest
 from groundup.corpus.formats import Extracted, extract
 from groundup.corpus.sources import PackageSource
 from groundup.corpus.sources.pypi import is_release, parse_page
-from groundup.errors import DataError, DownloadError
 
 MEMBERS = {
     "pkg/a.txt": b"alpha",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.console import Console
+from groundup.core.console import Console
 from groundup.corpus import CorpusSettings, FolderSource, build_corpus, read_documents
 from groundup.corpus.executor import ProcessPool
 

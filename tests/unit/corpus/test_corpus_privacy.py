@@ -7,9 +7,9 @@ from functools import partial
 import pytest
 
 from cpu_time import cpu_seconds
+from groundup.core.errors import ConfigError
+from groundup.core.types import Document
 from groundup.corpus.privacy import KINDS, Masker, PrivacySettings, mark_of
-from groundup.errors import ConfigError
-from groundup.types import Document
 
 MASKER = Masker(PrivacySettings())
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundup.config import load
+from groundup.core.config import load
+from groundup.core.errors import DataError, FormatError
+from groundup.core.types import Document
 from groundup.corpus.quality.classifier import (
     BitsPerByteStep,
     QualityClassifier,
@@ -19,8 +21,6 @@ from groundup.corpus.quality.classifier import (
     train_from_files,
 )
 from groundup.corpus.steps import Drop
-from groundup.errors import DataError, FormatError
-from groundup.types import Document
 
 NOUNS = ["river", "market", "teacher", "winter", "engine", "garden", "letter", "bridge", "village", "museum"]
 VERBS = ["crossed", "described", "repaired", "remembered", "followed", "measured", "painted", "visited"]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from groundup.config import load
+from groundup.core.config import load
+from groundup.core.errors import ConfigError, DataError
+from groundup.core.types import Document
 from groundup.corpus.quality import C4, FilterRules, FineWeb, GopherQuality, GopherRepetition, filter_steps
 from groundup.corpus.steps import Drop, Step
-from groundup.errors import ConfigError, DataError
-from groundup.types import Document
 
 PROSE = (
     "When in the Course of human events, it becomes necessary for one people to dissolve the political bands "

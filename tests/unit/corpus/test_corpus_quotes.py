@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from groundup.core.errors import DataError
 from groundup.corpus.formats import Record, Unreadable, read_records
 from groundup.corpus.formats.quotes import Unclosed, quoted_rows
 from groundup.corpus.sources import Item
-from groundup.errors import DataError
-from groundup.examples import read_table
+from groundup.data import read_table
 
 
 def found_in(data: str, name: str = "a.csv") -> list[Record | Unreadable]:

@@ -18,12 +18,12 @@ import fsspec
 import pytest
 from site_server import Answer, Site, site_running
 
-from groundup.config import load
-from groundup.console import Console
+from groundup.core.config import load
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError, DataError, DownloadError
 from groundup.corpus import CorpusSettings
 from groundup.corpus.sources import CrawlSource, RemoteSource, SourceConfig, WikipediaSource
 from groundup.corpus.sources.remote_files import RemoteItem
-from groundup.errors import ConfigError, DataError, DownloadError
 
 NOISE = random.Random(0).randbytes(3_000_000)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from family_shapes import kv_heads
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
 from groundup.model import FAMILIES, Transformer
 from groundup.model.lora import LoRA, adapters_of, add_lora, fuse_lora, linear_layers, remove_lora, sharing_weights
 from groundup.optim import Optimizer, OptimizerConfig

@@ -7,10 +7,10 @@ import time
 import pytest
 import torch
 
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
 from groundup.model import Transformer
+from groundup.model.flops import parameter_count
 from groundup.model.presets import PRESETS, preset
-from groundup.planner import parameter_count
 
 # Parameters as published: by model cards and by the headers of the published weight files; for GPT-3 in the paper's
 # table D.1, in millions; for Gemma 3 from 4B on in table 1 of its report, in millions and without embeddings.

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from groundup.core.types import IGNORE_INDEX
 from groundup.model.attend import SOFTCAPPED_QUERIES, softcapped_attention
 from groundup.model.loss import row_nll, summed_nll
-from groundup.types import IGNORE_INDEX
 
 
 @pytest.mark.parametrize("cached", [0, 5])

@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from family_shapes import kv_heads, variants
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
+from groundup.core.types import IGNORE_INDEX
 from groundup.model import FAMILIES, ModelConfig, Transformer, init_weights
 from groundup.model.attend import explicit_attention, for_each_query
 from groundup.model.loss import summed_nll
 from groundup.model.operations import CHUNK_ROWS
-from groundup.types import IGNORE_INDEX
 
 WINDOWS: list[tuple[str, dict[str, Any]]] = [
     ("mistral", {"sliding_window": 4}),

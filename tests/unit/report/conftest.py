@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from groundup import artifact
-from groundup.stages import collect, tokenize
+from groundup.commands import collect, tokenize
+from groundup.core import artifact
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 

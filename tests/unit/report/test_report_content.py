@@ -11,8 +11,8 @@ import pytest
 from made_up_run import Json, MakeRun, leave
 from page_reader import Element, parse
 
-from groundup import artifact
-from groundup.checksums import write_checked_json
+from groundup.core import artifact
+from groundup.core.checksums import write_checked_json
 from groundup.report import read_run, render
 
 

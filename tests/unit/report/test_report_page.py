@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from made_up_run import Json, MakeRun, spoil, spoil_card
 from page_reader import Element, parse
 
-from groundup.errors import FormatError
+from groundup.core.errors import FormatError
 from groundup.report import read_run, render
 
 
@@ -179,6 +179,6 @@ def test_a_large_run_still_fits(make_run: MakeRun) -> None:
 
 
 def test_it_needs_no_torch() -> None:
-    code = "import sys, groundup.report, groundup.stages.report; print('torch' in sys.modules)"
+    code = "import sys, groundup.report, groundup.commands.report; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from groundup.facts import Estimate
+from groundup.core.facts import Estimate
 from groundup.report.charts.lines import ticks
 from groundup.report.curves import smooth, thin
 from groundup.report.words import duration, interval, large, listed, percent, shares

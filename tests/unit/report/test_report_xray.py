@@ -7,10 +7,10 @@ import re
 from made_up_run import HOSTILE
 from page_reader import parse
 
-from groundup.examples.xray import see
+from groundup.core.types import Message
+from groundup.data.xray import see
 from groundup.report.xray_page import render_xray
 from groundup.tokenizer import ChatTemplate, Tokenizer
-from groundup.types import Message
 
 
 def page(tokenizer: Tokenizer, *contents: str) -> str:

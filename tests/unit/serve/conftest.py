@@ -14,7 +14,7 @@ import pytest
 
 from groundup.apps import Catalogue
 from groundup.apps.served import ServedApps
-from groundup.generate import Engine
+from groundup.inference import Engine
 from groundup.model import Transformer
 from groundup.serve import Guard, ServedModel, ServedModels, Server, application_routes, bind, build_app, url_of
 from groundup.tokenizer import Tokenizer

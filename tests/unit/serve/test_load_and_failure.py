@@ -13,8 +13,8 @@ import openai
 import pytest
 import torch
 
-from groundup.errors import ResourceError
-from groundup.generate import Engine, GenerationRequest
+from groundup.core.errors import ResourceError
+from groundup.inference import Engine, GenerationRequest
 from groundup.model import Transformer
 from groundup.serve import ServedModel, ServedModels, bind, build_app, is_loopback
 from groundup.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ import pytest
 from openai.types import Completion, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from groundup.generate import Engine, GenerationRequest, Sampling
+from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.model import Transformer
 from groundup.tokenizer import IM_END, IM_START, Tokenizer
 

@@ -13,9 +13,9 @@ import pytest
 
 from groundup.apps import Catalogue
 from groundup.apps.served import ServedApps
-from groundup.artifact import begin
-from groundup.checkpoint import save_model
-from groundup.checkpoint.resolve import OpenedModel, open_model
+from groundup.core.artifact import begin
+from groundup.hub import save_model
+from groundup.hub.resolve import OpenedModel, open_model
 from groundup.model import Transformer
 from groundup.serve import Guard, Server, bind, url_of
 from groundup.studio import Home, Jobs, Shelf, build_studio

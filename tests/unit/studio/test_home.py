@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from groundup.artifact import begin
-from groundup.errors import DataError
+from groundup.core.artifact import begin
+from groundup.core.errors import DataError
 from groundup.recipes import bundled
 from groundup.studio import Home
 
@@ -20,7 +20,7 @@ from groundup.studio import Home
 HOLD = """
 import sys
 from pathlib import Path
-from groundup.artifact import begin
+from groundup.core.artifact import begin
 work = begin(Path(sys.argv[1]), "pretrain", {}, {})
 print("held", flush=True)
 sys.stdin.read()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.errors import ConfigError, DataError
+from groundup.core.errors import ConfigError, DataError
 from groundup.studio import Jobs
 
 RECIPE = 'name = "some"\n[collect]\nsources = [{kind = "folder", name = "none", path = "nowhere", licence = "none"}]\n'

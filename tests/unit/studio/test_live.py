@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from groundup.artifact import begin
-from groundup.errors import DataError
-from groundup.files import write_json
+from groundup.core.artifact import begin
+from groundup.core.errors import DataError
+from groundup.core.files import write_json
 from groundup.model import Transformer
 from groundup.optim import Optimizer, OptimizerConfig
-from groundup.planner import Plan
 from groundup.studio import Home, Shelf
 from groundup.studio.live import open_live
 from groundup.tokenizer import Tokenizer
 from groundup.train import Checkpoints, Progress
+from groundup.train.planner import Plan
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import torch
 
 from groundup.apps import Catalogue
 from groundup.apps.served import ServedApps
-from groundup.artifact import begin
-from groundup.checkpoint import load_model, save_classifier
-from groundup.checkpoint.resolve import open_model
-from groundup.evals.inside import Reading, neighbours
+from groundup.core.artifact import begin
+from groundup.evaluation.inside import Reading, neighbours
+from groundup.hub import load_model, save_classifier
+from groundup.hub.resolve import open_model
 from groundup.model import SequenceClassifier
 from groundup.recipes import bundled
 from groundup.studio import Home, Jobs, Shelf, build_studio

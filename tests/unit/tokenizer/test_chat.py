@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
+from groundup.core.types import Message
 from groundup.tokenizer import ChatTemplate, Tokenizer
-from groundup.types import Message
 
 DIALOGUE = [
     Message("system", "Be brief."),

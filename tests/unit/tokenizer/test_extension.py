@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from tokenizers import AddedToken
 
-from groundup.errors import ConfigError, DataError
+from groundup.core.errors import ConfigError, DataError
 from groundup.tokenizer import Tokenizer, extend_tokenizer, new_token_pieces, train_tokenizer
 
 TURN = "<|turn|>"

@@ -10,7 +10,7 @@ import pytest
 
 from chat_templates import CHATML, LLAMA3, MISTRAL
 from foreign_tokenizers import MAKERS, save
-from groundup.errors import FormatError
+from groundup.core.errors import FormatError
 from groundup.tokenizer import GOLDEN_FILE, ChatTemplate, Tokenizer, locked_template, save_chat, save_golden
 
 PAIRS = {"llama3": LLAMA3, "mistral": MISTRAL, "smollm2": CHATML}

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from groundup.errors import ConfigError, FormatError
+from groundup.core.errors import ConfigError, FormatError
 from groundup.tokenizer.jinja import JinjaTemplate
 
 HI = [{"role": "user", "content": "hi"}]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tokenizers
 
-from groundup.errors import DataError, FormatError
+from groundup.core.errors import DataError, FormatError
 from groundup.tokenizer import END_OF_TEXT, IM_END, SPECIAL_TOKENS, Tokenizer
 
 MULTILINGUAL = [

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from groundup.errors import ConfigError, DataError
+from groundup.core.errors import ConfigError, DataError
 from groundup.tokenizer import train_tokenizer, vocab_size_for
 
 

@@ -12,15 +12,16 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
-from groundup.checkpoint import TrainingState, load_newest_state, save_state
-from groundup.errors import FormatError, TrainingError
+from groundup.core.errors import FormatError, TrainingError
+from groundup.core.types import IGNORE_INDEX
+from groundup.distributed.ranks import Ranks
+from groundup.hub import TrainingState, load_newest_state, save_state
 from groundup.model import ModelConfig, Transformer, init_weights
-from groundup.objectives import Metrics, NextToken
-from groundup.objectives.next_token import PackedBatch
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
-from groundup.ranks import Ranks
-from groundup.train import Checkpoints, EverySeconds, MetricsLog, Progress, Speed, StepReport, fit
-from groundup.types import IGNORE_INDEX
+from groundup.train import Checkpoints, EverySeconds, MetricsLog, Progress, Speed, StepReport
+from groundup.train.fit import fit
+from groundup.train.objectives import Metrics, NextToken
+from groundup.train.objectives.next_token import PackedBatch
 
 TEXT = "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness. "
 

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.errors import TrainingError
-from groundup.objectives import Metrics
+from groundup.core.errors import TrainingError
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
-from groundup.train import Checkpoints, EverySeconds, MetricsLog, Speed, SpikeGuard, StepReport, fit
+from groundup.train import Checkpoints, EverySeconds, MetricsLog, Speed, SpikeGuard, StepReport
 from groundup.train import guard as rules
+from groundup.train.fit import fit
+from groundup.train.objectives import Metrics
 
 STEPS = 320
 

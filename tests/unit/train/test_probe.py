@@ -11,16 +11,17 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.errors import ResourceError
+from groundup.commands._plans import SavedPlan
+from groundup.core.errors import ResourceError
+from groundup.data import PackedWindows
+from groundup.distributed import ParallelModel, checkpoint_activations
+from groundup.distributed.ranks import Ranks
+from groundup.kernels import Machine
 from groundup.model import Transformer
-from groundup.objectives import NextToken
 from groundup.optim import OptimizerConfig
-from groundup.parallel import Machine, Spread, checkpoint_activations
-from groundup.planner import Plan
-from groundup.ranks import Ranks
-from groundup.stages._plans import SavedPlan
-from groundup.tokens import PackedWindows
 from groundup.train import fitting_rows
+from groundup.train.objectives import NextToken
+from groundup.train.planner import Plan
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks are read from /proc")
 
@@ -113,7 +114,7 @@ def test_the_plan_keeps_its_batch_when_its_micro_batches_shrink(
     plan = Plan(model.config, OptimizerConfig(), 8, 2, 100, 2, 60, 1.0)
     machine = Machine("cpu", "float32", False, 1, 1e9)
     saved = SavedPlan(tmp_path / "plan.json", Ranks())
-    spread = Spread(model, "single", Ranks())
+    spread = ParallelModel(model, "single", Ranks())
     settled = saved.settle(machine, plan, spread, NextToken(), batch_of)
     assert (settled.micro_batch_size, settled.grad_accum_steps) == (2, 8)  # 3 does not divide 16
     assert settled.global_batch_tokens == plan.global_batch_tokens

@@ -8,15 +8,16 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from groundup.data import PackedWindows
+from groundup.distributed.ranks import Ranks
+from groundup.kernels import Machine, place
+from groundup.kernels.memory import Peak
 from groundup.model import Transformer
 from groundup.model.lora import LoRA, adapters_of, add_lora
-from groundup.objectives import NextToken
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
-from groundup.parallel import Machine, place
-from groundup.parallel.memory import Peak
-from groundup.ranks import Ranks
-from groundup.tokens import PackedWindows
-from groundup.train import Progress, fit, rehearse
+from groundup.train import Progress, rehearse
+from groundup.train.fit import fit
+from groundup.train.objectives import NextToken
 
 
 def batch_of(rows: int) -> PackedWindows:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from groundup.errors import ConfigError
+from groundup.core.errors import ConfigError
 from groundup.train import MetricsLog, Speed, StepReport, open_tracker
 
 SPEED = Speed(flops_per_step=2e9, peak_flops=1e10)

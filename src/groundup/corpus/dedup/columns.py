@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from groundup.files import atomic_directory
+from groundup.core.files import atomic_directory
 
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]

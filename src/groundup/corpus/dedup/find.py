@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from groundup.core.errors import DataError
+from groundup.core.files import read_json
+from groundup.core.types import Document
 from groundup.corpus.dedup.settings import NearDuplicateSettings, RepeatedTextSettings
 from groundup.corpus.executor import Task
 from groundup.corpus.shards import read_ids, shard_paths
 from groundup.corpus.steps import Drop, Gone
-from groundup.errors import DataError
-from groundup.files import read_json
-from groundup.types import Document
 
 if TYPE_CHECKING:
     from groundup.corpus.dedup.portions import Portion

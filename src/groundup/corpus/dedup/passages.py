@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from groundup.core.types import Document
 from groundup.corpus.dedup.columns import U64, group_starts, read_column, write_columns
 from groundup.corpus.dedup.portions import Portion, id_numbers
 from groundup.corpus.dedup.resolve import near_duplicates_among
 from groundup.corpus.dedup.settings import RepeatedTextSettings
 from groundup.corpus.dedup.shingles import hash_ngrams
-from groundup.types import Document
 
 _BREAKS = {"paragraph": re.compile(r"\n{2,}"), "line": re.compile(r"\n+")}
 _UNSPACED = "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff"

@@ -10,9 +10,9 @@ from tempfile import TemporaryFile
 
 import numpy as np
 
+from groundup.core.files import atomic_file, write_json
 from groundup.corpus.dedup.columns import U64, read_column
 from groundup.corpus.dedup.portions import Portion, Signed, id_text
-from groundup.files import atomic_file, write_json
 
 SUMMARY = "near-duplicates.json"
 _LARGEST = 10  # clusters in the summary

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
-from groundup.config import Config, setting
+from groundup.core.config import Config, setting
 
 _LEAST_CHANCE = 0.9
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from groundup.core.errors import DownloadError
 from groundup.corpus.fetching.asking import (
     ATTEMPTS,
     Failure,
@@ -24,7 +25,6 @@ from groundup.corpus.fetching.asking import (
 )
 from groundup.corpus.fetching.network import Network, is_final, is_redirect, pause_after
 from groundup.corpus.fetching.store import PageStore
-from groundup.errors import DownloadError
 
 _REDIRECTS = 5
 _WINDOW = 100_000  # links held in memory

@@ -12,7 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from groundup.files import require_disk_space
+from groundup.core.files import require_disk_space
 
 _FILE_BYTES = 1 << 30  # a WARC file is closed at this size, as Common Crawl's are
 _COMMIT_SECONDS = 2.0

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
+from groundup.core.errors import DownloadError, GroundupError
 from groundup.corpus.fetching.network import ATTEMPTS, is_final, pause_after
-from groundup.errors import DownloadError, GroundupError
 
 
 class ChangedError(OSError):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from groundup.core.errors import ConfigError
 from groundup.corpus.privacy.spans import Finder, Span, View
-from groundup.errors import ConfigError
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from groundup.core.errors import ConfigError
+from groundup.core.types import Document
 from groundup.corpus.privacy.accounts import find_ibans
 from groundup.corpus.privacy.addresses import find_emails, find_macs, ip_finder
 from groundup.corpus.privacy.custom import pattern_finders
@@ -24,8 +26,6 @@ from groundup.corpus.privacy.secrets import (
 from groundup.corpus.privacy.settings import PrivacySettings
 from groundup.corpus.privacy.spans import Finder, Span, View
 from groundup.corpus.steps import Step, with_text
-from groundup.errors import ConfigError
-from groundup.types import Document
 
 
 @dataclass(frozen=True, slots=True)

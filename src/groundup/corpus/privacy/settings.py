@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from groundup.config import Config, setting
+from groundup.core.config import Config, setting
 
 Kind = Literal[
     "email",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from groundup.config import Config, setting, unknown_key
+from groundup.core.config import Config, setting, unknown_key
 from groundup.corpus.quality.c4 import C4
 from groundup.corpus.quality.fineweb import FineWeb
 from groundup.corpus.quality.gopher import GopherQuality, GopherRepetition

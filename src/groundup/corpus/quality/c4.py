@@ -10,12 +10,12 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from groundup.config import Config, setting
+from groundup.core.config import Config, setting
+from groundup.core.errors import DataError
+from groundup.core.types import Document
 from groundup.corpus.quality.sentences import ENDS, count_sentences
 from groundup.corpus.quality.words import n_unspaced, split_words
 from groundup.corpus.steps import Drop, with_text
-from groundup.errors import DataError
-from groundup.types import Document
 
 _ELLIPSES = ("...", "…")
 _CITATION = re.compile(r"\[(?:\d+|edit|citation needed)\]")

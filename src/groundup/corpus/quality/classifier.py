@@ -15,14 +15,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.config import Config, setting
+from groundup.core.config import Config, setting
+from groundup.core.errors import DataError, FormatError
+from groundup.core.files import atomic_file, system_errors
+from groundup.core.types import Document, text_id, well_formed
 from groundup.corpus.given import given_texts
 from groundup.corpus.quality.words import UNSPACED
 from groundup.corpus.steps import Drop
 from groundup.corpus.text import clean_text, split_text
-from groundup.errors import DataError, FormatError
-from groundup.files import atomic_file, system_errors
-from groundup.types import Document, text_id, well_formed
 
 if TYPE_CHECKING:  # NumPy is imported where it works: recipes are checked without it
     import numpy as np

@@ -6,10 +6,10 @@ section 3.5 (the last of them is in their published code).
 
 from __future__ import annotations
 
-from groundup.config import Config, setting
+from groundup.core.config import Config, setting
+from groundup.core.types import Document
 from groundup.corpus.quality.sentences import MARKS
 from groundup.corpus.steps import Drop
-from groundup.types import Document
 
 _MARKS = frozenset(MARKS)
 

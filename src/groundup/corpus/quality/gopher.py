@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from groundup.config import Config, setting
+from groundup.core.config import Config, setting
+from groundup.core.types import Document
 from groundup.corpus.quality.stop_words import stop_words_in
 from groundup.corpus.steps import Drop
-from groundup.types import Document
 
 if TYPE_CHECKING:  # NumPy is imported where it works: recipes are checked without it
     from groundup.corpus.quality.analysis import Analysis

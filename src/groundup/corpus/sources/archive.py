@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from groundup.core.errors import DataError
 from groundup.corpus.sources.base import Item, Opener
 from groundup.corpus.streams import BOMB_RATIO, DAMAGED, BombError, bomb_limit
-from groundup.errors import DataError
 
 
 def list_members(archive: Path) -> list[Item]:

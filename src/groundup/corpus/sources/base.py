@@ -11,8 +11,8 @@ from typing import BinaryIO, Literal
 
 from pydantic import field_validator
 
-from groundup.config import Config, setting
-from groundup.console import Console
+from groundup.core.config import Config, setting
+from groundup.core.console import Console
 from groundup.corpus.records import FIELD, RecordRules
 
 Format = Literal[

@@ -13,15 +13,15 @@ from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
-from groundup.config import setting
-from groundup.console import Console
+from groundup.core.config import setting
+from groundup.core.console import Console
+from groundup.core.errors import DataError, DownloadError
+from groundup.core.redact import redacted
 from groundup.corpus.sources.base import WEB_FILTERS
 from groundup.corpus.sources.credentials import revealed
 from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
 from groundup.corpus.streams import text_lines
-from groundup.errors import DataError, DownloadError
-from groundup.redact import redacted
 
 _CONNECTIONS = 8
 _COLUMNS = {  # by the names of the CDX server and of the columnar index

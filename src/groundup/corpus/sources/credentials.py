@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Iterable
 
-from groundup.errors import ConfigError
-from groundup.redact import HIDDEN, VARIABLE, redacted
+from groundup.core.errors import ConfigError
+from groundup.core.redact import HIDDEN, VARIABLE, redacted
 
 _HIDDEN = re.compile(rf"://{re.escape(HIDDEN)}@|=\s*{re.escape(HIDDEN)}(?=&|$)|^{re.escape(HIDDEN)}$")
 

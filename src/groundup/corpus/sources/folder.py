@@ -11,12 +11,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from groundup.config import setting
-from groundup.console import Console
+from groundup.core.config import setting
+from groundup.core.console import Console
+from groundup.core.errors import DataError
 from groundup.corpus.sources.base import Item, Opener, SourceConfig
 from groundup.corpus.sources.walk import Found, Walk, require_inside
 from groundup.corpus.streams import MEBIBYTE
-from groundup.errors import DataError
 
 _ARCHIVES = (".warc", ".warc.gz", ".wet", ".wet.gz")
 

@@ -11,8 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from groundup.config import setting
-from groundup.console import Console
+from groundup.core.config import setting
+from groundup.core.console import Console
+from groundup.core.errors import DataError
+from groundup.core.files import cache_dir, file_digest
+from groundup.core.locks import LOCK, locked
+from groundup.core.types import well_formed
 from groundup.corpus.fetching.asking import LONGEST_ADDRESS, Manners, normalized
 from groundup.corpus.fetching.fetcher import PoliteFetcher
 from groundup.corpus.fetching.network import Network, user_agent
@@ -20,10 +24,6 @@ from groundup.corpus.fetching.store import PageStore
 from groundup.corpus.sources.base import WEB_FILTERS, Item, Opener, SourceConfig
 from groundup.corpus.sources.remote_files import RemoteItem
 from groundup.corpus.streams import text_lines
-from groundup.errors import DataError
-from groundup.files import cache_dir, file_digest
-from groundup.locks import LOCK, locked
-from groundup.types import well_formed
 
 _LINE = re.compile(r"\s*(?P<url>[^\s,;]*://\S*?)(?:[\s,;]+(?P<score>[-+]?\d+(?:\.\d+)?))?\s*")
 _REFUSED_SCHEME = "refused: not http or https"

@@ -11,16 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from groundup.config import setting
-from groundup.console import Console
+from groundup.core.config import setting
+from groundup.core.console import Console
+from groundup.core.errors import DataError
+from groundup.core.files import cache_dir, read_json, write_json
+from groundup.core.locks import locked
+from groundup.core.redact import redacted_config
 from groundup.corpus.fetching.network import Network, netrc_logins, user_agent
 from groundup.corpus.sources.base import Item, Opener, SourceConfig
 from groundup.corpus.sources.credentials import revealed, with_login, without_login
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
-from groundup.errors import DataError
-from groundup.files import cache_dir, read_json, write_json
-from groundup.locks import locked
-from groundup.redact import redacted_config
 
 
 class ListedSource(SourceConfig):

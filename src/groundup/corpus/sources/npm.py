@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from groundup.console import Console
+from groundup.core.console import Console
+from groundup.core.errors import DownloadError
+from groundup.core.files import expand_home, require_disk_space
 from groundup.corpus.download import Digest, copy_verified, download
 from groundup.corpus.fetching.network import Network
-from groundup.errors import DownloadError
-from groundup.files import expand_home, require_disk_space
 
 
 def fetch_archive(name: str, version: str, digest: Digest | None, directory: Path, console: Console) -> Path:

@@ -9,14 +9,14 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from groundup.config import setting
-from groundup.console import Console
+from groundup.core.config import setting
+from groundup.core.console import Console
+from groundup.core.errors import DataError
+from groundup.core.files import cache_dir
 from groundup.corpus.download import Digest
 from groundup.corpus.sources import npm, pypi
 from groundup.corpus.sources.archive import list_members, open_members
 from groundup.corpus.sources.base import Item, Opener, SourceConfig
-from groundup.errors import DataError
-from groundup.files import cache_dir
 
 # What package tools write for themselves; text files, but nobody's prose.
 _METADATA = (".dist-info", ".egg-info")

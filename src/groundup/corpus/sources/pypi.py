@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
-from groundup.console import Console
+from groundup.core.console import Console
+from groundup.core.errors import DownloadError
 from groundup.corpus.download import Digest, copy_verified, download
 from groundup.corpus.fetching.network import Network, netrc_logins
-from groundup.errors import DownloadError
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _CONFIG_LINE = re.compile(r"^(?P<section>[\w:.-]+)\.(?P<key>[\w-]+)=(?P<value>'.*'|\".*\")$")

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from groundup.config import setting
-from groundup.console import Console
+from groundup.core.config import setting
+from groundup.core.console import Console
 from groundup.corpus.sources.credentials import revealed
 from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, BinaryIO, cast
 
+from groundup.core.errors import ConfigError, DownloadError
+from groundup.core.telemetry import disable_telemetry
 from groundup.corpus.fetching.network import Network, patiently
 from groundup.corpus.fetching.stream import ChangedError, EarlyEndError, Joined, RemoteStream, errors_as_os, unreachable
 from groundup.corpus.sources.base import Item
 from groundup.corpus.streams import MEBIBYTE
-from groundup.errors import ConfigError, DownloadError
-from groundup.telemetry import disable_telemetry
 
 UNKNOWN_SIZE = 1 << 30  # what a file is taken for whose server does not tell
 _BLOCK = 4 * MEBIBYTE  # bytes that an object store is asked for at a time

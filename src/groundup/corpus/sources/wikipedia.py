@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from groundup.config import setting
-from groundup.console import Console
+from groundup.core.config import setting
+from groundup.core.console import Console
+from groundup.core.errors import DataError
+from groundup.core.redact import redacted
 from groundup.corpus.sources.credentials import revealed
 from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
-from groundup.errors import DataError
-from groundup.redact import redacted
 
 _JOB = "articlesmultistreamdump"
 _PAGES = re.compile(r".*-pages-articles-multistream\d*\.xml.*\.bz2")  # the same job leaves indexes, as text

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from groundup.errors import FormatError
+from groundup.core.errors import FormatError
 from groundup.model.weight_map import EMBEDDING, HEAD, Split, Weight, same
 
 if TYPE_CHECKING:

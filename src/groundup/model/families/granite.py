@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from groundup.errors import FormatError
+from groundup.core.errors import FormatError
 from groundup.model.families.base import (
     DEFAULTS,
     KEYS,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from groundup.facts import Estimate, Facts
-from groundup.files import shell_quoted
+from groundup.core.facts import Estimate, Facts
+from groundup.core.files import shell_quoted
 from groundup.report.charts import Bar, bars, confusion, figure
 from groundup.report.html import Child, Html, folded, join, table, tag
 from groundup.report.record import CLASSIFY, EVALUATE, INSTRUCT, PRETRAIN, RunRecord

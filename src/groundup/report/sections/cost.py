@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from groundup.console import format_duration
-from groundup.facts import Facts
-from groundup.files import shell_quoted
+from groundup.core.console import format_duration
+from groundup.core.facts import Facts
+from groundup.core.files import shell_quoted
 from groundup.report.charts import Bar, bars, figure
 from groundup.report.html import Child, Html, folded, table, tag
 from groundup.report.record import CLASSIFY, COLLECT, EVALUATE, INSTRUCT, PRETRAIN, Output, RunRecord

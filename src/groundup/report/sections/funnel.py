@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from groundup.core.facts import Facts
 from groundup.corpus.funnel import MIXTURE, RULES, Funnel, FunnelStep, funnel
-from groundup.facts import Facts
 from groundup.report import charts
 from groundup.report.charts import Level, figure
 from groundup.report.html import Child, Html, folded, foreign, join, table, tag

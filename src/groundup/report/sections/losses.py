@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from groundup.console import format_count
+from groundup.core.console import format_count
 from groundup.report.charts import Axis, Line, figure, lines
 from groundup.report.charts.lines import Point
 from groundup.report.curves import Curve, smooth, thin

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from groundup.console import format_count
-from groundup.facts import Facts
+from groundup.core.console import format_count
+from groundup.core.facts import Facts
 from groundup.report.charts import figure
 from groundup.report.html import Child, tag
 from groundup.report.record import TOKENIZE, RunRecord

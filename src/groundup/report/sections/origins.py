@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from groundup.facts import Facts
+from groundup.core.facts import Facts
 from groundup.report.charts import Bar, bars, figure
 from groundup.report.html import Child, Html, folded, join, table, tag
 from groundup.report.words import count, listed, number, percent, shortened, size

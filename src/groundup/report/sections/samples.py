@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groundup.facts import Facts
+from groundup.core.facts import Facts
 from groundup.report.html import Child, Html, foreign, tag
 from groundup.report.record import CLASSIFY, INSTRUCT, RunRecord
 from groundup.report.words import percent, shortened

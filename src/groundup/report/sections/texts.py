@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from groundup.console import format_count
-from groundup.facts import Facts
+from groundup.core.console import format_count
+from groundup.core.facts import Facts
 from groundup.report.charts import Bar, bars, figure
 from groundup.report.html import Child, Html, folded, foreign, join, table, tag
 from groundup.report.words import count, listed, percent, shortened, size

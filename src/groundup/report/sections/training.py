@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from groundup.console import format_count
-from groundup.facts import Facts
+from groundup.core.console import format_count
+from groundup.core.facts import Facts
 from groundup.report.html import Child, Html, table, tag
 from groundup.report.record import CLASSIFY, INSTRUCT, PRETRAIN, TOKENIZE, Output, RunRecord
 from groundup.report.sections.losses import loss_chart, strip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from groundup.facts import Facts
+from groundup.core.facts import Facts
 from groundup.report.html import Child, folded, foreign, table, tag
 from groundup.report.record import COMPARE, Output, RunRecord
 from groundup.report.words import interval, number, shortened

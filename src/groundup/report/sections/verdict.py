@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from groundup.console import format_count, format_duration
-from groundup.facts import Facts
+from groundup.core.console import format_count, format_duration
+from groundup.core.facts import Facts
 from groundup.report.page import Figure
 from groundup.report.record import CLASSIFY, COLLECT, INSTRUCT, PRETRAIN, TOKENIZE, RunRecord
 from groundup.report.words import duration, large, listed, number, percent, size

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.errors import DataError
+from groundup.core.errors import DataError
 
 
 @dataclass(frozen=True)

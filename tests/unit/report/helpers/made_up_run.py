@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from groundup import artifact
-from groundup.checksums import write_checked_json
+from groundup.core import artifact
+from groundup.core.checksums import write_checked_json
 
 Json = dict[str, Any]
 MakeRun = Callable[..., Path]  # the fixture `make_run`

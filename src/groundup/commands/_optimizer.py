@@ -1,0 +1,184 @@
+"""Optimizer and learning rates of the stages that train: settings, default rates, and what is shown before step 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import model_validator
+
+from groundup.core.config import Config, setting
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from groundup.optim import GroupRate, MatrixOptimizer, OptimizerConfig
+
+OptimizerName = Literal["muon", "adamw"]
+
+_HIGH = 0.1  # no method of ours is stable there
+_LARGEST_DEFAULT = 0.02  # learning rate at learning_rate_scale = 1
+_RATES = ("learning_rate", "embedding_learning_rate", "head_learning_rate", "norm_learning_rate")
+
+
+def _rate(help: str, *, flag: bool = False) -> Any:
+    return setting(None, help=help, flag=flag, gt=0, allow_inf_nan=False)
+
+
+class OptimizerSettings(Config):
+    """Learning rates are absolute, as in torch, transformers and TRL."""
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "matrix_lr": "learning_rate",
+        "embedding_lr": "embedding_learning_rate",
+        "head_lr": "head_learning_rate",
+        "vector_lr": "norm_learning_rate",
+    }
+
+    optimizer: OptimizerName | None = setting(None, help="default: muon; for LoRA adamw", flag=True)
+    learning_rate: float | None = _rate("peak learning rate; default: shown before step 1", flag=True)
+    learning_rate_scale: float | None = _rate(
+        "factor on the default rates of pretraining, instead of learning_rate; default: 0.3, from random weights 1"
+    )
+    embedding_learning_rate: float | None = _rate(
+        "AdamW's rate for embeddings; default: learning_rate, with muon a fixed share of it"
+    )
+    head_learning_rate: float | None = _rate("AdamW's rate for the head; default: like embedding_learning_rate")
+    norm_learning_rate: float | None = _rate("AdamW's rate for norms and biases; default: likewise")
+    allow_high_learning_rate: bool = setting(False, help="allow learning rates of 0.1 or more")
+    adam_beta1: float = setting(0.9, help="AdamW's decay of the first moment", ge=0, lt=1)
+    adam_beta2: float = setting(0.95, help="AdamW's decay of the second moment", ge=0, lt=1)
+    adam_epsilon: float = setting(1e-10, help="AdamW's epsilon", gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _sound_rates(self) -> OptimizerSettings:
+        scale, method = self.learning_rate_scale, getattr(self, "method", None)
+        if scale and self.learning_rate:
+            raise ConfigError(
+                f"learning_rate = {self.learning_rate:g} and learning_rate_scale = {scale:g}",
+                rule="the scale multiplies default rates, which learning_rate replaces",
+                fix="Leave one of the two out.",
+            )
+        if self.optimizer == "muon" and method in ("lora", "merged"):
+            raise muon_for_adapters(method)
+        rates = {name: rate for name in _RATES if (rate := getattr(self, name)) is not None}
+        high = [f"{name} = {rate:g}" for name, rate in rates.items() if rate >= _HIGH]
+        if scale and scale * _LARGEST_DEFAULT >= _HIGH:
+            high.append(f"learning_rate_scale = {scale:g}")
+        if high and not self.allow_high_learning_rate:
+            raise ConfigError(
+                high[0],
+                rule=f"a learning rate of {_HIGH:g} or more nearly always diverges; usual are 1e-6 to 0.001 for AdamW, "
+                "1e-4 to 0.01 for LoRA and 1e-4 to 0.05 for Muon",
+                fix="Give a smaller rate. A multiple of the default rates is learning_rate_scale. To train at this "
+                "rate: --set allow_high_learning_rate=true",
+            )
+        return self
+
+
+def muon_for_adapters(method: str) -> ConfigError:
+    """Return the error for Muon with LoRA."""
+    return ConfigError(
+        f"optimizer = muon with method = {method}",
+        rule="Muon updates whole matrices; LoRA adapters are trained with AdamW",
+        fix="Leave optimizer out, or train all weights: --method full",
+    )
+
+
+def language_model_rates(
+    settings: OptimizerSettings, dim: int | None = None, *, adapted: bool = False
+) -> OptimizerConfig:
+    """Return the optimizer of pretraining and instruction tuning.
+
+    Args:
+        dim: width of the model that is trained further, with which default rates fall; None: random weights.
+        adapted: LoRA adapters are trained, not all weights.
+    """
+    from groundup.optim import MATRIX_LR, OptimizerConfig
+    from groundup.train.planner.tuning import USUAL_SHARE, adapter_rates, tuning_rates
+
+    name: MatrixOptimizer = settings.optimizer or "muon"
+    usual = OptimizerConfig(MATRIX_LR[name], matrices=name)
+    scale = settings.learning_rate_scale
+    if dim is None:
+        usual = usual.scaled(scale or 1)
+    elif adapted:
+        usual = adapter_rates(dim, scale or USUAL_SHARE)
+    else:
+        usual = tuning_rates(dim, scale or USUAL_SHARE, usual)
+    return _chosen(settings, usual)
+
+
+def classifier_rates(
+    settings: OptimizerSettings, *, dim: int, adapted: bool, weight_decay: float = 0.0
+) -> OptimizerConfig:
+    """Return the optimizer of a classifier; `learning_rate_scale` multiplies the default rates of this stage."""
+    from groundup.optim import MATRIX_LR
+    from groundup.train.planner.rates import CLASSIFIER
+    from groundup.train.planner.tuning import adapter_rates
+
+    usual = replace(CLASSIFIER, weight_decay=weight_decay)
+    if adapted:
+        usual = replace(adapter_rates(dim), head_lr=CLASSIFIER.head_lr)
+    elif settings.optimizer == "adamw":
+        matrix = CLASSIFIER.matrix_lr * MATRIX_LR["adamw"] / MATRIX_LR["muon"]
+        usual = replace(usual, matrix_lr=matrix, matrices="adamw")
+    return _chosen(settings, usual.scaled(settings.learning_rate_scale or 1))
+
+
+def _chosen(settings: OptimizerSettings, usual: OptimizerConfig) -> OptimizerConfig:
+    """Put the user's rates in place of the default ones."""
+    rates = usual if settings.learning_rate is None else usual.at(settings.learning_rate)
+    own: dict[str, Any] = {
+        "embedding_lr": settings.embedding_learning_rate,
+        "head_lr": settings.head_learning_rate,
+        "vector_lr": settings.norm_learning_rate,
+    }
+    return replace(
+        rates,
+        betas=(settings.adam_beta1, settings.adam_beta2),
+        eps=settings.adam_epsilon,
+        **{name: rate for name, rate in own.items() if rate is not None},
+    )
+
+
+def show_rates(
+    settings: OptimizerSettings,
+    model: nn.Module,
+    optimizer: OptimizerConfig,
+    console: Console,
+    *,
+    adapted: bool = False,
+    pretraining: bool = False,
+) -> list[dict[str, Any]]:
+    """Print the learning rate of each parameter group, and warn of unusual ones that the user gave.
+
+    Returns:
+        The groups as JSON values, for the artifact.
+    """
+    from groundup.optim import GROUPS, group_rates
+    from groundup.train.planner.rates import unusual
+
+    found = group_rates(model, optimizer)
+    names = GROUPS | ({"matrix": "LoRA adapters"} if adapted else {})
+    spelling = {"muon": "Muon", "adamw": "AdamW"}
+    rows = [
+        (names[rate.group], f"{rate.parameters:,}", spelling[rate.optimizer], f"{rate.learning_rate:.4g}")
+        for rate in found
+    ]
+    console.table("Learning rates", ["parameters", "number", "optimizer", "learning rate"], rows)
+    for rate in found:
+        warning = unusual(rate, adapted=adapted, pretraining=pretraining)
+        if warning and _asked_for(settings, rate):
+            console.warn(warning)
+    return [asdict(rate) for rate in found]
+
+
+def _asked_for(settings: OptimizerSettings, rate: GroupRate) -> bool:
+    if rate.group == "matrix":
+        return bool(settings.learning_rate or settings.learning_rate_scale)
+    name = {"vector": "norm"}.get(rate.group, rate.group)
+    return getattr(settings, f"{name}_learning_rate") is not None

@@ -1,0 +1,93 @@
+"""`groundup apps evaluate`: every application on its test set, by one model or by two."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from groundup.apps import Catalogue
+from groundup.commands._app_runner import app_runner
+from groundup.commands._applications import open_catalogue
+from groundup.commands._chat_model import print_now
+from groundup.core.config import Config, setting
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from groundup.apps.testing import Trial
+
+
+class AppsEvaluateConfig(Config):
+    """Which applications, by which models."""
+
+    names: tuple[str, ...] = setting((), help="of applications; without any, all that have a test set", positional=True)
+    model: Path = setting(help="model directory, or a run (its newest language model)", flag=True)
+    tuned: Path | None = setting(None, help="another model, which the first is compared with", flag=True)
+    apps: Path | None = setting(None, help="folder with applications of your own; default: ./apps", flag=True)
+    seed: int = setting(0, help="for intervals", flag=True, ge=0)
+    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
+
+
+def run(
+    config: AppsEvaluateConfig,
+    *,
+    console: Console | None = None,
+    on_text: Callable[[str], object] = print_now,
+    json_lines: bool = False,
+) -> list[dict[str, Any]]:
+    """One line of the table for each figure; `on_text` receives the table in Markdown, or JSON, one object a line.
+
+    Everything is written greedily, so that the same models give the same table.
+
+    Raises:
+        ConfigError: no such application, or none with a test set.
+        DataError: no model, or a damaged test set.
+    """
+    from groundup.evaluation.applications import COLUMNS, lines, rows, to_json
+    from groundup.evaluation.uplift import COLUMNS as COMPARED
+
+    console = console or Console()
+    catalogue = open_catalogue(config.apps, console)
+    chosen = [catalogue.named(name) for name in config.names] or list(catalogue.values())
+    chosen = [found for found in chosen if found.app.test is not None]
+    if not chosen:
+        raise ConfigError(
+            f"{', '.join(config.names) or config.apps}: no test set",
+            rule="an application is evaluated on the test set that it declares",
+            fix="Add a table [test] to it.",
+        )
+    models = [config.model, *([config.tuned] if config.tuned else [])]
+    tested = [_tested(model, config, catalogue, [found.app.name for found in chosen], console) for model in models]
+    made: list[dict[str, Any]] = []
+    table: list[tuple[str, ...]] = []
+    for before, *after in zip(*tested, strict=True):
+        if after:
+            compared = lines(before, after[0], seed=config.seed)
+            table += [line.row() for line in compared]
+            made.append({"app": before.name, "lines": [line.to_json() for line in compared]})
+        else:
+            table += rows(before, seed=config.seed)
+            made.append(to_json(before, seed=config.seed))
+    columns = COMPARED if config.tuned else COLUMNS
+    if json_lines:
+        for each in made:
+            on_text(json.dumps(each, ensure_ascii=False) + "\n")
+    else:
+        for row in (columns, ["---"] * len(columns), *table):
+            on_text(f"| {' | '.join(row)} |\n")
+    return made
+
+
+def _tested(
+    model: Path, config: AppsEvaluateConfig, catalogue: Catalogue, names: list[str], console: Console
+) -> list[Trial]:
+    from groundup.apps.testing import test
+
+    with ExitStack() as stack:
+        runner = app_runner(model, config.device, console, stack)
+        total = sum(len(catalogue[name].test_rows()) for name in names)
+        with console.progress(str(model), total, "examples") as bar:
+            return [test(runner, catalogue[name], advance=bar.advance) for name in names]

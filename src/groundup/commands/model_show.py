@@ -1,0 +1,159 @@
+"""`groundup model show`: what a model is, or a published shape: size, cost, memory, words, and where it came from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from groundup.core.config import Config, setting
+from groundup.core.console import Console, format_count, visible
+from groundup.core.errors import ConfigError
+
+
+class ModelShowConfig(Config):
+    """A name of `groundup model list`, a directory, or a file."""
+
+    model: str = setting(help="a published shape, a model directory, a run, or a GGUF file", positional=True)
+
+
+def run(
+    config: ModelShowConfig,
+    *,
+    console: Console | None = None,
+    on_text: Callable[[str], None] | None = None,
+    json_lines: bool = False,
+) -> dict[str, Any]:
+    """The facts; `on_text` receives them for people, or as one JSON object.
+
+    Raises:
+        ConfigError: no shape of that name, and nothing of it on disk.
+        DataError: a directory without a model.
+        FormatError: a damaged model, or one of another architecture.
+    """
+    facts = _facts(config.model)
+    if on_text is not None and json_lines:
+        on_text(json.dumps(facts, ensure_ascii=False) + "\n")
+    elif on_text is not None:
+        for key, value in _rows(facts):
+            on_text(visible(f"{key:<16} {value}") + "\n")
+    return facts
+
+
+def _facts(named: str) -> dict[str, Any]:
+    from groundup.core.files import expand_home
+    from groundup.model.presets import preset
+    from groundup.train.planner.figures import Figures
+
+    path = expand_home(Path(named))
+    if path.is_dir():
+        return _facts_of_directory(path)
+    if path.is_file():
+        return _facts_of_gguf(path)
+    try:
+        found = preset(named)
+    except ConfigError as error:
+        if path.name == named:
+            raise
+        rule = "MODEL is a name of `groundup model list`, a directory, or a file"
+        raise ConfigError(f"{named}: no such file or directory", rule=rule, fix="Check the path.") from error
+    return {"name": found.name, "source": found.source, "note": found.note} | Figures.of(found.config).to_json()
+
+
+def _facts_of_directory(path: Path) -> dict[str, Any]:
+    from groundup.core.artifact import ARTIFACT, read
+    from groundup.hub.adapted import read_config, whole_model
+    from groundup.hub.resolve import is_classifier, load_tokenizer, resolve_model
+    from groundup.hub.weight_files import WeightFiles
+    from groundup.train.planner.figures import Figures
+
+    directory = path if is_classifier(path) else resolve_model(path)
+    facts: dict[str, Any] = {"directory": str(directory)} | Figures.of(read_config(directory)).to_json()
+    base = whole_model(directory)
+    stored = WeightFiles(base)
+    if base != directory:
+        facts["adapter_of"] = str(base)
+    facts["stored"] = {
+        "bytes": stored.bytes,
+        "tensors": dict(Counter(str(stored.dtype(name)).removeprefix("torch.") for name in stored.names)),
+    }
+    if (directory / "tokenizer.json").is_file() or base != directory:
+        tokenizer = load_tokenizer(directory)
+        facts["tokenizer"] = {
+            "kind": tokenizer.definition["model"]["type"],
+            "vocab_size": tokenizer.vocab_size,
+            "begins_with_bos": tokenizer.adds_bos,
+            "stop_ids": list(tokenizer.stop_ids),
+            "chat_template": tokenizer.chat_template is not None,
+        }
+    if (directory / ARTIFACT).is_file():
+        made = read(directory)
+        facts["made_by"] = {
+            "stage": made.stage,
+            "finished_at": made.finished_at,
+            "seconds": made.seconds,
+            "inputs": made.inputs,
+            "base": made.facts.get("base"),
+            "tokens_seen": made.facts.get("tokens_seen"),
+            "groundup": made.versions.get("groundup"),
+        }
+    return facts
+
+
+def _facts_of_gguf(path: Path) -> dict[str, Any]:
+    from groundup.hub.gguf import GgufModel
+    from groundup.train.planner.figures import Figures
+
+    model = GgufModel(path)
+    facts: dict[str, Any] = {"file": str(path), "name": model.name} | Figures.of(model.config).to_json()
+    facts["stored"] = {"bytes": path.stat().st_size, "tensors": dict(Counter(model.types.values()))}
+    tokens = model.metadata.get("tokenizer.ggml.tokens", [])
+    facts["tokenizer"] = {
+        "kind": model.metadata.get("tokenizer.ggml.model"),
+        "vocab_size": len(tokens) if isinstance(tokens, list) else None,
+        "chat_template": "tokenizer.chat_template" in model.metadata,
+    }
+    return facts
+
+
+def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    from groundup.model import ModelConfig
+    from groundup.train.planner.figures import described
+
+    shape = ModelConfig.from_json(facts["shape"])
+    yield "model", str(facts.get("name") or facts.get("directory") or facts.get("file"))
+    for key in ("source", "note"):
+        if facts.get(key):
+            yield key, facts[key]
+    if facts.get("adapter_of"):
+        yield "an adapter of", facts["adapter_of"]
+    yield "family", shape.family
+    yield "shape", described(shape)
+    yield "parameters", f"{facts['parameters']:,}, {facts['product_parameters']:,} of them in products"
+    tied = "one matrix embeds and scores them" if shape.tie_embeddings else "embedded and scored by two matrices"
+    yield "vocabulary", f"{shape.vocab_size:,} tokens, {tied}"
+    scaled = f", {shape.rope_scaling.kind} scaling x {shape.rope_scaling.factor:g}" if shape.rope_scaling else ""
+    yield "context", f"{shape.context_length:,} tokens{scaled}"
+    work, memory = facts["flops_per_token"], facts["memory_bytes"]
+    yield "work per token", f"{work['training']:.3g} FLOP to train, {work['inference']:.3g} to read or write"
+    weights, cache = memory["weights"], memory["cache_per_token"]
+    yield "weights", f"{_size(weights['bfloat16'])} in bf16, {_size(weights['float32'])} in fp32"
+    whole = _size(cache["bfloat16"] * shape.context_length)
+    yield "keys and values", f"{_size(cache['bfloat16'])} a token in bf16, {whole} for a whole context"
+    yield "training", f"about {_size(memory['training'])}, one window of {shape.context_length:,} tokens at a time"
+    if stored := facts.get("stored"):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in stored["tensors"].items())
+        yield "on disk", f"{_size(stored['bytes'])}; tensors: {kinds}"
+    if words := facts.get("tokenizer"):
+        chat = "a chat template" if words["chat_template"] else "no chat template"
+        yield "tokenizer", f"{words['kind']}, {words['vocab_size']:,} tokens, {chat}"
+    if made := facts.get("made_by"):
+        base = f", from {made['base']}" if made["base"] else ""
+        yield "made by", f"{made['stage']}{base}, {made['finished_at']}, in {made['seconds']:,.0f} s"
+        yield "out of", ", ".join(f"{name} {digest[:12]}" for name, digest in made["inputs"].items()) or "nothing"
+
+
+def _size(value: int) -> str:
+    return format_count(value, "bytes")

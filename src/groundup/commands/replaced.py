@@ -1,0 +1,58 @@
+"""`groundup replaced`: outputs that gave way to those of other settings: list them, and remove them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from groundup.core.artifact import Replaced, remove, replaced_in
+from groundup.core.config import Config, setting
+from groundup.core.console import Console, format_count, visible
+
+
+class ReplacedConfig(Config):
+    """Where to look, and whether to remove what is found."""
+
+    directory: Path = setting(
+        Path("runs"), help="a directory of runs, a run, or one replaced output [runs]", positional=True
+    )
+    remove: bool = setting(False, help="delete what is listed", flag=True)
+
+
+def run(
+    config: ReplacedConfig,
+    *,
+    console: Console | None = None,
+    on_text: Callable[[str], None] | None = None,
+    json_lines: bool = False,
+) -> list[Replaced]:
+    """List, and remove if asked to; `on_text` receives a line for each, or a JSON object.
+
+    Raises:
+        DataError: No such directory.
+    """
+    found = replaced_in(config.directory)
+    if config.remove:
+        for each in found:
+            remove(each)
+    if on_text is None:
+        return found
+    if json_lines:
+        for each in found:
+            facts = asdict(each) | {"path": str(each.path), "date": each.date.isoformat(), "removed": config.remove}
+            on_text(json.dumps(facts, ensure_ascii=False) + "\n")
+        return found
+    for each in found:
+        state = "finished" if each.finished else "unfinished"
+        size = format_count(each.bytes, "bytes")
+        on_text(visible(f"{each.date:%Y-%m-%d %H:%M}  {size:>10}  {each.stage:<18} {state:<10}  {each.path}") + "\n")
+    total = format_count(sum(each.bytes for each in found), "bytes")
+    if not found:
+        on_text(f"{config.directory}: no replaced outputs.\n")
+    elif config.remove:
+        on_text(f"{total} freed.\n")
+    else:
+        on_text(f"{total} in all; remove them: groundup replaced {config.directory} --remove\n")
+    return found

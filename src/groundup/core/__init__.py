@@ -1,0 +1,1 @@
+"""Base of every package: settings, artifacts, the console, files and errors."""

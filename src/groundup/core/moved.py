@@ -1,0 +1,104 @@
+"""Old import paths of public modules: they work for one release, with a `DeprecationWarning`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_CORE = (
+    "artifact",
+    "checksums",
+    "config",
+    "console",
+    "errors",
+    "facts",
+    "files",
+    "locks",
+    "pipeline",
+    "redact",
+    "types",
+)
+
+# Old name -> packages that now hold its modules and exports, all without "groundup.".
+MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} | {
+    "checkpoint": ("hub",),
+    "checkpoint.state": ("hub.training_state",),
+    "evals": ("evaluation",),
+    "examples": ("data",),
+    "exchange": ("evaluation.verification", "hub"),
+    "generate": ("inference",),
+    "gguf": ("hub.gguf",),
+    "objectives": ("train.objectives",),
+    "parallel": ("distributed", "kernels"),
+    "parallel.spread": ("distributed.parallel_model",),
+    "parallel.spread_optimizer": ("distributed.sharded_optimizer",),
+    "planner": ("train.planner",),
+    "planner.flops": ("model.flops",),
+    "ranks": ("distributed.ranks",),
+    "stages": ("commands",),
+    "tokens": ("data",),
+}
+
+
+class _OldPaths(MetaPathFinder, Loader):
+    """Import `groundup.OLD[.MODULE]` as a module that looks its names up where they are now."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        if package != "groundup" or not _places(name):
+            return None
+        return ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        old = module.__name__
+        found = [each for place in _places(old.partition(".")[2]) if (each := _imported(f"groundup.{place}"))]
+        if not found:
+            raise ModuleNotFoundError(f"No module named {old!r}", name=old)
+        new = " or ".join(each.__name__ for each in found)
+        warnings.warn(f"{old} is now {new}; the old path goes with the next release", DeprecationWarning, stacklevel=2)
+        module.__dict__["__getattr__"] = _lookup(old, found)
+
+
+def _places(name: str) -> list[str]:
+    """Return the possible new names of an old module, most specific entry first."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        if places := MOVED.get(".".join(parts[:length])):
+            return [".".join([place, *parts[length:]]) for place in places]
+    return []
+
+
+def _imported(name: str) -> ModuleType | None:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and name.startswith(error.name):
+            return None
+        raise
+
+
+def _lookup(old: str, modules: Sequence[ModuleType]) -> Callable[[str], Any]:
+    def find(name: str) -> Any:
+        for module in modules:
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(f"module {old!r} has no attribute {name!r}")
+
+    return find
+
+
+def keep_old_paths() -> None:
+    """Let old import paths find their modules; later calls do nothing."""
+    if not any(isinstance(finder, _OldPaths) for finder in sys.meta_path):
+        sys.meta_path.append(_OldPaths())

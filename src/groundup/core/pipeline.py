@@ -1,0 +1,102 @@
+"""The order of the stages: what a directory holds, and which commands are missing before a stage can read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from groundup.core.artifact import ARTIFACT, SET_ASIDE, STARTED, Artifact, read_intact
+from groundup.core.errors import DataError, GroundupError
+from groundup.core.files import read_json, shell_quoted
+
+_LEAVES = {"collect": "a corpus", "tokenize": "token shards", "pretrain": "a model"}
+_ORDER = tuple(_LEAVES)
+_COMMANDS = {
+    "collect": "groundup collect --folder {given} --out {out}",
+    "tokenize": "groundup tokenize {given} --out {out}",
+    "pretrain": "groundup pretrain {given} --out {out} --minutes 5",
+}
+_DIRECTORIES = {"collect": "corpus", "tokenize": "tokens", "pretrain": "base"}
+
+
+def read_output(directory: Path, stage: str) -> Artifact:
+    """Read the artifact of a directory that must be the finished and intact output of `stage`.
+
+    Raises:
+        DataError: it is not; the message names the commands to run first.
+        FormatError: the record or a file is damaged, or was written by a newer release.
+    """
+    found = _stage_at(directory)
+    finished = (directory / ARTIFACT).is_file() and found in (stage, None)  # None: a damaged record, which is named
+    if directory.exists() and not finished:
+        raise instead_of(directory, stage) or _unknown(directory, stage)
+    return read_intact(directory)
+
+
+def instead_of(path: Path, wanted: str) -> DataError | None:
+    """Return the error for a path that is not the output of `wanted` ("collect", "tokenize" or "pretrain").
+
+    None where nothing better can be said than that it is not: no stage that comes before left it.
+    """
+    found, place = _stage_at(path), path
+    if found is not None and not (path / ARTIFACT).is_file():
+        fix = f"Run groundup {found.replace('.', ' ')} again with this --out until it is done."
+        return _error(path, f"what {found} has begun", wanted, fix)
+    if found is None:
+        children = {stage: child for child in _children(path) if (stage := _stage_at(child)) in _ORDER}
+        if wanted in children:
+            return _error(path, "a run", wanted, f"Give {shell_quoted(children[wanted])}.")
+        earlier = [stage for stage in _ORDER[: _ORDER.index(wanted)] if stage in children]
+        if earlier:
+            found, place = earlier[-1], children[earlier[-1]]
+        elif (
+            any((child / STARTED).is_file() for child in _children(path))
+            or wanted == _ORDER[-1]
+            or (path / "config.json").is_file()
+        ):
+            return None
+    if found is None:
+        return _error(path, "not the output of a stage", wanted, _first(path, Path("runs") / path.stem, -1, wanted))
+    if found not in _ORDER[: _ORDER.index(wanted)]:
+        return None
+    holds = _LEAVES[found] if place == path else f"a run with {_LEAVES[found]}"
+    return _error(path, holds, wanted, _first(place, place.parent, _ORDER.index(found), wanted))
+
+
+def _first(given: Path, run: Path, done: int, wanted: str) -> str:
+    """The commands from the stage after number `done` to `wanted`."""
+    commands = []
+    for stage in _ORDER[done + 1 : _ORDER.index(wanted) + 1]:
+        out = run / _DIRECTORIES[stage]
+        commands.append(_COMMANDS[stage].format(given=shell_quoted(given), out=shell_quoted(out)))
+        given = out
+    return f"Run first: {' && '.join(commands)}"
+
+
+def _error(path: Path, holds: str, wanted: str, fix: str) -> DataError:
+    return DataError(f"{path}: {holds}", rule=f"needed: {_LEAVES[wanted]}, which groundup {wanted} leaves", fix=fix)
+
+
+def _unknown(directory: Path, wanted: str) -> DataError:
+    stage = _stage_at(directory)
+    holds = f"what {stage} left" if stage else "not the output of a stage"
+    return _error(directory, holds, wanted, f"Give the directory that groundup {wanted} left.")
+
+
+def _stage_at(directory: Path) -> str | None:
+    """The stage that left a directory, or has begun in it."""
+    for name in (ARTIFACT, STARTED):
+        path = directory / name
+        if path.is_file():
+            try:
+                record = read_json(path)
+            except GroundupError:  # damage is reported where it is read
+                return None
+            return str(record.get("stage")) if isinstance(record, dict) else None
+    return None
+
+
+def _children(directory: Path) -> Iterator[Path]:
+    for child in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if child.is_dir() and not child.name.startswith(".") and SET_ASIDE not in child.name:
+            yield child

@@ -1,0 +1,145 @@
+"""Questions with several answers to choose from, out of a table."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from groundup.core.errors import ConfigError, DataError
+from groundup.core.types import well_formed
+from groundup.corpus.records import FIELD, resolve
+from groundup.data.tables import Table, cell_text
+
+# Names that data sets give to these columns, the most telling first.
+_CHOICES = ("choices", "options", "endings", "candidates", "answers")
+_ANSWERS = ("answer", "label", "gold", "target", "correct", "answer_index", "answerKey", "gt")
+_QUESTIONS = ("question", "query", "prompt", "context", "ctx", "premise", "goal", "sentence", "text")
+PROMPT = "Question: {question}\nAnswer:"  # how lm-evaluation-harness lays most sets out
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One question.
+
+    Attributes:
+        prompt: what stands before each choice; may be empty.
+        choices: two or more, without a space in front.
+        answer: the place of the right one.
+    """
+
+    prompt: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Questions.
+
+    Attributes:
+        columns: how the table was read, as a sentence for the user.
+        dropped: reason -> rows left out.
+    """
+
+    items: list[Choice]
+    columns: str
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def choice_columns(table: Table) -> tuple[str, str, str | None] | None:
+    """Where the choices, the answer and the question are; None where the table has no choices with answers."""
+    sample = table.rows[:200]
+    listed = [c for c in table.columns if sample and all(len(_listed(row.get(c))) >= 2 for row in sample)]
+    choices = next((c for c in _CHOICES if c in listed), None)
+    answer = next((c for c in _ANSWERS if c in table.columns and c != choices), None)
+    if choices is None or answer is None:
+        return None
+    return choices, answer, next((c for c in _QUESTIONS if c in table.columns and c not in (choices, answer)), None)
+
+
+def read_choices(table: Table, template: str | None = None) -> Choices:
+    """The usable rows of a table.
+
+    A column with the choices (a list, or ARC's `{"text": [...], "label": [...]}`; in CSV files as JSON), one with the
+    answer (its place from 0, its letter or label, or its text), and one with the question, if there is one.
+
+    Args:
+        template: of the prompt, e.g. "{context}\\nQ: {question}\\nA:"; default: "Question: ...\\nAnswer:", or nothing
+            where there is no question.
+
+    Raises:
+        ConfigError: the template names a column that is not there.
+        DataError: no such columns, or no usable row.
+    """
+    found = choice_columns(table)
+    if found is None:
+        raise DataError(
+            f"{table.name}: columns {', '.join(table.columns[:12])}",
+            rule="a question has its choices as a list in one column, and the answer in another",
+            fix=f"Name them as data sets do: {', '.join(_CHOICES[:3])}; {', '.join(_ANSWERS[:3])}; question.",
+        )
+    choices, answer, question = found
+    missing = sorted({path.split(".")[0] for path in FIELD.findall(template or "")} - set(table.columns))
+    if missing:
+        raise ConfigError(
+            f"text = {template!r}",
+            rule=f"the columns are {', '.join(table.columns[:12])}",
+            fix=f"Correct {missing[0]}.",
+        )
+    template = template or (PROMPT.replace("question", question) if question else "")
+    items, dropped = [], Counter[str]()
+    for row in table.rows:
+        texts = _listed(row.get(choices))
+        place = _place(row.get(answer), texts, row.get(choices))
+        prompt = FIELD.sub(lambda field: "".join(map(_as_it_is, resolve(row, field[1])[:1])), template)  # noqa: B023
+        if len(texts) < 2 or not all(text.strip() for text in texts):
+            dropped["fewer than two choices"] += 1
+        elif place is None:
+            dropped["answer that is no choice"] += 1
+        elif question and not cell_text(row.get(question)):
+            dropped["empty question"] += 1
+        else:
+            items.append(Choice(prompt, texts, place))
+    if not items:
+        raise DataError(
+            f"{table.name}: none of {len(table.rows):,} rows can be used ({dict(dropped)})",
+            rule="an answer is the place of a choice from 0, its letter, or its text",
+            fix="Correct the table.",
+        )
+    return Choices(items, f"{question + ', ' if question else ''}{choices} -> {answer}", dropped)
+
+
+def _listed(value: Any) -> tuple[str, ...]:
+    if isinstance(value, Mapping):
+        value = value.get("text")
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return ()
+    return tuple(map(_as_it_is, value)) if isinstance(value, list | tuple) else ()
+
+
+def _as_it_is(value: Any) -> str:
+    # White space around it is kept: it has tokens, which other tools score, too.
+    return well_formed(value) if isinstance(value, str) else cell_text(value)
+
+
+def _place(answer: Any, texts: tuple[str, ...], cell: Any) -> int | None:
+    labels = [cell_text(each) for each in cell.get("label") or ()] if isinstance(cell, Mapping) else []
+    named = cell_text(answer)
+    if named in labels:
+        place = labels.index(named)
+    elif named in (stripped := [text.strip() for text in texts]):
+        place = stripped.index(named)
+    elif named.isdecimal() and named.isascii():
+        place = int(named[:9])
+    elif len(named) == 1 and named.upper() in _LETTERS:
+        place = _LETTERS.index(named.upper())
+    else:
+        return None
+    return place if place < len(texts) else None

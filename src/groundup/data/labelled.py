@@ -1,0 +1,337 @@
+"""Texts with labels, out of a table: which columns they are in, and what is dropped."""
+
+from __future__ import annotations
+
+import ast
+import bisect
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+from groundup.core.errors import ConfigError, DataError
+from groundup.corpus.records import FIELD
+from groundup.data.columns import fill
+from groundup.data.label_columns import label_column, text_column
+from groundup.data.tables import Table, alike, cell_text
+
+SEPARATOR = "\x1f"  # between the labels of one text: ASCII's separator of units, which nobody types
+SEVERAL_LABELS = "several labels"
+EMPTY_TEXT, EMPTY_LABEL, NO_NUMBER = "empty text", "empty label", "score that is no number"
+REPEATED, CONTRADICTED = "repeated text", "repeated text with another label"
+NOT_LEARNED = "label not learned"
+SINGLE = "only example of its label"
+
+_MISSING = {"", "n/a", "#n/a", "<na>", "nan", "null"}  # as spreadsheets and pandas write a cell without a value
+_UNBALANCED = 10  # times as many texts of the most frequent label as of the rarest
+_LONGEST_LIST = 10_000  # characters of a cell
+_MOST_SCORES = 20  # distinct numbers, some with a fraction, beyond which a column holds scores and no labels
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Texts and the label of each.
+
+    Attributes:
+        labels: of each text its label, or where there are several `SEPARATOR` between their names.
+        columns: how the table was read, as a sentence for the user.
+        dropped: reason -> rows left out.
+        several: a text may have several labels.
+    """
+
+    texts: list[str]
+    labels: list[str]
+    columns: str = ""
+    dropped: Counter[str] = field(default_factory=Counter)
+    several: bool = False
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def counts(self) -> dict[str, int]:
+        """Examples of each label, the most frequent first."""
+        counts = Counter(label for labels in self.sets for label in labels)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    @property
+    def sets(self) -> list[tuple[str, ...]]:
+        """All labels of each text."""
+        return [tuple(label.split(SEPARATOR)) if self.several else (label,) for label in self.labels]
+
+    def only(self, keep: Iterable[int]) -> Labelled:
+        """The examples at these places."""
+        chosen = list(keep)
+        texts, labels = [self.texts[i] for i in chosen], [self.labels[i] for i in chosen]
+        return Labelled(texts, labels, self.columns, several=self.several)
+
+    def dropping(self, keep: Iterable[int], reason: str) -> Labelled:
+        """The examples at these places; the others are counted as dropped, beside those that were before."""
+        kept = self.only(keep)
+        dropped = Counter(self.dropped)
+        dropped[reason] += len(self) - len(kept)
+        return replace(kept, dropped=+dropped)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRules:
+    """Where text and label are (see `FinetuneClassifyConfig`); None: they are looked for.
+
+    Attributes:
+        text: a column, or a template like "{subject}\\n{body}".
+        label: a column.
+        bins: thresholds that cut a column of numbers into len(bins) + 1 labels; a number equal to one is above it.
+        bin_names: names of these labels, from low to high; by default the ranges.
+        merged: label in the table -> label that it counts as; others stay.
+        after: what stands before a text up to and with this, such as the blank line after a mail's head, is left out.
+        separator: what stands between the labels of a text, where one cell names several; lists need none.
+    """
+
+    text: str | None = None
+    label: str | None = None
+    bins: tuple[float, ...] = ()
+    bin_names: tuple[str, ...] = ()
+    merged: Mapping[str, str] = field(default_factory=dict)
+    after: str = ""
+    separator: str | None = None
+
+    def found_in(self, table: Table) -> LabelRules:
+        """The same with both columns named.
+
+        Raises:
+            ConfigError: the label's column is not there.
+            DataError: no columns that can be text and label.
+        """
+        label = label_column(table, self.label, taken=_named_in(self.text), numbers=bool(self.bins))
+        return replace(self, label=label, text=self.text or text_column(table, taken=label))
+
+
+def read_labelled(table: Table, rules: LabelRules) -> Labelled:
+    """The usable rows of a table.
+
+    Labels are strings, integers or booleans, as text; numbers with `bins`. White space around texts and labels is
+    dropped. What has no text or no label is left out and counted.
+
+    Raises:
+        ConfigError: a key names a column that is not there, or bins are no thresholds.
+        DataError: no columns that can be text and label, scores without bins, no usable row.
+    """
+    rules = rules.found_in(table)
+    template, label = str(rules.text), str(rules.label)
+    read_text = text_reader(table, template)
+    several = bool(rules.separator) or _are_sets([row.get(label) for row in table.rows])
+    read_label = _several(rules.separator) if several else _label_reader(table, label, rules)
+    texts, labels, dropped = [], [], Counter[str]()
+    for row in table.rows:
+        text, (value, reason) = read_text(row), read_label(row.get(label))
+        text = text.partition(rules.after)[2].strip() if rules.after and rules.after in text else text
+        if several:
+            value = SEPARATOR.join(sorted({rules.merged.get(name, name) for name in value.split(SEPARATOR)}))
+        else:
+            value = rules.merged.get(value, value)
+        if not text:
+            dropped[EMPTY_TEXT] += 1
+        elif reason:
+            dropped[reason] += 1
+        else:
+            texts.append(text)
+            labels.append(value)
+    if not texts:
+        raise DataError(
+            f"{table.name}: none of {len(table.rows):,} rows has both a text ({template}) and a label ({label})",
+            rule="an example is a text with its label",
+            fix="Say which columns they are in: text = ..., label = ...",
+        )
+    return Labelled(texts, labels, f"{template} -> {label}", dropped, several)
+
+
+def without_repeats(examples: Labelled) -> Labelled:
+    """Each text once, with the label that it has first. Texts that differ in case or white space only are alike."""
+    first: dict[str, int] = {}
+    dropped = Counter(examples.dropped)
+    for place, text in enumerate(examples.texts):
+        known = first.setdefault(alike(text), place)
+        if known != place:
+            dropped[REPEATED if examples.labels[known] == examples.labels[place] else CONTRADICTED] += 1
+    kept = examples.only(first.values())
+    return replace(kept, dropped=dropped)
+
+
+def without_single_labels(examples: Labelled) -> Labelled:
+    """Leave out labels with one example: from one, nothing can be both learned and tested.
+
+    Raises:
+        DataError: fewer than two labels are left.
+    """
+    kept = with_labels(examples, {label for label, count in examples.counts().items() if count > 1}, SINGLE)
+    if len(kept.counts()) < 2:
+        found = ", ".join(f"{label[:40]!r} ({count})" for label, count in list(examples.counts().items())[:8])
+        raise DataError(
+            f"{examples.columns}: the labels are {found or 'none'}",
+            rule="a classifier needs two labels or more, each with at least 2 different texts",
+            fix="Give more examples, or name another column: label = ...",
+        )
+    return kept
+
+
+def with_labels(examples: Labelled, known: Collection[str], reason: str) -> Labelled:
+    """The examples with these labels; of several labels the others are taken away, and who has none left is dropped."""
+    labels = [SEPARATOR.join(label for label in labels if label in known) for labels in examples.sets]
+    return replace(examples, labels=labels).dropping((i for i, label in enumerate(labels) if label), reason)
+
+
+def spelled_apart(examples: Labelled) -> str:
+    """What to know where labels differ in case only; "" where none do."""
+    alike: dict[str, list[str]] = {}
+    for label in examples.counts():
+        alike.setdefault(label.casefold(), []).append(label)
+    for most, *others in (labels for labels in alike.values() if len(labels) > 1):
+        pairs = ", ".join(f'"{other}" = "{most}"' for other in others)
+        return f"{most!r} and {others[0]!r} are two labels. If they are one: --set 'merge={{{pairs}}}'."
+    return ""
+
+
+def imbalance(examples: Labelled) -> str:
+    """What to know where some labels have many more texts than others; "" where that is not so."""
+    counts = examples.counts()
+    (most, many), *_, (least, few) = counts.items()
+    if many < _UNBALANCED * few:
+        return ""
+    few_said = f"{few:,} text" + "s" * (few != 1)
+    return (
+        f"{most[:40]!r} has {many:,} texts to learn from, {least[:40]!r} has {few_said}: rare labels are predicted "
+        "seldom. balance = true lets all labels count alike; look at macro-F1 more than at accuracy."
+    )
+
+
+def _named_in(text: str | None) -> frozenset[str]:
+    return frozenset(FIELD.findall(text) or [text]) if text else frozenset()
+
+
+def text_reader(table: Table, text: str) -> Callable[[dict[str, Any]], str]:
+    """A function from a row to its text.
+
+    Args:
+        text: a column, or a template such as "{subject}\\n{body}".
+
+    Raises:
+        ConfigError: a column that is not there.
+    """
+    if text in table.columns:
+        return lambda row: cell_text(row.get(text))
+    fields = FIELD.findall(text)
+    missing = [
+        name for name in fields or [text] if name.split(".")[0] not in table.columns and name not in table.columns
+    ]
+    if missing:
+        raise ConfigError(
+            f"text = {text!r}",
+            rule=f"{table.name} has no column {missing[0]!r}; it has {', '.join(table.columns[:20])}",
+            fix='Name a column, or write a template such as "{subject}\\n{body}".',
+        )
+    template = text.replace("\\n", "\n")  # a shell hands on the two characters
+    return lambda row: fill(template, row)
+
+
+def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any], tuple[str, str]]:
+    """A function from a cell to (label, ""), or to ("", why there is none)."""
+    if rules.bins:
+        return _binned(rules)
+    values = [row.get(column) for row in table.rows]
+    numbers = {number for value in values if (number := _number(value)) is not None}
+    written = sum(bool(cell_text(value)) for value in values)
+    if (
+        len(numbers) > _MOST_SCORES
+        and any(n % 1 for n in numbers)
+        and sum(_number(v) is not None for v in values) == written
+    ):
+        low, high = min(numbers), max(numbers)
+        raise DataError(
+            f"{table.name}: column {column!r} holds {len(numbers):,} different numbers from {low:g} to {high:g}",
+            rule="labels are a few names; scores must be cut into ranges first",
+            fix=f"Say where: bins = [{(low + high) / 2:g}] makes two labels of them.",
+        )
+    return _plain
+
+
+def _are_sets(cells: Sequence[Any]) -> bool:
+    """Whether a column holds lists of labels; single lists among other values are mistakes."""
+    lists = [listed for cell in cells if (listed := _listed(cell)) is not None]
+    return 2 * len(lists) > len(cells) and any(sum(bool(_plain(each)[0]) for each in cell) > 1 for cell in lists)
+
+
+def _listed(cell: Any) -> Sequence[Any] | None:
+    """The list that a cell holds; in a CSV file it is written as Python or JSON does, "['a', 'b']"."""
+    if isinstance(cell, list | tuple):
+        return cell
+    if not (isinstance(cell, str) and cell[:1] == "[" and cell[-1:] == "]" and len(cell) < _LONGEST_LIST):
+        return None
+    try:
+        value = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # brackets around something else
+        return None
+    return value if isinstance(value, list) and all(isinstance(each, str | int) for each in value) else None
+
+
+def _several(separator: str | None) -> Callable[[Any], tuple[str, str]]:
+    def read(value: Any) -> tuple[str, str]:
+        listed = _listed(value)
+        if listed is None:
+            listed = cell_text(value).split(separator) if separator else [value]
+        names = sorted({name.replace(SEPARATOR, " ") for each in listed if (name := _plain(each)[0])})
+        return (SEPARATOR.join(names), "") if names else ("", EMPTY_LABEL)
+
+    return read
+
+
+def _plain(value: Any) -> tuple[str, str]:
+    if (listed := _listed(value)) is not None:  # a list with one label is how some keep a label
+        if len(listed) > 1:
+            return "", SEVERAL_LABELS
+        value = listed[0] if listed else None
+    if isinstance(value, float) and value.is_integer():  # integers beside missing values become floats in pandas
+        value = int(value)
+    label = re.sub(r"\s+", " ", cell_text(value))
+    return ("", EMPTY_LABEL) if label.lower() in _MISSING else (label, "")
+
+
+def _binned(rules: LabelRules) -> Callable[[Any], tuple[str, str]]:
+    edges = list(rules.bins)
+    if edges != sorted(set(edges)) or (rules.bin_names and len(set(rules.bin_names)) != len(edges) + 1):
+        raise ConfigError(
+            f"bins = {edges}, bin_names = {list(rules.bin_names)}",
+            rule="bins rise, and one name more than there are bins (all different) stands for the ranges between them",
+            fix='For example: bins = [-0.5, 0.5], bin_names = ["negative", "neutral", "positive"].',
+        )
+    between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+    names = rules.bin_names or (f"below {edges[0]:g}", *between, f"{edges[-1]:g} or more")
+
+    def read(value: Any) -> tuple[str, str]:
+        if not cell_text(value):
+            return "", EMPTY_LABEL
+        number = _number(value)
+        return ("", NO_NUMBER) if number is None else (names[bisect.bisect_right(edges, number)], "")
+
+    return read
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(cell_text(value))
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def summary(table: Table, examples: Labelled) -> str:
+    """How a table was read, in one sentence."""
+    count = sum(examples.dropped.values())
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in examples.dropped.most_common())
+    rows = "row" if count == 1 else "rows"
+    dropped = f"{count:,} {rows} dropped: {reasons}" if count else "no row dropped"
+    labels = examples.counts()
+    return f"I read {len(table.rows):,} rows of {table.name} as {examples.columns}, {len(labels)} labels; {dropped}."

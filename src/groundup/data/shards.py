@@ -1,0 +1,161 @@
+"""Reading token shards: memory-mapped, checked, no pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.core.checksums import digests_of
+from groundup.core.errors import DataError, FormatError
+from groundup.core.files import read_json
+from groundup.core.types import Split
+from groundup.data.format import FORMAT_VERSION, INDEX, PARTS, REMAKE, load_array, part_path, token_dtype
+
+_SCANNED = 1 << 24  # ids checked at a time
+
+
+class TokenShards:
+    """One split of a tokenized corpus, as one row of documents.
+
+    Attributes:
+        vocab_size: ids are below it.
+        bos_id: the token to put in front of every document; not in the shards.
+        n_documents, n_tokens, n_bytes: of the split; tokens without BOS, bytes of UTF-8.
+        lengths: (documents,) tokens of each document.
+        byte_lengths: (documents,) UTF-8 bytes of each document.
+    """
+
+    def __init__(self, directory: Path, split: Split) -> None:
+        """Open the shards of a split; their text is read when it is asked for.
+
+        Raises:
+            DataError: no token shards here, or none of this split.
+            FormatError: damaged or truncated files, or a newer format.
+        """
+        self.directory = directory
+        path = directory / INDEX
+        if not path.is_file():
+            raise DataError(
+                f"{path}: no such file",
+                rule=f"a directory of token shards has an {INDEX}",
+                fix="Give the directory that groundup tokenize left, or run it again until it is done.",
+            )
+        index = read_json(path)
+        version = index.get("format_version")
+        if version != FORMAT_VERSION:
+            raise FormatError(
+                f"{path}: format_version {version}",
+                rule=f"this release reads token shards of format {FORMAT_VERSION}",
+                fix="Run groundup tokenize again, or use the release that wrote them.",
+            )
+        try:
+            self.vocab_size = int(index["vocab_size"])
+            self.bos_id = int(index["bos_id"])
+            self._records = list(index["shards"][split])
+            shards = [self._open(record["name"], record) for record in self._records]
+        except (KeyError, TypeError, ValueError) as error:
+            raise FormatError(f"{path}: {error!r}", rule="this index is incomplete", fix=REMAKE) from error
+        if not shards:
+            raise DataError(
+                f"{directory}: no {split} documents",
+                rule=f"this needs at least one document of the {split} split",
+                fix="Collect more text, or hold out a larger part of it for validation.",
+            )
+        self._tokens = [tokens for tokens, _, _ in shards]
+        sizes = [len(tokens) for tokens in self._tokens]
+        self._first_token = np.cumsum([0, *sizes], dtype=np.int64)
+        self._begin = np.concatenate(
+            [first + offsets[:-1] for first, (_, offsets, _) in zip(self._first_token, shards, strict=False)]
+        )
+        self.lengths: NDArray[np.int64] = np.concatenate([np.diff(offsets) for _, offsets, _ in shards])
+        self.byte_lengths: NDArray[np.int64] = np.concatenate([lengths for _, _, lengths in shards])
+        self.n_documents = len(self.lengths)
+        self.n_tokens = int(self._first_token[-1])
+        self.n_bytes = int(self.byte_lengths.sum())
+
+    def document(self, index: int) -> NDArray[np.integer]:
+        """The ids of one document, without BOS: a read-only view of the file."""
+        begin = self._begin[index]
+        shard = int(np.searchsorted(self._first_token, begin, side="right")) - 1
+        start = begin - self._first_token[shard]
+        return self._tokens[min(shard, len(self._tokens) - 1)][start : start + self.lengths[index]]
+
+    def gather(self, documents: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The token at each `offsets[i]` of document `documents[i]`, in one pass over each shard.
+
+        Args:
+            documents: (n,) indices of documents.
+            offsets: (n,) places in them, each below the document's length.
+
+        Returns:
+            (n,) ids.
+        """
+        places = self._begin[documents] + offsets
+        if len(self._tokens) == 1:
+            return self._tokens[0][places].astype(np.int64)
+        shard_of = np.searchsorted(self._first_token, places, side="right") - 1
+        ids = np.empty(len(places), dtype=np.int64)
+        for shard in np.unique(shard_of):
+            here = shard_of == shard
+            ids[here] = self._tokens[shard][places[here] - self._first_token[shard]]
+        return ids
+
+    def verify(self) -> None:
+        """Read every file and compare it with its digest in the index.
+
+        Raises:
+            FormatError: a file changed since it was written, or an id is outside of the vocabulary.
+        """
+        for record in self._records:
+            paths = {part: part_path(self.directory, record["name"], part) for part in PARTS}
+            found = digests_of(paths.values())
+            for part, path in paths.items():
+                if found[path] != record["digests"][part]:
+                    raise FormatError(
+                        f"{path}: its digest is not the one in {INDEX}",
+                        rule="a shard must be as it was written",
+                        fix=REMAKE,
+                    )
+        self.require_known_ids()
+
+    def require_known_ids(self) -> None:
+        """Read every id.
+
+        Raises:
+            FormatError: An id is outside of the vocabulary; the file and the position are named.
+        """
+        for record, tokens in zip(self._records, self._tokens, strict=True):
+            for start in range(0, len(tokens), _SCANNED):
+                part = tokens[start : start + _SCANNED]
+                if int(part.max()) < self.vocab_size:
+                    continue
+                place = start + int(np.argmax(part >= self.vocab_size))
+                raise FormatError(
+                    f"{part_path(self.directory, record['name'], PARTS[0])}: id {int(tokens[place]):,} at position "
+                    f"{place:,}, and the vocabulary has {self.vocab_size:,} ids",
+                    rule="the file is damaged, or is of another vocabulary",
+                    fix=REMAKE,
+                )
+
+    def _open(
+        self, name: str, record: dict[str, int]
+    ) -> tuple[NDArray[np.integer], NDArray[np.int64], NDArray[np.int64]]:
+        tokens, offsets, byte_lengths = (load_array(part_path(self.directory, name, part)) for part in PARTS)
+        whole = (
+            tokens.dtype == token_dtype(self.vocab_size)
+            and len(tokens) == record["tokens"]
+            and len(byte_lengths) == record["documents"]
+            and len(offsets) == record["documents"] + 1
+            and offsets[0] == 0
+            and offsets[-1] == len(tokens)
+            and bool(np.all(np.diff(offsets) >= 0))
+        )
+        if not whole:
+            raise FormatError(
+                f"{self.directory / name}: {len(tokens):,} {tokens.dtype} in {len(byte_lengths):,} documents",
+                rule="the three files of a shard and the index must agree",
+                fix=REMAKE,
+            )
+        return tokens, offsets, byte_lengths

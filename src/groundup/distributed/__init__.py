@@ -1,0 +1,48 @@
+"""Training on several processes: ranks, DDP and FSDP, the sharded optimizer."""
+
+from typing import TYPE_CHECKING
+
+from groundup.core.lazy import exports
+
+if TYPE_CHECKING:
+    from groundup.distributed.parallel_model import (
+        Mode,
+        ParallelModel,
+        checkpoint_activations,
+        choose_mode,
+        sync_gradients,
+    )
+    from groundup.distributed.ranks import Ranks, joined
+    from groundup.distributed.sharded import is_sharded, rows_of, whole
+    from groundup.distributed.sharded_optimizer import ShardedOptimizer
+
+__all__ = [
+    "Mode",
+    "ParallelModel",
+    "Ranks",
+    "ShardedOptimizer",
+    "checkpoint_activations",
+    "choose_mode",
+    "is_sharded",
+    "joined",
+    "rows_of",
+    "sync_gradients",
+    "whole",
+]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "Mode": "parallel_model",
+        "ParallelModel": "parallel_model",
+        "Ranks": "ranks",
+        "ShardedOptimizer": "sharded_optimizer",
+        "checkpoint_activations": "parallel_model",
+        "choose_mode": "parallel_model",
+        "is_sharded": "sharded",
+        "joined": "ranks",
+        "rows_of": "sharded",
+        "sync_gradients": "parallel_model",
+        "whole": "sharded",
+    },
+)

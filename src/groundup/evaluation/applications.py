@@ -1,0 +1,121 @@
+"""How well applications do on their test sets: what a model wrote, or how likely it finds what a person wrote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from groundup.core.types import MetricName
+from groundup.evaluation.baselines import lead
+from groundup.evaluation.metrics import Measure, label_names, labels, mean, measures
+from groundup.evaluation.metrics.measure import ratio
+from groundup.evaluation.uplift import Line
+
+COLUMNS = ("application", "measure", "score (95 %)", "without a model", "examples")
+
+
+class Tested(Protocol):
+    """One application on its test set, by one model; see `groundup.apps.testing.Trial`."""
+
+    name: str
+    metric: MetricName
+    inputs: Sequence[str]
+    references: Sequence[str]
+    written: Sequence[str]
+    nats: Sequence[float]
+    values: Sequence[Any]
+    schemas: Sequence[Mapping[str, Any]]
+    choices: Sequence[int]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the outputs are labels."""
+
+
+def figures(tested: Tested) -> list[Measure]:
+    """What comes out, the figure that decides first."""
+    if tested.metric == "likelihood":
+        sizes = [len(text.encode()) for text in tested.references]
+        bits = [nats / math.log(2) for nats in tested.nats]
+        return [Measure("bits per byte", np.stack([bits, np.array(sizes, float)], 1), ratio, "bits", less=True)]
+    found = _of(tested, tested.written)
+    if tested.schemas:
+        held = [100.0 * valid(*pair) for pair in zip(tested.values, tested.schemas, strict=True)]
+        found.append(mean("valid JSON", held))
+    return found
+
+
+def without_a_model(tested: Tested) -> dict[str, Measure]:
+    """The first figure of what costs nothing."""
+    if tested.metric == "likelihood" or tested.schemas:
+        return {}
+    if tested.labelled:
+        return {"guessing": mean("accuracy", [100 / count for count in tested.choices])}
+    if tested.metric == "rouge":
+        return {"the first 2 sentences": _of(tested, [lead(text, 2) for text in tested.inputs])[0]}
+    return {"the text itself": _of(tested, tested.inputs)[0]}
+
+
+def _of(tested: Tested, written: Sequence[str]) -> list[Measure]:
+    if tested.labelled:
+        return labels(written, tested.references)
+    return measures(tested.metric, written, tested.references, labels=label_names(tested.references))
+
+
+def valid(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether a JSON value is what a schema says; an independent program looks."""
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(schema).is_valid(value)
+
+
+def lines(before: Tested, after: Tested, *, seed: int = 0) -> list[Line]:
+    """Both models on the same examples."""
+    what = f"{before.name}, {len(before.references)} examples"
+    pairs = zip(figures(before), figures(after), strict=True)
+    beside = without_a_model(before)
+    return [Line("task", what, old, new, beside if place == 0 else {}, seed) for place, (old, new) in enumerate(pairs)]
+
+
+def rows(tested: Tested, *, seed: int = 0) -> list[tuple[str, ...]]:
+    """One model, for a table with `COLUMNS`."""
+    beside = "; ".join(
+        f"{name}: {shown(measure.estimate, measure)}" for name, measure in without_a_model(tested).items()
+    )
+    found: list[tuple[str, ...]] = []
+    for place, measure in enumerate(figures(tested)):
+        interval = measure.interval(seed=seed)
+        bounds = [shown(bound, measure) for bound in (interval.low, interval.high)]
+        score = f"{shown(interval.estimate, measure)} [{bounds[0]}, {bounds[1]}]"
+        examples = str(len(tested.references))
+        found.append((tested.name, measure.name, score, beside if place == 0 else "", examples))
+    return found
+
+
+def to_json(tested: Tested, *, seed: int = 0) -> dict[str, Any]:
+    """For programs: the figures, and what was written."""
+    counted = {}
+    for measure in figures(tested):
+        interval = measure.interval(seed=seed)
+        counted[measure.name] = {
+            "value": interval.estimate,
+            "interval": [interval.low, interval.high],
+            "less": measure.less,
+        }
+    return {
+        "app": tested.name,
+        "examples": len(tested.references),
+        "figures": counted,
+        "without_a_model": {name: measure.estimate for name, measure in without_a_model(tested).items()},
+        "written": list(tested.written),
+    }
+
+
+def shown(value: float, measure: Measure) -> str:
+    """A number in the measure's unit."""
+    if not math.isfinite(value):
+        return "?"
+    return f"{value:.1f}" if measure.unit == "points" else f"{value:.3f}"

@@ -1,0 +1,104 @@
+"""Multiple choice: which of several answers a model finds likeliest, counted as lm-evaluation-harness counts it.
+
+Shape letters: E items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from groundup.data.choices import Choice
+from groundup.evaluation.stats import Interval, ratio_interval
+from groundup.inference.likelihood import loglikelihoods
+from groundup.model import Transformer
+from groundup.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceScore:
+    """What a model chose.
+
+    Attributes:
+        loglikelihoods: of each item, nats of each choice after the prompt, summed over its tokens.
+        accuracy: the likeliest choice is the right one.
+        accuracy_per_byte: the same with each sum divided by the choice's UTF-8 bytes, so that short ones have no
+            advantage.
+        chance: what guessing gives.
+    """
+
+    loglikelihoods: list[list[float]]
+    accuracy: Interval
+    accuracy_per_byte: Interval
+    chance: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures."""
+        named = {"accuracy": self.accuracy, "accuracy_per_byte": self.accuracy_per_byte}
+        figures = {name: {"value": i.estimate, "interval": [i.low, i.high]} for name, i in named.items()}
+        return figures | {"chance": self.chance}
+
+
+def score_choices(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    items: Sequence[Choice],
+    *,
+    seed: int = 0,
+    advance: Callable[[int], None] = lambda _: None,
+) -> ChoiceScore:
+    """Score every choice of every item.
+
+    Args:
+        seed: of the intervals.
+        advance: called with the number of choices after each batch.
+    """
+    requests = [choice_ids(tokenizer, item.prompt, choice) for item in items for choice in item.choices]
+    sums = iter(_loglikelihoods(model, requests, advance))
+    found = [[next(sums) for _ in item.choices] for item in items]
+    per_byte = [
+        [nats / max(len(choice.encode()), 1) for nats, choice in zip(nats_of, item.choices, strict=True)]
+        for nats_of, item in zip(found, items, strict=True)
+    ]
+    ones = np.ones(len(items))
+    return ChoiceScore(
+        found,
+        ratio_interval(right_choices(found, items), ones, seed=seed),
+        ratio_interval(right_choices(per_byte, items), ones, seed=seed),
+        float(np.mean([1 / len(item.choices) for item in items])),
+    )
+
+
+def choice_ids(tokenizer: Tokenizer, prompt: str, choice: str) -> tuple[list[int], int]:
+    """Ids of a prompt with a choice, and how many of the last ones are scored.
+
+    A choice follows its prompt after a space. Both are encoded together, as text is, and the ids beyond the prompt's
+    own count are the choice's; without a prompt, it follows BOS.
+    """
+    if not prompt:
+        ids = tokenizer.encode(choice)
+        return [tokenizer.bos_id, *ids], len(ids)
+    before = prompt.rstrip()
+    together = tokenizer.encode_prompt(before + (prompt[len(before) :] + " " + choice))
+    return together, max(len(together) - len(tokenizer.encode_prompt(before)), 1)
+
+
+def _loglikelihoods(
+    model: Transformer, requests: Sequence[tuple[list[int], int]], advance: Callable[[int], None]
+) -> list[float]:
+    longest = model.config.context_length
+    pairs = []
+    for ids, scored in requests:
+        # What is too long loses its beginning, as in lm-evaluation-harness.
+        kept, scored = ids[-(longest + 1) :], min(scored, longest)
+        pairs.append((kept[:-scored], kept[-scored:]))
+    return loglikelihoods(model, pairs, advance=advance)
+
+
+def right_choices(scores: Sequence[Sequence[float]], items: Sequence[Choice]) -> npt.NDArray[np.float64]:
+    """1 for each item whose best choice is the right one, else 0; (E,)."""
+    return np.array([float(np.argmax(of) == item.answer) for of, item in zip(scores, items, strict=True)])

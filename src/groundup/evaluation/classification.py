@@ -1,0 +1,205 @@
+"""How well labels are predicted: accuracy, macro-F1, the confusion matrix, and baselines on the same split.
+
+Shape letters: E examples, C labels, K cells of the confusion matrix, R resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from groundup.data.labelled import Labelled
+from groundup.evaluation.stats import Interval, bootstrap, paired_difference, ratio_interval
+
+Indices = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_FEATURES = 50_000  # of the TF-IDF baseline at most, the most frequent: four times as many were no better (R8)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Predictions on a test set, scored.
+
+    Attributes:
+        correct: (E,), 1 where the prediction is right.
+        confusion: (C, C), examples of each true label (row) by predicted label (column).
+    """
+
+    correct: Floats
+    confusion: Indices
+    accuracy: Interval
+    macro_f1: Interval
+
+    def to_json(self) -> dict[str, Any]:
+        """Accuracy and macro-F1 with their intervals."""
+        return {
+            name: {"value": interval.estimate, "interval": [interval.low, interval.high]}
+            for name, interval in (("accuracy", self.accuracy), ("macro_f1", self.macro_f1))
+        }
+
+
+def score(true_E: Sequence[int] | Indices, predicted_E: Sequence[int] | Indices, n_labels: int, *, seed: int) -> Result:
+    """Score predictions; intervals are percentile bootstraps over examples, at 95 %."""
+    true, predicted = np.asarray(true_E), np.asarray(predicted_E)
+    confusion = np.zeros((n_labels, n_labels), dtype=np.int64)
+    np.add.at(confusion, (true, predicted), 1)
+    correct = (true == predicted).astype(np.float64)
+    accuracy = bounded(ratio_interval(correct, np.ones_like(correct), seed=seed), 0, 1)
+    return Result(correct, confusion, accuracy, bounded(_macro_f1_interval(confusion, seed=seed), 0, 1))
+
+
+def bounded(interval: Interval, least: float, most: float) -> Interval:
+    """A single example gives an interval without bounds; what is measured has some."""
+    return replace(interval, low=max(least, interval.low), high=min(most, interval.high))
+
+
+def macro_f1(confusion_CC: Indices) -> float:
+    """Mean F1 of the labels that are true or predicted somewhere, each label counting alike."""
+    return float(f1_over_labels(np.diag(confusion_CC), confusion_CC.sum(1), confusion_CC.sum(0)))
+
+
+def f1_over_labels(hits: Indices | Floats, true: Indices | Floats, predicted: Indices | Floats) -> Floats:
+    """Mean F1 of the labels that are true or predicted, from counts (..., C) over the last axis; of none, 0."""
+    occurs = true + predicted
+    f1 = np.divide(2 * hits, occurs, out=np.zeros(occurs.shape), where=occurs > 0)
+    mean: Floats = f1.sum(-1) / np.maximum((occurs > 0).sum(-1), 1)
+    return mean
+
+
+def _macro_f1_interval(confusion_CC: Indices, *, seed: int) -> Interval:
+    """Examples in one cell of the confusion matrix are alike: drawing examples anew is drawing cells."""
+    rows, columns = np.nonzero(confusion_CC)
+    # Which of the cells count for which label.
+    true_KC, predicted_KC = (np.eye(len(confusion_CC))[places] for places in (rows, columns))
+    sums = (true_KC * predicted_KC, true_KC, predicted_KC)
+    return bootstrap(
+        macro_f1(confusion_CC),
+        lambda often_RK: f1_over_labels(*(often_RK @ each_KC for each_KC in sums)),
+        confusion_CC[rows, columns],
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A classifier beside baselines that learned from the same texts and are tested on the same.
+
+    Attributes:
+        majority: the most frequent label of the training texts.
+        by_majority: what always answering it gives.
+        by_tfidf: TF-IDF and logistic regression; None where it was not wanted or there are no words to count.
+        gain: accuracy of the classifier minus that of `by_tfidf`, paired.
+    """
+
+    result: Result
+    majority: str
+    by_majority: Result
+    by_tfidf: Result | None
+    gain: Interval | None
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """For a table: who, accuracy, macro-F1, with intervals."""
+        named = [("this classifier", self.result), ("TF-IDF + logistic regression", self.by_tfidf)]
+        named.append((f"always {self.majority!r}", self.by_majority))
+        return [(who, shown(it.accuracy), shown(it.macro_f1)) for who, it in named if it is not None]
+
+    def verdict(self) -> str:
+        """One sentence."""
+        accuracy, floor = self.result.accuracy, self.by_majority.accuracy.estimate
+        first = f"{accuracy.estimate:.1%} of the test texts get their label ({floor:.1%} by always answering the same)"
+        return beside_tfidf(first, self.gain)
+
+    def to_json(self) -> dict[str, Any]:
+        """`majority` and, where there is one, `tfidf`."""
+        floor = self.by_majority
+        facts: dict[str, Any] = {
+            "majority": {
+                "label": self.majority,
+                "accuracy": floor.accuracy.estimate,
+                "macro_f1": floor.macro_f1.estimate,
+            }
+        }
+        if self.by_tfidf is not None and self.gain is not None:
+            gain = {"accuracy": self.gain.estimate, "interval": [self.gain.low, self.gain.high]}
+            facts["tfidf"] = {**self.by_tfidf.to_json(), "difference": gain}
+        return facts
+
+
+def compare(
+    train: Labelled, test: Labelled, labels: Sequence[str], result: Result, *, tfidf: bool, seed: int
+) -> Comparison:
+    """Train the baselines and score them beside `result`.
+
+    Args:
+        labels: the name of each label, by its index.
+        tfidf: False leaves out the baseline that takes time.
+    """
+    index = {label: number for number, label in enumerate(labels)}
+    learned, true = ([index[label] for label in part.labels] for part in (train, test))
+    majority = max(train.counts().items(), key=lambda item: item[1])[0]
+    floor = score(true, [index[majority]] * len(true), len(labels), seed=seed)
+    predicted = predict_tfidf(train.texts, learned, test.texts) if tfidf else None
+    beside = None if predicted is None else score(true, predicted, len(labels), seed=seed)
+    gain = None
+    if beside is not None:
+        gain = bounded(paired_difference(result.correct, beside.correct, np.ones(len(true)), seed=seed), -1, 1)
+    return Comparison(result, majority, floor, beside, gain)
+
+
+def beside_tfidf(first: str, gain: Interval | None) -> str:
+    """A sentence that goes on with what was gained over the classical method; None: that was not asked."""
+    if gain is None:
+        return f"{first}."
+    if not gain.excludes_zero:
+        return f"{first}; not distinguishable from TF-IDF + logistic regression."
+    word = "better" if gain.estimate > 0 else "worse"
+    return f"{first}; {word} than TF-IDF + logistic regression, by {abs(gain.estimate):.1%}."
+
+
+def shown(interval: Interval) -> str:
+    """A share with its interval, in percent."""
+    return f"{interval.estimate:.1%} ({interval.low:.1%} to {interval.high:.1%})"
+
+
+def predict_tfidf(train_texts: Sequence[str], train_labels: Sequence[int], test_texts: Sequence[str]) -> Indices | None:
+    """Predictions of logistic regression on TF-IDF, the baseline for small data.
+
+    Returns:
+        One label per test text; None if the training texts have no characters to count.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    features = tfidf_features(train_texts, test_texts)
+    if features is None:
+        return None
+    regression = LogisticRegression(C=10.0, max_iter=300).fit(features[0], train_labels)
+    predicted: Indices = np.asarray(regression.predict(features[1]), dtype=np.int64)
+    return predicted
+
+
+def tfidf_features(train_texts: Sequence[str], test_texts: Sequence[str]) -> tuple[Any, Any] | None:
+    """TF-IDF of words, word pairs and character n-grams within words; None if there is nothing to count.
+
+    77 intents of Banking77, 10,003 training texts: accuracy on 3,080 others 0.894 with words, 0.917 with both.
+    """
+    from scipy.sparse import hstack
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    # One letter may be a word, and text without spaces is split at its punctuation.
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=_FEATURES, token_pattern=r"(?u)\b\w+\b")
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=_FEATURES)
+    counted = []
+    for vectorizer in (words, characters):
+        try:
+            counted.append((vectorizer.fit_transform(train_texts), vectorizer.transform(test_texts)))
+        except ValueError:  # an empty vocabulary
+            continue
+    if not counted:
+        return None
+    train, test = (hstack(part).tocsr() for part in zip(*counted, strict=True))
+    return train, test

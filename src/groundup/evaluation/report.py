@@ -1,0 +1,164 @@
+"""What an evaluation found, as JSON for programs and Markdown for people. One verdict for both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from groundup.evaluation.comparison import Comparison
+from groundup.evaluation.compressors import CompressorScore
+from groundup.evaluation.stats import Interval
+
+FORMAT_VERSION = 1
+Verdict = Literal["the model", "the compressor", "too close to call"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A text that the model wrote."""
+
+    prompt: str
+    text: str
+    finish_reason: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The findings about one model.
+
+    Attributes:
+        bpb: bits per byte with its interval over documents.
+        scored: what was scored: its `source`, and counts of `documents`, `tokens` and `bytes`.
+        compressors: on the same text.
+        compressors_read: bytes of training text that those which "saw training" had read.
+        samples: what it writes.
+        model: facts about the model: `parameters`, its shape, what its training recorded.
+        next_commands: what a user may want to do now.
+        began_from: beside the model that its pretraining went on from, where there was one.
+    """
+
+    bpb: Interval
+    scored: Mapping[str, Any]
+    compressors: Sequence[CompressorScore]
+    compressors_read: int
+    samples: Sequence[Sample]
+    model: Mapping[str, Any]
+    next_commands: Sequence[str]
+    began_from: Comparison | None = None
+
+    def verdict(self, score: CompressorScore) -> Verdict:
+        """Who predicts the text better. A compressor inside the model's interval is not beaten."""
+        if score.bpb > self.bpb.high:
+            return "the model"
+        return "the compressor" if score.bpb < self.bpb.low else "too close to call"
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """The table (who, bits per byte, which is better), best first."""
+        low, high = _number(self.bpb.low), _number(self.bpb.high)
+        ours = (f"this model ({self.bpb.level:.0%}: {low} to {high})", _number(self.bpb.estimate), "")
+        rows = [(self.bpb.estimate, ours)]
+        if self.began_from is not None:
+            before = self.began_from.before
+            rows.append((before, ("the model that it began from", _number(before), self._verdict_on_base())))
+        for score in self.compressors:
+            rows.append((score.bpb, (score.label, _number(score.bpb), self.verdict(score))))
+        return [row for _, row in sorted(rows, key=lambda item: item[0])]
+
+    def _verdict_on_base(self) -> str:
+        assert self.began_from is not None
+        return {"better": "the model", "worse": "its base"}.get(self.began_from.verdict, "too close to call")
+
+    def summary(self) -> str:
+        """One honest sentence, or two."""
+        return " ".join([self._summary(), *([self.began_from.sentence] if self.began_from else [])])
+
+    def _summary(self) -> str:
+        rivals = [score for score in self.compressors if score.saw_training]
+        if not rivals:
+            return f"{_number(self.bpb.estimate)} bits per byte; no compressor was asked."
+        beaten = [score.name for score in rivals if self.verdict(score) == "the model"]
+        others = [score.name for score in rivals if self.verdict(score) != "the model"]
+        parts = [f"it beats {_listed(beaten)}"] if beaten else []
+        parts += [f"it does not beat {_listed(others)}"] if others else []
+        verdict = " and ".join(parts)
+        return f"{_number(self.bpb.estimate)} bits per byte: {verdict} after the training text."
+
+    def facts(self) -> dict[str, Any]:
+        """The figures in short, for the stage's artifact."""
+        return {
+            "bpb": self.bpb.estimate,
+            "bpb_interval": _bounds(self.bpb),
+            "compressors": {score.label: score.bpb for score in self.compressors},
+            **({"began_from": self.began_from.to_json()} if self.began_from else {}),
+            **self.scored,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; bounds that are infinite (a single window) are null."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "summary": self.summary(),
+            "bpb": self.bpb.estimate,
+            "bpb_interval": _bounds(self.bpb),
+            "interval_level": self.bpb.level,
+            "scored": dict(self.scored),
+            "compressors": [asdict(score) | {"better": self.verdict(score)} for score in self.compressors],
+            "compressors_read_bytes": self.compressors_read,
+            "began_from": self.began_from.to_json() if self.began_from else None,
+            "samples": [asdict(sample) for sample in self.samples],
+            "model": dict(self.model),
+            "next": list(self.next_commands),
+        }
+
+    def to_markdown(self) -> str:
+        """A page that says the same."""
+        scored = self.scored
+        counts = ", ".join(f"{scored[unit]:,} {unit}" for unit in ("documents", "bytes", "tokens"))
+        lines = [
+            "# Evaluation",
+            "",
+            self.summary(),
+            "",
+            f"| on {_cell(scored['source'])} | bits per byte | better |",
+            "| --- | ---: | --- |",
+            *(f"| {' | '.join(row)} |" for row in self.rows()),
+            "",
+            f"Scored: {scored['source']}, {counts}; "
+            "each document once, from its beginning, in windows that do not overlap.",
+        ]
+        if self.compressors_read:
+            lines.append(f"The compressors had read {self.compressors_read:,} bytes of training text first.")
+        lines += ["", "## The model", "", "| | |", "| --- | --- |"]
+        lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in self.model.items()]
+        for number, sample in enumerate(self.samples, 1):
+            lines += ["", f"## Sample {number}", "", *_quoted(sample)]
+        lines += ["", "## Next", "", *(f"    {command}" for command in self.next_commands)]
+        return "\n".join(lines) + "\n"
+
+
+def _bounds(interval: Interval) -> list[float | None]:
+    """Low and high; None where a single window gives no idea of the spread (JSON has no infinity)."""
+    return [bound if math.isfinite(bound) else None for bound in (interval.low, interval.high)]
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else "?"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _cell(value: object) -> str:
+    text = f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _quoted(sample: Sample) -> list[str]:
+    """The text as an indented block, which shows it as it is whatever Markdown it holds."""
+    lines = (sample.prompt + "⟦" + sample.text + "⟧").split("\n")
+    start = "The text before ⟦ was given" if sample.prompt else "From nothing"
+    return [f"{start} (seed {sample.seed}):", "", *(f"    {line}" for line in lines)]

@@ -1,0 +1,126 @@
+"""How well a model predicts the answers of conversations.
+
+Shape letters: B batch, T sequence, D hidden, V vocab, R kept places, E examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from groundup.core.errors import FormatError
+from groundup.core.types import IGNORE_INDEX, Example
+from groundup.evaluation.rendering import Rendered, Renderer
+from groundup.model import Transformer
+from groundup.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResponseScore:
+    """Of each example, in nats: its answers' words, and the ends of its turns.
+
+    Attributes:
+        nll_E: of the words of its answers.
+        ends_E: of the tokens that end its answers' turns; 0 in plain text, which has none.
+        turns_E: how many answers it has.
+    """
+
+    nll_E: npt.NDArray[np.float64]
+    ends_E: npt.NDArray[np.float64]
+    turns_E: npt.NDArray[np.int64]
+
+
+def response_tokens(tokenizer: Tokenizer, examples: Sequence[Example]) -> npt.NDArray[np.int64]:
+    """Tokens of each example's answers, (E,): the divisor that all formats share."""
+    texts = [[m.content for m in example.messages if m.role == "assistant"] for example in examples]
+    return np.array([sum(map(len, tokenizer.encode_batch(answers))) for answers in texts], dtype=np.int64)
+
+
+def score_responses(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    render: Renderer,
+    *,
+    batch_tokens: int = 8192,
+    advance: Callable[[float], object] = lambda _: None,
+) -> ResponseScore:
+    """Score the answers of conversations, each token given all that stands before it.
+
+    Of an answer's last token only that is asked which the text says: that the next token *begins with* its bytes. Plain
+    text often goes on inside the same token (a full stop with its line break), which must not count against a model
+    that expects it. This is the exact probability of the answer's text, whatever follows, given its other tokens.
+
+    Args:
+        render: `chat_renderer` or `plain_renderer`; what it gives must fit into the model's context.
+        batch_tokens: most tokens at a time, filled-up ones included.
+        advance: called with the number of examples scored since the last call.
+
+    Raises:
+        FormatError: the model's likelihoods are not numbers.
+    """
+    rendered = [render(example) for example in examples]
+    order = sorted(range(len(rendered)), key=lambda e: -len(rendered[e].ids))
+    nll_E, ends_E = np.zeros(len(rendered)), np.zeros(len(rendered))
+    begins_with = _Continuations(tokenizer)
+    row = 0
+    with torch.inference_mode():
+        while row < len(order):
+            rows = order[row : row + max(1, batch_tokens // len(rendered[order[row]].ids))]
+            scored_BT, ends_BT = _score_batch(model, [rendered[e] for e in rows], begins_with)
+            nll_E[rows], ends_E[rows] = scored_BT.sum(dim=1).cpu().numpy(), ends_BT.sum(dim=1).cpu().numpy()
+            row += len(rows)
+            advance(len(rows))
+    if not np.isfinite(nll_E).all():
+        raise FormatError(
+            "negative log-likelihood of answers: not finite",
+            rule="a sound model gives every token a finite one",
+            fix="Its weights are damaged or its training diverged: copy or tune it again.",
+        )
+    turns = [sum(message.role == "assistant" for message in example.messages) for example in examples]
+    return ResponseScore(nll_E, ends_E, np.array(turns, dtype=np.int64))
+
+
+def _score_batch(model: Transformer, rows: Sequence[Rendered], begins_with: _Continuations) -> tuple[Tensor, Tensor]:
+    """Nats of the words and of the turns' ends at each place, (B, T) each, 0 elsewhere."""
+    device = model.lm_head.weight.device
+    B, T = len(rows), max(len(row.ids) for row in rows) - 1
+    inputs, targets = np.zeros((B, T), dtype=np.int64), np.full((B, T), IGNORE_INDEX, dtype=np.int64)
+    scored, last, ends = (np.zeros((B, T), dtype=bool) for _ in range(3))
+    for place, row in enumerate(rows):
+        length = len(row.ids) - 1
+        inputs[place, :length] = row.ids[:-1]
+        scored[place, :length], last[place, :length], ends[place, :length] = row.scored[1:], row.last[1:], row.ends[1:]
+        counted = scored[place, :length] | ends[place, :length]
+        targets[place, :length] = np.where(counted, row.ids[1:], IGNORE_INDEX)
+    h_BTD = model.model(torch.from_numpy(inputs).to(device))
+    kept = torch.from_numpy(scored | ends).to(device)
+    logprobs_RV = model.logits(h_BTD[kept]).log_softmax(-1)
+    targets_R = torch.from_numpy(targets).to(device)[kept]
+    nll_R = -logprobs_RV.gather(1, targets_R[:, None])[:, 0]
+    for r in torch.from_numpy(last).to(device)[kept].nonzero()[:, 0].tolist():
+        allowed = begins_with(int(targets_R[r])).to(device)
+        nll_R[r] = -logprobs_RV[r, allowed].logsumexp(0)
+    nll_BT = torch.zeros((B, T), dtype=torch.float64, device=device)
+    nll_BT[kept] = nll_R.double()
+    return nll_BT * torch.from_numpy(scored).to(device), nll_BT * torch.from_numpy(ends).to(device)
+
+
+class _Continuations:
+    """Which tokens begin with the bytes of a token; found once for each."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._bytes = tokenizer.text_tokens
+        self._found: dict[int, Tensor] = {}
+
+    def __call__(self, token: int) -> Tensor:
+        if token not in self._found:
+            start = self._bytes[token]
+            # Sorted: the vocabulary comes in another order in each process, and a sum's last bit depends on the order.
+            self._found[token] = torch.tensor(sorted(i for i, text in self._bytes.items() if text.startswith(start)))
+        return self._found[token]

@@ -1,0 +1,35 @@
+"""What a model writes: on from the beginnings of held-out documents, and from nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from groundup.data import TokenDocuments
+from groundup.evaluation.report import Sample
+from groundup.inference import Engine, GenerationRequest, Sampling
+
+PROMPT_TOKENS = 12
+SAMPLE_TOKENS = 120
+SAMPLING = Sampling(temperature=0.8, top_p=0.95)
+
+
+def write_samples(engine: Engine, documents: TokenDocuments, count: int, *, seed: int) -> list[Sample]:
+    """Let the model write `count` texts; the last of them from nothing, the others on from document
+    beginnings.
+
+    The documents are drawn from those that are longer than the prompt; with the same seed, documents and
+    model the samples are the same.
+    """
+    given = min(PROMPT_TOKENS, engine.model.config.context_length // 2)
+    long_enough = np.flatnonzero(documents.lengths > given)
+    drawn = np.random.default_rng(seed).permutation(long_enough)[: max(count - 1, 0)]
+    tokenizer = engine.tokenizer
+    beginnings = [documents.document(int(index))[:given].tolist() for index in drawn]
+    samples = []
+    for offset, ids in enumerate([*beginnings, []][:count]):
+        request = GenerationRequest(
+            prompt=(tokenizer.bos_id, *ids), sampling=SAMPLING, max_tokens=SAMPLE_TOKENS, seed=seed + offset
+        )
+        done = engine.complete(request)
+        samples.append(Sample(tokenizer.decode(ids), done.text, done.finish_reason, seed + offset))
+    return samples

@@ -1,0 +1,142 @@
+"""Run llama.cpp or transformers in its own process.
+
+Command: `python -m groundup.evaluation.verification.worker ENGINE PATH TOKENS`.
+
+A native library that aborts takes this process with it and nothing else. Requests are JSON lines on stdin; each answer
+is a JSON line on stdout, after which follow as many bytes of float32 as it says.
+
+Shape letters: T sequence, V vocab.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Logits = npt.NDArray[np.float32]
+
+
+class _Engine(Protocol):
+    def logits(self, ids: Sequence[int]) -> Logits: ...
+
+    def greedy(self, ids: Sequence[int], count: int) -> list[int]: ...
+
+    def encode(self, text: str) -> list[int]: ...
+
+
+class _LlamaCpp:
+    """llama.cpp on a GGUF file. Keys and values in fp32: its fp16 default is an approximation of its own."""
+
+    def __init__(self, path: Path, tokens: int) -> None:
+        import llama_cpp
+
+        fp32 = int(llama_cpp.GGML_TYPE_F32)
+        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)  # as torch takes it
+        self._model = llama_cpp.Llama(
+            str(path),
+            n_ctx=tokens,
+            n_batch=tokens,
+            n_gpu_layers=0,
+            n_threads=threads,
+            n_threads_batch=threads,
+            logits_all=True,
+            flash_attn=False,
+            type_k=fp32,
+            type_v=fp32,
+            verbose=False,
+        )
+
+    def logits(self, ids: Sequence[int]) -> Logits:
+        self._model.reset()
+        self._model.eval(list(ids))
+        return np.asarray(self._model.scores[: len(ids)], dtype=np.float32)
+
+    def greedy(self, ids: Sequence[int], count: int) -> list[int]:
+        self._model.reset()
+        self._model.eval(list(ids))
+        written: list[int] = []
+        while len(written) < count:
+            written.append(int(self._model.scores[self._model.n_tokens - 1].argmax()))
+            if len(written) < count:
+                self._model.eval(written[-1:])
+        return written
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._model.tokenize(text.encode(), add_bos=False, special=False)
+        return ids
+
+
+class _Transformers:
+    """transformers on a model directory, in fp32, from its files alone and without code of theirs."""
+
+    def __init__(self, path: Path, tokens: int) -> None:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        self._torch = torch
+        self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
+        )
+        self._model = model.eval().requires_grad_(False)
+
+    def logits(self, ids: Sequence[int]) -> Logits:
+        scores: Logits = self._model(self._torch.tensor([list(ids)])).logits[0].float().numpy()
+        return scores
+
+    def greedy(self, ids: Sequence[int], count: int) -> list[int]:
+        written: list[int] = []
+        given, cache = list(ids), None
+        while len(written) < count:
+            out = self._model(self._torch.tensor([given]), past_key_values=cache, use_cache=True)
+            written.append(int(out.logits[0, -1].argmax()))
+            given, cache = written[-1:], out.past_key_values
+        return written
+
+    def encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids
+
+
+ENGINES: dict[str, Callable[[Path, int], _Engine]] = {"llama.cpp": _LlamaCpp, "transformers": _Transformers}
+
+
+def serve(engine: _Engine, requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer until the requests end."""
+    for line in requests:
+        request: dict[str, Any] = json.loads(line)
+        match request.pop("do"):
+            case "logits":
+                scores_TV = np.ascontiguousarray(engine.logits(**request), dtype="<f4")
+                _say(answers, {"shape": scores_TV.shape, "bytes": scores_TV.nbytes})
+                answers.write(scores_TV.data)
+            case "greedy":
+                _say(answers, {"ids": engine.greedy(**request)})
+            case "encode":
+                _say(answers, {"ids": engine.encode(**request)})
+        answers.flush()
+
+
+def _say(answers: BinaryIO, value: dict[str, Any]) -> None:
+    answers.write(json.dumps(value).encode() + b"\n")
+
+
+def main(kind: str, path: str, tokens: str) -> None:
+    """Open the engine, say so, and serve. What it prints goes to stderr: stdout is the answers' alone."""
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)
+        engine = ENGINES[kind](Path(path), int(tokens))
+        _say(answers, {"ready": kind})
+        answers.flush()
+        serve(engine, sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,49 @@
+"""Model directories: read, write, import, export."""
+
+from typing import TYPE_CHECKING
+
+from groundup.core.lazy import exports
+
+if TYPE_CHECKING:
+    from groundup.hub.adapted import load_classifier, load_model, read_config
+    from groundup.hub.directory import open_weights, save_classifier, save_model, save_weights
+    from groundup.hub.training_state import (
+        StoredState,
+        StoredTensors,
+        TrainingState,
+        load_newest_state,
+        save_state,
+    )
+
+__all__ = [
+    "StoredState",
+    "StoredTensors",
+    "TrainingState",
+    "load_classifier",
+    "load_model",
+    "load_newest_state",
+    "open_weights",
+    "read_config",
+    "save_classifier",
+    "save_model",
+    "save_state",
+    "save_weights",
+]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "StoredState": "training_state",
+        "StoredTensors": "training_state",
+        "TrainingState": "training_state",
+        "load_classifier": "adapted",
+        "load_model": "adapted",
+        "load_newest_state": "training_state",
+        "open_weights": "directory",
+        "read_config": "adapted",
+        "save_classifier": "directory",
+        "save_model": "directory",
+        "save_state": "training_state",
+        "save_weights": "directory",
+    },
+)

@@ -1,0 +1,254 @@
+"""A model's shape as GGUF metadata, both ways, for the architectures that llama.cpp and groundup have in common."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from groundup.core.errors import FormatError
+from groundup.hub.gguf.header import MetaValue
+from groundup.hub.gguf.keys import Keys
+from groundup.hub.gguf.rope import read_scaling, write_scaling
+from groundup.hub.gguf.weights import OUTPUT, TOKEN_EMBEDDING
+from groundup.model import ModelConfig
+from groundup.model.families import FAMILIES, GUIDE
+from groundup.model.families.base import Family, Gguf, Key
+
+ARCHITECTURE = "general.architecture"
+
+_SIZES = {
+    "dim": "embedding_length",
+    "n_layers": "block_count",
+    "n_heads": "attention.head_count",
+    "ffn_dim": "feed_forward_length",
+    "context_length": "context_length",
+}
+_RMS_EPS, _LAYER_EPS = "attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"
+_WINDOW, _PATTERN = "attention.sliding_window", "attention.sliding_window_pattern"
+_LOCAL_BASE = "rope.freq_base_swa"
+_BIASES = {"attention_bias": "blk.0.attn_q.bias", "mlp_bias": "blk.0.ffn_up.bias"}
+# What would change what the weights mean, and is read by no family of ours: its key, and the value that is harmless.
+_VARIANTS: dict[str, MetaValue] = {
+    "expert_count": 0,
+    "attn_logit_softcapping": 0.0,
+    "attention.clamp_kqv": 0.0,
+    "attention.max_alibi_bias": 0.0,
+    "attention.scale": 0.0,
+    "attention.causal": True,
+    "attention.temperature_scale": 0.0,
+    "logit_scale": 0.0,
+    "residual_scale": 0.0,
+    "embedding_scale": 0.0,
+    "use_parallel_residual": False,
+    "rope.dimension_sections": 0,
+}
+
+
+def agreed_length(config: ModelConfig) -> int:
+    """Tokens up to which llama.cpp computes what we do: it knows sliding windows in some families only."""
+    if config.sliding_window is None or _declared(config).windows:
+        return config.context_length
+    return min(config.sliding_window, config.context_length)
+
+
+def read_config(
+    metadata: Mapping[str, MetaValue], tensors: Mapping[str, tuple[int, ...]], rope_factors: Tensor | None
+) -> ModelConfig:
+    """The model's shape.
+
+    Args:
+        tensors: names and shapes of the file's tensors: they say what metadata leaves open (a tied head, biases).
+        rope_factors: the tensor `rope_freqs.weight`, if the file has it.
+
+    Raises:
+        FormatError: an architecture that is not known, or a variant whose weights would mean something else.
+        ConfigError: sizes that cannot be.
+    """
+    keys = Keys(metadata, str(metadata.get(ARCHITECTURE)))
+    family, declared = _family(keys)
+    _check_constants(keys, declared)
+    known = {key.name for key in declared.keys.values()} | {*declared.constants, declared.attention_scale}
+    for key, harmless in _VARIANTS.items():
+        found = keys.get(key)
+        if key not in known and found is not None and (isinstance(found, np.ndarray) or found != harmless):
+            raise keys.refused(key, f"{keys.architecture} models without it are read")
+    values: dict[str, Any] = {ours: keys.size(theirs) for ours, theirs in _SIZES.items()}
+    # The file must bear out what is counted through below, or 2^32 layers are counted for an hour.
+    if f"blk.{values['n_layers'] - 1}.attn_output.weight" not in tensors:
+        raise keys.refused("block_count", "the file holds the tensors of all its layers")
+    values["n_kv_heads"] = keys.size("attention.head_count_kv", values["n_heads"])
+    values |= _head_dims(keys, values["dim"] // max(values["n_heads"], 1), "rotary_fraction" in family.optional)
+    values["norm_eps"] = keys.number(_LAYER_EPS if family.norm == "layer" else _RMS_EPS)
+    values["vocab_size"] = tensors[TOKEN_EMBEDDING][0] if TOKEN_EMBEDDING in tensors else keys.size("vocab_size")
+    values["tie_embeddings"] = OUTPUT not in tensors
+    if family.positions == "rotary":
+        values["rope_theta"] = float(keys.number("rope.freq_base", 10_000.0))
+        rotary_dim = keys.size("rope.dimension_count", values["head_dim"])
+        values["rope_scaling"] = read_scaling(keys, rope_factors, values["rope_theta"], rotary_dim)
+    values |= {field: _BIASES[field] in tensors for field in declared.biases}
+    values |= {field: _read_optional(keys, key) for field, key in declared.keys.items()}
+    values |= declared.implied(values["n_layers"], values["dim"], values["n_heads"])
+    if declared.attention_scale and (scale := keys.number(declared.attention_scale, 0.0)):
+        values["query_scalar"] = float(f"{scale**-2:.7g}")  # 32 bits have 7 digits
+        if values["query_scalar"] == values["head_dim"]:
+            values["query_scalar"] = None
+    if "sliding_window" in family.optional:
+        values |= _read_window(keys, family, declared, values["n_layers"])
+    return ModelConfig(family=family.name, **values)
+
+
+def write_config(config: ModelConfig) -> tuple[dict[str, MetaValue], Tensor | None, tuple[str, ...]]:
+    """The shape as metadata; the tensor `rope_freqs.weight` where there must be one; and what llama.cpp does otherwise.
+
+    Raises:
+        FormatError: a variant that llama.cpp has no word for.
+    """
+    _check_expressible(config)
+    declared = _declared(config)
+    architecture = declared.architecture
+    keys: dict[str, MetaValue] = {theirs: getattr(config, ours) for ours, theirs in _SIZES.items()}
+    keys["vocab_size"] = config.vocab_size
+    keys["attention.head_count_kv"] = config.n_kv_heads
+    keys[_LAYER_EPS if config.norm == "layer" else _RMS_EPS] = config.norm_eps
+    factors: Tensor | None = None
+    if config.rotary:
+        keys |= {"attention.key_length": config.head_dim, "attention.value_length": config.head_dim}
+        keys |= {"rope.dimension_count": config.rotary_dim, "rope.freq_base": float(config.rope_theta)}
+        scaling, factors = write_scaling(config)
+        keys |= scaling
+    notes: tuple[str, ...] = ()
+    if config.sliding_window is None and declared.default_window:
+        keys[_WINDOW] = config.context_length
+    elif config.sliding_window is not None:
+        keys |= _write_window(config, declared)
+        if agreed_length(config) < config.context_length:
+            notes = (
+                f"llama.cpp has no sliding windows for {architecture} models: beyond {config.sliding_window:,} tokens "
+                "each token sees all before it.",
+            )
+    for field, key in declared.keys.items():
+        value = key.neutral if getattr(config, field) is None else getattr(config, field)
+        keys |= {} if not value else {key.name: float(value)}
+    keys |= declared.constants
+    if declared.attention_scale:
+        keys[declared.attention_scale] = float(config.attention_scale)
+    return (
+        {ARCHITECTURE: architecture} | {f"{architecture}.{key}": value for key, value in keys.items()},
+        factors,
+        notes,
+    )
+
+
+def _declared(config: ModelConfig) -> Gguf:
+    if config.declared.gguf is None:
+        raise FormatError(
+            f"a model of the family {config.family}",
+            rule="llama.cpp has no architecture for it",
+            fix="Such a model cannot become a GGUF file; use the model directory.",
+        )
+    return config.declared.gguf
+
+
+def _family(keys: Keys) -> tuple[Family, Gguf]:
+    declared = [(family, family.gguf) for family in FAMILIES.values() if family.gguf is not None]
+    found = [pair for pair in declared if pair[1].architecture == keys.architecture]
+    if not found:
+        known = sorted({gguf.architecture for _, gguf in declared})
+        raise FormatError(
+            f"{ARCHITECTURE} = {keys.architecture[:80]!r}",
+            rule=f"the known architectures are {', '.join(known)}",
+            fix=f"Choose a model of one of them, or add the family: {GUIDE} shows how.",
+        )
+    # Families may share an architecture: a file with a sliding window is of one that may have it.
+    slides = bool(keys.size(_WINDOW, 0))
+    return next((pair for pair in found if ("sliding_window" in pair[0].optional) == slides), found[0])
+
+
+def _check_constants(keys: Keys, declared: Gguf) -> None:
+    for key, value in declared.constants.items():
+        if keys.get(key) != value:
+            raise keys.refused(key, f"{keys.architecture} models are read with {value}")
+
+
+def _read_optional(keys: Keys, key: Key) -> float | None:
+    value = keys.number(key.name, key.missing or key.neutral or 0.0)
+    return None if value in (0.0, key.neutral) else value
+
+
+def _head_dims(keys: Keys, default: int, partial: bool) -> dict[str, Any]:
+    """head_dim, and the share of it that is rotated, if the family has such a share."""
+    lengths = {key: keys.size(key, default) for key in ("attention.key_length", "attention.value_length")}
+    head_dim = lengths["attention.key_length"]
+    rotary_dim = keys.size("rope.dimension_count", head_dim)
+    if not partial:
+        lengths["rope.dimension_count"] = rotary_dim
+    if len(set(lengths.values())) > 1:
+        raise FormatError(
+            ", ".join(f"{key} = {length}" for key, length in lengths.items()),
+            rule="queries, keys and values have heads of one size, and all of it is rotated",
+            fix="Choose a model without this variant.",
+        )
+    if not head_dim or rotary_dim == head_dim:
+        return {"head_dim": head_dim}
+    fraction = rotary_dim / head_dim
+    if int(fraction * head_dim) < rotary_dim:
+        fraction = math.nextafter(fraction, 1)
+    return {"head_dim": head_dim, "rotary_fraction": fraction}
+
+
+def _read_window(keys: Keys, family: Family, declared: Gguf, n_layers: int) -> dict[str, Any]:
+    window = keys.size(_WINDOW, declared.default_window)
+    if not window or (declared.default_window and window >= keys.size("context_length")):
+        return {}
+    fields: dict[str, Any] = {"sliding_window": window, "sliding_layers": None}
+    pattern = keys.get(_PATTERN)
+    if isinstance(pattern, np.ndarray):
+        fields["sliding_layers"] = tuple(bool(each) for each in pattern[:n_layers])
+    elif declared.window_pattern or pattern is not None:
+        every = keys.size(_PATTERN, declared.window_pattern)
+        fields["sliding_layers"] = tuple(_follow_pattern(every, n_layers))
+    if "local_rope_theta" in family.optional:
+        fields["local_rope_theta"] = float(keys.number(_LOCAL_BASE, 10_000.0))
+    return fields
+
+
+def _write_window(config: ModelConfig, declared: Gguf) -> dict[str, MetaValue]:
+    assert config.sliding_window is not None
+    keys: dict[str, MetaValue] = {_WINDOW: config.sliding_window}
+    if "local_rope_theta" in config.declared.optional:
+        keys[_LOCAL_BASE] = float(config.local_rope_theta or config.rope_theta)
+    slides = [config.slides(layer) for layer in range(config.n_layers)]
+    if slides != _follow_pattern(declared.window_pattern, config.n_layers):
+        keys[_PATTERN] = [int(each) for each in slides]
+    return keys
+
+
+def _follow_pattern(every: int, n_layers: int) -> list[bool]:
+    """Of each layer whether it slides: all but each `every`-th; 0: all."""
+    return [every == 0 or layer % every < every - 1 for layer in range(n_layers)]
+
+
+def _check_expressible(config: ModelConfig) -> None:
+    declared = _declared(config)
+    implied = declared.implied(config.n_layers, config.dim, config.n_heads)
+    scalar, divisor = config.query_scalar or config.head_dim, implied.get("query_scalar") or config.head_dim
+    different = list(declared.inexpressible(config))
+    if scalar != divisor and not declared.attention_scale:
+        different.append((f"query_scalar = {scalar}", f"llama.cpp divides by sqrt({divisor}) in such a model"))
+    if config.rotary_layers != implied.get("rotary_layers"):
+        different.append((f"rotary_layers = {config.rotary_layers}", "llama.cpp rotates other layers in such a model"))
+    if declared.tied is not None and config.tie_embeddings != declared.tied:
+        required = "tied" if declared.tied else "untied"
+        different.append((f"tie_embeddings = {config.tie_embeddings}", f"llama.cpp requires {required} embeddings"))
+    for field, key in declared.keys.items():
+        if getattr(config, field) is None and key.missing:
+            different.append((f"{field} is not set", f"llama.cpp then takes it for {key.missing}"))
+    for field in _BIASES:
+        if getattr(config, field) and field not in declared.biases:
+            different.append((f"{field} = True", f"llama.cpp's {declared.architecture} has no such biases"))
+    for value, rule in different:
+        raise FormatError(value, rule=rule, fix="Such a model cannot become a GGUF file; use the model directory.")

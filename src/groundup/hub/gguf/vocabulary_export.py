@@ -1,0 +1,294 @@
+"""A tokenizer.json as the vocabulary of a GGUF file, which llama.cpp reads to the same ids.
+
+llama.cpp runs no pre-tokenizer that it does not know by name, and no normalizer. So the name is found by what the
+tokenizer does, never by what it is called; then the vocabulary is read back as llama.cpp reads it, and both must give
+the same ids on texts made to be difficult. Where they do not, the texts are named.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tokenizers
+
+from groundup.core.errors import FormatError
+from groundup.hub.gguf.pretokenizers import PRE_TOKENIZERS, PreTokenizer, as_json, cut, patterns_of
+from groundup.hub.gguf.vocabulary import Kind, TokenType, Vocabulary
+from groundup.hub.gguf.vocabulary_import import SPACE, rebuild
+from groundup.tokenizer.definition import steps_of
+from groundup.tokenizer.torture import TORTURE
+
+_CONFIG_NAMES = {"bos": "bos_token", "eos": "eos_token", "unk": "unk_token", "pad": "pad_token"}
+_LISTED = 8  # texts that a message names
+
+
+@dataclass(frozen=True, slots=True)
+class GgufVocabulary:
+    """A tokenizer for a GGUF file.
+
+    Attributes:
+        metadata: the `tokenizer.*` keys.
+        pre: the name of the pre-tokenizer; "default" for SentencePiece's kinds, which have none.
+        differences: the difficult texts (name, text) of which llama.cpp will make other ids.
+    """
+
+    metadata: dict[str, Any]
+    pre: str
+    differences: tuple[tuple[str, str], ...]
+
+
+def tokenizer_to_gguf(
+    definition: Mapping[str, Any],
+    config: Mapping[str, Any],
+    vocab_size: int,
+    *,
+    stop_ids: Sequence[int] = (),
+    chat_template: str | None = None,
+    pre: str | None = None,
+) -> GgufVocabulary:
+    """Write a tokenizer as the metadata of a GGUF file.
+
+    Args:
+        definition: the content of tokenizer.json.
+        config: the content of tokenizer_config.json.
+        vocab_size: rows of the model's embedding; ids that the tokenizer does not have are marked as unused.
+        stop_ids: the tokens that end an answer; those that are not EOS become the ends of turn and message.
+        chat_template: where it is not in the config.
+        pre: the name of a pre-tokenizer of llama.cpp's to take, whatever it does.
+
+    Raises:
+        FormatError: a kind of tokenizer that llama.cpp does not run, one that cuts text as none of its pre-tokenizers
+            does, or one with more tokens than the model.
+    """
+    backend = _backend(definition)
+    definition = json.loads(backend.to_str())
+    kind = _kind(definition)
+    name = "default" if kind != "gpt2" else pre or _pre_tokenizer_name(definition)
+    tokens, types = _tokens(backend, definition, vocab_size, kind)
+    ids = {
+        key: found
+        for key, written in _CONFIG_NAMES.items()
+        if (found := backend.token_to_id(_content(config.get(written)) or "")) is not None
+    }
+    others = [token_id for token_id in stop_ids if token_id != ids.get("eos")]
+    ids |= dict(zip(("eot", "eom") if "eos" in ids else ("eos", "eot", "eom"), others, strict=False))
+    if (unknown := _unknown_id(definition)) is not None:
+        ids["unk"] = unknown
+        types[unknown] = TokenType.UNKNOWN
+    model = definition["model"]
+    before, after = _around(backend, definition, config, ids)
+    vocabulary = Vocabulary(
+        kind=kind,
+        pre=name,
+        tokens=tokens,
+        types=types,
+        scores=_scores(model, tokens, kind),
+        merges=[(left, right) for left, right in model["merges"]] if kind == "gpt2" else (),
+        ids=ids,
+        add_bos=before,
+        add_eos=after,
+        add_space_prefix=_prefixes_space(definition) if kind != "gpt2" else False,
+        remove_extra_whitespaces=_merges_spaces(definition),
+        charsmap=_charsmap(definition),
+        chat_templates=_chat_templates(config, chat_template),
+    )
+    metadata = vocabulary.to_metadata()
+    return GgufVocabulary(metadata, name, _differences(backend, Vocabulary.from_metadata(metadata)))
+
+
+def _backend(definition: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(json.dumps(definition))
+    except Exception as error:  # the library raises Exception itself
+        raise FormatError(
+            f"tokenizer.json: {error}",
+            rule="this must be a tokenizer of the Hugging Face tokenizers library",
+            fix="Copy it again from where it came.",
+        ) from error
+
+
+def _refused(value: str, rule: str) -> FormatError:
+    fix = "Use the model directory as it is: transformers and vLLM run it."
+    return FormatError(f"tokenizer.json: {value}", rule=rule, fix=fix)
+
+
+def _kind(definition: Mapping[str, Any]) -> Kind:
+    model = definition["model"]
+    normalizers = steps_of(definition["normalizer"], "normalizers")
+    if model["type"] == "BPE" and any(model.get(key) for key in ("continuing_subword_prefix", "end_of_word_suffix")):
+        raise _refused("BPE with marked middles or ends of words", "llama.cpp has no such tokenizer")
+    if any(step["type"] == "ByteLevel" for step in steps_of(definition["decoder"], "decoders")):
+        if model["type"] == "BPE":
+            # NFC is what Qwen's have, and most text is in it; llama.cpp leaves it out.
+            if unknown := [step["type"] for step in normalizers if step["type"] != "NFC"]:
+                raise _refused(f"the normalizer {unknown[0]}", "llama.cpp normalizes no text for byte-level BPE")
+            return "gpt2"
+    elif model["type"] in ("BPE", "Unigram"):
+        known = {"Prepend", "Replace", "Precompiled", "Strip"} if model["type"] == "Unigram" else {"Prepend", "Replace"}
+        if unknown := [step["type"] for step in normalizers if step["type"] not in known]:
+            raise _refused(f"the normalizer {unknown[0]}", "llama.cpp does not have it")
+        return "llama" if model["type"] == "BPE" else "t5"
+    raise _refused(f"a {model['type']} tokenizer", "llama.cpp writes with byte-level BPE and SentencePiece's kinds")
+
+
+def _pre_tokenizer_name(definition: Mapping[str, Any]) -> str:
+    whole_words = bool(definition["model"].get("ignore_merges"))
+    candidates = {name: entry for name, entry in PRE_TOKENIZERS.items() if entry.whole_words == whole_words}
+    unlike = _texts_cut_otherwise(definition, candidates)
+    if all(unlike.values()) and _words_are_merged(definition):  # then taking whole words makes no difference
+        unlike = _texts_cut_otherwise(definition, PRE_TOKENIZERS)
+    best = min(unlike, key=lambda name: len(unlike[name]))
+    if not unlike[best]:
+        return best
+    raise FormatError(
+        f"tokenizer.json: a way of cutting text that llama.cpp does not have; the nearest, {best!r}, differs in"
+        f" {len(unlike[best])} of {len(TORTURE)} difficult texts ({', '.join(unlike[best][:_LISTED])})",
+        rule="llama.cpp runs only the pre-tokenizers that it knows by name",
+        fix=f"Keep to transformers and vLLM, or take the differences: tokenizer_to_gguf(..., pre={best!r}) in Python.",
+    )
+
+
+def _texts_cut_otherwise(definition: Mapping[str, Any], candidates: Mapping[str, PreTokenizer]) -> dict[str, list[str]]:
+    """For each pre-tokenizer the texts that it cuts otherwise; of those made for this pattern, none."""
+    own, patterns = definition["pre_tokenizer"], patterns_of(definition["pre_tokenizer"])
+    for name, entry in candidates.items():
+        if patterns in (entry.patterns, entry.in_llama_cpp):
+            return {name: []}
+    if own is None:
+        return {name: list(TORTURE) for name in candidates}
+    ways = {name: as_json(entry.in_llama_cpp) for name, entry in candidates.items()}
+    return {
+        name: [title for title, text in TORTURE.items() if cut(own, text) != cut(way, text)]
+        for name, way in ways.items()
+    }
+
+
+def _words_are_merged(definition: Mapping[str, Any]) -> bool:
+    """Whether every token comes about by merging its characters, so that taking whole words changes nothing."""
+    model = definition["model"]
+    backend = tokenizers.Tokenizer.from_str(
+        json.dumps({"version": "1.0", "added_tokens": [], "model": model | {"ignore_merges": False}})
+    )
+    added = {token["content"] for token in definition["added_tokens"]}
+    words = [token for token in model["vocab"] if token not in added]
+    return all(len(encoding.ids) == 1 for encoding in backend.encode_batch(words, add_special_tokens=False))
+
+
+def _tokens(
+    backend: tokenizers.Tokenizer, definition: Mapping[str, Any], vocab_size: int, kind: Kind
+) -> tuple[list[str], Any]:
+    numbers = backend.get_vocab(with_added_tokens=True)
+    named = {number: token for token, number in numbers.items()}
+    if max(named, default=0) >= vocab_size:
+        raise FormatError(
+            f"tokenizer.json: the token {named[max(named)]!r} has the id {max(named):,}",
+            rule=f"the model's embedding has {vocab_size:,} rows",
+            fix="Use the tokenizer that the model was trained with.",
+        )
+    types = np.full(vocab_size, TokenType.UNUSED, dtype=np.int32)
+    types[list(named)] = TokenType.NORMAL
+    if definition["model"].get("byte_fallback"):
+        types[[number for number, token in named.items() if _is_byte(token)]] = TokenType.BYTE
+    for token in definition["added_tokens"]:
+        number = numbers[token["content"]]
+        types[number] = TokenType.CONTROL if token["special"] else TokenType.USER_DEFINED
+        if kind != "gpt2" and not token["special"]:
+            # llama.cpp looks for it before it writes spaces as ▁.
+            named[number] = token["content"].replace(SPACE, " ")
+    taken = set(named.values())
+    tokens = []
+    for number in range(vocab_size):
+        token = named.get(number, f"[PAD{number}]")
+        while number not in named and token in taken:
+            token = f"[{token}]"
+        tokens.append(token)
+    return tokens, types
+
+
+def _is_byte(token: str) -> bool:
+    return len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+
+
+def _unknown_id(definition: Mapping[str, Any]) -> int | None:
+    model = definition["model"]
+    if model["type"] == "Unigram":
+        unknown: int | None = model.get("unk_id")
+        return unknown
+    found: int | None = model["vocab"].get(model.get("unk_token"))
+    return found
+
+
+def _content(token: Any) -> str | None:
+    content = token.get("content") if isinstance(token, Mapping) else token  # older files hold the whole token
+    return content if isinstance(content, str) else None
+
+
+def _scores(model: Mapping[str, Any], tokens: Sequence[str], kind: Kind) -> Any:
+    if kind == "gpt2":
+        return np.zeros(0, dtype=np.float32)
+    scores = np.zeros(len(tokens), dtype=np.float32)
+    if kind == "t5":
+        scores[: len(model["vocab"])] = [score for _, score in model["vocab"]]
+        return scores
+    # The first merge that makes a token says how early it is made.
+    made = {token: place for place, token in enumerate(dict.fromkeys(left + right for left, right in model["merges"]))}
+    return -np.array([made.get(token, len(made)) for token in tokens], dtype=np.float32)
+
+
+def _prefixes_space(definition: Mapping[str, Any]) -> bool:
+    steps = steps_of(definition["normalizer"], "normalizers") + steps_of(definition["pre_tokenizer"], "pretokenizers")
+    return any(
+        step["type"] == "Prepend" or (step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never")
+        for step in steps
+    )
+
+
+def _merges_spaces(definition: Mapping[str, Any]) -> bool:
+    steps = steps_of(definition["normalizer"], "normalizers")
+    return any(step["type"] == "Replace" and step["pattern"] == {"Regex": " {2,}"} for step in steps)
+
+
+def _charsmap(definition: Mapping[str, Any]) -> bytes:
+    steps = steps_of(definition["normalizer"], "normalizers")
+    found = (step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled")
+    return base64.b64decode(next(found, ""))
+
+
+def _around(
+    backend: tokenizers.Tokenizer, definition: Mapping[str, Any], config: Mapping[str, Any], ids: Mapping[str, int]
+) -> tuple[bool, bool]:
+    """Whether BOS is put before a text and EOS after it: as the tokenizer does, or as the config says."""
+    if not any(step["type"] == "TemplateProcessing" for step in steps_of(definition["post_processor"], "processors")):
+        return bool(config.get("add_bos_token")) and "bos" in ids, bool(config.get("add_eos_token")) and "eos" in ids
+    with_special = backend.encode("a").ids
+    text = backend.encode("a", add_special_tokens=False).ids
+    extra = len(with_special) - len(text)
+    before = extra > 0 and with_special[0] == ids.get("bos") and with_special[:-extra] != text
+    return before, extra > before and with_special[-1] == ids.get("eos")
+
+
+def _chat_templates(config: Mapping[str, Any], chat_template: str | None) -> dict[str, str]:
+    found = chat_template if chat_template is not None else config.get("chat_template")
+    if isinstance(found, str):
+        return {"default": found}
+    if isinstance(found, list):
+        return {str(entry["name"]): str(entry["template"]) for entry in found}
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _differences(backend: tokenizers.Tokenizer, vocabulary: Vocabulary) -> tuple[tuple[str, str], ...]:
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(rebuild(vocabulary, as_llama_cpp=True)))
+    for each in (backend, theirs):
+        each.encode_special_tokens = True  # as text
+        each.no_padding()
+        each.no_truncation()
+    texts = list(TORTURE.values())
+    own_ids, their_ids = (
+        [e.ids for e in each.encode_batch(texts, add_special_tokens=False)] for each in (backend, theirs)
+    )
+    return tuple(pair for pair, own, their in zip(TORTURE.items(), own_ids, their_ids, strict=True) if own != their)

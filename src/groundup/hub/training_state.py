@@ -1,0 +1,312 @@
+"""Training state on disk: safetensors and JSON, whole or absent, never a pickle.
+
+A group of tensors ("model", "optimizer") is a file; where several ranks train, each writes one with what it holds, and
+any other number of ranks can read them: a rank asks for the rows that it needs. `state.json` has the checksum of each
+file and of itself. A state that is damaged is skipped, and the one before it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from groundup.core.checksums import damaged_files, read_checked_json, write_checked_json
+from groundup.core.errors import FormatError
+from groundup.core.files import (
+    atomic_directory,
+    drop_directory,
+    file_digest,
+    read_json,
+    require_disk_space,
+    system_errors,
+    write_json,
+)
+from groundup.distributed.ranks import Ranks, Rows
+
+FORMAT_VERSION = 2
+_META = "state.json"
+_STEP = re.compile(r"step-\d+")
+_ROWS = "rows"  # in a file's header: which of its tensors are parts, as {name: [first row, rows in all]}
+_NEWER = f"this release reads checkpoints up to {FORMAT_VERSION}"
+_ALONE = Ranks()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingState:
+    """Everything that the next step depends on.
+
+    Attributes:
+        step: optimizer steps done.
+        groups: name -> tensors, e.g. "model" and "optimizer"; a file each. Of several ranks, each gives what it holds.
+        meta: JSON values (tokens seen, the digest of the plan, random-number states as hex).
+    """
+
+    step: int
+    groups: Mapping[str, Mapping[str, Tensor | Rows]]
+    meta: dict[str, Any]
+
+
+class StoredTensors(Mapping[str, Tensor]):
+    """The tensors of a group by name, read when they are asked for, whatever number of ranks wrote them."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._parts: dict[str, list[tuple[Path, int]]] = {}
+        self._totals: dict[str, int | None] = {}
+        for path in files:
+            with _opened(path) as file:
+                rows = json.loads((file.metadata() or {}).get(_ROWS, "{}"))
+                for name in file.keys():  # noqa: SIM118  a safetensors file is no mapping
+                    first, total = rows.get(name, (0, None))
+                    self._parts.setdefault(name, []).append((path, first))
+                    self._totals[name] = total
+        for parts in self._parts.values():
+            parts.sort(key=lambda part: part[1])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parts)
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def __getitem__(self, name: str) -> Tensor:
+        found = []
+        for path, _ in self._parts[name]:
+            with _opened(path) as file:
+                found.append(file.get_tensor(name))
+        total = self._totals[name]
+        if total is not None and sum(map(len, found)) != total:
+            raise FormatError(
+                f"{self._parts[name][0][0].parent}: {sum(map(len, found))} of {total} rows of {name}",
+                rule="the files of all ranks make up a checkpoint",
+                fix="Delete this step-N directory and run the same command again.",
+            )
+        return found[0] if len(found) == 1 else torch.cat(found)
+
+    def rows(self, name: str, first: int, count: int) -> Tensor:
+        """`count` rows of a tensor from `first` on; a single number as it is."""
+        found = []
+        for path, start in self._parts[name]:
+            with _opened(path) as file:
+                part = file.get_slice(name)
+                shape = part.get_shape()
+                if not shape:
+                    return cast(Tensor, file.get_tensor(name))
+                low, high = max(first - start, 0), min(first + count - start, shape[0])
+                found.append(part[low : max(low, high)])
+        return torch.cat(found)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """A `TrainingState` on disk."""
+
+    step: int
+    groups: dict[str, StoredTensors]
+    meta: dict[str, Any]
+
+
+def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: Ranks = _ALONE) -> Path:
+    """Write `directory/step-N/` atomically, then drop later steps (of a run that went back) and all but `keep` before.
+
+    Every rank joins in.
+
+    The rename of the finished directory is the completeness marker: what has its final name is whole.
+    """
+    size = sum(_tensor(t).numel() * _tensor(t).element_size() for g in state.groups.values() for t in g.values())
+    require_disk_space(directory, ranks.size * size + 10_000_000, "a checkpoint")
+    path = directory / f"step-{state.step:08d}"
+    with ExitStack() as stack:
+        begun = str(stack.enter_context(atomic_directory(path))) if ranks.first else ""
+        temporary = Path(ranks.told(begun))
+        for name, tensors in state.groups.items():
+            parts = {key: (part.first, part.total) for key, part in tensors.items() if isinstance(part, Rows)}
+            values = {key: _tensor(value).detach().cpu().contiguous() for key, value in tensors.items()}
+            metadata = {_ROWS: json.dumps(parts)} if parts else None
+            file = temporary / _file(name, ranks.rank, ranks.size)
+            with system_errors(file):
+                save_file(values, file, metadata=metadata)
+        _write_digests(temporary, list(state.groups), ranks)
+        ranks.wait()
+        if ranks.first:
+            write_checked_json(
+                temporary / _META,
+                {
+                    # One process alone writes what releases before version 2 read, too.
+                    "format_version": 1 if ranks.size == 1 else FORMAT_VERSION,
+                    "step": state.step,
+                    "groups": list(state.groups),
+                    "files": _collect_digests(temporary, ranks),
+                    **({} if ranks.size == 1 else {"ranks": ranks.size}),
+                    "meta": state.meta,
+                },
+            )
+    if ranks.first:
+        until_here = [step for step in _steps(directory) if step <= path]
+        for other in directory.glob("step-*"):
+            if other.is_dir() and other not in until_here[-keep:]:
+                drop_directory(other)
+    return path
+
+
+def load_newest_state(
+    directory: Path,
+    *,
+    ranks: Ranks = _ALONE,
+    at_most: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> StoredState | None:
+    """Return the newest intact checkpoint, the same for every rank, or None where there is no checkpoint.
+
+    Args:
+        directory: Where `save_state` wrote.
+        ranks: Every rank joins in; the first one verifies.
+        at_most: The last step that counts.
+        say: Is told which file is damaged, and which step is read instead.
+
+    Raises:
+        FormatError: Written by a newer release, or all of them are damaged.
+    """
+    chosen = _newest_intact(directory, at_most, say) if ranks.first else None
+    name = ranks.told(chosen.name if chosen is not None else "")
+    if not name:
+        return None
+    path = directory / name
+    record = _record(path)
+    writers = record.get("ranks", 1)
+    groups = {
+        group: StoredTensors([path / _file(group, rank, writers) for rank in range(writers)])
+        for group in record["groups"]
+    }
+    return StoredState(step=record["step"], groups=groups, meta=record["meta"])
+
+
+def damaged_state(path: Path) -> str:
+    """Return which file of a checkpoint is damaged, and how; "" where it is intact.
+
+    Args:
+        path: A `step-N` directory.
+
+    Raises:
+        FormatError: Written by a newer release.
+    """
+    try:
+        record = _record(path)
+        writers = record.get("ranks", 1)
+        expected = [_file(group, rank, writers) for group in record["groups"] for rank in range(writers)]
+        damaged = {name: "missing" for name in expected if not (path / name).is_file()}
+        damaged |= damaged_files(path, record.get("files", {}), remember=False)
+    except FormatError as error:
+        if error.rule == _NEWER:
+            raise
+        return error.value
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return f"{path / _META}: {error!r}"
+    return next((f"{path / name}: {trouble}" for name, trouble in damaged.items()), "")
+
+
+def has_checksums(path: Path) -> bool:
+    """Whether a `step-N` directory was written with checksums; earlier releases wrote none."""
+    return "files" in read_json(path / _META)
+
+
+def _newest_intact(directory: Path, at_most: int | None, say: Callable[[str], None]) -> Path | None:
+    steps = [path for path in _steps(directory) if at_most is None or _step(path) <= at_most]
+    troubles: list[str] = []
+    for path in reversed(steps):
+        if trouble := damaged_state(path):
+            troubles.append(trouble)
+            continue
+        for each in troubles:
+            say(f"{each}. This checkpoint is damaged; step {_step(path):,} is used instead.")
+        if not has_checksums(path):
+            say(f"{path} has no checksums (an earlier release wrote it): it cannot be verified.")
+        return path
+    if not steps:
+        return None
+    raise FormatError(
+        troubles[0],
+        rule="no intact checkpoint is left",
+        fix=f"Restore {directory} from a copy, or delete it and run the same command again to start from step 1.",
+    )
+
+
+def _record(path: Path) -> dict[str, Any]:
+    version = read_json(path / _META)["format_version"]
+    try:
+        record = read_checked_json(path / _META, fix="Delete this step-N directory and run the same command again.")
+    except FormatError as error:
+        if version > FORMAT_VERSION:
+            raise FormatError(f"{error.value} (format_version {version})", rule=error.rule, fix=error.fix) from error
+        raise
+    if record["format_version"] > FORMAT_VERSION:
+        raise FormatError(
+            f"{path}: format_version {record['format_version']}",
+            rule=_NEWER,
+            fix="Upgrade groundup, or start in a new --out directory.",
+        )
+    return record
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _write_digests(temporary: Path, groups: list[str], ranks: Ranks) -> None:
+    """Each rank hashes what it wrote itself."""
+    names = [_file(group, ranks.rank, ranks.size) for group in groups]
+    write_json(temporary / _digests(ranks.rank), {name: file_digest(temporary / name) for name in names})
+
+
+def _collect_digests(temporary: Path, ranks: Ranks) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path in [temporary / _digests(rank) for rank in range(ranks.size)]:
+        found |= read_json(path)
+        path.unlink()
+    return found
+
+
+def _digests(rank: int) -> str:
+    return f"digests-{rank}.json"
+
+
+def _damaged(path: Path, error: Exception) -> FormatError:
+    return FormatError(
+        f"{path}: {error}",
+        rule="a whole safetensors file is needed",
+        fix="Delete it (of a checkpoint: its step-N directory) and run the same command again.",
+    )
+
+
+def _file(group: str, rank: int, ranks: int) -> str:
+    return f"{group}.safetensors" if ranks == 1 else f"{group}-{rank + 1:05d}-of-{ranks:05d}.safetensors"
+
+
+def _tensor(value: Tensor | Rows) -> Tensor:
+    return value.tensor if isinstance(value, Rows) else value
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A safetensors file to read parts of."""
+    try:
+        with safe_open(path, "pt") as file:
+            yield file
+    except FormatError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _steps(directory: Path) -> list[Path]:
+    """The whole ones, from the first on: earlier releases, killed while they deleted one, left part of it."""
+    return sorted(path for path in directory.glob("step-*") if _STEP.fullmatch(path.name) and (path / _META).is_file())

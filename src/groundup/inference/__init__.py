@@ -1,0 +1,18 @@
+"""Text out of a model: the engine takes requests, runs them side by side and hands out their events."""
+
+from groundup.inference.batch import complete_all
+from groundup.inference.engine import Engine
+from groundup.inference.grammar import Grammar
+from groundup.inference.request import Completion, FinishReason, GenerationRequest, TokenEvent
+from groundup.inference.sampling import Sampling
+
+__all__ = [
+    "Completion",
+    "Engine",
+    "FinishReason",
+    "GenerationRequest",
+    "Grammar",
+    "Sampling",
+    "TokenEvent",
+    "complete_all",
+]

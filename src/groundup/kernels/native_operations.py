@@ -1,0 +1,272 @@
+"""The model's arithmetic by the compiled kernels of `native/`, for training in bf16 on a CPU.
+
+What they do not take (another dtype, odd sizes, keys of earlier tokens) goes the plain way.
+
+Shape letters: B batch, T sequence, S keys, N query heads, K kv heads, H head_dim, R rows (tokens), D dim,
+V vocab.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from groundup.kernels.native_layers import BLOCK, TILE, FeedForward, Linears, in_tiles, transposed_products
+from groundup.kernels.native_library import pointers_to, sizes_of
+from groundup.model import Activation, Operations, SequenceClassifier, Transformer
+from groundup.optim import Orthogonalize, newton_schulz
+from groundup.optim.muon import COEFFICIENTS, EPS, STEPS
+
+# Logits at a time: 200 MB in bf16. The gradient of a large vocabulary's matrix is read and written once a chunk (150 MB
+# for GPT-2's), and products of rows in whole blocks are twice as fast as those of some hundreds and a few.
+_CHUNK_LOGITS = 104_000_000
+_MOST_CHUNK_ROWS = 4096
+_CHUNK_BLOCK = 256
+_ACTIVATIONS = ("silu", "gelu_tanh")  # that the kernels know; others are computed by PyTorch
+
+
+class NativeOperations(Operations):
+    """Operations on bf16 tensors on the CPU, each with its own backward pass."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.kernels = library
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not (_is_ours(x) and _is_learned(weight)):
+            return super().linear(x, weight, bias)
+        outs: tuple[Tensor] = Linears.apply(self.kernels, x, weight, bias)
+        return outs[0]
+
+    def linears(self, x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Sequence[Tensor]:
+        if not (_is_ours(x) and all(map(_is_learned, weights))):
+            return super().linears(x, weights, biases)
+        outs: tuple[Tensor, ...] = Linears.apply(self.kernels, x, *weights, *biases)
+        return outs
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        if not (_is_ours(x) and weight.dtype == torch.float32):
+            return super().rms_norm(x, weight, eps)
+        out: Tensor = _RMSNorm.apply(x, weight, eps, self.kernels)
+        return out
+
+    def layer_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        if not (_is_ours(x) and weight.dtype == torch.float32):
+            return super().layer_norm(x, weight, bias, eps)
+        out: Tensor = _LayerNorm.apply(x, weight, bias, eps, self.kernels)
+        return out
+
+    def activate(self, activation: Activation, gate: Tensor, up: Tensor | None = None) -> Tensor:
+        if not (_is_ours(gate) and activation in _ACTIVATIONS):
+            return super().activate(activation, gate, up)
+        out: Tensor = _Activate.apply(gate, up, activation == "gelu_tanh", self.kernels)
+        return out
+
+    def feed_forward(
+        self, x: Tensor, activation: Activation, weights: Sequence[Tensor], biases: Sequence[Tensor | None]
+    ) -> Tensor:
+        fits = _is_ours(x) and all(map(_is_learned, weights)) and in_tiles(weights[0], BLOCK)
+        if not (fits and activation in _ACTIVATIONS):
+            return super().feed_forward(x, activation, weights, biases)
+        out: Tensor = FeedForward.apply(self.kernels, activation == "gelu_tanh", x, *weights, *biases)
+        return out
+
+    def rotate(self, x_BTNH: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        cos, sin = rope
+        if not (_is_ours(x_BTNH) and _is_ours(cos) and cos.numel() * x_BTNH.shape[2] == x_BTNH.numel()):
+            return super().rotate(x_BTNH, rope)
+        out: Tensor = _Rotate.apply(x_BTNH, cos, sin, self.kernels)
+        return out
+
+    def seen(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
+        """Here the first key that each token sees, (B, T) int32: a document's tokens lie side by side."""
+        places_T = torch.arange(positions_BT.shape[1], dtype=torch.int32)
+        starts_BT = torch.zeros(positions_BT.shape, dtype=torch.int32)
+        if document_ids_BT is not None:
+            steps_BT = document_ids_BT.diff(dim=1)
+            if positions_BT.device.type != "cpu" or (steps_BT < 0).any():  # a document may come back
+                return super().seen(positions_BT, document_ids_BT, window)
+            starts_BT[:, 1:] = torch.where(steps_BT != 0, places_T[1:], 0).cummax(1).values
+        if window is not None:
+            starts_BT = torch.maximum(starts_BT, places_T + 1 - window)
+        return starts_BT
+
+    def attend(
+        self,
+        q_BTNH: Tensor,
+        k_BSKH: Tensor,
+        v_BSKH: Tensor,
+        seen: Tensor | None,
+        scale: float,
+        softcap: float | None = None,
+    ) -> Tensor:
+        if seen is None or seen.dtype != torch.int32:
+            return super().attend(q_BTNH, k_BSKH, v_BSKH, seen, scale, softcap)
+        if softcap is not None or not (_is_ours(q_BTNH) and q_BTNH.shape[-1] % 32 == 0):
+            return super().attend(q_BTNH, k_BSKH, v_BSKH, _mask(seen), scale, softcap)
+        out: Tensor = _Attend.apply(q_BTNH, k_BSKH, v_BSKH, seen, scale, self.kernels)
+        return out
+
+    def chunk_rows(self, vocab_size: int) -> int:
+        rows = min(_MOST_CHUNK_ROWS, _CHUNK_LOGITS // vocab_size)
+        return max(_CHUNK_BLOCK, rows // _CHUNK_BLOCK * _CHUNK_BLOCK)
+
+    def nll_and_residual(self, logits_RV: Tensor, labels_R: Tensor, z_loss: float = 0.0) -> tuple[Tensor, Tensor]:
+        if not _is_ours(logits_RV):
+            return super().nll_and_residual(logits_RV, labels_R, z_loss)
+        logits_RV, labels_R = logits_RV.contiguous(), labels_R.contiguous()
+        nll_R = torch.empty(len(logits_RV))
+        pointers, sizes = pointers_to(nll_R, logits_RV, labels_R), sizes_of(*logits_RV.shape)
+        self.kernels.groundup_nll_and_residual(*pointers, *sizes, ctypes.c_float(z_loss))
+        return nll_R, logits_RV
+
+    def transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
+        if _is_ours(left_RV) and out_VD.dtype == torch.float32 and out_VD.shape[1] % TILE == 0:
+            transposed_products(self.kernels, [out_VD], [left_RV], right_RD, add=add)
+        else:
+            super().transposed_product(out_VD, left_RV, right_RD, add=add)
+
+    def orthogonalize(self, matrices: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Muon's, in place (see `groundup.optim.newton_schulz`); matrices of odd sizes go the plain way."""
+        first = matrices[0]
+        if first.dtype != torch.float32 or first.device.type != "cpu" or not in_tiles(first, 32):
+            return newton_schulz(matrices)
+        matrices = [matrix.contiguous() for matrix in matrices]
+        addresses = (ctypes.c_void_p * len(matrices))(*pointers_to(*matrices))
+        numbers = (ctypes.c_float(number) for number in (*COEFFICIENTS, EPS))
+        self.kernels.groundup_orthogonalize(addresses, *sizes_of(len(matrices), *first.shape, STEPS), *numbers)
+        return matrices
+
+
+def orthogonalize_of(model: Transformer | SequenceClassifier) -> Orthogonalize:
+    """Muon's orthogonalization on the machine that a model has been placed on."""
+    operations = model.operations
+    if isinstance(operations, NativeOperations):
+        return operations.orthogonalize
+    return partial(newton_schulz, dtype=model.model.compute_dtype or torch.float32)
+
+
+def _is_ours(x: Tensor) -> bool:
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu"
+
+
+def _is_learned(weight: Tensor) -> bool:
+    return torch.is_grad_enabled() and weight.requires_grad and in_tiles(weight)
+
+
+def _mask(starts_BT: Tensor) -> Tensor:
+    keys_S = torch.arange(starts_BT.shape[1])
+    return ((keys_S >= starts_BT[:, :, None]) & (keys_S <= keys_S[:, None]))[:, None]
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, kernels: ctypes.CDLL) -> Tensor:
+        x = x.contiguous()
+        ctx.save_for_backward(x, weight)
+        ctx.shape = (*sizes_of(x.numel() // x.shape[-1], x.shape[-1]), ctypes.c_float(eps))
+        ctx.kernels = kernels
+        out = torch.empty_like(x)
+        kernels.groundup_rms_norm(*pointers_to(out, x, weight), *ctx.shape)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, weight = ctx.saved_tensors
+        grad = upstream[0].contiguous()  # a name of its own, here and below: it must live until it has been read
+        grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
+        pointers = pointers_to(grad_x, grad_weight, grad, x, weight)
+        ctx.kernels.groundup_rms_norm_gradients(*pointers, *ctx.shape)
+        return grad_x, grad_weight, None, None
+
+
+class _LayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, kernels: ctypes.CDLL) -> Tensor:
+        x = x.contiguous()
+        ctx.save_for_backward(x, weight)
+        ctx.shape = (*sizes_of(x.numel() // x.shape[-1], x.shape[-1]), ctypes.c_float(eps))
+        ctx.kernels = kernels
+        out = torch.empty_like(x)
+        kernels.groundup_layer_norm(*pointers_to(out, x, weight, bias), *ctx.shape)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        x, weight = ctx.saved_tensors
+        grad = upstream[0].contiguous()
+        grad_x, grad_both = torch.empty_like(x), torch.empty(2, len(weight))
+        pointers = pointers_to(grad_x, grad_both, grad, x, weight)
+        ctx.kernels.groundup_layer_norm_gradients(*pointers, *ctx.shape)
+        return grad_x, grad_both[0], grad_both[1], None, None
+
+
+class _Activate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor | None, gelu: bool, kernels: ctypes.CDLL) -> Tensor:
+        gate = gate.contiguous()
+        up = None if up is None else up.contiguous()
+        ctx.save_for_backward(gate, up)
+        ctx.gelu, ctx.kernels = ctypes.c_bool(gelu), kernels
+        out = torch.empty_like(gate)
+        kernels.groundup_activate(*pointers_to(out, gate, up), *sizes_of(gate.numel()), ctx.gelu)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+        gate, up = ctx.saved_tensors
+        grad = upstream[0].contiguous()
+        grad_gate, grad_up = torch.empty_like(gate), None if up is None else torch.empty_like(up)
+        pointers = pointers_to(grad_gate, grad_up, grad, gate, up)
+        ctx.kernels.groundup_activate_gradients(*pointers, *sizes_of(gate.numel()), ctx.gelu)
+        return grad_gate, grad_up, None, None
+
+
+class _Rotate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BTNH: Tensor, cos: Tensor, sin: Tensor, kernels: ctypes.CDLL) -> Tensor:
+        cos, sin = cos.contiguous(), sin.contiguous()
+        ctx.save_for_backward(cos, sin)
+        ctx.kernels = kernels
+        return _turned(kernels, x_BTNH, cos, sin, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(ctx.kernels, upstream[0], cos, sin, -1.0), None, None, None
+
+
+def _turned(kernels: ctypes.CDLL, x_BTNH: Tensor, cos: Tensor, sin: Tensor, direction: float) -> Tensor:
+    x_BTNH = x_BTNH.contiguous()
+    out = torch.empty_like(x_BTNH)
+    heads, head_dim = x_BTNH.shape[2:]
+    sizes = sizes_of(cos.numel() // head_dim, heads, head_dim // 2)
+    kernels.groundup_rotate(*pointers_to(out, x_BTNH, cos, sin), *sizes, ctypes.c_float(direction))
+    return out
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q_BTNH: Tensor, k_BTKH: Tensor, v_BTKH: Tensor, starts_BT: Tensor, scale: float, kernels: ctypes.CDLL
+    ) -> Tensor:
+        q_BTNH, k_BTKH, v_BTKH, starts_BT = (x.contiguous() for x in (q_BTNH, k_BTKH, v_BTKH, starts_BT))
+        B, T, N, H = q_BTNH.shape
+        out, lse_BNT = torch.empty_like(q_BTNH), torch.empty(B, N, T)
+        ctx.shape = (*sizes_of(B, T, N, k_BTKH.shape[2], H), ctypes.c_float(scale))
+        ctx.kernels = kernels
+        kernels.groundup_attention(*pointers_to(out, lse_BNT, q_BTNH, k_BTKH, v_BTKH, starts_BT), *ctx.shape)
+        ctx.save_for_backward(lse_BNT, q_BTNH, k_BTKH, v_BTKH, starts_BT)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        saved, grad = ctx.saved_tensors, upstream[0].contiguous()
+        gradients = [torch.empty_like(x) for x in saved[1:4]]
+        pointers = pointers_to(*gradients, grad, *saved)
+        ctx.kernels.groundup_attention_gradients(*pointers, *ctx.shape)
+        return gradients[0], gradients[1], gradients[2], None, None, None

@@ -1,0 +1,24 @@
+"""Losses, each with its batch, for the training loop."""
+
+from typing import TYPE_CHECKING
+
+from groundup.core.lazy import exports
+
+if TYPE_CHECKING:
+    from groundup.train.objectives.base import Metrics, Objective
+    from groundup.train.objectives.next_token import NextToken
+
+__all__ = [
+    "Metrics",
+    "NextToken",
+    "Objective",
+]
+
+__getattr__ = exports(
+    __name__,
+    {
+        "Metrics": "base",
+        "NextToken": "next_token",
+        "Objective": "base",
+    },
+)

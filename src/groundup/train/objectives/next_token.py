@@ -1,0 +1,53 @@
+"""Predict the next token: the objective of pre-training and of instruction tuning.
+
+Shape letters: B batch, T sequence.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from groundup.core.types import IGNORE_INDEX
+from groundup.train.objectives.base import Metrics
+
+
+class PackedBatch(Protocol):
+    """Rows of packed documents, (B, T) each; see `groundup.data.PackedWindows`."""
+
+    @property
+    def input_ids(self) -> Tensor: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def positions(self) -> Tensor: ...
+    @property
+    def document_ids(self) -> Tensor: ...
+
+
+class NextToken:
+    """Summed negative log-likelihood of the labels, in nats; normalized by the number of labels that count.
+
+    Args:
+        z_loss: of its gradient; see `groundup.model.loss.summed_nll`.
+    """
+
+    def __init__(self, z_loss: float = 0.0) -> None:
+        self._z_loss = z_loss
+
+    def prepare(self, batch: PackedBatch) -> PackedBatch:
+        return batch
+
+    def normalizer(self, batch: PackedBatch) -> Tensor:
+        return (batch.labels != IGNORE_INDEX).sum()
+
+    def __call__(self, model: nn.Module, batch: PackedBatch) -> tuple[Tensor, Metrics]:
+        nll = model(
+            batch.input_ids,
+            positions_BT=batch.positions,
+            document_ids_BT=batch.document_ids,
+            labels_BT=batch.labels,
+            z_loss=self._z_loss,
+        )
+        return nll, {"loss": (nll.detach(), self.normalizer(batch))}

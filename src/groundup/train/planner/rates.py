@@ -1,0 +1,101 @@
+"""Learning rates that users give: their usual ranges, and what those of recipes without a version are now."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from groundup.optim import GROUPS, MATRIX_LR, GroupRate, MatrixOptimizer, OptimizerConfig
+from groundup.train.planner.tuning import USUAL_SHARE, adapter_rates, tuning_rates
+
+Range = tuple[float, float]
+
+# Of the rate for the 2-D weights in the layers. They hold what papers and other trainers use, and our defaults for
+# widths of 64 to 8,192.
+ADAPTERS: Range = (1e-4, 1e-2)
+PRETRAINING: Mapping[str, Range] = {"muon": (1e-3, 0.05), "adamw": (3e-5, 1e-2)}
+FINE_TUNING: Mapping[str, Range] = {"muon": (1e-4, 0.02), "adamw": (1e-6, 1e-3)}
+OTHER_GROUPS: Range = (1e-6, 0.05)  # embeddings, head, norms and biases, by AdamW
+CLASSIFIER = OptimizerConfig(0.01, 0.005, 0.003, 0.002)
+NAMES = {group: "learning_rate" if group == "matrix" else f"{group}_learning_rate" for group in GROUPS} | {
+    "vector": "norm_learning_rate"
+}
+
+
+def unusual(rate: GroupRate, *, adapted: bool, pretraining: bool) -> str | None:
+    """Return a warning for a learning rate outside of the usual range of its method, or None.
+
+    Args:
+        adapted: LoRA adapters are trained, not all weights.
+        pretraining: from random weights.
+    """
+    if rate.group != "matrix":
+        usual, method = OTHER_GROUPS, f"AdamW, {GROUPS[rate.group]}"
+    elif adapted:
+        usual, method = ADAPTERS, "LoRA with AdamW"
+    else:
+        usual = (PRETRAINING if pretraining else FINE_TUNING)[rate.optimizer]
+        name = "Muon" if rate.optimizer == "muon" else "AdamW"
+        method = f"pretraining with {name}" if pretraining else f"full fine-tuning with {name}"
+    low, high = usual
+    if low <= rate.learning_rate <= high:
+        return None
+    too_high = rate.learning_rate > high
+    value = f"{NAMES[rate.group]} = {rate.learning_rate:g}"
+    effect = "Training may diverge." if too_high else "The loss may hardly fall."
+    return f"{value} is {'above' if too_high else 'below'} the usual range, {low:g} to {high:g} for {method}. {effect}"
+
+
+def converted(stage: str, table: Mapping[str, Any], dim: int | None) -> dict[str, Any]:
+    """Return the settings that mean now what the learning rates of a table without a version meant.
+
+    Args:
+        stage: "pretrain", "finetune.instruct" or "finetune.classify".
+        table: its settings; those that are no learning rates are read, too.
+        dim: width of the model that is trained; None: not known, taken to be narrow (at most 256).
+    """
+    asked, classify = table.get("method"), stage == "finetune.classify"
+    lora = table.get("lora", {}).get("learning_rate")
+    rate_of_all = table.get("matrix_lr" if classify else "learning_rate")
+    if asked in ("lora", "merged") or (lora is not None and rate_of_all is None and asked is None):
+        head = {"head": table.get("head_lr", CLASSIFIER.head_lr)} if classify else {}
+        if lora is None:
+            return _differing(head, {"head": CLASSIFIER.head_lr})
+        # Every group takes learning_rate with adapters; new tokens and a new head had rates of their own.
+        own = head or ({"embedding": adapter_rates(dim).embedding_lr} if dim else {})
+        return _differing({"matrix": lora, **own}, dict.fromkeys(own, lora))
+    old, usual = _of_all_weights(stage, table, dim or 1)
+    rates = {group: old.rate_of(group) for group in GROUPS}
+    if math.isclose(old.matrix_lr, usual.matrix_lr):
+        return _differing(rates, {group: usual.rate_of(group) for group in GROUPS})
+    kept = usual.at(old.matrix_lr)
+    now = _differing(rates, {group: kept.rate_of(group) for group in GROUPS if group != "matrix"})
+    # A rate for all weights used to choose this method.
+    return now | ({} if stage == "pretrain" else {"method": "full"})
+
+
+def absolute(stage: str, table: Mapping[str, Any], dim: int | None) -> float:
+    """Return the rate that a table without a version meant for the 2-D weights in the layers; as for `converted`."""
+    return _of_all_weights(stage, table, dim or 1)[0].matrix_lr
+
+
+def _of_all_weights(stage: str, table: Mapping[str, Any], dim: int) -> tuple[OptimizerConfig, OptimizerConfig]:
+    """Return the rates of a table without a version, and the default ones of its stage."""
+    matrices: MatrixOptimizer = table.get("optimizer", "muon") if stage == "pretrain" else "muon"
+    usual = CLASSIFIER if stage == "finetune.classify" else OptimizerConfig(MATRIX_LR[matrices], matrices=matrices)
+    given = {f"{group}_lr": table.get(f"{group}_lr", usual.rate_of(group)) for group in GROUPS}
+    old = OptimizerConfig(**given, matrices=matrices)
+    if stage == "finetune.instruct" or (stage == "pretrain" and table.get("model")):
+        old = tuning_rates(dim, table.get("learning_rate", USUAL_SHARE), old)
+        usual = tuning_rates(dim, USUAL_SHARE, usual)
+    return old, usual
+
+
+def _differing(rates: Mapping[str, float], implied: Mapping[str, float]) -> dict[str, Any]:
+    """Return the settings of the rates that are not implied by the others or by default."""
+    return {
+        NAMES[group]: float(f"{rate:.6g}")
+        for group, rate in rates.items()
+        if group not in implied or not math.isclose(rate, implied[group], rel_tol=1e-6)
+    }

@@ -1,0 +1,198 @@
+"""`groundup apps` as people call it: a text, a file, a table, a classifier, and the table of scores."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+
+from groundup.cli import cli
+from groundup.core.errors import ConfigError, DataError, GroundupError
+from groundup.hub import save_classifier
+from groundup.model import SequenceClassifier, Transformer
+from groundup.tokenizer import Tokenizer
+
+
+def call(*arguments: str | Path, stdin: str = "") -> Result:
+    done = CliRunner().invoke(cli, ["apps", *map(str, arguments)], input=stdin)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+@pytest.fixture(scope="module")
+def classifier(
+    tiny_model: Callable[..., Transformer], tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """One that tells three topics apart by chance."""
+    directory = tmp_path_factory.mktemp("runs") / "classifier"
+    decoder = tiny_model(tokenizer.vocab_size, context_length=64)
+    torch.manual_seed(1)
+    model = SequenceClassifier(decoder.config, 3).eval().requires_grad_(False)
+    model.model.load_state_dict(decoder.model.state_dict())
+    save_classifier(directory, model, ("law", "music", "sport"), pad_id=tokenizer.pad_id, bos_id=0, eos_id=0)
+    tokenizer.save(directory)
+    return directory
+
+
+def test_the_list_and_the_inputs_of_one() -> None:
+    shown = call("list").output
+    assert re.search(r"^summarize +what a text says", shown, re.MULTILINE)
+    assert "sentences" in call("list", "summarize").output
+    lines = [json.loads(line) for line in call("list", "--json").output.splitlines()]
+    assert len(lines) == 14 and lines[0]["inputs"]
+    helped = call("intent", "--help").output
+    assert "--labels A,B,..." in helped and "(needed)" in helped
+    assert "Example: groundup apps intent" in helped
+
+
+def test_a_text_a_file_and_standard_input_give_the_same(chat_directory: Path, tmp_path: Path) -> None:
+    text = "The council met on Monday. The roof will be mended in May."
+    (tmp_path / "minutes.txt").write_text(text, encoding="utf-8")
+    common = ("--model", chat_directory, "--temperature", "0", "--max-tokens", "20", "--json")
+    results = [
+        json.loads(call("summarize", given, *common, stdin=text).stdout)
+        for given in (text, tmp_path / "minutes.txt", "-")
+    ]
+    assert results[0] == results[1] == results[2]
+    assert results[0]["text"]
+    plain = call("summarize", text, *common[:-1]).stdout
+    assert plain.strip() == results[0]["text"]
+
+
+def test_files_of_all_kinds_are_read(chat_directory: Path, tmp_path: Path) -> None:
+    """People have web pages and letters, not text files."""
+    (tmp_path / "page.html").write_text(
+        "<html><body><article><h1>News</h1><p>The tower clock was mended after nine silent years, and the whole town "
+        "came to hear it strike noon for the first time.</p></article><script>alert(1)</script></body></html>",
+        encoding="utf-8",
+    )
+    options = ("--model", chat_directory, "--max-tokens", "5", "--json")
+    page = json.loads(call("summarize", tmp_path / "page.html", *options).stdout)
+    text = json.loads(call("summarize", "The tower clock was mended.", *options).stdout)
+    assert page["prompt_tokens"] > text["prompt_tokens"] + 15
+
+
+def test_inputs_are_options(chat_directory: Path) -> None:
+    common = ("--model", chat_directory, "--seed", "1", "--max-tokens", "400", "--json")
+    done = json.loads(call("mcq", "The Nile floods.", "--count", "1", *common).stdout)
+    assert len(done["value"]["questions"]) == 1
+    with pytest.raises(ConfigError, match="from 1 to 10"):
+        call("mcq", "The Nile floods.", "--count", "50", *common)
+    labelled = call("intent", "Stop that!", "--labels", "ask,complain", "--model", chat_directory).stdout
+    assert re.fullmatch(r"(ask|complain)\t0\.\d{3}\n", labelled)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("sumarize", "x"), "Did you mean summarize?"),
+        (("summarize",), "nothing to work on"),
+        (("summarize", "minutes.txt"), "no such file"),
+        (("intent", "x"), "labels is missing"),
+        (("run", "summarize", "x", "--set", "inputs.sentence=2"), "sentences?"),
+    ],
+)
+def test_mistakes_are_explained(chat_directory: Path, arguments: tuple[str, ...], said: str) -> None:
+    with pytest.raises(GroundupError) as refused:
+        call(*arguments, "--model", chat_directory)
+    assert said in str(refused.value)
+
+
+def test_control_characters_of_a_model_do_not_reach_the_terminal(chat_directory: Path) -> None:
+    """Random bytes are what this model writes; a terminal would obey some of them."""
+    control = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+    met = 0
+    for seed in range(12):
+        options = ("--model", chat_directory, "--temperature", "2", "--seed", str(seed), "--max-tokens", "200")
+        met += bool(control.search(json.loads(call("continue", "x", *options, "--json").stdout)["text"]))
+        assert not control.search(call("continue", "x", *options).stdout)
+    assert met, "none was written, so nothing was shown"
+
+
+def test_a_table_comes_back_with_its_results(chat_directory: Path, tmp_path: Path) -> None:
+    table, out = tmp_path / "reviews.csv", tmp_path / "labelled.csv"
+    texts = ["Good, and cheap.", "=2+5", "", "It broke at once."]
+    with table.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text", "stars"], *([text, n] for n, text in enumerate(texts))])
+    call("sentiment", "--batch", table, "--out", out, "--model", chat_directory)
+    with out.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["output"] in ("positive", "negative") for row in rows] == [True, True, False, True]
+    assert "text is missing" in rows[2]["error"]
+    assert rows[1]["text"] == "'=2+5", "a table program would calculate it"
+    printed = call("sentiment", "--batch", table, "--model", chat_directory).stdout
+    lines = [json.loads(line) for line in printed.splitlines()]
+    assert [line["output"] for line in lines] == [row["output"] or None for row in rows]
+    assert sum(lines[0]["probabilities"].values()) == pytest.approx(1)
+
+
+def test_a_table_with_other_columns_is_refused(chat_directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="nothing for text; its columns are a, b"):
+        call("summarize", "--batch", tmp_path / "x.csv", "--model", chat_directory)
+    (tmp_path / "y.csv").write_text("review\nGood.\nBad.\n", encoding="utf-8")
+    done = call("sentiment", "--batch", tmp_path / "y.csv", "--model", chat_directory).stdout
+    assert len(done.splitlines()) == 2, "one column needs no name of ours"
+
+
+def test_a_classifier_gives_its_own_labels(classifier: Path, real_documents: list[str]) -> None:
+    done = json.loads(call("sentiment", "A fine concert.", "--model", classifier, "--json").stdout)
+    assert list(done["probabilities"]) == ["law", "music", "sport"]
+    assert sum(done["probabilities"].values()) == pytest.approx(1)
+    some = json.loads(
+        call("intent", "A fine concert.", "--labels", "sport,law", "--model", classifier, "--json").stdout
+    )
+    assert list(some["probabilities"]) == ["sport", "law"]
+    assert some["probabilities"]["law"] / some["probabilities"]["sport"] == pytest.approx(
+        done["probabilities"]["law"] / done["probabilities"]["sport"]
+    )
+    long = json.loads(call("intent", max(real_documents, key=len)[:3_000], "--model", classifier, "--json").stdout)
+    assert long["parts"] > 5
+    with pytest.raises(ConfigError, match="labels are law, music, sport"):
+        call("intent", "x", "--labels", "law,cooking", "--model", classifier)
+    with pytest.raises(ConfigError, match="writes nothing"):
+        call("poem", "x", "--model", classifier)
+
+
+def test_ones_own_applications_are_commands_wherever_the_folder_is_named(chat_directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "echo.toml").write_text(
+        'name = "echo"\ntitle = "Echo"\nabout = "the same again"\ngroup = "create"\n'
+        '[[inputs]]\nname = "text"\nabout = "what to say"\n[prompt]\nuser = "{text}"\nbase = "{text}"\n',
+        encoding="utf-8",
+    )
+    for line in (("echo", "Hello", "--apps", tmp_path), ("echo", "Hello", f"--apps={tmp_path}")):
+        assert call(*line, "--model", chat_directory, "--max-tokens", "5").stdout
+    assert "the same again" in call("list", "--apps", tmp_path).output
+    with pytest.raises(ConfigError, match="unknown command"):
+        call("echo", "Hello", "--model", chat_directory)
+    with pytest.raises(ConfigError, match="no test set"):
+        call("evaluate", "echo", "--apps", tmp_path, "--model", chat_directory)
+    with pytest.raises(DataError, match="no such folder"):
+        call("list", "--apps", tmp_path / "nothing")
+
+
+def test_scores_of_one_model_and_of_two(chat_directory: Path, base_directory: Path) -> None:
+    """The same weights with and without a template: no difference may be called one where figures are equal."""
+    names = ("sentiment", "poem", "mcq")
+    alone = call("evaluate", *names, "--model", chat_directory).stdout
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in alone.splitlines()]
+    assert rows[0] == ["application", "measure", "score (95 %)", "without a model", "examples"]
+    assert [(row[0].strip("| "), row[1]) for row in rows[2:]][:2] == [
+        ("sentiment", "accuracy"),
+        ("sentiment", "macro-F1"),
+    ]
+    assert any(row[1] == "valid JSON" and row[2].startswith("100.0") for row in rows)
+    assert "guessing: 50.0" in alone
+    lines = call("evaluate", *names, "--model", base_directory, "--tuned", chat_directory, "--json").stdout.splitlines()
+    compared = {each["app"]: each["lines"] for each in map(json.loads, lines)}
+    assert set(compared) == set(names)
+    assert compared["poem"][0]["unit"] == "bits" and compared["poem"][0]["less_is_better"]
+    same = call("evaluate", "sentiment", "--model", chat_directory, "--tuned", chat_directory, "--json").stdout
+    assert {line["verdict"] for line in json.loads(same)["lines"]} == {"not distinguishable"}

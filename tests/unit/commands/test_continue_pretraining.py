@@ -1,0 +1,184 @@
+"""Pretraining that goes on from a model: in its words, better on the new text, and refused where it cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from groundup.commands import collect, evaluate, pretrain, tokenize
+from groundup.commands._shape import ShapeConfig, given_shape
+from groundup.core.artifact import Artifact, read
+from groundup.core.errors import ConfigError, ResourceError
+from groundup.hub import load_model
+from groundup.hub.directory import read_config
+from groundup.model.vocabulary import with_vocabulary
+from groundup.tokenizer import Tokenizer
+from groundup.train.planner import Plan, shape_for_depth
+
+QUICK = {"compile": False, "evaluations": 0, "threads": 1}
+SMALL = {"dim": 64, "n_layers": 2, "context_length": 128}
+
+
+def pretrained(shards: Path, out: Path, **settings: Any) -> Artifact:
+    return pretrain.run(pretrain.PretrainConfig(token_shards=shards, out=out, **QUICK | settings))
+
+
+def tokenized(corpus: Path, out: Path, **settings: Any) -> Path:
+    tokenize.run(tokenize.TokenizeConfig(corpus=corpus, out=out, **settings))
+    return out
+
+
+@pytest.fixture(scope="module")
+def room(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two corpora of the same language reference (its statements; its types), and a base model of the first."""
+    room = tmp_path_factory.mktemp("room")
+    half = len(real_documents) // 2
+    for name, documents in (("first", real_documents[:half]), ("second", real_documents[half:])):
+        (room / name).mkdir()
+        for number, text in enumerate(documents):
+            (room / name / f"{number}.txt").write_text(text, encoding="utf-8")
+        corpus = {"folder": room / name, "out": room / f"{name}-corpus"}
+        collect.run(collect.CollectConfig(**corpus, validation_fraction=0.15, workers=1, min_bytes=50_000))
+    tokenized(room / "first-corpus", room / "run" / "tokens", vocab_size=512)
+    pretrained(room / "run" / "tokens", room / "run" / "base", tokens=60_000, shape=SMALL)
+    tokenized(room / "second-corpus", room / "second-tokens", tokenizer=room / "run")
+    return room
+
+
+def test_it_predicts_the_new_text_better_than_what_it_began_from(room: Path, tmp_path: Path) -> None:
+    """From a run, with its tokenizer; and the base is what it was."""
+    weights = (room / "run" / "base" / "model.safetensors").read_bytes()
+    made = pretrained(room / "second-tokens", tmp_path / "on", model=room / "run", tokens=30_000)
+    assert made.inputs["model"] == read(room / "run" / "base").digest
+    held_out = made.facts["held_out"]
+    assert held_out["verdict"] == "better"
+    assert held_out["difference_interval"][1] < 0
+    assert made.facts["base"] == str(room / "run")
+    plan = Plan.from_json(made.facts["plan"])
+    assert plan.model.context_length == 128
+    assert plan.optimizer.matrix_lr < 0.02
+    assert (room / "run" / "base" / "model.safetensors").read_bytes() == weights
+
+    # Independently of what the stage says: all held-out text, from the two directories.
+    def evaluated(directory: Path) -> dict[str, Any]:
+        config = {"model": directory, "out": tmp_path / f"report-{directory.name}", "corpus": room / "second-corpus"}
+        return evaluate.run(evaluate.EvaluateConfig(**config, compressors=False, samples=0)).facts
+
+    after, before = evaluated(tmp_path / "on"), evaluated(room / "run" / "base")
+    assert after["bpb"] < before["bpb"] - 0.02
+    assert after["began_from"]["before"] == pytest.approx(before["bpb"], abs=1e-6)
+    assert after["began_from"]["verdict"] == "better"
+    assert "the model that it began from" in (tmp_path / "report-on" / "report.md").read_text(encoding="utf-8")
+    assert "began_from" not in before
+
+    again = pretrained(room / "second-tokens", tmp_path / "on", model=room / "run", tokens=30_000)
+    assert again.finished_at == made.finished_at
+
+
+def test_new_tokens_are_learned_and_begin_as_their_pieces(room: Path, tmp_path: Path) -> None:
+    tokens = tokenized(room / "second-corpus", tmp_path / "tokens", tokenizer=room / "run" / "base", extend=100)
+    base, extended = Tokenizer.load(room / "run" / "base"), Tokenizer.load(tokens / "tokenizer")
+    assert extended.vocab_size == base.vocab_size + 100
+    assert read(tokens).facts["bytes_per_token"] > 1.05 * read(room / "second-tokens").facts["bytes_per_token"]
+
+    made = pretrained(tokens, tmp_path / "on", model=room / "run" / "base", tokens=30_000)
+    assert made.facts["held_out"]["verdict"] == "better"
+    assert read_config(tmp_path / "on").vocab_size == 640  # 612, to the next multiple of 64
+    model = load_model(tmp_path / "on")
+    config = {"model": tmp_path / "on", "out": tmp_path / "report", "corpus": room / "second-corpus"}
+    ours = evaluate.run(evaluate.EvaluateConfig(**config, compressors=False, samples=0)).facts["bpb"]
+    config |= {"model": room / "run" / "base", "out": tmp_path / "report-base"}
+    before = evaluate.run(evaluate.EvaluateConfig(**config, compressors=False, samples=0)).facts["bpb"]
+    assert ours < before
+    assert model.lm_head.weight.shape[0] == 640
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_rows_of_new_tokens_are_means_and_old_ones_stay(tied: bool, tiny_model: Any) -> None:
+    model = tiny_model(64, tie_embeddings=tied)
+    pieces = {60: (1, 2), 64: (3, 4, 4), 65: (5,)}  # 60: a row that no token had
+    larger = with_vocabulary(model, 70, pieces)
+    ids = torch.tensor([[1, 2, 3, 50]])
+    torch.testing.assert_close(larger(ids)[..., :60], model(ids)[..., :60], atol=1e-6, rtol=0)
+    for matrix, old in (
+        (larger.lm_head.weight, model.lm_head.weight),
+        (larger.model.embed_tokens.weight, model.model.embed_tokens.weight),
+    ):
+        for row, known in pieces.items():
+            torch.testing.assert_close(matrix[row], sum(old[i] for i in known) / len(known))
+        torch.testing.assert_close(matrix[69], old.mean(0))
+    assert (larger.lm_head.weight is larger.model.embed_tokens.weight) == tied
+
+
+def test_weights_in_bf16_are_trained_in_fp32(room: Path, tmp_path: Path) -> None:
+    """As imported models come: steps smaller than bf16's resolution would be lost."""
+    base = tmp_path / "imported"
+    base.mkdir()
+    for path in (room / "run" / "base").glob("*.json"):
+        if path.name != "artifact.json":
+            (base / path.name).write_bytes(path.read_bytes())
+    half = {name: tensor.bfloat16() for name, tensor in load_file(room / "run" / "base" / "model.safetensors").items()}
+    save_file(half, base / "model.safetensors", metadata={"format": "pt"})
+    pretrained(room / "second-tokens", tmp_path / "on", model=base, tokens=2_000)
+    trained = load_file(tmp_path / "on" / "model.safetensors")
+    assert {tensor.dtype for tensor in trained.values()} == {torch.float32}
+    assert any(not torch.equal(tensor.bfloat16().float(), tensor) for tensor in trained.values())
+
+
+def test_tokens_of_another_vocabulary_are_refused_before_anything_is_trained(room: Path, tmp_path: Path) -> None:
+    """All ids are below 512, and training would run: on words that the model never learned."""
+    other = tokenized(room / "second-corpus", tmp_path / "other", vocab_size=512)
+    with pytest.raises(ConfigError, match="groundup tokenize CORPUS --tokenizer"):
+        pretrained(other, tmp_path / "on", model=room / "run", tokens=2_000)
+    assert not (tmp_path / "on").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"shape": {"n_layers": 3}, "tokens": 1}, "only shape.context_length"),
+        ({"shape": {"preset": "gpt2"}, "tokens": 1}, "only shape.context_length"),
+        ({"depth": 4}, "minutes or tokens instead of depth"),
+        ({"shape": {"context_length": 4096}, "tokens": 1}, "a context of 128"),
+    ],
+)
+def test_what_the_model_decides_cannot_be_given(room: Path, tmp_path: Path, wrong: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        pretrained(room / "second-tokens", tmp_path / "on", model=room / "run", **wrong)
+
+
+def test_a_preset_is_trained_with_the_fields_that_change_it(room: Path, tmp_path: Path) -> None:
+    shape = {"preset": "smollm2-135m", "n_layers": 2, "dim": 48, "n_heads": 3, "n_kv_heads": 1, "context_length": 64}
+    made = pretrained(room / "run" / "tokens", tmp_path / "base", tokens=1_000, shape=shape)
+    config = read_config(tmp_path / "base")
+    assert (config.family, config.n_layers, config.dim, config.head_dim, config.ffn_dim) == ("llama", 2, 48, 16, 128)
+    assert (config.rope_theta, config.norm_eps, config.tie_embeddings) == (100_000.0, 1e-5, True)
+    assert config.vocab_size == 512
+    assert made.config["shape"]["preset"] == "smollm2-135m"
+
+
+def test_windows_of_a_preset_follow_its_layers() -> None:
+    shape = ShapeConfig(preset="gemma3-1b", n_layers=7, dim=32, n_heads=2, n_kv_heads=1)
+    config = shape_for_depth(7, 512, given_shape(shape))
+    assert [config.slides(layer) for layer in range(7)] == [True, True, True, True, True, False, True]
+    assert (config.head_dim, config.query_scalar) == (16, None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        ({"shape": {"preset": "gpt3-175b"}, "tokens": 1_000_000}, ResourceError, "TB to train|GB to train"),
+        ({"shape": {"preset": "gtp2"}, "tokens": 1}, ConfigError, "Did you mean gpt2"),
+        ({"shape": {"preset": "gpt2", "family": "llama"}, "tokens": 1}, ConfigError, "of the family gpt2"),
+        ({"shape": {"preset": "gpt2"}, "depth": 6}, ConfigError, "minutes or tokens instead of depth"),
+    ],
+)
+def test_presets_that_cannot_be_trained_here(
+    room: Path, tmp_path: Path, wrong: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        pretrained(room / "run" / "tokens", tmp_path / "base", **wrong)

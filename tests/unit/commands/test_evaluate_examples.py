@@ -1,0 +1,75 @@
+"""`groundup evaluate` on tables: what is measured follows from model and data, and the figures are the model's own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.commands.evaluate import EvaluateConfig, run
+from groundup.core.errors import ConfigError, DataError
+from groundup.core.types import Message
+from groundup.hub import save_classifier
+from groundup.model import SequenceClassifier, Transformer
+from groundup.tokenizer import ChatTemplate, Tokenizer
+
+
+def a_table(path: Path, *rows: tuple[str, str]) -> Path:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+@pytest.fixture
+def classifier(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Path:
+    model = SequenceClassifier.from_language_model(tiny_model(tokenizer.vocab_size), 2, seed=0)
+    with torch.no_grad():
+        model.score.weight.zero_()  # equal scores: the first label always
+    directory = tmp_path / "classifier"
+    save_classifier(directory, model, ["yes", "no"], bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=0)
+    tokenizer.save(directory)
+    return directory
+
+
+def test_a_classifier_is_measured_by_its_labels(classifier: Path, tmp_path: Path) -> None:
+    """Labels that it never learned are counted, and not taken for mistakes."""
+    rows = [("remark", "verdict"), ("one", "yes"), ("two", "yes"), ("three", "no"), ("four", "perhaps"), ("", "yes")]
+    data = a_table(tmp_path / "remarks.csv", *rows)
+    config = EvaluateConfig(model=classifier, data=data, text="remark", label="verdict", out=tmp_path / "report")
+    facts = run(config).facts
+    assert facts["test"]["accuracy"]["value"] == pytest.approx(2 / 3)
+    assert facts["test"]["confusion"] == [[2, 0], [1, 0]]
+    assert facts["dropped"] == {"empty text": 1, "label not learned": 1}
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["summary"] == facts["summary"]
+
+
+def test_a_classifier_needs_examples_with_its_labels(classifier: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no examples given"):
+        run(EvaluateConfig(model=classifier))
+    data = a_table(tmp_path / "others.csv", ("text", "label"), ("a b", "x"), ("c d", "y"), ("e f", "x"), ("g h", "y"))
+    with pytest.raises(DataError, match="this classifier gives the labels yes, no"):
+        run(EvaluateConfig(model=classifier, data=data))
+
+
+def test_answers_are_scored_as_the_model_itself_scores_them(
+    chat_directory: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    from groundup.hub import load_model
+
+    data = a_table(tmp_path / "quiz.csv", ("question", "answer"), ("Who wrote it?", "Nobody knows"))
+    facts = run(EvaluateConfig(model=chat_directory, data=data, out=tmp_path / "report")).facts
+    template = ChatTemplate(tokenizer)
+    ids, trained = template.encode_labelled([Message("user", "Who wrote it?"), Message("assistant", "Nobody knows")])
+    with torch.inference_mode():
+        logprobs = load_model(chat_directory)(torch.tensor([ids]))[0].log_softmax(-1)
+    nats = [-float(logprobs[at - 1, ids[at]]) for at in range(1, len(ids)) if trained[at]]
+    assert facts["end_of_turn"]["loss"] == pytest.approx(nats[-1], abs=1e-3)
+    # Of the last token only its bytes are asked for, which longer tokens have, too: that is a little less.
+    words = facts["loss"] * facts["tokens"]
+    assert sum(nats[:-2]) - 1e-3 <= words <= sum(nats[:-1]) + 1e-3
+    assert math.isfinite(words)

@@ -1,0 +1,284 @@
+"""`groundup finetune instruct` as a user has it: a base, a table of real text, and what stands there afterwards."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.commands import finetune_instruct
+from groundup.commands.finetune_instruct import FinetuneInstructConfig, run
+from groundup.core import artifact
+from groundup.core.config import load
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError, DataError, FormatError
+from groundup.core.types import Message
+from groundup.hub import load_model, save_model
+from groundup.hub.resolve import open_model
+from groundup.model import Transformer
+from groundup.tokenizer import ChatTemplate, Tokenizer
+
+CONTEXT = 128
+
+
+@pytest.fixture(scope="module")
+def base(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
+) -> Path:
+    directory = tmp_path_factory.mktemp("models") / "base"
+    model = tiny_model(tokenizer.vocab_size, context_length=CONTEXT)
+    save_model(directory, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
+    tokenizer.save(directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def rows(real_documents: list[str]) -> list[dict[str, Any]]:
+    """Beginnings of real paragraphs as questions, and how they go on as answers; some rows are broken."""
+    paragraphs = [" ".join(part.split()) for text in real_documents for part in text.split("\n\n")]
+    pairs = [p.split(" ") for p in dict.fromkeys(paragraphs) if len(p.split(" ")) > 12][:240]
+    made: list[dict[str, Any]] = [
+        {"question": " ".join(w[:6]), "answer": " ".join(w[6:12]), "n": len(w)} for w in pairs
+    ]
+    return [*made, {"question": "Empty?", "answer": ""}, {"question": None, "answer": "No question."}]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -> Path:
+    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def tune(examples: Path, model: Path, out: Path, **changes: Any) -> artifact.Artifact:
+    keys = {"data": str(examples), "model": str(model), "out": str(out), "threads": 1, "compile": False, "epochs": 2.0}
+    config = load(FinetuneInstructConfig, keys | {"learning_rate_scale": 1.0, "checkpoint_seconds": 0.0} | changes)
+    return run(config, console=Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def tuned(table: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("tuned") / "chat"
+    tune(table, base, out)
+    return out
+
+
+def test_the_facts_are_those_of_the_data(tuned: Path, rows: list[dict[str, Any]], tokenizer: Tokenizer) -> None:
+    facts = artifact.read(tuned).facts
+    counts = facts["examples"]
+    different = {(row["question"], row["answer"]) for row in rows}
+    assert counts["train"] + counts["test"] == len(different) - 2
+    assert counts["dropped"] == {"empty response": 1, "empty prompt": 1, "duplicate": len(rows) - len(different)}
+    assert facts["columns"] == "question -> answer"
+    assert facts["held_out"]["responses"] == counts["test"]
+    answers = {row["question"]: row["answer"] for row in rows}
+    for transcript in facts["transcripts"]:
+        assert transcript["reference"] == answers[transcript["messages"][0]["content"]]
+        assert [message["role"] for message in transcript["messages"]] == ["user", "assistant"]
+    steps = [json.loads(line) for line in (tuned / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1]["tokens_seen"] == facts["tokens_seen"]
+    assert len(steps) == facts["plan"]["total_steps"]
+    assert not (tuned / "checkpoints").exists()
+
+
+def test_it_learns_the_answers(tuned: Path) -> None:
+    """From random weights, two epochs are enough to beat the base beyond the interval."""
+    held_out = artifact.read(tuned).facts["held_out"]
+    assert held_out["difference"]["interval"][1] < 0
+    assert held_out["tuned"]["loss"] < held_out["base"]["loss"]
+
+
+def test_transformers_takes_the_directory_as_it_is(tuned: Path, tokenizer: Tokenizer) -> None:
+    """The template, both tokens that end an answer, and the logits."""
+    transformers = pytest.importorskip("transformers")
+    peer = transformers.AutoModelForCausalLM.from_pretrained(tuned)
+    words = transformers.AutoTokenizer.from_pretrained(tuned)
+    ids = words.apply_chat_template([{"role": "user", "content": "Why <|im_end|>?"}], add_generation_prompt=True)
+    ids = ids["input_ids"] if not isinstance(ids, list) else ids
+    ours = open_model(tuned, device="cpu")
+    template = ChatTemplate(ours.tokenizer)
+    assert ids == template.encode([Message("user", "Why <|im_end|>?")], add_generation_prompt=True)
+    assert peer.generation_config.eos_token_id == list(ours.stop_ids) == list(template.stop_ids)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            peer(torch.tensor([ids])).logits, ours.model(torch.tensor([ids])), atol=1e-4, rtol=1e-4
+        )
+
+
+def test_a_finished_stage_is_not_done_again_and_other_data_are(tuned: Path, table: Path, base: Path) -> None:
+    before = (tuned / "model.safetensors").stat().st_mtime_ns
+    tune(table, base, tuned)
+    assert (tuned / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_base_stays_as_it_was(
+    tuned: Path, base: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Any]
+) -> None:
+    expected = tiny_model(tokenizer.vocab_size, context_length=CONTEXT).state_dict()
+    for name, tensor in load_model(base).state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+    assert "chat_template" not in json.loads((base / "tokenizer_config.json").read_text())
+
+
+def test_a_given_test_set_is_scored_and_kept_out(
+    table: Path, base: Path, tmp_path: Path, rows: list[dict[str, Any]]
+) -> None:
+    test = tmp_path / "test.csv"
+    asked = rows[:5]
+    test.write_text(
+        "question,answer\n" + "".join(f'"{r["question"]}",new\n' for r in asked if '"' not in r["question"])
+    )
+    count = sum('"' not in row["question"] for row in asked)
+    facts = tune(table, base, tmp_path / "out", test=[str(test)], epochs=0.2).facts
+    assert facts["held_out"]["responses"] == facts["examples"]["test"] == count
+    assert facts["examples"]["dropped"]["prompt is in the test data"] == count
+
+
+def test_of_many_held_out_answers_some_are_scored(
+    table: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the end would take longer than a tuning of some minutes; none of them is trained on."""
+    monkeypatch.setattr(finetune_instruct, "_SCORED", 7)
+    facts = tune(table, base, tmp_path / "out", epochs=0.2).facts
+    assert facts["held_out"]["responses"] == 7 < facts["examples"]["test"]
+    assert len({transcript["reference"] for transcript in facts["transcripts"]}) == 3
+
+
+def test_long_examples_are_counted_or_cut(base: Path, tmp_path: Path) -> None:
+    data = tmp_path / "d.jsonl"
+    lines = [{"prompt": f"Question number {n}?", "response": "word " * (400 if n % 4 == 0 else 4)} for n in range(40)]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    dropped = tune(data, base, tmp_path / "a", epochs=1.0).facts["examples"]
+    assert 0 < dropped["dropped"]["longer than the context"] <= 10
+    cut = tune(data, base, tmp_path / "b", epochs=1.0, cut_long=True).facts["examples"]
+    assert cut["train"] == dropped["train"] + dropped["dropped"]["longer than the context"]
+
+
+def test_minutes_bound_the_run(table: Path, base: Path, tmp_path: Path) -> None:
+    facts = tune(table, base, tmp_path / "out", epochs=1000.0, minutes=0.05).facts
+    assert facts["epochs"] < 500
+    assert facts["plan"]["tokens_per_second"] > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "said"),
+    [
+        ('{"prompt": "a b", "response": "c"}\n', DataError, "1 example"),
+        ('{"prompt": "a b", "response": ""}\n{"prompt": "", "response": "c"}\n', DataError, "2 rows dropped"),
+        ('{"uno": "a b", "due": "c d", "tre": "e f"}\n' * 3, DataError, "tell prompt"),
+        ('{"prompt": "' + "a b " * 900 + '", "response": "c"}\n{"prompt": "' + "b c " * 900 + '", "response": "d"}\n',
+         DataError, "longer than"),
+    ],
+)  # fmt: skip
+def test_data_that_teach_nothing_are_refused_before_training(
+    base: Path, tmp_path: Path, content: str, error: type[Exception], said: str
+) -> None:
+    data = tmp_path / "d.jsonl"
+    data.write_text(content, encoding="utf-8")
+    with pytest.raises(error, match=said):
+        tune(data, base, tmp_path / "out")
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_a_wrong_column_or_source_is_refused_by_name(table: Path, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean 'question'"):
+        tune(table, base, tmp_path / "a", prompt="qestion")
+    with pytest.raises(ConfigError, match=r"data\[0\]\.pth"):
+        tune(table, base, tmp_path / "b", data=[{"kind": "folder", "pth": "x"}])
+    with pytest.raises(DataError, match="no such"):
+        tune(tmp_path / "absent.jsonl", base, tmp_path / "c")
+    with pytest.raises(DataError, match="no such"):
+        tune(table, tmp_path / "absent", tmp_path / "d")
+
+
+def test_the_x_ray_shows_what_is_trained_and_stops(
+    table: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A person who looks first must not find a model half trained, or the place for it taken."""
+    out = tmp_path / "chat"
+    keys = {"data": str(table), "model": str(base), "out": str(out), "xray": True}
+    made = run(load(FinetuneInstructConfig, keys), console=Console())
+    assert not out.exists()
+    assert list(made.outputs) == ["chat.xray.html"]
+    assert "<|im_end|>" in (tmp_path / "chat.xray.html").read_text(encoding="utf-8").replace("&lt;", "<").replace(
+        "&gt;", ">"
+    )
+    said = capsys.readouterr().err
+    assert "what is trained stands in [[ ]]" in said
+    assert "<|im_end|>]]" in said
+    for row in ("user", "assistant", "template", "in all"):
+        assert re.search(rf"^ *{row} +[\d,]+ +[\d,]+", said, re.MULTILINE), row
+
+
+def test_a_tuned_model_keeps_the_page_of_what_was_trained(tuned: Path) -> None:
+    assert "xray.html" in artifact.read(tuned).outputs
+
+
+def test_examples_that_are_laid_out_already_are_refused(base: Path, tmp_path: Path) -> None:
+    data = tmp_path / "d.jsonl"
+    lines = [{"prompt": f"[INST] Question {n}? [/INST]", "response": "Yes."} for n in range(20)]
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with pytest.raises(DataError, match="INST"):
+        tune(data, base, tmp_path / "out")
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_a_template_that_was_changed_after_tuning_is_refused_everywhere(
+    tuned: Path, table: Path, tmp_path: Path
+) -> None:
+    """Asked otherwise than it was trained, a model answers worse; chat, API, evaluation and export must all say so."""
+    from groundup.commands import export_gguf
+    from groundup.commands._chat_model import open_chat_model
+
+    edited = tmp_path / "edited"
+    shutil.copytree(tuned, edited)
+    config = json.loads((edited / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config["chat_template"] = config["chat_template"].replace("assistant\\n", "assistant:\\n")
+    (edited / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    artifact.accept(edited / "artifact.json")
+    with pytest.raises(FormatError, match="another text"):
+        open_chat_model(edited, "cpu", Console(quiet=True))
+    with pytest.raises(FormatError, match="another text"):
+        export_gguf.run(
+            export_gguf.ExportGgufConfig(model=edited, out=tmp_path / "m.gguf"), console=Console(quiet=True)
+        )
+    with pytest.raises(FormatError, match="another text"):
+        tune(table, edited, tmp_path / "again")
+    assert not (tmp_path / "m.gguf").exists()
+
+
+def test_a_run_that_gets_no_better_ends_with_its_best_state(
+    table: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seen often enough, few examples are learned by heart, and held-out answers become less likely again."""
+    keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
+    config = load(
+        FinetuneInstructConfig,
+        keys | {"epochs": 40.0, "learning_rate_scale": 6.0, "allow_high_learning_rate": True, "patience": 2},
+    )
+    facts = run(config, console=Console()).facts
+    said = capsys.readouterr().err
+    assert "training ends here" in said and "are kept: loss" in said
+    steps = len((tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
+    assert steps < facts["plan"]["total_steps"]
+
+
+def test_the_best_state_is_kept_by_a_figure_of_its_answers(
+    table: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loss may still fall where answers get no better; who wants answers can say so."""
+    keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
+    config = load(FinetuneInstructConfig, keys | {"epochs": 6.0, "learning_rate_scale": 3.0, "keep_best": "chrf"})
+    facts = run(config, console=Console()).facts
+    kept = re.search(r"weights of step (\d+) are kept: chrf (0\.\d+) on held-out data", capsys.readouterr().err)
+    assert kept is not None
+    assert 1 <= int(kept[1]) <= facts["plan"]["total_steps"] and float(kept[2]) > 0
+    with pytest.raises(ConfigError, match="keep_best = true") as refused:
+        load(FinetuneInstructConfig, keys | {"keep_best": True})
+    assert "'loss'" in str(refused.value)

@@ -1,0 +1,346 @@
+"""Tuning with adapters as a user has it: what is left, that every command takes it, and what it says about its base."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load as load_bytes
+from safetensors.torch import load_file, save_file
+
+from groundup.commands import (
+    STAGES,
+    _lora,
+    classify,
+    compare,
+    finetune_classify,
+    finetune_instruct,
+    import_model,
+    merge,
+    model_show,
+)
+from groundup.commands.classify import ClassifyConfig
+from groundup.core import artifact
+from groundup.core.config import load
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError, DataError, FormatError
+from groundup.hub import load_classifier, load_model, save_model
+from groundup.hub.adapted import with_adapter
+from groundup.hub.resolve import open_model, resolve_classifier, resolve_model
+from groundup.inference import Engine, GenerationRequest, Sampling
+from groundup.kernels import Machine
+from groundup.model import Transformer
+from groundup.tokenizer import Tokenizer
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def directory(
+    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
+) -> Path:
+    """A run that has come as far as its base, whose weights are random."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    work = artifact.begin(run / "base", "pretrain", {}, {})
+    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
+    files = save_model(run / "base", tiny_model(tokenizer.vocab_size, context_length=128), **ids)
+    work.finish({}, files + tokenizer.save(run / "base"))
+    return run
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) -> Path:
+    """Beginnings of real paragraphs, and how they go on."""
+    paragraphs = dict.fromkeys(" ".join(part.split()) for text in real_documents for part in text.split("\n\n"))
+    words = [paragraph.split(" ") for paragraph in paragraphs if len(paragraph.split(" ")) > 12][:160]
+    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+    rows = [{"question": " ".join(each[:6]), "answer": " ".join(each[6:12])} for each in words]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def instruct(pairs: Path, model: Path, out: Path, **changes: Any) -> artifact.Artifact:
+    keys = {"data": str(pairs), "model": str(model), "out": str(out), "threads": 1, "compile": False, "epochs": 4.0}
+    keys |= {"method": "lora", "lora": {"rank": 8}, "learning_rate": 0.02, "checkpoint_seconds": 0.0, "evaluations": 1}
+    config = load(finetune_instruct.FinetuneInstructConfig, keys | changes)
+    return finetune_instruct.run(config, console=QUIET)
+
+
+@pytest.fixture(scope="module")
+def adapter(pairs: Path, directory: Path) -> Path:
+    instruct(pairs, directory / "base", directory / "chat")
+    return directory / "chat"
+
+
+@pytest.fixture
+def moved(adapter: Path, tmp_path: Path) -> Path:
+    """The run somewhere else, and no more where it was trained."""
+    run = shutil.copytree(adapter.parent, tmp_path / "elsewhere")
+    record = json.loads((run / "chat" / "groundup.json").read_text())
+    record["base"]["path"] = str(tmp_path / "gone")
+    (run / "chat" / "groundup.json").write_text(json.dumps(record))
+    config = json.loads((run / "chat" / "adapter_config.json").read_text())
+    (run / "chat" / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "gone"}))
+    artifact.accept(run / "chat" / "artifact.json")
+    return run / "chat"
+
+
+def test_an_adapter_is_left_and_it_has_learned(adapter: Path) -> None:
+    made = artifact.read(adapter)
+    losses = [json.loads(line)["loss"] for line in (adapter / "metrics.jsonl").read_text().splitlines()]
+    assert sum(losses[-3:]) < sum(losses[:3])
+    assert not list(adapter.glob("model*.safetensors"))
+    assert {"adapter_model.safetensors", "adapter_config.json", "groundup.json", "tokenizer.json"} <= set(made.outputs)
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == made.facts["base"]
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    assert sum(tensor.numel() for tensor in tensors.values()) < 0.5 * made.facts["parameters"]
+
+
+def test_every_command_takes_it_as_a_model(adapter: Path, pairs: Path, tmp_path: Path) -> None:
+    """Of a run, too, it is the newest model; what a command loads is base and adapter as one."""
+    assert resolve_model(adapter.parent) == adapter
+    opened = open_model(adapter, device="cpu")
+    beside = with_adapter(load_model(adapter.parent / "base"), adapter)
+    ids = torch.arange(60)[None]
+    torch.testing.assert_close(opened.model(ids), beside(ids), atol=1e-4, rtol=0)
+    assert (opened.model(ids) - load_model(adapter.parent / "base")(ids)).abs().max() > 0.1
+    assert opened.tokenizer.chat_template is not None
+    assert len(opened.stop_ids) == 2
+
+    def stage(name: str, **keys: Any) -> Any:
+        return STAGES[name].module.run(load(STAGES[name].config, keys), console=QUIET)
+
+    assert stage("generate", model=str(adapter), prompt="The", max_tokens=5, temperature=0.0).token_ids
+    exported = stage("export.gguf", model=str(adapter), out=str(tmp_path / "tuned.gguf"), type="f32")
+    assert (tmp_path / "tuned.gguf").stat().st_size > 0
+    assert exported.facts["files"]["f32"]["gate"]["equal_bit_for_bit"]
+    report = stage("evaluate", model=str(adapter), data=str(pairs), out=str(tmp_path / "report"))
+    assert report.facts["summary"]
+    facts = model_show._facts_of_directory(adapter)
+    assert facts["adapter_of"] == str((adapter.parent / "base").resolve())
+    assert facts["tokenizer"]["chat_template"]
+
+
+def test_a_run_that_is_moved_keeps_working(moved: Path, adapter: Path) -> None:
+    ids = torch.arange(60)[None]
+    assert torch.equal(load_model(moved)(ids), load_model(adapter)(ids))
+
+
+def test_a_base_that_is_gone_or_another_is_named(moved: Path) -> None:
+    """Beside another model of the same shape an adapter loads, and answers nonsense: peers say nothing."""
+    weights = moved.parent / "base" / "model.safetensors"
+    tensors = load_bytes(weights.read_bytes())  # in memory: the file is written again
+    name = next(iter(tensors))
+    save_file(tensors | {name: tensors[name] + 0.01}, weights, metadata={"format": "pt"})
+    with pytest.raises(FormatError, match=r"not the weights that .* was trained beside"):
+        load_model(moved)
+    shutil.rmtree(moved.parent / "base")
+    with pytest.raises(DataError, match="its base, gone, is not there") as refused:
+        open_model(moved)
+    assert "--base DIR" in refused.value.fix
+
+
+def test_a_base_that_lies_elsewhere_is_given(moved: Path, adapter: Path, pairs: Path, tmp_path: Path) -> None:
+    """A base goes to another disk, or was downloaded again; what it is must be known by its weights, not its place."""
+    elsewhere = tmp_path / "disk" / "model"
+    shutil.move(moved.parent / "base", elsewhere)
+    ids = torch.arange(60)[None]
+    merge.run(merge.MergeConfig(adapter=moved, out=tmp_path / "merged", base=elsewhere), console=QUIET)
+    assert torch.equal(load_model(tmp_path / "merged")(ids), load_model(adapter)(ids))
+
+    def stage(name: str, **keys: Any) -> Any:
+        return STAGES[name].module.run(load(STAGES[name].config, keys), console=QUIET)
+
+    asked: dict[str, Any] = {"prompt": "The", "max_tokens": 8, "temperature": 0.0}
+    written = stage("generate", model=str(moved), base=str(elsewhere), **asked)
+    assert written.token_ids == stage("generate", model=str(adapter), **asked).token_ids
+    out = tmp_path / "compared"
+    stage("compare", base=str(elsewhere), tuned=str(moved), data=str(pairs), metric="likelihood", out=str(out))
+    assert (out / "compare.md").is_file()
+    with pytest.raises(FormatError, match=r"merged: not the weights that"):
+        stage("generate", model=str(moved), base=str(tmp_path / "merged"), **asked)
+
+
+def test_an_adapter_is_no_model_to_import(adapter: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="groundup merge"):
+        import_model.run(import_model.ImportConfig(path=str(adapter), out=tmp_path / "out"), console=QUIET)
+
+
+def test_an_adapter_beside_its_base_and_another_adapter(
+    adapter: Path, directory: Path, pairs: Path, tmp_path: Path
+) -> None:
+    """Merged or not, it is scored on the same held-out part: a merged model knows what it was tuned on."""
+    other = tmp_path / "other"
+    instruct(pairs, directory / "base", other, epochs=0.5)
+
+    def verdicts(before: Path, after: Path) -> dict[str, dict[str, Any]]:
+        out = tmp_path / f"{before.name}-{after.name}"
+        keys = {"base": str(before), "tuned": str(after), "data": str(pairs), "out": str(out), "metric": "f1"}
+        compare.run(load(compare.CompareConfig, keys), console=QUIET)
+        return {line["name"]: line for line in json.loads((out / "compare.json").read_text())["lines"]}
+
+    merged = tmp_path / "merged"
+    merge.run(merge.MergeConfig(adapter=adapter, out=merged), console=QUIET)
+    bits = "bits per byte of the answers"
+    lines = [verdicts(before, after)[bits] for before in (directory / "base", other) for after in (adapter, merged)]
+    values = [(line["before"]["value"], line["after"]["value"]) for line in lines]
+    assert values[0] == pytest.approx(values[1], rel=1e-4)
+    assert values[2] == pytest.approx(values[3], rel=1e-4)
+    # Of the adapter there may be two values: which examples have room depends on how the model before is asked best.
+    assert len({round(value, 3) for value in (*values[0], *values[2])}) >= 3, "base, other and adapter are three models"
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", '{"base": 3}', '{"base": {"path": 3}}', '{"base": {}, "labels": "ab"}', '{"base": {}, "format_version": 9}'],
+)
+def test_a_record_of_a_base_that_is_damaged_is_refused(moved: Path, content: str) -> None:
+    (moved / "groundup.json").write_text(content)
+    with pytest.raises(FormatError, match=r"groundup\.json"):
+        load_model(moved)
+
+
+def test_an_adapter_that_names_itself_as_its_base_is_refused(moved: Path) -> None:
+    (moved / "groundup.json").unlink()
+    config = json.loads((moved / "adapter_config.json").read_text())
+    (moved / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(moved)}))
+    with pytest.raises(FormatError, match="a whole model, which is no adapter"):
+        load_model(moved)
+
+
+def test_merged_it_answers_as_it_did(adapter: Path, directory: Path, tmp_path: Path, real_documents: list[str]) -> None:
+    """Peers' merged models answered otherwise than base and adapter did."""
+    merged = tmp_path / "merged"
+    made = merge.run(merge.MergeConfig(adapter=adapter, out=merged), console=QUIET)
+    (tried,) = made.facts["gate"]["checks"]
+    assert tried["max_difference"] < 1e-3 and tried["agreed"] == tried["positions"] > 1000
+    beside = with_adapter(load_model(directory / "base"), adapter)
+    whole = open_model(merged, device="cpu")
+    prompts = [" ".join(text.split()[:12]) for text in real_documents if len(text.split()) > 12][:50]
+    assert len(prompts) == 50
+    answers: list[list[str]] = []
+    for model in (beside, whole.model):
+        with Engine(model, whole.tokenizer, stop_ids=whole.stop_ids) as engine:
+            requests = [GenerationRequest(prompt=p, sampling=Sampling(temperature=0.0), max_tokens=16) for p in prompts]
+            answers.append([engine.complete(request).text for request in requests])
+    for prompt in prompts:
+        ids = torch.tensor([whole.tokenizer.encode_prompt(prompt)[:100]])
+        difference = (whole.model(ids) - beside(ids)).abs().flatten()
+        # So small a model, trained so hard, has vectors near 0 in front of its norms, which magnify what rounding left.
+        assert difference.quantile(0.999) < 1e-4 and difference.max() < 1e-3
+    assert answers[0] == answers[1]
+    assert whole.tokenizer.chat_template is not None
+    with pytest.raises(ConfigError, match="a whole model"):
+        merge.run(merge.MergeConfig(adapter=merged, out=tmp_path / "again"), console=QUIET)
+
+
+def test_what_does_not_answer_alike_is_not_kept(adapter: Path, directory: Path, tmp_path: Path) -> None:
+    """Weights beyond what float16 holds; float32 holds them."""
+    large = Path(shutil.copytree(adapter, directory / "large"))
+    factors = load_bytes((large / "adapter_model.safetensors").read_bytes())  # in memory: the file is written again
+    beyond = {name: 1e6 * factor if "lora_B" in name else factor for name, factor in factors.items()}
+    save_file(beyond, large / "adapter_model.safetensors")
+    artifact.accept(large / "artifact.json")
+    with pytest.raises(FormatError, match=r"halves in float16: merged: .*--dtype float32"):
+        merge.run(merge.MergeConfig(adapter=large, out=tmp_path / "halves", dtype="float16"), console=QUIET)
+    assert not (tmp_path / "halves").exists()
+    ungated = merge.MergeConfig(adapter=large, out=tmp_path / "halves", dtype="float16", gate=False)
+    assert "gate" not in merge.run(ungated, console=QUIET).facts
+    shutil.rmtree(large)
+
+
+def test_adapters_are_stacked(adapter: Path, pairs: Path, directory: Path) -> None:
+    second = directory / "second"
+    instruct(pairs, adapter, second, epochs=1.0)
+    ids = torch.arange(60)[None]
+    stacked = load_model(second)
+    torch.testing.assert_close(stacked(ids), with_adapter(load_model(adapter), second)(ids), atol=1e-4, rtol=0)
+    assert (stacked(ids) - load_model(adapter)(ids)).abs().max() > 0.01
+    whole = json.loads((second / "groundup.json").read_text())["base"]
+    assert (whole["relative"], Path(whole["path"])) == ("../chat", adapter.resolve())
+    shutil.rmtree(second)
+
+
+def test_a_target_that_names_no_layer_is_refused_before_training(pairs: Path, directory: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Did you mean q_proj"):
+        instruct(pairs, directory / "base", tmp_path / "out", lora={"targets": ["v_proj", "q_prj"]})
+    with pytest.raises(ConfigError, match=r"lora\.learning_rate: unknown key.*Write learning_rate, outside of"):
+        instruct(pairs, directory / "base", tmp_path / "out", lora={"learning_rate": 2e-4})
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_a_classifier_is_an_adapter_with_a_head(
+    directory: Path, tmp_path: Path, real_documents: list[str], tokenizer: Tokenizer
+) -> None:
+    longest = sorted(real_documents, key=len)[-2:]
+    rows = [(part, text.split()[0]) for text in longest for part in text.split("\n\n") if 60 < len(part) < 400]
+    table = tmp_path / "paragraphs.jsonl"
+    table.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
+    out = tmp_path / "classifier"
+    keys = {"data": str(table), "model": str(directory / "base"), "out": str(out), "threads": 1, "epochs": 24.0}
+    keys |= {"method": "lora", "batch_size": 8, "learning_rate": 0.005}
+    made = finetune_classify.run(load(finetune_classify.FinetuneClassifyConfig, keys), console=QUIET)
+    losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["task_type"], config["modules_to_save"]) == ("SEQ_CLS", ["score"])
+    assert resolve_classifier(out) == out
+    sample = next(sample for sample in made.facts["samples"] if len(sample["text"]) < 300)
+    (found,) = classify.run(ClassifyConfig(model=out, texts=(sample["text"],)))
+    assert found.label == sample["predicted"]
+    assert found.probabilities[found.label] == pytest.approx(sample["probability"], abs=1e-5)
+
+    merged = tmp_path / "merged"
+    tried = merge.run(merge.MergeConfig(adapter=out, out=merged), console=QUIET).facts["gate"]
+    assert tried["agreed"] == tried["texts"] > 200 and tried["max_difference"] < 1e-4
+    (one, labels), (other, same) = load_classifier(out), load_classifier(merged)
+    assert labels == same == tuple(made.facts["labels"])
+    ids = torch.tensor([tokenizer.encode_prompt(sample["text"])])
+    last = torch.tensor([ids.shape[1] - 1])
+    torch.testing.assert_close(one(ids, last), other(ids, last), atol=1e-4, rtol=0)
+    tensors = load_bytes((out / "adapter_model.safetensors").read_bytes())  # in memory: the file is written again
+    beyond = {name: 1e6 * factor if "lora_B" in name else factor for name, factor in tensors.items()}
+    save_file(beyond, out / "adapter_model.safetensors")
+    artifact.accept(out / "artifact.json")
+    with pytest.raises(FormatError, match=r"halves in float16: .*--dtype float32"):
+        merge.run(merge.MergeConfig(adapter=out, out=tmp_path / "halves", dtype="float16"), console=QUIET)
+    assert not (tmp_path / "halves").exists()
+    del tensors["base_model.model.score.weight"]
+    save_file(tensors, out / "adapter_model.safetensors")
+    artifact.accept(out / "artifact.json")
+    with pytest.raises(FormatError, match="a head of 0 rows"):
+        load_classifier(out)
+
+
+def test_merged_leaves_the_model_that_adapters_make(
+    directory: Path, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same training, and nothing left that needs the base or PEFT: transformers loads it as it is."""
+    # On a busy machine two looks at it may find another dtype the faster one, and then it is another training.
+    machine = Machine("cpu", "float32", compile=False, threads=1, product_flops=1e11)
+    monkeypatch.setattr("groundup.kernels.measure_machine", lambda **_: machine)
+    adapter = tmp_path / "adapter"
+    instruct(pairs, directory / "base", adapter)
+    made = instruct(pairs, directory / "base", tmp_path / "merged", method="merged")
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    assert "base" not in made.facts
+    ids = torch.arange(60)[None]
+    torch.testing.assert_close(load_model(tmp_path / "merged")(ids), load_model(adapter)(ids), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "dim", "settled"),
+    [(None, 64, "full"), (None, 512, "merged"), ("full", 512, "full"), ("lora", 64, "lora")],
+)
+def test_large_models_get_adapters_where_nobody_says_how(
+    asked: _lora.Method | None, dim: int, settled: str, tiny_model: Callable[..., Transformer]
+) -> None:
+    """All weights of a large model by Muon, a few hundred tokens a step, take minutes where adapters take one."""
+    with torch.device("meta"):
+        model = tiny_model(65_536, dim=dim)
+    assert _lora.settle_method(asked, model.config, _lora.LoraConfig(), QUIET) == settled

@@ -1,0 +1,154 @@
+"""Several adapters served from one base: each answers under its own name, and the weights are there once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+import torch
+
+from groundup.commands.serve import ServeConfig, run
+from groundup.core.config import load
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError, DataError, FormatError
+from groundup.hub import load_model, save_model
+from groundup.hub.adapted import save_adapted
+from groundup.hub.resolve import open_beside, open_model
+from groundup.inference import Engine, GenerationRequest, Sampling
+from groundup.model import SequenceClassifier, Transformer
+from groundup.model.lora import LoRA, adapters_of, add_lora
+from groundup.tokenizer import Tokenizer
+
+PROMPT = "The with statement is used to wrap"
+
+
+def adapter_of(base: Path, directory: Path, seed: int) -> Path:
+    """An adapter as training leaves one, and far from its base."""
+    model = load_model(base)
+    add_lora(model, LoRA(rank=4), seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for layer in adapters_of(model).values():
+        layer.lora_B.data.normal_(0, 0.3, generator=generator)
+    save_adapted(directory, model, base)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def adapters(chat_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    run = tmp_path_factory.mktemp("adapters")
+    return adapter_of(chat_directory, run / "law", 1), adapter_of(chat_directory, run / "bank", 2)
+
+
+def alone(directory: Path) -> str:
+    """What the model writes when it is merged and alone."""
+    opened = open_model(directory, device="cpu")
+    with Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids) as engine:
+        return engine.complete(GenerationRequest(prompt=PROMPT, sampling=Sampling(temperature=0), max_tokens=24)).text
+
+
+def test_each_answers_under_its_name(chat_directory: Path, adapters: tuple[Path, Path], serving: Any) -> None:
+    """A name that is answered by another adapter, or by the base, would be taken for its word."""
+    law, bank = adapters
+    with serving(chat_directory, adapter=[f"law={law}", str(bank)]) as (_, url):
+        client = openai.OpenAI(
+            base_url=f"{url}/v1", api_key="none", max_retries=0, http_client=openai.DefaultHttpxClient(trust_env=False)
+        )
+        listed = {model.id: model for model in client.models.list()}
+        assert list(listed) == ["chat", "law", "bank"]
+        assert all(model.model_extra["has_chat_template"] for model in listed.values() if model.model_extra)
+        written = {
+            name: client.completions.create(model=name, prompt=PROMPT, temperature=0, max_tokens=24) for name in listed
+        }
+        assert all(answer.model == name for name, answer in written.items())
+        texts = {name: answer.choices[0].text for name, answer in written.items()}
+        assert texts == {"chat": alone(chat_directory), "law": alone(law), "bank": alone(bank)}
+        assert len(set(texts.values())) == 3
+        asked: Any = [{"role": "user", "content": "Hi"}]
+        assert client.chat.completions.create(model="bank", messages=asked, max_tokens=2).model == "bank"
+        assert client.models.retrieve("law").id == "law"
+        with pytest.raises(openai.NotFoundError, match=r"'tax'.*'chat', 'law', 'bank'") as refused:
+            client.completions.create(model="tax", prompt=PROMPT)
+        assert refused.value.code == "model_not_found"
+
+
+def test_streams_of_several_models_do_not_mix(chat_directory: Path, adapters: tuple[Path, Path], serving: Any) -> None:
+    """All models are stepped by one thread, in turn: a token of one must not reach another's client."""
+    names = ["chat", "law", "bank"] * 2
+    with (
+        serving(chat_directory, adapter=[f"law={adapters[0]}", f"bank={adapters[1]}"]) as (_, url),
+        httpx.Client(base_url=url, trust_env=False, timeout=60) as http,
+    ):
+        call = {"prompt": PROMPT, "temperature": 0, "max_tokens": 24, "stream": True}
+        open_streams = [
+            http.send(http.build_request("POST", "/v1/completions", json=call | {"model": name}), stream=True)
+            for name in names
+        ]
+        texts = []
+        for stream in open_streams:
+            lines = [line.removeprefix("data: ") for line in stream.iter_lines() if line][:-1]
+            texts.append("".join(json.loads(line)["choices"][0]["text"] for line in lines))
+            stream.close()
+    expected = {"chat": alone(chat_directory), "law": alone(adapters[0]), "bank": alone(adapters[1])}
+    assert texts == [expected[name] for name in names]
+
+
+def test_the_weights_are_there_once(chat_directory: Path, adapters: tuple[Path, Path]) -> None:
+    """Ten adapters beside copies of the base would take ten times its memory."""
+    base = open_model(chat_directory, device="cpu")
+    before = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
+    for path in adapters:
+        beside = open_beside(base, path)
+        theirs = beside.model.state_dict()
+        own = {name for name in theirs if "lora_" in name}
+        assert set(theirs) - own == set(before)
+        for name, tensor in base.model.state_dict().items():
+            assert theirs[name].untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+        assert sum(theirs[name].numel() for name in own) < 0.2 * sum(tensor.numel() for tensor in before.values())
+    assert not adapters_of(base.model)
+    for name, tensor in base.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+@pytest.fixture
+def another(tiny_model: Callable[..., Transformer], tokenizer: Tokenizer, chat_directory: Path, tmp_path: Path) -> Path:
+    """A model of the same shape and tokenizer, with other weights: its adapters load beside the first, too."""
+    model = load_model(chat_directory)
+    model.lm_head.weight.data += 0.01
+    save_model(tmp_path / "another", model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
+    tokenizer.save(tmp_path / "another")
+    return tmp_path / "another"
+
+
+def test_what_cannot_be_served_beside_it_is_refused(
+    chat_directory: Path, adapters: tuple[Path, Path], another: Path, tmp_path: Path
+) -> None:
+    """Beside another base of the same shape an adapter answers nonsense, and nobody would be told."""
+    foreign = adapter_of(another, tmp_path / "foreign", 3)
+    labelling = SequenceClassifier.from_language_model(load_model(chat_directory), 2, seed=0)
+    add_lora(labelling, LoRA(rank=2))
+    save_adapted(tmp_path / "labels", labelling, chat_directory, labels=["a", "b"])
+    same = adapter_of(chat_directory, tmp_path / "elsewhere" / "law", 4)
+
+    def serve(*given: str) -> None:
+        run(load(ServeConfig, {"model": str(chat_directory), "port": 0, "adapter": list(given)}), console=Console())
+
+    with pytest.raises(FormatError, match=r"another: not the weights|chat: not the weights that .*foreign was trained"):
+        serve(f"foreign={foreign}")
+    with pytest.raises(ConfigError, match="two models called 'law'") as refused:
+        serve(str(adapters[0]), str(same))
+    assert "--adapter NAME=DIR" in refused.value.fix
+    with pytest.raises(ConfigError, match="two models called 'chat'"):
+        serve(f"chat={adapters[0]}")
+    with pytest.raises(ConfigError, match="a whole model"):
+        serve(f"whole={another}")
+    with pytest.raises(DataError, match="no language model"):
+        serve(f"labels={tmp_path / 'labels'}")
+    with pytest.raises(ConfigError, match="an equals sign"):
+        serve("law=")
+    with pytest.raises(DataError, match="no such directory"):
+        serve(f"gone={tmp_path / 'gone'}")

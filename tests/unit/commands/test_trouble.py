@@ -1,0 +1,66 @@
+"""A pretraining whose weights go bad: it heals where it can, and never leaves a broken model as a whole one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.commands import collect, pretrain, tokenize
+from groundup.core.artifact import Artifact
+from groundup.core.errors import TrainingError
+from groundup.optim import Optimizer
+from groundup.train import guard
+
+SHAPE = {"dim": 64, "n_layers": 2, "context_length": 64}
+
+
+@pytest.fixture
+def poisoned_at(
+    real_documents: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int], Artifact]:
+    """Pretrains for 58 steps, looks at the model after each, and spoils a weight after that one."""
+    (tmp_path / "notes.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in real_documents))
+    source = {"kind": "folder", "path": str(tmp_path / "notes.jsonl")}
+    collect.run(collect.CollectConfig(sources=[source], out=tmp_path / "corpus", workers=1))
+    tokenize.run(tokenize.TokenizeConfig(corpus=tmp_path / "corpus", vocab_size=512, out=tmp_path / "tokens"))
+    monkeypatch.setattr(guard, "FEWEST_STEPS", 5)
+    steps, step = 0, Optimizer.step
+
+    def run(spoiled: int) -> Artifact:
+        def poisoned(self: Optimizer, *arguments: Any) -> None:
+            nonlocal steps
+            step(self, *arguments)
+            steps += 1
+            if steps == spoiled:
+                self._parts[0].param_groups[0]["params"][0].data.fill_(torch.nan)
+
+        monkeypatch.setattr(Optimizer, "step", poisoned)
+        settings = {"tokens": 120_000, "shape": SHAPE, "evaluations": 60, "compile": False, "threads": 1}
+        return pretrain.run(
+            pretrain.PretrainConfig(token_shards=tmp_path / "tokens", out=tmp_path / "base", **settings)
+        )
+
+    return run
+
+
+def test_it_goes_back(
+    poisoned_at: Callable[[int], Artifact], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """After eight steps that gave nothing: no look at the model in between may end the run."""
+    made = poisoned_at(22)
+    said = capfd.readouterr().err
+    assert "no look at the model" in said
+    assert "back to step 20" in said
+    rows = [json.loads(line) for line in (tmp_path / "base" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == made.facts["steps"] + 10  # ten were taken twice
+
+
+def test_it_ends_before_it_could_go_back(poisoned_at: Callable[[int], Artifact], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="weights that are no finite numbers"):
+        poisoned_at(55)
+    assert not (tmp_path / "base" / "model.safetensors").exists()

@@ -1,0 +1,117 @@
+"""Numbers that people read while they wait: a wrong rate or time left makes them end a run that is fine."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from groundup.core.console import format_count, format_duration
+from groundup.core.console.meter import Meter
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "expected"),
+    [
+        (0, "", "0"),
+        (7, "steps", "7 steps"),
+        (999, "", "999"),
+        (1000, "", "1.00k"),
+        (999_999, "tokens", "1.00M tokens"),  # not 1000k
+        (8912.3, "tokens", "8.91k tokens"),
+        (12_345, "", "12.3k"),
+        (123_456, "", "123k"),
+        (0.25, "steps", "0.250 steps"),
+        (2.5, "steps", "2.50 steps"),
+        (41_300_000, "bytes", "41.3 MB"),
+        (512, "bytes", "512 B"),
+        (3e14, "", "300T"),
+        (float("inf"), "", "inf"),
+    ],
+)
+def test_format_count(value: float, unit: str, expected: str) -> None:
+    assert format_count(value, unit) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        (0, "0:00"),
+        (59.6, "1:00"),
+        (124, "2:04"),
+        (3599.9, "1:00:00"),
+        (3723, "1:02:03"),
+        (90_000, "25:00:00"),
+    ],
+)
+def test_format_duration(seconds: float, expected: str) -> None:
+    assert format_duration(seconds) == expected
+
+
+def at(meter: Meter, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the clock stand at `seconds` after the meter's start."""
+    monkeypatch.setattr(time, "monotonic", lambda: meter.started + seconds)
+
+
+def test_work_of_an_earlier_run_counts_as_done_but_not_in_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a resumed run shows an enormous rate and "0:00 left" for its first minutes."""
+    meter = Meter("training", 1000, "tokens", 890)
+    at(meter, monkeypatch, 0)
+    meter.advance(10)
+    at(meter, monkeypatch, 10)
+    meter.advance(10)
+    assert meter.rate == pytest.approx(1)
+    assert meter.parts() == [" 91 %", "1:30 left", "1 tokens/s", "910 of 1.00k tokens"]
+
+
+def test_time_left_forgets_a_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step compiles for half a minute; the estimate must not suffer from it until the end."""
+    meter = Meter("training", 1000, "steps", 0)
+    at(meter, monkeypatch, 60)
+    meter.advance(1)
+    for second in range(61, 121):
+        at(meter, monkeypatch, second)
+        meter.advance(5)
+    assert meter.rate == pytest.approx(5, rel=0.05)
+
+
+def test_the_first_step_promises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It compiles: a run of minutes began with "16.4 tokens/s, 3:22:14 left"."""
+    meter = Meter("training", 100_000, "tokens", 0)
+    at(meter, monkeypatch, 31)
+    meter.advance(500)
+    assert meter.parts() == ["  0 %", "500 of 100k tokens"]
+    at(meter, monkeypatch, 31.5)
+    meter.advance(500)
+    assert meter.parts() == ["  1 %", "1:39 left", "1.00k tokens/s", "1.00k of 100k tokens"]
+
+
+def test_nothing_is_promised_before_anything_is_done() -> None:
+    assert Meter("reading", 100, "files", 0).parts() == ["  0 %", "starting", "0 of 100 files"]
+    assert Meter("reading", None, "files", 0).parts() == ["starting", "0 files"]
+    assert Meter("reading", 0, "files", 0).fraction is None
+
+
+def test_curve_of_a_falling_loss_falls_evenly() -> None:
+    """Thinning out only what is old would draw the past steeper than it was."""
+    meter = Meter("training", None, "steps", 0, "loss")
+    assert meter.spark() == ""
+    for step in range(5000):
+        meter.show(loss=f"{5000 - step}", lr="0.02")
+    curve = meter.spark(8)
+    assert curve == "█▇▆▅▄▃▂▁"
+
+
+def test_curve_survives_values_that_are_no_numbers() -> None:
+    meter = Meter("training", None, "steps", 0, "loss")
+    for value in ("3.0", "-", "nan", "inf", "2.0", "2.0"):
+        meter.show(loss=value)
+    assert set(meter.spark()) <= set("▁▂▃▄▅▆▇█")
+
+
+def test_a_value_that_is_over_is_no_longer_shown() -> None:
+    """A step that once waited for data must not be told of until the end."""
+    meter = Meter("pretraining", 4, "steps")
+    meter.show(loss="2.5", waiting="35 %")
+    meter.show(loss="2.4", waiting="")
+    assert meter.fields == {"loss": "2.4"}

@@ -1,0 +1,87 @@
+"""What a stage finds in its output directory, and what becomes of that: nothing finished may get lost on the way."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from groundup.core.artifact import begin, read
+from groundup.core.errors import ConfigError, FormatError, ResourceError
+
+
+def leave(directory: Path, *, stage: str = "collect", key: int = 1) -> Path:
+    """A finished output of one file."""
+    work = begin(directory, stage, {"key": key}, {})
+    (directory / "made.txt").write_text(f"{key}")
+    work.finish({}, [directory / "made.txt"])
+    return directory
+
+
+def test_equal_work_is_done_other_work_sets_it_aside_when_it_is_finished(tmp_path: Path) -> None:
+    out = leave(tmp_path / "out")
+    assert begin(out, "collect", {"key": 1}, {}).state == "done"
+    work = begin(out, "collect", {"key": 2}, {})
+    assert work.state == "fresh"
+    assert (out / "made.txt").read_text() == "1"
+    (work.directory / "made.txt").write_text("2")
+    work.finish({}, [work.directory / "made.txt"])
+    assert (out / "made.txt").read_text() == "2"
+    [aside] = tmp_path.glob("out.replaced-*")
+    assert (aside / "made.txt").read_text() == "1"
+    assert read(aside).config == {"key": 1}
+
+
+def test_what_another_stage_left_is_not_taken_over(tmp_path: Path) -> None:
+    """`tokenize CORPUS --out CORPUS` once renamed its own input away."""
+    out = leave(tmp_path / "corpus")
+    with pytest.raises(ConfigError, match="tokenize would take its place"):
+        begin(out, "tokenize", {}, {})
+    assert begin(out, "collect", {"key": 1}, {}).state == "done"
+
+
+def test_a_finished_stage_whose_files_are_gone_is_not_done(tmp_path: Path) -> None:
+    out = leave(tmp_path / "out")
+    (out / "made.txt").unlink()
+    assert begin(out, "collect", {"key": 1}, {}).state == "fresh"
+
+
+def test_tries_that_made_nothing_leave_nothing(tmp_path: Path) -> None:
+    """Each refused command once left another directory behind."""
+    for key in range(3):
+        begin(tmp_path / "out", "collect", {"key": key}, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    """Two `groundup collect` with one --out once deleted each other's parts."""
+    work = begin(tmp_path / "out", "collect", {}, {})
+    code = (
+        "import sys, pathlib; from groundup.core.artifact import begin; "
+        "begin(pathlib.Path(sys.argv[1]), 'collect', {}, {})"
+    )
+    other = subprocess.run([sys.executable, "-c", code, tmp_path / "out"], capture_output=True, text=True)
+    assert ResourceError.__name__ in other.stderr
+    (tmp_path / "out" / "made.txt").touch()
+    work.finish({}, [tmp_path / "out" / "made.txt"])
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "out"], capture_output=True).returncode == 0
+    assert not (tmp_path / "out" / ".lock").exists()
+
+
+def test_a_record_that_is_no_record_is_named(tmp_path: Path) -> None:
+    out = leave(tmp_path / "out")
+    (out / "artifact.json").write_text("{}")
+    with pytest.raises(FormatError, match=r"artifact\.json"):
+        read(out)
+
+
+def test_leftovers_inside_of_leftovers_are_cleared(tmp_path: Path) -> None:
+    """A process killed while it wrote a file of a checkpoint leaves a temporary file in a temporary directory."""
+    begin(tmp_path / "out", "pretrain", {}, {})
+    half = tmp_path / "out" / "checkpoints" / ".step-00000038.oe2d0q.tmp"
+    half.mkdir(parents=True)
+    (half / ".state.json.yab2oy4d.tmp").write_text("{")
+    assert begin(tmp_path / "out", "pretrain", {}, {}).state == "resumed"
+    assert list((tmp_path / "out" / "checkpoints").iterdir()) == []

@@ -1,0 +1,36 @@
+"""Conversations as ids: what a large table of them takes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from groundup.core.errors import DataError
+from groundup.core.types import Message
+from groundup.data.encoded import compact, trained_tokens
+from groundup.data.soundness import require_sound
+from groundup.tokenizer import ChatTemplate, Tokenizer
+
+
+def test_compact_says_the_same_in_five_bytes_a_token(tokenizer: Tokenizer) -> None:
+    template = ChatTemplate(tokenizer)
+    lists = template.encode_labelled([Message("user", "Name a colour."), Message("assistant", "Green. " * 50)])
+    ids, trained = arrays = compact(*lists)
+    assert isinstance(ids, np.ndarray) and isinstance(trained, np.ndarray)
+    assert (ids.tolist(), trained.tolist()) == lists
+    assert ids.nbytes + trained.nbytes == 5 * len(lists[0])
+    assert trained_tokens([lists, arrays]) == 2 * sum(lists[1])
+
+
+def test_it_is_judged_as_the_lists_are(tokenizer: Tokenizer) -> None:
+    template = ChatTemplate(tokenizer)
+    ids, trained = template.encode_labelled([Message("user", "Name a colour."), Message("assistant", "Green.")])
+    masked = [now and place != max(n for n, t in enumerate(trained) if t) for place, now in enumerate(trained)]
+    for labels in (trained, [False] * len(ids), masked):
+        refusals: list[str | None] = []
+        for pair in ((ids, labels), compact(ids, labels)):
+            try:
+                require_sound([pair], template, tokenizer, 100)
+                refusals.append(None)
+            except DataError as error:
+                refusals.append(str(error))
+        assert refusals[0] == refusals[1]

@@ -1,0 +1,119 @@
+"""Packing: every token once, documents apart, the same windows for every way to run."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.core.errors import ConfigError, DataError
+from groundup.data import Loader, PackedWindows, TokenShards, write_shards
+
+
+@pytest.fixture
+def shards(directory: Path) -> TokenShards:
+    return TokenShards(directory, "train")
+
+
+def loader(shards: TokenShards, **changes: int) -> Loader:
+    settings = {"context_length": 64, "batch_size": 4, "bos_id": 0, "seed": 7} | changes
+    return Loader(shards, **settings)
+
+
+def rows(batches: list[PackedWindows]) -> list[tuple[torch.Tensor, ...]]:
+    return [row for b in batches for row in zip(b.input_ids, b.labels, b.positions, b.document_ids, strict=True)]
+
+
+def same(left: list[tuple[torch.Tensor, ...]], right: list[tuple[torch.Tensor, ...]]) -> bool:
+    return len(left) == len(right) and all(
+        torch.equal(x, y) for a, b in zip(left, right, strict=True) for x, y in zip(a, b, strict=True)
+    )
+
+
+def test_one_epoch_is_every_document_behind_bos(shards: TokenShards) -> None:
+    """The windows, read one after another, are the documents of the epoch: none lost, none twice."""
+    packed = loader(shards)
+    windows = -(-packed.n_tokens_per_epoch // 64) + 4
+    stream = torch.cat([row[0] for row in rows([packed.batch(i) for i in range(windows // 4 + 1)])]).tolist()
+    epoch = stream[: packed.n_tokens_per_epoch]
+    assert packed.n_tokens_per_epoch == shards.n_tokens + shards.n_documents
+    starts = [place for place, token in enumerate(epoch) if token == 0] + [len(epoch)]
+    documents = [tuple(epoch[a + 1 : b]) for a, b in pairwise(starts)]
+    written = [tuple(shards.document(i).tolist()) for i in range(shards.n_documents)]
+    assert sorted(documents) == sorted(written)
+    assert documents != written  # shuffled
+    assert stream[packed.n_tokens_per_epoch] == 0  # the next epoch begins at once
+
+
+def test_labels_are_the_next_token_even_over_edges(shards: TokenShards) -> None:
+    """A window that does not overlap the next one by a token loses one target per window."""
+    batches = [loader(shards).batch(i) for i in range(5)]
+    inputs = torch.cat([b.input_ids.flatten() for b in batches])
+    labels = torch.cat([b.labels.flatten() for b in batches])
+    assert torch.equal(labels[:-1], inputs[1:])
+    assert (labels == 0).any()  # a document's end is learned
+
+
+def test_positions_and_documents_restart_where_a_document_begins(shards: TokenShards) -> None:
+    for batch in (loader(shards).batch(i) for i in range(20)):
+        for tokens, _, positions, documents in rows([batch]):
+            position, document = -1, -1
+            for place in range(64):
+                if tokens[place] == 0 or place == 0:
+                    position, document = 0, document + 1
+                else:
+                    position += 1
+                assert (positions[place], documents[place]) == (position, document)
+
+
+def test_ranks_divide_the_same_global_batch(shards: TokenShards) -> None:
+    """A resume on another number of devices must see the same data at the same step."""
+    alone = rows([loader(shards, batch_size=12).batch(3)])
+    for world_size in (2, 3):
+        ranks = [
+            loader(shards, batch_size=12 // world_size, rank=rank, world_size=world_size).batch(3)
+            for rank in range(world_size)
+        ]
+        assert same(rows(ranks), alone)
+    assert same(rows([loader(shards).batch(i) for i in (9, 10, 11)]), alone)  # accumulated micro-batches
+
+
+def test_any_batch_can_be_asked_for_first(shards: TokenShards) -> None:
+    """State carried from batch to batch would make a resume see other data than the run that was cut off."""
+    packed = loader(shards)
+    in_order = [packed.batch(i) for i in range(40)]
+    for index in (39, 0, 17):
+        assert same(rows([loader(shards).batch(index)]), rows([in_order[index]]))
+
+
+def test_each_epoch_and_seed_has_its_own_order(directory: Path) -> None:
+    shards = TokenShards(directory, "validation")
+    per_epoch = shards.n_tokens + shards.n_documents
+    packed = loader(shards, context_length=per_epoch, batch_size=1)
+    epochs = [tuple(packed.batch(epoch).input_ids[0].tolist()) for epoch in range(12)]
+    assert len({tuple(sorted(epoch)) for epoch in epochs}) == 1
+    assert len(set(epochs)) > 6  # of 24 orders
+    other = loader(shards, context_length=per_epoch, batch_size=1, seed=8)
+    assert epochs != [tuple(other.batch(epoch).input_ids[0].tolist()) for epoch in range(12)]
+
+
+def test_a_window_may_hold_several_epochs(tmp_path: Path) -> None:
+    """A tiny corpus, a long context: the stream goes round within one window."""
+    ids = [np.array([5, 6], dtype=np.uint32), np.array([7], dtype=np.uint32)]
+    write_shards(tmp_path, {"train": ["ab", "c"]}, lambda _: ids, vocab_size=64, bos_id=0)
+    batch = Loader(TokenShards(tmp_path, "train"), context_length=25, batch_size=2, bos_id=0, seed=0).batch(0)
+    stream = batch.input_ids.flatten().tolist()
+    for epoch in range(10):
+        assert stream[epoch * 5 : epoch * 5 + 5] in ([0, 5, 6, 0, 7], [0, 7, 0, 5, 6])
+
+
+def test_impossible_sizes_are_refused(shards: TokenShards, tmp_path: Path) -> None:
+    for changes in ({"context_length": 0}, {"batch_size": 0}, {"rank": 2, "world_size": 2}):
+        with pytest.raises(ConfigError, match="rank"):
+            loader(shards, **changes)
+    write_shards(tmp_path, {"train": [""]}, lambda _: [np.array([], dtype=np.uint32)], vocab_size=64, bos_id=0)
+    with pytest.raises(DataError, match="no tokens"):
+        loader(TokenShards(tmp_path, "train"))

@@ -1,0 +1,128 @@
+"""Packed examples: what shares a window must not be seen, counted or moved by what it shares it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.core.errors import ConfigError, DataError
+from groundup.core.types import IGNORE_INDEX
+from groundup.data import ExampleLoader
+from groundup.data.loader import PackedWindows
+from groundup.model import Transformer
+from groundup.train.objectives import NextToken
+
+PAD = 1
+Labelled = tuple[list[int], list[bool]]
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Labelled]:
+    """Two hundred of 3 to 40 tokens, each with a prompt that is not trained and an end that is not either."""
+    draw = np.random.default_rng(0)
+    made = []
+    for _ in range(200):
+        ids = [0, *draw.integers(2, 64, size=draw.integers(2, 40)).tolist()]
+        start = int(draw.integers(1, len(ids)))
+        made.append((ids, [start <= place < max(start + 1, len(ids) - 1) for place in range(len(ids))]))
+    return made
+
+
+def loader(examples: list[Labelled], **changes: object) -> ExampleLoader:
+    sizes = {"context_length": 64, "batch_size": 4, "pad_id": PAD, "seed": 7}
+    return ExampleLoader(examples, **sizes | changes)  # type: ignore[arg-type]
+
+
+def same(a: PackedWindows, b: PackedWindows) -> bool:
+    return all(torch.equal(getattr(a, f), getattr(b, f)) for f in ("input_ids", "labels", "positions", "document_ids"))
+
+
+def test_packed_loss_is_the_sum_of_the_examples_alone(
+    examples: list[Labelled], tiny_model: Callable[..., Transformer]
+) -> None:
+    """Attention across examples, wrong positions or a shifted label would each change it (Hugging Face #33950)."""
+    model, objective = tiny_model(64), NextToken()
+    packed = loader(examples, batch_size=1)
+    together = sum(objective(model, packed.batch(i))[0].item() for i in range(packed.n_rows))
+    alone = 0.0
+    for ids, trained in examples:
+        logits = model(torch.tensor([ids]))[0].log_softmax(-1)
+        alone -= sum(logits[i - 1, ids[i]].item() for i in range(1, len(ids)) if trained[i])
+    assert together == pytest.approx(alone, rel=1e-5)
+
+
+def test_windows_are_nearly_full(examples: list[Labelled]) -> None:
+    """Padding is time that trains nothing."""
+    packed = loader(examples, batch_size=1)
+    used = sum(max(i for i, t in enumerate(trained) if t) for _, trained in examples)
+    assert used / (packed.n_rows * 64) > 0.93
+
+
+def test_any_batch_can_be_asked_for_first(examples: list[Labelled]) -> None:
+    in_order = [loader(examples).batch(i) for i in range(30)]
+    for index in (29, 0, 13):
+        assert same(loader(examples).batch(index), in_order[index])
+
+
+def test_ranks_divide_the_same_global_batch(examples: list[Labelled]) -> None:
+    alone = loader(examples, batch_size=6).batch(5)
+    ranks = [loader(examples, batch_size=2, rank=rank, world_size=3).batch(5) for rank in range(3)]
+    joined = PackedWindows(
+        *(torch.cat([getattr(b, f) for b in ranks]) for f in ("input_ids", "labels", "positions", "document_ids"))
+    )
+    assert same(joined, alone)
+
+
+def test_epochs_and_seeds_have_their_own_order(examples: list[Labelled]) -> None:
+    packed = loader(examples, batch_size=1)
+    epochs = [[packed.batch(e * packed.n_rows + i).input_ids.tolist() for i in range(packed.n_rows)] for e in range(3)]
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert sorted(map(str, epochs[0])) == sorted(map(str, epochs[1])) == sorted(map(str, epochs[2]))
+    assert not same(packed.batch(0), loader(examples, batch_size=1, seed=8).batch(0))
+
+
+def test_the_count_of_labels_is_that_of_the_batches(examples: list[Labelled]) -> None:
+    """The progress bar and the report name it before a step is taken."""
+    packed = loader(examples)
+    seen = 0
+    for index in range(25):
+        assert packed.labels_until(index) == seen
+        seen += int((packed.batch(index).labels != IGNORE_INDEX).sum())
+    assert packed.trained_tokens == sum(sum(trained[1:]) for _, trained in examples)
+
+
+def test_long_examples_are_dropped_and_counted_or_cut_when_told(examples: list[Labelled]) -> None:
+    long: Labelled = ([0, *range(2, 60), *range(2, 60)], [False] * 20 + [True] * 97)
+    hopeless: Labelled = ([0] * 200, [False] * 199 + [True])
+    packed = loader([*examples, long, hopeless])
+    assert (packed.too_long, packed.n_examples) == (2, len(examples))
+    cut = loader([*examples, long, hopeless], cut=True)
+    assert (cut.too_long, cut.without_labels, cut.n_examples) == (2, 1, len(examples) + 1)
+    assert cut.trained_tokens == packed.trained_tokens + 64 - 19
+
+
+def test_an_example_of_just_the_context_fits() -> None:
+    """Its last token is predicted and not read: one more than the context can be learned."""
+    ids = list(range(2, 67))
+    packed = loader([(ids, [False] * 64 + [True])], batch_size=1)
+    assert packed.batch(0).input_ids.tolist() == [ids[:-1]]
+    assert packed.batch(0).labels[0, -1] == ids[-1]
+
+
+def test_nothing_to_train_is_refused_before_step_1() -> None:
+    """Others' trainers show a fine loss over no token at all."""
+    with pytest.raises(DataError, match="1 without a token to train"):
+        loader([([0, 5, 6], [False, False, False])])
+    with pytest.raises(DataError, match="1 longer than 64"):
+        loader([([0] * 70, [False] * 69 + [True])])
+    with pytest.raises(DataError, match="0 examples"):
+        loader([])
+
+
+def test_impossible_sizes_are_refused(examples: list[Labelled]) -> None:
+    for changes in ({"context_length": 0}, {"batch_size": 0}, {"rank": 1}):
+        with pytest.raises(ConfigError, match="rank"):
+            loader(examples, **changes)

@@ -1,0 +1,134 @@
+"""Trains a small model on the ranks that torchrun started (or alone), and writes down what the first of them saw.
+
+    python train_on_ranks.py OUT.json CASES.json
+
+Each case is a run: {"mode", "matrices", "steps", and, where it shall be saved or go on, "checkpoints", "stop"}. With a
+"rank", adapters of it are trained.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from pydoc_data.topics import topics
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from groundup.core.types import IGNORE_INDEX
+from groundup.data import PackedWindows
+from groundup.distributed import ParallelModel, choose_mode, whole
+from groundup.distributed.ranks import Ranks, joined
+from groundup.model import ModelConfig, Transformer, init_weights
+from groundup.model.lora import LoRA, add_lora
+from groundup.optim import OptimizerConfig, WarmupStableDecay
+from groundup.train import Checkpoints, Progress, StepReport
+from groundup.train.fit import fit
+from groundup.train.guard import NoGuard
+from groundup.train.objectives import NextToken
+
+ROWS, LENGTH = 8, 32
+TEXT = torch.tensor(list("".join(topics[name] for name in ("assignment", "class", "while", "yield")).encode()))
+WINDOWS = TEXT[: len(TEXT) // (LENGTH + 1) * (LENGTH + 1)].view(-1, LENGTH + 1)
+
+
+class StopError(Exception):
+    pass
+
+
+def run(case: dict[str, Any], ranks: Ranks, out: Path) -> dict[str, Any]:
+    torch.manual_seed(0)
+    shape = ModelConfig("qwen3", 64, 2, 4, 2, 16, 96, 257, LENGTH, tie_embeddings=case.get("tied", False))
+    model = Transformer(shape)
+    init_weights(model, 0)
+    for parameter in model.parameters():  # not the zero initialization, whose gradients are mostly zero
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.05)
+    if "rank" in case:
+        add_lora(model, LoRA(rank=case["rank"]))
+    spread = ParallelModel(model, choose_mode(case["mode"], ranks, 0, None), ranks)
+    optimizer = spread.optimizer(OptimizerConfig(matrix_lr=case.get("matrix_lr", 0.02), matrices=case["matrices"]))
+    rows = ROWS // ranks.size // 2
+
+    def batch(index: int) -> PackedWindows:
+        numbers = (index * ranks.size + ranks.rank) * rows + torch.arange(rows)
+        chosen = WINDOWS[numbers % len(WINDOWS)]
+        read.append(int((chosen * (numbers[:, None] + 1)).sum()))
+        # Micro-batches and ranks of unequal weight.
+        labels = chosen[:, 1:].where(torch.arange(LENGTH) >= 5 * (numbers % 6)[:, None], IGNORE_INDEX)
+        places = torch.arange(LENGTH).expand(rows, LENGTH)
+        return PackedWindows(chosen[:, :-1], labels, places % 24, places // 24)
+
+    seen: dict[str, list[Any]] = {"losses": [], "tokens": [], "data": []}
+    read: list[int] = []
+
+    class Gradients(NoGuard):
+        def admits(self, progress: Progress, loss: float, grad_norm: float) -> bool:
+            gradients = {name: whole(p.grad).clone() for name, p in model.named_parameters() if p.grad is not None}
+            if progress.step == 0 and ranks.first and "gradients" in case:
+                save_file(gradients, out.with_name(case["gradients"]))
+            return super().admits(progress, loss, grad_norm)
+
+    checkpoints = Checkpoints(
+        Path(case.get("checkpoints", out.with_suffix(".none"))), model, optimizer, plan_digest="p", ranks=ranks
+    )
+    progress = checkpoints.restore()
+
+    class Keep:
+        def after_step(self, report: StepReport) -> None:
+            seen["losses"].append(report.metrics["loss"])
+            seen["data"].append(int(ranks.sum(torch.tensor(sum(read)))))  # whoever read what
+            read.clear()
+            seen["tokens"].append(report.tokens_seen)
+            if report.step == case["steps"] // 2:  # as evaluations do it, in the middle of training
+                with spread.readable(), torch.inference_mode():
+                    seen["looked"] = [
+                        float(model.model(WINDOWS[:2, :-1]).norm()),
+                        float(model(WINDOWS[:2, :-1]).norm()),
+                    ]
+            if report.step == case.get("stop"):
+                checkpoints.save(progress)
+                raise StopError
+
+    with contextlib.suppress(StopError):
+        fit(
+            spread.called,
+            NextToken(),
+            batch,
+            optimizer,
+            WarmupStableDecay(case["steps"], 2, 10),
+            progress=progress,
+            grad_accum_steps=2,
+            callbacks=[Keep()],
+            guard=Gradients(),
+            ranks=ranks,
+        )
+    gathered = spread.gathered()
+    if ranks.first and "weights" in case:
+        save_file({name: t.clone() for name, t in gathered.state_dict().items()}, out.with_name(case["weights"]))
+    return seen
+
+
+def refuse_pickles() -> None:
+    import pickle
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a pickle was loaded")
+
+    pickle.load = pickle.loads = torch.load = refuse  # type: ignore[assignment]
+
+
+def main() -> None:
+    out, cases = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
+    refuse_pickles()
+    with joined() as ranks:
+        results = {name: run(case, ranks, out) for name, case in cases.items()}
+        if ranks.first:
+            out.write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""A small model that can be asked, and lines of real text to ask it about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from groundup.evaluation.asking import Asked
+from groundup.model import Transformer
+from groundup.tokenizer import ChatTemplate, Tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Transformer:
+    return tiny_model(tokenizer.vocab_size, context_length=256)
+
+
+@pytest.fixture(scope="module")
+def asked(model: Transformer, tokenizer: Tokenizer) -> Asked:
+    template = ChatTemplate(tokenizer)
+    return Asked(model, tokenizer, template, template.stop_ids)
+
+
+@pytest.fixture(scope="module")
+def texts(real_documents: list[str]) -> list[str]:
+    lines = [" ".join(line.split()[:9]) for text in real_documents for line in text.split("\n\n")]
+    return list(dict.fromkeys(line for line in lines if len(line.split()) == 9))[:60]

@@ -1,0 +1,89 @@
+"""Probabilities that are meant: a temperature that is known is found, and the error is that of the definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.evaluation.calibration import (
+    Calibration,
+    expected_calibration_error,
+    fit_temperature,
+    with_temperature,
+)
+from groundup.evaluation.labelling import labelling
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(logits).softmax(-1).numpy()
+
+
+@pytest.mark.parametrize("overdone", [0.4, 1.0, 3.0])
+def test_a_known_temperature_is_found(overdone: float) -> None:
+    """Labels are drawn from the honest probabilities; the model says these logits times `overdone`."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(20_000, 4)) * 2
+    honest = softmax(logits)
+    true = (honest.cumsum(1) < generator.random((len(honest), 1))).sum(1)
+    said = softmax(logits * overdone)
+    temperature = fit_temperature(said, true)
+    assert temperature == pytest.approx(overdone, rel=0.05)
+    mended = with_temperature(said, temperature)
+    assert np.allclose(mended, softmax(logits * overdone / temperature), atol=1e-9)
+    assert expected_calibration_error(mended, true) < 0.02
+    assert (mended.argmax(1) == said.argmax(1)).all()
+    if overdone != 1.0:
+        assert expected_calibration_error(said, true) > 0.05
+
+
+def test_the_error_by_hand() -> None:
+    """Two predictions of 0.9 of which one is right (off by 0.4), two of 0.6 of which both are (off by 0.4)."""
+    said = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
+    assert expected_calibration_error(said, np.array([0, 1, 1, 1])) == pytest.approx(0.4)
+    assert expected_calibration_error(np.array([[1.0, 0.0]]), np.array([0])) == 0
+
+
+def test_all_wrong_has_an_end() -> None:
+    """The likeliest temperature would be without bound."""
+    said = softmax(np.random.default_rng(0).normal(size=(50, 3)))
+    assert fit_temperature(said, said.argmin(1)) == pytest.approx(20, rel=1e-3)
+
+
+@pytest.mark.parametrize(("count", "labels", "sure"), [(60, 2, 0.9), (60, 5, 0.9), (20, 2, 0.6), (60, 2, 1 - 1e-15)])
+def test_all_right_are_as_sure_as_so_many_texts_can_tell(count: int, labels: int, sure: float) -> None:
+    """Sixty right of sixty do not say that the next is right for certain: 1.000 for all texts was a lie."""
+    said = np.full((count, labels), (1 - sure) / (labels - 1))
+    true = np.arange(count) % labels
+    said[np.arange(count), true] = sure
+    fitted = with_temperature(said, fit_temperature(said, true))
+    assert fitted.max(1) == pytest.approx((count + 1 / labels) / (count + 1), abs=1e-6)
+    assert fitted.max() < (count + 0.6) / (count + 1) < 0.994
+
+
+def test_of_hundreds_of_texts_one_more_changes_little() -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(400, 4)) * 2
+    honest = softmax(logits)
+    true = (honest.cumsum(1) < generator.random((len(honest), 1))).sum(1)
+    said = softmax(3 * logits)
+    ours, likeliest = fit_temperature(said, true), fit_temperature(said, true, prior=0)
+    assert likeliest < ours < 1.02 * likeliest
+
+
+def test_several_labels_of_texts_are_no_surer_than_one() -> None:
+    """The labels of one text are right together: five of them are not five texts."""
+    kind = labelling(True, list("abcde"), seed=0)
+    targets = np.random.default_rng(0).integers(0, 2, size=(60, 5))
+    said = np.where(targets > 0, 0.9, 0.1)
+    fitted = 1 / (1 + (1 / 9) ** (1 / kind.temperature(said, targets)))
+    assert fitted == pytest.approx(60.5 / 61, abs=1e-6)
+
+
+def test_before_is_what_the_model_said_without_it() -> None:
+    generator = np.random.default_rng(1)
+    said = softmax(generator.normal(size=(500, 3)) * 3)
+    true = generator.integers(0, 3, 500)
+    found = Calibration.of(with_temperature(said, 2.5), true, 2.5, 60)
+    assert found.before == pytest.approx(expected_calibration_error(said, true))
+    assert found.after < found.before

@@ -1,0 +1,73 @@
+"""The score by which one state of a tuning is preferred to another: of what the model really answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from groundup.core.errors import DataError
+from groundup.core.types import Example, Message
+from groundup.evaluation.deciding import score_of_answers
+from groundup.evaluation.metrics import rouge
+from groundup.inference import Engine, GenerationRequest, Sampling
+from groundup.model import Transformer
+from groundup.tokenizer import ChatTemplate, Tokenizer
+
+WORDS = 12  # tokens of an answer
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Transformer:
+    return tiny_model(tokenizer.vocab_size, context_length=256)
+
+
+def answered(model: Transformer, tokenizer: Tokenizer, prompts: list[str]) -> list[Example]:
+    """Questions with the answers that the engine gives to them."""
+    template = ChatTemplate(tokenizer)
+    examples = []
+    with Engine(model, tokenizer, stop_ids=template.stop_ids) as engine:
+        for prompt in prompts:
+            question = Message("user", prompt)
+            ids = tuple(template.encode([question], add_generation_prompt=True))
+            request = GenerationRequest(prompt=ids, answers=True, sampling=Sampling(temperature=0), max_tokens=WORDS)
+            examples.append(Example((question, Message("assistant", engine.complete(request).text.strip()))))
+    return examples
+
+
+def test_the_figure_is_that_of_greedy_answers(
+    model: Transformer, tokenizer: Tokenizer, real_documents: list[str]
+) -> None:
+    """A state that is preferred for answers that the user will not get would be preferred for nothing."""
+    prompts = [" ".join(text.split()[:6]) for text in real_documents[:8]]
+    own = answered(model, tokenizer, prompts)
+    foreign = [Example((e.messages[0], Message("assistant", "no such words"))) for e in own]
+    template = ChatTemplate(tokenizer)
+    # The data's answers end where ours were cut, so that a ROUGE of these has all of ours in it, and more behind.
+    assert score_of_answers("rouge", model, tokenizer, template, own)() < 0.5
+    assert score_of_answers("rouge", model, tokenizer, template, foreign)() == pytest.approx(1)
+    half = score_of_answers("rouge", model, tokenizer, template, own[:4] + foreign[4:])()
+    assert score_of_answers("rouge", model, tokenizer, template, own)() < half < 1
+    assert rouge(["a b"], ["a b"])[0].estimate == 100  # figures of 0 to 100, of which the score is made
+
+
+def test_the_score_follows_the_weights(model: Transformer, tokenizer: Tokenizer, real_documents: list[str]) -> None:
+    """It is asked again and again of one model: its first answers must not be kept."""
+    examples = answered(model, tokenizer, [" ".join(text.split()[:6]) for text in real_documents[:4]])
+    score = score_of_answers("chrf", model, tokenizer, ChatTemplate(tokenizer), examples)
+    before, kept = score(), model.lm_head.weight.clone()
+    try:
+        model.lm_head.weight.copy_(kept.roll(7, 0))
+        assert score() > before
+    finally:
+        model.lm_head.weight.copy_(kept)
+    assert score() == before
+    assert torch.equal(model.lm_head.weight, kept)
+
+
+@pytest.mark.parametrize("by", ["loss", "exact"])
+def test_examples_that_all_are_too_long_are_refused(model: Transformer, tokenizer: Tokenizer, by: str) -> None:
+    long = [Example((Message("user", "word " * 300), Message("assistant", "yes")))]
+    with pytest.raises(DataError, match="none fits"):
+        score_of_answers(by, model, tokenizer, ChatTemplate(tokenizer), long)  # type: ignore[arg-type]

@@ -1,0 +1,57 @@
+"""Scores of several labels a text: those of scikit-learn, with intervals that hold them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from groundup.evaluation.label_sets import compare_sets, macro_f1_of_sets, score_sets
+
+
+def drawn(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    true = generator.random((count, 4)) < [0.5, 0.3, 0.1, 0.0]
+    flipped = generator.random(true.shape) < 0.15
+    return true, true ^ flipped
+
+
+def test_scores_are_those_of_scikit_learn() -> None:
+    true, predicted = drawn(500)
+    result = score_sets(true, predicted, seed=0)
+    assert result.exact.estimate == pytest.approx(accuracy_score(true, predicted))
+    assert result.micro_f1.estimate == pytest.approx(f1_score(true, predicted, average="micro"))
+    assert result.macro_f1.estimate == pytest.approx(f1_score(true, predicted, average="macro", zero_division=0))
+    for interval in (result.exact, result.micro_f1, result.macro_f1):
+        assert 0 <= interval.low < interval.estimate < interval.high <= 1
+
+
+def test_a_label_that_is_nowhere_does_not_count() -> None:
+    true = np.array([[1, 0], [1, 0]], dtype=bool)
+    assert score_sets(true, true, seed=0).macro_f1.estimate == 1
+
+
+def test_one_text_is_not_certain() -> None:
+    """Drawn anew, it is always itself: an interval without width."""
+    true = np.array([[1, 0]], dtype=bool)
+    macro = score_sets(true, true, seed=0).macro_f1
+    assert (macro.low, macro.high) == (0, 1)
+
+
+def test_no_label_anywhere_scores_nothing() -> None:
+    none = np.zeros((3, 2), dtype=bool)
+    assert macro_f1_of_sets(none, none) == 0
+
+
+def test_the_same_answer_always_is_what_most_texts_have() -> None:
+    """A floor that says nothing would make any model look good."""
+    true, predicted = drawn(300)
+    result = score_sets(true, predicted, seed=0)
+    names = ["a", "b", "c", "d"]
+    words = [" ".join(name for name, has in zip(names, row, strict=True) if has) or "none" for row in true]
+    beside = compare_sets(words, true, words, true, names, result, tfidf=True, seed=0)
+    assert beside.majority == "a"
+    assert beside.by_majority.exact.estimate == pytest.approx((true == [1, 0, 0, 0]).all(1).mean())
+    assert beside.by_tfidf is not None and beside.by_tfidf.exact.estimate > 0.9
+    assert "worse than TF-IDF" in beside.verdict()
+    assert len(beside.rows()) == 3 and len(beside.rows()[0]) == 4

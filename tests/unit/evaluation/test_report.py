@@ -1,0 +1,68 @@
+"""The report: an honest verdict, in JSON that every parser reads and Markdown that nothing breaks."""
+
+from __future__ import annotations
+
+import json
+import math
+
+from groundup.evaluation.compressors import CompressorScore
+from groundup.evaluation.report import Report, Sample
+from groundup.evaluation.stats import Interval
+
+
+def report(bpb: Interval, *compressors: CompressorScore, samples: tuple[Sample, ...] = ()) -> Report:
+    return Report(
+        bpb=bpb,
+        scored={"source": "held-out text", "documents": 12, "bytes": 34567, "tokens": 8901},
+        compressors=compressors,
+        compressors_read=1_000_000,
+        samples=samples,
+        model={"parameters": 1_234_567, "family": "qwen3", "tie_embeddings": True},
+        next_commands=("groundup generate runs/x",),
+    )
+
+
+def seen(name: str, bpb: float) -> CompressorScore:
+    return CompressorScore(name, True, 1000, bpb)
+
+
+OURS = Interval(1.90, 1.85, 1.95, 0.95)
+
+
+def test_a_compressor_inside_the_interval_is_not_beaten():
+    found = report(OURS, seen("xz -9e", 2.1), seen("PPMd order 5", 1.93), seen("PPMd order 8", 1.76))
+    assert [found.verdict(score) for score in found.compressors] == [
+        "the model",
+        "too close to call",
+        "the compressor",
+    ]
+    assert found.summary() == (
+        "1.900 bits per byte: it beats xz -9e and it does not beat PPMd order 5 and PPMd order 8 "
+        "after the training text."
+    )
+
+
+def test_a_compressor_that_read_nothing_is_no_rival():
+    """Beating `xz` on the bare text proves little; the sentence must not claim it."""
+    assert "beats" not in report(OURS, CompressorScore("xz -9e", False, 1000, 2.5)).summary()
+
+
+def test_the_table_is_sorted_best_first():
+    rows = report(OURS, seen("xz -9e", 2.1), seen("PPMd order 8", 1.76)).rows()
+    assert [float(row[1]) for row in rows] == [1.76, 1.9, 2.1]
+
+
+def test_an_unknown_interval_is_null_in_json():
+    """Python writes `Infinity`, which is not JSON: browsers and jq refuse the whole file."""
+    unknown = Interval(1.9, -math.inf, math.inf, 0.95)
+    text = json.dumps(report(unknown, seen("xz -9e", 2.1)).to_json(), allow_nan=False)
+    assert json.loads(text)["bpb_interval"] == [None, None]
+
+
+def test_markdown_in_a_sample_stays_a_sample():
+    """Models write Markdown and half of HTML; in the page it must be shown, not be rendered."""
+    text = "# not a heading\n```\n<b>| no | table |"
+    page = report(OURS, samples=(Sample("Once", text, "length", 7),)).to_markdown()
+    assert "    Once⟦# not a heading\n    ```\n    <b>| no | table |⟧\n" in page
+    assert "| parameters | 1,234,567 |" in page
+    assert "| tie embeddings | True |" in page

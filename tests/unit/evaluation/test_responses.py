@@ -1,0 +1,198 @@
+"""The loss of answers: by the definition, on equal footing, and honest about the base."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.core.errors import DataError, FormatError
+from groundup.core.types import Example, Message
+from groundup.evaluation.beside_base import answer, best_format, compare_with_base
+from groundup.evaluation.rendering import (
+    CHAT_TEMPLATE,
+    PLAIN_FORMATS,
+    Renderer,
+    chat_renderer,
+    plain_prompt,
+    plain_renderer,
+)
+from groundup.evaluation.responses import response_tokens, score_responses
+from groundup.inference import Engine
+from groundup.model import Transformer
+from groundup.tokenizer import ChatTemplate, Tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Transformer:
+    return tiny_model(tokenizer.vocab_size, context_length=256)
+
+
+@pytest.fixture(scope="module")
+def examples(real_documents: list[str]) -> list[Example]:
+    """Questions and answers of different lengths out of real prose, some with two turns or a system message."""
+    made = []
+    for number, text in enumerate(real_documents[:24]):
+        words = text.split()
+        messages = [Message("user", " ".join(words[:4])), Message("assistant", " ".join(words[4 : 8 + number % 5]))]
+        if number % 3 == 0:
+            messages += [Message("user", "And then?"), Message("assistant", " ".join(words[20:24]))]
+        if number % 4 == 0:
+            messages.insert(0, Message("system", "Answer in prose."))
+        made.append(Example(tuple(messages)))
+    return made
+
+
+RENDERERS = ["chat", *range(len(PLAIN_FORMATS))]
+
+
+def renderer(which: str | int, tokenizer: Tokenizer) -> Renderer:
+    return (
+        chat_renderer(ChatTemplate(tokenizer))
+        if which == "chat"
+        else plain_renderer(tokenizer, PLAIN_FORMATS[int(which)])
+    )
+
+
+@pytest.mark.parametrize("which", RENDERERS)
+def test_what_is_scored_are_the_words_of_the_answers(
+    which: str | int, tokenizer: Tokenizer, examples: list[Example]
+) -> None:
+    """Neither prompts nor headers nor ends of turns: they would flatter whoever knows the format."""
+    render = renderer(which, tokenizer)
+    for example in examples:
+        rendered = render(example)
+        scored = [i for i, is_scored in zip(rendered.ids, rendered.scored, strict=True) if is_scored]
+        words = [message.content for message in example.messages if message.role == "assistant"]
+        assert tokenizer.decode(scored).replace(" ", "") == "".join(words).replace(" ", "")
+        assert sum(rendered.last) == len(words)
+        assert sum(rendered.ends) == (len(words) if which == "chat" else 0)
+        assert not any(last and not is_scored for last, is_scored in zip(rendered.last, rendered.scored, strict=True))
+
+
+@pytest.mark.parametrize("which", ["chat", 0, 5])
+def test_the_loss_is_that_of_the_definition(
+    which: str | int, tokenizer: Tokenizer, model: Transformer, examples: list[Example]
+) -> None:
+    """Each conversation by itself, token by token; the last of an answer as "begins with its bytes"."""
+    render = renderer(which, tokenizer)
+    score = score_responses(model, tokenizer, examples, render, batch_tokens=300)
+    for number, example in enumerate(examples):
+        rendered = render(example)
+        probabilities = model(torch.tensor([rendered.ids]))[0].double().softmax(-1)
+        nats = ends = 0.0
+        for place in range(1, len(rendered.ids)):
+            at, token = probabilities[place - 1], rendered.ids[place]
+            if rendered.last[place]:
+                text = tokenizer.token_bytes(token)
+                longer = [i for i in range(tokenizer.vocab_size) if i not in tokenizer.special_ids]
+                nats -= float(at[[i for i in longer if tokenizer.token_bytes(i).startswith(text)]].sum().log())
+            elif rendered.scored[place]:
+                nats -= float(at[token].log())
+            elif rendered.ends[place]:
+                ends -= float(at[token].log())
+        assert score.nll_E[number] == pytest.approx(nats, rel=1e-4)
+        assert score.ends_E[number] == pytest.approx(ends, rel=1e-4)
+
+
+def test_the_batch_size_does_not_change_the_score(
+    tokenizer: Tokenizer, model: Transformer, examples: list[Example]
+) -> None:
+    render = renderer("chat", tokenizer)
+    one, all_ = (score_responses(model, tokenizer, examples, render, batch_tokens=n).nll_E for n in (1, 100_000))
+    np.testing.assert_allclose(one, all_, rtol=1e-4)
+
+
+def test_the_order_of_the_vocabulary_does_not_change_the_score(
+    tokenizer: Tokenizer, model: Transformer, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is another one in each process, and a resumed run's report once differed in a last bit."""
+    text_tokens = list(tokenizer.text_tokens.items())
+    scores = set()
+    for order in range(8):
+        random.Random(order).shuffle(text_tokens)
+        monkeypatch.setattr(Tokenizer, "text_tokens", dict(text_tokens))
+        scores.add(score_responses(model, tokenizer, examples, renderer(0, tokenizer)).nll_E.tobytes())
+    assert len(scores) == 1
+
+
+def test_the_base_gets_the_format_that_suits_it(
+    tokenizer: Tokenizer, model: Transformer, examples: list[Example]
+) -> None:
+    """A base measured in a format that it has never seen makes any tuning look good."""
+    template = ChatTemplate(tokenizer)
+    found = best_format(model, tokenizer, template, examples)
+    losses = [
+        score_responses(model, tokenizer, examples, renderer(which, tokenizer)).nll_E.sum() for which in RENDERERS
+    ]
+    assert found == (None, *PLAIN_FORMATS)[int(np.argmin(losses))]
+
+
+def test_a_model_beside_itself_is_not_better(tokenizer: Tokenizer, model: Transformer, examples: list[Example]) -> None:
+    """Noise must not be called a difference; and only the format differs here."""
+    template = ChatTemplate(tokenizer)
+    compared = compare_with_base(model, model, tokenizer, template, examples, examples)
+    assert compared.difference.estimate == pytest.approx(compared.tuned_loss.estimate - compared.base_loss.estimate)
+    assert compared.difference.estimate >= 0  # the template is among the formats to choose from
+    facts = compared.to_json()
+    assert facts["tokens"] == response_tokens(tokenizer, examples).sum()
+    assert facts["responses"] == sum(m.role == "assistant" for e in examples for m in e.messages)
+    assert facts["base"]["format"] in {CHAT_TEMPLATE, *(format.name for format in PLAIN_FORMATS)}
+    low, high = facts["tuned"]["interval"]
+    assert low < facts["tuned"]["loss"] < high
+
+
+def test_one_conversation_has_no_interval_and_the_facts_stay_json(
+    tokenizer: Tokenizer, model: Transformer, examples: list[Example]
+) -> None:
+    """`Infinity` in artifact.json stops every reader but Python's."""
+    compared = compare_with_base(model, model, tokenizer, ChatTemplate(tokenizer), examples, examples[:1])
+    facts = compared.to_json()
+    assert facts["difference"]["interval"] == [None, None]
+    assert "not distinguishable" in compared.sentence
+    json.dumps(facts, allow_nan=False)
+
+
+def test_transcripts_show_both_answers(tokenizer: Tokenizer, model: Transformer, examples: list[Example]) -> None:
+    template = ChatTemplate(tokenizer)
+    compared = compare_with_base(model, model, tokenizer, template, examples, examples)
+    with Engine(model, tokenizer, stop_ids=template.stop_ids) as engine:
+        shown = compared.transcripts(engine, engine, template, 3, 5)
+    assert len(shown) == 3
+    for transcript in shown:
+        example = next(e for e in examples if e.messages[-1].content == transcript["reference"])
+        asked = [{"role": m.role, "content": m.content} for m in example.messages[:-1]]
+        assert transcript["messages"][:-1] == asked
+        assert isinstance(transcript["base"], str)
+
+
+def test_a_plain_answer_ends_with_its_turn(tokenizer: Tokenizer, model: Transformer) -> None:
+    """A base writes on and asks itself the next question."""
+    question = [Message("user", "Why?")]
+    with Engine(model, tokenizer) as engine:
+        for format in PLAIN_FORMATS:
+            assert "\n" not in answer(engine, question, format, max_tokens=40) or "\n\n" in format.after
+
+
+def test_plain_prompts_end_where_the_answer_begins() -> None:
+    messages = [Message("user", "Why?"), Message("assistant", "So."), Message("user", "Oh?")]
+    assert plain_prompt(PLAIN_FORMATS[0], messages) == "Q: Why?\nA: So.\nQ: Oh?\nA:"
+
+
+def test_nothing_that_fits_is_an_error(tokenizer: Tokenizer, model: Transformer, examples: list[Example]) -> None:
+    long = [Example((Message("user", "word " * 400), Message("assistant", "yes")))]
+    with pytest.raises(DataError, match="none fits into 256"):
+        compare_with_base(model, model, tokenizer, ChatTemplate(tokenizer), examples, long)
+
+
+def test_a_damaged_model_is_refused(
+    tokenizer: Tokenizer, tiny_model: Callable[..., Transformer], examples: list[Example]
+) -> None:
+    broken = tiny_model(tokenizer.vocab_size, context_length=256)
+    broken.lm_head.weight[5] = torch.nan
+    with pytest.raises(FormatError, match="not finite"):
+        score_responses(broken, tokenizer, examples, renderer("chat", tokenizer))

@@ -1,0 +1,88 @@
+"""Intervals: as wide as theory says, and the same each time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from groundup.evaluation.metrics import mean
+from groundup.evaluation.stats import bootstrap, paired_difference, ratio_interval
+
+
+def test_width_is_that_of_the_normal_approximation():
+    """For a plain mean of many documents the bootstrap must agree with mean ± 1.96 standard errors."""
+    values = np.random.default_rng(0).exponential(2.0, size=2000)
+    interval = ratio_interval(values, np.ones_like(values))
+    error = 1.96 * values.std() / np.sqrt(len(values))
+    assert interval.estimate == pytest.approx(values.mean())
+    assert interval.low == pytest.approx(values.mean() - error, abs=0.1 * error)
+    assert interval.high == pytest.approx(values.mean() + error, abs=0.1 * error)
+
+
+def test_it_covers_the_truth_about_as_often_as_it_says():
+    """200 corpora of 60 documents, whose true ratio is known: 95 % give or take three standard deviations."""
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        sizes = generator.integers(100, 5000, size=60).astype(float)
+        nats = 1.5 * sizes * generator.gamma(20, 1 / 20, size=60)
+        interval = ratio_interval(nats, sizes, resamples=400)
+        covered += interval.low <= 1.5 <= interval.high
+    assert 0.89 <= covered / 200 <= 0.995
+
+
+def test_documents_count_by_their_bytes():
+    """A mean of per-document scores would give a tweet the weight of a book."""
+    assert ratio_interval([10.0, 1000.0], [10.0, 500.0]).estimate == pytest.approx(1010 / 510)
+
+
+def test_pairing_finds_what_separate_intervals_hide():
+    """Documents differ much more among each other than two models on one document do."""
+    generator = np.random.default_rng(2)
+    sizes = np.full(300, 1000.0)
+    a = generator.normal(1000, 400, size=300)
+    b = a + 10 + generator.normal(0, 5, size=300)
+    one, other = ratio_interval(a, sizes), ratio_interval(b, sizes)
+    assert one.high > other.low
+    difference = paired_difference(b, a, sizes)
+    assert difference.excludes_zero
+    assert difference.low < 0.010 < difference.high
+
+
+def test_noise_is_called_noise():
+    generator = np.random.default_rng(3)
+    a, b = generator.normal(1000, 30, size=(2, 200))
+    assert not paired_difference(a, b, np.full(200, 1000.0)).excludes_zero
+
+
+def test_the_seed_decides_and_chunks_do_not(monkeypatch: pytest.MonkeyPatch):
+    """The resamples of many documents are drawn in pieces to save memory; the pieces are no part of the
+    result."""
+    values, sizes = np.random.default_rng(4).random((2, 50)) + 0.5
+    first = ratio_interval(values, sizes, seed=9)
+    assert ratio_interval(values, sizes, seed=10).low != pytest.approx(first.low, rel=1e-6)
+    monkeypatch.setattr("groundup.evaluation.stats._CELLS", 50 * 7)
+    again = ratio_interval(values, sizes, seed=9)
+    assert (again.low, again.high) == pytest.approx((first.low, first.high), rel=1e-12)  # sums in another order
+
+
+def test_one_document_tells_nothing_about_the_spread():
+    """An interval of width zero would claim certainty."""
+    interval = ratio_interval([3.0], [2.0])
+    assert (interval.low, interval.high) == (-np.inf, np.inf)
+
+
+def test_alike_documents_may_be_counted_together():
+    """A confusion matrix of 20,000 texts has a few cells: their counts give the interval of the texts."""
+    right = np.repeat([1.0, 0.0], [140, 60])
+    one_by_one = ratio_interval(right, np.ones(200), seed=3)
+    together = bootstrap(0.7, lambda often_RU: often_RU[:, 0] / often_RU.sum(1), [140, 60], seed=3)
+    assert (together.low, together.high) == pytest.approx((one_by_one.low, one_by_one.high))
+
+
+def test_every_interval_is_from_the_same_draws():
+    """A half of the draws for one table, another way to draw for the next: the same answers got two intervals."""
+    right = np.random.default_rng(5).random(150) < 0.6
+    shares = [ratio_interval(right, np.ones(150), seed=1), mean("accuracy", right).interval(seed=1)]
+    assert shares[0].low == pytest.approx(shares[1].low, rel=1e-12)
+    assert shares[0].high == pytest.approx(shares[1].high, rel=1e-12)

@@ -1,0 +1,68 @@
+"""The texts to score, from wherever a user keeps them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from groundup.core.errors import DataError
+from groundup.data import write_shards
+from groundup.evaluation.texts import read_texts, split_texts, texts_identity
+from groundup.tokenizer import CorpusEncoder, Tokenizer
+
+
+def test_a_text_file_is_one_document(tmp_path: Path):
+    """Split into lines, each line would begin from BOS, and a model would look worse than it is."""
+    path = tmp_path / "book.txt"
+    path.write_text("One.\n\nTwo.\n", encoding="utf-8")
+    assert [text.strip() for text in read_texts(path)] == ["One.\n\nTwo."]
+
+
+def test_json_lines_are_a_document_each_and_always_encodable(tmp_path: Path):
+    """JSON can hold half of a surrogate pair, which no encoder takes: it must not end an evaluation."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"text": text}) for text in ("first", "broken \ud83d here", "  ")))
+    texts = list(read_texts(path))
+    assert texts == ["first", "broken � here"]
+
+
+def test_a_folder_is_all_of_its_files(tmp_path: Path):
+    for name in ("a.txt", "b.md"):
+        (tmp_path / name).write_text(name)
+    assert len(list(read_texts(tmp_path))) == 2
+
+
+@pytest.mark.parametrize(("name", "content"), [("empty.txt", b""), ("noise.txt", bytes(range(256)) * 8)])
+def test_a_file_without_text_is_named(tmp_path: Path, name: str, content: bytes):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        list(read_texts(path))
+
+
+def test_a_changed_file_is_another_file(tmp_path: Path):
+    """Else an evaluation of the new text would be skipped as done."""
+    path = tmp_path / "a.txt"
+    path.write_text("before")
+    before = texts_identity(path)
+    path.write_text("after, and longer")
+    assert texts_identity(path) != before
+
+
+def test_token_shards_give_their_texts_back(tmp_path: Path, tokenizer: Tokenizer, real_documents: list[str]):
+    """Where the corpus is gone, its shards still hold the text; a cap takes a sample over all of it, not its
+    head."""
+    texts = real_documents[:40]
+    write_shards(
+        tmp_path,
+        {"train": texts, "validation": texts[:1]},
+        CorpusEncoder(tokenizer, texts[:3]).encode,
+        vocab_size=tokenizer.vocab_size,
+        bos_id=tokenizer.bos_id,
+    )
+    tokenizer.save(tmp_path / "tokenizer")
+    assert list(split_texts(tmp_path, "train", 10**9)) == texts
+    a_third = sum(len(text.encode()) for text in texts) // 3 + 1
+    assert list(split_texts(tmp_path, "train", a_third)) == texts[::3]

@@ -1,0 +1,163 @@
+"""Adapters on disk: what comes back, and what strangers may send."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load, load_file, save_file
+
+from groundup.core.errors import FormatError
+from groundup.hub.adapters import load_adapter, save_adapter
+from groundup.model import Transformer
+from groundup.model.lora import LoRA, LoRALinear, adapters_of, add_lora, fuse_lora
+
+IDS = torch.arange(40).view(2, 20)
+MakeModel = Callable[..., Transformer]
+
+
+def randomized(model: Transformer, lora: LoRA) -> Transformer:
+    add_lora(model, lora)
+    generator = torch.Generator().manual_seed(5)
+    for layer in adapters_of(model).values():
+        layer.lora_B.data.normal_(std=0.2, generator=generator)
+    return model
+
+
+@pytest.fixture
+def adapter(tiny_model: MakeModel, tmp_path: Path) -> Path:
+    save_adapter(tmp_path, randomized(tiny_model(64), LoRA(rank=4, targets=("q_proj", "down_proj"))), base="runs/base")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        LoRA(rank=3, alpha=5),
+        LoRA(rank=2, targets=("q_proj", "v_proj")),
+        LoRA(rank=4, rank_stabilized=True, targets=("layers.1.mlp.up_proj", "o_proj")),
+    ],
+    ids=["all", "some", "names"],
+)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_what_was_saved_comes_back(tiny_model: MakeModel, tmp_path: Path, family: str, lora: LoRA) -> None:
+    """GPT-2's three projections are one layer on disk: an adapter of one of them must not touch the others."""
+    shape = {"family": family, "n_kv_heads": 4}
+    model = randomized(tiny_model(64, **shape), lora)
+    save_adapter(tmp_path, model)
+    again = tiny_model(64, **shape)
+    untouched = {name: tensor.clone() for name, tensor in again.state_dict().items()}
+    load_adapter(tmp_path, again)
+    torch.testing.assert_close(again(IDS), model(IDS), atol=1e-5, rtol=0)
+    for name, layer in adapters_of(model).items():
+        read = adapters_of(again)[name]
+        torch.testing.assert_close(read.delta(), layer.delta(), atol=1e-6, rtol=0)
+        assert read.lora_A.shape == layer.lora_A.shape
+    assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in untouched.items())
+    unmerged = again(IDS)
+    fuse_lora(again)
+    torch.testing.assert_close(again(IDS), unmerged, atol=1e-5, rtol=0)
+
+
+def test_files_are_named_as_people_name_them(adapter: Path) -> None:
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["target_modules"] == ["down_proj", "q_proj"]
+    assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (4, 32, "runs/base")
+    names = load_file(adapter / "adapter_model.safetensors")
+    assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in names
+
+
+def refused(directory: Path, model: Transformer, said: str) -> None:
+    """The model must be as it was: a half-adapted one would answer as neither."""
+    with pytest.raises(FormatError, match=said):
+        load_adapter(directory, model)
+    assert not adapters_of(model)
+
+
+def change_config(directory: Path, **changes: Any) -> None:
+    path = directory / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"r": 8}, "with rank 8, beside this model, its shape is"),
+        ({"r": 10**12}, "with rank 1000000000000"),
+        ({"r": -1}, "positive rank"),
+        ({"r": "4"}, "positive rank"),
+        ({"r": True}, "positive rank"),
+        ({"lora_alpha": float("nan")}, "finite alpha"),
+        ({"lora_alpha": float("inf")}, "finite alpha"),
+        ({"lora_alpha": [32]}, "finite alpha"),
+        ({"rank_pattern": {"(a+)+$": 4}}, "name of a layer"),
+        ({"rank_pattern": {"q_proj": 2}}, "with rank 2"),
+        ({"alpha_pattern": "q_proj"}, "finite alpha|name of a layer"),
+        ({"use_dora": True}, "plain LoRA"),
+        ({"bias": "all"}, "plain LoRA"),
+        ({"bias": ["none"]}, "plain LoRA"),
+        ({"peft_type": "LOHA"}, "plain LoRA"),
+        ({"init_lora_weights": "pissa"}, "plain LoRA"),
+        ({"modules_to_save": ["lm_head"]}, "plain LoRA"),
+        ({"layer_replication": [[0, 2]]}, "plain LoRA"),
+        ({"what_comes_next_year": {"x": 1}}, "plain LoRA"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_configs_that_lie_or_compute_something_else_are_refused(
+    tiny_model: MakeModel, adapter: Path, changes: dict[str, Any], said: str
+) -> None:
+    change_config(adapter, **changes)
+    refused(adapter, tiny_model(64), said)
+
+
+def test_variants_of_the_same_computation_are_read(tiny_model: MakeModel, adapter: Path) -> None:
+    model = tiny_model(64)
+    change_config(adapter, lora_dropout=0.1, init_lora_weights="gaussian", use_rslora=True, r=4, lora_alpha=16)
+    load_adapter(adapter, model)
+    layer = next(iter(adapters_of(model).values()))
+    assert isinstance(layer, LoRALinear)
+    assert layer.scale == 8
+
+
+def test_tensors_that_belong_to_no_layer_or_not_to_this_model_are_refused(tiny_model: MakeModel, adapter: Path) -> None:
+    refused(adapter, tiny_model(64, dim=48), "beside this model, its shape is")
+    refused(adapter, tiny_model(64, n_layers=1), r"layers\.1")
+    refused(adapter, tiny_model(64, family="gpt2", n_kv_heads=4), "this gpt2 model has the layers")
+    path = adapter / "adapter_model.safetensors"
+    tensors = load(path.read_bytes())  # in memory: the file is written again
+    q = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    for name, tensor, said in (
+        ("base_model.model.lm_head.lora_A.weight", torch.ones(4, 32), "lm_head"),
+        ("base_model.model.model.embed_tokens.lora_embedding_A", torch.ones(4, 64), "and nothing else"),
+        ("../../outside.lora_A.weight", torch.ones(4, 32), "and nothing else"),
+        (q, torch.full((4, 32), float("nan")), "no numbers"),
+        (q, torch.ones(4, 32, 1), "its shape is"),
+        (q, torch.ones(0, 32), "its shape is"),
+    ):
+        save_file(tensors | {name: tensor}, path)
+        refused(adapter, tiny_model(64), said)
+    save_file({name: tensor for name, tensor in tensors.items() if name != q}, path)
+    refused(adapter, tiny_model(64), "missing")
+    save_file({}, path)
+    refused(adapter, tiny_model(64), "empty")
+
+
+def test_damaged_files_and_pickles_are_refused(tiny_model: MakeModel, adapter: Path) -> None:
+    model, path = tiny_model(64), adapter / "adapter_model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-7])
+    refused(adapter, model, "whole safetensors file")
+    path.write_bytes((2**62).to_bytes(8, "little") + content[8:])
+    refused(adapter, model, "whole safetensors file")
+    path.unlink()
+    (adapter / "adapter_model.bin").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    refused(adapter, model, "is a pickle")
+    path.write_bytes(content)
+    for text in ("[" * 5, "[]", '{"r": ', "{" + '"a": 1, ' * 200_000 + '"b": 2}'):
+        (adapter / "adapter_config.json").write_text(text, encoding="utf-8")
+        refused(adapter, model, "valid JSON|JSON object|has at most")

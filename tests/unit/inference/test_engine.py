@@ -1,0 +1,363 @@
+"""The engine: what it writes is the model's, whatever else it does at the time; nobody's leaving costs the
+others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from groundup.core.errors import ConfigError, ResourceError
+from groundup.inference import Engine, GenerationRequest, Sampling, TokenEvent
+from groundup.model import Transformer
+from groundup.tokenizer import Tokenizer
+
+GREEDY = Sampling(temperature=0)
+PROMPT = "The with statement is used to wrap"
+
+
+def never_ending(**options: object) -> GenerationRequest:
+    """A request that no stop token ends, as far as the context of 512 goes."""
+    return GenerationRequest(prompt=PROMPT, max_tokens=None, stop_ids=(), seed=1, **options)  # type: ignore[arg-type]
+
+
+def uncached_logits(model: Transformer, ids: list[int], tokenizer: Tokenizer) -> torch.Tensor:
+    """One plain forward pass over everything: no cache, no pieces, no engine."""
+    return model(torch.tensor([ids]))[0, -1, : tokenizer.vocab_size]
+
+
+@pytest.mark.parametrize("n_prompt", [1, 7, 256, 257, 300])
+def test_greedy_is_the_argmax_of_the_uncached_model(
+    engine: Engine, model: Transformer, tokenizer: Tokenizer, real_documents: list[str], n_prompt: int
+):
+    """Around 256 the prompt is fed in one piece, in one and a single token, in two: each has its own way to
+    fail."""
+    ids = [tokenizer.bos_id, *tokenizer.encode(max(real_documents, key=len))][:n_prompt]
+    done = engine.complete(
+        GenerationRequest(prompt=tuple(ids), sampling=GREEDY, max_tokens=12, stop_ids=(), logprobs=3)
+    )
+    for token, logprob in zip(done.token_ids, done.logprobs, strict=True):
+        logits = uncached_logits(model, ids, tokenizer)
+        assert token == int(logits.argmax())
+        assert logprob == pytest.approx(float(logits.log_softmax(-1)[token]), abs=1e-4)
+        ids.append(token)
+
+
+def test_a_text_prompt_begins_with_bos(engine: Engine, tokenizer: Tokenizer):
+    """Every document of the training began so; without it the model is asked something that it has never
+    seen."""
+    as_text = engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=8, seed=3))
+    ids = (tokenizer.bos_id, *tokenizer.encode(PROMPT))
+    assert as_text.token_ids == engine.complete(GenerationRequest(prompt=ids, max_tokens=8, seed=3)).token_ids
+    assert as_text.prompt_tokens == len(ids)
+
+
+def test_the_empty_prompt_is_a_document_from_nothing(engine: Engine):
+    assert engine.complete(GenerationRequest(prompt="", max_tokens=3)).prompt_tokens == 1
+
+
+def test_special_tokens_typed_by_a_user_stay_text(engine: Engine, tokenizer: Tokenizer):
+    done = engine.complete(GenerationRequest(prompt="<|endoftext|>", max_tokens=1))
+    assert done.prompt_tokens > 2, "the prompt was read as BOS and one special token"
+
+
+async def collect(events: AsyncIterator[TokenEvent]) -> list[TokenEvent]:
+    return [event async for event in events]
+
+
+def test_requests_side_by_side_give_what_each_gives_alone(model: Transformer, tokenizer: Tokenizer):
+    """A shared generator, cache or position would show here and nowhere in a single request."""
+    requests = [
+        GenerationRequest(prompt=PROMPT[: 5 + 3 * i], max_tokens=20 + i, seed=i, sampling=Sampling(top_p=0.9))
+        for i in range(6)
+    ]
+    with Engine(model, tokenizer) as engine:
+        alone = [engine.complete(request).token_ids for request in requests]
+
+    async def together(engine: Engine) -> list[list[TokenEvent]]:
+        return await asyncio.gather(*(collect(engine.submit(request)) for request in requests))
+
+    with Engine(model, tokenizer, max_active=3) as engine:  # three have to wait for their turn
+        streams = asyncio.run(together(engine))
+    assert [tuple(event.token_id for event in events) for events in streams] == alone
+    assert all(event.request_id == r.id for r, events in zip(requests, streams, strict=True) for event in events)
+    assert len(set(alone)) == len(alone)
+
+
+def test_models_that_share_a_thread_keep_apart(
+    model: Transformer, tiny_model: Callable[..., Transformer], tokenizer: Tokenizer
+):
+    """One line for both: two limits would add up, and a step by the wrong model would be taken for its words."""
+    other = tiny_model(tokenizer.vocab_size, n_layers=1)
+    requests = [GenerationRequest(prompt=PROMPT, sampling=GREEDY, max_tokens=12, stop_ids=()) for _ in range(4)]
+    with Engine(model, tokenizer) as one, Engine(other, tokenizer) as two:
+        alone = [one.complete(requests[0]).token_ids, two.complete(requests[0]).token_ids]
+    with Engine(model, tokenizer, max_active=2, max_waiting=2) as one:
+        two = one.beside(other, tokenizer)
+        endless = [one.stream(never_ending()), one.stream(never_ending())]
+        for stream in endless:
+            next(stream)  # both have left the line
+        streams = [two.stream(requests[0]), one.stream(requests[1])]
+        with pytest.raises(ResourceError, match="2 requests are waiting"):
+            two.submit(requests[2])
+        for stream in endless:
+            stream.close()
+        assert [tuple(event.token_id for event in stream) for stream in streams] == alone[::-1]
+        assert alone[0] != alone[1]
+    with pytest.raises(ResourceError, match="closed"):
+        two.submit(requests[3])
+
+
+def test_the_seed_decides(engine: Engine):
+    """And torch's global generator has no say, nor is it moved: training goes on around samples."""
+    request = GenerationRequest(prompt=PROMPT, max_tokens=20, seed=5)
+    torch.manual_seed(1)
+    first = engine.complete(request).token_ids
+    state = torch.get_rng_state()
+    torch.manual_seed(2)
+    assert engine.complete(request).token_ids == first
+    assert engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=20, seed=6)).token_ids != first
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_deltas_join_to_the_decoded_text(engine: Engine, tokenizer: Tokenizer):
+    """Random weights write broken UTF-8: half characters must be held back, and come out as decoding gives
+    them."""
+    events = list(engine.stream(GenerationRequest(prompt=PROMPT, max_tokens=200, stop_ids=(), seed=2)))
+    ids = [event.token_id for event in events if event.token_id is not None]
+    assert "".join(event.text for event in events) == tokenizer.decode(ids)
+    assert [event.finish_reason for event in events] == [None] * 199 + ["length"]
+
+
+def test_logprobs_of_a_capped_model_are_capped(tiny_model: Callable[..., Transformer], tokenizer: Tokenizer):
+    """The engine scores the last token only, by itself: without the cap its probabilities were another model's."""
+    model = tiny_model(tokenizer.vocab_size, family="gemma3", logit_softcap=0.05)
+    ids = tokenizer.encode(PROMPT)
+    expected = model(torch.tensor([ids]))[0, -1].log_softmax(-1).max()
+    with Engine(model, tokenizer) as engine:
+        done = engine.complete(GenerationRequest(prompt=tuple(ids), max_tokens=1, logprobs=1, sampling=GREEDY))
+    assert done.logprobs[0] == pytest.approx(float(expected), abs=1e-4)
+
+
+def test_logprobs_are_the_models_own(engine: Engine, model: Transformer, tokenizer: Tokenizer):
+    """Before temperature and filters: those of a filtered distribution would make every greedy token
+    certain."""
+    request = GenerationRequest(prompt=PROMPT, max_tokens=1, logprobs=4, sampling=Sampling(temperature=0.1, top_k=1))
+    [event] = engine.stream(request)
+    ids = [tokenizer.bos_id, *tokenizer.encode(PROMPT)]
+    expected = uncached_logits(model, ids, tokenizer).log_softmax(-1).sort(descending=True)
+    assert [token for token, _ in event.top_logprobs] == expected.indices[:4].tolist()
+    assert [logprob for _, logprob in event.top_logprobs] == pytest.approx(expected.values[:4].tolist(), abs=1e-4)
+
+
+def test_a_stop_text_that_spans_tokens(engine: Engine):
+    """The stop begins inside one token and ends inside another; none of it may have been shown before."""
+    whole = list(engine.stream(never_ending(sampling=Sampling(top_k=40))))
+    texts = [event.text for event in whole]
+    at = next(i for i in range(20, len(texts)) if all(len(t) > 1 and t.isascii() for t in texts[i : i + 3]))
+    stop = texts[at][1:] + texts[at + 1] + texts[at + 2][:1]
+    events = list(engine.stream(never_ending(sampling=Sampling(top_k=40), stop=(stop,))))
+    assert "".join(event.text for event in events) == "".join(texts).partition(stop)[0]
+    assert events[-1].finish_reason == "stop"
+    assert len(events) < len(whole)
+
+
+def test_a_stop_token_ends_without_text(engine: Engine, tokenizer: Tokenizer):
+    whole = engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=30, stop_ids=(), seed=4))
+    last = whole.token_ids[20]
+    first_seen = whole.token_ids.index(last)
+    done = engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=30, stop_ids=(last,), seed=4))
+    assert done.finish_reason == "stop"
+    assert done.token_ids == whole.token_ids[: first_seen + 1]
+    assert done.text == tokenizer.decode(done.token_ids[:-1])
+
+
+def test_the_engines_stop_ids_hold_for_requests_without_any(model: Transformer, tokenizer: Tokenizer):
+    every_id = tuple(range(tokenizer.vocab_size))
+    with Engine(model, tokenizer, stop_ids=every_id) as engine:
+        assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=9)).token_ids) == 1
+        assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=9, stop_ids=())).token_ids) == 9
+
+
+def test_the_context_is_the_limit(engine: Engine, model: Transformer):
+    done = engine.complete(never_ending())
+    assert done.finish_reason == "length"
+    assert done.prompt_tokens + len(done.token_ids) == model.config.context_length
+
+
+def test_a_prompt_without_room_is_refused(engine: Engine, tokenizer: Tokenizer):
+    """Cutting it silently would answer another question; the message has both lengths."""
+    with pytest.raises(ConfigError, match=r"512 tokens.*context of 512"):
+        engine.complete(GenerationRequest(prompt=(tokenizer.bos_id,) * 512))
+    assert len(engine.complete(GenerationRequest(prompt=(tokenizer.bos_id,) * 511)).token_ids) == 1
+
+
+def test_an_id_outside_of_the_vocabulary_is_refused(engine: Engine, tokenizer: Tokenizer):
+    """The model's matrix has rows for it, which were never trained."""
+    with pytest.raises(ConfigError, match=str(tokenizer.vocab_size)):
+        engine.submit(GenerationRequest(prompt=(tokenizer.vocab_size,)))
+
+
+def test_cancel_ends_a_request(engine: Engine):
+    request = never_ending()
+    events = engine.stream(request)
+    next(events)
+    assert engine.cancel(request.id)
+    *_, last = events
+    assert (last.finish_reason, last.token_id) == ("cancelled", None)
+    assert not engine.cancel(request.id), "it is gone"
+
+
+def test_a_cancelled_request_that_waits_does_not_wait_for_its_turn(model: Transformer, tokenizer: Tokenizer):
+    with Engine(model, tokenizer, max_active=1) as engine:
+        running = engine.stream(never_ending())
+        next(running)  # and is not read any further: it pauses when its mailbox is full, and never ends
+        waiting = never_ending()
+        events = engine.stream(waiting)
+        engine.cancel(waiting.id)
+        assert [event.finish_reason for event in events] == ["cancelled"]
+
+
+@contextmanager
+def only_place(model: Transformer, tokenizer: Tokenizer) -> Iterator[Engine]:
+    """An engine with room for one request: whoever does not leave it blocks the check at the end."""
+    with Engine(model, tokenizer, max_active=1) as engine:
+        yield engine
+        assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=2, stop_ids=())).token_ids) == 2
+
+
+def test_a_dropped_stream_leaves(model: Transformer, tokenizer: Tokenizer):
+    """Never started, or left in the middle: a generator's `finally` would only know of the second."""
+    with only_place(model, tokenizer) as engine:
+        engine.stream(never_ending())
+        for _ in engine.stream(never_ending()):
+            break
+
+
+def test_a_cancelled_task_takes_its_request_with_it(model: Transformer, tokenizer: Tokenizer):
+    """A client that hangs up cancels its handler's task, in the middle of an `await`."""
+
+    async def hang_up(engine: Engine) -> None:
+        paused = engine.stream(never_ending())  # holds the only place, so that the other waits for an event
+        task = asyncio.create_task(collect(engine.submit(never_ending())))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        paused.close()
+
+    with only_place(model, tokenizer) as engine:
+        asyncio.run(hang_up(engine))
+
+
+def test_leaving_late_does_not_cancel_the_next_request_of_that_name(engine: Engine):
+    """The stream of a finished request is dropped only when its successor, with the same id, is under way."""
+    first = engine.stream(GenerationRequest(prompt=PROMPT, max_tokens=2, stop_ids=(), id="chat"))
+    assert len(list(first)) == 2
+    second = engine.stream(never_ending(id="chat"))
+    next(second)
+    del first
+    assert all(event.finish_reason != "cancelled" for event in second)
+
+
+def test_a_consumer_that_does_not_read_pauses_only_itself(engine: Engine):
+    """Its mailbox holds 256 events; the engine must neither grow it without bound nor wait for it."""
+    slow = engine.stream(never_ending())
+    quick = engine.complete(never_ending())
+    assert tuple(event.token_id for event in slow) == quick.token_ids
+
+
+def test_a_consumer_that_never_reads_loses_its_place(model: Transformer, tokenizer: Tokenizer):
+    """Paused requests count as active: as many silent clients as there are places stopped a server for good."""
+    with Engine(model, tokenizer, max_active=2, unread_seconds=0.3) as engine:
+        silent = [engine.stream(never_ending()) for _ in range(2)]
+        assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=2, stop_ids=())).token_ids) == 2
+        time.sleep(2)  # until the other one, whose box was full somewhat later, has lost its place, too
+        for stream in silent:
+            events = list(stream)
+            assert events[-1].finish_reason == "cancelled"
+            assert len(events) == 257  # what it had made is still there to be read
+
+
+def test_a_consumer_that_reads_slowly_keeps_its_place(model: Transformer, tokenizer: Tokenizer):
+    """It is behind all the time, and for longer than the limit; but it reads."""
+    with Engine(model, tokenizer, unread_seconds=1.0) as engine:
+        stream = engine.stream(never_ending())
+        while not stream._mailbox.full:  # type: ignore[attr-defined]
+            time.sleep(0.05)
+        for _ in range(6):
+            time.sleep(0.25)
+            next(stream)
+        assert list(stream)[-1].finish_reason == "length"
+
+
+def test_an_error_reaches_its_own_consumer_only(model: Transformer, tokenizer: Tokenizer):
+    """One token makes the model fail, as a device out of memory would; the other request must not notice."""
+    request = GenerationRequest(prompt=PROMPT, max_tokens=30, stop_ids=(), seed=1)
+    with Engine(model, tokenizer) as engine:
+        expected = engine.complete(request).token_ids
+    poison = next(i for i in range(500, 600) if i not in expected and i not in tokenizer.encode(PROMPT))
+
+    def fail(module: torch.nn.Module, arguments: tuple[torch.Tensor]) -> None:
+        if (arguments[0] == poison).any():
+            raise RuntimeError("out of memory")
+
+    hook = model.model.embed_tokens.register_forward_pre_hook(fail)
+    try:
+        with Engine(model, tokenizer) as engine:
+            alive = engine.stream(request)
+            first = next(alive)
+            with pytest.raises(RuntimeError, match="out of memory"):
+                engine.complete(GenerationRequest(prompt=(poison,)))
+            assert tuple(event.token_id for event in (first, *alive)) == expected
+    finally:
+        hook.remove()
+
+
+def test_a_full_queue_says_so(model: Transformer, tokenizer: Tokenizer):
+    with (
+        Engine(model, tokenizer, max_active=1, max_waiting=2) as engine,
+        pytest.raises(ResourceError, match="2"),
+    ):
+        streams = [engine.stream(never_ending()) for _ in range(4)]
+        pytest.fail(f"{len(streams)} requests were taken")
+
+
+def test_one_id_at_a_time(engine: Engine):
+    """Two requests of one name could not be told apart in events and cancellations."""
+    running = engine.stream(never_ending(id="a"))
+    with pytest.raises(ConfigError, match="'a'"):
+        engine.stream(never_ending(id="a"))
+    running.close()  # type: ignore[attr-defined]
+
+
+def test_closing_ends_everything(model: Transformer, tokenizer: Tokenizer):
+    engine = Engine(model, tokenizer)
+    events = engine.stream(never_ending())
+    next(events)
+    engine.close()
+    assert list(events)[-1].finish_reason == "cancelled"
+    with pytest.raises(ResourceError, match="closed"):
+        engine.complete(GenerationRequest(prompt=PROMPT))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_tokens": 0},
+        {"prompt": ()},
+        {"stop": ("",)},
+        {"stop": "text"},
+        {"logprobs": -1},
+        {"seed": -1},
+        {"seed": 2**63},
+    ],
+)
+def test_impossible_requests_are_named(options: dict[str, object]):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        GenerationRequest(**({"prompt": PROMPT} | options))  # type: ignore[arg-type]

@@ -1,0 +1,116 @@
+"""Sampling: each filter on a distribution that can be worked out by hand, and the draws against their
+odds."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from groundup.core.errors import ConfigError, FormatError
+from groundup.inference.sampling import Sampling, distribution, draw, penalize, sample
+
+PROBS = [0.4, 0.3, 0.15, 0.1, 0.05]
+NOTHING = torch.empty(0, dtype=torch.int64)
+
+
+def logits(probs: list[float] = PROBS) -> torch.Tensor:
+    return torch.tensor(probs).log()
+
+
+def probs_after(**options: float) -> list[float]:
+    return [round(p, 6) for p in distribution(logits(), Sampling(**options)).tolist()]
+
+
+def test_the_defaults_leave_the_models_distribution_alone():
+    assert probs_after() == PROBS
+
+
+def test_top_k_keeps_k_and_renormalizes():
+    assert probs_after(top_k=2) == [round(0.4 / 0.7, 6), round(0.3 / 0.7, 6), 0, 0, 0]
+
+
+def test_top_p_keeps_the_token_that_crosses_the_mass():
+    """Dropping the crossing token would leave less than p, and nothing at all where the first one alone
+    exceeds it."""
+    assert probs_after(top_p=0.75) == [round(p / 0.85, 6) for p in (0.4, 0.3, 0.15)] + [0, 0]
+    assert probs_after(top_p=0.01) == [1, 0, 0, 0, 0]
+
+
+def test_min_p_is_measured_against_the_likeliest():
+    assert probs_after(min_p=0.3) == [round(p / 0.85, 6) for p in (0.4, 0.3, 0.15)] + [0, 0]
+
+
+def test_temperature_is_applied_before_top_p():
+    """At temperature 0.5 the odds are squared: 0.16, 0.09, ... of 0.285; the first two then hold 0.877."""
+    assert probs_after(temperature=0.5, top_p=0.8)[2:] == [0, 0, 0]
+    assert probs_after(temperature=1.0, top_p=0.8)[2] > 0
+
+
+def test_a_tiny_temperature_does_not_overflow():
+    """Logits / 1e-30 are infinite, and inf - inf in the softmax would be NaN."""
+    assert probs_after(temperature=1e-30) == [1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.8, "temperature": 1.5}])
+def test_draws_follow_the_distribution(options: dict[str, float]):
+    """Pearson's chi-square of 20,000 draws; the bound is the 99.9 % quantile for 4 degrees of freedom."""
+    expected = distribution(logits(), Sampling(**options))
+    generator = torch.Generator().manual_seed(7)
+    n = 20_000
+    counts = torch.bincount(torch.tensor([draw(expected, generator) for _ in range(n)]), minlength=5)
+    possible = expected > 0
+    assert counts[~possible].sum() == 0, "a filtered token was drawn"
+    chi_square = ((counts - n * expected)[possible] ** 2 / (n * expected[possible])).sum()
+    assert chi_square < 18.47
+
+
+def test_greedy_uses_no_random_numbers():
+    """Else a greedy request would shift the random stream of what is drawn after it."""
+    generator = torch.Generator().manual_seed(1)
+    before = generator.get_state()
+    assert sample(logits(), Sampling(temperature=0), NOTHING, NOTHING, generator) == 0
+    assert torch.equal(before, generator.get_state())
+
+
+def test_penalties_by_hand():
+    """Repetition looks at prompt and output; frequency and presence at the output alone, as OpenAI's do."""
+    given = torch.tensor([2.0, -2.0, 1.0, 1.0])
+    options = Sampling(repetition_penalty=2.0, frequency_penalty=0.5, presence_penalty=0.25)
+    penalized = penalize(given, options, torch.tensor([0, 1]), torch.tensor([2, 2]))
+    assert penalized.tolist() == [1.0, -4.0, 0.5 - 2 * 0.5 - 0.25, 1.0]
+    assert given.tolist() == [2.0, -2.0, 1.0, 1.0], "the model's logits are still needed for logprobs"
+
+
+def test_minus_infinity_rules_a_token_out():
+    """Grammars will mask that way; only NaN and +inf are a broken model's."""
+    masked = torch.tensor([-math.inf, 0.0, -math.inf])
+    assert sample(masked, Sampling(), NOTHING, NOTHING, torch.Generator().manual_seed(0)) == 1
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_broken_logits_are_an_error(bad: float):
+    with pytest.raises(FormatError, match="not finite"):
+        sample(torch.tensor([0.0, bad]), Sampling(), NOTHING, NOTHING, torch.Generator())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": -0.1},
+        {"temperature": math.nan},
+        {"temperature": math.inf},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"min_p": -0.1},
+        {"repetition_penalty": 0.0},
+        {"frequency_penalty": math.inf},
+        {"presence_penalty": 101.0},
+    ],
+)
+def test_options_out_of_range_are_named(options: dict[str, float]):
+    (name,) = options
+    with pytest.raises(ConfigError, match=name):
+        Sampling(**options)

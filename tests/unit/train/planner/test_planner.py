@@ -1,0 +1,253 @@
+"""The planner: counts that match what is built, and plans that fit their budget."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from family_shapes import small
+from groundup.core.errors import ConfigError, ResourceError
+from groundup.model import FAMILIES, ModelConfig, Transformer
+from groundup.model.flops import (
+    cache_bytes,
+    flops_per_token,
+    inference_bytes,
+    inference_flops_per_token,
+    parameter_count,
+    product_parameters,
+    tokens_seen,
+    training_bytes,
+    weight_bytes,
+)
+from groundup.model.lora import LoRA, adapter_parameters, add_lora
+from groundup.model.operations import PLAIN
+from groundup.model.presets import PRESETS
+from groundup.optim import OptimizerConfig
+from groundup.train.planner import Budget, Plan, plan_run
+
+GPT2_SMALL = ModelConfig("gpt2", 768, 12, 12, 12, 64, 3072, 50_257, 1024)
+
+
+def test_gpt2_small_has_its_published_number_of_parameters() -> None:
+    assert parameter_count(GPT2_SMALL) == 124_439_808
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tied", [True, False])
+def test_counts_are_those_of_the_model_that_is_built(family: str, tied: bool) -> None:
+    config = small(family, tie_embeddings=tied)
+    with torch.device("meta"):
+        model = Transformer(config)
+    assert parameter_count(config) == sum(p.numel() for p in model.parameters())
+    matrices = sum(p.numel() for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n)
+    assert product_parameters(config) == matrices + config.vocab_size * config.dim
+
+
+def _plan(budget: Budget, speed: float = 250e9, corpus: int = 8_000_000, **shape: object) -> Plan:
+    return plan_run(
+        budget,
+        vocab_size=8192,
+        given_shape={"family": "qwen3", "context_length": 512} | shape,
+        corpus_tokens=corpus,
+        product_flops=2 * speed,
+        measure=lambda config, rows: speed / flops_per_token(config),
+        optimizer=OptimizerConfig(),
+    )
+
+
+@pytest.mark.parametrize("minutes", [0.5, 5.0, 60.0])
+def test_minutes_are_kept_at_the_measured_speed(minutes: float) -> None:
+    plan = _plan(Budget(minutes=minutes), corpus=10**9)
+    assert plan.tokens_per_second is not None
+    assert 0.8 * minutes < plan.total_tokens / plan.tokens_per_second / 60 <= 1.01 * minutes
+
+
+def test_more_time_buys_a_deeper_model_and_larger_steps() -> None:
+    short, long = _plan(Budget(minutes=2)), _plan(Budget(minutes=2000), corpus=10**11)
+    assert short.model.n_layers < long.model.n_layers
+    assert short.global_batch_tokens < long.global_batch_tokens
+
+
+def test_a_small_corpus_is_not_repeated_for_ever() -> None:
+    plan = _plan(Budget(minutes=60), corpus=100_000)
+    assert plan.epochs <= 4.1
+
+
+def test_what_the_user_decides_stays() -> None:
+    plan = _plan(Budget(tokens=500_000), n_layers=3, dim=96, n_heads=4, n_kv_heads=2, tie_embeddings=True)
+    model = plan.model
+    assert (model.n_layers, model.dim, model.n_heads, model.n_kv_heads) == (3, 96, 4, 2)
+    assert model.head_dim == 24
+    assert model.tie_embeddings
+
+
+def test_a_plan_survives_json() -> None:
+    plan = _plan(Budget(depth=3))
+    again = Plan.from_json(plan.to_json())
+    assert again == plan
+    assert again.digest == plan.digest
+
+
+def test_minutes_that_are_spent_before_step_1_still_buy_a_small_model() -> None:
+    """A slow first compilation once left no tokens, for which 64 layers of 4,096 were enough."""
+    plan = plan_run(
+        Budget(minutes=0.05),
+        vocab_size=8192,
+        given_shape={"family": "qwen3", "context_length": 512},
+        corpus_tokens=8_000_000,
+        product_flops=500e9,
+        measure=lambda config, rows: 250e9 / flops_per_token(config),
+        optimizer=OptimizerConfig(),
+        seconds_spent=60,
+    )
+    assert plan.model.n_layers == 2
+    assert plan.total_tokens > 0
+
+
+def test_a_model_is_sized_for_the_text_that_there_is() -> None:
+    """Ten layers were once planned for a billion tokens, and then trained on four times 300,000."""
+    assert _plan(Budget(tokens=10**9), corpus=300_000).model == _plan(Budget(tokens=1_200_000), corpus=10**9).model
+
+
+def test_few_tokens_are_not_rounded_up() -> None:
+    assert _plan(Budget(tokens=1000)).total_tokens <= 1024
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "given",
+    [{"n_kv_heads": 2}, {"n_heads": 6}, {"n_heads": 5, "n_kv_heads": 5}, {"dim": 99}, {"n_layers": 5}, {"head_dim": 8}],
+    ids=str,
+)
+def test_what_is_derived_fits_what_is_given(family: str, given: dict[str, int]) -> None:
+    """The search for a depth once built shapes that cannot be, and blamed the user for them."""
+    if FAMILIES[family].multi_head_only and "head_dim" in given:
+        given = given | {"dim": 64, "n_heads": 8}
+    if FAMILIES[family].multi_head_only and FAMILIES[family].positions == "rotary" and "dim" in given:
+        given = given | {"dim": given["dim"] // 2 * 2}  # heads share out dim in pairs
+    model = _plan(Budget(tokens=2000), family=family, **given).model
+    assert {name: getattr(model, name) for name in given} == given
+
+
+def test_a_depth_and_another_number_of_layers_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"shape\.n_layers"):
+        _plan(Budget(depth=8), n_layers=3)
+
+
+def test_memory_is_kept() -> None:
+    def plan(memory: int, **shape: int) -> Plan:
+        return plan_run(
+            Budget(tokens=10**10),
+            vocab_size=8192,
+            given_shape={"family": "qwen3", "context_length": 512} | shape,
+            corpus_tokens=10**10,
+            product_flops=1e12,
+            measure=lambda config, rows: 1.0,
+            optimizer=OptimizerConfig(),
+            memory_bytes=memory,
+        )
+
+    roomy, tight = plan(10**12), plan(10**9)
+    assert tight.model.n_layers < roomy.model.n_layers
+    assert training_bytes(tight.model, tight.micro_batch_size) <= 10**9
+    with pytest.raises(ResourceError, match="GB"):
+        plan(10**9, dim=100_000)
+
+
+WINDOWS = {"sliding_window": 8, "sliding_layers": (True, False, True)}
+VARIANTS: dict[str, dict[str, object]] = {
+    "gpt2": {"family": "gpt2", "n_kv_heads": 4},
+    "llama": {"family": "llama", "n_kv_heads": 2, "attention_bias": True, "mlp_bias": True},
+    "mistral": {"family": "mistral", "n_kv_heads": 2, "sliding_window": 8},
+    "qwen2": {"family": "qwen2", "n_kv_heads": 2},
+    "gemma3": {"family": "gemma3", "n_kv_heads": 1, "local_rope_theta": 1e4, **WINDOWS},
+    "gpt_neox": {"family": "gpt_neox", "n_kv_heads": 4, "rotary_fraction": 0.25},
+    "olmo2": {"family": "olmo2", "n_kv_heads": 2},
+    "gemma2": {"family": "gemma2", "n_kv_heads": 2, "attention_softcap": 50.0, "logit_softcap": 30.0, **WINDOWS},
+}
+
+
+def variant(name: str) -> ModelConfig:
+    shape = {"dim": 64, "n_layers": 3, "n_heads": 4, "head_dim": 16, "ffn_dim": 160, "vocab_size": 512}
+    return ModelConfig(**shape | {"context_length": 32} | VARIANTS[name])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_flops_are_those_that_torch_counts(name: str) -> None:
+    """torch counts the products that are computed, those that the mask hides included."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config, length = variant(name), 32
+    model = Transformer(config).eval()
+    # Only in its plain form is attention made of products that torch counts.
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model(torch.zeros(1, length, dtype=torch.long))
+    all_pairs = 4 * config.n_layers * config.n_heads * config.head_dim * length
+    assert counter.get_total_flops() == length * (2 * product_parameters(config) + all_pairs)
+    assert inference_flops_per_token(config, length) < 2 * product_parameters(config) + all_pairs
+    assert flops_per_token(config) == 3 * inference_flops_per_token(config, length)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_frozen_weights_take_two_thirds_of_the_work(name: str) -> None:
+    """Counted as if all were trained, the share of the machine that is used came out half as large again."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    config, length = variant(name), 32
+    model = Transformer(config)
+    add_lora(model, LoRA(rank=4))
+    trained = adapter_parameters(model)
+    assert trained is not None and adapter_parameters(Transformer(config)) is None
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(torch.zeros(1, length, dtype=torch.long)).sum().backward()
+    half = 3 * round(4 * config.n_heads * config.head_dim * tokens_seen(config, length))  # the formula's of attention
+    pairs = 3 * 4 * config.n_layers * config.n_heads * config.head_dim * length
+    by_formula = length * (flops_per_token(config, trained=trained) - half + pairs)
+    # Nothing in front of the first layer is trained: what its projections would hand down is not computed. Where both
+    # branches read that layer's input, this is true of the MLP's, too.
+    least = 0.9 if config.block == "parallel" else 0.93
+    assert least * by_formula < counter.get_total_flops() <= by_formula
+    assert flops_per_token(config, trained=trained) < flops_per_token(config)
+    assert training_bytes(config, 1, trained=trained) < training_bytes(config, 1)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_token_sees_what_the_mask_of_each_layer_shows(name: str) -> None:
+    config, length = variant(name), 32
+    positions = torch.arange(length)[None]
+    causal = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
+    seen = 0.0
+    for layer in range(config.n_layers):
+        mask = PLAIN.seen(positions, None, config.sliding_window if config.slides(layer) else None)
+        seen += float((causal if mask is None else mask).sum()) / length
+    # The formula leaves out half of a token's look at itself, as the papers do.
+    assert 0 < seen - tokens_seen(config, length) <= config.n_layers / 2
+
+
+def test_a_window_leaves_less_to_compute_in_a_long_context_only() -> None:
+    narrow, wide = PRESETS["mistral-7b-v0.1"].config, PRESETS["mistral-7b-v0.3"].config
+    assert tokens_seen(narrow, 4096) == tokens_seen(wide, 4096)
+    assert tokens_seen(narrow, 32_768) < 0.25 * tokens_seen(wide, 32_768)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_inference_memory_is_that_of_the_real_tensors(name: str, dtype: str) -> None:
+    config = variant(name)
+    with torch.device("meta"):
+        model = Transformer(config).to(getattr(torch, dtype))
+    tensors = {id(p): p for p in model.parameters()}.values()
+    assert weight_bytes(config, dtype) == sum(t.numel() * t.element_size() for t in tensors)
+    cache = model.new_cache(1, 20)
+    cache.reserve(20)
+    assert cache_bytes(config, 20, dtype) == cache.nbytes == 20 * model.cache_bytes_per_token
+    assert inference_bytes(config, 20, dtype) == weight_bytes(config, dtype) + cache_bytes(config, 20, dtype)
+
+
+def test_gpt3_took_the_compute_that_its_paper_says() -> None:
+    """Table D.1: 3.14e23 FLOP for 300 billion tokens, attention left out."""
+    config = PRESETS["gpt3-175b"].config
+    assert 300e9 * 6 * product_parameters(config) == pytest.approx(3.14e23, rel=0.005)
+    assert 300e9 * flops_per_token(config) == pytest.approx(3.14e23, rel=0.05)

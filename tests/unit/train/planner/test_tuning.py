@@ -1,0 +1,67 @@
+"""The plan of a tuning run, from twenty examples to a hundred thousand, from 3M parameters to 1B."""
+
+from __future__ import annotations
+
+import pytest
+
+from groundup.model import ModelConfig
+from groundup.optim import OptimizerConfig
+from groundup.train.planner.tuning import (
+    adapter_rates,
+    plan_tuning,
+    probe_rows,
+    step_rows,
+    tuning_rates,
+    within,
+    worth_compiling,
+)
+
+SMALL = ModelConfig("qwen3", 192, 3, 3, 3, 64, 512, 7232, 512)
+LARGE = ModelConfig("llama", 2048, 16, 32, 8, 64, 8192, 128_256, 2048)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 60, 900, 40_000])
+def test_the_steps_see_every_example_as_often_as_wanted(rows: int) -> None:
+    """A batch that suits many examples would see few of them in two steps, all at once."""
+    step = step_rows(rows, 3.0, 512)
+    plan = plan_tuning(SMALL, OptimizerConfig(), rows_per_epoch=rows, epochs=3.0, step=step)
+    assert plan.epochs == pytest.approx(3.0, rel=0.03, abs=0.5 / rows)
+    assert plan.total_steps >= min(3 * rows, 50)
+    assert 1 <= plan.warmup_steps <= plan.total_steps
+
+
+def test_wide_models_are_nudged() -> None:
+    """AdamW at 1e-3, fine for 4M parameters, destroys 1B in a hundred steps."""
+    small, large = tuning_rates(SMALL.dim, 0.3), tuning_rates(LARGE.dim, 0.3)
+    assert small.head_lr == pytest.approx(0.3 * OptimizerConfig().head_lr)
+    for name in ("matrix_lr", "embedding_lr", "head_lr", "vector_lr"):
+        assert getattr(large, name) == pytest.approx(getattr(small, name) / 8)
+    assert large.head_lr < 2e-4
+
+
+def test_minutes_only_ever_shorten() -> None:
+    assert within(60, 1000, 10_000, 3.0) == 3.0
+    assert 0 < within(10, 1000, 10_000, 3.0) < 1.0
+    assert within(-5, 1000, 10_000, 3.0) == 0.0
+
+
+def test_short_runs_are_not_compiled() -> None:
+    """Half a minute of compilation for ten seconds of training is a poor bargain."""
+    assert not worth_compiling(SMALL, 200_000, 1e12)
+    assert worth_compiling(SMALL, 20_000_000, 1e12)
+    assert worth_compiling(LARGE, 200_000, 1e12)
+
+
+def test_speed_is_measured_on_steps_of_a_second() -> None:
+    """Seven real steps of a model of 135M on one core took three of the five minutes that were given."""
+    large = ModelConfig("llama", 576, 30, 9, 3, 64, 1536, 49_152, 512)
+    assert probe_rows(large, 2e11, 16) == 1
+    assert 1 < probe_rows(large, 2e13, 64) < 64
+    assert probe_rows(SMALL, 2e12, 4) == 4
+
+
+def test_adapters_take_a_multiple_of_full_tunings_rate() -> None:
+    usual = adapter_rates(SMALL.dim)
+    assert adapter_rates(LARGE.dim).matrix_lr < usual.matrix_lr == pytest.approx(0.006)
+    assert adapter_rates(SMALL.dim, 0.6).matrix_lr == pytest.approx(2 * usual.matrix_lr)
+    assert usual.matrices == "adamw"
