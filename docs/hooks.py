@@ -35,14 +35,14 @@ def reference_pages() -> dict[str, str]:
     """Path -> Markdown of each page of the reference."""
     pages = {f"reference/{_file(command)}.md": _command_page(command) for command in COMMANDS}
     pages["reference/applications.md"] = _applications_page()
-    pages["reference/python/stages.md"] = _stages_page()
+    pages["reference/python/commands.md"] = _stages_page()
     return pages | {f"reference/python/{room}.md": _room_page(room) for room in rooms()}
 
 
 def reference_navigation() -> list[Any]:
     """The part of the navigation that leads to them."""
     commands = [{f"groundup {command}": f"reference/{_file(command)}.md"} for command in COMMANDS]
-    python = [{f"groundup.{room}": f"reference/python/{room}.md"} for room in ("stages", *rooms())]
+    python = [{f"groundup.{room}": f"reference/python/{room}.md"} for room in ("commands", *rooms())]
     return [{"Command line": [*commands, {"Applications": "reference/applications.md"}]}, {"Python": python}]
 
 

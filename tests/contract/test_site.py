@@ -84,9 +84,9 @@ def test_the_reference_says_nothing_of_the_machine_that_made_it(reference: dict[
 
 
 def test_the_reference_has_the_names_that_are_meant_for_others(hooks: ModuleType) -> None:
-    assert {"tokenizer", "model", "generate", "config", "checkpoint"} <= set(hooks.rooms())
+    assert {"tokenizer", "model", "inference", "hub", "train"} <= set(hooks.rooms())
     assert all(
-        stage.module.__name__ in hooks.reference_pages()["reference/python/stages.md"] for stage in STAGES.values()
+        stage.module.__name__ in hooks.reference_pages()["reference/python/commands.md"] for stage in STAGES.values()
     )
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from groundup.distributed import machine
-from groundup.kernels import Machine, measure_machine
+from groundup.kernels import Machine, machine, measure_machine
 from groundup.train import Speed
 from groundup.train.state import StepReport
 

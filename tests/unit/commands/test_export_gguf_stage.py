@@ -25,7 +25,8 @@ QUIET = Console(quiet=True)
 @pytest.fixture(autouse=True)
 def _no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What must hold without them; tests/interop has llama.cpp's word."""
-    from groundup.evaluation.verification import gguf_gate, peers
+    from groundup.evaluation.verification import gguf as gguf_gate
+    from groundup.evaluation.verification import peers
 
     for module in (gguf_gate, peers):
         monkeypatch.setattr(module, "missing", lambda engine: f"{engine} is not installed")

@@ -86,7 +86,7 @@ def swapped(folder: Path) -> None:
 
 
 def test_a_failing_gate_leaves_no_directory(theirs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from groundup.evaluation.verification import intake
+    from groundup.hub import conversion as intake
 
     written = intake.save_weights
 

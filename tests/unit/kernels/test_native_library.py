@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.distributed import native_library as module
+from groundup.kernels import native_library as module
 from groundup.kernels.native_library import native_library
 
 build_again = native_library.__wrapped__  # without the memory of this process
