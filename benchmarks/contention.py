@@ -16,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,35 +85,26 @@ def step(options: argparse.Namespace) -> float:
     """Return the median seconds of a step of `finetune classify` that trains all weights."""
     import torch
 
-    from groundup.commands._training import ParallelConfig, parallelize
-    from groundup.distributed.ranks import Ranks
     from groundup.hub.resolve import open_model
     from groundup.kernels import measure_machine
     from groundup.model import SequenceClassifier
     from groundup.optim import WarmupStableDecay
-    from groundup.train import Progress
-    from groundup.train.fit import Stopwatch, fit
+    from groundup.train import Trainer, TrainingSettings, TrainingSteps, training_run
+    from groundup.train.fit import Stopwatch
     from groundup.train.objectives.classification import Classification, LabelledBatches
     from groundup.train.planner.rates import CLASSIFIER
 
     machine = measure_machine(threads=options.threads, compile=False)
     language_model = open_model(options.model, device="cpu").model
     model = SequenceClassifier.from_language_model(language_model, CLASSES, seed=0)
-    spread = parallelize(model, machine, ParallelConfig(), Ranks())
     vocabulary, count = language_model.config.vocab_size, 8 * options.rows
     texts = torch.randint(vocabulary, (count, LENGTH), generator=torch.Generator().manual_seed(0)).tolist()
     labels = [number % CLASSES for number in range(count)]
     batches = LabelledBatches(texts, labels, batch_size=options.rows, pad_id=0, longest=LENGTH, seed=0)
     watch, steps = Stopwatch(), WARMUP + options.steps
-    fit(
-        spread.called,
-        Classification(0.1, None),
-        batches.batch,
-        spread.optimizer(CLASSIFIER),
-        WarmupStableDecay(steps, 1, 1),
-        progress=Progress(),
-        callbacks=[watch],
-    )
+    with tempfile.TemporaryDirectory() as directory, training_run(Path(directory) / "run") as run:
+        trainer = Trainer(model, Classification(0.1, None), TrainingSettings(), run, machine=machine)
+        trainer.train(batches.batch, TrainingSteps(WarmupStableDecay(steps, 1, 1), CLASSIFIER), callbacks=[watch])
     return statistics.median(watch.seconds[WARMUP:])
 
 

@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +54,13 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     """Read the model and take the steps, as `groundup finetune instruct` does."""
     import torch
 
-    from groundup.commands._training import ParallelConfig, parallelize
     from groundup.data import PackedWindows
-    from groundup.distributed.ranks import Ranks
     from groundup.hub.resolve import open_model
     from groundup.kernels import measure_machine
     from groundup.kernels.memory import Peak
     from groundup.model.lora import LoRA, add_lora
     from groundup.optim import OptimizerConfig, WarmupStableDecay
-    from groundup.train import Progress, StepReport
-    from groundup.train.fit import fit
+    from groundup.train import ParallelConfig, StepReport, Trainer, TrainingSettings, TrainingSteps, training_run
     from groundup.train.objectives import NextToken
     from groundup.train.planner.tuning import tuning_rates
 
@@ -78,7 +76,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         rates = OptimizerConfig(matrix_lr=1e-3, matrices="adamw")
     else:
         model.requires_grad_(True)
-    spread = parallelize(model, machine, ParallelConfig(activation_checkpointing=options.checkpointing), Ranks())
+    settings = TrainingSettings(parallel=ParallelConfig(activation_checkpointing=options.checkpointing))
     ids = opened.tokenizer.encode(options.text.read_text(encoding="utf-8")[: 8 * options.tokens])
     ids = (ids * (2 + options.tokens // len(ids)))[: options.tokens + 1]
     row, places = torch.tensor([ids]), torch.arange(options.tokens)[None]
@@ -89,15 +87,10 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
         def after_step(self, report: StepReport) -> None:
             losses.append(round(report.metrics["loss"], 4))
 
-    fit(
-        spread.called,
-        NextToken(),
-        lambda _: batch,
-        spread.optimizer(rates),
-        WarmupStableDecay(options.steps, 1, 1),
-        progress=Progress(),
-        callbacks=[Losses()],
-    )
+    with tempfile.TemporaryDirectory() as directory, training_run(Path(directory) / "run") as run:
+        trainer = Trainer(model, NextToken(), settings, run, machine=machine)
+        steps = TrainingSteps(WarmupStableDecay(options.steps, 1, 1), rates)
+        trainer.train(lambda _: batch, steps, callbacks=[Losses()])
     return {
         "bytes": peak.bytes - idle,
         "peak_bytes": peak.bytes,

@@ -84,7 +84,7 @@ def test_a_rank_that_is_killed_ends_all_and_one_process_goes_on_to_the_same_mode
 
     again = groundup(*options(tokens, shared))
     assert again.returncode == 0, again.stderr
-    assert "Going on from step" in again.stderr
+    assert "Resuming at step" in again.stderr
     assert 0 < done < len(losses(shared))
     np.testing.assert_allclose(losses(shared), losses(expected), atol=5e-3)  # bf16, where the CPU has it
     ours, theirs = (load_file(out / "model.safetensors") for out in (shared, expected))
@@ -157,6 +157,6 @@ def test_ranks_that_hold_a_share_each_go_on_from_a_model_and_after_a_kill(tokens
     again = torchrun(2, *further)
     said = again.communicate(timeout=180)[0]
     assert again.returncode == 0, said
-    assert "Going on from step" in said
+    assert "Resuming at step" in said
     held_out = json.loads((out / "artifact.json").read_text())["facts"]["held_out"]
     assert held_out["difference"] < 0, said

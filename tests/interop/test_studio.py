@@ -222,7 +222,7 @@ def test_a_training_started_from_the_page_moves_stops_and_goes_on(
     tab.locator("#model").select_option("made-here/base")
     assert road.nth(2).get_attribute("class") == "station done here"
     said = (studio_home / "runs" / "made-here" / "studio.log").read_text(encoding="utf-8")
-    assert "Going on from step" in said
+    assert "Resuming at step" in said
 
 
 def test_two_models_answer_side_by_side(open_page: Callable[..., Any]) -> None:

@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 
 from groundup.commands import _lora, finetune_classify, finetune_instruct
-from groundup.commands._optimizer import classifier_rates, language_model_rates
-from groundup.commands._plans import PLAN, require_current_plan
 from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.commands.finetune_instruct import FinetuneInstructConfig
 from groundup.commands.pretrain import PretrainConfig
@@ -29,8 +27,10 @@ from groundup.hub import save_model
 from groundup.model import Transformer
 from groundup.optim import OptimizerConfig
 from groundup.tokenizer import Tokenizer
+from groundup.train.learning_rates import classifier_rates, language_model_rates
 from groundup.train.planner.rates import converted
 from groundup.train.planner.tuning import adapter_rates, tuning_rates
+from groundup.train.run import PLAN, require_current_plan
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["red", "blue", "green", "small", "large", "round", "flat", "warm", "cold", "new", "old"]

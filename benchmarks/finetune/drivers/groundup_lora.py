@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -26,15 +27,12 @@ def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     import torch
 
-    from groundup.commands._training import ParallelConfig, parallelize
     from groundup.data import ExampleLoader
-    from groundup.distributed.ranks import Ranks
     from groundup.hub.resolve import open_model
     from groundup.kernels import measure_machine
     from groundup.model.lora import LoRA, add_lora
     from groundup.optim import OptimizerConfig, WarmupStableDecay
-    from groundup.train import Progress, StepReport
-    from groundup.train.fit import fit
+    from groundup.train import ParallelConfig, StepReport, Trainer, TrainingSettings, TrainingSteps, training_run
     from groundup.train.objectives import NextToken
 
     torch.set_num_threads(job["threads"])
@@ -46,7 +44,7 @@ def main() -> None:
     model = opened.model
     add_lora(model, LoRA(rank=job["rank"], alpha=job["alpha"]))
     rates = OptimizerConfig(matrix_lr=job["learning_rate"], matrices="adamw")
-    spread = parallelize(model, machine, ParallelConfig(activation_checkpointing=job["checkpointing"]), Ranks())
+    settings = TrainingSettings(parallel=ParallelConfig(activation_checkpointing=job["checkpointing"]))
     rows = [json.loads(line) for line in Path(job["data"]).read_text().splitlines()]
     loader = ExampleLoader(
         rows,
@@ -64,15 +62,9 @@ def main() -> None:
             losses.append(report.metrics["loss"])
             times.append(time.perf_counter())
 
-    fit(
-        spread.called,
-        NextToken(),
-        loader.batch,
-        spread.optimizer(rates),
-        WarmupStableDecay(steps, 1, 1),
-        progress=Progress(),
-        callbacks=[Watch()],
-    )
+    with tempfile.TemporaryDirectory() as directory, training_run(Path(directory) / "run") as run:
+        trainer = Trainer(model, NextToken(), settings, run, machine=machine)
+        trainer.train(loader.batch, TrainingSteps(WarmupStableDecay(steps, 1, 1), rates), callbacks=[Watch()])
     print(
         json.dumps(
             {

@@ -1,4 +1,4 @@
-"""groundup, by the pieces that `groundup pretrain` is made of: `place`, `Loader`, `ParallelModel`, `fit`.
+"""groundup, by the Trainer that `groundup pretrain` uses.
 
 A SwiGLU layer of 8/3 the width has the products of GPT-2's of 4: the shapes have the same FLOPs in every family. Where
 GPT-2 ties its head, Llama and Qwen3 have one of their own by default, and so more parameters than GPT-2.
@@ -6,8 +6,9 @@ GPT-2 ties its head, Llama and Qwen3 have one of their own by default, and so mo
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -15,19 +16,12 @@ from torch import Tensor
 from benchmarks.pretrain.clock import Clock
 from benchmarks.pretrain.job import Job, Logits
 from groundup.data import Loader, PackedWindows, TokenShards
-from groundup.distributed import ParallelModel
-from groundup.distributed.ranks import Ranks
-from groundup.kernels import measure_machine, place
+from groundup.kernels import measure_machine
 from groundup.model import Transformer, init_weights
 from groundup.optim import MATRIX_LR, OptimizerConfig, WarmupStableDecay
-from groundup.train import Progress, StepReport
-from groundup.train.fit import fit
+from groundup.train import StepReport, Trainer, TrainingSettings, TrainingSteps, training_run
 from groundup.train.objectives import NextToken
 from groundup.train.planner import shape_for_depth
-
-
-class _EnoughError(Exception):
-    """Leaves `fit`, which has no other way to end before its last step."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +36,7 @@ class _Foreseen(WarmupStableDecay):
 
 
 def train(job: Job, clock: Clock) -> Logits:
-    """Train with `fit`; the machine decides the dtype, as for everyone who runs `groundup pretrain`."""
+    """Train with the Trainer; the machine decides the dtype, as for everyone who runs `groundup pretrain`."""
     shape = job.shape
     family = "llama" if job.variant == "no QK-norm" else job.family  # Qwen3's but for these norms
     rows = {"half a batch": shape.rows // 2, "two batches": 2 * shape.rows}.get(job.variant, shape.rows)
@@ -50,9 +44,7 @@ def train(job: Job, clock: Clock) -> Logits:
     machine = measure_machine(fp8=job.dtype == "float8")
     model = Transformer(shape_for_depth(shape.n_layers, shape.vocab_size, given))
     init_weights(model, job.seed)
-    place(model, machine)
     config = OptimizerConfig(matrix_lr=MATRIX_LR[job.matrices], matrices=job.matrices)
-    optimizer = ParallelModel(model, "single", Ranks()).optimizer(config)
     shards = TokenShards(job.tokens, "train")
     loader = Loader(shards, context_length=shape.context, batch_size=rows, bos_id=shards.bos_id, seed=job.seed)
 
@@ -68,14 +60,15 @@ def train(job: Job, clock: Clock) -> Logits:
     class Timed:
         def after_step(self, report: StepReport) -> None:
             clock.tokens = report.tokens_seen
-            if not clock.tick(report.metrics["loss"]):
-                raise _EnoughError
+            trainer.progress.stopped = not clock.tick(report.metrics["loss"])
 
     schedule = _Foreseen(1 << 60, 0, 0, clock)
     objective = NextToken(z_loss=1e-4 if job.variant == "z-loss 1e-4" else 0.0)
-    clock.begin(model)
-    with suppress(_EnoughError):
-        fit(model, objective, batches, optimizer, schedule, progress=Progress(), callbacks=[Timed()])
+    settings = TrainingSettings(checkpoint_seconds=1e9)
+    with TemporaryDirectory() as directory, training_run(Path(directory) / "run") as run:
+        trainer = Trainer(model, objective, settings, run, machine=machine)
+        clock.begin(model)
+        trainer.train(batches, TrainingSteps(schedule, config), callbacks=[Timed()])
     model.eval()
 
     def logits(input_ids_BT: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.commands._plans import read_plan
 from groundup.core.checksums import write_checked_json
 from groundup.core.console import Console
 from groundup.core.files import atomic_file, file_digest
+from groundup.train.run import read_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

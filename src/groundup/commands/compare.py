@@ -111,11 +111,11 @@ def _language_models(
     from groundup.data import read_table
     from groundup.data.choices import read_choices
     from groundup.data.tables import spread
+    from groundup.data.texts import general_texts
     from groundup.evaluation.asking import Asked, Way
     from groundup.evaluation.baselines import without_shared_words
     from groundup.evaluation.before_after import Task, compare_answers, compare_choices, compare_text
     from groundup.evaluation.metrics import choose_metric, label_names
-    from groundup.evaluation.texts import general_texts
     from groundup.evaluation.uplift import Uplift
     from groundup.hub.adapted import belongs_to
     from groundup.hub.resolve import OpenedModel
@@ -215,6 +215,6 @@ def _general_text(config: CompareConfig, base: Path) -> Path | None:
 
 def _text_identity(path: Path) -> str:
     from groundup.core.artifact import ARTIFACT
-    from groundup.evaluation.texts import texts_identity
+    from groundup.data.texts import texts_identity
 
     return read_intact(path).digest if (path / ARTIFACT).is_file() else texts_identity(path)

@@ -64,13 +64,13 @@ def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
         DataError: no model, or no text to score.
         ConfigError: nothing says which text to score.
     """
+    from groundup.data.texts import scored_texts, split_texts, texts_identity
     from groundup.evaluation.bpb import bits_per_byte, encode_texts, model_nll
     from groundup.evaluation.comparison import compare
     from groundup.evaluation.compressors import score_compressors
     from groundup.evaluation.precision import choose_precision
     from groundup.evaluation.report import Report
     from groundup.evaluation.samples import write_samples
-    from groundup.evaluation.texts import scored_texts, split_texts, texts_identity
     from groundup.hub.resolve import model_identity, open_model, resolve_model, stage_output
     from groundup.inference import Engine
     from groundup.kernels import computing_in

@@ -63,7 +63,7 @@ def run(config: ExportGgufConfig, *, console: Console | None = None) -> Artifact
     keys = {"type": config.type, "gate": config.gate}
     inputs = {"model": model_identity(directory)}
     if config.texts is not None:
-        from groundup.evaluation.texts import texts_identity
+        from groundup.data.texts import texts_identity
 
         inputs["texts"] = texts_identity(config.texts)
     path = config.out / ALL_TYPES if len(kinds) > 1 else record_path(files[kinds[0]])
@@ -130,7 +130,7 @@ def _export(config: ExportGgufConfig, directory: Path, files: Mapping[Type, Path
         console.warn(f"llama.cpp will split {name} in another way: {difference}")
     texts: list[str] = []
     if config.texts is not None:
-        from groundup.evaluation.texts import read_texts
+        from groundup.data.texts import read_texts
 
         texts = list(read_texts(config.texts))
     tried = material(tokenizer, agreed_length(shape), texts)

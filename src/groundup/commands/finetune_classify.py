@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from groundup.commands._closing import inside
 from groundup.commands._label_head import HEAD_FILE, log_head, start_head
 from groundup.commands._label_task import LabelTask, Read, came_apart, leave_classifier
 from groundup.commands._labelled import labelled_examples
-from groundup.commands._lora import (
-    LoraConfig,
-    Method,
-    make_trainable,
-    require_full_for_muon,
-    save_labelling,
-    settle_method,
-)
-from groundup.commands._optimizer import OptimizerSettings, classifier_rates, show_rates
-from groundup.commands._plans import PLAN, PLAN_VERSION, foretold, read_plan
-from groundup.commands._training import (
-    NO_PART_OF_THE_RESULT,
-    ParallelConfig,
-    TrackerName,
-    base_identity,
-    begun,
-    drop_checkpoints,
-    parallelize,
-    train,
-)
-from groundup.core.artifact import Artifact, Work, read
-from groundup.core.checksums import write_checked_json
+from groundup.core.artifact import Artifact, read
 from groundup.core.config import setting
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
 from groundup.corpus import Source
+from groundup.train.adapters import Method, make_trainable, require_full_for_muon, save_labelling, settle_method
+from groundup.train.learning_rates import classifier_rates, show_rates
+from groundup.train.run import TrainingRun, drop_checkpoints, training_run
+from groundup.train.settings import NOT_IN_FINGERPRINT, FineTuningSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from groundup.data.labelled import Labelled
     from groundup.data.xray import Seen
-    from groundup.distributed.ranks import Ranks
     from groundup.evaluation.labelling import Metric
+    from groundup.kernels import Machine
     from groundup.tokenizer import Tokenizer
 
 _SHOWN = 40  # texts, on the page of what is trained
@@ -57,12 +40,10 @@ _RATES = ("learning_rate", "learning_rate_scale")
 _TRAINING = (*_RATES, "method", "epochs", "minutes", "lora", "keep_best", "patience", "optimizer")  # ask for training
 
 
-class FinetuneClassifyConfig(OptimizerSettings):
+class FinetuneClassifyConfig(FineTuningSettings):
     """A table of texts with labels; columns, split, epochs and learning rates have defaults that are shown."""
 
     data: Path | list[Source] = setting(help="table with texts and labels, or a list of sources", positional=True)
-    model: Path = setting(help="language model to start from", flag=True)
-    out: Path = setting(help="directory for the classifier", flag=True)
     test: Path | list[Source] | None = setting(None, help="table to test on; default: a part of the data", flag=True)
     test_fraction: float = setting(0.2, help="of each label, held out where no test table is given", gt=0, lt=1)
     limit: int | None = setting(None, help="learn from at most so many texts, drawn from all labels", ge=2)
@@ -84,13 +65,7 @@ class FinetuneClassifyConfig(OptimizerSettings):
     keep_best: Literal["loss", "accuracy", "macro_f1"] | None = setting(
         None, help="keep the state that is best by this on the texts set apart; default: the last one"
     )
-    patience: int | None = setting(None, help="end after so many of 20 scores that are no better", ge=1)
-    xray: bool = setting(False, help="show what would be trained, and stop", flag=True)
-    epochs: float | None = setting(None, help="passes over the texts; default: by number", flag=True, gt=0)
-    minutes: float | None = setting(None, help="train no longer than this on this machine", flag=True, gt=0)
     batch_size: int = setting(32, help="texts in an optimizer step", gt=0)
-    method: Method | None = setting(None, help="all weights, or adapters; default: by size", flag=True)
-    lora: LoraConfig = setting(LoraConfig(), help="the adapters of method = lora or merged")
     learning_rate_scale: float | None = setting(
         None, help="factor on this command's default rates, instead of learning_rate", gt=0, allow_inf_nan=False
     )
@@ -99,15 +74,8 @@ class FinetuneClassifyConfig(OptimizerSettings):
         0.1, help="share of the probability spread over all labels, where each text has one", ge=0, lt=1
     )
     baseline: bool = setting(True, help="compare with TF-IDF and logistic regression on the same split")
-    seed: int = setting(0, help="of the split, the head and the order of texts", flag=True, ge=0)
-    threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
-    dtype: Literal["float32", "bfloat16"] | None = setting(None, help="dtype of matrix products; default: the faster")
-    parallel: ParallelConfig = setting(ParallelConfig(), help="how the ranks that torchrun starts share the work")
-    checkpoint_seconds: float = setting(
-        30.0, help="save the run this often, or as often as takes 5 % of its time; 0: after every step", ge=0
-    )
-    skip_spikes: bool = setting(True, help="skip steps whose loss is far above those before")
-    log_to: tuple[TrackerName, ...] = setting((), help="draw curves with tensorboard, wandb or trackio, too")
+    warmup_ratio: float = setting(0.1, help="share of the steps in which the rate rises from 0", ge=0, le=1)
+    decay_ratio: float = setting(1.0, help="share of the steps in which it falls to 0; 0: constant rate", ge=0, le=1)
 
 
 def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Artifact:
@@ -118,25 +86,25 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
         ConfigError: a column that is not there, thresholds that are none.
     """
     from groundup.data import table_identity
+    from groundup.hub.resolve import base_identity
 
-    console = console or Console()
     require_full_for_muon(config.optimizer, config.method, config.model)
-    keys = config.model_dump(mode="json", exclude={"data", "test", "model", "xray", *NO_PART_OF_THE_RESULT})
+    keys = config.model_dump(mode="json", exclude={"data", "test", "model", "xray", *NOT_IN_FINGERPRINT})
     if config.xray:
-        return _xray(config, keys, console)
+        return _xray(config, keys, console or Console())
     inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
     if config.test is not None:
         inputs["test"] = table_identity(config.test)
-    with begun(config.out, "finetune.classify", keys, inputs, console) as (work, ranks, console):
-        while work.state != "done" and not _tune(inside(config, work), work, ranks, console):
+    with training_run(config.out, "finetune.classify", keys, inputs, console) as training:
+        while not training.finished and not _tune(config, training):
             pass
-        if ranks.first:
+        if training.ranks.first:
             drop_checkpoints(config.out)
             (config.out / HEAD_FILE).unlink(missing_ok=True)
     return read(config.out)
 
 
-def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Console) -> bool:
+def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     """Tune, test, and leave the classifier with its artifact.
 
     Returns:
@@ -146,14 +114,16 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     from groundup.data.learned import save_learned
     from groundup.evaluation.labelling import labelling
     from groundup.hub.resolve import open_model
-    from groundup.kernels import Machine, measure_machine, place
+    from groundup.kernels import place
     from groundup.model import SequenceClassifier
     from groundup.model.flops import IDLE_BYTES, training_bytes
     from groundup.model.lora import adapter_parameters
     from groundup.optim import WarmupStableDecay
+    from groundup.train import Selection, Trainer, TrainingSteps
     from groundup.train.objectives.classification import LabelledBatches, encode
     from groundup.train.objectives.framing import ways_to_read
 
+    console, ranks, out = run.console, run.ranks, run.directory
     opened = open_model(config.model, device="cpu")
     ways = ways_to_read(opened.tokenizer, opened.model.config.context_length)
     room = _room(config, ways, opened.model.config.context_length)
@@ -169,22 +139,15 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
             rule="the best state is chosen on texts that are not learned",
             fix="Give more texts, or raise set_apart.",
         )
-    plan_file = config.out / PLAN
-    new: bool = ranks.told(not plan_file.is_file())
-    if ranks.first and new:
-        # Not compiled: lengths differ from batch to batch, and each would be compiled anew.
-        here = measure_machine(threads=config.threads, compile=False, dtype=config.dtype)
-        write_checked_json(plan_file, {"version": PLAN_VERSION, "machine": here.to_json()})
-    ranks.wait()
-    plan = read_plan(plan_file)
-    machine, gentler = Machine.from_json(plan["machine"]), float(plan.get(_GENTLER, 1))
+    machine, plan, new = _machine(config, run)
+    gentler = float(plan.get(_GENTLER, 1))
     model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed, several=given.several)
     place(model, machine)
     epochs = _epochs(config, method, few, len(learned), console)
     smoothing = config.label_smoothing if epochs else 0.0
     objective = kind.objective(kind.targets(learned), smoothing=smoothing, balance=config.balance)
     start = partial(start_head, seed=config.seed, ranks=ranks, console=console)
-    tokenizer, longest = start(model, ways, learned.texts, kind.targets(learned), room, plan_file, objective)
+    tokenizer, longest = start(model, ways, learned.texts, kind.targets(learned), room, run.plan_file, objective)
 
     def read_as(part: Labelled) -> Read:
         ids, cut = encode(tokenizer, part.texts, longest)
@@ -196,7 +159,7 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         console.warn(f"{share} are longer than {room:,} tokens: their end is cut off.")
     _show(tokenizer, learned, longest, console, most=1)
     make_trainable(model, method, config.lora, config.seed)
-    spread = parallelize(model, machine, config.parallel, ranks)
+    trainer = Trainer(model, objective, config, run, machine=machine, label="tuning")
     batches = LabelledBatches(
         task.learned.ids,
         task.learned.targets,
@@ -210,8 +173,8 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
     )
 
     def missed() -> float:
-        with spread.readable():
-            share: float = ranks.told(task.missed(spread.model, "accuracy"))
+        with trainer.readable():
+            share: float = ranks.told(task.missed(model, "accuracy"))
         return share
 
     missed_before = missed() if len(deciding) else 0.0
@@ -222,50 +185,35 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         config, dim=model.config.dim, adapted=method != "full", weight_decay=config.weight_decay
     ).scaled(gentle)
     rates = show_rates(config, model, optimizer, console, adapted=method != "full") if total_steps else {}
-    if new and total_steps:
-        row = replace(opened.model.config, context_length=max(map(len, task.learned.ids)))
-        trained = adapter_parameters(model)
-        sentence = foretold(
-            spread,
-            objective,
-            batches.batch(batches.largest),
-            batches.batch(batches.usual),
-            optimizer,
-            steps=total_steps,
-            machine=machine,
-            ranks=ranks,
-            formula=IDLE_BYTES + training_bytes(row, config.batch_size, trained=trained),
-        )
-        console.note(sentence)
-    end = _end(config, task, read_plan(plan_file))
-    most_steps, total_steps = total_steps, _steps_until(end, total_steps, task, config, read_plan(plan_file))
-    done = total_steps
+    head = run.saved_plan() or {}
+    end = _end(config, task, head)
+    max_steps, total_steps = total_steps, _steps_until(end, total_steps, task, config, head)
     if total_steps:
-        done = train(
-            work,
-            "tuning",
-            spread,
-            objective,
-            batches.batch,
-            spread.optimizer(optimizer),
-            WarmupStableDecay(total_steps, warmup_steps=max(1, total_steps // 10), decay_steps=total_steps),
-            plan_digest=work.fingerprint,
+        steps = TrainingSteps(
+            WarmupStableDecay(
+                total_steps,
+                warmup_steps=max(1, math.floor(config.warmup_ratio * total_steps + 1e-9)),
+                decay_steps=math.ceil(config.decay_ratio * total_steps),
+            ),
+            optimizer,
             total_tokens=batches.texts_in(total_steps),
             unit="texts",
-            machine=machine,
-            ranks=ranks,
-            console=console,
-            checkpoint_seconds=config.checkpoint_seconds,
-            skip_spikes=config.skip_spikes,
-            end=end,
-            most_steps=most_steps,
-            log_to=config.log_to,
-            score=partial(task.missed, spread.model, scored_by) if config.keep_best or config.patience else None,
-            scored_by=scored_by,
-            patience=config.patience,
-        ).step
+            seconds=end,
+            max_steps=max_steps,
+            plan_digest=run.work.fingerprint,
+        )
+        if new:
+            row = replace(opened.model.config, context_length=max(map(len, task.learned.ids)))
+            memory = IDLE_BYTES + training_bytes(row, config.batch_size, trained=adapter_parameters(model))
+            largest, usual = batches.batch(batches.largest), batches.batch(batches.usual)
+            console.note(trainer.estimate(steps, largest, usual, memory=memory))
+        selection = None
+        if config.keep_best or config.patience:
+            selection = Selection(partial(task.missed, model, scored_by), scored_by, config.patience)
+        trainer.train(batches.batch, steps, selection=selection)
     elif ranks.first:
-        log_head(work, read_plan(plan_file))
+        log_head(run.work, head)
+    done = trainer.progress.step
 
     if total_steps and len(deciding) and came_apart(missed_before, after := missed(), len(deciding)):
         own_rate = config.learning_rate or config.learning_rate_scale
@@ -278,20 +226,33 @@ def _tune(config: FinetuneClassifyConfig, work: Work, ranks: Ranks, console: Con
         )
         if again:
             if ranks.first:  # checkpoints first: a process killed in between finds none of other rates
-                drop_checkpoints(config.out)
-                write_checked_json(plan_file, read_plan(plan_file) | {_GENTLER: gentler / 2})
-            ranks.wait()
+                drop_checkpoints(out)
+            run.save_plan(**{_GENTLER: gentler / 2})
             return False
-    model = spread.gathered()
+    model = trainer.gathered()
     if not ranks.first:
         return True
-    saving = partial(save_labelling, method, config.out, model, opened.directory, tokenizer, labels)
+    saving = partial(save_labelling, method, out, model, opened.directory, tokenizer, labels)
     own = {"base": str(opened.directory)} if method == "lora" else {}
     tfidf, seed = config.baseline, config.seed
-    files, found = leave_classifier(task, config.out, model, saving, machine, console, tfidf=tfidf, seed=seed)
+    files, found = leave_classifier(task, out, model, saving, machine, console, tfidf=tfidf, seed=seed)
     facts = own | {"epochs": done / batches.per_epoch, "learning_rates": rates} | found
-    work.finish(facts, [*files, plan_file, save_learned(config.out, given.texts)])
+    run.work.finish(facts, [*files, run.plan_file, save_learned(out, given.texts)])
     return True
+
+
+def _machine(config: FinetuneClassifyConfig, run: TrainingRun) -> tuple[Machine, dict[str, Any], bool]:
+    """Return the machine as the run began with it, the plan so far, and whether the run begins now."""
+    from groundup.kernels import Machine
+    from groundup.train.trainer import measured_machine
+
+    saved = run.saved_plan()
+    if saved is not None:
+        return Machine.from_json(saved["machine"]), saved, False
+    # Not compiled: lengths differ from batch to batch, and each would be compiled.
+    machine = measured_machine(config, run, native=True, compile=False)
+    run.save_plan(machine=machine.to_json())
+    return machine, {}, True
 
 
 def _too_few_to_train(config: FinetuneClassifyConfig, texts: int) -> bool:
@@ -346,9 +307,9 @@ def _room(config: FinetuneClassifyConfig, ways: Sequence[Tokenizer], context: in
 
 def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console) -> Artifact:
     """Show what would be trained; nothing else is left, and nothing is trained."""
-    from groundup.commands._xray import leave
     from groundup.hub import read_config
     from groundup.hub.resolve import load_tokenizer, resolve_model
+    from groundup.report.xray_page import xray_only
     from groundup.train.objectives.framing import BEFORE, BEHIND, ways_to_read
 
     directory = resolve_model(config.model)
@@ -360,7 +321,7 @@ def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console
     told = f"I read {learned.columns}, {len(learned.counts())} labels, {len(learned):,} texts to learn from."
     if len(ways) > 1:
         told += f" Before step 1 it is tried whether they are better read in {BEFORE}...{BEHIND}."
-    return leave(config.out, "finetune.classify", keys, told, seen, console, labels)
+    return xray_only(config.out, "finetune.classify", keys, told, seen, console, labels)
 
 
 def _show(

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -198,6 +198,50 @@ def without_prompts_of(tested: Sequence[Example], found: Conversations) -> list[
 def question_of(example: Example) -> str:
     """What the last answer answers: all that was said before it, but for a system message."""
     return "\n".join(message.content for message in example.messages[:-1] if message.role != "system")
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationSplit:
+    """Conversations to train on and to test on.
+
+    Attributes:
+        found: What was read, and how.
+    """
+
+    train: list[Example]
+    test: list[Example]
+    found: Conversations
+
+    @classmethod
+    def read(
+        cls,
+        data: ExampleSources,
+        test: ExampleSources,
+        rules: ConversationRules,
+        *,
+        test_fraction: float,
+        max_test: int,
+        console: Console,
+    ) -> Self:
+        """Read conversations; without test data, some are held out. No prompt of a test example is trained.
+
+        Raises:
+            DataError: there are none.
+            ConfigError: columns that are not there.
+        """
+        found = read_conversations(data, rules, console=console)
+        if test:
+            held_out = read_conversations(test, rules, console=console).examples
+            train = without_prompts_of(held_out, found)
+        else:
+            train, held_out = split_by_hash(found.examples, fraction=test_fraction, most=max_test)
+        console.note(f"{found.sentence}.")
+        return cls(train, held_out, found)
+
+    @property
+    def questions(self) -> list[str]:
+        """The questions of the training conversations."""
+        return [question_of(example) for example in self.train]
 
 
 def _hash(texts: Sequence[str]) -> int:

@@ -75,6 +75,7 @@ class ExampleLoader:
             )
         self.context_length = context_length
         self.batch_size = batch_size
+        self.cut = cut
         self.too_long = self.without_labels = 0
         self._pad_id = pad_id
         self._seed = seed
@@ -83,7 +84,7 @@ class ExampleLoader:
         self._device = device
         self._examples: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
         for ids, trained in examples:
-            self._add(np.asarray(ids, dtype=np.int32), np.asarray(trained, dtype=bool), cut)
+            self._add(np.asarray(ids, dtype=np.int32), np.asarray(trained, dtype=bool))
         self.n_examples = len(self._examples)
         if not self._examples:
             raise DataError(
@@ -131,11 +132,11 @@ class ExampleLoader:
         epochs, rest = divmod(windows, self.n_rows)
         return epochs * self.trained_tokens + int(self._labels_R[self._epoch_order(epochs)[:rest]].sum())
 
-    def _add(self, ids: NDArray[np.int32], trained: NDArray[np.bool_], cut: bool) -> None:
+    def _add(self, ids: NDArray[np.int32], trained: NDArray[np.bool_]) -> None:
         last = int(np.flatnonzero(trained)[-1]) if trained.any() else 0
         if last > self.context_length:
             self.too_long += 1
-            if not cut:
+            if not self.cut:
                 return
             last = self.context_length
         labels = np.where(trained, ids, np.int32(IGNORE_INDEX))[1 : last + 1]

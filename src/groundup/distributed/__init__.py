@@ -10,6 +10,8 @@ if TYPE_CHECKING:
         ParallelModel,
         checkpoint_activations,
         choose_mode,
+        parallelize,
+        rank_memory,
         sync_gradients,
     )
     from groundup.distributed.ranks import Ranks, joined
@@ -25,6 +27,8 @@ __all__ = [
     "choose_mode",
     "is_sharded",
     "joined",
+    "parallelize",
+    "rank_memory",
     "rows_of",
     "sync_gradients",
     "whole",
@@ -41,6 +45,8 @@ __getattr__ = exports(
         "choose_mode": "parallel_model",
         "is_sharded": "sharded",
         "joined": "ranks",
+        "parallelize": "parallel_model",
+        "rank_memory": "parallel_model",
         "rows_of": "sharded",
         "sync_gradients": "parallel_model",
         "whole": "sharded",

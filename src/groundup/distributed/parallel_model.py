@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from groundup.distributed.ranks import Ranks
 from groundup.distributed.sharded import rows_of, whole
 from groundup.distributed.sharded_optimizer import ShardedOptimizer
+from groundup.kernels import Machine, memory_bytes, place
 from groundup.kernels.native_operations import orthogonalize_of
 from groundup.model import SequenceClassifier, Transformer
 from groundup.optim import Optimizer, OptimizerConfig
@@ -39,6 +40,39 @@ def choose_mode(wanted: Literal["ddp", "fsdp"] | None, ranks: Ranks, state_bytes
     if ranks.size == 1:
         return "single"
     return "fsdp" if memory is not None and state_bytes > _REPLICATED_SHARE * memory else "ddp"
+
+
+def rank_memory(machine: Machine, ranks: Ranks, mode: Literal["ddp", "fsdp"] | None) -> int | None:
+    """Return the bytes of memory for a model as if one rank trained it; None if unknown.
+
+    Each rank has a GPU's memory of its own; ranks on a CPU share the machine's. FSDP shards the model over all ranks.
+    """
+    memory = memory_bytes(machine.device)
+    if memory is None:
+        return None
+    whole = memory * (ranks.size if machine.device == "cuda" else 1)
+    return whole if mode == "fsdp" else whole // ranks.size
+
+
+def parallelize(
+    model: ModelT,
+    machine: Machine,
+    ranks: Ranks,
+    *,
+    mode: Literal["ddp", "fsdp"] | None = None,
+    activation_checkpointing: bool = False,
+) -> ParallelModel[ModelT]:
+    """Place a model on the machine and on all of its ranks.
+
+    Args:
+        mode: DDP or FSDP; None: DDP where each rank easily holds the whole model.
+        activation_checkpointing: see `checkpoint_activations`.
+    """
+    if activation_checkpointing:
+        checkpoint_activations(model)
+    place(model, machine)
+    state_bytes = 16 * sum(parameter.numel() for parameter in model.parameters())
+    return ParallelModel(model, choose_mode(mode, ranks, state_bytes, rank_memory(machine, ranks, mode)), ranks)
 
 
 class ParallelModel(Generic[ModelT]):

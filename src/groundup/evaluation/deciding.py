@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from groundup.core.errors import DataError
 from groundup.core.types import DeciderName, Example
+from groundup.data.instruction import InstructionData
 from groundup.data.tables import spread
 from groundup.evaluation.asking import Asked, Way, write_answers
 from groundup.evaluation.metrics import label_names, measures
@@ -14,9 +15,21 @@ from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.kernels import eagerly
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
+from groundup.train import Selection
 
 _WRITTEN = 48  # answers that are written for a score: 20 times in a run, word by word
 _LONGEST = 256  # tokens of such an answer
+
+
+def answer_selection(
+    metric: DeciderName | None, patience: int | None, model: Transformer, data: InstructionData
+) -> Selection | None:
+    """Return the selection of the best weights on the validation answers of instruction tuning, if it has any."""
+    if not data.validation:
+        return None
+    metric = metric or "loss"
+    score = score_of_answers(metric, model, data.tokenizer, data.template, data.validation, data.train)
+    return Selection(score, metric, patience)
 
 
 def score_of_answers(

@@ -182,6 +182,11 @@ def model_identity(directory: Path) -> str:
     return weights_digest(directory)
 
 
+def base_identity(path: Path) -> str:
+    """Return the identity of the language model that `path`, a model or a run, means."""
+    return model_identity(resolve_model(path))
+
+
 def stage_output(path: Path, stage: str) -> Path | None:
     """The newest finished output of a stage in the run that `path` is, or in which that model lies; None: none."""
     run = path.resolve().parent if (path / CONFIG).is_file() or is_adapter(path) else path

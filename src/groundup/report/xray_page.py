@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+from groundup.core.artifact import Artifact, record
+from groundup.core.console import Console
+from groundup.core.files import atomic_file
 from groundup.data.xray import TEMPLATE, Piece, Seen, table
 from groundup.report import html
 from groundup.report.html import Html, tag
 from groundup.report.page import Figure, Section, document
 from groundup.report.words import count, percent
 
+NUM_SHOWN = 40  # examples on the page
 _TITLE_CHARACTERS = 60
+
+
+def write_xray(path: Path, told: str, seen: Sequence[Seen], labels: Sequence[str] = ()) -> Path:
+    """Write the page, and return its path; see `render_xray`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as temporary:
+        temporary.write_text(render_xray("What is trained", told, seen, labels), encoding="utf-8")
+    return path
+
+
+def xray_only(
+    out: Path,
+    stage: str,
+    keys: Mapping[str, Any],
+    told: str,
+    seen: Sequence[Seen],
+    console: Console,
+    labels: Sequence[str] = (),
+) -> Artifact:
+    """Write the page next to the output directory of a run that is not trained now, and print its path."""
+    path = write_xray(out.with_name(f"{out.name}.xray.html"), told, seen, labels)
+    console.note(f"{path}: what would be trained. Nothing was: leave --xray out to train.")
+    return record(stage, keys, {}, path.parent, [path], {"summary": "shown, not trained"}, 0.0)
 
 
 def render_xray(name: str, told: str, seen: Sequence[Seen], labels: Sequence[str] = ()) -> str:

@@ -143,6 +143,11 @@ class Tokenizer:
         return [directory / name for name in sorted({*self._source.files, CONFIG_FILE, TOKENIZER_FILE})]
 
     @property
+    def text_ids(self) -> dict[str, int]:
+        """The ids that begin, end and pad texts, by the names of their settings."""
+        return {"bos_id": self.bos_id, "eos_id": self.eos_id, "pad_id": self.pad_id}
+
+    @property
     def chat_template(self) -> str | None:
         """The Jinja text of the model's chat template; of several named ones, the default.
 

@@ -22,27 +22,37 @@ if TYPE_CHECKING:
     from groundup.train.prefetch import Prefetch
     from groundup.train.probe import fitting_rows
     from groundup.train.rehearsal import Rehearsal, rehearse
+    from groundup.train.run import TrainingRun, training_run
     from groundup.train.samples import SAMPLES, SampleLog
+    from groundup.train.settings import ParallelConfig, TrainingSettings
     from groundup.train.state import Progress, StepReport
     from groundup.train.trackers import open_tracker
+    from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps
 
 __all__ = [
     "SAMPLES",
     "AtFractions",
     "Callback",
     "Checkpoints",
+    "Evaluation",
     "EverySeconds",
     "KeepBest",
     "MetricsLog",
     "Pace",
+    "ParallelConfig",
     "Prefetch",
     "Progress",
     "Rehearsal",
     "SampleLog",
+    "Selection",
     "ShowProgress",
     "Speed",
     "SpikeGuard",
     "StepReport",
+    "Trainer",
+    "TrainingRun",
+    "TrainingSettings",
+    "TrainingSteps",
     "diverged",
     "fitting_rows",
     "logs_in",
@@ -50,6 +60,7 @@ __all__ = [
     "rehearse",
     "require_logs",
     "steps_per_second",
+    "training_run",
 ]
 
 __getattr__ = exports(
@@ -59,18 +70,25 @@ __getattr__ = exports(
         "AtFractions": "callbacks",
         "Callback": "fit",
         "Checkpoints": "checkpoints",
+        "Evaluation": "trainer",
         "EverySeconds": "callbacks",
         "KeepBest": "best",
         "MetricsLog": "callbacks",
         "Pace": "pace",
+        "ParallelConfig": "settings",
         "Prefetch": "prefetch",
         "Progress": "state",
         "Rehearsal": "rehearsal",
         "SampleLog": "samples",
+        "Selection": "trainer",
         "ShowProgress": "callbacks",
         "Speed": "callbacks",
         "SpikeGuard": "guard",
         "StepReport": "state",
+        "Trainer": "trainer",
+        "TrainingRun": "run",
+        "TrainingSettings": "settings",
+        "TrainingSteps": "trainer",
         "diverged": "guard",
         "fitting_rows": "probe",
         "logs_in": "callbacks",
@@ -78,5 +96,6 @@ __getattr__ = exports(
         "rehearse": "rehearsal",
         "require_logs": "callbacks",
         "steps_per_second": "fit",
+        "training_run": "run",
     },
 )

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from groundup.commands import collect, evaluate, pretrain, tokenize
-from groundup.commands._shape import ShapeConfig, given_shape
 from groundup.core.artifact import Artifact, read
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.hub import load_model
 from groundup.hub.directory import read_config
 from groundup.model.vocabulary import with_vocabulary
 from groundup.tokenizer import Tokenizer
+from groundup.train.initial_model import ShapeConfig, given_shape
 from groundup.train.planner import Plan, shape_for_depth
 
 QUICK = {"compile": False, "evaluations": 0, "threads": 1}

@@ -210,7 +210,7 @@ def test_the_x_ray_shows_what_is_trained_and_stops(
         "&gt;", ">"
     )
     said = capsys.readouterr().err
-    assert "what is trained stands in [[ ]]" in said
+    assert "trained tokens are in [[ ]]" in said
     assert "<|im_end|>]]" in said
     for row in ("user", "assistant", "template", "in all"):
         assert re.search(rf"^ *{row} +[\d,]+ +[\d,]+", said, re.MULTILINE), row
@@ -264,7 +264,7 @@ def test_a_run_that_gets_no_better_ends_with_its_best_state(
     )
     facts = run(config, console=Console()).facts
     said = capsys.readouterr().err
-    assert "training ends here" in said and "are kept: loss" in said
+    assert "training ends here" in said and "validation" in said and "loss" in said
     steps = len((tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
     assert steps < facts["plan"]["total_steps"]
 
@@ -276,7 +276,7 @@ def test_the_best_state_is_kept_by_a_figure_of_its_answers(
     keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
     config = load(FinetuneInstructConfig, keys | {"epochs": 6.0, "learning_rate_scale": 3.0, "keep_best": "chrf"})
     facts = run(config, console=Console()).facts
-    kept = re.search(r"weights of step (\d+) are kept: chrf (0\.\d+) on held-out data", capsys.readouterr().err)
+    kept = re.search(r"best weights are kept, of step (\d+): chrf (0\.\d+) in validation", capsys.readouterr().err)
     assert kept is not None
     assert 1 <= int(kept[1]) <= facts["plan"]["total_steps"] and float(kept[2]) > 0
     with pytest.raises(ConfigError, match="keep_best = true") as refused:

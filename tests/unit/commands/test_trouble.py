@@ -54,7 +54,7 @@ def test_it_goes_back(
     """After eight steps that gave nothing: no look at the model in between may end the run."""
     made = poisoned_at(22)
     said = capfd.readouterr().err
-    assert "no look at the model" in said
+    assert "not evaluated" in said
     assert "back to step 20" in said
     rows = [json.loads(line) for line in (tmp_path / "base" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == made.facts["steps"] + 10  # ten were taken twice

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from groundup.commands._shape import ShapeConfig
 from groundup.core.errors import FormatError
 from groundup.hub.config_json import read_config_json
 from groundup.hub.gguf.hyperparameters import read_config
 from groundup.model.families import FAMILIES, GUIDE
+from groundup.train.initial_model import ShapeConfig
 
 ROOT = Path(__file__).parents[3]
 DECLARATIONS = ROOT / "src/groundup/model/families"

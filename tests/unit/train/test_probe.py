@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.commands._plans import SavedPlan
 from groundup.core.errors import ResourceError
 from groundup.data import PackedWindows
-from groundup.distributed import ParallelModel, checkpoint_activations
+from groundup.distributed import checkpoint_activations
 from groundup.distributed.ranks import Ranks
 from groundup.kernels import Machine
 from groundup.model import Transformer
 from groundup.optim import OptimizerConfig
-from groundup.train import fitting_rows
+from groundup.train import Trainer, TrainingSettings, fitting_rows, training_run
 from groundup.train.objectives import NextToken
 from groundup.train.planner import Plan
 
@@ -105,20 +104,17 @@ def test_keeping_fewer_activations_makes_room(model: Transformer) -> None:
 def test_the_plan_keeps_its_batch_when_its_micro_batches_shrink(
     model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import groundup.train
-
     def few(*args: Any, most: int, **others: Any) -> int:
         return 3
 
-    monkeypatch.setattr(groundup.train, "fitting_rows", few)
+    monkeypatch.setattr("groundup.train.trainer.fitting_rows", few)
     plan = Plan(model.config, OptimizerConfig(), 8, 2, 100, 2, 60, 1.0)
     machine = Machine("cpu", "float32", False, 1, 1e9)
-    saved = SavedPlan(tmp_path / "plan.json", Ranks())
-    spread = ParallelModel(model, "single", Ranks())
-    settled = saved.settle(machine, plan, spread, NextToken(), batch_of)
+    with training_run(tmp_path) as run:
+        assert run.plan(lambda: (machine, plan)) == (machine, plan, True)
+        settled = Trainer(model, NextToken(), TrainingSettings(), run, machine=machine).settle(plan, batch_of)
     assert (settled.micro_batch_size, settled.grad_accum_steps) == (2, 8)  # 3 does not divide 16
     assert settled.global_batch_tokens == plan.global_batch_tokens
     assert json.loads((tmp_path / "plan.json").read_text())["plan"]["micro_batch_size"] == 2
-    later = SavedPlan(tmp_path / "plan.json", Ranks())
-    assert later.read_or(lambda: pytest.fail("a plan is made once")) == (machine, settled)
-    assert later.settle(machine, settled, spread, NextToken(), batch_of) == settled
+    with training_run(tmp_path) as run:
+        assert run.plan(lambda: pytest.fail("a plan is made once")) == (machine, settled, False)

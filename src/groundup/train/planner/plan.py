@@ -138,6 +138,14 @@ class Plan:
             return f"{parameter_count(self.model):,}, frozen, and {self.trained:,} of adapters, which are trained"
         return f"{parameter_count(self.model):,}, {product_parameters(self.model):,} of them in products"
 
+    def facts(self) -> dict[str, Any]:
+        """Return what the artifact of a run says of its plan, as JSON values."""
+        return {
+            "parameters": parameter_count(self.model),
+            "flops_per_token": self.flops_per_token,
+            "plan": self.to_json(),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         record = asdict(self) | {"model": self.model.to_json()}
@@ -196,14 +204,32 @@ def _multiple(value: int, of: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The one dial: exactly one of the three is given."""
+    """What sets the size of a run: exactly one of minutes, tokens and depth.
+
+    Attributes:
+        seconds_spent: Of the minutes, before planning. What measuring takes is subtracted too, but training gets
+            LEAST_SHARE of its minutes in any case.
+    """
 
     minutes: float | None = None
     tokens: int | None = None
     depth: int | None = None
+    seconds_spent: float = 0.0
 
     def __post_init__(self) -> None:
-        assert [self.minutes, self.tokens, self.depth].count(None) == 2, "the config has seen to it"
+        """Check that one is given.
+
+        Raises:
+            ConfigError: none is, or more than one.
+        """
+        sizes = {"minutes": self.minutes, "tokens": self.tokens, "depth": self.depth}
+        given = [f"{name} = {value}" for name, value in sizes.items() if value is not None]
+        if len(given) != 1:
+            raise ConfigError(
+                " and ".join(given) or "neither minutes, tokens nor depth",
+                rule="exactly one of minutes, tokens and depth sets the size of a run",
+                fix="Give one of them; an empty value takes out what a recipe gives: --set pretrain.minutes=",
+            )
 
 
 def batch_rows(total_tokens: float, context_length: int) -> tuple[int, int]:
@@ -254,9 +280,8 @@ def plan_run(
     measure: Measure,
     optimizer: OptimizerConfig,
     memory_bytes: int | None = None,
-    seconds_spent: float = 0.0,
 ) -> Plan:
-    """Derive the whole run from its one dial. No plan repeats the corpus more than MOST_EPOCHS times.
+    """Derive the whole run from its budget. No plan repeats the corpus more than MOST_EPOCHS times.
 
     Args:
         given_shape: fields of the model that the user has decided; at least `family` and `context_length`.
@@ -264,8 +289,6 @@ def plan_run(
         product_flops: FLOP/s of the machine's matrix products; a first guess, before real steps are measured.
         measure: tokens per second of real training steps of a shape; for `minutes` only, MOST_PROBES times at most.
         memory_bytes: what the model must be trained in; None: unknown.
-        seconds_spent: of the minutes, before this call; what the measuring takes is subtracted too, but training gets
-            LEAST_SHARE of its minutes in any case.
 
     Raises:
         ConfigError: the given fields contradict each other, or the depth.
@@ -282,37 +305,16 @@ def plan_run(
         return shape_for_depth(given_shape.get("n_layers") or depth, vocab_size, given_shape)
 
     most_tokens = MOST_EPOCHS * corpus_tokens
-    seconds = None
-    measured: dict[int, float] = {}
+    speed = seconds = None
     if budget.depth is not None:
         depth = budget.depth
-        tokens = CHINCHILLA_RATIO * product_parameters(shape(depth))
+        tokens = min(CHINCHILLA_RATIO * product_parameters(shape(depth)), most_tokens)
     elif budget.tokens is not None:
         tokens = min(float(budget.tokens), most_tokens)
         depth = _deepest(shape, lambda _: tokens, memory_bytes)
     else:
-        assert budget.minutes is not None
-        deadline = time.monotonic() + 60 * budget.minutes - seconds_spent
-        least = LEAST_SHARE * 60 * budget.minutes
-
-        def affordable(config: ModelConfig) -> float:
-            seconds = max(least, deadline - time.monotonic()) * (1 - OVERHEAD)
-            return min(seconds * flops / flops_per_token(config), most_tokens)
-
-        flops = EXPECTED_UTILIZATION * product_flops
-        depth = _deepest(shape, affordable, memory_bytes)
-        while depth not in measured:  # its speed may allow another depth than was guessed
-            config = shape(depth)
-            micro, _ = _fitting(config, affordable(config), memory_bytes)
-            measured[depth] = measure(config, micro)
-            flops = measured[depth] * flops_per_token(config)
-            if len(measured) < MOST_PROBES and deadline - time.monotonic() > least:
-                depth = _deepest(shape, affordable, memory_bytes)
-        tokens = affordable(shape(depth))
-        total = 60 * budget.minutes
-        seconds = total + max(0.0, least - (deadline - time.monotonic())) - ENDING * total
+        depth, tokens, speed, seconds = _timed(budget, shape, most_tokens, product_flops, measure, memory_bytes)
     config = shape(depth)
-    tokens = min(tokens, most_tokens)
     micro, accum = _fitting(config, tokens, memory_bytes)
     steps = max(1, round(tokens / (micro * accum * config.context_length)))
     return Plan(
@@ -324,9 +326,41 @@ def plan_run(
         warmup_steps=math.ceil(WARMUP_FRACTION * steps),
         decay_steps=math.ceil(DECAY_FRACTION * steps),
         epochs=steps * micro * accum * config.context_length / corpus_tokens,
-        tokens_per_second=measured.get(depth),
+        tokens_per_second=speed,
         seconds=seconds,
     )
+
+
+def _timed(
+    budget: Budget,
+    shape: Callable[[int], ModelConfig],
+    most_tokens: float,
+    product_flops: float,
+    measure: Measure,
+    memory_bytes: int | None,
+) -> tuple[int, float, float, float]:
+    """Return depth, tokens, tokens per second and the wall time at which training ends, for a budget of minutes."""
+    assert budget.minutes is not None
+    total = 60 * budget.minutes
+    deadline = time.monotonic() + total - budget.seconds_spent
+    least = LEAST_SHARE * total
+
+    def affordable(config: ModelConfig) -> float:
+        left = max(least, deadline - time.monotonic()) * (1 - OVERHEAD)
+        return min(left * flops / flops_per_token(config), most_tokens)
+
+    flops = EXPECTED_UTILIZATION * product_flops
+    depth = _deepest(shape, affordable, memory_bytes)
+    measured: dict[int, float] = {}
+    while depth not in measured:  # its speed may allow another depth than was guessed
+        config = shape(depth)
+        micro, _ = _fitting(config, affordable(config), memory_bytes)
+        measured[depth] = measure(config, micro)
+        flops = measured[depth] * flops_per_token(config)
+        if len(measured) < MOST_PROBES and deadline - time.monotonic() > least:
+            depth = _deepest(shape, affordable, memory_bytes)
+    end = total + max(0.0, least - (deadline - time.monotonic())) - ENDING * total
+    return depth, affordable(shape(depth)), measured[depth], end
 
 
 def _deepest(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 
-from groundup.core.console import format_count, format_duration
 from groundup.model import ModelConfig
 from groundup.model.flops import flops_per_token
 from groundup.optim import MATRIX_LR, OptimizerConfig
-from groundup.train.planner.plan import ENDING, OVERHEAD, Plan, batch_rows, share
+from groundup.train.planner.plan import OVERHEAD, Plan, batch_rows, share
 
 USUAL_EPOCHS = 3.0
 USUAL_SHARE = 0.3  # of pretraining's learning rates
@@ -64,9 +63,7 @@ def plan_tuning(
     rows_per_epoch: int,
     epochs: float,
     step: tuple[int, int],
-    tokens_per_second: float | None = None,
     trained: int | None = None,
-    minutes: float | None = None,
     warmup: float = WARMUP_FRACTION,
     decay: float = DECAY_FRACTION,
 ) -> Plan:
@@ -77,7 +74,6 @@ def plan_tuning(
         rows_per_epoch: windows that hold every example once.
         step: windows of a micro-batch, and micro-batches a step.
         trained: parameters of adapters, where these alone are trained.
-        minutes: that the run takes at the utmost, all that is done before step 1 included.
         warmup: share of the steps in which the learning rate rises from 0.
         decay: share of the steps in which it falls to 0.
     """
@@ -92,9 +88,7 @@ def plan_tuning(
         warmup_steps=math.ceil(warmup * steps),
         decay_steps=math.ceil(decay * steps),
         epochs=steps * micro * accum / rows_per_epoch,
-        tokens_per_second=tokens_per_second,
         trained=trained,
-        seconds=None if minutes is None else 60 * minutes * (1 - ENDING),
     )
 
 
@@ -107,16 +101,6 @@ def probe_rows(model: ModelConfig, product_flops: float, most: int) -> int:
 def worth_compiling(model: ModelConfig, tokens: float, product_flops: float, trained: int | None = None) -> bool:
     """Whether a run over so many tokens is long enough to gain from compilation."""
     return tokens * flops_per_token(model, trained=trained) > COMPILE_SECONDS * UTILIZATION * product_flops
-
-
-def expected(seconds: float, memory: int, how: str) -> str:
-    """Time and memory of a run, in a sentence.
-
-    Args:
-        memory: in bytes.
-        how: it is known.
-    """
-    return f"To be expected, {how}: {format_duration(seconds)} of training, {format_count(memory, 'bytes')} of memory."
 
 
 def within(seconds: float, tokens_per_second: float, tokens_per_epoch: int, epochs: float) -> float:

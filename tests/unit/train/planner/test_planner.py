@@ -91,14 +91,13 @@ def test_a_plan_survives_json() -> None:
 def test_minutes_that_are_spent_before_step_1_still_buy_a_small_model() -> None:
     """A slow first compilation once left no tokens, for which 64 layers of 4,096 were enough."""
     plan = plan_run(
-        Budget(minutes=0.05),
+        Budget(minutes=0.05, seconds_spent=60),
         vocab_size=8192,
         given_shape={"family": "qwen3", "context_length": 512},
         corpus_tokens=8_000_000,
         product_flops=500e9,
         measure=lambda config, rows: 250e9 / flops_per_token(config),
         optimizer=OptimizerConfig(),
-        seconds_spent=60,
     )
     assert plan.model.n_layers == 2
     assert plan.total_tokens > 0

@@ -91,7 +91,7 @@ def _conversations(path: Path) -> list[Example]:
 
 def _pieces(path: Path, tokenizer: Tokenizer, context: int, wanted: int) -> Iterator[tuple[list[int], list[bool]]]:
     """Text in pieces that begin as documents do; all tokens but BOS are trained."""
-    from groundup.evaluation.texts import general_texts
+    from groundup.data.texts import general_texts
 
     size = min(_PIECE, context) - 1
     for text in general_texts(path, _BYTES_A_TOKEN * wanted, split="train"):

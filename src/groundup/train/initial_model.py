@@ -1,4 +1,4 @@
-"""The model that pretraining trains: a shape to fill with random weights, or a model to go on from."""
+"""The model that pretraining starts from: random weights in a shape, or the weights of a base model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from groundup.core.config import Config, setting
 from groundup.core.errors import ConfigError
@@ -15,7 +15,7 @@ from groundup.model.families import DEFAULT_FAMILY, FamilyName
 if TYPE_CHECKING:
     from groundup.model import ModelConfig, Transformer
 
-WINDOW = 512  # tokens that a model is trained on at once, where nothing else is said
+WINDOW = 512  # default context length of training, in tokens
 
 
 class ShapeConfig(Config):
@@ -71,6 +71,28 @@ def given_shape(config: ShapeConfig) -> dict[str, Any]:
     return fields | given
 
 
+def require_one_shape(shape: ShapeConfig, model: Path | None, depth: int | None) -> None:
+    """Refuse settings that decide the shape of a model twice.
+
+    Raises:
+        ConfigError: a base model with a shape, or a depth with either.
+    """
+    given = shape.model_dump(exclude_none=True, exclude={"context_length"})
+    if model and given:
+        name, value = next(iter(given.items()))
+        raise ConfigError(
+            f"model = {model} and shape.{name} = {value}",
+            rule="a base model has its shape; only shape.context_length can be set",
+            fix="Leave one of the two out.",
+        )
+    if depth and (fixed := "model" if model else "shape.preset" if shape.preset else ""):
+        raise ConfigError(
+            f"depth = {depth} and {fixed} = {model or shape.preset}",
+            rule=f"{fixed} decides the number of layers",
+            fix="Give minutes or tokens instead of depth.",
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """The model to go on from.
@@ -120,8 +142,48 @@ class Base:
         return vars_of(window)
 
 
+@dataclass(frozen=True, slots=True)
+class InitialModel:
+    """What pretraining starts from.
+
+    Attributes:
+        base: The model to continue; None: random weights.
+        vocab_size: Rows of its embeddings.
+        shape: Fields of its `ModelConfig` that are decided, at least family and context length.
+    """
+
+    base: Base | None
+    vocab_size: int
+    shape: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, shape: ShapeConfig, base: Base | None, vocab_size: int) -> Self:
+        """Return the initial model of a run.
+
+        Args:
+            vocab_size: Of the tokens to train on.
+        """
+        if base is None:
+            return cls(None, vocab_size, given_shape(shape))
+        return cls(base, base.config.vocab_size, base.training_shape(shape.context_length))
+
+    def build(self, config: ModelConfig, seed: int) -> Transformer:
+        """Return the model, its weights in fp32.
+
+        Args:
+            config: The planned shape.
+        """
+        from groundup.model import Transformer, init_weights
+
+        if self.base is not None:
+            return self.base.load()
+        model = Transformer(config)
+        init_weights(model, seed)
+        return model
+
+
 def vars_of(config: ModelConfig) -> dict[str, Any]:
-    """Every field of a shape by its name, but for the vocabulary, which the tokens decide."""
+    """Return every field of a shape by its name, without the vocabulary size, which the tokens decide."""
     from dataclasses import fields
 
     return {field.name: getattr(config, field.name) for field in fields(config) if field.name != "vocab_size"}

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from groundup.commands._optimizer import muon_for_adapters
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, format_count
 from groundup.core.errors import ConfigError
+from groundup.train.learning_rates import muon_for_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from groundup.hub.resolve import OpenedModel
     from groundup.model import ModelConfig, SequenceClassifier, Transformer
     from groundup.tokenizer import Tokenizer
 
@@ -103,14 +104,29 @@ def make_trainable(
         train_new_rows(model, new_rows_from)
 
 
-def require_a_whole_model(method: Method | None, base: Path) -> None:
-    """Refuse to leave adapters alone where the model gets new tokens."""
+def open_for_chat(path: Path, method: Method | None, console: Console) -> tuple[OpenedModel, int | None]:
+    """Open a base model, with the special tokens of chat templates in its vocabulary.
+
+    Returns:
+        The model, and the first id of the tokens that were added; None if it has them.
+
+    Raises:
+        ConfigError: method = lora with a model that needs new tokens.
+    """
+    from groundup.hub.grown import ready_to_chat
+    from groundup.hub.resolve import open_model
+
+    opened = ready_to_chat(given := open_model(path, device="cpu"))
+    if opened is given:
+        return opened, None
     if method == "lora":
         raise ConfigError(
-            f"method = lora with {base}, which has no tokens that stand around a turn",
-            rule="adapters are read beside their base as it lies there, which has no rows for new tokens",
-            fix="Tune it with method = merged, which trains adapters, too, and leaves a whole model.",
+            f"method = lora with {opened.directory}, which has no special tokens for the turns of a chat",
+            rule="adapters are saved without the base, which has no embeddings for new tokens",
+            fix="Use method = merged, which also trains adapters and writes a whole model.",
         )
+    console.note(f"{opened.directory} has no special tokens for the turns of a chat: they are added, with embeddings.")
+    return opened, given.tokenizer.vocab_size
 
 
 def save_tuned(
@@ -125,8 +141,7 @@ def save_tuned(
         return _save_adapters(out, model, base, tokenizer, stop_ids=stop_ids)
     fuse_lora(model)
     fuse_new_rows(model)
-    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
-    return save_model(out, model, **ids, stop_ids=stop_ids)
+    return save_model(out, model, **tokenizer.text_ids, stop_ids=stop_ids)
 
 
 def save_labelling(
@@ -139,8 +154,7 @@ def save_labelling(
     if method == "lora":
         return _save_adapters(out, model, base, tokenizer, labels=labels)
     fuse_lora(model)
-    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
-    return save_classifier(out, model, labels, **ids)
+    return save_classifier(out, model, labels, **tokenizer.text_ids)
 
 
 def _save_adapters(
@@ -156,6 +170,5 @@ def _save_adapters(
     from groundup.hub.adapted import save_adapted
     from groundup.hub.directory import save_generation_config
 
-    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
     files = save_adapted(out, model, base, labels=labels)
-    return [*files, save_generation_config(out, **ids, stop_ids=stop_ids)]
+    return [*files, save_generation_config(out, **tokenizer.text_ids, stop_ids=stop_ids)]

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from groundup.commands import compare, finetune_instruct
-from groundup.commands._replay import replayed
 from groundup.core import artifact
 from groundup.core.config import load
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import Message
+from groundup.data.replay import replayed
 from groundup.hub import save_model
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer

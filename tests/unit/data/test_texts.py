@@ -9,7 +9,7 @@ import pytest
 
 from groundup.core.errors import DataError
 from groundup.data import write_shards
-from groundup.evaluation.texts import read_texts, split_texts, texts_identity
+from groundup.data.texts import read_texts, split_texts, texts_identity
 from groundup.tokenizer import CorpusEncoder, Tokenizer
 
 

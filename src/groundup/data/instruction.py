@@ -1,0 +1,166 @@
+"""Conversations for instruction tuning: read, split, checked and encoded with the labels that are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from groundup.core.config import setting
+from groundup.core.console import Console
+from groundup.core.types import Example
+from groundup.data.columns import ConversationRules
+from groundup.data.conversations import ConversationSplit, ExampleSources, split_by_hash
+from groundup.data.encoded import Encoded, compact, trained_tokens
+from groundup.data.replay import replayed
+from groundup.data.soundness import require_own_template, require_sound, require_words
+from groundup.data.xray import Seen, see, table
+
+if TYPE_CHECKING:
+    from groundup.data.packing import ExampleLoader
+    from groundup.tokenizer import ChatTemplate, Tokenizer
+
+_COUNTED = 1000  # examples whose tokens are counted for the table, from everywhere among them
+
+
+class InstructionSettings(ConversationRules):
+    """Where conversations are, and how they are split and cut."""
+
+    data: ExampleSources = setting(help="examples: a table of prompts and responses, or of messages", positional=True)
+    test: ExampleSources = setting([], help="test examples; default: held out", flag=True)
+    test_fraction: float = setting(0.1, help="share of the examples to hold out as a test set", gt=0, lt=1)
+    test_examples: int = setting(1000, help="maximum number of examples to hold out", ge=1)
+    replay: Path | None = setting(None, help="general text (a corpus, files) or conversations to mix in")
+    replay_share: float = setting(
+        0.0, help="share of the trained tokens that is mixed in, against forgetting", ge=0, lt=1
+    )
+    cut_long: bool = setting(False, help="cut examples that are longer than the context, instead of dropping them")
+
+    def read(self, console: Console) -> ConversationSplit:
+        """Read the conversations.
+
+        Raises:
+            DataError: There are none.
+            ConfigError: Columns that are not there.
+        """
+        rules = ConversationRules(**self.model_dump(include=set(ConversationRules.model_fields)))
+        return ConversationSplit.read(
+            self.data, self.test, rules, test_fraction=self.test_fraction, max_test=self.test_examples, console=console
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InstructionData:
+    """Conversations and their token ids.
+
+    Attributes:
+        train, validation, test: Conversations; validation is empty unless the best weights are to be selected.
+        encoded: Ids of the training examples, and which of them are trained.
+        replayed: The same of general text or conversations that are mixed in.
+        context: Maximum number of tokens of an example.
+        split: How everything was read.
+    """
+
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+    encoded: list[Encoded]
+    replayed: list[Encoded]
+    template: ChatTemplate
+    tokenizer: Tokenizer
+    context: int
+    split: ConversationSplit
+
+    @classmethod
+    def encode(
+        cls,
+        split: ConversationSplit,
+        settings: InstructionSettings,
+        template: ChatTemplate,
+        tokenizer: Tokenizer,
+        context: int,
+        console: Console,
+        *,
+        validation: bool = False,
+    ) -> Self:
+        """Encode conversations by a chat template.
+
+        Args:
+            context: Maximum number of tokens of an example.
+            validation: Also hold out examples of the training set, to select the best weights on.
+
+        Raises:
+            DataError: There is no token to train.
+            FormatError: A template that does not belong to the tokenizer.
+        """
+        train, held_out = split.train, list[Example]()
+        if validation:
+            train, held_out = split_by_hash(train, fraction=settings.test_fraction, most=settings.test_examples)
+        encoded = _encoded(train, template, tokenizer, console)
+        require_sound(encoded, template, tokenizer, context, cut=settings.cut_long)
+        mixed = replayed(settings.replay, settings.replay_share, encoded, template, tokenizer, context)
+        if mixed:
+            part = f"{settings.replay_share:.0%} of the trained tokens"
+            console.note(f"Replayed: {len(mixed):,} pieces of {settings.replay}, {part}.")
+        return cls(train, held_out, split.test, encoded, mixed, template, tokenizer, context, split)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return max(len(ids) for ids, _ in (*self.encoded, *self.replayed))
+
+    def loader(self, context_length: int, rows: int, *, cut: bool, **options: Any) -> ExampleLoader:
+        """Return a loader of packed rows; for `options` see `ExampleLoader`."""
+        from groundup.data.packing import ExampleLoader
+
+        return ExampleLoader(
+            [*self.encoded, *self.replayed],
+            context_length=context_length,
+            batch_size=rows,
+            pad_id=self.tokenizer.pad_id,
+            cut=cut,
+            **options,
+        )
+
+    def show(self, console: Console, *, most: int = 1) -> None:
+        """Show some conversations, and how many tokens of each role are trained."""
+        counted = self.seen(_COUNTED)
+        console.table(f"Tokens of {len(counted):,} of {len(self.train):,} examples", *table(counted))
+        for number, each in enumerate(counted[:most], 1):
+            which = "one example" if most == 1 else f"example {number}"
+            console.sample(f"{which}; trained tokens are in [[ ]]", each.parts())
+
+    def seen(self, most: int) -> list[Seen]:
+        """Return some training examples as the model reads them."""
+        some = self.train[:: max(1, -(-len(self.train) // most))]
+        return [see(self.template, self.tokenizer, e.messages, longest=self.context) for e in some]
+
+    def facts(self, loader: ExampleLoader) -> dict[str, Any]:
+        """Return what the artifact says of the data, as JSON values."""
+        found = self.split.found
+        long = {} if loader.cut or not loader.too_long else {"longer than the context": loader.too_long}
+        examples = {"train": loader.n_examples - len(self.replayed), "test": len(self.test)}
+        return {
+            "examples": examples | {"dropped": dict(found.dropped) | long},
+            "replayed": {"examples": len(self.replayed), "tokens": trained_tokens(self.replayed)},
+            "changed": dict(found.changed),
+            "columns": found.columns,
+        }
+
+
+def _encoded(
+    examples: Sequence[Example], template: ChatTemplate, tokenizer: Tokenizer, console: Console
+) -> list[Encoded]:
+    """Encode conversations, and warn of special tokens in their text."""
+    typed = require_words(examples, tokenizer)
+    if typed:
+        which = "1 example has" if typed == 1 else f"{typed:,} examples have"
+        console.warn(f"{which} the name of a special token in the text: it stays text, and ends or begins nothing.")
+    require_own_template(template, tokenizer, examples)
+    encoded = []
+    with console.progress("reading", len(examples), "examples") as bar:
+        for example in examples:
+            encoded.append(compact(*template.encode_labelled(example.messages)))
+            bar.advance(1)
+    return encoded

@@ -1,0 +1,87 @@
+"""Scores and samples that are shown while a model trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from groundup.core.console import Progress as ProgressBar
+from groundup.core.types import Example
+from groundup.data import TokenShards
+from groundup.data.tables import spread
+from groundup.evaluation.beside_base import answer
+from groundup.evaluation.bpb import BitsPerByte, bits_per_byte, model_nll
+from groundup.evaluation.rendering import chat_renderer, fits
+from groundup.evaluation.responses import response_tokens, score_responses
+from groundup.inference import Engine, GenerationRequest, Sampling
+from groundup.kernels import eagerly
+from groundup.model import Transformer
+from groundup.tokenizer import ChatTemplate
+from groundup.train import SampleLog, StepReport, TrainingRun
+
+_TEXT_TOKENS = 16_384  # of validation text per score: 1 to 2 seconds
+_SAMPLE_TOKENS = 60
+_NUM_EXAMPLES = 64  # validation examples per score
+_ANSWER_TOKENS = 80
+
+Show = Callable[[StepReport, ProgressBar], None]
+
+
+def text_score(validation: TokenShards, model: Transformer) -> Callable[[], BitsPerByte]:
+    """Return a function that scores the model in training in bits per byte on a few validation documents."""
+    # Documents are in the order of their hash, so the first ones are a random sample.
+    count = int(np.searchsorted(np.cumsum(validation.lengths), _TEXT_TOKENS)) + 1
+    subset = range(count)[: validation.n_documents]
+
+    def score() -> BitsPerByte:
+        with eagerly():
+            return bits_per_byte(
+                model_nll(model),
+                validation,
+                context_length=model.config.context_length,
+                bos_id=validation.bos_id,
+                subset=subset,
+                device=model.lm_head.weight.device,
+            )
+
+    return score
+
+
+def show_text(engine: Engine, score: Callable[[], BitsPerByte], prompt: str, run: TrainingRun) -> Show:
+    """Return an evaluation that shows bits per byte and a continuation of a prompt."""
+    request = GenerationRequest(prompt=prompt, sampling=Sampling(temperature=0.8), max_tokens=_SAMPLE_TOKENS, seed=0)
+    samples = SampleLog(run.directory, run.ranks)
+
+    def show(report: StepReport, bar: ProgressBar) -> None:
+        bpb = score().bpb
+        with eagerly():
+            text = prompt + engine.complete(request).text
+        bar.show(bpb=f"{bpb:.3f}")
+        run.console.sample(f"sample at step {report.step:,}, {bpb:.3f} bits per byte", text)
+        samples.add(report.step, text, bpb=bpb)
+
+    return show
+
+
+def show_answers(engine: Engine, template: ChatTemplate, examples: Sequence[Example], run: TrainingRun) -> Show:
+    """Return an evaluation that shows the loss on a few validation answers and one answer of the model."""
+    render = chat_renderer(template)
+    context = engine.model.config.context_length
+    scored = [example for example in spread(examples, _NUM_EXAMPLES) if fits(render, example, context)]
+    tokens = int(response_tokens(engine.tokenizer, scored).sum())
+    samples = SampleLog(run.directory, run.ranks)
+
+    def show(report: StepReport, bar: ProgressBar) -> None:
+        if not scored:
+            return
+        with eagerly():
+            loss = float(score_responses(engine.model, engine.tokenizer, scored, render).nll_E.sum()) / tokens
+            question = scored[report.step % len(scored)].messages[:-1]
+            written = answer(engine, question, template, max_tokens=_ANSWER_TOKENS)
+        bar.show(held_out=f"{loss:.3f}")
+        text = f"{question[-1].content}\n-> {written}"
+        run.console.sample(f"step {report.step:,}, {loss:.3f} nats per token of held-out answers", text)
+        samples.add(report.step, text, held_out=loss)
+
+    return show

@@ -1,0 +1,202 @@
+"""Plans that are measured: real steps on this machine decide what a budget of minutes buys."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from groundup.data import ExampleLoader
+from groundup.distributed.parallel_model import rank_memory
+from groundup.kernels import Machine
+from groundup.model import ModelConfig, Transformer, init_weights
+from groundup.model.flops import IDLE_BYTES, training_bytes
+from groundup.model.lora import adapter_parameters
+from groundup.train.initial_model import InitialModel
+from groundup.train.learning_rates import language_model_rates, show_rates
+from groundup.train.objectives import Objective
+from groundup.train.planner import MOST_EPOCHS, Budget, Plan, plan_run
+from groundup.train.planner.plan import ENDING
+from groundup.train.planner.tuning import (
+    USUAL_EPOCHS,
+    evenly,
+    plan_tuning,
+    probe_rows,
+    step_rows,
+    within,
+    worth_compiling,
+)
+from groundup.train.run import TrainingRun
+from groundup.train.settings import FineTuningSettings, TrainingSettings
+from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps, estimated, measured_machine
+
+MakeLoader = Callable[[int, int, Machine], Any]
+"""(context length, rows of a micro-batch, machine) -> a loader, whose `batch(index)` is a micro-batch."""
+
+_WINDOW = 512  # tokens of a row of packed examples, unless an example is longer
+
+
+def plan_pretraining(
+    settings: TrainingSettings,
+    run: TrainingRun,
+    machine: Machine,
+    budget: Budget,
+    start: InitialModel,
+    objective: Objective[Any],
+    loader: MakeLoader,
+    *,
+    corpus_tokens: int,
+) -> Plan:
+    """Plan pretraining. For a budget of minutes, real steps are measured by all ranks together.
+
+    Args:
+        loader: Makes the loader of this rank.
+        corpus_tokens: Tokens of one epoch.
+
+    Raises:
+        ConfigError: The given shape is not consistent.
+        ResourceError: The model does not fit into memory.
+    """
+    ranks, base = run.ranks, start.base
+    optimizer = language_model_rates(settings, base.config.dim if base else None)
+
+    def speed(shape: ModelConfig, rows: int) -> float:
+        """Return the tokens per second of all ranks."""
+        model = Transformer(shape)
+        init_weights(model, settings.seed)
+        trainer = Trainer(model, objective, settings, run, machine=machine)
+        rows = trainer.max_rows(lambda rows: loader(shape.context_length, rows, machine).batch(0), rows)
+        steps = trainer.steps_per_second(loader(shape.context_length, rows, machine).batch, optimizer)
+        rate = steps * rows * ranks.size * shape.context_length
+        run.console.note(f"{shape.n_layers} layers, hidden size {shape.dim}: {rate:,.0f} tokens/s")
+        return rate
+
+    def measure(shape: ModelConfig, rows: int) -> float:
+        ranks.told([shape.to_json(), rows])
+        return speed(shape, rows)
+
+    if not ranks.first:  # measures what the first rank asks for, until that has its plan
+        while isinstance(heard := ranks.told(None), list):
+            speed(ModelConfig.from_json(heard[0]), heard[1])
+        return Plan.from_json(heard)
+    plan = plan_run(
+        budget,
+        vocab_size=start.vocab_size,
+        given_shape=start.shape,
+        corpus_tokens=corpus_tokens,
+        product_flops=ranks.size * machine.product_flops,
+        measure=measure,
+        optimizer=optimizer,
+        memory_bytes=rank_memory(machine, ranks, settings.parallel.mode),
+    )
+    ranks.told(plan.to_json())
+    if plan.epochs > 0.95 * MOST_EPOCHS:
+        run.console.note(f"The text is small for this budget: more than {MOST_EPOCHS:g} epochs would teach little.")
+    return plan
+
+
+def plan_fine_tuning(
+    settings: FineTuningSettings,
+    run: TrainingRun,
+    model: Transformer,
+    objective: Objective[Any],
+    loader: MakeLoader,
+    *,
+    longest: int,
+    compile: bool,
+) -> tuple[Machine, Plan]:
+    """Plan instruction tuning. For a budget of minutes, real steps are measured by all ranks together.
+
+    Args:
+        loader: Makes the `ExampleLoader` of this rank.
+        longest: Tokens of the longest example.
+        compile: Compile the layers if the run is long enough to gain from it.
+    """
+    ranks = run.ranks
+    shape = replace(
+        model.config, context_length=min(model.config.context_length, max(_WINDOW, 64 * math.ceil(longest / 64)))
+    )
+    machine = measured_machine(settings, run, native=compile, compile=False)
+    rows_per_epoch = loader(shape.context_length, 1, machine).n_rows
+    epochs = settings.epochs or USUAL_EPOCHS
+    trained = adapter_parameters(model)
+    tokens = epochs * rows_per_epoch * shape.context_length
+    worth = worth_compiling(shape, tokens, ranks.size * machine.product_flops, trained)
+    if compile and worth and not machine.native:
+        machine = measured_machine(settings, run, native=False)
+    rates = language_model_rates(settings, shape.dim, adapted=trained is not None)
+    step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
+    speed = None
+    if settings.minutes is not None:
+        trainer = Trainer(copy.deepcopy(model), objective, settings, run, machine=machine)
+        rows = probe_rows(shape, machine.product_flops, step[0])
+        rows = trainer.max_rows(lambda rows: loader(shape.context_length, rows, machine).batch(0), rows)
+        steps = trainer.steps_per_second(loader(shape.context_length, rows, machine).batch, rates)
+        speed = steps * rows * ranks.size * shape.context_length
+        left = 60 * settings.minutes - run.work.seconds
+        epochs = within(left, speed, rows_per_epoch * shape.context_length, epochs)
+        step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
+    plan = plan_tuning(
+        shape,
+        rates,
+        rows_per_epoch=rows_per_epoch,
+        epochs=epochs,
+        step=step,
+        trained=trained,
+        warmup=settings.warmup_ratio,
+        decay=settings.decay_ratio,
+    )
+    seconds = None if settings.minutes is None else 60 * settings.minutes * (1 - ENDING)
+    plan = replace(plan, tokens_per_second=speed, seconds=seconds)
+    return machine, Plan.from_json(ranks.told(plan.to_json()))
+
+
+def estimate(trainer: Trainer[Any, Any], plan: Plan, steps: TrainingSteps, batch: Any) -> str:
+    """Return a sentence with the estimated time and memory of a plan.
+
+    Args:
+        batch: A micro-batch.
+    """
+    rows = plan.rows // (steps.grad_accum_steps * trainer.run.ranks.size)
+    memory = IDLE_BYTES + training_bytes(plan.model, rows, trained=plan.trained)
+    if plan.tokens_per_second:
+        return estimated(plan.total_tokens / plan.tokens_per_second, memory, "at the measured speed")
+    return trainer.estimate(steps, batch, batch, memory=memory)
+
+
+def fine_tune(
+    trainer: Trainer[Transformer, Any],
+    plan: Plan,
+    batches: ExampleLoader,
+    *,
+    new: bool,
+    max_epochs: float,
+    evaluation: Evaluation,
+    selection: Selection | None,
+) -> dict[str, Any]:
+    """Show the plan, its learning rates and its estimated cost, then train.
+
+    Args:
+        batches: This rank's micro-batches.
+        new: No earlier process began the run.
+        max_epochs: For a budget of minutes.
+
+    Returns:
+        Facts of the training, as JSON values.
+    """
+    settings, console = trainer.settings, trainer.run.console
+    if batches.too_long:
+        done = "cut" if batches.cut else "left out: cut_long = true would keep their beginnings"
+        console.warn(f"{batches.too_long:,} examples are longer than {plan.model.context_length:,} tokens: {done}.")
+    steps = TrainingSteps.of(plan, trainer.run.ranks, max_epochs=max_epochs)
+    total = batches.labels_until(plan.total_steps * steps.grad_accum_steps)
+    steps = replace(steps, total_tokens=total, unit="trained tokens")
+    console.table("The plan", ["", ""], plan.describe(total))
+    rates = show_rates(settings, trainer.model, plan.optimizer, console, adapted=plan.trained is not None)
+    if new:
+        console.note(estimate(trainer, plan, steps, batches.batch(0)))
+    progress = trainer.train(batches.batch, steps, evaluation=evaluation, selection=selection)
+    epochs = round(plan.epochs * progress.step / plan.total_steps, 3)
+    return plan.facts() | trainer.facts() | {"epochs": epochs, "learning_rates": rates}
