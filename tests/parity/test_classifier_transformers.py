@@ -9,9 +9,9 @@ import torch
 
 from family_shapes import NO_CLASSIFIER, small
 from groundup.core.errors import FormatError
+from groundup.data.label_batches import Padding
 from groundup.hub import load_classifier, load_model, save_classifier
 from groundup.model import FAMILIES, ModelConfig, SequenceClassifier
-from groundup.train.objectives.classification import pad
 
 transformers = pytest.importorskip("transformers", reason="the parity tests need transformers: pip install '.[dev]'")
 
@@ -62,7 +62,7 @@ def padded(ids: list[list[int]], side: str) -> dict[str, torch.Tensor]:
 
 
 def ours_on(model: SequenceClassifier, ids: list[list[int]]) -> torch.Tensor:
-    return model(*pad(ids, PAD, model.config.context_length))
+    return model(*Padding(PAD, model.config.context_length).pad(ids))
 
 
 @pytest.mark.parametrize(("family", "tied"), SHAPES)

@@ -11,8 +11,8 @@ import math
 import pytest
 import torch
 
-from groundup.train.objectives.classification import Classification, SeveralLabels
-from groundup.train.objectives.probe import LabelLoss, ridge
+from groundup.train.initial_head import LabelLoss, ridge
+from groundup.train.objectives.classification import Classification, MultiLabelClassification
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_positive_weights_of_several_labels_are_those_of_the_fit() -> None:
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(120, 8, generator=generator)
     labels = torch.stack([states[:, 0] > 1.2, states[:, 1] > 1.5], 1).double()
-    weighted, plain = SeveralLabels([8.0, 14.0]), SeveralLabels()
+    weighted, plain = MultiLabelClassification([8.0, 14.0]), MultiLabelClassification()
     losses = []
     for fitted in (weighted, plain):
         weight, *_ = ridge(states, labels, fitted, 2)

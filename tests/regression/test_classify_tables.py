@@ -19,9 +19,9 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.hub import save_classifier
 from groundup.hub.resolve import open_classifier
+from groundup.inference.novelty import NOVELTY_FILE, Novelty
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
-from groundup.train.objectives.novelty import NOVELTY_FILE, Novelty
 
 ENGLISH, GIBBERISH = "The statement is used to raise an exception", "xqzv kjwq zzpf qqwx"
 

@@ -14,17 +14,19 @@ import pytest
 import torch
 
 from groundup.commands import _lora, finetune_classify
-from groundup.commands._label_head import HEAD_FILE
 from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.core.artifact import begin
 from groundup.core.console import Console
+from groundup.evaluation import labelling
 from groundup.hub import save_model
 from groundup.hub.resolve import open_classifier
+from groundup.inference.classification import encode, predict
+from groundup.inference.novelty import NOVELTY_FILE, Novelty
 from groundup.kernels import Machine
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
-from groundup.train.objectives import classification, probe
-from groundup.train.objectives.novelty import NOVELTY_FILE, Novelty
+from groundup.train import initial_head
+from groundup.train.initial_head import HEAD_FILE
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +96,13 @@ def test_a_resumed_run_takes_the_head_from_its_plan(
     base: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits: list[int] = []
-    fit = probe.fit_head
+    fit = initial_head.fit_head
 
-    def counted(*given: Any, **named: Any) -> probe.HeadFit:
+    def counted(*given: Any, **named: Any) -> initial_head.HeadFit:
         fits.append(1)
         return fit(*given, **named)
 
-    monkeypatch.setattr(probe, "fit_head", counted)
+    monkeypatch.setattr(initial_head, "fit_head", counted)
     whole = tmp_path / "whole"
     tuned(base, table, whole, epochs=0.5)
     assert len(fits) == 1
@@ -132,17 +134,16 @@ def test_the_test_computes_in_the_faster_dtype(
     machine = Machine("cpu", "bfloat16", compile=False, threads=1, product_flops=1e11)
     monkeypatch.setattr("groundup.kernels.measure_machine", lambda **_: machine)
     dtypes: list[tuple[int, torch.dtype | None]] = []
-    predict = classification.predict
 
     def watched(model: SequenceClassifier, texts: Any, **named: Any) -> Any:
         dtypes.append((len(texts), model.model.compute_dtype))
         return predict(model, texts, **named)
 
-    monkeypatch.setattr(classification, "predict", watched)
+    monkeypatch.setattr(labelling, "predict", watched)
     facts = tuned(base, table, tmp_path, epochs=0.2)
     assert (facts["test"]["examples"], torch.bfloat16) in dtypes
     opened = open_classifier(tmp_path, device="cpu")
-    texts, _ = classification.encode(opened.tokenizer, ["an expression is evaluated", "a statement"], opened.longest)
+    texts, _ = encode(opened.tokenizer, ["an expression is evaluated", "a statement"], opened.longest)
     exact = predict(opened.model, texts, pad_id=0)
     opened.model.model.compute_dtype = torch.bfloat16
     assert predict(opened.model, texts, pad_id=0) == pytest.approx(exact, abs=0.02)

@@ -10,7 +10,7 @@ import pytest
 
 from groundup.core.errors import FormatError
 from groundup.core.types import is_blank
-from groundup.train.objectives.novelty import NOVELTY_FILE, Novelty
+from groundup.inference.novelty import NOVELTY_FILE, Novelty
 
 OTHER_LANGUAGES = (
     "Wo ist meine Bestellung geblieben?",
@@ -62,7 +62,7 @@ def test_the_threshold_leaves_each_text_out(sentences: list[str]) -> None:
 
 
 def _hashed(text: str) -> tuple:
-    from groundup.train.objectives.novelty import _hashes
+    from groundup.inference.novelty import _hashes
 
     return _hashes(text)
 

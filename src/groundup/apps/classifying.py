@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from groundup.apps.parts import split
 from groundup.apps.work import Result
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.hub.resolve import OpenedClassifier
-from groundup.train.objectives.classification import encode, likely, predict
-from groundup.train.objectives.novelty import NO_NOVELTY, UNLIKE, Novelty
+from groundup.inference.classification import above_threshold, encode, predict
+from groundup.inference.novelty import NO_NOVELTY, UNLIKE, Novelty
 
 
 class ClassifierRunner:
@@ -64,12 +65,12 @@ class ClassifierRunner:
         chosen = dict(zip(opened.labels, shares_C.tolist(), strict=True))
         if wanted:
             chosen = {label: chosen[label] for label in inputs[wanted]}
-            if not opened.model.several:
+            if not opened.model.multi_label:
                 chosen = {label: share / sum(chosen.values()) for label, share in chosen.items()}
         label = max(chosen, key=lambda each: chosen[each])
         notes = [f"Labels of the classifier: {', '.join(opened.labels)}."] if not wanted else []
-        if opened.model.several:
-            fitting = [name for name, fits in zip(chosen, likely(np.asarray([*chosen.values()])), strict=True) if fits]
+        if opened.model.multi_label:
+            fitting = [*compress(chosen, above_threshold(np.asarray([*chosen.values()])))]
             notes.append(f"Of several labels that a text may have, it gets: {', '.join(fitting) or 'none'}.")
         if len(texts) > 1:
             notes.append(f"Read in {len(texts):,} parts; the probabilities are their means.")

@@ -17,8 +17,10 @@ from groundup.corpus.given import given_texts
 
 if TYPE_CHECKING:
     from groundup.apps.work import Result
+    from groundup.inference.classification import Classified
 
 STANDARD_INPUT = "-"
+NO_TEXT = "no text: the cell is empty"
 _LONGEST_NAME = 240  # of a file; what is longer is a text
 
 
@@ -47,6 +49,25 @@ def written_rows(
 ) -> Iterable[str]:
     """Lines: each row of the table with `output`, and of labels the probabilities; or with `error`."""
     return table_lines([dict(row) | _outcome(result) for row, result in zip(rows, results, strict=True)], as_csv=as_csv)
+
+
+def classified_rows(
+    rows: Sequence[Mapping[str, Any]], results: Sequence[Classified | None], *, as_csv: bool
+) -> Iterable[str]:
+    """Return lines: each row of the table with the columns label, probability, novelty and unlike.
+
+    A new column whose name is taken gets the prefix `predicted_`.
+
+    Args:
+        results: None for a row without text.
+    """
+    taken = {column for row in rows for column in row}
+
+    def cells(result: Classified | None) -> dict[str, Any]:
+        new = {"label": None, "error": NO_TEXT} if result is None else result.to_cells(nested=not as_csv)
+        return {f"predicted_{name}" if name in taken else name: value for name, value in new.items()}
+
+    return table_lines([dict(row) | cells(result) for row, result in zip(rows, results, strict=True)], as_csv=as_csv)
 
 
 def table_lines(rows: Sequence[Mapping[str, Any]], *, as_csv: bool) -> Iterator[str]:

@@ -56,7 +56,7 @@ class Result:
         notes: what a person should know of how it was made.
         parts: how many parts the input was read in.
         prompt_tokens, completion_tokens: of all that was asked.
-        novelty: of a classifier's input, how unlike the training texts it is (see `groundup.train.objectives.novelty`).
+        novelty: of a classifier's input, how unlike the training texts it is (see `groundup.inference.novelty`).
         unlike: whether it is flagged as unlike them; None: not known.
     """
 

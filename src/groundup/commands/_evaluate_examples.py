@@ -49,16 +49,16 @@ def evaluate_labels(
     """Accuracy and macro-F1 of a classifier on a labelled table."""
     from groundup.data import read_table
     from groundup.data.labelled import NOT_LEARNED, read_labelled, summary, with_labels
-    from groundup.evaluation.labelling import labelling
+    from groundup.evaluation.labelling import label_evaluator
     from groundup.hub.resolve import open_classifier
-    from groundup.train.objectives.classification import encode, predict
+    from groundup.inference.classification import encode, predict
 
     table = read_table(data)
     examples = read_labelled(table, rules)
     opened = open_classifier(directory, device=device)
-    kind = labelling(opened.model.several, opened.labels, seed)
-    if opened.model.several:
-        examples = replace(examples, several=True)
+    evaluator = label_evaluator(opened.model.multi_label, opened.labels, seed)
+    if opened.model.multi_label:
+        examples = replace(examples, multi_label=True)
     known = with_labels(examples, opened.labels, NOT_LEARNED)
     if not known.texts:
         raise DataError(
@@ -72,7 +72,7 @@ def evaluate_labels(
     texts, _ = encode(opened.tokenizer, known.texts, opened.longest)
     with console.progress("testing", len(texts), "texts") as bar:
         probabilities = predict(opened.model, texts, pad_id=opened.tokenizer.pad_id, advance=bar.advance)
-    measured = kind.measured(known, probabilities)
+    measured = evaluator.scores(known, probabilities)
     rows = [
         (name, f"{interval.estimate:.1%}", f"{interval.low:.1%} to {interval.high:.1%}")
         for name, interval in measured.named.items()
@@ -83,7 +83,7 @@ def evaluate_labels(
         "dropped": dict(examples.dropped) | {NOT_LEARNED: len(examples) - len(known)},
         "test": measured.facts,
     }
-    what = "exactly their labels" if known.several else "their label"
+    what = "exactly their labels" if known.multi_label else "their label"
     sentence = f"{next(iter(measured.named.values())).estimate:.1%} of {len(known):,} texts get {what}."
     return _report(work, console, sentence, ("measure", "value", "95 % interval"), rows, facts)
 

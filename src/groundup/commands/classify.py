@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from groundup.commands._classified import Classified, Classifier, classify_table, read_texts, write_table
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
+from groundup.core.files import atomic_file
 from groundup.core.types import is_blank
+
+if TYPE_CHECKING:
+    from groundup.inference.classification import Classified, Classifier
 
 
 class ClassifyConfig(Config):
@@ -50,28 +53,56 @@ def run(
         DataError: no classifier, no table, or a text without a visible character.
         FormatError: a damaged classifier.
     """
+    from groundup.data.labelled import read_texts
     from groundup.hub.resolve import open_classifier
+    from groundup.inference.classification import Classifier
 
     console = console or Console()
     _require_one_input(config)
     rows, texts = read_texts(config.batch, config.text, console) if config.batch else ([], [])
     classifier = Classifier(open_classifier(config.model, device=config.device, base=config.base))
-    kept: list[Classified] = []
     if config.batch:
-        found = classify_table(classifier, rows, texts, config.batch_size, console)
-        write_table(rows, found, config.out, on_text, console)
+        found = classifier.classify_rows(texts, config.batch_size, console)
+        _write_table(rows, found, config.out, on_text, console)
         kept = [each for each in found if each is not None]
     else:
         source = _standard_input() if lines is None else lines
         given = config.texts or (line for raw in source if not is_blank(line := raw.rstrip("\r\n")))
-        for batch in _batched(given, config.batch_size):
-            for each in classifier.classify(batch):
-                if on_text is None:
-                    kept.append(each)
-                else:
-                    on_text(each.to_line(as_json=json_lines))
+        kept = _classify_lines(classifier, _batched(given, config.batch_size), on_text, json_lines)
     classifier.report(console)
     return kept
+
+
+def _classify_lines(
+    classifier: Classifier, batches: Iterable[list[str]], on_text: Callable[[str], None] | None, json_lines: bool
+) -> list[Classified]:
+    kept: list[Classified] = []
+    for batch in batches:
+        for each in classifier.classify(batch):
+            if on_text is None:
+                kept.append(each)
+            else:
+                on_text(each.to_line(as_json=json_lines))
+    return kept
+
+
+def _write_table(
+    rows: Sequence[dict[str, Any]],
+    found: Sequence[Classified | None],
+    out: Path | None,
+    on_text: Callable[[str], None] | None,
+    console: Console,
+) -> None:
+    from groundup.apps.reading import classified_rows
+
+    lines = classified_rows(rows, found, as_csv=out is not None and out.suffix == ".csv")
+    if out is not None:
+        with atomic_file(out) as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
+        console.note(f"{out}: {len(rows):,} rows")
+    elif on_text is not None:
+        for line in lines:
+            on_text(line)
 
 
 def _require_one_input(config: ClassifyConfig) -> None:

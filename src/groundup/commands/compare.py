@@ -182,7 +182,7 @@ def _classifiers(
     keep_for_reading(after.model, dtype)
     rules = LabelRules(config.text, config.label, separator=config.separator)
     held = held_out_labels(config.data, config.train, rules, after.labels, tuned, console)
-    if held.tested.several and not after.model.several:
+    if held.tested.multi_label and not after.model.multi_label:
         raise DataError(
             "--data: some texts have several labels",
             rule=f"{config.tuned} gives each text one label",

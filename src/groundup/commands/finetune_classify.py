@@ -9,9 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from groundup.commands._label_head import HEAD_FILE, log_head, start_head
-from groundup.commands._label_task import LabelTask, Read, came_apart, leave_classifier
-from groundup.commands._labelled import labelled_examples
 from groundup.core.artifact import Artifact, read
 from groundup.core.config import setting
 from groundup.core.console import Console
@@ -23,13 +20,12 @@ from groundup.train.run import TrainingRun, drop_checkpoints, training_run
 from groundup.train.settings import NOT_IN_FINGERPRINT, FineTuningSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from groundup.data.labelled import Labelled
     from groundup.data.xray import Seen
-    from groundup.evaluation.labelling import Metric
+    from groundup.evaluation.labelling import LabelTask, Metric
     from groundup.kernels import Machine
     from groundup.tokenizer import Tokenizer
+    from groundup.train.initial_head import PromptFormats
 
 _SHOWN = 40  # texts, on the page of what is trained
 _GENTLER = "gentler"  # in the plan: what the learning rates are multiplied by, after tuning came apart
@@ -87,6 +83,7 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
     """
     from groundup.data import table_identity
     from groundup.hub.resolve import base_identity
+    from groundup.train.initial_head import HEAD_FILE
 
     require_full_for_muon(config.optimizer, config.method, config.model)
     keys = config.model_dump(mode="json", exclude={"data", "test", "model", "xray", *NOT_IN_FINGERPRINT})
@@ -110,9 +107,10 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     Returns:
         Whether it is there; else it came apart, and is to be tuned again, at half the rates.
     """
-    from groundup.data.label_parts import set_apart
+    from groundup.data.label_batches import LabelledBatches, Padding, label_targets
+    from groundup.data.label_parts import split_validation
     from groundup.data.learned import save_learned
-    from groundup.evaluation.labelling import labelling
+    from groundup.evaluation.labelling import LabelTask, save_and_test, significantly_worse
     from groundup.hub.resolve import open_model
     from groundup.kernels import place
     from groundup.model import SequenceClassifier
@@ -120,17 +118,15 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     from groundup.model.lora import adapter_parameters
     from groundup.optim import WarmupStableDecay
     from groundup.train import Selection, Trainer, TrainingSteps
-    from groundup.train.objectives.classification import LabelledBatches, encode
-    from groundup.train.objectives.framing import ways_to_read
+    from groundup.train.initial_head import PromptFormats, initialize_head, log_head
+    from groundup.train.objectives.classification import label_objective
 
     console, ranks, out = run.console, run.ranks, run.directory
     opened = open_model(config.model, device="cpu")
-    ways = ways_to_read(opened.tokenizer, opened.model.config.context_length)
-    room = _room(config, ways, opened.model.config.context_length)
-    given, tested = labelled_examples(config, opened.tokenizer, room, console)
+    formats = PromptFormats.for_context(opened.tokenizer, opened.model.config.context_length, config.max_tokens)
+    given, tested = _examples(config, formats, console)
     labels = list(given.counts())
-    kind = labelling(given.several, labels, config.seed)
-    learned, deciding = set_apart(given, config.set_apart, config.seed)
+    learned, deciding = split_validation(given, config.set_apart, config.seed)
     few = _too_few_to_train(config, len(learned))
     method = settle_method(config.method, opened.model.config, config.lora, Console(quiet=True) if few else console)
     if (config.keep_best or config.patience) and not len(deciding):
@@ -141,31 +137,30 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
         )
     machine, plan, new = _machine(config, run)
     gentler = float(plan.get(_GENTLER, 1))
-    model = SequenceClassifier.from_language_model(opened.model, len(labels), seed=config.seed, several=given.several)
+    model = SequenceClassifier.from_language_model(
+        opened.model, len(labels), seed=config.seed, multi_label=given.multi_label
+    )
     place(model, machine)
     epochs = _epochs(config, method, few, len(learned), console)
     smoothing = config.label_smoothing if epochs else 0.0
-    objective = kind.objective(kind.targets(learned), smoothing=smoothing, balance=config.balance)
-    start = partial(start_head, seed=config.seed, ranks=ranks, console=console)
-    tokenizer, longest = start(model, ways, learned.texts, kind.targets(learned), room, run.plan_file, objective)
-
-    def read_as(part: Labelled) -> Read:
-        ids, cut = encode(tokenizer, part.texts, longest)
-        return Read(part, ids, cut, kind.targets(part))
-
-    task = LabelTask(kind, labels, given, read_as(learned), read_as(deciding), read_as(tested), tokenizer, longest)
-    if cut := task.learned.cut + task.tested.cut:
-        share = f"{cut:,} of {len(task.learned) + len(task.tested):,} texts"
-        console.warn(f"{share} are longer than {room:,} tokens: their end is cut off.")
+    targets = label_targets(learned, labels)
+    objective = label_objective(
+        targets, len(labels), multi_label=given.multi_label, label_smoothing=smoothing, balance=config.balance
+    )
+    chosen = initialize_head(model, formats, learned.texts, targets, objective, run, seed=config.seed)
+    tokenizer, longest = formats.tokenizers[chosen], formats.max_tokens_of(chosen)
+    task = LabelTask.of(given, (learned, deciding, tested), tokenizer, longest, seed=config.seed)
+    if cut := task.train.n_truncated + task.test.n_truncated:
+        share = f"{cut:,} of {len(task.train) + len(task.test):,} texts"
+        console.warn(f"{share} are longer than {formats.max_tokens:,} tokens: their end is cut off.")
     _show(tokenizer, learned, longest, console, most=1)
     make_trainable(model, method, config.lora, config.seed)
     trainer = Trainer(model, objective, config, run, machine=machine, label="tuning")
     batches = LabelledBatches(
-        task.learned.ids,
-        task.learned.targets,
+        task.train.ids,
+        task.train.targets,
         batch_size=config.batch_size,
-        pad_id=tokenizer.pad_id,
-        longest=longest,
+        padding=Padding(tokenizer.pad_id, longest),
         seed=config.seed,
         rank=ranks.rank,
         world_size=ranks.size,
@@ -174,7 +169,7 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
 
     def missed() -> float:
         with trainer.readable():
-            share: float = ranks.told(task.missed(model, "accuracy"))
+            share: float = ranks.told(task.validation_error(model, "accuracy"))
         return share
 
     missed_before = missed() if len(deciding) else 0.0
@@ -203,19 +198,19 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
             plan_digest=run.work.fingerprint,
         )
         if new:
-            row = replace(opened.model.config, context_length=max(map(len, task.learned.ids)))
+            row = replace(opened.model.config, context_length=max(map(len, task.train.ids)))
             memory = IDLE_BYTES + training_bytes(row, config.batch_size, trained=adapter_parameters(model))
             largest, usual = batches.batch(batches.largest), batches.batch(batches.usual)
             console.note(trainer.estimate(steps, largest, usual, memory=memory))
         selection = None
         if config.keep_best or config.patience:
-            selection = Selection(partial(task.missed, model, scored_by), scored_by, config.patience)
+            selection = Selection(partial(task.validation_error, model, scored_by), scored_by, config.patience)
         trainer.train(batches.batch, steps, selection=selection)
     elif ranks.first:
         log_head(run.work, head)
     done = trainer.progress.step
 
-    if total_steps and len(deciding) and came_apart(missed_before, after := missed(), len(deciding)):
+    if total_steps and len(deciding) and significantly_worse(missed_before, after := missed(), len(deciding)):
         own_rate = config.learning_rate or config.learning_rate_scale
         again = not own_rate and gentler > _GENTLEST
         then = f"Lower the learning rate: --learning-rate {optimizer.matrix_lr / 2:.2g}."
@@ -234,8 +229,7 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
         return True
     saving = partial(save_labelling, method, out, model, opened.directory, tokenizer, labels)
     own = {"base": str(opened.directory)} if method == "lora" else {}
-    tfidf, seed = config.baseline, config.seed
-    files, found = leave_classifier(task, out, model, saving, machine, console, tfidf=tfidf, seed=seed)
+    files, found = save_and_test(task, out, model, saving, machine, console, tfidf=config.baseline)
     facts = own | {"epochs": done / batches.per_epoch, "learning_rates": rates} | found
     run.work.finish(facts, [*files, run.plan_file, save_learned(out, given.texts)])
     return True
@@ -267,14 +261,14 @@ def _epochs(config: FinetuneClassifyConfig, method: Method, few: bool, texts: in
     SmolLM2-135M on 120 messages of 10 domains: 68.5 % accuracy on 200 others with the fitted head, 65.5 % after 8
     epochs of LoRA at 0.001, 60.5 % after 2 at 0.004; TF-IDF 60.5 %.
     """
-    from groundup.train.objectives.classification import usual_epochs
+    from groundup.train.planner.tuning import classifier_epochs
 
     if method == "merged" and few:
         console.note(
             f"Fewer than {_FEW} texts: the base model stays frozen, only the head is fitted; --epochs 8 trains."
         )
         return 0.0
-    return config.epochs or usual_epochs(texts)
+    return config.epochs or classifier_epochs(texts)
 
 
 def _own_rates(config: FinetuneClassifyConfig) -> bool:
@@ -285,7 +279,7 @@ def _end(config: FinetuneClassifyConfig, task: LabelTask, plan: dict[str, Any]) 
     """The stage's time in seconds at which training ends, so that the test fits into the minutes; None: no limit."""
     if config.minutes is None:
         return None
-    tested = sum(len(text) for part in (task.deciding, task.tested) for text in part.ids)
+    tested = sum(len(text) for part in (task.validation, task.test) for text in part.ids)
     return max(1.0, 60 * config.minutes - plan["seconds_per_token"] * tested)
 
 
@@ -295,14 +289,26 @@ def _steps_until(
     """The steps that fit before `end`, at three times the cost of the head's fit per token: forward and backward."""
     if end is None or not steps:
         return steps
-    tokens = sum(map(len, task.learned.ids)) / len(task.learned) * config.batch_size
+    tokens = sum(map(len, task.train.ids)) / len(task.train) * config.batch_size
     return max(1, min(steps, int(end / (3 * plan["seconds_per_token"] * tokens))))
 
 
-def _room(config: FinetuneClassifyConfig, ways: Sequence[Tokenizer], context: int) -> int:
-    """Tokens of the longest text, as the first of the ways reads it, so that all ways can."""
-    most = context - max(way.added for way in ways) + ways[0].added
-    return min(config.max_tokens or most, most)
+def _examples(config: FinetuneClassifyConfig, formats: PromptFormats, console: Console) -> tuple[Labelled, Labelled]:
+    from groundup.data.label_parts import SplitRules, read_train_and_test
+    from groundup.data.labelled import LabelRules
+
+    columns = LabelRules(
+        config.text,
+        config.label,
+        config.bins,
+        config.bin_names,
+        merged=config.merge,
+        after=config.text_after,
+        separator=config.separator,
+    )
+    max_tokens = None if config.cut_long or config.max_tokens else formats.max_tokens
+    rules = SplitRules(config.test_fraction, config.seed, config.limit, max_tokens, config.balance)
+    return read_train_and_test(config.data, config.test, columns, rules, formats.tokenizers[0], console)
 
 
 def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console) -> Artifact:
@@ -310,17 +316,16 @@ def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console
     from groundup.hub import read_config
     from groundup.hub.resolve import load_tokenizer, resolve_model
     from groundup.report.xray_page import xray_only
-    from groundup.train.objectives.framing import BEFORE, BEHIND, ways_to_read
+    from groundup.train.initial_head import PROMPT_AFTER, PROMPT_BEFORE, PromptFormats
 
     directory = resolve_model(config.model)
     tokenizer, context = load_tokenizer(directory), read_config(directory).context_length
-    ways = ways_to_read(tokenizer, context)
-    room = _room(config, ways, context)
-    learned, _ = labelled_examples(config, tokenizer, room, console)
-    seen, labels = _show(tokenizer, learned, room, console, most=3)
+    formats = PromptFormats.for_context(tokenizer, context, config.max_tokens)
+    learned, _ = _examples(config, formats, console)
+    seen, labels = _show(tokenizer, learned, formats.max_tokens, console, most=3)
     told = f"I read {learned.columns}, {len(learned.counts())} labels, {len(learned):,} texts to learn from."
-    if len(ways) > 1:
-        told += f" Before step 1 it is tried whether they are better read in {BEFORE}...{BEHIND}."
+    if len(formats) > 1:
+        told += f" Before step 1 it is tried whether they are better read in {PROMPT_BEFORE}...{PROMPT_AFTER}."
     return xray_only(config.out, "finetune.classify", keys, told, seen, console, labels)
 
 
@@ -329,7 +334,7 @@ def _show(
 ) -> tuple[list[Seen], list[str]]:
     """Some texts as the model reads them, with their labels."""
     from groundup.data.xray import see_text
-    from groundup.train.objectives.classification import encode
+    from groundup.inference.classification import encode
 
     places = range(0, len(learned), max(1, -(-len(learned) // _SHOWN)))
     ids, _ = encode(tokenizer, [learned.texts[place] for place in places], longest)

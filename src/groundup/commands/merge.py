@@ -131,7 +131,7 @@ def _classifier(
 
     from groundup.hub import save_classifier
     from groundup.hub.resolve import MODEL_MAX_LENGTH, open_classifier
-    from groundup.train.objectives.novelty import Novelty
+    from groundup.inference.novelty import Novelty
 
     opened = open_classifier(directory, device="cpu", base=base)
     tokenizer, longest = opened.tokenizer, opened.longest

@@ -1,19 +1,111 @@
-"""Which labelled texts are learned, which decide on what was learned, and which are tested on."""
+"""Split labelled texts into training, validation and test set."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import text_id
-from groundup.data.labelled import Labelled, with_labels, without_single_labels
-from groundup.data.tables import alike
+from groundup.corpus import Source
+from groundup.data.labelled import (
+    Labelled,
+    LabelRules,
+    imbalance,
+    read_labelled,
+    spelled_apart,
+    summary,
+    with_labels,
+    without_repeats,
+    without_single_labels,
+)
+from groundup.data.tables import Table, alike, read_table
+from groundup.tokenizer import Tokenizer
 
 IN_TEST, UNTRAINED = "text of the test data", "label not in the training data"
 TOO_LONG = "longer than the model reads"
-_FEWEST_DECIDING = 50
+_MIN_VALIDATION = 50  # texts
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRules:
+    """How labelled texts are split.
+
+    Attributes:
+        test_fraction: share of each label that is held out for the test, if no test table is given.
+        seed: of the split.
+        limit: maximum number of training texts.
+        max_tokens: training texts with more tokens are left out; None: they stay, and are truncated later.
+        balanced: labels get weights, so that no warning about rare labels is needed.
+    """
+
+    test_fraction: float
+    seed: int
+    limit: int | None = None
+    max_tokens: int | None = None
+    balanced: bool = False
+
+
+def read_train_and_test(
+    data: Path | Sequence[Source],
+    test: Path | Sequence[Source] | None,
+    columns: LabelRules,
+    rules: SplitRules,
+    tokenizer: Tokenizer,
+    console: Console,
+) -> tuple[Labelled, Labelled]:
+    """Read the labelled texts of training (validation included) and test, and print how they were read.
+
+    Args:
+        data: table of labelled texts.
+        test: table of the test set; None: a part of `data`.
+
+    Raises:
+        ConfigError: a column that is not there, or a limit below the number of labels.
+        DataError: no table, or fewer than two labels.
+    """
+    table = read_table(data, console=console)
+    columns = columns.found_in(table)
+    given = read_labelled(table, columns)
+    if test is None:
+        train, tested = split(without_single_labels(without_repeats(given)), rules.test_fraction, rules.seed)
+    else:
+        train, tested = _with_test_table(table, given, read_table(test, console=console), columns, console)
+    if rules.max_tokens is not None:
+        train, tested = without_long(train, tested, fitting_texts(tokenizer, train.texts, rules.max_tokens))
+    console.note(summary(table, train))
+    if rules.limit is not None:
+        train = limited(train, rules.limit, rules.seed)
+    if warning := spelled_apart(train):
+        console.warn(warning)
+    if not rules.balanced and (warning := imbalance(train)):
+        console.warn(warning)
+    console.note(f"{len(train):,} texts to learn from, {len(tested):,} to test on.")
+    return train, tested
+
+
+def _with_test_table(
+    table: Table, given: Labelled, test_table: Table, columns: LabelRules, console: Console
+) -> tuple[Labelled, Labelled]:
+    test = read_labelled(test_table, columns.found_in(test_table))
+    if test.multi_label and not given.multi_label:
+        raise DataError(
+            f"{test_table.name}: some texts have several labels",
+            rule=f"in {table.name} each has one: of a text one label is learned, or several are",
+            fix="Give test data with one label of each text.",
+        )
+    train, test = apart(without_repeats(given), test)
+    console.note(f"For the test, {summary(test_table, test)}")
+    return train, test
+
+
+def fitting_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[int]:
+    """Return the indices of the texts that need no truncation."""
+    ids = tokenizer.encode_batch(texts)
+    return [index for index, text in enumerate(ids) if len(tokenizer.whole(text)) <= max_tokens]
 
 
 def split(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
@@ -56,18 +148,18 @@ def limited(examples: Labelled, most: int, seed: int) -> Labelled:
     return _without(examples, dropped)
 
 
-def set_apart(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
-    """What is learned, and a part of it that decides what is not learned: temperature, the best state of the run.
+def split_validation(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
+    """Return training and validation set; the latter decides on the temperature and on the best checkpoint.
 
-    Drawn from all texts alike, but never the last of a label, which is needed to learn it. None where it would be fewer
-    than 50 texts, which decide nothing.
+    It is a random sample, except that the training set keeps a text of each label. It is empty if it would have fewer
+    than 50 texts, too few to decide anything.
     """
     wanted = round(fraction * len(examples))
-    if wanted < _FEWEST_DECIDING:
+    if wanted < _MIN_VALIDATION:
         return examples, examples.only([])
-    learned = limited(examples, max(len(examples) - wanted, len(examples.counts())), seed)
-    kept = set(learned.texts)
-    return learned, examples.only(place for place, text in enumerate(examples.texts) if text not in kept)
+    train = limited(examples, max(len(examples) - wanted, len(examples.counts())), seed)
+    kept = set(train.texts)
+    return train, examples.only(index for index, text in enumerate(examples.texts) if text not in kept)
 
 
 def without_long(train: Labelled, test: Labelled, fitting: Sequence[int]) -> tuple[Labelled, Labelled]:
@@ -94,7 +186,9 @@ def apart(train: Labelled, test: Labelled) -> tuple[Labelled, Labelled]:
     tested = {alike(text) for text in test.texts}
     learned = train.dropping((i for i, text in enumerate(train.texts) if alike(text) not in tested), IN_TEST)
     train = without_single_labels(learned)
-    kept = with_labels(replace(test, several=test.several or train.several), train.counts().keys(), UNTRAINED)
+    kept = with_labels(
+        replace(test, multi_label=test.multi_label or train.multi_label), train.counts().keys(), UNTRAINED
+    )
     if not kept.texts:
         raise DataError(
             f"{test.columns}: its labels are {', '.join(list(test.counts())[:8])}",

@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
 from groundup.corpus.records import FIELD
 from groundup.data.columns import fill
 from groundup.data.label_columns import label_column, text_column
-from groundup.data.tables import Table, alike, cell_text
+from groundup.data.tables import Table, alike, cell_text, read_table
 
 SEPARATOR = "\x1f"  # between the labels of one text: ASCII's separator of units, which nobody types
 SEVERAL_LABELS = "several labels"
@@ -39,14 +41,14 @@ class Labelled:
         labels: of each text its label, or where there are several `SEPARATOR` between their names.
         columns: how the table was read, as a sentence for the user.
         dropped: reason -> rows left out.
-        several: a text may have several labels.
+        multi_label: a text may have several labels.
     """
 
     texts: list[str]
     labels: list[str]
     columns: str = ""
     dropped: Counter[str] = field(default_factory=Counter)
-    several: bool = False
+    multi_label: bool = False
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -59,13 +61,13 @@ class Labelled:
     @property
     def sets(self) -> list[tuple[str, ...]]:
         """All labels of each text."""
-        return [tuple(label.split(SEPARATOR)) if self.several else (label,) for label in self.labels]
+        return [tuple(label.split(SEPARATOR)) if self.multi_label else (label,) for label in self.labels]
 
     def only(self, keep: Iterable[int]) -> Labelled:
         """The examples at these places."""
         chosen = list(keep)
         texts, labels = [self.texts[i] for i in chosen], [self.labels[i] for i in chosen]
-        return Labelled(texts, labels, self.columns, several=self.several)
+        return Labelled(texts, labels, self.columns, multi_label=self.multi_label)
 
     def dropping(self, keep: Iterable[int], reason: str) -> Labelled:
         """The examples at these places; the others are counted as dropped, beside those that were before."""
@@ -121,13 +123,13 @@ def read_labelled(table: Table, rules: LabelRules) -> Labelled:
     rules = rules.found_in(table)
     template, label = str(rules.text), str(rules.label)
     read_text = text_reader(table, template)
-    several = bool(rules.separator) or _are_sets([row.get(label) for row in table.rows])
-    read_label = _several(rules.separator) if several else _label_reader(table, label, rules)
+    multi_label = bool(rules.separator) or _are_sets([row.get(label) for row in table.rows])
+    read_label = _several(rules.separator) if multi_label else _label_reader(table, label, rules)
     texts, labels, dropped = [], [], Counter[str]()
     for row in table.rows:
         text, (value, reason) = read_text(row), read_label(row.get(label))
         text = text.partition(rules.after)[2].strip() if rules.after and rules.after in text else text
-        if several:
+        if multi_label:
             value = SEPARATOR.join(sorted({rules.merged.get(name, name) for name in value.split(SEPARATOR)}))
         else:
             value = rules.merged.get(value, value)
@@ -144,7 +146,7 @@ def read_labelled(table: Table, rules: LabelRules) -> Labelled:
             rule="an example is a text with its label",
             fix="Say which columns they are in: text = ..., label = ...",
         )
-    return Labelled(texts, labels, f"{template} -> {label}", dropped, several)
+    return Labelled(texts, labels, f"{template} -> {label}", dropped, multi_label)
 
 
 def without_repeats(examples: Labelled) -> Labelled:
@@ -233,6 +235,26 @@ def text_reader(table: Table, text: str) -> Callable[[dict[str, Any]], str]:
         )
     template = text.replace("\\n", "\n")  # a shell hands on the two characters
     return lambda row: fill(template, row)
+
+
+def read_texts(data: Path, text: str | None, console: Console) -> tuple[list[dict[str, Any]], list[str]]:
+    """Read a table of texts without labels.
+
+    Args:
+        text: a column, or a template; None: the column is looked for.
+
+    Returns:
+        The rows, and the text of each.
+
+    Raises:
+        ConfigError: a column that is not there.
+        DataError: no table, or no column with text.
+    """
+    table = read_table(data, console=console)
+    column = text or text_column(table, taken="")
+    read = text_reader(table, column)
+    console.note(f"{table.name}: {len(table.rows):,} rows, texts from {column}.")
+    return table.rows, [read(row) for row in table.rows]
 
 
 def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any], tuple[str, str]]:

@@ -28,7 +28,7 @@ from groundup.evaluation.metrics import labels as single_labels
 from groundup.evaluation.rendering import fits
 from groundup.evaluation.uplift import Line, Uplift
 from groundup.hub.resolve import OpenedClassifier
-from groundup.train.objectives.classification import encode, likely, predict
+from groundup.inference.classification import above_threshold, encode, predict
 
 LabelSets = Sequence[tuple[str, ...]]
 """Of each text its labels: one, where there is always one."""
@@ -52,7 +52,7 @@ def compare_labels(
     Args:
         learned: training texts; without any, a language model is shown none, and nothing is counted beside.
     """
-    several = after.model.several
+    several = after.model.multi_label
     ours = _classified(after, tested.texts, several, "tuned", console)
     notes = []
     if isinstance(before, OpenedClassifier):
@@ -87,8 +87,8 @@ def _classified(opened: OpenedClassifier, texts: Sequence[str], several: bool, w
     encoded, _ = encode(opened.tokenizer, texts, opened.longest)
     with console.progress(f"labels of the {who} model", len(encoded), "texts") as bar:
         found_EC = predict(opened.model, encoded, pad_id=opened.tokenizer.pad_id, advance=bar.advance)
-    if several and opened.model.several:
-        return [tuple(opened.labels[place] for place in has_C.nonzero()[0]) for has_C in likely(found_EC)]
+    if several and opened.model.multi_label:
+        return [tuple(opened.labels[place] for place in has_C.nonzero()[0]) for has_C in above_threshold(found_EC)]
     return [(opened.labels[place],) for place in found_EC.argmax(1)]
 
 

@@ -1,39 +1,45 @@
-"""What differs between texts with one label and texts with several: targets, loss, scores, calibration.
+"""Evaluate a classifier: scores, calibration and the final test, for texts with one label each and with several.
 
 Shape letters: E examples, C labels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from groundup.core.console import Console
+from groundup.core.types import text_id
+from groundup.data.label_batches import Targets, label_targets
 from groundup.data.labelled import Labelled
 from groundup.evaluation.calibration import Calibration, fit_temperature, logarithms
 from groundup.evaluation.classification import Floats, Indices, Result, compare, macro_f1, score
 from groundup.evaluation.label_sets import compare_sets, macro_f1_of_sets, score_sets
 from groundup.evaluation.stats import Interval
-from groundup.train.objectives.classification import (
-    Classification,
-    SeveralLabels,
-    balancing_weights,
-    likely,
-    positive_weights,
-)
+from groundup.hub.resolve import MODEL_MAX_LENGTH, open_classifier
+from groundup.inference.classification import above_threshold, encode, predict
+from groundup.inference.novelty import Novelty
+from groundup.kernels import Machine, place
+from groundup.model import SequenceClassifier
+from groundup.tokenizer import Tokenizer
 
 Metric = Literal["loss", "accuracy", "macro_f1"]
-LabelObjective = Classification | SeveralLabels
+
+_SAMPLES = 12  # test texts in the facts, for the report
+_SAMPLE_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Predictions that were scored.
+class LabelScores:
+    """Scores of predictions.
 
     Attributes:
-        named: each measure by its name; the first is how many texts got what they should.
+        named: name of each metric -> its value; the first is the share of texts that are labelled right.
         facts: for the artifact.
     """
 
@@ -42,8 +48,8 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Tested:
-    """What came out on the test texts.
+class LabelComparison:
+    """Scores of predictions next to the scores of baselines.
 
     Attributes:
         columns, rows: a table for a person.
@@ -56,51 +62,44 @@ class Tested:
     facts: dict[str, Any]
 
 
-class Labelling(Protocol):
-    """How texts are labelled; probabilities are (E, C)."""
+class LabelEvaluator(Protocol):
+    """Scores predictions against true labels; probabilities are (E, C), targets come from `label_targets`."""
 
-    def targets(self, examples: Labelled) -> Any:
-        """What `LabelledBatches` takes as labels."""
+    def error(self, probabilities: Floats, targets: Targets, metric: Metric) -> float:
+        """Return the loss, or 1 minus another metric."""
         ...
 
-    def objective(self, targets: Any, *, smoothing: float, balance: bool) -> LabelObjective: ...
-
-    def score(self, probabilities: Floats, targets: Any, metric: Metric) -> float:
-        """By which states of a run are compared: less is better."""
+    def temperature(self, probabilities: Floats, targets: Targets) -> float:
+        """Fit the temperature that calibrates the probabilities."""
         ...
 
-    def temperature(self, probabilities: Floats, targets: Any) -> float: ...
+    def calibration(
+        self, probabilities: Floats, targets: Targets, temperature: float, fitted_on: int
+    ) -> Calibration: ...
 
-    def calibration(self, probabilities: Floats, targets: Any, temperature: float, fitted_on: int) -> Calibration: ...
+    def scores(self, test: Labelled, probabilities: Floats) -> LabelScores: ...
 
-    def measured(self, tested: Labelled, probabilities: Floats) -> Measured:
-        """Scored alone."""
-        ...
-
-    def tested(self, given: Labelled, tested: Labelled, probabilities: Floats, *, tfidf: bool) -> Tested:
-        """Scored beside baselines that learn from `given`."""
+    def compared(self, given: Labelled, test: Labelled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
+        """Compare with baselines that are trained on `given`."""
         ...
 
 
-def labelling(several: bool, labels: Sequence[str], seed: int) -> Labelling:
-    """The one for texts with several labels, or with one."""
-    return SeveralEach(labels, seed) if several else OneEach(labels, seed)
+def label_evaluator(multi_label: bool, labels: Sequence[str], seed: int) -> LabelEvaluator:
+    """Return the evaluator for texts with any number of labels, or with one label each.
+
+    Args:
+        seed: of the intervals' resampling.
+    """
+    return MultiLabelEvaluator(labels, seed) if multi_label else SingleLabelEvaluator(labels, seed)
 
 
-class OneEach:
-    """Each text has one label; see `Labelling`."""
+class SingleLabelEvaluator:
+    """Evaluates texts with one label each; see `LabelEvaluator`."""
 
     def __init__(self, labels: Sequence[str], seed: int) -> None:
         self._labels, self._seed = labels, seed
-        self._index = {label: number for number, label in enumerate(labels)}
 
-    def targets(self, examples: Labelled) -> list[int]:
-        return [self._index[label] for label in examples.labels]
-
-    def objective(self, targets: Any, *, smoothing: float, balance: bool) -> LabelObjective:
-        return Classification(smoothing, balancing_weights(targets, len(self._labels)) if balance else None)
-
-    def score(self, probabilities: Floats, targets: Any, metric: Metric) -> float:
+    def error(self, probabilities: Floats, targets: Targets, metric: Metric) -> float:
         true: Indices = np.asarray(targets)
         if metric == "loss":
             return -float(logarithms(probabilities[np.arange(len(true)), true]).mean())
@@ -108,75 +107,255 @@ class OneEach:
         np.add.at(confusion, (true, probabilities.argmax(1)), 1)
         return 1 - (macro_f1(confusion) if metric == "macro_f1" else float(np.trace(confusion) / len(true)))
 
-    def temperature(self, probabilities: Floats, targets: Any) -> float:
+    def temperature(self, probabilities: Floats, targets: Targets) -> float:
         return fit_temperature(probabilities, np.asarray(targets))
 
-    def calibration(self, probabilities: Floats, targets: Any, temperature: float, fitted_on: int) -> Calibration:
+    def calibration(self, probabilities: Floats, targets: Targets, temperature: float, fitted_on: int) -> Calibration:
         return Calibration.of(probabilities, np.asarray(targets), temperature, fitted_on)
 
-    def measured(self, tested: Labelled, probabilities: Floats) -> Measured:
-        return _measured_one(self._result(tested, probabilities), len(tested))
+    def scores(self, test: Labelled, probabilities: Floats) -> LabelScores:
+        return _single_label_scores(self._result(test, probabilities), len(test))
 
-    def _result(self, tested: Labelled, probabilities: Floats) -> Result:
-        return score(self.targets(tested), probabilities.argmax(1), len(self._labels), seed=self._seed)
+    def compared(self, given: Labelled, test: Labelled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
+        result = self._result(test, probabilities)
+        baselines = compare(given, test, self._labels, result, tfidf=tfidf, seed=self._seed)
+        facts = {"test": _single_label_scores(result, len(test)).facts, **baselines.to_json()}
+        return LabelComparison(("who", "accuracy", "macro-F1"), baselines.rows(), baselines.verdict(), facts)
 
-    def tested(self, given: Labelled, tested: Labelled, probabilities: Floats, *, tfidf: bool) -> Tested:
-        result = self._result(tested, probabilities)
-        beside = compare(given, tested, self._labels, result, tfidf=tfidf, seed=self._seed)
-        facts = {"test": _measured_one(result, len(tested)).facts, **beside.to_json()}
-        return Tested(("who", "accuracy", "macro-F1"), beside.rows(), beside.verdict(), facts)
+    def _result(self, test: Labelled, probabilities: Floats) -> Result:
+        true: Any = label_targets(test, self._labels)
+        return score(true, probabilities.argmax(1), len(self._labels), seed=self._seed)
 
 
-class SeveralEach:
-    """A text may have several labels; see `Labelling`."""
+class MultiLabelEvaluator:
+    """Evaluates texts with any number of labels; see `LabelEvaluator`."""
 
     def __init__(self, labels: Sequence[str], seed: int) -> None:
         self._labels, self._seed = labels, seed
 
-    def targets(self, examples: Labelled) -> list[list[float]]:
-        return [[float(label in labels) for label in self._labels] for labels in examples.sets]
-
-    def objective(self, targets: Any, *, smoothing: float, balance: bool) -> LabelObjective:
-        return SeveralLabels(positive_weights(targets) if balance else None)
-
-    def score(self, probabilities: Floats, targets: Any, metric: Metric) -> float:
+    def error(self, probabilities: Floats, targets: Targets, metric: Metric) -> float:
         true = np.asarray(targets) > 0
         if metric == "loss":
             return -float(logarithms(np.where(true, probabilities, 1 - probabilities)).mean())
-        predicted = likely(probabilities)
+        predicted = above_threshold(probabilities)
         if metric == "accuracy":
             return 1 - float((true == predicted).all(1).mean())
         return 1 - macro_f1_of_sets(true, predicted)
 
-    def temperature(self, probabilities: Floats, targets: Any) -> float:
+    def temperature(self, probabilities: Floats, targets: Targets) -> float:
         true = np.asarray(targets, dtype=np.int64).ravel()
         return fit_temperature(_as_pairs(probabilities), true, prior=len(self._labels))
 
-    def calibration(self, probabilities: Floats, targets: Any, temperature: float, fitted_on: int) -> Calibration:
+    def calibration(self, probabilities: Floats, targets: Targets, temperature: float, fitted_on: int) -> Calibration:
         true = np.asarray(targets, dtype=np.int64).ravel()
         return Calibration.of(_as_pairs(probabilities), true, temperature, fitted_on)
 
-    def measured(self, tested: Labelled, probabilities: Floats) -> Measured:
-        result = score_sets(np.asarray(self.targets(tested)) > 0, likely(probabilities), seed=self._seed)
+    def scores(self, test: Labelled, probabilities: Floats) -> LabelScores:
+        result = score_sets(self._true(test), above_threshold(probabilities), seed=self._seed)
         named = {"exact": result.exact, "micro-F1": result.micro_f1, "macro-F1": result.macro_f1}
-        return Measured(named, {"examples": len(tested), **result.to_json()})
+        return LabelScores(named, {"examples": len(test), **result.to_json()})
 
-    def tested(self, given: Labelled, tested: Labelled, probabilities: Floats, *, tfidf: bool) -> Tested:
-        learned, true = (np.asarray(self.targets(part)) > 0 for part in (given, tested))
-        result = score_sets(true, likely(probabilities), seed=self._seed)
-        beside = compare_sets(
-            given.texts, learned, tested.texts, true, self._labels, result, tfidf=tfidf, seed=self._seed
+    def compared(self, given: Labelled, test: Labelled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
+        given_EC, test_EC = self._true(given), self._true(test)
+        result = score_sets(test_EC, above_threshold(probabilities), seed=self._seed)
+        baselines = compare_sets(
+            given.texts, given_EC, test.texts, test_EC, self._labels, result, tfidf=tfidf, seed=self._seed
         )
-        facts = {"test": {"examples": len(tested), **result.to_json()}, **beside.to_json()}
-        return Tested(("who", "exact", "micro-F1", "macro-F1"), beside.rows(), beside.verdict(), facts)
+        facts = {"test": {"examples": len(test), **result.to_json()}, **baselines.to_json()}
+        columns = ("who", "exact", "micro-F1", "macro-F1")
+        return LabelComparison(columns, baselines.rows(), baselines.verdict(), facts)
+
+    def _true(self, examples: Labelled) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        return np.asarray(label_targets(examples, self._labels)) > 0
 
 
-def _measured_one(result: Result, examples: int) -> Measured:
+def _single_label_scores(result: Result, examples: int) -> LabelScores:
     facts = {"examples": examples, **result.to_json(), "confusion": result.confusion.tolist()}
-    return Measured({"accuracy": result.accuracy, "macro-F1": result.macro_f1}, facts)
+    return LabelScores({"accuracy": result.accuracy, "macro-F1": result.macro_f1}, facts)
 
 
 def _as_pairs(probabilities: Floats) -> Floats:
-    """Each text with each label as a question of its own, (E·C, 2): no, yes."""
+    """Return the probabilities of "no" and "yes" for each text with each label, (E*C, 2)."""
     yes = probabilities.reshape(-1)
     return np.stack([1 - yes, yes], axis=1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedExamples:
+    """Labelled texts as token ids.
+
+    Attributes:
+        ids: token ids of each text; `n_truncated` of them have lost their end.
+        targets: the labels, see `label_targets`.
+    """
+
+    examples: Labelled
+    ids: Sequence[Sequence[int]]
+    n_truncated: int
+    targets: Targets
+
+    @classmethod
+    def of(cls, examples: Labelled, labels: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> EncodedExamples:
+        """Tokenize texts, and number their labels."""
+        return cls(examples, *encode(tokenizer, examples.texts, max_tokens), label_targets(examples, labels))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelTask:
+    """The labelled texts of a run of `groundup finetune classify`, split into training, validation and test set.
+
+    Attributes:
+        given: texts of the training and validation set; baselines are trained on all of them.
+        max_tokens: maximum number of tokens per text.
+    """
+
+    labels: list[str]
+    given: Labelled
+    train: EncodedExamples
+    validation: EncodedExamples
+    test: EncodedExamples
+    tokenizer: Tokenizer
+    max_tokens: int
+    seed: int
+
+    @classmethod
+    def of(
+        cls,
+        given: Labelled,
+        parts: tuple[Labelled, Labelled, Labelled],
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        *,
+        seed: int,
+    ) -> LabelTask:
+        """Tokenize the training, validation and test set."""
+        labels = list(given.counts())
+        train, validation, test = (EncodedExamples.of(part, labels, tokenizer, max_tokens) for part in parts)
+        return cls(labels, given, train, validation, test, tokenizer, max_tokens, seed)
+
+    @property
+    def evaluator(self) -> LabelEvaluator:
+        """The evaluator for these labels."""
+        return label_evaluator(self.given.multi_label, self.labels, self.seed)
+
+    def validation_error(self, model: SequenceClassifier, metric: Metric) -> float:
+        """Return the loss on the validation set, or 1 minus another metric."""
+        return self.evaluator.error(self._predict(model, self.validation), self.validation.targets, metric)
+
+    def fit_temperature(self, model: SequenceClassifier) -> float:
+        """Return the temperature that calibrates the model on the validation set; 1 if there is none."""
+        if not len(self.validation):
+            return 1.0
+        return self.evaluator.temperature(self._predict(model, self.validation), self.validation.targets)
+
+    def _predict(self, model: SequenceClassifier, part: EncodedExamples) -> Floats:
+        return predict(model, part.ids, pad_id=self.tokenizer.pad_id)
+
+    def samples(self, model: SequenceClassifier) -> list[dict[str, Any]]:
+        """Return some test texts with their predictions: the first in the order of their hash, an arbitrary choice."""
+        test = self.test.examples
+        chosen = sorted(range(len(test)), key=lambda i: text_id(test.texts[i]))[:_SAMPLES]
+        probabilities = predict(model, [self.test.ids[i] for i in chosen], pad_id=self.tokenizer.pad_id)
+        return [
+            {
+                "text": test.texts[i][:_SAMPLE_CHARACTERS],
+                "label": ", ".join(test.sets[i]),
+                "predicted": ", ".join(self._predicted(probabilities_C)),
+                "probability": float(probabilities_C.max()),
+            }
+            for i, probabilities_C in zip(chosen, probabilities, strict=True)
+        ]
+
+    def _predicted(self, probabilities_C: Floats) -> list[str]:
+        if not self.given.multi_label:
+            return [self.labels[probabilities_C.argmax()]]
+        return [self.labels[index] for index in above_threshold(probabilities_C).nonzero()[0]]
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the artifact records of the texts."""
+        parts = {"train": self.train, "set_apart": self.validation, "test": self.test}
+        dropped = {f"test: {reason}": count for reason, count in self.test.examples.dropped.items()}
+        truncated = {"train": self.train.n_truncated, "test": self.test.n_truncated, "max_tokens": self.max_tokens}
+        return {
+            "columns": self.given.columns,
+            "labels": self.labels,
+            "counts": {name: part.examples.counts() for name, part in parts.items()},
+            "dropped": dict(self.given.dropped) | dropped,
+            "cut": truncated,
+        }
+
+
+def save_and_test(
+    task: LabelTask,
+    out: Path,
+    model: SequenceClassifier,
+    save: Callable[[], list[Path]],
+    machine: Machine,
+    console: Console,
+    *,
+    tfidf: bool,
+) -> tuple[list[Path], dict[str, Any]]:
+    """Save a classifier, calibrate it on the validation set, and test what was saved.
+
+    Args:
+        save: writes `model` to `out`; returns the files.
+        machine: the test computes in its dtype, as training does.
+        tfidf: compare with TF-IDF and logistic regression, too.
+
+    Returns:
+        The files of the directory, and the facts for the artifact.
+    """
+    files = save()
+    task.tokenizer.config[MODEL_MAX_LENGTH] = task.max_tokens
+    task.tokenizer.save(out)
+    temperature = 1.0
+    if len(task.validation):
+        temperature = task.fit_temperature(_placed(open_classifier(out, device="cpu").model, machine))
+        model.soften(temperature)
+        files = save()
+    saved = open_classifier(out, device="cpu").model
+    samples = task.samples(saved)  # in fp32
+    facts = task.facts() | {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+    facts |= _test(task, _placed(saved, machine), temperature, console, tfidf=tfidf)
+    novelty = Novelty.fit(task.given.texts, seed=task.seed).tested(task.test.examples.texts)
+    console.note(novelty.sentence)
+    facts |= {"novelty": novelty.to_json(), "samples": samples}
+    return [*files, out / "tokenizer.json", out / "tokenizer_config.json", novelty.save(out)], facts
+
+
+def _test(
+    task: LabelTask, model: SequenceClassifier, temperature: float, console: Console, *, tfidf: bool
+) -> dict[str, Any]:
+    """Print the scores of a classifier on the test set next to baselines; return them for the artifact.
+
+    Args:
+        temperature: that the model's head was divided by.
+    """
+    test, evaluator = task.test, task.evaluator
+    with console.progress("testing", len(test), "texts") as bar:
+        probabilities = predict(model, test.ids, pad_id=task.tokenizer.pad_id, advance=bar.advance)
+    result = evaluator.compared(task.given, test.examples, probabilities, tfidf=tfidf)
+    console.table("On the test texts (95 % intervals)", result.columns, result.rows)
+    console.note(result.verdict)
+    calibration = evaluator.calibration(probabilities, test.targets, temperature, len(task.validation))
+    console.note(calibration.sentence)
+    return {"calibration": calibration.to_json(), **result.facts}
+
+
+def _placed(model: SequenceClassifier, machine: Machine) -> SequenceClassifier:
+    """Place a saved classifier on the machine, in the dtype of training."""
+    place(model, replace(machine, compile=False, fp8=False))
+    return model
+
+
+def significantly_worse(before: float, after: float, n_texts: int) -> bool:
+    """Return whether an error rate has risen by more than two standard errors.
+
+    Args:
+        before, after: error rates on the same `n_texts` texts.
+    """
+    standard_error = math.sqrt((before * (1 - before) + after * (1 - after)) / n_texts)
+    return after - before > 2 * standard_error

@@ -62,7 +62,7 @@ def save_adapted(
     named = {"path": str(there), "relative": _relative(there, directory), "digest": weights_digest(base)}
     record: dict[str, Any] = {"format_version": FORMAT_VERSION, "base": named}
     if isinstance(model, SequenceClassifier):
-        record |= {"labels": list(labels), "several": model.several}
+        record |= {"labels": list(labels), "several": model.multi_label}
     write_json(directory / BASE, record)
     return [*files, directory / BASE]
 
@@ -181,8 +181,8 @@ def classifier_with_adapter(base: Transformer, directory: Path) -> tuple[Sequenc
             rule="a classifier's head has a row for each of two or more labels",
             fix="The files do not belong together; train the adapter again, or get it again.",
         )
-    several = bool(_record(directory).get("several"))
-    model = SequenceClassifier.from_language_model(base, rows, seed=0, several=several)
+    multi_label = bool(_record(directory).get("several"))
+    model = SequenceClassifier.from_language_model(base, rows, seed=0, multi_label=multi_label)
     load_adapter(directory, model)
     return model.eval().requires_grad_(False), labels
 

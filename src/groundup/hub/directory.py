@@ -102,7 +102,7 @@ def save_classifier(
         "bos_token_id": bos_id,
         "eos_token_id": eos_id,
         "pad_token_id": pad_id,
-        "problem_type": _SEVERAL_LABELS_A_TEXT if model.several else _ONE_LABEL_A_TEXT,
+        "problem_type": _SEVERAL_LABELS_A_TEXT if model.multi_label else _ONE_LABEL_A_TEXT,
         "num_labels": len(labels),
         "id2label": {str(index): label for index, label in enumerate(labels)},
         "label2id": {label: index for index, label in enumerate(labels)},
@@ -142,10 +142,10 @@ def load_classifier(
         FormatError: as `load_model`; or a head that does not choose labels.
     """
     theirs = _read_json(directory)
-    config, (labels, several) = read_config_json(theirs), _labels(theirs)
+    config, (labels, multi_label) = read_config_json(theirs), _labels(theirs)
     stored = StoredWeights(directory, config, len(labels))
     with torch.device("meta"):
-        model = SequenceClassifier(config, len(labels), several=several)
+        model = SequenceClassifier(config, len(labels), multi_label=multi_label)
     _fill(model, stored, dtype, device)
     return model.to(device).eval().requires_grad_(False), labels
 

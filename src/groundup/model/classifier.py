@@ -20,26 +20,26 @@ class SequenceClassifier(Accelerated):
     """Scores labels from the hidden state of a text's last token, which has seen all of the text.
 
     Attributes:
-        several: a text may have several labels: each has a probability of its own.
+        multi_label: a text may have several labels: each has a probability of its own.
     """
 
-    def __init__(self, config: ModelConfig, n_labels: int, *, several: bool = False) -> None:
+    def __init__(self, config: ModelConfig, n_labels: int, *, multi_label: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.several = several
+        self.multi_label = multi_label
         self.model = Decoder(config)
         self.score = Linear(config.dim, n_labels, bias=False)
 
     @classmethod
     def from_language_model(
-        cls, base: Transformer, n_labels: int, *, seed: int, several: bool = False
+        cls, base: Transformer, n_labels: int, *, seed: int, multi_label: bool = False
     ) -> SequenceClassifier:
         """The decoder of a language model under a new head near zero, the same for the same seed.
 
         It is the model's own decoder and no copy, which would take its memory a second time.
         """
         with torch.device("meta"):
-            classifier = cls(base.config, n_labels, several=several)
+            classifier = cls(base.config, n_labels, multi_label=multi_label)
         classifier.model = base.model.requires_grad_(True)
         classifier.score.to_empty(device=base.lm_head.weight.device)
         nn.init.normal_(classifier.score.weight, std=_HEAD_STD, generator=torch.Generator().manual_seed(seed))
@@ -47,7 +47,7 @@ class SequenceClassifier(Accelerated):
 
     def probabilities(self, logits_BC: Tensor) -> Tensor:
         """Of each label, (B, C): they add up to 1, unless a text may have several."""
-        return logits_BC.sigmoid() if self.several else logits_BC.softmax(-1)
+        return logits_BC.sigmoid() if self.multi_label else logits_BC.softmax(-1)
 
     @torch.no_grad()
     def soften(self, temperature: float) -> None:

@@ -16,15 +16,15 @@ from typing import Any
 import pytest
 
 from groundup.commands import classify, finetune_classify
-from groundup.commands._label_task import came_apart
 from groundup.commands.classify import ClassifyConfig
 from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
+from groundup.evaluation import labelling
 from groundup.hub.resolve import load_tokenizer, open_classifier, resolve_classifier, resolve_model
-from groundup.train.objectives import framing
-from groundup.train.objectives.classification import predict
-from groundup.train.objectives.probe import HeadFit
+from groundup.inference.classification import predict
+from groundup.train import initial_head
+from groundup.train.initial_head import PROMPT_AFTER, PROMPT_BEFORE, HeadFit
 from groundup.train.planner import tuning
 
 SETTINGS: dict[str, Any] = {
@@ -183,16 +183,11 @@ CAME_APART = "did before step 1: tuning came apart. "
 QUICKLY = SETTINGS | {"epochs": 1, "set_apart": 0.3, "baseline": False, "skip_spikes": False}
 
 
-def test_what_comes_apart_is_worse_beyond_two_standard_errors() -> None:
-    assert not came_apart(0.1, 0.1, 100) and not came_apart(0.1, 0.18, 100) and not came_apart(0.3, 0.1, 100)
-    assert came_apart(0.1, 0.21, 100) and came_apart(0.1, 0.18, 1000) and came_apart(0.0, 0.1, 100)
-
-
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch, apart: bool) -> list[tuple[float, float, int]]:
     """What is asked whether it came apart; the answer is given, since at no rate is it certain on every machine."""
     asked: list[tuple[float, float, int]] = []
-    monkeypatch.setattr(finetune_classify, "came_apart", lambda *found: asked.append(found) or apart)
+    monkeypatch.setattr(labelling, "significantly_worse", lambda *found: asked.append(found) or apart)
     return asked
 
 
@@ -257,13 +252,13 @@ def test_a_classifier_reads_texts_as_they_were_read_in_training(
     run_directory: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, better: int
 ) -> None:
     """The words around a text are kept in the tokenizer; they take no room from the text."""
-    monkeypatch.setattr(framing, "_LEAST_CONTEXTS", 1)
+    monkeypatch.setattr(initial_head, "_MIN_PROMPTS_PER_CONTEXT", 1)
     fits = [HeadFit(nats, 0.5, 0.0, 10) for nats in (2.0, 2.5 - better)]
-    monkeypatch.setattr(framing, "best_way_to_read", lambda *_: (better, fits))
+    monkeypatch.setattr(initial_head, "best_prompt_format", lambda *_: (better, fits))
     out, settings = tmp_path / "out", SETTINGS | {"epochs": 0.1, "max_tokens": 16, "baseline": False}
     finetune_classify.run(FinetuneClassifyConfig(data=table, model=run_directory, out=out, **settings))
     opened, base = open_classifier(out), load_tokenizer(resolve_model(run_directory))
-    expected = base.framed(framing.BEFORE, framing.BEHIND) if better else base
+    expected = base.framed(PROMPT_BEFORE, PROMPT_AFTER) if better else base
     assert opened.tokenizer.around == expected.around
     assert opened.longest == 16 + expected.added - base.added
     assert json.loads((out / "plan.json").read_text())["framed"] is bool(better)

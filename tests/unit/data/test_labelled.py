@@ -10,7 +10,7 @@ import pytest
 
 from groundup.core.errors import ConfigError, DataError
 from groundup.data import Table
-from groundup.data.label_parts import apart, limited, set_apart, split
+from groundup.data.label_parts import apart, limited, split, split_validation
 from groundup.data.labelled import (
     SEPARATOR,
     Labelled,
@@ -172,20 +172,20 @@ def test_a_limit_is_kept_and_no_label_is_lost(prose: list[str]) -> None:
         limited(Labelled(prose, labels), 20, seed=3)
 
 
-def test_what_is_set_apart_is_its_share_however_many_labels_there_are(prose: list[str]) -> None:
+def test_the_validation_set_is_its_share_however_many_labels_there_are(prose: list[str]) -> None:
     """Of 150 labels with four texts each, one of each would be a quarter of all there is to learn from."""
     texts = [f"{text} {n}" for n in range(2) for text in prose[:300]]
     labels = [f"label {n % 150}" for n in range(600)]
-    learned, deciding = set_apart(Labelled(texts, labels), 0.1, seed=0)
+    learned, deciding = split_validation(Labelled(texts, labels), 0.1, seed=0)
     assert len(deciding) == 60 and len(learned) == 540
     assert not set(learned.texts) & set(deciding.texts) and set(learned.labels) == set(labels)
-    assert not len(set_apart(Labelled(texts, labels), 0.05, seed=0)[1])
+    assert not len(split_validation(Labelled(texts, labels), 0.05, seed=0)[1])
 
 
 def test_of_several_labels_none_is_only_in_the_test(prose: list[str]) -> None:
     names = [f"topic {n}" for n in range(30)]
     sets = [SEPARATOR.join(sorted(random.Random(n).sample(names, 3))) for n in range(60)]
-    learned, tested = split(Labelled(prose[:60], sets, several=True), 0.5, 0)
+    learned, tested = split(Labelled(prose[:60], sets, multi_label=True), 0.5, 0)
     assert set(tested.counts()) <= set(learned.counts()) and len(tested) > 10
 
 
@@ -261,13 +261,13 @@ def test_several_labels_from_lists_and_from_cells(prose: list[str]) -> None:
     sets = [["art", "sport"], ["sport"], ["sport", "art"], ["art", ""], [], ["law", "art"], ["sport"]]
     rows = [{"text": text, "topics": labels} for text, labels in zip(prose, sets, strict=False)]
     listed = read_labelled(table(rows), LabelRules(label="topics"))
-    assert listed.several
+    assert listed.multi_label
     assert listed.sets == [("art", "sport"), ("sport",), ("art", "sport"), ("art",), ("art", "law"), ("sport",)]
     assert listed.counts() == {"art": 4, "sport": 4, "law": 1}
     assert dict(listed.dropped) == {"empty label": 1}
     cells = [{"text": row["text"], "topics": " ; ".join(row["topics"])} for row in rows]
     assert read_labelled(table(cells), LabelRules(label="topics", separator=";")).sets == listed.sets
-    assert not read_labelled(table(cells), LabelRules(label="topics")).several  # nobody said so: a name may have ";"
+    assert not read_labelled(table(cells), LabelRules(label="topics")).multi_label  # a name may have ";"
     assert "3 labels" in summary(table(rows), listed)
     kept = without_single_labels(listed)
     assert kept.counts() == {"art": 4, "sport": 4}
@@ -281,7 +281,7 @@ def test_a_split_of_several_labels_has_each_on_both_sides(prose: list[str]) -> N
     for row in rows[::80]:
         row["labels"].append("rare")
     train, test = split(read_labelled(table(rows), LabelRules()), 0.2, 0)
-    assert train.several and test.several
+    assert train.multi_label and test.multi_label
     assert len(train) + len(test) == len(rows) and not set(train.texts) & set(test.texts)
     assert set(train.counts()) == set(test.counts()) == set(names)
     assert 0.1 < len(test) / len(rows) < 0.3

@@ -23,7 +23,7 @@ TOPICS = ("statement", "expression", "module", "value")
 
 def classifier(asked: Asked, names: Sequence[str], *, several: bool) -> OpenedClassifier:
     head = SequenceClassifier.from_language_model(asked.model, len(names), seed=0)
-    head.several = several
+    head.multi_label = several
     return OpenedClassifier(Path("classifier"), head, asked.tokenizer, tuple(names), 64)
 
 
@@ -59,7 +59,7 @@ def test_several_labels_are_read_out_of_what_a_base_writes(
     sets = [("gas", "oil, gas"), ("Wheat",), ("gas", "trade"), ("oil, gas", "trade")] * 6
     said = dict(zip(texts, ["oil, gas; gas", "wheat, and so on", "trade\nGas", "trade, oil, gas"] * 6, strict=False))
     ways = written(monkeypatch, lambda example: said[example.messages[-2].content])
-    every = Labelled(texts[:24], [SEPARATOR.join(labels) for labels in sets], several=True)
+    every = Labelled(texts[:24], [SEPARATOR.join(labels) for labels in sets], multi_label=True)
     learned, tested = every.only(range(12)), every.only(range(12, 24))
     found = compare_labels(asked, classifier(asked, names, several=True), learned, tested, QUIET)
     assert [line.before.name for line in found.lines] == ["exact sets", "micro-F1", "macro-F1"]
@@ -75,7 +75,7 @@ def test_a_classifier_of_several_labels_gives_all_that_are_likelier_than_not(ask
     both = classifier(asked, TOPICS, several=True)
     with torch.no_grad():
         both.model.score.weight.zero_()  # every label has a probability of one half: likely enough
-    tested = Labelled(texts[:8], [SEPARATOR.join(sorted(TOPICS))] * 8, several=True)
+    tested = Labelled(texts[:8], [SEPARATOR.join(sorted(TOPICS))] * 8, multi_label=True)
     single = classifier(asked, TOPICS, several=False)
     exact, micro, _ = compare_labels(single, both, Labelled([], []), tested, QUIET).lines
     assert (exact.before.estimate, exact.after.estimate) == (0, 100)

@@ -12,7 +12,7 @@ from groundup.evaluation.calibration import (
     fit_temperature,
     with_temperature,
 )
-from groundup.evaluation.labelling import labelling
+from groundup.evaluation.labelling import label_evaluator
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -73,10 +73,10 @@ def test_of_hundreds_of_texts_one_more_changes_little() -> None:
 
 def test_several_labels_of_texts_are_no_surer_than_one() -> None:
     """The labels of one text are right together: five of them are not five texts."""
-    kind = labelling(True, list("abcde"), seed=0)
+    evaluator = label_evaluator(True, list("abcde"), seed=0)
     targets = np.random.default_rng(0).integers(0, 2, size=(60, 5))
     said = np.where(targets > 0, 0.9, 0.1)
-    fitted = 1 / (1 + (1 / 9) ** (1 / kind.temperature(said, targets)))
+    fitted = 1 / (1 + (1 / 9) ** (1 / evaluator.temperature(said, targets.tolist())))
     assert fitted == pytest.approx(60.5 / 61, abs=1e-6)
 
 

@@ -12,8 +12,8 @@ from sklearn.metrics import confusion_matrix, f1_score
 
 from groundup.data.labelled import Labelled
 from groundup.evaluation.classification import compare, macro_f1, predict_tfidf, score
+from groundup.inference.classification import predict
 from groundup.model import SequenceClassifier, Transformer
-from groundup.train.objectives.classification import predict
 
 
 @pytest.mark.parametrize(("n_labels", "used"), [(2, 2), (7, 7), (7, 3)])

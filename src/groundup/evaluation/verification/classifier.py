@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from groundup.core.console import Console
 from groundup.evaluation.verification.round_trip import LIMITS, pages
+from groundup.inference.classification import above_threshold, encode, predict
 from groundup.model import SequenceClassifier
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.torture import TORTURE
-from groundup.train.objectives.classification import encode, likely, predict
 
 _PARAGRAPHS = 10  # of a page
 
@@ -79,14 +79,14 @@ def compare_labels(
         first, second = (
             predict(model, ids, pad_id=tokenizer.pad_id, advance=bar.advance) for model in (reference, other)
         )
-    return agreement(first, second, several=reference.several)
+    return agreement(first, second, multi_label=reference.multi_label)
 
 
-def agreement(reference_EC: NDArray[np.float64], other_EC: NDArray[np.float64], *, several: bool) -> LabelAgreement:
+def agreement(reference_EC: NDArray[np.float64], other_EC: NDArray[np.float64], *, multi_label: bool) -> LabelAgreement:
     """How far two classifiers' probabilities agree."""
-    if several:  # each label is a question with two answers
+    if multi_label:  # each label is a question with two answers
         answers = [np.stack((p_EC, 1 - p_EC), -1) for p_EC in (reference_EC, other_EC)]
-        same = likely(reference_EC) == likely(other_EC)
+        same = above_threshold(reference_EC) == above_threshold(other_EC)
     else:
         answers = [p_EC[:, None] for p_EC in (reference_EC, other_EC)]
         same = (reference_EC.argmax(-1) == other_EC.argmax(-1))[:, None]

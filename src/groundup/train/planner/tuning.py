@@ -18,6 +18,7 @@ REFERENCE_DIM = 256
 ADAPTER_TIMES = 10.0  # AdamW's rate of full tuning (Schulman et al. 2025, "LoRA Without Regret")
 UTILIZATION = 0.25  # of the products' speed, without compilation (4M parameters, 2 cores)
 PROBE_SECONDS = 1.0  # of a step that speed is measured on; there are five
+_ONE_EPOCH_TEXTS, _MIN_CLASSIFIER_EPOCHS, _MAX_CLASSIFIER_EPOCHS = 30_000, 2, 10
 COMPILE_SECONDS = 60.0  # compiling takes 10 to 40 s and saves 40 % of the time: worth it for longer runs only
 
 
@@ -106,3 +107,11 @@ def worth_compiling(model: ModelConfig, tokens: float, product_flops: float, tra
 def within(seconds: float, tokens_per_second: float, tokens_per_epoch: int, epochs: float) -> float:
     """As many of the wanted epochs as this time allows."""
     return min(epochs, max(0.0, seconds) * (1 - OVERHEAD) * tokens_per_second / tokens_per_epoch)
+
+
+def classifier_epochs(n_texts: int) -> int:
+    """Return the default number of epochs of a classifier: proportional to 1/sqrt(n_texts), from 10 down to 2.
+
+    Four times the texts are seen half as often: twice the compute.
+    """
+    return min(_MAX_CLASSIFIER_EPOCHS, max(_MIN_CLASSIFIER_EPOCHS, round((_ONE_EPOCH_TEXTS / n_texts) ** 0.5)))

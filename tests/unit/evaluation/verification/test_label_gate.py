@@ -25,10 +25,10 @@ def _several(logits_EC: NDArray[np.float64]) -> NDArray[np.float64]:
 @pytest.mark.parametrize("several", [False, True])
 def test_what_is_the_same_passes_and_what_is_rounded_its_own_limits(several: bool) -> None:
     probabilities = _several if several else _one
-    same = agreement(probabilities(_LOGITS_EC), probabilities(_LOGITS_EC + 1e-6), several=several)
+    same = agreement(probabilities(_LOGITS_EC), probabilities(_LOGITS_EC + 1e-6), multi_label=several)
     assert (same.agreed, same.texts, same.problems("exact")) == (400, 400, [])
     noise_EC = 0.05 * np.random.default_rng(1).standard_normal(_LOGITS_EC.shape)
-    rounded = agreement(probabilities(_LOGITS_EC), probabilities(_LOGITS_EC + noise_EC), several=several)
+    rounded = agreement(probabilities(_LOGITS_EC), probabilities(_LOGITS_EC + noise_EC), multi_label=several)
     assert rounded.problems("bf16") == [] and rounded.max_difference < 0.1
     assert rounded.problems("exact")
 
@@ -40,13 +40,13 @@ def test_what_is_the_same_passes_and_what_is_rounded_its_own_limits(several: boo
 def test_what_is_damaged_does_not(damage: Callable[[NDArray[np.float64]], NDArray[np.float64]], several: bool) -> None:
     """Labels in another order, a temperature that is lost, weights that are no numbers."""
     probabilities = _several if several else _one
-    found = agreement(probabilities(_LOGITS_EC), probabilities(damage(_LOGITS_EC)), several=several)
+    found = agreement(probabilities(_LOGITS_EC), probabilities(damage(_LOGITS_EC)), multi_label=several)
     assert found.problems("bf16")
 
 
 def test_a_label_that_changes_counts_by_how_clear_it_was() -> None:
     """Of two labels at 50.1 and 49.9 % either may come first; of two at 90 and 10 % not."""
     close, clear = np.array([[0.501, 0.499]]), np.array([[0.9, 0.1]])
-    swapped = agreement(close, close[:, ::-1], several=False)
+    swapped = agreement(close, close[:, ::-1], multi_label=False)
     assert (swapped.agreed, round(swapped.worst_gap, 3)) == (0, 0.004)
-    assert agreement(clear, clear[:, ::-1], several=False).worst_gap == pytest.approx(np.log(9))
+    assert agreement(clear, clear[:, ::-1], multi_label=False).worst_gap == pytest.approx(np.log(9))

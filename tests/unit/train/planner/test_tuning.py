@@ -8,6 +8,7 @@ from groundup.model import ModelConfig
 from groundup.optim import OptimizerConfig
 from groundup.train.planner.tuning import (
     adapter_rates,
+    classifier_epochs,
     plan_tuning,
     probe_rows,
     step_rows,
@@ -65,3 +66,8 @@ def test_adapters_take_a_multiple_of_full_tunings_rate() -> None:
     assert adapter_rates(LARGE.dim).matrix_lr < usual.matrix_lr == pytest.approx(0.006)
     assert adapter_rates(SMALL.dim, 0.6).matrix_lr == pytest.approx(2 * usual.matrix_lr)
     assert usual.matrices == "adamw"
+
+
+@pytest.mark.parametrize("n_texts", [2, 500, 10_000, 100_000])
+def test_few_texts_are_seen_more_often(n_texts: int) -> None:
+    assert classifier_epochs(n_texts) >= classifier_epochs(2 * n_texts) >= 1

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import Ridge
 
+from groundup.inference.classification import last_hidden_states, predict
 from groundup.model import SequenceClassifier, Transformer
-from groundup.train.objectives.classification import Classification, SeveralLabels, last_states, predict
-from groundup.train.objectives.probe import fit_head, ridge
+from groundup.train.initial_head import fit_head, ridge
+from groundup.train.objectives.classification import Classification, MultiLabelClassification
 
 
 @pytest.fixture
@@ -62,11 +63,11 @@ def test_weights_and_losses_are_those_of_fits_that_leave_each_text_out() -> None
 
 def test_the_head_knows_labels_that_the_states_tell(classifier: SequenceClassifier, texts: list[list[int]]) -> None:
     """Labels by the nearest of four states: a random head of the same size is right by chance only."""
-    states = torch.from_numpy(last_states(classifier, texts, pad_id=0))
+    states = torch.from_numpy(last_hidden_states(classifier, texts, pad_id=0))
     labels = torch.cdist(states, states[:4]).argmin(1).tolist()
     before = (predict(classifier, texts, pad_id=0).argmax(1) == labels).mean()
     body = {name: value.clone() for name, value in classifier.model.state_dict().items()}
-    nats = fit_head(classifier, texts, labels, Classification(), pad_id=0, most_tokens=10_000).nats
+    nats = fit_head(classifier, texts, labels, Classification(), pad_id=0, max_tokens=10_000).nats
     after = (predict(classifier, texts, pad_id=0).argmax(1) == labels).mean()
     assert after > max(before, 0.75)
     assert nats < 1.0
@@ -83,11 +84,11 @@ def test_labels_that_the_states_do_not_tell_cost_nothing(classifier: SequenceCla
 
 
 def test_several_labels_and_a_limit_of_tokens(classifier: SequenceClassifier, texts: list[list[int]]) -> None:
-    states = torch.from_numpy(last_states(classifier, texts, pad_id=0))
+    states = torch.from_numpy(last_hidden_states(classifier, texts, pad_id=0))
     labels = (states[:, :4] > 0).float().tolist()
     seen: list[int] = []
     limit = sum(map(len, texts[:60]))
-    fit_head(classifier, texts, labels, SeveralLabels(), pad_id=0, most_tokens=limit, advance=seen.append)
+    fit_head(classifier, texts, labels, MultiLabelClassification(), pad_id=0, max_tokens=limit, advance=seen.append)
     assert sum(seen) == 60
     right = ((predict(classifier, texts, pad_id=0) > 0.5) == (np.array(labels) > 0.5)).mean()
     assert right > 0.6

@@ -1,0 +1,154 @@
+"""Batches of labelled texts for training a classifier.
+
+Shape letters: B batch, T sequence, C labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from groundup.core.types import IGNORE_INDEX
+from groundup.data.labelled import Labelled
+
+_LENGTH_MULTIPLE = 16  # of padded lengths: few shapes, and fast attention needs even ones
+_SORTED_BATCHES = 32  # texts are sorted by length within this many batches: little padding, still random batches
+
+Targets = Sequence[int] | Sequence[Sequence[float]]
+"""Of each text the index of its label or, with several labels per text, 1.0 for each label that it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBatch:
+    """Texts with their labels.
+
+    Attributes:
+        input_ids: (B, T), right-padded.
+        last: (B,), the index of each text's last token.
+        labels: (B,), the index of each text's label; IGNORE_INDEX for a text that only fills a rank's share. With
+            several labels per text: (B, C), 1.0 for each label that the text has.
+    """
+
+    input_ids: Tensor
+    last: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """How texts become one tensor.
+
+    Attributes:
+        token_id: the token after the end of shorter texts.
+        max_tokens: lengths are rounded up to a multiple of 16, but not beyond this.
+    """
+
+    token_id: int
+    max_tokens: int
+
+    def length(self, n_tokens: int) -> int:
+        """Return the padded length T of a batch whose longest text has `n_tokens` tokens."""
+        return min(self.max_tokens, -(-n_tokens // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE)
+
+    def pad(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return token ids as one right-padded tensor (B, T), and the index of each text's last token (B,)."""
+        lengths = [len(text) for text in texts]
+        ids_BT = torch.full((len(texts), self.length(max(lengths))), self.token_id, dtype=torch.int64)
+        for row, text in zip(ids_BT, texts, strict=True):
+            row[: len(text)] = torch.as_tensor(text)
+        return ids_BT, torch.tensor(lengths) - 1
+
+
+def label_targets(examples: Labelled, labels: Sequence[str]) -> Targets:
+    """Return the label of each text as an index into `labels`; with several labels per text, as rows of 0.0 and 1.0."""
+    if examples.multi_label:
+        return [[float(label in has) for label in labels] for has in examples.sets]
+    index = {label: number for number, label in enumerate(labels)}
+    return [index[label] for label in examples.labels]
+
+
+class LabelledBatches:
+    """Batches of texts of similar length, in a new order each epoch; batch i is a pure function of (seed, i).
+
+    Every text comes once per epoch; the last batch of an epoch may be smaller.
+
+    Args:
+        texts: token ids of each text, none empty.
+        batch_size: B, texts per batch of all ranks together.
+        seed: of the order.
+        rank, world_size: this process takes each `world_size`-th text of a batch, from the `rank`-th on.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[Sequence[int]],
+        labels: Targets,
+        *,
+        batch_size: int,
+        padding: Padding,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        device: str = "cpu",
+    ) -> None:
+        self._rank = rank
+        self._world_size = world_size
+        self._texts = texts
+        self._labels = torch.tensor(labels)
+        self._batch_size = batch_size
+        self._padding = padding
+        self._seed = seed
+        self._device = device
+        self._lengths = np.array([len(text) for text in texts])
+        self.per_epoch = -(-len(texts) // batch_size)
+        self._epoch = lru_cache(maxsize=1)(self._make_epoch)
+
+    def batch(self, index: int) -> LabelledBatch:
+        """Return this rank's share of the index-th batch since step 0, counted across epochs."""
+        epoch, number = divmod(index, self.per_epoch)
+        whole = self._epoch(epoch)[number]
+        chosen = whole[self._rank :: self._world_size]
+        labels = self._labels[torch.from_numpy(chosen)]
+        if not len(chosen):  # fewer texts than ranks: a rank without a text computes one that does not count
+            chosen, labels = whole[:1], torch.full_like(self._labels[:1], IGNORE_INDEX)
+        ids, last = self._padding.pad([self._texts[i] for i in chosen])
+        return LabelledBatch(*(tensor.to(self._device) for tensor in (ids, last, labels)))
+
+    def texts_in(self, steps: int) -> int:
+        """Return the number of texts in the first `steps` batches, repeats counted."""
+        epochs, rest = divmod(steps, self.per_epoch)
+        return epochs * len(self._texts) + sum(map(len, self._epoch(epochs)[:rest]))
+
+    @property
+    def largest(self) -> int:
+        """Index of the batch in the first epoch that has the most tokens, padding included."""
+        sizes = self._sizes()
+        return sizes.index(max(sizes))
+
+    @property
+    def usual(self) -> int:
+        """Index of the batch in the first epoch whose number of tokens is nearest to the mean."""
+        sizes = self._sizes()
+        mean = sum(sizes) / len(sizes)
+        return min(range(len(sizes)), key=lambda number: abs(sizes[number] - mean))
+
+    def _sizes(self) -> list[int]:
+        """Return the number of tokens of each batch of the first epoch."""
+        return [len(batch) * self._padding.length(self._lengths[batch].max()) for batch in self._epoch(0)]
+
+    def _make_epoch(self, epoch: int) -> list[NDArray[np.int64]]:
+        generator = np.random.default_rng([self._seed, epoch])
+        order = generator.permutation(len(self._texts))
+        pool = self._batch_size * _SORTED_BATCHES
+        batches = []
+        for start in range(0, len(order), pool):
+            part = order[start : start + pool]
+            part = part[np.argsort(self._lengths[part], kind="stable")]
+            batches += [part[i : i + self._batch_size] for i in range(0, len(part), self._batch_size)]
+        return [batches[i] for i in generator.permutation(len(batches))]

@@ -1,0 +1,209 @@
+"""Label texts with a classifier: tokenization, batched prediction, and the labels with the novelty of each text.
+
+Shape letters: B batch, T sequence, D dim, E texts, C labels.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from groundup.core.console import Console, visible
+from groundup.core.types import is_blank
+from groundup.data.label_batches import Padding
+from groundup.hub.resolve import OpenedClassifier
+from groundup.inference.novelty import NO_NOVELTY, UNLIKE, Novelty
+from groundup.model import SequenceClassifier
+from groundup.tokenizer import Tokenizer
+
+_BATCH_TOKENS = 16_384  # padded tokens per batch
+_THRESHOLD = 0.5  # of a label's probability in a model with several labels per text
+
+
+def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> tuple[list[list[int]], int]:
+    """Tokenize texts as transformers' `tokenizer(text, truncation=True)` does; see `Tokenizer.whole`.
+
+    Returns:
+        The token ids, and the number of texts that were truncated to `max_tokens`.
+    """
+    ids = tokenizer.encode_batch(texts)
+    n_truncated = sum(len(tokenizer.whole(text)) > max_tokens for text in ids)
+    return [tokenizer.whole(text, max_tokens) for text in ids], n_truncated
+
+
+@torch.no_grad()
+def predict(
+    model: SequenceClassifier,
+    texts: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.float64]:
+    """Return the probabilities (E, C) of each text's labels.
+
+    Args:
+        texts: token ids, none empty, none longer than the context.
+        advance: called with the number of texts after each batch.
+    """
+    probabilities_EC = np.zeros((len(texts), len(model.score.weight)))
+    for chosen, ids_BT, last_B in _padded(model, texts, pad_id):
+        probabilities_EC[chosen] = model.probabilities(model(ids_BT, last_B).double()).cpu().numpy()
+        advance(len(chosen))
+    return probabilities_EC
+
+
+def above_threshold(probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which labels a text gets if it may have several, in the shape of the probabilities, (E, C) or (C,)."""
+    return probabilities >= _THRESHOLD
+
+
+@torch.no_grad()
+def last_hidden_states(
+    model: SequenceClassifier,
+    texts: Sequence[Sequence[int]],
+    *,
+    pad_id: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> NDArray[np.float32]:
+    """Return the head's inputs (E, D): the hidden state of each text's last token. Arguments as for `predict`."""
+    states_ED = np.zeros((len(texts), model.config.dim), dtype=np.float32)
+    for chosen, ids_BT, last_B in _padded(model, texts, pad_id):
+        states_ED[chosen] = model.last_state(ids_BT, last_B).float().cpu().numpy()
+        advance(len(chosen))
+    return states_ED
+
+
+def _padded(
+    model: SequenceClassifier, texts: Sequence[Sequence[int]], pad_id: int
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Yield batches of texts of similar length on the model's device: their indices, ids, and last positions."""
+    device, padding = model.score.weight.device, Padding(pad_id, model.config.context_length)
+    for chosen in _batches_by_length([len(text) for text in texts]):
+        ids_BT, last_B = padding.pad([texts[i] for i in chosen])
+        yield chosen, ids_BT.to(device), last_B.to(device)
+
+
+def _batches_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
+    batch: list[int] = []
+    for index in np.argsort(lengths, kind="stable").tolist():
+        if batch and (len(batch) + 1) * lengths[index] > _BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """A text with its label.
+
+    Attributes:
+        label: the most likely label; in a model with several labels per text all labels above 50 %, joined by ", ".
+        probabilities: of each label, in the order of the model's labels.
+        labels: the labels that the text gets: one, unless `multi_label`.
+        multi_label: the model gives any number of labels per text.
+        novelty: how unlike the training texts the text is, see `groundup.inference.novelty`; None: unknown.
+        unlike: whether the text is flagged as unlike them.
+    """
+
+    text: str
+    label: str
+    probabilities: dict[str, float]
+    labels: tuple[str, ...] = ()
+    multi_label: bool = False
+    novelty: float | None = None
+    unlike: bool | None = None
+
+    @property
+    def probability(self) -> float | None:
+        """Probability of the label; with several labels the lowest; None if the text gets no label."""
+        labels = self.labels if self.multi_label else (self.label,)
+        return min((self.probabilities[label] for label in labels), default=None)
+
+    def to_line(self, *, as_json: bool = False) -> str:
+        """Return one line: label, probability, novelty and text, separated by tabs; or a JSON object."""
+        if as_json:
+            found = {"labels": self.labels} if self.multi_label else {"label": self.label}
+            novel = {"novelty": self.novelty, "unlike": self.unlike}
+            row = {"text": self.text, **found, "probabilities": self.probabilities, **novel}
+            return json.dumps(row, ensure_ascii=False) + "\n"
+        probability = "" if self.probability is None else f"{self.probability:.3f}"
+        novelty = "" if self.novelty is None else f"{self.novelty:.2f}{' unlike' if self.unlike else ''}"
+        return visible(f"{self.label}\t{probability}\t{novelty}\t{' '.join(self.text.split())}") + "\n"
+
+    def to_cells(self, *, nested: bool) -> dict[str, Any]:
+        """Return the new cells of a table row.
+
+        Args:
+            nested: cells may hold lists and mappings.
+        """
+        label = list(self.labels) if self.multi_label and nested else self.label
+        cells = {"label": label, "probability": self.probability, "novelty": self.novelty, "unlike": self.unlike}
+        return cells | ({"probabilities": self.probabilities} if nested else {})
+
+
+class Classifier:
+    """A classifier that counts truncated texts and texts unlike its training texts."""
+
+    def __init__(self, opened: OpenedClassifier) -> None:
+        self._opened = opened
+        self._novelty = Novelty.load(opened.directory)
+        self._texts = self._truncated = self._unlike = 0
+
+    def classify(self, texts: Sequence[str]) -> list[Classified]:
+        """Label texts, each with a visible character."""
+        opened, tokenizer = self._opened, self._opened.tokenizer
+        ids, n_truncated = encode(tokenizer, texts, opened.longest)
+        probabilities_EC = predict(opened.model, ids, pad_id=tokenizer.pad_id)
+        found = [
+            self._classified(text, dict(zip(opened.labels, probabilities_C.tolist(), strict=True)))
+            for text, probabilities_C in zip(texts, probabilities_EC, strict=True)
+        ]
+        self._texts += len(texts)
+        self._truncated += n_truncated
+        self._unlike += sum(each.unlike is True for each in found)
+        return found
+
+    def classify_rows(self, texts: Sequence[str], batch_size: int, console: Console) -> list[Classified | None]:
+        """Label the texts of table rows; None for a row without text."""
+        found: list[Classified | None] = [None] * len(texts)
+        filled = [index for index, text in enumerate(texts) if not is_blank(text)]
+        with console.progress("classifying", len(texts), "rows") as bar:
+            bar.advance(len(texts) - len(filled))
+            for start in range(0, len(filled), batch_size):
+                rows = filled[start : start + batch_size]
+                for row, each in zip(rows, self.classify([texts[row] for row in rows]), strict=True):
+                    found[row] = each
+                bar.advance(len(rows))
+        if len(filled) < len(texts):
+            console.warn(f"{len(texts) - len(filled):,} of {len(texts):,} rows have no text: they get no label.")
+        return found
+
+    def _classified(self, text: str, probabilities: dict[str, float]) -> Classified:
+        multi_label = self._opened.model.multi_label
+        best = max(probabilities, key=lambda label: probabilities[label])
+        chosen = above_threshold(np.array([*probabilities.values()]))
+        labels = tuple(itertools.compress(probabilities, chosen)) if multi_label else (best,)
+        novel = self._novelty.of(text) if self._novelty else None
+        novelty, unlike = (novel.novelty, novel.unlike) if novel else (None, None)
+        return Classified(text, ", ".join(labels), probabilities, labels, multi_label, novelty, unlike)
+
+    def report(self, console: Console) -> None:
+        """Print how many texts were truncated, and how many are unlike the training texts."""
+        if self._truncated:
+            which = "1 text is" if self._truncated == 1 else f"{self._truncated:,} texts are"
+            longest = self._opened.longest
+            console.warn(f"{which} longer than the {longest} tokens that this classifier reads: the end was left out.")
+        if self._novelty is None:
+            console.note(NO_NOVELTY)
+        elif self._unlike:
+            console.warn(f"{self._unlike:,} of {self._texts:,} texts have a novelty above 1: {UNLIKE}")

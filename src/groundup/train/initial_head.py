@@ -1,0 +1,299 @@
+"""Initialize a classifier before step 1: choose the prompt format of its texts and fit its head.
+
+**The head** is a ridge regression on the hidden states of the frozen base model. A random head distorts the features
+below it while it learns what a fitted head has from the start (Kumar et al. 2022, arXiv:2202.10054). SmolLM2-135M on
+880 messages of 76 intents, one epoch, one seed: 53.3 % accuracy on 579 others, against 46.0 % from a random head.
+
+**The prompt format** is the plain text, or the text in a prompt that asks for its meaning. The hidden state of a text's
+last token predicts the next token, and holds little of the text as a whole. At the end of `This sentence : "..." means
+in one word: "` it has to summarize the text (Jiang et al. 2023, "Scaling Sentence Embeddings with Large Language
+Models", arXiv:2307.16645). SmolLM2-135M-Instruct, a linear head fitted on 600 messages of 77 intents: 45.5 % accuracy
+on 400 others with the prompt, 35.2 % without. A small model may not know such sentences, so both formats are tried.
+
+Shape letters: E texts, D dim, C labels, R rank.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import accumulate, takewhile
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load, save
+from torch import Tensor
+
+from groundup.core.artifact import Work
+from groundup.core.console import Console
+from groundup.core.files import atomic_file, file_digest
+from groundup.data.label_batches import Targets
+from groundup.inference.classification import encode, last_hidden_states
+from groundup.model import SequenceClassifier
+from groundup.tokenizer import Tokenizer
+from groundup.train.run import TrainingRun
+
+PROMPT_BEFORE, PROMPT_AFTER = 'This sentence : "', '" means in one word: "'
+HEAD_FILE = "head.safetensors"  # the fitted head, next to the plan until the run has finished
+
+_WEIGHT = "score.weight"
+_HEAD_DIGEST = "head_digest"  # in the plan
+_MIN_HEAD_TOKENS = 30_000  # of the texts that the head is fitted on
+_FORMAT_TOKENS = 8_000  # of the texts that each prompt format is tried on
+_MIN_PROMPTS_PER_CONTEXT = 16  # else the prompt leaves too few tokens for the text
+_RIDGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)  # as shares of the features' mean square
+_LOGIT_SCALES = tuple(2.0 ** (power / 2) for power in range(15))  # a ridge predicts its targets, 0 and 1, not logits
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFormats:
+    """The formats in which a classifier may read texts.
+
+    Attributes:
+        tokenizers: one per format; the first adds no prompt.
+        max_tokens: maximum number of tokens per text in the first format, such that every format fits the context.
+    """
+
+    tokenizers: tuple[Tokenizer, ...]
+    max_tokens: int
+
+    @classmethod
+    def for_context(cls, tokenizer: Tokenizer, context_length: int, max_tokens: int | None = None) -> PromptFormats:
+        """Return the formats for a context: without a prompt, and with one if the context is long enough.
+
+        Args:
+            max_tokens: default: the context length.
+        """
+        with_prompt = tokenizer.framed(PROMPT_BEFORE, PROMPT_AFTER)
+        enough = with_prompt.added * _MIN_PROMPTS_PER_CONTEXT <= context_length
+        tokenizers = (tokenizer, with_prompt) if enough else (tokenizer,)
+        limit = context_length - max(each.added for each in tokenizers) + tokenizer.added
+        return cls(tokenizers, min(max_tokens or limit, limit))
+
+    def __len__(self) -> int:
+        return len(self.tokenizers)
+
+    def max_tokens_of(self, index: int) -> int:
+        """Return the maximum number of tokens per text in a format, its prompt included."""
+        return self.max_tokens + self.tokenizers[index].added - self.tokenizers[0].added
+
+    def encode(self, index: int, texts: Sequence[str]) -> list[list[int]]:
+        """Return token ids of texts in a format, truncated to its maximum."""
+        return encode(self.tokenizers[index], texts, self.max_tokens_of(index))[0]
+
+
+def best_prompt_format(
+    model: SequenceClassifier,
+    formats: PromptFormats,
+    texts: Sequence[str],
+    targets: Targets,
+    fit: Callable[..., HeadFit],
+) -> tuple[int, list[HeadFit]]:
+    """Choose the prompt format with the lowest loss of a fitted head; leaves that head in the model.
+
+    Args:
+        texts: in random order; the first 8,000 tokens are used.
+        fit: `fit_head` with its loss.
+
+    Returns:
+        The index of the format, and the fit with each format; no fits if there is only one format.
+    """
+    if len(formats) == 1:
+        return 0, []
+    lengths = accumulate(len(formats.encode(0, [text])[0]) for text in texts)
+    count = min(len(texts), 1 + sum(1 for _ in takewhile(lambda tokens: tokens < _FORMAT_TOKENS, lengths)))
+    fits, heads = [], []
+    for index, tokenizer in enumerate(formats.tokenizers):
+        ids = formats.encode(index, texts[:count])
+        fits.append(fit(model, ids, targets[:count], pad_id=tokenizer.pad_id, max_tokens=sum(map(len, ids))))
+        heads.append(model.score.weight.detach().clone())
+    best = min(range(len(formats)), key=lambda index: fits[index].nats)
+    with torch.no_grad():
+        model.score.weight.copy_(heads[best])
+    return best, fits
+
+
+def initialize_head(
+    model: SequenceClassifier,
+    formats: PromptFormats,
+    texts: Sequence[str],
+    targets: Targets,
+    loss: LabelLoss,
+    run: TrainingRun,
+    *,
+    seed: int,
+) -> int:
+    """Fit the head, at about a twelfth of an epoch's compute, or load the head that an interrupted run fitted.
+
+    Args:
+        targets: labels of the texts, see `groundup.data.label_batches.label_targets`.
+        loss: of the training that follows.
+        run: its plan records the fit, and the head is saved next to the plan.
+        seed: of the sample of texts.
+
+    Returns:
+        The index of the prompt format.
+    """
+    plan, head_file = run.saved_plan() or {}, run.directory / HEAD_FILE
+    if run.ranks.told(head_file.is_file() and plan.get(_HEAD_DIGEST) == file_digest(head_file)):  # else fitted again
+        with torch.no_grad():
+            model.score.weight.copy_(load(head_file.read_bytes())[_WEIGHT])
+        run.ranks.wait()
+        return int(plan["framed"])
+    record = _fit_in_best_format(model, formats, texts, targets, loss, run, seed=seed)
+    if run.ranks.first:
+        with atomic_file(head_file) as temporary:
+            temporary.write_bytes(save({_WEIGHT: model.score.weight.detach().cpu().contiguous()}))
+        record[_HEAD_DIGEST] = file_digest(head_file)
+    run.save_plan(**record)
+    return int(record["framed"])
+
+
+def _fit_in_best_format(
+    model: SequenceClassifier,
+    formats: PromptFormats,
+    texts: Sequence[str],
+    targets: Targets,
+    loss: LabelLoss,
+    run: TrainingRun,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the record of the fit for the plan."""
+    order = random.Random(seed).sample(range(len(texts)), len(texts))
+    wanted: Any = [targets[index] for index in order]
+    drawn = [texts[index] for index in order]
+    started = time.monotonic()
+    with run.console.progress("fitting the head", None, "texts") as bar:
+        fit = partial(fit_head, loss=loss, advance=bar.advance)
+        best, fits = best_prompt_format(model, formats, drawn, wanted, fit)
+        best = run.ranks.told(best)
+        ids = formats.encode(best, drawn)
+        n_tokens = sum(map(len, ids))
+        if fits and fits[best].texts == len(texts):  # the formats were tried on all texts
+            head = fits[best]
+        else:
+            pad_id, max_tokens = formats.tokenizers[best].pad_id, max(_MIN_HEAD_TOKENS, n_tokens // 4)
+            head = fit(model, ids, wanted, pad_id=pad_id, max_tokens=max_tokens)
+    _report(best, fits, head, run.console)
+    # The texts of every fit have about as many tokens as those of the last one.
+    n_fitted = sum(each.texts for each in fits) + (head.texts if head not in fits else 0)
+    seconds = (time.monotonic() - started) / n_fitted * len(ids) / n_tokens
+    nats = [each.nats for each in fits]
+    return {"framed": bool(best), "nats": nats, "head": asdict(head), "seconds_per_token": seconds}
+
+
+def _report(best: int, fits: Sequence[HeadFit], head: HeadFit, console: Console) -> None:
+    if fits:
+        named = ("alone", f"in {PROMPT_BEFORE}...{PROMPT_AFTER}")
+        lowest, highest = sorted(each.nats for each in fits)
+        losses = f"{lowest:.3f} nats per text; {named[not best]}: {highest:.3f}"
+        console.note(f"Each text is read {named[best]} (loss of a head on the frozen model: {losses}).")
+    console.note(
+        f"Initial head: {head.nats:.3f} nats per text in leave-one-out prediction, fitted on the frozen model."
+    )
+
+
+def log_head(work: Work, plan: dict[str, Any]) -> None:
+    """Write the fit as the only step of a run that trains nothing else; its loss is the leave-one-out loss."""
+    head = plan["head"]
+    row = {"step": 1, "total_steps": 1, "tokens_seen": head["texts"], "loss": head["nats"], "lr_factor": 0.0}
+    row |= {"accuracy": head["accuracy"], "grad_norm": head["grad_norm"], "seconds": work.seconds, "waited": 0.0}
+    (work.directory / "metrics.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+
+
+class LabelLoss(Protocol):
+    """The loss that training minimizes, which the scale of the head's logits is fitted to as well."""
+
+    def text_weights(self, labels_E: Tensor) -> Tensor:
+        """Weight of each text in a least-squares fit, (E,)."""
+        ...
+
+    def summed_loss(self, logits_EC: Tensor, labels_E: Tensor) -> Tensor:
+        """Summed loss in nats, (); labels are (E,) or, with several labels per text, (E, C)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFit:
+    """A fitted head.
+
+    Attributes:
+        nats, accuracy: loss per text and share of right texts, each text predicted by a fit without it.
+        grad_norm: of the mean loss of these texts, with respect to the head's weights.
+        texts: number of texts that it was fitted on.
+    """
+
+    nats: float
+    accuracy: float
+    grad_norm: float
+    texts: int
+
+
+def fit_head(
+    model: SequenceClassifier,
+    texts: Sequence[Sequence[int]],
+    targets: Targets,
+    loss: LabelLoss,
+    *,
+    pad_id: int,
+    max_tokens: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> HeadFit:
+    """Fit the head of a classifier in place; all other weights stay as they are.
+
+    Args:
+        texts: token ids in any order; the first texts that fit into `max_tokens` are used.
+        targets: labels of the texts, see `groundup.data.label_batches.label_targets`.
+        loss: of the training that follows. Another loss would start the head at a scale that training must undo: with
+            a scale for plain cross-entropy, training with label smoothing 0.1 started at a loss of 4 to 8.
+    """
+    count, tokens = 0, 0
+    while count < len(texts) and tokens + len(texts[count]) <= max_tokens:
+        tokens += len(texts[count])
+        count += 1
+    states_ED = torch.from_numpy(last_hidden_states(model, texts[:count], pad_id=pad_id, advance=advance))
+    labels_E = torch.tensor(targets[:count])
+    weight_CD, nats, accuracy = ridge(states_ED, labels_E, loss, len(model.score.weight))
+    with torch.no_grad():
+        model.score.weight.copy_(weight_CD)
+    weight_CD.requires_grad_()
+    summed = loss.summed_loss(states_ED.to(weight_CD.dtype) @ weight_CD.T, labels_E)
+    (gradient_CD,) = torch.autograd.grad(summed / count, weight_CD)
+    return HeadFit(nats, accuracy, float(gradient_CD.norm()), count)
+
+
+def ridge(states_ED: Tensor, labels_E: Tensor, loss: LabelLoss, n_labels: int) -> tuple[Tensor, float, float]:
+    """Return the weights (C, D) of a ridge regression, the loss per text, and the share of right texts.
+
+    Strength and scale are those with the lowest leave-one-out loss. It needs no second fit: without a text, its
+    prediction is (p - h y) / (1 - h), with its prediction p and its leverage h.
+
+    Args:
+        labels_E: index of each text's label; with several labels per text (E, C), 1.0 for each label it has.
+    """
+    multi_label = labels_E.ndim == 2
+    targets_EC = 2 * labels_E.double() - 1 if multi_label else F.one_hot(labels_E, n_labels).double()
+    root_E1 = loss.text_weights(labels_E).double().sqrt()[:, None]
+    wanted_EC = root_E1 * targets_EC
+    U_ER, s_R, Vt_RD = torch.linalg.svd(root_E1 * states_ED.double(), full_matrices=False)
+    mean_square = s_R.square().sum() / states_ED.shape[1]
+    found: list[tuple[float, float, float, float]] = []
+    for strength in _RIDGE_STRENGTHS:
+        kept_R = s_R.square() / (s_R.square() + strength * mean_square)
+        predicted_EC = (U_ER * kept_R) @ (U_ER.T @ wanted_EC)
+        leverage_E1 = (U_ER.square() * kept_R).sum(1, keepdim=True)
+        unseen_EC = (predicted_EC - leverage_E1 * wanted_EC) / (1 - leverage_E1).clamp(min=1e-6) / root_E1
+        right_E = ((unseen_EC > 0) == labels_E.bool()).all(1) if multi_label else unseen_EC.argmax(1) == labels_E
+        for scale in _LOGIT_SCALES:
+            nats = float(loss.summed_loss(scale * unseen_EC, labels_E)) / len(states_ED)
+            found.append((nats, strength, scale, float(right_E.double().mean())))
+    nats, strength, scale, accuracy = min(found)
+    inverse_R = s_R / (s_R.square() + strength * mean_square)
+    weight_DC = Vt_RD.T @ (inverse_R[:, None] * (U_ER.T @ wanted_EC))
+    return scale * weight_DC.T, nats, accuracy
