@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.commands import _lora, finetune_classify
+from groundup.commands import finetune_classify
 from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.core.artifact import begin
 from groundup.core.console import Console
@@ -25,7 +25,7 @@ from groundup.inference.novelty import NOVELTY_FILE, Novelty
 from groundup.kernels import Machine
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
-from groundup.train import initial_head
+from groundup.train import Trainer, adapters, initial_head
 from groundup.train.initial_head import HEAD_FILE
 
 
@@ -59,7 +59,7 @@ def tuned(base: Path, table: Path, out: Path, **settings: Any) -> dict[str, Any]
 @pytest.fixture
 def as_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny model counts as a large one, which gets adapters by default."""
-    monkeypatch.setattr(_lora, "_SMALL", 0)
+    monkeypatch.setattr(adapters, "_SMALL", 0)
 
 
 @pytest.mark.usefixtures("as_large")
@@ -107,7 +107,7 @@ def test_a_resumed_run_takes_the_head_from_its_plan(
     tuned(base, table, whole, epochs=0.5)
     assert len(fits) == 1
     with monkeypatch.context() as broken:
-        broken.setattr(finetune_classify, "train", _interrupted)
+        broken.setattr(Trainer, "train", _interrupted)
         with pytest.raises(KeyboardInterrupt):
             tuned(base, table, tmp_path / "cut", epochs=0.5)
     assert len(fits) == 2
