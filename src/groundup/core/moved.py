@@ -35,7 +35,12 @@ MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} 
     "generate": ("inference",),
     "gguf": ("hub.gguf",),
     "objectives": ("train.objectives",),
-    "objectives.classification": ("train.objectives.classification", "inference.classification", "data.label_batches"),
+    "objectives.classification": (
+        "train.objectives.classification",
+        "inference.classification",
+        "data.label_batches",
+        "train.planner.tuning",
+    ),
     "objectives.framing": ("train.initial_head",),
     "objectives.novelty": ("inference.novelty",),
     "objectives.probe": ("train.initial_head",),
@@ -47,6 +52,16 @@ MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} 
     "ranks": ("distributed.ranks",),
     "stages": ("commands",),
     "tokens": ("data",),
+}
+
+# Old name of a function or class, with its old module -> its name now.
+RENAMED = {
+    "objectives.classification.SeveralLabels": "MultiLabelClassification",
+    "objectives.classification.last_states": "last_hidden_states",
+    "objectives.classification.likely": "above_threshold",
+    "objectives.classification.usual_epochs": "classifier_epochs",
+    "objectives.framing.BEFORE": "PROMPT_BEFORE",
+    "objectives.framing.BEHIND": "PROMPT_AFTER",
 }
 
 
@@ -94,9 +109,10 @@ def _imported(name: str) -> ModuleType | None:
 
 def _lookup(old: str, modules: Sequence[ModuleType]) -> Callable[[str], Any]:
     def find(name: str) -> Any:
+        new = RENAMED.get(f"{old.partition('.')[2]}.{name}", name)
         for module in modules:
-            if hasattr(module, name):
-                return getattr(module, name)
+            if hasattr(module, new):
+                return getattr(module, new)
         raise AttributeError(f"module {old!r} has no attribute {name!r}")
 
     return find

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import pytest
 
-from groundup.core.moved import MOVED
+from groundup.core.moved import MOVED, RENAMED
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* is now :DeprecationWarning")
 
@@ -41,6 +41,15 @@ def test_an_old_path_gives_the_same_object_and_warns(
     with pytest.warns(DeprecationWarning, match=f"{old} is now "):
         module = import_module(old)
     assert getattr(module, name) is getattr(import_module(new), name)
+
+
+def test_a_renamed_class_is_found_under_its_old_name() -> None:
+    for old in RENAMED:
+        module, _, name = old.rpartition(".")
+        assert getattr(import_module(f"groundup.{module}"), name)
+    from groundup.train.objectives.classification import MultiLabelClassification
+
+    assert import_module("groundup.objectives.classification").SeveralLabels is MultiLabelClassification
 
 
 def test_all_new_places_exist() -> None:
