@@ -126,6 +126,11 @@ class LabelledBatches:
         return epochs * len(self._texts) + sum(map(len, self._epoch(epochs)[:rest]))
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return int(self._lengths.max())
+
+    @property
     def largest(self) -> int:
         """Index of the batch in the first epoch that has the most tokens, padding included."""
         sizes = self._sizes()

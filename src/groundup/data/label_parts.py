@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from groundup.core.config import Config, setting
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import text_id
@@ -47,6 +48,68 @@ class SplitRules:
     limit: int | None = None
     max_tokens: int | None = None
     balanced: bool = False
+
+
+class LabelSettings(Config):
+    """Where labelled texts are, and how they are read and split."""
+
+    data: Path | list[Source] = setting(help="table with texts and labels, or a list of sources", positional=True)
+    test: Path | list[Source] | None = setting(None, help="table to test on; default: a part of the data", flag=True)
+    test_fraction: float = setting(0.2, help="share of each label to hold out as a test set", gt=0, lt=1)
+    limit: int | None = setting(None, help="maximum number of training texts, drawn from all labels", ge=2)
+    text: str | None = setting(None, help='column with the text, or a template like "{subject}\\n{body}"', flag=True)
+    label: str | None = setting(None, help="column with the label", flag=True)
+    separator: str | None = setting(
+        None, help='separator of the labels in a cell that names several, e.g. ";"; lists need none'
+    )
+    bins: tuple[float, ...] = setting((), help="thresholds that label numbers", flag=True)
+    bin_names: tuple[str, ...] = setting((), help="their names, low to high", flag=True)
+    merge: dict[str, str] = setting({}, help="labels that count as another one")
+    text_after: str = setting("", help="leave out all text up to this, such as a mail's head")
+    max_tokens: int | None = setting(None, help="cut texts to this many tokens; default: see cut_long", ge=2)
+    cut_long: bool = setting(False, help="cut texts that are longer than the context, instead of not training on them")
+    balance: bool = setting(False, help="weight the classes equally in the loss")
+    set_apart: float = setting(
+        0.1, help="share of the training texts to hold out for validation; none if fewer than 50", ge=0, lt=1
+    )
+
+    def read(self, tokenizer: Tokenizer, max_tokens: int, seed: int, console: Console) -> tuple[Labelled, Labelled]:
+        """Read the texts of training (validation included) and test; see `read_train_and_test`.
+
+        Args:
+            max_tokens: Maximum number of tokens that the model reads.
+            seed: Of the split.
+        """
+        columns = LabelRules(
+            self.text,
+            self.label,
+            self.bins,
+            self.bin_names,
+            merged=self.merge,
+            after=self.text_after,
+            separator=self.separator,
+        )
+        limit = None if self.cut_long or self.max_tokens else max_tokens
+        rules = SplitRules(self.test_fraction, seed, self.limit, limit, self.balance)
+        return read_train_and_test(self.data, self.test, columns, rules, tokenizer, console)
+
+    def split_validation(self, given: Labelled, seed: int, *, required: bool) -> tuple[Labelled, Labelled]:
+        """Return training and validation set.
+
+        Args:
+            required: The run selects its best weights on the validation set.
+
+        Raises:
+            ConfigError: Too few texts for a validation set that is required.
+        """
+        train, validation = split_validation(given, self.set_apart, seed)
+        if required and not len(validation):
+            raise ConfigError(
+                f"keep_best and patience with {len(given):,} texts, of which {self.set_apart:g} are fewer than 50",
+                rule="the best weights are selected on texts that are not trained on",
+                fix="Give more texts, or raise set_apart.",
+            )
+        return train, validation
 
 
 def read_train_and_test(

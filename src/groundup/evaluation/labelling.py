@@ -5,11 +5,10 @@ Shape letters: E examples, C labels.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,8 +26,7 @@ from groundup.inference.novelty import Novelty
 from groundup.kernels import Machine, place
 from groundup.model import SequenceClassifier
 from groundup.tokenizer import Tokenizer
-
-Metric = Literal["loss", "accuracy", "macro_f1"]
+from groundup.train.classifier_plan import ClassifierMetric, Throughput
 
 _SAMPLES = 12  # test texts in the facts, for the report
 _SAMPLE_CHARACTERS = 300
@@ -65,7 +63,7 @@ class LabelComparison:
 class LabelEvaluator(Protocol):
     """Scores predictions against true labels; probabilities are (E, C), targets come from `label_targets`."""
 
-    def error(self, probabilities: Floats, targets: Targets, metric: Metric) -> float:
+    def error(self, probabilities: Floats, targets: Targets, metric: ClassifierMetric) -> float:
         """Return the loss, or 1 minus another metric."""
         ...
 
@@ -99,7 +97,7 @@ class SingleLabelEvaluator:
     def __init__(self, labels: Sequence[str], seed: int) -> None:
         self._labels, self._seed = labels, seed
 
-    def error(self, probabilities: Floats, targets: Targets, metric: Metric) -> float:
+    def error(self, probabilities: Floats, targets: Targets, metric: ClassifierMetric) -> float:
         true: Indices = np.asarray(targets)
         if metric == "loss":
             return -float(logarithms(probabilities[np.arange(len(true)), true]).mean())
@@ -133,7 +131,7 @@ class MultiLabelEvaluator:
     def __init__(self, labels: Sequence[str], seed: int) -> None:
         self._labels, self._seed = labels, seed
 
-    def error(self, probabilities: Floats, targets: Targets, metric: Metric) -> float:
+    def error(self, probabilities: Floats, targets: Targets, metric: ClassifierMetric) -> float:
         true = np.asarray(targets) > 0
         if metric == "loss":
             return -float(logarithms(np.where(true, probabilities, 1 - probabilities)).mean())
@@ -241,9 +239,18 @@ class LabelTask:
         """The evaluator for these labels."""
         return label_evaluator(self.given.multi_label, self.labels, self.seed)
 
-    def validation_error(self, model: SequenceClassifier, metric: Metric) -> float:
+    def validation_error(self, model: SequenceClassifier, metric: ClassifierMetric) -> float:
         """Return the loss on the validation set, or 1 minus another metric."""
         return self.evaluator.error(self._predict(model, self.validation), self.validation.targets, metric)
+
+    def throughput(self, seconds_per_token: float) -> Throughput:
+        """Return what a budget of minutes has to allow for.
+
+        Args:
+            seconds_per_token: Of a forward pass.
+        """
+        evaluated = sum(len(text) for part in (self.validation, self.test) for text in part.ids)
+        return Throughput(seconds_per_token, evaluated, sum(map(len, self.train.ids)) / len(self.train))
 
     def fit_temperature(self, model: SequenceClassifier) -> float:
         """Return the temperature that calibrates the model on the validation set; 1 if there is none."""
@@ -349,13 +356,3 @@ def _placed(model: SequenceClassifier, machine: Machine) -> SequenceClassifier:
     """Place a saved classifier on the machine, in the dtype of training."""
     place(model, replace(machine, compile=False, fp8=False))
     return model
-
-
-def significantly_worse(before: float, after: float, n_texts: int) -> bool:
-    """Return whether an error rate has risen by more than two standard errors.
-
-    Args:
-        before, after: error rates on the same `n_texts` texts.
-    """
-    standard_error = math.sqrt((before * (1 - before) + after * (1 - after)) / n_texts)
-    return after - before > 2 * standard_error

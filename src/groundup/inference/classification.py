@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +20,15 @@ from torch import Tensor
 from groundup.core.console import Console, visible
 from groundup.core.types import is_blank
 from groundup.data.label_batches import Padding
+from groundup.data.labelled import Labelled
+from groundup.data.xray import Seen, see_text
 from groundup.hub.resolve import OpenedClassifier
 from groundup.inference.novelty import NO_NOVELTY, UNLIKE, Novelty
 from groundup.model import SequenceClassifier
 from groundup.tokenizer import Tokenizer
 
 _BATCH_TOKENS = 16_384  # padded tokens per batch
+_NUM_SHOWN = 40  # texts, on the page of what is trained
 _THRESHOLD = 0.5  # of a label's probability in a model with several labels per text
 
 
@@ -37,6 +41,29 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> tuple
     ids = tokenizer.encode_batch(texts)
     n_truncated = sum(len(tokenizer.whole(text)) > max_tokens for text in ids)
     return [tokenizer.whole(text, max_tokens) for text in ids], n_truncated
+
+
+def show_texts(
+    tokenizer: Tokenizer, examples: Labelled, max_tokens: int, console: Console, *, most: int
+) -> tuple[list[Seen], list[str]]:
+    """Show some texts as the model reads them.
+
+    Args:
+        most: Number of texts in the console.
+
+    Returns:
+        More of them, from everywhere among the examples, and their labels, for a page.
+    """
+    places = range(0, len(examples), max(1, -(-len(examples) // _NUM_SHOWN)))
+    texts = [examples.texts[place] for place in places]
+    whole, _ = encode(tokenizer, texts, sys.maxsize)
+    ids, _ = encode(tokenizer, texts, max_tokens)
+    seen = [see_text(tokenizer, each, len(full)) for each, full in zip(ids, whole, strict=True)]
+    labels = [", ".join(examples.sets[place]) for place in places]
+    for text, label in zip(seen[:most], labels, strict=False):
+        cut = f", {text.cut:,} more at its end cut off" if text.cut else ""
+        console.sample(f"a text of {text.counts().total():,} tokens{cut}; its label is {label!r}", text.parts())
+    return seen, labels
 
 
 @torch.no_grad()

@@ -50,10 +50,8 @@ def fit(
 ) -> None:
     """Take steps until all are done, or a callback says with `progress.stopped` that it is enough.
 
-    There are `schedule.total_steps` of them, unless `progress.total_steps` says something else.
-
-    Everything that a step depends on is in `model`, `optimizer` and `progress`; batches are a pure function of
-    their index. So a run that continues from a saved state is the run that was never interrupted.
+    There are `schedule.total_steps` of them, unless `progress.total_steps` is set. A step depends only on `model`,
+    `optimizer`, `progress` and the index of its batches: a resumed run is the run that was never interrupted.
 
     Args:
         model: as `groundup.distributed.parallel_model` gives it.
@@ -75,13 +73,7 @@ def fit(
         micro_batches = [objective.prepare(batches(first + i)) for i in range(grad_accum_steps)]
         waited = time.perf_counter() - started
         normalizer = ranks.sum(torch.stack([objective.normalizer(batch) for batch in micro_batches]).sum())
-        found: list[Metrics] = []
-        for number, batch in enumerate(micro_batches, 1):
-            sync_gradients(model, last=number == grad_accum_steps)
-            loss, metrics = objective(model, batch)
-            (loss / (normalizer / ranks.size)).backward()  # ranks' gradients are averaged, and ours is a sum
-            found.append(metrics)
-        means = _means(found, ranks)
+        means = _backward(model, objective, micro_batches, normalizer, ranks)
         norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         grad_norm = float(norm)
         lr_factor = schedule.over(total_steps)(progress.step) * progress.lr_scale
@@ -91,26 +83,34 @@ def fit(
             optimizer.step(lr_factor, max_grad_norm / (norm.float() + _CLIP_EPS) if too_long else None)
         for parameter in parameters:
             parameter.grad = None
-        progress.step += 1
-        progress.batches += 1
-        progress.tokens_seen += int(normalizer)
-        spent = torch.tensor([time.perf_counter() - started, waited], dtype=torch.float64)
-        seconds, waited = (ranks.sum(spent) / ranks.size).tolist()
-        report = StepReport(
-            step=progress.step,
-            total_steps=total_steps,
-            tokens=int(normalizer),
-            tokens_seen=progress.tokens_seen,
-            lr_factor=lr_factor,
-            grad_norm=grad_norm,
-            seconds=seconds,
-            waited=waited,
-            metrics=means,
-            skipped=not taken,
-            returns=progress.returns,
-        )
+        seconds, waited = _rank_means([time.perf_counter() - started, waited], ranks)
+        tokens = int(normalizer)
+        report = progress.count(total_steps, tokens, lr_factor, grad_norm, seconds, waited, means, skipped=not taken)
         for callback in callbacks:
             callback.after_step(report)
+
+
+def _backward(
+    model: nn.Module,
+    objective: Objective[BatchT],
+    micro_batches: Sequence[BatchT],
+    normalizer: Tensor,
+    ranks: Ranks,
+) -> dict[str, float]:
+    """Accumulate the gradients of a step, and return the means of its metrics."""
+    found: list[Metrics] = []
+    for number, batch in enumerate(micro_batches, 1):
+        sync_gradients(model, last=number == len(micro_batches))
+        loss, metrics = objective(model, batch)
+        (loss / (normalizer / ranks.size)).backward()  # ranks' gradients are averaged, and ours is a sum
+        found.append(metrics)
+    return _means(found, ranks)
+
+
+def _rank_means(values: Sequence[float], ranks: Ranks) -> list[float]:
+    """Return the mean of each value over all ranks."""
+    means: list[float] = (ranks.sum(torch.tensor(values, dtype=torch.float64)) / ranks.size).tolist()
+    return means
 
 
 def _means(found: Sequence[Metrics], ranks: Ranks) -> dict[str, float]:

@@ -32,10 +32,15 @@ from torch import Tensor
 from groundup.core.artifact import Work
 from groundup.core.console import Console
 from groundup.core.files import atomic_file, file_digest
-from groundup.data.label_batches import Targets
+from groundup.data.label_batches import LabelledBatch, Targets, label_targets
+from groundup.data.labelled import Labelled
 from groundup.inference.classification import encode, last_hidden_states
-from groundup.model import SequenceClassifier
+from groundup.kernels import Machine, place
+from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
+from groundup.train.classifier_plan import ClassifierSettings
+from groundup.train.objectives import Objective
+from groundup.train.objectives.classification import label_objective
 from groundup.train.run import TrainingRun
 
 PROMPT_BEFORE, PROMPT_AFTER = 'This sentence : "', '" means in one word: "'
@@ -116,6 +121,38 @@ def best_prompt_format(
     with torch.no_grad():
         model.score.weight.copy_(heads[best])
     return best, fits
+
+
+def initial_classifier(
+    language_model: Transformer,
+    formats: PromptFormats,
+    given: Labelled,
+    train: Labelled,
+    settings: ClassifierSettings,
+    run: TrainingRun,
+    machine: Machine,
+    *,
+    trained: bool,
+) -> tuple[SequenceClassifier, Objective[LabelledBatch], int]:
+    """Make a classifier of a language model, with a fitted head.
+
+    Args:
+        given: Texts of the training and validation set: they decide which labels there are.
+        trained: More than the head is trained afterwards, with label smoothing.
+
+    Returns:
+        The classifier, placed on the machine; its objective; the index of its prompt format.
+    """
+    labels, multi_label = list(given.counts()), given.multi_label
+    model = SequenceClassifier.from_language_model(
+        language_model, len(labels), seed=settings.seed, multi_label=multi_label
+    )
+    place(model, machine)
+    targets, smoothing = label_targets(train, labels), settings.label_smoothing if trained else 0.0
+    objective = label_objective(
+        targets, len(labels), multi_label=multi_label, label_smoothing=smoothing, balance=settings.balance
+    )
+    return model, objective, initialize_head(model, formats, train.texts, targets, objective, run, seed=settings.seed)
 
 
 def initialize_head(

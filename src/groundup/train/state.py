@@ -44,6 +44,36 @@ class Progress:
         known["scores"] = [(step, score) for step, score in known.get("scores", ())]
         return cls(**known)
 
+    def count(
+        self,
+        total_steps: int,
+        tokens: int,
+        lr_factor: float,
+        grad_norm: float,
+        seconds: float,
+        waited: float,
+        metrics: dict[str, float],
+        *,
+        skipped: bool,
+    ) -> StepReport:
+        """Count a step, and return its report; for the arguments see `StepReport`."""
+        self.step += 1
+        self.batches += 1
+        self.tokens_seen += tokens
+        return StepReport(
+            step=self.step,
+            total_steps=total_steps,
+            tokens=tokens,
+            tokens_seen=self.tokens_seen,
+            lr_factor=lr_factor,
+            grad_norm=grad_norm,
+            seconds=seconds,
+            waited=waited,
+            metrics=metrics,
+            skipped=skipped,
+            returns=self.returns,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
