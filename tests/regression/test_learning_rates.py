@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from groundup.commands import _lora, finetune_classify, finetune_instruct
+from groundup.commands import finetune_classify, finetune_instruct
 from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.commands.finetune_instruct import FinetuneInstructConfig
 from groundup.commands.pretrain import PretrainConfig
@@ -27,6 +27,7 @@ from groundup.hub import save_model
 from groundup.model import Transformer
 from groundup.optim import OptimizerConfig
 from groundup.tokenizer import Tokenizer
+from groundup.train import adapters
 from groundup.train.learning_rates import classifier_rates, language_model_rates
 from groundup.train.planner.rates import converted
 from groundup.train.planner.tuning import adapter_rates, tuning_rates
@@ -119,7 +120,7 @@ def test_a_rate_never_switches_the_method(
     base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Here every model counts as large: adapters are the default."""
-    monkeypatch.setattr(_lora, "_SMALL", 1)
+    monkeypatch.setattr(adapters, "_SMALL", 1)
     facts = tuned(base, tmp_path / "a", learning_rate=2e-5)
     said = " ".join(capsys.readouterr().err.split())
     assert facts["plan"]["trained"]

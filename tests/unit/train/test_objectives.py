@@ -1,0 +1,66 @@
+"""What every objective must keep: its loss is a sum, so splitting a batch cannot change the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from groundup.data import ExampleLoader
+from groundup.data.label_batches import LabelledBatches, Padding
+from groundup.model import SequenceClassifier, Transformer
+from groundup.train.objectives import NextToken, Objective
+from groundup.train.objectives.classification import label_objective
+from groundup.train.planner import shape_for_depth
+
+SHAPE = shape_for_depth(1, 50, {"family": "llama", "context_length": 32, "dim": 16})
+TEXTS = [[3, 4, 5], [7, 8], [9, 10, 11, 12], [13] * 6]
+
+
+def next_token() -> tuple[nn.Module, Objective[Any], list[Any], list[Any]]:
+    """A model, its objective, one batch of four rows, and the same rows as two batches."""
+    examples = [(ids, [False] + [True] * (len(ids) - 1)) for ids in TEXTS]
+
+    def batches(rows: int) -> list[Any]:
+        loader = ExampleLoader(examples, context_length=6, batch_size=rows, pad_id=0, seed=0)
+        return [loader.batch(index) for index in range(loader.n_rows // rows)]
+
+    rows = ExampleLoader(examples, context_length=6, batch_size=1, pad_id=0, seed=0).n_rows
+    return Transformer(SHAPE), NextToken(), batches(rows), batches(1)
+
+
+def classification() -> tuple[nn.Module, Objective[Any], list[Any], list[Any]]:
+    labels = [0, 1, 2, 1]
+
+    def batches(rows: int) -> list[Any]:
+        loader = LabelledBatches(TEXTS, labels, batch_size=rows, padding=Padding(0, 32), seed=0)
+        return [loader.batch(index) for index in range(loader.per_epoch)]
+
+    model = SequenceClassifier.from_language_model(Transformer(SHAPE), 3, seed=0, multi_label=False)
+    objective = label_objective(labels, 3, multi_label=False, label_smoothing=0.1, balance=True)
+    return model, objective, batches(4), batches(2)
+
+
+def gradient(model: nn.Module, objective: Objective[Any], batches: Sequence[Any]) -> dict[str, torch.Tensor]:
+    """The gradient of a step, as the loop makes it."""
+    model.zero_grad()
+    normalizer = torch.stack([objective.normalizer(batch) for batch in batches]).sum()
+    for batch in batches:
+        loss, metrics = objective(model, batch)
+        assert metrics["loss"][1] == objective.normalizer(batch)
+        (loss / normalizer).backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("make", [next_token, classification])
+def test_micro_batches_have_the_gradient_of_the_whole_batch(make: Any) -> None:
+    torch.manual_seed(0)
+    model, objective, whole, parts = make()
+    assert len(whole) == 1 and len(parts) > 1
+    one, several = gradient(model, objective, whole), gradient(model, objective, parts)
+    assert one.keys() == several.keys() and any(g.abs().max() > 0 for g in one.values())
+    for name, expected in one.items():
+        torch.testing.assert_close(several[name], expected, rtol=1e-4, atol=1e-6, msg=name)

@@ -1,0 +1,135 @@
+"""The Trainer as a program uses it: the example of docs/training-from-python.md, resumed, on its own objective."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.commands.generate import GenerateConfig
+from groundup.commands.generate import run as generate
+from groundup.core.errors import FormatError
+from groundup.data import Loader, TokenShards, write_shards
+from groundup.hub import load_model
+from groundup.kernels import Machine
+from groundup.model import Transformer
+from groundup.optim import WarmupStableDecay
+from groundup.tokenizer import CorpusEncoder, Tokenizer
+from groundup.train import Selection, StepReport, Trainer, TrainingSettings, TrainingSteps, training_run
+from groundup.train.objectives import NextToken
+from groundup.train.planner import shape_for_depth
+
+PAGE = Path(__file__).parents[3] / "docs" / "training-from-python.md"
+MACHINE = Machine("cpu", "float32", False, 1, 1e9)
+
+
+def blocks() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def tokens(tokenizer: Tokenizer, real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("tokens")
+    texts = [text[:2000] for text in real_documents[:60]]
+    write_shards(
+        directory,
+        {"train": texts[6:], "validation": texts[:6]},
+        CorpusEncoder(tokenizer, []).encode,
+        vocab_size=tokenizer.vocab_size,
+        bos_id=tokenizer.bos_id,
+    )
+    (directory / "tokenizer").mkdir()
+    tokenizer.save(directory / "tokenizer")
+    return directory
+
+
+def trained(
+    tokens: Path, out: Path, steps: int = 12, stop_at: int = 0, selection: Selection | None = None
+) -> Trainer[Transformer, object]:
+    """Train a small model; `stop_at` interrupts it as a killed process would, after its checkpoint."""
+    shards = TokenShards(tokens, "train")
+    torch.manual_seed(0)
+    model = Transformer(shape_for_depth(1, shards.vocab_size, {"family": "llama", "context_length": 64, "dim": 32}))
+    loader = Loader(shards, context_length=64, batch_size=2, bos_id=shards.bos_id, seed=0)
+
+    class Stop:
+        def after_step(self, report: StepReport) -> None:
+            if report.step == stop_at + 1:
+                raise KeyboardInterrupt
+
+    settings = TrainingSettings(checkpoint_seconds=0, learning_rate=0.003, optimizer="adamw")
+    with training_run(out) as run:
+        trainer = Trainer(model, NextToken(), settings, run, machine=MACHINE)
+        schedule = WarmupStableDecay(steps, 2, steps // 2)
+        trainer.train(loader.batch, TrainingSteps(schedule), callbacks=[Stop()] if stop_at else [], selection=selection)
+    return trainer
+
+
+def test_the_program_of_the_documentation_trains_a_model_that_generates(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A reader copies it: it must run as it is, on the directory of any run."""
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    (tmp_path / "runs" / "quickstart" / "tokens").symlink_to(tokens)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks()[0], str(PAGE), "exec"), {})
+    rows = [json.loads(line) for line in Path("runs/mine/metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 20 and rows[-1]["loss"] < rows[0]["loss"]
+    assert generate(GenerateConfig(model=Path("runs/mine"), prompt="Once", max_tokens=4))
+
+
+def test_the_objective_of_the_documentation_raises_the_entropy(tokens: Path, tmp_path: Path) -> None:
+    names: dict[str, type] = {}
+    exec(compile(blocks()[1], str(PAGE), "exec"), names)
+    shards = TokenShards(tokens, "train")
+    shape = shape_for_depth(1, shards.vocab_size, {"family": "llama", "context_length": 64, "dim": 32})
+    loader = Loader(shards, context_length=64, batch_size=2, bos_id=shards.bos_id, seed=0)
+    found = {}
+    for name, objective in {"plain": NextToken(), "penalty": names["ConfidencePenalty"]()}.items():
+        torch.manual_seed(0)
+        model = Transformer(shape)
+        settings = TrainingSettings(learning_rate=0.01, optimizer="adamw")
+        with training_run(tmp_path / name) as run:
+            trainer = Trainer(model, objective, settings, run, machine=MACHINE)
+            trainer.train(loader.batch, TrainingSteps(WarmupStableDecay(30, 1, 1)))
+        batch = loader.batch(0)
+        logits = model.eval()(batch.input_ids, positions_BT=batch.positions, document_ids_BT=batch.document_ids)
+        found[name] = torch.distributions.Categorical(logits=logits.float()).entropy().mean().item()
+    assert found["penalty"] > found["plain"]
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(tokens: Path, tmp_path: Path) -> None:
+    whole = trained(tokens, tmp_path / "whole").gathered().state_dict()
+    with pytest.raises(KeyboardInterrupt):
+        trained(tokens, tmp_path / "halves", stop_at=5)
+    resumed = trained(tokens, tmp_path / "halves").gathered().state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_checkpoint_of_other_steps_is_refused(tokens: Path, tmp_path: Path) -> None:
+    """Resuming with another schedule would end in a run that nobody asked for."""
+    with pytest.raises(KeyboardInterrupt):
+        trained(tokens, tmp_path / "run", stop_at=5)
+    with pytest.raises(FormatError, match="another plan"):
+        trained(tokens, tmp_path / "run", steps=14)
+
+
+def test_the_best_weights_are_kept_and_training_stops_early(tokens: Path, tmp_path: Path) -> None:
+    scores = iter([3.0, 1.0, *[2.0] * 30])
+    trainer = trained(tokens, tmp_path / "run", 40, selection=Selection(lambda: next(scores), patience=3))
+    assert trainer.progress.stopped and trainer.progress.step < 40
+    best = min(trainer.progress.scores, key=lambda pair: pair[1])
+    assert best == (4, 1.0)
+
+
+def test_a_finished_run_is_a_model_directory(tokens: Path, tmp_path: Path) -> None:
+    from groundup.hub import save_model
+
+    shards = TokenShards(tokens, "train")
+    model = Transformer(shape_for_depth(1, shards.vocab_size, {"family": "llama", "context_length": 64, "dim": 32}))
+    with training_run(tmp_path / "out") as run:
+        run.work.finish({}, save_model(run.directory, model, bos_id=0, eos_id=0))
+    assert load_model(tmp_path / "out").config == model.config
