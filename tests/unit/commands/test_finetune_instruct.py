@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.commands import finetune_instruct
 from groundup.commands.finetune_instruct import FinetuneInstructConfig, run
 from groundup.core import artifact
 from groundup.core.config import load
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, FormatError
 from groundup.core.types import Message
+from groundup.evaluation import after_tuning
 from groundup.hub import load_model, save_model
 from groundup.hub.resolve import open_model
 from groundup.model import Transformer
@@ -144,7 +144,7 @@ def test_of_many_held_out_answers_some_are_scored(
     table: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the end would take longer than a tuning of some minutes; none of them is trained on."""
-    monkeypatch.setattr(finetune_instruct, "_SCORED", 7)
+    monkeypatch.setattr(after_tuning, "_MAX_SCORED", 7)
     facts = tune(table, base, tmp_path / "out", epochs=0.2).facts
     assert facts["held_out"]["responses"] == 7 < facts["examples"]["test"]
     assert len({transcript["reference"] for transcript in facts["transcripts"]}) == 3
