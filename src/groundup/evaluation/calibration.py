@@ -1,4 +1,4 @@
-"""Whether a classifier is as often right as it says: measured, and mended by one number.
+"""Calibration of a classifier: expected calibration error, and temperature scaling.
 
 Shape letters: E examples, C labels.
 """
@@ -16,19 +16,19 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 _BINS = 15
-_LEAST = 1e-300  # of a probability, before its logarithm is taken
-_MOST_TEMPERATURE = 20.0
-_SPLITS = 80  # of the interval in which the best temperature lies: 0.618^80 of it is left
+_MIN_PROBABILITY = 1e-300  # before its logarithm is taken
+_MAX_TEMPERATURE = 20.0
+_SPLITS = 80  # of the interval with the best temperature: 0.618^80 of it is left
 
 
 def logarithms(probabilities: Floats) -> Floats:
-    """Natural logarithms; of a probability of 0, a finite one."""
-    found: Floats = np.log(np.maximum(probabilities, _LEAST))
+    """Return natural logarithms; finite for a probability of 0."""
+    found: Floats = np.log(np.maximum(probabilities, _MIN_PROBABILITY))
     return found
 
 
 def with_temperature(probabilities_EC: Floats, temperature: float) -> Floats:
-    """Probabilities as if the logits that they come from were divided by a temperature."""
+    """Return the probabilities after their logits are divided by a temperature."""
     scaled = logarithms(probabilities_EC) / temperature
     scaled = np.exp(scaled - scaled.max(1, keepdims=True))
     flattened: Floats = scaled / scaled.sum(1, keepdims=True)
@@ -36,27 +36,27 @@ def with_temperature(probabilities_EC: Floats, temperature: float) -> Floats:
 
 
 def fit_temperature(probabilities_EC: Floats, true_E: Indices, *, prior: int = 1) -> float:
-    """The temperature by which the true labels of held-out texts become likeliest (Guo et al. 2017, arXiv:1706.04599).
+    """Return the temperature with the lowest loss on held-out texts (Guo et al. 2017, arXiv:1706.04599).
 
-    Where all of them are predicted right, none is best: the lower it is, the likelier they get, until all answers are
-    certain. So one text more is counted, of which any label may be true: 1/E of it stands beside each of the E texts.
-    Where all are right and alike sure, they become (E + 1/C) / (E + 1) likely: of 60 texts with two labels 99.2 %,
-    where Laplace's rule of succession, with one text more for each label, says 98.4 %. Among hundreds of texts of
-    which some are wrong, it is of little weight.
+    If all predictions are right, there is no minimum: the lower the temperature, the lower the loss. So the loss counts
+    one more text, whose labels are equally probable: 1/E of it is added to each of the E texts. If all predictions are
+    right with the same probability, that becomes (E + 1/C) / (E + 1): 99.2 % for 60 texts with two labels. Laplace's
+    rule of succession, with one more text per label, gives 98.4 %. Among hundreds of texts with some errors, the
+    added text has little weight.
 
-    The loss is convex in 1 / temperature, so that a golden-section search finds the one minimum.
+    The loss is convex in 1 / temperature, so a golden-section search finds its minimum.
 
     Args:
-        prior: rows of the one text more: as many as each text has.
+        prior: number of rows of the added text: as many as each text has.
     """
     logits_EC, each = logarithms(probabilities_EC), np.arange(len(true_E))
 
     def loss(inverse: float) -> float:
         scaled = inverse * (logits_EC - logits_EC.max(1, keepdims=True))
-        scaled -= np.log(np.exp(scaled).sum(1, keepdims=True))  # no floor here: it would make the loss flat
+        scaled -= np.log(np.exp(scaled).sum(1, keepdims=True))  # no lower limit: it would make the loss flat
         return -float(scaled[each, true_E].sum() + prior * scaled.mean())
 
-    low, high = 1 / _MOST_TEMPERATURE, _MOST_TEMPERATURE
+    low, high = 1 / _MAX_TEMPERATURE, _MAX_TEMPERATURE
     golden = (math.sqrt(5) - 1) / 2
     left, right = high - golden * (high - low), low + golden * (high - low)
     at_left, at_right = loss(left), loss(right)
@@ -73,9 +73,8 @@ def fit_temperature(probabilities_EC: Floats, true_E: Indices, *, prior: int = 1
 
 
 def expected_calibration_error(probabilities_EC: Floats, true_E: Indices) -> float:
-    """How far the probability of the predicted label is from how often it is right, on average (Naeini et al. 2015).
-
-    Predictions are put into 15 bins of equal width by their probability; each bin counts by its examples.
+    """Return the mean absolute difference between confidence and accuracy in 15 bins of equal width, weighted by their
+    number of examples (Naeini et al. 2015).
     """
     confidence = probabilities_EC.max(1)
     right = probabilities_EC.argmax(1) == true_E
@@ -86,10 +85,10 @@ def expected_calibration_error(probabilities_EC: Floats, true_E: Indices) -> flo
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What one temperature, fitted on other texts, did to the probabilities on the test texts.
+    """Calibration error on the test texts, before and after temperature scaling.
 
     Attributes:
-        fitted_on: texts that it was fitted on.
+        fitted_on: number of texts that the temperature was fitted on.
         before, after: expected calibration error on the test texts.
     """
 
@@ -100,9 +99,10 @@ class Calibration:
 
     @classmethod
     def of(cls, probabilities_EC: Floats, true_E: Indices, temperature: float, fitted_on: int) -> Calibration:
-        """
+        """Measure the calibration error.
+
         Args:
-            probabilities_EC: of the test texts, by the model with the temperature in it.
+            probabilities_EC: of the test texts, after temperature scaling.
         """
         original = with_temperature(probabilities_EC, 1 / temperature)
         before, after = (expected_calibration_error(each, true_E) for each in (original, probabilities_EC))
@@ -110,7 +110,7 @@ class Calibration:
 
     @property
     def sentence(self) -> str:
-        """For a person."""
+        """The calibration error, as a sentence for the user."""
         if not self.fitted_on:
             return f"Probabilities are off by {self.after:.1%} on average; too few texts to fit them on others."
         return (
@@ -119,7 +119,7 @@ class Calibration:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """For the artifact."""
+        """Return the facts for the artifact."""
         return {
             "temperature": self.temperature,
             "fitted_on": self.fitted_on,

@@ -39,14 +39,13 @@ _MAX_COUNTED = 300_000  # characters of the training texts: more change scores b
 _MAX_READ = 4_000  # characters of one text
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no character of a polynomial hash is lost
 
-Hashes = npt.NDArray[np.uint64]
-Counts = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+_Hashes = npt.NDArray[np.uint64]
+_Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Unlike:
-    """The novelty of one text.
+class NoveltyScore:
+    """The novelty score of one text.
 
     Attributes:
         novelty: bits per character, divided by the threshold: above 1 the text is unlike the training texts.
@@ -73,11 +72,11 @@ class Novelty:
         held_out: number of these texts.
     """
 
-    grams: Hashes
-    counts: Counts
-    contexts: Hashes
-    totals: Counts
-    kinds: Counts
+    grams: _Hashes
+    counts: _Counts
+    contexts: _Hashes
+    totals: _Counts
+    kinds: _Counts
     threshold: float
     false_alarms: float | None = None
     held_out: int = 0
@@ -85,7 +84,7 @@ class Novelty:
     @classmethod
     def fit(cls, texts: Sequence[str], *, seed: int) -> Novelty:
         """Count the n-grams of the training texts, or of a sample of them, and choose the threshold."""
-        chosen: list[tuple[Hashes, Hashes]] = []
+        chosen: list[tuple[_Hashes, _Hashes]] = []
         counted = 0
         for place in random.Random(seed).sample(range(len(texts)), len(texts)):
             if counted >= _MAX_COUNTED:
@@ -103,25 +102,25 @@ class Novelty:
         place = math.ceil((len(bits) + 1) * _QUANTILE) - 1
         return replace(fitted, threshold=max(bits[min(place, len(bits) - 1)], 1e-3))
 
-    def of(self, text: str) -> Unlike:
-        """The novelty of a text."""
-        return Unlike(self._bits(*_hashes(text)) / self.threshold)
+    def of(self, text: str) -> NoveltyScore:
+        """Return the novelty score of a text."""
+        return NoveltyScore(self._bits(*_hashes(text)) / self.threshold)
 
     def tested(self, texts: Sequence[str]) -> Novelty:
-        """The same with its false-alarm rate on held-out texts."""
+        """Return a copy with the false-alarm rate on held-out texts."""
         flagged = sum(self.of(text).unlike for text in texts)
         return replace(self, false_alarms=flagged / len(texts), held_out=len(texts))
 
     @property
     def sentence(self) -> str:
-        """For a person: what it flags."""
+        """The false-alarm rate, as a sentence for the user."""
         rule = f"intended: at most {FALSE_ALARMS:.0%}"
         if self.false_alarms is None:
             return f"Novelty: no held-out texts to measure false alarms on ({rule})."
         return f"Novelty: flags {self.false_alarms:.1%} of {self.held_out:,} held-out texts as unlike ({rule})."
 
     def to_json(self) -> dict[str, Any]:
-        """For the artifact."""
+        """Return the facts for the artifact."""
         return {
             "bits_per_character": self.threshold,
             "intended_false_alarms": FALSE_ALARMS,
@@ -179,8 +178,8 @@ class Novelty:
         if not all(sized) or not len(self.grams) or not (math.isfinite(self.threshold) and self.threshold > 0):
             raise ValueError("arrays of different lengths, or no threshold")
 
-    def _bits(self, grams: Hashes, contexts: Hashes, *, leave_out: bool = False) -> float:
-        """Bits per character of a text.
+    def _bits(self, grams: _Hashes, contexts: _Hashes, *, leave_out: bool = False) -> float:
+        """Return the bits per character of a text.
 
         Args:
             grams, contexts: (N * P,), see `_hashes`.
@@ -204,8 +203,8 @@ class Novelty:
         return float(-np.log2(probability_P).mean())
 
 
-def _hashes(text: str) -> tuple[Hashes, Hashes]:
-    """Hashes of the n-grams that end at each character, by order, and of their contexts: (N * P,) each.
+def _hashes(text: str) -> tuple[_Hashes, _Hashes]:
+    """Return hashes of the n-grams that end at each character, by order, and of their contexts: (N * P,) each.
 
     Case and the amount of white space do not count. The text's end is a space; before its start there are spaces.
     """
@@ -224,8 +223,8 @@ def _hashes(text: str) -> tuple[Hashes, Hashes]:
     return np.concatenate(grams), np.concatenate(contexts)
 
 
-def _looked_up(keys: Hashes, values: Counts, wanted: Hashes) -> Counts:
-    """The value of each wanted key; 0 where it is not among the sorted keys."""
+def _looked_up(keys: _Hashes, values: _Counts, wanted: _Hashes) -> _Counts:
+    """Return the value of each wanted key; 0 if it is not among the sorted keys."""
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    found: Counts = np.where(keys[place] == wanted, values[place], 0).astype(np.int64)
+    found: _Counts = np.where(keys[place] == wanted, values[place], 0).astype(np.int64)
     return found
