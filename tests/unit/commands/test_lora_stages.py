@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 from groundup.commands import (
     STAGES,
-    _lora,
     classify,
     compare,
     finetune_classify,
@@ -36,6 +35,7 @@ from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.kernels import Machine
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
+from groundup.train import adapters
 
 QUIET = Console(quiet=True)
 
@@ -338,9 +338,9 @@ def test_merged_leaves_the_model_that_adapters_make(
     [(None, 64, "full"), (None, 512, "merged"), ("full", 512, "full"), ("lora", 64, "lora")],
 )
 def test_large_models_get_adapters_where_nobody_says_how(
-    asked: _lora.Method | None, dim: int, settled: str, tiny_model: Callable[..., Transformer]
+    asked: adapters.Method | None, dim: int, settled: str, tiny_model: Callable[..., Transformer]
 ) -> None:
     """All weights of a large model by Muon, a few hundred tokens a step, take minutes where adapters take one."""
     with torch.device("meta"):
         model = tiny_model(65_536, dim=dim)
-    assert _lora.settle_method(asked, model.config, _lora.LoraConfig(), QUIET) == settled
+    assert adapters.settle_method(asked, model.config, adapters.LoraConfig(), QUIET) == settled
