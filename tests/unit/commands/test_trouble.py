@@ -61,6 +61,6 @@ def test_it_goes_back(
 
 
 def test_it_ends_before_it_could_go_back(poisoned_at: Callable[[int], Artifact], tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="weights that are no finite numbers"):
+    with pytest.raises(TrainingError, match="weights that are not finite"):
         poisoned_at(55)
     assert not (tmp_path / "base" / "model.safetensors").exists()
