@@ -14,9 +14,9 @@ import pytest
 
 from groundup.commands import STAGES, evaluate
 from groundup.commands.generate import GenerateConfig, run
-from groundup.commands.run import _say_what_is_next, steps_of
 from groundup.core.artifact import begin
 from groundup.core.console import Console
+from groundup.core.recipe import next_commands, steps_of
 from groundup.hub import save_model
 from groundup.inference import Completion
 from groundup.model import Transformer
@@ -82,14 +82,12 @@ def test_an_output_without_text_is_reported(finished: Path) -> None:
 
 @pytest.mark.parametrize("place", [{}, {"out": "models/mine"}], ids=["default", "chosen by the recipe"])
 def test_a_finished_recipe_suggests_the_base_model(place: dict[str, str]) -> None:
-    shown = io.StringIO()
     tables = {
         "pretrain": {"token_shards": "tokens", "minutes": 1, **place},
         "finetune": {"instruct": {"data": ["questions.csv"]}},
     }
-    steps = steps_of(tables, Path("runs/x"), "recipe.toml")
-    _say_what_is_next(Console(stream=shown), Path("runs/x"), steps, {})
-    assert f'groundup generate {place.get("out", "runs/x/base")} "Once upon a time"' in shown.getvalue()
+    commands = next_commands(Path("runs/x"), steps_of(tables, Path("runs/x"), "recipe.toml", STAGES))
+    assert f'groundup generate {place.get("out", "runs/x/base")} "Once upon a time"' in commands
 
 
 def test_the_help_and_the_report_suggest_the_base_model(finished: Path) -> None:

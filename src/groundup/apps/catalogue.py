@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from groundup.apps.declaration import App
 from groundup.apps.inputs import checked
 from groundup.core.config import load, nearest, read_toml
 from groundup.core.errors import ConfigError, DataError, GroundupError
+
+if TYPE_CHECKING:
+    from groundup.core.console import Console
 
 DECLARED = Path(__file__).with_name("declared")
 OWN = Path("apps")  # looked into where nobody names a folder
@@ -135,3 +138,11 @@ def _read(folder: Path) -> tuple[dict[str, Found], dict[Path, ConfigError]]:
             continue
         found[app.name] = Found(app, path)
     return found, refused
+
+
+def open_catalogue(folder: Path | None, console: Console) -> Catalogue:
+    """Return all applications (see `Catalogue`), with a warning about each file that declares none."""
+    catalogue = Catalogue(folder)
+    for error in catalogue.refused.values():
+        console.warn(f"left out: {error}")
+    return catalogue

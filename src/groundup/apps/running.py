@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from groundup.apps.asking import Options, Pair, Speaker
+from groundup.apps.classifying import ClassifierRunner
 from groundup.apps.declaration import App
 from groundup.apps.work import Result, Score, Work, Write, likely_pair, work
+from groundup.core.console import Console
 from groundup.core.errors import GroundupError, ResourceError
+from groundup.hub.resolve import is_classifier, open_chat_model, open_classifier
 from groundup.inference import Completion, Engine, GenerationRequest, complete_all
 from groundup.inference.likelihood import continuations, loglikelihoods
 from groundup.tokenizer import ChatTemplate
@@ -213,3 +218,17 @@ def _seeded(options: Options | None, number: int) -> Options | None:
     if options is None or options.seed is None:
         return options
     return replace(options, seed=options.seed + number)
+
+
+def open_runner(model: Path, device: str | None, console: Console, stack: ExitStack) -> Runner | ClassifierRunner:
+    """Open a classifier, or the language model that `model` means, to run applications on until the stack closes.
+
+    Raises:
+        DataError: no model there.
+        FormatError: a damaged model.
+    """
+    if is_classifier(model):
+        return ClassifierRunner(open_classifier(model, device=device))
+    opened, template = open_chat_model(model, device, console)
+    engine = stack.enter_context(Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids))
+    return Runner(engine, template, stop_ids=opened.stop_ids)

@@ -56,7 +56,7 @@ def parameters(name: str, arguments: Sequence[str]) -> tuple[list[click.Paramete
     kept = [each for each in declared(RUN.config) if each.name not in ("name", "input")]
     source = click.Argument(["input"], metavar="[FILE|TEXT|-]", required=False)
     example = f"groundup apps {name} {_example(app)} --model runs/quickstart"
-    return [source, *map(_option, others), *kept], replace(RUN, about=app.about, example=example)
+    return [source, *map(_option, others), *kept], replace(RUN, about=app.about, given_example=example)
 
 
 def taken(name: str, flags: dict[str, Any]) -> dict[str, Any]:

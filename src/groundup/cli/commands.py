@@ -184,8 +184,8 @@ def _table(path: Path, stage: Stage, *, model: str | None = None) -> dict[str, A
     Args:
         model: the model that the command line names.
     """
-    from groundup.commands._recipe import require_absolute_rates, table_of
     from groundup.core.config import read_toml
+    from groundup.recipes.rates import require_absolute_rates, table_of
 
     def model_of(stage: str, table: Mapping[str, Any]) -> Path | None:
         named = model or table.get("model")

@@ -8,16 +8,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.apps import Catalogue
-from groundup.commands._app_runner import app_runner
-from groundup.commands._applications import open_catalogue
-from groundup.commands._chat_model import print_now
+from groundup.apps import Catalogue, open_catalogue
 from groundup.core.config import Config, setting
-from groundup.core.console import Console
+from groundup.core.console import Console, print_now
 from groundup.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from groundup.apps.testing import Trial
+
+EXAMPLE = "groundup apps evaluate --model runs/notes/base --tuned runs/notes/chat"
 
 
 class AppsEvaluateConfig(Config):
@@ -84,10 +83,11 @@ def run(
 def _tested(
     model: Path, config: AppsEvaluateConfig, catalogue: Catalogue, names: list[str], console: Console
 ) -> list[Trial]:
+    from groundup.apps.running import open_runner
     from groundup.apps.testing import test
 
     with ExitStack() as stack:
-        runner = app_runner(model, config.device, console, stack)
+        runner = open_runner(model, config.device, console, stack)
         total = sum(len(catalogue[name].test_rows()) for name in names)
         with console.progress(str(model), total, "examples") as bar:
             return [test(runner, catalogue[name], advance=bar.advance) for name in names]

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from groundup.commands._applications import open_catalogue
-from groundup.commands._chat_model import print_now
+from groundup.apps import open_catalogue
 from groundup.core.config import Config, setting
-from groundup.core.console import Console, visible
+from groundup.core.console import Console, print_now, visible
+
+EXAMPLE = "groundup apps list summarize"
 
 
 class AppsListConfig(Config):

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.apps import Catalogue
-from groundup.commands._app_runner import app_runner
-from groundup.commands._chat_model import print_now
 from groundup.core.config import Config, setting
-from groundup.core.console import Console, visible
+from groundup.core.console import Console, print_now, visible
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.core.files import atomic_file
 
 if TYPE_CHECKING:
     from groundup.apps.declaration import App
     from groundup.apps.work import Result
+
+EXAMPLE = "groundup apps run summarize minutes.txt --model runs/quickstart"
 
 
 class AppsRunConfig(Config):
@@ -52,6 +52,7 @@ def run(
     """
     from groundup.apps.asking import Options
     from groundup.apps.reading import as_json, read_input
+    from groundup.apps.running import open_runner
 
     console = console or Console()
     app = Catalogue(config.apps).named(config.name).app
@@ -73,7 +74,7 @@ def run(
         )
     options = Options(config.temperature, config.max_tokens, config.seed)
     with ExitStack() as stack:
-        runner = app_runner(config.model, config.device, console, stack)
+        runner = open_runner(config.model, config.device, console, stack)
         streams = app.output.kind == "text" and not json_lines
         with _Parts(console) as parts:
             # A terminal must not obey what a model writes.
@@ -93,6 +94,7 @@ def _run_batch(
     from groundup.apps.asking import Options
     from groundup.apps.batches import read_batch
     from groundup.apps.reading import written_rows
+    from groundup.apps.running import open_runner
     from groundup.hub.resolve import is_classifier
 
     assert config.batch is not None
@@ -103,7 +105,7 @@ def _run_batch(
     rows = batch.inputs
     options = Options(config.temperature, config.max_tokens, config.seed)
     with ExitStack() as stack:
-        runner = app_runner(config.model, config.device, console, stack)
+        runner = open_runner(config.model, config.device, console, stack)
         with console.progress(app.name, len(rows), "rows") as bar:
             results = runner.run_many(app, rows, options, advance=bar.advance)
     failed = [result for result in results if isinstance(result, GroundupError)]

@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from groundup.commands._chat_model import open_chat_model, print_now
 from groundup.core.config import Config, setting
-from groundup.core.console import Console
+from groundup.core.console import Console, print_now
+
+EXAMPLE = "groundup chat runs/quickstart"
 
 
 class ChatConfig(Config):
@@ -45,6 +46,7 @@ def run(
         ConfigError: a sampling option out of range, or a system message for a base model.
     """
     from groundup.chat import ChatFormat, PromptFormat, Session, Settings, Terminal, TextFormat
+    from groundup.hub.resolve import open_chat_model
     from groundup.inference import Engine
 
     console = console or Console()

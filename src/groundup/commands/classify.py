@@ -18,6 +18,8 @@ from groundup.core.types import is_blank
 if TYPE_CHECKING:
     from groundup.inference.classification import Classified, Classifier
 
+EXAMPLE = 'groundup classify runs/quickstart "What a wonderful day"'
+
 
 class ClassifyConfig(Config):
     """Which classifier, and what to label: texts, a table, or the lines of standard input."""

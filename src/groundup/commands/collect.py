@@ -18,6 +18,8 @@ from groundup.corpus.steps import NamedStep
 
 PAGE = "card.html"  # the data card as people look at it
 
+EXAMPLE = "groundup collect --folder ~/notes --out runs/notes/corpus"
+
 
 class CollectConfig(CorpusSettings):
     """Settings of `groundup collect`."""

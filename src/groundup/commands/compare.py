@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.commands._closing import closing, say_result
-from groundup.commands._held_out import held_out_answers, held_out_labels, tuned_by
 from groundup.core.artifact import Artifact, begin, read, read_intact
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
@@ -14,11 +13,14 @@ from groundup.core.errors import ConfigError, DataError
 from groundup.core.files import atomic_file, write_json
 from groundup.core.types import MetricName
 from groundup.data import ConversationRules, ExampleSources, table_identity
+from groundup.data.held_out import held_out_answers, held_out_labels, tuned_by
 
 if TYPE_CHECKING:
     from groundup.evaluation.asking import Asked
     from groundup.evaluation.uplift import Line, Uplift
     from groundup.kernels import ComputeDtype
+
+EXAMPLE = "groundup compare runs/notes/base runs/notes/chat --data questions.csv"
 
 
 class CompareConfig(Config):

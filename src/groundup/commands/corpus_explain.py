@@ -16,6 +16,8 @@ from groundup.corpus.ledger import Fate
 from groundup.corpus.lookup import Kept
 from groundup.corpus.manifest import SourceFile
 
+EXAMPLE = "groundup corpus explain runs/quickstart/corpus miltondata"
+
 
 class CorpusExplainConfig(Config):
     """A corpus, and a document that it has or might have had."""

@@ -13,6 +13,8 @@ from groundup.core.console import Console, visible
 from groundup.core.errors import ConfigError
 from groundup.corpus.lookup import Match
 
+EXAMPLE = 'groundup corpus search runs/quickstart/corpus "to be, or not to be"'
+
 
 class CorpusSearchConfig(Config):
     """A corpus, and what to look for."""

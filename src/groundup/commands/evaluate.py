@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from groundup.hub.resolve import OpenedModel
     from groundup.model import Transformer
 
+EXAMPLE = "groundup evaluate runs/notes --data another.txt"
+
 
 class EvaluateConfig(Config):
     """What to score, and beside whom."""

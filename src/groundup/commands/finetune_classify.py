@@ -13,6 +13,8 @@ from groundup.train.classifier_plan import ClassifierSettings
 from groundup.train.run import TrainingRun, drop_checkpoints, training_run
 from groundup.train.settings import NOT_IN_FINGERPRINT
 
+EXAMPLE = "groundup finetune classify mails.csv --model runs/notes --out runs/notes/classifier"
+
 
 class FinetuneClassifyConfig(ClassifierSettings):
     """A table of texts with labels; columns, split, epochs and learning rates have defaults that are shown."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from groundup.distributed.ranks import Ranks
     from groundup.kernels import Machine
 
+EXAMPLE = "groundup finetune instruct questions.csv --model runs/notes --out runs/notes/chat"
+
 
 class FinetuneInstructConfig(FineTuningSettings, InstructionSettings):
     """Examples and a model to tune; columns, split, epochs and learning rates have defaults that are shown."""

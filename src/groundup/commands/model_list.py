@@ -12,6 +12,8 @@ from groundup.core.console import Console, format_count
 if TYPE_CHECKING:
     from groundup.model.presets import Preset
 
+EXAMPLE = "groundup model list qwen3"
+
 
 class ModelListConfig(Config):
     """Which of them to show."""

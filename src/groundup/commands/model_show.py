@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, format_count, visible
 from groundup.core.errors import ConfigError
+
+EXAMPLE = "groundup model show gpt3-175b"
 
 
 class ModelShowConfig(Config):
@@ -44,78 +45,23 @@ def run(
 
 def _facts(named: str) -> dict[str, Any]:
     from groundup.core.files import expand_home
+    from groundup.hub.description import describe_directory, describe_gguf
     from groundup.model.presets import preset
     from groundup.train.planner.figures import Figures
 
     path = expand_home(Path(named))
-    if path.is_dir():
-        return _facts_of_directory(path)
-    if path.is_file():
-        return _facts_of_gguf(path)
+    if path.is_dir() or path.is_file():
+        found = describe_directory(path) if path.is_dir() else describe_gguf(path)
+        return found.place | Figures.of(found.config).to_json() | found.details
     try:
-        found = preset(named)
+        published = preset(named)
     except ConfigError as error:
         if path.name == named:
             raise
         rule = "MODEL is a name of `groundup model list`, a directory, or a file"
         raise ConfigError(f"{named}: no such file or directory", rule=rule, fix="Check the path.") from error
-    return {"name": found.name, "source": found.source, "note": found.note} | Figures.of(found.config).to_json()
-
-
-def _facts_of_directory(path: Path) -> dict[str, Any]:
-    from groundup.core.artifact import ARTIFACT, read
-    from groundup.hub.adapted import read_config, whole_model
-    from groundup.hub.resolve import is_classifier, load_tokenizer, resolve_model
-    from groundup.hub.weight_files import WeightFiles
-    from groundup.train.planner.figures import Figures
-
-    directory = path if is_classifier(path) else resolve_model(path)
-    facts: dict[str, Any] = {"directory": str(directory)} | Figures.of(read_config(directory)).to_json()
-    base = whole_model(directory)
-    stored = WeightFiles(base)
-    if base != directory:
-        facts["adapter_of"] = str(base)
-    facts["stored"] = {
-        "bytes": stored.bytes,
-        "tensors": dict(Counter(str(stored.dtype(name)).removeprefix("torch.") for name in stored.names)),
-    }
-    if (directory / "tokenizer.json").is_file() or base != directory:
-        tokenizer = load_tokenizer(directory)
-        facts["tokenizer"] = {
-            "kind": tokenizer.definition["model"]["type"],
-            "vocab_size": tokenizer.vocab_size,
-            "begins_with_bos": tokenizer.adds_bos,
-            "stop_ids": list(tokenizer.stop_ids),
-            "chat_template": tokenizer.chat_template is not None,
-        }
-    if (directory / ARTIFACT).is_file():
-        made = read(directory)
-        facts["made_by"] = {
-            "stage": made.stage,
-            "finished_at": made.finished_at,
-            "seconds": made.seconds,
-            "inputs": made.inputs,
-            "base": made.facts.get("base"),
-            "tokens_seen": made.facts.get("tokens_seen"),
-            "groundup": made.versions.get("groundup"),
-        }
-    return facts
-
-
-def _facts_of_gguf(path: Path) -> dict[str, Any]:
-    from groundup.hub.gguf import GgufModel
-    from groundup.train.planner.figures import Figures
-
-    model = GgufModel(path)
-    facts: dict[str, Any] = {"file": str(path), "name": model.name} | Figures.of(model.config).to_json()
-    facts["stored"] = {"bytes": path.stat().st_size, "tensors": dict(Counter(model.types.values()))}
-    tokens = model.metadata.get("tokenizer.ggml.tokens", [])
-    facts["tokenizer"] = {
-        "kind": model.metadata.get("tokenizer.ggml.model"),
-        "vocab_size": len(tokens) if isinstance(tokens, list) else None,
-        "chat_template": "tokenizer.chat_template" in model.metadata,
-    }
-    return facts
+    origin = {"name": published.name, "source": published.source, "note": published.note}
+    return origin | Figures.of(published.config).to_json()
 
 
 def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,8 @@ from groundup.core.errors import FormatError
 if TYPE_CHECKING:
     from groundup.hub.integrity import Verified
 
+EXAMPLE = "groundup model verify runs/quickstart"
+
 
 class ModelVerifyConfig(Config):
     """What to verify."""

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from groundup.train.planner import Plan
 
 
+EXAMPLE = "groundup pretrain runs/notes/tokens --out runs/notes/base --minutes 5"
+
+
+
 class PretrainConfig(TrainingSettings):
     """One of minutes, tokens and depth sets the size; the rest is derived, printed and saved in plan.json."""
 

@@ -11,6 +11,8 @@ from groundup.core.artifact import Replaced, remove, replaced_in
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, format_count, visible
 
+EXAMPLE = "groundup replaced runs"
+
 
 class ReplacedConfig(Config):
     """Where to look, and whether to remove what is found."""

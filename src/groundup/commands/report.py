@@ -11,6 +11,8 @@ from groundup.core.errors import ConfigError
 
 PAGE = "report.html"
 
+EXAMPLE = "groundup report runs/quickstart"
+
 
 class ReportConfig(Config):
     """Which run. One of the two is enough: a recipe's run sets `out` alone, a person gives the run alone."""

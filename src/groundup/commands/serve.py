@@ -7,13 +7,12 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from groundup.commands._chat_model import open_chat_model, print_now, usable_template
 from groundup.core.config import Config, setting
-from groundup.core.console import Console
-from groundup.core.errors import ConfigError
-from groundup.core.files import expand_home
+from groundup.core.console import Console, print_now
 
 API_KEY_VARIABLE = "GROUNDUP_API_KEY"
+
+EXAMPLE = "groundup serve runs/quickstart --port 8000"
 
 
 class ServeConfig(Config):
@@ -55,35 +54,22 @@ def run(
         FormatError: an adapter of another base.
         ResourceError: the address is not free.
     """
+    from groundup.apps import open_catalogue
     from groundup.apps.served import ServedApps
-    from groundup.commands._applications import open_catalogue
-    from groundup.hub.resolve import finished, open_beside
+    from groundup.hub.resolve import open_beside, open_chat_model
     from groundup.inference import Engine
-    from groundup.serve import (
-        Guard,
-        ServedModel,
-        ServedModels,
-        Server,
-        application_routes,
-        bind,
-        build_app,
-        is_loopback,
-        url_of,
-    )
+    from groundup.serve import Guard, Server, application_routes, bind, build_app, is_loopback, url_of
+    from groundup.serve.guard import require_api_key
+    from groundup.serve.models import named_directory, serve_opened
 
     console = console or Console()
     applications = ServedApps(open_catalogue(config.apps, console))
-    api_key = _usable(config.api_key or os.environ.get(API_KEY_VARIABLE) or None)
+    api_key = config.api_key or os.environ.get(API_KEY_VARIABLE) or None
     with bind(config.host, config.port) as bound:
         loopback = is_loopback(bound)
-        if not loopback and api_key is None:
-            raise ConfigError(
-                f"host = {config.host}",
-                rule="others can reach this address, so the server needs an API key",
-                fix=f"Set the environment variable {API_KEY_VARIABLE}, or leave --host out to serve this machine only.",
-            )
+        require_api_key(api_key, API_KEY_VARIABLE, config.host, loopback=loopback)
         opened, template = open_chat_model(config.model, config.device, console, base=config.base)
-        beside = [(name, open_beside(opened, path)) for name, path in map(_named, config.adapter)]
+        adapters = [(name, open_beside(opened, path)) for name, path in map(named_directory, config.adapter)]
         with Engine(
             opened.model,
             opened.tokenizer,
@@ -91,52 +77,21 @@ def run(
             max_active=config.max_active,
             max_waiting=config.max_waiting,
         ) as engine:
-            served = [ServedModel(_name(config), engine, template, int(finished(opened.directory)))]
-            for name, each in beside:
-                own = engine.beside(each.model, each.tokenizer, stop_ids=each.stop_ids)
-                template = usable_template(each, console)
-                served.append(ServedModel(name, own, template, int(finished(each.directory))))
-            models = ServedModels(served)
+            name = config.name or config.model.resolve().name
+            models = serve_opened(engine, (name, opened, template), adapters, console)
 
-            def say_ready() -> None:
+            def report_ready() -> None:
                 url = url_of(bound)
-                for model, directory in zip(models, [opened.directory, *(e.directory for _, e in beside)], strict=True):
+                directories = [opened.directory, *(each.directory for _, each in adapters)]
+                for model, directory in zip(models, directories, strict=True):
                     completes = "" if model.template is not None else " (completions only)"
                     console.note(f"{directory} as {model.name!r} at {url}/v1{completes}")
                 console.note("Ctrl-C ends it.")
                 if json_lines:
-                    names = {"model": served[0].name, "models": [model.name for model in models]}
-                    on_text(json.dumps({"url": url, **names, "chat": served[0].template is not None}) + "\n")
+                    names = {"model": name, "models": [model.name for model in models]}
+                    on_text(json.dumps({"url": url, **names, "chat": template is not None}) + "\n")
 
             app = build_app(models, routes=application_routes(applications, models))
             guard = Guard(app, api_key=api_key, loopback_only=loopback, note=console.note)
-            Server(guard, grace_seconds=config.grace_seconds, cut_off=engine.close, on_ready=say_ready).run([bound])
+            Server(guard, grace_seconds=config.grace_seconds, cut_off=engine.close, on_ready=report_ready).run([bound])
     console.note("Stopped.")
-
-
-def _name(config: ServeConfig) -> str:
-    return config.name or config.model.resolve().name
-
-
-def _named(adapter: str) -> tuple[str, Path]:
-    """The name and the directory that NAME=DIR gives; a directory alone has its own name."""
-    name, given, path = adapter.partition("=")
-    if not given or Path(adapter).is_dir():
-        return expand_home(Path(adapter)).resolve().name, expand_home(Path(adapter))
-    if not (name and path):
-        raise ConfigError(
-            f"adapter = {adapter}",
-            rule="an adapter is given as its name in the API, an equals sign, and its directory",
-            fix="For example: --adapter support=runs/support/chat.",
-        )
-    return name, expand_home(Path(path))
-
-
-def _usable(api_key: str | None) -> str | None:
-    if api_key is not None and not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
-        raise ConfigError(
-            "the API key",
-            rule="a key is made of visible ASCII characters, since it travels in a header",
-            fix="Choose another, e.g. with: python -c 'import secrets; print(secrets.token_urlsafe())'",
-        )
-    return api_key

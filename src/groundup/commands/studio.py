@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from groundup.commands._chat_model import open_chat_model, print_now
 from groundup.core.config import Config, setting
-from groundup.core.console import Console
+from groundup.core.console import Console, print_now
 from groundup.core.errors import ConfigError, DataError
 
 PASSWORD_VARIABLE = "GROUNDUP_PASSWORD"
+
+EXAMPLE = "groundup studio runs --port 8080"
 
 
 class StudioConfig(Config):
@@ -49,8 +50,9 @@ def run(
     """
     import torch
 
+    from groundup.apps import open_catalogue
     from groundup.apps.served import ServedApps
-    from groundup.commands._applications import open_catalogue
+    from groundup.hub.resolve import open_chat_model
     from groundup.serve import Guard, Server, bind, is_loopback, url_of
     from groundup.studio import Home, Jobs, Shelf, build_studio
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from groundup.commands._closing import closing, say_result
-from groundup.core.artifact import Artifact, begin, read
+from groundup.core.artifact import Artifact, Work, begin, read
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
-from groundup.core.errors import ConfigError, DataError
+from groundup.core.errors import ConfigError
 from groundup.core.files import file_digest
 from groundup.core.pipeline import read_output
 from groundup.core.types import Split
 
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
+
 _SPLITS: tuple[Split, Split] = ("train", "validation")
-_TOKENIZER = "tokenizer.json"
+_DIRECTORY = "tokenizer"
 _CHECKED_BYTES = 1_000_000  # of the corpus, encoded both ways before the fast way is trusted
+
+EXAMPLE = "groundup tokenize runs/notes/corpus --out runs/notes/tokens"
 
 
 class TokenizeConfig(Config):
@@ -42,10 +48,61 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
         ConfigError: a vocabulary size that cannot be, or one given beside a tokenizer; no tokenizer to extend.
     """
     from groundup.corpus import read_card, read_documents
+    from groundup.corpus.shards import first_bytes
     from groundup.data import require_room, write_shards
-    from groundup.tokenizer import CorpusEncoder, Tokenizer, extend_tokenizer, train_tokenizer, vocab_size_for
+    from groundup.tokenizer import CorpusEncoder
 
     console = console or Console()
+    given, digest = _given_tokenizer(config)
+    inputs = {"corpus": read_output(config.corpus, "collect").digest} | digest
+    keys = config.model_dump(include={"vocab_size", "sample_bytes", *(["extend"] if config.extend else [])})
+    work = begin(config.out, "tokenize", keys, inputs, console=console)
+    if work.state == "done":
+        return say_result(console, config.out, read(config.out))
+
+    def texts(split: Split) -> Iterator[str]:
+        return (document.text for document in read_documents(config.corpus, split))
+
+    card = read_card(config.corpus)
+    sizes = {split: card[split]["bytes"] for split in _SPLITS}
+    tokenizer = _vocabulary(config, given, work, texts("train"), sizes["train"], console)
+    sample = list(first_bytes(texts("train"), _CHECKED_BYTES))
+    encoder = CorpusEncoder(tokenizer, sample, threads=config.threads)
+    if not encoder.fast:
+        console.warn(f"Encoding the slow way, since this tokenizer and tiktoken differ: {encoder.reason}.")
+    documents = sum(card[split]["documents"] for split in _SPLITS)
+    total, size = sum(sizes.values()), tokenizer.vocab_size
+    require_room(work.directory, sample, encoder.encode, vocab_size=size, text_bytes=total, documents=documents)
+    with console.progress("encoding", total, "bytes") as progress:
+        written = write_shards(
+            work.directory,
+            {split: texts(split) for split in _SPLITS},
+            encoder.encode,
+            vocab_size=size,
+            bos_id=tokenizer.bos_id,
+            progress=progress.advance,
+            finished=work,
+        )
+    train, validation = (written.splits[split] for split in _SPLITS)
+    bytes_per_token = round(train.bytes / max(train.tokens, 1), 4)
+    summary = (
+        f"{train.tokens:,} tokens to train on, {validation.tokens:,} held out; vocabulary "
+        f"{size:,}, {bytes_per_token:.2f} bytes per token"
+    )
+    facts = {
+        "vocab_size": size,
+        "bytes_per_token": bytes_per_token,
+        "train": asdict(train),
+        "validation": asdict(validation),
+        "fast_encoding": encoder.fast,
+        **closing(summary),
+    }
+    vocabulary = (work.directory / _DIRECTORY).iterdir()
+    return say_result(console, config.out, work.finish(facts, [*written.files, *vocabulary]))
+
+
+def _given_tokenizer(config: TokenizeConfig) -> tuple[Tokenizer | None, dict[str, str]]:
+    """Return the tokenizer that the config names, and its digest as an input of the stage."""
     if config.tokenizer and config.vocab_size:
         raise ConfigError(
             f"vocab_size = {config.vocab_size:,} and tokenizer = {config.tokenizer}",
@@ -58,96 +115,36 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
             rule="a vocabulary that is learned here is as large as vocab_size says",
             fix="Give tokenizer, or vocab_size in place of extend.",
         )
-    inputs = {"corpus": read_output(config.corpus, "collect").digest}
-    given = None
-    if config.tokenizer:
-        directory = _directory_of_tokenizer(config.tokenizer)
-        given = Tokenizer.load(directory)
-        inputs["tokenizer"] = file_digest(directory / _TOKENIZER)
-    keys = config.model_dump(include={"vocab_size", "sample_bytes", *(["extend"] if config.extend else [])})
-    work = begin(config.out, "tokenize", keys, inputs, console=console)
-    if work.state == "done":
-        return say_result(console, config.out, read(config.out))
+    if not config.tokenizer:
+        return None, {}
+    from groundup.hub.resolve import tokenizer_directory
+    from groundup.tokenizer import TOKENIZER_FILE, Tokenizer
 
-    def texts(split: Split) -> Iterator[str]:
-        return (document.text for document in read_documents(config.corpus, split))
+    directory = tokenizer_directory(config.tokenizer)
+    tokenizer = Tokenizer.load(directory)
+    return tokenizer, {"tokenizer": file_digest(directory / TOKENIZER_FILE)}
 
-    card = read_card(config.corpus)
-    sizes = {split: card[split]["bytes"] for split in _SPLITS}
-    kept = work.directory / "tokenizer"
-    sample_bytes = min(config.sample_bytes, sizes["train"])
-    if work.has(kept / _TOKENIZER):
-        tokenizer = Tokenizer.load(kept)
-    elif given:
-        tokenizer = given
-        if config.extend:
-            with console.progress("extending the vocabulary", sample_bytes, "bytes") as progress:
-                read_once = _first(texts("train"), sample_bytes)
-                tokenizer = extend_tokenizer(given, read_once, config.extend, progress=progress.advance)
-        work.keep(tokenizer.save(kept))
-    else:
-        size = config.vocab_size or vocab_size_for(sizes["train"])
+
+def _vocabulary(
+    config: TokenizeConfig, given: Tokenizer | None, work: Work, texts: Iterator[str], size: int, console: Console
+) -> Tokenizer:
+    """Train or extend a vocabulary on `size` bytes of texts, take the given one, or read that of an interrupted run."""
+    from groundup.corpus.shards import first_bytes
+    from groundup.tokenizer import TOKENIZER_FILE, Tokenizer, extend_tokenizer, train_tokenizer, vocab_size_for
+
+    kept, sample_bytes = work.directory / _DIRECTORY, min(config.sample_bytes, size)
+    if work.has(kept / TOKENIZER_FILE):
+        return Tokenizer.load(kept)
+    tokenizer = given
+    if given is None:
+        wanted, at_most = config.vocab_size or vocab_size_for(size), config.vocab_size is None
         with console.progress("training the vocabulary", sample_bytes, "bytes") as progress:
-            read_once = _first(texts("train"), sample_bytes, progress.advance)
-            tokenizer = train_tokenizer(read_once, size, at_most=config.vocab_size is None)
-        work.keep(tokenizer.save(kept))
-
-    sample = list(_first(texts("train"), _CHECKED_BYTES))
-    encoder = CorpusEncoder(tokenizer, sample, threads=config.threads)
-    if not encoder.fast:
-        console.warn(f"Encoding the slow way, since this tokenizer and tiktoken differ: {encoder.reason}.")
-    require_room(
-        work.directory,
-        sample,
-        encoder.encode,
-        vocab_size=tokenizer.vocab_size,
-        text_bytes=sum(sizes.values()),
-        documents=sum(card[split]["documents"] for split in _SPLITS),
-    )
-    with console.progress("encoding", sum(sizes.values()), "bytes") as progress:
-        written = write_shards(
-            work.directory,
-            {split: texts(split) for split in _SPLITS},
-            encoder.encode,
-            vocab_size=tokenizer.vocab_size,
-            bos_id=tokenizer.bos_id,
-            progress=progress.advance,
-            finished=work,
-        )
-    train, validation = (written.splits[split] for split in _SPLITS)
-    bytes_per_token = round(train.bytes / max(train.tokens, 1), 4)
-    facts = {
-        "vocab_size": tokenizer.vocab_size,
-        "bytes_per_token": bytes_per_token,
-        "train": asdict(train),
-        "validation": asdict(validation),
-        "fast_encoding": encoder.fast,
-        **closing(
-            f"{train.tokens:,} tokens to train on, {validation.tokens:,} held out; vocabulary "
-            f"{tokenizer.vocab_size:,}, {bytes_per_token:.2f} bytes per token"
-        ),
-    }
-    return say_result(console, config.out, work.finish(facts, [*written.files, *kept.iterdir()]))
-
-
-def _directory_of_tokenizer(path: Path) -> Path:
-    """Where the tokenizer lies that `path` means: a model or what this stage left, or else the model of a run."""
-    for directory in (path, path / "tokenizer"):
-        if (directory / _TOKENIZER).is_file():
-            return directory
-    from groundup.hub.resolve import resolve_model
-
-    try:
-        return resolve_model(path)
-    except DataError:
-        return path  # what a tokenizer needs is said when it is opened
-
-
-def _first(texts: Iterator[str], limit: int, progress: Callable[[int], None] = lambda _: None) -> Iterator[str]:
-    # A corpus is in the order of its documents' hashes: its beginning is a random sample.
-    taken = 0
-    while taken < limit and (text := next(texts, None)) is not None:
-        yield text
-        size = len(text.encode())
-        taken += size
-        progress(size)
+            sample = first_bytes(texts, sample_bytes, progress.advance)
+            tokenizer = train_tokenizer(sample, wanted, at_most=at_most)
+    elif config.extend:
+        with console.progress("extending the vocabulary", sample_bytes, "bytes") as progress:
+            sample = first_bytes(texts, sample_bytes)
+            tokenizer = extend_tokenizer(given, sample, config.extend, progress=progress.advance)
+    assert tokenizer is not None
+    work.keep(tokenizer.save(kept))
+    return tokenizer

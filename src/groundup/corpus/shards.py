@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
@@ -165,3 +165,19 @@ def read_documents(directory: Path, split: Split) -> Iterator[Document]:
     for path in required_shards(directory, split):
         with checked(path):
             yield from read_range(path)
+
+
+def first_bytes(texts: Iterator[str], limit: int, progress: Callable[[int], None] = lambda _: None) -> Iterator[str]:
+    """Yield the first texts of a corpus until they have `limit` bytes.
+
+    A corpus is in the order of its documents' hashes, so its beginning is a random sample.
+
+    Args:
+        progress: called with the bytes of each text.
+    """
+    taken = 0
+    while taken < limit and (text := next(texts, None)) is not None:
+        yield text
+        size = len(text.encode())
+        taken += size
+        progress(size)

@@ -8,11 +8,17 @@ language, and used only if it renders further conversations exactly as the model
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from groundup import __version__
 from groundup.core.errors import GroundupError
+from groundup.core.files import atomic_file
 from groundup.core.types import Message, Role
+from groundup.hub.resolve import OpenedModel
+from groundup.tokenizer import ChatTemplate
 
 Render = Callable[[Sequence[Message], bool], str]
 """(messages, whether to open the assistant's turn) -> text; raises `GroundupError` for what the template refuses."""
@@ -130,6 +136,47 @@ def modelfile(
         lines.append('TEMPLATE """{{ .Prompt }}"""')
     lines += [f"PARAMETER stop {json.dumps(stop, ensure_ascii=False)}" for stop in dict.fromkeys(stops) if stop]
     return "\n".join([*lines, f"PARAMETER num_ctx {context_length}"]) + "\n"
+
+
+def write_modelfile(gguf: Path, opened: OpenedModel, template: ChatTemplate | None, *, adds_bos: bool) -> Path:
+    """Write a Modelfile next to a GGUF file and return its path.
+
+    A Modelfile that groundup did not write, or wrote for another file, is not overwritten: the new one is then called
+    NAME.Modelfile.
+
+    Args:
+        template: None: the model has none.
+        adds_bos: whether the engine adds BOS by itself.
+    """
+    tokenizer = opened.tokenizer
+    turns = None
+    if template is not None:
+
+        def render(messages: Sequence[Message], answer: bool) -> str:
+            return template.render(messages, add_generation_prompt=answer)
+
+        bos = tokenizer.token_bytes(tokenizer.bos_id).decode(errors="replace")
+        turns = find_turns(render, bos=bos if adds_bos else "")
+    text = modelfile(
+        gguf.name,
+        turns=turns,
+        chats=template is not None,
+        stops=[tokenizer.decode([token], skip_special_tokens=False) for token in opened.stop_ids],
+        context_length=opened.model.config.context_length,
+        written_by=f"Written by groundup {__version__} for {gguf.name}",
+    )
+    target = gguf.with_name("Modelfile")
+    ours = re.compile(rf"# Written by groundup \S+ for {re.escape(gguf.name)}\n")
+    if target.is_file() and not ours.match(_first_line(target)):
+        target = gguf.with_name(f"{gguf.stem}.Modelfile")
+    with atomic_file(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return target
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.readline(1000)
 
 
 def _probe(text: Callable[..., str]) -> Turns | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from groundup.core.artifact import ARTIFACT, SET_ASIDE, Artifact, read, read_intact
-from groundup.core.errors import ConfigError, DataError, ResourceError
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError, DataError, FormatError, ResourceError
 from groundup.core.files import read_json
 from groundup.core.pipeline import instead_of
 from groundup.hub.adapted import (
@@ -27,7 +28,14 @@ from groundup.hub.adapters import WEIGHTS as ADAPTER
 from groundup.hub.directory import CONFIG
 from groundup.hub.weight_files import INDEX, WEIGHTS, require_no_pickle, weight_files
 from groundup.model import SequenceClassifier, Transformer
-from groundup.tokenizer import CONFIG_FILE, TEMPLATE_FILE, TOKENIZER_FILE, Tokenizer
+from groundup.tokenizer import (
+    CONFIG_FILE,
+    TEMPLATE_FILE,
+    TOKENIZER_FILE,
+    ChatTemplate,
+    Tokenizer,
+    require_golden,
+)
 
 _PRETRAINED = "pretrain"  # the stage that leaves a base model; what any other stage leaves is tuned
 # How transformers ends the names of its language models, and of its classifiers.
@@ -85,6 +93,49 @@ def open_model(path: Path, *, device: str | None = None, base: Path | None = Non
     tokenizer = load_tokenizer(directory, base)
     model = load_model(directory, device=device, base=base)
     return OpenedModel(directory, model, tokenizer, tokenizer.stop_ids)
+
+
+def open_chat_model(
+    path: Path, device: str | None, console: Console, *, base: Path | None = None
+) -> tuple[OpenedModel, ChatTemplate | None]:
+    """Open the model that `path` means, with its chat template; see `open_model` and `usable_template`.
+
+    Args:
+        base: the directory of an adapter's base, if it was moved.
+
+    Raises:
+        DataError: no model there.
+        FormatError: a damaged model, or a chat template that renders differently than when it was written.
+    """
+    opened = open_model(path, device=device, base=base)
+    return opened, usable_template(opened, console)
+
+
+def usable_template(opened: OpenedModel, console: Console) -> ChatTemplate | None:
+    """Return the chat template of an opened model; None if it has none or one that cannot be used."""
+    if opened.tokenizer.chat_template is None:
+        return None
+    try:
+        template = ChatTemplate(opened.tokenizer)
+    except (ConfigError, FormatError) as error:
+        console.warn(f"{opened.directory}: its chat template cannot be used: {error.value}: {error.rule}")
+        return None
+    require_golden(opened.directory, template, opened.tokenizer)
+    return template
+
+
+def tokenizer_directory(path: Path) -> Path:
+    """Return the directory of the tokenizer that `path` means: a model, an output of `tokenize`, or a run's model.
+
+    A path without any is returned as it is: opening its tokenizer reports what is missing.
+    """
+    for directory in (path, path / "tokenizer"):
+        if (directory / TOKENIZER_FILE).is_file():
+            return directory
+    try:
+        return resolve_model(path)
+    except DataError:
+        return path
 
 
 def open_beside(base: OpenedModel, path: Path) -> OpenedModel:

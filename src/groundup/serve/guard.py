@@ -13,10 +13,35 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from groundup.core.errors import ConfigError
 from groundup.serve.errors import ApiError
 from groundup.serve.transport import IGNORED
 
 _OPEN = "/health"  # probes have no key, and learn nothing
+
+
+def require_api_key(key: str | None, variable: str, host: str, *, loopback: bool) -> None:
+    """Check that a server has the API key that it needs, and that clients can send it in a header.
+
+    Args:
+        key: None: no key.
+        variable: the environment variable for it, which the error names.
+
+    Raises:
+        ConfigError: the key has invisible or non-ASCII characters; or other machines reach the server without a key.
+    """
+    if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigError(
+            "the API key",
+            rule="a key is made of visible ASCII characters, since it travels in a header",
+            fix="Choose another, e.g. with: python -c 'import secrets; print(secrets.token_urlsafe())'",
+        )
+    if key is None and not loopback:
+        raise ConfigError(
+            f"host = {host}",
+            rule="others can reach this address, so the server needs an API key",
+            fix=f"Set the environment variable {variable}, or leave --host out to serve this machine only.",
+        )
 
 
 class Guard:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
+from groundup.core.console import Console
 from groundup.core.errors import ConfigError
+from groundup.core.files import expand_home
+from groundup.hub.resolve import OpenedModel, finished, usable_template
+from groundup.inference import Engine
 from groundup.serve.errors import unknown_model
 from groundup.serve.model import ServedModel
+from groundup.tokenizer import ChatTemplate
 
 
 class Models(Protocol):
@@ -78,3 +84,40 @@ class ServedModels:
             )
             for model in self._models.values()
         ]
+
+
+def serve_opened(
+    engine: Engine,
+    model: tuple[str, OpenedModel, ChatTemplate | None],
+    adapters: Sequence[tuple[str, OpenedModel]],
+    console: Console,
+) -> ServedModels:
+    """Return a model of an engine and adapters that share its weights, each under its name.
+
+    Raises:
+        ConfigError: two models of one name.
+    """
+    name, opened, template = model
+    served = [ServedModel(name, engine, template, int(finished(opened.directory)))]
+    for name, each in adapters:
+        own = engine.beside(each.model, each.tokenizer, stop_ids=each.stop_ids)
+        served.append(ServedModel(name, own, usable_template(each, console), int(finished(each.directory))))
+    return ServedModels(served)
+
+
+def named_directory(adapter: str) -> tuple[str, Path]:
+    """Return the name and the directory that NAME=DIR gives; a directory alone has its own name.
+
+    Raises:
+        ConfigError: one of the two is empty.
+    """
+    name, given, path = adapter.partition("=")
+    if not given or Path(adapter).is_dir():
+        return expand_home(Path(adapter)).resolve().name, expand_home(Path(adapter))
+    if not (name and path):
+        raise ConfigError(
+            f"adapter = {adapter}",
+            rule="an adapter is given as its name in the API, an equals sign, and its directory",
+            fix="For example: --adapter support=runs/support/chat.",
+        )
+    return name, expand_home(Path(path))

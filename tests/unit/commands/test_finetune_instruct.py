@@ -234,7 +234,7 @@ def test_a_template_that_was_changed_after_tuning_is_refused_everywhere(
 ) -> None:
     """Asked otherwise than it was trained, a model answers worse; chat, API, evaluation and export must all say so."""
     from groundup.commands import export_gguf
-    from groundup.commands._chat_model import open_chat_model
+    from groundup.hub.resolve import open_chat_model
 
     edited = tmp_path / "edited"
     shutil.copytree(tuned, edited)

@@ -20,7 +20,7 @@ from groundup.core.console.meter import Meter, format_count, format_duration
 from groundup.core.errors import GroundupError
 from groundup.core.redact import redacted
 
-__all__ = ["Console", "Progress", "Stages", "format_count", "format_duration", "visible"]
+__all__ = ["Console", "Progress", "Stages", "format_count", "format_duration", "print_now", "visible"]
 
 _LOG_SECONDS = 10.0  # without a terminal: a line at least this often, and at every tenth of the way,
 _LOG_SPACING = 2.0  # but never more often than this
@@ -33,6 +33,12 @@ _UNSAFE = {
     for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
     if chr(code) not in "\n\t"
 }
+
+
+def print_now(text: str) -> None:
+    """Write to stdout without buffering."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def visible(text: str) -> str:

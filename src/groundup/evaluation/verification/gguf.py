@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,68 @@ from groundup.evaluation.verification.round_trip import (
     require_none,
     run_gate,
 )
-from groundup.hub.gguf import GgufModel
+from groundup.hub.gguf import Fallback, FileType, GgufModel, GgufVocabulary, write_gguf
 from groundup.hub.resolve import OpenedModel
 from groundup.model import Transformer
 
 _MODEL = "the model"  # as the reference of a comparison
 _BACK = "read back"
+
+
+def write_verified(
+    opened: OpenedModel,
+    vocabulary: GgufVocabulary,
+    kind: FileType,
+    path: Path,
+    tried: Material | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Write a GGUF file of one type; it gets its name only after it was verified.
+
+    Args:
+        tried: the texts for the verification; None: the file is not verified.
+
+    Returns:
+        `bytes`, `weights`, `fallbacks`, and what `try_file` returns as `gate`.
+
+    Raises:
+        FormatError: the file does not agree with the model; it is deleted.
+    """
+    unchecked = path.with_name(f".{path.name}.unchecked.tmp{path.suffix}")
+    try:
+        with console.progress(f"writing {kind}", None, "bytes") as bar:
+            written = write_gguf(
+                unchecked,
+                opened.model.config,
+                opened.model.state_dict(),
+                vocabulary.metadata,
+                kind,
+                name=opened.directory.resolve().name,
+                advance=bar.advance,
+            )
+        for note in written.notes:
+            console.warn(note)
+        for (wanted, got, why), names in _grouped(written.fallbacks).items():
+            console.note(f"{got} in the place of {wanted} in {len(names)} tensors: {why} ({', '.join(names[:3])}, ...)")
+        facts: dict[str, Any] = {
+            "bytes": written.n_bytes,
+            "weights": sum(parameter.numel() for parameter in opened.model.parameters()),
+            "fallbacks": [asdict(fallback) for fallback in written.fallbacks],
+        }
+        if tried is not None:
+            facts["gate"] = try_file(opened, unchecked, path.name, kind, tried, console)
+        unchecked.replace(path)
+    finally:
+        unchecked.unlink(missing_ok=True)
+    return facts
+
+
+def _grouped(fallbacks: Sequence[Fallback]) -> dict[tuple[str, str, str], list[str]]:
+    """Return the tensors that share a fallback."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for fallback in fallbacks:
+        found.setdefault((fallback.wanted, fallback.got, fallback.why), []).append(fallback.tensor)
+    return found
 
 
 def try_file(

@@ -1,4 +1,4 @@
-"""Which examples two models are compared on: never one that the tuned model has learned from."""
+"""Held-out examples for the evaluation of a fine-tuned model: none of them was in its training set."""
 
 from __future__ import annotations
 
