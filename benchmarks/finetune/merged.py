@@ -47,11 +47,12 @@ def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[
     from groundup.data import read_conversations
     from groundup.data.conversations import FolderExamples
     from groundup.data.tables import spread
-    from groundup.evaluation.beside_base import answer
+    from groundup.evaluation.base_comparison import answer
     from groundup.hub import load_model
     from groundup.hub.adapted import find_base, with_adapter
     from groundup.hub.resolve import open_model
     from groundup.inference import Engine
+    from groundup.inference.prompting import ChatFormat
     from groundup.tokenizer import locked_template
 
     rows = read_conversations([FolderExamples(kind="folder", path=options.data)])
@@ -63,7 +64,7 @@ def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[
     beside = with_adapter(load_model(find_base(adapter)), adapter)
     with Engine(beside, tokenizer) as first, Engine(one, tokenizer) as second:
         answers = [
-            [answer(engine, question, template, max_tokens=options.tokens) for engine in (first, second)]
+            [answer(engine, question, ChatFormat(template), max_tokens=options.tokens) for engine in (first, second)]
             for question in questions
         ]
     same = sum(left == right for left, right in answers)

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from groundup.chat.formats import PromptFormat
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.core.types import Message
 from groundup.inference import Engine, FinishReason, GenerationRequest, Sampling
+from groundup.inference.prompting import PromptFormat
 
 _SEEDS = 2**63
 _ANSWER_SHARE = 4  # an answer gets a fourth of the context, if it may be that long, before old turns have to go
@@ -38,7 +38,7 @@ class Settings:
         self.request((0,), ())  # a wrong value is best named when it is given
 
     def request(
-        self, ids: Sequence[int], stop_ids: tuple[int, ...], draw: int = 0, *, answers: bool = True
+        self, ids: Sequence[int], stop_ids: tuple[int, ...] | None, draw: int = 0, *, answers: bool = True
     ) -> GenerationRequest:
         """The request for an answer; `draw` counts the answers since the seed was set."""
         return GenerationRequest(

@@ -45,8 +45,8 @@ def run(
         ConfigError: no such application, or none with a test set.
         DataError: no model, or a damaged test set.
     """
-    from groundup.evaluation.applications import COLUMNS, lines, rows, to_json
-    from groundup.evaluation.uplift import COLUMNS as COMPARED
+    from groundup.evaluation.applications import COLUMNS, compare_applications, rows, to_json
+    from groundup.evaluation.comparison import COLUMNS as COMPARED
 
     console = console or Console()
     catalogue = open_catalogue(config.apps, console)
@@ -64,7 +64,7 @@ def run(
     table: list[tuple[str, ...]] = []
     for before, *after in zip(*tested, strict=True):
         if after:
-            compared = lines(before, after[0], seed=config.seed)
+            compared = compare_applications(before, after[0], seed=config.seed)
             table += [line.row() for line in compared]
             made.append({"app": before.name, "lines": [line.to_json() for line in compared]})
         else:

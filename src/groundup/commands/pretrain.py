@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 EXAMPLE = "groundup pretrain runs/notes/tokens --out runs/notes/base --minutes 5"
 
 
-
 class PretrainConfig(TrainingSettings):
     """One of minutes, tokens and depth sets the size; the rest is derived, printed and saved in plan.json."""
 
@@ -82,7 +81,7 @@ def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
 def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     """Plan, train, and write the model directory with its artifact."""
     from groundup.data import TokenShards
-    from groundup.evaluation.comparison import compare
+    from groundup.evaluation.bpb import compare_bits_per_byte
     from groundup.evaluation.during_training import show_text, text_score
     from groundup.hub import save_model
     from groundup.inference import Engine
@@ -127,7 +126,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
         evaluation = Evaluation(show_text(engine, score, config.sample_prompt, run), config.evaluations)
         trainer.train(loader(context, rows, machine).batch, steps, evaluation=evaluation)
     with trainer.readable():
-        compared = compare(score(), before) if before else None
+        compared = compare_bits_per_byte(score(), before) if before else None
     model = trainer.gathered()
     if not ranks.first:
         return
@@ -136,7 +135,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     facts = plan.facts() | trainer.facts() | {"learning_rates": rates}
     if compared is not None:
         console.note(f"Held-out text: {compared.sentence}")
-        facts |= {"base": str(config.model), "held_out": compared.to_json()}
+        facts |= {"base": str(config.model), "held_out": compared.facts()}
     run.work.finish(facts, [*files, run.plan_file])
 
 

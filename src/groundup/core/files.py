@@ -165,6 +165,12 @@ def _umask() -> int:
     return mask
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text atomically as UTF-8; lone surrogates, as in file names, are escaped."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, keys in the order given, human-readable."""
     with atomic_file(path) as temporary:

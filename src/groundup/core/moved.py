@@ -27,9 +27,18 @@ _CORE = (
 
 # Old name -> packages that now hold its modules and exports, all without "groundup.".
 MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} | {
+    "chat.formats": ("inference.prompting",),
     "checkpoint": ("hub",),
     "checkpoint.state": ("hub.training_state",),
     "evals": ("evaluation",),
+    "evals.asking": ("evaluation.prompt_search",),
+    "evals.before_after": ("evaluation.model_comparison",),
+    "evals.before_after_labels": ("evaluation.label_comparison",),
+    "evals.beside_base": ("evaluation.base_comparison",),
+    "evals.metrics.measure": ("evaluation.measure",),
+    "evals.rendering": ("inference.prompting",),
+    "evals.texts": ("data.texts",),
+    "evals.uplift": ("evaluation.comparison",),
     "examples": ("data",),
     "exchange": ("evaluation.verification", "hub"),
     "generate": ("inference",),

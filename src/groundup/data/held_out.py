@@ -26,10 +26,16 @@ _MOST_SET_ASIDE = 64
 
 @dataclass(frozen=True, eq=False)
 class HeldOut(Generic[KindT]):
-    """What may be shown to a model, and what it is tested on."""
+    """Examples that a model may be shown, and those that it is tested on.
 
-    learned: KindT
-    tested: KindT
+    Attributes:
+        train: empty if there are none to show.
+        test: none of them was in the training set.
+        notes: how they were chosen, for a person.
+    """
+
+    train: KindT
+    test: KindT
     notes: list[str] = field(default_factory=list)
 
 

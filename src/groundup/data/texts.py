@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from groundup.core.artifact import ARTIFACT
+from groundup.core.artifact import ARTIFACT, read_intact
 from groundup.core.config import nearest
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
@@ -20,6 +20,22 @@ from groundup.tokenizer import Tokenizer
 
 _SCORED = "bits per byte need text to score"
 _SHOWN_COLUMNS = 12
+
+
+def require_data(path: Path | None) -> None:
+    """Check that the data to score exist.
+
+    Raises:
+        DataError: they do not.
+    """
+    if path is None or path.exists():
+        return
+    match = nearest(path.name, [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else [])
+    raise DataError(
+        f"--data {path}: no such file or folder",
+        rule="what is scored is a file of texts or examples, or a folder of them",
+        fix=f"Did you mean {path.parent / match}?" if match else "Check the path.",
+    )
 
 
 def split_texts(directory: Path, split: Split, max_bytes: int) -> Iterator[str]:
@@ -111,6 +127,11 @@ def _template(path: Path, text: str, tables: Tables) -> str:
 def texts_identity(path: Path) -> str:
     """A value that changes when the texts of `read_texts` do."""
     return FolderSource(path=path).identity()
+
+
+def general_text_identity(path: Path) -> str:
+    """Return a value that changes when the texts of `general_texts` do."""
+    return read_intact(path).digest if (path / ARTIFACT).is_file() else texts_identity(path)
 
 
 def general_texts(path: Path, max_bytes: int, *, split: Split = "validation") -> list[str]:

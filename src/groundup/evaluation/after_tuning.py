@@ -8,7 +8,7 @@ from typing import Any
 from groundup.core.console import Console
 from groundup.data.instruction import InstructionData
 from groundup.data.tables import spread
-from groundup.evaluation.beside_base import Comparison, compare_with_base
+from groundup.evaluation.base_comparison import BaseComparison, compare_with_base
 from groundup.hub import load_model
 from groundup.hub.adapted import with_adapter
 from groundup.inference import Engine
@@ -41,7 +41,7 @@ def compare_tuned(
     *,
     seed: int,
     console: Console,
-) -> tuple[Comparison, list[dict[str, Any]]]:
+) -> tuple[BaseComparison, list[dict[str, Any]]]:
     """Score both models on test conversations, and show what each answers to a few.
 
     Args:
@@ -59,7 +59,7 @@ def compare_tuned(
             tuned, base, tokenizer, template, data.train, scored, seed=seed, advance=bar.advance
         )
     with Engine(tuned, tokenizer, stop_ids=template.stop_ids) as ours, Engine(base, tokenizer) as before:
-        transcripts = compared.transcripts(ours, before, template, _NUM_TRANSCRIPTS, _ANSWER_TOKENS)
+        transcripts = compared.transcripts(ours, before, _NUM_TRANSCRIPTS, _ANSWER_TOKENS)
     for transcript in transcripts:
         said = "\n".join(f"{message['role']}: {message['content']}" for message in transcript["messages"])
         console.sample("test question", f"{said}\n(base: {transcript['base']})")

@@ -10,9 +10,9 @@ import numpy as np
 
 from groundup.core.types import MetricName
 from groundup.evaluation.baselines import lead
+from groundup.evaluation.comparison import Comparison
+from groundup.evaluation.measure import ratio
 from groundup.evaluation.metrics import Measure, label_names, labels, mean, measures
-from groundup.evaluation.metrics.measure import ratio
-from groundup.evaluation.uplift import Line
 
 COLUMNS = ("application", "measure", "score (95 %)", "without a model", "examples")
 
@@ -72,12 +72,15 @@ def valid(value: Any, schema: Mapping[str, Any]) -> bool:
     return Draft202012Validator(schema).is_valid(value)
 
 
-def lines(before: Tested, after: Tested, *, seed: int = 0) -> list[Line]:
-    """Both models on the same examples."""
+def compare_applications(before: Tested, after: Tested, *, seed: int = 0) -> list[Comparison]:
+    """Compare both models on the test set of an application."""
     what = f"{before.name}, {len(before.references)} examples"
     pairs = zip(figures(before), figures(after), strict=True)
-    beside = without_a_model(before)
-    return [Line("task", what, old, new, beside if place == 0 else {}, seed) for place, (old, new) in enumerate(pairs)]
+    baselines = without_a_model(before)
+    return [
+        Comparison(old, new, seed, "task", what, baselines if place == 0 else {})
+        for place, (old, new) in enumerate(pairs)
+    ]
 
 
 def rows(tested: Tested, *, seed: int = 0) -> list[tuple[str, ...]]:
@@ -97,14 +100,9 @@ def rows(tested: Tested, *, seed: int = 0) -> list[tuple[str, ...]]:
 
 def to_json(tested: Tested, *, seed: int = 0) -> dict[str, Any]:
     """For programs: the figures, and what was written."""
-    counted = {}
-    for measure in figures(tested):
-        interval = measure.interval(seed=seed)
-        counted[measure.name] = {
-            "value": interval.estimate,
-            "interval": [interval.low, interval.high],
-            "less": measure.less,
-        }
+    counted = {
+        measure.name: measure.interval(seed=seed).to_json() | {"less": measure.less} for measure in figures(tested)
+    }
     return {
         "app": tested.name,
         "examples": len(tested.references),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from torch import Tensor
 from groundup.core.errors import DataError, FormatError
 from groundup.core.types import IGNORE_INDEX, well_formed
 from groundup.data import TokenDocuments, TokenLists, document_windows
+from groundup.evaluation.comparison import Comparison
+from groundup.evaluation.measure import mean
 from groundup.evaluation.stats import Interval, ratio_interval
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
@@ -93,6 +96,27 @@ class BitsPerByte:
         if self.documents < FEW_DOCUMENTS:
             nll, sizes = self.window_nll, self.window_bytes
         return ratio_interval(nll / math.log(2), sizes, level=level, seed=seed)
+
+
+def compare_bits_per_byte(
+    after: BitsPerByte,
+    before: BitsPerByte,
+    *,
+    name: str = "bits per byte",
+    seed: int = 0,
+    about: Literal["task", "general"] = "task",
+    what: str = "",
+) -> Comparison:
+    """Compare two scores of the same documents; the models may have different tokenizers.
+
+    Documents are resampled in pairs; if they are few and both models split them into the same windows, windows are.
+    """
+    assert np.array_equal(after.document_bytes, before.document_bytes)
+    sizes, nll = after.document_bytes.astype(np.float64), (before.document_nll, after.document_nll)
+    if after.documents < FEW_DOCUMENTS and np.array_equal(after.window_tokens, before.window_tokens):
+        sizes, nll = after.window_bytes, (before.window_nll, after.window_nll)
+    old, new = (mean(name, each / math.log(2), sizes, unit="bits per byte", less=True) for each in nll)
+    return Comparison(old, new, seed, about, what)
 
 
 def bits_per_byte(

@@ -39,8 +39,7 @@ class ChoiceScore:
     def to_json(self) -> dict[str, Any]:
         """The figures."""
         named = {"accuracy": self.accuracy, "accuracy_per_byte": self.accuracy_per_byte}
-        figures = {name: {"value": i.estimate, "interval": [i.low, i.high]} for name, i in named.items()}
-        return figures | {"chance": self.chance}
+        return {name: interval.to_json() for name, interval in named.items()} | {"chance": self.chance}
 
 
 def score_choices(

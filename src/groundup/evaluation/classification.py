@@ -6,14 +6,16 @@ Shape letters: E examples, C labels, K cells of the confusion matrix, R resample
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from groundup.data.labelled import Labelled
-from groundup.evaluation.stats import Interval, bootstrap, paired_difference, ratio_interval
+from groundup.evaluation.comparison import Comparison
+from groundup.evaluation.measure import mean
+from groundup.evaluation.stats import Interval, bootstrap, ratio_interval
 
 Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -35,12 +37,14 @@ class Result:
     accuracy: Interval
     macro_f1: Interval
 
+    @property
+    def metrics(self) -> dict[str, Interval]:
+        """Name -> metric, the share of right texts first."""
+        return {"accuracy": self.accuracy, "macro_f1": self.macro_f1}
+
     def to_json(self) -> dict[str, Any]:
-        """Accuracy and macro-F1 with their intervals."""
-        return {
-            name: {"value": interval.estimate, "interval": [interval.low, interval.high]}
-            for name, interval in (("accuracy", self.accuracy), ("macro_f1", self.macro_f1))
-        }
+        """Return the metrics with their intervals."""
+        return {name: interval.to_json() for name, interval in self.metrics.items()}
 
 
 def score(true_E: Sequence[int] | Indices, predicted_E: Sequence[int] | Indices, n_labels: int, *, seed: int) -> Result:
@@ -49,13 +53,8 @@ def score(true_E: Sequence[int] | Indices, predicted_E: Sequence[int] | Indices,
     confusion = np.zeros((n_labels, n_labels), dtype=np.int64)
     np.add.at(confusion, (true, predicted), 1)
     correct = (true == predicted).astype(np.float64)
-    accuracy = bounded(ratio_interval(correct, np.ones_like(correct), seed=seed), 0, 1)
-    return Result(correct, confusion, accuracy, bounded(_macro_f1_interval(confusion, seed=seed), 0, 1))
-
-
-def bounded(interval: Interval, least: float, most: float) -> Interval:
-    """A single example gives an interval without bounds; what is measured has some."""
-    return replace(interval, low=max(least, interval.low), high=min(most, interval.high))
+    accuracy = ratio_interval(correct, np.ones_like(correct), seed=seed).clamped(0, 1)
+    return Result(correct, confusion, accuracy, _macro_f1_interval(confusion, seed=seed).clamped(0, 1))
 
 
 def macro_f1(confusion_CC: Indices) -> float:
@@ -85,58 +84,83 @@ def _macro_f1_interval(confusion_CC: Indices, *, seed: int) -> Interval:
     )
 
 
+class LabelResult(Protocol):
+    """Scored predictions of labels: `Result`, or `SetResult` of `label_sets`."""
+
+    @property
+    def correct(self) -> Floats: ...
+
+    @property
+    def metrics(self) -> dict[str, Interval]: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """A classifier beside baselines that learned from the same texts and are tested on the same.
+class BaselineComparison:
+    """A classifier compared with baselines that were trained on the same texts.
 
     Attributes:
-        majority: the most frequent label of the training texts.
-        by_majority: what always answering it gives.
-        by_tfidf: TF-IDF and logistic regression; None where it was not wanted or there are no words to count.
-        gain: accuracy of the classifier minus that of `by_tfidf`, paired.
+        result: of the classifier.
+        majority: the answer that is always the same.
+        by_majority: its result.
+        by_tfidf: TF-IDF and logistic regression; None if it was not asked for, or there are no words to count.
+        seed: of the intervals.
+        right: a right text, in words.
     """
 
-    result: Result
+    result: LabelResult
     majority: str
-    by_majority: Result
-    by_tfidf: Result | None
-    gain: Interval | None
+    by_majority: LabelResult
+    by_tfidf: LabelResult | None
+    seed: int
+    right: str = "their label"
 
-    def rows(self) -> list[tuple[str, str, str]]:
-        """For a table: who, accuracy, macro-F1, with intervals."""
+    @property
+    def over_tfidf(self) -> Comparison | None:
+        """The share of right texts, compared with TF-IDF."""
+        if self.by_tfidf is None:
+            return None
+        name = next(iter(self.result.metrics))
+        before, after = (mean(name, each.correct) for each in (self.by_tfidf, self.result))
+        return Comparison(before, after, self.seed)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the rows of a table: who, and each metric with its interval."""
         named = [("this classifier", self.result), ("TF-IDF + logistic regression", self.by_tfidf)]
         named.append((f"always {self.majority!r}", self.by_majority))
-        return [(who, shown(it.accuracy), shown(it.macro_f1)) for who, it in named if it is not None]
+        return [(who, *map(shown, each.metrics.values())) for who, each in named if each is not None]
 
     def verdict(self) -> str:
-        """One sentence."""
-        accuracy, floor = self.result.accuracy, self.by_majority.accuracy.estimate
-        first = f"{accuracy.estimate:.1%} of the test texts get their label ({floor:.1%} by always answering the same)"
-        return beside_tfidf(first, self.gain)
+        """Return one sentence."""
+        share, floor = (next(iter(each.metrics.values())).estimate for each in (self.result, self.by_majority))
+        first = f"{share:.1%} of the test texts get {self.right} ({floor:.1%} by always answering the same)"
+        compared = self.over_tfidf
+        if compared is None:
+            return f"{first}."
+        if compared.verdict == "not distinguishable":
+            return f"{first}; not distinguishable from TF-IDF + logistic regression."
+        gain = abs(compared.difference.estimate)
+        return f"{first}; {compared.verdict} than TF-IDF + logistic regression, by {gain:.1%}."
 
     def to_json(self) -> dict[str, Any]:
-        """`majority` and, where there is one, `tfidf`."""
-        floor = self.by_majority
-        facts: dict[str, Any] = {
-            "majority": {
-                "label": self.majority,
-                "accuracy": floor.accuracy.estimate,
-                "macro_f1": floor.macro_f1.estimate,
-            }
-        }
-        if self.by_tfidf is not None and self.gain is not None:
-            gain = {"accuracy": self.gain.estimate, "interval": [self.gain.low, self.gain.high]}
+        """Return `majority` and, if there is one, `tfidf`."""
+        values = {name: interval.estimate for name, interval in self.by_majority.metrics.items()}
+        facts: dict[str, Any] = {"majority": {"label": self.majority, **values}}
+        if self.by_tfidf is not None and (compared := self.over_tfidf) is not None:
+            gain = compared.difference.clamped(-1, 1).to_json(compared.after.name)
             facts["tfidf"] = {**self.by_tfidf.to_json(), "difference": gain}
         return facts
 
 
 def compare(
     train: Labelled, test: Labelled, labels: Sequence[str], result: Result, *, tfidf: bool, seed: int
-) -> Comparison:
-    """Train the baselines and score them beside `result`.
+) -> BaselineComparison:
+    """Train the baselines on the training set and score them on the test set.
 
     Args:
         labels: the name of each label, by its index.
+        result: of the classifier on the test set.
         tfidf: False leaves out the baseline that takes time.
     """
     index = {label: number for number, label in enumerate(labels)}
@@ -144,21 +168,8 @@ def compare(
     majority = max(train.counts().items(), key=lambda item: item[1])[0]
     floor = score(true, [index[majority]] * len(true), len(labels), seed=seed)
     predicted = predict_tfidf(train.texts, learned, test.texts) if tfidf else None
-    beside = None if predicted is None else score(true, predicted, len(labels), seed=seed)
-    gain = None
-    if beside is not None:
-        gain = bounded(paired_difference(result.correct, beside.correct, np.ones(len(true)), seed=seed), -1, 1)
-    return Comparison(result, majority, floor, beside, gain)
-
-
-def beside_tfidf(first: str, gain: Interval | None) -> str:
-    """A sentence that goes on with what was gained over the classical method; None: that was not asked."""
-    if gain is None:
-        return f"{first}."
-    if not gain.excludes_zero:
-        return f"{first}; not distinguishable from TF-IDF + logistic regression."
-    word = "better" if gain.estimate > 0 else "worse"
-    return f"{first}; {word} than TF-IDF + logistic regression, by {abs(gain.estimate):.1%}."
+    by_tfidf = None if predicted is None else score(true, predicted, len(labels), seed=seed)
+    return BaselineComparison(result, majority, floor, by_tfidf, seed)
 
 
 def shown(interval: Interval) -> str:

@@ -1,77 +1,175 @@
-"""A model beside the one that it was trained on from, on the same documents."""
+"""Comparison of two models on the same examples, with intervals, and the report of several comparisons."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
+from groundup.evaluation.measure import Measure
+from groundup.evaluation.stats import Interval
 
-from groundup.evaluation.bpb import FEW_DOCUMENTS, BitsPerByte
-from groundup.evaluation.stats import Interval, paired_difference
+FORMAT_VERSION = 1
+COLUMNS = ("measure", "before", "after", "difference", "verdict", "without a model")
+
+Verdict = Literal["better", "worse", "not distinguishable"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
-    """Bits per byte before and after, and what lies between.
+    """One metric of two models on the same examples.
 
     Attributes:
-        difference: after - before, with its interval over documents.
+        before: of the base model, or of a baseline.
+        after: of the model that is judged.
+        seed: of the bootstrap.
+        about: "task" is what the model was fine-tuned for, "general" what it could do before.
+        what: the examples, for a person.
+        baselines: the same metric of methods without a model, by name.
     """
 
-    after: float
-    before: float
-    difference: Interval
+    before: Measure
+    after: Measure
+    seed: int = 0
+    about: Literal["task", "general"] = "task"
+    what: str = ""
+    baselines: Mapping[str, Measure] = field(default_factory=dict)
+
+    @cached_property
+    def difference(self) -> Interval:
+        """After minus before, with its paired bootstrap interval."""
+        return self.after.minus(self.before, seed=self.seed)
 
     @property
-    def verdict(self) -> str:
-        """Whether it is more than noise."""
+    def verdict(self) -> Verdict:
+        """Whether `after` is better, as far as the interval shows."""
         if not self.difference.excludes_zero:
-            return "no difference that is more than noise"
-        return "better" if self.difference.estimate < 0 else "worse"
+            return "not distinguishable"
+        return "better" if (self.difference.estimate < 0) == self.after.less else "worse"
 
     @property
     def sentence(self) -> str:
-        """The finding, for people."""
-        low, high = (f"{bound:+.3f}" if math.isfinite(bound) else "?" for bound in self._bounds)
-        return (
-            f"{self.after:.3f} bits per byte, {self.before:.3f} before; "
-            f"difference {self.difference.estimate:+.3f} [{low}, {high}]: {self.verdict}."
-        )
+        """The result for a person."""
+        after, before = self.number(self.after.estimate), self.number(self.before.estimate)
+        return f"{after} {self.after.unit}, {before} before; {self.difference_and_verdict}."
+
+    @property
+    def summary(self) -> str:
+        """The result as a part of a sentence."""
+        before, after = self.number(self.before.estimate), self.number(self.after.estimate)
+        return f"{self.after.name} {before} before, {after} after ({self.verdict})"
+
+    @property
+    def difference_and_verdict(self) -> str:
+        """The difference with its interval, and the verdict."""
+        return f"difference {self._shown(self.difference, '+')}: {self.verdict}"
+
+    def row(self) -> tuple[str, ...]:
+        """Return the row of a table with `COLUMNS`."""
+        figures = (self._shown(measure.interval(seed=self.seed)) for measure in (self.before, self.after))
+        simple = "; ".join(f"{name}: {self.number(measure.estimate)}" for name, measure in self.baselines.items())
+        return (f"{self.after.name} ({self.what})", *figures, self._shown(self.difference, "+"), self.verdict, simple)
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values; a bound that is infinite (a single document) is null."""
-        bounds = [bound if math.isfinite(bound) else None for bound in self._bounds]
+        """Return JSON values, with an interval for each model and each baseline."""
+        baselines = {
+            name: measure.interval(seed=self.seed).to_json()
+            | {"verdict": Comparison(measure, self.after, self.seed).verdict}
+            for name, measure in self.baselines.items()
+        }
         return {
-            "after": self.after,
-            "before": self.before,
+            "about": self.about,
+            "name": self.after.name,
+            "what": self.what,
+            "unit": self.after.unit,
+            "less_is_better": self.after.less,
+            "before": self.before.interval(seed=self.seed).to_json(),
+            "after": self.after.interval(seed=self.seed).to_json(),
+            "difference": self.difference.to_json(),
+            "verdict": self.verdict,
+            "beside": baselines,
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """Return the numbers as flat JSON values, for an artifact."""
+        return {
+            "after": self.after.estimate,
+            "before": self.before.estimate,
             "difference": self.difference.estimate,
-            "difference_interval": bounds,
+            "difference_interval": self.difference.bounds,
             "verdict": self.verdict,
         }
 
-    @property
-    def _bounds(self) -> tuple[float, float]:
-        return self.difference.low, self.difference.high
+    def number(self, value: float, sign: str = "") -> str:
+        """Return a value in the metric's precision."""
+        return f"{value:{sign}.1f}" if self.after.unit == "points" else f"{value:{sign}.3f}"
+
+    def _shown(self, interval: Interval, sign: str = "") -> str:
+        low, high = (
+            self.number(bound, sign) if math.isfinite(bound) else "?" for bound in (interval.low, interval.high)
+        )
+        return f"{self.number(interval.estimate, sign)} [{low}, {high}]"
 
 
-def compare(after: BitsPerByte, before: BitsPerByte, *, seed: int = 0) -> Comparison:
-    """Two scores of the same documents; the models may have different tokenizers.
+@dataclass(frozen=True, slots=True, eq=False)
+class ComparisonReport:
+    """All comparisons of two models.
 
-    Documents are resampled in pairs. Where they are few and both cut them into the same windows, those are.
+    Attributes:
+        notes: what a reader must know of the method.
+        transcripts: some questions with both answers and the reference.
     """
-    after_bits, before_bits, sizes = paired_bits(after, before)
-    return Comparison(after.bpb, before.bpb, paired_difference(after_bits, before_bits, sizes, seed=seed))
+
+    comparisons: Sequence[Comparison]
+    notes: Sequence[str] = ()
+    transcripts: Sequence[Mapping[str, str]] = ()
+
+    def __or__(self, other: ComparisonReport) -> ComparisonReport:
+        """Return one report of both."""
+        return ComparisonReport(
+            [*self.comparisons, *other.comparisons],
+            [*self.notes, *other.notes],
+            [*self.transcripts, *other.transcripts],
+        )
+
+    @property
+    def sentence(self) -> str:
+        """The first comparison on the task and the first general one, for a person."""
+        task = next((each for each in self.comparisons if each.about == "task"), None)
+        general = next((each for each in self.comparisons if each.about == "general"), None)
+        parts = [f"On the task, {task.summary}"] if task else []
+        parts += [f"{'e' if parts else 'E'}lsewhere, {general.summary}"] if general else []
+        return "; ".join(parts) + "."
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Return the rows of a table with `COLUMNS`."""
+        return [each.row() for each in self.comparisons]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "summary": self.sentence,
+            "interval": "95 %, percentile bootstrap over examples, in pairs",
+            "lines": [each.to_json() for each in self.comparisons],
+            "notes": list(self.notes),
+            "transcripts": [dict(transcript) for transcript in self.transcripts],
+        }
+
+    def to_markdown(self, title: str) -> str:
+        """Return a page."""
+        lines = [f"# {title}", "", self.sentence, ""]
+        lines += [f"| {' | '.join(map(_cell, row))} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *self.rows())]
+        lines += ["", "In brackets: 95 % intervals, from 2,000 draws of the examples, for differences in pairs.", ""]
+        lines += [f"- {note}" for note in self.notes]
+        for number, transcript in enumerate(self.transcripts, 1):
+            lines += ["", f"## Example {number}"]
+            for who, text in transcript.items():
+                lines += ["", f"{who[0].upper()}{who[1:]}:", "", *(f"    {line}" for line in text.splitlines())]
+        return "\n".join(lines) + "\n"
 
 
-def paired_bits(
-    after: BitsPerByte, before: BitsPerByte
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """What is drawn anew in pairs: the bits that each model needs for it, and its bytes."""
-    assert np.array_equal(after.document_bytes, before.document_bytes)
-    sizes, nll = after.document_bytes.astype(np.float64), (after.document_nll, before.document_nll)
-    if after.documents < FEW_DOCUMENTS and np.array_equal(after.window_tokens, before.window_tokens):
-        sizes, nll = after.window_bytes, (after.window_nll, before.window_nll)
-    return nll[0] / math.log(2), nll[1] / math.log(2), sizes
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

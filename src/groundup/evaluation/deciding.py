@@ -8,10 +8,10 @@ from groundup.core.errors import DataError
 from groundup.core.types import DeciderName, Example
 from groundup.data.instruction import InstructionData
 from groundup.data.tables import spread
-from groundup.evaluation.asking import Asked, Way, write_answers
 from groundup.evaluation.metrics import label_names, measures
-from groundup.evaluation.rendering import chat_renderer, fits
+from groundup.evaluation.prompt_search import Prompt, PromptedModel, generate_answers
 from groundup.evaluation.responses import response_tokens, score_responses
+from groundup.inference.prompting import ChatFormat, fits
 from groundup.kernels import eagerly
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
@@ -51,7 +51,7 @@ def score_of_answers(
     Raises:
         DataError: none of the examples fits into the context.
     """
-    render = chat_renderer(template)
+    render = ChatFormat(template).render
     fitting = [example for example in examples if fits(render, example, model.config.context_length)]
     if not fitting:
         raise DataError(
@@ -61,8 +61,8 @@ def score_of_answers(
         )
     if by != "loss":
         labels = label_names([example.messages[-1].content for example in (*learned, *examples)])
-        asked = Asked(model, tokenizer, template, template.stop_ids)
-        return _by_metric(by, asked, spread(fitting, _WRITTEN), labels)
+        prompted = PromptedModel(model, tokenizer, template, template.stop_ids)
+        return _by_metric(by, prompted, spread(fitting, _WRITTEN), labels)
     tokens = int(response_tokens(tokenizer, fitting).sum())
 
     def score() -> float:
@@ -74,16 +74,17 @@ def score_of_answers(
 
 
 def _by_metric(
-    by: DeciderName, asked: Asked, examples: Sequence[Example], labels: Sequence[str]
+    by: DeciderName, prompted: PromptedModel, examples: Sequence[Example], labels: Sequence[str]
 ) -> Callable[[], float]:
-    assert by != "loss"
+    assert by != "loss" and prompted.chat_format is not None
+    prompt = Prompt(prompted.chat_format)
     references = [example.messages[-1].content for example in examples]
-    longest = max(len(ids) for ids in asked.tokenizer.encode_batch(references))
+    longest = max(len(ids) for ids in prompted.tokenizer.encode_batch(references))
     most = min(_LONGEST, 8 + longest + longest // 4)
 
     def score() -> float:
         with eagerly():
-            written = write_answers(asked, Way(None), examples, most)
+            written = generate_answers(prompted, prompt, examples, most)
         return 1 - measures(by, written, references, labels=labels)[0].estimate / 100
 
     return score

@@ -10,11 +10,11 @@ from groundup.core.console import Progress as ProgressBar
 from groundup.core.types import Example
 from groundup.data import TokenShards
 from groundup.data.tables import spread
-from groundup.evaluation.beside_base import answer
+from groundup.evaluation.base_comparison import answer
 from groundup.evaluation.bpb import BitsPerByte, bits_per_byte, model_nll
-from groundup.evaluation.rendering import chat_renderer, fits
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.inference import Engine, GenerationRequest, Sampling
+from groundup.inference.prompting import ChatFormat, fits
 from groundup.kernels import eagerly
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate
@@ -66,7 +66,8 @@ def show_text(engine: Engine, score: Callable[[], BitsPerByte], prompt: str, run
 
 def show_answers(engine: Engine, template: ChatTemplate, examples: Sequence[Example], run: TrainingRun) -> Show:
     """Return an evaluation that shows the loss on a few validation answers and one answer of the model."""
-    render = chat_renderer(template)
+    format = ChatFormat(template)
+    render = format.render
     context = engine.model.config.context_length
     scored = [example for example in spread(examples, _NUM_EXAMPLES) if fits(render, example, context)]
     tokens = int(response_tokens(engine.tokenizer, scored).sum())
@@ -78,7 +79,7 @@ def show_answers(engine: Engine, template: ChatTemplate, examples: Sequence[Exam
         with eagerly():
             loss = float(score_responses(engine.model, engine.tokenizer, scored, render).nll_E.sum()) / tokens
             question = scored[report.step % len(scored)].messages[:-1]
-            written = answer(engine, question, template, max_tokens=_ANSWER_TOKENS)
+            written = answer(engine, question, format, max_tokens=_ANSWER_TOKENS)
         bar.show(held_out=f"{loss:.3f}")
         text = f"{question[-1].content}\n-> {written}"
         run.console.sample(f"step {report.step:,}, {loss:.3f} nats per token of held-out answers", text)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from groundup.evaluation.classification import Floats, beside_tfidf, bounded, f1_over_labels, shown, tfidf_features
-from groundup.evaluation.stats import Interval, bootstrap, paired_difference, ratio_interval
+from groundup.evaluation.classification import BaselineComparison, Floats, f1_over_labels, tfidf_features
+from groundup.evaluation.stats import Interval, bootstrap, ratio_interval
 
 Flags = npt.NDArray[np.bool_]
 
@@ -23,21 +23,25 @@ class SetResult:
     """Predicted sets of labels, scored.
 
     Attributes:
-        right_E: 1.0 where a text has exactly the labels that were predicted.
+        correct: (E,), 1 if a text has exactly the labels that were predicted.
         exact: their share.
         micro_f1: of all (text, label) pairs together.
         macro_f1: mean F1 of the labels that are true or predicted somewhere.
     """
 
-    right_E: Floats
+    correct: Floats
     exact: Interval
     micro_f1: Interval
     macro_f1: Interval
 
+    @property
+    def metrics(self) -> dict[str, Interval]:
+        """Name -> metric, the share of right texts first."""
+        return {"exact": self.exact, "micro_f1": self.micro_f1, "macro_f1": self.macro_f1}
+
     def to_json(self) -> dict[str, Any]:
-        """The three with their intervals."""
-        named = (("exact", self.exact), ("micro_f1", self.micro_f1), ("macro_f1", self.macro_f1))
-        return {name: {"value": i.estimate, "interval": [i.low, i.high]} for name, i in named}
+        """Return the metrics with their intervals."""
+        return {name: interval.to_json() for name, interval in self.metrics.items()}
 
 
 def score_sets(true_EC: Flags, predicted_EC: Flags, *, seed: int) -> SetResult:
@@ -48,7 +52,7 @@ def score_sets(true_EC: Flags, predicted_EC: Flags, *, seed: int) -> SetResult:
     exact = ratio_interval(right, np.ones_like(right), seed=seed)
     micro = ratio_interval(2 * hits_EC.sum(1), said_E, seed=seed)
     macro = _macro_interval(hits_EC, true_EC, predicted_EC, seed=seed)
-    return SetResult(right, *(bounded(interval, 0, 1) for interval in (exact, micro, macro)))
+    return SetResult(right, *(interval.clamped(0, 1) for interval in (exact, micro, macro)))
 
 
 def macro_f1_of_sets(true_EC: Flags, predicted_EC: Flags) -> float:
@@ -66,44 +70,6 @@ def _macro_interval(hits_EC: Flags, true_EC: Flags, predicted_EC: Flags, *, seed
     )
 
 
-@dataclass(frozen=True, slots=True)
-class SetComparison:
-    """A classifier of several labels beside baselines that learned from the same texts.
-
-    Attributes:
-        majority: the labels of always the same answer: those of half of the texts or more, else the most frequent.
-        gain: share of exact sets of the classifier minus that of `by_tfidf`, paired.
-    """
-
-    result: SetResult
-    majority: str
-    by_majority: SetResult
-    by_tfidf: SetResult | None
-    gain: Interval | None
-
-    def rows(self) -> list[tuple[str, ...]]:
-        """For a table: who, exact sets, micro-F1, macro-F1, with intervals."""
-        named = [("this classifier", self.result), ("TF-IDF + logistic regression", self.by_tfidf)]
-        named.append((f"always {self.majority!r}", self.by_majority))
-        return [(who, *map(shown, (it.exact, it.micro_f1, it.macro_f1))) for who, it in named if it is not None]
-
-    def verdict(self) -> str:
-        """One sentence."""
-        exact, floor = self.result.exact, self.by_majority.exact.estimate
-        first = f"{exact.estimate:.1%} of the test texts get exactly their labels ({floor:.1%} by always the same)"
-        return beside_tfidf(first, self.gain)
-
-    def to_json(self) -> dict[str, Any]:
-        """`majority` and, where there is one, `tfidf`."""
-        floor = self.by_majority
-        values = {name: value["value"] for name, value in floor.to_json().items()}
-        facts: dict[str, Any] = {"majority": {"label": self.majority, **values}}
-        if self.by_tfidf is not None and self.gain is not None:
-            gain = {"exact": self.gain.estimate, "interval": [self.gain.low, self.gain.high]}
-            facts["tfidf"] = {**self.by_tfidf.to_json(), "difference": gain}
-        return facts
-
-
 def compare_sets(
     train_texts: Sequence[str],
     learned_EC: Flags,
@@ -114,23 +80,20 @@ def compare_sets(
     *,
     tfidf: bool,
     seed: int,
-) -> SetComparison:
-    """Train the baselines and score them beside `result`.
+) -> BaselineComparison:
+    """Train the baselines on the training set and score them on the test set.
 
     Args:
         labels: the name of each label, by its index.
+        result: of the classifier on the test set.
         tfidf: False leaves out the baseline that takes time.
     """
     usual_C = usual(learned_EC)
     floor = score_sets(true_EC, np.broadcast_to(usual_C, true_EC.shape), seed=seed)
     predicted = predict_tfidf_sets(train_texts, learned_EC, test_texts) if tfidf else None
-    beside = None if predicted is None else score_sets(true_EC, predicted, seed=seed)
-    gain = None
-    if beside is not None:
-        ones = np.ones(len(true_EC))
-        gain = bounded(paired_difference(result.right_E, beside.right_E, ones, seed=seed), -1, 1)
+    by_tfidf = None if predicted is None else score_sets(true_EC, predicted, seed=seed)
     majority = ", ".join(label for label, usual in zip(labels, usual_C, strict=True) if usual)
-    return SetComparison(result, majority, floor, beside, gain)
+    return BaselineComparison(result, majority, floor, by_tfidf, seed, "exactly their labels")
 
 
 def usual(learned_EC: Flags) -> Flags:

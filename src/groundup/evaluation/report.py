@@ -61,7 +61,7 @@ class Report:
         ours = (f"this model ({self.bpb.level:.0%}: {low} to {high})", _number(self.bpb.estimate), "")
         rows = [(self.bpb.estimate, ours)]
         if self.began_from is not None:
-            before = self.began_from.before
+            before = self.began_from.before.estimate
             rows.append((before, ("the model that it began from", _number(before), self._verdict_on_base())))
         for score in self.compressors:
             rows.append((score.bpb, (score.label, _number(score.bpb), self.verdict(score))))
@@ -90,9 +90,9 @@ class Report:
         """The figures in short, for the stage's artifact."""
         return {
             "bpb": self.bpb.estimate,
-            "bpb_interval": _bounds(self.bpb),
+            "bpb_interval": self.bpb.bounds,
             "compressors": {score.label: score.bpb for score in self.compressors},
-            **({"began_from": self.began_from.to_json()} if self.began_from else {}),
+            **({"began_from": self.began_from.facts()} if self.began_from else {}),
             **self.scored,
         }
 
@@ -102,12 +102,12 @@ class Report:
             "format_version": FORMAT_VERSION,
             "summary": self.summary(),
             "bpb": self.bpb.estimate,
-            "bpb_interval": _bounds(self.bpb),
+            "bpb_interval": self.bpb.bounds,
             "interval_level": self.bpb.level,
             "scored": dict(self.scored),
             "compressors": [asdict(score) | {"better": self.verdict(score)} for score in self.compressors],
             "compressors_read_bytes": self.compressors_read,
-            "began_from": self.began_from.to_json() if self.began_from else None,
+            "began_from": self.began_from.facts() if self.began_from else None,
             "samples": [asdict(sample) for sample in self.samples],
             "model": dict(self.model),
             "next": list(self.next_commands),
@@ -137,11 +137,6 @@ class Report:
             lines += ["", f"## Sample {number}", "", *_quoted(sample)]
         lines += ["", "## Next", "", *(f"    {command}" for command in self.next_commands)]
         return "\n".join(lines) + "\n"
-
-
-def _bounds(interval: Interval) -> list[float | None]:
-    """Low and high; None where a single window gives no idea of the spread (JSON has no infinity)."""
-    return [bound if math.isfinite(bound) else None for bound in (interval.low, interval.high)]
 
 
 def _number(value: float) -> str:

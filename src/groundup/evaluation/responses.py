@@ -15,7 +15,7 @@ from torch import Tensor
 
 from groundup.core.errors import FormatError
 from groundup.core.types import IGNORE_INDEX, Example
-from groundup.evaluation.rendering import Rendered, Renderer
+from groundup.inference.prompting import RenderedConversation, Renderer
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
@@ -57,7 +57,7 @@ def score_responses(
     that expects it. This is the exact probability of the answer's text, whatever follows, given its other tokens.
 
     Args:
-        render: `chat_renderer` or `plain_renderer`; what it gives must fit into the model's context.
+        render: of a prompt format; the conversations must fit into the model's context.
         batch_tokens: most tokens at a time, filled-up ones included.
         advance: called with the number of examples scored since the last call.
 
@@ -86,7 +86,9 @@ def score_responses(
     return ResponseScore(nll_E, ends_E, np.array(turns, dtype=np.int64))
 
 
-def _score_batch(model: Transformer, rows: Sequence[Rendered], begins_with: _Continuations) -> tuple[Tensor, Tensor]:
+def _score_batch(
+    model: Transformer, rows: Sequence[RenderedConversation], begins_with: _Continuations
+) -> tuple[Tensor, Tensor]:
     """Nats of the words and of the turns' ends at each place, (B, T) each, 0 elsewhere."""
     device = model.lm_head.weight.device
     B, T = len(rows), max(len(row.ids) for row in rows) - 1

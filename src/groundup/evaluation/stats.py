@@ -6,8 +6,10 @@ Shape letters: D documents or examples, U different ones, R resamples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,19 @@ class Interval:
     def excludes_zero(self) -> bool:
         """For a difference: whether it is more than noise at this level."""
         return self.low > 0 or self.high < 0
+
+    @property
+    def bounds(self) -> list[float | None]:
+        """Low and high as JSON values: None for an infinite bound, which a single document gives."""
+        return [bound if math.isfinite(bound) else None for bound in (self.low, self.high)]
+
+    def to_json(self, key: str = "value") -> dict[str, Any]:
+        """Return the estimate under `key`, and the `interval`."""
+        return {key: self.estimate, "interval": self.bounds}
+
+    def clamped(self, low: float, high: float) -> Interval:
+        """Return the interval with its bounds limited to the range of the metric."""
+        return replace(self, low=max(low, self.low), high=min(high, self.high))
 
 
 def bootstrap(

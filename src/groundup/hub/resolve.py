@@ -244,6 +244,11 @@ def stage_output(path: Path, stage: str) -> Path | None:
     return max((child for child in _outputs(run) if _stage(child) == stage), key=finished, default=None)
 
 
+def run_text(path: Path) -> Path | None:
+    """Return the corpus or the token shards of the run that `path` is, or in which that model is; None: none."""
+    return stage_output(path, "collect") or stage_output(path, "tokenize")
+
+
 def _outputs(run: Path) -> Iterator[Path]:
     if run.is_dir():
         for child in run.iterdir():

@@ -108,9 +108,9 @@ def test_what_was_exported_comes_back(sharp_directory: Path, tmp_path: Path) -> 
 def test_a_damaged_file_gets_no_name_and_an_old_one_stays(
     sharp_directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import groundup.hub.gguf
+    import groundup.evaluation.verification.gguf as verification
 
-    out, written = tmp_path / "m.gguf", groundup.hub.gguf.write_gguf
+    out, written = tmp_path / "m.gguf", verification.write_gguf
     out.write_bytes(b"an older file")
 
     def badly(path: Path, config: Any, state: Any, *args: Any, **kwargs: Any) -> Any:
@@ -118,7 +118,7 @@ def test_a_damaged_file_gets_no_name_and_an_old_one_stays(
         mixed = dict(state) | dict(zip(swapped, (state[swapped[1]], state[swapped[0]]), strict=True))
         return written(path, config, mixed, *args, **kwargs)
 
-    monkeypatch.setattr(groundup.hub.gguf, "write_gguf", badly)
+    monkeypatch.setattr(verification, "write_gguf", badly)
     with pytest.raises(GroundupError, match=r"m\.gguf as \w+: model\.layers\.0\.mlp\.(up|gate)_proj\.weight is off"):
         run(ExportGgufConfig(model=sharp_directory, out=out, type="f16"), console=QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]

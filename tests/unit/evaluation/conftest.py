@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from groundup.evaluation.asking import Asked
+from groundup.evaluation.prompt_search import PromptedModel
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
@@ -17,9 +17,9 @@ def model(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> Trans
 
 
 @pytest.fixture(scope="module")
-def asked(model: Transformer, tokenizer: Tokenizer) -> Asked:
+def prompted(model: Transformer, tokenizer: Tokenizer) -> PromptedModel:
     template = ChatTemplate(tokenizer)
-    return Asked(model, tokenizer, template, template.stop_ids)
+    return PromptedModel(model, tokenizer, template, template.stop_ids)
 
 
 @pytest.fixture(scope="module")

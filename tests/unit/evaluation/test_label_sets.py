@@ -51,7 +51,7 @@ def test_the_same_answer_always_is_what_most_texts_have() -> None:
     words = [" ".join(name for name, has in zip(names, row, strict=True) if has) or "none" for row in true]
     beside = compare_sets(words, true, words, true, names, result, tfidf=True, seed=0)
     assert beside.majority == "a"
-    assert beside.by_majority.exact.estimate == pytest.approx((true == [1, 0, 0, 0]).all(1).mean())
-    assert beside.by_tfidf is not None and beside.by_tfidf.exact.estimate > 0.9
+    assert beside.by_majority.metrics["exact"].estimate == pytest.approx((true == [1, 0, 0, 0]).all(1).mean())
+    assert beside.by_tfidf is not None and beside.by_tfidf.metrics["exact"].estimate > 0.9
     assert "worse than TF-IDF" in beside.verdict()
     assert len(beside.rows()) == 3 and len(beside.rows()[0]) == 4

@@ -12,17 +12,17 @@ import torch
 
 from groundup.core.errors import DataError, FormatError
 from groundup.core.types import Example, Message
-from groundup.evaluation.beside_base import answer, best_format, compare_with_base
-from groundup.evaluation.rendering import (
-    CHAT_TEMPLATE,
-    PLAIN_FORMATS,
-    Renderer,
-    chat_renderer,
-    plain_prompt,
-    plain_renderer,
-)
+from groundup.evaluation.base_comparison import answer, best_format, compare_with_base
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.inference import Engine
+from groundup.inference.prompting import (
+    PLAIN_LAYOUTS,
+    ChatFormat,
+    PromptFormat,
+    Renderer,
+    TextFormat,
+    plain_formats,
+)
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
@@ -47,18 +47,18 @@ def examples(real_documents: list[str]) -> list[Example]:
     return made
 
 
-RENDERERS = ["chat", *range(len(PLAIN_FORMATS))]
+FORMATS = ["chat", *range(len(PLAIN_LAYOUTS))]
+
+
+def prompt_format(which: str | int, tokenizer: Tokenizer) -> PromptFormat:
+    return ChatFormat(ChatTemplate(tokenizer)) if which == "chat" else plain_formats(tokenizer)[int(which)]
 
 
 def renderer(which: str | int, tokenizer: Tokenizer) -> Renderer:
-    return (
-        chat_renderer(ChatTemplate(tokenizer))
-        if which == "chat"
-        else plain_renderer(tokenizer, PLAIN_FORMATS[int(which)])
-    )
+    return prompt_format(which, tokenizer).render
 
 
-@pytest.mark.parametrize("which", RENDERERS)
+@pytest.mark.parametrize("which", FORMATS)
 def test_what_is_scored_are_the_words_of_the_answers(
     which: str | int, tokenizer: Tokenizer, examples: list[Example]
 ) -> None:
@@ -124,24 +124,22 @@ def test_the_base_gets_the_format_that_suits_it(
     tokenizer: Tokenizer, model: Transformer, examples: list[Example]
 ) -> None:
     """A base measured in a format that it has never seen makes any tuning look good."""
-    template = ChatTemplate(tokenizer)
-    found = best_format(model, tokenizer, template, examples)
-    losses = [
-        score_responses(model, tokenizer, examples, renderer(which, tokenizer)).nll_E.sum() for which in RENDERERS
-    ]
-    assert found == (None, *PLAIN_FORMATS)[int(np.argmin(losses))]
+    found = best_format(model, tokenizer, ChatFormat(ChatTemplate(tokenizer)), examples)
+    losses = [score_responses(model, tokenizer, examples, renderer(which, tokenizer)).nll_E.sum() for which in FORMATS]
+    assert found.name == prompt_format(FORMATS[int(np.argmin(losses))], tokenizer).name
 
 
 def test_a_model_beside_itself_is_not_better(tokenizer: Tokenizer, model: Transformer, examples: list[Example]) -> None:
     """Noise must not be called a difference; and only the format differs here."""
     template = ChatTemplate(tokenizer)
     compared = compare_with_base(model, model, tokenizer, template, examples, examples)
-    assert compared.difference.estimate == pytest.approx(compared.tuned_loss.estimate - compared.base_loss.estimate)
-    assert compared.difference.estimate >= 0  # the template is among the formats to choose from
+    loss = compared.loss
+    assert loss.difference.estimate == pytest.approx(loss.after.estimate - loss.before.estimate)
+    assert loss.difference.estimate >= 0  # the template is among the formats to choose from
     facts = compared.to_json()
     assert facts["tokens"] == response_tokens(tokenizer, examples).sum()
     assert facts["responses"] == sum(m.role == "assistant" for e in examples for m in e.messages)
-    assert facts["base"]["format"] in {CHAT_TEMPLATE, *(format.name for format in PLAIN_FORMATS)}
+    assert facts["base"]["format"] in {ChatFormat.name, *(layout.name for layout in PLAIN_LAYOUTS)}
     low, high = facts["tuned"]["interval"]
     assert low < facts["tuned"]["loss"] < high
 
@@ -161,7 +159,7 @@ def test_transcripts_show_both_answers(tokenizer: Tokenizer, model: Transformer,
     template = ChatTemplate(tokenizer)
     compared = compare_with_base(model, model, tokenizer, template, examples, examples)
     with Engine(model, tokenizer, stop_ids=template.stop_ids) as engine:
-        shown = compared.transcripts(engine, engine, template, 3, 5)
+        shown = compared.transcripts(engine, engine, 3, 5)
     assert len(shown) == 3
     for transcript in shown:
         example = next(e for e in examples if e.messages[-1].content == transcript["reference"])
@@ -174,13 +172,21 @@ def test_a_plain_answer_ends_with_its_turn(tokenizer: Tokenizer, model: Transfor
     """A base writes on and asks itself the next question."""
     question = [Message("user", "Why?")]
     with Engine(model, tokenizer) as engine:
-        for format in PLAIN_FORMATS:
-            assert "\n" not in answer(engine, question, format, max_tokens=40) or "\n\n" in format.after
+        for format in plain_formats(tokenizer):
+            assert "\n" not in answer(engine, question, format, max_tokens=40) or format.stop == ("\n\n",)
 
 
-def test_plain_prompts_end_where_the_answer_begins() -> None:
+def test_plain_prompts_end_where_the_answer_begins(tokenizer: Tokenizer) -> None:
     messages = [Message("user", "Why?"), Message("assistant", "So."), Message("user", "Oh?")]
-    assert plain_prompt(PLAIN_FORMATS[0], messages) == "Q: Why?\nA: So.\nQ: Oh?\nA:"
+    questions, *_, one_line = plain_formats(tokenizer)
+    assert questions.text(messages) == "Q: Why?\nA: So.\nQ: Oh?\nA:"
+    assert one_line.text(messages) == "Why? So. Oh?"
+
+
+def test_a_base_model_goes_on_right_after_what_was_typed(tokenizer: Tokenizer) -> None:
+    """Also after a space that was typed; only what is typed next begins a new line."""
+    messages = [Message("user", "It was "), Message("assistant", "a dark night."), Message("user", "And ")]
+    assert TextFormat(tokenizer).text(messages) == "It was a dark night.\nAnd "
 
 
 def test_nothing_that_fits_is_an_error(tokenizer: Tokenizer, model: Transformer, examples: list[Example]) -> None:

@@ -1,8 +1,8 @@
 """Figures of texts beside references: ROUGE, chrF, BLEU, exact match, F1 of words, labels, refusals."""
 
+from groundup.evaluation.measure import Measure, mean
 from groundup.evaluation.metrics.answers import exact, label_reader, label_sets, labels, normalized, refusals, token_f1
 from groundup.evaluation.metrics.choice import choose_metric, label_names, measures
-from groundup.evaluation.metrics.measure import Measure, mean
 from groundup.evaluation.metrics.overlap import rouge
 from groundup.evaluation.metrics.translation import bleu, chrf
 

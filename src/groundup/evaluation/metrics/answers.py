@@ -15,7 +15,7 @@ import numpy as np
 
 from groundup.data.tables import folded
 from groundup.evaluation.classification import f1_over_labels
-from groundup.evaluation.metrics.measure import Floats, Measure, mean
+from groundup.evaluation.measure import Floats, Measure, mean
 from groundup.evaluation.metrics.overlap import overlap_f1
 
 # The letter of "A+" is no article.

@@ -9,9 +9,9 @@ from statistics import median
 from groundup.core.types import MetricName
 from groundup.corpus.language import UNDETERMINED, identify
 from groundup.data.tables import folded
+from groundup.evaluation.measure import Measure
 from groundup.evaluation.metrics.answers import exact, label_reader, normalized, token_f1
 from groundup.evaluation.metrics.answers import labels as label_measures
-from groundup.evaluation.metrics.measure import Measure
 from groundup.evaluation.metrics.overlap import rouge
 from groundup.evaluation.metrics.translation import bleu, chrf
 

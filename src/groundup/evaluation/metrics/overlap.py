@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from groundup.evaluation.metrics.measure import Measure, mean
+from groundup.evaluation.measure import Measure, mean
 
 _WORD = re.compile(r"[^\W_]+")
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from groundup.evaluation.metrics.measure import Floats, Measure, divided
+from groundup.evaluation.measure import Floats, Measure, divided
 
 _CHARACTERS = 6  # chrF2: sequences of up to so many characters,
 _BETA = 2.0  # with recall weighed so many times as much as precision

@@ -7,19 +7,18 @@ from dataclasses import replace
 import pytest
 
 from groundup.core.types import Example, Message
-from groundup.evaluation.asking import Asked, Way, best_way, choose_labels, write_answers
 from groundup.evaluation.baselines import baselines, label_baselines, lead, without_shared_words
-from groundup.evaluation.rendering import PLAIN_FORMATS, chat_renderer, plain_renderer
+from groundup.evaluation.prompt_search import Prompt, PromptedModel, best_prompt, choose_labels, generate_answers
 from groundup.evaluation.responses import score_responses
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 
 @pytest.fixture(scope="module")
-def asked(tiny_model, tokenizer: Tokenizer) -> Asked:
+def prompted(tiny_model, tokenizer: Tokenizer) -> PromptedModel:
     model: Transformer = tiny_model(tokenizer.vocab_size, context_length=256)
     template = ChatTemplate(tokenizer)
-    return Asked(model, tokenizer, template, template.stop_ids)
+    return PromptedModel(model, tokenizer, template, template.stop_ids)
 
 
 @pytest.fixture(scope="module")
@@ -31,55 +30,56 @@ def examples(real_documents: list[str]) -> list[Example]:
     ]
 
 
-def test_shots_change_what_is_read_and_not_what_is_scored(asked: Asked, examples: list[Example]):
+def test_shots_change_what_is_read_and_not_what_is_scored(prompted: PromptedModel, examples: list[Example]):
     """The answers in the shots are given: counted, they would make few-shot asking look better than it is."""
     shots, example = tuple(examples[:2]), examples[5]
-    for format in (None, PLAIN_FORMATS[0]):
-        bare, shown = (Way(format, shots=s).renderer(asked)(example) for s in ((), shots))
+    for format in (prompted.chat_format, prompted.plain_formats[0]):
+        bare, shown = (Prompt(format, shots=s).render(example) for s in ((), shots))
         assert len(shown.ids) > len(bare.ids)
         assert sum(shown.scored) == sum(bare.scored)
         assert sum(shown.ends) == sum(bare.ends)
         scored = [token for token, counts in zip(shown.ids, shown.scored, strict=True) if counts]
-        assert asked.tokenizer.decode(scored).strip() == example.messages[-1].content
+        assert prompted.tokenizer.decode(scored).strip() == example.messages[-1].content
 
 
-def test_without_shots_a_way_is_the_format_itself(asked: Asked, examples: list[Example]):
-    for way, render in (
-        (Way(None), chat_renderer(asked.template)),
-        (Way(PLAIN_FORMATS[1]), plain_renderer(asked.tokenizer, PLAIN_FORMATS[1])),
-    ):
-        assert way.renderer(asked)(examples[0]).ids == render(examples[0]).ids
+def test_without_shots_a_prompt_is_the_format_itself(prompted: PromptedModel, examples: list[Example]):
+    for format in (prompted.chat_format, prompted.plain_formats[1]):
+        assert Prompt(format).render(examples[0]).ids == format.render(examples[0]).ids
 
 
-def test_a_hint_stands_first_also_where_there_is_no_system_message():
+def test_an_instruction_is_first_also_without_a_system_message(
+    prompted: PromptedModel, monkeypatch: pytest.MonkeyPatch
+):
     example = Example((Message("user", "Which?"), Message("assistant", "this")))
-    way = Way(None, hint="One of: this, that.")
-    assert [m.role for m in way.around(example).messages] == ["system", "user", "assistant"]
-    (question, _) = way.around(example, takes_system=False).messages
+    prompt = Prompt(prompted.plain_formats[0], instruction="One of: this, that.")
+    assert [m.role for m in prompt.around(example).messages] == ["system", "user", "assistant"]
+    monkeypatch.setattr(prompt.format, "takes_system", False)
+    (question, _) = prompt.around(example).messages
     assert question.content == "One of: this, that.\n\nWhich?"
 
 
-def test_the_best_way_has_the_least_loss(asked: Asked, examples: list[Example]):
-    found = best_way(asked, examples)
+def test_the_best_prompt_has_the_least_loss(prompted: PromptedModel, examples: list[Example]):
+    found = best_prompt(prompted, examples)
 
-    def loss(way: Way) -> float:
+    def loss(prompt: Prompt) -> float:
         others = [e for e in examples if e not in found.shots]
-        return float(score_responses(asked.model, asked.tokenizer, others, way.renderer(asked)).nll_E.sum())
+        return float(score_responses(prompted.model, prompted.tokenizer, others, prompt.render).nll_E.sum())
 
-    assert all(loss(found) <= loss(Way(format)) + 1e-6 for format in (None, *PLAIN_FORMATS))
-    preferred = best_way(asked, examples, quality=lambda way, _: float(not way.shots))
+    formats = (prompted.chat_format, *prompted.plain_formats)
+    assert all(loss(found) <= loss(Prompt(format)) + 1e-6 for format in formats)
+    preferred = best_prompt(prompted, examples, quality=lambda prompt, _: float(not prompt.shots))
     assert not preferred.shots, "the quality decides, not the loss"
 
 
-def test_answers_and_labels_come_in_the_order_of_the_questions(asked: Asked, examples: list[Example]):
-    way = Way(PLAIN_FORMATS[0])
-    together = write_answers(asked, way, examples[:5], 6)
-    assert together == [write_answers(asked, way, [example], 6)[0] for example in examples[:5]]
+def test_answers_and_labels_come_in_the_order_of_the_questions(prompted: PromptedModel, examples: list[Example]):
+    prompt = Prompt(prompted.plain_formats[0])
+    together = generate_answers(prompted, prompt, examples[:5], 6)
+    assert together == [generate_answers(prompted, prompt, [example], 6)[0] for example in examples[:5]]
     labels = ["statement", "expression", "module"]
-    chosen = choose_labels(asked, way, examples[:4], labels)
+    chosen = choose_labels(prompted, prompt, examples[:4], labels)
     for example, label in zip(examples[:4], chosen, strict=True):
         told = [replace(example, messages=(example.messages[0], Message("assistant", each))) for each in labels]
-        nll_E = score_responses(asked.model, asked.tokenizer, told, way.renderer(asked)).nll_E
+        nll_E = score_responses(prompted.model, prompted.tokenizer, told, prompt.render).nll_E
         assert label == labels[int(nll_E.argmin())]
 
 

@@ -8,12 +8,11 @@ import pytest
 
 from groundup.core.console import Console
 from groundup.core.types import Example, Message
-from groundup.evaluation import before_after
-from groundup.evaluation.asking import Asked, Way
-from groundup.evaluation.before_after import Task, compare_answers
+from groundup.evaluation import model_comparison
 from groundup.evaluation.deciding import score_of_answers
 from groundup.evaluation.metrics import label_names
-from groundup.evaluation.rendering import PLAIN_FORMATS
+from groundup.evaluation.model_comparison import AnswerTask, compare_answers
+from groundup.evaluation.prompt_search import Prompt, PromptedModel
 from groundup.tokenizer import Tokenizer
 
 QUIET = Console(quiet=True)
@@ -30,57 +29,60 @@ def examples(texts: list[str]) -> list[Example]:
 
 
 @pytest.fixture
-def ways(monkeypatch: pytest.MonkeyPatch) -> list[Way]:
+def prompts(monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
     """In which answers were asked for."""
-    seen: list[Way] = []
-    asking = before_after.write_answers
+    seen: list[Prompt] = []
+    real = model_comparison.generate_answers
 
-    def spy(asked: Asked, way: Way, examples: Sequence[Example], *rest: int, **named: object) -> list[str]:
-        seen.append(way)
-        return asking(asked, way, examples, *rest, **named)  # type: ignore[arg-type]
+    def spy(
+        model: PromptedModel, prompt: Prompt, examples: Sequence[Example], *rest: int, **named: object
+    ) -> list[str]:
+        seen.append(prompt)
+        return real(model, prompt, examples, *rest, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(before_after, "write_answers", spy)
+    monkeypatch.setattr(model_comparison, "generate_answers", spy)
     return seen
 
 
-def test_a_small_test_of_labels_is_one_of_labels(asked: Asked, examples: list[Example]):
+def test_a_small_test_of_labels_is_one_of_labels(prompted: PromptedModel, examples: list[Example]):
     """Told by 8 of 60 answers, they were no labels, and had no rival but the commonest answer."""
     names = label_names([example.messages[-1].content for example in examples])
-    task = Task("exact", examples[8:], examples[:8], max_tokens=4, labels=names)
-    found = compare_answers(asked, asked, task, Way(None), QUIET)
-    assert [line.after.name for line in found.lines] == ["accuracy", "macro-F1", "bits per byte of the answers"]
-    assert [name.split()[0] for name in found.lines[0].beside] == ["always", "TF-IDF"]
+    task = AnswerTask("exact", examples[8:], examples[:8], max_tokens=4, labels=names)
+    assert prompted.chat_format is not None
+    found = compare_answers(prompted, prompted, task, QUIET, prompt_after=Prompt(prompted.chat_format))
+    assert [each.after.name for each in found.comparisons] == ["accuracy", "macro-F1", "bits per byte of the answers"]
+    assert [name.split()[0] for name in found.comparisons[0].baselines] == ["always", "TF-IDF"]
     assert "found on training examples" in found.notes[0]
 
 
 @pytest.mark.parametrize("templated", [True, False])
 def test_no_tested_example_is_shown_or_tried_on(
-    asked: Asked, examples: list[Example], templated: bool, ways: list[Way]
+    prompted: PromptedModel, examples: list[Example], templated: bool, prompts: list[Prompt]
 ):
     """The first of them stood before the questions with its answer, and the way was chosen by it."""
-    given = asked if templated else Asked(asked.model, asked.tokenizer, None, asked.stop_ids)
+    given = prompted if templated else PromptedModel(prompted.model, prompted.tokenizer, None, prompted.stop_ids)
     for metric in ("likelihood", "exact"):
-        found = compare_answers(given, given, Task(metric, [], examples[:5], max_tokens=4), None, QUIET)
+        found = compare_answers(given, given, AnswerTask(metric, [], examples[:5], max_tokens=4), QUIET)
         assert "no training examples" in found.notes[0]
         assert not any("found on training examples" in note for note in found.notes)
-    plainly = None if templated else PLAIN_FORMATS[0]
-    assert all(way.format is plainly and not way.shots and not way.hint for way in ways)
-    assert len(ways) == 4, "none to try a way on"
+    usual = given.chat_format or given.plain_formats[0]
+    assert all(prompt.format is usual and not prompt.shots and not prompt.instruction for prompt in prompts)
+    assert len(prompts) == 4, "none to try a way on"
 
 
 def test_what_is_learned_tells_whether_a_few_answers_are_labels(
-    asked: Asked, tokenizer: Tokenizer, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+    prompted: PromptedModel, tokenizer: Tokenizer, examples: list[Example], monkeypatch: pytest.MonkeyPatch
 ):
     """Of four answers set apart, all different, none comes again."""
     seen: list[Sequence[str]] = []
-    real = before_after.measures
+    real = model_comparison.measures
 
     def spy(*given: object, labels: Sequence[str] = ()) -> object:
         seen.append(labels)
         return real(*given, labels=labels)  # type: ignore[arg-type]
 
     monkeypatch.setattr("groundup.evaluation.deciding.measures", spy)
-    assert asked.template is not None
+    assert prompted.template is not None
     for learned in (examples[4:], []):
-        score_of_answers("exact", asked.model, tokenizer, asked.template, examples[:4], learned)()
+        score_of_answers("exact", prompted.model, tokenizer, prompted.template, examples[:4], learned)()
     assert sorted(seen[0]) == sorted(TOPICS) and not seen[1]

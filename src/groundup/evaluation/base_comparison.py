@@ -1,0 +1,158 @@
+"""Comparison of a fine-tuned model with its base: the loss of held-out answers, and what each model answers.
+
+Shape letters: E examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from groundup.core.errors import DataError
+from groundup.core.types import Example, Message
+from groundup.evaluation.comparison import Comparison
+from groundup.evaluation.measure import mean
+from groundup.evaluation.prompt_search import trial_examples
+from groundup.evaluation.responses import ResponseScore, response_tokens, score_responses
+from groundup.inference import Engine
+from groundup.inference.prompting import (
+    ChatFormat,
+    PromptFormat,
+    best_candidate,
+    fits,
+    greedy_request,
+    plain_formats,
+)
+from groundup.model import Transformer
+from groundup.tokenizer import ChatTemplate, Tokenizer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BaseComparison:
+    """A fine-tuned model compared with its base on the same answers.
+
+    Attributes:
+        examples: the conversations that were scored.
+        tokens_E: tokens of the answers in each, by which the nats of both models are divided.
+        tuned: the scores of the fine-tuned model.
+        chat_format, base_format: in which the fine-tuned model and the base are prompted.
+        loss: nats per token of the answers' text, with intervals over conversations.
+    """
+
+    examples: list[Example]
+    tokens_E: npt.NDArray[np.int64]
+    tuned: ResponseScore
+    chat_format: ChatFormat
+    base_format: PromptFormat
+    loss: Comparison
+
+    @property
+    def sentence(self) -> str:
+        """The result for a person."""
+        after, before = self.loss.after.estimate, self.loss.before.estimate
+        return (
+            f"Held-out answers: {after:.3f} nats a token after tuning, {before:.3f} before "
+            f"(asked in the base's best format: {self.base_format.name}); {self.loss.difference_and_verdict}."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values for the artifact."""
+        before, after = (each.interval(seed=self.loss.seed) for each in (self.loss.before, self.loss.after))
+        return {
+            "responses": int(self.tuned.turns_E.sum()),
+            "tokens": int(self.tokens_E.sum()),
+            "tuned": after.to_json("loss"),
+            "base": before.to_json("loss") | {"format": self.base_format.name},
+            "difference": self.loss.difference.to_json("loss"),
+            "counted": "the words of the answers, which both models are asked for; ends of turns apart",
+            "end_of_turn": {"loss": float(self.tuned.ends_E.sum() / self.tuned.turns_E.sum())},
+        }
+
+    def transcripts(
+        self, tuned: Engine, base: Engine, count: int, max_tokens: int, *, seed: int = 0
+    ) -> list[dict[str, Any]]:
+        """Return some questions with the fine-tuned model's answer, the base's, and the reference."""
+        drawn = np.random.default_rng(seed).permutation(len(self.examples))[:count]
+        made = []
+        for example in (self.examples[e] for e in drawn):
+            question, reference = example.messages[:-1], example.messages[-1]
+            tuned_answer = answer(tuned, question, self.chat_format, max_tokens=max_tokens)
+            messages = [*question, Message("assistant", tuned_answer)]
+            made.append(
+                {
+                    "messages": [{"role": m.role, "content": m.content} for m in messages],
+                    "base": answer(base, question, self.base_format, max_tokens=max_tokens),
+                    "reference": reference.content,
+                }
+            )
+        return made
+
+
+def compare_with_base(
+    tuned: Transformer,
+    base: Transformer,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    learned: Sequence[Example],
+    tested: Sequence[Example],
+    *,
+    seed: int = 0,
+    advance: Callable[[float], object] = lambda _: None,
+) -> BaseComparison:
+    """Score held-out answers with the fine-tuned model in its template, and with the base in its best format.
+
+    Args:
+        learned: training examples; the base's format is chosen on some of them.
+        tested: held-out examples; those that do not fit into the context in every format are left out for both models.
+
+    Raises:
+        DataError: none of the held-out examples fits into the context.
+    """
+    chat = ChatFormat(template)
+    formats: list[PromptFormat] = [chat, *plain_formats(tokenizer)]
+    context = base.config.context_length
+
+    def scorable(examples: Sequence[Example]) -> list[Example]:
+        return [example for example in examples if all(fits(format.render, example, context) for format in formats)]
+
+    examples = scorable(tested)
+    if not examples:
+        raise DataError(
+            f"{len(tested):,} held-out examples: none fits into {context:,} tokens",
+            rule="an answer is scored with all that stands before it",
+            fix="Give shorter examples to test on, or a model with a longer context.",
+        )
+    base_format = best_format(base, tokenizer, chat, scorable(trial_examples(tokenizer, learned)) or examples)
+    before = score_responses(base, tokenizer, examples, base_format.render, advance=advance)
+    after = score_responses(tuned, tokenizer, examples, chat.render, advance=advance)
+    tokens_E = response_tokens(tokenizer, examples)
+    old, new = (
+        mean("loss of held-out answers", each.nll_E, tokens_E, unit="nats a token", less=True)
+        for each in (before, after)
+    )
+    return BaseComparison(examples, tokens_E, after, chat, base_format, Comparison(old, new, seed))
+
+
+def best_format(
+    model: Transformer, tokenizer: Tokenizer, chat: ChatFormat, examples: Sequence[Example]
+) -> PromptFormat:
+    """Return the format in which a model predicts these answers best.
+
+    The chat template is no candidate for a base model whose vocabulary lacks its tokens.
+    """
+    knows = model.config.vocab_size > max(chat.stop_ids or ())
+    formats: list[PromptFormat] = [*([chat] if knows else []), *plain_formats(tokenizer)]
+
+    def loss(format: PromptFormat) -> float:
+        return float(score_responses(model, tokenizer, examples, format.render).nll_E.sum())
+
+    return best_candidate(formats, loss)[0]
+
+
+def answer(engine: Engine, question: Sequence[Message], format: PromptFormat, *, max_tokens: int) -> str:
+    """Return a model's most likely answer to a conversation in a prompt format."""
+    return engine.complete(greedy_request(format, question, max_tokens)).text.strip()

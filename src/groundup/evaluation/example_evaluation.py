@@ -1,0 +1,232 @@
+"""Evaluation of one model on a table of examples: labels of a classifier, answers of a chat model, choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from groundup.core.console import Console
+from groundup.core.errors import ConfigError, DataError, GroundupError
+from groundup.data import ConversationRules, TokenLists, read_conversations, read_table
+from groundup.data.choices import choice_columns, read_choices
+from groundup.data.columns import find_columns
+from groundup.data.conversations import FolderExamples
+from groundup.data.labelled import NOT_LEARNED, LabelRules, read_labelled, summary, with_labels
+from groundup.evaluation.choices import score_choices
+from groundup.evaluation.labelling import label_evaluator
+from groundup.evaluation.precision import choose_precision
+from groundup.evaluation.responses import response_tokens, score_responses
+from groundup.evaluation.stats import Interval, ratio_interval
+from groundup.hub.resolve import (
+    has_chat_template,
+    is_classifier,
+    open_chat_model,
+    open_classifier,
+    open_model,
+    resolve_model,
+)
+from groundup.inference.classification import encode, predict
+from groundup.inference.prompting import ChatFormat, fits
+from groundup.kernels import ComputeDtype, computing_in
+
+FORMAT_VERSION = 1
+COLUMNS = ("measure", "value", "95 % interval")
+
+Evaluated = Literal["text", "answers", "labels", "choices"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleEvaluation:
+    """The result of an evaluation.
+
+    Attributes:
+        sentence: for a person.
+        rows: of a table with `COLUMNS`.
+        facts: as JSON values; `columns` says how the table was read.
+    """
+
+    sentence: str
+    rows: Sequence[tuple[str, str, str]]
+    facts: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {"format_version": FORMAT_VERSION, "summary": self.sentence, **self.facts}
+
+    def to_markdown(self) -> str:
+        """Return a page."""
+        lines = ["# Evaluation", "", self.sentence, "", f"Read as {self.facts['columns']}.", ""]
+        lines += [f"| {' | '.join(row)} |" for row in (COLUMNS, ("---",) * len(COLUMNS), *self.rows)]
+        return "\n".join(lines) + "\n"
+
+
+def detect_evaluation(model: Path, data: Path | None, label: str | None, columns: ConversationRules) -> Evaluated:
+    """Return what to evaluate, by the kind of the model and the columns of the data.
+
+    Args:
+        label: the column with labels, if the user named one.
+        columns: of conversations, if the user named some.
+    """
+    if is_classifier(model) or label is not None:
+        return "labels"
+    if data is None:
+        return "text"
+    if columns != ConversationRules():
+        return "answers"
+    return _task_of(data, chats=has_chat_template(resolve_model(model))) or "text"
+
+
+def _task_of(data: Path, *, chats: bool) -> Literal["choices", "answers"] | None:
+    """Return the task that a table's column names show; None: it is no table, or they do not show one.
+
+    Args:
+        chats: the model has a chat template, so that its answers can be scored.
+    """
+    try:
+        table = read_table(data)
+        if choice_columns(table) is not None:
+            return "choices"
+        if not chats:
+            return None
+        # By content, the two sentences of a minimal pair would be a prompt and its response.
+        find_columns(table, ConversationRules(), by_content=False)
+    except GroundupError:
+        return None
+    return "answers"
+
+
+def evaluate_labels(
+    directory: Path, data: Path, rules: LabelRules, console: Console, *, seed: int = 0, device: str | None = None
+) -> ExampleEvaluation:
+    """Score the labels of a classifier on a labelled table: accuracy and F1.
+
+    Raises:
+        DataError: no example has a label that the classifier gives.
+    """
+    table = read_table(data)
+    examples = read_labelled(table, rules)
+    opened = open_classifier(directory, device=device)
+    evaluator = label_evaluator(opened.model.multi_label, opened.labels, seed)
+    if opened.model.multi_label:
+        examples = replace(examples, multi_label=True)
+    known = with_labels(examples, opened.labels, NOT_LEARNED)
+    if not known.texts:
+        raise DataError(
+            f"{table.name}: the labels {', '.join(list(examples.counts())[:8])}",
+            rule=f"this classifier gives the labels {', '.join(opened.labels[:20])}",
+            fix="Give data with these labels, or name the column that has them: --set label=COLUMN.",
+        )
+    console.note(summary(table, examples))
+    if len(known) < len(examples):
+        console.warn(f"{len(examples) - len(known):,} texts have a label that this classifier never learned: left out.")
+    texts, _ = encode(opened.tokenizer, known.texts, opened.longest)
+    with console.progress("testing", len(texts), "texts") as bar:
+        probabilities = predict(opened.model, texts, pad_id=opened.tokenizer.pad_id, advance=bar.advance)
+    measured = evaluator.scores(known, probabilities)
+    facts = {
+        "columns": examples.columns,
+        "labels": list(opened.labels),
+        "dropped": dict(examples.dropped) | {NOT_LEARNED: len(examples) - len(known)},
+        "test": measured.facts,
+    }
+    what = "exactly their labels" if known.multi_label else "their label"
+    sentence = f"{next(iter(measured.named.values())).estimate:.1%} of {len(known):,} texts get {what}."
+    return ExampleEvaluation(sentence, _percent_rows(measured.named), facts)
+
+
+def evaluate_answers(
+    directory: Path,
+    data: Path,
+    columns: ConversationRules,
+    console: Console,
+    *,
+    dtype: ComputeDtype | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> ExampleEvaluation:
+    """Score how well a model predicts the answers of conversations in its chat template.
+
+    Args:
+        dtype: None: bfloat16 if it is faster and the loss agrees with float32.
+
+    Raises:
+        ConfigError: the model has no chat template.
+        DataError: no conversation fits into the context.
+    """
+    found = read_conversations([FolderExamples(path=data)], columns, console=console)
+    opened, template = open_chat_model(directory, device, console)
+    if template is None:
+        raise ConfigError(
+            f"{directory}: no chat template",
+            rule="answers are scored with the template that the model was tuned with",
+            fix="Give a tuned model (groundup finetune instruct), or measure the text alone: --measure text.",
+        )
+    model, render = opened.model, ChatFormat(template).render
+    context = model.config.context_length
+    examples = [example for example in found.examples if fits(render, example, context)]
+    if not examples:
+        raise DataError(
+            f"{data}: none of {len(found.examples):,} examples fits into {context:,} tokens",
+            rule="an answer is scored with all that stands before it",
+            fix="Give shorter examples.",
+        )
+    console.note(f"{found.sentence}.")
+    rendered = TokenLists([render(example).ids for example in examples], np.ones(len(examples), dtype=np.int64))
+    precision = choose_precision(model, rendered, bos_id=opened.tokenizer.bos_id, chosen=dtype)
+    if precision.sentence:
+        console.note(precision.sentence)
+    with console.progress("scoring", len(examples), "examples") as bar, computing_in(model, precision.dtype):
+        score = score_responses(model, opened.tokenizer, examples, render, advance=bar.advance)
+    tokens = response_tokens(opened.tokenizer, examples)
+    loss = ratio_interval(score.nll_E, tokens, seed=seed)
+    ends, turns = float(score.ends_E.sum() / score.turns_E.sum()), int(score.turns_E.sum())
+    rows = [
+        ("words of the answers, nats a token", f"{loss.estimate:.3f}", f"{loss.low:.3f} to {loss.high:.3f}"),
+        ("end of a turn, nats", f"{ends:.3f}", ""),
+    ]
+    facts = {
+        "columns": found.columns,
+        "dropped": dict(found.dropped) | {"longer than the context": len(found.examples) - len(examples)},
+        "responses": turns,
+        "tokens": int(tokens.sum()),
+        **loss.to_json("loss"),
+        "end_of_turn": {"loss": ends},
+        **precision.to_json(),
+    }
+    return ExampleEvaluation(f"{loss.estimate:.3f} nats a token of {turns:,} answers.", rows, facts)
+
+
+def evaluate_choices(
+    directory: Path,
+    data: Path,
+    prompt: str | None,
+    console: Console,
+    *,
+    dtype: ComputeDtype | None = None,
+    seed: int = 0,
+    device: str | None = None,
+) -> ExampleEvaluation:
+    """Score multiple-choice questions by the most likely choice.
+
+    Args:
+        prompt: the column of the prompt, or a template of columns; None: found by name.
+        dtype: None: float32, because rounding may decide between two choices.
+    """
+    found = read_choices(read_table(data), prompt)
+    opened = open_model(directory, device=device)
+    dtype, count = dtype or "float32", sum(len(item.choices) for item in found.items)
+    with console.progress("scoring", count, "choices") as bar, computing_in(opened.model, dtype):
+        score = score_choices(opened.model, opened.tokenizer, found.items, seed=seed, advance=bar.advance)
+    rows = _percent_rows({"accuracy": score.accuracy, "accuracy, per byte": score.accuracy_per_byte})
+    rows.append(("guessing", f"{score.chance:.1%}", ""))
+    facts = {"columns": found.columns, "dropped": dict(found.dropped), "items": len(found.items), **score.to_json()}
+    sentence = f"{score.accuracy.estimate:.1%} of {len(found.items):,} questions; guessing gives {score.chance:.1%}."
+    return ExampleEvaluation(sentence, rows, facts | {"dtype": dtype})
+
+
+def _percent_rows(metrics: Mapping[str, Interval]) -> list[tuple[str, str, str]]:
+    return [(name, f"{each.estimate:.1%}", f"{each.low:.1%} to {each.high:.1%}") for name, each in metrics.items()]

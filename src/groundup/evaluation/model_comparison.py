@@ -1,0 +1,267 @@
+"""Comparison of two language models on the same held-out examples: answers, general text, questions with choices.
+
+Shape letters: E examples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from groundup.core.console import Console
+from groundup.core.errors import DataError
+from groundup.core.types import Example, MetricName
+from groundup.data import read_table
+from groundup.data.choices import read_choices
+from groundup.data.held_out import HeldOut
+from groundup.data.tables import spread
+from groundup.evaluation.baselines import baselines, without_shared_words
+from groundup.evaluation.bpb import BitsPerByte, bits_per_byte, compare_bits_per_byte, encode_texts, model_nll
+from groundup.evaluation.choices import right_choices, score_choices
+from groundup.evaluation.comparison import Comparison, ComparisonReport
+from groundup.evaluation.metrics import Measure, choose_metric, label_names, mean, measures, refusals
+from groundup.evaluation.prompt_search import (
+    MAX_QUALITY_EXAMPLES,
+    Prompt,
+    PromptedModel,
+    best_prompt,
+    default_prompt,
+    generate_answers,
+    label_instruction,
+    num_trials,
+)
+from groundup.evaluation.responses import score_responses
+from groundup.inference.prompting import fits
+
+_TRANSCRIPTS = 3
+_MAX_ANSWER_TOKENS = 512
+_MAX_CONTEXT = 2048  # of general text: longer windows take longer and tell little more
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRules:
+    """How answers are generated and scored.
+
+    Attributes:
+        metric: None: the one that suits the answers in the data.
+        refusal: the beginning of an answer that says "not there"; empty: none is expected.
+        max_examples: maximum number of test examples.
+        max_tokens: of an answer; None: from the answers in the data.
+    """
+
+    metric: MetricName | None = None
+    refusal: str = ""
+    max_examples: int = 200
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnswerTask:
+    """The examples of a comparison, and how answers are scored.
+
+    Attributes:
+        train: training examples, to show and to choose the prompt on.
+        test: held-out examples.
+        refusal: see `AnswerRules`.
+        max_tokens: of an answer; None: from the answers in the data.
+        labels: all labels, if the answers are labels; see `measures`.
+        notes: how the examples were chosen, for a person.
+    """
+
+    metric: MetricName
+    train: Sequence[Example]
+    test: Sequence[Example]
+    refusal: str = ""
+    max_tokens: int | None = None
+    labels: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+def answer_task(held_out: HeldOut[list[Example]], rules: AnswerRules, console: Console) -> AnswerTask:
+    """Return the task for held-out conversations; prints the metric if it is chosen here."""
+    metric = rules.metric
+    answers = [example.messages[-1].content for example in held_out.test]
+    labels = label_names([*answers, *(example.messages[-1].content for example in held_out.train)])
+    if metric is None:
+        prompts = without_shared_words([example.messages[-2].content for example in held_out.test])
+        metric, why = choose_metric(prompts, answers, labels=labels)
+        console.note(f"Metric: {metric} ({why}). Another one: --metric.")
+    test = spread(held_out.test, rules.max_examples)
+    return AnswerTask(metric, held_out.train, test, rules.refusal, rules.max_tokens, labels, held_out.notes)
+
+
+def compare_answers(
+    before: PromptedModel,
+    after: PromptedModel,
+    task: AnswerTask,
+    console: Console,
+    *,
+    prompt_after: Prompt | None = None,
+    seed: int = 0,
+) -> ComparisonReport:
+    """Compare answers to held-out questions.
+
+    Args:
+        prompt_after: the prompt of the fine-tuned model; None: its best prompt is searched as the base's is.
+
+    Raises:
+        DataError: no held-out example fits into the contexts of both models.
+    """
+    max_tokens = task.max_tokens or _usual_length(after, task)
+    models = [
+        (before, _best_prompt(before, task, max_tokens, "the base's best way", console)),
+        (after, prompt_after or _best_prompt(after, task, max_tokens, "its best way", console)),
+    ]
+    test = [each for each in task.test if all(_has_room(*model, each, max_tokens) for model in models)]
+    if not test:
+        raise DataError(
+            f"{len(task.test):,} held-out examples: none fits into {before.model.config.context_length:,} tokens",
+            rule="an example is scored with all that stands before it",
+            fix="Give shorter examples to test on, or models with a longer context.",
+        )
+    shown = test if task.metric != "likelihood" or task.refusal else test[:_TRANSCRIPTS]
+    written = []
+    for (model, prompt), who in zip(models, ("base", "tuned"), strict=True):
+        with console.progress(f"answers of the {who} model", len(shown), "answers") as bar:
+            written.append(generate_answers(model, prompt, shown, max_tokens, advance=bar.advance))
+    what = f"{len(test):,} answers"
+    comparisons = _scored_answers(task, test, written, what, seed)
+    old, new = (_bits_per_byte(model, prompt, test, console) for model, prompt in models)
+    comparisons.append(Comparison(old, new, seed, "task", what))
+    references = [_pair(example)[1] for example in test]
+    if task.refusal:
+        both = (refusals(texts, references, task.refusal) for texts in written)
+        comparisons += [Comparison(old, new, seed, "task", what) for old, new in zip(*both, strict=True)]
+    questions = [_pair(example)[0] for example in test]
+    transcripts = [
+        dict(zip(("question", "base", "tuned", "the data"), each, strict=True))
+        for each in list(zip(questions, *written, references, strict=False))[:_TRANSCRIPTS]
+    ]
+    return ComparisonReport(comparisons, _notes(task, models, len(test)), transcripts)
+
+
+def compare_text(
+    before: PromptedModel,
+    after: PromptedModel,
+    texts: Sequence[str],
+    console: Console,
+    *,
+    seed: int = 0,
+) -> Comparison:
+    """Compare bits per byte of general text: what fine-tuning made a model forget."""
+    context = min(_MAX_CONTEXT, before.model.config.context_length, after.model.config.context_length)
+
+    def scored(model: PromptedModel, who: str) -> BitsPerByte:
+        documents = encode_texts(texts, model.tokenizer)
+        with console.progress(f"general text, {who} model", int(documents.lengths.sum()), "tokens") as bar:
+            return bits_per_byte(
+                model_nll(model.model),
+                documents,
+                context_length=context,
+                bos_id=model.tokenizer.bos_id,
+                batch_size=4,
+                device=model.model.lm_head.weight.device,
+                advance=bar.advance,
+            )
+
+    old, new = scored(before, "base"), scored(after, "tuned")
+    what = f"{sum(len(text.encode()) for text in texts):,} bytes"
+    name = "bits per byte of general text"
+    return compare_bits_per_byte(new, old, name=name, seed=seed, about="general", what=what)
+
+
+def compare_choices(
+    before: PromptedModel, after: PromptedModel, table: Path, max_examples: int, console: Console, *, seed: int = 0
+) -> Comparison:
+    """Compare the share of multiple-choice questions of a table whose most likely choice is right."""
+    items = spread(read_choices(read_table(table)).items, max_examples)
+    name = "questions with choices"
+
+    def scored(model: PromptedModel, who: str) -> Measure:
+        with console.progress(f"questions, {who} model", sum(len(item.choices) for item in items), "choices") as bar:
+            score = score_choices(model.model, model.tokenizer, items, seed=seed, advance=bar.advance)
+        return mean(name, 100 * right_choices(score.loglikelihoods, items))
+
+    old, new = scored(before, "base"), scored(after, "tuned")
+    guessing = mean(name, [100 / len(item.choices) for item in items])
+    return Comparison(old, new, seed, "general", f"{len(items):,} questions", {"guessing": guessing})
+
+
+def _scored_answers(
+    task: AnswerTask, test: Sequence[Example], written: Sequence[Sequence[str]], what: str, seed: int
+) -> list[Comparison]:
+    """Return the comparisons of generated answers by the task's metric, with baselines."""
+    if task.metric == "likelihood":
+        return []
+    prompts, references = zip(*map(_pair, test), strict=True)
+    simple = baselines(task.metric, [_pair(example) for example in task.train], prompts, labels=task.labels)
+    scores = {name: measures(task.metric, texts, references, labels=task.labels) for name, texts in simple.items()}
+    both = (measures(task.metric, texts, references, labels=task.labels) for texts in written)
+    return [
+        Comparison(old, new, seed, "task", what, {name: found[place] for name, found in scores.items()})
+        for place, (old, new) in enumerate(zip(*both, strict=True))
+    ]
+
+
+def _bits_per_byte(model: PromptedModel, prompt: Prompt, test: Sequence[Example], console: Console) -> Measure:
+    with console.progress("scoring", len(test), "answers") as bar:
+        nll_E = score_responses(model.model, model.tokenizer, test, prompt.render, advance=bar.advance).nll_E
+    sizes = [sum(len(m.content.encode()) for m in each.messages if m.role == "assistant") for each in test]
+    return mean("bits per byte of the answers", nll_E / math.log(2), sizes, unit="bits per byte", less=True)
+
+
+def _notes(task: AnswerTask, models: Sequence[tuple[PromptedModel, Prompt]], tested: int) -> list[str]:
+    base, tuned = (prompt.name for _, prompt in models)
+    notes = [
+        *task.notes,
+        f"The base was asked in its best way, found on training examples: {base}."
+        if task.train
+        else f"The base was asked by {base}: no training examples, to show it or to find its best way on.",
+        f"The tuned model was asked by {tuned}.",
+    ]
+    if left_out := len(task.test) - tested:
+        notes.append(f"{left_out:,} examples are too long for one of the models: left out.")
+    return notes
+
+
+def _pair(example: Example) -> tuple[str, str]:
+    """Return the last question and its answer."""
+    return example.messages[-2].content, example.messages[-1].content
+
+
+def _usual_length(model: PromptedModel, task: AnswerTask) -> int:
+    """Return a maximum number of tokens that nearly all answers in the data stay below."""
+    sizes = [len(model.tokenizer.encode(_pair(example)[1])) for example in spread(task.test, 400)]
+    return min(_MAX_ANSWER_TOKENS, 8 + int(1.25 * float(np.quantile(sizes, 0.95))))
+
+
+def _has_room(model: PromptedModel, prompt: Prompt, example: Example, max_tokens: int) -> bool:
+    return fits(prompt.render, example, model.model.config.context_length - max_tokens)
+
+
+def _best_prompt(model: PromptedModel, task: AnswerTask, max_tokens: int, label: str, console: Console) -> Prompt:
+    if not task.train:  # a test example would show its own answer
+        return default_prompt(model)
+    instruction = label_instruction(sorted({_pair(example)[1] for example in task.train})) if task.labels else ""
+
+    def quality(prompt: Prompt, examples: Sequence[Example]) -> float:
+        some = [example for example in examples if _has_room(model, prompt, example, max_tokens)]
+        some = some[:MAX_QUALITY_EXAMPLES]
+        if not some:
+            return float("-inf")
+        written = generate_answers(model, prompt, some, max_tokens)
+        references = [_pair(example)[1] for example in some]
+        return measures(task.metric, written, references, labels=task.labels)[0].estimate
+
+    with console.progress(label, num_trials(model, instruction), "ways") as bar:
+        return best_prompt(
+            model,
+            task.train,
+            instruction=instruction,
+            quality=None if task.metric == "likelihood" else quality,
+            advance=bar.advance,
+        )

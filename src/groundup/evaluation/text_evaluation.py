@@ -1,0 +1,132 @@
+"""Evaluation of a language model on text: bits per byte, compressors, the model it was trained from, and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundup.core.artifact import ARTIFACT, read
+from groundup.core.console import Console
+from groundup.core.errors import DataError
+from groundup.core.files import shell_quoted
+from groundup.data import TokenLists
+from groundup.data.texts import split_texts
+from groundup.evaluation.bpb import BitsPerByte, bits_per_byte, compare_bits_per_byte, encode_texts, model_nll
+from groundup.evaluation.compressors import score_compressors
+from groundup.evaluation.precision import choose_precision
+from groundup.evaluation.report import Report
+from groundup.evaluation.samples import write_samples
+from groundup.hub.resolve import OpenedModel, model_identity, open_model, resolve_model
+from groundup.inference import Engine
+from groundup.kernels import ComputeDtype, computing_in
+from groundup.model import Transformer
+
+
+@dataclass(frozen=True, slots=True)
+class TextRules:
+    """How text is scored.
+
+    Attributes:
+        compressor_bytes: training text that the compressors read, at most; 0: no compressors.
+        samples: number of texts that the model writes.
+        batch_size: windows at a time.
+        seed: of samples and intervals.
+        device: None: a GPU if there is one.
+        dtype: None: bfloat16 if it is faster and the score agrees with float32.
+    """
+
+    compressor_bytes: int = 64_000_000
+    samples: int = 3
+    batch_size: int = 16
+    seed: int = 0
+    device: str | None = None
+    dtype: ComputeDtype | None = None
+
+
+def evaluate_text(
+    directory: Path, texts: Sequence[str], source: str, corpus: Path | None, rules: TextRules, console: Console
+) -> Report:
+    """Score held-out texts with a model, with the model that it was trained from, and with compressors.
+
+    Args:
+        directory: of the model.
+        source: the name of the texts.
+        corpus: the corpus or token shards with the training text for the compressors.
+    """
+    opened = open_model(directory, device=rules.device)
+    model, tokenizer = opened.model, opened.tokenizer
+    documents = encode_texts(texts, tokenizer)
+    precision = choose_precision(model, documents, bos_id=tokenizer.bos_id, chosen=rules.dtype)
+    if precision.sentence:
+        console.note(precision.sentence)
+    score = _scored("scoring", opened, documents, precision.dtype, rules, console)
+    began_from = None
+    if (base := _base_of(directory)) is not None:
+        before = open_model(base, device=rules.device)
+        encoded = encode_texts(texts, before.tokenizer)
+        began_from = compare_bits_per_byte(
+            score, _scored("scoring its base", before, encoded, precision.dtype, rules, console)
+        )
+    train = list(split_texts(corpus, "train", rules.compressor_bytes)) if rules.compressor_bytes and corpus else []
+    compressors = []
+    if train:
+        with console.progress("compressing", 100, "%") as progress:
+            compressors = score_compressors(train, texts, advance=lambda share: progress.advance(100 * share))
+    with Engine(model, tokenizer, stop_ids=opened.stop_ids) as engine:
+        samples = write_samples(engine, documents, rules.samples, seed=rules.seed)
+    counts = {"documents": score.documents, "tokens": score.tokens, "bytes": score.bytes}
+    place = shell_quoted(directory)
+    use = f"groundup chat {place}" if tokenizer.chat_template else f'groundup generate {place} "Once upon a time"'
+    return Report(
+        bpb=score.interval(seed=rules.seed),
+        scored={"source": source, **counts, **precision.to_json()},
+        compressors=compressors,
+        compressors_read=sum(len(text.encode()) for text in train),
+        samples=samples,
+        model=_model_facts(directory, model),
+        began_from=began_from,
+        next_commands=(use, f"groundup evaluate {place} --data FILE.txt"),
+    )
+
+
+def _scored(
+    label: str, opened: OpenedModel, documents: TokenLists, dtype: ComputeDtype, rules: TextRules, console: Console
+) -> BitsPerByte:
+    total = int(documents.lengths.sum())
+    with console.progress(label, total, "tokens") as progress, computing_in(opened.model, dtype):
+        return bits_per_byte(
+            model_nll(opened.model),
+            documents,
+            context_length=opened.model.config.context_length,
+            bos_id=opened.tokenizer.bos_id,
+            batch_size=rules.batch_size,
+            device=opened.model.lm_head.weight.device,
+            advance=progress.advance,
+        )
+
+
+def _base_of(directory: Path) -> Path | None:
+    """Return the model that pretraining continued, if it is unchanged and where it was."""
+    made = read(directory) if (directory / ARTIFACT).is_file() else None
+    if made is None or made.stage != "pretrain" or "base" not in made.facts:
+        return None
+    try:
+        base = resolve_model(Path(made.facts["base"]))
+    except DataError:
+        return None
+    return base if model_identity(base) == made.inputs.get("model") else None
+
+
+def _model_facts(directory: Path, model: Transformer) -> dict[str, Any]:
+    """Return size and shape, and the facts that the stage recorded."""
+    facts: dict[str, Any] = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **model.config.to_json(),
+    }
+    if (directory / ARTIFACT).is_file():
+        made = read(directory)
+        facts |= {"made_by": made.stage, "training_seconds": made.seconds, "finished_at": made.finished_at}
+        facts |= {name: value for name, value in made.facts.items() if isinstance(value, int | float | str)}
+    return facts

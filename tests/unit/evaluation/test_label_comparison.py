@@ -1,0 +1,87 @@
+"""Labels before and after: a base that is asked sees no tested text; what it writes is read as the labels it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.core.console import Console
+from groundup.core.types import Example
+from groundup.data.held_out import HeldOut
+from groundup.data.labelled import SEPARATOR, Labelled
+from groundup.evaluation import label_comparison
+from groundup.evaluation.label_comparison import compare_classifiers
+from groundup.evaluation.prompt_search import Prompt, PromptedModel
+from groundup.hub.resolve import OpenedClassifier
+from groundup.model import SequenceClassifier
+
+QUIET = Console(quiet=True)
+TOPICS = ("statement", "expression", "module", "value")
+
+
+def classifier(prompted: PromptedModel, names: Sequence[str], *, several: bool) -> OpenedClassifier:
+    head = SequenceClassifier.from_language_model(prompted.model, len(names), seed=0)
+    head.multi_label = several
+    return OpenedClassifier(Path("classifier"), head, prompted.tokenizer, tuple(names), 64)
+
+
+def written(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Example], str]) -> list[Prompt]:
+    """Let a base write these answers; the prompts that it gets."""
+    prompts: list[Prompt] = []
+
+    def write(prompted: PromptedModel, prompt: Prompt, examples: Sequence[Example], max_tokens: int) -> list[str]:
+        prompts.append(prompt)
+        return [answer(example) for example in examples]
+
+    monkeypatch.setattr(label_comparison, "generate_answers", write)
+    return prompts
+
+
+def test_a_base_that_is_asked_for_labels_is_shown_no_tested_text(
+    prompted: PromptedModel, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels of a classifier are known without any answer; more of them than are scored each are written."""
+    prompts = written(monkeypatch, lambda example: "no label")
+    names = [f"{topic} {number}" for topic in TOPICS for number in range(4)]
+    tested = Labelled(texts[:6], names[:6])
+    found = compare_classifiers(
+        prompted, classifier(prompted, names, several=False), HeldOut(Labelled([], []), tested), QUIET
+    )
+    assert all(not prompt.shots and prompt.instruction.endswith("value 3.") for prompt in prompts) and prompts
+    assert "for want of training texts" in found.notes[0] and "best way" not in found.notes[0]
+
+
+def test_several_labels_are_read_out_of_what_a_base_writes(
+    prompted: PromptedModel, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In any order, in other letters, with words that are no labels, and labels with commas of their own."""
+    names = ("oil, gas", "gas", "Wheat", "trade")
+    sets = [("gas", "oil, gas"), ("Wheat",), ("gas", "trade"), ("oil, gas", "trade")] * 6
+    said = dict(zip(texts, ["oil, gas; gas", "wheat, and so on", "trade\nGas", "trade, oil, gas"] * 6, strict=False))
+    prompts = written(monkeypatch, lambda example: said[example.messages[-2].content])
+    every = Labelled(texts[:24], [SEPARATOR.join(labels) for labels in sets], multi_label=True)
+    learned, tested = every.only(range(12)), every.only(range(12, 24))
+    found = compare_classifiers(prompted, classifier(prompted, names, several=True), HeldOut(learned, tested), QUIET)
+    assert [line.before.name for line in found.comparisons] == ["exact sets", "micro-F1", "macro-F1"]
+    assert [line.before.estimate for line in found.comparisons] == [100.0, 100.0, 100.0]
+    assert [name.split()[0] for name in found.comparisons[0].baselines] == ["always", "TF-IDF"]
+    assert "what it writes" in found.notes[0]
+    instructions = {prompt.instruction for prompt in prompts} - {""}
+    assert instructions <= {"Answer with those of these that fit, with commas between: oil, gas, gas, Wheat, trade."}
+
+
+def test_a_classifier_of_several_labels_gives_all_that_are_likelier_than_not(
+    prompted: PromptedModel, texts: list[str]
+) -> None:
+    """And one that gives a single label, beside it, gives that."""
+    both = classifier(prompted, TOPICS, several=True)
+    with torch.no_grad():
+        both.model.score.weight.zero_()  # every label has a probability of one half: likely enough
+    tested = Labelled(texts[:8], [SEPARATOR.join(sorted(TOPICS))] * 8, multi_label=True)
+    single = classifier(prompted, TOPICS, several=False)
+    exact, micro, _ = compare_classifiers(single, both, HeldOut(Labelled([], []), tested), QUIET).comparisons
+    assert (exact.before.estimate, exact.after.estimate) == (0, 100)
+    assert (micro.before.estimate, micro.after.estimate) == (pytest.approx(40), 100)
