@@ -108,32 +108,27 @@ def _language_models(
     config: CompareConfig, base: Path, tuned: Path, general: Path | None, dtype: ComputeDtype, console: Console
 ) -> ComparisonReport:
     from groundup.data.held_out import held_out_answers, tuned_by
-    from groundup.data.texts import general_texts
+    from groundup.evaluation import model_comparison
     from groundup.evaluation.comparison import ComparisonReport
-    from groundup.evaluation.model_comparison import (
-        AnswerRules,
-        answer_task,
-        compare_answers,
-        compare_choices,
-        compare_text,
-    )
     from groundup.evaluation.prompt_search import Prompt, open_prompted
 
     before, after = (open_prompted(each, base, config.device, dtype, console) for each in (base, tuned))
     found = ComparisonReport([])
     if config.data:
         held = held_out_answers(config.data, config.train, config.columns, tuned, console)
-        rules = AnswerRules(config.metric, config.refusal, config.examples, config.max_tokens)
-        task = answer_task(held, rules, console)
+        rules = model_comparison.AnswerRules(config.metric, config.refusal, config.examples, config.max_tokens)
+        task = model_comparison.answer_task(held, rules, console)
         prompt = Prompt(after.chat_format) if after.chat_format and tuned_by(tuned) else None
-        found = compare_answers(before, after, task, console, prompt_after=prompt, seed=config.seed)
+        found = model_comparison.compare_answers(before, after, task, console, prompt_after=prompt, seed=config.seed)
     if general is not None:
         texts = general_texts(general, config.general_bytes)
-        found |= ComparisonReport([compare_text(before, after, texts, console, seed=config.seed)])
+        forgotten = model_comparison.compare_text(before, after, texts, console, seed=config.seed)
+        found |= ComparisonReport([forgotten])
     else:
         found |= ComparisonReport([], ["What was forgotten of general text was not measured: --general FOLDER does."])
     if config.choices:
-        questions = compare_choices(before, after, config.choices, config.examples, console, seed=config.seed)
+        table, most = config.choices, config.examples
+        questions = model_comparison.compare_choices(before, after, table, most, console, seed=config.seed)
         found |= ComparisonReport([questions])
     return found
 

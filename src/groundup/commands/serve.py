@@ -41,12 +41,11 @@ def run(
     on_text: Callable[[str], object] = print_now,
     json_lines: bool = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; answers under way may finish.
+    """Serve until SIGINT or SIGTERM; answers in progress may finish.
 
     Args:
-        on_text: takes the JSON.
-        json_lines: give it one JSON object, once clients can connect: url, model, models (all names), and chat (whether
-            the first can).
+        on_text: called with the JSON.
+        json_lines: print one JSON object as soon as clients can connect: url, model, models, and chat (the first can).
 
     Raises:
         DataError: no model there.

@@ -70,8 +70,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     encoder = CorpusEncoder(tokenizer, sample, threads=config.threads)
     if not encoder.fast:
         console.warn(f"Encoding the slow way, since this tokenizer and tiktoken differ: {encoder.reason}.")
-    documents = sum(card[split]["documents"] for split in _SPLITS)
-    total, size = sum(sizes.values()), tokenizer.vocab_size
+    documents, total, size = sum(card[s]["documents"] for s in _SPLITS), sum(sizes.values()), tokenizer.vocab_size
     require_room(work.directory, sample, encoder.encode, vocab_size=size, text_bytes=total, documents=documents)
     with console.progress("encoding", total, "bytes") as progress:
         written = write_shards(
