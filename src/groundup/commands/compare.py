@@ -58,14 +58,7 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
 
     from groundup.data.texts import general_text_identity
     from groundup.evaluation.comparison import COLUMNS
-    from groundup.hub.resolve import (
-        is_classifier,
-        model_identity,
-        resolve_classifier,
-        resolve_model,
-        run_text,
-        usable_device,
-    )
+    from groundup.hub.resolve import is_classifier, model_identity, resolve_any, run_text, usable_device
     from groundup.kernels import fastest_dtype
 
     console = console or Console()
@@ -76,8 +69,7 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
             fix="Give some: --data FILE.csv, --general FOLDER, --choices FILE.jsonl.",
         )
     labels = is_classifier(config.tuned)
-    base = resolve_classifier(config.base) if is_classifier(config.base) else resolve_model(config.base)
-    tuned = resolve_classifier(config.tuned) if labels else resolve_model(config.tuned)
+    base, tuned = resolve_any(config.base), resolve_any(config.tuned)
     inputs = {"base": model_identity(base), "tuned": model_identity(tuned)}
     inputs |= {key: table_identity(data) for key, data in (("data", config.data), ("train", config.train)) if data}
     if config.choices:
@@ -121,8 +113,8 @@ def _language_models(
         prompt = Prompt(after.chat_format) if after.chat_format and tuned_by(tuned) else None
         found = model_comparison.compare_answers(before, after, task, console, prompt_after=prompt, seed=config.seed)
     if general is not None:
-        texts = general_texts(general, config.general_bytes)
-        forgotten = model_comparison.compare_text(before, after, texts, console, seed=config.seed)
+        most = config.general_bytes
+        forgotten = model_comparison.compare_text(before, after, general, most, console, seed=config.seed)
         found |= ComparisonReport([forgotten])
     else:
         found |= ComparisonReport([], ["What was forgotten of general text was not measured: --general FOLDER does."])

@@ -19,6 +19,7 @@ from groundup.data import read_table
 from groundup.data.choices import read_choices
 from groundup.data.held_out import HeldOut
 from groundup.data.tables import spread
+from groundup.data.texts import general_texts
 from groundup.evaluation.baselines import baselines, without_shared_words
 from groundup.evaluation.bpb import BitsPerByte, bits_per_byte, compare_bits_per_byte, encode_texts, model_nll
 from groundup.evaluation.choices import right_choices, score_choices
@@ -147,12 +148,18 @@ def compare_answers(
 def compare_text(
     before: PromptedModel,
     after: PromptedModel,
-    texts: Sequence[str],
+    path: Path,
+    max_bytes: int,
     console: Console,
     *,
     seed: int = 0,
 ) -> Comparison:
-    """Compare bits per byte of general text: what fine-tuning made a model forget."""
+    """Compare bits per byte of general text: what fine-tuning made a model forget.
+
+    Args:
+        path: a corpus, token shards, a file, or a folder; see `general_texts`.
+    """
+    texts = general_texts(path, max_bytes)
     context = min(_MAX_CONTEXT, before.model.config.context_length, after.model.config.context_length)
 
     def scored(model: PromptedModel, who: str) -> BitsPerByte:

@@ -10,7 +10,7 @@ from typing import Any
 from groundup.core.artifact import ARTIFACT, read
 from groundup.hub.adapted import read_config, whole_model
 from groundup.hub.gguf import GgufModel
-from groundup.hub.resolve import is_classifier, load_tokenizer, resolve_model
+from groundup.hub.resolve import load_tokenizer, resolve_any
 from groundup.hub.weight_files import WeightFiles
 from groundup.model import ModelConfig
 from groundup.tokenizer import TOKENIZER_FILE
@@ -37,7 +37,7 @@ def describe_directory(path: Path) -> ModelDescription:
         DataError: no model there.
         FormatError: a damaged model, or an unknown architecture.
     """
-    directory = path if is_classifier(path) else resolve_model(path)
+    directory = resolve_any(path)
     config, base = read_config(directory), whole_model(directory)
     stored = WeightFiles(base)
     details: dict[str, Any] = {"adapter_of": str(base)} if base != directory else {}

@@ -201,6 +201,11 @@ def resolve_classifier(path: Path) -> Path:
     return max(models, key=finished)
 
 
+def resolve_any(path: Path) -> Path:
+    """Return the model directory that `path` means: itself if it is a classifier's, otherwise see `resolve_model`."""
+    return path if is_classifier(path) else resolve_model(path)
+
+
 def is_classifier(path: Path) -> bool:
     """Whether `path` itself is a classifier's directory."""
     return _is_model(path, _CLASSIFIER)
