@@ -35,6 +35,7 @@ from groundup.core.files import atomic_file, file_digest
 from groundup.data.label_batches import LabelledBatch, Targets, label_targets
 from groundup.data.labelled import Labelled
 from groundup.inference.classification import encode, last_hidden_states
+from groundup.inference.prompting import best_candidate
 from groundup.kernels import Machine, place
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
@@ -113,11 +114,14 @@ def best_prompt_format(
     lengths = accumulate(len(formats.encode(0, [text])[0]) for text in texts)
     count = min(len(texts), 1 + sum(1 for _ in takewhile(lambda tokens: tokens < _FORMAT_TOKENS, lengths)))
     fits, heads = [], []
-    for index, tokenizer in enumerate(formats.tokenizers):
-        ids = formats.encode(index, texts[:count])
-        fits.append(fit(model, ids, targets[:count], pad_id=tokenizer.pad_id, max_tokens=sum(map(len, ids))))
+
+    def loss(index: int) -> float:
+        ids, pad_id = formats.encode(index, texts[:count]), formats.tokenizers[index].pad_id
+        fits.append(fit(model, ids, targets[:count], pad_id=pad_id, max_tokens=sum(map(len, ids))))
         heads.append(model.score.weight.detach().clone())
-    best = min(range(len(formats)), key=lambda index: fits[index].nats)
+        return fits[-1].nats
+
+    best, _ = best_candidate(range(len(formats)), loss)
     with torch.no_grad():
         model.score.weight.copy_(heads[best])
     return best, fits

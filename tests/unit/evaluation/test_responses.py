@@ -20,7 +20,6 @@ from groundup.inference.prompting import (
     ChatFormat,
     PromptFormat,
     Renderer,
-    TextFormat,
     plain_formats,
 )
 from groundup.model import Transformer
@@ -174,19 +173,6 @@ def test_a_plain_answer_ends_with_its_turn(tokenizer: Tokenizer, model: Transfor
     with Engine(model, tokenizer) as engine:
         for format in plain_formats(tokenizer):
             assert "\n" not in answer(engine, question, format, max_tokens=40) or format.stop == ("\n\n",)
-
-
-def test_plain_prompts_end_where_the_answer_begins(tokenizer: Tokenizer) -> None:
-    messages = [Message("user", "Why?"), Message("assistant", "So."), Message("user", "Oh?")]
-    questions, *_, one_line = plain_formats(tokenizer)
-    assert questions.text(messages) == "Q: Why?\nA: So.\nQ: Oh?\nA:"
-    assert one_line.text(messages) == "Why? So. Oh?"
-
-
-def test_a_base_model_goes_on_right_after_what_was_typed(tokenizer: Tokenizer) -> None:
-    """Also after a space that was typed; only what is typed next begins a new line."""
-    messages = [Message("user", "It was "), Message("assistant", "a dark night."), Message("user", "And ")]
-    assert TextFormat(tokenizer).text(messages) == "It was a dark night.\nAnd "
 
 
 def test_nothing_that_fits_is_an_error(tokenizer: Tokenizer, model: Transformer, examples: list[Example]) -> None:
