@@ -21,7 +21,7 @@ from groundup.cli import cli
 from groundup.cli.commands import COMMANDS
 from groundup.commands import STAGES
 from groundup.core.config import load, read_toml, settings_of
-from groundup.core.recipe import steps_of
+from groundup.core.recipe import recipe_steps
 from groundup.recipes import bundled
 
 # Prints, as JSON, the modules that were imported by the time a command line ended.
@@ -120,7 +120,7 @@ def test_settings_of_a_stage_print_without_torch_and_read_back_as_the_defaults(s
 def test_recipes_that_we_ship_are_valid(recipe: Path) -> None:
     """A recipe is checked as a whole before its first stage starts, paths wired by the run included."""
     tables = {key: value for key, value in read_toml(recipe).items() if key != "name"}
-    assert steps_of(tables, Path("runs/any"), recipe.name, STAGES)
+    assert recipe_steps(tables, Path("runs/any"), recipe.name, STAGES)
 
 
 def test_wired_inputs_are_keys_of_the_stage() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from groundup.commands import STAGES
 from groundup.core.errors import ConfigError
-from groundup.core.recipe import steps_of
+from groundup.core.recipe import recipe_steps
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -28,7 +28,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def check(shown: str, page: str) -> None:
     """A recipe as `groundup run` checks it before its first stage starts."""
     tables = {key: value for key, value in tomllib.loads(shown).items() if key != "name"}
-    assert steps_of(tables, Path("runs/any"), page, STAGES)
+    assert recipe_steps(tables, Path("runs/any"), page, STAGES)
 
 
 @every_page

@@ -16,7 +16,7 @@ from groundup.commands import STAGES, evaluate
 from groundup.commands.generate import GenerateConfig, run
 from groundup.core.artifact import begin
 from groundup.core.console import Console
-from groundup.core.recipe import next_commands, steps_of
+from groundup.core.recipe import next_commands, recipe_steps
 from groundup.hub import save_model
 from groundup.inference import Completion
 from groundup.model import Transformer
@@ -86,7 +86,7 @@ def test_a_finished_recipe_suggests_the_base_model(place: dict[str, str]) -> Non
         "pretrain": {"token_shards": "tokens", "minutes": 1, **place},
         "finetune": {"instruct": {"data": ["questions.csv"]}},
     }
-    commands = next_commands(Path("runs/x"), steps_of(tables, Path("runs/x"), "recipe.toml", STAGES))
+    commands = next_commands(Path("runs/x"), recipe_steps(tables, Path("runs/x"), "recipe.toml", STAGES))
     assert f'groundup generate {place.get("out", "runs/x/base")} "Once upon a time"' in commands
 
 

@@ -12,7 +12,7 @@ import pytest
 from groundup.core import artifact
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DownloadError
-from groundup.core.recipe import save_recipe, steps_of
+from groundup.core.recipe import recipe_steps, save_recipe
 from groundup.core.redact import redacted
 from groundup.corpus.sources import RemoteSource
 
@@ -66,11 +66,11 @@ def test_a_run_keeps_a_recipe_without_the_password(tmp_path: Path) -> None:
             ]
         }
     }
-    steps = steps_of(recipe, tmp_path, "r.toml", STAGES)
+    steps = recipe_steps(recipe, tmp_path, "r.toml", STAGES)
     save_recipe(tmp_path / "recipe.toml", "r", steps)
     text = (tmp_path / "recipe.toml").read_text()
     assert PASSWORD not in text and TOKEN not in text and "${NAME}" in text
-    again = steps_of(
+    again = recipe_steps(
         {"collect": tomllib.loads(text)["collect"]}, tmp_path, "recipe.toml", STAGES
     )  # it is a recipe still
     assert steps[0].config.all_sources[0].identity() == again[0].config.all_sources[0].identity()

@@ -185,7 +185,7 @@ def _table(path: Path, stage: Stage, *, model: str | None = None) -> dict[str, A
         model: the model that the command line names.
     """
     from groundup.core.config import read_toml
-    from groundup.recipes.rates import require_absolute_rates, table_of
+    from groundup.recipes.rates import require_absolute_rates, stage_table
 
     def model_of(stage: str, table: Mapping[str, Any]) -> Path | None:
         named = model or table.get("model")
@@ -201,9 +201,9 @@ def _table(path: Path, stage: Stage, *, model: str | None = None) -> dict[str, A
         fix = f"To read it as text: groundup {stage.command} {options[0]} {shell_quoted(path)}"
         raise ConfigError(error.value, rule=error.rule, fix=fix) from None
     require_absolute_rates(values, path.name, model_of, name)
-    if (table := table_of(values, name)) is not None:
+    if (table := stage_table(values, name)) is not None:
         return table
-    if any(table_of(values, other) is not None for other in STAGES):
+    if any(stage_table(values, other) is not None for other in STAGES):
         rule = f"a recipe for this stage has a table [{name}]"
         raise ConfigError(f"{path}: no table [{name}]", rule=rule, fix=f"Add it: groundup config {name} shows one.")
     return values

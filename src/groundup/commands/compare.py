@@ -102,7 +102,7 @@ def _language_models(
     from groundup.data.held_out import held_out_answers, tuned_by
     from groundup.evaluation import model_comparison
     from groundup.evaluation.comparison import ComparisonReport
-    from groundup.evaluation.prompt_search import Prompt, open_prompted
+    from groundup.evaluation.prompt_search import FewShotPrompt, open_prompted
 
     before, after = (open_prompted(each, base, config.device, dtype, console) for each in (base, tuned))
     found = ComparisonReport([])
@@ -110,7 +110,7 @@ def _language_models(
         held = held_out_answers(config.data, config.train, config.columns, tuned, console)
         rules = model_comparison.AnswerRules(config.metric, config.refusal, config.examples, config.max_tokens)
         task = model_comparison.answer_task(held, rules, console)
-        prompt = Prompt(after.chat_format) if after.chat_format and tuned_by(tuned) else None
+        prompt = FewShotPrompt(after.chat_format) if after.chat_format and tuned_by(tuned) else None
         found = model_comparison.compare_answers(before, after, task, console, prompt_after=prompt, seed=config.seed)
     if general is not None:
         most = config.general_bytes

@@ -15,7 +15,6 @@ from groundup.core.config import Config, setting
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
 from groundup.core.files import shell_quoted
-from groundup.data.held_out import tuning_of
 
 EXAMPLE = "groundup merge runs/notes/adapter --out models/tuned"
 
@@ -39,6 +38,7 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
         FormatError: damaged, or its base is not the model that it was trained beside; or the merged model does not
             answer as the two do, and nothing is kept.
     """
+    from groundup.data.held_out import tuning_of
     from groundup.hub.adapted import find_base, is_adapter
     from groundup.hub.resolve import is_classifier, model_identity, resolve_model
 

@@ -12,7 +12,7 @@ from groundup.core.config import VERSION, Config, apply_overrides, read_toml, se
 from groundup.core.console import Console, format_duration
 from groundup.core.errors import GroundupError
 from groundup.core.locks import exclusive
-from groundup.core.recipe import Stage, next_commands, run_name, save_recipe, starting_model, steps_of
+from groundup.core.recipe import Stage, next_commands, recipe_steps, run_name, save_recipe, starting_model
 from groundup.recipes import find_recipe
 from groundup.recipes.rates import require_absolute_rates
 
@@ -55,7 +55,7 @@ def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[st
     directory = config.runs / name
     given |= {key: recipe[key] for key in (VERSION,) if key in recipe}  # --set version=2 counts, too
     require_absolute_rates(given, file.name, lambda stage, table: starting_model(stage, table, directory, STAGES))
-    steps = steps_of(recipe, directory, file.name, stages)
+    steps = recipe_steps(recipe, directory, file.name, stages)
     artifacts: dict[str, artifact.Artifact] = {}
     with exclusive(directory):
         save_recipe(directory / "recipe.toml", name, steps)

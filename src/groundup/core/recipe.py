@@ -104,7 +104,7 @@ def run_name(name: Any) -> str:
     )
 
 
-def steps_of(recipe: Mapping[str, Any], directory: Path, file: str, stages: Mapping[str, Stage]) -> list[Step]:
+def recipe_steps(recipe: Mapping[str, Any], directory: Path, file: str, stages: Mapping[str, Stage]) -> list[Step]:
     """Check every table of a recipe and return its steps, in the order of the stages.
 
     Args:

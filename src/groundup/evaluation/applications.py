@@ -35,7 +35,7 @@ class Tested(Protocol):
         """Whether the outputs are labels."""
 
 
-def figures(tested: Tested) -> list[Measure]:
+def measures_of(tested: Tested) -> list[Measure]:
     """What comes out, the figure that decides first."""
     if tested.metric == "likelihood":
         sizes = [len(text.encode()) for text in tested.references]
@@ -75,7 +75,7 @@ def valid(value: Any, schema: Mapping[str, Any]) -> bool:
 def compare_applications(before: Tested, after: Tested, *, seed: int = 0) -> list[Comparison]:
     """Compare both models on the test set of an application."""
     what = f"{before.name}, {len(before.references)} examples"
-    pairs = zip(figures(before), figures(after), strict=True)
+    pairs = zip(measures_of(before), measures_of(after), strict=True)
     baselines = without_a_model(before)
     return [
         Comparison(old, new, seed, "task", what, baselines if place == 0 else {})
@@ -86,13 +86,13 @@ def compare_applications(before: Tested, after: Tested, *, seed: int = 0) -> lis
 def rows(tested: Tested, *, seed: int = 0) -> list[tuple[str, ...]]:
     """One model, for a table with `COLUMNS`."""
     beside = "; ".join(
-        f"{name}: {shown(measure.estimate, measure)}" for name, measure in without_a_model(tested).items()
+        f"{name}: {_shown(measure.estimate, measure)}" for name, measure in without_a_model(tested).items()
     )
     found: list[tuple[str, ...]] = []
-    for place, measure in enumerate(figures(tested)):
+    for place, measure in enumerate(measures_of(tested)):
         interval = measure.interval(seed=seed)
-        bounds = [shown(bound, measure) for bound in (interval.low, interval.high)]
-        score = f"{shown(interval.estimate, measure)} [{bounds[0]}, {bounds[1]}]"
+        bounds = [_shown(bound, measure) for bound in (interval.low, interval.high)]
+        score = f"{_shown(interval.estimate, measure)} [{bounds[0]}, {bounds[1]}]"
         examples = str(len(tested.references))
         found.append((tested.name, measure.name, score, beside if place == 0 else "", examples))
     return found
@@ -101,7 +101,7 @@ def rows(tested: Tested, *, seed: int = 0) -> list[tuple[str, ...]]:
 def to_json(tested: Tested, *, seed: int = 0) -> dict[str, Any]:
     """For programs: the figures, and what was written."""
     counted = {
-        measure.name: measure.interval(seed=seed).to_json() | {"less": measure.less} for measure in figures(tested)
+        measure.name: measure.interval(seed=seed).to_json() | {"less": measure.less} for measure in measures_of(tested)
     }
     return {
         "app": tested.name,
@@ -112,7 +112,7 @@ def to_json(tested: Tested, *, seed: int = 0) -> dict[str, Any]:
     }
 
 
-def shown(value: float, measure: Measure) -> str:
+def _shown(value: float, measure: Measure) -> str:
     """A number in the measure's unit."""
     if not math.isfinite(value):
         return "?"

@@ -24,7 +24,7 @@ _FEATURES = 50_000  # of the TF-IDF baseline at most, the most frequent: four ti
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class SingleLabelResult:
     """Predictions on a test set, scored.
 
     Attributes:
@@ -47,14 +47,16 @@ class Result:
         return {name: interval.to_json() for name, interval in self.metrics.items()}
 
 
-def score(true_E: Sequence[int] | Indices, predicted_E: Sequence[int] | Indices, n_labels: int, *, seed: int) -> Result:
+def score(
+    true_E: Sequence[int] | Indices, predicted_E: Sequence[int] | Indices, n_labels: int, *, seed: int
+) -> SingleLabelResult:
     """Score predictions; intervals are percentile bootstraps over examples, at 95 %."""
     true, predicted = np.asarray(true_E), np.asarray(predicted_E)
     confusion = np.zeros((n_labels, n_labels), dtype=np.int64)
     np.add.at(confusion, (true, predicted), 1)
     correct = (true == predicted).astype(np.float64)
     accuracy = ratio_interval(correct, np.ones_like(correct), seed=seed).clamped(0, 1)
-    return Result(correct, confusion, accuracy, _macro_f1_interval(confusion, seed=seed).clamped(0, 1))
+    return SingleLabelResult(correct, confusion, accuracy, _macro_f1_interval(confusion, seed=seed).clamped(0, 1))
 
 
 def macro_f1(confusion_CC: Indices) -> float:
@@ -85,7 +87,7 @@ def _macro_f1_interval(confusion_CC: Indices, *, seed: int) -> Interval:
 
 
 class LabelResult(Protocol):
-    """Scored predictions of labels: `Result`, or `SetResult` of `label_sets`."""
+    """Scored predictions of labels: `SingleLabelResult`, or `SetResult` of `label_sets`."""
 
     @property
     def correct(self) -> Floats: ...
@@ -129,7 +131,7 @@ class BaselineComparison:
         """Return the rows of a table: who, and each metric with its interval."""
         named = [("this classifier", self.result), ("TF-IDF + logistic regression", self.by_tfidf)]
         named.append((f"always {self.majority!r}", self.by_majority))
-        return [(who, *map(shown, each.metrics.values())) for who, each in named if each is not None]
+        return [(who, *map(percent_interval, each.metrics.values())) for who, each in named if each is not None]
 
     def verdict(self) -> str:
         """Return one sentence."""
@@ -153,8 +155,8 @@ class BaselineComparison:
         return facts
 
 
-def compare(
-    train: Labelled, test: Labelled, labels: Sequence[str], result: Result, *, tfidf: bool, seed: int
+def compare_with_baselines(
+    train: Labelled, test: Labelled, labels: Sequence[str], result: SingleLabelResult, *, tfidf: bool, seed: int
 ) -> BaselineComparison:
     """Train the baselines on the training set and score them on the test set.
 
@@ -172,7 +174,7 @@ def compare(
     return BaselineComparison(result, majority, floor, by_tfidf, seed)
 
 
-def shown(interval: Interval) -> str:
+def percent_interval(interval: Interval) -> str:
     """A share with its interval, in percent."""
     return f"{interval.estimate:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 

@@ -9,7 +9,7 @@ from groundup.core.types import DeciderName, Example
 from groundup.data.instruction import InstructionData
 from groundup.data.tables import spread
 from groundup.evaluation.metrics import label_names, measures
-from groundup.evaluation.prompt_search import Prompt, PromptedModel, generate_answers
+from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel, generate_answers
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.inference.prompting import ChatFormat, fits
 from groundup.kernels import eagerly
@@ -77,7 +77,7 @@ def _by_metric(
     by: DeciderName, prompted: PromptedModel, examples: Sequence[Example], labels: Sequence[str]
 ) -> Callable[[], float]:
     assert by != "loss" and prompted.chat_format is not None
-    prompt = Prompt(prompted.chat_format)
+    prompt = FewShotPrompt(prompted.chat_format)
     references = [example.messages[-1].content for example in examples]
     longest = max(len(ids) for ids in prompted.tokenizer.encode_batch(references))
     most = min(_LONGEST, 8 + longest + longest // 4)

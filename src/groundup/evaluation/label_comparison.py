@@ -19,7 +19,7 @@ from groundup.evaluation.metrics import Measure, label_reader, label_sets
 from groundup.evaluation.metrics import labels as single_labels
 from groundup.evaluation.prompt_search import (
     MAX_QUALITY_EXAMPLES,
-    Prompt,
+    FewShotPrompt,
     PromptedModel,
     best_prompt,
     choose_labels,
@@ -144,14 +144,14 @@ def _prompted(
     scored = len(labels) <= _MAX_SCORED_LABELS and not several
     read = _set_reader(labels) if several else _single_reader(labels)
 
-    def given(prompt: Prompt, some: Sequence[Example]) -> LabelSets:
+    def given(prompt: FewShotPrompt, some: Sequence[Example]) -> LabelSets:
         if scored:
             return [(label,) for label in choose_labels(model, prompt, some, labels)]
         fitting = [fits(prompt.render, each, context - max_tokens) for each in some]
         written = iter(generate_answers(model, prompt, list(compress(some, fitting)), max_tokens))
         return [read(next(written) if has_room else "") for has_room in fitting]
 
-    def quality(prompt: Prompt, examples: Sequence[Example]) -> float:
+    def quality(prompt: FewShotPrompt, examples: Sequence[Example]) -> float:
         some = spread(examples, MAX_QUALITY_EXAMPLES)
         true = [read(example.messages[-1].content) for example in some]
         # A base model seldom gets a whole set right: micro-F1 tells prompts apart better than exact sets.

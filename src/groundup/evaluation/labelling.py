@@ -17,7 +17,14 @@ from groundup.core.types import text_id
 from groundup.data.label_batches import Targets, label_targets
 from groundup.data.labelled import Labelled
 from groundup.evaluation.calibration import Calibration, fit_temperature, logarithms
-from groundup.evaluation.classification import Floats, Indices, Result, compare, macro_f1, score
+from groundup.evaluation.classification import (
+    Floats,
+    Indices,
+    SingleLabelResult,
+    compare_with_baselines,
+    macro_f1,
+    score,
+)
 from groundup.evaluation.label_sets import compare_sets, macro_f1_of_sets, score_sets
 from groundup.evaluation.stats import Interval
 from groundup.hub.resolve import MODEL_MAX_LENGTH, open_classifier
@@ -116,11 +123,11 @@ class SingleLabelEvaluator:
 
     def compared(self, given: Labelled, test: Labelled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
         result = self._result(test, probabilities)
-        baselines = compare(given, test, self._labels, result, tfidf=tfidf, seed=self._seed)
+        baselines = compare_with_baselines(given, test, self._labels, result, tfidf=tfidf, seed=self._seed)
         facts = {"test": _single_label_scores(result, len(test)).facts, **baselines.to_json()}
         return LabelComparison(("who", "accuracy", "macro-F1"), baselines.rows(), baselines.verdict(), facts)
 
-    def _result(self, test: Labelled, probabilities: Floats) -> Result:
+    def _result(self, test: Labelled, probabilities: Floats) -> SingleLabelResult:
         true: Any = label_targets(test, self._labels)
         return score(true, probabilities.argmax(1), len(self._labels), seed=self._seed)
 
@@ -167,7 +174,7 @@ class MultiLabelEvaluator:
         return np.asarray(label_targets(examples, self._labels)) > 0
 
 
-def _single_label_scores(result: Result, examples: int) -> LabelScores:
+def _single_label_scores(result: SingleLabelResult, examples: int) -> LabelScores:
     facts = {"examples": examples, **result.to_json(), "confusion": result.confusion.tolist()}
     return LabelScores({"accuracy": result.accuracy, "macro-F1": result.macro_f1}, facts)
 

@@ -27,7 +27,7 @@ from groundup.evaluation.comparison import Comparison, ComparisonReport
 from groundup.evaluation.metrics import Measure, choose_metric, label_names, mean, measures, refusals
 from groundup.evaluation.prompt_search import (
     MAX_QUALITY_EXAMPLES,
-    Prompt,
+    FewShotPrompt,
     PromptedModel,
     best_prompt,
     default_prompt,
@@ -101,7 +101,7 @@ def compare_answers(
     task: AnswerTask,
     console: Console,
     *,
-    prompt_after: Prompt | None = None,
+    prompt_after: FewShotPrompt | None = None,
     seed: int = 0,
 ) -> ComparisonReport:
     """Compare answers to held-out questions.
@@ -214,14 +214,14 @@ def _scored_answers(
     ]
 
 
-def _bits_per_byte(model: PromptedModel, prompt: Prompt, test: Sequence[Example], console: Console) -> Measure:
+def _bits_per_byte(model: PromptedModel, prompt: FewShotPrompt, test: Sequence[Example], console: Console) -> Measure:
     with console.progress("scoring", len(test), "answers") as bar:
         nll_E = score_responses(model.model, model.tokenizer, test, prompt.render, advance=bar.advance).nll_E
     sizes = [sum(len(m.content.encode()) for m in each.messages if m.role == "assistant") for each in test]
     return mean("bits per byte of the answers", nll_E / math.log(2), sizes, unit="bits per byte", less=True)
 
 
-def _notes(task: AnswerTask, models: Sequence[tuple[PromptedModel, Prompt]], tested: int) -> list[str]:
+def _notes(task: AnswerTask, models: Sequence[tuple[PromptedModel, FewShotPrompt]], tested: int) -> list[str]:
     base, tuned = (prompt.name for _, prompt in models)
     notes = [
         *task.notes,
@@ -246,16 +246,18 @@ def _usual_length(model: PromptedModel, task: AnswerTask) -> int:
     return min(_MAX_ANSWER_TOKENS, 8 + int(1.25 * float(np.quantile(sizes, 0.95))))
 
 
-def _has_room(model: PromptedModel, prompt: Prompt, example: Example, max_tokens: int) -> bool:
+def _has_room(model: PromptedModel, prompt: FewShotPrompt, example: Example, max_tokens: int) -> bool:
     return fits(prompt.render, example, model.model.config.context_length - max_tokens)
 
 
-def _best_prompt(model: PromptedModel, task: AnswerTask, max_tokens: int, label: str, console: Console) -> Prompt:
+def _best_prompt(
+    model: PromptedModel, task: AnswerTask, max_tokens: int, label: str, console: Console
+) -> FewShotPrompt:
     if not task.train:  # a test example would show its own answer
         return default_prompt(model)
     instruction = label_instruction(sorted({_pair(example)[1] for example in task.train})) if task.labels else ""
 
-    def quality(prompt: Prompt, examples: Sequence[Example]) -> float:
+    def quality(prompt: FewShotPrompt, examples: Sequence[Example]) -> float:
         some = [example for example in examples if _has_room(model, prompt, example, max_tokens)]
         some = some[:MAX_QUALITY_EXAMPLES]
         if not some:

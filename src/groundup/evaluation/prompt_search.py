@@ -88,7 +88,7 @@ def open_prompted(path: Path, base: Path, device: str | None, dtype: ComputeDtyp
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prompt:
+class FewShotPrompt:
     """How a question is put to a model.
 
     Attributes:
@@ -130,7 +130,7 @@ class Prompt:
 
 def generate_answers(
     prompted: PromptedModel,
-    prompt: Prompt,
+    prompt: FewShotPrompt,
     examples: Sequence[Example],
     max_tokens: int,
     *,
@@ -143,7 +143,7 @@ def generate_answers(
 
 
 def choose_labels(
-    prompted: PromptedModel, prompt: Prompt, examples: Sequence[Example], labels: Sequence[str]
+    prompted: PromptedModel, prompt: FewShotPrompt, examples: Sequence[Example], labels: Sequence[str]
 ) -> list[str]:
     """Return the label that is the most likely answer to the last question of each example."""
     told = [Example((*example.messages[:-1], Message("assistant", label))) for example in examples for label in labels]
@@ -156,9 +156,9 @@ def best_prompt(
     train: Sequence[Example],
     *,
     instruction: str = "",
-    quality: Callable[[Prompt, Sequence[Example]], float] | None = None,
+    quality: Callable[[FewShotPrompt, Sequence[Example]], float] | None = None,
     advance: Callable[[float], object] = lambda _: None,
-) -> Prompt:
+) -> FewShotPrompt:
     """Return the prompt with which a model does best on training examples.
 
     All plain formats are tried; then the best of them and the chat template, with and without shots, with and without
@@ -174,13 +174,13 @@ def best_prompt(
     tried = trial_examples(prompted.tokenizer, [example for example in train if example not in shots] or train)
     few = spread(tried, _SHOT_TRIALS)
 
-    def loss(prompt: Prompt, examples: Sequence[Example]) -> float:
+    def loss(prompt: FewShotPrompt, examples: Sequence[Example]) -> float:
         advance(1)
         return _loss(prompted, prompt, examples)
 
-    plain = [Prompt(format) for format in prompted.plain_formats]
+    plain = [FewShotPrompt(format) for format in prompted.plain_formats]
     leading = [best_candidate(plain, lambda prompt: loss(prompt, tried))[0]]
-    leading += [Prompt(prompted.chat_format)] if prompted.chat_format else []
+    leading += [FewShotPrompt(prompted.chat_format)] if prompted.chat_format else []
     prompts = [
         replace(prompt, shots=shown, instruction=said)
         for prompt in leading
@@ -200,9 +200,9 @@ def best_prompt(
     return best_candidate(finalists, lambda prompt: -quality(prompt, tried))[0]
 
 
-def default_prompt(prompted: PromptedModel, instruction: str = "") -> Prompt:
+def default_prompt(prompted: PromptedModel, instruction: str = "") -> FewShotPrompt:
     """Return the prompt to use without training examples: the chat template, or otherwise "Q: ..." and "A: ..."."""
-    return Prompt(prompted.chat_format or prompted.plain_formats[0], instruction=instruction)
+    return FewShotPrompt(prompted.chat_format or prompted.plain_formats[0], instruction=instruction)
 
 
 def num_trials(prompted: PromptedModel, instruction: str = "") -> int:
@@ -248,7 +248,7 @@ def _shots(prompted: PromptedModel, train: Sequence[Example]) -> tuple[Example, 
     return tuple(chosen)
 
 
-def _loss(prompted: PromptedModel, prompt: Prompt, examples: Sequence[Example]) -> float:
+def _loss(prompted: PromptedModel, prompt: FewShotPrompt, examples: Sequence[Example]) -> float:
     """Return nats per token of the answers; infinite if an example with its shots is longer than the context."""
     render: Renderer = prompt.render
     if not all(fits(render, example, prompted.model.config.context_length) for example in examples):

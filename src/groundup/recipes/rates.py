@@ -23,7 +23,7 @@ ModelOf = Callable[[str, Mapping[str, Any]], Path | None]
 """The model that a stage with this table trains, as far as it is known."""
 
 
-def table_of(values: Any, stage: str) -> dict[str, Any] | None:
+def stage_table(values: Any, stage: str) -> dict[str, Any] | None:
     """Return the table of a stage in a recipe, or None."""
     for part in stage.split("."):
         values = values.get(part) if isinstance(values, dict) else None
@@ -43,7 +43,7 @@ def require_absolute_rates(values: dict[str, Any], file: str, model_of: ModelOf,
     if take_version(values, file) >= RECIPE_VERSION:
         return
     for name in _OLD if stage is None else {stage} & _OLD.keys():
-        table = table_of(values, name)
+        table = stage_table(values, name)
         if table is None and stage is not None:
             table = values
         if table and (found := _old_rates(name, table)):

@@ -17,7 +17,7 @@ from groundup.commands import STAGES, Stage
 from groundup.commands.run import Run, RunConfig, run
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, ResourceError
-from groundup.core.recipe import steps_of
+from groundup.core.recipe import recipe_steps
 
 # Stages as the house builds them: a config, and a `run` that begins, works and finishes.
 STAGE = """
@@ -225,7 +225,7 @@ def test_an_input_comes_from_whichever_stage_the_recipe_has(stages: dict[str, St
     known = {"fetch": fetch, "gather": stages["gather"], "shout": either}
 
     def source(recipe: dict[str, Any]) -> Path:
-        return steps_of(recipe, tmp_path / "run", "r.toml", known)[-1].config.source  # type: ignore[attr-defined]
+        return recipe_steps(recipe, tmp_path / "run", "r.toml", known)[-1].config.source  # type: ignore[attr-defined]
 
     assert source({"gather": {"text": "x"}, "shout": {}}) == tmp_path / "run" / "words"
     (tmp_path / "run" / "fetched").mkdir(parents=True)
@@ -240,14 +240,14 @@ def test_what_two_stages_are_both_told_stands_in_the_recipe_once(tmp_path: Path)
         "finetune": {"instruct": {"data": "learn.csv", "test": "test.csv"}},
         "compare": {},
     }
-    steps = {step.stage.name: step.config for step in steps_of(recipe, tmp_path, "r.toml", STAGES)}
+    steps = {step.stage.name: step.config for step in recipe_steps(recipe, tmp_path, "r.toml", STAGES)}
     compared: Any = steps["compare"]
     assert [str(source.path) for source in compared.data] == ["test.csv"]
     assert [str(source.path) for source in compared.train] == ["learn.csv"]
     assert (compared.base, compared.tuned) == (tmp_path / "model", tmp_path / "chat")
     assert steps["finetune.instruct"].model == tmp_path / "model"  # type: ignore[attr-defined]
     del recipe["finetune"]["instruct"]["test"]  # type: ignore[attr-defined]
-    alone: Any = steps_of(recipe, tmp_path, "r.toml", STAGES)[-1].config
+    alone: Any = recipe_steps(recipe, tmp_path, "r.toml", STAGES)[-1].config
     assert [str(source.path) for source in alone.data] == ["learn.csv"]
-    other: Any = steps_of(recipe | {"compare": {"data": "mine.csv"}}, tmp_path, "r.toml", STAGES)[-1].config
+    other: Any = recipe_steps(recipe | {"compare": {"data": "mine.csv"}}, tmp_path, "r.toml", STAGES)[-1].config
     assert [str(source.path) for source in other.data] == ["mine.csv"]

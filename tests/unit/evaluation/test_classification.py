@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import confusion_matrix, f1_score
 
 from groundup.data.labelled import Labelled
-from groundup.evaluation.classification import compare, macro_f1, predict_tfidf, score
+from groundup.evaluation.classification import compare_with_baselines, macro_f1, predict_tfidf, score
 from groundup.inference.classification import predict
 from groundup.model import SequenceClassifier, Transformer
 
@@ -92,12 +92,14 @@ def test_the_verdict_says_worse_better_or_neither(two_topics: tuple[Labelled, La
     train, test = two_topics
     labels = list(train.counts())
     true = [labels.index(label) for label in test.labels]
-    right = compare(train, test, labels, score(true, true, 2, seed=0), tfidf=True, seed=0)
-    wrong = compare(train, test, labels, score(true, [1 - label for label in true], 2, seed=0), tfidf=True, seed=0)
+    right = compare_with_baselines(train, test, labels, score(true, true, 2, seed=0), tfidf=True, seed=0)
+    wrong = compare_with_baselines(
+        train, test, labels, score(true, [1 - label for label in true], 2, seed=0), tfidf=True, seed=0
+    )
     assert "; better than TF-IDF" in right.verdict()
     assert "; worse than TF-IDF" in wrong.verdict()
     same = predict_tfidf(train.texts, [labels.index(label) for label in train.labels], test.texts)
-    neither = compare(train, test, labels, score(true, same, 2, seed=0), tfidf=True, seed=0)
+    neither = compare_with_baselines(train, test, labels, score(true, same, 2, seed=0), tfidf=True, seed=0)
     assert "not distinguishable" in neither.verdict()
     assert neither.to_json()["tfidf"]["difference"] == {"accuracy": 0.0, "interval": [0.0, 0.0]}
 
@@ -106,6 +108,8 @@ def test_the_majority_is_that_of_the_training_texts() -> None:
     """That of the test texts would be a peek at the answers."""
     train = Labelled(["a", "b", "c"], ["x", "x", "y"])
     test = Labelled(["d", "e", "f", "g"], ["y", "y", "y", "x"])
-    found = compare(train, test, ["x", "y"], score([1, 1, 1, 0], [1, 1, 1, 0], 2, seed=0), tfidf=False, seed=0)
+    found = compare_with_baselines(
+        train, test, ["x", "y"], score([1, 1, 1, 0], [1, 1, 1, 0], 2, seed=0), tfidf=False, seed=0
+    )
     assert found.to_json() == {"majority": {"label": "x", "accuracy": 0.25, "macro_f1": pytest.approx(0.2)}}
     assert len(found.rows()) == 2

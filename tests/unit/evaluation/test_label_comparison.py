@@ -14,7 +14,7 @@ from groundup.data.held_out import HeldOut
 from groundup.data.labelled import SEPARATOR, Labelled
 from groundup.evaluation import label_comparison
 from groundup.evaluation.label_comparison import compare_classifiers
-from groundup.evaluation.prompt_search import Prompt, PromptedModel
+from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel
 from groundup.hub.resolve import OpenedClassifier
 from groundup.model import SequenceClassifier
 
@@ -28,11 +28,13 @@ def classifier(prompted: PromptedModel, names: Sequence[str], *, several: bool) 
     return OpenedClassifier(Path("classifier"), head, prompted.tokenizer, tuple(names), 64)
 
 
-def written(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Example], str]) -> list[Prompt]:
+def written(monkeypatch: pytest.MonkeyPatch, answer: Callable[[Example], str]) -> list[FewShotPrompt]:
     """Let a base write these answers; the prompts that it gets."""
-    prompts: list[Prompt] = []
+    prompts: list[FewShotPrompt] = []
 
-    def write(prompted: PromptedModel, prompt: Prompt, examples: Sequence[Example], max_tokens: int) -> list[str]:
+    def write(
+        prompted: PromptedModel, prompt: FewShotPrompt, examples: Sequence[Example], max_tokens: int
+    ) -> list[str]:
         prompts.append(prompt)
         return [answer(example) for example in examples]
 

@@ -12,7 +12,7 @@ from groundup.evaluation import model_comparison
 from groundup.evaluation.deciding import score_of_answers
 from groundup.evaluation.metrics import label_names
 from groundup.evaluation.model_comparison import AnswerTask, compare_answers
-from groundup.evaluation.prompt_search import Prompt, PromptedModel
+from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel
 from groundup.tokenizer import Tokenizer
 
 QUIET = Console(quiet=True)
@@ -29,13 +29,13 @@ def examples(texts: list[str]) -> list[Example]:
 
 
 @pytest.fixture
-def prompts(monkeypatch: pytest.MonkeyPatch) -> list[Prompt]:
+def prompts(monkeypatch: pytest.MonkeyPatch) -> list[FewShotPrompt]:
     """In which answers were asked for."""
-    seen: list[Prompt] = []
+    seen: list[FewShotPrompt] = []
     real = model_comparison.generate_answers
 
     def spy(
-        model: PromptedModel, prompt: Prompt, examples: Sequence[Example], *rest: int, **named: object
+        model: PromptedModel, prompt: FewShotPrompt, examples: Sequence[Example], *rest: int, **named: object
     ) -> list[str]:
         seen.append(prompt)
         return real(model, prompt, examples, *rest, **named)  # type: ignore[arg-type]
@@ -49,7 +49,7 @@ def test_a_small_test_of_labels_is_one_of_labels(prompted: PromptedModel, exampl
     names = label_names([example.messages[-1].content for example in examples])
     task = AnswerTask("exact", examples[8:], examples[:8], max_tokens=4, labels=names)
     assert prompted.chat_format is not None
-    found = compare_answers(prompted, prompted, task, QUIET, prompt_after=Prompt(prompted.chat_format))
+    found = compare_answers(prompted, prompted, task, QUIET, prompt_after=FewShotPrompt(prompted.chat_format))
     assert [each.after.name for each in found.comparisons] == ["accuracy", "macro-F1", "bits per byte of the answers"]
     assert [name.split()[0] for name in found.comparisons[0].baselines] == ["always", "TF-IDF"]
     assert "found on training examples" in found.notes[0]
@@ -57,7 +57,7 @@ def test_a_small_test_of_labels_is_one_of_labels(prompted: PromptedModel, exampl
 
 @pytest.mark.parametrize("templated", [True, False])
 def test_no_tested_example_is_shown_or_tried_on(
-    prompted: PromptedModel, examples: list[Example], templated: bool, prompts: list[Prompt]
+    prompted: PromptedModel, examples: list[Example], templated: bool, prompts: list[FewShotPrompt]
 ):
     """The first of them stood before the questions with its answer, and the way was chosen by it."""
     given = prompted if templated else PromptedModel(prompted.model, prompted.tokenizer, None, prompted.stop_ids)

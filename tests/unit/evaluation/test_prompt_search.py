@@ -8,7 +8,7 @@ import pytest
 
 from groundup.core.types import Example, Message
 from groundup.evaluation.baselines import baselines, label_baselines, lead, without_shared_words
-from groundup.evaluation.prompt_search import Prompt, PromptedModel, best_prompt, choose_labels, generate_answers
+from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel, best_prompt, choose_labels, generate_answers
 from groundup.evaluation.responses import score_responses
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
@@ -34,7 +34,7 @@ def test_shots_change_what_is_read_and_not_what_is_scored(prompted: PromptedMode
     """The answers in the shots are given: counted, they would make few-shot asking look better than it is."""
     shots, example = tuple(examples[:2]), examples[5]
     for format in (prompted.chat_format, prompted.plain_formats[0]):
-        bare, shown = (Prompt(format, shots=s).render(example) for s in ((), shots))
+        bare, shown = (FewShotPrompt(format, shots=s).render(example) for s in ((), shots))
         assert len(shown.ids) > len(bare.ids)
         assert sum(shown.scored) == sum(bare.scored)
         assert sum(shown.ends) == sum(bare.ends)
@@ -44,14 +44,14 @@ def test_shots_change_what_is_read_and_not_what_is_scored(prompted: PromptedMode
 
 def test_without_shots_a_prompt_is_the_format_itself(prompted: PromptedModel, examples: list[Example]):
     for format in (prompted.chat_format, prompted.plain_formats[1]):
-        assert Prompt(format).render(examples[0]).ids == format.render(examples[0]).ids
+        assert FewShotPrompt(format).render(examples[0]).ids == format.render(examples[0]).ids
 
 
 def test_an_instruction_is_first_also_without_a_system_message(
     prompted: PromptedModel, monkeypatch: pytest.MonkeyPatch
 ):
     example = Example((Message("user", "Which?"), Message("assistant", "this")))
-    prompt = Prompt(prompted.plain_formats[0], instruction="One of: this, that.")
+    prompt = FewShotPrompt(prompted.plain_formats[0], instruction="One of: this, that.")
     assert [m.role for m in prompt.around(example).messages] == ["system", "user", "assistant"]
     monkeypatch.setattr(prompt.format, "takes_system", False)
     (question, _) = prompt.around(example).messages
@@ -61,18 +61,18 @@ def test_an_instruction_is_first_also_without_a_system_message(
 def test_the_best_prompt_has_the_least_loss(prompted: PromptedModel, examples: list[Example]):
     found = best_prompt(prompted, examples)
 
-    def loss(prompt: Prompt) -> float:
+    def loss(prompt: FewShotPrompt) -> float:
         others = [e for e in examples if e not in found.shots]
         return float(score_responses(prompted.model, prompted.tokenizer, others, prompt.render).nll_E.sum())
 
     formats = (prompted.chat_format, *prompted.plain_formats)
-    assert all(loss(found) <= loss(Prompt(format)) + 1e-6 for format in formats)
+    assert all(loss(found) <= loss(FewShotPrompt(format)) + 1e-6 for format in formats)
     preferred = best_prompt(prompted, examples, quality=lambda prompt, _: float(not prompt.shots))
     assert not preferred.shots, "the quality decides, not the loss"
 
 
 def test_answers_and_labels_come_in_the_order_of_the_questions(prompted: PromptedModel, examples: list[Example]):
-    prompt = Prompt(prompted.plain_formats[0])
+    prompt = FewShotPrompt(prompted.plain_formats[0])
     together = generate_answers(prompted, prompt, examples[:5], 6)
     assert together == [generate_answers(prompted, prompt, [example], 6)[0] for example in examples[:5]]
     labels = ["statement", "expression", "module"]

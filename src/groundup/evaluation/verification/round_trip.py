@@ -15,7 +15,7 @@ from torch import Tensor
 
 from groundup.core.console import Console
 from groundup.core.errors import FormatError
-from groundup.evaluation.verification.agreement import GREEDY_TOKENS, Agreement, Runner, compare
+from groundup.evaluation.verification.agreement import GREEDY_TOKENS, Agreement, ComparedEngine, compare_engines
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.torture import TORTURE
@@ -179,8 +179,8 @@ def farthest(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[
 class Check:
     """Two engines to compare, and by which limits."""
 
-    reference: Runner
-    other: Runner
+    reference: ComparedEngine
+    other: ComparedEngine
     limits: str
 
 
@@ -239,7 +239,9 @@ def run_gate(
     pairs = [(check.reference, check.other) for check in checks]
     engines = {id(runner) for pair in pairs for runner in pair}
     with console.progress(label, len(engines) * tried.tokens, "tokens") as bar:
-        found = compare(pairs, texts=tried.texts, prompts=tried.prompts, torture=tried.torture, advance=bar.advance)
+        found = compare_engines(
+            pairs, texts=tried.texts, prompts=tried.prompts, torture=tried.torture, advance=bar.advance
+        )
     problems = [p for agreement, check in zip(found, checks, strict=True) for p in _problems(agreement, check.limits)]
     for told in absent:
         console.note(told)
