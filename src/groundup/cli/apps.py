@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from groundup.cli.options import declared
-from groundup.commands import STAGES, Stage
+from groundup.commands import STAGES
+from groundup.core.recipe import Stage
 
 if TYPE_CHECKING:
     from groundup.apps.declaration import App, Input

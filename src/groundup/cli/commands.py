@@ -13,9 +13,10 @@ import click
 from groundup.cli import apps
 from groundup.cli.options import common, declared, given
 from groundup.cli.output import as_json, write
-from groundup.commands import STAGES, Stage
+from groundup.commands import STAGES
 from groundup.core.errors import ConfigError
 from groundup.core.files import shell_quoted
+from groundup.core.recipe import Stage
 
 RUN = Stage("run", "run a whole recipe, stage by stage", "groundup run quickstart")
 CONFIG = Stage("config", "print a stage's settings, explained, as TOML", "groundup config pretrain")

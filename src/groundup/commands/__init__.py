@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from groundup.core.recipe import Stage
 
-__all__ = ["STAGES", "Stage"]
-
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from groundup.commands import Stage, collect, report
+from groundup.commands import collect, report
 from groundup.commands.report import ReportConfig
 from groundup.commands.run import RunConfig, run
 from groundup.core import artifact
 from groundup.core.checksums import write_checked_json
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, FormatError
+from groundup.core.recipe import Stage
 
 
 @pytest.fixture

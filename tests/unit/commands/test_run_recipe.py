@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from groundup.commands import STAGES, Stage
+from groundup.commands import STAGES
 from groundup.commands.run import Run, RunConfig, run
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, ResourceError
-from groundup.core.recipe import recipe_steps
+from groundup.core.recipe import Stage, recipe_steps
 
 # Stages as the house builds them: a config, and a `run` that begins, works and finishes.
 STAGE = """
