@@ -131,7 +131,7 @@ def _classifiers(
     from groundup.data.held_out import held_out_labels
     from groundup.data.labelled import LabelRules
     from groundup.evaluation.comparison import ComparisonReport
-    from groundup.evaluation.label_comparison import compare_classifiers, open_compared
+    from groundup.evaluation.label_comparison import compare_labels, open_compared
 
     if not config.data:
         raise ConfigError(
@@ -142,6 +142,6 @@ def _classifiers(
     before, after = open_compared(base, tuned, config.device, dtype, console)
     rules = LabelRules(config.text, config.label, separator=config.separator)
     held = held_out_labels(config.data, config.train, rules, after.labels, tuned, console)
-    found = compare_classifiers(before, after, held, console, max_examples=config.examples, seed=config.seed)
+    found = compare_labels(before, after, held, console, max_examples=config.examples, seed=config.seed)
     note = "A classifier writes no text: what it has forgotten of general text cannot be measured."
     return found | ComparisonReport([], [note] if general is not None or config.choices else [])

@@ -61,7 +61,7 @@ def open_compared(
     return old, new
 
 
-def compare_classifiers(
+def compare_labels(
     before: PromptedModel | OpenedClassifier,
     after: OpenedClassifier,
     held_out: HeldOut[Labelled],

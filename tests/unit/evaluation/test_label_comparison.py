@@ -13,7 +13,7 @@ from groundup.core.types import Example
 from groundup.data.held_out import HeldOut
 from groundup.data.labelled import SEPARATOR, Labelled
 from groundup.evaluation import label_comparison
-from groundup.evaluation.label_comparison import compare_classifiers
+from groundup.evaluation.label_comparison import compare_labels
 from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel
 from groundup.hub.resolve import OpenedClassifier
 from groundup.model import SequenceClassifier
@@ -49,7 +49,7 @@ def test_a_base_that_is_asked_for_labels_is_shown_no_tested_text(
     prompts = written(monkeypatch, lambda example: "no label")
     names = [f"{topic} {number}" for topic in TOPICS for number in range(4)]
     tested = Labelled(texts[:6], names[:6])
-    found = compare_classifiers(
+    found = compare_labels(
         prompted, classifier(prompted, names, several=False), HeldOut(Labelled([], []), tested), QUIET
     )
     assert all(not prompt.shots and prompt.instruction.endswith("value 3.") for prompt in prompts) and prompts
@@ -66,7 +66,7 @@ def test_several_labels_are_read_out_of_what_a_base_writes(
     prompts = written(monkeypatch, lambda example: said[example.messages[-2].content])
     every = Labelled(texts[:24], [SEPARATOR.join(labels) for labels in sets], multi_label=True)
     learned, tested = every.only(range(12)), every.only(range(12, 24))
-    found = compare_classifiers(prompted, classifier(prompted, names, several=True), HeldOut(learned, tested), QUIET)
+    found = compare_labels(prompted, classifier(prompted, names, several=True), HeldOut(learned, tested), QUIET)
     assert [line.before.name for line in found.comparisons] == ["exact sets", "micro-F1", "macro-F1"]
     assert [line.before.estimate for line in found.comparisons] == [100.0, 100.0, 100.0]
     assert [name.split()[0] for name in found.comparisons[0].baselines] == ["always", "TF-IDF"]
@@ -84,6 +84,6 @@ def test_a_classifier_of_several_labels_gives_all_that_are_likelier_than_not(
         both.model.score.weight.zero_()  # every label has a probability of one half: likely enough
     tested = Labelled(texts[:8], [SEPARATOR.join(sorted(TOPICS))] * 8, multi_label=True)
     single = classifier(prompted, TOPICS, several=False)
-    exact, micro, _ = compare_classifiers(single, both, HeldOut(Labelled([], []), tested), QUIET).comparisons
+    exact, micro, _ = compare_labels(single, both, HeldOut(Labelled([], []), tested), QUIET).comparisons
     assert (exact.before.estimate, exact.after.estimate) == (0, 100)
     assert (micro.before.estimate, micro.after.estimate) == (pytest.approx(40), 100)

@@ -16,7 +16,7 @@ from torch import Tensor
 GREEDY_TOKENS = 16
 
 
-class ComparedEngine(Protocol):
+class Runner(Protocol):
     """One model, run by one engine."""
 
     name: str
@@ -117,7 +117,7 @@ class Agreement:
         self.scored += len(ids) - 1
 
     def add_greedy(
-        self, expected: Sequence[int], found: Sequence[int], reference: ComparedEngine, prompt: Sequence[int]
+        self, expected: Sequence[int], found: Sequence[int], reference: Runner, prompt: Sequence[int]
     ) -> None:
         """Count one continuation; the reference says how close a call it was where the two part."""
         same = next((i for i, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]), None)
@@ -137,7 +137,7 @@ class Agreement:
 
 
 def compare_engines(
-    pairs: Sequence[tuple[ComparedEngine, ComparedEngine]],
+    pairs: Sequence[tuple[Runner, Runner]],
     *,
     texts: Sequence[Sequence[int]],
     prompts: Sequence[Sequence[int]],
@@ -155,12 +155,12 @@ def compare_engines(
     runners = list({id(runner): runner for pair in pairs for runner in pair}.values())
     found = [Agreement(other.name, reference.name) for reference, other in pairs]
 
-    def each(run: Callable[[ComparedEngine], Any], tokens: int) -> list[tuple[Agreement, ComparedEngine, Any, Any]]:
+    def each(run: Callable[[Runner], Any], tokens: int) -> list[tuple[Agreement, Runner, Any, Any]]:
         results = {}
         for runner in runners:
             results[id(runner)] = run(runner)
             advance(tokens)
-        zipped: Iterable[tuple[Agreement, tuple[ComparedEngine, ComparedEngine]]] = zip(found, pairs, strict=True)
+        zipped: Iterable[tuple[Agreement, tuple[Runner, Runner]]] = zip(found, pairs, strict=True)
         return [(a, reference, results[id(reference)], results[id(other)]) for a, (reference, other) in zipped]
 
     for ids in texts:

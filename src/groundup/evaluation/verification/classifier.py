@@ -58,7 +58,7 @@ class LabelAgreement:
         return [problem for problem, fine in broken.items() if not fine]  # NaN is never fine
 
 
-def compare_labels(
+def compare_classifiers(
     reference: SequenceClassifier,
     other: SequenceClassifier,
     tokenizer: Tokenizer,

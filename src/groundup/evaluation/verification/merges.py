@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from groundup.core.console import Console
-from groundup.evaluation.verification.classifier import LabelAgreement, compare_labels
+from groundup.evaluation.verification.classifier import LabelAgreement, compare_classifiers
 from groundup.evaluation.verification.round_trip import Check, OurRunner, Verdict, material, require_none, run_gate
 from groundup.hub import load_model
 from groundup.hub.adapted import classifier_with_adapter, load_classifier, with_adapter
@@ -49,7 +49,7 @@ def verify_merged_classifier(
     """
     reference, _ = classifier_with_adapter(load_model(base), adapter)
     classifier, _ = load_classifier(merged)
-    agreement = compare_labels(reference, classifier, tokenizer, longest, console=console, label=_PROGRESS)
+    agreement = compare_classifiers(reference, classifier, tokenizer, longest, console=console, label=_PROGRESS)
     require_none(agreement.problems(_LIMITS[dtype]), *_fix(merged, dtype))
     return agreement
 

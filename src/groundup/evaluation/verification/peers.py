@@ -40,7 +40,7 @@ def missing(engine: Engine) -> str:
 
 
 class Peer:
-    """A `ComparedEngine` whose model is run by another engine. Close it when done (a context manager does).
+    """A `Runner` whose model is run by another engine. Close it when done (a context manager does).
 
     Raises:
         PeerError: the engine does not load the model, or dies on the way; with its last words.

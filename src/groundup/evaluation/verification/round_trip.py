@@ -15,7 +15,7 @@ from torch import Tensor
 
 from groundup.core.console import Console
 from groundup.core.errors import FormatError
-from groundup.evaluation.verification.agreement import GREEDY_TOKENS, Agreement, ComparedEngine, compare_engines
+from groundup.evaluation.verification.agreement import GREEDY_TOKENS, Agreement, Runner, compare_engines
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.torture import TORTURE
@@ -179,8 +179,8 @@ def farthest(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[
 class Check:
     """Two engines to compare, and by which limits."""
 
-    reference: ComparedEngine
-    other: ComparedEngine
+    reference: Runner
+    other: Runner
     limits: str
 
 
