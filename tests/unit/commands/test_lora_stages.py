@@ -121,7 +121,7 @@ def test_every_command_takes_it_as_a_model(adapter: Path, pairs: Path, tmp_path:
     assert exported.facts["files"]["f32"]["gate"]["equal_bit_for_bit"]
     report = stage("evaluate", model=str(adapter), data=str(pairs), out=str(tmp_path / "report"))
     assert report.facts["summary"]
-    facts = model_show._facts_of_directory(adapter)
+    facts = model_show.run(model_show.ModelShowConfig(model=str(adapter)))
     assert facts["adapter_of"] == str((adapter.parent / "base").resolve())
     assert facts["tokenizer"]["chat_template"]
 
