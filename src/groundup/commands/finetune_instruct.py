@@ -9,7 +9,7 @@ from groundup.core.artifact import Artifact, read
 from groundup.core.config import setting
 from groundup.core.console import Console
 from groundup.core.types import DeciderName
-from groundup.data.instruction import InstructionData, InstructionSettings
+from groundup.data.conversations import InstructionSettings
 from groundup.train.adapters import (
     make_trainable,
     open_for_chat,
@@ -22,6 +22,7 @@ from groundup.train.settings import NOT_IN_FINGERPRINT, FineTuningSettings
 
 if TYPE_CHECKING:
     from groundup.data import ExampleLoader
+    from groundup.data.instruction import InstructionData
     from groundup.distributed.ranks import Ranks
     from groundup.kernels import Machine
 
@@ -68,6 +69,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
 
 def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     """Plan, tune, compare, and write the model directory with its artifact."""
+    from groundup.data.instruction import InstructionData
     from groundup.data.learned import learned_by, save_learned
     from groundup.evaluation.after_tuning import compare_tuned, tuned_and_base
     from groundup.evaluation.deciding import answer_selection
@@ -121,6 +123,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
 
 def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console) -> Artifact:
     """Show what would be trained; nothing is trained, and no other output is written."""
+    from groundup.data.instruction import InstructionData
     from groundup.hub import read_config
     from groundup.hub.resolve import load_tokenizer, resolve_model
     from groundup.report.xray_page import NUM_SHOWN, xray_only

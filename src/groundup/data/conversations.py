@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field
@@ -242,6 +243,32 @@ class ConversationSplit:
     def questions(self) -> list[str]:
         """The questions of the training conversations."""
         return [question_of(example) for example in self.train]
+
+
+class InstructionSettings(ConversationRules):
+    """Where conversations are, and how they are split and cut."""
+
+    data: ExampleSources = setting(help="examples: a table of prompts and responses, or of messages", positional=True)
+    test: ExampleSources = setting([], help="test examples; default: held out", flag=True)
+    test_fraction: float = setting(0.1, help="share of the examples to hold out as a test set", gt=0, lt=1)
+    test_examples: int = setting(1000, help="maximum number of examples to hold out", ge=1)
+    replay: Path | None = setting(None, help="general text (a corpus, files) or conversations to mix in")
+    replay_share: float = setting(
+        0.0, help="share of the trained tokens that is mixed in, against forgetting", ge=0, lt=1
+    )
+    cut_long: bool = setting(False, help="cut examples that are longer than the context, instead of dropping them")
+
+    def read(self, console: Console) -> ConversationSplit:
+        """Read the conversations.
+
+        Raises:
+            DataError: There are none.
+            ConfigError: Columns that are not there.
+        """
+        rules = ConversationRules(**self.model_dump(include=set(ConversationRules.model_fields)))
+        return ConversationSplit.read(
+            self.data, self.test, rules, test_fraction=self.test_fraction, max_test=self.test_examples, console=console
+        )
 
 
 def _hash(texts: Sequence[str]) -> int:

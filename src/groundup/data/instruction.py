@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from groundup.core.config import setting
 from groundup.core.console import Console
 from groundup.core.types import Example
-from groundup.data.columns import ConversationRules
-from groundup.data.conversations import ConversationSplit, ExampleSources, split_by_hash
+from groundup.data.conversations import ConversationSplit, InstructionSettings, split_by_hash
 from groundup.data.encoded import Encoded, compact, trained_tokens
 from groundup.data.replay import replayed
 from groundup.data.soundness import require_own_template, require_sound, require_words
@@ -22,32 +19,6 @@ if TYPE_CHECKING:
     from groundup.tokenizer import ChatTemplate, Tokenizer
 
 _COUNTED = 1000  # examples whose tokens are counted for the table, from everywhere among them
-
-
-class InstructionSettings(ConversationRules):
-    """Where conversations are, and how they are split and cut."""
-
-    data: ExampleSources = setting(help="examples: a table of prompts and responses, or of messages", positional=True)
-    test: ExampleSources = setting([], help="test examples; default: held out", flag=True)
-    test_fraction: float = setting(0.1, help="share of the examples to hold out as a test set", gt=0, lt=1)
-    test_examples: int = setting(1000, help="maximum number of examples to hold out", ge=1)
-    replay: Path | None = setting(None, help="general text (a corpus, files) or conversations to mix in")
-    replay_share: float = setting(
-        0.0, help="share of the trained tokens that is mixed in, against forgetting", ge=0, lt=1
-    )
-    cut_long: bool = setting(False, help="cut examples that are longer than the context, instead of dropping them")
-
-    def read(self, console: Console) -> ConversationSplit:
-        """Read the conversations.
-
-        Raises:
-            DataError: There are none.
-            ConfigError: Columns that are not there.
-        """
-        rules = ConversationRules(**self.model_dump(include=set(ConversationRules.model_fields)))
-        return ConversationSplit.read(
-            self.data, self.test, rules, test_fraction=self.test_fraction, max_test=self.test_examples, console=console
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

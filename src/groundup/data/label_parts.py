@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
@@ -24,7 +25,9 @@ from groundup.data.labelled import (
     without_single_labels,
 )
 from groundup.data.tables import Table, alike, read_table
-from groundup.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from groundup.tokenizer import Tokenizer
 
 IN_TEST, UNTRAINED = "text of the test data", "label not in the training data"
 TOO_LONG = "longer than the model reads"

@@ -39,7 +39,7 @@ class OptimizerSettings(Config):
     }
 
     optimizer: OptimizerName | None = setting(None, help="default: muon; for LoRA adamw", flag=True)
-    learning_rate: float | None = _rate("peak learning rate; default: shown before step 1", flag=True)
+    learning_rate: float | None = _rate("peak learning rate; default: shown", flag=True)
     learning_rate_scale: float | None = _rate(
         "factor on the default rates of pretraining, instead of learning_rate; default: 0.3, from random weights 1"
     )

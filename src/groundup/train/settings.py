@@ -27,7 +27,7 @@ class ParallelConfig(Config):
 class TrainingSettings(OptimizerSettings):
     """Optimizer, precision, ranks, checkpoints and logs of a training run."""
 
-    seed: int = setting(0, help="random seed of initial weights, splits and data order", flag=True, ge=0)
+    seed: int = setting(0, help="random seed", flag=True, ge=0)
     threads: int | None = setting(None, help="CPU threads; default: one a core", gt=0)
     dtype: Literal["float32", "bfloat16"] | None = setting(None, help="dtype of matrix products; default: the faster")
     parallel: ParallelConfig = setting(ParallelConfig(), help="how the ranks that torchrun starts share the work")
@@ -43,7 +43,7 @@ class FineTuningSettings(TrainingSettings):
 
     model: Path = setting(help="model to start from: a directory, or a run", flag=True)
     out: Path = setting(help="directory for the fine-tuned model", flag=True)
-    epochs: float | None = setting(None, help="passes over the examples; default: by stage and number", flag=True, gt=0)
+    epochs: float | None = setting(None, help="passes over the examples; default: shown", flag=True, gt=0)
     minutes: float | None = setting(None, help="train no longer than this on this machine", flag=True, gt=0)
     method: Method | None = setting(None, help="all weights, or adapters; default: by size", flag=True)
     lora: LoraConfig = setting(LoraConfig(), help="the adapters of method = lora or merged")
