@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
 from groundup.train import Progress, StepReport
 from groundup.train.fit import fit
 from groundup.train.objectives import NextToken
+from python_topics import TOPICS
 
 GOLDEN = Path(__file__).with_name("losses.json")
 STEPS = 20
@@ -29,7 +29,7 @@ PLAIN = ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma3")  # pinned witho
 
 def twenty_losses(family: str) -> list[float]:
     # Bytes as tokens: no trained vocabulary between the text and the figures.
-    text = torch.tensor(list("".join(topics[name] for name in ("assignment", "class", "while", "yield")).encode()))
+    text = torch.tensor(list("".join(TOPICS[name] for name in ("assignment", "class", "while", "yield")).encode()))
     windows = text[: len(text) // 65 * 65].view(-1, 65)
 
     def batch(index: int) -> PackedWindows:

@@ -99,11 +99,13 @@ def test_near_copies_go_and_nothing_else_does(tmp_path: Path, mixed: list[str]) 
         assert fate.why.detail == f"J = {similarity:.3f}"
         assert fate.kept not in gone
     half = len(mixed) // 2
-    planted = [(_id(copy), _jaccard(page, copy)) for page, copy in zip(mixed[:half], mixed[half:], strict=True)]
+    # Pages repeat each other: a copy stays if its page is dropped as a near-duplicate of a page it differs more from.
+    kept = [(page, copy) for page, copy in zip(mixed[:half], mixed[half:], strict=True) if _id(page) not in gone]
+    planted = [(_id(copy), _jaccard(page, copy)) for page, copy in kept]
     near = [(copy in gone, similarity) for copy, similarity in planted if 0.8 <= similarity < 1]
     assert len(near) > 200
-    assert sum(found for found, _ in near) / len(near) > 0.97
-    assert all(found for found, similarity in near if similarity > 0.9)
+    assert sum(found for found, _ in near) / len(near) > 0.99
+    assert all(found for found, similarity in near if similarity > 0.85)
 
 
 def test_the_earlier_one_stays(tmp_path: Path, pages: list[str]) -> None:

@@ -15,11 +15,13 @@ import torch
 from safetensors.torch import load_file
 
 HELPER = Path(__file__).parent / "helpers" / "train_on_ranks.py"
+TESTS = Path(__file__).parents[2]  # where the helper finds python_topics
 
 
 def launch(script: list[str], ranks: int | None, **changes: str) -> subprocess.CompletedProcess[str]:
     """Run a script alone, or on ranks as torchrun starts them."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **changes}
+    path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **changes}
     launcher = [] if ranks is None else ["-m", "torch.distributed.run", "--nproc-per-node", str(ranks), "--standalone"]
     return subprocess.run(
         [sys.executable, *launcher, *script], env=environment, capture_output=True, text=True, timeout=240

@@ -12,7 +12,6 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from pydoc_data.topics import topics
 from typing import Any
 
 import torch
@@ -29,9 +28,10 @@ from groundup.train import Checkpoints, Progress, StepReport
 from groundup.train.fit import fit
 from groundup.train.guard import NoGuard
 from groundup.train.objectives import NextToken
+from python_topics import TOPICS
 
 ROWS, LENGTH = 8, 32
-TEXT = torch.tensor(list("".join(topics[name] for name in ("assignment", "class", "while", "yield")).encode()))
+TEXT = torch.tensor(list("".join(TOPICS[name] for name in ("assignment", "class", "while", "yield")).encode()))
 WINDOWS = TEXT[: len(TEXT) // (LENGTH + 1) * (LENGTH + 1)].view(-1, LENGTH + 1)
 
 
