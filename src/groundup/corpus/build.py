@@ -16,7 +16,7 @@ from typing import Any
 
 from groundup.core.console import Console
 from groundup.core.errors import DataError
-from groundup.core.files import read_json, require_disk_space, shell_quoted
+from groundup.core.files import require_disk_space, shell_quoted
 from groundup.core.types import Split
 from groundup.corpus.card import Drops, Tally, total
 from groundup.corpus.card_text import reasons, size, write_card
@@ -25,6 +25,7 @@ from groundup.corpus.executor import Executor, TaskT
 from groundup.corpus.formats import NO_TEXT, UNSUPPORTED
 from groundup.corpus.ledger import LEDGER, Fate
 from groundup.corpus.manifest import MANIFEST, SourceFile
+from groundup.corpus.markers import discard_damaged, read_marker, write_marker
 from groundup.corpus.merging import DUPLICATES, FAN_IN, MergeTask, RepeatTask, consolidations
 from groundup.corpus.mix import Share, mixture
 from groundup.corpus.privacy import Masker
@@ -72,6 +73,8 @@ def build_corpus(
     for source in settings.sources:
         source.fetch(console)
     work = _Work(settings, out, executor, console, judges)
+    for path in discard_damaged(work.parts):
+        console.warn(f"{path}: damaged since it was written; the work on it is done again.")
     reads = work.read()
     duplicates = work.find_duplicates(reads)
     merges = work.merge(reads, duplicates)
@@ -126,10 +129,11 @@ class _Work:
             return []
         from groundup.corpus.quality.classifier import QualityStep, train_from_files
 
-        path = self.out / QUALITY
-        if not path.is_file():
+        path, marker = self.out / QUALITY, self.parts / "quality.json"
+        if not (path.is_file() and marker.is_file()):
             self.console.note("Learning from your examples which texts are wanted.")
             train_from_files(wanted, self.settings.max_document_bytes).save(path)
+            write_marker(marker, [path])
         return [("quality", QualityStep(path, wanted.min_score))]
 
     def quality(self) -> dict[str, Any]:
@@ -248,13 +252,13 @@ class _Work:
 def _found(settings: CorpusSettings, reads: Sequence[ReadTask]) -> dict[str, Tally]:
     found = {source.label: Tally() for source in settings.sources}
     for task in reads:
-        found[task.source.label].merge(Tally.from_json(read_json(task.marker)["tally"]))
+        found[task.source.label].merge(Tally.from_json(read_marker(task.marker)["tally"]))
     return found
 
 
 def _counted(tasks: Sequence[MergeTask | RepeatTask], part: str, label: str) -> Tally:
     """What the tasks counted in one part of the corpus, of one source."""
-    counts = (read_json(task.marker)[part] for task in tasks)
+    counts = (read_marker(task.marker)[part] for task in tasks)
     return total(Tally.from_json(each[label]) for each in counts if label in each)
 
 

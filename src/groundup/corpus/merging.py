@@ -8,10 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from groundup.core.files import atomic_file, write_json
+from groundup.core.files import atomic_file
 from groundup.core.types import Document
 from groundup.corpus.card import Tally
 from groundup.corpus.ledger import Fate, LedgerWriter, fate_of
+from groundup.corpus.markers import write_marker
 from groundup.corpus.rows import rows_file
 from groundup.corpus.shards import END, ShardWriter, merge_runs, read_ids, read_range, write_run
 from groundup.corpus.steps import Drop, Gone
@@ -46,13 +47,19 @@ class ConsolidateTask:
         """The run."""
         return self.output.name
 
+    @property
+    def marker(self) -> Path:
+        """The checksum, written last."""
+        return self.output.with_suffix(".json")
+
     def done(self) -> bool:
-        """Whether the run is there."""
-        return self.output.is_file()
+        """Whether the run was written, and its checksum."""
+        return self.marker.is_file()
 
     def run(self) -> None:
-        """Write the run."""
+        """Write the run, then its checksum."""
         write_run(self.output, merge_runs(self.runs))
+        write_marker(self.marker, [self.output], removes_inputs=True)
 
 
 def consolidations(runs: Sequence[Path], prefix: Path) -> list[ConsolidateTask]:
@@ -127,7 +134,8 @@ class MergeTask:
                 kept[split].setdefault(document.source, Tally()).keep(document)
             for writer in writers.values():
                 writer.close()
-        write_json(self.marker, {"dropped": _as_json(dropped)} | {split: _as_json(kept[split]) for split in kept})
+        counts = {"dropped": _as_json(dropped)} | {split: _as_json(kept[split]) for split in kept}
+        write_marker(self.marker, [self.ledger, self.train, self.validation], counts)
 
     def _without_duplicates(
         self, low: str, high: str, gone: Mapping[str, Gone], dropped: dict[str, Tally], ledger: LedgerWriter
@@ -206,7 +214,7 @@ class RepeatTask:
                     writer.add(document)
                     kept.setdefault(document.source, Tally()).keep(document)
             writer.close()
-        write_json(self.marker, {"train": _as_json(kept)})
+        write_marker(self.marker, [self.output], {"train": _as_json(kept)})
 
 
 def times(document_id: str, epochs: float) -> int:

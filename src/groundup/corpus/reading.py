@@ -8,12 +8,13 @@ from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
-from groundup.core.files import read_json, write_json
+from groundup.core.redact import redacted
 from groundup.core.types import Document, text_id
 from groundup.corpus.card import Tally
 from groundup.corpus.formats import Extracted, Unreadable, extract
 from groundup.corpus.ledger import BEGINNING, Fate, LedgerWriter, beginning, fate_of
 from groundup.corpus.manifest import SourceFile
+from groundup.corpus.markers import read_marker, write_marker
 from groundup.corpus.privacy import Masker
 from groundup.corpus.rows import RowWriter, rows_file
 from groundup.corpus.settings import CorpusSettings
@@ -88,11 +89,13 @@ class ReadTask:
         if pending:
             self._write_run(runs, pending)
             runs += 1
-        write_json(self.marker, {"runs": runs, "source": self.source.label, "tally": tally.to_json()})
+        outputs = [self.ledger, self.manifest, *map(self._run_path, range(runs))]
+        counts = {"runs": runs, "source": self.source.label, "tally": tally.to_json()}
+        write_marker(self.marker, outputs, counts)
 
     def runs(self) -> list[Path]:
         """The runs that a finished task left."""
-        return [self._run_path(number) for number in range(read_json(self.marker)["runs"])]
+        return [self._run_path(number) for number in range(read_marker(self.marker)["runs"])]
 
     def _write_run(self, number: int, documents: list[Document]) -> None:
         write_run(self._run_path(number), sorted(documents, key=attrgetter("id")))
@@ -118,9 +121,10 @@ class ReadTask:
 
     def _pieces(self, found: Extracted, steps: Sequence[NamedStep], book: _Book) -> Iterator[Document]:
         pieces = list(split_text(clean_text(found.text), self.settings.max_document_bytes))
+        name, url = redacted(found.origin), redacted(found.url)
         for number, text in enumerate(pieces, start=1):
-            origin = f"{found.origin}/{number}" if len(pieces) > 1 else found.origin
-            document = Document(text=text, source=self.source.label, origin=origin, url=found.url, date=found.date)
+            origin = f"{name}/{number}" if len(pieces) > 1 else name
+            document = Document(text=text, source=self.source.label, origin=origin, url=url, date=found.date)
             step, outcome = self._through_steps(document, steps, book.tally)
             if isinstance(outcome, Drop):
                 book.drop(step, outcome, document)

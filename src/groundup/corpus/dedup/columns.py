@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from groundup.core.files import atomic_directory
+from groundup.corpus.markers import TABLE_MARKER, write_marker
 
 U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
@@ -36,11 +37,13 @@ _TYPES = {
 
 def write_columns(path: Path, parts: Iterable[Mapping[str, npt.NDArray[Any]]], names: Iterable[str]) -> None:
     """Write a table part by part, as a directory that is whole or absent."""
-    with atomic_directory(path) as temporary, ExitStack() as stack:
-        files = {name: stack.enter_context((temporary / name).open("wb")) for name in names}
-        for part in parts:
-            for name, file in files.items():
-                part[name].astype(_TYPES[name], copy=False).tofile(file)
+    with atomic_directory(path) as temporary:
+        with ExitStack() as stack:
+            files = {name: stack.enter_context((temporary / name).open("wb")) for name in names}
+            for part in parts:
+                for name, file in files.items():
+                    part[name].astype(_TYPES[name], copy=False).tofile(file)
+        write_marker(temporary / TABLE_MARKER, [temporary / name for name in files])
 
 
 def read_column(path: Path, name: str) -> npt.NDArray[Any]:

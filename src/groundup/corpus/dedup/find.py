@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.core.errors import DataError
-from groundup.core.files import read_json
 from groundup.core.types import Document
 from groundup.corpus.dedup.settings import NearDuplicateSettings, RepeatedTextSettings
 from groundup.corpus.executor import Task
+from groundup.corpus.markers import read_marker
 from groundup.corpus.shards import read_ids, shard_paths
 from groundup.corpus.steps import Drop, Gone
 
@@ -108,7 +108,7 @@ class FoundDuplicates:
         from groundup.corpus.dedup.resolve import SUMMARY
 
         path = self.directory / SUMMARY
-        return read_json(path) if path.is_file() else {}
+        return read_marker(path) if path.is_file() else {}
 
 
 def find_duplicates(

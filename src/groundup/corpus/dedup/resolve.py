@@ -10,9 +10,10 @@ from tempfile import TemporaryFile
 
 import numpy as np
 
-from groundup.core.files import atomic_file, write_json
+from groundup.core.files import atomic_file
 from groundup.corpus.dedup.columns import U64, read_column
 from groundup.corpus.dedup.portions import Portion, Signed, id_text
+from groundup.corpus.markers import write_marker
 
 SUMMARY = "near-duplicates.json"
 _LARGEST = 10  # clusters in the summary
@@ -57,7 +58,8 @@ class ResolveTask:
         ]
         known = sum(portion.documents for portion in self.portions if portion.corpus)
         summary = {"documents": documents - known, "existing": known, "dropped": dropped, "clusters": clusters}
-        write_json(self.directory / SUMMARY, summary)
+        dropped_tables = [_dropped(self.directory, low) for _, low in self.similar]
+        write_marker(self.directory / SUMMARY, dropped_tables, summary)
 
     def _resolve(self, table: Path, low: int, state: np.memmap[tuple[int], np.dtype[np.uint32]]) -> int:
         """Decide on the documents of one table; the number of those that go."""

@@ -1,0 +1,88 @@
+"""Markers of finished tasks: JSON files with the checksums of a task's outputs, checked when a build resumes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from groundup.core.checksums import MISSING, damaged_files, read_checked_json, write_checked_json
+from groundup.core.errors import FormatError
+from groundup.core.files import file_digest
+
+TABLE_MARKER = "finished.json"  # of a table of columns, inside its directory
+_OUTPUTS = "outputs"
+_INPUTS_REMOVED = "inputs_removed"
+_FIX = "Delete the directory of parts, then collect again."
+
+
+def write_marker(
+    path: Path, outputs: Iterable[Path], record: Mapping[str, Any] | None = None, *, removes_inputs: bool = False
+) -> None:
+    """Write the marker of a finished task, as its last file.
+
+    Args:
+        path: The marker.
+        outputs: Files that the task wrote, in the marker's directory or in its parent.
+        record: What else the marker holds, e.g. counts.
+        removes_inputs: Whether the files that the task read are removed next.
+    """
+    digests = {os.path.relpath(each, path.parent): file_digest(each) for each in outputs}
+    write_checked_json(path, {**(record or {}), _OUTPUTS: digests, _INPUTS_REMOVED: removes_inputs})
+
+
+def read_marker(path: Path) -> dict[str, Any]:
+    """The record of a marker.
+
+    Raises:
+        FormatError: The marker is damaged.
+    """
+    record = read_checked_json(path, fix=_FIX)
+    for key in (_OUTPUTS, _INPUTS_REMOVED):
+        record.pop(key, None)
+    return record
+
+
+def discard_damaged(parts: Path) -> list[Path]:
+    """Remove the markers of tasks with a damaged output, so that these tasks run again.
+
+    A missing output is no damage: consolidated runs are removed. If the consolidated run is damaged, the tasks that
+    wrote the removed runs are discarded too.
+
+    Returns:
+        The damaged files.
+    """
+    damaged: list[Path] = []
+    missing: list[Path] = []  # markers with a missing output
+    restart = False
+    for marker in sorted([*parts.glob("*.json"), *parts.glob(f"*/{TABLE_MARKER}")]):
+        found, removes_inputs = _check(marker)
+        wrong = [path for path, what in found.items() if what != MISSING]
+        damaged += wrong
+        if wrong:
+            restart |= removes_inputs
+            _discard(marker)
+        elif found:
+            missing.append(marker)
+    for marker in missing if restart else ():
+        _discard(marker)
+    return damaged
+
+
+def _check(marker: Path) -> tuple[dict[Path, str], bool]:
+    """The files that are not as a task wrote them, each with what is wrong; whether its inputs were removed."""
+    try:
+        record = read_checked_json(marker, fix=_FIX)
+    except FormatError:
+        return {marker: "damaged"}, True
+    found = damaged_files(marker.parent, record.get(_OUTPUTS, {}), remember=False)
+    return {marker.parent / name: what for name, what in found.items()}, bool(record.get(_INPUTS_REMOVED))
+
+
+def _discard(marker: Path) -> None:
+    if marker.name == TABLE_MARKER:
+        shutil.rmtree(marker.parent)
+    else:
+        marker.unlink()
