@@ -12,6 +12,7 @@ from groundup.core.errors import DataError
 from groundup.core.types import well_formed
 from groundup.corpus.formats import UNSUPPORTED, Extracted, Record, Unreadable, extract, format_of, read_records
 from groundup.corpus.formats.tables import RECORD_READERS, is_exported_chat
+from groundup.corpus.records import ambiguous_columns
 from groundup.corpus.sources import FolderSource, Item
 from groundup.corpus.sources.base import FORMATS_IN_WORDS, Opener
 
@@ -49,10 +50,12 @@ class Tables:
 
     Attributes:
         columns: file -> the columns of its first rows; of rows that are bare strings none.
+        ambiguous: file -> its columns with running text, if the text could be any of several.
         only: there are no other files.
     """
 
     columns: dict[str, tuple[str, ...]]
+    ambiguous: dict[str, tuple[str, ...]]
     only: bool
 
 
@@ -66,6 +69,7 @@ def given_tables(path: Path) -> Tables:
     """
     source = FolderSource(path=path)
     columns: dict[str, tuple[str, ...]] = {}
+    ambiguous: dict[str, tuple[str, ...]] = {}
     items = source.items()
     for item, opener in source.open_items(items):
         records = (found for found in read_records(item, opener, None, None) if isinstance(found, Record))
@@ -73,7 +77,9 @@ def given_tables(path: Path) -> Tables:
         if first and not all(is_exported_chat(record.value) for record in first):
             rows = [record.value for record in first if isinstance(record.value, dict)]
             columns[item.path] = tuple(dict.fromkeys(str(name) for row in rows for name in row))
-    return Tables(columns, only=len(columns) == len(items))
+            if rivals := ambiguous_columns(rows):
+                ambiguous[item.path] = tuple(rivals)
+    return Tables(columns, ambiguous, only=len(columns) == len(items))
 
 
 def given_items(path: Path, rule: str) -> Iterator[tuple[str, list[str]]]:

@@ -163,6 +163,22 @@ def find_text(sample: Sequence[Any]) -> str:
     return max(top, key=lambda name: top[name], default="")
 
 
+def ambiguous_columns(sample: Sequence[Any]) -> list[str]:
+    """Return the columns with running text if there are several and no column has a telling name; otherwise none.
+
+    A column has running text if most of its values have at least two words.
+    """
+    words: dict[str, list[int]] = {}
+    for record in sample:
+        for name, value in record.items() if isinstance(record, dict) else ():
+            if name.lower() in _TEXT_NAMES or name in _TURN_NAMES:
+                return []
+            if isinstance(value, str) and value.strip():
+                words.setdefault(name, []).append(len(value.split()))
+    found = [name for name, counts in words.items() if sum(count > 1 for count in counts) > len(counts) / 2]
+    return found if len(found) > 1 else []
+
+
 def _last(path: str) -> str:
     return path.rpartition(".")[2].lower()
 

@@ -63,8 +63,14 @@ def read_texts(path: Path) -> Iterator[str]:
     """The texts of a file, or of all files of a folder, in every format that a source of a corpus may have.
 
     Raises:
-        DataError: nothing there, or no text in it.
+        DataError: nothing there, no text in it, or a table with several columns that could be the text.
     """
+    for name, columns in given_tables(path).ambiguous.items():
+        raise DataError(
+            f"{path if path.is_file() else path / name}: the text could be in {', '.join(columns[:_SHOWN_COLUMNS])}",
+            rule="a table of texts has one column with running text, or a column named text",
+            fix=f"Rename that column to text, e.g. {columns[0]}.",
+        )
     return given_texts(path, _SCORED)
 
 

@@ -34,6 +34,24 @@ def test_a_folder_is_all_of_its_files(tmp_path: Path):
     assert len(list(read_texts(tmp_path))) == 2
 
 
+def test_a_table_with_several_columns_of_text_is_refused(tmp_path: Path):
+    """`compare --general` and `export gguf --texts` scored the longest column, e.g. of minimal pairs."""
+    rows = [{"id": str(n), "good": "The cats sleep here.", "bad": "The cats sleeps here."} for n in range(3)]
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    for given in (path, tmp_path):
+        with pytest.raises(DataError, match="good, bad"):
+            read_texts(given)
+    path.write_text("\n".join(json.dumps(row | {"text": row.pop("good")}) for row in rows))
+    assert list(read_texts(path)) == ["The cats sleep here."] * 3
+
+
+def test_a_table_with_one_column_of_text_is_read(tmp_path: Path):
+    path = tmp_path / "reviews.csv"
+    path.write_text("id,label,review\n1,good,A fine film\n2,bad,Not a good one\n")
+    assert list(read_texts(path)) == ["A fine film", "Not a good one"]
+
+
 @pytest.mark.parametrize(("name", "content"), [("empty.txt", b""), ("noise.txt", bytes(range(256)) * 8)])
 def test_a_file_without_text_is_named(tmp_path: Path, name: str, content: bytes):
     path = tmp_path / name
