@@ -15,14 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from fastwarc.warc import ArchiveIterator
 from site_server import Answer, Site, site_running
 
 from groundup.core.console import Console
 from groundup.core.errors import DataError, DownloadError
+from groundup.corpus import CorpusSettings, build_corpus, read_documents
+from groundup.corpus.build import SPLITS
+from groundup.corpus.executor import ProcessPool
 from groundup.corpus.fetching.asking import normalized
 from groundup.corpus.fetching.store import PageStore
+from groundup.corpus.lookup import fates_of
 from groundup.corpus.sources import LinksSource
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
@@ -363,3 +368,22 @@ def test_trouble_of_our_own_is_no_failure_of_a_link(
 )
 def test_addresses_as_they_are_asked_for(given: str, asked: str) -> None:
     assert normalized(given) == asked
+
+
+def test_tokens_in_addresses_stay_out_of_the_corpus(site: Site, tmp_path: Path, console: Console) -> None:
+    """A signed address was kept as the document's URL, and as the name of a page that gave no text."""
+    token = "q7H2k9" + "ZxV4"
+    addresses = [f"/{name}?a=1&token={token}" for name in ("seas", "rivers", "lakes")]
+    for address in addresses:
+        text = f"The {address[1:5]} are shown to whoever has a signed address. " * 20
+        site.paths[address] = Answer(f"<html><body><p>{text}</p></body></html>".encode(), headers=HTML)
+    source = links(tmp_path, [site.url + each for each in (*addresses, f"/gone?token={token}")], filters=[])
+    settings = CorpusSettings(sources=[source], min_bytes=0)
+    build_corpus(settings, tmp_path / "out", executor=ProcessPool(1), console=console)
+    kept = [document for split in SPLITS for document in read_documents(tmp_path / "out", split)]
+    expected = {site.url + address.replace(token, "REDACTED") for address in addresses}
+    assert {document.url for document in kept} == expected
+    assert [fate.origin for fate in fates_of(tmp_path / "out", "gone")] == [f"{site.url}/gone?token=REDACTED"]
+    shown = [str(row) for path in (tmp_path / "out").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    shown += [path.read_text() for path in (tmp_path / "out").rglob("*") if path.suffix in (".json", ".md")]
+    assert not any(token in each for each in shown)

@@ -16,6 +16,7 @@ from groundup.core.console import Console
 from groundup.core.errors import DataError
 from groundup.core.files import cache_dir, file_digest
 from groundup.core.locks import LOCK, locked
+from groundup.core.redact import redacted
 from groundup.core.types import well_formed
 from groundup.corpus.fetching.asking import LONGEST_ADDRESS, Manners, normalized
 from groundup.corpus.fetching.fetcher import PoliteFetcher
@@ -113,7 +114,7 @@ class LinksSource(SourceConfig):
         """The WARC files; and each link that gave no page, refused for its reason."""
         with closing(PageStore(self._directory)) as store:
             pages: list[Item] = [RemoteItem(path.name, length, url=str(path)) for path, length in store.files()]
-            return pages + [Item(url, 0, refused=reason) for url, reason in store.failures()]
+            return pages + [Item(redacted(url), 0, refused=reason) for url, reason in store.failures()]
 
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
         """Give each file with the call that opens it."""
