@@ -58,6 +58,10 @@ class ShardedOptimizer:
                 wanted = parameter in self._owners
                 gradient = whole(parameter.grad) if wanted else rows_of(parameter.grad, self._ranks).tensor
                 if parameter in self._stand_ins:
+                    if not wanted:
+                        # In torch 2.9, FSDP's first forward pass copies shards of unequal size: the tensor that
+                        # was the parameter's shard before it would be updated in vain.
+                        self._stand_ins[parameter].data = rows_of(parameter.detach(), self._ranks).tensor
                     self._stand_ins[parameter].grad = gradient
         self._inner.step(lr_factor, grad_factor)
         for parameter, owner in self._owners.items():
