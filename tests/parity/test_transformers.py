@@ -37,7 +37,8 @@ def test_transformers_loads_ours_and_gives_it_back(family: str, tied: bool, tmp_
     _random(model, 0)
     ids = torch.randint(0, 512, (2, 32), generator=torch.Generator().manual_seed(1))
     save_model(tmp_path / "ours", model, bos_id=0, eos_id=0)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
+    # Eager attention: transformers 4.57 leaves Gemma 2's softcapping out of its other kinds of attention.
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", attn_implementation="eager").eval()
     with torch.no_grad():
         expected = model(ids)
         torch.testing.assert_close(theirs(ids).logits, expected, atol=1e-4, rtol=0)
@@ -60,7 +61,7 @@ def test_gradients_and_greedy_texts_are_those_of_transformers(family: str, tmp_p
     expected, ours = dict(theirs.named_parameters()), dict(model.named_parameters())
     for weight in weight_table(model.config):
         # Since release 5, transformers renames each head when it loads and saves.
-        gradient = expected.pop(HEAD if HEAD in weight.ours else weight.theirs).grad
+        gradient = expected.pop(HEAD if HEAD in weight.ours and HEAD in expected else weight.theirs).grad
         assert gradient.abs().max() > 0
         found = weight.write(lambda name: ours[name].grad)
         torch.testing.assert_close(found, gradient, atol=1e-4 * float(gradient.abs().max()), rtol=1e-3)

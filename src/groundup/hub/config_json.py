@@ -108,6 +108,9 @@ def _refuse_variants(names: HuggingFace, theirs: Mapping[str, Any]) -> None:
             )
     for key in _OTHER_ARCHITECTURES:
         found = theirs.get(key)
+        # transformers 4.57 writes GPT-NeoX's rotary_pct a second time, under this name.
+        if key == "partial_rotary_factor" and found == theirs.get(names.rotary_fraction or ""):
+            continue
         # Zero, one (of a factor) and what is empty are no variant.
         if key not in names.known_keys and (found is True or (found and found != 1)):
             raise FormatError(

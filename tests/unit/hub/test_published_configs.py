@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from groundup.core.errors import FormatError
 from groundup.hub.config_json import read_config_json, to_config_json
 from groundup.model import ModelConfig, Transformer
 from groundup.model.config import RopeScaling
@@ -224,3 +225,22 @@ def test_a_plan_of_an_older_release_keeps_its_digest() -> None:
         "rope_theta", "norm_eps", "tie_embeddings",
     ]  # fmt: skip
     assert replace(config, sliding_window=8).to_json()["sliding_window"] == 8
+
+
+def test_gpt_neox_as_transformers_4_writes_it() -> None:
+    """transformers 4.57 writes the rotary fraction under two names: a saved Pythia was refused."""
+    theirs = {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "hidden_act": "gelu",
+        "hidden_size": 64,
+        "intermediate_size": 256,
+        "model_type": "gpt_neox",
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "rotary_pct": 0.25,
+        "vocab_size": 512,
+    }
+    config = read_config_json(theirs)
+    assert read_config_json(theirs | {"partial_rotary_factor": 0.25}) == config
+    with pytest.raises(FormatError, match="partial_rotary_factor"):
+        read_config_json(theirs | {"partial_rotary_factor": 0.5})
