@@ -47,20 +47,48 @@ def softcapped(logits_RV: Tensor, softcap: float | None) -> Tensor:
     return logits_RV if softcap is None else softcap * torch.tanh(logits_RV / softcap)
 
 
-@torch.no_grad()
-def row_nll(h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, *, softcap: float | None = None) -> Tensor:
-    """Each row's negative log-likelihood, (R,) fp32, without gradients: for evaluation."""
-    weight = weight_VD.to(h_RD.dtype)
+def token_logprobs(
+    h_BTD: Tensor,
+    weight_VD: Tensor,
+    labels_BT: Tensor,
+    operations: Operations = PLAIN,
+    *,
+    softcap: float | None = None,
+) -> Tensor:
+    """Return each label's log-probability under softmax(h W^T), differentiable with respect to h and W.
 
-    def nll(h: Tensor, labels: Tensor) -> Tensor:
-        logits = softcapped(F.linear(h, weight), softcap).float()
-        return F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction="none")
+    Logits are computed chunk by chunk in the forward pass and again in the backward pass, so that memory is that of one
+    chunk of logits. Preference and policy losses (DPO, arXiv:2305.18290; GRPO, arXiv:2402.03300) are functions of
+    these values, whose gradient is not known in the forward pass; for a plain sum `summed_nll` is faster.
 
-    return torch.cat([nll(h, labels) for h, labels in _chunks(h_RD, labels_R, CHUNK_ROWS)])
+    Args:
+        h_BTD: hidden states, any number of leading dimensions.
+        weight_VD: weight of the head.
+        labels_BT: token ids; IGNORE_INDEX gives 0 and no gradient.
+        softcap: see `softcapped`.
+
+    Returns:
+        (B, T), fp32 (fp64 for fp64 hidden states).
+    """
+    h_RD, labels_R = h_BTD.reshape(-1, h_BTD.shape[-1]), labels_BT.reshape(-1)
+    logprobs_R: Tensor = _TokenLogprobs.apply(h_RD, weight_VD, labels_R, operations, softcap)
+    return logprobs_R.view(labels_BT.shape)
 
 
 def _chunks(h_RD: Tensor, labels_R: Tensor, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(h_RD.split(rows), labels_R.split(rows), strict=True)
+
+
+def _chunk_rows(operations: Operations, weight_VD: Tensor, grad_weight: Tensor | None) -> int:
+    """Return how many rows of logits to hold at a time where gradients are made."""
+    rows = operations.chunk_rows(len(weight_VD))
+    return rows if grad_weight is not None else max(1, min(rows, FROZEN_LOGITS // len(weight_VD)))
+
+
+def _logits_and_slope(h_RD: Tensor, weight_VD: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:
+    """Return the logits (R, V) and the softcap's derivative at them; None without softcap."""
+    logits_RV = softcapped(F.linear(h_RD, weight_VD), softcap)
+    return logits_RV, None if softcap is None else 1 - (logits_RV / softcap).square()
 
 
 class _SummedNLL(torch.autograd.Function):
@@ -78,13 +106,9 @@ class _SummedNLL(torch.autograd.Function):
         total = torch.zeros((), dtype=torch.float32, device=h_RD.device)
         grad_h = torch.empty_like(h_RD)
         grad_weight = torch.empty_like(weight_VD) if ctx.needs_input_grad[1] else None  # none of a frozen one
-        rows = operations.chunk_rows(len(weight))
-        if grad_weight is None:
-            rows = max(1, min(rows, FROZEN_LOGITS // len(weight)))
         done = 0
-        for h, labels in _chunks(h_RD, labels_R, rows):
-            logits_RV = softcapped(F.linear(h, weight), softcap)
-            slope_RV = None if softcap is None else 1 - (logits_RV / softcap).square()  # of the softcap
+        for h, labels in _chunks(h_RD, labels_R, _chunk_rows(operations, weight, grad_weight)):
+            logits_RV, slope_RV = _logits_and_slope(h, weight, softcap)
             nll_R, residual_RV = operations.nll_and_residual(logits_RV, labels, z_loss)
             total += nll_R.sum()
             if slope_RV is not None:
@@ -103,3 +127,48 @@ class _SummedNLL(torch.autograd.Function):
         del ctx.gradients
         grad_weight = None if grad_weight is None else grad_weight.mul_(upstream[0])
         return grad_h.mul_(upstream[0]), grad_weight, None, None, None, None
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, h_RD: Tensor, weight_VD: Tensor, labels_R: Tensor, operations: Operations, softcap: float | None
+    ) -> Tensor:
+        ctx.save_for_backward(h_RD, weight_VD, labels_R)
+        ctx.operations, ctx.softcap = operations, softcap
+        weight = weight_VD.to(h_RD.dtype)
+        rows = CHUNK_ROWS
+        if ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]:  # the rest of such a training step is small
+            rows = max(1, min(rows, FROZEN_LOGITS // len(weight)))
+        dtype = torch.promote_types(h_RD.dtype, torch.float32)
+        logprobs_R = torch.empty(len(h_RD), dtype=dtype, device=h_RD.device)
+        done = 0
+        for h, labels in _chunks(h_RD, labels_R, rows):
+            logits_RV = softcapped(F.linear(h, weight), softcap).to(dtype)
+            nll_R = F.cross_entropy(logits_RV, labels, ignore_index=IGNORE_INDEX, reduction="none")
+            torch.neg(nll_R, out=logprobs_R[done : done + len(h)])
+            done += len(h)
+        return logprobs_R
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        h_RD, weight_VD, labels_R = ctx.saved_tensors
+        operations: Operations = ctx.operations
+        weight = weight_VD.to(h_RD.dtype)
+        grad_h = torch.empty_like(h_RD) if ctx.needs_input_grad[0] else None
+        grad_weight = torch.empty_like(weight_VD) if ctx.needs_input_grad[1] else None
+        done = 0
+        for h, labels in _chunks(h_RD, labels_R, _chunk_rows(operations, weight, grad_weight)):
+            logits_RV, slope_RV = _logits_and_slope(h, weight, ctx.softcap)
+            _, residual_RV = operations.nll_and_residual(logits_RV, labels)
+            if slope_RV is not None:
+                residual_RV = residual_RV * slope_RV
+            # Minus, because the residual is the gradient of the negative log-likelihood. Scaling rows of D instead of V
+            # features saves a pass over the logits.
+            factor_R1 = -upstream[0][done : done + len(h), None].to(h.dtype)
+            if grad_h is not None:
+                torch.mm(residual_RV, weight, out=grad_h[done : done + len(h)]).mul_(factor_R1)
+            if grad_weight is not None:
+                operations.transposed_product(grad_weight, residual_RV, h * factor_R1, add=done > 0)
+            done += len(h)
+        return grad_h, grad_weight, None, None, None

@@ -138,7 +138,7 @@ class Operations:
         Args:
             z_loss: what the gradient is of has this times the square of the log of softmax's denominator beside it.
         """
-        logits = logits_RV.float()
+        logits = logits_RV.to(torch.promote_types(logits_RV.dtype, torch.float32))
         kept_R1 = (labels_R != IGNORE_INDEX).unsqueeze(1)
         targets_R1 = labels_R.clamp(min=0).unsqueeze(1)
         lse_R1 = logits.logsumexp(1, keepdim=True)

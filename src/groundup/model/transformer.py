@@ -16,7 +16,7 @@ from groundup.model.attention import Attention, seen_with_cache
 from groundup.model.cache import BatchCache, Cache, CacheShape, KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.layers import Embedding, Linear, make_mlp, make_norm
-from groundup.model.loss import row_nll, softcapped, summed_nll
+from groundup.model.loss import softcapped, summed_nll, token_logprobs
 from groundup.model.operations import Accelerated
 from groundup.model.rope import Rotary
 
@@ -199,9 +199,9 @@ class Transformer(Accelerated):
                 None: each row is one document.
             cache: keys and values of earlier tokens, extended in place.
             labels_BT: the token that should come next, IGNORE_INDEX where none is scored.
-            reduction: with labels, "sum" gives the summed negative log-likelihood with its gradient, "none" gives
-                that of each token without gradient.
-            z_loss: of the gradient; see `groundup.model.loss.summed_nll`.
+            reduction: with labels, "sum" returns the summed negative log-likelihood, "none" that of each token
+                (0 at IGNORE_INDEX), which is minus `groundup.model.loss.token_logprobs`. Both have gradients.
+            z_loss: of the gradient of "sum"; see `groundup.model.loss.summed_nll`.
 
         Returns:
             Logits (B, T, V) in fp32 without labels; else () or (B, T), fp32.
@@ -209,13 +209,11 @@ class Transformer(Accelerated):
         h_BTD = self.model(input_ids_BT, positions_BT, document_ids_BT, cache)
         if labels_BT is None:
             return self.logits(h_BTD)
-        h_RD, labels_R = h_BTD.flatten(0, 1), labels_BT.flatten()
-        softcap = self.config.logit_softcap
+        h_BTD, weight, softcap = self._scaled(h_BTD), self.lm_head.weight, self.config.logit_softcap
         if reduction == "none":
-            return row_nll(self._scaled(h_RD), self.lm_head.weight, labels_R, softcap=softcap).view_as(labels_BT)
-        return summed_nll(
-            self._scaled(h_RD), self.lm_head.weight, labels_R, self.operations, z_loss=z_loss, softcap=softcap
-        )
+            return -token_logprobs(h_BTD, weight, labels_BT, self.operations, softcap=softcap)
+        h_RD, labels_R = h_BTD.flatten(0, 1), labels_BT.flatten()
+        return summed_nll(h_RD, weight, labels_R, self.operations, z_loss=z_loss, softcap=softcap)
 
     def _scaled(self, h_BTD: Tensor) -> Tensor:
         """Hidden states divided so that their logits are."""

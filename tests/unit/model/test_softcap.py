@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from groundup.core.types import IGNORE_INDEX
 from groundup.model.attend import SOFTCAPPED_QUERIES, softcapped_attention
-from groundup.model.loss import row_nll, summed_nll
+from groundup.model.loss import summed_nll, token_logprobs
 
 
 @pytest.mark.parametrize("cached", [0, 5])
@@ -46,7 +46,7 @@ def test_the_loss_of_capped_logits_has_their_gradient(z_loss: float) -> None:
     nll = F.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORE_INDEX)
     torch.testing.assert_close(ours, nll)
     rows = F.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORE_INDEX)
-    torch.testing.assert_close(row_nll(h, weight, labels, softcap=1.5), rows)
+    torch.testing.assert_close(-token_logprobs(h, weight, labels, softcap=1.5), rows)
     squares = z_loss * logits[labels != IGNORE_INDEX].logsumexp(1).square().sum()
     for mine, other in zip(
         torch.autograd.grad(ours, (h, weight)), torch.autograd.grad(nll + squares, (h, weight)), strict=True
