@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         parallelize,
         rank_memory,
         sync_gradients,
+        unwrapped,
     )
     from groundup.distributed.ranks import Ranks, joined
     from groundup.distributed.sharded import is_sharded, rows_of, whole
@@ -31,6 +32,7 @@ __all__ = [
     "rank_memory",
     "rows_of",
     "sync_gradients",
+    "unwrapped",
     "whole",
 ]
 
@@ -49,6 +51,7 @@ __getattr__ = exports(
         "rank_memory": "parallel_model",
         "rows_of": "sharded",
         "sync_gradients": "parallel_model",
+        "unwrapped": "parallel_model",
         "whole": "sharded",
     },
 )

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -124,13 +124,9 @@ class ParallelModel(Generic[ModelT]):
 
     @contextmanager
     def readable(self) -> Iterator[None]:
-        """In this block parts of the model can be called on their own: what lies outside of the layers is whole."""
-        module: nn.Module = self.model
-        if isinstance(module, FSDPModule):
-            module.unshard()
-        yield
-        if isinstance(module, FSDPModule):
-            module.reshard()
+        """In this block parts of the model can be called on their own: see `unwrapped`."""
+        with unwrapped(self.model):
+            yield
 
     def gathered(self) -> ModelT:
         """The model with all of its weights; every rank joins in, and what comes back is of use on the first alone."""
@@ -153,6 +149,49 @@ def _hollow(model: ModelT) -> ModelT:
         for p in model.parameters()
     }
     return copy.deepcopy(model, meta)
+
+
+@contextmanager
+def unwrapped(model: nn.Module, *, gather_layers: bool = False) -> Iterator[Any]:
+    """Yield the model inside of DDP's wrapper or FSDP's, so that its parts and methods work, e.g. to generate.
+
+    With FSDP every rank enters the block; the parameters outside of the layers are gathered for all of it, and a layer
+    gathers its own when it is called. So every rank does the same number of forward passes in the block.
+
+    Args:
+        model: as it is called for the loss.
+        gather_layers: gather all layers for the whole block. It takes the memory of all weights, spares a gathering per
+            layer and token, and each rank may do any number of forward passes.
+
+    Yields:
+        The `Transformer` or `SequenceClassifier` itself.
+    """
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    if not isinstance(model, FSDPModule):
+        yield model
+        return
+    modules = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    state = model._get_fsdp_state()
+    if state._is_root is None:  # before the first forward pass
+        with torch.no_grad():
+            state._lazy_init()
+            # FSDP makes the tensors that it gathers into once. If that happens in inference mode, training fails.
+            for module in modules:
+                module.unshard()
+                module.reshard()
+    kept = modules if gather_layers else [model]
+    for module in kept:
+        module.unshard()
+        if module is not model:
+            module.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield model
+    finally:
+        for module in kept:
+            module.reshard()
+            if module is not model:
+                module.set_reshard_after_forward(True, recurse=False)
 
 
 def sync_gradients(model: nn.Module, last: bool) -> None:

@@ -70,8 +70,9 @@ def fit(
     while progress.step < (total_steps := progress.total_steps or schedule.total_steps) and not progress.stopped:
         started = time.perf_counter()
         first = progress.batches * grad_accum_steps
-        micro_batches = [objective.prepare(batches(first + i)) for i in range(grad_accum_steps)]
+        micro_batches = [batches(first + i) for i in range(grad_accum_steps)]
         waited = time.perf_counter() - started
+        micro_batches = [objective.prepare(batch, model) for batch in micro_batches]
         normalizer = ranks.sum(torch.stack([objective.normalizer(batch) for batch in micro_batches]).sum())
         means = _backward(model, objective, micro_batches, normalizer, ranks)
         norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))

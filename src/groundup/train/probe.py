@@ -54,7 +54,7 @@ def fitting_rows(
             break
         peak.reset()
         try:
-            batch = objective.prepare(batch_of(rows))
+            batch = objective.prepare(batch_of(rows), model)
             loss, _ = objective(model, batch)
             (loss * 0).backward()
         except torch.OutOfMemoryError:

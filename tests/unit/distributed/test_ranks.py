@@ -130,3 +130,25 @@ def test_adapters_of_two_ranks_are_taken_up_by_one(tmp_path: Path) -> None:
         kept = [load_file(path) for path in sorted((tmp_path / f"of-{mode}" / "step-00000004").glob("model*"))]
         assert all("lora_" in name for part in kept for name in part)
     assert alone["whole"]["losses"][-1] < alone["whole"]["losses"][0]
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_an_on_policy_objective_samples_the_same_on_any_number_of_ranks(stops: bool, tmp_path: Path) -> None:
+    """It generates before the first step, too: FSDP has gathered nothing by then, and what it gathers for the first
+    time in inference mode takes no gradient. With stop tokens, ranks that gather layers in turn would wait for ever."""
+
+    def case(mode: str | None) -> dict[str, Any]:
+        whole = {"mode": mode, "matrices": "adamw", "matrix_lr": 0.003, "steps": 24, "stops": stops}
+        return whole | {"gradients": f"{mode}.safetensors"}
+
+    alone = train(tmp_path, "alone", None, {"alone": case(None)})["alone"]
+    assert np.mean(alone["rewards"][-4:]) > np.mean(alone["rewards"][:4]) + 0.2
+    assert (len(set(np.diff(alone["tokens"]))) > 1) == stops
+    expected = load_file(tmp_path / "None.safetensors")
+    for mode, seen in train(tmp_path, "two", 2, {mode: case(mode) for mode in ("ddp", "fsdp")}).items():
+        assert seen["tokens"] == alone["tokens"]
+        for kind, tolerance in (("rewards", 1e-6), ("losses", 1e-4)):
+            np.testing.assert_allclose(seen[kind], alone[kind], atol=tolerance, rtol=0, err_msg=f"{mode}: {kind}")
+        gradients = load_file(tmp_path / f"{mode}.safetensors")
+        for name, gradient in expected.items():
+            torch.testing.assert_close(gradients[name], gradient, atol=1e-6, rtol=0, msg=f"{mode}: {name}")

@@ -24,7 +24,7 @@ STEPS = 320
 class Slope:
     """Half of the numbers of a row are to be told from the other half, which cannot be."""
 
-    def prepare(self, batch: torch.Tensor) -> torch.Tensor:
+    def prepare(self, batch: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
         return batch
 
     def normalizer(self, batch: torch.Tensor) -> torch.Tensor:

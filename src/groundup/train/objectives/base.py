@@ -21,8 +21,22 @@ class Objective(Protocol[BatchT]):
     micro-batch splits, packing and ranks cannot change the gradient.
     """
 
-    def prepare(self, batch: BatchT) -> BatchT:
-        """What must be made before the loss, e.g. sampled answers; identity for supervised objectives."""
+    def prepare(self, batch: BatchT, model: nn.Module) -> BatchT:
+        """Return the batch that the loss is computed on; supervised objectives return the one given.
+
+        Called before the first backward pass of a step, once per micro-batch, in the same order on every rank. An
+        on-policy objective samples here, by forward passes of `model` without gradients, or through
+        `groundup.distributed.unwrapped` by what generates with a `Transformer`:
+
+            with unwrapped(model) as policy:
+                completions = complete_all(policy, tokenizer, requests)
+
+        With FSDP a forward pass gathers weights from all ranks, so that each rank must do the same number of them.
+        Where it depends on what is sampled, as with stop tokens: `unwrapped(model, gather_layers=True)`.
+
+        Args:
+            model: as it is called for the loss, in training mode.
+        """
         ...
 
     def normalizer(self, batch: BatchT) -> Tensor:

@@ -44,7 +44,7 @@ class Classification:
         self._label_smoothing = label_smoothing
         self._weights = None if weights is None else torch.tensor(weights)
 
-    def prepare(self, batch: LabelledBatch) -> LabelledBatch:
+    def prepare(self, batch: LabelledBatch, model: nn.Module) -> LabelledBatch:
         return batch
 
     def normalizer(self, batch: LabelledBatch) -> Tensor:
@@ -78,7 +78,7 @@ class MultiLabelClassification:
     def __init__(self, weights: Sequence[float] | None = None) -> None:
         self._weights = None if weights is None else torch.tensor(weights)
 
-    def prepare(self, batch: LabelledBatch) -> LabelledBatch:
+    def prepare(self, batch: LabelledBatch, model: nn.Module) -> LabelledBatch:
         return batch
 
     def normalizer(self, batch: LabelledBatch) -> Tensor:

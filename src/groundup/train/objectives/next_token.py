@@ -36,7 +36,7 @@ class NextToken:
     def __init__(self, z_loss: float = 0.0) -> None:
         self._z_loss = z_loss
 
-    def prepare(self, batch: PackedBatch) -> PackedBatch:
+    def prepare(self, batch: PackedBatch, model: nn.Module) -> PackedBatch:
         return batch
 
     def normalizer(self, batch: PackedBatch) -> Tensor:

@@ -3,7 +3,7 @@
     python train_on_ranks.py OUT.json CASES.json
 
 Each case is a run: {"mode", "matrices", "steps", and, where it shall be saved or go on, "checkpoints", "stop"}. With a
-"rank", adapters of it are trained.
+"rank", adapters of it are trained. With "stops", `Reinforce` samples its own batches.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reinforce import Reinforce, Rollouts
 from safetensors.torch import save_file
 
 from groundup.core.types import IGNORE_INDEX
@@ -62,7 +63,8 @@ def run(case: dict[str, Any], ranks: Ranks, out: Path) -> dict[str, Any]:
         places = torch.arange(LENGTH).expand(rows, LENGTH)
         return PackedWindows(chosen[:, :-1], labels, places % 24, places // 24)
 
-    seen: dict[str, list[Any]] = {"losses": [], "tokens": [], "data": []}
+    on_policy = "stops" in case
+    seen: dict[str, list[Any]] = {"losses": [], "tokens": [], "data": [], "rewards": []}
     read: list[int] = []
 
     class Gradients(NoGuard):
@@ -80,6 +82,7 @@ def run(case: dict[str, Any], ranks: Ranks, out: Path) -> dict[str, Any]:
     class Keep:
         def after_step(self, report: StepReport) -> None:
             seen["losses"].append(report.metrics["loss"])
+            seen["rewards"].append(report.metrics.get("reward"))
             seen["data"].append(int(ranks.sum(torch.tensor(sum(read)))))  # whoever read what
             read.clear()
             seen["tokens"].append(report.tokens_seen)
@@ -96,8 +99,8 @@ def run(case: dict[str, Any], ranks: Ranks, out: Path) -> dict[str, Any]:
     with contextlib.suppress(StopError):
         fit(
             spread.called,
-            NextToken(),
-            batch,
+            Reinforce(case["stops"]) if on_policy else NextToken(),
+            (lambda index: Rollouts.of(batch(index))) if on_policy else batch,
             optimizer,
             WarmupStableDecay(case["steps"], 2, 10),
             progress=progress,
