@@ -143,11 +143,13 @@ class ParallelModel(Generic[ModelT]):
 
 
 def _hollow(model: ModelT) -> ModelT:
-    """A copy without weights."""
-    meta = {
+    """Return a copy without the tensors of the state dict: parameters, and quantized weights."""
+    meta: dict[int, torch.Tensor] = {
         id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
         for p in model.parameters()
     }
+    stored = model.state_dict().keys()
+    meta |= {id(b): torch.empty_like(b, device="meta") for name, b in model.named_buffers() if name in stored}
     return copy.deepcopy(model, meta)
 
 

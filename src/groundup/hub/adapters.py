@@ -213,8 +213,8 @@ def _split(
         # Of several layers in one, each has columns of its own where they were ours: it gets those back.
         used_R = own.any(0) if len(names) > 1 and own.any() else torch.ones(len(a_RI), dtype=torch.bool)
         layer = LoRALinear(base, int(used_R.sum()), announced.scale)
-        layer.lora_A.data = a_RI[used_R].to(base.weight.device)
-        layer.lora_B.data = own[:, used_R].contiguous().to(base.weight.device)
+        layer.lora_A.data = a_RI[used_R].to(layer.lora_A.device)
+        layer.lora_B.data = own[:, used_R].contiguous().to(layer.lora_B.device)
         adapted[name] = layer
     return adapted
 

@@ -55,4 +55,6 @@ def use_fp8(model: Transformer | SequenceClassifier, *, emulate: bool = False) -
 
 
 def _fits(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) and module.in_features % _STEP == 0 and module.out_features % _STEP == 0
+    if not isinstance(module, nn.Linear) or module.weight is None:  # a quantized layer has no weight to convert
+        return False
+    return module.in_features % _STEP == 0 and module.out_features % _STEP == 0

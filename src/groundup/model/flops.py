@@ -54,11 +54,14 @@ def tokens_seen(config: ModelConfig, context: int) -> float:
     return sliding * narrow + (config.n_layers - sliding) * context / 2
 
 
-def training_bytes(config: ModelConfig, micro_batch_size: int, *, trained: int | None = None) -> int:
+def training_bytes(
+    config: ModelConfig, micro_batch_size: int, *, trained: int | None = None, bits_per_weight: float = 32
+) -> int:
     """Memory of training, roughly: fp32 weights, gradients, optimizer state, and a micro-batch's bf16 activations.
 
     Args:
         trained: as `flops_per_token` takes it; what is frozen has neither gradients nor state.
+        bits_per_weight: of the frozen linear layers inside the blocks; see `groundup.model.quantized.bits_per_weight`.
     """
     tokens = micro_batch_size * config.context_length
     width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim
@@ -68,6 +71,7 @@ def training_bytes(config: ModelConfig, micro_batch_size: int, *, trained: int |
         width += config.n_heads * config.context_length
     parameters = parameter_count(config)
     kept = 16 * parameters if trained is None else 4 * parameters + 16 * trained
+    kept -= round((4 - bits_per_weight / 8) * config.n_layers * _layer_matrices(config))
     return kept + 2 * tokens * config.n_layers * width
 
 

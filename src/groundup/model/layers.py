@@ -6,6 +6,7 @@ Shape letters: B batch, T sequence, D dim, F ffn_dim.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,33 @@ from groundup.model.config import ModelConfig
 from groundup.model.families.base import Activation
 from groundup.model.operations import Accelerated
 
+if TYPE_CHECKING:
+    from groundup.model.quantized import QuantizedWeight
+
 
 class Linear(nn.Linear, Accelerated):
-    """A linear layer that computes in the dtype of its input, whatever dtype its weights are kept in."""
+    """A linear layer that computes in the dtype of its input, whatever dtype its weights are kept in.
+
+    Attributes:
+        quantized: frozen weights in int8 or int4, in place of `weight`, which is then None; see
+            `groundup.model.quantized`.
+    """
+
+    quantized: QuantizedWeight | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        self.register_module("quantized", None)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.quantized is not None:
+            return self.quantized(x, self.bias)
         return self.operations.linear(x, self.weight, self.bias)
+
+    def frozen_weight(self) -> nn.Parameter:
+        """Return the weight as a parameter that is not trained, dequantized to fp32 if it is quantized."""
+        dense = self.weight.detach() if self.quantized is None else self.quantized.dequantize()
+        return nn.Parameter(dense, requires_grad=False)
 
 
 def together(x: Tensor, *layers: Linear) -> Sequence[Tensor]:
@@ -39,7 +61,7 @@ def feed_forward(x: Tensor, activation: Activation, *layers: Linear) -> Tensor:
 
 
 def _unchanged(layers: Sequence[Linear]) -> bool:
-    return all(type(layer) is Linear for layer in layers)
+    return all(type(layer) is Linear and layer.quantized is None for layer in layers)
 
 
 def _parameters(layers: Sequence[Linear]) -> tuple[list[Tensor], list[Tensor | None]]:

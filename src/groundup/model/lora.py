@@ -64,12 +64,16 @@ class LoRALinear(Linear):
         with torch.device("meta"):  # the base brings its weights, shared and not copied
             super().__init__(base.in_features, base.out_features, bias=base.bias is not None)
         self.weight, self.bias = base.weight, base.bias
+        like = base.weight
         if isinstance(base, Linear):
             self.operations = base.operations
+            if base.quantized is not None:
+                self.quantized = base.quantized
+                like = torch.empty(0, device=base.quantized.scales.device)
         self.scale = scale
         self.dropout = dropout
-        self.lora_A = nn.Parameter(base.weight.new_empty(rank, base.in_features))
-        self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, rank))
+        self.lora_A = nn.Parameter(like.new_empty(rank, base.in_features))
+        self.lora_B = nn.Parameter(like.new_zeros(base.out_features, rank))
 
     @classmethod
     def from_base(
@@ -100,10 +104,13 @@ class LoRALinear(Linear):
         return self.scale * (self.lora_B.float() @ self.lora_A.float())
 
     def fuse(self) -> Linear:
-        """One plain layer that computes the same: the sum is made in fp32 and kept in the base's dtype."""
+        """One plain layer that computes the same: the sum is made in fp32 and kept in the base's dtype. A quantized
+        base becomes a dense one in fp32."""
         layer = self.without()
-        fused = (self.weight.detach().float() + self.delta().detach()).to(self.weight.dtype)
-        layer.weight = nn.Parameter(fused, requires_grad=self.weight.requires_grad)
+        dense = layer.frozen_weight()
+        fused = (dense.float() + self.delta().detach()).to(dense.dtype)
+        trained = self.weight is not None and self.weight.requires_grad
+        layer.weight, layer.quantized = nn.Parameter(fused, requires_grad=trained), None
         return layer
 
     def without(self) -> Linear:
@@ -111,6 +118,7 @@ class LoRALinear(Linear):
         with torch.device("meta"):
             layer = Linear(self.in_features, self.out_features, bias=self.bias is not None)
         layer.weight, layer.bias, layer.operations = self.weight, self.bias, self.operations
+        layer.quantized = self.quantized
         return layer
 
 

@@ -108,13 +108,13 @@ class Checkpoints:
         return held
 
     def _trained(self) -> dict[str, Tensor]:
-        """The state dict without what is frozen, which is that of the base, and without second names.
+        """The parameters that are trained, without second names: frozen and quantized weights are those of the base.
 
         safetensors refuses tensors that share memory, and a tied head is 10 % of a state of GPT-2's 124M.
         """
         named = self._model.named_parameters(remove_duplicate=False)
-        left_out = {name for name, parameter in named if not parameter.requires_grad} | self._second_names()
-        return {name: tensor for name, tensor in self._model.state_dict().items() if name not in left_out}
+        trained = {name for name, parameter in named if parameter.requires_grad} - self._second_names()
+        return {name: tensor for name, tensor in self._model.state_dict().items() if name in trained}
 
     def _second_names(self) -> set[str]:
         """Names of parameters that have another one before, as a tied head has that of the embeddings."""

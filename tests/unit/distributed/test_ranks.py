@@ -108,12 +108,15 @@ def test_a_checkpoint_of_any_number_of_ranks_is_taken_up_by_any_other(tmp_path: 
         assert (gathered[name] - tensor).abs().mean() < 1e-3, name
 
 
-def test_adapters_of_two_ranks_are_taken_up_by_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", [None, 4])
+def test_adapters_of_two_ranks_are_taken_up_by_one(bits: int | None, tmp_path: Path) -> None:
     """Most of such a model is frozen: a rank that waited for its gradients would wait for ever."""
+    quantized = {} if bits is None else {"bits": bits}
 
     def case(mode: str | None, stop: int | None = None, at: str = "none") -> dict[str, Any]:
         whole = {"mode": mode, "matrices": "adamw", "matrix_lr": 0.01, "steps": 8, "rank": 4, "stop": stop}
-        return whole | {"checkpoints": str(tmp_path / at), "gradients": f"{mode}-{at}.safetensors"}
+        files = {"gradients": f"{mode}-{at}.safetensors", "weights": f"weights-{mode}-{at}.safetensors"}
+        return whole | quantized | {"checkpoints": str(tmp_path / at)} | files
 
     begun = train(tmp_path, "two", 2, {mode: case(mode, 4, f"of-{mode}") for mode in ("ddp", "fsdp")})
     taken_up = {mode: case(None, None, f"of-{mode}") for mode in ("ddp", "fsdp")}
@@ -129,6 +132,13 @@ def test_adapters_of_two_ranks_are_taken_up_by_one(tmp_path: Path) -> None:
             torch.testing.assert_close(gradients[name], gradient, atol=1e-6, rtol=0, msg=f"{mode}: {name}")
         kept = [load_file(path) for path in sorted((tmp_path / f"of-{mode}" / "step-00000004").glob("model*"))]
         assert all("lora_" in name for part in kept for name in part)
+        # What is gathered on two ranks has all weights of the model, quantized ones included.
+        files = (tmp_path / f"weights-{name}.safetensors" for name in (f"{mode}-of-{mode}", "None-none"))
+        gathered, of_one = map(load_file, files)
+        assert gathered.keys() == of_one.keys()
+        for name, tensor in of_one.items():
+            if "lora_" not in name:
+                assert torch.equal(gathered[name], tensor), name
     assert alone["whole"]["losses"][-1] < alone["whole"]["losses"][0]
 
 

@@ -3,7 +3,7 @@
     python train_on_ranks.py OUT.json CASES.json
 
 Each case is a run: {"mode", "matrices", "steps", and, where it shall be saved or go on, "checkpoints", "stop"}. With a
-"rank", adapters of it are trained. With "stops", `Reinforce` samples its own batches.
+"rank", adapters of it are trained, with "bits" on quantized layers. With "stops", `Reinforce` samples its batches.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from groundup.distributed import ParallelModel, choose_mode, whole
 from groundup.distributed.ranks import Ranks, joined
 from groundup.model import ModelConfig, Transformer, init_weights
 from groundup.model.lora import LoRA, add_lora
+from groundup.model.quantized import quantize_frozen
 from groundup.optim import OptimizerConfig, WarmupStableDecay
 from groundup.train import Checkpoints, Progress, StepReport
 from groundup.train.fit import fit
@@ -50,6 +51,8 @@ def run(case: dict[str, Any], ranks: Ranks, out: Path) -> dict[str, Any]:
             torch.nn.init.normal_(parameter, std=0.05)
     if "rank" in case:
         add_lora(model, LoRA(rank=case["rank"]))
+    if "bits" in case:
+        quantize_frozen(model, case["bits"])
     spread = ParallelModel(model, choose_mode(case["mode"], ranks, 0, None), ranks)
     optimizer = spread.optimizer(OptimizerConfig(matrix_lr=case.get("matrix_lr", 0.02), matrices=case["matrices"]))
     rows = ROWS // ranks.size // 2
