@@ -31,6 +31,9 @@ class LoraConfig(Config):
     alpha: float = setting(32.0, help="the product is scaled by alpha / rank", gt=0)
     dropout: float = setting(0.0, help="share of an adapter's inputs that are left out in training", ge=0, lt=1)
     targets: tuple[str, ...] = setting((), help='layers to adapt, as "q_proj"; default: all linear ones in the blocks')
+    quantize: Literal["int8", "int4"] | None = setting(
+        None, help="Quantize the frozen layers while adapters are trained (QLoRA): less memory, some accuracy lost"
+    )
 
 
 def usual_method(shape: ModelConfig) -> Method:
@@ -93,11 +96,14 @@ def make_trainable(
     from groundup.model import SequenceClassifier
     from groundup.model.lora import LoRA, add_lora
     from groundup.model.new_rows import train_new_rows
+    from groundup.model.quantized import quantize_frozen
 
     if method == "full":
         model.requires_grad_(True)
         return
     add_lora(model, LoRA(lora.rank, lora.alpha, lora.targets, dropout=lora.dropout), seed=seed)
+    if lora.quantize:
+        quantize_frozen(model, 8 if lora.quantize == "int8" else 4)
     if isinstance(model, SequenceClassifier):
         model.score.requires_grad_(True)
     elif new_rows_from is not None:
@@ -136,10 +142,12 @@ def save_tuned(
     from groundup.hub import save_model
     from groundup.model.lora import fuse_lora
     from groundup.model.new_rows import fuse_new_rows
+    from groundup.model.quantized import dequantize
 
     if method == "lora":
         return _save_adapters(out, model, base, tokenizer, stop_ids=stop_ids)
     fuse_lora(model)
+    dequantize(model)
     fuse_new_rows(model)
     return save_model(out, model, **tokenizer.text_ids, stop_ids=stop_ids)
 
@@ -150,10 +158,12 @@ def save_labelling(
     """Leave a tuned classifier, or its adapters and head, like `save_tuned`."""
     from groundup.hub import save_classifier
     from groundup.model.lora import fuse_lora
+    from groundup.model.quantized import dequantize
 
     if method == "lora":
         return _save_adapters(out, model, base, tokenizer, labels=labels)
     fuse_lora(model)
+    dequantize(model)
     return save_classifier(out, model, labels, **tokenizer.text_ids)
 
 

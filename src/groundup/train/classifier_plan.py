@@ -150,9 +150,11 @@ def _estimate(
     """
     from groundup.model.flops import IDLE_BYTES, training_bytes
     from groundup.model.lora import adapter_parameters
+    from groundup.model.quantized import bits_per_weight
 
     row = replace(trainer.model.config, context_length=batches.longest)
-    memory = IDLE_BYTES + training_bytes(row, rows, trained=adapter_parameters(trainer.model))
+    trained, bits = adapter_parameters(trainer.model), bits_per_weight(trainer.model)
+    memory = IDLE_BYTES + training_bytes(row, rows, trained=trained, bits_per_weight=bits)
     return trainer.estimate(steps, batches.batch(batches.largest), batches.batch(batches.usual), memory=memory)
 
 

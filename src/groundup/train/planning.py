@@ -14,6 +14,7 @@ from groundup.kernels import Machine
 from groundup.model import ModelConfig, Transformer, init_weights
 from groundup.model.flops import IDLE_BYTES, training_bytes
 from groundup.model.lora import adapter_parameters
+from groundup.model.quantized import bits_per_weight
 from groundup.train.initial_model import InitialModel
 from groundup.train.learning_rates import language_model_rates, show_rates
 from groundup.train.objectives import Objective
@@ -160,7 +161,8 @@ def estimate(trainer: Trainer[Any, Any], plan: Plan, steps: TrainingSteps, batch
         batch: A micro-batch.
     """
     rows = plan.rows // (steps.grad_accum_steps * trainer.run.ranks.size)
-    memory = IDLE_BYTES + training_bytes(plan.model, rows, trained=plan.trained)
+    bits = bits_per_weight(trainer.model)
+    memory = IDLE_BYTES + training_bytes(plan.model, rows, trained=plan.trained, bits_per_weight=bits)
     if plan.tokens_per_second:
         return estimated(plan.total_tokens / plan.tokens_per_second, memory, "at the measured speed")
     return trainer.estimate(steps, batch, batch, memory=memory)

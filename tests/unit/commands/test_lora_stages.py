@@ -344,3 +344,15 @@ def test_large_models_get_adapters_where_nobody_says_how(
     with torch.device("meta"):
         model = tiny_model(65_536, dim=dim)
     assert adapters.settle_method(asked, model.config, adapters.LoraConfig(), QUIET) == settled
+
+
+@pytest.mark.parametrize(("method", "quantize"), [("lora", "int8"), ("merged", "int4")])
+def test_adapters_on_quantized_layers_leave_what_those_on_dense_layers_leave(
+    pairs: Path, directory: Path, tmp_path: Path, method: str, quantize: str
+) -> None:
+    """A merged model has dense weights under the usual names, layers without an adapter included."""
+    lora = {"rank": 8, "quantize": quantize, "targets": ["q_proj", "up_proj"]}
+    made = instruct(pairs, directory / "base", tmp_path / "out", method=method, lora=lora)
+    assert made.facts["held_out"]["tuned"]["loss"] < made.facts["held_out"]["base"]["loss"]
+    tuned, base = load_model(tmp_path / "out"), load_model(directory / "base")
+    assert tuned.state_dict().keys() == base.state_dict().keys()
