@@ -1,7 +1,7 @@
 """`torch.compile` beside the same operations uncompiled, with adapters: values and gradients.
 
-A compiler sees other code with frozen weights than without: the backward passes of `groundup.model.lean`, and layers
-that share one compiled body though only some of them are adapted.
+A compiler sees other code with frozen weights than without: the backward passes of `groundup.model.operations`, and
+layers that share one compiled body though only some of them are adapted.
 """
 
 from __future__ import annotations

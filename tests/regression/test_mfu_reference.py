@@ -12,7 +12,7 @@ import torch
 
 from groundup.kernels import Machine, machine, measure_machine
 from groundup.train import Speed
-from groundup.train.state import StepReport
+from groundup.train.fit import StepReport
 
 
 def report(seconds: float) -> StepReport:

@@ -54,6 +54,11 @@ MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} 
     "objectives.novelty": ("inference.novelty",),
     "objectives.probe": ("train.initial_head",),
     "parallel": ("distributed", "kernels"),
+    "model.attend": ("model.operations",),
+    "model.lean": ("model.operations",),
+    "model.rope": ("model.attention",),
+    "optim.schedule": ("optim.optimizer",),
+    "parallel.sharded": ("distributed.collectives",),
     "parallel.spread": ("distributed.parallel_model",),
     "parallel.spread_optimizer": ("distributed.sharded_optimizer",),
     "planner": ("train.planner",),
@@ -61,6 +66,7 @@ MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} 
     "ranks": ("distributed.ranks",),
     "stages": ("commands",),
     "tokens": ("data",),
+    "train.state": ("train.fit",),
 }
 
 # Old name of a function or class, with its old module -> its name now.

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from groundup.core.lazy import exports
 
 if TYPE_CHECKING:
+    from groundup.distributed.collectives import is_sharded, rows_of, sync_gradients, whole
     from groundup.distributed.parallel_model import (
         Mode,
         ParallelModel,
@@ -12,11 +13,9 @@ if TYPE_CHECKING:
         choose_mode,
         parallelize,
         rank_memory,
-        sync_gradients,
         unwrapped,
     )
     from groundup.distributed.ranks import Ranks, joined
-    from groundup.distributed.sharded import is_sharded, rows_of, whole
     from groundup.distributed.sharded_optimizer import ShardedOptimizer
 
 __all__ = [
@@ -45,13 +44,13 @@ __getattr__ = exports(
         "ShardedOptimizer": "sharded_optimizer",
         "checkpoint_activations": "parallel_model",
         "choose_mode": "parallel_model",
-        "is_sharded": "sharded",
+        "is_sharded": "collectives",
         "joined": "ranks",
         "parallelize": "parallel_model",
         "rank_memory": "parallel_model",
-        "rows_of": "sharded",
-        "sync_gradients": "parallel_model",
+        "rows_of": "collectives",
+        "sync_gradients": "collectives",
         "unwrapped": "parallel_model",
-        "whole": "sharded",
+        "whole": "collectives",
     },
 )

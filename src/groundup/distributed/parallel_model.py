@@ -14,8 +14,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
+from groundup.distributed.collectives import rows_of, whole
 from groundup.distributed.ranks import Ranks
-from groundup.distributed.sharded import rows_of, whole
 from groundup.distributed.sharded_optimizer import ShardedOptimizer
 from groundup.kernels import Machine, memory_bytes, place
 from groundup.kernels.native_operations import orthogonalize_of
@@ -194,15 +194,6 @@ def unwrapped(model: nn.Module, *, gather_layers: bool = False) -> Iterator[Any]
             module.reshard()
             if module is not model:
                 module.set_reshard_after_forward(True, recurse=False)
-
-
-def sync_gradients(model: nn.Module, last: bool) -> None:
-    """Say before a micro-batch whether it is the last of its step, after which gradients must be whole.
-
-    FSDP adds up after each one: keeping them apart would need the memory that it is chosen to save.
-    """
-    if isinstance(model, DistributedDataParallel):
-        model.require_backward_grad_sync = last
 
 
 def checkpoint_activations(model: Transformer | SequenceClassifier) -> None:

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from groundup.distributed.collectives import is_sharded, rows_of, whole
 from groundup.distributed.ranks import Ranks, Rows
-from groundup.distributed.sharded import is_sharded, rows_of, whole
 from groundup.optim import Optimizer, OptimizerConfig, Orthogonalize, newton_schulz, parameter_groups
 
 

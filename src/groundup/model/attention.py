@@ -1,17 +1,86 @@
-"""Grouped-query attention: project, normalize, rotate, attend, project out.
+"""Grouped-query attention: project, normalize, rotate, attend, project out; and rotary positions.
 
-Shape letters: B batch, T queries, S keys, D dim, N query heads, K kv heads, H head_dim, E heads x head_dim.
+Shape letters: B batch, T queries, S keys, D dim, N query heads, K kv heads, H head_dim, E heads x head_dim, P pairs of
+features (H / 2).
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
 from groundup.model.cache import Cache
-from groundup.model.config import ModelConfig
+from groundup.model.config import ModelConfig, RopeScaling
 from groundup.model.layers import Linear, make_norm, together
 from groundup.model.operations import Accelerated
+
+
+class Rotary(nn.Module):
+    """Cosines and sines of positions, once for all layers that turn alike (halves, not interleaved pairs).
+
+    They are made when they are asked for: a table of a context of 131,072 would outweigh many a small model.
+    """
+
+    frequencies_P: Tensor
+
+    def __init__(self, head_dim: int, theta: float, scaling: RopeScaling | None = None) -> None:
+        super().__init__()
+        # Named device: a model that is built on the meta device and given its weights later has real frequencies.
+        # The quotient of a power, not a negative power: they differ in the last bit, and at position 100,000 in angle.
+        frequencies_P = 1.0 / theta ** (torch.arange(0, head_dim, 2, device="cpu").float() / head_dim)
+        self.magnitude = 1.0
+        if scaling is not None:
+            frequencies_P = _SCALINGS[scaling.kind](frequencies_P, head_dim, theta, scaling)
+            if scaling.kind == "yarn":
+                self.magnitude = scaling.attention_factor or _yarn_magnitude(scaling.factor)
+        self.register_buffer("frequencies_P", frequencies_P, persistent=False)
+
+    def forward(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns cos and sin as (B, T, 1, H), to be broadcast over heads."""
+        angles_BT1P = positions_BT[:, :, None, None].float() * self.frequencies_P
+        cos, sin = angles_BT1P.cos() * self.magnitude, angles_BT1P.sin() * self.magnitude
+        return torch.cat([cos, cos], dim=-1), torch.cat([sin, sin], dim=-1)
+
+
+def _linear(frequencies_P: Tensor, head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:
+    return frequencies_P / scaling.factor
+
+
+def _llama3(frequencies_P: Tensor, head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:
+    """Llama 3.1: by how often a pair turns within the original context."""
+    assert scaling.original_context_length is not None
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    turns_P = scaling.original_context_length * frequencies_P / (2 * math.pi)
+    kept_P = ((turns_P - low) / (high - low)).clamp(0, 1)
+    return (1 - kept_P) * frequencies_P / scaling.factor + kept_P * frequencies_P
+
+
+def _yarn(frequencies_P: Tensor, head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:
+    """arXiv:2309.00071, section 3.2: the same idea, blended linearly in the index of the pair."""
+    context = scaling.original_context_length
+    assert context is not None
+
+    def pair_that_turns(times: float) -> float:
+        return head_dim * math.log(context / (times * 2 * math.pi)) / (2 * math.log(theta))
+
+    first, last = pair_that_turns(scaling.beta_fast), pair_that_turns(scaling.beta_slow)
+    if scaling.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, head_dim - 1)
+    if first == last:
+        last += 0.001  # a step rather than a division by zero
+    pairs_P = torch.arange(head_dim // 2, device="cpu").float()
+    divided_P = ((pairs_P - first) / (last - first)).clamp(0, 1)
+    return divided_P * frequencies_P / scaling.factor + (1 - divided_P) * frequencies_P
+
+
+def _yarn_magnitude(factor: float) -> float:
+    return 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+_SCALINGS = {"linear": _linear, "llama3": _llama3, "yarn": _yarn}
 
 
 class Attention(Accelerated):
@@ -21,6 +90,7 @@ class Attention(Accelerated):
         super().__init__()
         self.config = config
         self.layer = layer
+        self.scale, self.qk_norm = config.attention_scale, config.qk_norm
         q_dim, kv_dim = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
         self.q_proj = Linear(config.dim, q_dim, bias=config.qkv_bias)
         self.k_proj = Linear(config.dim, kv_dim, bias=config.qkv_bias)
@@ -39,19 +109,17 @@ class Attention(Accelerated):
         q_BTNH, k_BTKH, v_BTKH = self.projected(x_BTD, rope)
         if cache is not None:
             k_BTKH, v_BTKH = cache.extend(self.layer, k_BTKH, v_BTKH)
-        mixed_BTNH = self.operations.attend(
-            q_BTNH, k_BTKH, v_BTKH, seen, self.config.attention_scale, self.config.attention_softcap
-        )
+        mixed_BTNH = self.operations.attend(q_BTNH, k_BTKH, v_BTKH, seen, self.scale, self.config.attention_softcap)
         return self.o_proj(mixed_BTNH.flatten(2))
 
     def projected(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of normalized inputs, as they meet each other."""
         heads = (*x_BTD.shape[:2], -1, self.config.head_dim)
         q_BTE, k_BTE, v_BTE = together(x_BTD, self.q_proj, self.k_proj, self.v_proj)
-        if self.config.qk_norm == "projection":
+        if self.qk_norm == "projection":
             q_BTE, k_BTE = self.q_norm(q_BTE), self.k_norm(k_BTE)
         q_BTNH, k_BTKH, v_BTKH = (y_BTE.view(heads) for y_BTE in (q_BTE, k_BTE, v_BTE))
-        if self.config.qk_norm == "head":
+        if self.qk_norm == "head":
             q_BTNH, k_BTKH = self.q_norm(q_BTNH), self.k_norm(k_BTKH)
         if rope is not None:
             q_BTNH, k_BTKH = (self.operations.rotate(x_BTNH, rope) for x_BTNH in (q_BTNH, k_BTKH))

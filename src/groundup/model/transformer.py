@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.errors import ConfigError
-from groundup.model.attention import Attention, seen_with_cache
+from groundup.model.attention import Attention, Rotary, seen_with_cache
 from groundup.model.cache import BatchCache, Cache, CacheShape, KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.layers import Embedding, Linear, make_mlp, make_norm
 from groundup.model.loss import softcapped, summed_nll, token_logprobs
 from groundup.model.operations import Accelerated
-from groundup.model.rope import Rotary
 
 Rope = tuple[Tensor, Tensor]
 Watch = Callable[[int, Tensor, Rope | None], object]
@@ -109,6 +108,9 @@ class Decoder(Accelerated):
         block = _BLOCKS[config.block]
         self.layers = nn.ModuleList(block(config, layer) for layer in range(config.n_layers))
         self.norm = make_norm(config)
+        self.embedding_scale = config.embedding_scale
+        self.sliding = [config.slides(layer) for layer in range(config.n_layers)]
+        self.rotated = [config.rotates(layer) for layer in range(config.n_layers)]
         self.compute_dtype: torch.dtype | None = None  # None: that of the weights
 
     def forward(
@@ -131,8 +133,8 @@ class Decoder(Accelerated):
         if positions_BT is None:
             positions_BT = torch.arange(start, end, device=input_ids_BT.device).expand_as(input_ids_BT)
         x_BTD = self.embed_tokens(input_ids_BT)
-        if self.config.embedding_scale != 1:
-            x_BTD = x_BTD * torch.tensor(self.config.embedding_scale, dtype=x_BTD.dtype)
+        if self.embedding_scale != 1:
+            x_BTD = x_BTD * torch.tensor(self.embedding_scale, dtype=x_BTD.dtype)
         if self.embed_positions is not None:
             x_BTD = x_BTD + self.embed_positions(positions_BT)
         x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
@@ -146,8 +148,8 @@ class Decoder(Accelerated):
                 self._seen(positions_BT, document_ids_BT, cache, self.config.sliding_window),
             )
         for index, layer in enumerate(self.layers):
-            rope, seen = local if self.config.slides(index) else whole
-            rope = rope if self.config.rotates(index) else None
+            rope, seen = local if self.sliding[index] else whole
+            rope = rope if self.rotated[index] else None
             if watch is not None:
                 watch(index, x_BTD, rope)
             x_BTD = layer(x_BTD, rope, seen, cache)

@@ -8,10 +8,10 @@ from groundup.optim.optimizer import (
     MatrixOptimizer,
     Optimizer,
     OptimizerConfig,
+    WarmupStableDecay,
     group_rates,
     parameter_groups,
 )
-from groundup.optim.schedule import WarmupStableDecay
 
 __all__ = [
     "GROUPS",

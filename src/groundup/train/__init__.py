@@ -16,8 +16,8 @@ if TYPE_CHECKING:
         require_logs,
     )
     from groundup.train.checkpoints import Checkpoints
-    from groundup.train.fit import Callback, steps_per_second
-    from groundup.train.guard import SpikeGuard, diverged
+    from groundup.train.fit import Callback, Progress, StepReport, diverged, steps_per_second
+    from groundup.train.guard import SpikeGuard
     from groundup.train.pace import Pace
     from groundup.train.prefetch import Prefetch
     from groundup.train.probe import fitting_rows
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from groundup.train.run import TrainingRun, training_run
     from groundup.train.samples import SAMPLES, SampleLog
     from groundup.train.settings import ParallelConfig, TrainingSettings
-    from groundup.train.state import Progress, StepReport
     from groundup.train.trackers import open_tracker
     from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps
 
@@ -77,19 +76,19 @@ __getattr__ = exports(
         "Pace": "pace",
         "ParallelConfig": "settings",
         "Prefetch": "prefetch",
-        "Progress": "state",
+        "Progress": "fit",
         "Rehearsal": "rehearsal",
         "SampleLog": "samples",
         "Selection": "trainer",
         "ShowProgress": "callbacks",
         "Speed": "callbacks",
         "SpikeGuard": "guard",
-        "StepReport": "state",
+        "StepReport": "fit",
         "Trainer": "trainer",
         "TrainingRun": "run",
         "TrainingSettings": "settings",
         "TrainingSteps": "trainer",
-        "diverged": "guard",
+        "diverged": "fit",
         "fitting_rows": "probe",
         "logs_in": "callbacks",
         "open_tracker": "trackers",

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from groundup.train.callbacks import Parts
 from groundup.train.checkpoints import Checkpoints
-from groundup.train.state import Progress, StepReport
+from groundup.train.fit import Progress, StepReport
 
 
 class KeepBest:

@@ -12,8 +12,8 @@ from pathlib import Path
 from groundup.core.console import Progress as ProgressBar
 from groundup.core.files import atomic_file, file_digest
 from groundup.distributed.ranks import Ranks
+from groundup.train.fit import StepReport
 from groundup.train.samples import SAMPLES
-from groundup.train.state import StepReport
 
 _STARVED = 0.1  # of a step's time: where more goes to waiting for batches, it is said
 _STEPS_TO_ACTION = 20  # time of steps for each second of what is done now and then

@@ -14,7 +14,7 @@ from groundup.distributed import ShardedOptimizer, is_sharded, rows_of
 from groundup.distributed.ranks import Ranks, Rows
 from groundup.hub import StoredState, TrainingState, load_newest_state, save_state
 from groundup.optim import Optimizer
-from groundup.train.state import Progress
+from groundup.train.fit import Progress
 
 _ALONE = Ranks()
 

@@ -13,10 +13,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
-from typing import Protocol
 
-from groundup.core.errors import TrainingError
-from groundup.train.state import Progress, StepReport
+from groundup.train.fit import Progress, StepReport, diverged
 
 WINDOW = 128  # steps whose losses are remembered; no loss is called a spike before there are so many
 SIGMAS = 6.0
@@ -27,27 +25,6 @@ LR_FACTOR = 0.5
 MOST_RETURNS = 3
 KEPT_STATES = 20  # a good state is kept this often in a run,
 FEWEST_STEPS = 100  # but not after fewer steps than these
-
-
-class Guard(Protocol):
-    """Decides whether a step is taken."""
-
-    def admits(self, progress: Progress, loss: float, grad_norm: float) -> bool:
-        """Whether the gradient may be used.
-
-        Raises:
-            TrainingError: the run cannot go on.
-        """
-        ...
-
-
-class NoGuard:
-    """Every step is taken; the first that cannot be ends the run."""
-
-    def admits(self, progress: Progress, loss: float, grad_norm: float) -> bool:
-        if not math.isfinite(grad_norm):
-            raise diverged(f"step {progress.step + 1:,}: the gradient's norm is {grad_norm}")
-        return True
 
 
 class SpikeGuard:
@@ -116,12 +93,3 @@ class SpikeGuard:
         progress.lr_scale *= LR_FACTOR
         progress.returns += 1
         self._say(f"{trouble}: back to step {good.step:,}, with other text and {progress.lr_scale:g} of the rates.")
-
-
-def diverged(trouble: str) -> TrainingError:
-    """The error of a run that cannot go on."""
-    return TrainingError(
-        trouble,
-        rule="losses and gradients are finite numbers that do not jump; this training has diverged",
-        fix="Lower learning_rate, then start again in a new --out.",
-    )

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from groundup.distributed.ranks import Ranks
-from groundup.train.state import Progress, StepReport
+from groundup.train.fit import Progress, StepReport
 
 REVIEWS = 100  # times that the last step is foreseen anew in a run
 _SETTLED = 2  # steps after which speed is measured: the first ones may compile

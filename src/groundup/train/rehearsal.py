@@ -11,9 +11,8 @@ from torch import nn
 from groundup.distributed.ranks import Ranks
 from groundup.kernels.memory import Peak
 from groundup.optim import WarmupStableDecay
-from groundup.train.fit import Steps, Stopwatch, fit
+from groundup.train.fit import Progress, Steps, Stopwatch, fit
 from groundup.train.objectives import Objective
-from groundup.train.state import Progress
 
 BatchT = TypeVar("BatchT")
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 
 from groundup.core.errors import ConfigError
 from groundup.train.callbacks import Speed, row_of
-from groundup.train.state import StepReport
+from groundup.train.fit import StepReport
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 

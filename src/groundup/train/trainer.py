@@ -22,8 +22,8 @@ from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
 from groundup.train.best import KeepBest
 from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, ShowProgress, Speed, logs_in, require_logs
 from groundup.train.checkpoints import Checkpoints
-from groundup.train.fit import Callback, fit, steps_per_second
-from groundup.train.guard import SpikeGuard, diverged
+from groundup.train.fit import Callback, Progress, StepReport, diverged, fit, steps_per_second
+from groundup.train.guard import SpikeGuard
 from groundup.train.learning_rates import language_model_rates
 from groundup.train.objectives import Objective
 from groundup.train.pace import Pace
@@ -33,7 +33,6 @@ from groundup.train.probe import fitting_rows
 from groundup.train.rehearsal import rehearse
 from groundup.train.run import CHECKPOINTS, TrainingRun
 from groundup.train.settings import TrainingSettings
-from groundup.train.state import Progress, StepReport
 from groundup.train.trackers import open_tracker
 
 BatchT = TypeVar("BatchT")

@@ -15,9 +15,8 @@ from family_shapes import kv_heads, variants
 from groundup.core.errors import ConfigError
 from groundup.core.types import IGNORE_INDEX
 from groundup.model import FAMILIES, ModelConfig, Transformer, init_weights
-from groundup.model.attend import explicit_attention, for_each_query
 from groundup.model.loss import summed_nll
-from groundup.model.operations import CHUNK_ROWS
+from groundup.model.operations import CHUNK_ROWS, explicit_attention, for_each_query
 
 WINDOWS: list[tuple[str, dict[str, Any]]] = [
     ("mistral", {"sliding_window": 4}),

@@ -9,7 +9,7 @@ from groundup.distributed.ranks import Ranks
 from groundup.studio.curves import new_rows, told
 from groundup.train import SampleLog
 from groundup.train.callbacks import MetricsLog, Speed
-from groundup.train.state import StepReport
+from groundup.train.fit import StepReport
 
 
 def report(step: int) -> StepReport:

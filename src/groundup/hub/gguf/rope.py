@@ -15,8 +15,8 @@ from groundup.core.errors import FormatError
 from groundup.hub.gguf.header import MetaValue
 from groundup.hub.gguf.keys import Keys
 from groundup.model import ModelConfig
+from groundup.model.attention import Rotary
 from groundup.model.config import RopeScaling
-from groundup.model.rope import Rotary
 
 _TYPE, _FACTOR, _ORIGINAL = "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"
 _OLD_FACTOR = "rope.scale_linear"

@@ -27,8 +27,7 @@ from groundup.model.lora import LoRA, add_lora
 from groundup.model.quantized import quantize_frozen
 from groundup.optim import OptimizerConfig, WarmupStableDecay
 from groundup.train import Checkpoints, Progress, StepReport
-from groundup.train.fit import fit
-from groundup.train.guard import NoGuard
+from groundup.train.fit import NoGuard, fit
 from groundup.train.objectives import NextToken
 from python_topics import TOPICS
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
 
 from groundup.distributed.ranks import Ranks, Rows
 
@@ -25,3 +26,12 @@ def rows_of(tensor: Tensor, ranks: Ranks) -> Rows:
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, on every rank."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def sync_gradients(model: nn.Module, last: bool) -> None:
+    """Say before a micro-batch whether it is the last of its step, after which gradients must be whole.
+
+    FSDP adds up after each one: keeping them apart would need the memory that it is chosen to save.
+    """
+    if isinstance(model, DistributedDataParallel):
+        model.require_backward_grad_sync = last
