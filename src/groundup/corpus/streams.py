@@ -51,7 +51,7 @@ class TooLargeError(ValueError):
     """A document or a line that would not fit into memory."""
 
 
-class Budget:
+class DecompressionLimit:
     """How many bytes may still come out of a compressed file, and out of the files inside of it, all together."""
 
     def __init__(self, stored_bytes: int) -> None:
@@ -72,7 +72,7 @@ class GuardedStream(io.RawIOBase):
             first of them, not after the gigabytes that its size would allow.
     """
 
-    def __init__(self, stream: io.BufferedIOBase, budget: Budget, stored: BinaryIO | None = None) -> None:
+    def __init__(self, stream: io.BufferedIOBase, budget: DecompressionLimit, stored: BinaryIO | None = None) -> None:
         self._stream = stream
         self._budget = budget
         self._stored = stored
@@ -98,17 +98,17 @@ class GuardedStream(io.RawIOBase):
         super().close()
 
 
-def guarded(stream: BinaryIO, budget: Budget, stored: BinaryIO | None = None) -> BinaryIO:
+def limited_stream(stream: BinaryIO, budget: DecompressionLimit, stored: BinaryIO | None = None) -> BinaryIO:
     """A buffered stream of decompressed bytes that counts against the budget (see `GuardedStream`)."""
     return io.BufferedReader(GuardedStream(cast(io.BufferedIOBase, stream), budget, stored), MEBIBYTE)
 
 
 def bomb_limit(stored_bytes: int) -> int:
     """How many bytes a compressed file of this size may give."""
-    return Budget(stored_bytes).left
+    return DecompressionLimit(stored_bytes).left
 
 
-def decompressed(head: bytes, stream: BinaryIO, budget: Budget) -> BinaryIO | None:
+def decompressed(head: bytes, stream: BinaryIO, budget: DecompressionLimit) -> BinaryIO | None:
     """Undo the compression that a stream's first bytes show (gzip, bzip2, Zstandard, xz); None if they show none.
 
     A bomb raises `BombError` while it is read.
@@ -124,7 +124,7 @@ def decompressed(head: bytes, stream: BinaryIO, budget: Budget) -> BinaryIO | No
         inner = lzma.LZMAFile(stream)  # noqa: SIM115 (closed with the stream around it)
     else:
         return None
-    return guarded(inner, budget, stream if is_file(stream) else None)
+    return limited_stream(inner, budget, stream if is_file(stream) else None)
 
 
 class _Rejoined(io.RawIOBase):
@@ -176,7 +176,7 @@ def with_head(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
 def text_lines(stream: BinaryIO, stored_bytes: int) -> Iterator[str]:
     """The lines of a UTF-8 text, compressed or not, without their ends and what is empty."""
     head, stream = with_head(stream)
-    with decompressed(head, stream, Budget(stored_bytes)) or stream as plain:
+    with decompressed(head, stream, DecompressionLimit(stored_bytes)) or stream as plain:
         while line := plain.readline(LINE_LIMIT):
             if text := line.decode("utf-8", "replace").strip():
                 yield text

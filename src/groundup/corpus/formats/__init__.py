@@ -22,7 +22,16 @@ from groundup.corpus.formats.warc import read_warc
 from groundup.corpus.formats.wiki import read_wiki
 from groundup.corpus.records import RecordRules
 from groundup.corpus.sources.base import Format, Item, Opener
-from groundup.corpus.streams import DAMAGED, BombError, Budget, TooLargeError, decompressed, is_file, on_disk, with_head
+from groundup.corpus.streams import (
+    DAMAGED,
+    BombError,
+    DecompressionLimit,
+    TooLargeError,
+    decompressed,
+    is_file,
+    on_disk,
+    with_head,
+)
 
 __all__ = ["NO_TEXT", "UNSUPPORTED", "Extracted", "Record", "Unreadable", "extract", "format_of", "read_records"]
 
@@ -60,7 +69,7 @@ def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | Non
     Args:
         format: what the recipe says that the file is; else its content tells.
     """
-    budget = Budget(item.size)
+    budget = DecompressionLimit(item.size)
 
     def reader(depth: int) -> _Read[Extracted]:
         def inside(path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
@@ -94,7 +103,7 @@ def read_records(
         records: path to the records inside a JSON value (see `SourceConfig`).
         chooses: which files of an archive are meant, by the archive's path with theirs.
     """
-    budget = Budget(item.size)
+    budget = DecompressionLimit(item.size)
 
     def inside(path: str, stream: BinaryIO) -> Iterator[Record | Unreadable]:
         if not chooses(path) or (format or format_of(path)) not in RECORD_READERS:
@@ -113,7 +122,7 @@ def read_records(
 
 
 def _opened(
-    item: Item, opener: Opener, format: Format | None, budget: Budget, read: _Read[_Found]
+    item: Item, opener: Opener, format: Format | None, budget: DecompressionLimit, read: _Read[_Found]
 ) -> Iterator[_Found | Unreadable]:
     path = item.path.encode("utf-8", "replace").decode()  # names on disk need not be valid Unicode
     if item.refused:
@@ -128,7 +137,7 @@ def _opened(
 
 
 def _read(
-    path: str, raw: BinaryIO, format: Format | None, budget: Budget, read: _Read[_Found]
+    path: str, raw: BinaryIO, format: Format | None, budget: DecompressionLimit, read: _Read[_Found]
 ) -> Iterator[_Found | Unreadable]:
     """Look into a stream, undo its compression, and read what it is."""
     with ExitStack() as layers:

@@ -9,7 +9,7 @@ from typing import BinaryIO, cast
 
 from groundup.corpus.formats.base import Found, Reading, Unreadable
 from groundup.corpus.sources.archive import is_unsafe
-from groundup.corpus.streams import guarded, on_disk
+from groundup.corpus.streams import limited_stream, on_disk
 
 
 def read_archive(path: str, stream: BinaryIO, reading: Reading) -> Found:
@@ -40,7 +40,7 @@ def _read_zip(path: str, stream: BinaryIO, reading: Reading) -> Found:
                     yield Unreadable(inner, reason, str(error))
                     continue
                 with opened:
-                    yield from reading.inside(inner, guarded(cast(BinaryIO, opened), reading.budget))
+                    yield from reading.inside(inner, limited_stream(cast(BinaryIO, opened), reading.budget))
 
 
 def _read_tar(path: str, stream: BinaryIO, reading: Reading) -> Found:
@@ -55,7 +55,9 @@ def _read_tar(path: str, stream: BinaryIO, reading: Reading) -> Found:
             elif not member.isreg():
                 yield Unreadable(inner, "not a regular file")
             else:  # a sparse one may claim terabytes of nothing
-                yield from reading.inside(inner, guarded(cast(BinaryIO, tar.extractfile(member)), reading.budget))
+                yield from reading.inside(
+                    inner, limited_stream(cast(BinaryIO, tar.extractfile(member)), reading.budget)
+                )
 
 
 def _is_hidden(name: str) -> bool:

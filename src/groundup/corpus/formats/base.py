@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from groundup.corpus.records import RecordRules
-from groundup.corpus.streams import Budget
+from groundup.corpus.streams import DecompressionLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Reading:
 
     rules: RecordRules
     inside: Callable[[str, BinaryIO], Found]
-    budget: Budget
+    budget: DecompressionLimit
     start: int = 0
     end: int | None = None
 

@@ -13,7 +13,7 @@ from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
 from groundup.corpus.formats.html import whole_text
 from groundup.corpus.formats.xml import elements
 from groundup.corpus.sources.archive import is_unsafe
-from groundup.corpus.streams import Budget, TooLargeError, guarded, on_disk, read_whole
+from groundup.corpus.streams import DecompressionLimit, TooLargeError, limited_stream, on_disk, read_whole
 
 _PAGES = {"application/xhtml+xml", "text/html", "text/x-oeb1-document"}
 
@@ -53,16 +53,16 @@ def read_epub(path: str, stream: BinaryIO, reading: Reading) -> Found:
         yield from failed
 
 
-def _read(file: zipfile.ZipFile, name: str, budget: Budget) -> bytes:
+def _read(file: zipfile.ZipFile, name: str, budget: DecompressionLimit) -> bytes:
     with _open(file, name, budget) as stream:
         return read_whole(stream)
 
 
-def _open(file: zipfile.ZipFile, name: str, budget: Budget) -> BinaryIO:
-    return guarded(cast(BinaryIO, file.open(name)), budget)
+def _open(file: zipfile.ZipFile, name: str, budget: DecompressionLimit) -> BinaryIO:
+    return limited_stream(cast(BinaryIO, file.open(name)), budget)
 
 
-def _book(file: zipfile.ZipFile, budget: Budget) -> _Book:
+def _book(file: zipfile.ZipFile, budget: DecompressionLimit) -> _Book:
     package = next(_package_names(file, budget), "")
     if not package:
         pages = (name for name in file.namelist() if name.lower().endswith((".xhtml", ".html", ".htm")))
@@ -83,14 +83,14 @@ def _book(file: zipfile.ZipFile, budget: Budget) -> _Book:
     return book
 
 
-def _package_names(file: zipfile.ZipFile, budget: Budget) -> Iterator[str]:
+def _package_names(file: zipfile.ZipFile, budget: DecompressionLimit) -> Iterator[str]:
     if "META-INF/container.xml" in file.namelist():
         for event, name, element in elements(_open(file, "META-INF/container.xml", budget)):
             if event == "start" and name == "rootfile":
                 yield element.get("full-path", "")
 
 
-def _locked(file: zipfile.ZipFile, budget: Budget) -> set[str]:
+def _locked(file: zipfile.ZipFile, budget: DecompressionLimit) -> set[str]:
     """What a shop has encrypted: whole books, or only the fonts."""
     if "META-INF/encryption.xml" not in file.namelist():
         return set()

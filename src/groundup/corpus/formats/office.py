@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
 from groundup.corpus.formats.xml import elements
-from groundup.corpus.streams import guarded, on_disk
+from groundup.corpus.streams import limited_stream, on_disk
 
 _PARAGRAPHS = frozenset({"p", "h"})
 _TABLES, _ROWS, _CELLS = {"tbl", "table"}, {"tr", "table-row"}, {"tc", "table-cell"}
@@ -27,7 +27,7 @@ def read_docx(path: str, stream: BinaryIO, reading: Reading) -> Found:
     with zipfile.ZipFile(on_disk(stream)) as file:
 
         def part(name: str) -> BinaryIO:
-            return guarded(cast(BinaryIO, file.open(name)), reading.budget)
+            return limited_stream(cast(BinaryIO, file.open(name)), reading.budget)
 
         names = set(file.namelist())
         text, noted = _text(part(_main_part(part) if "_rels/.rels" in names else "word/document.xml"), _word)
@@ -45,7 +45,7 @@ def read_odt(path: str, stream: BinaryIO, reading: Reading) -> Found:
     with zipfile.ZipFile(on_disk(stream)) as file:
 
         def part(name: str) -> BinaryIO:
-            return guarded(cast(BinaryIO, file.open(name)), reading.budget)
+            return limited_stream(cast(BinaryIO, file.open(name)), reading.budget)
 
         text, notes = _text(part("content.xml"), _open_document)
         date = _created(part("meta.xml")) if "meta.xml" in file.namelist() else ""
