@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from groundup.corpus.formats import Extracted, extract
-from groundup.corpus.formats.pdf_layout import Page, layout
+from groundup.corpus.formats.pdf_layout import PdfPage, layout
 from groundup.corpus.isolated import CrashError, isolated
 from groundup.corpus.records import RecordRules
 from groundup.corpus.sources import Item
@@ -98,9 +98,9 @@ def test_a_crash_in_native_code_ends_one_call(tmp_path: Path, monkeypatch: pytes
     assert list(isolated("native_parser:parse", b"again")) == ["again", "end"]
 
 
-def page(*lines: tuple[str, float, float], width: float = 5) -> Page:
+def page(*lines: tuple[str, float, float], width: float = 5) -> PdfPage:
     """Lines of text at (left, baseline), each letter `width` points wide."""
-    return Page.of([[text, left, y, left + width * len(text), y + 10, False] for text, left, y in lines], 800)
+    return PdfPage.of([[text, left, y, left + width * len(text), y + 10, False] for text, left, y in lines], 800)
 
 
 BODY = [

@@ -12,7 +12,7 @@ import zlib
 from dataclasses import dataclass
 
 from groundup.corpus.fetching.network import AGENT, Network, RefusedError, is_final, pause_after
-from groundup.corpus.fetching.store import Page
+from groundup.corpus.fetching.store import FetchedPage
 
 ATTEMPTS = 3
 _ROBOTS_BYTES = 512 << 10  # RFC 9309: at least 500 KiB are read
@@ -98,7 +98,7 @@ def fetch_rules(network: Network, place: str, longest_pause: float) -> Rules | F
     return Failure("robots.txt is out of reach", answered=isinstance(problem, urllib.error.HTTPError))
 
 
-def fetch_page(network: Network, url: str, manners: Manners) -> Page:
+def fetch_page(network: Network, url: str, manners: Manners) -> FetchedPage:
     """The page of an address.
 
     Raises:
@@ -117,7 +117,7 @@ def fetch_page(network: Network, url: str, manners: Manners) -> Page:
         coding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
         body = _read(response, coding, manners.max_bytes)
         told = [(name, str(value)) for name, value in response.headers.items()]
-        return Page(url, response.status, response.reason, told, body, time.time())
+        return FetchedPage(url, response.status, response.reason, told, body, time.time())
 
 
 def _read(response: http.client.HTTPResponse, coding: str, max_bytes: int) -> bytes:

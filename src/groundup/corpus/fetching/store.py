@@ -22,7 +22,7 @@ _HOP_HEADERS = frozenset(("transfer-encoding", "content-encoding", "content-leng
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class FetchedPage:
     """An answer with a page: its address, status, headers, and decoded body."""
 
     url: str
@@ -100,7 +100,7 @@ class PageStore:
         row = self._database.execute("SELECT url FROM links WHERE failure = '' LIMIT 1").fetchone()
         return str(row[0]) if row else None
 
-    def add(self, link: str, page: Page) -> None:
+    def add(self, link: str, page: FetchedPage) -> None:
         """Archive the page that a link led to, perhaps by redirects."""
         from fastwarc import GzipWriter
         from fastwarc.warc import WarcRecord, WarcRecordType

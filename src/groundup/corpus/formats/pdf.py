@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import BinaryIO
 
 from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
-from groundup.corpus.formats.pdf_layout import Page, layout
+from groundup.corpus.formats.pdf_layout import PdfPage, layout
 from groundup.corpus.isolated import CrashError, isolated
 from groundup.corpus.streams import read_whole
 
@@ -17,7 +17,7 @@ def read_pdf(path: str, stream: BinaryIO, _: Reading) -> Found:
 
     A damaged page leaves the others; where the reader itself crashes, the pages before that are kept.
     """
-    pages: list[Page] = []
+    pages: list[PdfPage] = []
     characters = unmapped = images = 0
     failed: list[Unreadable] = []
     date = ""
@@ -28,7 +28,7 @@ def read_pdf(path: str, stream: BinaryIO, _: Reading) -> Found:
                 return
             if "damage" in page:
                 failed.append(Unreadable(f"{path}#page={number}", "damaged", page["damage"]))
-            pages.append(Page.of(page["lines"], page["height"]))
+            pages.append(PdfPage.of(page["lines"], page["height"]))
             characters += page["characters"]
             unmapped += page["unmapped"]
             images += page["images"]

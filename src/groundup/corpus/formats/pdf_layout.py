@@ -33,7 +33,7 @@ _NO_SPACES = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uff60]")  # Chinese 
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TextLine:
     """A line of text and its edges in points, y upwards; `hyphenated`: its last word goes on in the next line."""
 
     text: str
@@ -55,20 +55,20 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PdfPage:
     """The lines of a page in the order in which they were written, and its height in points."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[TextLine, ...]
     height: float
 
     @classmethod
-    def of(cls, lines: Sequence[Sequence[Any]], height: float) -> Page:
+    def of(cls, lines: Sequence[Sequence[Any]], height: float) -> PdfPage:
         """From what `pdf_pages.read_pages` gives; parts of one line that were written one by one become one."""
-        found: list[Line] = []
-        for line in (Line(*each) for each in lines):
+        found: list[TextLine] = []
+        for line in (TextLine(*each) for each in lines):
             if found and not found[-1].hyphenated and _same_line(found[-1], line):
                 last = found.pop()
-                line = Line(
+                line = TextLine(
                     f"{last.text} {line.text}",
                     last.left,
                     min(last.bottom, line.bottom),
@@ -80,19 +80,19 @@ class Page:
         return cls(tuple(found), height)
 
 
-def _same_line(first: Line, second: Line) -> bool:
+def _same_line(first: TextLine, second: TextLine) -> bool:
     overlap = min(first.top, second.top) - max(first.bottom, second.bottom)
     near = -0.5 * first.height <= second.left - first.right < 3 * first.height
     return near and overlap > 0.6 * min(first.height, second.height)
 
 
-def layout(pages: Sequence[Page]) -> str:
+def layout(pages: Sequence[PdfPage]) -> str:
     """The text of a document: paragraphs with a blank line between them."""
     pages = _without_running_heads(pages)
     pitch, margin = _usual_pitch(pages), _right_margin(pages)
     words = Counter(word.lower() for page in pages for line in page.lines for word in _WORD.findall(line.text))
     paragraphs: list[str] = []
-    last: Line | None = None  # of a paragraph that may go on in the next column or on the next page
+    last: TextLine | None = None  # of a paragraph that may go on in the next column or on the next page
     for page in pages:
         for block in _ordered(_blocks(page.lines)):
             for number, paragraph in enumerate(_paragraphs(block, pitch, margin, words)):
@@ -106,7 +106,7 @@ def layout(pages: Sequence[Page]) -> str:
     return _GAP.sub("\t", _LEADERS.sub(" … ", text)).strip()
 
 
-def _goes_on(last: Line, first: Line) -> bool:
+def _goes_on(last: TextLine, first: TextLine) -> bool:
     alike = 0.8 < last.height / first.height < 1.25
     begins_inside = first.text[:1].islower() or last.hyphenated
     return alike and begins_inside and not _ENDS.search(last.text) and not _ITEM.match(first.text)
@@ -115,9 +115,9 @@ def _goes_on(last: Line, first: Line) -> bool:
 # Running heads
 
 
-def _without_running_heads(pages: Sequence[Page]) -> list[Page]:
+def _without_running_heads(pages: Sequence[PdfPage]) -> list[PdfPage]:
     """Pages without the lines at their top and bottom that stand, but for numbers, on pages nearby as well."""
-    dropped: list[set[Line]] = [set() for _ in pages]
+    dropped: list[set[TextLine]] = [set() for _ in pages]
     for at_top in (True, False):
         edges = [_edge(page, at_top) for page in pages]
         places: dict[tuple[str, int], list[int]] = {}
@@ -132,23 +132,23 @@ def _without_running_heads(pages: Sequence[Page]) -> list[Page]:
                     break
                 dropped[number].add(line)
     kept = [
-        Page(tuple(line for line in page.lines if line not in gone), page.height)
+        PdfPage(tuple(line for line in page.lines if line not in gone), page.height)
         for page, gone in zip(pages, dropped, strict=True)
     ]
     emptied = sum(not page.lines for page in kept) - sum(not page.lines for page in pages)
     return kept if emptied * 2 < len(pages) else list(pages)  # a few words on every page: then these are the text
 
 
-def _edge(page: Page, at_top: bool) -> list[Line]:
+def _edge(page: PdfPage, at_top: bool) -> list[TextLine]:
     return sorted(page.lines, key=lambda line: line.middle, reverse=at_top)[:_EDGE_LINES]
 
 
-def _place(line: Line) -> tuple[str, int]:
+def _place(line: TextLine) -> tuple[str, int]:
     """What a running head has in common on all its pages; a line of figures alone is not one."""
     return _NUMBERS.sub("#", line.text), round(line.middle / 8)
 
 
-def _is_page_number(line: Line, page: Page, at_top: bool) -> bool:
+def _is_page_number(line: TextLine, page: PdfPage, at_top: bool) -> bool:
     if len(page.lines) < 2 or not _PAGE_NUMBER.fullmatch(line.text):
         return False
     from_edge = page.height - line.middle if at_top else line.middle
@@ -159,8 +159,8 @@ def _is_page_number(line: Line, page: Page, at_top: bool) -> bool:
 # Blocks: lines below each other in one column
 
 
-def _blocks(lines: Sequence[Line]) -> list[list[Line]]:
-    blocks: list[list[Line]] = []
+def _blocks(lines: Sequence[TextLine]) -> list[list[TextLine]]:
+    blocks: list[list[TextLine]] = []
     for line in lines:
         if blocks and _is_below(blocks[-1][-1], line, blocks[-1]):
             blocks[-1].append(line)
@@ -169,7 +169,7 @@ def _blocks(lines: Sequence[Line]) -> list[list[Line]]:
     return blocks
 
 
-def _is_below(last: Line, line: Line, block: Sequence[Line]) -> bool:
+def _is_below(last: TextLine, line: TextLine, block: Sequence[TextLine]) -> bool:
     step = last.middle - line.middle
     left, right = min(each.left for each in block[-8:]), max(each.right for each in block[-8:])
     overlaps = min(right, line.right) - max(left, line.left) > 0
@@ -177,7 +177,7 @@ def _is_below(last: Line, line: Line, block: Sequence[Line]) -> bool:
     return overlaps and alike and 0 < step < 2.2 * max(last.height, line.height)
 
 
-def _ordered(blocks: list[list[Line]]) -> list[list[Line]]:
+def _ordered(blocks: list[list[TextLine]]) -> list[list[TextLine]]:
     """Blocks as they were written, or, where that goes up inside of a column, as they are read (Breuel, 2003).
 
     T. M. Breuel, "High Performance Document Layout Analysis": a block is read before another if it is above it in the
@@ -200,7 +200,7 @@ def _ordered(blocks: list[list[Line]]) -> list[list[Line]]:
 _Box = tuple[float, float, float, float]  # left, bottom, right, top
 
 
-def _box(block: Sequence[Line]) -> _Box:
+def _box(block: Sequence[TextLine]) -> _Box:
     return (
         min(line.left for line in block),
         min(line.bottom for line in block),
@@ -226,7 +226,7 @@ def _before(boxes: Sequence[_Box], first: int, second: int) -> bool:
 # Paragraphs
 
 
-def _usual_pitch(pages: Sequence[Page]) -> float:
+def _usual_pitch(pages: Sequence[PdfPage]) -> float:
     """From one line to the next inside of a paragraph, in heights of a line."""
     steps = [
         (first.middle - second.middle) / first.height
@@ -237,7 +237,7 @@ def _usual_pitch(pages: Sequence[Page]) -> float:
     return statistics.median_low(steps) if steps else 1.2
 
 
-def _right_margin(pages: Sequence[Page]) -> float:
+def _right_margin(pages: Sequence[PdfPage]) -> float:
     """Where the lines of a document of one column end, at most; 0 if it has several, each with an end of its own."""
     lines = [line for page in pages for line in page.lines]
     if len(lines) < 3:
@@ -248,7 +248,7 @@ def _right_margin(pages: Sequence[Page]) -> float:
     return right if beside < _COLUMNS * len(lines) else 0.0
 
 
-def _paragraphs(block: Sequence[Line], pitch: float, margin: float, words: Counter[str]) -> Iterator[str]:
+def _paragraphs(block: Sequence[TextLine], pitch: float, margin: float, words: Counter[str]) -> Iterator[str]:
     left, right = min(line.left for line in block), max(margin, *(line.right for line in block))
     text = block[0].text
     for last, line in itertools.pairwise(block):
@@ -270,7 +270,7 @@ def _paragraphs(block: Sequence[Line], pitch: float, margin: float, words: Count
     yield text
 
 
-def _is_broken_on_purpose(last: Line, line: Line, left: float, right: float) -> bool:
+def _is_broken_on_purpose(last: TextLine, line: TextLine, left: float, right: float) -> bool:
     """Whether the first word of a line had had room in the one before (of text that runs from right to left, too)."""
     if last.hyphenated:
         return False

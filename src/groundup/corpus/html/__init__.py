@@ -6,7 +6,7 @@ import re
 from itertools import groupby
 from typing import Any, Literal
 
-from groundup.corpus.html.blocks import Block, Page
+from groundup.corpus.html.blocks import HtmlPage, TextBlock
 from groundup.corpus.html.content import main_blocks, size
 from groundup.corpus.streams import detect_encoding
 
@@ -41,7 +41,7 @@ def main_text(page: str | bytes, *, url: str = "", profile: Profile = "fast", en
         return text.strip()
     text = _LONG_TAG.sub(lambda tag: tag[0] if tag[0].count("=") < _ATTRIBUTES else "<br", text)
     body = _body(text)
-    blocks = [] if body is None else main_blocks(Page(body))
+    blocks = [] if body is None else main_blocks(HtmlPage(body))
     found = sum(size(block.text) for block in blocks)
     if profile == "fast" or found > _LONG or len(text) > _LARGE:
         return _rendered(blocks)
@@ -77,7 +77,7 @@ def _body(text: str) -> Any:
     return root if body is None else body
 
 
-def _rendered(blocks: list[Block]) -> str:
+def _rendered(blocks: list[TextBlock]) -> str:
     parts: list[str] = []
     previous = None
     for row, cells in groupby(blocks, lambda block: block.node.parent if block.kind in ("td", "th") else block):
@@ -100,7 +100,7 @@ def _second_opinion(text: str, url: str) -> str:
         return ""  # it has no opinion on a page that it has not foreseen
 
 
-def _agreed(blocks: list[Block], second: str) -> list[Block]:
+def _agreed(blocks: list[TextBlock], second: str) -> list[TextBlock]:
     """The blocks up to the last one that the second opinion has, too, if that is most of them."""
     theirs = _letters(second)
     end = next((at for at in range(len(blocks), 0, -1) if _letters(blocks[at - 1].text) in theirs), 0)

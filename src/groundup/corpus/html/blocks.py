@@ -53,7 +53,7 @@ class Node:
 
 
 @dataclass(slots=True, eq=False)
-class Block:
+class TextBlock:
     """A paragraph, a heading, a list item, a table's cell, or code.
 
     Attributes:
@@ -67,11 +67,11 @@ class Block:
     node: Node
 
 
-class Page:
+class HtmlPage:
     """All blocks of a parsed page (`blocks`), and the nodes around them (`nodes`), parents before children."""
 
     def __init__(self, body: Any) -> None:
-        self.blocks: list[Block] = []
+        self.blocks: list[TextBlock] = []
         self.root = Node(None, "body")
         self.nodes = [self.root]
         self._pieces: list[str] = []
@@ -93,7 +93,7 @@ class Page:
             text = text.translate(_INVISIBLE)
         text = text.strip("\n").rstrip() if kind == "pre" else _SPACE.sub(" ", text).strip()
         if text:
-            self.blocks.append(Block(text, self._linked, kind, node))
+            self.blocks.append(TextBlock(text, self._linked, kind, node))
         self._pieces, self._linked = [], 0
 
     def _read(self, element: Any, node: Node, kind: str, depth: int) -> None:

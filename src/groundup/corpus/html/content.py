@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from groundup.corpus.html.blocks import HEADINGS, Block, Node, Page
+from groundup.corpus.html.blocks import HEADINGS, HtmlPage, Node, TextBlock
 
 _VOTES = (1.0, 0.5, 1 / 6, 1 / 9, 1 / 12, 1 / 15)  # for the parent, the grandparent, ...: Readability's
 _PARTS = frozenset(("blockquote", "dd", "dl", "dt", "li", "ol", "table", "tbody", "thead", "tr", "ul"))  # of a text
@@ -30,7 +30,7 @@ def size(text: str) -> int:
     return len(text) if text.isascii() else len(text) + 2 * len(_WIDE.findall(text))
 
 
-def main_blocks(page: Page) -> list[Block]:
+def main_blocks(page: HtmlPage) -> list[TextBlock]:
     """The blocks of the main text, in the order of reading; none where a page has no text at all."""
     weights = [_weight(block) for block in page.blocks]
     _acquit(page, weights)
@@ -45,7 +45,7 @@ def main_blocks(page: Page) -> list[Block]:
     return chosen
 
 
-def _weight(block: Block) -> float:
+def _weight(block: TextBlock) -> float:
     unlinked = size(block.text) - block.linked
     if block.kind in HEADINGS:
         return 0.0
@@ -56,7 +56,7 @@ def _weight(block: Block) -> float:
     return 1 + min(unlinked / 100, 3) + min(len(_COMMAS.findall(block.text)), 10) / 2
 
 
-def _acquit(page: Page, weights: Sequence[float]) -> None:
+def _acquit(page: HtmlPage, weights: Sequence[float]) -> None:
     """Spread the names' verdict to all that is inside, but for elements that hold most of the page's text."""
     for block, weight in zip(page.blocks, weights, strict=True):
         block.node.weight += weight
@@ -83,7 +83,7 @@ def _inherit(nodes: Iterable[Node]) -> None:
             node.boilerplate = True
 
 
-def _vote(page: Page, blocks: Sequence[tuple[Block, float]]) -> None:
+def _vote(page: HtmlPage, blocks: Sequence[tuple[TextBlock, float]]) -> None:
     for node in page.nodes:
         node.weight = 0.0
     for block, weight in blocks:
@@ -112,7 +112,7 @@ def _vote(page: Page, blocks: Sequence[tuple[Block, float]]) -> None:
         parent.paragraphs += node.paragraphs
 
 
-def _climb(page: Page, best: Node) -> Node:
+def _climb(page: HtmlPage, best: Node) -> Node:
     """The element that holds all parts of a text whose part `best` is."""
     kin: dict[tuple[Node | None, str, str], list[Node]] = defaultdict(list)
     for each in page.nodes:
@@ -139,7 +139,7 @@ def _climb(page: Page, best: Node) -> Node:
     return top
 
 
-def _keep(page: Page, top: Node) -> None:
+def _keep(page: HtmlPage, top: Node) -> None:
     for node in page.nodes:
         node.kept = (
             node is top
@@ -153,7 +153,7 @@ def _keep(page: Page, top: Node) -> None:
         )
 
 
-def _is_stray(block: Block, top: Node) -> bool:
+def _is_stray(block: TextBlock, top: Node) -> bool:
     """Whether it is a long paragraph beside the main element."""
     return (
         block.kind == "p"
@@ -164,7 +164,7 @@ def _is_stray(block: Block, top: Node) -> bool:
     )
 
 
-def _cut(blocks: Sequence[Block]) -> list[Block]:
+def _cut(blocks: Sequence[TextBlock]) -> list[TextBlock]:
     """Without lists of links, and without what stands before the first and after the last sentence."""
     inside = [
         block
@@ -183,13 +183,13 @@ def _cut(blocks: Sequence[Block]) -> list[Block]:
     return inside[start:end]
 
 
-def _is_prose(block: Block) -> bool:
+def _is_prose(block: TextBlock) -> bool:
     return block.kind == "pre" or (
         block.kind not in HEADINGS and block.linked < 0.4 * len(block.text) and size(block.text) >= _PROSE
     )
 
 
-def _may_end(block: Block) -> bool:
+def _may_end(block: TextBlock) -> bool:
     if block.kind in HEADINGS:
         return False
     is_part = block.kind in ("dd", "li", "td") and len(block.text) > _PROSE // 2
