@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from groundup.inference import Engine, GenerationRequest, Grammar, Sampling
 from groundup.inference.sampling import add_bias, distribution
 from groundup.model import Transformer
-from groundup.serve import Guard, ServedModel, ServedModels, build_app
+from groundup.serve import RequestGuard, ServedModel, ServedModels, build_app
 from groundup.serve.schema import ChatBody, read_body
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
@@ -51,7 +51,7 @@ def notes() -> list[str]:
 @pytest.fixture(scope="module")
 def client(served: ServedModel, notes: list[str]) -> openai.OpenAI:
     """The official client on the application itself."""
-    app = Guard(build_app(ServedModels([served])), api_key=None, loopback_only=False, note=notes.append)
+    app = RequestGuard(build_app(ServedModels([served])), api_key=None, loopback_only=False, note=notes.append)
     return openai.OpenAI(base_url="http://tiny/v1", api_key="none", max_retries=0, http_client=TestClient(app))
 
 

@@ -3,7 +3,7 @@
 from groundup.serve.app import build_app
 from groundup.serve.applications import application_routes
 from groundup.serve.errors import ApiError, unknown_model
-from groundup.serve.guard import Guard
+from groundup.serve.guard import RequestGuard
 from groundup.serve.model import ServedModel
 from groundup.serve.models import Models, ServedModels, described
 from groundup.serve.schema import Body
@@ -13,8 +13,8 @@ from groundup.serve.transport import read_request
 __all__ = [
     "ApiError",
     "Body",
-    "Guard",
     "Models",
+    "RequestGuard",
     "ServedModel",
     "ServedModels",
     "Server",

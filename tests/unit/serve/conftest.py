@@ -16,7 +16,7 @@ from groundup.apps import Catalogue
 from groundup.apps.served import ServedApps
 from groundup.inference import Engine
 from groundup.model import Transformer
-from groundup.serve import Guard, ServedModel, ServedModels, Server, application_routes, bind, build_app, url_of
+from groundup.serve import RequestGuard, ServedModel, ServedModels, Server, application_routes, bind, build_app, url_of
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 
@@ -56,7 +56,7 @@ def running(
     ready = threading.Event()
     models = ServedModels([ServedModel("tiny", engine, template, created=1_700_000_000)])
     app = build_app(models, routes=application_routes(ServedApps(Catalogue()), models))
-    guard = Guard(app, api_key=api_key, loopback_only=loopback_only, browser=browser, note=notes.append)
+    guard = RequestGuard(app, api_key=api_key, loopback_only=loopback_only, browser=browser, note=notes.append)
     with bind("127.0.0.1", 0) as bound:
         server = Server(guard, grace_seconds=1, cut_off=engine.close, on_ready=ready.set)
         thread = threading.Thread(target=server.run, args=([bound],))

@@ -17,7 +17,7 @@ from groundup.core.artifact import begin
 from groundup.hub import save_model
 from groundup.hub.resolve import OpenedModel, open_model
 from groundup.model import Transformer
-from groundup.serve import Guard, Server, bind, url_of
+from groundup.serve import RequestGuard, Server, bind, url_of
 from groundup.studio import Home, Jobs, Shelf, build_studio
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
@@ -66,7 +66,7 @@ def studio(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stu
     home = Home(runs, recipes)
     shelf, jobs = Shelf(home, opener), Jobs(home.runs_directory)
     ready = threading.Event()
-    guard = Guard(
+    guard = RequestGuard(
         build_studio(home, shelf, jobs, ServedApps(Catalogue(None))), api_key=None, loopback_only=True, browser=True
     )
     with bind("127.0.0.1", 0) as bound:
