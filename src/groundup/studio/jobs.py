@@ -20,7 +20,7 @@ _TAIL_BYTES = 64_000
 
 
 @dataclass(slots=True)
-class Job:
+class StudioJob:
     """One run under way, or ended."""
 
     process: subprocess.Popen[bytes]
@@ -42,7 +42,7 @@ class Jobs:
 
     def __init__(self, runs: Path) -> None:
         self._runs = runs
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, StudioJob] = {}
         self._lock = threading.Lock()
 
     def start(self, recipe: Path, name: str, changes: Sequence[str] = ()) -> None:
@@ -77,7 +77,7 @@ class Jobs:
                 process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, **_apart()
                 )
-            self._jobs[name] = Job(process, log)
+            self._jobs[name] = StudioJob(process, log)
 
     def stop(self, name: str) -> None:
         """Let a run end as Ctrl-C ends it: whole files, and the same command goes on from there.
