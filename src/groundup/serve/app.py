@@ -27,7 +27,7 @@ Events = AsyncGenerator[tuple[int, TokenEvent]]
 
 
 def build_app(models: Models, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
-    """The application for these models: chat, completions, the list of models, health. Wrap it in a `Guard`.
+    """The application for these models: chat, completions, the list of models, health. Wrap it in a `RequestGuard`.
 
     Args:
         routes: what else it answers.

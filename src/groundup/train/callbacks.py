@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from groundup.core.console import Progress as ProgressBar
+from groundup.core.console import ProgressBar as ProgressBar
 from groundup.core.files import atomic_file, file_digest
 from groundup.distributed.ranks import Ranks
 from groundup.train.fit import StepReport
