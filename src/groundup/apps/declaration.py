@@ -79,7 +79,7 @@ class Prompt(Config):
     stop: tuple[str, ...] = setting(("\n\n",), help="where what it writes ends")
 
 
-class Output(Config):
+class OutputSettings(Config):
     """What comes out."""
 
     kind: Literal["text", "json", "label"] = setting("text", help="JSON follows the schema, always")
@@ -91,7 +91,7 @@ class Output(Config):
     max_tokens: int = setting(300, help="at most", ge=1)
 
     @model_validator(mode="after")
-    def _fits_together(self) -> Output:
+    def _fits_together(self) -> OutputSettings:
         if (self.kind == "json") != bool(self.json_schema):
             raise _wrong("json_schema belongs to an output of the kind json, which needs it")
         for key, names in (("distinct", self.distinct), ("lettered", self.lettered)):
@@ -112,7 +112,7 @@ class Long(Config):
     )
 
 
-class Decoding(Config):
+class SamplingSettings(Config):
     """How words are drawn."""
 
     temperature: float = setting(0.7, help="0 takes the likeliest", ge=0, le=2)
@@ -145,9 +145,9 @@ class App(Config):
     group: Literal["create", "understand", "teach"] = setting(help="where it stands in lists")
     inputs: tuple[Input, ...] = setting(help="the first is the one that may come from a file", min_length=1)
     prompt: Prompt = setting(help="how a model is asked")
-    output: Output = setting(Output(), help="what comes out")
+    output: OutputSettings = setting(OutputSettings(), help="what comes out")
     long: Long | None = setting(None, help="without it, what is too long is refused")
-    decoding: Decoding = setting(Decoding(), help="how words are drawn")
+    decoding: SamplingSettings = setting(SamplingSettings(), help="how words are drawn")
     test: TestSet | None = setting(None, help="what it is evaluated on")
 
     @model_validator(mode="after")

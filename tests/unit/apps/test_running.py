@@ -14,7 +14,7 @@ import pytest
 
 from groundup.apps import Catalogue
 from groundup.apps.asking import Options
-from groundup.apps.declaration import App, Output, with_numbers
+from groundup.apps.declaration import App, OutputSettings, with_numbers
 from groundup.apps.running import Runner
 from groundup.apps.work import Result
 from groundup.core.errors import ConfigError, GroundupError
@@ -240,7 +240,7 @@ def pair_of(*kinds: str, distinct: bool) -> App:
     """An application that writes a list of two such words."""
     words = {"type": "array", "items": {"enum": list(kinds)}, "minItems": 2, "maxItems": 2}
     schema = {"type": "object", "required": ["words"], "properties": {"words": words}, "additionalProperties": False}
-    output = Output(kind="json", json_schema=schema, max_tokens=40, distinct=("words",) if distinct else ())
+    output = OutputSettings(kind="json", json_schema=schema, max_tokens=40, distinct=("words",) if distinct else ())
     return OURS["poem"].app.model_copy(update={"output": output})
 
 
