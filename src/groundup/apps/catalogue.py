@@ -21,7 +21,7 @@ OWN = Path("apps")  # looked into where nobody names a folder
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CatalogueEntry:
     """An application with the file that declares it."""
 
     app: App
@@ -57,7 +57,7 @@ class Found:
                 raise ConfigError(f"{path}, line {number}: {error.value}", rule=error.rule, fix=error.fix) from None
 
 
-class Catalogue(Mapping[str, Found]):
+class Catalogue(Mapping[str, CatalogueEntry]):
     """Applications by their names, in the order of their groups and names; the user's own go before ours.
 
     Args:
@@ -84,7 +84,7 @@ class Catalogue(Mapping[str, Found]):
         groups = ("create", "understand", "teach")
         self._found = dict(sorted(found.items(), key=lambda item: (groups.index(item[1].app.group), item[0])))
 
-    def __getitem__(self, name: str) -> Found:
+    def __getitem__(self, name: str) -> CatalogueEntry:
         return self._found[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -103,7 +103,7 @@ class Catalogue(Mapping[str, Found]):
             if path.stem == name:
                 raise error
 
-    def named(self, name: str) -> Found:
+    def named(self, name: str) -> CatalogueEntry:
         """The application of that name.
 
         Raises:
@@ -119,9 +119,9 @@ class Catalogue(Mapping[str, Found]):
         )
 
 
-def _read(folder: Path) -> tuple[dict[str, Found], dict[Path, ConfigError]]:
+def _read(folder: Path) -> tuple[dict[str, CatalogueEntry], dict[Path, ConfigError]]:
     """The applications of a folder by name, and what else is there; nothing that lies there stops the others."""
-    found: dict[str, Found] = {}
+    found: dict[str, CatalogueEntry] = {}
     refused: dict[Path, ConfigError] = {}
     for path in sorted(folder.glob("*.toml")):
         try:
@@ -136,7 +136,7 @@ def _read(folder: Path) -> tuple[dict[str, Found], dict[Path, ConfigError]]:
                 fix=f"Rename it, or the one in {found[app.name].path.name}.",
             )
             continue
-        found[app.name] = Found(app, path)
+        found[app.name] = CatalogueEntry(app, path)
     return found, refused
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.apps.asking import Options
-from groundup.apps.catalogue import Found
+from groundup.apps.catalogue import CatalogueEntry
 from groundup.apps.classifying import ClassifierRunner
 from groundup.apps.declaration import with_numbers
 from groundup.apps.running import Runner
@@ -48,7 +48,7 @@ class Trial:
 
 
 def test(
-    runner: Runner | ClassifierRunner, found: Found, *, advance: Callable[[float], object] = lambda _: None
+    runner: Runner | ClassifierRunner, found: CatalogueEntry, *, advance: Callable[[float], object] = lambda _: None
 ) -> Trial:
     """Try an application on its test set, the likeliest word each time.
 
@@ -86,7 +86,7 @@ def test(
     return Trial(app.name, app.test.metric, texts, outputs, written, nats, values, schemas, choices)
 
 
-def _json(found: Found, output: str) -> Any:
+def _json(found: CatalogueEntry, output: str) -> Any:
     try:
         return json.loads(output)
     except ValueError as error:

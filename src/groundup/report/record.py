@@ -24,7 +24,7 @@ _EXAMPLE_CHARACTERS = 280
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class StageOutput:
     """What one stage left.
 
     Attributes:
@@ -55,11 +55,11 @@ class RunRecord:
 
     name: str
     place: str
-    outputs: tuple[Output, ...]
+    outputs: tuple[StageOutput, ...]
     digests: Mapping[str, str]
     recipe: bool
 
-    def stage(self, name: str) -> Output | None:
+    def stage(self, name: str) -> StageOutput | None:
         """The newest output of a stage; of evaluations, that of the base model on the run's own held-out text."""
         found = [output for output in self.outputs if output.stage == name]
         if name == EVALUATE:
@@ -68,11 +68,11 @@ class RunRecord:
             found = of_base or found
         return found[-1] if found else None
 
-    def measured(self, evaluation: Output) -> Output | None:
+    def measured(self, evaluation: StageOutput) -> StageOutput | None:
         """The output whose model an evaluation measured; None where it is not of this run, or is no longer there."""
         return self.made_by(evaluation.artifact.inputs.get("model", ""))
 
-    def made_by(self, digest: str) -> Output | None:
+    def made_by(self, digest: str) -> StageOutput | None:
         """The output that another stage recorded as its input."""
         return next((output for output in self.outputs if output.artifact.digest == digest), None)
 
@@ -123,7 +123,7 @@ def read_run(directory: Path) -> RunRecord:
             fix="Give the run's directory, not one of a stage; or wait until a stage has finished.",
         )
     outputs = [
-        Output(path, made, stage_name(made.stage), Facts(made.facts), read_curve(path / "metrics.jsonl"))
+        StageOutput(path, made, stage_name(made.stage), Facts(made.facts), read_curve(path / "metrics.jsonl"))
         for path, made in found.items()
     ]
     outputs.sort(key=lambda output: _ROAD.index(output.stage) if output.stage in _ROAD else len(_ROAD))

@@ -15,7 +15,7 @@ from groundup.core.config import setting
 from groundup.core.console import Console
 from groundup.core.errors import DataError
 from groundup.corpus.sources.base import Item, Opener, SourceConfig
-from groundup.corpus.sources.walk import Found, Walk, require_inside
+from groundup.corpus.sources.walk import FolderEntry, Walk, require_inside
 from groundup.corpus.streams import MEBIBYTE
 
 _ARCHIVES = (".warc", ".warc.gz", ".wet", ".wet.gz")
@@ -39,7 +39,7 @@ class FolderSource(SourceConfig):
         """The folder's own name."""
         return _printable(self.path.resolve().name) or "folder"
 
-    def _files(self) -> list[Found]:
+    def _files(self) -> list[FolderEntry]:
         """The files, by name.
 
         Raises:
@@ -52,7 +52,7 @@ class FolderSource(SourceConfig):
                 fix="Check the path.",
             )
         if self.path.is_file():
-            return [Found(self.path.name, self.path)]
+            return [FolderEntry(self.path.name, self.path)]
         try:
             return Walk(self.path, follow=self.follow_symlinks, chooses=self.chooses).files()
         except OSError as error:  # a closed subfolder is no reason to stop
@@ -132,7 +132,7 @@ def _printable(name: str) -> str:
     return name.encode("utf-8", "replace").decode()  # names on disk need not be valid Unicode
 
 
-def _item(found: Found) -> Item:
+def _item(found: FolderEntry) -> Item:
     name, path, refused = found
     if refused:
         return Item(name, 0, refused=refused)

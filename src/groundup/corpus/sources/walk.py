@@ -14,7 +14,7 @@ TWICE = "symbolic link to what is read anyway"
 BROKEN = "broken symbolic link"
 
 
-class Found(NamedTuple):
+class FolderEntry(NamedTuple):
     """A file, or a skipped entry: a link that is not followed, a folder that cannot be listed.
 
     Attributes:
@@ -43,7 +43,7 @@ class Walk:
         self._chooses = chooses
         self._seen = {self._real_root}
 
-    def files(self) -> list[Found]:
+    def files(self) -> list[FolderEntry]:
         """All of them, in an order that does not depend on the file system.
 
         Raises:
@@ -51,13 +51,13 @@ class Walk:
         """
         return sorted(self._below(self._root))
 
-    def _below(self, folder: Path) -> Iterator[Found]:
+    def _below(self, folder: Path) -> Iterator[FolderEntry]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError:
             if folder == self._root:
                 raise
-            yield Found(self._name(folder), folder)  # what is in it is missing, and must be counted
+            yield FolderEntry(self._name(folder), folder)  # what is in it is missing, and must be counted
             return
         for entry in entries:
             path = folder / entry.name
@@ -68,21 +68,21 @@ class Walk:
             elif entry.is_dir(follow_symlinks=False):
                 yield from self._below(path)
             elif self._chooses(self._name(path)):
-                yield Found(self._name(path), path)
+                yield FolderEntry(self._name(path), path)
 
-    def _link(self, path: Path) -> Iterator[Found]:
+    def _link(self, path: Path) -> Iterator[FolderEntry]:
         name = self._name(path)
         if stat.S_ISDIR(_mode(path)):
             yield from self._folder_link(name, path)
         elif self._chooses(name):
-            yield Found(name, path, self._refusal(path))
+            yield FolderEntry(name, path, self._refusal(path))
 
-    def _folder_link(self, name: str, path: Path) -> Iterator[Found]:
+    def _folder_link(self, name: str, path: Path) -> Iterator[FolderEntry]:
         target = Path(os.path.realpath(path))
         if not self._follow:
-            yield Found(name, path, TO_FOLDER)
+            yield FolderEntry(name, path, TO_FOLDER)
         elif target in self._seen or self._inside(target) or self._real_root.is_relative_to(target):
-            yield Found(name, path, TWICE)
+            yield FolderEntry(name, path, TWICE)
         else:
             self._seen.add(target)
             yield from self._below(path)

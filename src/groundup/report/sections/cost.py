@@ -7,7 +7,7 @@ from groundup.core.facts import Facts
 from groundup.core.files import shell_quoted
 from groundup.report.charts import Bar, bars, figure
 from groundup.report.html import Child, Html, folded, table, tag
-from groundup.report.record import CLASSIFY, COLLECT, EVALUATE, INSTRUCT, PRETRAIN, Output, RunRecord
+from groundup.report.record import CLASSIFY, COLLECT, EVALUATE, INSTRUCT, PRETRAIN, RunRecord, StageOutput
 from groundup.report.words import count, duration, moment, percent
 
 _DIGEST = 12  # characters of a digest that are shown
@@ -77,7 +77,7 @@ def _provenance(run: RunRecord) -> list[Child]:
     ]
 
 
-def _made_from(run: RunRecord, output: Output) -> Child:
+def _made_from(run: RunRecord, output: StageOutput) -> Child:
     if output.stage == COLLECT:
         return count(len(output.artifact.inputs), "source")
     parts: list[Child] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from groundup.core.console import format_count
 from groundup.core.facts import Facts
 from groundup.report.html import Child, Html, table, tag
-from groundup.report.record import CLASSIFY, INSTRUCT, PRETRAIN, TOKENIZE, Output, RunRecord
+from groundup.report.record import CLASSIFY, INSTRUCT, PRETRAIN, TOKENIZE, RunRecord, StageOutput
 from groundup.report.sections.losses import loss_chart, strip
 from groundup.report.words import count, duration, large, number, percent
 
@@ -30,7 +30,7 @@ def training(run: RunRecord) -> list[Child]:
     return parts
 
 
-def _tuning(tuned: Output | None, task: str, unit: str, counted: str) -> list[Child]:
+def _tuning(tuned: StageOutput | None, task: str, unit: str, counted: str) -> list[Child]:
     if tuned is None:
         return []
     parts: list[Child] = [tag("h3", f"Tuning it to {task}"), tag("p", _examples(tuned.facts))]
@@ -43,7 +43,7 @@ def _tuning(tuned: Output | None, task: str, unit: str, counted: str) -> list[Ch
     return parts
 
 
-def _told(base: Output) -> Html:
+def _told(base: StageOutput) -> Html:
     seen = base.facts.count("tokens_seen")
     epochs = base.facts.number("plan", "epochs")
     if epochs and (steps := base.facts.count("steps")):  # as many as there was time for
@@ -56,7 +56,7 @@ def _told(base: Output) -> Html:
     )
 
 
-def _plan(base: Output) -> Html:
+def _plan(base: StageOutput) -> Html:
     """The shape, and how fast it went."""
     facts, plan, shape = base.facts, base.facts.part("plan"), base.facts.part("plan", "model")
     rate = base.curve.tokens / base.curve.seconds if base.curve and base.curve.seconds else None

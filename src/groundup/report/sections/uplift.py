@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from groundup.core.facts import Facts
 from groundup.report.html import Child, folded, foreign, table, tag
-from groundup.report.record import COMPARE, Output, RunRecord
+from groundup.report.record import COMPARE, RunRecord, StageOutput
 from groundup.report.words import interval, number, shortened
 
 _CHARACTERS = 1200
@@ -16,7 +16,7 @@ def uplift(run: RunRecord) -> list[Child]:
     return [part for output in run.outputs if output.stage == COMPARE for part in _comparison(output)]
 
 
-def _comparison(output: Output) -> list[Child]:
+def _comparison(output: StageOutput) -> list[Child]:
     lines = output.facts.rows("lines")
     if not lines:
         return []
