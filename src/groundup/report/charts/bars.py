@@ -35,7 +35,7 @@ class Bar:
     accent: bool = False
 
 
-def bars(name: str, title: str, description: str, rows: Sequence[Bar], *, most: float | None = None) -> Html:
+def draw_bar_chart(name: str, title: str, description: str, rows: Sequence[Bar], *, most: float | None = None) -> Html:
     """The drawing. `most` is the value at the right edge; by default the largest end or bound."""
     ends = [max(row.start + row.value, row.high or 0.0) for row in rows]
     span = most or max([*ends, 0.0]) or 1.0

@@ -29,7 +29,7 @@ class Level:
     bytes: float
 
 
-def funnel(name: str, title: str, description: str, levels: Sequence[Level]) -> Html:
+def draw_funnel_chart(name: str, title: str, description: str, levels: Sequence[Level]) -> Html:
     """The drawing: thick bars are documents, thin ones their text; what a step took away is paler."""
     before = [levels[0], *levels[:-1]]
     last = len(levels) - 1

@@ -15,7 +15,7 @@ _TOLD_CELLS = 1500  # a matrix that is fuller than this tells no names on hover:
 _SHADES = 10  # classes s0 ... s10 of the style sheet
 
 
-def confusion(name: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Html:
+def draw_confusion_matrix(name: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Html:
     """Rows are the true labels, columns what was predicted; shaded by the share of the row."""
     title = "What is mistaken for what"
     note = "Each row is a true label, each column a prediction; the darker, the larger the share of the row."

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from groundup.core.facts import Estimate, Facts
 from groundup.core.files import shell_quoted
-from groundup.report.charts import Bar, bars, confusion, figure
+from groundup.report.charts import Bar, draw_bar_chart, draw_confusion_matrix, figure
 from groundup.report.html import Child, Html, folded, join, table, tag
 from groundup.report.record import CLASSIFY, EVALUATE, INSTRUCT, PRETRAIN, RunRecord
 from groundup.report.sections.uplift import uplift
@@ -61,7 +61,7 @@ def _prediction(run: RunRecord) -> list[Child]:
     measured = run.measured(output)
     which = f" The model: {measured.directory.name}/." if measured else ""
     figures = table(title, ("who", "bits per byte", "better"), sheet)
-    drawn = figure(title, bars("bpb", title, description, rows), note=note + which, figures=figures)
+    drawn = figure(title, draw_bar_chart("bpb", title, description, rows), note=note + which, figures=figures)
     return [tag("h3", "Predicting text"), tag("p", told), drawn]
 
 
@@ -98,7 +98,7 @@ def _answers(run: RunRecord) -> list[Child]:
         f" Counted: {shortened(counted, 160)}." if (counted := held_out.words("counted")) else None,
     ]
     figures = table(title, ("who", "nats a token"), [[row.label, row.shown] for row in rows], figures=1)
-    drawn = figure(title, bars("answers", title, description, rows), note=note, figures=figures)
+    drawn = figure(title, draw_bar_chart("answers", title, description, rows), note=note, figures=figures)
     return [tag("h3", "Answering"), _difference(held_out), drawn]
 
 
@@ -147,10 +147,10 @@ def _classes(run: RunRecord) -> list[Child]:
         ]
         description = f"Bars: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
         sheet = table(title, ("who", "value"), [[row.label, row.shown] for row in rows], figures=1)
-        parts.append(figure(title, bars(key, title, description, rows, most=1.0), figures=sheet))
-    counts = [[cell.count() for cell in row.rows()] for row in test.rows("confusion")]
+        parts.append(figure(title, draw_bar_chart(key, title, description, rows, most=1.0), figures=sheet))
+    counts = [[cell.count() for cell in row.rows()] for row in test.rows("draw_confusion_matrix")]
     if labels and len(counts) == len(labels) and all(len(row) == len(labels) for row in counts):
-        parts += [confusion("confusion", labels, counts), _labels(labels, counts, facts)]
+        parts += [draw_confusion_matrix("draw_confusion_matrix", labels, counts), _labels(labels, counts, facts)]
     return parts
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from groundup.core.console import format_duration
 from groundup.core.facts import Facts
 from groundup.core.files import shell_quoted
-from groundup.report.charts import Bar, bars, figure
+from groundup.report.charts import Bar, draw_bar_chart, figure
 from groundup.report.html import Child, Html, folded, table, tag
 from groundup.report.record import CLASSIFY, COLLECT, EVALUATE, INSTRUCT, PRETRAIN, RunRecord, StageOutput
 from groundup.report.words import count, duration, moment, percent
@@ -29,7 +29,7 @@ def cost(run: RunRecord) -> list[Child]:
     sheet = [[output.stage, f"{output.directory.name}/", f"{output.artifact.seconds:,.1f}"] for output in run.outputs]
     figures = table(title, ("stage", "output", "seconds"), sheet, figures=1)
     note = f"{duration(total)} of work in all."
-    drawn = figure(title, bars("time", title, description, rows), note=note, figures=figures)
+    drawn = figure(title, draw_bar_chart("time", title, description, rows), note=note, figures=figures)
     return [drawn, _machine(run), *_provenance(run), *_again(run)]
 
 

@@ -51,7 +51,7 @@ def _funnel(found: Funnel) -> Html | None:
         "The thick bar is documents, the thin one is their text; what a step took away is pale. Each step is named "
         "for what is true of the documents after it."
     )
-    drawn = charts.funnel("funnel", _TITLE, description, levels)
+    drawn = charts.draw_funnel_chart("funnel", _TITLE, description, levels)
     return figure(_TITLE, drawn, note=note, figures=_sheet(found))
 
 

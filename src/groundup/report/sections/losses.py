@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from groundup.core.console import format_count
-from groundup.report.charts import Axis, Line, figure, lines
+from groundup.report.charts import Axis, ChartLine, draw_line_chart, figure
 from groundup.report.charts.lines import Point
 from groundup.report.curves import Curve, smooth, thin
 from groundup.report.html import Child, Html, table, tag
@@ -52,11 +52,11 @@ def loss_chart(
     description = (
         f"Training loss, from {told(soft[0][1])} at the beginning to {told(last)} after {tick(seen)} {counted}."
     )
-    drawn = lines(
+    drawn = draw_line_chart(
         f"loss-{name}",
         title,
         description,
-        [Line(thin(raw), accent=False), Line(thin(soft))],
+        [ChartLine(thin(raw), accent=False), ChartLine(thin(soft))],
         Axis(_plain, (lambda value: number(to_bpb(value), 1)) if to_bpb else None),
         x_label=tick,
         hover=hover,
@@ -72,11 +72,11 @@ def strip(name: str, title: str, note: str, curve: Curve, key: str, *, counted: 
     points = thin(curve.points(key))
     if not points:
         return None
-    drawn = lines(
+    drawn = draw_line_chart(
         name,
         title,
         f"{title} over the {counted} seen; it ends at {number(points[-1][1])}.",
-        [Line(points)],
+        [ChartLine(points)],
         Axis(_plain, from_zero=True),
         x_label=tick,
         height=150,

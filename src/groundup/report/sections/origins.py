@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from groundup.core.facts import Facts
-from groundup.report.charts import Bar, bars, figure
+from groundup.report.charts import Bar, draw_bar_chart, figure
 from groundup.report.html import Child, Html, folded, join, table, tag
 from groundup.report.words import count, listed, number, percent, shortened, size
 
@@ -36,7 +36,9 @@ def sources(card: Facts) -> Html:
         for genre, amount in genres.most_common(12)
     ]
     title = "The text, by kind"
-    drawn = bars("genres", title, f"Bars: bytes of text of each kind. {listed([row.label for row in rows])}.", rows)
+    drawn = draw_bar_chart(
+        "genres", title, f"Bars: bytes of text of each kind. {listed([row.label for row in rows])}.", rows
+    )
     sheet = table(title, ("kind of text", "bytes"), [(row.label, f"{genres[row.label]:,}") for row in rows], figures=1)
     columns = ("source", "licence", "where it came from", "documents", "text", "dropped")
     lines = [_row(source) for source in found[:_MOST_SOURCES]]
@@ -122,7 +124,7 @@ def mixture(card: Facts) -> Html | None:
         note += f" {listed(limited)} would have to be read more often than max_epochs allows."
     sheet = table(title, ("source", "wanted", "got", "read"), lines, figures=3)
     return join(
-        figure(title, bars("mixture", title, description, rows), note=note, figures=sheet),
+        figure(title, draw_bar_chart("mixture", title, description, rows), note=note, figures=sheet),
         _more(len(found) - _MOST_SOURCES),
     )
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 from groundup.core.console import format_count
 from groundup.core.facts import Facts
-from groundup.report.charts import Bar, bars, figure
+from groundup.report.charts import Bar, draw_bar_chart, figure
 from groundup.report.html import Child, Html, folded, foreign, join, table, tag
 from groundup.report.words import count, listed, percent, shortened, size
 
@@ -41,7 +41,7 @@ def languages(card: Facts) -> Html | None:
     lines = [(code, f"{documents[code]:,}", size(amount)) for code, amount in found.most_common(_MOST_KINDS * 4)]
     sheet = table(title, ("ISO 639 code", "documents", "text"), lines, figures=2)
     note = "Of the documents that are kept, by their share of the text; told by the words of each."
-    return figure(title, bars("languages", title, description, rows), note=note, figures=sheet)
+    return figure(title, draw_bar_chart("languages", title, description, rows), note=note, figures=sheet)
 
 
 def _language(code: str) -> str:
@@ -69,7 +69,7 @@ def lengths(card: Facts) -> Html | None:
     title = "How long the documents are"
     description = f"Bars: documents by bytes of text. {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
     sheet = table(title, ("bytes of text", "documents"), [(_length(p), f"{found[p]:,}") for p in classes], figures=1)
-    return figure(title, bars("lengths", title, description, rows), figures=sheet)
+    return figure(title, draw_bar_chart("lengths", title, description, rows), figures=sheet)
 
 
 def _length(power: int) -> str:
@@ -97,7 +97,7 @@ def masked(card: Facts) -> Html | None:
     description = f"Bars: how often. {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
     sheet = table(title, ("kind", "times"), [(row.label, row.shown) for row in rows], figures=1)
     note = "Personal data and secrets: a word in brackets that names the kind stands in their place."
-    return figure(title, bars("masked", title, description, rows), note=note, figures=sheet)
+    return figure(title, draw_bar_chart("masked", title, description, rows), note=note, figures=sheet)
 
 
 def near_duplicates(card: Facts) -> list[Child]:
