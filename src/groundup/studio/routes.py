@@ -54,7 +54,7 @@ class Named(Body):
     run: str
 
 
-class Look(Body):
+class InsideRequest(Body):
     """`POST /studio/api/inside/...`: the model, and what of it is looked at."""
 
     model: str
@@ -202,7 +202,7 @@ def _chatting(shelf: Shelf) -> list[BaseRoute]:
 
 
 def _inside(shelf: Shelf) -> list[BaseRoute]:
-    lookers: dict[str, Callable[[Look], Json]] = {
+    lookers: dict[str, Callable[[InsideRequest], Json]] = {
         "read": lambda body: looking.read_text(shelf.volume(body.model), body.text),
         "attention": lambda body: looking.attention(shelf.volume(body.model), body.text, body.layer),
         "lens": lambda body: looking.lens(shelf.volume(body.model), body.text),
@@ -210,9 +210,9 @@ def _inside(shelf: Shelf) -> list[BaseRoute]:
         "anatomy": lambda body: looking.anatomy(shelf.volume(body.model)),
     }
 
-    def looking_with(look: Callable[[Look], Json]) -> Handler:
+    def looking_with(look: Callable[[InsideRequest], Json]) -> Handler:
         async def answer(request: Request) -> Response:
-            body = await read_request(request, Look)
+            body = await read_request(request, InsideRequest)
             return await _answered(lambda: look(body))
 
         return answer
