@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from groundup.chat import ChatFormat, PromptFormat, Session, Settings, TextFormat
+from groundup.chat import ChatFormat, ConversationFormat, Session, Settings, TextFormat
 from groundup.chat.session import Turn
 from groundup.serve import ServedModel
 
@@ -41,7 +41,7 @@ def window_of(
     Raises:
         ConfigError: the prompt alone does not fit.
     """
-    form: PromptFormat
+    form: ConversationFormat
     form = ChatFormat(served.template) if served.template else TextFormat(served.tokenizer, ())
     settings = Settings(system=system if system and form.takes_system else None, max_tokens=max_tokens)
     said = [Turn(user, answer, "stop", 0, 0, 0, 0.0) for user, answer in turns]
