@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from groundup.corpus.fetching.stream import RemoteStream
 from groundup.corpus.formats.archive import read_archive
-from groundup.corpus.formats.base import Extracted, Reader, Reading, UnknownFormatError, Unreadable
+from groundup.corpus.formats.base import Extracted, Reader, ReaderContext, UnknownFormatError, Unreadable
 from groundup.corpus.formats.chat import read_chat
 from groundup.corpus.formats.detect import detect, format_of, zip_format
 from groundup.corpus.formats.epub import read_epub
@@ -81,7 +81,7 @@ def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | Non
             if kind not in _READERS:
                 raise UnknownFormatError(kind)
             part = (item.start, item.end) if depth == 0 else (0, None)
-            return _READERS[kind](path, stream, Reading(rules, inside, budget, *part))
+            return _READERS[kind](path, stream, ReaderContext(rules, inside, budget, *part))
 
         return read
 
@@ -112,7 +112,7 @@ def read_records(
 
     def read(kind: Format, path: str, stream: BinaryIO) -> Iterator[Record | Unreadable]:
         if kind == "archive" and path == item.path:
-            reading = Reading(RecordRules(), cast(Any, inside), budget)
+            reading = ReaderContext(RecordRules(), cast(Any, inside), budget)
             return cast(Iterator[Record | Unreadable], read_archive(path, stream, reading))
         if kind not in RECORD_READERS:
             return iter([Unreadable(path, f"{kind} is no table")])

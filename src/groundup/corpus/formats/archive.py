@@ -7,12 +7,12 @@ import tarfile
 import zipfile
 from typing import BinaryIO, cast
 
-from groundup.corpus.formats.base import Found, Reading, Unreadable
+from groundup.corpus.formats.base import Found, ReaderContext, Unreadable
 from groundup.corpus.sources.archive import is_unsafe
 from groundup.corpus.streams import limited_stream, on_disk
 
 
-def read_archive(path: str, stream: BinaryIO, reading: Reading) -> Found:
+def read_archive(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """All texts of all members; hidden ones are left out, as they are in folders."""
     stream = on_disk(stream)
     magic = stream.read(2)  # zipfile.is_zipfile would find a zip at the end of a tar
@@ -20,7 +20,7 @@ def read_archive(path: str, stream: BinaryIO, reading: Reading) -> Found:
     yield from (_read_zip if magic == b"PK" else _read_tar)(path, stream, reading)
 
 
-def _read_zip(path: str, stream: BinaryIO, reading: Reading) -> Found:
+def _read_zip(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     with zipfile.ZipFile(stream) as file:
         for member in file.infolist():
             if member.is_dir() or _is_hidden(member.filename):
@@ -43,7 +43,7 @@ def _read_zip(path: str, stream: BinaryIO, reading: Reading) -> Found:
                     yield from reading.inside(inner, limited_stream(cast(BinaryIO, opened), reading.budget))
 
 
-def _read_tar(path: str, stream: BinaryIO, reading: Reading) -> Found:
+def _read_tar(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         while (member := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # it would keep all of them, for a second look

@@ -47,7 +47,7 @@ Found = Iterator[Extracted | Unreadable]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReaderContext:
     """What a reader may use.
 
     Attributes:
@@ -64,7 +64,7 @@ class Reading:
     end: int | None = None
 
 
-Reader = Callable[[str, BinaryIO, Reading], Found]
+Reader = Callable[[str, BinaryIO, ReaderContext], Found]
 """(path, stream, reading) to what is found; may raise what `streams.DAMAGED` lists, and the errors of `streams`."""
 
 

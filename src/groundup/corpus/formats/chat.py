@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, BinaryIO
 
-from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
+from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unreadable
 from groundup.corpus.formats.plain import text_blocks
 
 # The time before a message: "[24/12/2023, 18:05:11] ", "12/24/23, 6:05 PM - ", "24.12.23, 18:05 - ", ...
@@ -63,7 +63,7 @@ def is_messenger_export(start: str) -> bool:
     return len(found) >= 3 and sum(match["name"] is not None for match in found) >= 2
 
 
-def read_chat(path: str, stream: BinaryIO, _: Reading) -> Found:
+def read_chat(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
     """A chat as text, in pieces if it is long; the notes of the program itself (who joined, what is encrypted) go."""
     for number, block in enumerate(text_blocks(stream)):
         text = "\n".join(map(str, _turns(block.splitlines())))

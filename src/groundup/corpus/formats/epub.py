@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, cast
 from urllib.parse import unquote
 
-from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
+from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unreadable
 from groundup.corpus.formats.html import whole_text
 from groundup.corpus.formats.xml import elements
 from groundup.corpus.sources.archive import is_unsafe
@@ -24,7 +24,7 @@ class _Book:
     date: str = ""
 
 
-def read_epub(path: str, stream: BinaryIO, reading: Reading) -> Found:
+def read_epub(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """A book as one text: chapter after chapter, without its navigation; a chapter that cannot be read is named."""
     with zipfile.ZipFile(on_disk(stream)) as file:
         book, locked = _book(file, reading.budget), _locked(file, reading.budget)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
+from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unreadable
 from groundup.corpus.html import main_text
 from groundup.corpus.streams import MEBIBYTE, TooLargeError, detect_encoding, looks_binary
 
@@ -16,7 +16,7 @@ _TOO_MANY_TAGS = f"more than {_TAGS:,} tags in one page"
 NO_MAIN_TEXT = "no main text"
 
 
-def read_html(path: str, stream: BinaryIO, reading: Reading) -> Found:
+def read_html(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """One page: its main text."""
     data = stream.read(PAGE_LIMIT + 1)
     if len(data) > PAGE_LIMIT:
@@ -25,7 +25,7 @@ def read_html(path: str, stream: BinaryIO, reading: Reading) -> Found:
 
 
 def page_text(
-    origin: str, data: bytes, reading: Reading, *, url: str = "", date: str = "", encoding: str | None = None
+    origin: str, data: bytes, reading: ReaderContext, *, url: str = "", date: str = "", encoding: str | None = None
 ) -> Extracted | Unreadable:
     """The main text of a page that was found at `origin`; `encoding` is what the server said."""
     if looks_binary(data[:8192]):

@@ -13,7 +13,7 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO
 
-from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
+from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unreadable
 from groundup.corpus.formats.detect import is_html
 from groundup.corpus.formats.html import whole_text
 from groundup.corpus.streams import LINE_LIMIT, MEBIBYTE, WHOLE_FILE_LIMIT, TooLargeError, detect_encoding, read_whole
@@ -34,12 +34,12 @@ _LONGEST = LINE_LIMIT + 1
 _TOO_LARGE = f"more than {WHOLE_FILE_LIMIT // MEBIBYTE} MiB in a message, or {LINE_LIMIT // MEBIBYTE} in a line of it"
 
 
-def read_email(path: str, stream: BinaryIO, reading: Reading) -> Found:
+def read_email(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """One message: its subject and what its writer wrote, then its attachments."""
     yield from _read_message(path, read_whole(stream), reading)
 
 
-def read_mbox(path: str, stream: BinaryIO, reading: Reading) -> Found:
+def read_mbox(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """All messages of a mailbox, one by one."""
     for number, data in enumerate(_messages(stream), start=1):
         origin = f"{path}#{number}"
@@ -79,7 +79,7 @@ def _messages(stream: BinaryIO) -> Iterator[bytes | None]:
         yield b"".join(lines) if size <= WHOLE_FILE_LIMIT else None
 
 
-def _read_message(path: str, data: bytes, reading: Reading) -> Found:
+def _read_message(path: str, data: bytes, reading: ReaderContext) -> Found:
     message = email.message_from_bytes(data)
     bodies: list[str] = []
     attachments: list[tuple[str, bytes]] = []

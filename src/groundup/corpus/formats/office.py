@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO, cast
 from xml.etree.ElementTree import Element
 
-from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
+from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unreadable
 from groundup.corpus.formats.xml import elements
 from groundup.corpus.streams import limited_stream, on_disk
 
@@ -22,7 +22,7 @@ _NOT_SHOWN = {  # alternatives for old programs, what was moved away or deleted,
 Inline = Callable[[Element, list[str]], str]
 
 
-def read_docx(path: str, stream: BinaryIO, reading: Reading) -> Found:
+def read_docx(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """A document of Word: headings, paragraphs, lists, tables row by row, and its notes at the end."""
     with zipfile.ZipFile(on_disk(stream)) as file:
 
@@ -40,7 +40,7 @@ def read_docx(path: str, stream: BinaryIO, reading: Reading) -> Found:
         yield Extracted(path, shown, date=date) if shown.strip() else Unreadable(path, "no text")
 
 
-def read_odt(path: str, stream: BinaryIO, reading: Reading) -> Found:
+def read_odt(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """A document of LibreOffice and its like, as `read_docx`."""
     with zipfile.ZipFile(on_disk(stream)) as file:
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO
 
-from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
+from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unreadable
 from groundup.corpus.formats.pdf_layout import PdfPage, layout
 from groundup.corpus.isolated import CrashError, isolated
 from groundup.corpus.streams import read_whole
@@ -12,7 +12,7 @@ from groundup.corpus.streams import read_whole
 _READABLE = 0.5  # of a document's characters, at least, must be in fonts that tell what they mean
 
 
-def read_pdf(path: str, stream: BinaryIO, _: Reading) -> Found:
+def read_pdf(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
     """A PDF as one text; what cannot be read says why: a password, scanned pages, fonts without a character map.
 
     A damaged page leaves the others; where the reader itself crashes, the pages before that are kept.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO, cast
 
-from groundup.corpus.formats.base import Extracted, Found, Reading, UnknownFormatError, Unreadable
+from groundup.corpus.formats.base import Extracted, Found, ReaderContext, UnknownFormatError, Unreadable
 from groundup.corpus.streams import DAMAGED, MEBIBYTE, detect_encoding, looks_binary
 
 BLOCK = 8 * MEBIBYTE  # characters of plain text handled at a time
@@ -55,7 +55,7 @@ def _chunk(stream: BinaryIO) -> tuple[bytes, Exception | None]:
     return bytes(chunk), None
 
 
-def read_text(path: str, stream: BinaryIO, _: Reading) -> Found:
+def read_text(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
     """A plain text: one piece, or several if it is longer than `BLOCK`."""
     was_endless = False
     for number, block in enumerate(text_blocks(stream)):
@@ -71,7 +71,7 @@ def read_text(path: str, stream: BinaryIO, _: Reading) -> Found:
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n(?:---|\.\.\.)\n", re.DOTALL)
 
 
-def read_markdown(path: str, stream: BinaryIO, reading: Reading) -> Found:
+def read_markdown(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """A Markdown file without its front matter; the marks stay, models should write them."""
     for found in read_text(path, stream, reading):
         if isinstance(found, Extracted):

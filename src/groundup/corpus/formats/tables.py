@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, AnyStr, BinaryIO
 
-from groundup.corpus.formats.base import Extracted, Found, Reader, Reading, Unreadable
+from groundup.corpus.formats.base import Extracted, Found, Reader, ReaderContext, Unreadable
 from groundup.corpus.formats.chat import Chat, conversations, conversations_of, messenger_export
 from groundup.corpus.formats.delimited import find_layout
 from groundup.corpus.formats.html import render
@@ -98,7 +98,7 @@ def is_exported_chat(value: Any) -> bool:
     )
 
 
-def read_json(path: str, stream: BinaryIO, reading: Reading) -> Found:
+def read_json(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """The conversations of a chat that someone exported (unless the recipe says where the text is), else records."""
     rules, data = reading.rules, read_whole(stream)
     value, is_one = _json_value(data)
@@ -200,7 +200,7 @@ RECORD_READERS: dict[Format, RecordReader] = {
 def table_reader(records_of: RecordReader) -> Reader:
     """The reader of a table format: of each record the text that the rules describe, or that is found."""
 
-    def read(path: str, stream: BinaryIO, reading: Reading) -> Found:
+    def read(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
         return _texts_of(records_of(path, stream, reading.rules.records), reading.rules)
 
     return read

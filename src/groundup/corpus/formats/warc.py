@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
-from groundup.corpus.formats.base import Extracted, Found, Reading, UnknownFormatError, Unreadable
+from groundup.corpus.formats.base import Extracted, Found, ReaderContext, UnknownFormatError, Unreadable
 from groundup.corpus.formats.detect import detect
 from groundup.corpus.formats.html import PAGE_LIMIT, page_text
 from groundup.corpus.html import decode
@@ -26,7 +26,7 @@ _NO_DOCUMENTS = ("image/", "audio/", "video/", "font/", "model/")
 _NO_TEXTS = ("css", "javascript", "ecmascript", "json", "xml", "wasm", "font", "x-shockwave-flash")
 
 
-def read_warc(path: str, stream: BinaryIO, reading: Reading) -> Found:
+def read_warc(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """The pages of an archive: responses, resources, and texts that others took from pages (WET).
 
     After damage it goes on with the next record that can be found. Of a file that is worked on in parts
@@ -89,7 +89,7 @@ class _Forwards:
         return self._position
 
 
-def _records(path: str, stream: BinaryIO, reading: Reading, reached: list[int]) -> Found:
+def _records(path: str, stream: BinaryIO, reading: ReaderContext, reached: list[int]) -> Found:
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     kinds = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conversion | WarcRecordType.revisit
@@ -104,7 +104,7 @@ def _records(path: str, stream: BinaryIO, reading: Reading, reached: list[int]) 
         yield from _record(f"{path}@{name}", record, record.record_type == WarcRecordType.conversion, reading)
 
 
-def _record(origin: str, record: Any, is_text: bool, reading: Reading) -> Found:
+def _record(origin: str, record: Any, is_text: bool, reading: ReaderContext) -> Found:
     from fastwarc.warc import WarcRecordType
 
     headers, http = record.headers, record.http_headers
@@ -138,7 +138,7 @@ def _record(origin: str, record: Any, is_text: bool, reading: Reading) -> Found:
         yield from _by_content(origin, data, reading, url, date, charset)
 
 
-def _by_content(origin: str, data: bytes, reading: Reading, url: str, date: str, charset: str | None) -> Found:
+def _by_content(origin: str, data: bytes, reading: ReaderContext, url: str, date: str, charset: str | None) -> Found:
     name = origin + "/" + urlsplit(url).path.rpartition("/")[2]
     try:
         kind = detect(name, data[:MEBIBYTE])

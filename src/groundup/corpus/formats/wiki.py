@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO
 from urllib.parse import quote
 
-from groundup.corpus.formats.base import Extracted, Found, Reading, Unreadable
+from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unreadable
 from groundup.corpus.formats.wikitext import plain_text
 from groundup.corpus.formats.xml import elements
 
@@ -47,7 +47,7 @@ class _Site:
         return next((number for number, name in self.namespaces.items() if name and name == prefix), 0)
 
 
-def read_wiki(path: str, stream: BinaryIO, _: Reading) -> Found:
+def read_wiki(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
     """The articles of an XML dump: the last revision of each, below its title.
 
     Redirects, and pages that are no articles (talk, users, templates, categories), are named and left out.
