@@ -148,9 +148,9 @@ def _classes(run: RunRecord) -> list[Child]:
         description = f"Bars: {'; '.join(f'{row.label} {row.shown}' for row in rows)}."
         sheet = table(title, ("who", "value"), [[row.label, row.shown] for row in rows], figures=1)
         parts.append(figure(title, draw_bar_chart(key, title, description, rows, most=1.0), figures=sheet))
-    counts = [[cell.count() for cell in row.rows()] for row in test.rows("draw_confusion_matrix")]
+    counts = [[cell.count() for cell in row.rows()] for row in test.rows("confusion")]
     if labels and len(counts) == len(labels) and all(len(row) == len(labels) for row in counts):
-        parts += [draw_confusion_matrix("draw_confusion_matrix", labels, counts), _labels(labels, counts, facts)]
+        parts += [draw_confusion_matrix("confusion", labels, counts), _labels(labels, counts, facts)]
     return parts
 
 
