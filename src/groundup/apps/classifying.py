@@ -13,7 +13,7 @@ from groundup.apps.asking import Options
 from groundup.apps.declaration import App
 from groundup.apps.inputs import checked
 from groundup.apps.parts import split
-from groundup.apps.work import Result
+from groundup.apps.work import AppResult
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.hub.resolve import OpenedClassifier
 from groundup.inference.classification import above_threshold, encode, predict
@@ -35,7 +35,7 @@ class ClassifierRunner:
         *,
         on_text: Callable[[str], object] = lambda _: None,
         on_progress: Callable[[int, int], object] = lambda *_: None,
-    ) -> Result:
+    ) -> AppResult:
         """One text. A longer one than the classifier reads at a time is read in parts; the mean counts.
 
         Raises:
@@ -80,7 +80,7 @@ class ClassifierRunner:
             notes.append(NO_NOVELTY)
         elif found.unlike:
             notes.append(f"Novelty {found.novelty:.2f}: {UNLIKE}")
-        result = Result(app.name, label, label, chosen, tuple(notes), len(texts), tokens)
+        result = AppResult(app.name, label, label, chosen, tuple(notes), len(texts), tokens)
         return replace(result, novelty=found.novelty, unlike=found.unlike) if found else result
 
     def run_many(
@@ -90,9 +90,9 @@ class ClassifierRunner:
         options: Options | None = None,
         *,
         advance: Callable[[float], object] = lambda _: None,
-    ) -> list[Result | GroundupError]:
+    ) -> list[AppResult | GroundupError]:
         """Many texts, one after the other: each is a matter of milliseconds."""
-        results: list[Result | GroundupError] = []
+        results: list[AppResult | GroundupError] = []
         for given in rows:
             try:
                 results.append(self.run(app, given, options))

@@ -10,7 +10,7 @@ from groundup.apps.asking import Options
 from groundup.apps.catalogue import Catalogue
 from groundup.apps.classifying import ClassifierRunner
 from groundup.apps.declaration import App
-from groundup.apps.running import Runner
+from groundup.apps.running import AppRunner
 from groundup.hub.resolve import OpenedClassifier
 from groundup.inference import Engine
 from groundup.tokenizer import ChatTemplate
@@ -62,11 +62,11 @@ class ServedTask:
 
     def __init__(self, app: App, model: Model | OpenedClassifier, body: Call) -> None:
         self._app, self._body = app, body
-        self._runner: Runner | ClassifierRunner
+        self._runner: AppRunner | ClassifierRunner
         if isinstance(model, OpenedClassifier):
             self._runner = ClassifierRunner(model)
         else:
-            self._runner = Runner(model.engine, model.template, together=False)
+            self._runner = AppRunner(model.engine, model.template, together=False)
 
     def run(self, tell: Callable[[Json], None]) -> Json:
         result = self._runner.run(

@@ -11,9 +11,9 @@ from groundup.apps.asking import Options
 from groundup.apps.catalogue import CatalogueEntry
 from groundup.apps.classifying import ClassifierRunner
 from groundup.apps.declaration import with_numbers
-from groundup.apps.running import Runner
+from groundup.apps.running import AppRunner
 from groundup.apps.shown import as_text
-from groundup.apps.work import Result
+from groundup.apps.work import AppResult
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import MetricName
 
@@ -48,7 +48,7 @@ class Trial:
 
 
 def test(
-    runner: Runner | ClassifierRunner, found: CatalogueEntry, *, advance: Callable[[float], object] = lambda _: None
+    runner: AppRunner | ClassifierRunner, found: CatalogueEntry, *, advance: Callable[[float], object] = lambda _: None
 ) -> Trial:
     """Try an application on its test set, the likeliest word each time.
 
@@ -75,9 +75,9 @@ def test(
         advance(len(rows))
     else:
         results = runner.run_many(app, given, Options(temperature=0.0), advance=advance)
-        written = [result.text if isinstance(result, Result) else "" for result in results]
+        written = [result.text if isinstance(result, AppResult) else "" for result in results]
         if app.output.kind == "json":
-            values = [result.value if isinstance(result, Result) else None for result in results]
+            values = [result.value if isinstance(result, AppResult) else None for result in results]
             schemas = [with_numbers(app.output.json_schema, row) for row in given]
             outputs = [as_text(_json(found, output), found.app.output.lettered) for output in outputs]
     texts = [str(row[app.first.name]) for row in given]

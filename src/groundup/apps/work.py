@@ -46,7 +46,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class AppResult:
     """What came out.
 
     Attributes:
@@ -72,7 +72,7 @@ class Result:
     unlike: bool | None = None
 
 
-Work = Generator[Write | Score, Any, Result]
+Work = Generator[Write | Score, Any, AppResult]
 
 
 def work(app: App, given: Mapping[str, Any], speaker: Speaker, options: Options | None = None) -> Work:
@@ -240,7 +240,7 @@ def _label(asking: Asking, used: _Usage) -> Work:
             sums[label] += share / len(texts)
     label = max(sums, key=lambda each: sums[each])
     notes = (f"Read in {len(texts):,} parts; the probabilities are their means.",) if len(texts) > 1 else ()
-    return Result(asking.app.name, label, label, sums, notes, len(texts), used.prompt_tokens)
+    return AppResult(asking.app.name, label, label, sums, notes, len(texts), used.prompt_tokens)
 
 
 def _softmax(scores: Sequence[float]) -> list[float]:
@@ -256,7 +256,7 @@ def _result(
     done: Sequence[Completion],
     notes: Sequence[str] = (),
     parts: int = 1,
-) -> Result:
+) -> AppResult:
     told = list(notes)
     if any(each.finish_reason == "length" for each in done):
         told.append(f"It ended because {asking.max_tokens:,} tokens is all it may have: max_tokens gives it more.")
@@ -264,7 +264,7 @@ def _result(
     if asking.grammar is not None:
         value = json.loads(text)
         text = as_text(value, asking.app.output.lettered)
-    return Result(
+    return AppResult(
         asking.app.name,
         well_formed(text).strip(),
         value,

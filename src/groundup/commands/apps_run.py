@@ -15,7 +15,7 @@ from groundup.core.files import atomic_file
 
 if TYPE_CHECKING:
     from groundup.apps.declaration import App
-    from groundup.apps.work import Result
+    from groundup.apps.work import AppResult
 
 EXAMPLE = "groundup apps run summarize minutes.txt --model runs/quickstart"
 
@@ -43,7 +43,7 @@ def run(
     console: Console | None = None,
     on_text: Callable[[str], object] = print_now,
     json_lines: bool = False,
-) -> list[Result | GroundupError]:
+) -> list[AppResult | GroundupError]:
     """One result, or one of each row; `on_text` receives them: text as it is written, or JSON, one object a line.
 
     Raises:
@@ -89,7 +89,7 @@ def run(
 
 def _run_batch(
     config: AppsRunConfig, app: App, constants: dict[str, Any], console: Console, on_text: Callable[[str], object]
-) -> list[Result | GroundupError]:
+) -> list[AppResult | GroundupError]:
     """One result for each row of a table; `constants` are the inputs that are the same for all of them."""
     from groundup.apps.asking import Options
     from groundup.apps.batches import read_batch

@@ -23,7 +23,7 @@ from groundup.serve.transport import Json, ServerSentEvents, read_request
 _AT_ONCE = 8  # applications under way; their requests stand beside all others in the engine
 
 
-class Task(Protocol):
+class AppTask(Protocol):
     """An application at work on one call."""
 
     def run(self, tell: Callable[[Json], None]) -> Json:
@@ -49,7 +49,7 @@ class Applications(Protocol):
         """Each application, with its name and its inputs."""
         ...
 
-    def task(self, name: str, model: ServedModel | OpenedClassifier, body: AppBody) -> Task | None:
+    def task(self, name: str, model: ServedModel | OpenedClassifier, body: AppBody) -> AppTask | None:
         """What a call asks for; None: no application of that name."""
         ...
 
@@ -103,7 +103,7 @@ async def _answered(work: asyncio.Future[Json]) -> Json:
         raise from_groundup(error, param="inputs") from error
 
 
-async def _events(task: Task, threads: ThreadPoolExecutor, model: str) -> AsyncGenerator[Json]:
+async def _events(task: AppTask, threads: ThreadPoolExecutor, model: str) -> AsyncGenerator[Json]:
     """What is told of the work as it goes on, and its result."""
     loop = asyncio.get_running_loop()
     told: asyncio.Queue[Json | None] = asyncio.Queue()

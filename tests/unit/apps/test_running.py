@@ -15,8 +15,8 @@ import pytest
 from groundup.apps import Catalogue
 from groundup.apps.asking import Options
 from groundup.apps.declaration import App, OutputSettings, with_numbers
-from groundup.apps.running import Runner
-from groundup.apps.work import Result
+from groundup.apps.running import AppRunner
+from groundup.apps.work import AppResult
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.core.types import Message
 from groundup.inference import Completion, Engine, GenerationRequest
@@ -29,7 +29,7 @@ OURS = Catalogue()
 GREEDY = Options(temperature=0.0)
 
 
-class Watched(Runner):
+class Watched(AppRunner):
     """Keeps what the model is asked; all else is as it is."""
 
     def __init__(self, *given: Any, **named: Any) -> None:
@@ -225,12 +225,12 @@ def test_json_is_always_what_the_schema_says(
     engine: Engine, tokenizer: Tokenizer, template: ChatTemplate, name: str, chats: bool
 ) -> None:
     """Random weights, at temperature 1, in a context that has room for a third of what they would write."""
-    runner = Runner(engine, template if chats else None)
+    runner = AppRunner(engine, template if chats else None)
     app = OURS[name].app
     rows = [{app.first.name: "The Nile floods in summer."} | ({"count": n} if name == "mcq" else {}) for n in (1, 2)]
     for seed in range(3):
         for given, result in zip(rows, runner.run_many(app, rows, Options(1.0, None, seed)), strict=True):
-            assert isinstance(result, Result)
+            assert isinstance(result, AppResult)
             numbers = {each.name: given.get(each.name, each.default) for each in app.inputs}
             jsonschema.validate(result.value, with_numbers(app.output.json_schema, numbers))
             assert json.dumps(result.value)
@@ -261,7 +261,7 @@ def test_a_list_in_which_something_stands_twice_is_asked_for_again(runner: Watch
         assert result.completion_tokens > runner.run(once, given, each).completion_tokens  # all of it is counted
     assert sum(mended) > len(twice) / 2
     (row,) = runner.run_many(again, [given], twice[mended.index(True)])
-    assert isinstance(row, Result) and len(set(row.value["words"])) == 2
+    assert isinstance(row, AppResult) and len(set(row.value["words"])) == 2
 
 
 def test_where_it_cannot_be_otherwise_it_is_said(runner: Watched) -> None:
@@ -282,7 +282,7 @@ def test_a_table_gives_what_each_row_gives_alone(runner: Watched, book: str) -> 
     for row, result in zip(rows, together, strict=True):
         if row["text"]:
             alone = runner.run(app, row, options)
-            assert isinstance(result, Result)
+            assert isinstance(result, AppResult)
             assert (result.text, result.parts) == (alone.text, alone.parts)
         else:
             assert isinstance(result, GroundupError)
@@ -290,10 +290,10 @@ def test_a_table_gives_what_each_row_gives_alone(runner: Watched, book: str) -> 
 
 def test_rows_of_a_table_are_drawn_each_for_itself(runner: Watched) -> None:
     results = runner.run_many(OURS["poem"].app, [{"topic": "rain"}] * 3, Options(1.0, 20, seed=5))
-    texts = [result.text for result in results if isinstance(result, Result)]
+    texts = [result.text for result in results if isinstance(result, AppResult)]
     assert len(set(texts)) == 3
     again = runner.run_many(OURS["poem"].app, [{"topic": "rain"}] * 3, Options(1.0, 20, seed=5))
-    assert [result.text for result in again if isinstance(result, Result)] == texts
+    assert [result.text for result in again if isinstance(result, AppResult)] == texts
 
 
 def test_a_base_model_is_shown_as_many_examples_as_fit(base: Watched, tiny_model: Any, tokenizer: Tokenizer) -> None:
@@ -314,7 +314,7 @@ def busy(tiny_model: Any, tokenizer: Tokenizer) -> Iterator[Engine]:
 
 
 def test_cancelled_work_ends(busy: Engine, template: ChatTemplate) -> None:
-    runner = Runner(busy, template, together=False)
+    runner = AppRunner(busy, template, together=False)
     with pytest.raises(GroundupError, match="cancelled"):
         runner.run(
             OURS["continue"].app,
