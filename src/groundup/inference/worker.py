@@ -19,7 +19,7 @@ from groundup.inference.sequence import GeneratedSequence
 _MAILBOX_EVENTS = 256  # a consumer that is further behind pauses its request, and only its own
 
 
-class Steps(Protocol):
+class StepEngine(Protocol):
     """Who takes a request a step further: an engine."""
 
     def begin(self, ticket: Ticket) -> GeneratedSequence:
@@ -37,7 +37,7 @@ class Ticket:
 
     request: GenerationRequest
     ids: tuple[int, ...]
-    engine: Steps
+    engine: StepEngine
     mailbox: Mailbox
     sequence: GeneratedSequence | None = None  # made when the request becomes active: it holds the cache
     cancelled: bool = False
@@ -73,7 +73,7 @@ class Worker:
         """Whether no more requests are taken, and those under way have been cancelled."""
         return self._closed
 
-    def enter(self, request: GenerationRequest, ids: tuple[int, ...], engine: Steps) -> Ticket:
+    def enter(self, request: GenerationRequest, ids: tuple[int, ...], engine: StepEngine) -> Ticket:
         """Let a request in.
 
         Raises:
