@@ -35,7 +35,7 @@ _SILENCE = 60  # minutes without a word, after which people begin anew
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Utterance:
     """What somebody said in one go; `minute` counts from anywhere, None where no time is kept."""
 
     name: str
@@ -50,7 +50,7 @@ class Turn:
 class Chat:
     """What was said in one place; `began` is ISO 8601, or "" where no time is kept."""
 
-    turns: Sequence[Turn]
+    turns: Sequence[Utterance]
     began: str = ""
 
     def __str__(self) -> str:
@@ -78,7 +78,7 @@ def messenger_export(stream: BinaryIO) -> Chat:
     return Chat(list(_turns(line for block in text_blocks(stream) for line in block.splitlines())))
 
 
-def _turns(lines: Iterable[str]) -> Iterator[Turn]:
+def _turns(lines: Iterable[str]) -> Iterator[Utterance]:
     name, minute, said = "", 0, list[str]()
     day, date = 0, ""  # days are counted as dates change: which number is the month differs by the phone's language
     for line in lines:
@@ -87,13 +87,13 @@ def _turns(lines: Iterable[str]) -> Iterator[Turn]:
             said.append(line)
             continue
         if name:
-            yield Turn(name, "\n".join(said), minute)
+            yield Utterance(name, "\n".join(said), minute)
         day, date = day + (message["date"] != date), message["date"]
         minute = 24 * 60 * day + _minute_of_day(message)
         name = "" if message["name"] is None or _OMITTED.fullmatch(message["text"]) else _MARKS.sub("", message["name"])
         said = [_MARKS.sub("", message["text"])]
     if name:
-        yield Turn(name, "\n".join(said), minute)
+        yield Utterance(name, "\n".join(said), minute)
 
 
 def _minute_of_day(message: re.Match[str]) -> int:
@@ -103,7 +103,7 @@ def _minute_of_day(message: re.Match[str]) -> int:
     return 60 * hour + int(message["minute"])
 
 
-def conversations_of(chat: Chat) -> Iterator[Sequence[Turn]]:
+def conversations_of(chat: Chat) -> Iterator[Sequence[Utterance]]:
     """The chat, cut where nobody said anything for an hour."""
     first = 0
     for place, (before, after) in enumerate(pairwise(chat.turns), start=1):
@@ -143,7 +143,7 @@ def _chat(turns: Iterable[tuple[Any, Any, datetime | None]], began: str = "") ->
     """A chat of (name, text, time), the first time being its beginning if no other is given."""
     turns = [turn for turn in turns if isinstance(turn[1], str) and turn[1].strip()]
     began = began or next((time.isoformat() for _, _, time in turns if time), "")
-    return Chat([Turn(str(name or "unknown"), text.strip(), _minutes(time)) for name, text, time in turns], began)
+    return Chat([Utterance(str(name or "unknown"), text.strip(), _minutes(time)) for name, text, time in turns], began)
 
 
 def _minutes(time: datetime | None) -> float | None:
