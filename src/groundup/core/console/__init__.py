@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from groundup.core.console.live import StageRow, State, View, start
+from groundup.core.console.live import LiveView, StageRow, State, start_display
 from groundup.core.console.meter import Meter, format_count, format_duration
 from groundup.core.errors import GroundupError
 from groundup.core.redact import redacted
@@ -95,7 +95,7 @@ class Console:
             markup=False,
             emoji=False,
         )
-        self._view = View()
+        self._view = LiveView()
         self._live: Live | None = None
 
     def note(self, text: str) -> None:
@@ -206,7 +206,7 @@ class Console:
         """Start drawing, unless that is going on (or there is nobody to see it); says whether it did."""
         if self._live is not None or self.quiet or not self.interactive:
             return False
-        self._live = start(self._view, self._rich)
+        self._live = start_display(self._view, self._rich)
         return True
 
     def _close(self) -> None:

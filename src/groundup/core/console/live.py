@@ -46,7 +46,7 @@ class StageRow:
 
 
 @dataclass(slots=True)
-class View:
+class LiveView:
     """What is drawn; rich calls it again for every frame."""
 
     rows: Mapping[str, StageRow] = field(default_factory=dict)
@@ -108,7 +108,7 @@ def _bar(meter: Meter, indent: str, options: ConsoleOptions) -> RenderResult:
         yield shown
 
 
-def start(view: View, console: RichConsole) -> Live:
+def start_display(view: LiveView, console: RichConsole) -> Live:
     """Begin to draw. What is printed through `console` meanwhile, or written to stderr, appears above."""
     live = Live(
         view,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from groundup.corpus.privacy.checksums import ean, luhn, mod97
-from groundup.corpus.privacy.spans import Span, View
+from groundup.corpus.privacy.spans import NormalizedText, Span
 
 # Characters of an IBAN by country (the SWIFT registry, release 99).
 _IBAN_LENGTHS = {
@@ -46,7 +46,7 @@ CARD_LAYOUTS = frozenset(
 )
 
 
-def find_ibans(view: View) -> Iterator[Span]:
+def find_ibans(view: NormalizedText) -> Iterator[Span]:
     """IBANs whose length is their country's and whose check digits agree; others are let alone as a whole.
 
     Written without blanks, one is known by its check digits alone, whatever the country.

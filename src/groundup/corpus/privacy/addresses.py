@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from groundup.corpus.privacy.labels import label
-from groundup.corpus.privacy.spans import Finder, Span, View
+from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 
 # RFC 5321: 64 characters before the @, 255 behind. The part before it is read backwards from the @, so that
 # a text full of either costs the same a character.
@@ -45,7 +45,7 @@ _VERSION = re.compile(
 )
 
 
-def find_emails(view: View) -> Iterator[Span]:
+def find_emails(view: NormalizedText) -> Iterator[Span]:
     """E-mail addresses, those written "name [at] host [dot] org" too; "user@host" without a domain is none."""
     text = view.text
     at = text.find("@")
@@ -92,7 +92,7 @@ def ip_finder(private: bool = False) -> Finder:
             return False
         return private or not (address.lower().startswith("fe80:") or any(ip in network for network in _LOCAL))
 
-    def find(view: View) -> Iterator[Span]:
+    def find(view: NormalizedText) -> Iterator[Span]:
         text = view.text
         if b"0.0" in view.shape and _IPV4_SHAPE.search(view.shape):
             for found in _IPV4.finditer(text):
@@ -125,7 +125,7 @@ def _is_version(text: str, found: re.Match[str]) -> bool:
     return says == "other" or sum(int(octet) < 20 for octet in found[0].split(".")) >= 3
 
 
-def find_macs(view: View) -> Iterator[Span]:
+def find_macs(view: NormalizedText) -> Iterator[Span]:
     """MAC addresses; not ff:ff:ff:ff:ff:ff and not zeros."""
     text = view.text
     if not any(shape in view.hex_shape for shape in _MAC_SHAPES):

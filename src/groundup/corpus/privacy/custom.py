@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from groundup.core.errors import ConfigError
-from groundup.corpus.privacy.spans import Finder, Span, View
+from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -47,7 +47,7 @@ def _finder(name: str, pattern: str) -> Finder:
             fix="Ask for one character at least: + instead of *.",
         )
 
-    def find(view: View) -> Iterator[Span]:
+    def find(view: NormalizedText) -> Iterator[Span]:
         text = view.original.encode("utf-8", "replace").decode()  # RE2 takes no lone surrogates
         for found in compiled.finditer(text):
             if found.end() > found.start():

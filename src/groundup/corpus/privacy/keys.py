@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from groundup.corpus.privacy.issuers import FORMS, LIKE, bodies
 from groundup.corpus.privacy.randomness import entropy, is_drawn, is_random
-from groundup.corpus.privacy.spans import Span, View
+from groundup.corpus.privacy.spans import NormalizedText, Span
 
 _LONGEST_BEGINNING = 20  # characters
 _BODY_BYTES = 8  # of a key behind its beginning: fewer false hits to look at
@@ -178,7 +178,7 @@ def _scanner() -> Any:
     return re2.compile(rf"{known}|{_BEFORE_UNKNOWN}({_UNKNOWN})".encode(), options)
 
 
-def find_keys(view: View) -> Iterator[Span]:
+def find_keys(view: NormalizedText) -> Iterator[Span]:
     """Keys of known issuers by form; keys of others by beginning and body."""
     text, data, scanner = view.text, view.as_bytes, _scanner()
     at = 0
@@ -243,7 +243,7 @@ def _services() -> tuple[Any, list[tuple[re.Pattern[str], list[_Service]]]]:
     return scanner, [(re.compile(rf"(?i:{words})"), forms) for words, forms in by_words.items()]
 
 
-def find_keys_of_services(view: View) -> Iterator[Span]:
+def find_keys_of_services(view: NormalizedText) -> Iterator[Span]:
     """Values without a form of their own, behind the name of the service that they open."""
     scanner, names = _services()
     text, data = view.text, view.as_bytes

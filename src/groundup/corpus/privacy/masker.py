@@ -24,7 +24,7 @@ from groundup.corpus.privacy.secrets import (
     find_urls_with_passwords,
 )
 from groundup.corpus.privacy.settings import PrivacySettings
-from groundup.corpus.privacy.spans import Finder, Span, View
+from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 from groundup.corpus.steps import Step, with_text
 
 
@@ -94,7 +94,7 @@ class Masker:
 
     def mask(self, text: str) -> Masked:
         """The text with marks, what was masked and where; time and memory are linear in its length."""
-        view = View(text)
+        view = NormalizedText(text)
         spans = [span for finder in self._finders for span in finder(view)]
         if not spans:
             return Masked(text, {})

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from groundup.corpus.privacy.accounts import CARD_LAYOUTS, is_card
 from groundup.corpus.privacy.labels import label
 from groundup.corpus.privacy.national_ids import NATIONAL_IDS, by_layout
-from groundup.corpus.privacy.spans import Finder, Span, View
+from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 
 # Of capitals and digits, with single signs between them; the shortest number that is looked for has 7 characters.
 _RUN = re.compile(r"(?<!\w)(?=[0-9A-Z .\-/+(]{7})[0-9A-Z]{1,20}(?:[ .\-/+(][0-9A-Z]{1,20}){0,200}(?!\w)")
@@ -48,7 +48,7 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
             is_id = says != "phone" and any(layout in each.free for each in fits)
         return "national_id" if is_id else ""
 
-    def find(view: View) -> Iterator[Span]:
+    def find(view: NormalizedText) -> Iterator[Span]:
         if not view.has_number and not any(shape in view.shape for shape in _LETTERED):
             return
         text = view.text

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from groundup.corpus.privacy.checksums import weighted
 from groundup.corpus.privacy.labels import label
 from groundup.corpus.privacy.numbers import inside_address
-from groundup.corpus.privacy.spans import Finder, Span, View
+from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 
 # Digits with what groups them. Here and below every round of a repeat takes exactly one digit and there is but one
 # way to take it: a text of digits alone costs as much a character as any other.
@@ -70,7 +70,7 @@ def phone_finder(regions: Collection[str] = ()) -> Finder:
             exist in the numbering plan (the phonenumbers library).
     """
 
-    def find(view: View) -> Iterator[Span]:
+    def find(view: NormalizedText) -> Iterator[Span]:
         if not view.has_number:
             return
         text, last = view.text, None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from groundup.corpus.privacy.randomness import is_random
-from groundup.corpus.privacy.spans import Finder, Span, View
+from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 
 _JWT = re.compile(r"(?<![\w\-])eyJ[\w\-]{8,4096}\.[\w\-]{8,16384}(?:\.[\w\-]{0,4096}){0,3}")
 _BEARER = re.compile(
@@ -78,7 +78,7 @@ _REFERENCE = re.compile(
 )
 
 
-def find_urls_with_passwords(view: View) -> Iterator[Span]:
+def find_urls_with_passwords(view: NormalizedText) -> Iterator[Span]:
     """The password in "scheme://user:password@host"."""
     text = view.text
     at = text.find("://")
@@ -93,7 +93,7 @@ def find_urls_with_passwords(view: View) -> Iterator[Span]:
         at = text.find("://", at + 3)
 
 
-def find_passwords_of_commands(view: View) -> Iterator[Span]:
+def find_passwords_of_commands(view: NormalizedText) -> Iterator[Span]:
     """What stands behind `--password`, and behind "name:" in `curl --user`."""
     if ("--" in view.text or " -u " in view.text) and any(option in view.text for option in _OPTIONS):
         for found in _OPTION.finditer(view.text):
@@ -101,7 +101,7 @@ def find_passwords_of_commands(view: View) -> Iterator[Span]:
                 yield Span(*found.span(1), "password")
 
 
-def find_private_keys(view: View) -> Iterator[Span]:
+def find_private_keys(view: NormalizedText) -> Iterator[Span]:
     """Private keys in PEM and PGP armour, to their end or, where that was cut off, as far as they go."""
     text = view.text
     if "PRIVATE KEY" not in text:
@@ -123,13 +123,13 @@ def find_private_keys(view: View) -> Iterator[Span]:
         yield Span(found.start(), at, "private_key")
 
 
-def find_placed_keys(view: View) -> Iterator[Span]:
+def find_placed_keys(view: NormalizedText) -> Iterator[Span]:
     """Keys in connection strings, signatures in addresses."""
     if "Key=" in view.text or "sig=" in view.text:
         yield from (Span(*found.span(), "api_key") for found in _PLACED.finditer(view.text) if is_random(found[0]))
 
 
-def find_tokens(view: View) -> Iterator[Span]:
+def find_tokens(view: NormalizedText) -> Iterator[Span]:
     """JSON web tokens, and what stands behind "Bearer"."""
     text = view.text
     if "eyJ" in text:
@@ -143,7 +143,7 @@ def find_tokens(view: View) -> Iterator[Span]:
 def assignment_finder(*, passwords: bool, keys: bool) -> Finder:
     """Find values that are given to names such as `password`, `api_key` or `secret`."""
 
-    def find(view: View) -> Iterator[Span]:
+    def find(view: NormalizedText) -> Iterator[Span]:
         text, lowered = view.text, view.lowered
         if not any(word in lowered for word in _ASSIGNING_WORDS):
             return

@@ -51,7 +51,7 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class View:
+class NormalizedText:
     """A text as the finders see it: character for character as long as `original`, with plain digits and hyphens."""
 
     original: str
@@ -92,7 +92,7 @@ class View:
         return lowered if len(lowered) == len(self.text) else "".join(c.lower()[:1] for c in self.text)  # "İ" makes two
 
 
-Finder = Callable[[View], Iterable[Span]]
+Finder = Callable[[NormalizedText], Iterable[Span]]
 
 
 def _plain(text: str) -> str:
