@@ -174,7 +174,7 @@ def pre_tokenizer(name: str) -> PreTokenizer:
     )
 
 
-def as_json(patterns: Sequence[str]) -> dict[str, Any]:
+def pre_tokenizer_json(patterns: Sequence[str]) -> dict[str, Any]:
     """The `pre_tokenizer` of a tokenizer.json that cuts with these patterns and then turns bytes into characters."""
     own_regex = patterns[-1:] == (GPT2_PATTERN,)
     steps = [_step(pattern) for pattern in (patterns[:-1] if own_regex else patterns)]

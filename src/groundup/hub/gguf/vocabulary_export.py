@@ -17,7 +17,7 @@ import numpy as np
 import tokenizers
 
 from groundup.core.errors import FormatError
-from groundup.hub.gguf.pretokenizers import PRE_TOKENIZERS, PreTokenizer, as_json, cut, patterns_of
+from groundup.hub.gguf.pretokenizers import PRE_TOKENIZERS, PreTokenizer, cut, patterns_of, pre_tokenizer_json
 from groundup.hub.gguf.vocabulary import Kind, TokenType, Vocabulary
 from groundup.hub.gguf.vocabulary_import import SPACE, rebuild
 from groundup.tokenizer.definition import steps_of
@@ -161,7 +161,7 @@ def _texts_cut_otherwise(definition: Mapping[str, Any], candidates: Mapping[str,
             return {name: []}
     if own is None:
         return {name: list(TORTURE) for name in candidates}
-    ways = {name: as_json(entry.in_llama_cpp) for name, entry in candidates.items()}
+    ways = {name: pre_tokenizer_json(entry.in_llama_cpp) for name, entry in candidates.items()}
     return {
         name: [title for title, text in TORTURE.items() if cut(own, text) != cut(way, text)]
         for name, way in ways.items()

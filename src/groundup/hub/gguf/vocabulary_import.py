@@ -20,7 +20,7 @@ import tokenizers
 
 from groundup.core.errors import FormatError
 from groundup.core.files import write_json
-from groundup.hub.gguf.pretokenizers import PreTokenizer, as_json, pre_tokenizer
+from groundup.hub.gguf.pretokenizers import PreTokenizer, pre_tokenizer, pre_tokenizer_json
 from groundup.hub.gguf.vocabulary import MOST_MERGES, TokenType, Vocabulary
 from groundup.tokenizer.source import CONFIG_FILE, TOKENIZER_FILE
 
@@ -129,7 +129,7 @@ def rebuild(vocabulary: Vocabulary, *, as_llama_cpp: bool = False) -> dict[str, 
     }
     if vocabulary.kind == "gpt2":
         pre = _pre_tokenizer(vocabulary)
-        definition["pre_tokenizer"] = as_json(pre.in_llama_cpp if as_llama_cpp else pre.patterns)
+        definition["pre_tokenizer"] = pre_tokenizer_json(pre.in_llama_cpp if as_llama_cpp else pre.patterns)
         definition["decoder"] = {
             "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False,
         }  # fmt: skip
