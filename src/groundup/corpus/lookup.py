@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.corpus.ledger import Fate, beginning, read_ledger
-from groundup.corpus.shards import COLUMNS, checked, required_shards, shard_paths
+from groundup.corpus.shards import COLUMNS, naming_damaged_shard, required_shards, shard_paths
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,7 +99,7 @@ def _kept(corpus: Path, chosen: Any) -> Iterator[tuple[Kept, str]]:
 
     for path in [*required_shards(corpus, "train"), *shard_paths(corpus, "validation")]:
         pending: tuple[Kept, str] | None = None
-        with checked(path), pq.ParquetFile(path) as file:
+        with naming_damaged_shard(path), pq.ParquetFile(path) as file:
             start = 0
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group)

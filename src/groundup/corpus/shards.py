@@ -141,7 +141,7 @@ def required_shards(directory: Path, split: Split) -> list[Path]:
 
 
 @contextmanager
-def checked(path: Path) -> Iterator[None]:
+def naming_damaged_shard(path: Path) -> Iterator[None]:
     """Name the shard that turns out to be damaged inside the block (`FormatError`)."""
     import pyarrow as pa
 
@@ -163,7 +163,7 @@ def read_documents(directory: Path, split: Split) -> Iterator[Document]:
         FormatError: a shard is damaged.
     """
     for path in required_shards(directory, split):
-        with checked(path):
+        with naming_damaged_shard(path):
             yield from read_range(path)
 
 
