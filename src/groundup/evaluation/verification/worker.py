@@ -128,7 +128,7 @@ def _say(answers: BinaryIO, value: dict[str, Any]) -> None:
     answers.write(json.dumps(value).encode() + b"\n")
 
 
-def main(kind: str, path: str, tokens: str) -> None:
+def serve_engine(kind: str, path: str, tokens: str) -> None:
     """Open the engine, say so, and serve. What it prints goes to stderr: stdout is the answers' alone."""
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
@@ -139,4 +139,4 @@ def main(kind: str, path: str, tokens: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    serve_engine(*sys.argv[1:])
