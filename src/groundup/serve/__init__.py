@@ -5,7 +5,7 @@ from groundup.serve.applications import application_routes
 from groundup.serve.errors import ApiError, unknown_model
 from groundup.serve.guard import RequestGuard
 from groundup.serve.model import ServedModel
-from groundup.serve.models import Models, ServedModels, described
+from groundup.serve.models import Models, ServedModels, model_object
 from groundup.serve.schema import Body
 from groundup.serve.server import Server, bind, is_loopback, url_of
 from groundup.serve.transport import read_request
@@ -21,8 +21,8 @@ __all__ = [
     "application_routes",
     "bind",
     "build_app",
-    "described",
     "is_loopback",
+    "model_object",
     "read_request",
     "unknown_model",
     "url_of",

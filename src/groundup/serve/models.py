@@ -30,7 +30,7 @@ class Models(Protocol):
         """All of them, as the API describes each."""
 
 
-def described(name: str, *, created: int, context_length: int, chats: bool) -> dict[str, Any]:
+def model_object(name: str, *, created: int, context_length: int, chats: bool) -> dict[str, Any]:
     """A model as the API's list of them shows it."""
     return {
         "id": name,
@@ -76,7 +76,7 @@ class ServedModels:
     def listed(self) -> list[dict[str, Any]]:
         """All of them, as the API describes each."""
         return [
-            described(
+            model_object(
                 model.name,
                 created=model.created,
                 context_length=model.context_length,

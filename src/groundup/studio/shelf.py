@@ -15,7 +15,7 @@ from groundup.evaluation.inside import Reading
 from groundup.hub import read_config
 from groundup.hub.resolve import OpenedClassifier, OpenedModel, finished, open_classifier
 from groundup.inference import Engine
-from groundup.serve import ServedModel, described, unknown_model
+from groundup.serve import ServedModel, model_object, unknown_model
 from groundup.serve.errors import overloaded
 from groundup.studio.home import Home, ModelSeen
 from groundup.studio.live import open_live
@@ -99,7 +99,7 @@ class Shelf:
     def listed(self) -> list[dict[str, Any]]:
         """All of them, as the API describes each."""
         return [
-            described(
+            model_object(
                 model.name,
                 created=0 if model.step is not None else int(finished(model.directory)),
                 context_length=_context_length(model),
