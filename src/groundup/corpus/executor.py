@@ -97,7 +97,7 @@ class ProcessPool:
             futures = {self._processes.pool.submit(run_task, task): task for task in tasks}
             for future in as_completed(futures):
                 if failed := future.result():
-                    raise failure_of(failed)
+                    raise worker_error(failed)
                 task = futures[future]
                 left.remove(task)
                 on_done(task)
@@ -165,7 +165,7 @@ def _forget() -> None:
     give_free_memory_back()
 
 
-def failure_of(parts: Failure) -> GroundupError:
+def worker_error(parts: Failure) -> GroundupError:
     """The error whose parts a worker sent."""
     kind, value, rule, fix = parts
     return kind(value, rule=rule, fix=fix)

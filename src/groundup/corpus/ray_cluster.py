@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from groundup.core.errors import ConfigError
 from groundup.core.telemetry import disable_telemetry
-from groundup.corpus.executor import ATTEMPTS, TaskT, failure_of, run_task, worker_died
+from groundup.corpus.executor import ATTEMPTS, TaskT, run_task, worker_died, worker_error
 
 _QUIETLY: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
 _IN_FLIGHT = 4  # tasks handed to Ray at a time for each of its processors: asking it about many costs time
@@ -65,7 +65,7 @@ class RayCluster:
                     except ray.exceptions.WorkerCrashedError as error:
                         raise worker_died(task) from error
                     if failed:
-                        raise failure_of(failed)
+                        raise worker_error(failed)
                     on_done(task)
         finally:
             for reference in running:
