@@ -21,7 +21,7 @@ from groundup.inference.novelty import NO_NOVELTY, UNLIKE, Novelty
 
 
 class ClassifierRunner:
-    """A classifier that applications run on; see `Runner`."""
+    """A classifier that applications run on; see `AppRunner`."""
 
     def __init__(self, opened: OpenedClassifier) -> None:
         self._opened = opened
