@@ -9,7 +9,7 @@ from groundup.report.sections.cost import cost
 from groundup.report.sections.materials import materials
 from groundup.report.sections.samples import samples
 from groundup.report.sections.training import training
-from groundup.report.sections.verdict import figures, sentences
+from groundup.report.sections.verdict import headline_figures, sentences
 
 _SECTIONS = (
     ("made-of", "What it is made of", materials),
@@ -26,7 +26,7 @@ def render(run: RunRecord) -> str:
         over="groundup · a model, from the ground up",
         title=run.name,
         lead=sentences(run),
-        figures=figures(run),
+        figures=headline_figures(run),
         sections=[Section(key, title, make(run)) for key, title, make in _SECTIONS],
         foot="Made by groundup from the records that its stages left in this directory.",
     )

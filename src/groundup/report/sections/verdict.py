@@ -14,7 +14,7 @@ def sentences(run: RunRecord) -> list[str]:
     return [text for text in (_what(run), _how_good(run), _how_long(run)) if text]
 
 
-def figures(run: RunRecord) -> list[Figure]:
+def headline_figures(run: RunRecord) -> list[Figure]:
     """The figures that people ask for first."""
     base, tokens = run.stage(PRETRAIN), run.stage(TOKENIZE)
     bpb = run.evaluation().number("bpb")
