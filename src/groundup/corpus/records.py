@@ -71,7 +71,7 @@ def _step(value: Any, step: str) -> Iterable[Any]:
     return []
 
 
-def fill(template: str, value: Any) -> str:
+def fill_record_template(template: str, value: Any) -> str:
     """Replace each `{path}` by its values, one a line; a template none of whose fields is there gives ""."""
     filled = False
 
@@ -103,7 +103,7 @@ def split_records(value: Any, path: str | None) -> list[Any]:
     return [value]
 
 
-def texts(records: Iterable[Any], rules: RecordRules) -> Iterator[tuple[str, Any, str]]:
+def record_texts(records: Iterable[Any], rules: RecordRules) -> Iterator[tuple[str, Any, str]]:
     """(text, record, path) of each record; a text is "" where there is none.
 
     The path is where the text was found (looking 100 records ahead), or "" if the rules say it.
@@ -128,7 +128,7 @@ def _text_of(record: Any, rules: RecordRules) -> str:
 
 def _part_text(part: Any, template: str | None) -> str:
     if template is not None:
-        return fill(template, part)
+        return fill_record_template(template, part)
     return part if isinstance(part, str) else ""
 
 

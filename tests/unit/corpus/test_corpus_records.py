@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from groundup.corpus.records import RecordRules, fill, outline, resolve, split_records, texts
+from groundup.corpus.records import RecordRules, fill_record_template, outline, record_texts, resolve, split_records
 
 
 def _texts(value: Any, rules: RecordRules | None = None) -> list[str]:
     rules = rules or RecordRules()
-    return [text for text, *_ in texts(split_records(value, rules.records), rules)]
+    return [text for text, *_ in record_texts(split_records(value, rules.records), rules)]
 
 
 def test_paths() -> None:
@@ -24,9 +24,11 @@ def test_paths() -> None:
 
 def test_template() -> None:
     record = {"title": "Whales", "n": 3, "p": ["one", "two"]}
-    assert fill("{title} ({n})\n\n{p.*}", record) == "Whales (3)\n\none\ntwo"
-    assert fill("{nowhere}: {nothing}", record) == ""  # a typing mistake must not make documents of ": "
-    assert fill("{What: really!}", {"What: really!": "a column"}) == "a column"
+    assert fill_record_template("{title} ({n})\n\n{p.*}", record) == "Whales (3)\n\none\ntwo"
+    assert (
+        fill_record_template("{nowhere}: {nothing}", record) == ""
+    )  # a typing mistake must not make documents of ": "
+    assert fill_record_template("{What: really!}", {"What: really!": "a column"}) == "a column"
 
 
 def test_conversation_nested_in_turns() -> None:
@@ -82,7 +84,7 @@ def test_text_in_nested_lists() -> None:
     asked = [{"question": "What?", "id": "1", "answers": [{"text": "longer", "answer_start": 9}]}]
     paragraphs = [{"context": passage, "qas": asked * 3} for passage in passages]
     value = {"version": "1.1", "data": [{"title": f"T{n}", "paragraphs": paragraphs[n : n + 2]} for n in (0, 2)]}
-    found = list(texts(split_records(value, None), RecordRules()))
+    found = list(record_texts(split_records(value, None), RecordRules()))
     assert [text for text, *_ in found] == ["\n".join(passages[:2]), "\n".join(passages[2:])]
     assert {path for *_, path in found} == {"paragraphs.*.context"}
     template = RecordRules(text="{paragraphs.*.context}")  # what the card shows can be written into the recipe

@@ -15,7 +15,7 @@ from groundup.corpus.formats.chat import Chat, conversations, conversations_of, 
 from groundup.corpus.formats.delimited import find_layout
 from groundup.corpus.formats.html import render
 from groundup.corpus.formats.quotes import Unclosed
-from groundup.corpus.records import RecordRules, outline, split_records, texts
+from groundup.corpus.records import RecordRules, outline, record_texts, split_records
 from groundup.corpus.sources.base import Format
 from groundup.corpus.streams import (
     LINE_LIMIT,
@@ -218,7 +218,7 @@ def _texts_of(found: Iterator[Record | Unreadable], rules: RecordRules) -> Found
                 origins.append(each.origin)
                 yield each.value
 
-    for text, record, field in texts(values(), rules):
+    for text, record, field in record_texts(values(), rules):
         origin = origins.popleft()
         text = render(text) if rules.html and "<" in text else text
         if text.strip():
