@@ -49,7 +49,7 @@ def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[
     from groundup.data.tables import spread
     from groundup.evaluation.base_comparison import answer
     from groundup.hub import load_model
-    from groundup.hub.adapted import find_base, with_adapter
+    from groundup.hub.adapted import find_adapter_base, with_adapter
     from groundup.hub.resolve import open_model
     from groundup.inference import Engine
     from groundup.inference.prompting import ChatFormat
@@ -61,7 +61,7 @@ def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[
     one, tokenizer = opened.model, opened.tokenizer
     template = locked_template(merged, tokenizer)
     # Not `open_model(adapter)`, which merges on opening.
-    beside = with_adapter(load_model(find_base(adapter)), adapter)
+    beside = with_adapter(load_model(find_adapter_base(adapter)), adapter)
     with Engine(beside, tokenizer) as first, Engine(one, tokenizer) as second:
         answers = [
             [answer(engine, question, ChatFormat(template), max_tokens=options.tokens) for engine in (first, second)]

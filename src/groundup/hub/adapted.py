@@ -67,7 +67,7 @@ def save_adapted(
     return [*files, directory / BASE]
 
 
-def find_base(directory: Path, given: Path | None = None) -> Path:
+def find_adapter_base(directory: Path, given: Path | None = None) -> Path:
     """The directory of the model that an adapter was trained beside: as it lay to it then, or where it lay.
 
     Args:
@@ -160,7 +160,7 @@ def load_classifier(
     if not is_adapter(directory):
         return whole.load_classifier(directory, dtype=dtype, device=device)
     model, labels = classifier_with_adapter(
-        load_model(find_base(directory, base), dtype=dtype, device=device), directory
+        load_model(find_adapter_base(directory, base), dtype=dtype, device=device), directory
     )
     fuse_lora(model)
     return model.eval().requires_grad_(False), labels
@@ -225,7 +225,7 @@ def _stack(directory: Path, given: Path | None = None) -> list[Path]:
     """An adapter, what it was trained beside, and so on down to a whole model."""
     stack = [directory]
     while is_adapter(stack[-1]):
-        base = find_base(stack[-1], given if len(stack) == 1 else None)
+        base = find_adapter_base(stack[-1], given if len(stack) == 1 else None)
         if base.resolve() in [path.resolve() for path in stack]:
             raise FormatError(
                 f"{stack[-1]}: its base is {base}",

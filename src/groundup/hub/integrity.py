@@ -11,7 +11,7 @@ from groundup.core.artifact import ARTIFACT, SET_ASIDE, STARTED, accept, read_re
 from groundup.core.checksums import damaged_files, is_checked_json, read_checked_json
 from groundup.core.errors import DataError, GroundupError
 from groundup.data import TokenShards
-from groundup.hub.adapted import find_base, is_adapter
+from groundup.hub.adapted import find_adapter_base, is_adapter
 from groundup.hub.exports import STAGE as EXPORT
 from groundup.hub.exports import export_records
 from groundup.hub.source import is_gguf
@@ -115,7 +115,7 @@ def _output(directory: Path) -> Verified:
             for split in ("train", "validation"):
                 TokenShards(directory, split).require_known_ids()
         if is_adapter(directory):
-            find_base(directory)
+            find_adapter_base(directory)
     except GroundupError as error:
         found.damaged[""] = error.value
     return found

@@ -15,7 +15,7 @@ from groundup.core.errors import ConfigError, DataError, FormatError, ResourceEr
 from groundup.core.files import read_json
 from groundup.core.pipeline import instead_of
 from groundup.hub.adapted import (
-    find_base,
+    find_adapter_base,
     is_adapted_classifier,
     is_adapter,
     load_classifier,
@@ -173,7 +173,7 @@ def open_classifier(path: Path, *, device: str | None = None, base: Path | None 
 def load_tokenizer(directory: Path, base: Path | None = None) -> Tokenizer:
     """The tokenizer of a model directory; an adapter's that has none of its own has its base's."""
     while is_adapter(directory) and not (directory / TOKENIZER_FILE).is_file():
-        directory, base = find_base(directory, base), None
+        directory, base = find_adapter_base(directory, base), None
     return Tokenizer.load(directory)
 
 
