@@ -115,10 +115,10 @@ def spread(items: Sequence[ItemT], most: int) -> Sequence[ItemT]:
 
 def alike(text: str) -> str:
     """The identity of a text for comparisons: equal for texts that differ in case or white space only."""
-    return text_id(folded(text))
+    return text_id(casefolded(text))
 
 
-def folded(text: str) -> str:
+def casefolded(text: str) -> str:
     """With small letters and single spaces."""
     return " ".join(text.casefold().split())
 

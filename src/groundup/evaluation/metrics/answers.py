@@ -13,7 +13,7 @@ from itertools import chain
 
 import numpy as np
 
-from groundup.data.tables import folded
+from groundup.data.tables import casefolded
 from groundup.evaluation.classification import f1_over_labels
 from groundup.evaluation.measure import Floats, Measure, mean
 from groundup.evaluation.metrics.overlap import overlap_f1
@@ -48,10 +48,10 @@ def label_reader(labels: Iterable[str]) -> Callable[[str], str]:
     Small letters and spaces apart, a text must be the label: "-1" is not "1", nor "A-" "A". Where no label is that, it
     may be one with other marks ("Positive." for "positive"), if it is so of one label alone.
     """
-    named = {folded(label): label for label in reversed(list(labels))}
+    named = {casefolded(label): label for label in reversed(list(labels))}
     alike = Counter(map(normalized, named))
     loosely = {normalized(key): label for key, label in named.items() if alike[normalized(key)] == 1}
-    return lambda text: named.get(folded(text)) or loosely.get(normalized(text)) or text
+    return lambda text: named.get(casefolded(text)) or loosely.get(normalized(text)) or text
 
 
 def exact(written: Sequence[str], references: Sequence[str]) -> Measure:
