@@ -17,7 +17,7 @@ _SAMPLE_CHARACTERS = 100
 _LENGTHS = 21  # powers of two from a byte to a megabyte; what is longer is put together
 
 
-def languages(card: Facts) -> Html | None:
+def language_section(card: Facts) -> Html | None:
     """Text of each language; None where nobody asked."""
     found: Counter[str] = Counter()
     documents: Counter[str] = Counter()
@@ -200,4 +200,4 @@ def checks(card: Facts) -> list[Child]:
 
 def texts(card: Facts) -> list[Child]:
     """What the documents are like."""
-    return [join(part) if part else None for part in (languages(card), lengths(card))]
+    return [join(part) if part else None for part in (language_section(card), lengths(card))]
