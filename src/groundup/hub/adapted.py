@@ -141,7 +141,7 @@ def load_model(
             of another base.
     """
     *adapters, lowest = _stack(directory, base)
-    model = whole.load_model(lowest, dtype=dtype, device=device)
+    model = whole.load_full_model(lowest, dtype=dtype, device=device)
     for adapter in reversed(adapters):
         load_adapter(adapter, model)
         fuse_lora(model)
@@ -158,7 +158,7 @@ def load_classifier(
     """Read the directory of a classifier, or of an adapter that makes one of a language model, as `load_model` does;
     with the names of its labels."""
     if not is_adapter(directory):
-        return whole.load_classifier(directory, dtype=dtype, device=device)
+        return whole.load_full_classifier(directory, dtype=dtype, device=device)
     model, labels = classifier_with_adapter(
         load_model(find_adapter_base(directory, base), dtype=dtype, device=device), directory
     )
@@ -200,7 +200,7 @@ def with_adapter(base: Transformer, directory: Path) -> Transformer:
 
 def read_config(directory: Path) -> ModelConfig:
     """The shape of a model directory's model, or of an adapter's base. No weights of it are loaded."""
-    return whole.read_config(whole_model(directory))
+    return whole.read_full_config(whole_model(directory))
 
 
 def whole_model(directory: Path) -> Path:

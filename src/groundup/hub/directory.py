@@ -110,7 +110,7 @@ def save_classifier(
     return _write(directory, model.config, model.state_dict(), "labels", keys, SHARD_BYTES)
 
 
-def load_model(
+def load_full_model(
     directory: Path, *, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
 ) -> Transformer:
     """Read the directory of a language model, ready for inference.
@@ -133,7 +133,7 @@ def load_model(
     return model.to(device).eval().requires_grad_(False)
 
 
-def load_classifier(
+def load_full_classifier(
     directory: Path, *, dtype: torch.dtype | None = torch.float32, device: str | torch.device = "cpu"
 ) -> tuple[SequenceClassifier, tuple[str, ...]]:
     """Read the directory of a classifier, ours or of transformers, ready for inference; with the names of its labels.
@@ -156,10 +156,10 @@ def open_weights(directory: Path) -> StoredWeights:
     Raises:
         FormatError: as `load_model`.
     """
-    return StoredWeights(directory, read_config(directory))
+    return StoredWeights(directory, read_full_config(directory))
 
 
-def read_config(directory: Path) -> ModelConfig:
+def read_full_config(directory: Path) -> ModelConfig:
     """The shape of a model directory's model. No weights are touched.
 
     Raises:

@@ -196,13 +196,13 @@ def find_base(path: Path, words: Path) -> Base:
         DataError: no model there.
         ConfigError: the tokens are not in its vocabulary, nor in an extension of that; or its files disagree.
     """
-    from groundup.hub.directory import read_config
+    from groundup.hub.directory import read_full_config
     from groundup.hub.resolve import resolve_model
     from groundup.tokenizer import Tokenizer, new_token_pieces
     from groundup.tokenizer.vocabulary import VOCAB_MULTIPLE
 
     directory = resolve_model(path)
-    config = read_config(directory)
+    config = read_full_config(directory)
     known, tokenizer = Tokenizer.load(directory), Tokenizer.load(words)
     pieces = new_token_pieces(known, tokenizer)
     if known.vocab_size > config.vocab_size:

@@ -13,7 +13,7 @@ from groundup.commands import collect, evaluate, pretrain, tokenize
 from groundup.core.artifact import Artifact, read
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.hub import load_model
-from groundup.hub.directory import read_config
+from groundup.hub.directory import read_full_config
 from groundup.model.vocabulary import with_vocabulary
 from groundup.tokenizer import Tokenizer
 from groundup.train.initial_model import ShapeConfig, given_shape
@@ -87,7 +87,7 @@ def test_new_tokens_are_learned_and_begin_as_their_pieces(room: Path, tmp_path: 
 
     made = pretrained(tokens, tmp_path / "on", model=room / "run" / "base", tokens=30_000)
     assert made.facts["held_out"]["verdict"] == "better"
-    assert read_config(tmp_path / "on").vocab_size == 640  # 612, to the next multiple of 64
+    assert read_full_config(tmp_path / "on").vocab_size == 640  # 612, to the next multiple of 64
     model = load_model(tmp_path / "on")
     config = {"model": tmp_path / "on", "out": tmp_path / "report", "corpus": room / "second-corpus"}
     ours = evaluate.run(evaluate.EvaluateConfig(**config, compressors=False, samples=0)).facts["bpb"]
@@ -154,7 +154,7 @@ def test_what_the_model_decides_cannot_be_given(room: Path, tmp_path: Path, wron
 def test_a_preset_is_trained_with_the_fields_that_change_it(room: Path, tmp_path: Path) -> None:
     shape = {"preset": "smollm2-135m", "n_layers": 2, "dim": 48, "n_heads": 3, "n_kv_heads": 1, "context_length": 64}
     made = pretrained(room / "run" / "tokens", tmp_path / "base", tokens=1_000, shape=shape)
-    config = read_config(tmp_path / "base")
+    config = read_full_config(tmp_path / "base")
     assert (config.family, config.n_layers, config.dim, config.head_dim, config.ffn_dim) == ("llama", 2, 48, 16, 128)
     assert (config.rope_theta, config.norm_eps, config.tie_embeddings) == (100_000.0, 1e-5, True)
     assert config.vocab_size == 512

@@ -11,7 +11,7 @@ import pytest
 
 from groundup.core.errors import FormatError
 from groundup.hub.config_json import read_config_json
-from groundup.hub.gguf.hyperparameters import read_config
+from groundup.hub.gguf.hyperparameters import config_from_metadata
 from groundup.model.families import FAMILIES, GUIDE
 from groundup.train.initial_model import ShapeConfig
 
@@ -64,7 +64,7 @@ def test_an_unknown_family_is_answered_with_ours_and_the_guide() -> None:
     with pytest.raises(FormatError) as config:
         read_config_json({"model_type": "mamba", "state_size": 16})
     with pytest.raises(FormatError) as metadata:
-        read_config({"general.architecture": "mamba"}, {}, None)
+        config_from_metadata({"general.architecture": "mamba"}, {}, None)
     for caught, names in (
         (config, [family.huggingface.model_type for family in FAMILIES.values()]),
         (metadata, [family.gguf.architecture for family in FAMILIES.values() if family.gguf]),

@@ -55,7 +55,7 @@ def agreed_length(config: ModelConfig) -> int:
     return min(config.sliding_window, config.context_length)
 
 
-def read_config(
+def config_from_metadata(
     metadata: Mapping[str, MetaValue], tensors: Mapping[str, tuple[int, ...]], rope_factors: Tensor | None
 ) -> ModelConfig:
     """The model's shape.

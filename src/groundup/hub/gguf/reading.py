@@ -12,7 +12,7 @@ from torch import Tensor
 from groundup.core.errors import ConfigError, FormatError
 from groundup.hub.gguf.container import GgufFile
 from groundup.hub.gguf.header import MetaValue
-from groundup.hub.gguf.hyperparameters import ARCHITECTURE, read_config
+from groundup.hub.gguf.hyperparameters import ARCHITECTURE, config_from_metadata
 from groundup.hub.gguf.weights import ROPE_FACTORS, table_shapes, weight_table
 from groundup.model import ModelConfig
 from groundup.model.weight_map import EMBEDDING, HEAD, Weight
@@ -38,7 +38,7 @@ class GgufModel:
         factors = file.read(ROPE_FACTORS) if ROPE_FACTORS in file.tensors else None
         found = {name: info.shape for name, info in file.tensors.items()}
         try:
-            self.config: ModelConfig = read_config(file.metadata, found, factors)
+            self.config: ModelConfig = config_from_metadata(file.metadata, found, factors)
         except (FormatError, ConfigError) as error:
             raise FormatError(f"{path}: {error.value}", rule=error.rule, fix=error.fix) from None
         self.metadata: Mapping[str, MetaValue] = file.metadata
