@@ -9,7 +9,7 @@ from groundup.core.facts import Facts
 from groundup.corpus.funnel import funnel
 from groundup.report.page import Figure, Section, document
 from groundup.report.sections.funnel import passage
-from groundup.report.sections.origins import in_all, mixture, sources
+from groundup.report.sections.origins import in_all, mixture_section, sources
 from groundup.report.sections.texts import checks, texts
 from groundup.report.words import count, listed, percent, shortened, size
 
@@ -27,7 +27,7 @@ def render_card(card: dict[str, Any]) -> str:
         figures=_figures(facts),
         sections=[
             Section("passage", "What stays, what goes", passage(facts)),
-            Section("origins", "Where it comes from", [sources(facts), mixture(facts)]),
+            Section("origins", "Where it comes from", [sources(facts), mixture_section(facts)]),
             Section("texts", "What the text is like", texts(facts)),
             Section("checks", "What was looked for", checks(facts)),
         ],

@@ -8,7 +8,7 @@ from groundup.report.charts import figure
 from groundup.report.html import Child, tag
 from groundup.report.record import TOKENIZE, RunRecord
 from groundup.report.sections.funnel import passage
-from groundup.report.sections.origins import mixture, sources
+from groundup.report.sections.origins import mixture_section, sources
 from groundup.report.words import large, number
 
 
@@ -18,7 +18,7 @@ def materials(run: RunRecord) -> list[Child]:
     parts: list[Child] = []
     if card:
         note = tag("p", "Languages, lengths, provenance in full: corpus/card.html.", class_="note")
-        parts += [sources(card), mixture(card), *passage(card), note]
+        parts += [sources(card), mixture_section(card), *passage(card), note]
     tokens = run.stage(TOKENIZE)
     if tokens:
         parts += [tag("h3", "The vocabulary"), *_vocabulary(run, tokens.facts)]

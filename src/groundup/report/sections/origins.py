@@ -96,7 +96,7 @@ def _told(source: Facts) -> list[tuple[str, str]]:
     return [*told, ("text taken from", listed(fields, 3)), ("files", f"{source.count('files'):,}")]
 
 
-def mixture(card: Facts) -> Html | None:
+def mixture_section(card: Facts) -> Html | None:
     """How often each source is read, and what share of the whole that makes; None without a mixture."""
     found = [source for source in _largest_first(card) if source.at("mixture")]
     if not found:
