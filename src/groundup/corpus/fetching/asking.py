@@ -142,7 +142,7 @@ def _read(response: http.client.HTTPResponse, coding: str, max_bytes: int) -> by
     return bytes(body)
 
 
-def normalized(url: str) -> str:
+def normalize_url(url: str) -> str:
     """The address as it is asked for: no fragment, host in lower case and ASCII, nothing that HTTP forbids.
 
     Raises:

@@ -21,7 +21,7 @@ from groundup.corpus.fetching.asking import (
     failure_of,
     fetch_page,
     fetch_rules,
-    normalized,
+    normalize_url,
 )
 from groundup.corpus.fetching.network import Network, is_final, is_redirect, pause_after
 from groundup.corpus.fetching.store import PageStore
@@ -237,7 +237,7 @@ class PoliteFetcher:
         location = error.headers.get("Location") or ""
         error.close()
         try:
-            target = normalized(urllib.parse.urljoin(visit.url, location))
+            target = normalize_url(urllib.parse.urljoin(visit.url, location))
         except ValueError:
             target = ""
         if not target.startswith(("http://", "https://")):

@@ -18,7 +18,7 @@ from groundup.core.files import cache_dir, file_digest
 from groundup.core.locks import LOCK, locked
 from groundup.core.redact import redacted
 from groundup.core.types import well_formed
-from groundup.corpus.fetching.asking import LONGEST_ADDRESS, Manners, normalized
+from groundup.corpus.fetching.asking import LONGEST_ADDRESS, Manners, normalize_url
 from groundup.corpus.fetching.fetcher import PoliteFetcher
 from groundup.corpus.fetching.network import Network, user_agent
 from groundup.corpus.fetching.store import PageStore
@@ -151,7 +151,7 @@ class _Links:
                 self.low += 1
                 continue
             try:
-                url = normalized(given)
+                url = normalize_url(given)
                 failure = "" if url.startswith(("http://", "https://")) else _REFUSED_SCHEME
             except ValueError:
                 url = well_formed(given[:_SHOWN])
