@@ -16,8 +16,8 @@ from groundup.corpus.formats.html import read_html
 from groundup.corpus.formats.mail import read_email, read_mbox
 from groundup.corpus.formats.office import read_docx, read_odt
 from groundup.corpus.formats.pdf import read_pdf
-from groundup.corpus.formats.plain import read_markdown, read_text
-from groundup.corpus.formats.tables import NO_TEXT, RECORD_READERS, Record, read_json, table_reader
+from groundup.corpus.formats.plain import read_markdown, read_plain_text
+from groundup.corpus.formats.tables import NO_TEXT, RECORD_READERS, Record, read_json_table, table_reader
 from groundup.corpus.formats.warc import read_warc
 from groundup.corpus.formats.wiki import read_wiki
 from groundup.corpus.records import RecordRules
@@ -39,11 +39,11 @@ UNSUPPORTED = "unsupported format"
 _DEEPEST = 2  # archives in archives, messages in messages
 _LAYERS = 2  # of compression around one file
 _READERS: dict[Format, Reader] = {
-    "text": read_text,
+    "text": read_plain_text,
     "markdown": read_markdown,
     "html": read_html,
     **{kind: table_reader(reader) for kind, reader in RECORD_READERS.items()},
-    "json": read_json,
+    "json": read_json_table,
     "pdf": read_pdf,
     "docx": read_docx,
     "odt": read_odt,

@@ -15,7 +15,7 @@ from groundup.corpus.streams import BOMB_FLOOR, BOMB_RATIO, BombError
 _NO_SHEET = "no sheet with rows"
 
 
-def read_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+def read_excel_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
     """Each row by column. The first row of a sheet that is not empty names the columns; empty rows are left out.
 
     Formulas give what Excel last computed. Dates and times are ISO 8601. Columns are named as by

@@ -54,7 +54,7 @@ def whole_text(data: bytes, encoding: str = "") -> str:
     return str(extract_plain_text(page, main_content=False, alt_texts=False, links=False))
 
 
-def render(text: str) -> str:
+def render_html(text: str) -> str:
     """A record's text with its tags rendered; its own paragraphs stay, which HTML would run together."""
     from resiliparse.extract.html2text import extract_plain_text
 

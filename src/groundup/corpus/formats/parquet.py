@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 512
 
 
-def read_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
+def read_parquet_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
     """Each row by column, lists and structs as lists and mappings.
 
     Dates, times and durations are left out: Python's own cannot hold all of them, and nobody trains on them. Bytes are

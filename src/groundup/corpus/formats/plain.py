@@ -55,7 +55,7 @@ def _chunk(stream: BinaryIO) -> tuple[bytes, Exception | None]:
     return bytes(chunk), None
 
 
-def read_text(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
+def read_plain_text(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
     """A plain text: one piece, or several if it is longer than `BLOCK`."""
     was_endless = False
     for number, block in enumerate(text_blocks(stream)):
@@ -73,7 +73,7 @@ _FRONT_MATTER = re.compile(r"\A---\n.*?\n(?:---|\.\.\.)\n", re.DOTALL)
 
 def read_markdown(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """A Markdown file without its front matter; the marks stay, models should write them."""
-    for found in read_text(path, stream, reading):
+    for found in read_plain_text(path, stream, reading):
         if isinstance(found, Extracted):
             found = replace(found, text=_FRONT_MATTER.sub("", found.text.replace("\r\n", "\n")))
         yield found

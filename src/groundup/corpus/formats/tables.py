@@ -13,7 +13,7 @@ from typing import IO, Any, AnyStr, BinaryIO
 from groundup.corpus.formats.base import Extracted, Found, Reader, ReaderContext, Unreadable
 from groundup.corpus.formats.chat import Chat, conversations, conversations_of, messenger_export
 from groundup.corpus.formats.delimited import find_layout
-from groundup.corpus.formats.html import render
+from groundup.corpus.formats.html import render_html
 from groundup.corpus.formats.quotes import Unclosed
 from groundup.corpus.records import RecordRules, outline, record_texts, split_records
 from groundup.corpus.sources.base import Format
@@ -98,7 +98,7 @@ def is_exported_chat(value: Any) -> bool:
     )
 
 
-def read_json(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
+def read_json_table(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """The conversations of a chat that someone exported (unless the recipe says where the text is), else records."""
     rules, data = reading.rules, read_whole(stream)
     value, is_one = _json_value(data)
@@ -175,15 +175,15 @@ def _delimited_reader(delimiters: str) -> RecordReader:
 
 
 def _read_parquet(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
-    from groundup.corpus.formats.parquet import read_rows
+    from groundup.corpus.formats.parquet import read_parquet_rows
 
-    yield from _numbered(path, read_rows(on_disk(stream)))  # it is read from its end
+    yield from _numbered(path, read_parquet_rows(on_disk(stream)))  # it is read from its end
 
 
 def _read_xlsx(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
-    from groundup.corpus.formats.excel import read_rows
+    from groundup.corpus.formats.excel import read_excel_rows
 
-    yield from _numbered(path, read_rows(on_disk(stream)))
+    yield from _numbered(path, read_excel_rows(on_disk(stream)))
 
 
 RECORD_READERS: dict[Format, RecordReader] = {
@@ -220,7 +220,7 @@ def _texts_of(found: Iterator[Record | Unreadable], rules: RecordRules) -> Found
 
     for text, record, field in record_texts(values(), rules):
         origin = origins.popleft()
-        text = render(text) if rules.html and "<" in text else text
+        text = render_html(text) if rules.html and "<" in text else text
         if text.strip():
             yield Extracted(origin, text, field)
         else:
