@@ -37,7 +37,7 @@ def names(arguments: Sequence[str] = ()) -> dict[str, str]:
     return {name: found.app.about for name, found in Catalogue(folder_in(arguments)).items()}
 
 
-def require_sound(name: str, arguments: Sequence[str]) -> None:
+def require_sound_app(name: str, arguments: Sequence[str]) -> None:
     """See that no refused file is called so.
 
     Raises:

@@ -88,7 +88,7 @@ class _AppsGroup(CommandGroup):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Refuse the name of a file that declares no application with what is wrong in it."""
-        apps.require_sound(args[0], ctx.meta.get(_LINE, ()))
+        apps.require_sound_app(args[0], ctx.meta.get(_LINE, ()))
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
