@@ -19,7 +19,7 @@ from groundup.core.errors import DataError
 from groundup.core.files import require_disk_space, shell_quoted
 from groundup.core.types import Split
 from groundup.corpus.card import Drops, Tally, total
-from groundup.corpus.card_text import reasons, size, write_card
+from groundup.corpus.card_text import format_size, reasons, write_card
 from groundup.corpus.dedup import FoundDuplicates, find_duplicates
 from groundup.corpus.executor import Executor, TaskT
 from groundup.corpus.formats import NO_TEXT, UNSUPPORTED
@@ -312,8 +312,8 @@ def _require_enough(settings: CorpusSettings, card: dict[str, Any], out: Path) -
     dropped = "; dropped: " + ", ".join(f"{drops.documents:,} {reason}" for reason, drops in worst) if worst else ""
     names = ", ".join(source["name"] for source in card["sources"])
     raise DataError(
-        f"{names}: {size(train['bytes'])} of text to train on, from {files:,} files{dropped}{_example(worst)}",
-        rule=f"a model needs at least {size(max(1, settings.min_bytes))} to learn from (min_bytes)",
+        f"{names}: {format_size(train['bytes'])} of text to train on, from {files:,} files{dropped}{_example(worst)}",
+        rule=f"a model needs at least {format_size(max(1, settings.min_bytes))} to learn from (min_bytes)",
         fix=next((fix for start, fix in _FIXES.items() if worst and worst[0][0].startswith(start)), _MORE_TEXT)
         + f" Why a document was dropped: groundup corpus explain {shell_quoted(out)} FILE.",
     )

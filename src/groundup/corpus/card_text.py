@@ -28,7 +28,9 @@ def reasons(card: dict[str, Any], most: int) -> list[tuple[str, Drops]]:
 def summary(card: dict[str, Any]) -> str:
     """A corpus in one line: documents, text, what is held out, and the main reasons why others were dropped."""
     train, held_out = card["train"], card["validation"]
-    line = f"{train['documents'] + held_out['documents']:,} documents, {size(train['bytes'] + held_out['bytes'])}"
+    line = (
+        f"{train['documents'] + held_out['documents']:,} documents, {format_size(train['bytes'] + held_out['bytes'])}"
+    )
     line += f" of text, {held_out['documents']:,} of them held out"
     dropped = sum(drop["documents"] for source in card["sources"] for drop in source["drops"].values())
     if not dropped:
@@ -59,8 +61,8 @@ def markdown(card: dict[str, Any]) -> str:
         "# Data card",
         "",
         f"{train['documents'] + validation['documents']:,} documents, "
-        f"{size(train['bytes'] + validation['bytes'])} of text: {size(train['bytes'])} to train on, "
-        f"{size(validation['bytes'])} held out "
+        f"{format_size(train['bytes'] + validation['bytes'])} of text: {format_size(train['bytes'])} to train on, "
+        f"{format_size(validation['bytes'])} held out "
         f"({validation['documents']:,} documents, chosen by hash).",
         "",
         "| source | kind of text | licence | files | documents | text | dropped |",
@@ -70,7 +72,7 @@ def markdown(card: dict[str, Any]) -> str:
     for source in sources:
         dropped = sum(drop["documents"] for drop in source["drops"].values())
         cells = (_safe(source["name"]), _safe(source["genre"]), _safe(source["licence"]))
-        counts = (f"{source['files']:,}", f"{source['documents']:,}", size(source["bytes"]), f"{dropped:,}")
+        counts = (f"{source['files']:,}", f"{source['documents']:,}", format_size(source["bytes"]), f"{dropped:,}")
         lines.append(f"| {' | '.join(cells + counts)} |")
     more = len(card["sources"]) - len(sources)
     lines += ["", f"and {more:,} sources more: see {CARD}."] if more > 0 else []
@@ -90,7 +92,7 @@ def _funnel(card: dict[str, Any]) -> Iterator[str]:
     for step in (FunnelStep("(found)", found.documents, found.bytes), *found.steps):
         bar = _bar(step.documents, found.documents)
         drops = _counted({drop.reason: drop.documents for drop in step.drops})
-        yield f"| {_safe(step.step)} | {step.documents:,} | {bar} | {size(step.bytes)} | {drops} |"
+        yield f"| {_safe(step.step)} | {step.documents:,} | {bar} | {format_size(step.bytes)} | {drops} |"
 
 
 def _bar(value: int, whole: int) -> str:
@@ -123,7 +125,7 @@ def _texts(card: dict[str, Any]) -> Iterator[str]:
         yield from ("", "## Languages", "", "| ISO 639 | documents | | text |", "| --- | ---: | --- | ---: |")
         spoken = sorted(whole.languages.items(), key=lambda pair: (-pair[1][1], pair[0]))
         for language, (documents, amount) in spoken[:_MOST_REASONS]:
-            yield f"| {_safe(language)} | {documents:,} | {_bar(amount, whole.bytes)} | {size(amount)} |"
+            yield f"| {_safe(language)} | {documents:,} | {_bar(amount, whole.bytes)} | {format_size(amount)} |"
     if whole.lengths:
         yield from ("", "## Lengths", "", "| bytes of text | documents | |", "| --- | ---: | --- |")
         for least in sorted(whole.lengths):
@@ -173,7 +175,7 @@ def _source(source: dict[str, Any]) -> Iterator[str]:
         return
     drops = list(source["drops"].items())[:_MOST_REASONS]
     yield from ("", "| dropped because | documents | text |", "| --- | ---: | ---: |")
-    yield from (f"| {_safe(reason)} | {drop['documents']:,} | {size(drop['bytes'])} |" for reason, drop in drops)
+    yield from (f"| {_safe(reason)} | {drop['documents']:,} | {format_size(drop['bytes'])} |" for reason, drop in drops)
     more = len(source["drops"]) - len(drops)
     if more > 0:
         yield f"| and {more:,} other reasons: see {CARD} | | |"
@@ -183,7 +185,7 @@ def _source(source: dict[str, Any]) -> Iterator[str]:
             yield f"- {_safe(reason)}: {_safe(origin)}{': ' + _safe(text[:_SAMPLE_CHARACTERS]) if text else ''}"
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """Bytes for people."""
     if count < 1000:
         return f"{count} byte" if count == 1 else f"{count} bytes"

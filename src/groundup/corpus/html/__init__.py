@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from groundup.corpus.html.blocks import HtmlPage, TextBlock
-from groundup.corpus.html.content import main_blocks, size
+from groundup.corpus.html.content import main_blocks, text_length
 from groundup.corpus.streams import detect_encoding
 
 __all__ = ["Profile", "decode", "main_text"]
@@ -42,11 +42,11 @@ def main_text(page: str | bytes, *, url: str = "", profile: Profile = "fast", en
     text = _LONG_TAG.sub(lambda tag: tag[0] if tag[0].count("=") < _ATTRIBUTES else "<br", text)
     body = _body(text)
     blocks = [] if body is None else main_blocks(HtmlPage(body))
-    found = sum(size(block.text) for block in blocks)
+    found = sum(text_length(block.text) for block in blocks)
     if profile == "fast" or found > _LONG or len(text) > _LARGE:
         return _rendered(blocks)
     second = _second_opinion(text, url)
-    if found < _DOUBTFUL and size(second) > 1.5 * found:
+    if found < _DOUBTFUL and text_length(second) > 1.5 * found:
         return second
     return _rendered(_agreed(blocks, second))
 

@@ -25,7 +25,7 @@ _WIDE = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")  # a character o
 _SENTENCE_END = re.compile(r"[.!?:;。！？…»”\"'’)\]]\W*$")
 
 
-def size(text: str) -> int:
+def text_length(text: str) -> int:
     """Length of a text in letters; a Chinese character counts as three."""
     return len(text) if text.isascii() else len(text) + 2 * len(_WIDE.findall(text))
 
@@ -39,14 +39,14 @@ def main_blocks(page: HtmlPage) -> list[TextBlock]:
     top = _climb(page, max(page.nodes, key=lambda node: node.score))
     _keep(page, top)
     chosen = _cut([block for block, _ in blocks if block.node.kept or _is_stray(block, top)])
-    if sum(size(block.text) for block in chosen) < _FEW_VOTES * _PROSE:
+    if sum(text_length(block.text) for block in chosen) < _FEW_VOTES * _PROSE:
         everything = _cut([block for block, _ in blocks])  # a page of many small things
         return max(chosen, everything, key=lambda some: sum(len(block.text) for block in some))
     return chosen
 
 
 def _weight(block: TextBlock) -> float:
-    unlinked = size(block.text) - block.linked
+    unlinked = text_length(block.text) - block.linked
     if block.kind in HEADINGS:
         return 0.0
     if block.kind == "pre":
@@ -185,7 +185,7 @@ def _cut(blocks: Sequence[TextBlock]) -> list[TextBlock]:
 
 def _is_prose(block: TextBlock) -> bool:
     return block.kind == "pre" or (
-        block.kind not in HEADINGS and block.linked < 0.4 * len(block.text) and size(block.text) >= _PROSE
+        block.kind not in HEADINGS and block.linked < 0.4 * len(block.text) and text_length(block.text) >= _PROSE
     )
 
 
