@@ -12,7 +12,7 @@ import numpy as np
 from groundup.apps.asking import Options
 from groundup.apps.declaration import App
 from groundup.apps.inputs import checked
-from groundup.apps.parts import split
+from groundup.apps.parts import split_into_chunks
 from groundup.apps.work import AppResult
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.hub.resolve import OpenedClassifier
@@ -57,7 +57,7 @@ class ClassifierRunner:
                 rule=f"this classifier's labels are {', '.join(opened.labels)}",
                 fix="Choose among them, leave the labels out, or take a language model.",
             )
-        parts = split(inputs[app.first.name], self._count, opened.longest)
+        parts = split_into_chunks(inputs[app.first.name], self._count, opened.longest)
         texts, _ = encode(opened.tokenizer, parts, opened.longest)
         shares_EC = predict(opened.model, texts, pad_id=opened.tokenizer.pad_id)
         # A long part says more than a short one.

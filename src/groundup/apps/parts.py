@@ -13,7 +13,7 @@ _PARAGRAPH, _LINE, _WORD = (re.compile(pattern) for pattern in (r"\n\s*\n", r"\n
 _FULL = 0.9  # of its room a part takes, so that parts can be of like size rather than full ones and a rest
 
 
-def split(text: str, count: Callable[[Sequence[str]], Sequence[int]], room: int) -> list[str]:
+def split_into_chunks(text: str, count: Callable[[Sequence[str]], Sequence[int]], room: int) -> list[str]:
     """The text in parts of at most `room` tokens; joined, they are the text again.
 
     Args:
@@ -38,7 +38,11 @@ def split(text: str, count: Callable[[Sequence[str]], Sequence[int]], room: int)
             filled = size
         seen += size
     # What two pieces need apart is nearly always enough for both together; where it is not, and for long pieces:
-    return [part for whole in parts for part in ([whole] if count([whole])[0] <= room else split(whole, count, room))]
+    return [
+        part
+        for whole in parts
+        for part in ([whole] if count([whole])[0] <= room else split_into_chunks(whole, count, room))
+    ]
 
 
 def _pieces(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from groundup.apps.asking import Asking, Options, Pair, Speaker
 from groundup.apps.declaration import App
 from groundup.apps.inputs import Given, checked
-from groundup.apps.parts import split
+from groundup.apps.parts import split_into_chunks
 from groundup.apps.shown import as_text
 from groundup.core.errors import ConfigError
 from groundup.core.types import well_formed
@@ -168,7 +168,7 @@ def _parts(asking: Asking, text: str, *, part: bool) -> list[str]:
     def count(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in asking.speaker.tokenizer.encode_batch(texts)]
 
-    return split(text, count, asking.room(part=part))
+    return split_into_chunks(text, count, asking.room(part=part))
 
 
 def _with(asking: Asking, texts: Sequence[str]) -> list[Given]:

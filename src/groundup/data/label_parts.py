@@ -174,7 +174,7 @@ def fitting_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -
     return [index for index, text in enumerate(ids) if len(tokenizer.whole(text)) <= max_tokens]
 
 
-def split(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
+def split_labelled(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
     """Training and test part. The test part has about `fraction` of each label, at least one text and never the last.
 
     Which texts are drawn follows from (seed, text) alone: not from their order, nor from the other texts.

@@ -8,7 +8,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from groundup.apps.parts import split
+from groundup.apps.parts import split_into_chunks
 from groundup.tokenizer import Tokenizer
 
 
@@ -20,21 +20,21 @@ def book(real_documents: list[str]) -> str:
 
 @pytest.mark.parametrize("room", [40, 300, 2_000])
 def test_the_parts_are_the_text_and_each_fits(tokenizer: Tokenizer, book: str, room: int) -> None:
-    parts = split(book, lambda texts: [len(ids) for ids in tokenizer.encode_batch(texts)], room)
+    parts = split_into_chunks(book, lambda texts: [len(ids) for ids in tokenizer.encode_batch(texts)], room)
     assert "".join(parts) == book
     assert max(len(tokenizer.encode(part)) for part in parts) <= room
 
 
 def test_they_are_of_like_size(tokenizer: Tokenizer, book: str) -> None:
     """A last part of one sentence would weigh as much as a page."""
-    sizes = [len(part) for part in split(book, lambda texts: [len(text) for text in texts], 10_000)]
+    sizes = [len(part) for part in split_into_chunks(book, lambda texts: [len(text) for text in texts], 10_000)]
     assert min(sizes) > max(sizes) / 2
 
 
 def test_they_end_where_paragraphs_or_sentences_end() -> None:
     prose = " ".join(f"This is sentence number {n}, which says little." for n in range(200))
     for text, end in (("\n\n".join([prose[:900]] * 9), r"\n\n$|e\.$|\.$|[^.]$"), (prose, r"\. ?$")):
-        parts = split(text, lambda texts: [len(text) for text in texts], 1_000)
+        parts = split_into_chunks(text, lambda texts: [len(text) for text in texts], 1_000)
         assert len(parts) > 5
         assert all(re.search(end, part) for part in parts)
 
@@ -42,6 +42,6 @@ def test_they_end_where_paragraphs_or_sentences_end() -> None:
 @hypothesis.given(st.text(max_size=400), st.integers(1, 50))
 def test_any_text_comes_back(text: str, room: int) -> None:
     """White space of all kinds, marks alone, no marks at all."""
-    parts = split(text, lambda texts: [len(text) for text in texts], room)
+    parts = split_into_chunks(text, lambda texts: [len(text) for text in texts], room)
     assert "".join(parts) == text
     assert all(len(part) <= room for part in parts)
