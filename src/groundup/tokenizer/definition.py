@@ -109,7 +109,7 @@ def decoding(definition: Definition) -> Decoding:
     model, entries = definition["model"], definition["model"]["vocab"]
     found: dict[str, Any] = {"replaced": ()}
     fused = False
-    for part in steps_of(definition["decoder"], "decoders"):
+    for part in components_of(definition["decoder"], "decoders"):
         match part:
             case {"type": "ByteLevel"}:
                 found["byte_level"] = True
@@ -136,7 +136,7 @@ def decoding(definition: Definition) -> Decoding:
 
 def around_texts(definition: Definition) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """The ids that the post-processor puts before a text and behind it; None: it is not said there."""
-    for part in steps_of(definition["post_processor"], "processors"):
+    for part in components_of(definition["post_processor"], "processors"):
         match part:
             case {"type": "TemplateProcessing", "single": list(single), "special_tokens": dict(known)}:
                 sides: tuple[list[int], list[int]] = ([], [])
@@ -153,7 +153,7 @@ def around_texts(definition: Definition) -> tuple[tuple[int, ...], tuple[int, ..
 
 def with_around(definition: Definition, before: Sequence[int], behind: Sequence[int]) -> Definition:
     """The same tokenizer, whose post-processor puts these ids before a text and behind it."""
-    others = [s for s in steps_of(definition["post_processor"], "processors") if s["type"] != "TemplateProcessing"]
+    others = [s for s in components_of(definition["post_processor"], "processors") if s["type"] != "TemplateProcessing"]
     name_of = {number: name for name, number in vocabulary(definition).items()}
     pieces = {name: list(ids) for name, ids in (("before", before), ("behind", behind)) if ids}
 
@@ -232,12 +232,12 @@ def continuing(definition: Definition) -> Definition:
     }
 
 
-def steps_of(component: Any, key: str) -> list[dict[str, Any]]:
+def components_of(component: Any, key: str) -> list[dict[str, Any]]:
     """The steps of a normalizer, decoder, ...: of a sequence, each; of one step, that one."""
     if component is None:
         return []
     if component["type"] == "Sequence":
-        return [step for part in component[key] for step in steps_of(part, key)]
+        return [step for part in component[key] for step in components_of(part, key)]
     return [component]
 
 

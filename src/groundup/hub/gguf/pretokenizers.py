@@ -22,7 +22,7 @@ import tokenizers
 
 from groundup.core.config import nearest
 from groundup.core.errors import FormatError
-from groundup.tokenizer.definition import steps_of
+from groundup.tokenizer.definition import components_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ def _step(pattern: str) -> dict[str, Any]:
 
 def patterns_of(definition: Mapping[str, Any] | None) -> tuple[str, ...] | None:
     """The patterns of a tokenizer.json's byte-level `pre_tokenizer`; None where these are not all there is to it."""
-    steps = steps_of(definition, "pretokenizers")
+    steps = components_of(definition, "pretokenizers")
     if not steps or steps[-1].get("type") != "ByteLevel":
         return None
     patterns: list[str] = []

@@ -20,7 +20,7 @@ from groundup.core.errors import FormatError
 from groundup.hub.gguf.pretokenizers import PRE_TOKENIZERS, PreTokenizer, cut, patterns_of, pre_tokenizer_json
 from groundup.hub.gguf.vocabulary import Kind, TokenType, Vocabulary
 from groundup.hub.gguf.vocabulary_import import SPACE, rebuild
-from groundup.tokenizer.definition import steps_of
+from groundup.tokenizer.definition import components_of
 from groundup.tokenizer.torture import TORTURE
 
 _CONFIG_NAMES = {"bos": "bos_token", "eos": "eos_token", "unk": "unk_token", "pad": "pad_token"}
@@ -119,10 +119,10 @@ def _refused(value: str, rule: str) -> FormatError:
 
 def _kind(definition: Mapping[str, Any]) -> Kind:
     model = definition["model"]
-    normalizers = steps_of(definition["normalizer"], "normalizers")
+    normalizers = components_of(definition["normalizer"], "normalizers")
     if model["type"] == "BPE" and any(model.get(key) for key in ("continuing_subword_prefix", "end_of_word_suffix")):
         raise _refused("BPE with marked middles or ends of words", "llama.cpp has no such tokenizer")
-    if any(step["type"] == "ByteLevel" for step in steps_of(definition["decoder"], "decoders")):
+    if any(step["type"] == "ByteLevel" for step in components_of(definition["decoder"], "decoders")):
         if model["type"] == "BPE":
             # NFC is what Qwen's have, and most text is in it; llama.cpp leaves it out.
             if unknown := [step["type"] for step in normalizers if step["type"] != "NFC"]:
@@ -241,7 +241,9 @@ def _scores(model: Mapping[str, Any], tokens: Sequence[str], kind: Kind) -> Any:
 
 
 def _prefixes_space(definition: Mapping[str, Any]) -> bool:
-    steps = steps_of(definition["normalizer"], "normalizers") + steps_of(definition["pre_tokenizer"], "pretokenizers")
+    steps = components_of(definition["normalizer"], "normalizers") + components_of(
+        definition["pre_tokenizer"], "pretokenizers"
+    )
     return any(
         step["type"] == "Prepend" or (step["type"] == "Metaspace" and step.get("prepend_scheme", "always") != "never")
         for step in steps
@@ -249,12 +251,12 @@ def _prefixes_space(definition: Mapping[str, Any]) -> bool:
 
 
 def _merges_spaces(definition: Mapping[str, Any]) -> bool:
-    steps = steps_of(definition["normalizer"], "normalizers")
+    steps = components_of(definition["normalizer"], "normalizers")
     return any(step["type"] == "Replace" and step["pattern"] == {"Regex": " {2,}"} for step in steps)
 
 
 def _charsmap(definition: Mapping[str, Any]) -> bytes:
-    steps = steps_of(definition["normalizer"], "normalizers")
+    steps = components_of(definition["normalizer"], "normalizers")
     found = (step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled")
     return base64.b64decode(next(found, ""))
 
@@ -263,7 +265,9 @@ def _around(
     backend: tokenizers.Tokenizer, definition: Mapping[str, Any], config: Mapping[str, Any], ids: Mapping[str, int]
 ) -> tuple[bool, bool]:
     """Whether BOS is put before a text and EOS after it: as the tokenizer does, or as the config says."""
-    if not any(step["type"] == "TemplateProcessing" for step in steps_of(definition["post_processor"], "processors")):
+    if not any(
+        step["type"] == "TemplateProcessing" for step in components_of(definition["post_processor"], "processors")
+    ):
         return bool(config.get("add_bos_token")) and "bos" in ids, bool(config.get("add_eos_token")) and "eos" in ids
     with_special = backend.encode("a").ids
     text = backend.encode("a", add_special_tokens=False).ids
