@@ -61,7 +61,7 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
     import os
 
     from groundup.corpus import build_corpus
-    from groundup.corpus.card_text import found_fields, summary
+    from groundup.corpus.card_text import corpus_summary, found_fields
     from groundup.corpus.executor import ProcessPool
     from groundup.corpus.ray_cluster import RayCluster
 
@@ -96,7 +96,7 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
             page = _write_page(work.directory)
     facts = {split: card[split] for split in ("train", "validation")} | {
         "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]},
-        **closing(f"{summary(card)}; all of it in {PAGE}"),
+        **closing(f"{corpus_summary(card)}; all of it in {PAGE}"),
     }
     for source in card["sources"]:
         if fields := found_fields(source):

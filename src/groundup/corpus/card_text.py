@@ -25,7 +25,7 @@ def reasons(card: dict[str, Any], most: int) -> list[tuple[str, Drops]]:
     return sorted(drops.items(), key=lambda pair: (-pair[1].documents, pair[0]))[:most]
 
 
-def summary(card: dict[str, Any]) -> str:
+def corpus_summary(card: dict[str, Any]) -> str:
     """A corpus in one line: documents, text, what is held out, and the main reasons why others were dropped."""
     train, held_out = card["train"], card["validation"]
     line = (
