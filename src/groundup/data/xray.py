@@ -93,7 +93,7 @@ def see_text(tokenizer: Tokenizer, ids: Sequence[int], whole: int) -> Seen:
     return Seen(tuple(_pieces(tokenizer, columns)), whole - len(ids))
 
 
-def table(seen: Iterable[Seen]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def role_table(seen: Iterable[Seen]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Columns and rows: tokens and trained tokens of each role, of the template, and in all."""
     tokens: Counter[str] = Counter()
     trained: Counter[str] = Counter()

@@ -10,7 +10,7 @@ import pytest
 from chat_templates import GEMMA, LLAMA3, MISTRAL, ZEPHYR
 from foreign_tokenizers import MAKERS, save
 from groundup.core.types import Message, Role
-from groundup.data.xray import Seen, see, see_text, table
+from groundup.data.xray import Seen, role_table, see, see_text
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 TALK = [
@@ -59,7 +59,7 @@ def test_every_token_is_shown_once_and_counted(tokenizer: Tokenizer) -> None:
     assert "�" not in "".join(piece.text for piece in seen.pieces)
     specials = [piece.text for piece in seen.pieces if piece.special]
     assert specials == ["<|endoftext|>", *["<|im_start|>", "<|im_end|>"] * len(messages)]
-    columns, rows = table([seen, seen])
+    columns, rows = role_table([seen, seen])
     assert columns == ("", "tokens", "trained")
     assert rows[-1] == ("in all", f"{2 * len(ids):,}", f"{2 * sum(trained):,}")
     assert {row[0]: row[2] for row in rows}["user"] == "0"
