@@ -86,7 +86,7 @@ def plan(runs: Sequence[tuple[Path, str]], *, small: bool = False) -> list[Porti
     return portions
 
 
-def table_of(directory: Path, number: int) -> Path:
+def signature_path(directory: Path, number: int) -> Path:
     """Where the signatures of a portion are."""
     return directory / f"signed-{number:06d}"
 
@@ -109,7 +109,7 @@ class SignTask:
 
     def done(self) -> bool:
         """Whether they are there."""
-        return table_of(self.directory, self.number).is_dir()
+        return signature_path(self.directory, self.number).is_dir()
 
     def run(self) -> None:
         """Write them."""
@@ -127,7 +127,7 @@ class SignTask:
             "shingles": np.concatenate(sets),
             "offsets": np.concatenate([[0], np.cumsum(np.concatenate(lengths))]),
         }
-        write_columns(table_of(self.directory, self.number), [columns], columns)
+        write_columns(signature_path(self.directory, self.number), [columns], columns)
 
 
 def id_numbers(ids: Sequence[str]) -> U64:
@@ -181,7 +181,7 @@ class Signed:
         return ids
 
     def _column(self, portion: int, name: str) -> npt.NDArray[Any]:
-        return read_column(table_of(self.directory, portion), name)
+        return read_column(signature_path(self.directory, portion), name)
 
     def sets(self, documents: U64) -> tuple[U32, I64]:
         """The sets of shingles of documents, given by ascending number, and the offsets of the sets."""
