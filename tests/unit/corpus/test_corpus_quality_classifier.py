@@ -17,8 +17,8 @@ from groundup.corpus.quality.classifier import (
     QualityClassifier,
     QualitySettings,
     QualityStep,
-    train,
     train_from_files,
+    train_quality_classifier,
 )
 from groundup.corpus.steps import Drop
 
@@ -43,7 +43,7 @@ def _menus(seed: int, count: int) -> list[str]:
 
 @pytest.fixture(scope="module")
 def classifier() -> QualityClassifier:
-    return train(_stories(1, 60), _menus(2, 60))
+    return train_quality_classifier(_stories(1, 60), _menus(2, 60))
 
 
 def test_unseen_texts_are_told_apart(classifier: QualityClassifier) -> None:
@@ -54,12 +54,12 @@ def test_unseen_texts_are_told_apart(classifier: QualityClassifier) -> None:
 
 def test_few_good_examples_among_many_bad_ones_still_count() -> None:
     """Without balance a classifier calls everything bad where bad examples are many."""
-    lopsided = train(_stories(1, 25), _menus(2, 300))
+    lopsided = train_quality_classifier(_stories(1, 25), _menus(2, 300))
     assert min(map(lopsided.score, _stories(3, 20))) > 0.5
 
 
 def test_training_depends_on_the_texts_alone(classifier: QualityClassifier) -> None:
-    again = train(reversed(_stories(1, 60) * 2), reversed(_menus(2, 60)))
+    again = train_quality_classifier(reversed(_stories(1, 60) * 2), reversed(_menus(2, 60)))
     assert np.array_equal(again.weights, classifier.weights)
     assert again.bias == classifier.bias
 
@@ -95,7 +95,7 @@ def test_files_of_a_recipe(tmp_path: Path) -> None:
 
 def test_too_few_examples_are_refused() -> None:
     with pytest.raises(DataError, match="bad examples: 1:"):
-        train(_stories(1, 60), ["Home | About"] * 60)
+        train_quality_classifier(_stories(1, 60), ["Home | About"] * 60)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

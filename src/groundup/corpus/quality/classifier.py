@@ -115,10 +115,10 @@ def train_from_files(settings: QualitySettings, max_document_bytes: int) -> Qual
             for text in given_texts(path, "a quality classifier learns from example texts"):
                 yield from split_text(clean_text(text), max_document_bytes)
 
-    return train(examples(settings.good), examples(settings.bad))
+    return train_quality_classifier(examples(settings.good), examples(settings.bad))
 
 
-def train(good: Iterable[str], bad: Iterable[str]) -> QualityClassifier:
+def train_quality_classifier(good: Iterable[str], bad: Iterable[str]) -> QualityClassifier:
     """Train a classifier. The result depends on the texts alone, not on their order.
 
     Raises:
