@@ -13,7 +13,7 @@ from groundup.core.errors import ConfigError, FormatError
 from groundup.hub.gguf.container import GgufFile
 from groundup.hub.gguf.header import MetaValue
 from groundup.hub.gguf.hyperparameters import ARCHITECTURE, config_from_metadata
-from groundup.hub.gguf.weights import ROPE_FACTORS, table_shapes, weight_table
+from groundup.hub.gguf.weights import ROPE_FACTORS, gguf_weight_table, table_shapes
 from groundup.model import ModelConfig
 from groundup.model.weight_map import EMBEDDING, HEAD, Weight
 
@@ -89,7 +89,7 @@ class _State(Mapping[str, Tensor]):
 def _holders(path: Path, config: ModelConfig, found: Mapping[str, tuple[int, ...]]) -> dict[str, Weight]:
     """Which tensor of theirs holds each of ours; a tied head is held by the embedding."""
     table: list[Weight] = []
-    for weight in weight_table(config):
+    for weight in gguf_weight_table(config):
         if weight.theirs not in found:
             raise FormatError(
                 f"{path}: no tensor {weight.theirs!r}",

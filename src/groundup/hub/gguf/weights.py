@@ -35,7 +35,7 @@ _NORMS: dict[BlockKind, dict[str, str]] = {
 _OURS, _THEIRS = "model.layers.{layer}.", "blk.{layer}."
 
 
-def weight_table(config: ModelConfig) -> Iterator[Weight]:
+def gguf_weight_table(config: ModelConfig) -> Iterator[Weight]:
     """What a file of this shape holds, layer by layer; a tied head is no tensor."""
     return expand(_weights(config), config.n_layers)
 

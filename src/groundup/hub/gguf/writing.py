@@ -20,7 +20,7 @@ from groundup.hub.gguf.hyperparameters import ARCHITECTURE, write_config
 from groundup.hub.gguf.mixture import Fallback, choose_type
 from groundup.hub.gguf.quantize import quantize
 from groundup.hub.gguf.types import FILE_TYPE_NUMBERS, FileType, TensorType
-from groundup.hub.gguf.weights import ROPE_FACTORS, table_shapes, weight_table
+from groundup.hub.gguf.weights import ROPE_FACTORS, gguf_weight_table, table_shapes
 from groundup.model import ModelConfig
 from groundup.model.weight_map import Weight
 
@@ -116,7 +116,7 @@ def write_gguf(
 def _plan(
     config: ModelConfig, state: Mapping[str, Tensor], file_type: FileType
 ) -> tuple[dict[str, _Planned], list[Fallback]]:
-    table = list(weight_table(config))
+    table = list(gguf_weight_table(config))
     holders = {weight.theirs: weight for weight in table}
     missing = [name for weight in table for name in weight.ours if name not in state]
     if missing:
