@@ -96,9 +96,9 @@ class FoundDuplicates:
         """The document without the passages that another document, which comes first, has too."""
         if self.repeated.unit == "none":
             return document
-        from groundup.corpus.dedup.passages import without_repeats
+        from groundup.corpus.dedup.passages import without_repeated_passages
 
-        return without_repeats(document, self.repeated, self.directory, self.parts)
+        return without_repeated_passages(document, self.repeated, self.directory, self.parts)
 
     def summary(self) -> dict[str, Any]:
         """For the data card: `documents` looked at, `existing` ones, `dropped`, and the largest `clusters`.

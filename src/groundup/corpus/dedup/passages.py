@@ -169,7 +169,9 @@ def _mapped(table: Path) -> tuple[U64, U64]:
     return read_column(table, "passages"), read_column(table, "owners")
 
 
-def without_repeats(document: Document, settings: RepeatedTextSettings, directory: Path, parts: int) -> Document:
+def without_repeated_passages(
+    document: Document, settings: RepeatedTextSettings, directory: Path, parts: int
+) -> Document:
     """The document without what an earlier one has, or itself further up; its id stays, as its place in the order."""
     found = passages(document.text, settings)
     keepers = _keepers([key for _, _, key in found], directory, parts)
