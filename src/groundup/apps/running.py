@@ -61,7 +61,7 @@ class Runner:
         """One piece of work.
 
         Args:
-            on_text: takes the pieces of what is written; of JSON, as it is written, which is not what `AppResult.text` is.
+            on_text: takes the pieces of the output; of JSON as it is written, unlike `AppResult.text`.
             on_progress: takes how many parts of a long input have been read, and of how many.
 
         Raises:

@@ -25,7 +25,7 @@ from groundup.core.errors import DataError, FormatError
 from groundup.core.files import read_json, write_json
 from groundup.hub import directory as whole
 from groundup.hub.adapter_config import CLASSIFIER
-from groundup.hub.adapters import CONFIG, WEIGHTS, head_rows, load_adapter, read_adapter_config, save_adapter
+from groundup.hub.adapters import CONFIG, WEIGHTS, head_rows, load_adapter, read_adapter_json, save_adapter
 from groundup.hub.weight_files import weight_files
 from groundup.model import ModelConfig, SequenceClassifier, Transformer
 from groundup.model.lora import fuse_lora, sharing_weights
@@ -42,7 +42,7 @@ def is_adapter(directory: Path) -> bool:
 
 def is_adapted_classifier(directory: Path) -> bool:
     """Whether what that adapter makes of its base is a classifier."""
-    return read_adapter_config(directory).get("task_type") == CLASSIFIER
+    return read_adapter_json(directory).get("task_type") == CLASSIFIER
 
 
 def save_adapted(
@@ -77,7 +77,7 @@ def find_adapter_base(directory: Path, given: Path | None = None) -> Path:
         DataError: it is gone.
         FormatError: what lies there has other weights.
     """
-    named, written = _record(directory).get("base", {}), read_adapter_config(directory).get("base_model_name_or_path")
+    named, written = _record(directory).get("base", {}), read_adapter_json(directory).get("base_model_name_or_path")
     places = [named.get("path"), written]
     candidates = [(directory / named["relative"]).resolve()] if named.get("relative") else []
     candidates += [Path(place) for place in places if isinstance(place, str) and place]
@@ -133,7 +133,7 @@ def load_model(
 
     Args:
         dtype: of the weights; None: as each is stored.
-        base: where an adapter's base lies now; see `find_base`.
+        base: where an adapter's base lies now; see `find_adapter_base`.
 
     Raises:
         DataError: an adapter's base is gone.

@@ -111,7 +111,7 @@ def load_adapter(directory: Path, model: Transformer | SequenceClassifier) -> li
     return list(found)
 
 
-def read_adapter_config(directory: Path) -> dict[str, Any]:
+def read_adapter_json(directory: Path) -> dict[str, Any]:
     """An adapter's config.
 
     Raises:

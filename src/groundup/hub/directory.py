@@ -139,7 +139,7 @@ def load_full_classifier(
     """Read the directory of a classifier, ours or of transformers, ready for inference; with the names of its labels.
 
     Raises:
-        FormatError: as `load_model`; or a head that does not choose labels.
+        FormatError: as `load_full_model`; or a head that does not choose labels.
     """
     theirs = _read_json(directory)
     config, (labels, multi_label) = read_config_json(theirs), _labels(theirs)
@@ -154,7 +154,7 @@ def open_weights(directory: Path) -> StoredWeights:
     """The weights of a language model under our names, mapped and not copied; its shape is their `config`.
 
     Raises:
-        FormatError: as `load_model`.
+        FormatError: as `load_full_model`.
     """
     return StoredWeights(directory, read_full_config(directory))
 

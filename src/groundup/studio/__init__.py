@@ -16,7 +16,7 @@ __all__ = ["Home", "Jobs", "Shelf", "build_studio"]
 
 
 def build_studio(home: Home, shelf: Shelf, jobs: Jobs, applications: Applications) -> ASGIApp:
-    """The application: the page, what it asks for, and OpenAI's interface to all models. Wrap it in a `RequestGuard`."""
+    """Return the page, its endpoints and the OpenAI API of all models. Wrap the application in a `RequestGuard`."""
     return Shield(
         build_app(
             shelf, routes=[*application_routes(applications, shelf, shelf.for_applications), *routes(home, shelf, jobs)]

@@ -48,7 +48,7 @@ class QualitySettings(Config):
 
 
 class QualityClassifier:
-    """Weights of hashed words and word pairs, made by `train`.
+    """Weights of hashed words and word pairs, made by `train_quality_classifier`.
 
     Attributes:
         weights: one for each feature.
