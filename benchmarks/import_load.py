@@ -73,7 +73,7 @@ def write_model(directory: Path, layers: int) -> int:
     import torch
     from torch import Tensor
 
-    from groundup.hub import save_weights
+    from groundup.hub import SpecialTokenIds, save_weights
     from groundup.model import ModelConfig, Transformer
 
     config = ModelConfig("qwen2", 1536, layers, 12, 2, 128, 8960, 151_936, 32_768, rope_theta=1e6)
@@ -91,7 +91,7 @@ def write_model(directory: Path, layers: int) -> int:
         def __len__(self) -> int:
             return len(shapes)
 
-    save_weights(directory, config, Random(), bos_id=0, eos_id=0)
+    save_weights(directory, config, Random(), SpecialTokenIds(0, 0))
     return sum(shape.numel() for name, shape in shapes.items() if name != "lm_head.weight")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.hub import load_model, open_weights, save_model, save_weights
+from groundup.hub import SpecialTokenIds, load_model, open_weights, save_model, save_weights
 
 transformers = pytest.importorskip("transformers", reason="the parity tests need transformers: pip install '.[dev]'")
 
@@ -244,7 +244,7 @@ def test_a_variant_is_read_and_comes_back_bit_for_bit(variant: str, tmp_path: Pa
     ids = torch.randint(0, VOCAB, (2, LENGTH), generator=torch.Generator().manual_seed(1))
     ours = load_model(tmp_path / "theirs")
     stored = open_weights(tmp_path / "theirs")
-    save_weights(tmp_path / "again", stored.config, stored, bos_id=1, eos_id=2)
+    save_weights(tmp_path / "again", stored.config, stored, SpecialTokenIds(1, 2))
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "again", dtype="auto").eval()
     assert meaning(again.config) == meaning(theirs.config)
     assert again.state_dict().keys() == theirs.state_dict().keys()
@@ -281,11 +281,11 @@ def test_shards_are_read_and_written(variant: str, tmp_path: Path) -> None:
     stored = open_weights(tmp_path / "theirs")
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "model.safetensors").write_bytes(b"of an older model")
-    save_weights(tmp_path / "ours", stored.config, stored, bos_id=1, eos_id=2, shard_bytes=60_000)
+    save_weights(tmp_path / "ours", stored.config, stored, SpecialTokenIds(1, 2), shard_bytes=60_000)
     assert len(list((tmp_path / "ours").glob("*.safetensors"))) > 2
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", dtype="auto")
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in theirs.state_dict().items())
-    save_weights(tmp_path / "ours", stored.config, stored, bos_id=1, eos_id=2)
+    save_weights(tmp_path / "ours", stored.config, stored, SpecialTokenIds(1, 2))
     assert [path.name for path in (tmp_path / "ours").glob("model*")] == ["model.safetensors"]
     assert all(torch.equal(stored[name], tensor) for name, tensor in open_weights(tmp_path / "ours").items())
 
@@ -320,7 +320,7 @@ def test_of_a_gemma_that_sees_the_text_is_read(tmp_path: Path) -> None:
     theirs.save_pretrained(tmp_path / "theirs")
     ids = torch.randint(0, VOCAB - 1, (2, LENGTH), generator=generator)
     stored = open_weights(tmp_path / "theirs")
-    save_weights(tmp_path / "ours", stored.config, stored, bos_id=1, eos_id=2)
+    save_weights(tmp_path / "ours", stored.config, stored, SpecialTokenIds(1, 2))
     again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
     with torch.no_grad():
         expected = theirs(input_ids=ids).logits

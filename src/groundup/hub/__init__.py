@@ -6,7 +6,7 @@ from groundup.core.lazy import exports
 
 if TYPE_CHECKING:
     from groundup.hub.adapted import load_classifier, load_model, read_config
-    from groundup.hub.directory import open_weights, save_classifier, save_model, save_weights
+    from groundup.hub.directory import SpecialTokenIds, open_weights, save_classifier, save_model, save_weights
     from groundup.hub.training_state import (
         StoredState,
         StoredTensors,
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "SpecialTokenIds",
     "StoredState",
     "StoredTensors",
     "TrainingState",
@@ -33,6 +34,7 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
+        "SpecialTokenIds": "directory",
         "StoredState": "training_state",
         "StoredTensors": "training_state",
         "TrainingState": "training_state",

@@ -14,7 +14,7 @@ from torch import Tensor
 from groundup.core.console import Console
 from groundup.core.errors import FormatError
 from groundup.core.files import read_json, write_json
-from groundup.hub import open_weights, save_weights
+from groundup.hub import SpecialTokenIds, open_weights, save_weights
 from groundup.hub.directory import GENERATION_CONFIG
 from groundup.hub.gguf import GgufModel, tokenizer_from_gguf
 from groundup.hub.source import copy_notices, is_gguf, licence_of
@@ -95,10 +95,7 @@ def _from_folder(found: Path, target: Path, dtype: Dtype | None, console: Consol
             target,
             config,
             _Counted(stored, bar.advance),
-            bos_id=tokenizer.bos_id,
-            eos_id=tokenizer.eos_id,
-            pad_id=tokenizer.pad_id,
-            stop_ids=tokenizer.stop_ids,
+            SpecialTokenIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, tokenizer.stop_ids),
             dtype=getattr(torch, dtype) if dtype else kinds.pop() if len(kinds) == 1 else None,
         )
     tokenizer.save(target)
@@ -146,10 +143,7 @@ def _from_gguf(found: Path, target: Path, dtype: Dtype | None, console: Console)
             target,
             model.config,
             _Counted(model.state(getattr(torch, written)), bar.advance),
-            bos_id=tokenizer.bos_id,
-            eos_id=tokenizer.eos_id,
-            pad_id=tokenizer.pad_id,
-            stop_ids=files.stop_ids,
+            SpecialTokenIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id, files.stop_ids),
             dtype=getattr(torch, written),
         )
     listed = ", ".join(f"{count} tensors {kind}" for kind, count in types.most_common())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,24 @@ CONFIG_BYTES = 10_000_000  # a config of a few hundred keys has 2 kB; lists of l
 GENERATION_CONFIG = "generation_config.json"
 
 
+@dataclass(frozen=True)
+class SpecialTokenIds:
+    """The ids that config and generation config name.
+
+    Attributes:
+        stop_ids: the tokens that end generation, if `eos_id` is not the only one.
+    """
+
+    bos_id: int | None
+    eos_id: int
+    pad_id: int | None = None
+    stop_ids: Sequence[int] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the keys of `config.json`."""
+        return {"bos_token_id": self.bos_id, "eos_token_id": self.eos_id, "pad_token_id": self.pad_id}
+
+
 def save_model(
     directory: Path,
     model: Transformer,
@@ -33,37 +52,25 @@ def save_model(
     stop_ids: Sequence[int] = (),
 ) -> list[Path]:
     """Write a model; see `save_weights`."""
-    return save_weights(
-        directory,
-        model.config,
-        model.state_dict(),
-        bos_id=bos_id,
-        eos_id=eos_id,
-        pad_id=pad_id,
-        stop_ids=stop_ids,
-    )
+    return save_weights(directory, model.config, model.state_dict(), SpecialTokenIds(bos_id, eos_id, pad_id, stop_ids))
 
 
 def save_weights(
     directory: Path,
     config: ModelConfig,
     weights: Mapping[str, Tensor],
+    special: SpecialTokenIds,
     *,
-    bos_id: int | None,
-    eos_id: int,
-    pad_id: int | None = None,
-    stop_ids: Sequence[int] = (),
     dtype: torch.dtype | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> list[Path]:
-    """Write config, weights and generation config; the tokenizer writes its own files beside them.
+    """Write config, weights and generation config; the tokenizer writes its own files next to them.
 
     Args:
-        weights: a state dict of `Transformer`, or anything that gives its tensors by name (each is asked for once, and
-            no more than a file's worth is held). Each keeps its dtype.
-        stop_ids: the tokens that end what the model writes, where that is not `eos_id` alone.
-        dtype: of all weights; None: each keeps its own.
-        shard_bytes: of one weights file; a larger model gets several and an index.
+        weights: a state dict of `Transformer`, or another mapping from names to tensors. Each tensor is read once, and
+            at most one file's worth is held.
+        dtype: dtype of all weights. Default: each tensor keeps its own.
+        shard_bytes: maximum size of one weights file; a larger model gets several and an index.
 
     Returns:
         The files written.
@@ -72,17 +79,14 @@ def save_weights(
         FormatError: `weights` has not exactly the tensors of this shape (e.g. adapters that were not merged).
         ResourceError: too little disk space.
     """
-    ids: dict[str, Any] = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
-    files = _write(directory, config, weights, "language", ids, shard_bytes, dtype)
-    return [*files, save_generation_config(directory, bos_id=bos_id, eos_id=eos_id, pad_id=pad_id, stop_ids=stop_ids)]
+    files = _write(directory, config, weights, "language", special.to_json(), shard_bytes, dtype)
+    return [*files, save_generation_config(directory, special)]
 
 
-def save_generation_config(
-    directory: Path, *, bos_id: int | None, eos_id: int, pad_id: int | None = None, stop_ids: Sequence[int] = ()
-) -> Path:
-    """Write how its texts begin and end; see `save_weights`."""
-    ids: dict[str, Any] = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
-    write_json(directory / GENERATION_CONFIG, ids | ({"eos_token_id": list(stop_ids)} if stop_ids else {}))
+def save_generation_config(directory: Path, special: SpecialTokenIds) -> Path:
+    """Write `generation_config.json`: the ids that begin and end a text."""
+    ends = {"eos_token_id": list(special.stop_ids)} if special.stop_ids else {}
+    write_json(directory / GENERATION_CONFIG, special.to_json() | ends)
     return directory / GENERATION_CONFIG
 
 

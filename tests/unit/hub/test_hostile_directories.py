@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load, save_file
 
 from groundup.core.errors import FormatError, GroundupError
-from groundup.hub import load_model, save_model, save_weights
+from groundup.hub import SpecialTokenIds, load_model, save_model, save_weights
 from groundup.hub.resolve import resolve_model
 from groundup.model import ModelConfig, Transformer
 
@@ -168,7 +168,7 @@ def test_a_head_that_should_be_tied_and_differs_is_refused(directory: Path) -> N
 @pytest.fixture
 def sharded(directory: Path) -> Path:
     model = load_model(directory)
-    save_weights(directory, model.config, model.state_dict(), bos_id=0, eos_id=0, shard_bytes=20_000)
+    save_weights(directory, model.config, model.state_dict(), SpecialTokenIds(0, 0), shard_bytes=20_000)
     assert not (directory / WEIGHTS).exists()
     load_model(directory)
     return directory
@@ -241,4 +241,4 @@ def test_weights_that_the_shape_does_not_have_are_not_dropped_in_silence(tmp_pat
     model = Transformer(ModelConfig("qwen3", 32, 1, 4, 2, 8, 64, 97, 32))
     weights = model.state_dict() | {"model.layers.0.self_attn.q_proj.lora_a": torch.ones(2, 32)}
     with pytest.raises(GroundupError, match="lora_a"):
-        save_weights(tmp_path, model.config, weights, bos_id=0, eos_id=0)
+        save_weights(tmp_path, model.config, weights, SpecialTokenIds(0, 0))
