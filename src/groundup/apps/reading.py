@@ -16,7 +16,7 @@ from groundup.core.files import expand_home
 from groundup.corpus.given import given_texts
 
 if TYPE_CHECKING:
-    from groundup.apps.work import Result
+    from groundup.apps.work import AppResult
     from groundup.inference.classification import Classified
 
 STANDARD_INPUT = "-"
@@ -45,7 +45,7 @@ def read_input(given: str) -> str:
 
 
 def written_rows(
-    rows: Sequence[Mapping[str, Any]], results: Sequence[Result | GroundupError], *, as_csv: bool
+    rows: Sequence[Mapping[str, Any]], results: Sequence[AppResult | GroundupError], *, as_csv: bool
 ) -> Iterable[str]:
     """Lines: each row of the table with `output`, and of labels the probabilities; or with `error`."""
     return table_lines([dict(row) | _outcome(result) for row, result in zip(rows, results, strict=True)], as_csv=as_csv)
@@ -82,7 +82,7 @@ def table_lines(rows: Sequence[Mapping[str, Any]], *, as_csv: bool) -> Iterator[
         yield line.getvalue()
 
 
-def _outcome(result: Result | GroundupError) -> dict[str, Any]:
+def _outcome(result: AppResult | GroundupError) -> dict[str, Any]:
     if isinstance(result, GroundupError):
         return {"output": None, "error": str(result)}
     output = result.text if result.value is None else result.value
@@ -98,6 +98,6 @@ def _cell(value: Any) -> str:
     return f"'{text}" if isinstance(value, str) and text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
-def as_json(result: Result) -> str:
+def result_json(result: AppResult) -> str:
     """One JSON object."""
     return json.dumps(asdict(result), ensure_ascii=False) + "\n"

@@ -12,7 +12,7 @@ from groundup.data.conversations import ConversationSplit, InstructionSettings, 
 from groundup.data.encoded import Encoded, compact, trained_tokens
 from groundup.data.replay import replayed
 from groundup.data.soundness import require_own_template, require_sound, require_words
-from groundup.data.xray import Seen, see, table
+from groundup.data.xray import Seen, role_table, see
 
 if TYPE_CHECKING:
     from groundup.data.packing import ExampleLoader
@@ -97,7 +97,7 @@ class InstructionData:
     def show(self, console: Console, *, most: int = 1) -> None:
         """Show some conversations, and how many tokens of each role are trained."""
         counted = self.seen(_COUNTED)
-        console.table(f"Tokens of {len(counted):,} of {len(self.train):,} examples", *table(counted))
+        console.table(f"Tokens of {len(counted):,} of {len(self.train):,} examples", *role_table(counted))
         for number, each in enumerate(counted[:most], 1):
             which = "one example" if most == 1 else f"example {number}"
             console.sample(f"{which}; trained tokens are in [[ ]]", each.parts())

@@ -137,7 +137,7 @@ def read_train_and_test(
     columns = columns.found_in(table)
     given = read_labelled(table, columns)
     if test is None:
-        train, tested = split(without_single_labels(without_repeats(given)), rules.test_fraction, rules.seed)
+        train, tested = split_labelled(without_single_labels(without_repeats(given)), rules.test_fraction, rules.seed)
     else:
         train, tested = _with_test_table(table, given, read_table(test, console=console), columns, console)
     if rules.max_tokens is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from groundup.core.console import Progress as ProgressBar
+from groundup.core.console import ProgressBar as ProgressBar
 from groundup.core.types import Example
 from groundup.data import TokenShards
 from groundup.data.tables import spread

@@ -9,7 +9,7 @@ from typing import Any
 from groundup.core.artifact import Artifact, record
 from groundup.core.console import Console
 from groundup.core.files import atomic_file
-from groundup.data.xray import TEMPLATE, Piece, Seen, table
+from groundup.data.xray import TEMPLATE, Piece, Seen, role_table
 from groundup.report import html
 from groundup.report.html import Html, tag
 from groundup.report.page import Figure, Section, document
@@ -61,7 +61,7 @@ def render_xray(name: str, told: str, seen: Sequence[Seen], labels: Sequence[str
             "What is coloured is learned: the assistant's words, and the ends of its turns. All else is only read. "
             "What has a frame is a special token; the same characters in a message are plain text."
         )
-    columns, rows = table(seen)
+    columns, rows = role_table(seen)
     if labels:
         columns, rows = columns[:2], [row[:2] for row in rows]
     figures = [Figure(f"{what.capitalize()}s shown", f"{len(seen):,}"), Figure("Tokens", f"{tokens:,}")]

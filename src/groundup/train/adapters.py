@@ -178,7 +178,7 @@ def _save_adapters(
 ) -> list[Path]:
     """Leave the adapters of a tuned model, what they belong to, and the ids that begin and end its texts."""
     from groundup.hub.adapted import save_adapted
-    from groundup.hub.directory import save_generation_config
+    from groundup.hub.directory import SpecialTokenIds, save_generation_config
 
     files = save_adapted(out, model, base, labels=labels)
-    return [*files, save_generation_config(out, **tokenizer.text_ids, stop_ids=stop_ids)]
+    return [*files, save_generation_config(out, SpecialTokenIds(**tokenizer.text_ids, stop_ids=stop_ids))]

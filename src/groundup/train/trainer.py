@@ -11,7 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import torch
 
-from groundup.core.console import Progress as ProgressBar
+from groundup.core.console import ProgressBar as ProgressBar
 from groundup.core.console import format_count, format_duration
 from groundup.core.errors import FormatError
 from groundup.distributed import ShardedOptimizer

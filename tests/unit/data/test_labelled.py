@@ -10,7 +10,7 @@ import pytest
 
 from groundup.core.errors import ConfigError, DataError
 from groundup.data import Table
-from groundup.data.label_parts import apart, limited, split, split_validation
+from groundup.data.label_parts import apart, limited, split_labelled, split_validation
 from groundup.data.labelled import (
     SEPARATOR,
     Labelled,
@@ -144,7 +144,7 @@ def test_the_split_has_every_label_on_both_sides(prose: list[str]) -> None:
     labels = [f"label {min(i % 80, 39)}" for i in range(len(prose))]
     labels[:4] = ["rare", "rare", "rarer", "rarer"]
     examples = Labelled(prose, labels)
-    learned, tested = split(examples, 0.2, seed=3)
+    learned, tested = split_labelled(examples, 0.2, seed=3)
     assert set(learned.labels) == set(tested.labels) == set(labels)
     assert Counter(learned.texts) + Counter(tested.texts) == Counter(prose)
     for label, count in examples.counts().items():
@@ -156,9 +156,9 @@ def test_the_split_follows_from_the_seed_and_the_texts_alone(prose: list[str]) -
     labels = ["yes" if "the" in text else "no" for text in prose]
     order = random.Random(0).sample(range(len(prose)), len(prose))
     shuffled = Labelled([prose[i] for i in order], [labels[i] for i in order])
-    first = split(Labelled(prose, labels), 0.2, seed=1)[1]
-    assert set(split(shuffled, 0.2, seed=1)[1].texts) == set(first.texts)
-    assert set(split(shuffled, 0.2, seed=2)[1].texts) != set(first.texts)
+    first = split_labelled(Labelled(prose, labels), 0.2, seed=1)[1]
+    assert set(split_labelled(shuffled, 0.2, seed=1)[1].texts) == set(first.texts)
+    assert set(split_labelled(shuffled, 0.2, seed=2)[1].texts) != set(first.texts)
 
 
 def test_a_limit_is_kept_and_no_label_is_lost(prose: list[str]) -> None:
@@ -185,7 +185,7 @@ def test_the_validation_set_is_its_share_however_many_labels_there_are(prose: li
 def test_of_several_labels_none_is_only_in_the_test(prose: list[str]) -> None:
     names = [f"topic {n}" for n in range(30)]
     sets = [SEPARATOR.join(sorted(random.Random(n).sample(names, 3))) for n in range(60)]
-    learned, tested = split(Labelled(prose[:60], sets, multi_label=True), 0.5, 0)
+    learned, tested = split_labelled(Labelled(prose[:60], sets, multi_label=True), 0.5, 0)
     assert set(tested.counts()) <= set(learned.counts()) and len(tested) > 10
 
 
@@ -280,7 +280,7 @@ def test_a_split_of_several_labels_has_each_on_both_sides(prose: list[str]) -> N
     rows = [{"text": text, "labels": draw.sample(names[:4], draw.randint(1, 3))} for text in prose]
     for row in rows[::80]:
         row["labels"].append("rare")
-    train, test = split(read_labelled(table(rows), LabelRules()), 0.2, 0)
+    train, test = split_labelled(read_labelled(table(rows), LabelRules()), 0.2, 0)
     assert train.multi_label and test.multi_label
     assert len(train) + len(test) == len(rows) and not set(train.texts) & set(test.texts)
     assert set(train.counts()) == set(test.counts()) == set(names)
