@@ -53,6 +53,7 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     """Tune, test, and write the classifier with its artifact; return False to start again at lower rates."""
     from groundup.data.label_batches import LabelledBatches, Padding
     from groundup.data.learned import save_learned
+    from groundup.data.loader import BatchPlacement
     from groundup.evaluation.labelling import LabelTask, save_and_test
     from groundup.hub.resolve import open_model
     from groundup.inference.classification import show_texts
@@ -81,9 +82,11 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     show_texts(tokenizer, train, longest, console, most=1)
     make_trainable(model, method, config.lora, seed)
     trainer = Trainer(model, objective, config, run, machine=machine, label="tuning")
-    place: dict[str, Any] = {"rank": ranks.rank, "world_size": ranks.size, "device": machine.device}
+    place = BatchPlacement(ranks.rank, ranks.size, machine.device)
     padding, rows = Padding(tokenizer.pad_id, longest), config.batch_size
-    batches = LabelledBatches(task.train.ids, task.train.targets, batch_size=rows, padding=padding, seed=seed, **place)
+    batches = LabelledBatches(
+        task.train.ids, task.train.targets, batch_size=rows, padding=padding, seed=seed, place=place
+    )
     validated = Validation(partial(task.validation_error, model), len(validation))
     throughput = task.throughput((run.saved_plan() or {})["seconds_per_token"])
     facts = train_classifier(trainer, config, batches, method, validated, throughput, epochs=epochs, new=new)

@@ -141,5 +141,7 @@ def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console
 def _loader(
     config: FinetuneInstructConfig, data: InstructionData, ranks: Ranks, context: int, rows: int, machine: Machine
 ) -> ExampleLoader:
-    place: dict[str, Any] = {"rank": ranks.rank, "world_size": ranks.size, "device": machine.device}
-    return data.loader(context, rows, cut=config.cut_long, seed=config.seed, **place)
+    from groundup.data.loader import BatchPlacement
+
+    place = BatchPlacement(ranks.rank, ranks.size, machine.device)
+    return data.loader(context, rows, cut=config.cut_long, seed=config.seed, place=place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
@@ -142,9 +142,9 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
 def _loader(
     config: PretrainConfig, shards: TokenShards, ranks: Ranks, context_length: int, rows: int, machine: Machine
 ) -> Loader:
-    from groundup.data import Loader
+    from groundup.data.loader import BatchPlacement, Loader
 
-    place: dict[str, Any] = {"rank": ranks.rank, "world_size": ranks.size, "device": machine.device}
+    place = BatchPlacement(ranks.rank, ranks.size, machine.device)
     return Loader(
-        shards, context_length=context_length, batch_size=rows, bos_id=shards.bos_id, seed=config.seed, **place
+        shards, context_length=context_length, batch_size=rows, bos_id=shards.bos_id, seed=config.seed, place=place
     )

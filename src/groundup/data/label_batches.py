@@ -16,6 +16,7 @@ from torch import Tensor
 
 from groundup.core.types import IGNORE_INDEX
 from groundup.data.labelled import Labelled
+from groundup.data.loader import FIRST_OF_ONE, BatchPlacement
 
 _LENGTH_MULTIPLE = 16  # of padded lengths: few shapes, and fast attention needs even ones
 _SORTED_BATCHES = 32  # texts are sorted by length within this many batches: little padding, still random batches
@@ -82,7 +83,7 @@ class LabelledBatches:
         texts: token ids of each text, none empty.
         batch_size: B, texts per batch of all ranks together.
         seed: of the order.
-        rank, world_size: this process takes each `world_size`-th text of a batch, from the `rank`-th on.
+        place: this process takes each `world_size`-th text of a batch, from the `rank`-th on.
     """
 
     def __init__(
@@ -93,18 +94,14 @@ class LabelledBatches:
         batch_size: int,
         padding: Padding,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        device: str = "cpu",
+        place: BatchPlacement = FIRST_OF_ONE,
     ) -> None:
-        self._rank = rank
-        self._world_size = world_size
+        self._place = place
         self._texts = texts
         self._labels = torch.tensor(labels)
         self._batch_size = batch_size
         self._padding = padding
         self._seed = seed
-        self._device = device
         self._lengths = np.array([len(text) for text in texts])
         self.per_epoch = -(-len(texts) // batch_size)
         self._epoch = lru_cache(maxsize=1)(self._make_epoch)
@@ -113,12 +110,12 @@ class LabelledBatches:
         """Return this rank's share of the index-th batch since step 0, counted across epochs."""
         epoch, number = divmod(index, self.per_epoch)
         whole = self._epoch(epoch)[number]
-        chosen = whole[self._rank :: self._world_size]
+        chosen = whole[self._place.rank :: self._place.world_size]
         labels = self._labels[torch.from_numpy(chosen)]
         if not len(chosen):  # fewer texts than ranks: a rank without a text computes one that does not count
             chosen, labels = whole[:1], torch.full_like(self._labels[:1], IGNORE_INDEX)
         ids, last = self._padding.pad([self._texts[i] for i in chosen])
-        return LabelledBatch(*(tensor.to(self._device) for tensor in (ids, last, labels)))
+        return LabelledBatch(*(tensor.to(self._place.device) for tensor in (ids, last, labels)))
 
     def texts_in(self, steps: int) -> int:
         """Return the number of texts in the first `steps` batches, repeats counted."""

@@ -35,6 +35,27 @@ class PackedWindows:
     document_ids: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class BatchPlacement:
+    """The part of each global batch that a process loads, and the device of its batches."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device | str = "cpu"
+
+    def require_valid(self, context_length: int, batch_size: int) -> None:
+        """Raise `ConfigError` if a size is not positive or the rank is not below `world_size`."""
+        if context_length < 1 or batch_size < 1 or not 0 <= self.rank < self.world_size:
+            raise ConfigError(
+                f"context_length {context_length}, batch_size {batch_size}, rank {self.rank} of {self.world_size}",
+                rule="a window holds 1 token or more, a batch 1 window or more, and rank is below world_size",
+                fix="Give positive sizes.",
+            )
+
+
+FIRST_OF_ONE = BatchPlacement()
+
+
 class Loader:
     """Packs the documents of a split into full windows, in a new order each epoch.
 
@@ -60,9 +81,7 @@ class Loader:
         batch_size: int,
         bos_id: int,
         seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        device: torch.device | str = "cpu",
+        place: BatchPlacement = FIRST_OF_ONE,
     ) -> None:
         """Prepare to load; reads no tokens yet.
 
@@ -72,20 +91,13 @@ class Loader:
             batch_size: B, windows in a batch of one rank.
             bos_id: the token in front of each document.
             seed: of the order of documents.
-            rank: which part of each global batch this process takes.
-            world_size: number of processes.
-            device: where batches are put.
+            place: part of each global batch to load, and device of the batches.
 
         Raises:
             ConfigError: sizes that cannot be.
             DataError: no tokens at all.
         """
-        if context_length < 1 or batch_size < 1 or not 0 <= rank < world_size:
-            raise ConfigError(
-                f"context_length {context_length}, batch_size {batch_size}, rank {rank} of {world_size}",
-                rule="a window holds 1 token or more, a batch 1 window or more, and rank is below world_size",
-                fix="Give positive sizes.",
-            )
+        place.require_valid(context_length, batch_size)
         if shards.n_tokens == 0:
             raise DataError(
                 f"{shards.directory}: no tokens",
@@ -98,16 +110,14 @@ class Loader:
         self._shards = shards
         self._bos_id = bos_id
         self._seed = seed
-        self._rank = rank
-        self._world_size = world_size
-        self._device = device
+        self._place = place
         # Two, because a batch may lie on both sides of an epoch's end.
         self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)
 
     def batch(self, index: int) -> PackedWindows:
         """The index-th batch of this rank since step 0, counted on across epochs."""
         B, T = self.batch_size, self.context_length
-        start = (index * self._world_size + self._rank) * B * T
+        start = (index * self._place.world_size + self._place.rank) * B * T
         ids, begins = self._stream(start, B * T + 1)
         begins_BT = begins[:-1].reshape(B, T)
         # Positions: distance from the last place at which a document began, or from the window's edge.
@@ -116,7 +126,7 @@ class Loader:
         document_BT = np.cumsum(begins_BT, axis=1)
         input_ids, labels = ids[:-1].reshape(B, T), ids[1:].reshape(B, T)
         columns = (input_ids, labels, place_T - last_begin_BT, document_BT - document_BT[:, :1])
-        return PackedWindows(*(torch.from_numpy(column).to(self._device) for column in columns))
+        return PackedWindows(*(torch.from_numpy(column).to(self._place.device) for column in columns))
 
     def _stream(self, start: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """`length` tokens of the endless stream from `start` on, and which of them are a document's BOS."""

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from groundup.core.errors import ConfigError, DataError
+from groundup.core.errors import DataError
 from groundup.core.types import IGNORE_INDEX
-from groundup.data.loader import PackedWindows
+from groundup.data.loader import FIRST_OF_ONE, BatchPlacement, PackedWindows
 
 
 class ExampleLoader:
@@ -46,9 +46,7 @@ class ExampleLoader:
         pad_id: int,
         seed: int,
         cut: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        device: torch.device | str = "cpu",
+        place: BatchPlacement = FIRST_OF_ONE,
     ) -> None:
         """Pack the examples.
 
@@ -59,29 +57,20 @@ class ExampleLoader:
             pad_id: fills windows up.
             seed: of the order of windows, and of which examples of one length share one.
             cut: shorten examples that are too long, at their end, instead of dropping them.
-            rank: which part of each global batch this process takes.
-            world_size: how many parts there are.
-            device: where batches are put.
+            place: part of each global batch to load, and device of the batches.
 
         Raises:
             ConfigError: sizes that cannot be.
             DataError: no token of any example is trained: the loss would be that of nothing.
         """
-        if context_length < 1 or batch_size < 1 or not 0 <= rank < world_size:
-            raise ConfigError(
-                f"context_length {context_length}, batch_size {batch_size}, rank {rank} of {world_size}",
-                rule="a window holds 1 token or more, a batch 1 window or more, and rank is below world_size",
-                fix="Give positive sizes.",
-            )
+        place.require_valid(context_length, batch_size)
         self.context_length = context_length
         self.batch_size = batch_size
         self.cut = cut
         self.too_long = self.without_labels = 0
         self._pad_id = pad_id
         self._seed = seed
-        self._rank = rank
-        self._world_size = world_size
-        self._device = device
+        self._place = place
         self._examples: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = []
         for ids, trained in examples:
             self._add(np.asarray(ids, dtype=np.int32), np.asarray(trained, dtype=bool))
@@ -93,11 +82,8 @@ class ExampleLoader:
                 rule="training needs a token to learn",
                 fix="Give examples with answers that fit the model's context, or let long ones be cut.",
             )
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed])))
         lengths_E = np.array([len(ids) for ids, _ in self._examples])
-        shuffled = generator.permutation(self.n_examples)
-        longest_first = shuffled[np.argsort(-lengths_E[shuffled], kind="stable")]
-        self._rows = _best_fit(lengths_E, longest_first, context_length)
+        self._rows = _best_fit(lengths_E, _longest_first(lengths_E, seed), context_length)
         self.n_rows = len(self._rows)
         labels_E = np.array([(labels != IGNORE_INDEX).sum() for _, labels in self._examples])
         self._labels_R = np.array([labels_E[row].sum() for row in self._rows])
@@ -111,7 +97,7 @@ class ExampleLoader:
         labels = np.full((B, T), IGNORE_INDEX, dtype=np.int64)
         positions = np.zeros((B, T), dtype=np.int64)
         document_ids = np.zeros((B, T), dtype=np.int64)
-        for place, row in enumerate(self._window_rows((index * self._world_size + self._rank) * B, B)):
+        for place, row in enumerate(self._window_rows((index * self._place.world_size + self._place.rank) * B, B)):
             start = 0
             for number, example in enumerate(self._rows[row]):
                 ids, targets = self._examples[example]
@@ -124,11 +110,11 @@ class ExampleLoader:
             positions[place, start:] = np.arange(T - start)
             document_ids[place, start:] = len(self._rows[row])
         columns = (input_ids, labels, positions, document_ids)
-        return PackedWindows(*(torch.from_numpy(column).to(self._device) for column in columns))
+        return PackedWindows(*(torch.from_numpy(column).to(self._place.device) for column in columns))
 
     def labels_until(self, batches: int) -> int:
         """Labels of the first `batches` global batches."""
-        windows = batches * self.batch_size * self._world_size
+        windows = batches * self.batch_size * self._place.world_size
         epochs, rest = divmod(windows, self.n_rows)
         return epochs * self.trained_tokens + int(self._labels_R[self._epoch_order(epochs)[:rest]].sum())
 
@@ -152,6 +138,13 @@ class ExampleLoader:
     def _make_epoch_order(self, epoch: int) -> NDArray[np.int64]:
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, epoch + 1])))
         return generator.permutation(self.n_rows)
+
+
+def _longest_first(lengths_E: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return the examples by falling length; those of equal length in random order."""
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed])))
+    shuffled = generator.permutation(len(lengths_E))
+    return shuffled[np.argsort(-lengths_E[shuffled], kind="stable")]
 
 
 def _best_fit(lengths_E: NDArray[np.int64], order: NDArray[np.int64], capacity: int) -> list[NDArray[np.int64]]:

@@ -11,6 +11,7 @@ import torch
 
 from groundup.core.errors import ConfigError, DataError
 from groundup.data import Loader, PackedWindows, TokenShards, write_shards
+from groundup.data.loader import BatchPlacement
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_ranks_divide_the_same_global_batch(shards: TokenShards) -> None:
     alone = rows([loader(shards, batch_size=12).batch(3)])
     for world_size in (2, 3):
         ranks = [
-            loader(shards, batch_size=12 // world_size, rank=rank, world_size=world_size).batch(3)
+            loader(shards, batch_size=12 // world_size, place=BatchPlacement(rank, world_size)).batch(3)
             for rank in range(world_size)
         ]
         assert same(rows(ranks), alone)
@@ -111,7 +112,7 @@ def test_a_window_may_hold_several_epochs(tmp_path: Path) -> None:
 
 
 def test_impossible_sizes_are_refused(shards: TokenShards, tmp_path: Path) -> None:
-    for changes in ({"context_length": 0}, {"batch_size": 0}, {"rank": 2, "world_size": 2}):
+    for changes in ({"context_length": 0}, {"batch_size": 0}, {"place": BatchPlacement(2, 2)}):
         with pytest.raises(ConfigError, match="rank"):
             loader(shards, **changes)
     write_shards(tmp_path, {"train": [""]}, lambda _: [np.array([], dtype=np.uint32)], vocab_size=64, bos_id=0)

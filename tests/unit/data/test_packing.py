@@ -11,7 +11,7 @@ import torch
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import IGNORE_INDEX
 from groundup.data import ExampleLoader
-from groundup.data.loader import PackedWindows
+from groundup.data.loader import BatchPlacement, PackedWindows
 from groundup.model import Transformer
 from groundup.train.objectives import NextToken
 
@@ -69,7 +69,7 @@ def test_any_batch_can_be_asked_for_first(examples: list[Labelled]) -> None:
 
 def test_ranks_divide_the_same_global_batch(examples: list[Labelled]) -> None:
     alone = loader(examples, batch_size=6).batch(5)
-    ranks = [loader(examples, batch_size=2, rank=rank, world_size=3).batch(5) for rank in range(3)]
+    ranks = [loader(examples, batch_size=2, place=BatchPlacement(rank, 3)).batch(5) for rank in range(3)]
     joined = PackedWindows(
         *(torch.cat([getattr(b, f) for b in ranks]) for f in ("input_ids", "labels", "positions", "document_ids"))
     )
@@ -123,6 +123,6 @@ def test_nothing_to_train_is_refused_before_step_1() -> None:
 
 
 def test_impossible_sizes_are_refused(examples: list[Labelled]) -> None:
-    for changes in ({"context_length": 0}, {"batch_size": 0}, {"rank": 1}):
+    for changes in ({"context_length": 0}, {"batch_size": 0}, {"place": BatchPlacement(rank=1)}):
         with pytest.raises(ConfigError, match="rank"):
             loader(examples, **changes)
