@@ -7,20 +7,21 @@ BIN := $(VENV)/bin
 WORKERS := auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
 
-.PHONY: help quickstart test test-lowest test-interop check format lock docs bench-pretrain bench-collect bench-finetune clean
+.PHONY: help quickstart test test-lowest test-interop check format lock docs bench-pretrain bench-collect bench-finetune bench-structure clean
 
 help:
 	@echo "make quickstart    set up $(VENV), then build a small language model (groundup run quickstart)"
 	@echo "make test          the tests (without those that need heavy peers or a GPU)"
 	@echo "make test-lowest   the same tests with the lowest versions that pyproject.toml allows, in .venv-lowest"
 	@echo "make test-interop  the tests that need heavy peers"
-	@echo "make check         linter, formatting, types, floors, file sizes"
+	@echo "make check         linter, formatting, types, layers, limits on functions, files and names"
 	@echo "make format        format the code"
 	@echo "make lock          write requirements.lock and requirements-dev.lock again (ARGS=--upgrade: newest versions)"
 	@echo "make docs          the documentation as a site, in site/, to be read without a network"
 	@echo "make bench-pretrain  training speed and quality beside nanoGPT and others (benchmarks/README.md)"
 	@echo "make bench-collect  collecting beside datatrove: speed, extraction, duplicates, memory, privacy"
 	@echo "make bench-finetune  LoRA beside TRL: speed, memory; what each recipe gains"
+	@echo "make bench-structure  size of the code, and the files that one training step executes"
 	@echo "make clean         remove .venv, .venv-* and caches; runs/ stays"
 	@echo
 	@echo "Set up with another Python: make PYTHON=python3.12 ... (in .venv-python3.12); with the locked versions:"
@@ -61,8 +62,7 @@ check: $(DEV)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@find src tests -name '*.py' | xargs wc -l \
-	    | awk '$$2 != "total" && $$1 > 400 {print $$2 ": " $$1 " lines, the house stops at 400"; bad = 1} END {exit bad}'
+	$(BIN)/python tools/structure.py check
 
 format: $(DEV)
 	$(BIN)/ruff check --fix
@@ -94,6 +94,9 @@ bench-collect: $(VENV)/.bench
 export MODEL EXAMPLES TABLES
 bench-finetune: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.finetune $(ARGS)
+
+bench-structure: $(DEV)
+	@$(BIN)/python tools/structure.py bench
 
 clean:
 	rm -rf .venv .venv-* build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

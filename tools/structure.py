@@ -1,0 +1,306 @@
+"""Check the limits on functions, files and public names, and measure how hard the code is to enter.
+
+    python tools/structure.py check    # what `make check` runs; exit code 1 with a list of offenders
+    python tools/structure.py bench    # what `make bench-structure` runs; the last line is one JSON object
+
+Ruff measures parameters (PLR0913) and McCabe complexity (C901); both limits are in pyproject.toml. The length of a
+function is counted from `def` to its last line, docstring included, decorators excluded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import collections
+import io
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path("src/groundup")
+CHECKED_FOLDERS = ("src", "tests", "tools", "benchmarks")  # for the length of files; functions and names: the package
+
+MAX_FUNCTION_LINES = 60
+MAX_PARAMETERS = 8
+MAX_FILE_LINES = 600
+MAX_COMMAND_LINES = 150
+MAX_NAMES_TWICE = 5
+MAX_EXCEPTIONS = 10
+
+# "path", "path::function" or "path::Class.function" -> why the limit does not fit.
+EXCEPTIONS: Mapping[str, str] = {}
+# Names that every module of a kind defines by convention.
+CONVENTIONAL_NAMES = frozenset({"run"})  # the entry point of each command
+
+_TOO_MANY_PARAMETERS, _TOO_COMPLEX = "PLR0913", "C901"
+_NO_CODE = frozenset({
+    tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING,
+    tokenize.ENDMARKER,
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Offender:
+    """Something over a limit.
+
+    Attributes:
+        key: its key in `EXCEPTIONS`.
+        place: file:line.
+        problem: the value and the limit.
+    """
+
+    key: str
+    place: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function or method: its file, "Class.function", the line of its `def` and its number of lines."""
+
+    path: str
+    name: str
+    line: int
+    lines: int
+
+    @property
+    def key(self) -> str:
+        """Key in `EXCEPTIONS`."""
+        return f"{self.path}::{self.name}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one of the two commands; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("check", "bench"))
+    parser.add_argument("--root", type=Path, default=ROOT, help="directory of the checkout [this one]")
+    given = parser.parse_args(arguments)
+    if given.command == "check":
+        problems = check(given.root)
+        print("\n".join(problems) if problems else "structure: no limit exceeded")
+        return min(len(problems), 1)
+    files = trace_instruct_step()
+    print("\n".join(files), file=sys.stderr)
+    print(json.dumps({"files_per_step": len(files), **measure(given.root)}))
+    return 0
+
+
+def check(root: Path, exceptions: Mapping[str, str] = EXCEPTIONS) -> list[str]:
+    """Return one line for each offender that is no exception, and for each exception without use or reason."""
+    offenders = [*_long_functions(root), *_ruff_offenders(root), *_long_files(root), *_repeated_names(root)]
+    problems = [f"{each.place}: {each.problem}" for each in offenders if each.key not in exceptions]
+    unused = exceptions.keys() - {each.key for each in offenders}
+    problems += [f"tools/structure.py: {key} is within the limits; remove its exception" for key in sorted(unused)]
+    problems += [f"tools/structure.py: {key} needs a reason" for key, why in exceptions.items() if not why.strip()]
+    if len(exceptions) > MAX_EXCEPTIONS:
+        problems.append(f"tools/structure.py: {len(exceptions)} exceptions, max {MAX_EXCEPTIONS}")
+    return problems
+
+
+def measure(root: Path) -> dict[str, int]:
+    """Return the figures of `make bench-structure` that need no run."""
+    families = family_lines(root)
+    code = {path: code_lines(path) for path in sorted((root / PACKAGE).rglob("*.py"))}
+    ruff = [found["code"] for found in _ruff(root)]
+    return {
+        "code_lines": sum(code.values()),
+        "family_code_lines": sum(code[path] for path in families),
+        "longest_command": max(map(_line_count, (root / PACKAGE / "commands").glob("*.py")), default=0),
+        "functions_over_60": sum(each.lines > MAX_FUNCTION_LINES for each in functions(root)),
+        "functions_over_8_parameters": ruff.count(_TOO_MANY_PARAMETERS),
+        "public_names_twice": len(names_defined_twice(root)),
+        "families": len(families),
+        "longest_family": max(families.values(), default=0),
+    }
+
+
+def functions(root: Path) -> Iterator[Function]:
+    """Yield every function and method of the package, nested ones included."""
+
+    def inside(node: ast.AST, prefix: str, path: str) -> Iterator[Function]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                name = f"{prefix}{child.name}"
+                if not isinstance(child, ast.ClassDef):
+                    lines = (child.end_lineno or child.lineno) - child.lineno + 1
+                    yield Function(path, name, child.lineno, lines)
+                yield from inside(child, f"{name}.", path)
+            else:
+                yield from inside(child, prefix, path)
+
+    for path, tree in _modules(root):
+        yield from inside(tree, "", path)
+
+
+def names_defined_twice(root: Path) -> dict[str, list[str]]:
+    """Return each public name that several modules define at top level as a function or class: name -> file:line."""
+    found: dict[str, dict[str, str]] = collections.defaultdict(dict)
+    for path, tree in _modules(root):
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                found[node.name].setdefault(path, f"{path}:{node.lineno}")
+    public = {name: places for name, places in found.items() if not name.startswith("_")}
+    return {
+        name: list(places.values())
+        for name, places in sorted(public.items())
+        if len(places) > 1 and name not in CONVENTIONAL_NAMES
+    }
+
+
+def code_lines(path: Path) -> int:
+    """Return the number of lines of a file without blank lines, comments and docstrings."""
+    source = path.read_text(encoding="utf-8")
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in _NO_CODE:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    written = source.splitlines()
+    return sum(bool(written[number - 1].strip()) for number in lines)
+
+
+def family_lines(root: Path) -> dict[Path, int]:
+    """Return the files that declare a model family, with their numbers of lines."""
+    folder = root / PACKAGE / "model" / "families"
+    names = sorted(path for path in folder.glob("*.py") if path.stem not in ("__init__", "base"))
+    return {path: _line_count(path) for path in names}
+
+
+def trace_instruct_step() -> list[str]:
+    """Return the package's files that execute code in an ordinary step of `groundup finetune instruct`.
+
+    A tiny model with random weights is tuned on real text without compilation, evaluation and checkpoints, and with
+    plain progress lines. A step reaches from the end of one optimizer step to the end of the next, in all threads.
+    The median step is returned.
+    """
+    from groundup.commands.finetune_instruct import FinetuneInstructConfig, run
+    from groundup.core.config import load
+    from groundup.core.console import Console
+    from groundup.optim import Optimizer
+
+    steps: list[set[str]] = []
+    running: set[str] = set()
+    optimizer_step = Optimizer.step.__code__
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            running.add(frame.f_code.co_filename)
+        elif event == "return" and frame.f_code is optimizer_step:
+            steps.append(set(running))
+            running.clear()
+
+    with tempfile.TemporaryDirectory() as scratch, (Path(scratch) / "log.txt").open("w", encoding="utf-8") as log:
+        settings = load(FinetuneInstructConfig, _instruct_settings(Path(scratch)))
+        threading.setprofile(profile)
+        sys.setprofile(profile)
+        try:
+            run(settings, console=Console(stream=log))
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+    package = str((ROOT / PACKAGE).resolve())
+    files = [sorted({str(Path(name).resolve()) for name in step if name.startswith(package)}) for step in steps[3:-1]]
+    counts = [len(each) for each in files]
+    ordinary = files[counts.index(statistics.median_low(counts))]
+    return [str(Path(name).relative_to(package)) for name in ordinary]
+
+
+def _instruct_settings(scratch: Path) -> dict[str, Any]:
+    """Write a model directory and a table of questions; return the settings of a run on them."""
+    from pydoc_data.topics import topics
+
+    import torch
+
+    from groundup.hub import save_model
+    from groundup.model import ModelConfig, Transformer
+    from groundup.tokenizer import train_tokenizer
+
+    texts = [text for _, text in sorted(topics.items())]
+    tokenizer = train_tokenizer(texts, 1024)
+    torch.manual_seed(0)
+    shape: dict[str, Any] = {"family": "qwen3", "dim": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8}
+    sizes = {"ffn_dim": 64, "context_length": 128, "tie_embeddings": False, "vocab_size": tokenizer.vocab_size}
+    model = Transformer(ModelConfig(**shape | sizes))
+    directory = scratch / "base"
+    save_model(directory, model, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id)
+    tokenizer.save(directory)
+    words = [paragraph.split() for text in texts for paragraph in text.split("\n\n")]
+    pairs = dict.fromkeys((" ".join(each[:6]), " ".join(each[6:12])) for each in words if len(each) > 12)
+    rows = [json.dumps({"question": question, "answer": answer}) for question, answer in list(pairs)[:240]]
+    table = scratch / "pairs.jsonl"
+    table.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    paths = {"data": str(table), "model": str(directory), "out": str(scratch / "chat")}
+    off = {"compile": False, "evaluations": 0, "checkpoint_seconds": 1e9}
+    return paths | off | {"threads": 1, "epochs": 2.0}
+
+
+def _long_functions(root: Path) -> Iterator[Offender]:
+    for each in functions(root):
+        if each.lines > MAX_FUNCTION_LINES:
+            problem = f"{each.name} has {each.lines} lines, max {MAX_FUNCTION_LINES}"
+            yield Offender(each.key, f"{each.path}:{each.line}", problem)
+
+
+def _ruff_offenders(root: Path) -> Iterator[Offender]:
+    named = {(each.path, each.line): each for each in functions(root)}
+    for found in _ruff(root):
+        path, line = _relative(root, Path(found["filename"])), found["location"]["row"]
+        function = named[path, line]
+        yield Offender(function.key, f"{path}:{line}", f"{function.name}: {found['message']}")
+
+
+def _ruff(root: Path) -> list[dict[str, Any]]:
+    """Return the functions of the package with too many parameters or too much complexity; `noqa` hides none."""
+    rules = ["--select", f"{_TOO_MANY_PARAMETERS},{_TOO_COMPLEX}", "--ignore-noqa", "--output-format", "json"]
+    options = ["--config", str(ROOT / "pyproject.toml"), "--no-cache", str(root / PACKAGE)]
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", *rules, *options], capture_output=True, text=True)
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"ruff failed: {done.stderr}")
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def _long_files(root: Path) -> Iterator[Offender]:
+    for path in sorted(path for folder in CHECKED_FOLDERS for path in (root / folder).rglob("*.py")):
+        name, lines = _relative(root, path), _line_count(path)
+        most = MAX_COMMAND_LINES if path.parent == root / PACKAGE / "commands" else MAX_FILE_LINES
+        if lines > most:
+            yield Offender(name, f"{name}:{lines}", f"{lines} lines, max {most}")
+
+
+def _repeated_names(root: Path) -> Iterator[Offender]:
+    repeated = names_defined_twice(root)
+    if len(repeated) > MAX_NAMES_TWICE:
+        for name, places in repeated.items():
+            others = ", ".join(places[1:])
+            problem = f"{name} is also defined in {others}; {len(repeated)} names twice, max {MAX_NAMES_TWICE}"
+            yield Offender(name, places[0], problem)
+
+
+def _modules(root: Path) -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted((root / PACKAGE).rglob("*.py")):
+        yield _relative(root, path), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _line_count(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def _relative(root: Path, path: Path) -> str:
+    return path.resolve().relative_to(root.resolve()).as_posix()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
