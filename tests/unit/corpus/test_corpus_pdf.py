@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from groundup.corpus.formats import Extracted, extract
-from groundup.corpus.formats.pdf_layout import PdfPage, layout
+from groundup.corpus.formats.pdf import PdfPage, layout
 from groundup.corpus.isolated import CrashError, isolated
 from groundup.corpus.records import RecordRules
 from groundup.corpus.sources import Item
