@@ -10,7 +10,7 @@ import pytest
 
 from cpu_time import cpu_seconds
 from groundup.corpus.formats import Extracted, extract
-from groundup.corpus.formats.wikitext import plain_text
+from groundup.corpus.formats.wiki import plain_text
 from groundup.corpus.records import RecordRules
 from groundup.corpus.sources import Item
 
