@@ -9,7 +9,7 @@ import pytest
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
-from groundup.hub.gguf.kquants import quantize_q4_k, quantize_q5_k, quantize_q6_k
+from groundup.hub.gguf.quantize import quantize_q4_k, quantize_q5_k, quantize_q6_k
 
 Quantizer = Callable[[np.ndarray], np.ndarray]
 KINDS = {"Q4_K": quantize_q4_k, "Q5_K": quantize_q5_k, "Q6_K": quantize_q6_k}
