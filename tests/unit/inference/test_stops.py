@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from groundup.inference.stops import StopScanner
+from groundup.inference.sequence import StopScanner
 
 
 def scan(pieces: list[str], stops: tuple[str, ...]) -> tuple[str, bool]:
