@@ -10,17 +10,50 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groundup.core.errors import GroundupError, ResourceError
+import torch
+
+from groundup.core.errors import DataError, GroundupError, ResourceError
+from groundup.core.files import read_json
 from groundup.evaluation.inside import Reading
-from groundup.hub import read_config
+from groundup.hub import load_newest_state, read_config
 from groundup.hub.resolve import OpenedClassifier, OpenedModel, finished, open_classifier
 from groundup.inference import Engine
+from groundup.model import Transformer
 from groundup.serve import ServedModel, model_object, unknown_model
 from groundup.serve.errors import overloaded
 from groundup.studio.home import Home, ModelSeen
-from groundup.studio.live import open_live
 from groundup.studio.refusals import refused
+from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
+from groundup.train.planner import Plan
+
+
+def open_live(directory: Path) -> OpenedModel:
+    """Read the newest checkpoint of a pretraining run, on the CPU: the machine's GPU is busy with it.
+
+    Args:
+        directory: of the stage; its vocabulary lies beside it.
+
+    Raises:
+        DataError: no checkpoint yet, or no vocabulary.
+        FormatError: they are damaged.
+    """
+    state = load_newest_state(directory / "checkpoints")
+    if state is None:
+        raise DataError(
+            f"{directory}: no checkpoint yet",
+            rule="what is looked into has been saved once",
+            fix="Wait a little: checkpoint_seconds of the recipe says how long.",
+        )
+    tokenizer = Tokenizer.load(directory.parent / "tokens" / "tokenizer")
+    plan = Plan.from_json(read_json(directory / "plan.json")["plan"])
+    model = Transformer(plan.model)
+    with torch.no_grad():
+        held = state.groups["model"]
+        for name, tensor in model.named_parameters():  # each once: a checkpoint has a tied head as the embeddings
+            tensor.copy_(held[name])
+    return OpenedModel(directory, model.eval().requires_grad_(False), tokenizer, tokenizer.stop_ids)
+
 
 Opener = Callable[[Path], tuple[OpenedModel, ChatTemplate | None]]
 

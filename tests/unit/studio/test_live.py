@@ -14,7 +14,7 @@ from groundup.core.files import write_json
 from groundup.model import Transformer
 from groundup.optim import Optimizer, OptimizerConfig
 from groundup.studio import Home, Shelf
-from groundup.studio.live import open_live
+from groundup.studio.shelf import open_live
 from groundup.tokenizer import Tokenizer
 from groundup.train import Checkpoints, Progress
 from groundup.train.planner import Plan
