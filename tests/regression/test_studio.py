@@ -16,7 +16,7 @@ from groundup.inference import Engine
 from groundup.model import Transformer
 from groundup.serve import ServedModel
 from groundup.studio import Home
-from groundup.studio.window import window_of
+from groundup.studio.routes import window_of
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 

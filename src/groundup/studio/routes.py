@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -16,9 +16,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from groundup.chat import ChatFormat, ConversationFormat, Session, Settings, TextFormat
+from groundup.chat.session import Turn
 from groundup.core.errors import GroundupError
 from groundup.corpus.lookup import fates_of, occurrences
-from groundup.serve import Body, read_request
+from groundup.serve import Body, ServedModel, read_request
 from groundup.studio import looking
 from groundup.studio.curves import new_rows, told
 from groundup.studio.home import Home, name_of
@@ -26,7 +28,47 @@ from groundup.studio.jobs import Jobs
 from groundup.studio.pages import XRAY, framed
 from groundup.studio.refusals import refused
 from groundup.studio.shelf import Shelf
-from groundup.studio.window import window_of
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What fits.
+
+    Attributes:
+        dropped: number of the oldest turns that are left out.
+        context_length: tokens that the conversation and the next answer share.
+    """
+
+    dropped: int
+    context_length: int
+
+
+def window_of(
+    served: ServedModel,
+    turns: Sequence[tuple[str, str]],
+    prompt: str,
+    *,
+    system: str = "",
+    max_tokens: int | None = None,
+) -> Window:
+    """Drop the oldest turns until the rest, the prompt and an answer fit into the context.
+
+    Args:
+        turns: (what a person said, the answer), oldest first.
+        system: left out for a model without a place for it.
+        max_tokens: of the answer, for which up to a quarter of the context is reserved.
+
+    Raises:
+        ConfigError: the prompt alone does not fit.
+    """
+    form: ConversationFormat
+    form = ChatFormat(served.template) if served.template else TextFormat(served.tokenizer, ())
+    settings = Settings(system=system if system and form.takes_system else None, max_tokens=max_tokens)
+    said = [Turn(user, answer, "stop", 0, 0, 0, 0.0) for user, answer in turns]
+    session = Session(served.engine, form, settings, said)
+    _, dropped = session.fitting(prompt)
+    return Window(dropped, session.context_length)
+
 
 _KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _MOST_FOUND = 20  # documents, of a search
