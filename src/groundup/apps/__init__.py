@@ -3,8 +3,8 @@
 The declarations are here without torch; `groundup.apps.running` lets a model work.
 """
 
-from groundup.apps.catalogue import Catalogue, Found, open_catalogue
+from groundup.apps.catalogue import Catalogue, CatalogueEntry, open_catalogue
 from groundup.apps.declaration import App
 from groundup.apps.inputs import checked
 
-__all__ = ["App", "Catalogue", "Found", "checked", "open_catalogue"]
+__all__ = ["App", "Catalogue", "CatalogueEntry", "checked", "open_catalogue"]

@@ -11,7 +11,7 @@ from typing import Any
 from groundup.apps.asking import Options, Pair, Speaker
 from groundup.apps.classifying import ClassifierRunner
 from groundup.apps.declaration import App
-from groundup.apps.work import Result, Score, Work, Write, likely_pair, work
+from groundup.apps.work import AppResult, Score, Work, Write, likely_pair, work
 from groundup.core.console import Console
 from groundup.core.errors import GroundupError, ResourceError
 from groundup.hub.resolve import is_classifier, open_chat_model, open_classifier
@@ -27,7 +27,7 @@ def _silent(*_: Any) -> None:
 
 
 @dataclass(slots=True, eq=False)
-class Runner:
+class AppRunner:
     """A model that applications run on.
 
     Attributes:
@@ -57,7 +57,7 @@ class Runner:
         *,
         on_text: Callable[[str], object] = _silent,
         on_progress: Callable[[int, int], object] = _silent,
-    ) -> Result:
+    ) -> AppResult:
         """One piece of work.
 
         Args:
@@ -74,7 +74,7 @@ class Runner:
             try:
                 step = steps.send(answer)
             except StopIteration as end:
-                result: Result = end.value
+                result: AppResult = end.value
                 return result
             if isinstance(step, Score):
                 answer = self._scored(step.pairs)
@@ -90,9 +90,9 @@ class Runner:
         options: Options | None = None,
         *,
         advance: Callable[[float], object] = _silent,
-    ) -> list[Result | GroundupError]:
+    ) -> list[AppResult | GroundupError]:
         """The same for many sets of inputs; one that cannot be done gives its error and stops no other."""
-        results: list[Result | GroundupError] = []
+        results: list[AppResult | GroundupError] = []
         for start in range(0, len(rows), _SIDE_BY_SIDE):
             batch = [
                 _Row(work(app, given, self.speaker, _seeded(options, start + n)))
@@ -191,7 +191,7 @@ class _Row:
 
     steps: Work
     step: Write | Score | None = None
-    result: Result | GroundupError | None = None
+    result: AppResult | GroundupError | None = None
 
     def __post_init__(self) -> None:
         self.advance(None)
@@ -220,7 +220,7 @@ def _seeded(options: Options | None, number: int) -> Options | None:
     return replace(options, seed=options.seed + number)
 
 
-def open_runner(model: Path, device: str | None, console: Console, stack: ExitStack) -> Runner | ClassifierRunner:
+def open_runner(model: Path, device: str | None, console: Console, stack: ExitStack) -> AppRunner | ClassifierRunner:
     """Open a classifier, or the language model that `model` means, to run applications on until the stack closes.
 
     Raises:
@@ -231,4 +231,4 @@ def open_runner(model: Path, device: str | None, console: Console, stack: ExitSt
         return ClassifierRunner(open_classifier(model, device=device))
     opened, template = open_chat_model(model, device, console)
     engine = stack.enter_context(Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids))
-    return Runner(engine, template, stop_ids=opened.stop_ids)
+    return AppRunner(engine, template, stop_ids=opened.stop_ids)

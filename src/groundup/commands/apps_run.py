@@ -51,7 +51,7 @@ def run(
         DataError: no model, no file or no table there.
     """
     from groundup.apps.asking import Options
-    from groundup.apps.reading import as_json, read_input
+    from groundup.apps.reading import read_input, result_json
     from groundup.apps.running import open_runner
 
     console = console or Console()
@@ -83,7 +83,7 @@ def run(
         for note in result.notes:
             console.note(note)
         likely = f"\t{result.probabilities[result.value]:.3f}" if result.probabilities else ""
-        on_text(as_json(result) if json_lines else "\n" if streams else visible(result.text + likely) + "\n")
+        on_text(result_json(result) if json_lines else "\n" if streams else visible(result.text + likely) + "\n")
     return [result]
 
 

@@ -39,7 +39,7 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
             answer as the two do, and nothing is kept.
     """
     from groundup.data.held_out import tuning_of
-    from groundup.hub.adapted import find_base, is_adapter
+    from groundup.hub.adapted import find_adapter_base, is_adapter
     from groundup.hub.resolve import is_classifier, model_identity, resolve_model
 
     console = console or Console()
@@ -51,7 +51,7 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
             rule="what is merged is an adapter: adapter_config.json with adapter_model.safetensors",
             fix="Use it as it is: there is nothing to merge.",
         )
-    base = find_base(directory, config.base)
+    base = find_adapter_base(directory, config.base)
     inputs = {"adapter": model_identity(directory), "base": model_identity(base)}
     work = begin(config.out, "merge", {"dtype": config.dtype}, inputs, console=console)
     if work.state == "done":

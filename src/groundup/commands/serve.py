@@ -57,7 +57,7 @@ def run(
     from groundup.apps.served import ServedApps
     from groundup.hub.resolve import open_beside, open_chat_model
     from groundup.inference import Engine
-    from groundup.serve import Guard, Server, application_routes, bind, build_app, is_loopback, url_of
+    from groundup.serve import RequestGuard, Server, application_routes, bind, build_app, is_loopback, url_of
     from groundup.serve.guard import require_api_key
     from groundup.serve.models import named_directory, serve_opened
 
@@ -91,6 +91,6 @@ def run(
                     on_text(json.dumps({"url": url, **names, "chat": template is not None}) + "\n")
 
             app = build_app(models, routes=application_routes(applications, models))
-            guard = Guard(app, api_key=api_key, loopback_only=loopback, note=console.note)
+            guard = RequestGuard(app, api_key=api_key, loopback_only=loopback, note=console.note)
             Server(guard, grace_seconds=config.grace_seconds, cut_off=engine.close, on_ready=report_ready).run([bound])
     console.note("Stopped.")

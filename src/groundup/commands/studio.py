@@ -53,7 +53,7 @@ def run(
     from groundup.apps import open_catalogue
     from groundup.apps.served import ServedApps
     from groundup.hub.resolve import open_chat_model
-    from groundup.serve import Guard, Server, bind, is_loopback, url_of
+    from groundup.serve import RequestGuard, Server, bind, is_loopback, url_of
     from groundup.studio import Home, Jobs, Shelf, build_studio
 
     console = console or Console()
@@ -82,7 +82,7 @@ def run(
                 on_text(json.dumps({"url": url}) + "\n")
 
         app = build_studio(home, shelf, jobs, ServedApps(open_catalogue(config.apps, console)))
-        guard = Guard(app, api_key=password, loopback_only=loopback, browser=True)
+        guard = RequestGuard(app, api_key=password, loopback_only=loopback, browser=True)
         try:
             Server(guard, grace_seconds=1, cut_off=shelf.close, on_ready=say_ready).run([bound])
         finally:

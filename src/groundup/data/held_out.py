@@ -20,7 +20,7 @@ from groundup.data.conversations import (
     split_by_hash,
     without_prompts_of,
 )
-from groundup.data.label_parts import UNTRAINED, apart, limited, split
+from groundup.data.label_parts import UNTRAINED, apart, limited, split_labelled
 from groundup.data.labelled import (
     NOT_LEARNED,
     Labelled,
@@ -133,7 +133,7 @@ def held_out_labels(
     console.note(summary(table, found))
     if _is_training_table(made, table_identity(sources)):
         fraction, seed = float(settings.get("test_fraction", 0.2)), int(settings.get("seed", 0))
-        learned, tested = split(without_single_labels(without_repeats(found)), fraction, seed)
+        learned, tested = split_labelled(without_single_labels(without_repeats(found)), fraction, seed)
         learned = limited(learned, settings.get("limit") or len(learned), seed)
         notes = [_trained_on(len(tested))]
     else:
@@ -144,7 +144,7 @@ def held_out_labels(
             given = read_table(_as_classify_reads(train), console=console)
             learned, tested = apart(without_repeats(read_labelled(given, rules.found_in(given))), new)
         else:
-            tested, learned = split(without_single_labels(without_repeats(new)), _SHOWN_FRACTION, 0)
+            tested, learned = split_labelled(without_single_labels(without_repeats(new)), _SHOWN_FRACTION, 0)
             notes.append(_set_aside(len(learned)))
     kept = with_labels(tested, labels, NOT_LEARNED)
     if unknown := kept.dropped[NOT_LEARNED] + kept.dropped[UNTRAINED]:

@@ -44,7 +44,7 @@ def require_api_key(key: str | None, variable: str, host: str, *, loopback: bool
         )
 
 
-class Guard:
+class RequestGuard:
     """Lets through who has the key, and on a loopback address only who calls it by a loopback name.
 
     Without the second, a web page could reach the server through a name of its own that it has pointed at this

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from groundup.chat import ChatFormat, ConversationFormat, Session, Settings, TextFormat
+from groundup.chat import ChatFormat, PromptFormat, Session, Settings, TextFormat
 from groundup.chat.session import Turn
 from groundup.core.errors import DataError, GroundupError
 from groundup.corpus import read_card
@@ -96,7 +96,7 @@ def window_of(
     Raises:
         ConfigError: the prompt alone does not fit.
     """
-    form: ConversationFormat
+    form: PromptFormat
     form = ChatFormat(served.template) if served.template else TextFormat(served.tokenizer, ())
     settings = Settings(system=system if system and form.takes_system else None, max_tokens=max_tokens)
     said = [Turn(user, answer, "stop", 0, 0, 0, 0.0) for user, answer in turns]

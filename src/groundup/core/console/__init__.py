@@ -20,7 +20,7 @@ from groundup.core.console.meter import Meter, format_count, format_duration
 from groundup.core.errors import GroundupError
 from groundup.core.redact import redacted
 
-__all__ = ["Console", "Progress", "Stages", "format_count", "format_duration", "print_now", "visible"]
+__all__ = ["Console", "ProgressBar", "Stages", "format_count", "format_duration", "print_now", "visible"]
 
 _LOG_SECONDS = 10.0  # without a terminal: a line at least this often, and at every tenth of the way,
 _LOG_SPACING = 2.0  # but never more often than this
@@ -46,7 +46,7 @@ def visible(text: str) -> str:
     return text.replace("\r\n", "\n").translate(_UNSAFE)
 
 
-class Progress(Protocol):
+class ProgressBar(Protocol):
     """A running piece of work."""
 
     def advance(self, amount: float = 1) -> None:
@@ -156,7 +156,7 @@ class Console:
     @contextmanager
     def progress(
         self, label: str, total: float | None, unit: str, *, done: float = 0, curve: str | None = None
-    ) -> Iterator[Progress]:
+    ) -> Iterator[ProgressBar]:
         """A progress bar with rate and time left.
 
         Args:

@@ -8,7 +8,7 @@ from statistics import median
 
 from groundup.core.types import MetricName
 from groundup.corpus.language import UNDETERMINED, identify
-from groundup.data.tables import folded
+from groundup.data.tables import casefolded
 from groundup.evaluation.measure import Measure
 from groundup.evaluation.metrics.answers import exact, label_reader, normalized, token_f1
 from groundup.evaluation.metrics.answers import labels as label_measures
@@ -62,7 +62,7 @@ def label_names(answers: Sequence[str]) -> tuple[str, ...]:
     alone = sum(count == 1 for count in counts.values())
     if len(counts) * _REPEATED > len(answers) or alone > max(1, _ALONE * len(answers)):
         return ()
-    return tuple({folded(answer): answer for answer in reversed(answers)}.values())[::-1]
+    return tuple({casefolded(answer): answer for answer in reversed(answers)}.values())[::-1]
 
 
 def choose_metric(

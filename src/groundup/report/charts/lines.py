@@ -18,7 +18,7 @@ _HOVER_POINTS = 240
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ChartLine:
     """A line: its points, thick and coloured where it is the one that counts."""
 
     points: Sequence[Point]
@@ -34,11 +34,11 @@ class Axis:
     from_zero: bool = False
 
 
-def lines(
+def draw_line_chart(
     name: str,
     title: str,
     description: str,
-    drawn: Sequence[Line],
+    drawn: Sequence[ChartLine],
     axis: Axis,
     *,
     x_label: Callable[[float], str],
@@ -97,7 +97,7 @@ class _Plot:
     height: int
 
     @classmethod
-    def of(cls, drawn: Sequence[Line], axis: Axis, height: int) -> _Plot:
+    def of(cls, drawn: Sequence[ChartLine], axis: Axis, height: int) -> _Plot:
         x_max = max(x for line in drawn for x, _ in line.points) or 1.0
         values = [y for line in drawn for _, y in line.points]
         rows = ticks(0.0 if axis.from_zero else min(values), max(values), max(2, height // 50))
@@ -139,7 +139,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     return [round((first + index) * step, 12) for index in range(count)]
 
 
-def _path(line: Line, plot: _Plot) -> Html:
+def _path(line: ChartLine, plot: _Plot) -> Html:
     places = (f"{_UNITS * x / plot.x_max:.1f},{_UNITS * (1 - (y - plot.low) / plot.span):.1f}" for x, y in line.points)
     kind = "line accent" if line.accent else "line"
     return tag("polyline", points=" ".join(places), class_=kind, vector_effect="non-scaling-stroke")
