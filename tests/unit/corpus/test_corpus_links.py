@@ -25,7 +25,7 @@ from groundup.core.errors import DataError, DownloadError
 from groundup.corpus import CorpusSettings, build_corpus, read_documents
 from groundup.corpus.build import SPLITS
 from groundup.corpus.executor import ProcessPool
-from groundup.corpus.fetching.asking import normalized
+from groundup.corpus.fetching.asking import normalize_url
 from groundup.corpus.fetching.store import PageStore
 from groundup.corpus.lookup import fates_of
 from groundup.corpus.sources import LinksSource
@@ -367,7 +367,7 @@ def test_trouble_of_our_own_is_no_failure_of_a_link(
     ],
 )
 def test_addresses_as_they_are_asked_for(given: str, asked: str) -> None:
-    assert normalized(given) == asked
+    assert normalize_url(given) == asked
 
 
 def test_tokens_in_addresses_stay_out_of_the_corpus(site: Site, tmp_path: Path, console: Console) -> None:
