@@ -15,10 +15,10 @@ from groundup.hub.gguf.header import MetaValue
 from groundup.hub.gguf.keys import Keys
 from groundup.hub.gguf.weights import OUTPUT, TOKEN_EMBEDDING
 from groundup.model import ModelConfig
+from groundup.model.attention import Rotary
 from groundup.model.config import RopeScaling
 from groundup.model.families import FAMILIES, GUIDE
 from groundup.model.families.base import Family, Gguf, Key
-from groundup.model.attention import Rotary
 
 _TYPE, _FACTOR, _ORIGINAL = "rope.scaling.type", "rope.scaling.factor", "rope.scaling.original_context_length"
 _OLD_FACTOR = "rope.scale_linear"
