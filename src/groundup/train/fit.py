@@ -161,7 +161,7 @@ class Steps(Protocol):
     def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None: ...
 
 
-def fit(
+def fit(  # noqa: PLR0913 - everything that a step depends on is an argument
     model: nn.Module,
     objective: Objective[BatchT],
     batches: Callable[[int], BatchT],
