@@ -120,7 +120,7 @@ class ParallelModel(Generic[ModelT]):
     def is_finite(self) -> bool:
         """Whether all weights are finite numbers, on every rank."""
         held = (rows_of(parameter, self._ranks).tensor for parameter in self.model.parameters())
-        return bool(self._ranks.least(int(all(rows.isfinite().all() for rows in held))))
+        return bool(self._ranks.min(int(all(rows.isfinite().all() for rows in held))))
 
     @contextmanager
     def readable(self) -> Iterator[None]:

@@ -47,7 +47,7 @@ class Ranks:
         self.size = size
         self.on_this_machine = on_this_machine
         self._store = store
-        self._told = 0
+        self._broadcasts = 0
 
     @property
     def first(self) -> bool:
@@ -68,7 +68,7 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
-    def least(self, value: int) -> int:
+    def min(self, value: int) -> int:
         """The smallest of all ranks' values."""
         if self.size > 1:
             import torch
@@ -79,20 +79,20 @@ class Ranks:
             return int(found)
         return value
 
-    def told(self, value: Any) -> Any:
-        """What the first rank says: its `value`, a JSON value; those of the others are not looked at."""
+    def broadcast_object(self, value: Any) -> Any:
+        """Return the `value` of the first rank, a JSON value, on every rank."""
         if self._store is None:
             return value
-        key = f"told-{self._told}"
-        self._told += 1
+        key = f"broadcast-{self._broadcasts}"
+        self._broadcasts += 1
         if self.first:
             self._store.set(key, json.dumps(value))
             return value
         self._store.wait([key], _TOLD)
         return json.loads(self._store.get(key))
 
-    def wait(self) -> None:
-        """Go on when all ranks have come here."""
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
         if self.size > 1:
             import torch.distributed as dist
 

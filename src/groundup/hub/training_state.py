@@ -127,7 +127,7 @@ def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: R
     path = directory / f"step-{state.step:08d}"
     with ExitStack() as stack:
         begun = str(stack.enter_context(atomic_directory(path))) if ranks.first else ""
-        temporary = Path(ranks.told(begun))
+        temporary = Path(ranks.broadcast_object(begun))
         for name, tensors in state.groups.items():
             parts = {key: (part.first, part.total) for key, part in tensors.items() if isinstance(part, Rows)}
             values = {key: _tensor(value).detach().cpu().contiguous() for key, value in tensors.items()}
@@ -136,7 +136,7 @@ def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: R
             with system_errors(file):
                 save_file(values, file, metadata=metadata)
         _write_digests(temporary, list(state.groups), ranks)
-        ranks.wait()
+        ranks.barrier()
         if ranks.first:
             write_checked_json(
                 temporary / _META,
@@ -177,7 +177,7 @@ def load_newest_state(
         FormatError: Written by a newer release, or all of them are damaged.
     """
     chosen = _newest_intact(directory, at_most, say) if ranks.first else None
-    name = ranks.told(chosen.name if chosen is not None else "")
+    name = ranks.broadcast_object(chosen.name if chosen is not None else "")
     if not name:
         return None
     path = directory / name

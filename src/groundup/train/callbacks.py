@@ -191,6 +191,6 @@ class EverySeconds:
         if self._passed >= self._due or report.step == report.total_steps or self._ended():
             started = time.perf_counter()
             self._action(report)
-            took = self._ranks.told(time.perf_counter() - started)
+            took = self._ranks.broadcast_object(time.perf_counter() - started)
             self._due = max(self._seconds, _STEPS_TO_ACTION * took) if self._seconds else 0.0
             self._passed = 0.0

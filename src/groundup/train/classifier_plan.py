@@ -218,7 +218,7 @@ def train_classifier(
 
     def error_rate() -> float:
         with trainer.readable():
-            rate: float = run.ranks.told(validation.error("accuracy"))
+            rate: float = run.ranks.broadcast_object(validation.error("accuracy"))
         return rate
 
     before = error_rate() if validation.num_texts else 0.0

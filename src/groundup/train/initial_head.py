@@ -181,10 +181,12 @@ def initialize_head(
         The index of the prompt format.
     """
     plan, head_file = run.saved_plan() or {}, run.directory / HEAD_FILE
-    if run.ranks.told(head_file.is_file() and plan.get(_HEAD_DIGEST) == file_digest(head_file)):  # else fitted again
+    if run.ranks.broadcast_object(
+        head_file.is_file() and plan.get(_HEAD_DIGEST) == file_digest(head_file)
+    ):  # else fitted again
         with torch.no_grad():
             model.score.weight.copy_(load(head_file.read_bytes())[_WEIGHT])
-        run.ranks.wait()
+        run.ranks.barrier()
         return int(plan["framed"])
     record = _fit_in_best_format(model, formats, texts, targets, loss, run, seed=seed)
     if run.ranks.first:
@@ -213,7 +215,7 @@ def _fit_in_best_format(
     with run.console.progress("fitting the head", None, "texts") as bar:
         fit = partial(fit_head, loss=loss, advance=bar.advance)
         best, fits = best_prompt_format(model, formats, drawn, wanted, fit)
-        best = run.ranks.told(best)
+        best = run.ranks.broadcast_object(best)
         ids = formats.encode(best, drawn)
         n_tokens = sum(map(len, ids))
         if fits and fits[best].texts == len(texts):  # the formats were tried on all texts

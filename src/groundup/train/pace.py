@@ -52,7 +52,7 @@ class Pace:
         due = progress.batches % max(1, report.total_steps // REVIEWS) == 0
         if not due or progress.batches < self._settled or report.step == report.total_steps:
             return
-        now: float = self._ranks.told(self._clock())
+        now: float = self._ranks.broadcast_object(self._clock())
         if not self._passed:
             self._began = now
         self._passed.append((now, progress.batches))

@@ -75,11 +75,11 @@ def plan_pretraining(
         return rate
 
     def measure(shape: ModelConfig, rows: int) -> float:
-        ranks.told([shape.to_json(), rows])
+        ranks.broadcast_object([shape.to_json(), rows])
         return speed(shape, rows)
 
     if not ranks.first:  # measures what the first rank asks for, until that has its plan
-        while isinstance(heard := ranks.told(None), list):
+        while isinstance(heard := ranks.broadcast_object(None), list):
             speed(ModelConfig.from_json(heard[0]), heard[1])
         return Plan.from_json(heard)
     plan = plan_run(
@@ -92,7 +92,7 @@ def plan_pretraining(
         optimizer=optimizer,
         memory_bytes=rank_memory(machine, ranks, settings.parallel.mode),
     )
-    ranks.told(plan.to_json())
+    ranks.broadcast_object(plan.to_json())
     if plan.epochs > 0.95 * MOST_EPOCHS:
         run.console.note(f"The text is small for this budget: more than {MOST_EPOCHS:g} epochs would teach little.")
     return plan
@@ -151,7 +151,7 @@ def plan_fine_tuning(
     )
     seconds = None if settings.minutes is None else 60 * settings.minutes * (1 - ENDING)
     plan = replace(plan, tokens_per_second=speed, seconds=seconds)
-    return machine, Plan.from_json(ranks.told(plan.to_json()))
+    return machine, Plan.from_json(ranks.broadcast_object(plan.to_json()))
 
 
 def estimate(trainer: Trainer[Any, Any], plan: Plan, steps: TrainingSteps, batch: Any) -> str:

@@ -47,7 +47,7 @@ def fitting_rows(
     peak.reset()
     before, available = peak.now, free(device)
     if available is None or peak.bytes < 0:
-        return ranks.least(most)
+        return ranks.min(most)
     tops = []
     for rows in (1, 1, 2):  # the first pass also loads libraries
         if rows > most:
@@ -72,9 +72,9 @@ def fitting_rows(
             fix="Choose a smaller model, a shorter context_length, or parallel.activation_checkpointing = true.",
         )
     if len(tops) < 3:
-        return ranks.least(1)
+        return ranks.min(1)
     row = max(tops[2] - tops[1], 1)
-    return ranks.least(max(1, min(most, 1 + int((usable - tops[1]) // row))))
+    return ranks.min(max(1, min(most, 1 + int((usable - tops[1]) // row))))
 
 
 def _neighbours(device: str, ranks: Ranks) -> int:

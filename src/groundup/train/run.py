@@ -57,7 +57,7 @@ class TrainingRun:
     def saved_plan(self) -> dict[str, Any] | None:
         """Return the `plan.json` that this run began with, the same on every rank; None at its first start."""
         here = self.ranks.first and self.plan_file.is_file()
-        saved: dict[str, Any] | None = self.ranks.told(read_plan(self.plan_file) if here else None)
+        saved: dict[str, Any] | None = self.ranks.broadcast_object(read_plan(self.plan_file) if here else None)
         return saved
 
     def save_plan(self, **values: Any) -> None:
@@ -65,7 +65,7 @@ class TrainingRun:
         if self.ranks.first:
             known = read_plan(self.plan_file) if self.plan_file.is_file() else {}
             write_checked_json(self.plan_file, known | {"version": PLAN_VERSION} | values)
-        self.ranks.wait()
+        self.ranks.barrier()
 
     def plan(self, make: Callable[[], tuple[Machine, Plan]]) -> tuple[Machine, Plan, bool]:
         """Return the machine and the plan that the run began with, and whether they are new.
@@ -111,13 +111,13 @@ def training_run(
             require_current_plan(directory)
             work = begin(directory, stage, keys, inputs, console=console)
             stack.callback(work.let_go)
-            ranks.told([work.fingerprint, work.state, work.seconds, str(work.directory)])
+            ranks.broadcast_object([work.fingerprint, work.state, work.seconds, str(work.directory)])
         else:
             console = Console(quiet=True, stream=stack.enter_context(Path(os.devnull).open("w")))
-            fingerprint, state, seconds, place = ranks.told([])
+            fingerprint, state, seconds, place = ranks.broadcast_object([])
             work = Work(Path(place), stage, dict(keys), dict(inputs), fingerprint, state, seconds)
         yield TrainingRun(work, ranks, console)
-        ranks.told("done")
+        ranks.broadcast_object("done")
 
 
 def require_current_plan(directory: Path) -> None:

@@ -391,7 +391,7 @@ class Trainer(Generic[ModelT, BatchT]):
                     value = selection.score()
                 except FormatError:
                     value = math.inf
-            told: float = self.run.ranks.told(value)
+            told: float = self.run.ranks.broadcast_object(value)
             return told
 
         return KeepBest(
@@ -438,7 +438,7 @@ def measured_machine(
         if compile and not (measured.native or measured.compile):
             run.console.warn("No working C++ compiler: training is not compiled and runs at less than half the speed.")
         here = measured.to_json()
-    return Machine.from_json(run.ranks.told(here))
+    return Machine.from_json(run.ranks.broadcast_object(here))
 
 
 def estimated(seconds: float, memory: int, how: str) -> str:
