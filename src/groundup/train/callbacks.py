@@ -55,7 +55,7 @@ def row_of(report: StepReport, speed: Speed) -> dict[str, float | None]:
     if (mfu := speed.mfu(report)) is not None:
         row["mfu"] = round(mfu, 4)
     row |= {"skipped": 1} if report.skipped else {}
-    row |= {"returns": report.returns} if report.returns else {}
+    row |= {"rollbacks": report.rollbacks} if report.rollbacks else {}
     return {name: value if math.isfinite(value) else None for name, value in row.items()}
 
 

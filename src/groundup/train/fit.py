@@ -28,7 +28,7 @@ class Progress:
         batches: global batches drawn. More than steps, once a run has gone back: what led astray is not read again.
         tokens_seen: as the objective counts them.
         lr_scale: factor on all learning rates, below 1 once a run has gone back.
-        returns: how often it has gone back.
+        rollbacks: Number of rollbacks to an earlier state.
         recent_losses: of the last steps that were taken, for `groundup.train.SpikeGuard`.
         skipped: which of the last batches gave no step.
         total_steps: of the run, as they are foreseen now; None: as they were planned. See `groundup.train.Pace`.
@@ -41,7 +41,7 @@ class Progress:
     tokens_seen: int = 0
     batches: int = 0
     lr_scale: float = 1.0
-    returns: int = 0
+    rollbacks: int = 0
     recent_losses: list[float] = field(default_factory=list)
     skipped: list[int] = field(default_factory=list)
     total_steps: int | None = None
@@ -52,7 +52,9 @@ class Progress:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         """From a checkpoint's values; earlier releases wrote fewer of them."""
-        known = {"batches": record["step"]} | {f.name: record[f.name] for f in fields(cls) if f.name in record}
+        known = {"batches": record["step"], "rollbacks": record.get("returns", 0)} | {
+            f.name: record[f.name] for f in fields(cls) if f.name in record
+        }
         known["scores"] = [(step, score) for step, score in known.get("scores", ())]
         return cls(**known)
 
@@ -83,7 +85,7 @@ class Progress:
             waited=waited,
             metrics=metrics,
             skipped=skipped,
-            returns=self.returns,
+            rollbacks=self.rollbacks,
         )
 
 
@@ -98,7 +100,7 @@ class StepReport:
         waited: the part of it in which there was no batch yet.
         metrics: means over the step's global batch, `loss` in nats a token first.
         skipped: the batch gave no step, see `groundup.train.SpikeGuard`.
-        returns: how often the run has gone back to an earlier state.
+        rollbacks: Number of rollbacks of the run to an earlier state.
     """
 
     step: int
@@ -111,7 +113,7 @@ class StepReport:
     waited: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     skipped: bool = False
-    returns: int = 0
+    rollbacks: int = 0
 
 
 class Guard(Protocol):

@@ -18,11 +18,11 @@ from groundup.train.fit import Progress, StepReport, diverged
 
 WINDOW = 128  # steps whose losses are remembered; no loss is called a spike before there are so many
 SIGMAS = 6.0
-LEAST_RISE = 0.5  # nats: even in a run whose losses hardly differ, less is no trouble
+MIN_RISE = 0.5  # nats: even in a run whose losses hardly differ, less is no trouble
 SPELL = 32  # batches, of which
-MOST_SKIPPED = 8  # so many may be skipped before the run goes back
+MAX_SKIPPED = 8  # so many may be skipped before the run goes back
 LR_FACTOR = 0.5
-MOST_RETURNS = 3
+MAX_ROLLBACKS = 3
 KEPT_STATES = 20  # a good state is kept this often in a run,
 FEWEST_STEPS = 100  # but not after fewer steps than these
 
@@ -68,21 +68,21 @@ class SpikeGuard:
         """The largest loss that is no spike."""
         if not self._spikes or len(recent) < WINDOW:
             return math.inf
-        return statistics.fmean(recent) + max(SIGMAS * statistics.pstdev(recent), LEAST_RISE)
+        return statistics.fmean(recent) + max(SIGMAS * statistics.pstdev(recent), MIN_RISE)
 
     def after_step(self, report: StepReport) -> None:
         progress = self._progress
         every = max(FEWEST_STEPS, report.total_steps // KEPT_STATES)
-        if len(progress.skipped) >= MOST_SKIPPED:
-            self._return(report)
+        if len(progress.skipped) >= MAX_SKIPPED:
+            self._roll_back(report)
         elif report.step % every == 0 and not progress.skipped:
             self._keep(progress)
 
-    def _return(self, report: StepReport) -> None:
+    def _roll_back(self, report: StepReport) -> None:
         progress = self._progress
         trouble = f"step {report.step:,}: {len(progress.skipped)} of the last {SPELL} steps were skipped"
-        if progress.returns == MOST_RETURNS:
-            raise diverged(f"{trouble}, after {MOST_RETURNS} returns to an earlier state")
+        if progress.rollbacks == MAX_ROLLBACKS:
+            raise diverged(f"{trouble}, after {MAX_ROLLBACKS} rollbacks")
         good = self._go_back()
         if not good.step:
             raise diverged(f"{trouble}, before there was a good state to go back to")
@@ -91,5 +91,5 @@ class SpikeGuard:
         progress.recent_losses = good.recent_losses
         progress.skipped = []
         progress.lr_scale *= LR_FACTOR
-        progress.returns += 1
+        progress.rollbacks += 1
         self._say(f"{trouble}: back to step {good.step:,}, with other text and {progress.lr_scale:g} of the rates.")

@@ -112,7 +112,7 @@ def test_a_run_goes_back_and_past_what_led_astray_and_a_killed_one_does_the_same
     strange = {150: math.nan, **dict.fromkeys(range(230, 260), 50.0)}
     whole = train(tmp_path / "whole", strange)
     assert whole["drawn"] == list(range(whole["progress"].batches))  # nothing is read twice
-    assert whole["progress"].returns >= 1
+    assert whole["progress"].rollbacks >= 1
     steps = [row["step"] for row in whole["rows"]]
     back = next(i for i in range(1, len(steps)) if steps[i] <= steps[i - 1])
     assert steps[back] == 201  # the last good state was that of step 200
@@ -126,7 +126,7 @@ def test_a_run_goes_back_and_past_what_led_astray_and_a_killed_one_does_the_same
 
 
 def test_a_run_that_cannot_be_helped_ends_with_an_error_that_says_so(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=f"after {rules.MOST_RETURNS} returns"):
+    with pytest.raises(TrainingError, match=f"after {rules.MAX_ROLLBACKS} rollbacks"):
         train(tmp_path / "late", dict.fromkeys(range(130, 10000), math.nan))
     with pytest.raises(TrainingError, match="before there was a good state"):
         train(tmp_path / "early", dict.fromkeys(range(3, 10000), math.nan))
