@@ -16,7 +16,7 @@ from groundup.apps.parts import split_into_chunks
 from groundup.apps.work import AppResult
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.hub.resolve import OpenedClassifier
-from groundup.inference.classification import above_threshold, encode, predict
+from groundup.inference.classification import above_threshold, predict_texts
 from groundup.inference.novelty import NO_NOVELTY, UNLIKE, Novelty
 
 
@@ -58,10 +58,9 @@ class ClassifierRunner:
                 fix="Choose among them, leave the labels out, or take a language model.",
             )
         parts = split_into_chunks(inputs[app.first.name], self._count, opened.longest)
-        texts, _ = encode(opened.tokenizer, parts, opened.longest)
-        shares_EC = predict(opened.model, texts, pad_id=opened.tokenizer.pad_id)
+        predicted = predict_texts(opened, parts)
         # A long part says more than a short one.
-        shares_C = np.average(shares_EC, axis=0, weights=[len(text) for text in texts])
+        shares_C = np.average(predicted.probabilities, axis=0, weights=predicted.lengths)
         chosen = dict(zip(opened.labels, shares_C.tolist(), strict=True))
         if wanted:
             chosen = {label: chosen[label] for label in inputs[wanted]}
@@ -72,15 +71,14 @@ class ClassifierRunner:
         if opened.model.multi_label:
             fitting = [*compress(chosen, above_threshold(np.asarray([*chosen.values()])))]
             notes.append(f"Of several labels that a text may have, it gets: {', '.join(fitting) or 'none'}.")
-        if len(texts) > 1:
-            notes.append(f"Read in {len(texts):,} parts; the probabilities are their means.")
-        tokens = sum(len(text) for text in texts)
+        if len(parts) > 1:
+            notes.append(f"Read in {len(parts):,} parts; the probabilities are their means.")
         found = self._novelty.of(inputs[app.first.name]) if self._novelty else None
         if found is None:
             notes.append(NO_NOVELTY)
         elif found.unlike:
             notes.append(f"Novelty {found.novelty:.2f}: {UNLIKE}")
-        result = AppResult(app.name, label, label, chosen, tuple(notes), len(texts), tokens)
+        result = AppResult(app.name, label, label, chosen, tuple(notes), len(parts), sum(predicted.lengths))
         return replace(result, novelty=found.novelty, unlike=found.unlike) if found else result
 
     def run_many(

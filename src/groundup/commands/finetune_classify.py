@@ -95,7 +95,10 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     model = trainer.gathered()
     if ranks.first:
         save = partial(save_labelling, method, out, model, base, tokenizer, task.labels)
-        files, found = save_and_test(task, out, model, save, machine, console, tfidf=config.baseline)
+        lexical_loss = None if epochs else objective
+        files, found = save_and_test(
+            task, out, model, save, machine, console, tfidf=config.baseline, lexical_loss=lexical_loss
+        )
         facts |= ({"base": str(base)} if method == "lora" else {}) | found
         run.work.finish(facts, [*files, run.plan_file, save_learned(out, given.texts)])
     return True

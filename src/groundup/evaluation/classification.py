@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from groundup.data.labelled import Labelled
+from groundup.data.tfidf import Tfidf
 from groundup.evaluation.comparison import Comparison
 from groundup.evaluation.measure import mean
 from groundup.evaluation.stats import Interval, bootstrap, ratio_interval
 
 Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-
-_FEATURES = 50_000  # of the TF-IDF baseline at most, the most frequent: four times as many were no better (R8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,32 +186,10 @@ def predict_tfidf(train_texts: Sequence[str], train_labels: Sequence[int], test_
     """
     from sklearn.linear_model import LogisticRegression
 
-    features = tfidf_features(train_texts, test_texts)
-    if features is None:
+    found = Tfidf.fit(train_texts)
+    if found is None:
         return None
-    regression = LogisticRegression(C=10.0, max_iter=300).fit(features[0], train_labels)
-    predicted: Indices = np.asarray(regression.predict(features[1]), dtype=np.int64)
+    tfidf, train = found
+    regression = LogisticRegression(C=10.0, max_iter=300).fit(train, train_labels)
+    predicted: Indices = np.asarray(regression.predict(tfidf.features(test_texts)), dtype=np.int64)
     return predicted
-
-
-def tfidf_features(train_texts: Sequence[str], test_texts: Sequence[str]) -> tuple[Any, Any] | None:
-    """TF-IDF of words, word pairs and character n-grams within words; None if there is nothing to count.
-
-    77 intents of Banking77, 10,003 training texts: accuracy on 3,080 others 0.894 with words, 0.917 with both.
-    """
-    from scipy.sparse import hstack
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    # One letter may be a word, and text without spaces is split at its punctuation.
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=_FEATURES, token_pattern=r"(?u)\b\w+\b")
-    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, max_features=_FEATURES)
-    counted = []
-    for vectorizer in (words, characters):
-        try:
-            counted.append((vectorizer.fit_transform(train_texts), vectorizer.transform(test_texts)))
-        except ValueError:  # an empty vocabulary
-            continue
-    if not counted:
-        return None
-    train, test = (hstack(part).tocsr() for part in zip(*counted, strict=True))
-    return train, test

@@ -29,7 +29,7 @@ from groundup.hub.resolve import (
     open_model,
     resolve_model,
 )
-from groundup.inference.classification import encode, predict
+from groundup.inference.classification import predict_texts
 from groundup.inference.prompting import ChatFormat, fits
 from groundup.kernels import ComputeDtype, computing_in
 
@@ -123,9 +123,8 @@ def evaluate_labels(
     console.note(summary(table, examples))
     if len(known) < len(examples):
         console.warn(f"{len(examples) - len(known):,} texts have a label that this classifier never learned: left out.")
-    texts, _ = encode(opened.tokenizer, known.texts, opened.longest)
-    with console.progress("testing", len(texts), "texts") as bar:
-        probabilities = predict(opened.model, texts, pad_id=opened.tokenizer.pad_id, advance=bar.advance)
+    with console.progress("testing", len(known), "texts") as bar:
+        probabilities = predict_texts(opened, known.texts, advance=bar.advance).probabilities
     measured = evaluator.scores(known, probabilities)
     facts = {
         "columns": examples.columns,

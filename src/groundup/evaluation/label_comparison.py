@@ -31,7 +31,7 @@ from groundup.evaluation.prompt_search import (
 )
 from groundup.hub.adapted import belongs_to
 from groundup.hub.resolve import OpenedClassifier, is_classifier, open_classifier
-from groundup.inference.classification import above_threshold, encode, predict
+from groundup.inference.classification import above_threshold, predict_texts
 from groundup.inference.prompting import fits
 from groundup.kernels import ComputeDtype, keep_for_reading
 
@@ -122,9 +122,8 @@ def _baselines(train: Labelled, test: Sequence[str], several: bool) -> dict[str,
 
 
 def _classified(opened: OpenedClassifier, texts: Sequence[str], several: bool, who: str, console: Console) -> LabelSets:
-    encoded, _ = encode(opened.tokenizer, texts, opened.longest)
-    with console.progress(f"labels of the {who} model", len(encoded), "texts") as bar:
-        found_EC = predict(opened.model, encoded, pad_id=opened.tokenizer.pad_id, advance=bar.advance)
+    with console.progress(f"labels of the {who} model", len(texts), "texts") as bar:
+        found_EC = predict_texts(opened, texts, advance=bar.advance).probabilities
     if several and opened.model.multi_label:
         return [tuple(opened.labels[place] for place in has_C.nonzero()[0]) for has_C in above_threshold(found_EC)]
     return [(opened.labels[place],) for place in found_EC.argmax(1)]

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from groundup.evaluation.classification import BaselineComparison, Floats, f1_over_labels, tfidf_features
+from groundup.data.tfidf import Tfidf
+from groundup.evaluation.classification import BaselineComparison, Floats, f1_over_labels
 from groundup.evaluation.stats import Interval, bootstrap, ratio_interval
 
 Flags = npt.NDArray[np.bool_]
@@ -107,13 +108,14 @@ def predict_tfidf_sets(train_texts: Sequence[str], learned_EC: Flags, test_texts
     """By a logistic regression for each label; None where the texts have no words to count."""
     from sklearn.linear_model import LogisticRegression
 
-    features = tfidf_features(train_texts, test_texts)
-    if features is None:
+    found = Tfidf.fit(train_texts)
+    if found is None:
         return None
+    train, test = found[1], found[0].features(test_texts)
     predicted = np.zeros((len(test_texts), learned_EC.shape[1]), dtype=bool)
     for place, has_E in enumerate(learned_EC.T):
         if has_E.all() or not has_E.any():
             predicted[:, place] = has_E.all()
         else:
-            predicted[:, place] = LogisticRegression(C=10.0, max_iter=300).fit(features[0], has_E).predict(features[1])
+            predicted[:, place] = LogisticRegression(C=10.0, max_iter=300).fit(train, has_E).predict(test)
     return predicted

@@ -27,13 +27,22 @@ from groundup.evaluation.classification import (
 )
 from groundup.evaluation.label_sets import compare_sets, macro_f1_of_sets, score_sets
 from groundup.evaluation.stats import Interval
+from groundup.hub.lexical import LEXICAL_FILE, LexicalHead
 from groundup.hub.resolve import MODEL_MAX_LENGTH, open_classifier
-from groundup.inference.classification import above_threshold, encode, predict
+from groundup.inference.classification import (
+    above_threshold,
+    encode,
+    last_hidden_states,
+    predict,
+    predict_from_states,
+)
 from groundup.inference.novelty import Novelty
 from groundup.kernels import Machine, place
 from groundup.model import SequenceClassifier
 from groundup.tokenizer import Tokenizer
 from groundup.train.classifier_plan import ClassifierMetric, Throughput
+from groundup.train.initial_head import LabelLoss
+from groundup.train.lexical_head import fit_lexical_head
 
 _SAMPLES = 12  # test texts in the facts, for the report
 _SAMPLE_CHARACTERS = 300
@@ -207,6 +216,11 @@ class EncodedExamples:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def only(self, chosen: Sequence[int]) -> EncodedExamples:
+        """Return the examples with these indices, in this order."""
+        targets: Any = [self.targets[i] for i in chosen]
+        return replace(self, examples=self.examples.only(chosen), ids=[self.ids[i] for i in chosen], targets=targets)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelTask:
@@ -259,20 +273,34 @@ class LabelTask:
         evaluated = sum(len(text) for part in (self.validation, self.test) for text in part.ids)
         return Throughput(seconds_per_token, evaluated, sum(map(len, self.train.ids)) / len(self.train))
 
-    def fit_temperature(self, model: SequenceClassifier) -> float:
-        """Return the temperature that calibrates the model on the validation set; 1 if there is none."""
+    def fit_lexical_head(self, model: SequenceClassifier, loss: LabelLoss) -> LexicalHead | None:
+        """Fit a lexical head on the training set; None if its texts have several labels, or nothing to count."""
+        if self.given.multi_label:
+            return None
+        states = last_hidden_states(model, self.train.ids, pad_id=self.tokenizer.pad_id)
+        return fit_lexical_head(states, self.train.examples.texts, self.train.targets, loss, len(self.labels))
+
+    def fit_temperature(self, model: SequenceClassifier, lexical: LexicalHead | None = None) -> float:
+        """Return the temperature that calibrates a head on the validation set; 1 if there is none.
+
+        Args:
+            lexical: the head; default: the model's own.
+        """
         if not len(self.validation):
             return 1.0
-        return self.evaluator.temperature(self._predict(model, self.validation), self.validation.targets)
+        return self.evaluator.temperature(self._predict(model, self.validation, lexical), self.validation.targets)
 
-    def _predict(self, model: SequenceClassifier, part: EncodedExamples) -> Floats:
-        return predict(model, part.ids, pad_id=self.tokenizer.pad_id)
+    def _predict(self, model: SequenceClassifier, part: EncodedExamples, lexical: LexicalHead | None = None) -> Floats:
+        pad_id = self.tokenizer.pad_id
+        if lexical is None:
+            return predict(model, part.ids, pad_id=pad_id)
+        return lexical.probabilities(last_hidden_states(model, part.ids, pad_id=pad_id), part.examples.texts)
 
-    def samples(self, model: SequenceClassifier) -> list[dict[str, Any]]:
+    def samples(self, model: SequenceClassifier, lexical: LexicalHead | None = None) -> list[dict[str, Any]]:
         """Return some test texts with their predictions: the first in the order of their hash, an arbitrary choice."""
         test = self.test.examples
         chosen = sorted(range(len(test)), key=lambda i: text_id(test.texts[i]))[:_SAMPLES]
-        probabilities = predict(model, [self.test.ids[i] for i in chosen], pad_id=self.tokenizer.pad_id)
+        probabilities = self._predict(model, self.test.only(chosen), lexical)
         return [
             {
                 "text": test.texts[i][:_SAMPLE_CHARACTERS],
@@ -311,6 +339,7 @@ def save_and_test(
     console: Console,
     *,
     tfidf: bool,
+    lexical_loss: LabelLoss | None = None,
 ) -> tuple[list[Path], dict[str, Any]]:
     """Save a classifier, calibrate it on the validation set, and test what was saved.
 
@@ -318,6 +347,7 @@ def save_and_test(
         save: writes `model` to `out`; returns the files.
         machine: the test computes in its dtype, as training does.
         tfidf: compare with TF-IDF and logistic regression, too.
+        lexical_loss: of a lexical head on the frozen base model; default: there is none.
 
     Returns:
         The files of the directory, and the facts for the artifact.
@@ -325,15 +355,21 @@ def save_and_test(
     files = save()
     task.tokenizer.config[MODEL_MAX_LENGTH] = task.max_tokens
     task.tokenizer.save(out)
+    placed = _placed(open_classifier(out, device="cpu").model, machine)
+    lexical = task.fit_lexical_head(placed, lexical_loss) if lexical_loss is not None else None
     temperature = 1.0
     if len(task.validation):
-        temperature = task.fit_temperature(_placed(open_classifier(out, device="cpu").model, machine))
+        temperature = task.fit_temperature(placed)
         model.soften(temperature)
         files = save()
+    if lexical is not None:
+        temperature = task.fit_temperature(placed, lexical)
+        lexical = lexical.softened(temperature)
+        files = [*files, lexical.save(out)]
     saved = open_classifier(out, device="cpu").model
-    samples = task.samples(saved)  # in fp32
+    samples = task.samples(saved, lexical)  # in fp32
     facts = task.facts() | {"parameters": sum(parameter.numel() for parameter in model.parameters())}
-    facts |= _test(task, _placed(saved, machine), temperature, console, tfidf=tfidf)
+    facts |= _test(task, _placed(saved, machine), lexical, temperature, console, tfidf=tfidf)
     novelty = Novelty.fit(task.given.texts, seed=task.seed).tested(task.test.examples.texts)
     console.note(novelty.sentence)
     facts |= {"novelty": novelty.to_json(), "samples": samples}
@@ -341,22 +377,40 @@ def save_and_test(
 
 
 def _test(
-    task: LabelTask, model: SequenceClassifier, temperature: float, console: Console, *, tfidf: bool
+    task: LabelTask,
+    model: SequenceClassifier,
+    lexical: LexicalHead | None,
+    temperature: float,
+    console: Console,
+    *,
+    tfidf: bool,
 ) -> dict[str, Any]:
     """Print the scores of a classifier on the test set next to baselines; return them for the artifact.
 
     Args:
-        temperature: that the model's head was divided by.
+        lexical: the head that gives the labels; None: the model's own.
+        temperature: that the head was divided by.
     """
     test, evaluator = task.test, task.evaluator
+    alone: dict[str, Any] = {}
     with console.progress("testing", len(test), "texts") as bar:
-        probabilities = predict(model, test.ids, pad_id=task.tokenizer.pad_id, advance=bar.advance)
+        pad_id, advance = task.tokenizer.pad_id, bar.advance
+        if lexical is None:
+            probabilities = predict(model, test.ids, pad_id=pad_id, advance=advance)
+        else:
+            states = last_hidden_states(model, test.ids, pad_id=pad_id, advance=advance)
+            probabilities = lexical.probabilities(states, test.examples.texts)
+            by_model = predict_from_states(model, states)
+            alone = {"model_alone": evaluator.scores(test.examples, by_model).facts}
     result = evaluator.compared(task.given, test.examples, probabilities, tfidf=tfidf)
     console.table("On the test texts (95 % intervals)", result.columns, result.rows)
     console.note(result.verdict)
     calibration = evaluator.calibration(probabilities, test.targets, temperature, len(task.validation))
     console.note(calibration.sentence)
-    return {"calibration": calibration.to_json(), **result.facts}
+    if alone:
+        accuracy = alone["model_alone"]["accuracy"]["value"]
+        console.note(f"Without {LEXICAL_FILE}, as transformers loads it, the model labels {accuracy:.1%} right.")
+    return {"calibration": calibration.to_json(), **result.facts, **alone}
 
 
 def _placed(model: SequenceClassifier, machine: Machine) -> SequenceClassifier:

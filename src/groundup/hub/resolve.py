@@ -26,6 +26,7 @@ from groundup.hub.adapted import (
 )
 from groundup.hub.adapters import WEIGHTS as ADAPTER
 from groundup.hub.directory import CONFIG
+from groundup.hub.lexical import LexicalHead
 from groundup.hub.weight_files import INDEX, WEIGHTS, require_no_pickle, weight_files
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import (
@@ -67,6 +68,7 @@ class OpenedClassifier:
         directory: where it lies, after resolution.
         labels: the name of each label, by its index.
         longest: tokens of a text that it reads: as many as it was trained on.
+        lexical: labels texts instead of the model's own head; None: there is none.
     """
 
     directory: Path
@@ -74,6 +76,7 @@ class OpenedClassifier:
     tokenizer: Tokenizer
     labels: tuple[str, ...]
     longest: int
+    lexical: LexicalHead | None = None
 
 
 def open_model(path: Path, *, device: str | None = None, base: Path | None = None) -> OpenedModel:
@@ -167,7 +170,8 @@ def open_classifier(path: Path, *, device: str | None = None, base: Path | None 
     named = tokenizer.config.get(MODEL_MAX_LENGTH)  # transformers writes 1e30 where there is no limit
     context = model.config.context_length
     longest = min(int(named), context) if isinstance(named, int | float) and named >= 1 else context
-    return OpenedClassifier(directory, model, tokenizer, labels, longest)
+    lexical = LexicalHead.load(directory, model.config.dim, len(labels))
+    return OpenedClassifier(directory, model, tokenizer, labels, longest, lexical)
 
 
 def load_tokenizer(directory: Path, base: Path | None = None) -> Tokenizer:

@@ -74,7 +74,7 @@ def predict(
     pad_id: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float64]:
-    """Return the probabilities (E, C) of each text's labels.
+    """Return the probabilities (E, C) of each text's labels by the model's own head; see also `predict_texts`.
 
     Args:
         texts: token ids, none empty, none longer than the context.
@@ -85,6 +85,38 @@ def predict(
         probabilities_EC[chosen] = model.probabilities(model(ids_BT, last_B).double()).cpu().numpy()
         advance(len(chosen))
     return probabilities_EC
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predicted:
+    """Probabilities of texts.
+
+    Attributes:
+        probabilities: (E, C).
+        lengths: number of tokens read of each text; `n_truncated` of them have lost their end.
+    """
+
+    probabilities: NDArray[np.float64]
+    lengths: list[int]
+    n_truncated: int
+
+
+def predict_texts(
+    opened: OpenedClassifier, texts: Sequence[str], *, advance: Callable[[int], None] = lambda _: None
+) -> Predicted:
+    """Predict the labels of texts by the lexical head if the classifier has one, otherwise by the model's own head.
+
+    Args:
+        advance: called with the number of texts after each batch.
+    """
+    ids, n_truncated = encode(opened.tokenizer, texts, opened.longest)
+    pad_id = opened.tokenizer.pad_id
+    if opened.lexical is None:
+        probabilities_EC = predict(opened.model, ids, pad_id=pad_id, advance=advance)
+    else:
+        states_ED = last_hidden_states(opened.model, ids, pad_id=pad_id, advance=advance)
+        probabilities_EC = opened.lexical.probabilities(states_ED, texts)
+    return Predicted(probabilities_EC, [len(each) for each in ids], n_truncated)
 
 
 def above_threshold(probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -106,6 +138,15 @@ def last_hidden_states(
         states_ED[chosen] = model.last_state(ids_BT, last_B).float().cpu().numpy()
         advance(len(chosen))
     return states_ED
+
+
+@torch.no_grad()
+def predict_from_states(model: SequenceClassifier, states_ED: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the probabilities (E, C) of the model's own head from its inputs, see `last_hidden_states`."""
+    weight_CD = model.score.weight
+    logits_EC = torch.from_numpy(states_ED).to(weight_CD) @ weight_CD.T
+    shares_EC: NDArray[np.float64] = model.probabilities(logits_EC.double()).cpu().numpy()
+    return shares_EC
 
 
 def _padded(
@@ -188,15 +229,13 @@ class Classifier:
 
     def classify(self, texts: Sequence[str]) -> list[Classified]:
         """Label texts, each with a visible character."""
-        opened, tokenizer = self._opened, self._opened.tokenizer
-        ids, n_truncated = encode(tokenizer, texts, opened.longest)
-        probabilities_EC = predict(opened.model, ids, pad_id=tokenizer.pad_id)
+        predicted = predict_texts(self._opened, texts)
         found = [
-            self._classified(text, dict(zip(opened.labels, probabilities_C.tolist(), strict=True)))
-            for text, probabilities_C in zip(texts, probabilities_EC, strict=True)
+            self._classified(text, dict(zip(self._opened.labels, probabilities_C.tolist(), strict=True)))
+            for text, probabilities_C in zip(texts, predicted.probabilities, strict=True)
         ]
         self._texts += len(texts)
-        self._truncated += n_truncated
+        self._truncated += predicted.n_truncated
         self._unlike += sum(each.unlike is True for each in found)
         return found
 

@@ -217,7 +217,11 @@ def _meant(facts: Facts) -> Html | None:
     novelty = ""
     if flagged is not None:
         novelty = f" Its novelty score flags {percent(flagged)} of {count(held_out, 'held-out text')} as unlike."
-    return tag("p", f"{said}.{novelty}")
+    alone = facts.number("model_alone", "accuracy", "value")
+    lexical = ""
+    if alone is not None:
+        lexical = f" Without lexical.safetensors, as transformers loads it, it labels {percent(alone)} right."
+    return tag("p", f"{said}.{novelty}{lexical}")
 
 
 def _point(value: float | None) -> Estimate | None:

@@ -1,0 +1,86 @@
+"""TF-IDF features of texts: words, word pairs, and character n-grams within words.
+
+77 intents of Banking77, 10,003 training texts: accuracy of logistic regression on 3,080 others 0.894 with words, 0.917
+with both. Shape letters: E texts, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_FEATURES = 50_000  # of each kind at most, the most frequent: four times as many were no better (R8)
+_KINDS: dict[str, dict[str, Any]] = {
+    # One letter may be a word, and text without spaces is split at its punctuation.
+    "words": {"ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"},
+    "characters": {"analyzer": "char_wb", "ngram_range": (2, 5)},
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tfidf:
+    """TF-IDF vectorizers that were fitted on training texts.
+
+    Attributes:
+        vectorizers: scikit-learn's `TfidfVectorizer` of each kind; a kind is missing if no text has such features.
+    """
+
+    vectorizers: Mapping[str, Any]
+
+    @classmethod
+    def fit(cls, texts: Sequence[str]) -> tuple[Tfidf, Any] | None:
+        """Return the fitted vectorizers, and the sparse features (E, F) of the texts; None if there are none."""
+        from scipy.sparse import hstack
+
+        vectorizers, counted = {}, []
+        for kind in _KINDS:
+            vectorizer = _vectorizer(kind, max_features=_FEATURES)
+            try:
+                counted.append(vectorizer.fit_transform(texts))
+            except ValueError:  # an empty vocabulary
+                continue
+            vectorizers[kind] = vectorizer
+        return (cls(vectorizers), hstack(counted).tocsr()) if counted else None
+
+    def features(self, texts: Sequence[str]) -> Any:
+        """Return the sparse features (E, F) of texts; what the training texts did not have is left out."""
+        from scipy.sparse import hstack
+
+        return hstack([each.transform(texts) for each in self.vectorizers.values()]).tocsr()
+
+    @property
+    def vocabularies(self) -> dict[str, list[str]]:
+        """The features of each kind, in the order of their columns."""
+        return {kind: each.get_feature_names_out().tolist() for kind, each in self.vectorizers.items()}
+
+    @property
+    def idf(self) -> npt.NDArray[np.float64]:
+        """The inverse document frequency of each feature."""
+        return np.concatenate([each.idf_ for each in self.vectorizers.values()])
+
+    @classmethod
+    def stored(cls, vocabularies: Mapping[str, Sequence[str]], idf_F: npt.NDArray[np.float64]) -> Tfidf:
+        """Make the vectorizers again of what was stored.
+
+        Raises:
+            ValueError: parts that do not fit together.
+        """
+        if not vocabularies or sum(map(len, vocabularies.values())) != len(idf_F):
+            raise ValueError("a vocabulary of another size than its weights")
+        vectorizers, start = {}, 0
+        for kind, terms in vocabularies.items():
+            vectorizer = _vectorizer(kind, vocabulary={term: place for place, term in enumerate(terms)})
+            vectorizer.idf_ = idf_F[start : start + len(terms)]
+            vectorizers[kind] = vectorizer
+            start += len(terms)
+        return cls(vectorizers)
+
+
+def _vectorizer(kind: str, **given: Any) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(sublinear_tf=True, **_KINDS[kind], **given)

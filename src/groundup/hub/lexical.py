@@ -1,0 +1,108 @@
+"""The lexical head of a classifier: labels from the base model's states and the TF-IDF features of a text together.
+
+A frozen base model knows what words mean, but its states hold little of which words a text has. With few training
+texts, counting words and characters is as good or better on some tables. The lexical head is one linear layer on both.
+transformers does not know it: it reads the classifier's own head, which sees the states only.
+
+Shape letters: E texts, D dim, F features, C labels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from groundup.core.errors import FormatError
+from groundup.core.files import atomic_file
+from groundup.data.tfidf import Tfidf
+
+LEXICAL_FILE = "lexical.safetensors"
+_FORMAT_VERSION = 1
+_ARRAYS = ("state_weight", "feature_weight", "bias", "idf")
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LexicalHead:
+    """A linear layer on the hidden state of a text's last token and on its TF-IDF features.
+
+    Attributes:
+        state_weight: (C, D).
+        feature_weight: (C, F).
+        bias: (C,).
+    """
+
+    tfidf: Tfidf
+    state_weight: Floats
+    feature_weight: Floats
+    bias: Floats
+
+    def probabilities(self, states_ED: npt.NDArray[np.float32], texts: Sequence[str]) -> Floats:
+        """Return the probabilities (E, C) of the labels of texts.
+
+        Args:
+            states_ED: see `groundup.inference.classification.last_hidden_states`.
+        """
+        if not texts:
+            return np.zeros((0, len(self.bias)))
+        logits_EC = states_ED.astype(np.float64) @ self.state_weight.T + self.bias
+        logits_EC += self.tfidf.features(texts) @ self.feature_weight.T
+        odds_EC = np.exp(logits_EC - logits_EC.max(1, keepdims=True))
+        shares_EC: Floats = odds_EC / odds_EC.sum(1, keepdims=True)
+        return shares_EC
+
+    def softened(self, temperature: float) -> LexicalHead:
+        """Return a copy whose logits are divided by a temperature."""
+        return LexicalHead(
+            self.tfidf, self.state_weight / temperature, self.feature_weight / temperature, self.bias / temperature
+        )
+
+    def save(self, directory: Path) -> Path:
+        """Write `lexical.safetensors`."""
+        from safetensors.numpy import save
+
+        arrays = {"state_weight": self.state_weight, "feature_weight": self.feature_weight}
+        arrays |= {"bias": self.bias, "idf": self.tfidf.idf}
+        facts = {"format_version": str(_FORMAT_VERSION), "vocabularies": json.dumps(self.tfidf.vocabularies)}
+        path = directory / LEXICAL_FILE
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(save({name: each.astype(np.float32) for name, each in arrays.items()}, facts))
+        return path
+
+    @classmethod
+    def load(cls, directory: Path, dim: int, n_labels: int) -> LexicalHead | None:
+        """Read the lexical head next to a classifier; None if it has none.
+
+        Args:
+            dim, n_labels: of the classifier.
+
+        Raises:
+            FormatError: a damaged file, or that of another classifier.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = directory / LEXICAL_FILE
+        if not path.is_file():
+            return None
+        try:
+            with safe_open(path, framework="numpy") as stored:
+                facts = stored.metadata() or {}
+                if facts.get("format_version") != str(_FORMAT_VERSION):
+                    raise ValueError(f"format_version {facts.get('format_version')}")
+                state, feature, bias, idf = (stored.get_tensor(name).astype(np.float64) for name in _ARRAYS)
+            shapes = (n_labels, dim), (n_labels, len(idf)), (n_labels,)
+            if (state.shape, feature.shape, bias.shape) != shapes:
+                raise ValueError(f"shapes {state.shape}, {feature.shape} and {bias.shape} instead of {shapes}")
+            return cls(Tfidf.stored(json.loads(facts["vocabularies"]), idf), state, feature, bias)
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise FormatError(
+                f"{path}: {str(error)[:200]}",
+                rule="it holds the lexical head of the classifier next to it",
+                fix="Get the classifier again, or delete this file: then the model alone gives the labels.",
+            ) from None
