@@ -64,8 +64,9 @@ def test_a_temperature_divides_the_logits(head: LexicalHead, texts: list[str]) -
 
 def test_it_equals_a_ridge_regression_on_all_features(head: LexicalHead, texts: list[str]) -> None:
     """Solved by products of rows; here by the normal equations of the standardized columns."""
-    from groundup.train.initial_head import ridge
     from torch import from_numpy, tensor
+
+    from groundup.train.initial_head import ridge
 
     h = states(60).astype(np.float64)
     h = (h - h.mean(0)) / h.std(0)
