@@ -32,7 +32,7 @@ from torch import Tensor
 from groundup.core.artifact import Work
 from groundup.core.console import Console
 from groundup.core.files import atomic_file, file_digest
-from groundup.data.label_batches import LabelledBatch, Targets, label_targets
+from groundup.data.label_batches import Targets, label_targets
 from groundup.data.labelled import Labelled
 from groundup.inference.classification import encode, last_hidden_states
 from groundup.inference.prompting import best_candidate
@@ -40,8 +40,7 @@ from groundup.kernels import Machine, place
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.train.classifier_plan import ClassifierSettings
-from groundup.train.objectives import Objective
-from groundup.train.objectives.classification import label_objective
+from groundup.train.objectives.classification import Classification, MultiLabelClassification, label_objective
 from groundup.train.run import TrainingRun
 
 PROMPT_BEFORE, PROMPT_AFTER = 'This sentence : "', '" means in one word: "'
@@ -137,7 +136,7 @@ def initial_classifier(
     machine: Machine,
     *,
     trained: bool,
-) -> tuple[SequenceClassifier, Objective[LabelledBatch], int]:
+) -> tuple[SequenceClassifier, Classification | MultiLabelClassification, int]:
     """Make a classifier of a language model, with a fitted head.
 
     Args:
