@@ -40,7 +40,7 @@ from groundup.kernels import Machine, place
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.train.classifier_plan import ClassifierSettings
-from groundup.train.objectives.classification import Classification, MultiLabelClassification, label_objective
+from groundup.train.objectives.classification import LabelObjective, label_objective
 from groundup.train.run import TrainingRun
 
 PROMPT_BEFORE, PROMPT_AFTER = 'This sentence : "', '" means in one word: "'
@@ -136,7 +136,7 @@ def initial_classifier(
     machine: Machine,
     *,
     trained: bool,
-) -> tuple[SequenceClassifier, Classification | MultiLabelClassification, int]:
+) -> tuple[SequenceClassifier, LabelObjective, int]:
     """Make a classifier of a language model, with a fitted head.
 
     Args:
