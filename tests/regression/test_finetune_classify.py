@@ -119,7 +119,7 @@ def topics(real_documents: list[str], tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.usefixtures("as_large")
 def test_a_frozen_base_gets_a_lexical_head(base: Path, topics: tuple[Path, Path], tmp_path: Path) -> None:
-    """120 texts of 6 intents, SmolLM2: 85.5 % with the model alone, 87.9 % with TF-IDF alone, 89.1 % with both."""
+    """SmolLM2, 120 texts of 6 intents, 6 splits: 86.0 % by the model alone, 89.4 % by the lexical head."""
     facts = tuned(base, topics[0], tmp_path, test=topics[1])
     accuracy, alone = (facts[who]["accuracy"]["value"] for who in ("test", "model_alone"))
     assert accuracy > alone + 0.1  # the states of this random model hold little; with it, TF-IDF alone is better
