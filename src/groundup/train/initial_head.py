@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import accumulate, takewhile
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -39,9 +39,11 @@ from groundup.inference.prompting import best_candidate
 from groundup.kernels import Machine, place
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
-from groundup.train.classifier_plan import ClassifierSettings
 from groundup.train.objectives.classification import LabelObjective, label_objective
 from groundup.train.run import TrainingRun
+
+if TYPE_CHECKING:
+    from groundup.train.classifier_plan import ClassifierSettings
 
 PROMPT_BEFORE, PROMPT_AFTER = 'This sentence : "', '" means in one word: "'
 HEAD_FILE = "head.safetensors"  # the fitted head, next to the plan until the run has finished
