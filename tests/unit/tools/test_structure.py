@@ -19,6 +19,7 @@ def structure() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules["structure"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
+    module.EXCEPTIONS = {}  # those of the package have no place in the trees below
     return module
 
 
