@@ -25,10 +25,9 @@ QUIET = Console(quiet=True)
 @pytest.fixture(autouse=True)
 def _no_peers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What must hold without them; tests/interop has llama.cpp's word."""
-    from groundup.evaluation.verification import gguf as gguf_gate
-    from groundup.evaluation.verification import peers
+    from groundup.evaluation.verification import gguf, imports, peers
 
-    for module in (gguf_gate, peers):
+    for module in (gguf, imports, peers):  # a module that is imported later would keep the replacement
         monkeypatch.setattr(module, "missing", lambda engine: f"{engine} is not installed")
 
 
