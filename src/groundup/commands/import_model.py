@@ -90,7 +90,7 @@ def _told(taken: Taken, found: Path, directory: Path, console: Console) -> dict[
     except (ConfigError, FormatError) as error:
         can_chat = False
         if template:
-            console.warn(f"Its chat template cannot be used: {error.value}: {error.rule}.")
+            console.warn(f"Its chat template cannot be used: {error.problem}.")
     if template and can_chat:
         require_golden(found, chat, tokenizer)
         save_golden(directory, chat)

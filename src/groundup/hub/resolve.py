@@ -121,7 +121,7 @@ def usable_template(opened: OpenedModel, console: Console) -> ChatTemplate | Non
     try:
         template = ChatTemplate(opened.tokenizer)
     except (ConfigError, FormatError) as error:
-        console.warn(f"{opened.directory}: its chat template cannot be used: {error.value}: {error.rule}")
+        console.warn(f"{opened.directory}: its chat template cannot be used: {error.problem}")
         return None
     require_golden(opened.directory, template, opened.tokenizer)
     return template

@@ -29,13 +29,13 @@ class ApiError(Exception):
         status: int,
         value: str,
         *,
-        rule: str,
+        rule: str = "",
         fix: str,
         param: str | None = None,
         code: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(f"{value}: {rule}. {fix}")
+        super().__init__(str(GroundupError(value, rule=rule, fix=fix)))
         self.status = status
         self.param = param
         self.code = code

@@ -108,13 +108,14 @@ class Console:
         self._print(Text.assemble(("warning: ", "bold yellow"), visible(redacted(text))))
 
     def error(self, error: GroundupError) -> None:
-        """A mistake that the user can mend: what was found, the rule, the fix; shown even when quiet."""
+        """Print what is wrong, the rule if there is one, and the fix, even when quiet."""
         for name, text, style in (
             ("error", error.value, "bold red"),
             (" rule", error.rule, "bold"),
             ("  fix", error.fix, "bold green"),
         ):
-            self._print(Text.assemble((f"{name}: ", style), visible(text)))
+            if text:
+                self._print(Text.assemble((f"{name}: ", style), visible(text)))
 
     def rule(self, title: str) -> None:
         """A heading over what follows."""
