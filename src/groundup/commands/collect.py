@@ -1,10 +1,10 @@
-"""The collect stage: sources of text in, a clean corpus with a data card out."""
+"""`groundup collect`: build a clean corpus with a data card from sources of text."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from groundup.commands._closing import closing, say_result
 from groundup.core import artifact
@@ -16,7 +16,7 @@ from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.sources import FolderSource, Source
 from groundup.corpus.steps import NamedStep
 
-PAGE = "card.html"  # the data card as people look at it
+PAGE = "card.html"  # the data card as a web page
 
 EXAMPLE = "groundup collect --folder ~/notes --out runs/notes/corpus"
 
@@ -24,27 +24,25 @@ EXAMPLE = "groundup collect --folder ~/notes --out runs/notes/corpus"
 class CollectConfig(CorpusSettings):
     """Settings of `groundup collect`."""
 
-    folder: Path | None = setting(None, help="read this folder, instead of a recipe's sources", flag=True)
+    renamed: ClassVar[Mapping[str, str]] = {"judge": "perplexity_model"}
+
+    folder: Path | None = setting(None, help="read this folder instead of the recipe's sources", flag=True)
     extraction: Literal["best", "fast"] | None = setting(
-        None, help="main text of web pages, of all sources: best, or about three times as fast", flag=True
+        None, help="extraction of web pages, for all sources: best quality, or about 3 times as fast", flag=True
     )
-    out: Path = setting(help="directory for the corpus", flag=True)
-    workers: int | None = setting(
-        None, help="processes that read at the same time; default: one a core", ge=1, flag=True
-    )
+    out: Path = setting(help="output directory for the corpus", flag=True)
+    workers: int | None = setting(None, help="number of worker processes; default: one per core", ge=1, flag=True)
     engine: Literal["processes", "ray"] = setting(
-        "processes",
-        help="who does the work: processes of this machine, or Ray (a cluster; extra [ray])",
-        flag=True,
+        "processes", help="run the tasks in local processes or on a Ray cluster (extra [ray])", flag=True
     )
 
-    judge: Path | None = setting(None, help="a model (a directory, or a run): how surprised may it be by a document?")
-    max_bits_per_byte: float = setting(3.0, help="of the judge: documents that surprise it more are dropped", gt=0)
-    min_bits_per_byte: float = setting(0.0, help="of the judge: documents that surprise it less are dropped", ge=0)
+    perplexity_model: Path | None = setting(None, help="model or run directory of the perplexity filter; default: off")
+    max_bits_per_byte: float = setting(3.0, help="perplexity filter: drop documents above this bits per byte", gt=0)
+    min_bits_per_byte: float = setting(0.0, help="perplexity filter: drop documents below this bits per byte", ge=0)
 
     @property
     def all_sources(self) -> list[Source]:
-        """The recipe's sources, or the folder, with what is said for all of them."""
+        """The recipe's sources, or the folder, with `extraction` applied."""
         sources: list[Source] = [FolderSource(path=self.folder)] if self.folder else self.sources
         if self.extraction is None:
             return sources
@@ -52,11 +50,11 @@ class CollectConfig(CorpusSettings):
 
 
 def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
-    """Collect the sources into `config.out`; a finished corpus of the same sources and settings stays.
+    """Build the corpus in `config.out`, or keep it if it was built from the same sources and settings.
 
     Raises:
-        ConfigError: no sources, or an output directory that is not ours.
-        GroundupError: see `groundup.corpus.build_corpus`.
+        ConfigError: No sources are given, or `out` is inside a source folder or holds other files.
+        GroundupError: See `groundup.corpus.build_corpus`.
     """
     import os
 
@@ -69,43 +67,47 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
     sources = config.all_sources
     if not sources:
         raise ConfigError(
-            "collect.sources: empty",
+            "collect.sources is empty",
             rule="a corpus needs at least one source of text",
             fix="Give --folder PATH, or a recipe with [[collect.sources]] tables.",
         )
     for source in sources:
         if isinstance(source, FolderSource) and config.out.resolve().is_relative_to(source.path.resolve()):
             raise ConfigError(
-                f"--out {config.out}: inside the folder {source.path}",
-                rule="the corpus must not become a part of its own source",
-                fix="Give an output directory outside of the folder that is read.",
+                f"--out {config.out} is inside the source folder {source.path}",
+                rule="the next run would read the corpus as a source",
+                fix="Give an output directory outside the source folder.",
             )
     settings = config.model_copy(update={"sources": sources, "folder": None})
-    keys = settings.model_dump(mode="json", exclude={"out", "workers", "engine", "folder", "extraction", "judge"})
+    keys = settings.model_dump(
+        mode="json", exclude={"out", "workers", "engine", "folder", "extraction", "perplexity_model"}
+    )
     for table in keys["sources"]:
         table.pop("path", None)
-    inputs, judges = _inputs(config, sources), _judges(config)
+    inputs, extra_steps = _inputs(config, sources), _extra_steps(config)
     work = artifact.begin(config.out, "collect", keys, inputs, console=console)
     if work.state == "done":
         return say_result(console, config.out, artifact.read(config.out))
     workers = config.workers or os.cpu_count() or 1
     with RayCluster(workers) if config.engine == "ray" else ProcessPool(workers) as executor:
         try:
-            card, files = build_corpus(settings, work.directory, executor=executor, console=console, judges=judges)
-        finally:  # too little text is refused with its card, which shows where the rest of it went
+            card, files = build_corpus(
+                settings, work.directory, executor=executor, console=console, extra_steps=extra_steps
+            )
+        finally:  # A corpus that is too small also gets its page, which shows what was dropped.
             page = _write_page(work.directory)
     facts = {split: card[split] for split in ("train", "validation")} | {
         "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]},
-        **closing(f"{corpus_summary(card)}; all of it in {PAGE}"),
+        **closing(f"{corpus_summary(card)}; see {PAGE}"),
     }
     for source in card["sources"]:
         if fields := found_fields(source):
-            console.note(f"{source['name']}: text taken from {fields}; name another field with `text` in a recipe")
+            console.note(f"{source['name']}: text read from {fields}; set `text` in a recipe to use another field")
     return say_result(console, config.out, work.finish(facts, [*files, page]))
 
 
 def _write_page(corpus: Path) -> Path:
-    """Draw the data card, if there is one yet; return where the page is."""
+    """Render the data card, if it exists, and return the path of the page."""
     from groundup.core.files import atomic_file
     from groundup.corpus import read_card
     from groundup.corpus.card import CARD
@@ -119,25 +121,25 @@ def _write_page(corpus: Path) -> Path:
 
 
 def _inputs(config: CollectConfig, sources: Sequence[Source]) -> dict[str, str]:
-    """What decides the corpus beside the settings: the content of the sources, and of all that the recipe names."""
+    """Return the hashes of the sources and of all other files that the recipe names."""
     inputs = {source.label: source.identity() for source in sources}
     files = [*config.decontaminate.files, *config.quality.good, *config.quality.bad]
     inputs |= {f"file {path}": FolderSource(path=path).identity() for path in files}
     inputs |= {f"existing {path}": artifact.read_intact(path).digest for path in config.near_duplicates.existing}
-    if config.judge is not None:
+    if config.perplexity_model is not None:
         from groundup.hub.resolve import model_identity, resolve_model
 
-        inputs["judge"] = model_identity(resolve_model(config.judge))
+        inputs["perplexity_model"] = model_identity(resolve_model(config.perplexity_model))
     return inputs
 
 
-def _judges(config: CollectConfig) -> list[NamedStep]:
-    """The model that judges each document, as the last filter. Only this one waits for torch."""
-    if config.judge is None:
+def _extra_steps(config: CollectConfig) -> list[NamedStep]:
+    """Return the perplexity filter, the last step. Only this filter imports torch."""
+    if config.perplexity_model is None:
         return []
-    from groundup.corpus.quality.classifier import BitsPerByteStep
+    from groundup.corpus.quality.classifier import PerplexityFilter
     from groundup.evaluation.judge import ModelJudge
     from groundup.hub.resolve import resolve_model
 
-    judge = ModelJudge(resolve_model(config.judge))
-    return [("judge", BitsPerByteStep(judge, config.max_bits_per_byte, config.min_bits_per_byte))]
+    bits_per_byte = ModelJudge(resolve_model(config.perplexity_model))
+    return [("perplexity", PerplexityFilter(bits_per_byte, config.max_bits_per_byte, config.min_bits_per_byte))]

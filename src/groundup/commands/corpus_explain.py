@@ -1,18 +1,18 @@
-"""`groundup corpus explain`: why one document of a corpus was kept or dropped."""
+"""`groundup corpus explain`: show why documents of a corpus were kept or dropped."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, visible
 from groundup.core.errors import DataError
-from groundup.corpus.ledger import Fate
+from groundup.corpus.drop_log import DropRecord
 from groundup.corpus.lookup import Kept
 from groundup.corpus.manifest import SourceFile
 
@@ -20,11 +20,13 @@ EXAMPLE = "groundup corpus explain runs/quickstart/corpus miltondata"
 
 
 class CorpusExplainConfig(Config):
-    """A corpus, and a document that it has or might have had."""
+    """Settings of `groundup corpus explain`."""
 
-    corpus: Path = setting(help="what groundup collect left", positional=True)
-    document: str = setting(help="its id, or a part of its file's name or of its URL", positional=True)
-    most: int = setting(20, help="show at most this many documents", ge=1, flag=True)
+    renamed: ClassVar[Mapping[str, str]] = {"most": "limit"}
+
+    corpus: Path = setting(help="directory that groundup collect wrote", positional=True)
+    document: str = setting(help="document ID, or part of its file name or URL", positional=True)
+    limit: int = setting(20, help="maximum number of documents to show", ge=1, flag=True)
 
 
 def run(
@@ -33,65 +35,71 @@ def run(
     console: Console | None = None,
     on_text: Callable[[str], None] | None = None,
     json_lines: bool = False,
-) -> list[Kept | Fate]:
-    """What became of the documents so called; `on_text` receives it for people, or as one JSON object a line.
+) -> list[Kept | DropRecord]:
+    """Return the matching documents, kept and dropped.
+
+    Args:
+        config: The settings.
+        console: Where messages go; default: standard error.
+        on_text: Receives the output.
+        json_lines: Write one JSON object per line instead of text.
 
     Raises:
-        DataError: no corpus there, or it has met no such document.
+        DataError: The directory holds no corpus, or no document matches.
     """
     from groundup.core.artifact import require_intact
     from groundup.corpus import read_card
-    from groundup.corpus.lookup import fates_of
+    from groundup.corpus.lookup import find_documents
     from groundup.corpus.manifest import files_of
 
     require_intact(config.corpus)
     card = read_card(config.corpus)
-    found = list(islice(fates_of(config.corpus, config.document), config.most + 1))
+    found = list(islice(find_documents(config.corpus, config.document), config.limit + 1))
     if not found:
         raise DataError(
-            f"{config.document}: not in {config.corpus}, and not among what was dropped",
-            rule="a document is named by its id, or by a part of its file's name or of its URL",
-            fix="groundup corpus search CORPUS TEXT finds documents by what they say.",
+            f"no document {config.document!r} in {config.corpus}, neither kept nor dropped",
+            rule="it is compared with document IDs, file names and URLs",
+            fix="To find a document by its text, run groundup corpus search CORPUS TEXT.",
         )
-    shown = found[: config.most]
+    shown = found[: config.limit]
     if on_text is None:
         return shown
-    files = files_of(config.corpus, ((fate.source, fate.origin) for fate in shown))
-    for fate in shown:
-        file = files.get((fate.source, fate.origin))
+    files = files_of(config.corpus, ((document.source, document.origin) for document in shown))
+    for document in shown:
+        file = files.get((document.source, document.origin))
         if json_lines:
-            about = {"fate": "kept" if isinstance(fate, Kept) else "dropped"} | asdict(fate)
+            about = {"status": "kept" if isinstance(document, Kept) else "dropped"} | asdict(document)
             on_text(json.dumps(about | {"file": asdict(file) if file else None}, ensure_ascii=False) + "\n")
         else:
-            on_text(visible("\n".join(_lines(fate, file, card))) + "\n\n")
-    if len(found) > config.most and not json_lines:
-        on_text(f"... and more; --most {config.most * 5} shows more of them.\n")
+            on_text(visible("\n".join(_lines(document, file, card))) + "\n\n")
+    if len(found) > config.limit and not json_lines:
+        on_text(f"... and more; use --limit {config.limit * 5} to show more.\n")
     return shown
 
 
-def _lines(fate: Kept | Fate, file: SourceFile | None, card: dict[str, Any]) -> Iterator[str]:
-    if isinstance(fate, Kept):
-        yield f"kept: {fate.id}, row {fate.row} of {fate.shard}, {fate.bytes:,} bytes"
-        if fate.copies > 1:
-            yield f"  there {fate.copies} times, as the mixture wants it"
+def _lines(document: Kept | DropRecord, file: SourceFile | None, card: dict[str, Any]) -> Iterator[str]:
+    if isinstance(document, Kept):
+        yield f"kept: {document.id}, row {document.row} of {document.shard}, {document.bytes:,} bytes"
+        if document.copies > 1:
+            yield f"  repeated {document.copies} times by the mixture"
     else:
-        detail = f" ({' '.join(fate.detail.split())})" if fate.detail else ""
-        yield f"dropped: {fate.reason}{detail}, at the step {fate.step}"
-        if fate.kept:
-            yield f"  in its place stays {fate.kept}"
-    yield f"  from      {fate.origin}"
+        detail = f" ({' '.join(document.detail.split())})" if document.detail else ""
+        yield f"dropped: {document.reason}{detail}, by the step {document.step}"
+        if document.kept:
+            yield f"  kept instead: {document.kept}"
+    yield f"  from      {document.origin}"
     if file:
         yield f"  file      {file.path}, {file.bytes:,} bytes" + (f", {file.digest}" if file.digest else "")
-    source: dict[str, Any] = next((each for each in card["sources"] if each["name"] == fate.source), {})
+    source: dict[str, Any] = next((each for each in card["sources"] if each["name"] == document.source), {})
     place = ", ".join(f"{key} {value}" for key, value in source.get("provenance", {}).items() if value)
-    yield f"  source    {fate.source}: {source.get('licence', 'unknown')} licence" + (f"; {place}" if place else "")
-    if fate.url:
-        yield f"  address   {fate.url}"
-    if isinstance(fate, Kept) and fate.date:
-        yield f"  date      {fate.date}"
-    if isinstance(fate, Kept) and fate.language:
-        yield f"  language  {fate.language} ({fate.language_score:.2f})"
-    if fate.id and not isinstance(fate, Kept):
-        yield f"  id        {fate.id}"
-    if fate.beginning.strip():
-        yield f"  text      {' '.join(fate.beginning.split())}"
+    yield f"  source    {document.source}: license {source.get('licence', 'unknown')}" + (f"; {place}" if place else "")
+    if document.url:
+        yield f"  url       {document.url}"
+    if isinstance(document, Kept) and document.date:
+        yield f"  date      {document.date}"
+    if isinstance(document, Kept) and document.language:
+        yield f"  language  {document.language} ({document.language_score:.2f})"
+    if document.id and not isinstance(document, Kept):
+        yield f"  id        {document.id}"
+    if document.beginning.strip():
+        yield f"  text      {' '.join(document.beginning.split())}"

@@ -1,12 +1,13 @@
-"""`groundup corpus search`: where a string of a corpus came from."""
+"""`groundup corpus search`: find the documents of a corpus that contain a string."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import ClassVar
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, visible
@@ -17,12 +18,14 @@ EXAMPLE = 'groundup corpus search runs/quickstart/corpus "to be, or not to be"'
 
 
 class CorpusSearchConfig(Config):
-    """A corpus, and what to look for."""
+    """Settings of `groundup corpus search`."""
 
-    corpus: Path = setting(help="what groundup collect left", positional=True)
-    text: str = setting(help="look for exactly this", positional=True)
-    ignore_case: bool = setting(False, help="upper and lower case are the same", flag=True)
-    most: int = setting(20, help="show at most this many documents", ge=1, flag=True)
+    renamed: ClassVar[Mapping[str, str]] = {"most": "limit"}
+
+    corpus: Path = setting(help="directory that groundup collect wrote", positional=True)
+    text: str = setting(help="exact string to find", positional=True)
+    ignore_case: bool = setting(False, help="ignore the case of letters", flag=True)
+    limit: int = setting(20, help="maximum number of documents to show", ge=1, flag=True)
 
 
 def run(
@@ -32,20 +35,26 @@ def run(
     on_text: Callable[[str], None] | None = None,
     json_lines: bool = False,
 ) -> list[Match]:
-    """The documents that have it; `on_text` receives them for people, or as one JSON object a line.
+    """Return the documents that contain the string.
+
+    Args:
+        config: The settings.
+        console: Where messages go; default: standard error.
+        on_text: Receives the output.
+        json_lines: Write one JSON object per line instead of text.
 
     Raises:
-        ConfigError: nothing to look for.
-        DataError: no corpus there.
+        ConfigError: The string is empty.
+        DataError: The directory holds no corpus.
     """
     from groundup.core.artifact import require_intact
     from groundup.corpus.lookup import occurrences
 
     if not config.text:
-        raise ConfigError('TEXT is ""', rule="a search needs something to look for", fix="Give some words of the text.")
+        raise ConfigError('TEXT is ""', rule="a search requires a string", fix="Give some words of the text.")
     require_intact(config.corpus)
-    found = list(islice(occurrences(config.corpus, config.text, ignore_case=config.ignore_case), config.most + 1))
-    shown = found[: config.most]
+    found = list(islice(occurrences(config.corpus, config.text, ignore_case=config.ignore_case), config.limit + 1))
+    shown = found[: config.limit]
     if on_text is None:
         return shown
     for match in shown:
@@ -57,7 +66,7 @@ def run(
         place = f"{document.origin} ({document.source})" + (f", {document.url}" if document.url else "")
         on_text(visible(f"{document.id}  {document.shard}  {place}\n    ...{before}[{hit}]{after}...") + "\n")
     if not shown and not json_lines:
-        on_text("In no document.\n")
-    elif len(found) > config.most and not json_lines:
-        on_text(f"... and more; --most {config.most * 5} shows more of them.\n")
+        on_text("No document contains this text.\n")
+    elif len(found) > config.limit and not json_lines:
+        on_text(f"... and more; use --limit {config.limit * 5} to show more.\n")
     return shown

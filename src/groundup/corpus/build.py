@@ -21,9 +21,9 @@ from groundup.core.types import Split
 from groundup.corpus.card import Drops, Tally, total
 from groundup.corpus.card_text import format_size, reasons, write_card
 from groundup.corpus.dedup import FoundDuplicates, find_duplicates
+from groundup.corpus.drop_log import DROP_LOG, DropRecord
 from groundup.corpus.executor import Executor, TaskT
 from groundup.corpus.formats import NO_TEXT, UNSUPPORTED
-from groundup.corpus.ledger import LEDGER, Fate
 from groundup.corpus.manifest import MANIFEST, SourceFile
 from groundup.corpus.markers import discard_damaged, read_marker, write_marker
 from groundup.corpus.merging import DUPLICATES, FAN_IN, MergeTask, RepeatTask, consolidations
@@ -49,7 +49,7 @@ _FIXES = {  # by how the reason begins for which most was dropped
 
 
 def build_corpus(
-    settings: CorpusSettings, out: Path, *, executor: Executor, console: Console, judges: Sequence[NamedStep] = ()
+    settings: CorpusSettings, out: Path, *, executor: Executor, console: Console, extra_steps: Sequence[NamedStep] = ()
 ) -> tuple[dict[str, Any], list[Path]]:
     """Collect the sources into `out`: train-*.parquet, validation-*.parquet, ledger/ and manifest/, card.json, card.md.
 
@@ -72,7 +72,7 @@ def build_corpus(
         settings.mix.require_known([source.label for source in settings.sources])
     for source in settings.sources:
         source.fetch(console)
-    work = _Work(settings, out, executor, console, judges)
+    work = _Work(settings, out, executor, console, extra_steps)
     for path in discard_damaged(work.parts):
         console.warn(f"{path}: damaged since it was written; the work on it is done again.")
     reads = work.read()
@@ -94,7 +94,7 @@ class _Work:
     out: Path
     executor: Executor
     console: Console
-    judges: Sequence[NamedStep]
+    extra_steps: Sequence[NamedStep]
 
     @property
     def parts(self) -> Path:
@@ -107,8 +107,8 @@ class _Work:
 
     def read(self) -> list[ReadTask]:
         """Sources to runs."""
-        judges = [*self._quality(), *self.judges, *self._decontamination()]
-        steps = {source.label: (*self.settings.steps(source), *judges) for source in self.settings.sources}
+        extra_steps = [*self._quality(), *self.extra_steps, *self._decontamination()]
+        steps = {source.label: (*self.settings.steps(source), *extra_steps) for source in self.settings.sources}
         grouped = [(source, unit) for source in self.settings.sources for unit in units(source)]
         tasks = [
             ReadTask(source, unit, self.settings, steps[source.label], self.parts, number)
@@ -161,7 +161,7 @@ class _Work:
         from groundup.corpus.decontaminate import contamination
         from groundup.corpus.evaluation_index import EvaluationIndex
 
-        fates = read_rows((task.ledger for task in reads), Fate)
+        fates = read_rows((task.drop_log for task in reads), DropRecord)
         dropped = ((fate.origin, fate.detail) for fate in fates if fate.step == DECONTAMINATION)
         return contamination(EvaluationIndex.load(self.parts / _EVALUATIONS), dropped)
 
@@ -213,7 +213,7 @@ class _Work:
         """How many there were; with each of the largest clusters a text that was dropped: an id alone tells nothing."""
         summary = duplicates.summary()
         waiting = {cluster["kept"]: cluster for cluster in summary.get("clusters", [])}
-        for fate in read_rows((task.ledger for task in merges), Fate) if waiting else ():
+        for fate in read_rows((task.drop_log for task in merges), DropRecord) if waiting else ():
             if cluster := waiting.pop(fate.kept, None):
                 cluster["sample"] = [fate.origin, fate.beginning]
             if not waiting:
@@ -233,14 +233,14 @@ class _Work:
 
     def keep_records(self, reads: Sequence[ReadTask], merges: Sequence[MergeTask]) -> list[Path]:
         """What the tasks wrote down of files and of drops, in few tables."""
-        drops = [task.ledger for task in reads] + [task.ledger for task in merges]
-        return join_rows(drops, self.out / LEDGER, Fate) + join_rows(
+        drops = [task.drop_log for task in reads] + [task.drop_log for task in merges]
+        return join_rows(drops, self.out / DROP_LOG, DropRecord) + join_rows(
             [task.manifest for task in reads], self.out / MANIFEST, SourceFile
         )
 
     def tidy(self) -> None:
         """Remove what only the building needed, and what killed attempts left."""
-        for leftover in [p for part in ("", LEDGER, MANIFEST) for p in (self.out / part).glob(".*.tmp")]:
+        for leftover in [p for part in ("", DROP_LOG, MANIFEST) for p in (self.out / part).glob(".*.tmp")]:
             if leftover.is_file():
                 leftover.unlink()
         finished = self.out / ".parts.tmp"  # renamed first: half a directory of parts could not be gone on from

@@ -13,7 +13,7 @@ from groundup.core.errors import DataError
 from groundup.core.files import read_json
 from groundup.core.pipeline import instead_of
 from groundup.core.types import Document
-from groundup.corpus.ledger import Fate
+from groundup.corpus.drop_log import DropRecord
 
 FORMAT_VERSION = 1
 CARD = "card.json"
@@ -82,7 +82,7 @@ class Tally:
         counts[0] += documents
         counts[1] += size
 
-    def drop(self, fate: Fate) -> None:
+    def drop(self, fate: DropRecord) -> None:
         """Count a document, or a file that gave none."""
         shown = fate.beginning.encode("utf-8", "replace").decode()  # rejects may be no valid Unicode
         mark = hashlib.blake2b(f"{fate.origin}\0{shown}".encode("utf-8", "replace"), digest_size=8).hexdigest()

@@ -13,9 +13,9 @@ from groundup.corpus.card import CARD, FORMAT_VERSION, Drops, Tally, total
 from groundup.corpus.funnel import FunnelStep, funnel
 
 _BAR = 20  # blocks of a bar in a table
-_MOST_SOURCES = 100  # with a section of their own
-_MOST_REASONS = 40  # of a source
-_MOST_SHOWN = 8  # reasons, languages and kinds in one cell
+_MAX_SOURCES = 100  # with a section of their own
+_MAX_REASONS = 40  # of a source
+_MAX_CELL_ITEMS = 8  # reasons, languages and kinds in one cell
 _SAMPLE_CHARACTERS = 160
 
 
@@ -68,7 +68,7 @@ def markdown(card: dict[str, Any]) -> str:
         "| source | kind of text | licence | files | documents | text | dropped |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: |",
     ]
-    sources = card["sources"][:_MOST_SOURCES]
+    sources = card["sources"][:_MAX_SOURCES]
     for source in sources:
         dropped = sum(drop["documents"] for drop in source["drops"].values())
         cells = (_safe(source["name"]), _safe(source["genre"]), _safe(source["licence"]))
@@ -101,7 +101,7 @@ def _bar(value: int, whole: int) -> str:
 
 
 def _counted(counts: dict[str, int]) -> str:
-    shown = [f"{n:,} {_safe(name)}" for name, n in list(counts.items())[:_MOST_SHOWN]]
+    shown = [f"{n:,} {_safe(name)}" for name, n in list(counts.items())[:_MAX_CELL_ITEMS]]
     more = len(counts) - len(shown)
     return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
 
@@ -112,7 +112,7 @@ def _mixture(card: dict[str, Any]) -> Iterator[str]:
         return
     yield from ("", "## The mixture", "", "| source | wanted | got | read |", "| --- | ---: | ---: | ---: |")
     whole = sum(source["mixture"]["epochs"] * source["bytes"] for source in mixed) or 1
-    for source in mixed[:_MOST_SOURCES]:
+    for source in mixed[:_MAX_SOURCES]:
         share = source["mixture"]
         got = share["epochs"] * source["bytes"] / whole
         limit = ", the limit" if share["limited"] else ""
@@ -124,7 +124,7 @@ def _texts(card: dict[str, Any]) -> Iterator[str]:
     if whole.languages:
         yield from ("", "## Languages", "", "| ISO 639 | documents | | text |", "| --- | ---: | --- | ---: |")
         spoken = sorted(whole.languages.items(), key=lambda pair: (-pair[1][1], pair[0]))
-        for language, (documents, amount) in spoken[:_MOST_REASONS]:
+        for language, (documents, amount) in spoken[:_MAX_REASONS]:
             yield f"| {_safe(language)} | {documents:,} | {_bar(amount, whole.bytes)} | {format_size(amount)} |"
     if whole.lengths:
         yield from ("", "## Lengths", "", "| bytes of text | documents | |", "| --- | ---: | --- |")
@@ -153,7 +153,7 @@ def _checks(card: dict[str, Any]) -> Iterator[str]:
             f"Looked for, by runs of {found['ngram']} words: {found['items']:,}; found: {len(found['found']):,}; "
             f"documents that had them, and were dropped: {found['documents']:,}."
         )
-        yield from ("", *(f"- {_safe(hit['item'])}: {hit['documents']:,}" for hit in found["found"][:_MOST_REASONS]))
+        yield from ("", *(f"- {_safe(hit['item'])}: {hit['documents']:,}" for hit in found["found"][:_MAX_REASONS]))
     if report := card.get("quality"):
         yield from ("", "## Like the examples", "")
         yield (
@@ -173,7 +173,7 @@ def _source(source: dict[str, Any]) -> Iterator[str]:
         yield f"- text taken from: {_safe(fields)}"
     if not source["drops"]:
         return
-    drops = list(source["drops"].items())[:_MOST_REASONS]
+    drops = list(source["drops"].items())[:_MAX_REASONS]
     yield from ("", "| dropped because | documents | text |", "| --- | ---: | ---: |")
     yield from (f"| {_safe(reason)} | {drop['documents']:,} | {format_size(drop['bytes'])} |" for reason, drop in drops)
     more = len(source["drops"]) - len(drops)

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from groundup.core.files import atomic_file
 from groundup.corpus.word_keys import Keys, all_ngrams, ngrams, whole_key, word_keys
 
-SHORTEST = 8  # words of a text that is looked for inside documents; shorter ones only as a whole document
+MIN_WORDS = 8  # words of a text that is looked for inside documents; shorter ones only as a whole document
 _TEMPLATE_ITEMS = 10  # items that may share words, at least, before these are a template
 _TEMPLATE_SHARE = 0.1  # of the items
-_MOST_BITS = 26  # of an n-gram's number, for the table: 64 MiB
-_MOST_NGRAMS = 2  # n-grams' length of words, of which more are never asked for
+_MAX_TABLE_BITS = 26  # of an n-gram's number, for the table: 64 MiB
+_MAX_NGRAMS = 2  # n-grams' length of words, of which more are never asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class EvaluationIndex:
         self.ngram: int = facts["ngram"]
         self._sizes = set(self.lengths[self.texts, 0].tolist()) if len(self.keys) else set()
         # Nearly all n-grams of a document are in no item: one look into a sparse table settles that.
-        self._shift = np.uint64(64 - min(len(self.keys).bit_length() + 4, _MOST_BITS))
+        self._shift = np.uint64(64 - min(len(self.keys).bit_length() + 4, _MAX_TABLE_BITS))
         self._seen = np.zeros(1 << (64 - int(self._shift)), np.bool_)
         self._seen[self.keys >> self._shift] = True
 
@@ -96,7 +96,7 @@ class EvaluationIndex:
         return [Hit(item, share) for item, share in sorted(best.items(), key=lambda pair: (-pair[1], pair[0]))]
 
     def _whole(self, words: Keys) -> dict[int, float]:
-        number = self.wholes.get(whole_key(words)) if 0 < len(words) < SHORTEST else None
+        number = self.wholes.get(whole_key(words)) if 0 < len(words) < MIN_WORDS else None
         return {} if number is None else {number: 1.0}
 
     def _covered(self, words: Keys) -> dict[int, int]:
@@ -128,7 +128,7 @@ def index_items(items: Sequence[tuple[str, Sequence[str]]], ngram: int) -> Evalu
     shared = list(owners.values())
     most = max(_TEMPLATE_ITEMS, int(_TEMPLATE_SHARE * len(items)))
     lengths = np.array([(min(len(words), ngram), len(words)) for words in words_of], np.int32).reshape(-1, 2)
-    long = np.flatnonzero(lengths[:, 0] >= SHORTEST).tolist()
+    long = np.flatnonzero(lengths[:, 0] >= MIN_WORDS).tolist()
     found = [ngrams(words_of[number], int(lengths[number, 0])) for number in long]
     keys = np.concatenate([np.zeros(0, np.uint64), *found])
     counts = [len(each) for each in found]
@@ -140,7 +140,7 @@ def index_items(items: Sequence[tuple[str, Sequence[str]]], ngram: int) -> Evalu
     wholes = [
         (whole_key(words), number)
         for number, words in enumerate(words_of)
-        if 0 < len(words) < SHORTEST and len(shared[number]) <= most
+        if 0 < len(words) < MIN_WORDS and len(shared[number]) <= most
     ]
     arrays = {
         "keys": keys[kept],
@@ -172,10 +172,10 @@ def _owners(items: Sequence[tuple[str, Sequence[str]]]) -> tuple[dict[bytes, lis
     owners: dict[bytes, list[str]] = {}
     too_short = 0
     for item, texts in items:
-        parts = [words for text in texts if len(words := word_keys(text)) >= SHORTEST]
+        parts = [words for text in texts if len(words := word_keys(text)) >= MIN_WORDS]
         if not parts:
             parts = [word_keys("\n".join(texts))]
-            too_short += len(parts[0]) < SHORTEST
+            too_short += len(parts[0]) < MIN_WORDS
         for words in parts:
             names = owners.setdefault(words.tobytes(), [])
             if names[-1:] != [item]:
@@ -195,4 +195,4 @@ def _are_few(
 
 def _needed(words: int, ngram: int, min_overlap: float) -> int:
     """Words of a text of so many that must be found."""
-    return min(words, max(ngram, min(round(min_overlap * words), _MOST_NGRAMS * ngram)))
+    return min(words, max(ngram, min(round(min_overlap * words), _MAX_NGRAMS * ngram)))

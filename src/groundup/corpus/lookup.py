@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.corpus.ledger import Fate, beginning, read_ledger
+from groundup.corpus.drop_log import DropRecord, beginning, read_drop_log
 from groundup.corpus.shards import COLUMNS, naming_damaged_shard, required_shards, shard_paths
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Match:
     around: tuple[str, str, str]
 
 
-def fates_of(corpus: Path, named: str) -> Iterator[Kept | Fate]:
+def find_documents(corpus: Path, named: str) -> Iterator[Kept | DropRecord]:
     """What became of the documents with this id, or with this in their origin or URL: first those that are kept.
 
     Of one that is kept, its copies and near-copies come with it.
@@ -73,7 +73,7 @@ def fates_of(corpus: Path, named: str) -> Iterator[Kept | Fate]:
         return mask
 
     yield from (kept for kept, _ in _kept(corpus, chosen))
-    for fate in read_ledger(corpus):
+    for fate in read_drop_log(corpus):
         if named in (fate.id, fate.kept) or named in fate.origin or named in fate.url:
             yield fate
 

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from groundup.core.files import atomic_file
 from groundup.core.types import Document
 from groundup.corpus.card import Tally
-from groundup.corpus.ledger import Fate, LedgerWriter, fate_of
+from groundup.corpus.drop_log import DropLogWriter, DropRecord, drop_record
 from groundup.corpus.markers import write_marker
 from groundup.corpus.rows import rows_file
 from groundup.corpus.shards import END, ShardWriter, merge_runs, read_ids, read_range, write_run
-from groundup.corpus.steps import Drop, Gone
+from groundup.corpus.steps import Drop, Removal
 
 FAN_IN = 64  # runs merged at a time: each holds a row group in memory
 _HASH_SPACE = 1 << 64  # shards are ranges of the first 64 bits of a document's id, validation uses the last 64
@@ -26,7 +26,7 @@ DUPLICATES = "duplicates"
 class Duplicates(Protocol):
     """What is there more than once, found out before the shards are written. It travels to the workers."""
 
-    def within(self, low: str, high: str) -> Mapping[str, Gone]:
+    def within(self, low: str, high: str) -> Mapping[str, Removal]:
         """The documents with an id in [low, high) that are to go."""
         ...
 
@@ -104,7 +104,7 @@ class MergeTask:
         return self.directory / f"merge-{self.number:05d}.json"
 
     @property
-    def ledger(self) -> Path:
+    def drop_log(self) -> Path:
         """Where its drops are written down."""
         return self.directory / f"merge-{self.number:05d}.parquet"
 
@@ -123,27 +123,27 @@ class MergeTask:
         dropped: dict[str, Tally] = {}
         kept: dict[str, dict[str, Tally]] = {"train": {}, "validation": {}}
         with (
-            rows_file(self.ledger, Fate) as ledger,
+            rows_file(self.drop_log, DropRecord) as drop_log,
             atomic_file(self.train) as train_path,
             atomic_file(self.validation) as validation_path,
         ):
             writers = {"train": ShardWriter(train_path), "validation": ShardWriter(validation_path)}
-            for document in self._without_duplicates(low, high, gone, dropped, ledger):
+            for document in self._without_duplicates(low, high, gone, dropped, drop_log):
                 split = "validation" if _validation_hash(document.id) < threshold else "train"
                 writers[split].add(document)
                 kept[split].setdefault(document.source, Tally()).keep(document)
             for writer in writers.values():
                 writer.close()
         counts = {"dropped": _as_json(dropped)} | {split: _as_json(kept[split]) for split in kept}
-        write_marker(self.marker, [self.ledger, self.train, self.validation], counts)
+        write_marker(self.marker, [self.drop_log, self.train, self.validation], counts)
 
     def _without_duplicates(
-        self, low: str, high: str, gone: Mapping[str, Gone], dropped: dict[str, Tally], ledger: LedgerWriter
+        self, low: str, high: str, gone: Mapping[str, Removal], dropped: dict[str, Tally], drop_log: DropLogWriter
     ) -> Iterator[Document]:
         def drop(document: Document, why: Drop, kept: str = "") -> None:
-            fate = fate_of(document, DUPLICATES, why, kept)
+            fate = drop_record(document, DUPLICATES, why, kept)
             dropped.setdefault(document.source, Tally()).drop(fate)
-            ledger.add(fate)
+            drop_log.add(fate)
 
         first = ""  # the id of the copy that came first
         for document in merge_runs(self.runs, low, high):

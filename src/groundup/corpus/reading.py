@@ -11,8 +11,8 @@ from pathlib import Path
 from groundup.core.redact import redacted
 from groundup.core.types import Document, text_id
 from groundup.corpus.card import Tally
+from groundup.corpus.drop_log import BEGINNING, DropLogWriter, DropRecord, beginning, drop_record
 from groundup.corpus.formats import Extracted, Unreadable, extract
-from groundup.corpus.ledger import BEGINNING, Fate, LedgerWriter, beginning, fate_of
 from groundup.corpus.manifest import SourceFile
 from groundup.corpus.markers import read_marker, write_marker
 from groundup.corpus.privacy import Masker
@@ -56,7 +56,7 @@ class ReadTask:
         return self.directory / f"read-{self._name}.json"
 
     @property
-    def ledger(self) -> Path:
+    def drop_log(self) -> Path:
         """Where its drops are written down."""
         return self.directory / f"read-{self._name}.parquet"
 
@@ -79,8 +79,8 @@ class ReadTask:
         tally, runs = Tally(), 0
         pending: list[Document] = []
         pending_bytes = 0
-        with rows_file(self.ledger, Fate) as ledger, rows_file(self.manifest, SourceFile) as manifest:
-            for document in self._documents(tally, ledger, manifest):
+        with rows_file(self.drop_log, DropRecord) as drop_log, rows_file(self.manifest, SourceFile) as manifest:
+            for document in self._documents(tally, drop_log, manifest):
                 pending.append(document)
                 pending_bytes += len(document.text)
                 if pending_bytes >= RUN_BYTES:
@@ -89,7 +89,7 @@ class ReadTask:
         if pending:
             self._write_run(runs, pending)
             runs += 1
-        outputs = [self.ledger, self.manifest, *map(self._run_path, range(runs))]
+        outputs = [self.drop_log, self.manifest, *map(self._run_path, range(runs))]
         counts = {"runs": runs, "source": self.source.label, "tally": tally.to_json()}
         write_marker(self.marker, outputs, counts)
 
@@ -103,9 +103,9 @@ class ReadTask:
     def _run_path(self, number: int) -> Path:
         return self.directory / f"run-{self._name}-{number:04d}.parquet"
 
-    def _documents(self, tally: Tally, ledger: LedgerWriter, manifest: RowWriter[SourceFile]) -> Iterator[Document]:
+    def _documents(self, tally: Tally, drop_log: DropLogWriter, manifest: RowWriter[SourceFile]) -> Iterator[Document]:
         masker = Masker(self.settings.privacy)
-        book = _Book(self.source.label, tally, ledger, masker)
+        book = _Book(self.source.label, tally, drop_log, masker)
         last: NamedStep = (PRIVACY, _Masking(masker, tally))  # filters see the text as it was written
         for item, opener in self.source.open_items(self.items):
             if item.start == 0:  # else another task has the file's first part, and counts it
@@ -176,21 +176,23 @@ class _Book:
 
     source: str
     tally: Tally
-    ledger: LedgerWriter
+    drop_log: DropLogWriter
     masker: Masker
 
     def fail(self, file: Unreadable) -> None:
         """Note a file, or a record of one, that gave no text."""
         size = len(file.sample.encode("utf-8", "replace"))
-        self._note(Fate(self.source, file.origin, READING, file.reason, bytes=size, beginning=self._shown(file.sample)))
+        self._note(
+            DropRecord(self.source, file.origin, READING, file.reason, bytes=size, beginning=self._shown(file.sample))
+        )
 
     def drop(self, step: str, why: Drop, document: Document) -> None:
         """Note a document that a step dropped."""
-        self._note(fate_of(document, step, why, shown=self._shown(document.text)))
+        self._note(drop_record(document, step, why, shown=self._shown(document.text)))
 
-    def _note(self, fate: Fate) -> None:
+    def _note(self, fate: DropRecord) -> None:
         self.tally.drop(fate)
-        self.ledger.add(fate)
+        self.drop_log.add(fate)
 
     def _shown(self, text: str) -> str:
         # More is looked at than is shown, so that no half of a secret is left at the end.

@@ -22,7 +22,7 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class Removal:
     """Why a document is not to be written, although nothing is wrong with it.
 
     Attributes:

@@ -20,7 +20,7 @@ from groundup.chat import ChatFormat, PromptFormat, Session, Settings, TextForma
 from groundup.chat.session import Turn
 from groundup.core.errors import DataError, GroundupError
 from groundup.corpus import read_card
-from groundup.corpus.lookup import fates_of, occurrences
+from groundup.corpus.lookup import find_documents, occurrences
 from groundup.report import read_run, render, render_card
 from groundup.report.page import content_policy
 from groundup.serve import Body, ServedModel, read_request
@@ -316,7 +316,7 @@ def _data(home: Home) -> list[BaseRoute]:
         place, named = _asked(request, "place"), _asked(request, "text")
 
         def found() -> Json:
-            fates = list(islice(fates_of(home.stage(place).directory, named), _MOST_FOUND + 1)) if named else []
+            fates = list(islice(find_documents(home.stage(place).directory, named), _MOST_FOUND + 1)) if named else []
             told = [asdict(fate) | {"is_kept": hasattr(fate, "shard")} for fate in fates[:_MOST_FOUND]]
             return {"fates": told, "more": len(fates) > _MOST_FOUND}
 

@@ -36,8 +36,8 @@ def test_skipped_when_nothing_changed(notes: Path, tmp_path: Path) -> None:
     first = run(_config(notes, tmp_path), console=QUIET)
     assert first.facts["train"]["documents"] > 0
     assert set(first.outputs) == {
-        "train-00000.parquet", "validation-00000.parquet", "card.html", "card.json", "card.md", "ledger/00000.parquet",
-        "manifest/00000.parquet",
+        "train-00000.parquet", "validation-00000.parquet", "card.html", "card.json", "card.md",
+        "drop_log/00000.parquet", "manifest/00000.parquet",
     }  # fmt: skip
     again = run(_config(notes, tmp_path, workers=2), console=QUIET)
     assert again == first
@@ -84,7 +84,7 @@ def test_what_came_out_is_told_also_when_it_was_done_before(notes: Path, tmp_pat
     assert said[0][-1].startswith(f"{tmp_path / 'corpus'}: {documents} documents, ")
     assert "2 too short" in said[0][-1]
     assert said[0][-1].endswith("card.html")
-    assert "text taken from {summary} (1 record)" in "\n".join(said[0])
+    assert "text read from {summary} (1 record)" in "\n".join(said[0])
 
 
 def test_an_empty_folder_name(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_an_empty_folder_name(tmp_path: Path) -> None:
 
 
 def test_output_inside_its_own_source(notes: Path) -> None:
-    with pytest.raises(ConfigError, match="inside the folder"):
+    with pytest.raises(ConfigError, match="is inside the source folder"):
         run(CollectConfig(folder=notes, out=notes / "runs" / "corpus"), console=QUIET)
 
 

@@ -12,13 +12,13 @@ from groundup.core.files import write_json
 from groundup.core.types import Document
 from groundup.corpus.card import Tally, read_card, total
 from groundup.corpus.card_text import write_card
-from groundup.corpus.ledger import Fate
+from groundup.corpus.drop_log import DropRecord
 
 
 def _tally(*drops: tuple[str, str]) -> Tally:
     tally = Tally(files=1)
     for reason, text in drops:
-        tally.drop(Fate("s", "file", "length", reason, bytes=len(text), beginning=text))
+        tally.drop(DropRecord("s", "file", "length", reason, bytes=len(text), beginning=text))
     tally.keep(Document(text="kept ü", source="s", origin="o"))
     return tally
 

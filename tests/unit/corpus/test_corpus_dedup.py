@@ -18,9 +18,9 @@ from groundup.corpus import CorpusSettings, FolderSource, build_corpus, read_car
 from groundup.corpus.dedup import FoundDuplicates, NearDuplicateSettings, RepeatedTextSettings, find_duplicates
 from groundup.corpus.dedup import find as find_module
 from groundup.corpus.dedup import pairs as pairs_module
-from groundup.corpus.dedup import portions as portions_module
+from groundup.corpus.dedup import partitions as partitions_module
+from groundup.corpus.drop_log import read_drop_log
 from groundup.corpus.executor import ProcessPool, Task
-from groundup.corpus.ledger import read_ledger
 from groundup.corpus.shards import END, write_run
 
 NO_REPEATS = RepeatedTextSettings()
@@ -176,10 +176,10 @@ def test_the_same_in_parts_in_processes_and_after_accidents(
 
     monkeypatch.setattr(find_module, "_BUCKET_DOCUMENTS", 300)
     monkeypatch.setattr(find_module, "_COMPARED_DOCUMENTS", 100)
-    monkeypatch.setattr(find_module, "_LEAST_BYTES", 1)
-    monkeypatch.setattr(find_module, "_LEAST_MEMBERS", 1000)
-    monkeypatch.setattr(find_module, "_MOST_COMPARE_TASKS", 10)
-    monkeypatch.setattr(portions_module, "_LEAST_BYTES", 1)
+    monkeypatch.setattr(find_module, "_MIN_BYTES", 1)
+    monkeypatch.setattr(find_module, "_MIN_MEMBERS", 1000)
+    monkeypatch.setattr(find_module, "_MAX_COMPARE_TASKS", 10)
+    monkeypatch.setattr(partitions_module, "_MIN_BYTES", 1)
     monkeypatch.setattr(pairs_module, "_CHUNK_SHINGLES", 1000)
     monkeypatch.setattr(pairs_module, "_CHUNK_DOCUMENTS", 10)
     with ProcessPool(2) as pool:
@@ -251,7 +251,7 @@ def test_against_a_corpus_that_exists(tmp_path: Path, pages: list[str]) -> None:
 
 
 def test_settings_that_would_miss_most_are_refused() -> None:
-    assert NearDuplicateSettings().chance(0.8) == pytest.approx(0.986, abs=1e-3)
+    assert NearDuplicateSettings().candidate_probability(0.8) == pytest.approx(0.986, abs=1e-3)
     with pytest.raises(ValidationError, match="more bands"):
         NearDuplicateSettings(threshold=0.5)
     NearDuplicateSettings(threshold=0.5, bands=60, rows=4)
@@ -352,14 +352,14 @@ def test_a_corpus_is_built_without_them_and_tells_of_each(tmp_path: Path, pages:
         return {d.text for split in ("train", "validation") for d in read_documents(tmp_path / out, split)}
 
     assert build("first", "a", "b") == set(pages[:30])
-    fates = {(fate.source, fate.reason, fate.kept) for fate in read_ledger(tmp_path / "first")}
+    fates = {(fate.source, fate.reason, fate.kept) for fate in read_drop_log(tmp_path / "first")}
     assert fates == {("b", "near-duplicate", _id(page)) for page in pages[:20]}
     clusters = read_card(tmp_path / "first")["near_duplicates"]["clusters"]
     assert len(clusters) == 10  # each with the beginning of what was dropped for it, and of nothing else
     begins = {_id(page): copy[:300] for page, copy in zip(pages, copies, strict=False)}
     assert [cluster["sample"][1] for cluster in clusters] == [begins[cluster["kept"]] for cluster in clusters]
     assert build("second", "c", existing=[tmp_path / "first"]) == set(pages[30:40])
-    reasons = sorted((fate.reason, fate.kept) for fate in read_ledger(tmp_path / "second"))
+    reasons = sorted((fate.reason, fate.kept) for fate in read_drop_log(tmp_path / "second"))
     assert reasons == sorted(
         [("in another corpus", _id(page)) for page in pages[10:14]] + [("near-duplicate", _id(pages[0]))]
     )

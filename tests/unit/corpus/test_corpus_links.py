@@ -27,7 +27,7 @@ from groundup.corpus.build import SPLITS
 from groundup.corpus.executor import ProcessPool
 from groundup.corpus.fetching.asking import normalize_url
 from groundup.corpus.fetching.store import PageStore
-from groundup.corpus.lookup import fates_of
+from groundup.corpus.lookup import find_documents
 from groundup.corpus.sources import LinksSource
 
 HTML = {"Content-Type": "text/html; charset=utf-8"}
@@ -383,7 +383,7 @@ def test_tokens_in_addresses_stay_out_of_the_corpus(site: Site, tmp_path: Path, 
     kept = [document for split in SPLITS for document in read_documents(tmp_path / "out", split)]
     expected = {site.url + address.replace(token, "REDACTED") for address in addresses}
     assert {document.url for document in kept} == expected
-    assert [fate.origin for fate in fates_of(tmp_path / "out", "gone")] == [f"{site.url}/gone?token=REDACTED"]
+    assert [fate.origin for fate in find_documents(tmp_path / "out", "gone")] == [f"{site.url}/gone?token=REDACTED"]
     shown = [str(row) for path in (tmp_path / "out").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
     shown += [path.read_text() for path in (tmp_path / "out").rglob("*") if path.suffix in (".json", ".md")]
     assert not any(token in each for each in shown)

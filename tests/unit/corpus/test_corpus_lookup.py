@@ -10,9 +10,9 @@ import pytest
 from groundup.core.console import Console
 from groundup.core.errors import DataError
 from groundup.corpus import CorpusSettings, FolderSource, build_corpus
+from groundup.corpus.drop_log import DropRecord, read_drop_log
 from groundup.corpus.executor import ProcessPool
-from groundup.corpus.ledger import Fate, read_ledger
-from groundup.corpus.lookup import Kept, fates_of, occurrences
+from groundup.corpus.lookup import Kept, find_documents, occurrences
 from groundup.corpus.manifest import MANIFEST, SourceFile, files_of
 from groundup.corpus.rows import read_rows, rows_file
 
@@ -31,34 +31,36 @@ def corpus(folder: Path, prose: list[str], tmp_path: Path) -> Path:
 
 def test_every_file_has_a_fate(corpus: Path, folder: Path) -> None:
     for path in folder.iterdir():
-        assert list(fates_of(corpus, path.name)), path.name
+        assert list(find_documents(corpus, path.name)), path.name
 
 
 def test_a_drop_names_step_reason_and_figures(corpus: Path) -> None:
-    (spam,), (short,), (broken,) = (list(fates_of(corpus, name)) for name in ("spam.txt", "short.txt", "broken.json"))
-    assert isinstance(spam, Fate)
+    (spam,), (short,), (broken,) = (
+        list(find_documents(corpus, name)) for name in ("spam.txt", "short.txt", "broken.json")
+    )
+    assert isinstance(spam, DropRecord)
     assert spam.step == "gopher_repetition"
     assert spam.beginning.startswith("buy now")
-    assert isinstance(short, Fate)
+    assert isinstance(short, DropRecord)
     assert (short.step, short.reason, short.detail) == ("length", "too short", "5 bytes, at least 64")
-    assert isinstance(broken, Fate)
+    assert isinstance(broken, DropRecord)
     assert broken.step == "reading"
 
 
 def test_a_copy_points_to_the_one_that_stays(corpus: Path) -> None:
-    (first,) = fates_of(corpus, "page03.txt")
-    (copy,) = fates_of(corpus, "copy.txt")
+    (first,) = find_documents(corpus, "page03.txt")
+    (copy,) = find_documents(corpus, "copy.txt")
     kept, gone = (first, copy) if isinstance(first, Kept) else (copy, first)
     assert isinstance(kept, Kept)
-    assert isinstance(gone, Fate)
+    assert isinstance(gone, DropRecord)
     assert gone.reason == "duplicate"
     assert gone.kept == kept.id
-    assert {type(fate) for fate in fates_of(corpus, kept.id)} == {Kept, Fate}
+    assert {type(fate) for fate in find_documents(corpus, kept.id)} == {Kept, DropRecord}
 
 
 def test_the_way_back_goes_down_to_the_byte(corpus: Path, folder: Path) -> None:
     """A document names its file, and the manifest has the digest of that file's bytes: of every file that was read."""
-    (kept,) = fates_of(corpus, "page05.txt")
+    (kept,) = find_documents(corpus, "page05.txt")
     (file,) = files_of(corpus, [(kept.source, kept.origin)]).values()
     assert file.path == "page05.txt"
     content = (folder / "page05.txt").read_bytes()
@@ -111,6 +113,6 @@ def test_a_secret_is_nowhere_in_the_corpus(prose: list[str], tmp_path: Path) -> 
     assert not list(occurrences(out, secret))
     assert "0.txt" in {match.document.origin.split("/")[0] for match in occurrences(out, "Write to [EMAIL] for more.")}
     assert card["sources"][0]["masked"]["email"] >= 1
-    assert {fate.step for fate in read_ledger(out) if "[EMAIL]" in fate.beginning} >= {"reading", "gopher_repetition"}
-    assert not [fate for fate in read_ledger(out) if secret in repr(fate)]
+    assert {fate.step for fate in read_drop_log(out) if "[EMAIL]" in fate.beginning} >= {"reading", "gopher_repetition"}
+    assert not [fate for fate in read_drop_log(out) if secret in repr(fate)]
     assert not [path for path in out.glob("card.*") if secret in path.read_text(encoding="utf-8")]

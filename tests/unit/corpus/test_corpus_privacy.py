@@ -9,7 +9,7 @@ import pytest
 from cpu_time import cpu_seconds
 from groundup.core.errors import ConfigError
 from groundup.core.types import Document
-from groundup.corpus.privacy import KINDS, Masker, PrivacySettings, mark_of
+from groundup.corpus.privacy import KINDS, Masker, PrivacySettings, placeholder_token
 
 MASKER = Masker(PrivacySettings())
 
@@ -51,7 +51,7 @@ def masked(text: str) -> str:
     ],
 )
 def test_what_is_masked(kind: str, before: str, value: str, after: str) -> None:
-    assert masked(before + value + after) == before + mark_of(kind) + after
+    assert masked(before + value + after) == before + placeholder_token(kind) + after
     assert MASKER.mask(before + value + after).counts == {kind: 1}
 
 

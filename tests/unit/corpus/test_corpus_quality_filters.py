@@ -66,7 +66,7 @@ def test_short_text_in_which_nothing_repeats_stays() -> None:
 def test_one_line_that_says_something_twice_stays(line: str) -> None:
     """Gopher's thresholds are for 50 words and more; every second caption would fall to them."""
     assert _reason(GopherRepetition(), line) is None
-    assert _reason(GopherRepetition(short_words=0), line) is not None
+    assert _reason(GopherRepetition(short_document_words=0), line) is not None
 
 
 def test_real_pages_stay(real_documents: list[str]) -> None:
@@ -97,7 +97,7 @@ def test_repetition_agrees_with_a_count_by_hand(real_documents: list[str]) -> No
     thresholds = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
     only_duplicates = GopherRepetition(
         duplicate_lines=1, duplicate_line_characters=1, duplicate_paragraphs=1, duplicate_paragraph_characters=1,
-        top_ngrams=[], short_words=0,
+        top_ngrams=[], short_document_words=0,
     )  # fmt: skip
     broken = 0
     for text in [*real_documents[:150], f"{PROSE} {PROSE[:170]}"]:
@@ -211,7 +211,7 @@ def test_fineweb_is_named(text: str, reason: str) -> None:
 
 
 def test_filters_by_name_with_thresholds_from_a_recipe() -> None:
-    rules = load(FilterRules, {"gopher_quality": {"min_words": 20}, "c4": {"end_mark": False}})
+    rules = load(FilterRules, {"gopher_quality": {"min_words": 20}, "c4": {"terminal_punctuation": False}})
     steps = filter_steps(["c4", "gopher_quality"], rules)
     assert list(steps) == ["c4", "gopher_quality"]
     assert pickle.loads(pickle.dumps(steps)) == steps
@@ -247,7 +247,9 @@ def test_hostile_texts_take_no_time() -> None:
         "[" * 200_000,
         ("." * 999 + " ") * 200,
     ):
-        for step in filter_steps(list(FilterRules.model_fields), FilterRules(c4=C4(end_mark=False))).values():
+        for step in filter_steps(
+            list(FilterRules.model_fields), FilterRules(c4=C4(terminal_punctuation=False))
+        ).values():
             step(_document(text))
     assert time.process_time() - begun < 20
 

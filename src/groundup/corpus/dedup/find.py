@@ -14,27 +14,27 @@ from groundup.corpus.dedup.settings import NearDuplicateSettings, RepeatedTextSe
 from groundup.corpus.executor import Task
 from groundup.corpus.markers import read_marker
 from groundup.corpus.shards import read_ids, shard_paths
-from groundup.corpus.steps import Drop, Gone
+from groundup.corpus.steps import Drop, Removal
 
 if TYPE_CHECKING:
-    from groundup.corpus.dedup.portions import Portion
+    from groundup.corpus.dedup.partitions import Partition
 
 # What computes is imported inside the functions: the command line imports this room for every --help.
 
 NEAR_DUPLICATE = "near-duplicate"
 IN_ANOTHER_CORPUS = "in another corpus"
 _BUCKET_DOCUMENTS = 1 << 18  # of one band, in one task
-_MOST_PARTS = 64
-_LEAST_MEMBERS = 1 << 20  # of buckets, in one task
-_LEAST_BYTES = 8 << 20  # of text, in one task
+_MAX_PARTS = 64
+_MIN_MEMBERS = 1 << 20  # of buckets, in one task
+_MIN_BYTES = 8 << 20  # of text, in one task
 _COMPARED_DOCUMENTS = 1 << 14
-_MOST_COMPARE_TASKS = 256
+_MAX_COMPARE_TASKS = 256
 
 Run = Callable[[str, Sequence[Task]], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Together:
+class _TaskGroup:
     """Several small tasks as one: to start a process takes longer than they do."""
 
     tasks: tuple[Task, ...]
@@ -52,16 +52,16 @@ class _Together:
                 task.run()
 
 
-def _together(tasks: Sequence[Task], sizes: Sequence[int], least: int) -> list[_Together]:
+def _grouped(tasks: Sequence[Task], sizes: Sequence[int], least: int) -> list[_TaskGroup]:
     """Consecutive tasks in groups of at least this size, but for the last one."""
-    groups: list[_Together] = []
+    groups: list[_TaskGroup] = []
     group: list[Task] = []
     size = 0
     for number, task in enumerate(tasks, start=1):
         group.append(task)
         size += sizes[number - 1]
         if size >= least or number == len(tasks):
-            groups.append(_Together(tuple(group)))
+            groups.append(_TaskGroup(tuple(group)))
             group, size = [], 0
     return groups
 
@@ -76,7 +76,7 @@ class FoundDuplicates:
     directory: Path
     parts: int
 
-    def within(self, low: str, high: str) -> dict[str, Gone]:
+    def within(self, low: str, high: str) -> dict[str, Removal]:
         """The documents with an id in [low, high) that go: near-duplicates, and exact copies of existing corpora.
 
         In memory are those, and 16 bytes for each document of an existing corpus in that range.
@@ -86,10 +86,10 @@ class FoundDuplicates:
         gone = {}
         for each in near_duplicates_in(self.directory, low, high):
             where = f", in {each.corpus}" if each.corpus else ""
-            gone[each.id] = Gone(Drop(NEAR_DUPLICATE, f"J = {each.jaccard:.3f}{where}"), each.kept)
+            gone[each.id] = Removal(Drop(NEAR_DUPLICATE, f"J = {each.jaccard:.3f}{where}"), each.kept)
         for corpus in self.near.existing:
             copies = _common_ids(self.runs, _shards(corpus), low, high)
-            gone.update({each: Gone(Drop(IN_ANOTHER_CORPUS, str(corpus)), each) for each in copies})
+            gone.update({each: Removal(Drop(IN_ANOTHER_CORPUS, str(corpus)), each) for each in copies})
         return gone
 
     def without_repeats(self, document: Document) -> Document:
@@ -129,61 +129,61 @@ def find_duplicates(
     Raises:
         DataError: an existing corpus is not there.
     """
-    from groundup.corpus.dedup.portions import plan
+    from groundup.corpus.dedup.partitions import plan
 
     existing = [(shard, str(corpus)) for corpus in near.existing for shard in _shards(corpus)]
     repeats = repeated.unit != "none"
     runs_of = [*existing, *((path, "") for path in runs)]
-    portions = plan(runs_of, small=repeated.unit == "span") if near.enabled or repeats else []
+    partitions = plan(runs_of, small=repeated.unit == "span") if near.enabled or repeats else []
     if near.enabled:
-        _resolve_near(portions, near, directory, run)
-    parts = _find_repeated(portions, repeated, directory, run) if repeats else 0
+        _resolve_near(partitions, near, directory, run)
+    parts = _find_repeated(partitions, repeated, directory, run) if repeats else 0
     return FoundDuplicates(tuple(runs), near, repeated, directory, parts)
 
 
-def _resolve_near(portions: Sequence[Portion], settings: NearDuplicateSettings, directory: Path, run: Run) -> None:
+def _resolve_near(partitions: Sequence[Partition], settings: NearDuplicateSettings, directory: Path, run: Run) -> None:
     from groundup.corpus.dedup.pairs import BucketTask, CompareTask
-    from groundup.corpus.dedup.portions import SignTask
+    from groundup.corpus.dedup.partitions import SignatureTask
     from groundup.corpus.dedup.resolve import ResolveTask
 
-    all_portions = tuple(portions)
-    documents = sum(portion.documents for portion in portions)
-    known = sum(portion.documents for portion in portions if portion.corpus)
-    parts = min(_MOST_PARTS, -(-documents // _BUCKET_DOCUMENTS)) or 1
+    all_portions = tuple(partitions)
+    documents = sum(partition.documents for partition in partitions)
+    known = sum(partition.documents for partition in partitions if partition.corpus)
+    parts = min(_MAX_PARTS, -(-documents // _BUCKET_DOCUMENTS)) or 1
     buckets = [
         BucketTask(all_portions, band, settings.bands, part, parts, known, directory)
         for band in range(settings.bands)
         for part in range(parts)
     ]
     candidates = tuple(task.table for task in buckets)
-    step = max(_COMPARED_DOCUMENTS, -(-(documents - known) // _MOST_COMPARE_TASKS))
+    step = max(_COMPARED_DOCUMENTS, -(-(documents - known) // _MAX_COMPARE_TASKS))
     compares = [
         CompareTask(all_portions, candidates, low, min(low + step, documents), settings.threshold, directory)
         for low in range(known, documents, step)
     ]
     resolve = ResolveTask(all_portions, tuple((task.table, task.low) for task in compares), directory)
     if not resolve.done():
-        signs = [
-            SignTask(portion, number, settings.ngram, settings.bands, settings.rows, directory)
-            for number, portion in enumerate(portions)
+        tasks = [
+            SignatureTask(partition, number, settings.ngram, settings.bands, settings.rows, directory)
+            for number, partition in enumerate(partitions)
         ]
-        run("signatures", _together(signs, [portion.bytes for portion in portions], _LEAST_BYTES))
-        run("candidates", _together(buckets, [documents // parts] * len(buckets), _LEAST_MEMBERS))
+        run("signatures", _grouped(tasks, [partition.bytes for partition in partitions], _MIN_BYTES))
+        run("candidates", _grouped(buckets, [documents // parts] * len(buckets), _MIN_MEMBERS))
         run("comparing", compares)
         run("near-duplicates", [resolve])
     _remove(directory, ("signed-*", "candidates-*", "similar-*"))
 
 
-def _find_repeated(portions: Sequence[Portion], settings: RepeatedTextSettings, directory: Path, run: Run) -> int:
+def _find_repeated(partitions: Sequence[Partition], settings: RepeatedTextSettings, directory: Path, run: Run) -> int:
     """In how many parts the repeated passages are."""
-    from groundup.corpus.dedup.passages import PassageTask, RepeatedTask, parts_of
+    from groundup.corpus.dedup.passages import PassageTask, RepeatedPassageTask, num_parts
 
-    passages = [PassageTask(portion, number, settings, directory) for number, portion in enumerate(portions)]
-    parts = parts_of(sum(portion.bytes for portion in portions), settings)
+    passages = [PassageTask(partition, number, settings, directory) for number, partition in enumerate(partitions)]
+    parts = num_parts(sum(partition.bytes for partition in partitions), settings)
     tables = tuple(task.table for task in passages)
-    repeats = [RepeatedTask(tables, part, parts, directory) for part in range(parts)]
+    repeats = [RepeatedPassageTask(tables, part, parts, directory) for part in range(parts)]
     if not all(task.done() for task in repeats):
-        run(f"{settings.unit}s", _together(passages, [portion.bytes for portion in portions], _LEAST_BYTES))
+        run(f"{settings.unit}s", _grouped(passages, [partition.bytes for partition in partitions], _MIN_BYTES))
         run(f"repeated {settings.unit}s", repeats)
     _remove(directory, ("passages-*",))
     return parts

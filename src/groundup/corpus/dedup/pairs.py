@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from groundup.corpus.dedup.columns import I64, U64, group_starts, mix, read_column, spans, write_columns
-from groundup.corpus.dedup.portions import Portion, Signed
+from groundup.corpus.dedup.partitions import Partition, Signatures
 from groundup.corpus.dedup.shingles import jaccard
 
 COMPARED = 8  # members of a bucket that every later one is compared with
@@ -36,7 +36,7 @@ class BucketTask:
         known: documents of existing corpora; they come first in the order, and none of them is to be dropped.
     """
 
-    portions: tuple[Portion, ...]
+    partitions: tuple[Partition, ...]
     band: int
     bands: int
     part: int
@@ -74,25 +74,27 @@ class BucketTask:
 
     def _levels(self) -> Iterator[_Buckets]:
         """The buckets, and the parts of large ones."""
-        signed = Signed(self.directory, self.portions)
-        hashes, documents = self._members(signed)
+        signatures = Signatures(self.directory, self.partitions)
+        hashes, documents = self._members(signatures)
         for depth in range(_DEPTH):
             buckets = _Buckets.of(hashes, documents)
             yield buckets
             large = buckets.sizes > COMPARED + 1
             by_number = np.argsort(documents[large], kind="stable")
             documents = documents[large][by_number]
-            hashes = mix(mix(hashes[large][by_number]) ^ signed.hashes((self.band + depth + 1) % self.bands, documents))
+            hashes = mix(
+                mix(hashes[large][by_number]) ^ signatures.hashes((self.band + depth + 1) % self.bands, documents)
+            )
             order = np.argsort(hashes, kind="stable")
             hashes, documents = _shared(hashes[order], documents[order])
 
-    def _members(self, signed: Signed) -> tuple[U64, U64]:
+    def _members(self, signatures: Signatures) -> tuple[U64, U64]:
         """The documents that share a bucket, by hash, then in order; of each text the first one."""
         # 0 is the hash of what has no shingles.
         low = np.uint64(max(1, self.part * _HASHES // self.parts))
         high = np.uint64((self.part + 1) * _HASHES // self.parts - 1)
         found, where = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
-        for first, column in signed.band(self.band):
+        for first, column in signatures.band(self.band):
             rows = np.flatnonzero((column >= low) & (column <= high))
             found.append(column[rows])
             where.append((rows + first).astype(np.uint64))
@@ -101,7 +103,7 @@ class BucketTask:
         hashes, documents = _shared(hashes[order], documents[order])
         by_number = np.argsort(documents, kind="stable")
         ids = np.empty(len(documents), np.uint64)
-        ids[by_number] = signed.ids(documents[by_number])[:, 0]
+        ids[by_number] = signatures.ids(documents[by_number])[:, 0]
         by_text = np.lexsort((documents, ids, hashes))
         originals = np.sort(by_text[group_starts(hashes[by_text], ids[by_text])])
         return _shared(hashes[originals], documents[originals])
@@ -149,7 +151,7 @@ def _shared(hashes: U64, documents: U64) -> tuple[U64, U64]:
 class CompareTask:
     """Leave, for the documents of one stretch of the order, the earlier ones that are similar enough."""
 
-    portions: tuple[Portion, ...]
+    partitions: tuple[Partition, ...]
     candidates: tuple[Path, ...]
     low: int
     high: int
@@ -175,17 +177,17 @@ class CompareTask:
         write_columns(self.table, self._similar(), ("later", "earlier", "jaccard"))
 
     def _similar(self) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
-        signed = Signed(self.directory, self.portions)
+        signatures = Signatures(self.directory, self.partitions)
         later, earlier = self._pairs()
         involved = np.unique(np.concatenate([later, earlier]))
-        sizes = signed.sizes(involved)
+        sizes = signatures.sizes(involved)
         of_later, of_earlier = (sizes[np.searchsorted(involved, side)] for side in (later, earlier))
         # Sets of such different sizes cannot be similar enough.
         possible = np.minimum(of_later, of_earlier) >= self.threshold * np.maximum(of_later, of_earlier)
         later, earlier, work = later[possible], earlier[possible], (of_later + of_earlier)[possible]
         for chunk in _chunks(work):
             pair = later[chunk], earlier[chunk]
-            similarity = jaccard(*(_sets_of(signed, side) for side in pair))
+            similarity = jaccard(*(_sets_of(signatures, side) for side in pair))
             near = similarity >= self.threshold
             yield {"later": pair[0][near], "earlier": pair[1][near], "jaccard": similarity[near]}
 
@@ -213,9 +215,9 @@ def _chunks(work: I64) -> Iterator[slice]:
         start = stop
 
 
-def _sets_of(signed: Signed, documents: U64) -> tuple[npt.NDArray[np.uint32], I64]:
+def _sets_of(signatures: Signatures, documents: U64) -> tuple[npt.NDArray[np.uint32], I64]:
     """The sets of documents in any order, with repeats."""
     unique, place = np.unique(documents, return_inverse=True)
-    values, offsets = signed.sets(unique)
+    values, offsets = signatures.sets(unique)
     sizes = np.diff(offsets)[place]
     return values[spans(offsets[place], sizes)], np.concatenate([[0], np.cumsum(sizes)])

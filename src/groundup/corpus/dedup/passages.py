@@ -19,7 +19,7 @@ import numpy as np
 
 from groundup.core.types import Document
 from groundup.corpus.dedup.columns import U64, group_starts, read_column, write_columns
-from groundup.corpus.dedup.portions import Portion, id_numbers
+from groundup.corpus.dedup.partitions import Partition, id_numbers
 from groundup.corpus.dedup.resolve import near_duplicates_among
 from groundup.corpus.dedup.settings import RepeatedTextSettings
 from groundup.corpus.dedup.shingles import hash_ngrams
@@ -30,7 +30,7 @@ _WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")  # in scripts without sp
 _BLANK_LINES = re.compile(r"\n{3,}")
 _BYTES = {"paragraph": 200, "line": 60, "span": 6}  # of text that bring one hash, about
 _HASHES = 1 << 64
-_PARTS = 256  # of the hashes, at most: as many maps may be open
+_MAX_PARTS = 256  # of the hashes, at most: as many maps may be open
 _PART_HASHES = 1 << 20  # in one part; some 50 bytes each are in memory
 
 Passage = tuple[int, int, int]  # where it begins and ends in its text, and its hash
@@ -72,7 +72,7 @@ _hash_word = lru_cache(maxsize=1 << 16)(_hash)
 class PassageTask:
     """Leave the hashes of the passages of a portion's documents, without near-duplicates, by hash."""
 
-    portion: Portion
+    partition: Partition
     number: int
     settings: RepeatedTextSettings
     directory: Path
@@ -80,7 +80,7 @@ class PassageTask:
     @property
     def label(self) -> str:
         """The portion."""
-        return f"{self.settings.unit}s of {self.portion.path.name}, row groups from {self.portion.groups[0]}"
+        return f"{self.settings.unit}s of {self.partition.path.name}, row groups from {self.partition.groups[0]}"
 
     @property
     def table(self) -> Path:
@@ -94,8 +94,8 @@ class PassageTask:
     def run(self) -> None:
         """Write them."""
         keys, owners = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
-        gone = near_duplicates_among(self.directory, self.portion.first, self.portion.documents)
-        for batch in self.portion.batches(("text", "id")):
+        gone = near_duplicates_among(self.directory, self.partition.first, self.partition.documents)
+        for batch in self.partition.batches(("text", "id")):
             texts, ids = batch.column("text").to_pylist(), batch.column("id").to_pylist()
             found = [
                 [] if id_ in gone else [key for _, _, key in passages(text, self.settings)]
@@ -109,9 +109,9 @@ class PassageTask:
         write_columns(self.table, [columns], columns)
 
 
-def parts_of(text_bytes: int, settings: RepeatedTextSettings) -> int:
+def num_parts(text_bytes: int, settings: RepeatedTextSettings) -> int:
     """In how many parts the hashes of so much text are looked through."""
-    return min(_PARTS, 1 + text_bytes // _BYTES[settings.unit] // _PART_HASHES)
+    return min(_MAX_PARTS, 1 + text_bytes // _BYTES[settings.unit] // _PART_HASHES)
 
 
 def _bounds(parts: int) -> U64:
@@ -120,7 +120,7 @@ def _bounds(parts: int) -> U64:
 
 
 @dataclass(frozen=True, slots=True)
-class RepeatedTask:
+class RepeatedPassageTask:
     """Leave the hashes, of one part of them all, that are there more than once, with the document that keeps each."""
 
     passages: tuple[Path, ...]
@@ -164,7 +164,7 @@ def _repeated(directory: Path, part: int) -> Path:
     return directory / f"repeated-{part:04d}"
 
 
-@lru_cache(maxsize=_PARTS)
+@lru_cache(maxsize=_MAX_PARTS)
 def _mapped(table: Path) -> tuple[U64, U64]:
     return read_column(table, "passages"), read_column(table, "owners")
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from groundup.core.files import atomic_file
 from groundup.corpus.dedup.columns import U64, read_column
-from groundup.corpus.dedup.portions import Portion, Signed, id_text
+from groundup.corpus.dedup.partitions import Partition, Signatures, id_text
 from groundup.corpus.markers import write_marker
 
 SUMMARY = "near-duplicates.json"
@@ -31,7 +31,7 @@ class ResolveTask:
         similar: the tables of similar pairs, each with the number of the first document that is the later one there.
     """
 
-    portions: tuple[Portion, ...]
+    partitions: tuple[Partition, ...]
     similar: tuple[tuple[Path, int], ...]
     directory: Path
 
@@ -46,17 +46,17 @@ class ResolveTask:
 
     def run(self) -> None:
         """Write tables of drops, each by id, and the summary."""
-        documents = sum(portion.documents for portion in self.portions)
+        documents = sum(partition.documents for partition in self.partitions)
         with TemporaryFile(dir=self.directory) as file:  # on disk: 4 bytes a document
             state = np.memmap(file, "<u4", mode="w+", shape=max(1, documents))
             dropped = sum(self._resolve(table, low, state) for table, low in self.similar)
             largest = _largest(state)
-        signed = Signed(self.directory, self.portions)
+        signatures = Signatures(self.directory, self.partitions)
         clusters = [
-            {"kept": id_text(signed.ids(np.array([number], np.uint64))[0]), "dropped": copies}
+            {"kept": id_text(signatures.ids(np.array([number], np.uint64))[0]), "dropped": copies}
             for number, copies in largest
         ]
-        known = sum(portion.documents for portion in self.portions if portion.corpus)
+        known = sum(partition.documents for partition in self.partitions if partition.corpus)
         summary = {"documents": documents - known, "existing": known, "dropped": dropped, "clusters": clusters}
         dropped_tables = [_dropped(self.directory, low) for _, low in self.similar]
         write_marker(self.directory / SUMMARY, dropped_tables, summary)
@@ -80,14 +80,14 @@ class ResolveTask:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        signed = Signed(self.directory, self.portions)
+        signatures = Signatures(self.directory, self.partitions)
         kept_once, place = np.unique(kept, return_inverse=True)
-        kept_ids = [id_text(each) for each in signed.ids(kept_once)]
-        starts = np.array([portion.first for portion in self.portions], np.uint64)
-        corpora = [self.portions[at].corpus for at in np.searchsorted(starts, kept_once, side="right") - 1]
+        kept_ids = [id_text(each) for each in signatures.ids(kept_once)]
+        starts = np.array([partition.first for partition in self.partitions], np.uint64)
+        corpora = [self.partitions[at].corpus for at in np.searchsorted(starts, kept_once, side="right") - 1]
         rows = sorted(
             (id_text(id_), kept_ids[at], each, corpora[at])
-            for id_, at, each in zip(signed.ids(dropped), place.tolist(), similarity, strict=True)
+            for id_, at, each in zip(signatures.ids(dropped), place.tolist(), similarity, strict=True)
         )
         names = ("id", "kept", "jaccard", "corpus")
         kinds = (pa.string(), pa.string(), pa.float64(), pa.string())

@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from groundup.core.config import Config, setting
 
-_LEAST_CHANCE = 0.9
+_MIN_PROBABILITY = 0.9
 
 
 class NearDuplicateSettings(Config):
@@ -29,17 +29,17 @@ class NearDuplicateSettings(Config):
     rows: int = setting(7, help="values in a band: more of them compare fewer pairs for nothing", ge=1, le=64)
     existing: list[Path] = setting([], help="corpora made before: what is in them is dropped here")
 
-    def chance(self, similarity: float) -> float:
+    def candidate_probability(self, similarity: float) -> float:
         """The probability that two documents of this Jaccard similarity are compared."""
         return 1 - (1 - similarity**self.rows) ** self.bands
 
     @model_validator(mode="after")
-    def _finds_what_it_looks_for(self) -> Self:
-        chance = self.chance(self.threshold)
-        if chance < _LEAST_CHANCE:
+    def _check_bands(self) -> Self:
+        candidate_probability = self.candidate_probability(self.threshold)
+        if candidate_probability < _MIN_PROBABILITY:
             raise ValueError(
-                f"{self.bands} bands of {self.rows} rows meet {chance:.0%} of the pairs at the threshold "
-                f"{self.threshold}, of which at least {_LEAST_CHANCE:.0%} are wanted: give fewer rows or more bands"
+                f"{self.bands} bands of {self.rows} rows find {candidate_probability:.0%} of the pairs at the "
+                f"threshold {self.threshold}, less than {_MIN_PROBABILITY:.0%}: use fewer rows or more bands"
             )
         return self
 

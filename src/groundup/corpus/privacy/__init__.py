@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from groundup.corpus.privacy.settings import KINDS, PrivacySettings
 
 if TYPE_CHECKING:
-    from groundup.corpus.privacy.masker import Masked, Masker, mark_of
+    from groundup.corpus.privacy.masker import Masked, Masker, placeholder_token
 
-__all__ = ["KINDS", "Masked", "Masker", "PrivacySettings", "mark_of"]
+__all__ = ["KINDS", "Masked", "Masker", "PrivacySettings", "placeholder_token"]
 
 
 def __getattr__(name: str) -> Any:

@@ -80,14 +80,14 @@ def _agrees(iban: str) -> bool:
     return mod97(iban[4:] + iban[:4]) == 1
 
 
-def is_card(digits: str, *, labelled: bool, grouped: bool) -> bool:
+def is_card(digits: str, *, labeled: bool, grouped: bool) -> bool:
     """Whether digits are a card's number: Luhn, and a known prefix and length.
 
     A prefix that proves too little needs a label or groups of digits, an unknown one the label.
     """
     if not luhn(digits) or len(set(digits)) < 2:
         return False
-    if _CARD.fullmatch(digits) or (labelled and len(digits) == 16):
+    if _CARD.fullmatch(digits) or (labeled and len(digits) == 16):
         return True
     rare = _RARE_CARD.fullmatch(digits) is not None
-    return rare and (labelled or grouped or (len(digits) == 13 and not ean(digits)))
+    return rare and (labeled or grouped or (len(digits) == 13 and not ean(digits)))

@@ -119,10 +119,10 @@ def _is_version(text: str, found: re.Match[str]) -> bool:
         return True
     if _VERSION.search(before):
         return True
-    says = label(text, *found.span()).kind
-    if says == "ip_address":
+    kind = label(text, *found.span()).kind
+    if kind == "ip_address":
         return False
-    return says == "other" or sum(int(octet) < 20 for octet in found[0].split(".")) >= 3
+    return kind == "other" or sum(int(octet) < 20 for octet in found[0].split(".")) >= 3
 
 
 def find_macs(view: NormalizedText) -> Iterator[Span]:

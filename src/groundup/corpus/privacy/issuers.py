@@ -83,7 +83,7 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("ssws", r"SSWS[ ]00[\w\-]{40}"),  # Okta
 )  # fmt: skip
 # Secrets that begin in many ways: how, for RE2, and the form.
-LIKE: tuple[tuple[str, str], ...] = (
+VARIABLE_PREFIX_FORMS: tuple[tuple[str, str], ...] = (
     (r"(?:bot)?[0-9]{8,10}:AA[0-9A-Za-z_\-]", r"(?:bot)?\d{8,10}:AA[\w\-]{32,34}"),  # Telegram
     (r"[MNO][A-Za-z0-9]{23,27}\.[A-Za-z0-9_\-]{6}\.", r"[MNO][A-Za-z0-9]{23,27}\.[\w\-]{6}\.[\w\-]{27,40}"),  # Discord
     (r"[0-9a-f]{32}-us[0-9]", r"[0-9a-f]{32}-us\d{1,2}"),  # Mailchimp
@@ -92,6 +92,6 @@ LIKE: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 
-def bodies() -> dict[str, str]:
+def bodies_by_prefix() -> dict[str, str]:
     """Return what may stand behind each beginning, as a regular expression."""
     return {begin: body for body, begins in _BODIES for begin in begins.split()}

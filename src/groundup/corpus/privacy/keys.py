@@ -9,12 +9,12 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-from groundup.corpus.privacy.issuers import FORMS, LIKE, bodies
-from groundup.corpus.privacy.randomness import entropy, is_drawn, is_random
+from groundup.corpus.privacy.issuers import FORMS, VARIABLE_PREFIX_FORMS, bodies_by_prefix
+from groundup.corpus.privacy.randomness import entropy, looks_random, may_be_secret
 from groundup.corpus.privacy.spans import NormalizedText, Span
 
-_LONGEST_BEGINNING = 20  # characters
-_BODY_BYTES = 8  # of a key behind its beginning: fewer false hits to look at
+_MAX_PREFIX_LENGTH = 20  # characters
+_NUM_BODY_BYTES = 8  # of a key behind its beginning: fewer false hits to look at
 # What stands before a key: nothing, a character that is no letter or digit, an escape, a character in percent-encoding.
 _BEFORE = r"(?:^|[^A-Za-z0-9]|\\[nrt]|%[0-9A-F]{2})"
 _BEFORE_UNKNOWN = r"(?:^|[\s\"'`=:(\[{<>|,;*])"
@@ -138,9 +138,9 @@ def _forms() -> tuple[dict[str, list[_Form]], list[_Form]]:
             by_begin.setdefault(begin, []).append(form)
     for begins, pattern in FORMS:
         for begin in begins.split():
-            by_begin.setdefault(begin[:_LONGEST_BEGINNING], []).append(_Form(_ended(pattern, begin), 2.8))
+            by_begin.setdefault(begin[:_MAX_PREFIX_LENGTH], []).append(_Form(_ended(pattern, begin), 2.8))
     like = [_Form(_ended(entry["pattern"]), entry["entropy"]) for entry in _table()["forms"] if "like" in entry]
-    return by_begin, like + [_Form(_ended(pattern), 2.8) for _, pattern in LIKE]
+    return by_begin, like + [_Form(_ended(pattern), 2.8) for _, pattern in VARIABLE_PREFIX_FORMS]
 
 
 def _ended(pattern: str, begin: str = "") -> str:
@@ -152,8 +152,8 @@ def _ended(pattern: str, begin: str = "") -> str:
 @cache
 def _bodies() -> dict[str, tuple[str, re.Pattern[str]]]:
     return {
-        begin.lower()[:_LONGEST_BEGINNING]: (begin, re.compile(re.escape(begin) + f"({body})", re.ASCII))
-        for begin, body in bodies().items()
+        begin.lower()[:_MAX_PREFIX_LENGTH]: (begin, re.compile(re.escape(begin) + f"({body})", re.ASCII))
+        for begin, body in bodies_by_prefix().items()
     }
 
 
@@ -169,8 +169,13 @@ def _scanner() -> Any:
     import re2
 
     begins = "|".join(re.escape(begin) for begin in sorted({*_forms()[0], *_bodies()}))
-    like = "|".join([*(entry["like"] for entry in _table()["forms"] if "like" in entry), *(like for like, _ in LIKE)])
-    known = rf"{_BEFORE}((?i:{begins})[A-Za-z0-9_+/=.~%$:\-]{{{_BODY_BYTES}}}|{like})"
+    like = "|".join(
+        [
+            *(entry["like"] for entry in _table()["forms"] if "like" in entry),
+            *(like for like, _ in VARIABLE_PREFIX_FORMS),
+        ]
+    )
+    known = rf"{_BEFORE}((?i:{begins})[A-Za-z0-9_+/=.~%$:\-]{{{_NUM_BODY_BYTES}}}|{like})"
     options = re2.Options()
     options.log_errors = False
     options.encoding = re2.Options.Encoding.LATIN1
@@ -195,7 +200,7 @@ def find_keys(view: NormalizedText) -> Iterator[Span]:
 def _known(text: str, start: int) -> int:
     """Where the key that begins at `start` ends; 0 if there is none."""
     forms, like = _forms()
-    lowered = text[start : start + _LONGEST_BEGINNING].lower()
+    lowered = text[start : start + _MAX_PREFIX_LENGTH].lower()
     best = 0
     for length in _lengths():
         begin = lowered[:length]
@@ -203,7 +208,7 @@ def _known(text: str, start: int) -> int:
             best = max(best, _end(text, start, form))
         if not best and (body := _bodies().get(begin)) and (found := body[1].match(text, start)):
             value = found[1].rstrip(".-=")
-            if is_drawn(value[:256], 16, known=True):
+            if looks_random(value[:256], 16, known=True):
                 best = found.start(1) + len(value)
     return best or max(_end(text, start, form) for form in like)
 
@@ -217,7 +222,7 @@ def _unknown(text: str, start: int) -> int:
     found = _UNKNOWN_TOKEN.match(text, start)
     if not found or found["issuer"].lower() in _NO_ISSUERS:
         return 0
-    return found.end() if is_drawn(found["body"]) else 0
+    return found.end() if looks_random(found["body"]) else 0
 
 
 # "heroku_api_key = 1b2c...", "my Heroku key is 1b2c...".
@@ -257,7 +262,7 @@ def find_keys_of_services(view: NormalizedText) -> Iterator[Span]:
         forms = [form for words, forms in names if words.match(text, found.start(1)) for form in forms]
         whole = value[0].rstrip(":=-") if value[0].count("=") < 3 else value[0]
         for candidate in {value[0], whole}:
-            if is_random(candidate) and any(
+            if may_be_secret(candidate) and any(
                 _compiled(form.pattern).fullmatch(candidate) and entropy(candidate) >= form.entropy for form in forms
             ):
                 yield Span(start, start + len(candidate), "api_key")

@@ -77,7 +77,7 @@ _UNSPACED = re.compile(
 )
 _LABEL_AFTER = re.compile(rf"[\s,]{{0,2}}[(\[]\s?(?:{_LABEL.pattern})\s?[)\]]")
 # What may stand between a number and a word that makes it a number of something else: "order no. is 12".
-_TIGHT = re.compile(
+_CONNECTOR = re.compile(
     r"[ \t:#=.,(\[\"'/\-]{0,6}"
     r"(?:(?:is|was|of|no|nr|num|number|id|the|from|to|at|on|me|us|named|called)\b[ \t:#.\"']{0,3}){0,3}"
 )
@@ -98,7 +98,7 @@ class Label(NamedTuple):
 
     kind: str = ""
     word: str = ""
-    tight: bool = False
+    adjacent: bool = False
 
 
 def label(text: str, start: int, end: int) -> Label:
@@ -119,7 +119,7 @@ def label(text: str, start: int, end: int) -> Label:
         between = window[found.end() :]
         if _BARRIER.search(window, found.start()):
             break
-        tight = _TIGHT.fullmatch(between) is not None
-        if found.lastgroup and (tight or found.lastgroup != "other"):
-            return Label(found.lastgroup, found[0], tight)
+        adjacent = _CONNECTOR.fullmatch(between) is not None
+        if found.lastgroup and (adjacent or found.lastgroup != "other"):
+            return Label(found.lastgroup, found[0], adjacent)
     return Label()

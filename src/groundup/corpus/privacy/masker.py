@@ -17,8 +17,8 @@ from groundup.corpus.privacy.numbers import number_finder
 from groundup.corpus.privacy.phones import phone_finder, phone_regions
 from groundup.corpus.privacy.secrets import (
     assignment_finder,
+    find_connection_keys,
     find_passwords_of_commands,
-    find_placed_keys,
     find_private_keys,
     find_tokens,
     find_urls_with_passwords,
@@ -42,7 +42,7 @@ class Masked:
     spans: tuple[Span, ...] = ()
 
 
-def mark_of(kind: str) -> str:
+def placeholder_token(kind: str) -> str:
     """What stands in for a value: "[EMAIL]".
 
     Capitals in square brackets: a tokenizer learns them as one or two tokens, HTML and XML do not take them for
@@ -75,7 +75,7 @@ class Masker:
             (find_tokens, "token" in kinds),
             (find_keys, "api_key" in kinds),
             (find_keys_of_services, "api_key" in kinds),
-            (find_placed_keys, "api_key" in kinds),
+            (find_connection_keys, "api_key" in kinds),
             (find_emails, "email" in kinds),
             (
                 assignment_finder(passwords="password" in kinds, keys="api_key" in kinds),
@@ -98,12 +98,12 @@ class Masker:
         spans = [span for finder in self._finders for span in finder(view)]
         if not spans:
             return Masked(text, {})
-        chosen = [span for span in _apart(spans) if span.kind]
+        chosen = [span for span in _without_overlaps(spans) if span.kind]
         if not chosen:
             return Masked(text, {})
         pieces, at = [], 0
         for start, end, kind in chosen:
-            pieces += [text[at:start], mark_of(kind)]
+            pieces += [text[at:start], placeholder_token(kind)]
             at = end
         pieces.append(text[at:])
         return Masked("".join(pieces), dict(Counter(span.kind for span in chosen)), tuple(chosen))
@@ -128,7 +128,7 @@ def _known(key: str, codes: Sequence[str], known: Collection[str]) -> list[str]:
     return upper
 
 
-def _apart(spans: Iterable[Span]) -> list[Span]:
+def _without_overlaps(spans: Iterable[Span]) -> list[Span]:
     """Spans that do not overlap, in the order of the text; of two that do, the earlier found one stays."""
     taken: list[Span] = []
     ordered = sorted((span.start, rank, span) for rank, span in enumerate(spans))

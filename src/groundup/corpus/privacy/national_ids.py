@@ -1,7 +1,7 @@
 """National ids of persons: how each is written, and what must agree in it.
 
-`free` layouts stand alone: their form, date and check digits together are met by fewer than some 3 of 1,000
-numbers that happen to be written so. `labelled` ones need a word beside them ("SSN", "personnummer"): one
+`unlabeled` layouts stand alone: their form, date and check digits together are met by fewer than some 3 of 1,000
+numbers that happen to be written so. `labeled` ones need a word beside them ("SSN", "personnummer"): one
 nine-digit number of eleven passes a check modulo 11.
 """
 
@@ -315,23 +315,23 @@ class NationalId:
     country: str
     pattern: re.Pattern[str]
     check: Check
-    free: tuple[str, ...]
-    labelled: tuple[str, ...]
+    unlabeled: tuple[str, ...]
+    labeled: tuple[str, ...]
 
-    def is_meant(self, layout: str, word: str, tight: bool) -> bool:
+    def matches_label(self, layout: str, word: str, adjacent: bool) -> bool:
         """Whether a word beside a number in that layout can mean this kind of id.
 
         "PESEL" means one country's, "national id" anyone's. What is neither checked nor written in a way of its own
         needs the word right before it.
         """
         countries = next((named for name, named in _COUNTRIES_OF.items() if word.startswith(name)), None)
-        known = self.check is not _any or layout in self.free
-        return (known or tight) and (countries is None or self.country in countries)
+        known = self.check is not _any or layout in self.unlabeled
+        return (known or adjacent) and (countries is None or self.country in countries)
 
 
-def _id(country: str, pattern: str, check: Check = _any, free: str = "", labelled: str = "") -> NationalId:
+def _id(country: str, pattern: str, check: Check = _any, unlabeled: str = "", labeled: str = "") -> NationalId:
     return NationalId(
-        country, re.compile(pattern), check, *(tuple(x.split("|")) if x else () for x in (free, labelled))
+        country, re.compile(pattern), check, *(tuple(x.split("|")) if x else () for x in (unlabeled, labeled))
     )
 
 
@@ -480,6 +480,6 @@ def by_layout(ids: Iterable[NationalId]) -> dict[str, list[NationalId]]:
     """What can be written in each layout."""
     table: dict[str, list[NationalId]] = {}
     for each in ids:
-        for layout in each.free + each.labelled:
+        for layout in each.unlabeled + each.labeled:
             table.setdefault(layout, []).append(each)
     return table

@@ -13,7 +13,7 @@ from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 # Of capitals and digits, with single signs between them; the shortest number that is looked for has 7 characters.
 _RUN = re.compile(r"(?<!\w)(?=[0-9A-Z .\-/+(]{7})[0-9A-Z]{1,20}(?:[ .\-/+(][0-9A-Z]{1,20}){0,200}(?!\w)")
 _PART = re.compile(r"[0-9A-Z]+")
-_MOST_PARTS = 8
+_MAX_PARTS = 8
 _YEARS = re.compile(r"(?:1[5-9]|20)\d\d(?:[ .\-/](?:1[5-9]|20)\d\d)*")
 _LETTERED = (b"AAAAAA00A00A000A", b"AAAAA0000A")  # ids with no six digits together: codice fiscale, PAN
 
@@ -34,18 +34,18 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
         compact = re.sub(r"[^0-9A-Z]", "", text[start:end])
         known = layouts.get(layout, ())
         fits = [each for each in known if each.pattern.fullmatch(compact) and each.check(compact)]
-        may_be_card = layout in card_layouts and compact.isdigit() and is_card(compact, labelled=True, grouped=True)
-        if (not fits and not may_be_card) or inside_address(text, start) or _is_made_up(text[start:end]):
+        may_be_card = layout in card_layouts and compact.isdigit() and is_card(compact, labeled=True, grouped=True)
+        if (not fits and not may_be_card) or inside_address(text, start) or _is_trivial(text[start:end]):
             return ""
-        says, word, tight = label(text, start, end)
-        if says == "other" or (crowded and not tight):
+        kind, word, adjacent = label(text, start, end)
+        if kind == "other" or (crowded and not adjacent):
             return ""
-        if may_be_card and is_card(compact, labelled=says == "credit_card", grouped=not layout.isdigit()):
+        if may_be_card and is_card(compact, labeled=kind == "credit_card", grouped=not layout.isdigit()):
             return "credit_card"
-        if says == "national_id":
-            is_id = any(each.is_meant(layout, word, tight) for each in fits)
+        if kind == "national_id":
+            is_id = any(each.matches_label(layout, word, adjacent) for each in fits)
         else:
-            is_id = says != "phone" and any(layout in each.free for each in fits)
+            is_id = kind != "phone" and any(layout in each.unlabeled for each in fits)
         return "national_id" if is_id else ""
 
     def find(view: NormalizedText) -> Iterator[Span]:
@@ -56,11 +56,11 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
             at = 0
             while at < len(run):
                 layout, taken, best = "", 0, None
-                for last in range(at, min(len(run), at + _MOST_PARTS)):
+                for last in range(at, min(len(run), at + _MAX_PARTS)):
                     start, end = run[last]
                     layout += (text[start - 1] if last > at else "") + str(end - start)
-                    if (layout in layouts or layout in card_layouts) and _stands_alone(text, run, at, last):
-                        crowded = _crowded(text, run, at, last)
+                    if (layout in layouts or layout in card_layouts) and _is_separate(text, run, at, last):
+                        crowded = _in_number_table(text, run, at, last)
                         if kind := kind_of(text, run[at][0], end, layout, crowded):
                             end += "(" in layout and text[end : end + 1] == ")"  # A123456(3)
                             taken, best = last + 1, Span(run[at][0], end, kind)  # the longest
@@ -77,7 +77,7 @@ def _runs(text: str) -> Iterator[list[tuple[int, int]]]:
         yield [part.span() for part in _PART.finditer(text, *found.span())]
 
 
-def _stands_alone(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
+def _is_separate(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
     """Whether no sign ties the parts to another number, an amount of money or a decimal fraction."""
     start, end = run[first][0], run[last][1]
     if first and text[start - 1] in ".-/+" and _has_digit(text, run[first - 1]):
@@ -92,12 +92,12 @@ def _stands_alone(text: str, run: list[tuple[int, int]], first: int, last: int) 
     return not (after[:1] in ("%", "€", "*", "#") or (len(after) == 2 and after[0] in ".,:" and after[1].isdigit()))
 
 
-def _is_made_up(text: str) -> bool:
+def _is_trivial(text: str) -> bool:
     """Whether a number is of ones and noughts, of one digit, or a row of years."""
     return set(text) <= set("01 -.") or len(set(text)) == 1 or _YEARS.fullmatch(text) is not None
 
 
-def _crowded(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
+def _in_number_table(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
     """Whether equal groups between blanks stand beside others, as in a table of hexadecimal numbers or in 1 250 000."""
     sizes = {end - start for start, end in run[first : last + 1]}
     if first == last or len(sizes) > 1 or text[run[first][1]] != " ":

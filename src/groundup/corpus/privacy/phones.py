@@ -20,7 +20,7 @@ _BARE = _ALONE + r"(?<![=])(?<!= )"  # nor something that a program computes wit
 _END = r"(?![\w%*#])(?![.,:\-/]\d)"
 
 # Each is a telephone number without a word that says so.
-_FREE = [
+_UNLABELED = [
     re.compile(pattern + _EXTENSION + _END)
     for pattern in (
         # +1 and ten digits; + and 8 to 15 digits (ITU-T E.164) that begin with another zone
@@ -45,7 +45,7 @@ _FREE = [
     )
 ]
 _TRUNK = 7  # the place of the pattern that dates and postal codes look like
-_LABELLED = re.compile(_ALONE + r"\(?\d(?:[ .\-/()]{0,2}\d){5,14}" + _EXTENSION + _END)
+_LABELED = re.compile(_ALONE + r"\(?\d(?:[ .\-/()]{0,2}\d){5,14}" + _EXTENSION + _END)
 _CHINESE_MOBILE = re.compile(r"(?<=[\u4e00-\u9fff])1[3-9]\d{9}(?!\d)")  # Han letters leave no blank
 
 _LIST = re.compile(r"[ ,;/|&]{0,3}(?:and|or|und|oder|et|ou|y|o|e|и|或)?[ ,;/|&]{0,2}")
@@ -77,12 +77,12 @@ def phone_finder(regions: Collection[str] = ()) -> Finder:
         for zone in _ZONE.finditer(text):
             if _DATE.fullmatch(zone[0]):  # what most of them are
                 continue
-            for place, pattern in enumerate(_FREE):
+            for place, pattern in enumerate(_UNLABELED):
                 for found in _matches(pattern, text, zone):
-                    if _is_free(text, found, place):
+                    if _is_unlabeled_phone(text, found, place):
                         yield Span(*found.span(), "phone")
-            for found in _matches(_LABELLED, text, zone):
-                if _is_labelled(text, found) or _is_next(text, last, found) or _is_valid(found[0], regions):
+            for found in _matches(_LABELED, text, zone):
+                if _is_labeled_phone(text, found) or _is_next(text, last, found) or _is_valid(found[0], regions):
                     last = found
                     yield Span(*found.span(), "phone")
             for found in _matches(_CHINESE_MOBILE, text, zone):
@@ -106,7 +106,7 @@ def _matches(pattern: re.Pattern[str], text: str, zone: re.Match[str]) -> Iterat
             yield found
 
 
-def _is_free(text: str, found: re.Match[str], place: int) -> bool:
+def _is_unlabeled_phone(text: str, found: re.Match[str], place: int) -> bool:
     number = found[0]
     digits = sum(map(str.isdigit, number))
     if number.endswith("00000") or _DATE.match(number) or _FOURS.fullmatch(number) or number in "01234567890":
@@ -123,18 +123,18 @@ def _is_free(text: str, found: re.Match[str], place: int) -> bool:
         return False
     if _COORDINATES.match(number):
         return False
-    says, _, tight = label(text, *found.span())
-    return (not tight or says in ("phone", "ip_address")) and not inside_address(text, found.start())
+    kind, _, adjacent = label(text, *found.span())
+    return (not adjacent or kind in ("phone", "ip_address")) and not inside_address(text, found.start())
 
 
 def _is_isbn(digits: str) -> bool:
     return weighted(digits, range(10, 0, -1)) % 11 == 0
 
 
-def _is_labelled(text: str, found: re.Match[str]) -> bool:
+def _is_labeled_phone(text: str, found: re.Match[str]) -> bool:
     number = found[0]
-    says, _, tight = label(text, *found.span())
-    if says != "phone":
+    kind, _, adjacent = label(text, *found.span())
+    if kind != "phone":
         return False
     if (
         _DATE.match(number)
@@ -143,14 +143,14 @@ def _is_labelled(text: str, found: re.Match[str]) -> bool:
         or inside_address(text, found.start())
     ):
         return False
-    if (_FRACTION.match(number) and not (tight and number.count(".") == 1)) or (
+    if (_FRACTION.match(number) and not (adjacent and number.count(".") == 1)) or (
         number.startswith("00") and _FOURS.fullmatch(number)
     ):
         return False
     digits = sum(map(str.isdigit, number))
     if _THOUSANDS.fullmatch(number):
         return digits >= 9 and "000" not in number
-    return digits >= 7 or (tight and "/" not in number)
+    return digits >= 7 or (adjacent and "/" not in number)
 
 
 def _is_next(text: str, last: re.Match[str] | None, found: re.Match[str]) -> bool:

@@ -22,7 +22,7 @@ def entropy(text: str) -> float:
     return -sum(count / len(text) * log2(count / len(text)) for count in Counter(text).values())
 
 
-def is_random(text: str) -> bool:
+def may_be_secret(text: str) -> bool:
     """Return whether `text` can be a key: words, "xxxx" and "your-key-here" cannot.
 
     Its entropy is at least 2.8 bits (16 random hexadecimal digits have some 3.2, random letters and digits more), and
@@ -37,7 +37,7 @@ def is_hexadecimal(text: str) -> bool:
     return _HEXADECIMAL.issuperset(text) and any(map(str.isdigit, text)) and any(map(str.isalpha, text))
 
 
-def is_drawn(text: str, min_length: int = _MIN_LENGTH, *, known: bool = False) -> bool:
+def looks_random(text: str, min_length: int = _MIN_LENGTH, *, known: bool = False) -> bool:
     """Return whether `text` is a long mix of letters and digits that changes too often to be a name.
 
     Args:

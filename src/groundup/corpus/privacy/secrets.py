@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from groundup.corpus.privacy.randomness import is_random
+from groundup.corpus.privacy.randomness import may_be_secret
 from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 
 _JWT = re.compile(r"(?<![\w\-])eyJ[\w\-]{8,4096}\.[\w\-]{8,16384}(?:\.[\w\-]{0,4096}){0,3}")
@@ -14,15 +14,15 @@ _BEARER = re.compile(
 )
 
 # Azure's keys and signatures have no form but their place.
-_PLACED = re.compile(
+_CONNECTION_KEY = re.compile(
     r"(?:(?<=AccessKey=)|(?<=AccountKey=))[A-Za-z0-9+/]{40,90}={0,2}|(?<=sig=)[A-Za-z0-9%+/]{40,120}=?"
 )
 
 _PEM_BEGIN = re.compile(r"-----BEGIN([ A-Z0-9_\-]{0,100}PRIVATE KEY(?: BLOCK)?)-----")
 _PEM_END = re.compile(r"KEY(?: BLOCK)?-----|-----BEGIN")
 _PEM_BODY = re.compile(r"(?:\s|\\n)*(?:[A-Za-z0-9+/=:,\- ]{1,100}(?:\r?\n|\\n|\s|$)){0,200}")
-_PEM_LEAST = 40  # characters of base64; a line of PEM has 64
-_PEM_LENGTH = 16_384  # characters; a key of 16,384 bits in PEM has 13,000
+_MIN_PEM_BODY = 40  # characters of base64; a line of PEM has 64
+_MAX_PEM_LENGTH = 16_384  # characters; a key of 16,384 bits in PEM has 13,000
 
 # A password in an address: scheme://user:password@host.
 _USERINFO = re.compile(r"[^\s/:@'\"<>]{0,64}:([^\s/'\"<>`]{1,128})@(?=[\w\[$%{])")
@@ -42,7 +42,7 @@ _ASSIGNING_WORDS = (
     "hasło", "lösenord", "пароль",
 )  # fmt: skip
 # ... and one of these begins it.
-_BEGINNINGS = (
+_PREFIXES = (
     "pass", "pwd", "secret", "token", "api", "access", "auth", "client", "private", "signing", "encryption",
     "credential", "account", "license", "contraseña", "clave", "senha", "kennwort", "mot de", "wachtwoord", "hasło",
     "lösenord", "пароль",
@@ -109,24 +109,26 @@ def find_private_keys(view: NormalizedText) -> Iterator[Span]:
     at = 0
     while found := _PEM_BEGIN.search(text, at):
         mark = f"-----END{found[1]}-----"
-        end = text.find(mark, found.end(), found.end() + _PEM_LENGTH)
+        end = text.find(mark, found.end(), found.end() + _MAX_PEM_LENGTH)
         if end >= 0:
             at = end + len(mark)
-        elif (other := _PEM_END.search(text, found.end(), found.end() + _PEM_LENGTH)) and other[0][0] == "K":
+        elif (other := _PEM_END.search(text, found.end(), found.end() + _MAX_PEM_LENGTH)) and other[0][0] == "K":
             at = other.end()
         else:
-            body = _PEM_BODY.match(text, found.end(), found.end() + _PEM_LENGTH)
+            body = _PEM_BODY.match(text, found.end(), found.end() + _MAX_PEM_LENGTH)
             at = body.end() if body else found.end()
             at = found.start() + len(text[found.start() : at].rstrip())
-            if at - found.end() < _PEM_LEAST:  # prose about such files
+            if at - found.end() < _MIN_PEM_BODY:  # prose about such files
                 continue
         yield Span(found.start(), at, "private_key")
 
 
-def find_placed_keys(view: NormalizedText) -> Iterator[Span]:
+def find_connection_keys(view: NormalizedText) -> Iterator[Span]:
     """Keys in connection strings, signatures in addresses."""
     if "Key=" in view.text or "sig=" in view.text:
-        yield from (Span(*found.span(), "api_key") for found in _PLACED.finditer(view.text) if is_random(found[0]))
+        yield from (
+            Span(*found.span(), "api_key") for found in _CONNECTION_KEY.finditer(view.text) if may_be_secret(found[0])
+        )
 
 
 def find_tokens(view: NormalizedText) -> Iterator[Span]:
@@ -136,7 +138,7 @@ def find_tokens(view: NormalizedText) -> Iterator[Span]:
         yield from (Span(*found.span(), "token") for found in _JWT.finditer(text))
     if "bearer" in view.lowered or "authorization:" in view.lowered:
         for found in _BEARER.finditer(text):
-            if is_random(found[1]):
+            if may_be_secret(found[1]):
                 yield Span(*found.span(1), "token")
 
 
@@ -147,7 +149,7 @@ def assignment_finder(*, passwords: bool, keys: bool) -> Finder:
         text, lowered = view.text, view.lowered
         if not any(word in lowered for word in _ASSIGNING_WORDS):
             return
-        for word in _BEGINNINGS:
+        for word in _PREFIXES:
             at = lowered.find(word)
             while at >= 0:
                 if found := _ASSIGNED.match(text, at):
@@ -188,7 +190,7 @@ def _is_secret(text: str, found: re.Match[str], is_password: bool) -> bool:
             mixed
             and not _EXAMPLE.search(value)
             and len(value) >= (12 if quoted is not None else 16)
-            and is_random(value)
+            and may_be_secret(value)
         )
     sign = found["sign"]
     if quoted is not None:

@@ -18,7 +18,7 @@ _WORD = bytes(0x77 if (chr(code).isalnum() and code < 128) or code in b"_-" else
 _HEX = bytes(0x68 if chr(code) in "0123456789abcdefABCDEF" else code for code in range(256))
 _SEPARATORS = b" .-/()+"
 
-_FOREIGN_DIGIT = re.compile("[\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\u09e6-\u09ef\uff10-\uff19]")
+_NON_ASCII_DIGIT = re.compile("[\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\u09e6-\u09ef\uff10-\uff19]")
 _DIGITS = {
     ord(character): str(value)
     for zero in "\u0660\u06f0\u0966\u09e6\uff10"
@@ -99,4 +99,4 @@ def _plain(text: str) -> str:
     for found, plain in _LOOKALIKES.items():
         if found in text:
             text = text.replace(found, plain)
-    return text.translate(_DIGITS) if _FOREIGN_DIGIT.search(text) else text
+    return text.translate(_DIGITS) if _NON_ASCII_DIGIT.search(text) else text

@@ -1,4 +1,4 @@
-"""Which documents are good enough: published rules by name, a classifier of the user's own, a model's opinion."""
+"""Quality filters: published rules, a classifier trained on the user's examples, a perplexity filter."""
 
 from __future__ import annotations
 
@@ -14,23 +14,28 @@ __all__ = ["C4", "FilterRules", "FineWeb", "GopherQuality", "GopherRepetition", 
 
 
 class FilterRules(Config):
-    """The filters that a recipe may name, each with its thresholds; those that are not given are the published ones.
+    """The filters that a recipe can name, with their thresholds. The defaults are the published values.
 
-    All are rules for web pages. FineWeb's order is gopher_repetition, gopher_quality, c4 (without `end_mark`),
-    fineweb. `c4` drops code, `gopher_quality` and `fineweb` drop verse, dialogue, tables and lists.
+    All filters were designed for web pages. FineWeb runs gopher_repetition, gopher_quality, c4 (without
+    `terminal_punctuation`) and fineweb, in this order. `c4` drops code. `gopher_quality` and `fineweb` drop verse,
+    dialogue, tables and lists.
     """
 
-    gopher_repetition: GopherRepetition = setting(GopherRepetition(), help="documents that repeat themselves")
-    gopher_quality: GopherQuality = setting(GopherQuality(), help="words and lines that are no running text")
-    c4: C4 = setting(C4(), help="lines that are no sentences, and documents with few sentences")
-    fineweb: FineWeb = setting(FineWeb(), help="lists, menus and repeated lines")
+    gopher_repetition: GopherRepetition = setting(GopherRepetition(), help="drop documents with repeated text")
+    gopher_quality: GopherQuality = setting(GopherQuality(), help="drop documents without running text")
+    c4: C4 = setting(C4(), help="remove lines that are not sentences, drop documents with few sentences")
+    fineweb: FineWeb = setting(FineWeb(), help="drop documents that are lists, menus or repeated lines")
 
 
 def filter_steps(names: Sequence[str], rules: FilterRules | None = None) -> dict[str, Step]:
-    """The filters of these names, in this order.
+    """Return the filters with these names, in this order.
+
+    Args:
+        names: Names of fields of `FilterRules`.
+        rules: Thresholds of the filters; default: the published values.
 
     Raises:
-        ConfigError: no filter has that name; the nearest one is told.
+        ConfigError: No filter has that name.
     """
     rules = rules or FilterRules()
     known = list(FilterRules.model_fields)

@@ -143,6 +143,6 @@ def _runs(ordered: Keys) -> tuple[Counts, Counts]:
 
 
 @lru_cache(maxsize=1)  # filters look at the same text one after another
-def analyse(text: str) -> Analysis:
+def analyze(text: str) -> Analysis:
     """The analysis of a text."""
     return Analysis(text)

@@ -32,7 +32,7 @@ class C4(Config):
     three sentences seen before is not here: see the deduplication.
     """
 
-    end_mark: bool = setting(True, help="keep only lines that end in a period, ?, ! or quotation mark")
+    terminal_punctuation: bool = setting(True, help="keep only lines that end in a period, ?, ! or quotation mark")
     min_line_words: int = setting(3, help="fewest words of a line that is kept", ge=0)
     min_sentences: int = setting(5, help="fewest sentences of a document, after its lines are sorted out", ge=0)
     javascript: bool = setting(True, help='take out lines with the word "javascript"')
@@ -74,7 +74,7 @@ class C4(Config):
 
     def _keeps(self, line: str) -> bool:
         line = line.rstrip()
-        if self.end_mark and (line[-1] not in ENDS or line.endswith(_ELLIPSES)):
+        if self.terminal_punctuation and (line[-1] not in ENDS or line.endswith(_ELLIPSES)):
             return False
         if len(split_words(line)) < self.min_line_words:
             return False

@@ -29,11 +29,11 @@ if TYPE_CHECKING:  # NumPy is imported where it works: recipes are checked witho
     import numpy.typing as npt
 
 FORMAT_VERSION = 1
-_FEATURES = 1 << 18  # 1 MiB of weights; each process that scores holds them
-_STRENGTH = 10.0  # inverse of the regularization: texts have length 1, so weights must be large to decide
-_MOST_EXAMPLES = 10_000  # of each kind, those with the smallest hashes: more learn slowly and change little
-_FEWEST_EXAMPLES = 20
-_FOLDS = 3
+_NUM_FEATURES = 1 << 18  # 1 MiB of weights; each process that scores holds them
+_INVERSE_REGULARIZATION = 10.0  # inverse of the regularization: texts have length 1, so weights must be large to decide
+_MAX_EXAMPLES = 10_000  # of each kind, those with the smallest hashes: more learn slowly and change little
+_MIN_EXAMPLES = 20
+_NUM_FOLDS = 3
 _WORD = rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]"  # signs, too: menus and tables show in them
 
 
@@ -133,8 +133,8 @@ def train_quality_classifier(good: Iterable[str], bad: Iterable[str]) -> Quality
     x = _vectorizer().transform(kinds[0] + kinds[1])
     y = np.repeat([1, 0], [len(texts) for texts in kinds])
     # Its solver is single-threaded and seeded: the same weights on every run.
-    learner = LogisticRegression(C=_STRENGTH, class_weight="balanced", solver="liblinear", random_state=0)
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+    learner = LogisticRegression(C=_INVERSE_REGULARIZATION, class_weight="balanced", solver="liblinear", random_state=0)
+    folds = StratifiedKFold(_NUM_FOLDS, shuffle=True, random_state=0)
     unseen = cross_val_predict(learner, x, y, cv=folds, method="decision_function")
     learner.fit(x, y)
     report = {
@@ -148,11 +148,11 @@ def train_quality_classifier(good: Iterable[str], bad: Iterable[str]) -> Quality
 
 
 def _sample(kind: str, texts: Iterable[str]) -> list[str]:
-    chosen = [text for _, text in heapq.nsmallest(_MOST_EXAMPLES, _different(texts))]
-    if len(chosen) < _FEWEST_EXAMPLES:
+    chosen = [text for _, text in heapq.nsmallest(_MAX_EXAMPLES, _different(texts))]
+    if len(chosen) < _MIN_EXAMPLES:
         raise DataError(
             f"{kind} examples: {len(chosen)}",
-            rule=f"a quality classifier learns from at least {_FEWEST_EXAMPLES} different texts of each kind",
+            rule=f"a quality classifier learns from at least {_MIN_EXAMPLES} different texts of each kind",
             fix=f"Add files to `{kind}` of [collect.quality]; a few hundred texts do well.",
         )
     return chosen
@@ -172,7 +172,7 @@ def _vectorizer() -> Any:
     from sklearn.feature_extraction.text import HashingVectorizer
 
     return HashingVectorizer(
-        n_features=_FEATURES, ngram_range=(1, 2), token_pattern=_WORD, binary=True, alternate_sign=False
+        n_features=_NUM_FEATURES, ngram_range=(1, 2), token_pattern=_WORD, binary=True, alternate_sign=False
     )
 
 
@@ -198,7 +198,7 @@ def _loaded(path: Path, _changed: int) -> QualityClassifier:
 
 
 @dataclass(frozen=True, slots=True)
-class BitsPerByteStep:
+class PerplexityFilter:
     """Drops documents that surprise a trained model too much, or too little (Wenzek et al. 2020, CCNet).
 
     Attributes:

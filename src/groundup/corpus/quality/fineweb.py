@@ -17,7 +17,7 @@ _MARKS = frozenset(MARKS)
 class FineWeb(Config):
     """Drops documents whose lines are not those of text. Blank lines do not count, whatever the extractor sets."""
 
-    min_marked_lines: float = setting(
+    min_punctuated_lines: float = setting(
         0.12, help="smallest fraction of lines that end in a mark like a period", ge=0, le=1
     )
     max_short_lines: float = setting(0.67, help="largest fraction of short lines", ge=0, le=1)
@@ -29,15 +29,15 @@ class FineWeb(Config):
 
     def __call__(self, document: Document) -> Document | Drop:
         """The document, or the first rule that it breaks."""
-        from groundup.corpus.quality.analysis import analyse
+        from groundup.corpus.quality.analysis import analyze
 
-        text = analyse(document.text)
+        text = analyze(document.text)
         lines = text.lines
         if not lines:
             return Drop("empty")
         marked = sum(line[-1] in _MARKS for line in lines) / len(lines)
-        if marked < self.min_marked_lines:
-            return Drop("too few lines end in a mark", f"{marked:.3f} of them, at least {self.min_marked_lines:g}")
+        if marked < self.min_punctuated_lines:
+            return Drop("too few lines end in a mark", f"{marked:.3f} of them, at least {self.min_punctuated_lines:g}")
         short = sum(len(line) <= self.short_line for line in lines) / len(lines)
         if short > self.max_short_lines:
             return Drop("too many short lines", f"{short:.3f} of them, at most {self.max_short_lines:g}")

@@ -42,13 +42,15 @@ class GopherRepetition(Config):
         [0.15, 0.14, 0.13, 0.12, 0.11, 0.10],
         help="largest fraction of characters in repeated 5-grams, 6-grams, ...",
     )
-    short_words: int = setting(50, help="documents of fewer words are short: there n-grams count from 3 times on", ge=0)
+    short_document_words: int = setting(
+        50, help="documents of fewer words are short: there n-grams count from 3 times on", ge=0
+    )
 
     def __call__(self, document: Document) -> Document | Drop:
         """The document, or what repeats in it."""
-        from groundup.corpus.quality.analysis import analyse
+        from groundup.corpus.quality.analysis import analyze
 
-        text = analyse(document.text)
+        text = analyze(document.text)
         return next(self._broken(text), document)
 
     def _broken(self, text: Analysis) -> Iterator[Drop]:
@@ -56,7 +58,7 @@ class GopherRepetition(Config):
         yield from _repeated(
             text.paragraphs, "paragraphs", self.duplicate_paragraphs, self.duplicate_paragraph_characters
         )
-        times = 2 if len(text.words) >= self.short_words else 3
+        times = 2 if len(text.words) >= self.short_document_words else 3
         for n, most in enumerate(self.top_ngrams, _FIRST_TOP):
             count, share = text.top_share(n, times, most)
             if count < times:  # then nothing longer is repeated either
@@ -103,14 +105,14 @@ class GopherQuality(Config):
     max_symbols: float = setting(0.1, help="most hash signs, and most ellipses, for each word", ge=0)
     max_bullet_lines: float = setting(0.9, help="largest fraction of lines that begin with a bullet point", ge=0)
     max_ellipsis_lines: float = setting(0.3, help="largest fraction of lines that end with an ellipsis", ge=0)
-    min_lettered_words: float = setting(0.8, help="smallest fraction of words that have a letter", ge=0, le=1)
+    min_alphabetic_words: float = setting(0.8, help="smallest fraction of words that have a letter", ge=0, le=1)
     min_stop_words: int = setting(2, help="fewest different stop words; 0: none are asked for", ge=0)
 
     def __call__(self, document: Document) -> Document | Drop:
         """The document, or the first rule that it breaks."""
-        from groundup.corpus.quality.analysis import analyse
+        from groundup.corpus.quality.analysis import analyze
 
-        return next(self._broken(analyse(document.text), document.language), document)
+        return next(self._broken(analyze(document.text), document.language), document)
 
     def _broken(self, text: Analysis, language: str) -> Iterator[Drop]:
         real = text.word_kinds > 0
@@ -138,8 +140,8 @@ class GopherQuality(Config):
         if ellipses > self.max_ellipsis_lines:
             yield Drop("too many lines end in ...", f"{ellipses:.3f} of the lines, at most {self.max_ellipsis_lines:g}")
         lettered = int((text.word_kinds == 2).sum()) / n_words
-        if lettered < self.min_lettered_words:
-            yield Drop("too few words with letters", f"{lettered:.3f} of them, at least {self.min_lettered_words:g}")
+        if lettered < self.min_alphabetic_words:
+            yield Drop("too few words with letters", f"{lettered:.3f} of them, at least {self.min_alphabetic_words:g}")
         if text.spaced and self.min_stop_words:
             found = stop_words_in(text.vocabulary, language)
             if found is not None and found < self.min_stop_words:

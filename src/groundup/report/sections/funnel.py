@@ -19,7 +19,8 @@ _NAMES = {  # of steps, for readers; those of a recipe's filters are their publi
     "length": "long enough",
     "language": "in a wanted language",
     "quality": "like your examples",
-    "judge": "as the judge expects",
+    "perplexity": "within the perplexity limits",
+    "judge": "within the perplexity limits",  # the name of the step in cards of earlier versions
     "decontamination": "not of an evaluation",
     "privacy": "after masking",
     "duplicates": "there only once",

@@ -21,14 +21,14 @@ from groundup.corpus.dedup.shingles import shingles
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_PORTIONS = 256  # at most, while they are of a size between these
-_LEAST_BYTES = 8 << 20  # of text
-_MOST_BYTES = 64 << 20
+_MAX_PARTITIONS = 256  # at most, while they are of a size between these
+_MIN_BYTES = 8 << 20  # of text
+_MAX_BYTES = 64 << 20
 _BATCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class Partition:
     """Some row groups of a run or of a shard.
 
     Attributes:
@@ -63,7 +63,7 @@ class Portion:
                 yield file.read_row_groups(together, columns=list(columns), use_threads=False)
 
 
-def plan(runs: Sequence[tuple[Path, str]], *, small: bool = False) -> list[Portion]:
+def plan(runs: Sequence[tuple[Path, str]], *, small: bool = False) -> list[Partition]:
     """Cut runs (with the corpus that each is part of, if one exists already) into portions, or into `small` ones."""
     import pyarrow.parquet as pq
 
@@ -73,17 +73,17 @@ def plan(runs: Sequence[tuple[Path, str]], *, small: bool = False) -> list[Porti
         there = (metadata.row_group(number) for number in range(metadata.num_row_groups))
         counts.append(np.array([(group.num_rows, group.total_byte_size) for group in there], np.int64).reshape(-1, 2))
     total = sum(int(groups[:, 1].sum()) for groups in counts)
-    wanted = _LEAST_BYTES if small else min(max(_LEAST_BYTES, total // _PORTIONS), _MOST_BYTES)
-    portions: list[Portion] = []
+    wanted = _MIN_BYTES if small else min(max(_MIN_BYTES, total // _MAX_PARTITIONS), _MAX_BYTES)
+    partitions: list[Partition] = []
     first = 0
     for (run, corpus), groups in zip(runs, counts, strict=True):
         start = documents = pending = 0
         for number, (rows, size) in enumerate(groups.tolist(), start=1):
             documents, pending = documents + rows, pending + size
             if pending >= wanted or number == len(groups):
-                portions.append(Portion(run, (start, number), first, documents, pending, corpus))
+                partitions.append(Partition(run, (start, number), first, documents, pending, corpus))
                 first, start, documents, pending = first + documents, number, 0, 0
-    return portions
+    return partitions
 
 
 def signature_path(directory: Path, number: int) -> Path:
@@ -92,10 +92,10 @@ def signature_path(directory: Path, number: int) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class SignTask:
+class SignatureTask:
     """Leave, for every document of a portion, its id, its band hashes and its set of shingles."""
 
-    portion: Portion
+    partition: Partition
     number: int
     ngram: int
     bands: int
@@ -105,7 +105,7 @@ class SignTask:
     @property
     def label(self) -> str:
         """The portion."""
-        return f"{self.portion.path.name}, row groups from {self.portion.groups[0]}"
+        return f"{self.partition.path.name}, row groups from {self.partition.groups[0]}"
 
     def done(self) -> bool:
         """Whether they are there."""
@@ -114,7 +114,7 @@ class SignTask:
     def run(self) -> None:
         """Write them."""
         bands, ids, sets, lengths = [], [], [], []
-        for batch in self.portion.batches(("text", "id")):
+        for batch in self.partition.batches(("text", "id")):
             found = shingles(batch.column("text").combine_chunks(), self.ngram)
             hashes, offsets = found.sets()
             bands.append(found.band_hashes(self.bands, self.rows))
@@ -140,63 +140,63 @@ def id_text(numbers: U64) -> str:
     return f"{int(numbers[0]):016x}{int(numbers[1]):016x}"
 
 
-class Signed:
+class Signatures:
     """What the sign tasks of all portions left."""
 
-    def __init__(self, directory: Path, portions: Sequence[Portion]) -> None:
+    def __init__(self, directory: Path, partitions: Sequence[Partition]) -> None:
         self.directory = directory
-        self.portions = portions
-        self._firsts = np.array([portion.first for portion in portions], np.int64)
+        self.partitions = partitions
+        self._firsts = np.array([partition.first for partition in partitions], np.int64)
 
     def band(self, number: int) -> Iterator[tuple[int, U64]]:
         """One band of each portion: the number of its first document, and the hashes."""
-        for at, portion in enumerate(self.portions):
-            yield portion.first, self._band(at, number)
+        for at, partition in enumerate(self.partitions):
+            yield partition.first, self._band(at, number)
 
-    def _band(self, portion: int, number: int) -> U64:
-        documents = self.portions[portion].documents
-        return self._column(portion, "bands")[number * documents : (number + 1) * documents]
+    def _band(self, partition: int, number: int) -> U64:
+        documents = self.partitions[partition].documents
+        return self._column(partition, "bands")[number * documents : (number + 1) * documents]
 
-    def _by_portion(self, documents: U64) -> Iterator[tuple[int, slice, I64]]:
+    def _by_partition(self, documents: U64) -> Iterator[tuple[int, slice, I64]]:
         """For ascending numbers of documents: each portion, which of them are in it, and their rows."""
         numbers = documents.astype(np.int64)
         of = np.searchsorted(self._firsts, numbers, side="right") - 1
         bounds = np.flatnonzero(np.diff(of, prepend=-1)).tolist()
         for start, stop in pairwise([*bounds, len(numbers)]):
-            portion = int(of[start])
-            yield portion, slice(start, stop), numbers[start:stop] - self._firsts[portion]
+            partition = int(of[start])
+            yield partition, slice(start, stop), numbers[start:stop] - self._firsts[partition]
 
     def hashes(self, band: int, documents: U64) -> U64:
         """One band of documents, given by ascending number."""
         hashes = np.empty(len(documents), np.uint64)
-        for portion, where, rows in self._by_portion(documents):
-            hashes[where] = self._band(portion, band)[rows]
+        for partition, where, rows in self._by_partition(documents):
+            hashes[where] = self._band(partition, band)[rows]
         return hashes
 
     def ids(self, documents: U64) -> U64:
         """The ids of documents, given by ascending number, as `id_numbers` does."""
         ids = np.empty((len(documents), 2), np.uint64)
-        for portion, where, rows in self._by_portion(documents):
-            ids[where] = self._column(portion, "ids").reshape(-1, 2)[rows]
+        for partition, where, rows in self._by_partition(documents):
+            ids[where] = self._column(partition, "ids").reshape(-1, 2)[rows]
         return ids
 
-    def _column(self, portion: int, name: str) -> npt.NDArray[Any]:
-        return read_column(signature_path(self.directory, portion), name)
+    def _column(self, partition: int, name: str) -> npt.NDArray[Any]:
+        return read_column(signature_path(self.directory, partition), name)
 
     def sets(self, documents: U64) -> tuple[U32, I64]:
         """The sets of shingles of documents, given by ascending number, and the offsets of the sets."""
         parts, lengths = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
-        for portion, _, rows in self._by_portion(documents):
-            offsets = self._column(portion, "offsets")
+        for partition, _, rows in self._by_partition(documents):
+            offsets = self._column(partition, "offsets")
             starts, sizes = offsets[rows], offsets[rows + 1] - offsets[rows]
-            parts.append(self._column(portion, "shingles")[spans(starts, sizes)])
+            parts.append(self._column(partition, "shingles")[spans(starts, sizes)])
             lengths.append(sizes)
         return np.concatenate(parts), np.cumsum(np.concatenate(lengths))
 
     def sizes(self, documents: U64) -> I64:
         """How many shingles documents have, given by ascending number."""
         sizes = np.empty(len(documents), np.int64)
-        for portion, where, rows in self._by_portion(documents):
-            offsets = self._column(portion, "offsets")
+        for partition, where, rows in self._by_partition(documents):
+            offsets = self._column(partition, "offsets")
             sizes[where] = offsets[rows + 1] - offsets[rows]
         return sizes

@@ -35,7 +35,7 @@ max_bytes = 4000
 compressors_read = 20000
 """
     )
-    drill = [sys.executable, str(ROOT / "tools" / "crash_drill.py"), str(recipe), str(tmp_path / "drill")]
+    drill = [sys.executable, str(ROOT / "tools" / "crash_recovery.py"), str(recipe), str(tmp_path / "drill")]
     done = subprocess.run([*drill, "--kills", "3", "--longest", "8"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     for file in ("corpus/train-00000.parquet", "base/metrics.jsonl", "base/model.safetensors", "report/report.json"):

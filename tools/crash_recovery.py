@@ -1,6 +1,6 @@
 """Kill a run at random moments, take it up again each time, and compare it with one that nobody killed.
 
-    python tools/crash_drill.py RECIPE.toml WORK_DIRECTORY [--kills 10] [--seed 0] [-- --set key=value ...]
+    python tools/crash_recovery.py RECIPE.toml WORK_DIRECTORY [--kills 10] [--seed 0] [-- --set key=value ...]
 
 The first process that leaves a plan behind fixes the plan; from that moment the directory is copied, and the copy runs
 to its end undisturbed. Equal means: every file of every stage says the same, and the same losses were logged.
