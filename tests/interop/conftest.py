@@ -27,7 +27,7 @@ HOSTILE = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
 RECIPE = """
 name = "tiny"
 [collect]
-sources = [{kind = "folder", name = "reference", path = "TEXTS", licence = "PSF-2.0"}]
+sources = [{kind = "folder", name = "reference", path = "TEXTS", license = "PSF-2.0"}]
 [tokenize]
 vocab_size = 512
 [pretrain]
@@ -114,7 +114,7 @@ def studio_home(
         # A slash would make a directory of it.
         name = f"{HOSTILE} {number}.txt".replace("/", "")
         (files / name).write_text(f"{HOSTILE}\n{text}", encoding="utf-8")
-    source = {"kind": "folder", "name": HOSTILE, "path": str(files), "licence": HOSTILE}
+    source = {"kind": "folder", "name": HOSTILE, "path": str(files), "license": HOSTILE}
     out = root / "runs" / "<img src=x onerror=window.hacked=1> 100%" / "corpus"
     collect.run(load(collect.CollectConfig, {"sources": [source], "out": str(out), "min_bytes": 0}), console=QUIET)
     return root

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.files import expand_home
-from groundup.corpus.given import given_texts
+from groundup.corpus.user_files import iter_texts
 
 if TYPE_CHECKING:
     from groundup.apps.work import AppResult
@@ -34,7 +34,7 @@ def read_input(given: str) -> str:
         return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="replace").read()
     path = expand_home(Path(given)) if 0 < len(given) <= _LONGEST_NAME and "\n" not in given else None
     if path is not None and path.exists():
-        return "\n\n".join(given_texts(path, "an application works on text"))
+        return "\n\n".join(iter_texts(path, "an application works on text"))
     if path is not None and path.suffix[1:].isalnum() and not any(c.isspace() for c in given):
         raise DataError(
             f"{given}: no such file",

@@ -92,7 +92,7 @@ def _lines(document: Kept | DropRecord, file: SourceFile | None, card: dict[str,
         yield f"  file      {file.path}, {file.bytes:,} bytes" + (f", {file.digest}" if file.digest else "")
     source: dict[str, Any] = next((each for each in card["sources"] if each["name"] == document.source), {})
     place = ", ".join(f"{key} {value}" for key, value in source.get("provenance", {}).items() if value)
-    yield f"  source    {document.source}: license {source.get('licence', 'unknown')}" + (f"; {place}" if place else "")
+    yield f"  source    {document.source}: license {source.get('license', 'unknown')}" + (f"; {place}" if place else "")
     if document.url:
         yield f"  url       {document.url}"
     if isinstance(document, Kept) and document.date:

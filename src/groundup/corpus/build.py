@@ -33,7 +33,7 @@ from groundup.corpus.reading import LENGTH, PRIVACY, READING, ReadTask, units
 from groundup.corpus.rows import join_rows, read_rows
 from groundup.corpus.settings import CorpusSettings
 from groundup.corpus.sources import SourceConfig
-from groundup.corpus.sources.base import FORMATS_IN_WORDS
+from groundup.corpus.sources.base import FORMAT_NAMES
 from groundup.corpus.steps import NamedStep
 
 _PARTS = "parts"
@@ -44,7 +44,7 @@ SPLITS: tuple[Split, Split] = ("train", "validation")
 _MORE_TEXT = "Add more text or another source (groundup config collect lists them), or lower min_bytes for a trial."
 _FIXES = {  # by how the reason begins for which most was dropped
     NO_TEXT: 'Name the field that holds the text in the source, e.g. text = "{body}".',
-    UNSUPPORTED: f'If these are text, give the source format = "text"; else add what can be read: {FORMATS_IN_WORDS}.',
+    UNSUPPORTED: f'If these are text, give the source format = "text"; else add what can be read: {FORMAT_NAMES}.',
 }
 
 
@@ -115,7 +115,7 @@ class _Work:
             for number, (source, unit) in enumerate(grouped)
         ]
         stored_bytes = sum(task.size for task in tasks)
-        require_disk_space(self.out, int(sum(task.size * task.source.disk_share for task in tasks)), "collecting")
+        require_disk_space(self.out, int(sum(task.size * task.source.disk_ratio for task in tasks)), "collecting")
         done_bytes = sum(task.size for task in tasks if task.done())
         with self.console.progress("reading", stored_bytes, "B", done=done_bytes) as progress:
             by_size = sorted(tasks, key=lambda task: -task.size)  # the longest first, so that none is left alone
@@ -298,7 +298,7 @@ def _describe(source: SourceConfig) -> dict[str, Any]:
     return {
         "name": source.label,
         "genre": source.genre,
-        "licence": source.licence,
+        "license": source.license,
         "provenance": source.provenance(),
     }
 

@@ -178,4 +178,7 @@ def read_card(directory: Path) -> dict[str, Any]:
             rule=f"this release reads up to {FORMAT_VERSION}",
             fix="Upgrade groundup: pip install --upgrade groundup.",
         )
+    for source in card.get("sources", []):
+        if "licence" in source:  # the key of earlier releases
+            source["license"] = source.pop("licence")
     return card

@@ -65,13 +65,13 @@ def markdown(card: dict[str, Any]) -> str:
         f"{format_size(validation['bytes'])} held out "
         f"({validation['documents']:,} documents, chosen by hash).",
         "",
-        "| source | kind of text | licence | files | documents | text | dropped |",
+        "| source | kind of text | license | files | documents | text | dropped |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: |",
     ]
     sources = card["sources"][:_MAX_SOURCES]
     for source in sources:
         dropped = sum(drop["documents"] for drop in source["drops"].values())
-        cells = (_safe(source["name"]), _safe(source["genre"]), _safe(source["licence"]))
+        cells = (_safe(source["name"]), _safe(source["genre"]), _safe(source["license"]))
         counts = (f"{source['files']:,}", f"{source['documents']:,}", format_size(source["bytes"]), f"{dropped:,}")
         lines.append(f"| {' | '.join(cells + counts)} |")
     more = len(card["sources"]) - len(sources)

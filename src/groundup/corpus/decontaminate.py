@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.core.config import Config, setting
 from groundup.core.types import Document
-from groundup.corpus.given import given_items
 from groundup.corpus.steps import Drop
+from groundup.corpus.user_files import iter_items
 
 if TYPE_CHECKING:  # it needs NumPy, and recipes are checked without that
     from groundup.corpus.evaluation_index import EvaluationIndex
@@ -57,7 +57,7 @@ def build_index(
     from groundup.corpus.evaluation_index import index_items
 
     rule = "decontamination needs evaluation items that it can look for"
-    found = [(_label(path, origin), texts) for path in settings.files for origin, texts in given_items(path, rule)]
+    found = [(_label(path, origin), texts) for path in settings.files for origin, texts in iter_items(path, rule)]
     return index_items([*found, *built_in], settings.ngram)
 
 

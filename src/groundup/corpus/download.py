@@ -13,7 +13,7 @@ from groundup.core.console import Console
 from groundup.core.errors import DownloadError
 from groundup.core.files import atomic_file, require_disk_space
 from groundup.core.locks import locked
-from groundup.corpus.fetching.network import Network, patiently
+from groundup.corpus.fetching.network import Network, retry
 
 _CHUNK = 1 << 18
 
@@ -75,7 +75,7 @@ def download(network: Network, url: str, target: Path, digest: Digest, console: 
 def _download(network: Network, url: str, target: Path, digest: Digest, console: Console) -> None:
     partial = target.with_name(target.name + ".part")
     try:
-        patiently(lambda: _fetch(network, url, partial, target.name, console))
+        retry(lambda: _fetch(network, url, partial, target.name, console))
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
             f"{target.name}: {error}",

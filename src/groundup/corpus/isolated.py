@@ -31,7 +31,7 @@ class CrashError(Exception):
     """The child died; the message says how ("killed by SIGSEGV")."""
 
 
-def isolated(function: str, data: bytes) -> Iterator[Any]:
+def run_isolated(function: str, data: bytes) -> Iterator[Any]:
     """Yield what a generator function yields (values of JSON), called with `data` in a child process.
 
     Args:

@@ -22,15 +22,15 @@ from typing import Any, BinaryIO, cast
 import zstandard
 
 MEBIBYTE = 1 << 20
-WHOLE_FILE_LIMIT = 256 * MEBIBYTE  # HTML and JSON are parsed whole
-LINE_LIMIT = 64 * MEBIBYTE
+MAX_DOCUMENT_BYTES = 256 * MEBIBYTE  # HTML and JSON are parsed whole
+MAX_LINE_BYTES = 64 * MEBIBYTE
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 # Text rarely compresses beyond 1:20; deflate can reach 1:1032 on a bomb of zeros.
-BOMB_RATIO = 200
-BOMB_FLOOR = 64 * MEBIBYTE
+MAX_COMPRESSION_RATIO = 200
+MIN_BOMB_BYTES = 64 * MEBIBYTE
 
 # What the decoders of the standard library, zstandard and pyarrow raise on damaged input.
-DAMAGED = (
+READ_ERRORS = (
     EOFError, LookupError, OSError, OverflowError, ValueError,
     csv.Error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error, zstandard.ZstdError,
 )  # fmt: skip
@@ -43,7 +43,7 @@ _MOST_NULS = 500  # one NUL in so many bytes is an accident of a program; binary
 _CAPITAL_INSIDE = re.compile("[a-z][À-ÖØ-ÞŒŠŸŽ]")
 
 
-class BombError(ValueError):
+class DecompressionBombError(ValueError):
     """More bytes came out of a compressed file than any real text would give."""
 
 
@@ -55,17 +55,17 @@ class DecompressionLimit:
     """How many bytes may still come out of a compressed file, and out of the files inside of it, all together."""
 
     def __init__(self, stored_bytes: int) -> None:
-        self.left = max(BOMB_FLOOR, BOMB_RATIO * stored_bytes)
+        self.left = max(MIN_BOMB_BYTES, MAX_COMPRESSION_RATIO * stored_bytes)
 
     def spend(self, count: int) -> None:
-        """Take `count` bytes off; raises `BombError` where they are too many."""
+        """Take `count` bytes off; raises `DecompressionBombError` where they are too many."""
         self.left -= count
         if self.left < 0:
-            raise BombError("compressed beyond all reason")
+            raise DecompressionBombError("compressed beyond all reason")
 
 
 class GuardedStream(io.RawIOBase):
-    """A readable stream that stops at the ratio of a decompression bomb (`BombError`).
+    """A readable stream that stops at the ratio of a decompression bomb (`DecompressionBombError`).
 
     Args:
         stored: the file that is decompressed, if it tells how far it was read: a bomb of megabytes is known by the
@@ -88,7 +88,7 @@ class GuardedStream(io.RawIOBase):
         self._budget.spend(len(data))
         self._given += len(data)
         if self._stored is not None and self._given > bomb_limit(self._stored.tell()):
-            raise BombError("compressed beyond all reason so far")
+            raise DecompressionBombError("compressed beyond all reason so far")
         buffer[: len(data)] = data
         return len(data)
 
@@ -111,7 +111,7 @@ def bomb_limit(stored_bytes: int) -> int:
 def decompressed(head: bytes, stream: BinaryIO, budget: DecompressionLimit) -> BinaryIO | None:
     """Undo the compression that a stream's first bytes show (gzip, bzip2, Zstandard, xz); None if they show none.
 
-    A bomb raises `BombError` while it is read.
+    A bomb raises `DecompressionBombError` while it is read.
     """
     inner: Any
     if head.startswith(b"\x1f\x8b"):
@@ -168,7 +168,7 @@ def with_head(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
     try:
         while len(head) < MEBIBYTE and (more := source.read1(MEBIBYTE - len(head))):
             head += more
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         damage = error
     return bytes(head), cast(BinaryIO, io.BufferedReader(_Rejoined(bytes(head), source, damage), MEBIBYTE))
 
@@ -177,12 +177,12 @@ def text_lines(stream: BinaryIO, stored_bytes: int) -> Iterator[str]:
     """The lines of a UTF-8 text, compressed or not, without their ends and what is empty."""
     head, stream = with_head(stream)
     with decompressed(head, stream, DecompressionLimit(stored_bytes)) or stream as plain:
-        while line := plain.readline(LINE_LIMIT):
+        while line := plain.readline(MAX_LINE_BYTES):
             if text := line.decode("utf-8", "replace").strip():
                 yield text
 
 
-def on_disk(stream: BinaryIO) -> BinaryIO:
+def as_seekable(stream: BinaryIO) -> BinaryIO:
     """The bytes as a file that can be entered anywhere: the stream itself if it is one, else a temporary copy."""
     if is_file(stream):
         return stream
@@ -194,9 +194,9 @@ def on_disk(stream: BinaryIO) -> BinaryIO:
 
 def read_whole(stream: BinaryIO) -> bytes:
     """All bytes of a file that is parsed whole; `TooLargeError` where they are too many."""
-    data = stream.read(WHOLE_FILE_LIMIT + 1)
-    if len(data) > WHOLE_FILE_LIMIT:
-        raise TooLargeError(f"more than {WHOLE_FILE_LIMIT // MEBIBYTE} MiB in one document")
+    data = stream.read(MAX_DOCUMENT_BYTES + 1)
+    if len(data) > MAX_DOCUMENT_BYTES:
+        raise TooLargeError(f"more than {MAX_DOCUMENT_BYTES // MEBIBYTE} MiB in one document")
     return data
 
 

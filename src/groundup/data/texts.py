@@ -12,9 +12,9 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import Split
 from groundup.corpus import FolderSource, read_documents
-from groundup.corpus.given import Tables, given_tables, given_texts
 from groundup.corpus.records import FIELD
-from groundup.corpus.sources.base import TABLES_IN_WORDS, TEXTS_IN_WORDS
+from groundup.corpus.sources.base import TABLE_FORMAT_NAMES, TEXT_FORMAT_NAMES
+from groundup.corpus.user_files import Tables, find_tables, iter_texts
 from groundup.data import TokenShards
 from groundup.tokenizer import Tokenizer
 
@@ -65,13 +65,13 @@ def read_texts(path: Path) -> Iterator[str]:
     Raises:
         DataError: nothing there, no text in it, or a table with several columns that could be the text.
     """
-    for name, columns in given_tables(path).ambiguous.items():
+    for name, columns in find_tables(path).ambiguous.items():
         raise DataError(
             f"{path if path.is_file() else path / name}: the text could be in {', '.join(columns[:_SHOWN_COLUMNS])}",
             rule="a table of texts has one column with running text, or a column named text",
             fix=f"Rename that column to text, e.g. {columns[0]}.",
         )
-    return given_texts(path, _SCORED)
+    return iter_texts(path, _SCORED)
 
 
 def scored_texts(path: Path, text: str | None, console: Console) -> Iterator[str]:
@@ -84,16 +84,16 @@ def scored_texts(path: Path, text: str | None, console: Console) -> Iterator[str
         ConfigError: no such column, or no table that it could be in.
         DataError: nothing there, tables only, or no text.
     """
-    tables = given_tables(path)
+    tables = find_tables(path)
     if text is not None:
-        return given_texts(path, _SCORED, text=_template(path, text, tables))
+        return iter_texts(path, _SCORED, text=_template(path, text, tables))
     if tables.only:
         raise _not_text(path, tables)
     if tables.columns:
         names = ", ".join(list(tables.columns)[:3]) + (", ..." if len(tables.columns) > 3 else "")
         count = len(tables.columns)
         console.warn(f"{path}: {count:,} table{'s are' if count > 1 else ' is'} left out ({names}).")
-    return given_texts(path, _SCORED, without=tables.columns)
+    return iter_texts(path, _SCORED, without=tables.columns)
 
 
 def _not_text(path: Path, tables: Tables) -> DataError:
@@ -102,9 +102,9 @@ def _not_text(path: Path, tables: Tables) -> DataError:
     shown = ", ".join(columns[:_SHOWN_COLUMNS]) + (", ..." if len(columns) > _SHOWN_COLUMNS else "")
     return DataError(
         f"--data {path}: a table{f' with the columns {shown}' if columns else ''}",
-        rule=f"evaluate measures tables ({TABLES_IN_WORDS}, also compressed) with the columns choices and answer, "
+        rule=f"evaluate measures tables ({TABLE_FORMAT_NAMES}, also compressed) with the columns choices and answer, "
         "prompt and response, or messages (models with a chat template), text and label (classifiers); and text that "
-        f"is no table ({TEXTS_IN_WORDS})",
+        f"is no table ({TEXT_FORMAT_NAMES})",
         fix="Rename the columns, name them (--prompt and --response, or --messages), or choose one as running text: "
         f"--measure text --set text={columns[0] if len(columns) == 1 else 'COLUMN'}.",
     )

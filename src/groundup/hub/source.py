@@ -19,7 +19,7 @@ from groundup.core.telemetry import disable_telemetry
 from groundup.corpus.sources import Item, PackageSource
 from groundup.corpus.sources.archive import list_members, open_members
 from groundup.corpus.sources.pypi import newest_release
-from groundup.corpus.streams import DAMAGED
+from groundup.corpus.streams import READ_ERRORS
 from groundup.hub.adapted import is_adapter
 from groundup.hub.exports import require_intact_export
 
@@ -66,7 +66,7 @@ def locate(given: str, console: Console) -> Source:
     """
     if package := _PACKAGE.fullmatch(given):
         version, digest = newest_release(package["name"], package["version"])
-        source = PackageSource(package=package["name"], version=version, hash=digest, licence="unknown")
+        source = PackageSource(package=package["name"], version=version, hash=digest, license="unknown")
         source.fetch(console)
         return Source(given, source.archive, source.provenance())
     if repository := _REPOSITORY.fullmatch(given):
@@ -123,7 +123,7 @@ def unpacked(source: Source, beside: Path, console: Console) -> Iterator[Path]:
                     target = Path(folder) / PurePosixPath(item.path).name
                     with open_member() as read, target.open("wb") as write:
                         _copy(read, write, item.size, bar.advance)
-            except DAMAGED as error:
+            except READ_ERRORS as error:
                 if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the archive
                     raise
                 raise DataError(

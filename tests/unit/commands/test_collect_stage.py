@@ -112,7 +112,7 @@ def test_the_quickstart_recipe_is_valid(tmp_path: Path) -> None:
     for source in config.sources:
         assert isinstance(source, PackageSource)
         assert source.hash
-        assert source.licence not in ("", "unknown")
+        assert source.license not in ("", "unknown")
 
 
 def test_import_is_light() -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from groundup.core.config import load
 from groundup.core.console import Console
-from groundup.core.errors import DataError, FormatError
+from groundup.core.errors import ConfigError, DataError, FormatError
 from groundup.core.files import file_digest
 from groundup.core.types import Document
 from groundup.corpus import CorpusSettings, FolderSource, build_corpus, read_card, read_documents
@@ -291,3 +292,20 @@ def test_killed_at_any_moment_it_ends_the_same(folder: Path, tmp_path: Path) -> 
         for n in ("whole", "killed")
     )
     assert killed_files == whole_files
+
+
+@pytest.mark.parametrize(
+    ("source", "key", "new"),
+    [
+        ({"kind": "folder", "path": "texts"}, "licence", "license"),
+        ({"kind": "crawl", "crawl": "CC-MAIN-2025-05"}, "licence", "license"),
+        ({"kind": "crawl", "crawl": "CC-MAIN-2025-05"}, "what", "file_type"),
+        ({"kind": "crawl", "crawl": "CC-MAIN-2025-05"}, "first", "skip"),
+        ({"kind": "links", "path": "links.txt"}, "longest_delay", "max_delay"),
+    ],
+)
+def test_old_keys_of_sources_name_the_new_key(source: dict[str, str], key: str, new: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(CorpusSettings, {"sources": [source | {key: "1"}]})
+    assert f"sources[0].{key}" in caught.value.value
+    assert caught.value.fix == f"Write {new}."

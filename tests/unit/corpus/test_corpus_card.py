@@ -35,7 +35,7 @@ def test_sums_do_not_depend_on_order() -> None:
 def test_foreign_text_is_no_markup(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> | [x](javascript:1) `code` ![i](u) \n# head \x1b[31m \ud800"
     tally = _tally(("duplicate", evil))
-    source = {"name": evil, "genre": "a|b", "licence": "*", "provenance": {"folder": evil}, **tally.to_json()}
+    source = {"name": evil, "genre": "a|b", "license": "*", "provenance": {"folder": evil}, **tally.to_json()}
     share = {"documents": 1, "bytes": 1}
     stored = source["name"] = source["provenance"]["folder"] = evil.replace("\ud800", "")
     clusters = [{"kept": "0f" * 16, "dropped": 2, "sample": [stored, stored]}, {"kept": "1e" * 16, "dropped": 1}]
@@ -50,6 +50,11 @@ def test_foreign_text_is_no_markup(tmp_path: Path) -> None:
     row = next(line for line in text.splitlines() if "a\\|b" in line)
     assert row.replace("\\|", "").count("|") == 8
     assert read_card(tmp_path)["sources"][0]["genre"] == "a|b"
+
+
+def test_card_of_an_earlier_release_has_the_british_key(tmp_path: Path) -> None:
+    write_json(tmp_path / "card.json", {"format_version": 1, "sources": [{"name": "a", "licence": "MIT"}]})
+    assert read_card(tmp_path)["sources"] == [{"name": "a", "license": "MIT"}]
 
 
 def test_card_of_a_newer_release(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_archives_in_archives_without_end() -> None:
 
 def test_a_bomb_that_is_spread_over_many_members(monkeypatch: pytest.MonkeyPatch) -> None:
     """No member is suspicious by itself; together they are a thousand times the size of the file."""
-    monkeypatch.setattr("groundup.corpus.streams.BOMB_FLOOR", 1 << 20)
+    monkeypatch.setattr("groundup.corpus.streams.MIN_BOMB_BYTES", 1 << 20)
     nested = zipped({f"{n}.txt": b"a" * 300_000 for n in range(6)})
     assert read("s", zipped({"1.zip": nested, "2.zip": nested}))[-1] == ("s", "decompression bomb!")
 

@@ -153,7 +153,7 @@ def test_entities_in_office_documents_are_refused(entity: str) -> None:
 
 
 def test_a_bomb_in_an_office_document(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("groundup.corpus.streams.BOMB_FLOOR", 1 << 20)
+    monkeypatch.setattr("groundup.corpus.streams.MIN_BOMB_BYTES", 1 << 20)
     assert read(docx(paragraph("a" * (8 << 20)))) == ["a: decompression bomb!"]
 
 

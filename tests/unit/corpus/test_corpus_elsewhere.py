@@ -69,7 +69,7 @@ def test_a_server_that_goes_away_and_comes_back(
     site: Site, prose: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No corpus without the missing file: the run ends, and goes on when it can."""
-    monkeypatch.setattr("groundup.corpus.fetching.stream.pause_after", lambda *_: 0)
+    monkeypatch.setattr("groundup.corpus.fetching.stream.retry_delay", lambda *_: 0)
     urls = [f"{site.url}/page{n:02d}.txt.gz" for n in range(len(prose))]
     source = RemoteSource(name="pages", urls=urls, allow_private_hosts=True)
     whole = build(source, tmp_path / "whole")
@@ -82,7 +82,7 @@ def test_a_server_that_goes_away_and_comes_back(
 
 def test_a_crawl_needs_not_its_own_size_of_disk() -> None:
     """800 GB are read, and a few GB of text are kept: to ask for 1.6 TB would keep everybody from it."""
-    assert 800e9 * CrawlSource(crawl="CC-MAIN-2025-05", limit=800).disk_share < 60e9
+    assert 800e9 * CrawlSource(crawl="CC-MAIN-2025-05", limit=800).disk_ratio < 60e9
 
 
 def test_a_finished_corpus_needs_no_network(site: Site, prose: list[str], tmp_path: Path) -> None:

@@ -263,14 +263,14 @@ def test_truncated_gzip_keeps_what_came_before() -> None:
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.jsonl.gz", "a.csv.gz", "a.html.gz", "a.parquet.gz"])
 def test_a_decompression_bomb_is_stopped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand times its size: read whole, a file of 10 MB would fill the memory of a laptop."""
-    monkeypatch.setattr("groundup.corpus.streams.BOMB_FLOOR", 1 << 20)
+    monkeypatch.setattr("groundup.corpus.streams.MIN_BOMB_BYTES", 1 << 20)
     bomb = gzip.compress(b"a" * (8 << 20), 9)
     assert read(name, bomb)[-1] == "decompression bomb!"
 
 
 def test_a_large_bomb_is_known_by_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the size of the whole, 7 MB might unfold to 1.4 GB of nothing, all of which was cleaned and masked."""
-    monkeypatch.setattr("groundup.corpus.streams.BOMB_FLOOR", 1 << 20)
+    monkeypatch.setattr("groundup.corpus.streams.MIN_BOMB_BYTES", 1 << 20)
     path = tmp_path / "a.txt.gz"
     noise = random.Random(0).randbytes(1 << 20)
     path.write_bytes(gzip.compress((b"word " * 13 + b"\n") * 1_000_000, 9) + gzip.compress(noise))
@@ -290,7 +290,7 @@ def test_a_truncated_text_keeps_what_came_before() -> None:
 
 
 def test_an_endless_line_costs_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("groundup.corpus.formats.tables.LINE_LIMIT", 1000)
+    monkeypatch.setattr("groundup.corpus.formats.tables.MAX_LINE_BYTES", 1000)
     endless = b'{"text": "' + b"a" * 5000 + b'"}'
     assert read("a.jsonl", endless) == ["too large!"]
     lines = b'{"text": "one"}\n' + endless + b'\n{"text": "three"}\n'

@@ -25,7 +25,7 @@ from groundup.core.errors import DataError, DownloadError
 from groundup.corpus import CorpusSettings, build_corpus, read_documents
 from groundup.corpus.build import SPLITS
 from groundup.corpus.executor import ProcessPool
-from groundup.corpus.fetching.asking import normalize_url
+from groundup.corpus.fetching.pages import normalize_url
 from groundup.corpus.fetching.store import PageStore
 from groundup.corpus.lookup import find_documents
 from groundup.corpus.sources import LinksSource
@@ -36,8 +36,8 @@ HTML = {"Content-Type": "text/html; charset=utf-8"}
 @pytest.fixture(autouse=True)
 def _direct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr("groundup.corpus.fetching.fetcher.pause_after", lambda *_: 0.0)
-    monkeypatch.setattr("groundup.corpus.fetching.asking.pause_after", lambda *_: 0.0)
+    monkeypatch.setattr("groundup.corpus.fetching.fetcher.retry_delay", lambda *_: 0.0)
+    monkeypatch.setattr("groundup.corpus.fetching.pages.retry_delay", lambda *_: 0.0)
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_pace(site: Site, tmp_path: Path, console: Console) -> None:
     gaps = [later - earlier for earlier, later in zip(times["127"], times["127"][1:], strict=False)]
     assert len(gaps) == 3 and min(gaps) >= 0.3
     assert times["localhost"][0] < times["127"][1], "hosts do not wait for each other"
-    slow = links(tmp_path, [f"{site.url}/4"], name="other.txt", longest_delay=0.2)
+    slow = links(tmp_path, [f"{site.url}/4"], name="other.txt", max_delay=0.2)
     slow.fetch(console)
     assert "asks for more than 0.2 seconds" in reasons(slow)[f"{site.url}/4"]
 

@@ -14,7 +14,7 @@ from email.message import Message
 import pytest
 from site_server import Answer, Site, site_running
 
-from groundup.corpus.fetching.network import Network, RefusedError, is_public, patiently, pause_after
+from groundup.corpus.fetching.network import Network, RefusedError, is_public, retry, retry_delay
 
 PUBLIC = Network(public_only=True, timeout=5)
 
@@ -154,10 +154,10 @@ def test_patience(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("time.sleep", pauses.append)
     answers = iter([Answer(status=503, headers={"Retry-After": "7"}), Answer(status=500), Answer(b"at last")])
     site.paths["/busy"] = lambda: next(answers)
-    assert patiently(lambda: Network().page(f"{site.url}/busy"))[1] == "at last"
+    assert retry(lambda: Network().page(f"{site.url}/busy"))[1] == "at last"
     assert pauses[0] == 7
     with pytest.raises(urllib.error.HTTPError):
-        patiently(lambda: Network().page(f"{site.url}/absent"))
+        retry(lambda: Network().page(f"{site.url}/absent"))
     assert site.gets("/absent") == 1, "what is not there will not be there in a second"
 
 
@@ -165,9 +165,9 @@ def test_what_a_server_asks_for_has_a_limit() -> None:
     headers = Message()
     headers["Retry-After"] = "100000000"
     error = urllib.error.HTTPError("http://x/", 429, "", headers, None)
-    assert pause_after(error, 1) <= 120
+    assert retry_delay(error, 1) <= 120
     headers.replace_header("Retry-After", "Wed, 21 Oct 2015 07:28:00 GMT")
-    assert pause_after(error, 1) == 0
+    assert retry_delay(error, 1) == 0
 
 
 def test_libraries_are_told_not_to_report() -> None:

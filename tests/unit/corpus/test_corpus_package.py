@@ -63,7 +63,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
 
 
 def source(digest: str | None, **more: Any) -> PackageSource:
-    return PackageSource(package="Some_Pkg", version="1.0", hash=digest, licence="MIT", **more)
+    return PackageSource(package="Some_Pkg", version="1.0", hash=digest, license="MIT", **more)
 
 
 def contents(package: PackageSource) -> dict[str, str]:
@@ -222,7 +222,7 @@ def test_npm(index: Index, console: Console, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
     monkeypatch.setenv("npm_config_update_notifier", "false")
     about = index.packument("some-pkg", "1.0.0", "some-pkg-1.0.0.tgz")["versions"]["1.0.0"]["dist"]
-    package = PackageSource(index="npm", package="some-pkg", version="1.0.0", hash=about["integrity"], licence="MIT")
+    package = PackageSource(index="npm", package="some-pkg", version="1.0.0", hash=about["integrity"], license="MIT")
     package.fetch(console)
     assert contents(package) == {"package/a.txt": "alpha"}
     unpinned = package.model_copy(update={"hash": None})
@@ -245,14 +245,14 @@ def test_npm_tells_what_is_wrong(
     monkeypatch.setenv("npm_config_registry", index.url + "/")
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
     with pytest.raises(DownloadError, match=r"npm view none@1\.0\.0: Not Found"):
-        PackageSource(index="npm", package="none", version="1.0.0", licence="MIT").fetch(console)
+        PackageSource(index="npm", package="none", version="1.0.0", license="MIT").fetch(console)
 
 
 def test_npm_without_npm(index: Index, console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.delenv("NPM_CONFIG_REGISTRY", raising=False)
     monkeypatch.setattr("pathlib.Path.home", lambda: Path("/nowhere"))
-    package = PackageSource(index="npm", package="some-pkg", version="1.0.0", licence="MIT")
+    package = PackageSource(index="npm", package="some-pkg", version="1.0.0", license="MIT")
     with pytest.raises(DownloadError, match="NPM_CONFIG_REGISTRY"):
         package.fetch(console)
 
@@ -284,7 +284,7 @@ def test_page_with_relative_links_and_no_hashes() -> None:
 def test_a_package_that_nobody_can_name(key: str, value: str, words: str) -> None:
     """Said in words: "String should match pattern '^...'" is for those who read regular expressions."""
     with pytest.raises(ValueError, match=words):
-        PackageSource(**{"package": "p", "version": "1.0", "licence": "MIT", key: value})
+        PackageSource(**{"package": "p", "version": "1.0", "license": "MIT", key: value})
 
 
 @pytest.mark.parametrize("text", ["abc", "sha512-!!!", "md5:" + "0" * 32, "0" * 63])

@@ -10,7 +10,7 @@ import pytest
 
 from groundup.corpus.formats import Extracted, extract
 from groundup.corpus.formats.pdf import PdfPage, layout
-from groundup.corpus.isolated import CrashError, isolated
+from groundup.corpus.isolated import CrashError, run_isolated
 from groundup.corpus.records import RecordRules
 from groundup.corpus.sources import Item
 
@@ -89,13 +89,13 @@ def test_a_crash_in_native_code_ends_one_call(tmp_path: Path, monkeypatch: pytes
         "    yield 'end'\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert list(isolated("native_parser:parse", b"good")) == ["good", "end"]
+    assert list(run_isolated("native_parser:parse", b"good")) == ["good", "end"]
     for bad, why in ((b"bad", "SIGSEGV"), (b"hungry", "exit status")):
-        calls = isolated("native_parser:parse", bad)
+        calls = run_isolated("native_parser:parse", bad)
         assert next(calls) == bad.decode()
         with pytest.raises(CrashError, match=why):
             next(calls)
-    assert list(isolated("native_parser:parse", b"again")) == ["again", "end"]
+    assert list(run_isolated("native_parser:parse", b"again")) == ["again", "end"]
 
 
 def page(*lines: tuple[str, float, float], width: float = 5) -> PdfPage:

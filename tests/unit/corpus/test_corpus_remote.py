@@ -31,8 +31,8 @@ NOISE = random.Random(0).randbytes(3_000_000)
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr("groundup.corpus.fetching.network.pause_after", lambda *_: 0)
-    monkeypatch.setattr("groundup.corpus.fetching.stream.pause_after", lambda *_: 0)
+    monkeypatch.setattr("groundup.corpus.fetching.network.retry_delay", lambda *_: 0)
+    monkeypatch.setattr("groundup.corpus.fetching.stream.retry_delay", lambda *_: 0)
 
 
 @pytest.fixture
@@ -241,7 +241,7 @@ def test_a_crawl_by_its_id(crawl: Site, console: Console) -> None:
         "1.warc.gz": "record 1.0;record 1.1;record 1.2;",
     }
     assert all(item.size for item in source.items())
-    second = crawl_source(crawl, crawl="CC-TEST-1", first=1, limit=1)
+    second = crawl_source(crawl, crawl="CC-TEST-1", skip=1, limit=1)
     second.fetch(console)
     assert list(unpacked(second)) == ["1.warc.gz"]
 
@@ -307,7 +307,7 @@ def test_a_crawl_needs_one_list() -> None:
         {},
         {"crawl": "X", "paths": "y"},
         {"index": ["x"]},
-        {"captures": "x", "what": "wet"},
+        {"captures": "x", "file_type": "wet"},
         {"crawl": "../x"},
     ):
         with pytest.raises(ValueError):

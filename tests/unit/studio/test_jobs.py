@@ -9,7 +9,7 @@ import pytest
 from groundup.core.errors import ConfigError, DataError
 from groundup.studio import Jobs
 
-RECIPE = 'name = "some"\n[collect]\nsources = [{kind = "folder", name = "none", path = "nowhere", licence = "none"}]\n'
+RECIPE = 'name = "some"\n[collect]\nsources = [{kind = "folder", name = "none", path = "nowhere", license = "none"}]\n'
 
 
 @pytest.fixture

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from groundup.core.errors import DownloadError
-from groundup.corpus.fetching.asking import (
+from groundup.corpus.fetching.network import Network, is_final, is_redirect, retry_delay
+from groundup.corpus.fetching.pages import (
     ATTEMPTS,
+    CrawlPolicy,
     Failure,
-    Manners,
     Rules,
     failure_of,
     fetch_page,
     fetch_rules,
     normalize_url,
 )
-from groundup.corpus.fetching.network import Network, is_final, is_redirect, pause_after
 from groundup.corpus.fetching.store import PageStore
 
 _REDIRECTS = 5
@@ -53,14 +53,14 @@ class _Host:
     rules: dict[str, Rules | Failure] = field(default_factory=dict)
 
 
-class PoliteFetcher:
+class PageFetcher:
     """Fetches a list of links into a store.
 
     Each host is asked by one connection at a time. A redirect is a new visit, so that robots.txt, pace and address
     of its target are checked like those of any link.
     """
 
-    def __init__(self, network: Network, manners: Manners, store: PageStore, on_done: Callable[[], None]) -> None:
+    def __init__(self, network: Network, manners: CrawlPolicy, store: PageStore, on_done: Callable[[], None]) -> None:
         self._network = network
         self._manners = manners
         self._store = store
@@ -186,7 +186,7 @@ class PoliteFetcher:
                 self._follow(visit, error)
             elif visit.attempt < ATTEMPTS and not is_final(error):
                 self._again(host, replace(visit, attempt=visit.attempt + 1))
-                return max(pause, pause_after(error, visit.attempt))
+                return max(pause, retry_delay(error, visit.attempt))
             else:
                 self._settle(visit, failure_of(error))
             return pause
@@ -217,7 +217,7 @@ class PoliteFetcher:
         """Ask a host that has answered before; raises `DownloadError` where not even that one does."""
         good = self._good
         if good is not None:
-            rules = fetch_rules(self._network, _place(good), self._manners.longest_delay)
+            rules = fetch_rules(self._network, _place(good), self._manners.max_delay)
             if not isinstance(rules, Failure) or rules.answered:
                 with self._changed:
                     self._answered(good)
@@ -253,7 +253,7 @@ class PoliteFetcher:
         place = _place(url)
         if place in host.rules:
             return False
-        rules = host.rules[place] = fetch_rules(self._network, place, self._manners.longest_delay)
+        rules = host.rules[place] = fetch_rules(self._network, place, self._manners.max_delay)
         if not isinstance(rules, Failure):
             with self._changed:
                 self._answered(url)
@@ -267,8 +267,8 @@ class PoliteFetcher:
         allowed, asked = rules.judge(url)
         if not allowed:
             raise Failure("robots.txt disallows it")
-        if asked > self._manners.longest_delay:
-            raise Failure(f"robots.txt asks for more than {self._manners.longest_delay:g} seconds between requests")
+        if asked > self._manners.max_delay:
+            raise Failure(f"robots.txt asks for more than {self._manners.max_delay:g} seconds between requests")
         return max(self._manners.delay, asked)
 
 

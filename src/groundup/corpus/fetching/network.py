@@ -305,7 +305,7 @@ def is_final(error: Exception) -> bool:
     return isinstance(error, (*final, http.client.InvalidURL))
 
 
-def pause_after(error: Exception, attempt: int) -> float:
+def retry_delay(error: Exception, attempt: int) -> float:
     """Seconds to wait before the next attempt: what the server asks for, else twice as long each time."""
     asked = error.headers.get("Retry-After") if isinstance(error, urllib.error.HTTPError) else None
     if asked:
@@ -319,7 +319,7 @@ def _seconds_until(date: str) -> float:
     return email.utils.parsedate_to_datetime(date).timestamp() - time.time()
 
 
-def patiently(call: Callable[[], Result], attempts: int = ATTEMPTS) -> Result:
+def retry(call: Callable[[], Result], attempts: int = ATTEMPTS) -> Result:
     """Call until it works, with pauses; what is final, or goes wrong the last time, is raised."""
     for attempt in range(1, attempts + 1):
         try:
@@ -327,7 +327,7 @@ def patiently(call: Callable[[], Result], attempts: int = ATTEMPTS) -> Result:
         except (OSError, http.client.HTTPException) as error:
             if attempt == attempts or is_final(error):
                 raise
-            time.sleep(pause_after(error, attempt))
+            time.sleep(retry_delay(error, attempt))
     raise AssertionError("attempts is at least 1")
 
 

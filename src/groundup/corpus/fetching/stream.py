@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from groundup.core.errors import DownloadError, GroundupError
-from groundup.corpus.fetching.network import ATTEMPTS, is_final, pause_after
+from groundup.corpus.fetching.network import ATTEMPTS, is_final, retry_delay
 
 
 class ChangedError(OSError):
@@ -73,7 +73,7 @@ class RemoteStream(io.RawIOBase):
                 self._let_go()
                 if attempt == ATTEMPTS or is_final(error) or isinstance(error, ChangedError):
                     raise unreachable(self._label, error) from error
-                time.sleep(pause_after(error, attempt))
+                time.sleep(retry_delay(error, attempt))
         if self._hash is not None and self._hashed == self._offset:
             self._hash.update(data)
             self._hashed += len(data)
@@ -87,7 +87,7 @@ class RemoteStream(io.RawIOBase):
         if self._inner is None:
             self._inner = self._reopen(self._offset)
         read1 = getattr(self._inner, "read1", self._inner.read)
-        with errors_as_os():
+        with as_os_errors():
             data: bytes = read1(wanted)
         if not data and self._size is not None:
             raise EarlyEndError(f"ended after {self._offset:,} of {self._size:,} bytes")
@@ -96,7 +96,7 @@ class RemoteStream(io.RawIOBase):
     def _let_go(self) -> None:
         if self._inner is not None:
             inner, self._inner = self._inner, None
-            with errors_as_os():
+            with as_os_errors():
                 inner.close()
 
     def close(self) -> None:
@@ -137,7 +137,7 @@ class Joined(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def errors_as_os() -> Iterator[None]:
+def as_os_errors() -> Iterator[None]:
     """Each store's library has errors of its own kind; here they are all `OSError`."""
     try:
         yield

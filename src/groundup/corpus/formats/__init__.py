@@ -23,13 +23,13 @@ from groundup.corpus.formats.wiki import read_wiki
 from groundup.corpus.records import RecordRules
 from groundup.corpus.sources.base import Format, Item, Opener
 from groundup.corpus.streams import (
-    DAMAGED,
-    BombError,
+    READ_ERRORS,
+    DecompressionBombError,
     DecompressionLimit,
     TooLargeError,
+    as_seekable,
     decompressed,
     is_file,
-    on_disk,
     with_head,
 )
 
@@ -154,7 +154,7 @@ def _read(
             raw.seek(0)
             stream = raw
         if kind == "archive" and head.startswith(b"PK"):
-            stream = on_disk(stream)
+            stream = as_seekable(stream)
             kind = format or zip_format(stream)
             stream.seek(0)
         yield from read(kind, path, stream)
@@ -169,7 +169,7 @@ def _survived(path: str, found: Iterator[_Found], *, inside: bool = False) -> It
         yield Unreadable(
             path, what if what == "binary" else f"{UNSUPPORTED}{' ' if what.startswith('.') else ': '}{what}"
         )
-    except BombError:
+    except DecompressionBombError:
         if inside:
             raise
         yield Unreadable(path, "decompression bomb")
@@ -183,5 +183,5 @@ def _survived(path: str, found: Iterator[_Found], *, inside: bool = False) -> It
         yield Unreadable(path, "permission denied")
     except FileNotFoundError:  # its message would tell the whole path, which may be private
         yield Unreadable(path, "vanished before it was read")
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         yield Unreadable(path, "damaged", f"{type(error).__name__}: {error}"[:200])

@@ -9,12 +9,12 @@ from typing import BinaryIO, cast
 
 from groundup.corpus.formats.base import Found, ReaderContext, Unreadable
 from groundup.corpus.sources.archive import is_unsafe
-from groundup.corpus.streams import limited_stream, on_disk
+from groundup.corpus.streams import as_seekable, limited_stream
 
 
 def read_archive(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """All texts of all members; hidden ones are left out, as they are in folders."""
-    stream = on_disk(stream)
+    stream = as_seekable(stream)
     magic = stream.read(2)  # zipfile.is_zipfile would find a zip at the end of a tar
     stream.seek(0)
     yield from (_read_zip if magic == b"PK" else _read_tar)(path, stream, reading)

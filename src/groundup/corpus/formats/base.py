@@ -65,7 +65,7 @@ class ReaderContext:
 
 
 Reader = Callable[[str, BinaryIO, ReaderContext], Found]
-"""(path, stream, reading) to what is found; may raise what `streams.DAMAGED` lists, and the errors of `streams`."""
+"""Reads a file: (path, stream, context) -> texts. May raise `streams.READ_ERRORS` and the errors of `streams`."""
 
 
 def column_names(header: Iterable[str | None]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unread
 from groundup.corpus.formats.html import whole_text
 from groundup.corpus.formats.xml import elements
 from groundup.corpus.sources.archive import is_unsafe
-from groundup.corpus.streams import DecompressionLimit, TooLargeError, limited_stream, on_disk, read_whole
+from groundup.corpus.streams import DecompressionLimit, TooLargeError, as_seekable, limited_stream, read_whole
 
 _PAGES = {"application/xhtml+xml", "text/html", "text/x-oeb1-document"}
 
@@ -26,7 +26,7 @@ class _Book:
 
 def read_epub(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """A book as one text: chapter after chapter, without its navigation; a chapter that cannot be read is named."""
-    with zipfile.ZipFile(on_disk(stream)) as file:
+    with zipfile.ZipFile(as_seekable(stream)) as file:
         book, locked = _book(file, reading.budget), _locked(file, reading.budget)
         texts: list[str] = []
         failed: list[Unreadable] = []

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from groundup.corpus.formats.base import column_names
-from groundup.corpus.streams import BOMB_FLOOR, BOMB_RATIO, BombError
+from groundup.corpus.streams import MAX_COMPRESSION_RATIO, MIN_BOMB_BYTES, DecompressionBombError
 
 # openpyxl is imported inside the function: the command line imports this room for every --help.
 
@@ -81,6 +81,6 @@ def _require_sane(file: BinaryIO) -> None:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         stored = sum(member.compress_size for member in members)
-        if sum(member.file_size for member in members) > max(BOMB_FLOOR, BOMB_RATIO * stored):
-            raise BombError("compressed beyond all reason")
+        if sum(member.file_size for member in members) > max(MIN_BOMB_BYTES, MAX_COMPRESSION_RATIO * stored):
+            raise DecompressionBombError("compressed beyond all reason")
     file.seek(0)

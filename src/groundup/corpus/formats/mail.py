@@ -16,7 +16,14 @@ from typing import BinaryIO
 from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unreadable
 from groundup.corpus.formats.detect import is_html
 from groundup.corpus.formats.html import whole_text
-from groundup.corpus.streams import LINE_LIMIT, MEBIBYTE, WHOLE_FILE_LIMIT, TooLargeError, detect_encoding, read_whole
+from groundup.corpus.streams import (
+    MAX_DOCUMENT_BYTES,
+    MAX_LINE_BYTES,
+    MEBIBYTE,
+    TooLargeError,
+    detect_encoding,
+    read_whole,
+)
 
 _SEPARATOR = re.compile(rb"From [^\s]{1,200} [^\n]{0,40}\d:\d{2}[^\n]{0,40}\r?\n")
 _BELOW = re.compile(rb">?[A-Za-z][A-Za-z0-9-]*:|>?From |\Z")
@@ -30,8 +37,10 @@ _ORIGINAL = re.compile(
 _FROM = re.compile(r"\*?(?:From|Von|De|Da|Van|Från|Fra|От):\*? ")
 _SENT = re.compile(r"\*?(?:Sent|Date|Gesendet|Envoyé|Enviado(?: el)?|Inviato|Verzonden|Skickat|Sendt|Отправлено):\*? ")
 _MAX_PARTS = 1000
-_LONGEST = LINE_LIMIT + 1
-_TOO_LARGE = f"more than {WHOLE_FILE_LIMIT // MEBIBYTE} MiB in a message, or {LINE_LIMIT // MEBIBYTE} in a line of it"
+_LONGEST = MAX_LINE_BYTES + 1
+_TOO_LARGE = (
+    f"more than {MAX_DOCUMENT_BYTES // MEBIBYTE} MiB in a message, or {MAX_LINE_BYTES // MEBIBYTE} in a line of it"
+)
 
 
 def read_email(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
@@ -65,18 +74,18 @@ def _messages(stream: BinaryIO) -> Iterator[bytes | None]:
     while line:
         if after_blank and _SEPARATOR.fullmatch(line) and _BELOW.match(following):
             if begun and lines:
-                yield b"".join(lines) if size <= WHOLE_FILE_LIMIT else None
+                yield b"".join(lines) if size <= MAX_DOCUMENT_BYTES else None
             lines, size, begun = [], 0, True
         else:
-            size += len(line) if len(line) < _LONGEST else WHOLE_FILE_LIMIT + 1
-            if size > WHOLE_FILE_LIMIT:
+            size += len(line) if len(line) < _LONGEST else MAX_DOCUMENT_BYTES + 1
+            if size > MAX_DOCUMENT_BYTES:
                 lines = [b""]
             else:
                 lines.append(line[1:] if re.match(rb">+From ", line) else line)
         after_blank = not line.strip()
         line, following = following, stream.readline(_LONGEST)
     if lines:
-        yield b"".join(lines) if size <= WHOLE_FILE_LIMIT else None
+        yield b"".join(lines) if size <= MAX_DOCUMENT_BYTES else None
 
 
 def _read_message(path: str, data: bytes, reading: ReaderContext) -> Found:

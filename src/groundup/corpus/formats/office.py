@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unreadable
 from groundup.corpus.formats.xml import elements
-from groundup.corpus.streams import limited_stream, on_disk
+from groundup.corpus.streams import as_seekable, limited_stream
 
 _PARAGRAPHS = frozenset({"p", "h"})
 _TABLES, _ROWS, _CELLS = {"tbl", "table"}, {"tr", "table-row"}, {"tc", "table-cell"}
@@ -24,7 +24,7 @@ Inline = Callable[[Element, list[str]], str]
 
 def read_docx(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """A document of Word: headings, paragraphs, lists, tables row by row, and its notes at the end."""
-    with zipfile.ZipFile(on_disk(stream)) as file:
+    with zipfile.ZipFile(as_seekable(stream)) as file:
 
         def part(name: str) -> BinaryIO:
             return limited_stream(cast(BinaryIO, file.open(name)), reading.budget)
@@ -42,7 +42,7 @@ def read_docx(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
 
 def read_odt(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     """A document of LibreOffice and its like, as `read_docx`."""
-    with zipfile.ZipFile(on_disk(stream)) as file:
+    with zipfile.ZipFile(as_seekable(stream)) as file:
 
         def part(name: str) -> BinaryIO:
             return limited_stream(cast(BinaryIO, file.open(name)), reading.budget)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unreadable
-from groundup.corpus.isolated import CrashError, isolated
+from groundup.corpus.isolated import CrashError, run_isolated
 from groundup.corpus.streams import read_whole
 
 _EDGE_LINES = 3  # at the top and the bottom of a page that may be running heads
@@ -329,7 +329,9 @@ def read_pdf(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
     failed: list[Unreadable] = []
     date = ""
     try:
-        for number, page in enumerate(isolated("groundup.corpus.formats.pdf_pages:read_pages", read_whole(stream)), 1):
+        for number, page in enumerate(
+            run_isolated("groundup.corpus.formats.pdf_pages:read_pages", read_whole(stream)), 1
+        ):
             if "error" in page:
                 yield Unreadable(path, page["error"], page["detail"])
                 return

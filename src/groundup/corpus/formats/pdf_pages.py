@@ -1,4 +1,4 @@
-"""The lines of PDF pages, by PDFium (its process is another one: see `isolated`)."""
+"""The lines of PDF pages, by PDFium (its process is another one: see `run_isolated`)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import BinaryIO, cast
 
 from groundup.corpus.formats.base import Extracted, Found, ReaderContext, UnknownFormatError, Unreadable
-from groundup.corpus.streams import DAMAGED, MEBIBYTE, detect_encoding, looks_binary
+from groundup.corpus.streams import MEBIBYTE, READ_ERRORS, detect_encoding, looks_binary
 
 BLOCK = 8 * MEBIBYTE  # characters of plain text handled at a time
 _BREAK = re.compile(r"[\s。．！？।]")
@@ -50,7 +50,7 @@ def _chunk(stream: BinaryIO) -> tuple[bytes, Exception | None]:
     try:
         while len(chunk) < BLOCK and (more := cast(io.BufferedIOBase, stream).read1(BLOCK - len(chunk))):
             chunk += more
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         return bytes(chunk), error
     return bytes(chunk), None
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from groundup.corpus.streams import LINE_LIMIT
+from groundup.corpus.streams import MAX_LINE_BYTES
 
 _FARTHEST = 1_000  # lines that are kept behind a quote: 10 GB cannot be kept until it closes
 _NO_CHANCE = 10  # so many lines that look like rows are some, whatever the first one looks like
@@ -138,7 +138,7 @@ class _Lines:
         if self._swallowed is not None:
             self._swallowed.append(line)
             self.size += len(line)
-            if end is not None or len(self._swallowed) == _FARTHEST or self.size > LINE_LIMIT:
+            if end is not None or len(self._swallowed) == _FARTHEST or self.size > MAX_LINE_BYTES:
                 self._judge(self._swallowed, end)
                 if self.is_stray:
                     raise StopIteration

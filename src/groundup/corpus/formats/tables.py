@@ -18,12 +18,12 @@ from groundup.corpus.formats.quotes import Unclosed
 from groundup.corpus.records import RecordRules, outline, record_texts, split_records
 from groundup.corpus.sources.base import Format
 from groundup.corpus.streams import (
-    LINE_LIMIT,
+    MAX_LINE_BYTES,
     MEBIBYTE,
     TooLargeError,
+    as_seekable,
     detect_encoding,
     looks_binary,
-    on_disk,
     read_whole,
     with_head,
 )
@@ -119,10 +119,10 @@ def read_json_table(path: str, stream: BinaryIO, reading: ReaderContext) -> Foun
 def _bounded_lines(lines: IO[AnyStr]) -> Iterator[AnyStr]:
     """The lines of a file; one that would not fit into memory raises `TooLargeError`."""
     number = 0
-    while line := lines.readline(LINE_LIMIT + 1):
+    while line := lines.readline(MAX_LINE_BYTES + 1):
         number += 1
-        if len(line) > LINE_LIMIT:
-            raise TooLargeError(f"line {number} has more than {LINE_LIMIT // MEBIBYTE} MiB")
+        if len(line) > MAX_LINE_BYTES:
+            raise TooLargeError(f"line {number} has more than {MAX_LINE_BYTES // MEBIBYTE} MiB")
         yield line
 
 
@@ -133,12 +133,12 @@ def _read_jsonl(path: str, stream: BinaryIO, records: str | None) -> Iterator[Re
     lines = io.TextIOWrapper(rest, encoding, "replace", newline="\n") if wide else rest
     number = 0
     line_number, is_rest = 0, False
-    while line := lines.readline(LINE_LIMIT + 1):
-        was_rest, is_rest = is_rest, len(line) > LINE_LIMIT
+    while line := lines.readline(MAX_LINE_BYTES + 1):
+        was_rest, is_rest = is_rest, len(line) > MAX_LINE_BYTES
         line_number += not was_rest
         if is_rest and not was_rest:
             yield Unreadable(
-                f"{path}:{line_number}", "too large", f"more than {LINE_LIMIT // MEBIBYTE} MiB in one line"
+                f"{path}:{line_number}", "too large", f"more than {MAX_LINE_BYTES // MEBIBYTE} MiB in one line"
             )
         if is_rest or was_rest or not line.strip():
             continue
@@ -160,7 +160,7 @@ def _delimited_reader(delimiters: str) -> RecordReader:
             yield Unreadable(path, "binary")
             return
         encoding = detect_encoding(head)
-        csv.field_size_limit(LINE_LIMIT)
+        csv.field_size_limit(MAX_LINE_BYTES)
         layout = find_layout(head.decode(encoding, "replace"), delimiters, whole=len(head) < MEBIBYTE)
         with io.TextIOWrapper(rest, encoding, "replace", newline="") as lines:
             for record in _numbered(path, layout.rows(_bounded_lines(lines))):
@@ -177,13 +177,13 @@ def _delimited_reader(delimiters: str) -> RecordReader:
 def _read_parquet(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
     from groundup.corpus.formats.parquet import read_parquet_rows
 
-    yield from _numbered(path, read_parquet_rows(on_disk(stream)))  # it is read from its end
+    yield from _numbered(path, read_parquet_rows(as_seekable(stream)))  # it is read from its end
 
 
 def _read_xlsx(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
     from groundup.corpus.formats.excel import read_excel_rows
 
-    yield from _numbered(path, read_excel_rows(on_disk(stream)))
+    yield from _numbered(path, read_excel_rows(as_seekable(stream)))
 
 
 RECORD_READERS: dict[Format, RecordReader] = {

@@ -7,7 +7,7 @@ from typing import BinaryIO, cast
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 from xml.parsers import expat
 
-from groundup.corpus.streams import MEBIBYTE, WHOLE_FILE_LIMIT, TooLargeError
+from groundup.corpus.streams import MAX_DOCUMENT_BYTES, MEBIBYTE, TooLargeError
 
 _CHUNK = 1 << 16
 _DEEPEST = 10_000  # elements in elements: those that are open stay in memory
@@ -59,8 +59,8 @@ def _events(stream: BinaryIO) -> Iterator[tuple[str, Element]]:
                     guard = None
             parser.feed(chunk)
             pending += len(chunk)
-            if pending > WHOLE_FILE_LIMIT:
-                raise TooLargeError(f"an XML element has more than {WHOLE_FILE_LIMIT // MEBIBYTE} MiB")
+            if pending > MAX_DOCUMENT_BYTES:
+                raise TooLargeError(f"an XML element has more than {MAX_DOCUMENT_BYTES // MEBIBYTE} MiB")
             for event in parser.read_events():
                 pending = 0
                 yield cast(tuple[str, Element], event)

@@ -19,10 +19,10 @@ from groundup.core.config import Config, setting
 from groundup.core.errors import DataError, FormatError
 from groundup.core.files import atomic_file, system_errors
 from groundup.core.types import Document, text_id, well_formed
-from groundup.corpus.given import given_texts
 from groundup.corpus.quality.words import UNSPACED
 from groundup.corpus.steps import Drop
 from groundup.corpus.text import clean_text, split_text
+from groundup.corpus.user_files import iter_texts
 
 if TYPE_CHECKING:  # NumPy is imported where it works: recipes are checked without it
     import numpy as np
@@ -112,7 +112,7 @@ def train_from_files(settings: QualitySettings, max_document_bytes: int) -> Qual
 
     def examples(paths: Sequence[Path]) -> Iterator[str]:
         for path in paths:
-            for text in given_texts(path, "a quality classifier learns from example texts"):
+            for text in iter_texts(path, "a quality classifier learns from example texts"):
                 yield from split_text(clean_text(text), max_document_bytes)
 
     return train_quality_classifier(examples(settings.good), examples(settings.bad))

@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 from groundup.core.errors import DataError
 from groundup.corpus.sources.base import Item, Opener
-from groundup.corpus.streams import BOMB_RATIO, DAMAGED, BombError, bomb_limit
+from groundup.corpus.streams import MAX_COMPRESSION_RATIO, READ_ERRORS, DecompressionBombError, bomb_limit
 
 
 def list_members(archive: Path) -> list[Item]:
@@ -26,7 +26,7 @@ def list_members(archive: Path) -> list[Item]:
             with zipfile.ZipFile(archive) as file:
                 return [_zip_item(member) for member in file.infolist() if not member.is_dir()]
         return _tar_items(archive)
-    except DAMAGED as error:
+    except READ_ERRORS as error:
         raise DataError(
             f"{archive.name}: {error}",
             rule="a package archive is a whole zip or tar file",
@@ -78,7 +78,7 @@ def _tar_items(archive: Path) -> list[Item]:
         for member in tar:
             left -= member.size
             if left < 0:
-                raise BombError(f"unpacks to more than {BOMB_RATIO} times its size")
+                raise DecompressionBombError(f"unpacks to more than {MAX_COMPRESSION_RATIO} times its size")
             if member.isdir():
                 continue
             refused = "unsafe path" if is_unsafe(member.name) else "" if member.isreg() else "not a regular file"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import BinaryIO, Literal
+from typing import BinaryIO, ClassVar, Literal
 
 from pydantic import field_validator
 
@@ -19,9 +19,9 @@ Format = Literal[
     "text", "markdown", "html", "json", "jsonl", "csv", "tsv", "parquet", "xlsx",
     "pdf", "docx", "odt", "epub", "email", "mbox", "chat", "wiki", "warc", "archive",
 ]  # fmt: skip
-TEXTS_IN_WORDS = "text, Markdown, HTML, WARC and WET, PDF, DOCX, ODT, EPUB, mail, chat exports and wiki dumps"
-TABLES_IN_WORDS = "JSON, CSV, TSV, Parquet and Excel"
-FORMATS_IN_WORDS = f"{TEXTS_IN_WORDS}, {TABLES_IN_WORDS}, and zip and tar archives of these"  # for messages
+TEXT_FORMAT_NAMES = "text, Markdown, HTML, WARC and WET, PDF, DOCX, ODT, EPUB, mail, chat exports and wiki dumps"
+TABLE_FORMAT_NAMES = "JSON, CSV, TSV, Parquet and Excel"
+FORMAT_NAMES = f"{TEXT_FORMAT_NAMES}, {TABLE_FORMAT_NAMES}, and zip and tar archives of these"  # for messages
 Opener = Callable[[], BinaryIO]
 WEB_FILTERS = ["gopher_repetition", "gopher_quality", "c4", "fineweb"]  # in FineWeb's order
 
@@ -60,9 +60,11 @@ class SourceConfig(Config):
     between parts.
     """
 
+    renamed: ClassVar[Mapping[str, str]] = {"licence": "license"}
+
     name: str = setting("", help="name in the data card and in every document; default: after the path or package")
     genre: str = setting("unspecified", help='kind of text, for the data card: "books", "encyclopedia", ...')
-    licence: str = setting("unknown", help="licence of the text, for the data card")
+    license: str = setting("unknown", help="license of the text, for the data card")
     files: list[str] = setting(
         [],
         help='glob patterns of the files to read, e.g. "docs/**/*.md"; matched from the right, default: all',
@@ -99,7 +101,7 @@ class SourceConfig(Config):
         """The name of a source whose user gave none."""
 
     @property
-    def disk_share(self) -> float:
+    def disk_ratio(self) -> float:
         """Bytes that are written for each stored byte that is read: a generous guess, to see beforehand if they fit."""
         return 2.0  # sorted runs and shards, both compressed
 

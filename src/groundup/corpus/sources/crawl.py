@@ -1,15 +1,15 @@
-"""Common Crawl as a source of text: whole files of a crawl, or the captures that an index names."""
+"""Common Crawl as a text source: whole files of a crawl, or captures found through its index."""
 
 from __future__ import annotations
 
 import json
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import field_validator, model_validator
 
@@ -18,13 +18,13 @@ from groundup.core.console import Console
 from groundup.core.errors import DataError, DownloadError
 from groundup.core.redact import redacted
 from groundup.corpus.sources.base import WEB_FILTERS
-from groundup.corpus.sources.credentials import revealed
+from groundup.corpus.sources.credentials import resolve_variables
 from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
 from groundup.corpus.streams import text_lines
 
 _CONNECTIONS = 8
-_COLUMNS = {  # by the names of the CDX server and of the columnar index
+_COLUMNS = {  # names in the CDX server's answers and in the columnar index
     "filename": ("filename", "warc_filename"),
     "offset": ("offset", "warc_record_offset"),
     "length": ("length", "warc_record_length"),
@@ -32,30 +32,40 @@ _COLUMNS = {  # by the names of the CDX server and of the columnar index
 
 
 class CrawlSource(ListedSource):
-    """Pages of Common Crawl, or of any archive that is laid out like it.
+    """Pages of Common Crawl, or of any archive with the same layout.
 
-    The files come from one of three lists: a crawl's own (`crawl` and `what`), one of yours (`paths`), or an index:
-    the captures that match address patterns (`index`) or stand in a table (`captures`), which are read as byte ranges.
+    Exactly one of these selects the files:
+    - `crawl` and `file_type`: the file list of a crawl.
+    - `paths`: a file list that you supply.
+    - `captures`: a table of captures, which are read as byte ranges.
+
+    With `crawl`, `index` selects only the captures that match URL patterns.
     """
+
+    renamed: ClassVar[Mapping[str, str]] = {**ListedSource.renamed, "what": "file_type", "first": "skip"}
 
     kind: Literal["crawl"] = setting("crawl", help="pages of Common Crawl")
     crawl: str | None = setting(None, help='id of the crawl, e.g. "CC-MAIN-2025-05"', pattern=r"^[A-Za-z0-9._-]+$")
-    what: Literal["warc", "wet"] = setting("warc", help='"warc": pages; "wet": text that Common Crawl took from them')
-    paths: str | None = setting(None, help="list of files, a path or address a line, instead of the crawl's (.gz too)")
-    index: list[str] = setting([], help='address patterns to look up in the index, e.g. "*.example.org/*"')
+    file_type: Literal["warc", "wet"] = setting("warc", help='"warc": pages; "wet": text extracted by Common Crawl')
+    paths: str | None = setting(
+        None, help="file list to use instead of the crawl's, one path or URL per line (may be .gz)"
+    )
+    index: list[str] = setting([], help='URL patterns to look up in the index, e.g. "*.example.org/*"')
     index_filter: list[str] = setting(
         ["=status:200", "~mime-detected:.*html.*"],
-        help='filters of the index, e.g. "~languages:.*deu.*" (of its CDX server: = equals, ~ matches, ! not)',
+        help='CDX server filters for the index, e.g. "~languages:.*deu.*" (= equals, ~ matches a regex, ! negates)',
     )
     captures: str | None = setting(
-        None, help="table of captures (filename, offset, length), e.g. a query's result on the columnar index"
+        None, help="table of captures (filename, offset, length), e.g. the result of a query on the columnar index"
     )
-    first: int = setting(0, help="how many files (or captures) of the list to leave out", ge=0)
-    limit: int | None = setting(None, help="how many to take; default: all, which may be 80,000 files of 1 GB", ge=1)
-    base: str = setting("https://data.commoncrawl.org", help="where the files are: an address, or a folder")
-    index_base: str = setting("https://index.commoncrawl.org", help="address of the index server")
-    licence: str = setting("unknown; Common Crawl's terms of use", help="licence of the text, for the data card")
-    filters: list[str] | None = setting(WEB_FILTERS, help="rules for this source's documents, in order")
+    skip: int = setting(0, help="number of files (or captures) to skip at the start of the list", ge=0)
+    limit: int | None = setting(
+        None, help="maximum number of files (or captures); default: all, up to 80,000 files of 1 GB", ge=1
+    )
+    base: str = setting("https://data.commoncrawl.org", help="URL or directory that the paths are relative to")
+    index_base: str = setting("https://index.commoncrawl.org", help="URL of the index server")
+    license: str = setting("unknown; Common Crawl's terms of use", help="license of the text, for the data card")
+    filters: list[str] | None = setting(WEB_FILTERS, help="quality filters for the documents of this source, in order")
 
     @field_validator("base", "index_base")
     @classmethod
@@ -65,41 +75,44 @@ class CrawlSource(ListedSource):
     @model_validator(mode="after")
     def _one_list(self) -> Self:
         if self.index and self.crawl is None:
-            raise ValueError("an index is that of a crawl: give its id as crawl")
-        if (self.index or self.captures) and self.what != "warc":
-            raise ValueError('an index tells captures of WARC files: leave what = "warc"')
+            raise ValueError("index needs the id of a crawl: set crawl")
+        if (self.index or self.captures) and self.file_type != "warc":
+            raise ValueError('index and captures refer to WARC files: set file_type = "warc"')
         lists = [self.paths is not None, self.captures is not None, self.crawl is not None]
         if sum(lists) != 1:
-            raise ValueError("give one of crawl, paths and captures")
+            raise ValueError("set exactly one of crawl, paths and captures")
         return self
 
     @property
     def default_name(self) -> str:
-        """The crawl, or the list."""
+        """The crawl id or the name of the list, with the file type."""
         named = self.crawl or PurePosixPath(self.paths or self.captures or "crawl").name
-        return f"{named}-{self.what}"
+        return f"{named}-{self.file_type}"
 
     @property
-    def disk_share(self) -> float:
-        """Of a gigabyte of pages the filters leave about 8 MB of text (FineWeb); without them it would be 30."""
-        return 0.06 if self.what == "warc" else 1.0
+    def disk_ratio(self) -> float:
+        """Bytes written per byte read.
+
+        One gigabyte of pages gives about 8 MB of text with the FineWeb filters, and 30 MB without filters.
+        """
+        return 0.06 if self.file_type == "warc" else 1.0
 
     @property
     def addresses(self) -> list[str]:
-        """Where the files, their list and the index are."""
+        """The URLs of the file list and of the files."""
         return [each for each in (self.paths, self.captures, self.base) if each]
 
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
-        """Read the list, and ask for each file's size; of captures the index tells it."""
+        """Read the list and request the size of each file. The index already contains the sizes of captures."""
         if self.index or self.captures:
-            found = self._looked_up(remote, console) if self.index else self._table(remote)
-            return list(self._grouped(self._chosen(found)))
+            found = self._query_index(remote, console) if self.index else self._table(remote)
+            return list(self._grouped(self._limited(found)))
         source = (
-            revealed(self.paths)
+            resolve_variables(self.paths)
             if self.paths
-            else f"{revealed(self.base)}/crawl-data/{self.crawl}/{self.what}.paths.gz"
+            else f"{resolve_variables(self.base)}/crawl-data/{self.crawl}/{self.file_type}.paths.gz"
         )
-        paths = [path for path in self._chosen(_lines(remote, source)) if self.chooses(path)]
+        paths = [path for path in self._limited(_lines(remote, source)) if self.chooses(path)]
         with (
             console.progress("listing", len(paths), "files") as progress,
             ThreadPoolExecutor(_CONNECTIONS, "listing") as pool,
@@ -115,15 +128,15 @@ class CrawlSource(ListedSource):
         return RemoteItem(path, found.size, url=found.url, version=found.version)
 
     def _address(self, path: str) -> str:
-        return path if "://" in path or path.startswith("/") else f"{revealed(self.base)}/{path}"
+        return path if "://" in path or path.startswith("/") else f"{resolve_variables(self.base)}/{path}"
 
-    def _chosen(self, listed: Iterable[Any]) -> Iterator[Any]:
-        return islice(listed, self.first, None if self.limit is None else self.first + self.limit)
+    def _limited(self, listed: Iterable[Any]) -> Iterator[Any]:
+        return islice(listed, self.skip, None if self.limit is None else self.skip + self.limit)
 
-    def _looked_up(self, remote: Remote, console: Console) -> Iterator[dict[str, Any]]:
-        """The captures that the index server finds, page by page."""
+    def _query_index(self, remote: Remote, console: Console) -> Iterator[dict[str, Any]]:
+        """Yield the captures that the index server finds, one result page at a time."""
         for pattern in self.index:
-            address = f"{revealed(self.index_base)}/{self.crawl}-index"
+            address = f"{resolve_variables(self.index_base)}/{self.crawl}-index"
             query = [("url", pattern), ("output", "json"), *(("filter", each) for each in self.index_filter)]
             counts = _answer(remote, address, [*query, ("showNumPages", "true")])
             pages = int(counts[0].get("pages", 0)) if counts else 0
@@ -136,30 +149,30 @@ class CrawlSource(ListedSource):
         from groundup.corpus.formats import Record, read_records
 
         assert self.captures is not None
-        for item in remote.find(revealed(self.captures)):
+        for item in remote.find(resolve_variables(self.captures)):
             for record in read_records(item, partial(remote.open, item), None, None):
                 if not isinstance(record, Record) or not isinstance(record.value, dict):
                     raise DataError(
-                        f"{record.origin}: {getattr(record, 'reason', 'no table')}",
-                        rule="a table of captures is JSON lines, CSV or Parquet with filename, offset and length",
-                        fix="Correct `captures`.",
+                        f"{record.origin}: {getattr(record, 'reason', 'not a table row')}",
+                        rule="captures must be JSON Lines, CSV or Parquet with the columns filename, offset and length",
+                        fix="Correct the file given as captures.",
                     )
                 yield record.value
 
     def _grouped(self, captures: Iterable[dict[str, Any]]) -> Iterator[RemoteItem]:
-        """One item for the captures of a file, in its order, neighbours as one range."""
+        """Yield one item per file with the byte ranges of its captures, in file order; adjacent ranges are merged."""
         files: dict[str, set[tuple[int, int]]] = {}
         for capture in captures:
             name, offset, length = (_column(capture, key) for key in _COLUMNS)
             files.setdefault(str(name), set()).add((int(offset), int(length)))
         for name, ranges in sorted(files.items()):
-            merged = _neighbours_merged(sorted(ranges))
+            merged = _merge_adjacent(sorted(ranges))
             yield RemoteItem(name, sum(size for _, size in merged), url=self._address(name), ranges=tuple(merged))
 
     def provenance(self) -> dict[str, str]:
-        """The crawl and where it was read."""
-        looked_up = ", ".join(self.index)
-        return {"crawl": self.crawl or "", "base": redacted(self.base), "index": looked_up} | super().provenance()
+        """The crawl, its base URL and the index patterns."""
+        patterns = ", ".join(self.index)
+        return {"crawl": self.crawl or "", "base": redacted(self.base), "index": patterns} | super().provenance()
 
 
 def _lines(remote: Remote, source: str) -> Iterator[str]:
@@ -172,7 +185,7 @@ def _answer(remote: Remote, address: str, query: list[tuple[str, str]]) -> list[
     try:
         return remote.json_lines(f"{address}?{urllib.parse.urlencode(query)}")
     except DownloadError as error:
-        if getattr(error.__cause__, "code", None) == 404:  # the server's way to say that it found none
+        if getattr(error.__cause__, "code", None) == 404:  # the server's answer when no capture matches
             return []
         raise
 
@@ -182,13 +195,13 @@ def _column(capture: dict[str, Any], key: str) -> Any:
         if capture.get(name) is not None:
             return capture[name]
     raise DataError(
-        f"capture without {key}: {json.dumps(capture, default=str)[:120]}",
-        rule="a capture is a filename, an offset and a length",
-        fix="Correct the table of captures, or the address of the index server.",
+        f"capture has no {key}: {json.dumps(capture, default=str)[:120]}",
+        rule="each capture needs a filename, an offset and a length",
+        fix="Correct the table of captures, or the URL of the index server.",
     )
 
 
-def _neighbours_merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _merge_adjacent(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     merged: list[tuple[int, int]] = []
     for start, size in ranges:
         if merged and sum(merged[-1]) == start:

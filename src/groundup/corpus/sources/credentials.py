@@ -12,7 +12,7 @@ from groundup.core.redact import HIDDEN, VARIABLE, redacted
 _HIDDEN = re.compile(rf"://{re.escape(HIDDEN)}@|=\s*{re.escape(HIDDEN)}(?=&|$)|^{re.escape(HIDDEN)}$")
 
 
-def revealed(text: str) -> str:
+def resolve_variables(text: str) -> str:
     """Return `text` with the environment's values for each `${NAME}`.
 
     Raises:
@@ -49,10 +49,10 @@ def with_login(url: str, addresses: Iterable[str]) -> str:
         if kept == address:
             continue
         if url.startswith(kept):
-            return revealed(address) + url[len(kept) :]
+            return resolve_variables(address) + url[len(kept) :]
         scheme, _, rest = address.partition("://")
         login, _, host = rest.partition("/")[0].rpartition("@")
         for place in (f"{scheme}://{host}/", f"{scheme}://{HIDDEN}@{host}/"):  # a file in a folder; of a pattern
             if login and url.startswith(place):
-                return f"{scheme}://{revealed(login)}@{host}/{url[len(place) :]}"
+                return f"{scheme}://{resolve_variables(login)}@{host}/{url[len(place) :]}"
     return url

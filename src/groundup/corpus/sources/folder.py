@@ -146,7 +146,7 @@ class FolderSource(SourceConfig):
     follow_symlinks: bool = setting(
         False, help="follow symbolic links out of the folder and into other folders [default: count them as skipped]"
     )
-    licence: str = setting("private", help="licence of the text, for the data card")
+    license: str = setting("private", help="license of the text, for the data card")
 
     @property
     def default_name(self) -> str:

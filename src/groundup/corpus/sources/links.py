@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 from groundup.core.config import setting
 from groundup.core.console import Console
@@ -18,9 +18,9 @@ from groundup.core.files import cache_dir, file_digest
 from groundup.core.locks import LOCK, locked
 from groundup.core.redact import redacted
 from groundup.core.types import well_formed
-from groundup.corpus.fetching.asking import LONGEST_ADDRESS, Manners, normalize_url
-from groundup.corpus.fetching.fetcher import PoliteFetcher
+from groundup.corpus.fetching.fetcher import PageFetcher
 from groundup.corpus.fetching.network import Network, user_agent
+from groundup.corpus.fetching.pages import MAX_URL_LENGTH, CrawlPolicy, normalize_url
 from groundup.corpus.fetching.store import PageStore
 from groundup.corpus.sources.base import WEB_FILTERS, Item, Opener, SourceConfig
 from groundup.corpus.sources.remote_files import RemoteItem
@@ -30,7 +30,7 @@ _LINE = re.compile(r"\s*(?P<url>[^\s,;]*://\S*?)(?:[\s,;]+(?P<score>[-+]?\d+(?:\
 _REFUSED_SCHEME = "refused: not http or https"
 _SHOWN = 200  # characters of what is no address
 # How pages are asked for and where they are kept, not which: another value must not fetch all anew.
-_MANNERS = {"path", "store", "delay", "longest_delay", "connections", "contact"}
+_MANNERS = {"path", "store", "delay", "max_delay", "connections", "contact"}
 
 
 class LinksSource(SourceConfig):
@@ -39,6 +39,8 @@ class LinksSource(SourceConfig):
     Each host is asked by one connection at a time, as its robots.txt allows. Links that give no page are counted by
     the reason.
     """
+
+    renamed: ClassVar[Mapping[str, str]] = {**SourceConfig.renamed, "longest_delay": "max_delay"}
 
     kind: Literal["links"] = setting("links", help="the pages of a list of links")
     path: Path = setting(
@@ -49,7 +51,7 @@ class LinksSource(SourceConfig):
     min_score: float | None = setting(None, help="leave out links with a lower score, or none (WebText: 3)")
     limit: int | None = setting(None, help="fetch no more than this many links", ge=1)
     delay: float = setting(1.0, help="seconds between two requests to a host; its robots.txt may ask for more", ge=0)
-    longest_delay: float = setting(60.0, help="leave hosts alone that ask for more seconds than this", ge=0)
+    max_delay: float = setting(60.0, help="leave hosts alone that ask for more seconds than this", ge=0)
     connections: int = setting(32, help="requests at the same time, each to another host", ge=1, le=512)
     max_page_bytes: int = setting(10_000_000, help="larger pages are left out", ge=1)
     max_page_seconds: float = setting(60.0, help="pages that take longer are left out", gt=0)
@@ -96,9 +98,9 @@ class LinksSource(SourceConfig):
             _require_same(store, directory, self.identity())
             if store.complete:
                 return
-            manners = Manners(
+            manners = CrawlPolicy(
                 delay=self.delay,
-                longest_delay=self.longest_delay,
+                max_delay=self.max_delay,
                 connections=self.connections,
                 max_bytes=self.max_page_bytes,
                 max_seconds=self.max_page_seconds,
@@ -107,7 +109,7 @@ class LinksSource(SourceConfig):
             network = Network(public_only=not self.allow_private_hosts, timeout=20, agent=user_agent(self.contact))
             links = _Links(self, store)
             with console.progress(f"fetching {self.label}", self.limit, "links") as progress:
-                PoliteFetcher(network, manners, store, progress.advance).run(iter(links))
+                PageFetcher(network, manners, store, progress.advance).run(iter(links))
             store.finish(low=links.low, repeated=links.repeated)
 
     def items(self) -> list[Item]:
@@ -207,7 +209,7 @@ def _lines(item: Item, opener: Opener) -> Iterator[tuple[str, float | None]]:
     with opener() as stream:
         for line in text_lines(stream, item.size):
             if not line.startswith("#"):
-                match = _LINE.fullmatch(line) if len(line) <= 2 * LONGEST_ADDRESS else None
+                match = _LINE.fullmatch(line) if len(line) <= 2 * MAX_URL_LENGTH else None
                 yield (match["url"], _number(match["score"])) if match else (line, None)
 
 

@@ -1,4 +1,4 @@
-"""What sources elsewhere have in common: their files are listed once, and read from where they are."""
+"""Base class for remote sources, whose files are listed once and then streamed."""
 
 from __future__ import annotations
 
@@ -19,64 +19,77 @@ from groundup.core.locks import locked
 from groundup.core.redact import redacted_config
 from groundup.corpus.fetching.network import Network, netrc_logins, user_agent
 from groundup.corpus.sources.base import Item, Opener, SourceConfig
-from groundup.corpus.sources.credentials import revealed, with_login, without_login
+from groundup.corpus.sources.credentials import resolve_variables, with_login, without_login
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
 
 
 class ListedSource(SourceConfig):
-    """Files elsewhere. `fetch` lists them; the text itself is streamed by whoever opens an item, and kept nowhere.
+    """Remote files. `fetch` lists them; opening an item streams its content without storing it.
 
-    The list (names, sizes, versions) stays in the cache, and a file that is no longer the one that was listed is an
-    error: a corpus that is gone on with tomorrow is made of the same files as today.
+    The list (names, sizes, versions) is cached. A file that has changed since it was listed raises an error, so a
+    collection that is resumed later reads the same files.
     """
 
     edition: str = setting(
-        "", help="any word, e.g. today's date: files are listed once, and anew when this is another word"
+        "", help="any text, e.g. today's date; changing it lists the files again (the list is cached)"
     )
     pin: str | None = setting(
-        None, help="digest of the list of files (the data card tells it); another list than this is refused"
+        None, help="digest of the file list, from the data card; collection fails if the list differs"
     )
     options: dict[str, str | int | bool] = setting(
-        {}, help="options of an object store's library, e.g. {anon = true} of s3fs"
+        {}, help="options for the fsspec file system, e.g. {anon = true} for s3fs"
     )
-    allow_private_hosts: bool = setting(False, help="also read from hosts at private addresses: a mirror of your own")
+    allow_private_hosts: bool = setting(False, help="allow hosts with private IP addresses, e.g. an internal mirror")
 
     @property
     def addresses(self) -> list[str]:
-        """The addresses that the files are listed by, as the recipe has them."""
+        """The URLs to list, as written in the recipe."""
         return []
 
     @abstractmethod
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
-        """Find the files, in a fixed order, over the network if need be."""
+        """Find the files over the network.
+
+        Args:
+            remote: Access to remote files.
+            console: Output for progress.
+
+        Returns:
+            The files in a fixed order.
+        """
 
     @property
     def remote(self) -> Remote:
-        """How the files are reached."""
+        """Access to the files, with the options and logins of this source."""
         public_only = not self.allow_private_hosts
-        options = {key: revealed(each) if isinstance(each, str) else each for key, each in self.options.items()}
+        options = {
+            key: resolve_variables(each) if isinstance(each, str) else each for key, each in self.options.items()
+        }
         return Remote(Network(public_only=public_only, agent=user_agent(), credentials=netrc_logins()), options)
 
     def identity(self) -> str:
-        """The pin, or what the files are listed by."""
+        """Return the pin, or a digest of the settings that select the files."""
         return self.pin or self._key
 
     @property
     def _key(self) -> str:
-        wanted = self.model_dump(mode="json", exclude=set(SourceConfig.model_fields) - {"files"} | {"pin"})
-        wanted = redacted_config(wanted, variables=False)  # another password lists the same files
-        return hashlib.blake2b(json.dumps(wanted, sort_keys=True).encode(), digest_size=16).hexdigest()
+        selection = self.model_dump(mode="json", exclude=set(SourceConfig.model_fields) - {"files"} | {"pin"})
+        selection = redacted_config(selection, variables=False)  # the password does not change which files are listed
+        return hashlib.blake2b(json.dumps(selection, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     @property
     def _list(self) -> Path:
         return cache_dir() / "lists" / f"{self._key}.json"
 
     def fetch(self, console: Console) -> None:
-        """List the files, unless that was done before.
+        """List the files, unless the cache already contains the list.
+
+        Args:
+            console: Output for progress.
 
         Raises:
-            DownloadError: the list, or a file of it, is out of reach.
-            DataError: nothing was found, or not what is pinned.
+            DownloadError: The list, or a file of it, is unreachable.
+            DataError: No file was found, or the list does not match the pin.
         """
         with locked(self._list.with_suffix(".lock"), wait=True):
             if not self._list.is_file():
@@ -85,14 +98,14 @@ class ListedSource(SourceConfig):
                     raise DataError(
                         f"{self.label}: no files" + (f" that match {self.files}" if self.files else ""),
                         rule="a source needs at least one file",
-                        fix="Check the address and the patterns in `files`.",
+                        fix="Check the URL and the patterns in `files`.",
                     )
                 write_json(self._list, [asdict(item) | {"url": without_login(item.url)} for item in found])
         if self.pin not in (None, self._digest):
             raise DataError(
-                f"{self.label}: the list of its files has the digest {self._digest}",
+                f"{self.label}: the file list has digest {self._digest}",
                 rule=f"the recipe pins {self.pin}",
-                fix="If the new files are wanted, change `pin`; if they were listed at another time, change `edition`.",
+                fix="To use the new files, update `pin`. To list the files again, change `edition`.",
             )
 
     @property
@@ -100,22 +113,22 @@ class ListedSource(SourceConfig):
         return hashlib.blake2b(self._list.read_bytes(), digest_size=16).hexdigest()
 
     def items(self) -> list[Item]:
-        """The files of the list."""
+        """Return the listed files."""
         return [_as_item(value) for value in read_json(self._list)]
 
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
-        """Give each file with the call that opens it where it is."""
+        """Yield each file with a function that opens its stream."""
         remote, addresses = self.remote, self.addresses
         for item in cast(Iterable[RemoteItem], items):
             yield item, partial(remote.open, replace(item, url=with_login(item.url, addresses)))
 
     def digest(self, item: Item) -> str:
-        """What its store says of its version (an ETag, or when it was changed): the file is not read for it."""
+        """Return the version from the store (an ETag or modification time), without reading the file."""
         version = getattr(item, "version", "")
         return f"version:{version}" if version else ""
 
     def provenance(self) -> dict[str, str]:
-        """How many files, and what pins them."""
+        """The number of listed files, and the digest to pin."""
         return {"files listed": f"{len(self.items()):,}", "pin": self._digest}
 
 

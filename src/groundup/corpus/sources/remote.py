@@ -10,7 +10,7 @@ from pydantic import field_validator
 
 from groundup.core.config import setting
 from groundup.core.console import Console
-from groundup.corpus.sources.credentials import revealed
+from groundup.corpus.sources.credentials import resolve_variables
 from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
 
@@ -54,7 +54,7 @@ class RemoteSource(ListedSource):
         with console.progress("listing", len(self.urls), "addresses") as progress:
             found: list[RemoteItem] = []
             for url in self.urls:
-                found += remote.find(revealed(url))
+                found += remote.find(resolve_variables(url))
                 progress.advance()
         names = Counter(item.path for item in found)
         return [item if names[item.path] == 1 else replace(item, path=_place_in(item.url)) for item in found]

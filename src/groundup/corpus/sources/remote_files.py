@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, cast
 
 from groundup.core.errors import ConfigError, DownloadError
 from groundup.core.telemetry import disable_telemetry
-from groundup.corpus.fetching.network import Network, patiently
-from groundup.corpus.fetching.stream import ChangedError, EarlyEndError, Joined, RemoteStream, errors_as_os, unreachable
+from groundup.corpus.fetching.network import Network, retry
+from groundup.corpus.fetching.stream import ChangedError, EarlyEndError, Joined, RemoteStream, as_os_errors, unreachable
 from groundup.corpus.sources.base import Item
 from groundup.corpus.streams import MEBIBYTE
 
@@ -60,7 +60,7 @@ class Remote:
         """
         find = self._find_http if url.startswith(("http://", "https://")) else self._find_elsewhere
         try:
-            found = patiently(lambda: find(url))
+            found = retry(lambda: find(url))
         except (OSError, http.client.HTTPException) as error:
             raise unreachable(url, error) from error
         if not found:
@@ -83,7 +83,7 @@ class Remote:
             DownloadError: out of reach; its cause tells the status.
         """
         try:
-            return patiently(lambda: self.network.page(url, accept)[1])
+            return retry(lambda: self.network.page(url, accept)[1])
         except (OSError, http.client.HTTPException) as error:
             raise unreachable(url, error) from error
 
@@ -143,7 +143,7 @@ class Remote:
 
     def _find_elsewhere(self, url: str) -> list[RemoteItem]:
         fs, path = self._filesystem(url)
-        with errors_as_os():
+        with as_os_errors():
             if any(mark in path for mark in "*?["):
                 found = [info for info in fs.glob(path, detail=True).values() if info["type"] == "file"]
                 root = path[: min(path.index(mark) for mark in "*?[" if mark in path)].rpartition("/")[0]
@@ -166,7 +166,7 @@ class Remote:
 
     def _open_elsewhere(self, item: RemoteItem, start: int, size: int | None, offset: int) -> BinaryIO:
         fs, path = self._filesystem(item.url)
-        with errors_as_os():
+        with as_os_errors():
             if item.version and _version_in(fs.info(path)) != item.version:
                 raise ChangedError("is not the file that was listed")
             opened = fs.open(path, "rb", block_size=_BLOCK)

@@ -11,7 +11,7 @@ from groundup.core.config import setting
 from groundup.core.console import Console
 from groundup.core.errors import DataError
 from groundup.core.redact import redacted
-from groundup.corpus.sources.credentials import revealed
+from groundup.corpus.sources.credentials import resolve_variables
 from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
 
@@ -28,7 +28,7 @@ class WikipediaSource(ListedSource):
     date: str = setting("latest", help='day of the dump, e.g. "20250101", or "latest": the newest finished one')
     base: str = setting("https://dumps.wikimedia.org", help="where the dumps are: the original or a mirror")
     genre: str = setting("encyclopedia", help="kind of text, for the data card")
-    licence: str = setting("CC-BY-SA-4.0 and GFDL", help="licence of the text, for the data card")
+    license: str = setting("CC-BY-SA-4.0 and GFDL", help="license of the text, for the data card")
 
     @field_validator("date")
     @classmethod
@@ -48,7 +48,7 @@ class WikipediaSource(ListedSource):
 
     @property
     def _root(self) -> str:
-        return f"{revealed(self.base).rstrip('/')}/{self._wiki}"
+        return f"{resolve_variables(self.base).rstrip('/')}/{self._wiki}"
 
     @property
     def addresses(self) -> list[str]:

@@ -69,7 +69,7 @@ def _row(source: Facts) -> list[Child]:
     genre = source.words("genre")
     return [
         [source.words("name"), tag("small", genre) if genre else None],
-        source.words("licence") or "not given",
+        source.words("license") or "not given",
         shortened(origin, 60),
         f"{source.count('documents'):,}",
         size(source.count("bytes")),

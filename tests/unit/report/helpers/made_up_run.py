@@ -176,7 +176,7 @@ def spoil_card(directory: Path) -> None:
     path = directory / "corpus" / "card.json"
     card = json.loads(path.read_text(encoding="utf-8"))
     for source in card["sources"]:
-        for key in ("name", "genre", "licence"):
+        for key in ("name", "genre", "license"):
             source[key] += HOSTILE
         source["provenance"] = {key + HOSTILE: value + HOSTILE for key, value in source["provenance"].items()}
         for drop in source["drops"].values():

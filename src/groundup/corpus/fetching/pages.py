@@ -11,18 +11,18 @@ import urllib.parse
 import zlib
 from dataclasses import dataclass
 
-from groundup.corpus.fetching.network import AGENT, Network, RefusedError, is_final, pause_after
+from groundup.corpus.fetching.network import AGENT, Network, RefusedError, is_final, retry_delay
 from groundup.corpus.fetching.store import FetchedPage
 
 ATTEMPTS = 3
 _ROBOTS_BYTES = 512 << 10  # RFC 9309: at least 500 KiB are read
 _ROBOTS_SECONDS = 30.0
 _CHUNK = 1 << 16
-LONGEST_ADDRESS = 4096
+MAX_URL_LENGTH = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class CrawlPolicy:
     """How pages are asked for.
 
     Attributes:
@@ -35,7 +35,7 @@ class Manners:
     """
 
     delay: float
-    longest_delay: float
+    max_delay: float
     connections: int
     max_bytes: int
     max_seconds: float
@@ -92,13 +92,13 @@ def fetch_rules(network: Network, place: str, longest_pause: float) -> Rules | F
             if is_final(error):
                 break
         if attempt < ATTEMPTS:
-            time.sleep(min(pause_after(problem, attempt), longest_pause))
+            time.sleep(min(retry_delay(problem, attempt), longest_pause))
     if isinstance(problem, (RefusedError, socket.gaierror, ssl.SSLError)):
         return failure_of(problem)
     return Failure("robots.txt is out of reach", answered=isinstance(problem, urllib.error.HTTPError))
 
 
-def fetch_page(network: Network, url: str, manners: Manners) -> FetchedPage:
+def fetch_page(network: Network, url: str, manners: CrawlPolicy) -> FetchedPage:
     """The page of an address.
 
     Raises:
@@ -148,7 +148,7 @@ def normalize_url(url: str) -> str:
     Raises:
         ValueError: not an address, or one of more than 4,096 characters.
     """
-    if len(url) > LONGEST_ADDRESS:
+    if len(url) > MAX_URL_LENGTH:
         raise ValueError("too long")
     parts = urllib.parse.urlsplit(url.strip())
     host = (parts.hostname or "").encode("idna").decode()

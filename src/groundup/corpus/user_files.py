@@ -14,18 +14,18 @@ from groundup.corpus.formats import UNSUPPORTED, Extracted, Record, Unreadable, 
 from groundup.corpus.formats.tables import RECORD_READERS, is_exported_chat
 from groundup.corpus.records import ambiguous_columns
 from groundup.corpus.sources import FolderSource, Item
-from groundup.corpus.sources.base import FORMATS_IN_WORDS, Opener
+from groundup.corpus.sources.base import FORMAT_NAMES, Opener
 
 _HEAD = 100  # rows that name the columns of a table
 
 
-def given_texts(path: Path, rule: str, *, text: str | None = None, without: Collection[str] = ()) -> Iterator[str]:
+def iter_texts(path: Path, rule: str, *, text: str | None = None, without: Collection[str] = ()) -> Iterator[str]:
     """The texts of a file, or of all files of a folder, in every format that a source may have.
 
     Args:
         rule: what needs them, for the error: "bits per byte need text to score".
         text: template of the text of a table's rows, e.g. "{title}: {body}"; by default their text column is guessed.
-        without: files that are left out, as `given_tables` names them.
+        without: files that are left out, as `find_tables` names them.
 
     Raises:
         DataError: nothing there, or no text in it.
@@ -59,7 +59,7 @@ class Tables:
     only: bool
 
 
-def given_tables(path: Path) -> Tables:
+def find_tables(path: Path) -> Tables:
     """Which of the files at `path` are tables: rows of which nothing says which column is text to read.
 
     An archive counts as one if any file in it does. Exported chats are read as text, whatever their format.
@@ -82,7 +82,7 @@ def given_tables(path: Path) -> Tables:
     return Tables(columns, ambiguous, only=len(columns) == len(items))
 
 
-def given_items(path: Path, rule: str) -> Iterator[tuple[str, list[str]]]:
+def iter_items(path: Path, rule: str) -> Iterator[tuple[str, list[str]]]:
     """The items of evaluation files: where each is, and its texts.
 
     An item is a record of a table file (JSON, JSON lines, CSV, TSV, Parquet), and its texts are all the strings in
@@ -137,5 +137,5 @@ def _no_text(path: Path, reasons: list[str], rule: str) -> DataError:
     return DataError(
         f"{path}: no text in it" if not reasons else f"{path}: {reasons[0]}",
         rule=rule,
-        fix=f"Give a file with text in it, or a folder of such. Read are {FORMATS_IN_WORDS}.",
+        fix=f"Give a file with text in it, or a folder of such. Read are {FORMAT_NAMES}.",
     )
