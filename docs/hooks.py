@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from click.testing import CliRunner
 
 import groundup
-from groundup.apps import Catalogue
+from groundup.apps import Catalog
 from groundup.cli import cli
 from groundup.cli.commands import COMMANDS
 from groundup.commands import STAGES
@@ -79,7 +79,7 @@ Every key with its default, as `groundup config {stage.name}` prints them. They 
 
 
 def _applications_page() -> str:
-    found = Catalogue(None).items()
+    found = Catalog(None).items()
     parts = [f"## {name}\n\n{_help(f'apps {name}')}" for name, _ in found]
     lead = "Each is a declared file, and a command of its own; a folder of yours may hold more (`--apps`)."
     return "\n".join(["# Applications\n", f"{lead}\n", *parts])

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from groundup import __version__
-from groundup.apps import Catalogue
+from groundup.apps import Catalog
 from groundup.cli import cli
 from groundup.cli.commands import COMMANDS
 from groundup.commands import STAGES
@@ -58,7 +58,7 @@ def test_example_of_the_help_is_a_command_line_that_parses(
     parse(shlex.split(COMMANDS[command].example)[1:])
 
 
-@pytest.mark.parametrize("name", Catalogue())
+@pytest.mark.parametrize("name", Catalog())
 def test_help_of_an_application_is_short_and_its_example_parses(
     name: str, parse: Callable[[Sequence[str]], None]
 ) -> None:

@@ -48,7 +48,7 @@ group = "create"
 name = "text"
 about = {json.dumps(HOSTILE)}
 type = "text"
-most = 1000
+max = 1000
 example = {json.dumps(HOSTILE)}
 [prompt]
 user = "Say it: {{text}}"

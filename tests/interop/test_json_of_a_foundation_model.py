@@ -10,11 +10,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from groundup.apps import Catalogue
-from groundup.apps.asking import Options
-from groundup.apps.declaration import with_numbers
-from groundup.apps.running import AppRunner
-from groundup.apps.work import AppResult
+from groundup.apps import Catalog
+from groundup.apps.declaration import fill_numbers
+from groundup.apps.prompter import Options
+from groundup.apps.runner import AppRunner
+from groundup.apps.steps import AppResult
 from groundup.commands import import_model
 from groundup.core.console import Console
 from groundup.core.types import Message
@@ -53,12 +53,12 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppRunner]:
 
 @pytest.mark.parametrize("name", ["mcq", "lesson-plan", "script"])
 def test_every_draw_of_an_application_is_valid(runner: AppRunner, name: str) -> None:
-    found = Catalogue()[name]
+    found = Catalog()[name]
     rows = [{key: value for key, value in row.items() if key != "output"} for row in found.test_rows()[:4]]
     for most in (None, 250):  # enough for most, and too little for nearly all
         for given, result in zip(rows, runner.run_many(found.app, rows, Options(1.0, most, seed=7)), strict=True):
             assert isinstance(result, AppResult)
-            jsonschema.validate(result.value, with_numbers(found.app.output.json_schema, given))
+            jsonschema.validate(result.value, fill_numbers(found.app.output.json_schema, given))
 
 
 def test_every_draw_of_a_schema_with_formats_is_valid(runner: AppRunner) -> None:

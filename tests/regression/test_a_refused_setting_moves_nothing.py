@@ -16,7 +16,7 @@ import pytest
 from groundup.commands import collect, pretrain, replaced, tokenize
 from groundup.core.artifact import begin, read, replaced_in, working_directory
 from groundup.core.errors import GroundupError, ResourceError
-from groundup.core.locks import hold
+from groundup.core.locks import lock_directory
 
 QUICK = {"compile": False, "checkpoint_seconds": 0, "evaluations": 0, "threads": 1, "tokens": 4096}
 SMALL = {"dim": 32, "n_layers": 1, "context_length": 32}
@@ -125,7 +125,7 @@ def test_two_processes_cannot_replace_one_output(tmp_path: Path) -> None:
     assert ResourceError.__name__ in other.stderr
     assert working_directory(tmp_path / "out") == work.directory
     work.abandon()
-    hold(tmp_path / "out", fix="").close()
+    lock_directory(tmp_path / "out", fix="").close()
     assert (tmp_path / "out" / "made.txt").read_text() == "1"
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from groundup.apps import Catalogue
-from groundup.apps.classifying import ClassifierRunner
+from groundup.apps import Catalog
+from groundup.apps.classifier_runner import ClassifierRunner
 from groundup.commands import classify
 from groundup.commands.classify import ClassifyConfig
 from groundup.core.console import Console
@@ -67,7 +67,7 @@ def test_an_empty_text_is_refused(classifier: Path, text: str) -> None:
         classified(classifier, texts=(ENGLISH, text))
     runner = ClassifierRunner(open_classifier(classifier, device="cpu"))
     with pytest.raises(ConfigError, match="missing"):
-        runner.run(Catalogue()["sentiment"].app, {"text": text})
+        runner.run(Catalog()["sentiment"].app, {"text": text})
 
 
 def test_lines_show_the_novelty(classifier: Path) -> None:
@@ -90,13 +90,13 @@ def test_an_older_classifier_says_that_it_has_none(older: Path) -> None:
     assert (found["novelty"], found["unlike"]) == (None, None)
     assert "Novelty is unknown" in " ".join(told.split())
     runner = ClassifierRunner(open_classifier(older, device="cpu"))
-    done = runner.run(Catalogue()["sentiment"].app, {"text": ENGLISH})
+    done = runner.run(Catalog()["sentiment"].app, {"text": ENGLISH})
     assert any("Novelty is unknown" in note for note in done.notes)
 
 
 def test_an_application_shows_the_novelty(classifier: Path) -> None:
     runner = ClassifierRunner(open_classifier(classifier, device="cpu"))
-    app = Catalogue()["sentiment"].app
+    app = Catalog()["sentiment"].app
     done = runner.run_many(app, [{"text": ENGLISH}, {"text": GIBBERISH}, {"text": " "}])
     assert not isinstance(done[0], GroundupError)
     assert not isinstance(done[1], GroundupError)

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from groundup.apps import Catalogue
-from groundup.apps.classifying import ClassifierRunner
+from groundup.apps import Catalog
+from groundup.apps.classifier_runner import ClassifierRunner
 from groundup.commands import finetune_classify
 from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.core.artifact import begin
@@ -132,7 +132,7 @@ def test_a_frozen_base_gets_a_lexical_head(base: Path, topics: tuple[Path, Path]
     evaluated = evaluate_labels(tmp_path, topics[1], LabelRules(), told, device="cpu").facts
     assert evaluated["test"]["accuracy"]["value"] == accuracy
     text = min(test.texts, key=len)  # a longer one is read in parts
-    answer = ClassifierRunner(opened).run(Catalogue()["intent"].app, {"text": text, "labels": [*opened.labels]})
+    answer = ClassifierRunner(opened).run(Catalog()["intent"].app, {"text": text, "labels": [*opened.labels]})
     assert answer.probabilities == pytest.approx(found[test.texts.index(text)].probabilities, abs=1e-5)
     shown = next(sample for sample in facts["samples"] if len(sample["text"]) < 300)
     (sampled,) = Classifier(opened).classify([shown["text"]])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from groundup.apps.catalogue import Catalogue
-from groundup.apps.shown import as_text
+from groundup.apps.catalog import Catalog
+from groundup.apps.json_text import as_text
 from groundup.core.artifact import begin
 from groundup.core.errors import ConfigError
 from groundup.inference import Engine
@@ -58,9 +58,9 @@ def test_a_classifier_counts_texts(tmp_path: Path) -> None:
 
 def test_options_have_the_letters_that_answers_name() -> None:
     """They had the numbers 1 to 4, and the answer was "B"."""
-    app = Catalogue()["mcq"].app
+    app = Catalog()["mcq"].app
     value = {"questions": [{"question": "Who?", "options": ["a queen", "a drone"], "answer": "B"}]}
     lines = [line.strip() for line in as_text(value, app.output.lettered).splitlines()]
     assert lines[-4:] == ["Options:", "A. a queen", "B. a drone", "Answer: B"]
     assert "1. Question: Who?" in lines
-    assert app.described()["output"]["lettered"] == ["options"]
+    assert app.describe()["output"]["lettered"] == ["options"]

@@ -1,10 +1,10 @@
 """What people do with a model: applications, each declared in a file, none of them programmed.
 
-The declarations are here without torch; `groundup.apps.running` lets a model work.
+The declarations are here without torch; `groundup.apps.runner` lets a model work.
 """
 
-from groundup.apps.catalogue import Catalogue, CatalogueEntry, open_catalogue
+from groundup.apps.catalog import Catalog, CatalogEntry, open_catalog
 from groundup.apps.declaration import App
-from groundup.apps.inputs import checked
+from groundup.apps.inputs import check_inputs
 
-__all__ = ["App", "Catalogue", "CatalogueEntry", "checked", "open_catalogue"]
+__all__ = ["App", "Catalog", "CatalogEntry", "check_inputs", "open_catalog"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -34,15 +34,17 @@ _TAKEN = (
 
 
 class Input(Config):
-    """One thing that a person gives."""
+    """One input of an application."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"least": "min", "most": "max"}
 
     name: str = setting(help="in prompts as {name}, on the command line as --name", pattern=r"^[a-z][a-z0-9_]*$")
     about: str = setting(help="what it is, in a few words")
     type: Literal["text", "line", "choice", "number", "labels"] = setting("line", help="text may be long, a line not")
     default: str | int | tuple[str, ...] | None = setting(None, help="without one it must be given; empty: may be")
     choices: tuple[str, ...] = setting((), help="of a choice: what there is to choose from")
-    least: int = setting(0, help="fewest characters, smallest number or fewest labels", ge=0)
-    most: int | None = setting(None, help="most characters, largest number or most labels", ge=1)
+    min: int = setting(0, help="minimum number of characters or labels, or smallest number", ge=0)
+    max: int | None = setting(None, help="maximum number of characters or labels, or largest number", ge=1)
     example: str | int | tuple[str, ...] = setting("", help="for people who look at an empty form")
 
     @model_validator(mode="after")
@@ -67,13 +69,15 @@ class Shot(Config):
 
 
 class Prompt(Config):
-    """How a model is asked. A line whose {inputs} are all empty is left out."""
+    """The prompts of an application. A line whose {inputs} are all empty is left out."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"part": "chunk", "base_part": "base_chunk"}
 
     user: str = setting(help="the question to a model with a chat template")
     system: str = setting("", help="what it is told before that")
-    part: str = setting("", help="the question about a part of an input that is too long; default: the same")
+    chunk: str = setting("", help="the question about a part of an input that is too long; default: the same")
     base: str = setting(help="the text that any other model goes on from; the output comes right after it")
-    base_part: str = setting("", help="the same for a part; default: the same, with its examples")
+    base_chunk: str = setting("", help="the same for a part; default: the same, with its examples")
     shots: tuple[Shot, ...] = setting((), help="examples for such a model")
     shots_in_chat: bool = setting(False, help="a model with a chat template gets them, too, as earlier turns")
     stop: tuple[str, ...] = setting(("\n\n",), help="where what it writes ends")
@@ -104,10 +108,12 @@ class OutputSettings(Config):
 
 
 class Long(Config):
-    """What is done with an input that does not fit into the model's context."""
+    """How an input that does not fit into the model's context is processed."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"how": "strategy"}
 
     input: str = setting(help="its name")
-    how: Literal["reduce", "join", "end", "mean"] = setting(
+    strategy: Literal["reduce", "join", "end", "mean"] = setting(
         help="ask about parts, then about the answers; join these; read the end, and say so; of labels, the mean"
     )
 
@@ -162,16 +168,16 @@ class App(Config):
             for name in FIELD.findall(template):
                 if name not in names:
                     raise _wrong(f"{{{name}}} in a prompt is no input: {', '.join(names)}")
-        for name in numbers_in(self.output.json_schema):
+        for name in number_inputs(self.output.json_schema):
             if kinds.get(name) != "number":
                 raise _wrong(f'"{{{name}}}" in the schema must be an input of the type number')
         if self.output.labels_from and kinds.get(self.output.labels_from) != "labels":
             raise _wrong("labels_from names an input of the type labels")
         if self.long is not None and kinds.get(self.long.input) != "text":
             raise _wrong("long.input names an input of the type text")
-        if self.long is not None and self.long.how == "join" and self.output.kind != "text":
+        if self.long is not None and self.long.strategy == "join" and self.output.kind != "text":
             raise _wrong("only texts can be joined")
-        if self.long is not None and (self.long.how == "mean") != (self.output.kind == "label"):
+        if self.long is not None and (self.long.strategy == "mean") != (self.output.kind == "label"):
             raise _wrong("of parts that get labels the mean is taken, and of no others")
         return self
 
@@ -179,14 +185,14 @@ class App(Config):
     def templates(self) -> tuple[str, ...]:
         """All texts in which inputs stand."""
         prompt = self.prompt
-        return prompt.system, prompt.user, prompt.part, prompt.base, prompt.base_part
+        return prompt.system, prompt.user, prompt.chunk, prompt.base, prompt.base_chunk
 
     @property
     def first(self) -> Input:
         """The input that may come from a file."""
         return self.inputs[0]
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """For a form: what there is to give, and what comes out."""
         kept = self.model_dump(mode="json", include={"name", "title", "about", "group"})
         inputs = [{**each.model_dump(mode="json"), "required": each.default is None} for each in self.inputs]
@@ -206,19 +212,19 @@ def _lists_in(schema: Any) -> Iterator[str]:
             yield from _lists_in(value)
 
 
-def numbers_in(schema: Any) -> Iterator[str]:
+def number_inputs(schema: Any) -> Iterator[str]:
     """The inputs whose numbers a schema wants."""
     for value in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list | tuple) else ():
         found = FIELD.fullmatch(value) if isinstance(value, str) else None
-        yield from [found[1]] if found else numbers_in(value)
+        yield from [found[1]] if found else number_inputs(value)
 
 
-def with_numbers(schema: Any, numbers: dict[str, Any]) -> Any:
+def fill_numbers(schema: Any, numbers: dict[str, Any]) -> Any:
     """The schema with those numbers in it."""
     if isinstance(schema, dict):
-        return {name: with_numbers(value, numbers) for name, value in schema.items()}
+        return {name: fill_numbers(value, numbers) for name, value in schema.items()}
     if isinstance(schema, list | tuple):
-        return [with_numbers(value, numbers) for value in schema]
+        return [fill_numbers(value, numbers) for value in schema]
     found = FIELD.fullmatch(schema) if isinstance(schema, str) else None
     return numbers[found[1]] if found else schema
 

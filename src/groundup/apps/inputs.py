@@ -13,7 +13,7 @@ from groundup.core.types import is_blank, well_formed
 Given = dict[str, Any]  # a text, number or list of labels for each input
 
 
-def checked(app: App, given: Mapping[str, Any]) -> Given:
+def check_inputs(app: App, given: Mapping[str, Any]) -> Given:
     """The value of each input: what was given, or its default.
 
     Text from a form or a table stands for a number or labels (commas between them), too.
@@ -80,7 +80,7 @@ def _labels(label: str, value: Any) -> tuple[str, ...]:
 
 
 def _within(label: str, declared: Input, size: int, unit: str) -> int:
-    low, high = declared.least, declared.most
+    low, high = declared.min, declared.max
     if size < low or (high is not None and size > high):
         limits = f"at least {low:,}{unit}" if high is None else f"from {low:,} to {high:,}{unit}"
         fix = "Give more." if size < low else "Give less."
@@ -94,7 +94,7 @@ def _such_as(declared: Input) -> str:
     return f" For example: {shown[:80]}" if shown else ""
 
 
-def filled(template: str, given: Mapping[str, Any]) -> str:
+def render_template(template: str, given: Mapping[str, Any]) -> str:
     """The template with the values of inputs in it; a line of which all are empty is left out.
 
     What is in a value stays as it is: braces in it are no inputs.

@@ -124,7 +124,7 @@ class Session:
         Raises:
             ConfigError: the prompt alone does not fit into the context.
         """
-        ids, dropped = self.fitting(prompt)
+        ids, dropped = self.fit_turns(prompt)
         request = self.settings.request(ids, self.format.stop_ids, self._draws, answers=self.format.answers)
         started = time.monotonic()
 
@@ -188,7 +188,7 @@ class Session:
         self.turns.clear()
         self._dropped = 0
 
-    def fitting(self, prompt: str) -> tuple[list[int], int]:
+    def fit_turns(self, prompt: str) -> tuple[list[int], int]:
         """Return the ids of the newest turns that fit with the prompt, and how many older ones are left out.
 
         Raises:

@@ -32,32 +32,32 @@ def folder_in(arguments: Sequence[str]) -> Path | None:
 
 def names(arguments: Sequence[str] = ()) -> dict[str, str]:
     """What each application is for."""
-    from groundup.apps import Catalogue
+    from groundup.apps import Catalog
 
-    return {name: found.app.about for name, found in Catalogue(folder_in(arguments)).items()}
+    return {name: found.app.about for name, found in Catalog(folder_in(arguments)).items()}
 
 
-def require_sound_app(name: str, arguments: Sequence[str]) -> None:
+def require_valid_app(name: str, arguments: Sequence[str]) -> None:
     """See that no refused file is called so.
 
     Raises:
         ConfigError: one is; with what is wrong in it.
     """
-    from groundup.apps import Catalogue
+    from groundup.apps import Catalog
 
-    Catalogue(folder_in(arguments)).require_sound(name)
+    Catalog(folder_in(arguments)).require_valid(name)
 
 
 def parameters(name: str, arguments: Sequence[str]) -> tuple[list[click.Parameter], Stage]:
     """The arguments and options of an application's command, and its stage with an example that suits it."""
-    from groundup.apps import Catalogue
+    from groundup.apps import Catalog
 
-    app = Catalogue(folder_in(arguments)).named(name).app
+    app = Catalog(folder_in(arguments)).named(name).app
     others = app.inputs[1:]
     kept = [each for each in declared(RUN.config) if each.name not in ("name", "input")]
     source = click.Argument(["input"], metavar="[FILE|TEXT|-]", required=False)
     example = f"groundup apps {name} {_example(app)} --model runs/quickstart"
-    return [source, *map(_option, others), *kept], replace(RUN, about=app.about, given_example=example)
+    return [source, *map(_option, others), *kept], replace(RUN, about=app.about, example_line=example)
 
 
 def taken(name: str, flags: dict[str, Any]) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _option(item: Input) -> click.Option:
 
 def _example(app: App) -> str:
     example = str(app.first.example)
-    given = "FILE.txt" if app.first.type == "text" and (app.first.most or 0) > 10_000 else f'"{example}"'
+    given = "FILE.txt" if app.first.type == "text" and (app.first.max or 0) > 10_000 else f'"{example}"'
     needed = [item for item in app.inputs[1:] if item.default is None]
     shown = [
         (item.name, ",".join(item.example) if isinstance(item.example, tuple) else item.example) for item in needed

@@ -88,7 +88,7 @@ class _AppsGroup(CommandGroup):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Refuse the name of a file that declares no application with what is wrong in it."""
-        apps.require_sound_app(args[0], ctx.meta.get(_LINE, ()))
+        apps.require_valid_app(args[0], ctx.meta.get(_LINE, ()))
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -150,7 +150,7 @@ def _stage(
         from groundup.core.console import Console
         from groundup.distributed.ranks import require_one_process
 
-        if not stage.many_ranks:
+        if not stage.distributed:
             require_one_process(stage.command)
         file = recipe or config_file
         flags_given = given(taken(flags))

@@ -8,13 +8,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.apps import Catalogue, open_catalogue
+from groundup.apps import Catalog, open_catalog
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, print_now
 from groundup.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from groundup.apps.testing import Trial
+    from groundup.apps.test_set import AppOutputs
 
 EXAMPLE = "groundup apps evaluate --model runs/notes/base --tuned runs/notes/chat"
 
@@ -49,8 +49,8 @@ def run(
     from groundup.evaluation.comparison import COLUMNS as COMPARED
 
     console = console or Console()
-    catalogue = open_catalogue(config.apps, console)
-    chosen = [catalogue.named(name) for name in config.names] or list(catalogue.values())
+    catalog = open_catalog(config.apps, console)
+    chosen = [catalog.named(name) for name in config.names] or list(catalog.values())
     chosen = [found for found in chosen if found.app.test is not None]
     if not chosen:
         raise ConfigError(
@@ -59,7 +59,7 @@ def run(
             fix="Add a table [test] to it.",
         )
     models = [config.model, *([config.tuned] if config.tuned else [])]
-    tested = [_tested(model, config, catalogue, [found.app.name for found in chosen], console) for model in models]
+    tested = [_tested(model, config, catalog, [found.app.name for found in chosen], console) for model in models]
     made: list[dict[str, Any]] = []
     table: list[tuple[str, ...]] = []
     for before, *after in zip(*tested, strict=True):
@@ -81,13 +81,13 @@ def run(
 
 
 def _tested(
-    model: Path, config: AppsEvaluateConfig, catalogue: Catalogue, names: list[str], console: Console
-) -> list[Trial]:
-    from groundup.apps.running import open_runner
-    from groundup.apps.testing import test
+    model: Path, config: AppsEvaluateConfig, catalog: Catalog, names: list[str], console: Console
+) -> list[AppOutputs]:
+    from groundup.apps.runner import open_runner
+    from groundup.apps.test_set import run_test_set
 
     with ExitStack() as stack:
         runner = open_runner(model, config.device, console, stack)
-        total = sum(len(catalogue[name].test_rows()) for name in names)
+        total = sum(len(catalog[name].test_rows()) for name in names)
         with console.progress(str(model), total, "examples") as bar:
-            return [test(runner, catalogue[name], advance=bar.advance) for name in names]
+            return [run_test_set(runner, catalog[name], advance=bar.advance) for name in names]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from groundup.apps import open_catalogue
+from groundup.apps import open_catalog
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, print_now, visible
 
@@ -33,10 +33,10 @@ def run(
     Raises:
         ConfigError: none of that name, or a wrong declaration.
     """
-    catalogue = open_catalogue(config.apps, console or Console())
-    chosen = [catalogue.named(config.name)] if config.name else list(catalogue.values())
-    described = [found.app.described() for found in chosen]
-    for each in described:
+    catalog = open_catalog(config.apps, console or Console())
+    chosen = [catalog.named(config.name)] if config.name else list(catalog.values())
+    descriptions = [found.app.describe() for found in chosen]
+    for each in descriptions:
         if json_lines:
             on_text(json.dumps(each, ensure_ascii=False) + "\n")
         elif config.name:
@@ -46,4 +46,4 @@ def run(
                 on_text(visible(f"  {declared['name']:12} {declared['about']} ({declared['type']}; {needed})\n"))
         else:
             on_text(visible(f"{each['name']:14} {each['about']}\n"))
-    return described
+    return descriptions

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.apps import Catalogue
+from groundup.apps import Catalog
 from groundup.core.config import Config, setting
 from groundup.core.console import Console, print_now, visible
 from groundup.core.errors import ConfigError, GroundupError
@@ -15,7 +15,7 @@ from groundup.core.files import atomic_file
 
 if TYPE_CHECKING:
     from groundup.apps.declaration import App
-    from groundup.apps.work import AppResult
+    from groundup.apps.steps import AppResult
 
 EXAMPLE = "groundup apps run summarize minutes.txt --model runs/quickstart"
 
@@ -50,12 +50,12 @@ def run(
         ConfigError: no such application, wrong inputs, or more than the model's context can take.
         DataError: no model, no file or no table there.
     """
-    from groundup.apps.asking import Options
-    from groundup.apps.reading import read_input, result_json
-    from groundup.apps.running import open_runner
+    from groundup.apps.files import read_input, result_json
+    from groundup.apps.prompter import Options
+    from groundup.apps.runner import open_runner
 
     console = console or Console()
-    app = Catalogue(config.apps).named(config.name).app
+    app = Catalog(config.apps).named(config.name).app
     own = {} if config.input is None else {app.first.name: read_input(config.input)}
     given = config.inputs | own
     if config.batch is not None:
@@ -91,10 +91,10 @@ def _run_batch(
     config: AppsRunConfig, app: App, constants: dict[str, Any], console: Console, on_text: Callable[[str], object]
 ) -> list[AppResult | GroundupError]:
     """One result for each row of a table; `constants` are the inputs that are the same for all of them."""
-    from groundup.apps.asking import Options
     from groundup.apps.batches import read_batch
-    from groundup.apps.reading import written_rows
-    from groundup.apps.running import open_runner
+    from groundup.apps.files import batch_result_lines
+    from groundup.apps.prompter import Options
+    from groundup.apps.runner import open_runner
     from groundup.hub.resolve import is_classifier
 
     assert config.batch is not None
@@ -111,7 +111,7 @@ def _run_batch(
     failed = [result for result in results if isinstance(result, GroundupError)]
     if failed:
         console.warn(f"{len(failed):,} of {len(results):,} rows could not be done, the first because: {failed[0]}")
-    lines = written_rows(batch.rows, results, as_csv=config.out is not None and config.out.suffix == ".csv")
+    lines = batch_result_lines(batch.rows, results, as_csv=config.out is not None and config.out.suffix == ".csv")
     if config.out is None:
         for line in lines:
             on_text(line)

@@ -95,9 +95,9 @@ def _write_table(
     on_text: Callable[[str], None] | None,
     console: Console,
 ) -> None:
-    from groundup.apps.reading import classified_rows
+    from groundup.apps.files import classified_lines
 
-    lines = classified_rows(rows, found, as_csv=out is not None and out.suffix == ".csv")
+    lines = classified_lines(rows, found, as_csv=out is not None and out.suffix == ".csv")
     if out is not None:
         with atomic_file(out) as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")

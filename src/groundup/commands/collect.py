@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from groundup.commands._closing import closing, say_result
+from groundup.commands._result import result_facts, show_result
 from groundup.core import artifact
 from groundup.core.artifact import Artifact
 from groundup.core.config import setting
@@ -87,7 +87,7 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
     inputs, extra_steps = _inputs(config, sources), _extra_steps(config)
     work = artifact.begin(config.out, "collect", keys, inputs, console=console)
     if work.state == "done":
-        return say_result(console, config.out, artifact.read(config.out))
+        return show_result(console, config.out, artifact.read(config.out))
     workers = config.workers or os.cpu_count() or 1
     with RayCluster(workers) if config.engine == "ray" else ProcessPool(workers) as executor:
         try:
@@ -98,12 +98,12 @@ def run(config: CollectConfig, *, console: Console | None = None) -> Artifact:
             page = _write_page(work.directory)
     facts = {split: card[split] for split in ("train", "validation")} | {
         "sources": {s["name"]: {"documents": s["documents"], "bytes": s["bytes"]} for s in card["sources"]},
-        **closing(f"{corpus_summary(card)}; see {PAGE}"),
+        **result_facts(f"{corpus_summary(card)}; see {PAGE}"),
     }
     for source in card["sources"]:
         if fields := found_fields(source):
             console.note(f"{source['name']}: text read from {fields}; set `text` in a recipe to use another field")
-    return say_result(console, config.out, work.finish(facts, [*files, page]))
+    return show_result(console, config.out, work.finish(facts, [*files, page]))
 
 
 def _write_page(corpus: Path) -> Path:

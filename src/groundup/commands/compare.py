@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from groundup.commands._closing import closing, say_result
+from groundup.commands._result import result_facts, show_result
 from groundup.core.artifact import Artifact, begin, read
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
@@ -81,7 +81,7 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
     out = config.out or (config.tuned if tuned != config.tuned else tuned.parent) / f"compare-{tuned.name}"
     work = begin(out, "compare", keys, inputs, console=console)
     if work.state == "done":
-        return say_result(console, work.directory, read(work.directory))
+        return show_result(console, work.directory, read(work.directory))
     dtype = config.dtype or fastest_dtype(torch.device(usable_device(config.device)).type)[0]
     found = (_classifiers if labels else _language_models)(config, base, tuned, general, dtype, console)
     files = [work.directory / "compare.json", work.directory / "compare.md"]
@@ -91,9 +91,9 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
         console.note(note)
     if dtype == "bfloat16" and config.dtype is None:
         console.note("Both were computed in bfloat16, which is faster here; in full precision: --set dtype=float32.")
-    facts = closing(found.sentence, "Before and after (95 % intervals)", COLUMNS, found.rows())
+    facts = result_facts(found.sentence, "Before and after (95 % intervals)", COLUMNS, found.rows())
     made = work.finish(facts | found.to_json() | {"dtype": dtype}, files)
-    return say_result(console, work.directory, made)
+    return show_result(console, work.directory, made)
 
 
 def _language_models(

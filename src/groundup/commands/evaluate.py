@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from groundup.commands._closing import closing, say_result
+from groundup.commands._result import result_facts, show_result
 from groundup.core.artifact import ARTIFACT, Artifact, Work, begin, read, read_intact
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
@@ -88,7 +88,7 @@ def _on_text(config: EvaluateConfig, console: Console) -> Artifact:
     settings |= config.model_dump(include={"text", "dtype"}, exclude_none=True)
     work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs, console=console)
     if work.state == "done":
-        return say_result(console, work.directory, read(work.directory))
+        return show_result(console, work.directory, read(work.directory))
     compressor_bytes = config.compressors_read if config.compressors else 0
     shared = config.model_dump(include={"samples", "batch_size", "seed", "device", "dtype"})
     rules = TextRules(compressor_bytes, **shared)
@@ -96,7 +96,9 @@ def _on_text(config: EvaluateConfig, console: Console) -> Artifact:
     report = evaluate_text(directory, list(texts), source, corpus, rules, console)
     for number, sample in enumerate(report.samples, 1):
         console.sample(f"sample {number}" + (f", after {sample.prompt!r}" if sample.prompt else ""), sample.text)
-    table = closing(report.summary(), f"Bits per byte of {source}", ("who", "bits per byte", "better"), report.rows())
+    table = result_facts(
+        report.summary(), f"Bits per byte of {source}", ("who", "bits per byte", "better"), report.rows()
+    )
     return _finish(work, report, table | report.facts(), console)
 
 
@@ -120,7 +122,7 @@ def _on_examples(
     inputs = {"model": model_identity(directory), "data": table_identity(config.data)}
     work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs, console=console)
     if work.state == "done":
-        return say_result(console, work.directory, read(work.directory))
+        return show_result(console, work.directory, read(work.directory))
     place: dict[str, Any] = {"seed": config.seed, "device": config.device}
     if measure == "labels":
         rules = LabelRules(config.text, config.label, separator=config.separator)
@@ -129,7 +131,7 @@ def _on_examples(
         found = evaluate_choices(directory, config.data, config.text, console, dtype=config.dtype, **place)
     else:
         found = evaluate_answers(directory, config.data, config.columns, console, dtype=config.dtype, **place)
-    table = closing(found.sentence, "On these examples", COLUMNS, found.rows)
+    table = result_facts(found.sentence, "On these examples", COLUMNS, found.rows)
     return _finish(work, found, table | dict(found.facts), console)
 
 
@@ -137,7 +139,7 @@ def _finish(work: Work, found: Report | ExampleEvaluation, facts: dict[str, Any]
     files = [work.directory / "report.json", work.directory / "report.md"]
     write_json(files[0], found.to_json())
     write_text(files[1], found.to_markdown())
-    return say_result(console, work.directory, work.finish(facts, files))
+    return show_result(console, work.directory, work.finish(facts, files))
 
 
 def _default_out(config: EvaluateConfig, directory: Path) -> Path:

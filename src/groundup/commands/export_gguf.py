@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from groundup.commands._closing import closing, say_result
+from groundup.commands._result import result_facts, show_result
 from groundup.core.artifact import Artifact, fingerprint_of, record, write_record
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
@@ -58,12 +58,12 @@ def run(config: ExportGgufConfig, *, console: Console | None = None) -> Artifact
     path = config.out / ALL_TYPES if len(files) > 1 else record_path(next(iter(files.values())))
     if (done := finished_export(path, fingerprint_of(STAGE, keys, inputs))) is not None:
         console.note(f"{config.out} is finished, with these settings and inputs: nothing to do.")
-        return say_result(console, config.out, done)
+        return show_result(console, config.out, done)
 
     facts = _export(config, directory, files, console)
     made = record(STAGE, keys, inputs, path.parent, list(files.values()), facts, time.monotonic() - started)
     write_record(path, made)
-    say_result(console, config.out, made)
+    show_result(console, config.out, made)
     for command in facts["next"]:
         console.note(f"    {command}")
     return made
@@ -103,5 +103,5 @@ def _export(
     columns, rows = gate_table(made)
     summary = ", ".join(f"{facts['bytes'] / 1e6:,.1f} MB of {kind}" for kind, facts in made.items())
     following = [f"ollama create NAME -f {shell_quoted(modelfile)}", f"llama-cli -m {shell_quoted(path)}"]
-    table = closing(f"{summary}; {modelfile.name}, {gate_sentence(made)}", "GGUF", columns, rows)
+    table = result_facts(f"{summary}; {modelfile.name}, {gate_sentence(made)}", "GGUF", columns, rows)
     return {"files": made, "modelfile": str(modelfile), "next": following, **table}

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from groundup.commands._closing import closing, say_result
+from groundup.commands._result import result_facts, show_result
 from groundup.core.artifact import Artifact, begin, read
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
@@ -48,7 +48,7 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
     keys = config.model_dump(mode="json", exclude={"path", "out", "gate"})
     work = begin(config.out, "import", keys, {"source": source.digest}, console=console)
     if work.state == "done":
-        return say_result(console, config.out, read(config.out))
+        return show_result(console, config.out, read(config.out))
     staging = work.directory / _STAGING
     try:
         with unpacked(source, work.directory, console) as found:
@@ -63,7 +63,7 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
     except BaseException:
         work.abandon()
         raise
-    say_result(console, config.out, made)
+    show_result(console, config.out, made)
     out = shell_quoted(config.out)
     for command in (
         f"groundup chat {out}" if facts["chat_template"] else f'groundup generate {out} "Once upon a time"',
@@ -110,7 +110,7 @@ def _told(taken: Taken, found: Path, directory: Path, console: Console) -> dict[
     return facts | {
         "chat_template": template and can_chat,
         "can_chat": can_chat,
-        **closing(summary, "What was read", ("", ""), rows),
+        **result_facts(summary, "What was read", ("", ""), rows),
     }
 
 

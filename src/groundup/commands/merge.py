@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from groundup.commands._closing import closing, inside, say_result
+from groundup.commands._result import result_facts, show_result, with_work_directory
 from groundup.core.artifact import Artifact, Work, begin, read
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
@@ -55,15 +55,15 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
     inputs = {"adapter": model_identity(directory), "base": model_identity(base)}
     work = begin(config.out, "merge", {"dtype": config.dtype}, inputs, console=console)
     if work.state == "done":
-        return say_result(console, config.out, read(config.out))
+        return show_result(console, config.out, read(config.out))
     found = {"adapter": str(directory), "base": str(base), **tuning_of(directory)}
     writing = _classifier if classifies else _language_model
     try:
-        made = writing(inside(config, work), directory, base, work, found, console)
+        made = writing(with_work_directory(config, work), directory, base, work, found, console)
     except BaseException:
         work.abandon()
         raise
-    say_result(console, config.out, made)
+    show_result(console, config.out, made)
     console.note(f"    groundup {'classify' if classifies else 'chat'} {shell_quoted(config.out)}")
     return made
 
@@ -97,7 +97,7 @@ def _language_model(
             f"; beside base and adapter it finds the same likeliest token at {agreement.agreed:,} of"
             f" {agreement.positions:,} places, its logits within {agreement.max_difference:.1g}"
         )
-    return work.finish(found | closing(summary), files)
+    return work.finish(found | result_facts(summary), files)
 
 
 def _classifier(
@@ -127,7 +127,7 @@ def _classifier(
             f"; beside base and adapter it labels {agreement.agreed:,} of {agreement.texts:,} texts alike, its"
             f" probabilities within {agreement.max_difference:.1g}"
         )
-    return work.finish(found | closing(summary), files)
+    return work.finish(found | result_facts(summary), files)
 
 
 def _learned(out: Path, adapter: Path) -> Path:

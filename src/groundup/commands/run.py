@@ -11,7 +11,7 @@ from groundup.core import artifact
 from groundup.core.config import VERSION, Config, apply_overrides, read_toml, setting
 from groundup.core.console import Console, format_duration
 from groundup.core.errors import GroundupError
-from groundup.core.locks import exclusive
+from groundup.core.locks import locked_run
 from groundup.core.recipe import Stage, next_commands, recipe_steps, run_name, save_recipe, starting_model
 from groundup.recipes import find_recipe
 from groundup.recipes.rates import require_absolute_rates
@@ -57,7 +57,7 @@ def run(config: RunConfig, *, console: Console | None = None, stages: Mapping[st
     require_absolute_rates(given, file.name, lambda stage, table: starting_model(stage, table, directory, STAGES))
     steps = recipe_steps(recipe, directory, file.name, stages)
     artifacts: dict[str, artifact.Artifact] = {}
-    with exclusive(directory):
+    with locked_run(directory):
         save_recipe(directory / "recipe.toml", name, steps)
         console.note(f"{config.recipe} → {directory}")
         with console.stages({step.stage.name: step.stage.about for step in steps}) as shown:

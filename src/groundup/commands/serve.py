@@ -53,8 +53,8 @@ def run(
         FormatError: an adapter of another base.
         ResourceError: the address is not free.
     """
-    from groundup.apps import open_catalogue
-    from groundup.apps.served import ServedApps
+    from groundup.apps import open_catalog
+    from groundup.apps.serving import ServedApps
     from groundup.hub.resolve import open_beside, open_chat_model
     from groundup.inference import Engine
     from groundup.serve import RequestGuard, Server, application_routes, bind, build_app, is_loopback, url_of
@@ -62,7 +62,7 @@ def run(
     from groundup.serve.models import named_directory, serve_opened
 
     console = console or Console()
-    applications = ServedApps(open_catalogue(config.apps, console))
+    applications = ServedApps(open_catalog(config.apps, console))
     api_key = config.api_key or os.environ.get(API_KEY_VARIABLE) or None
     with bind(config.host, config.port) as bound:
         loopback = is_loopback(bound)
@@ -92,5 +92,5 @@ def run(
 
             app = build_app(models, routes=application_routes(applications, models))
             guard = RequestGuard(app, api_key=api_key, loopback_only=loopback, note=console.note)
-            Server(guard, grace_seconds=config.grace_seconds, cut_off=engine.close, on_ready=report_ready).run([bound])
+            Server(guard, grace_seconds=config.grace_seconds, abort=engine.close, on_ready=report_ready).run([bound])
     console.note("Stopped.")

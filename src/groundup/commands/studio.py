@@ -50,8 +50,8 @@ def run(
     """
     import torch
 
-    from groundup.apps import open_catalogue
-    from groundup.apps.served import ServedApps
+    from groundup.apps import open_catalog
+    from groundup.apps.serving import ServedApps
     from groundup.hub.resolve import open_chat_model
     from groundup.serve import RequestGuard, Server, bind, is_loopback, url_of
     from groundup.studio import Home, Jobs, Shelf, build_studio
@@ -81,10 +81,10 @@ def run(
             if json_lines:
                 on_text(json.dumps({"url": url}) + "\n")
 
-        app = build_studio(home, shelf, jobs, ServedApps(open_catalogue(config.apps, console)))
+        app = build_studio(home, shelf, jobs, ServedApps(open_catalog(config.apps, console)))
         guard = RequestGuard(app, api_key=password, loopback_only=loopback, browser=True)
         try:
-            Server(guard, grace_seconds=1, cut_off=shelf.close, on_ready=say_ready).run([bound])
+            Server(guard, grace_seconds=1, abort=shelf.close, on_ready=say_ready).run([bound])
         finally:
             jobs.close()
             shelf.close()

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from groundup.commands._closing import closing, say_result
+from groundup.commands._result import result_facts, show_result
 from groundup.core.artifact import Artifact, Work, begin, read
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
@@ -58,7 +58,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     keys = config.model_dump(include={"vocab_size", "sample_bytes", *(["extend"] if config.extend else [])})
     work = begin(config.out, "tokenize", keys, inputs, console=console)
     if work.state == "done":
-        return say_result(console, config.out, read(config.out))
+        return show_result(console, config.out, read(config.out))
 
     def texts(split: Split) -> Iterator[str]:
         return (document.text for document in read_documents(config.corpus, split))
@@ -94,10 +94,10 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
         "train": asdict(train),
         "validation": asdict(validation),
         "fast_encoding": encoder.fast,
-        **closing(summary),
+        **result_facts(summary),
     }
     vocabulary = (work.directory / _DIRECTORY).iterdir()
-    return say_result(console, config.out, work.finish(facts, [*written.files, *vocabulary]))
+    return show_result(console, config.out, work.finish(facts, [*written.files, *vocabulary]))
 
 
 def _given_tokenizer(config: TokenizeConfig) -> tuple[Tokenizer | None, dict[str, str]]:

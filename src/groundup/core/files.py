@@ -102,7 +102,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def drop_directory(path: Path) -> None:
+def delete_directory(path: Path) -> None:
     """Delete a directory. A process killed in between leaves all of it or none, and a temporary beside it."""
     with _away(path):
         pass
@@ -179,12 +179,12 @@ def write_json(path: Path, value: Any) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def read_json(path: Path, *, most_bytes: int | None = None) -> Any:
-    """Read a JSON file; a damaged one, or one of more than `most_bytes`, raises `FormatError` with the file's name."""
-    if most_bytes is not None and path.stat().st_size > most_bytes:
+def read_json(path: Path, *, max_bytes: int | None = None) -> Any:
+    """Read a JSON file; a damaged one, or one of more than `max_bytes`, raises `FormatError` with the file's name."""
+    if max_bytes is not None and path.stat().st_size > max_bytes:
         raise FormatError(
             f"{path}: {path.stat().st_size:,} bytes",
-            rule=f"this file has at most {most_bytes:,}",
+            rule=f"this file has at most {max_bytes:,}",
             fix="It is not what its name says; get it again.",
         )
     try:

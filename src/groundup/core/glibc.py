@@ -21,7 +21,7 @@ def glibc() -> ctypes.CDLL | None:
     return libc
 
 
-def give_free_memory_back() -> None:
+def release_free_memory() -> None:
     """Give what the heap keeps but does not use back to the system."""
     if libc := glibc():
         libc.malloc_trim(0)

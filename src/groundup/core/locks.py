@@ -44,7 +44,7 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[TextIO | None]:
             file.close()
 
 
-def hold(directory: Path, *, fix: str) -> TextIO:
+def lock_directory(directory: Path, *, fix: str) -> TextIO:
     """Lock a directory (made if absent) for this process until the file that comes back is closed.
 
     Args:
@@ -67,7 +67,7 @@ def hold(directory: Path, *, fix: str) -> TextIO:
     return file
 
 
-def holder(directory: Path) -> int | None:
+def lock_owner(directory: Path) -> int | None:
     """The process that holds a directory; None: nobody does. A killed one's number may by chance be another's now."""
     try:
         number = int((directory / LOCK).read_text(encoding="ascii"))
@@ -77,9 +77,9 @@ def holder(directory: Path) -> int | None:
 
 
 @contextmanager
-def exclusive(directory: Path) -> Iterator[None]:
-    """Hold a run's directory for the time of a block; raises as `hold` does."""
-    with hold(directory, fix="choose another name: --set name=another"):
+def locked_run(directory: Path) -> Iterator[None]:
+    """Hold a run's directory for the time of a block; raises as `lock_directory` does."""
+    with lock_directory(directory, fix="choose another name: --set name=another"):
         yield
 
 

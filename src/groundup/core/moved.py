@@ -27,6 +27,16 @@ _CORE = (
 
 # Old name -> packages that now hold its modules and exports, all without "groundup.".
 MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} | {
+    "apps.asking": ("apps.prompter",),
+    "apps.catalogue": ("apps.catalog",),
+    "apps.classifying": ("apps.classifier_runner",),
+    "apps.parts": ("apps.chunks",),
+    "apps.reading": ("apps.files",),
+    "apps.running": ("apps.runner",),
+    "apps.served": ("apps.serving",),
+    "apps.shown": ("apps.json_text",),
+    "apps.testing": ("apps.test_set",),
+    "apps.work": ("apps.steps",),
     "chat.commands": ("chat.terminal",),
     "chat.formats": ("inference.prompting",),
     "checkpoint": ("hub",),
@@ -89,6 +99,13 @@ MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} 
 
 # Old name of a function or class, with its old module -> its name now.
 RENAMED = {
+    "apps.asking.Asking": "Prompter",
+    "apps.asking.Speaker": "TextModel",
+    "apps.catalogue.Catalogue": "Catalog",
+    "apps.catalogue.CatalogueEntry": "CatalogEntry",
+    "apps.catalogue.open_catalogue": "open_catalog",
+    "apps.testing.Trial": "AppOutputs",
+    "apps.testing.test": "run_test_set",
     "checkpoint.adapted.find_base": "find_adapter_base",
     "checkpoint.adapters.read_record": "read_adapter_json",
     "checkpoint.directory.load_classifier": "load_full_classifier",

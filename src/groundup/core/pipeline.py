@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from groundup.core.artifact import ARTIFACT, SET_ASIDE, STARTED, Artifact, read_intact
+from groundup.core.artifact import ARTIFACT, REPLACED_INFIX, STARTED, Artifact, read_intact
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.files import read_json, shell_quoted
 
@@ -29,11 +29,11 @@ def read_output(directory: Path, stage: str) -> Artifact:
     found = _stage_at(directory)
     finished = (directory / ARTIFACT).is_file() and found in (stage, None)  # None: a damaged record, which is named
     if directory.exists() and not finished:
-        raise instead_of(directory, stage) or _unknown(directory, stage)
+        raise wrong_input_error(directory, stage) or _unknown(directory, stage)
     return read_intact(directory)
 
 
-def instead_of(path: Path, wanted: str) -> DataError | None:
+def wrong_input_error(path: Path, wanted: str) -> DataError | None:
     """Return the error for a path that is not the output of `wanted` ("collect", "tokenize" or "pretrain").
 
     None where nothing better can be said than that it is not: no stage that comes before left it.
@@ -98,5 +98,5 @@ def _stage_at(directory: Path) -> str | None:
 
 def _children(directory: Path) -> Iterator[Path]:
     for child in sorted(directory.iterdir()) if directory.is_dir() else ():
-        if child.is_dir() and not child.name.startswith(".") and SET_ASIDE not in child.name:
+        if child.is_dir() and not child.name.startswith(".") and REPLACED_INFIX not in child.name:
             yield child

@@ -42,14 +42,14 @@ class Stage:
 
     name: str
     about: str
-    given_example: str = ""
+    example_line: str = ""
     directory: str | None = None
     inputs: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     shared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     then: tuple[str, ...] = ()
     returns_text: bool = False
     streams: bool = False
-    many_ranks: bool = False
+    distributed: bool = False
     package: str = "groundup.commands"
     filename: str = ""
 
@@ -67,7 +67,7 @@ class Stage:
     @property
     def example(self) -> str:
         """A command line that works."""
-        return self.given_example or str(self.module.EXAMPLE)
+        return self.example_line or str(self.module.EXAMPLE)
 
     @property
     def command(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from groundup.core.errors import DataError
 from groundup.core.files import read_json
-from groundup.core.pipeline import instead_of
+from groundup.core.pipeline import wrong_input_error
 from groundup.core.types import Document
 from groundup.corpus.drop_log import DropRecord
 
@@ -166,7 +166,7 @@ def read_card(directory: Path) -> dict[str, Any]:
     """
     path = directory / CARD
     if not path.is_file():
-        raise instead_of(directory, "collect") or DataError(
+        raise wrong_input_error(directory, "collect") or DataError(
             f"{directory}: no {CARD}",
             rule="a corpus directory holds a data card",
             fix="Give the directory that `groundup collect` wrote.",

@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Protocol, Self, TypeVar
 
 from groundup.core.errors import GroundupError, ResourceError
-from groundup.core.glibc import give_free_memory_back
+from groundup.core.glibc import release_free_memory
 
 ATTEMPTS = 3
 
@@ -162,7 +162,7 @@ def _forget() -> None:
     import pyarrow as pa
 
     pa.default_memory_pool().release_unused()
-    give_free_memory_back()
+    release_free_memory()
 
 
 def worker_error(parts: Failure) -> GroundupError:

@@ -18,7 +18,7 @@ COLUMNS = ("application", "measure", "score (95 %)", "without a model", "example
 
 
 class Tested(Protocol):
-    """One application on its test set, by one model; see `groundup.apps.testing.Trial`."""
+    """One application on its test set, by one model; see `groundup.apps.test_set.Trial`."""
 
     name: str
     metric: MetricName

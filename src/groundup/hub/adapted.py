@@ -240,7 +240,7 @@ def _record(directory: Path) -> dict[str, Any]:
     path = directory / BASE
     if not path.is_file():
         return {}
-    record = read_json(path, most_bytes=_LARGEST)
+    record = read_json(path, max_bytes=_LARGEST)
     sound = isinstance(record, dict) and isinstance(record.get("base"), dict)
     sound = sound and all(isinstance(value, str | None) for value in record["base"].values())
     labels = record.get("labels", []) if sound else None

@@ -114,7 +114,7 @@ def _generation_config(found: Path, config: ModelConfig) -> dict[str, Any] | Non
     path = found / GENERATION_CONFIG
     if not path.is_file():
         return None
-    named = dict(read_json(path, most_bytes=_GENERATION_BYTES))
+    named = dict(read_json(path, max_bytes=_GENERATION_BYTES))
     ends = named.get("eos_token_id")
     beyond = [i for i in (ends if isinstance(ends, list) else [ends]) if isinstance(i, int) and i >= config.vocab_size]
     if beyond:

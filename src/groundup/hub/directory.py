@@ -181,7 +181,7 @@ def _read_json(directory: Path) -> dict[str, Any]:
             rule="a model directory holds the config and the weights (safetensors) of a model",
             fix="Give the directory that groundup wrote, or one from a hub.",
         )
-    theirs = read_json(path, most_bytes=CONFIG_BYTES)
+    theirs = read_json(path, max_bytes=CONFIG_BYTES)
     if not isinstance(theirs, dict):
         raise FormatError(f"{path}: no object", rule="a config has keys and values", fix="Get the model again.")
     return theirs

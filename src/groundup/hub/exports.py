@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from groundup.core.artifact import Artifact, damage, read_record
+from groundup.core.artifact import Artifact, damage_error, read_record
 from groundup.core.checksums import damaged_files
 from groundup.core.errors import ConfigError, FormatError
 from groundup.core.files import file_digest
@@ -81,4 +81,4 @@ def require_intact_export(file: Path) -> None:
     """
     for _, made in export_records(file):
         if damaged := damaged_files(file.parent, {file.name: made.outputs[file.name]}):
-            raise damage(file.parent, damaged)
+            raise damage_error(file.parent, damaged)

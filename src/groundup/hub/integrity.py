@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groundup.core.artifact import ARTIFACT, SET_ASIDE, STARTED, accept, read_record
+from groundup.core.artifact import ARTIFACT, REPLACED_INFIX, STARTED, accept, read_record
 from groundup.core.checksums import damaged_files, is_checked_json, read_checked_json
 from groundup.core.errors import DataError, GroundupError
 from groundup.data import TokenShards
@@ -61,7 +61,7 @@ def verify(path: Path) -> list[Verified]:
         found = list(_export(path))
         return found or [Verified(path, "GGUF file", note=_NO_CHECKSUMS)]
     children = sorted(path.iterdir()) if path.is_dir() else []
-    inside = [child for child in children if child.is_dir() and SET_ASIDE not in child.name]
+    inside = [child for child in children if child.is_dir() and REPLACED_INFIX not in child.name]
     found = [each for directory in (path, *inside) for each in _directory(directory)]
     if not found and path.is_dir() and weight_files(path):
         found = [_foreign(path)]

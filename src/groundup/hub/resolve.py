@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from groundup.core.artifact import ARTIFACT, SET_ASIDE, Artifact, read, read_intact
+from groundup.core.artifact import ARTIFACT, REPLACED_INFIX, Artifact, read, read_intact
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError, FormatError, ResourceError
 from groundup.core.files import read_json
-from groundup.core.pipeline import instead_of
+from groundup.core.pipeline import wrong_input_error
 from groundup.hub.adapted import (
     find_adapter_base,
     is_adapted_classifier,
@@ -261,7 +261,7 @@ def run_text(path: Path) -> Path | None:
 def _outputs(run: Path) -> Iterator[Path]:
     if run.is_dir():
         for child in run.iterdir():
-            if child.is_dir() and not child.name.startswith(".") and SET_ASIDE not in child.name:
+            if child.is_dir() and not child.name.startswith(".") and REPLACED_INFIX not in child.name:
                 yield child
 
 
@@ -281,7 +281,7 @@ def _models(path: Path, architectures: tuple[str, ...]) -> list[Path]:
 
 
 def _none_found(path: Path, kind: str, fix: str) -> DataError:
-    if kind == "language model" and (error := instead_of(path, _PRETRAINED)):
+    if kind == "language model" and (error := wrong_input_error(path, _PRETRAINED)):
         return error
     found = ", ".join(sorted(child.name for child in path.iterdir())[:12]) or "nothing"
     return DataError(

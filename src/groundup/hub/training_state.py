@@ -24,7 +24,7 @@ from groundup.core.checksums import damaged_files, read_checked_json, write_chec
 from groundup.core.errors import FormatError
 from groundup.core.files import (
     atomic_directory,
-    drop_directory,
+    delete_directory,
     file_digest,
     read_json,
     require_disk_space,
@@ -154,7 +154,7 @@ def save_state(directory: Path, state: TrainingState, *, keep: int = 2, ranks: R
         until_here = [step for step in _steps(directory) if step <= path]
         for other in directory.glob("step-*"):
             if other.is_dir() and other not in until_here[-keep:]:
-                drop_directory(other)
+                delete_directory(other)
     return path
 
 

@@ -185,7 +185,7 @@ def _files(directory: Path) -> Iterator[tuple[Path, list[str] | None]]:
     if not (directory / INDEX).is_file():
         require_no_pickle(directory)
         raise _incomplete(f"{directory}: neither {WEIGHTS} nor {INDEX} in it", "a model directory holds one of them")
-    index = read_json(directory / INDEX, most_bytes=INDEX_BYTES)
+    index = read_json(directory / INDEX, max_bytes=INDEX_BYTES)
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
         raise _incomplete(f"{directory / INDEX}: no weight_map", "it names the file of each tensor")

@@ -6,7 +6,7 @@ import ctypes
 import os
 from functools import cache
 
-from groundup.core.glibc import give_free_memory_back, glibc
+from groundup.core.glibc import glibc, release_free_memory
 
 _BLOCK = 1 << 30
 _LARGE_PAGE = 2 << 20
@@ -30,7 +30,7 @@ def keep_large_buffers() -> None:
 
 def forget_free_buffers() -> None:
     """Give what is kept but not used back to the system, so that what a process holds says what it needs."""
-    give_free_memory_back()
+    release_free_memory()
     libc = glibc()
     if libc is not None and keep_large_buffers.cache_info().currsize:
         _ask_for_large_pages(libc)

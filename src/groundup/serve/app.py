@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Route
 
 from groundup.inference import TokenEvent
 from groundup.serve.answers import Answer, ChatAnswer, CompletionAnswer, Json
-from groundup.serve.errors import ApiError, failed, not_read, shutting_down, unknown_model
+from groundup.serve.errors import ApiError, client_too_slow, failed, shutting_down, unknown_model
 from groundup.serve.model import Job, ServedModel
 from groundup.serve.models import Models
 from groundup.serve.schema import ChatBody, CompletionBody
@@ -35,22 +35,22 @@ def build_app(models: Models, *, routes: Sequence[BaseRoute] = ()) -> Starlette:
 
     async def chat(request: Request) -> Response:
         body = await read_request(request, ChatBody)
-        model = await asyncio.to_thread(models.named, body.model)  # which may have to be loaded
+        model = await asyncio.to_thread(models.get_model, body.model)  # which may have to be loaded
         job = await asyncio.to_thread(model.chat, body)  # a long prompt takes a while to encode
         return await _answer(request, model, job, ChatAnswer(model, job, body), stream=body.stream)
 
     async def complete(request: Request) -> Response:
         body = await read_request(request, CompletionBody)
-        model = await asyncio.to_thread(models.named, body.model)
+        model = await asyncio.to_thread(models.get_model, body.model)
         job = await asyncio.to_thread(model.complete, body)
         return await _answer(request, model, job, CompletionAnswer(model, job, body), stream=body.stream)
 
     async def all_models(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": await asyncio.to_thread(models.listed)})
+        return JSONResponse({"object": "list", "data": await asyncio.to_thread(models.list_models)})
 
     async def one_model(request: Request) -> Response:
         name = request.path_params["name"]
-        there = {each["id"]: each for each in await asyncio.to_thread(models.listed)}
+        there = {each["id"]: each for each in await asyncio.to_thread(models.list_models)}
         if name not in there:
             raise unknown_model(name, list(there))
         return JSONResponse(there[name])
@@ -101,7 +101,7 @@ async def _gathered(model: ServedModel, job: Job, events: Events) -> list[list[T
 def _require_kept(model: ServedModel, event: TokenEvent) -> None:
     # A request whose client is still there is cancelled by the engine's end, or because nobody read.
     if event.finish_reason == "cancelled":
-        raise shutting_down() if model.engine.closed else not_read()
+        raise shutting_down() if model.engine.closed else client_too_slow()
 
 
 async def _chunks(model: ServedModel, answer: Answer, events: Events) -> AsyncGenerator[Json]:

@@ -20,7 +20,7 @@ from groundup.serve.schema import AppBody
 from groundup.serve.streams import unless_gone
 from groundup.serve.transport import Json, ServerSentEvents, read_request
 
-_AT_ONCE = 8  # applications under way; their requests stand beside all others in the engine
+_MAX_CONCURRENT = 8  # applications under way; their requests stand beside all others in the engine
 
 
 class AppTask(Protocol):
@@ -45,7 +45,7 @@ class AppTask(Protocol):
 class Applications(Protocol):
     """What a server can do beside chat."""
 
-    def described(self) -> list[Json]:
+    def describe(self) -> list[Json]:
         """Each application, with its name and its inputs."""
         ...
 
@@ -62,16 +62,16 @@ def application_routes(
     Args:
         find: what is called so, where applications run on more than `models`; raises as `Models.named` does.
     """
-    find = find or models.named
+    find = find or models.get_model
     # Threads of their own: long pieces of work would hold up the encoding of everybody else's prompts.
-    threads = ThreadPoolExecutor(_AT_ONCE, "groundup-app")
+    threads = ThreadPoolExecutor(_MAX_CONCURRENT, "groundup-app")
 
     async def listed(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": applications.described()})
+        return JSONResponse({"object": "list", "data": applications.describe()})
 
     async def run(request: Request) -> Response:
         body = await read_request(request, AppBody)
-        wanted = body.model or next((each["id"] for each in await asyncio.to_thread(models.listed)), "")
+        wanted = body.model or next((each["id"] for each in await asyncio.to_thread(models.list_models)), "")
         model = await asyncio.to_thread(find, wanted)
         name = request.path_params["name"]
         task = applications.task(name, model, body)
@@ -79,7 +79,7 @@ def application_routes(
             raise ApiError(
                 404,
                 f"application {name[:80]!r}",
-                rule=f"there are {', '.join(each['name'] for each in applications.described())}",
+                rule=f"there are {', '.join(each['name'] for each in applications.describe())}",
                 fix="Use one of these names.",
                 param="name",
                 code="app_not_found",

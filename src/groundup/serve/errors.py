@@ -99,7 +99,7 @@ def failed() -> ApiError:
     )
 
 
-def not_read() -> ApiError:
+def client_too_slow() -> ApiError:
     """408 for a stream whose client read nothing of it for too long."""
     return ApiError(
         408,

@@ -156,7 +156,7 @@ class ServedModel:
         return ids
 
     @cached_property
-    def _most_bytes(self) -> int:
+    def _max_bytes(self) -> int:
         """What no text that fits into the context is longer than. A normalizer may compose characters, hence the 4."""
         return 4 * self.tokenizer.longest_token * self.context_length
 
@@ -174,7 +174,7 @@ class ServedModel:
     def _require_encodable(self, text: str, param: str) -> None:
         """Refuse what cannot fit before it is encoded: that takes seconds for a megabyte, and anybody could ask."""
         size = len(text.encode())
-        if size > self._most_bytes:
+        if size > self._max_bytes:
             self._refuse_length(f"{param}: {size:,} bytes of text", param)
 
     def _require_room(self, ids: Sequence[int], param: str) -> None:

@@ -19,14 +19,14 @@ from groundup.tokenizer import ChatTemplate
 class Models(Protocol):
     """What a server answers with."""
 
-    def named(self, name: str) -> ServedModel:
+    def get_model(self, name: str) -> ServedModel:
         """The model that is called so; it may have to be loaded first.
 
         Raises:
             ApiError: 404 there is none; or it cannot be loaded.
         """
 
-    def listed(self) -> list[dict[str, Any]]:
+    def list_models(self) -> list[dict[str, Any]]:
         """All of them, as the API describes each."""
 
 
@@ -63,7 +63,7 @@ class ServedModels:
     def __iter__(self) -> Iterator[ServedModel]:
         return iter(self._models.values())
 
-    def named(self, name: str) -> ServedModel:
+    def get_model(self, name: str) -> ServedModel:
         """The model that is called so.
 
         Raises:
@@ -73,7 +73,7 @@ class ServedModels:
             raise unknown_model(name, list(self._models))
         return self._models[name]
 
-    def listed(self) -> list[dict[str, Any]]:
+    def list_models(self) -> list[dict[str, Any]]:
         """All of them, as the API describes each."""
         return [
             model_object(

@@ -25,11 +25,11 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from groundup.core.config import nearest
 from groundup.serve.errors import ApiError
 
-MOST_CHOICES = 16  # outputs of one request, all prompts together
+MAX_CHOICES = 16  # outputs of one request, all prompts together
 _MAX_STOPS = 256
 _MAX_BIASES = 1024
 _MAX_BIAS = 100.0  # which bans a token or selects it exclusively
-_LONGEST_ID = 9  # digits
+_MAX_ID_DIGITS = 9  # digits
 _SHOWN_CHARACTERS = 80
 # Values of ignored parameters that ask for nothing, which clients send as defaults: they are not worth a warning.
 _ASKS_NOTHING: dict[str, tuple[Any, ...]] = {
@@ -66,7 +66,7 @@ def _biases(value: Any) -> dict[int, float]:
     if len(value) > _MAX_BIASES:
         raise PydanticCustomError("value_error", f"at most {_MAX_BIASES} tokens can be named")
     for name, bias in value.items():
-        if not (isinstance(name, str) and name.isascii() and name.isdecimal() and len(name) <= _LONGEST_ID):
+        if not (isinstance(name, str) and name.isascii() and name.isdecimal() and len(name) <= _MAX_ID_DIGITS):
             raise PydanticCustomError("value_error", 'its keys are token ids, e.g. {"42": -100}')
         if isinstance(bias, bool) or not isinstance(bias, int | float):
             raise PydanticCustomError("float_type", "its values must be numbers")
@@ -144,7 +144,7 @@ class GenerationBody(Lenient):
     max_tokens: int | None = Field(None, ge=1)
     temperature: float = Field(1.0, ge=0, le=2)
     top_p: float = Field(1.0, gt=0, le=1)
-    n: int = Field(1, ge=1, le=MOST_CHOICES)
+    n: int = Field(1, ge=1, le=MAX_CHOICES)
     stop: Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_stops)] = Field(
         default_factory=list, max_length=_MAX_STOPS
     )
@@ -289,8 +289,8 @@ class CompletionBody(GenerationBody):
         if self.echo and self.logprobs is not None:
             rule = "logprobs of the prompt are not computed, so echo and logprobs do not go together"
             raise PydanticCustomError("unsupported", rule, {"param": "echo"})
-        if len(self.prompt) * self.n > MOST_CHOICES:
-            rule = f"prompts times n is at most {MOST_CHOICES}"
+        if len(self.prompt) * self.n > MAX_CHOICES:
+            rule = f"prompts times n is at most {MAX_CHOICES}"
             raise PydanticCustomError("value_error", rule, {"param": "n"})
         return self
 

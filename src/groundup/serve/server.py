@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
         app: ASGIApp,
         *,
         grace_seconds: int,
-        cut_off: Callable[[], None],
+        abort: Callable[[], None],
         on_ready: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(
@@ -87,7 +87,7 @@ class Server(uvicorn.Server):
             )
         )
         self._grace_seconds = grace_seconds
-        self._cut_off = cut_off
+        self._cut_off = abort
         self._on_ready = on_ready
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -12,13 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from groundup.core.artifact import ARTIFACT, SET_ASIDE, STARTED, working_directory
+from groundup.core.artifact import ARTIFACT, REPLACED_INFIX, STARTED, working_directory
 from groundup.core.config import read_toml
 from groundup.core.console import format_count
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.facts import Facts
 from groundup.core.files import read_json
-from groundup.core.locks import holder
+from groundup.core.locks import lock_owner
 from groundup.hub.resolve import has_chat_template, is_classifier, is_language_model
 from groundup.recipes import bundled
 from groundup.report.record import stage_name
@@ -166,7 +166,7 @@ def name_of(recipe: Path) -> str:
 
 def _children(directory: Path) -> Iterator[Path]:
     for child in sorted(directory.iterdir()) if directory.is_dir() else ():
-        if child.is_dir() and not child.name.startswith(".") and SET_ASIDE not in child.name:
+        if child.is_dir() and not child.name.startswith(".") and REPLACED_INFIX not in child.name:
             yield child
 
 
@@ -195,7 +195,7 @@ def _run_seen(directory: Path) -> RunSeen:
     return RunSeen(
         name=directory.name,
         directory=directory,
-        running=holder(directory) is not None or any(stage.state == "running" for stage in stages),
+        running=lock_owner(directory) is not None or any(stage.state == "running" for stage in stages),
         recipe=(directory / RECIPE).is_file(),
         report=any(stage.state == "done" for stage in stages),
         stages=tuple(stages),
@@ -214,7 +214,7 @@ def _stage_seen(run: Path, child: Path) -> StageSeen | None:
         place=f"{run.name}/{child.name}",
         directory=directory,
         stage=stage,
-        state="done" if done else "running" if holder(child) is not None else "stopped",
+        state="done" if done else "running" if lock_owner(child) is not None else "stopped",
         figure=_figure(stage, facts) if done else "",
         says=_says(stage, facts) if done else "",
         seconds=record.number("seconds") or 0.0,

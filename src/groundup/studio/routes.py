@@ -101,7 +101,7 @@ def window_of(
     settings = Settings(system=system if system and form.takes_system else None, max_tokens=max_tokens)
     said = [Turn(user, answer, "stop", 0, 0, 0, 0.0) for user, answer in turns]
     session = Session(served.engine, form, settings, said)
-    _, dropped = session.fitting(prompt)
+    _, dropped = session.fit_turns(prompt)
     return Window(dropped, session.context_length)
 
 
@@ -270,7 +270,7 @@ def _chatting(shelf: Shelf) -> list[BaseRoute]:
         turns = [(turn.user, turn.answer) for turn in body.turns]
 
         def found() -> Json:
-            served = shelf.named(body.model)
+            served = shelf.get_model(body.model)
             return asdict(window_of(served, turns, body.user, system=body.system, max_tokens=body.max_tokens))
 
         return await _answered(found)

@@ -90,7 +90,7 @@ class Shelf:
         self._classifier: tuple[Path, float, OpenedClassifier] | None = None  # the last one, and when it was made
         self._lock = threading.Lock()  # one is loaded at a time: it takes memory and all cores
 
-    def named(self, name: str) -> ServedModel:
+    def get_model(self, name: str) -> ServedModel:
         """The model that is called so.
 
         Raises:
@@ -99,10 +99,10 @@ class Shelf:
         return self.volume(name).served
 
     def for_applications(self, name: str) -> ServedModel | OpenedClassifier:
-        """As `named`, and classifiers, too: they give labels."""
+        """As `get_model`, and classifiers, too: they give labels."""
         seen = next((model for model in self._home.models() if model.name == name), None)
         if seen is None or seen.kind != "classifier":
-            return self.named(name)
+            return self.get_model(name)
         with self._lock:
             made = finished(seen.directory)
             if self._classifier is None or self._classifier[:2] != (seen.directory, made):
@@ -113,7 +113,7 @@ class Shelf:
             return self._classifier[2]
 
     def volume(self, name: str) -> Volume:
-        """As `named`, with what is kept beside it. One that has been trained on since is opened again."""
+        """As `get_model`, with what is kept beside it. One that has been trained on since is opened again."""
         there = {model.name: model for model in self._models()}
         if name not in there:
             raise unknown_model(name, list(there))
@@ -129,7 +129,7 @@ class Shelf:
             self._open.move_to_end(name)
             return volume
 
-    def listed(self) -> list[dict[str, Any]]:
+    def list_models(self) -> list[dict[str, Any]]:
         """All of them, as the API describes each."""
         return [
             model_object(

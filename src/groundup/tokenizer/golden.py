@@ -81,7 +81,7 @@ def require_golden(directory: Path, template: ChatTemplate, tokenizer: Tokenizer
     path = directory / GOLDEN_FILE
     if not path.is_file():
         return
-    told = read_json(path, most_bytes=_MOST_BYTES)
+    told = read_json(path, max_bytes=_MOST_BYTES)
     known = told.get("format_version") if isinstance(told, dict) else None
     if known != _FORMAT_VERSION:
         raise FormatError(

@@ -110,7 +110,7 @@ def training_run(
         if ranks.first:
             require_current_plan(directory)
             work = begin(directory, stage, keys, inputs, console=console)
-            stack.callback(work.let_go)
+            stack.callback(work.release)
             ranks.broadcast_object([work.fingerprint, work.state, work.seconds, str(work.directory)])
         else:
             console = Console(quiet=True, stream=stack.enter_context(Path(os.devnull).open("w")))

@@ -413,7 +413,7 @@ class Trainer(Generic[ModelT, BatchT]):
             self.progress.logs = logs_in(self.run.directory)
         checkpoints.save(self.progress)
         if self.run.ranks.first:
-            self.run.work.keep_time()
+            self.run.work.save_time()
 
     def _timers(self, latest: Checkpoints, steps: TrainingSteps) -> list[Callback]:
         """Return what depends on the clock: checkpoints, and the number of steps that a budget of minutes allows."""

@@ -12,8 +12,8 @@ import httpx
 import openai
 import pytest
 
-from groundup.apps import Catalogue
-from groundup.apps.served import ServedApps
+from groundup.apps import Catalog
+from groundup.apps.serving import ServedApps
 from groundup.inference import Engine
 from groundup.model import Transformer
 from groundup.serve import RequestGuard, ServedModel, ServedModels, Server, application_routes, bind, build_app, url_of
@@ -55,10 +55,10 @@ def running(
     notes: list[str] = []
     ready = threading.Event()
     models = ServedModels([ServedModel("tiny", engine, template, created=1_700_000_000)])
-    app = build_app(models, routes=application_routes(ServedApps(Catalogue()), models))
+    app = build_app(models, routes=application_routes(ServedApps(Catalog()), models))
     guard = RequestGuard(app, api_key=api_key, loopback_only=loopback_only, browser=browser, note=notes.append)
     with bind("127.0.0.1", 0) as bound:
-        server = Server(guard, grace_seconds=1, cut_off=engine.close, on_ready=ready.set)
+        server = Server(guard, grace_seconds=1, abort=engine.close, on_ready=ready.set)
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         assert ready.wait(30)

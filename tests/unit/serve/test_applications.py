@@ -21,18 +21,18 @@ def events(answer: httpx.Response) -> list[Any]:
 def test_each_application_says_what_it_takes(server: Any) -> None:
     """A page draws its forms from this alone."""
     with server.http() as http:
-        described = {each["name"]: each for each in http.get("/v1/apps").json()["data"]}
-    assert {"summarize", "translate", "mcq", "intent", "poem"} <= described.keys()
-    text, sentences = described["summarize"]["inputs"]
+        descriptions = {each["name"]: each for each in http.get("/v1/apps").json()["data"]}
+    assert {"summarize", "translate", "mcq", "intent", "poem"} <= descriptions.keys()
+    text, sentences = descriptions["summarize"]["inputs"]
     assert (text["name"], text["type"], text["required"]) == ("text", "text", True)
-    assert (sentences["type"], sentences["default"], sentences["most"], sentences["required"]) == (
+    assert (sentences["type"], sentences["default"], sentences["max"], sentences["required"]) == (
         "number",
         3,
         20,
         False,
     )
-    assert described["rewrite"]["inputs"][1]["choices"][0] == "simpler"
-    assert described["mcq"]["output"]["kind"] == "json"
+    assert descriptions["rewrite"]["inputs"][1]["choices"][0] == "simpler"
+    assert descriptions["mcq"]["output"]["kind"] == "json"
 
 
 def test_a_text_is_written_whole_and_in_pieces(server: Any) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from groundup.apps import Catalogue
-from groundup.apps.served import ServedApps
+from groundup.apps import Catalog
+from groundup.apps.serving import ServedApps
 from groundup.core.artifact import begin
 from groundup.hub import save_model
 from groundup.hub.resolve import OpenedModel, open_model
@@ -67,10 +67,10 @@ def studio(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stu
     shelf, jobs = Shelf(home, opener), Jobs(home.runs_directory)
     ready = threading.Event()
     guard = RequestGuard(
-        build_studio(home, shelf, jobs, ServedApps(Catalogue(None))), api_key=None, loopback_only=True, browser=True
+        build_studio(home, shelf, jobs, ServedApps(Catalog(None))), api_key=None, loopback_only=True, browser=True
     )
     with bind("127.0.0.1", 0) as bound:
-        server = Server(guard, grace_seconds=1, cut_off=shelf.close, on_ready=ready.set)
+        server = Server(guard, grace_seconds=1, abort=shelf.close, on_ready=ready.set)
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         assert ready.wait(30)

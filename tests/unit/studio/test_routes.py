@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.apps import Catalogue
-from groundup.apps.served import ServedApps
+from groundup.apps import Catalog
+from groundup.apps.serving import ServedApps
 from groundup.core.artifact import begin
 from groundup.evaluation.inside import Reading, neighbours
 from groundup.hub import load_model, save_classifier
@@ -204,7 +204,7 @@ def test_a_classifier_of_the_home_gives_its_labels(tmp_path: Path, tokenizer: To
     work.finish({}, [*files, *tokenizer.save(labels)])
     home = Home(tmp_path, tmp_path / "recipes")
     shelf, jobs = Shelf(home, lambda path: (open_model(path), None)), Jobs(home.runs_directory)
-    app = build_studio(home, shelf, jobs, ServedApps(Catalogue()))
+    app = build_studio(home, shelf, jobs, ServedApps(Catalog()))
 
     async def asked(name: str, **body: Any) -> httpx.Response:
         transport = httpx.ASGITransport(app=app)

@@ -25,7 +25,7 @@ FORMAT_VERSION = 2  # 1: without a checksum of its own and without logs
 _FINGERPRINTED_FORMAT = 1  # in fingerprints: what was finished by an earlier release stays finished
 ARTIFACT = "artifact.json"
 STARTED = "started.json"
-SET_ASIDE = ".replaced-"  # in the name of a directory that gave way to the output of another config
+REPLACED_INFIX = ".replaced-"  # in the name of a directory that gave way to the output of another config
 _LIBRARIES = ("groundup", "torch", "tokenizers", "tiktoken", "numpy", "pyarrow", "safetensors")
 
 
@@ -174,7 +174,7 @@ def read_intact(directory: Path, *, missing_ok: bool = False) -> Artifact:
     if first and (damaged := damaged_files(directory, made.outputs | made.logs)):
         damaged = {name: how for name, how in damaged.items() if not (missing_ok and how == MISSING)}
         if damaged:
-            raise damage(directory, damaged)
+            raise damage_error(directory, damaged)
     return made
 
 
@@ -188,7 +188,7 @@ def require_intact(directory: Path, *, missing_ok: bool = False) -> None:
         read_intact(directory, missing_ok=missing_ok)
 
 
-def damage(directory: Path, damaged: Mapping[str, str]) -> FormatError:
+def damage_error(directory: Path, damaged: Mapping[str, str]) -> FormatError:
     """Return the error that names damaged files, which `damaged_files` found."""
     name, trouble = next(iter(damaged.items()))
     more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
@@ -239,7 +239,7 @@ def outputs_in(run: Path) -> dict[Path, Artifact]:
     found = {
         child: read(child)
         for child in sorted(run.iterdir())
-        if (child / ARTIFACT).is_file() and SET_ASIDE not in child.name and not child.name.startswith(".")
+        if (child / ARTIFACT).is_file() and REPLACED_INFIX not in child.name and not child.name.startswith(".")
     }
     return dict(sorted(found.items(), key=lambda item: datetime.fromisoformat(item[1].finished_at).timestamp()))
 

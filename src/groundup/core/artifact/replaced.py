@@ -10,13 +10,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from groundup.core.artifact.record import ARTIFACT, SET_ASIDE, STARTED
+from groundup.core.artifact.record import ARTIFACT, REPLACED_INFIX, STARTED
 from groundup.core.artifact.work import NEW
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.files import read_json
-from groundup.core.locks import holder
+from groundup.core.locks import lock_owner
 
-_REPLACED = re.compile(rf".+{re.escape(SET_ASIDE)}(\d{{8}}-\d{{6}})(-\d+)?")
+_REPLACED = re.compile(rf".+{re.escape(REPLACED_INFIX)}(\d{{8}}-\d{{6}})(-\d+)?")
 _UNFINISHED = re.compile(rf"\.(.+){re.escape(NEW)}[0-9a-f]+")
 _DEPTH = 3  # runs/NAME/STAGE.replaced-DATE, from the directory that holds runs
 
@@ -82,7 +82,7 @@ def _seen(path: Path) -> Replaced | None:
     mark = next((mark for mark in (path / ARTIFACT, path / STARTED) if mark.is_file()), None)
     if mark is None or not (named or unfinished):
         return None
-    if unfinished and holder(path.with_name(unfinished[1])) is not None:
+    if unfinished and lock_owner(path.with_name(unfinished[1])) is not None:
         return None
     try:
         record: Any = read_json(mark)

@@ -18,10 +18,10 @@ from typing import Any, Literal, TextIO
 
 from groundup.core.artifact.record import (
     ARTIFACT,
-    SET_ASIDE,
+    REPLACED_INFIX,
     STARTED,
     Artifact,
-    damage,
+    damage_error,
     fingerprint_of,
     read,
     read_record,
@@ -32,7 +32,7 @@ from groundup.core.checksums import damaged_files, digests_of, read_checked_json
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
 from groundup.core.files import sync_directory
-from groundup.core.locks import LOCK, hold, holder
+from groundup.core.locks import LOCK, lock_directory, lock_owner
 
 NEW = ".new-"
 _FINGERPRINT_CHARS = 12
@@ -63,14 +63,14 @@ class Work:
     kept: dict[str, str] | None = field(default_factory=dict)
     target: Path | None = None  # None: `directory` itself
     console: Console | None = None
-    let_go: Callable[[], object] = lambda: None  # after an error: leave no lock and no empty directory
+    release: Callable[[], object] = lambda: None  # after an error: leave no lock and no empty directory
 
     @property
     def seconds(self) -> float:
-        """Wall time of this stage, earlier runs that were cut off included (up to their last `keep_time`)."""
+        """Wall time of this stage, earlier runs that were cut off included (up to their last `save_time`)."""
         return self.seconds_before + time.monotonic() - self.started
 
-    def keep_time(self) -> None:
+    def save_time(self) -> None:
         """Write down the time spent so far; long stages call it when they save their own progress."""
         write_checked_json(
             self.directory / STARTED,
@@ -88,7 +88,7 @@ class Work:
         self.kept = (self.kept or {}) | {
             path.relative_to(self.directory).as_posix(): digest for path, digest in digests.items()
         }
-        self.keep_time()
+        self.save_time()
 
     def has(self, *files: Path) -> bool:
         """Whether files are those that an interrupted run of this work kept, intact."""
@@ -174,11 +174,11 @@ def begin(
     work = Work(place, stage, dict(config), dict(inputs), fingerprint, state, 0.0, held, console=console)
     if place != directory:
         work.target = directory
-        work.let_go = weakref.finalize(work, _let_go, place, directory, held)
+        work.release = weakref.finalize(work, _let_go, place, directory, held)
     if state == "resumed":
         _take_up(work, console)
     elif state == "fresh":
-        work.keep_time()
+        work.save_time()
     elif console is not None:
         console.note(f"{directory} is finished, with these settings and inputs: nothing to do.")
     return work
@@ -186,7 +186,7 @@ def begin(
 
 def working_directory(directory: Path) -> Path:
     """Return where a process that is running now writes the output of a directory: there, or next to it."""
-    if (directory / ARTIFACT).is_file() and holder(directory) is not None:
+    if (directory / ARTIFACT).is_file() and lock_owner(directory) is not None:
         began = [path for path in _new_ones(directory) if (path / STARTED).is_file()]
         return max(began, key=lambda path: (path / STARTED).stat().st_mtime_ns, default=directory)
     return directory
@@ -197,10 +197,10 @@ def _place_for(
 ) -> tuple[Path, State, TextIO | None]:
     """Where the work is done, what there is of it, and the lock."""
     old = _state_of(directory, stage, fingerprint)
-    held = None if old == "done" else hold(directory, fix="choose another --out")
+    held = None if old == "done" else lock_directory(directory, fix="choose another --out")
     if finished := next((path for path in _new_ones(directory) if (path / ARTIFACT).is_file()), None):
         # A process was killed between writing its record and renaming the directory.
-        held = held or hold(directory, fix="choose another --out")
+        held = held or lock_directory(directory, fix="choose another --out")
         _publish(finished, directory, console)
         held.close()
         return _place_for(directory, stage, fingerprint, console)
@@ -213,7 +213,7 @@ def _place_for(
     if _is_empty(directory):  # a try that failed before it made anything
         held.close()
         shutil.rmtree(directory)
-        return directory, "fresh", hold(directory, fix="choose another --out")
+        return directory, "fresh", lock_directory(directory, fix="choose another --out")
     place = directory.with_name(f".{directory.name}{NEW}{fingerprint[:_FINGERPRINT_CHARS]}")
     state = _state_of(place, stage, fingerprint)
     return place, "fresh" if state == "another" else state, held
@@ -249,7 +249,7 @@ def _state_of(directory: Path, stage: str, fingerprint: str) -> Literal["fresh",
         return "resumed"
     damaged = damaged_files(directory, made.outputs)
     if any((directory / name).is_file() for name in damaged):
-        raise damage(directory, damaged)
+        raise damage_error(directory, damaged)
     return "another" if damaged else "done"
 
 
@@ -276,7 +276,7 @@ def _take_up(work: Work, console: Console | None) -> None:
 def _publish(place: Path, target: Path, console: Console | None) -> None:
     """Let a finished output take the place of an earlier one, which is renamed."""
     if target.exists():
-        aside = _unused(f"{target}{SET_ASIDE}{time.strftime('%Y%m%d-%H%M%S')}")
+        aside = _unused(f"{target}{REPLACED_INFIX}{time.strftime('%Y%m%d-%H%M%S')}")
         (target / LOCK).unlink(missing_ok=True)
         target.rename(aside)
         if console is not None:

@@ -119,11 +119,11 @@ function controlOf(input) {
     return control;
   }
   const example = Array.isArray(input.example) ? input.example.join(", ") : String(input.example ?? "");
-  if (input.type === "text") return el("textarea", { ...given, rows: "5", placeholder: example, maxlength: input.most && String(input.most) });
+  if (input.type === "text") return el("textarea", { ...given, rows: "5", placeholder: example, maxlength: input.max && String(input.max) });
   const shown = Array.isArray(value) ? value.join(", ") : String(value);
   const control = input.type === "number"
-    ? el("input", { ...given, type: "number", step: "1", min: String(input.least), max: input.most === null ? null : String(input.most) })
-    : el("input", { ...given, type: "text", placeholder: example, maxlength: input.type === "line" && input.most ? String(input.most) : null });
+    ? el("input", { ...given, type: "number", step: "1", min: String(input.min), max: input.max === null ? null : String(input.max) })
+    : el("input", { ...given, type: "text", placeholder: example, maxlength: input.type === "line" && input.max ? String(input.max) : null });
   control.value = shown;
   return control;
 }

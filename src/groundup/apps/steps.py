@@ -12,11 +12,11 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from groundup.apps.asking import Asking, Options, Pair, Speaker
+from groundup.apps.chunks import split_into_chunks
 from groundup.apps.declaration import App
-from groundup.apps.inputs import Given, checked
-from groundup.apps.parts import split_into_chunks
-from groundup.apps.shown import as_text
+from groundup.apps.inputs import Given, check_inputs
+from groundup.apps.json_text import as_text
+from groundup.apps.prompter import Options, Pair, Prompter, TextModel
 from groundup.core.errors import ConfigError
 from groundup.core.types import well_formed
 from groundup.inference import Completion, GenerationRequest
@@ -27,7 +27,7 @@ _TRIES_AGAIN = 4  # where items are the same that must differ
 
 
 @dataclass(frozen=True, slots=True)
-class Write:
+class GenerateStep:
     """Texts to be written.
 
     Attributes:
@@ -39,7 +39,7 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ScoreStep:
     """Continuations whose likelihood is asked for: prompt and continuation, as ids."""
 
     pairs: tuple[Pair, ...]
@@ -72,41 +72,41 @@ class AppResult:
     unlike: bool | None = None
 
 
-Work = Generator[Write | Score, Any, AppResult]
+AppSteps = Generator[GenerateStep | ScoreStep, Any, AppResult]
 
 
-def work(app: App, given: Mapping[str, Any], speaker: Speaker, options: Options | None = None) -> Work:
+def app_steps(app: App, given: Mapping[str, Any], text_model: TextModel, options: Options | None = None) -> AppSteps:
     """The steps from inputs to a result.
 
     Yields:
-        `Write`, to be sent the list of its `Completion`s; `Score`, to be sent the nats of each pair.
+        `GenerateStep`, to be sent the list of its `Completion`s; `ScoreStep`, to be sent the nats of each pair.
 
     Raises:
         ConfigError: wrong inputs, or more of them than the model's context can take.
     """
-    asking = Asking(app, speaker, checked(app, given), options or Options())
+    prompter = Prompter(app, text_model, check_inputs(app, given), options or Options())
     used = _Usage()
     if app.output.kind == "label":
-        return (yield from _label(asking, used))
-    if asking.fits(asking.given):
-        done, notes = yield from _last(asking, asking.given, used)
-        return _result(asking, done.text, used, [done], notes)
+        return (yield from _label(prompter, used))
+    if prompter.fits(prompter.given):
+        done, notes = yield from _last(prompter, prompter.given, used)
+        return _result(prompter, done.text, used, [done], notes)
     if app.long is None:
-        raise _too_long(asking)
-    asking.require_room()
-    return (yield from {"join": _joined, "reduce": _reduced, "end": _from_the_end}[app.long.how](asking, used))
+        raise _too_long(prompter)
+    prompter.require_room()
+    return (yield from {"join": _joined, "reduce": _reduced, "end": _from_the_end}[app.long.strategy](prompter, used))
 
 
-def likely_pair(app: App, given: Mapping[str, Any], speaker: Speaker, output: str) -> Pair:
+def prompt_output_pair(app: App, given: Mapping[str, Any], text_model: TextModel, output: str) -> Pair:
     """The ids of a prompt, and those of an output after it.
 
     Raises:
         ConfigError: wrong inputs, or both together do not fit into the context.
     """
-    asking = Asking(app, speaker, checked(app, given))
-    prompt, said = asking.followed(asking.given, output)
-    if len(prompt) + len(said) > speaker.context_length:
-        raise _too_long(asking)
+    prompter = Prompter(app, text_model, check_inputs(app, given))
+    prompt, said = prompter.followed(prompter.given, output)
+    if len(prompt) + len(said) > text_model.context_length:
+        raise _too_long(prompter)
     return prompt, said
 
 
@@ -121,28 +121,28 @@ class _Usage:
 
 
 def _written(
-    asking: Asking, given: Sequence[Given], used: _Usage, *, part: bool = False, shown: bool = False
-) -> Generator[Write, list[Completion], list[Completion]]:
-    done = yield Write(tuple(asking.request(each, part=part) for each in given), shown)
+    prompter: Prompter, given: Sequence[Given], used: _Usage, *, part: bool = False, shown: bool = False
+) -> Generator[GenerateStep, list[Completion], list[Completion]]:
+    done = yield GenerateStep(tuple(prompter.request(each, part=part) for each in given), shown)
     used.add(done)
     return done
 
 
 def _last(
-    asking: Asking, given: Given, used: _Usage
-) -> Generator[Write, list[Completion], tuple[Completion, list[str]]]:
+    prompter: Prompter, given: Given, used: _Usage
+) -> Generator[GenerateStep, list[Completion], tuple[Completion, list[str]]]:
     """The answer that a person gets, and what to know of it.
 
     No grammar can promise that the items of a list differ. So where they do not the model is asked again, each time
     with more chance in it, and the answer with the fewest repetitions counts.
     """
-    (best,) = yield from _written(asking, [given], used, shown=True)
-    distinct = asking.app.output.distinct
+    (best,) = yield from _written(prompter, [given], used, shown=True)
+    distinct = prompter.app.output.distinct
     fewest = _repetitions(json.loads(best.text), distinct) if distinct else 0
     for again in range(1, _TRIES_AGAIN + 1):
         if not fewest:
             return best, []
-        (other,) = yield Write((asking.request(given, again=again),))
+        (other,) = yield GenerateStep((prompter.request(given, again=again),))
         used.add([other])
         if (repetitions := _repetitions(json.loads(other.text), distinct)) < fewest:
             best, fewest = other, repetitions
@@ -164,72 +164,72 @@ def _repetitions(value: Any, names: Sequence[str]) -> int:
     return found
 
 
-def _parts(asking: Asking, text: str, *, part: bool) -> list[str]:
+def _parts(prompter: Prompter, text: str, *, part: bool) -> list[str]:
     def count(texts: Sequence[str]) -> list[int]:
-        return [len(ids) for ids in asking.speaker.tokenizer.encode_batch(texts)]
+        return [len(ids) for ids in prompter.text_model.tokenizer.encode_batch(texts)]
 
-    return split_into_chunks(text, count, asking.room(part=part))
-
-
-def _with(asking: Asking, texts: Sequence[str]) -> list[Given]:
-    assert asking.app.long is not None
-    return [asking.given | {asking.app.long.input: text} for text in texts]
+    return split_into_chunks(text, count, prompter.room(part=part))
 
 
-def _joined(asking: Asking, used: _Usage) -> Work:
-    parts = _parts(asking, asking.text, part=False)
-    done = yield from _written(asking, _with(asking, parts), used, shown=True)
+def _with(prompter: Prompter, texts: Sequence[str]) -> list[Given]:
+    assert prompter.app.long is not None
+    return [prompter.given | {prompter.app.long.input: text} for text in texts]
+
+
+def _joined(prompter: Prompter, used: _Usage) -> AppSteps:
+    parts = _parts(prompter, prompter.text, part=False)
+    done = yield from _written(prompter, _with(prompter, parts), used, shown=True)
     text = _BETWEEN.join(each.text.strip() for each in done)
-    return _result(asking, text, used, done, [f"Done in {len(parts):,} parts."], len(parts))
+    return _result(prompter, text, used, done, [f"Done in {len(parts):,} parts."], len(parts))
 
 
-def _reduced(asking: Asking, used: _Usage) -> Work:
-    text, read = asking.text, 0
+def _reduced(prompter: Prompter, used: _Usage) -> AppSteps:
+    text, read = prompter.text, 0
     for _ in range(_MOST_ROUNDS):
-        parts = _parts(asking, text, part=True)
+        parts = _parts(prompter, text, part=True)
         read = read or len(parts)
-        told = yield from _written(asking, _with(asking, parts), used, part=True)
+        told = yield from _written(prompter, _with(prompter, parts), used, part=True)
         # Nothing must be lost because a model had nothing to say: then the part speaks for itself.
         said = [each.text.strip() or _beginning(part) for each, part in zip(told, parts, strict=True)]
         shorter = _BETWEEN.join(said)
-        (given,) = _with(asking, [shorter])
-        if asking.fits(given):
-            done, notes = yield from _last(asking, given, used)
+        (given,) = _with(prompter, [shorter])
+        if prompter.fits(given):
+            done, notes = yield from _last(prompter, given, used)
             notes.insert(0, f"Read in {read:,} parts, each first put in short.")
-            return _result(asking, done.text, used, [done], notes, read)
-        if asking.tokens(shorter) >= asking.tokens(text):
+            return _result(prompter, done.text, used, [done], notes, read)
+        if prompter.tokens(shorter) >= prompter.tokens(text):
             break
         text = shorter
     raise ConfigError(
-        f"{asking.app.name}: {len(asking.text):,} characters",
+        f"{prompter.app.name}: {len(prompter.text):,} characters",
         rule="what a model says about parts of a long text is shorter than the text",
         fix="This model does not put things in short: take another one, or give less at a time.",
     )
 
 
-def _from_the_end(asking: Asking, used: _Usage) -> Work:
-    text = asking.text
-    last = _parts(asking, text, part=False)[-1]
-    (done,) = yield from _written(asking, _with(asking, [last]), used, shown=True)
+def _from_the_end(prompter: Prompter, used: _Usage) -> AppSteps:
+    text = prompter.text
+    last = _parts(prompter, text, part=False)[-1]
+    (done,) = yield from _written(prompter, _with(prompter, [last]), used, shown=True)
     note = (
         f"Too long to be read whole: what came of it goes on from the last {len(last):,} of {len(text):,} characters."
     )
-    return _result(asking, done.text, used, [done], [note])
+    return _result(prompter, done.text, used, [done], [note])
 
 
-def _label(asking: Asking, used: _Usage) -> Work:
-    output, given = asking.app.output, asking.given
+def _label(prompter: Prompter, used: _Usage) -> AppSteps:
+    output, given = prompter.app.output, prompter.given
     labels = output.labels or tuple(given[output.labels_from])
-    name = asking.app.first.name
+    name = prompter.app.first.name
     texts = [given[name]]
-    if not asking.fits(given):
-        if asking.app.long is None:
-            raise _too_long(asking)
-        asking.require_room()
-        texts = _parts(asking, given[name], part=False)
-    asked = [asking.labelled(given | {name: text}, labels) for text in texts]
+    if not prompter.fits(given):
+        if prompter.app.long is None:
+            raise _too_long(prompter)
+        prompter.require_room()
+        texts = _parts(prompter, given[name], part=False)
+    asked = [prompter.labelled(given | {name: text}, labels) for text in texts]
     pairs = [pair for of_text in asked for group in of_text for pair in group]
-    nats = iter((yield Score(tuple(pairs))))
+    nats = iter((yield ScoreStep(tuple(pairs))))
     used.prompt_tokens += sum(len(prompt) + len(ids) for prompt, ids in pairs)
     sums = dict.fromkeys(labels, 0.0)
     for of_text in asked:
@@ -240,7 +240,7 @@ def _label(asking: Asking, used: _Usage) -> Work:
             sums[label] += share / len(texts)
     label = max(sums, key=lambda each: sums[each])
     notes = (f"Read in {len(texts):,} parts; the probabilities are their means.",) if len(texts) > 1 else ()
-    return AppResult(asking.app.name, label, label, sums, notes, len(texts), used.prompt_tokens)
+    return AppResult(prompter.app.name, label, label, sums, notes, len(texts), used.prompt_tokens)
 
 
 def _softmax(scores: Sequence[float]) -> list[float]:
@@ -250,7 +250,7 @@ def _softmax(scores: Sequence[float]) -> list[float]:
 
 
 def _result(
-    asking: Asking,
+    prompter: Prompter,
     text: str,
     used: _Usage,
     done: Sequence[Completion],
@@ -259,13 +259,13 @@ def _result(
 ) -> AppResult:
     told = list(notes)
     if any(each.finish_reason == "length" for each in done):
-        told.append(f"It ended because {asking.max_tokens:,} tokens is all it may have: max_tokens gives it more.")
+        told.append(f"It ended because {prompter.max_tokens:,} tokens is all it may have: max_tokens gives it more.")
     value = None
-    if asking.grammar is not None:
+    if prompter.grammar is not None:
         value = json.loads(text)
-        text = as_text(value, asking.app.output.lettered)
+        text = as_text(value, prompter.app.output.lettered)
     return AppResult(
-        asking.app.name,
+        prompter.app.name,
         well_formed(text).strip(),
         value,
         notes=tuple(told),
@@ -279,10 +279,10 @@ def _beginning(part: str) -> str:
     return part.strip()[:200]
 
 
-def _too_long(asking: Asking) -> ConfigError:
-    context = asking.speaker.context_length
+def _too_long(prompter: Prompter) -> ConfigError:
+    context = prompter.text_model.context_length
     return ConfigError(
-        f"{asking.app.name}: more than fits into this model's context of {context:,} tokens",
-        rule=f"inputs, prompt and an answer of up to {asking.max_tokens:,} tokens share it",
+        f"{prompter.app.name}: more than fits into this model's context of {context:,} tokens",
+        rule=f"inputs, prompt and an answer of up to {prompter.max_tokens:,} tokens share it",
         fix="Give shorter inputs, or ask for a shorter answer (max_tokens).",
     )

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from groundup.apps.asking import Options, Pair, Speaker
-from groundup.apps.classifying import ClassifierRunner
+from groundup.apps.classifier_runner import ClassifierRunner
 from groundup.apps.declaration import App
-from groundup.apps.work import AppResult, Score, Work, Write, likely_pair, work
+from groundup.apps.prompter import Options, Pair, TextModel
+from groundup.apps.steps import AppResult, AppSteps, GenerateStep, ScoreStep, app_steps, prompt_output_pair
 from groundup.core.console import Console
 from groundup.core.errors import GroundupError, ResourceError
 from groundup.hub.resolve import is_classifier, open_chat_model, open_classifier
@@ -38,16 +38,16 @@ class AppRunner:
 
     engine: Engine
     template: ChatTemplate | None
-    together: bool = True
+    batched: bool = True
     stop_ids: tuple[int, ...] | None = None
     _running: str | None = None
     _cancelled: bool = False
 
     @property
-    def speaker(self) -> Speaker:
+    def text_model(self) -> TextModel:
         """What applications need to know of it."""
         context = self.engine.model.config.context_length
-        return Speaker(self.engine.tokenizer, self.template, context)
+        return TextModel(self.engine.tokenizer, self.template, context)
 
     def run(
         self,
@@ -68,7 +68,7 @@ class AppRunner:
             ConfigError: wrong inputs, or more than this model can take.
             ResourceError: `cancel` was called.
         """
-        steps = work(app, given, self.speaker, options)
+        steps = app_steps(app, given, self.text_model, options)
         answer: Any = None
         while True:
             try:
@@ -76,7 +76,7 @@ class AppRunner:
             except StopIteration as end:
                 result: AppResult = end.value
                 return result
-            if isinstance(step, Score):
+            if isinstance(step, ScoreStep):
                 answer = self._scored(step.pairs)
             elif step.shown:
                 answer = self._streamed(step, on_text, on_progress)
@@ -95,14 +95,14 @@ class AppRunner:
         results: list[AppResult | GroundupError] = []
         for start in range(0, len(rows), _SIDE_BY_SIDE):
             batch = [
-                _Row(work(app, given, self.speaker, _seeded(options, start + n)))
+                _Row(app_steps(app, given, self.text_model, _seeded(options, start + n)))
                 for n, given in enumerate(rows[start:][:_SIDE_BY_SIDE])
             ]
             while waiting := [row for row in batch if row.step is not None]:
                 done = iter(self._all([request for row in waiting for request in row.requests], _silent))
                 nats = iter(self._scored([pair for row in waiting for pair in row.pairs]))
                 for row in waiting:
-                    scored = isinstance(row.step, Score)
+                    scored = isinstance(row.step, ScoreStep)
                     row.advance([next(nats) for _ in row.pairs] if scored else [next(done) for _ in row.requests])
                     if row.step is None:
                         advance(1)
@@ -115,7 +115,9 @@ class AppRunner:
         Raises:
             ConfigError: wrong inputs, or more of them than the context can take.
         """
-        pairs = [likely_pair(app, given, self.speaker, output) for given, output in zip(rows, outputs, strict=True)]
+        pairs = [
+            prompt_output_pair(app, given, self.text_model, output) for given, output in zip(rows, outputs, strict=True)
+        ]
         return [-logarithm for logarithm in loglikelihoods(self.engine.model, pairs)]
 
     def cancel(self) -> None:
@@ -139,7 +141,7 @@ class AppRunner:
         self, requests: Sequence[GenerationRequest], on_progress: Callable[[int, int], object]
     ) -> list[Completion]:
         on_progress(0, len(requests))
-        if not self.together:
+        if not self.batched:
             done = []
             for number, request in enumerate(requests, 1):
                 done.append(self._one(request, _silent))
@@ -156,7 +158,7 @@ class AppRunner:
         return complete_all(model, tokenizer, requests, stop_ids=self.stop_ids, advance=count)
 
     def _streamed(
-        self, step: Write, on_text: Callable[[str], object], on_progress: Callable[[int, int], object]
+        self, step: GenerateStep, on_text: Callable[[str], object], on_progress: Callable[[int, int], object]
     ) -> list[Completion]:
         done = []
         for number, request in enumerate(step.requests):
@@ -189,8 +191,8 @@ class AppRunner:
 class _Row:
     """One of many pieces of work: where it stands, or how it ended."""
 
-    steps: Work
-    step: Write | Score | None = None
+    steps: AppSteps
+    step: GenerateStep | ScoreStep | None = None
     result: AppResult | GroundupError | None = None
 
     def __post_init__(self) -> None:
@@ -198,11 +200,11 @@ class _Row:
 
     @property
     def requests(self) -> tuple[GenerationRequest, ...]:
-        return self.step.requests if isinstance(self.step, Write) else ()
+        return self.step.requests if isinstance(self.step, GenerateStep) else ()
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
-        return self.step.pairs if isinstance(self.step, Score) else ()
+        return self.step.pairs if isinstance(self.step, ScoreStep) else ()
 
     def advance(self, answer: Any) -> None:
         try:

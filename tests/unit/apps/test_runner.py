@@ -11,12 +11,12 @@ from typing import Any
 
 import jsonschema
 import pytest
+from groundup.apps.prompter import Options
 
-from groundup.apps import Catalogue
-from groundup.apps.asking import Options
-from groundup.apps.declaration import App, OutputSettings, with_numbers
-from groundup.apps.running import AppRunner
-from groundup.apps.work import AppResult
+from groundup.apps import Catalog
+from groundup.apps.declaration import App, OutputSettings, fill_numbers
+from groundup.apps.runner import AppRunner
+from groundup.apps.steps import AppResult
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.core.types import Message
 from groundup.inference import Completion, Engine, GenerationRequest
@@ -25,7 +25,7 @@ from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 
-OURS = Catalogue()
+OURS = Catalog()
 GREEDY = Options(temperature=0.0)
 
 
@@ -232,7 +232,7 @@ def test_json_is_always_what_the_schema_says(
         for given, result in zip(rows, runner.run_many(app, rows, Options(1.0, None, seed)), strict=True):
             assert isinstance(result, AppResult)
             numbers = {each.name: given.get(each.name, each.default) for each in app.inputs}
-            jsonschema.validate(result.value, with_numbers(app.output.json_schema, numbers))
+            jsonschema.validate(result.value, fill_numbers(app.output.json_schema, numbers))
             assert json.dumps(result.value)
 
 
@@ -277,9 +277,9 @@ def test_a_table_gives_what_each_row_gives_alone(runner: Watched, book: str) -> 
     rows[2] = {"text": ""}
     options = Options(temperature=0.0, max_tokens=20)
     done: list[float] = []
-    together = runner.run_many(app, rows, options, advance=done.append)
+    batched = runner.run_many(app, rows, options, advance=done.append)
     assert sum(done) == len(rows) - 1
-    for row, result in zip(rows, together, strict=True):
+    for row, result in zip(rows, batched, strict=True):
         if row["text"]:
             alone = runner.run(app, row, options)
             assert isinstance(result, AppResult)
@@ -314,7 +314,7 @@ def busy(tiny_model: Any, tokenizer: Tokenizer) -> Iterator[Engine]:
 
 
 def test_cancelled_work_ends(busy: Engine, template: ChatTemplate) -> None:
-    runner = AppRunner(busy, template, together=False)
+    runner = AppRunner(busy, template, batched=False)
     with pytest.raises(GroundupError, match="cancelled"):
         runner.run(
             OURS["continue"].app,

@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from groundup.apps.asking import Options
-from groundup.apps.catalogue import CatalogueEntry
-from groundup.apps.classifying import ClassifierRunner
-from groundup.apps.declaration import with_numbers
-from groundup.apps.running import AppRunner
-from groundup.apps.shown import as_text
-from groundup.apps.work import AppResult
+from groundup.apps.catalog import CatalogEntry
+from groundup.apps.classifier_runner import ClassifierRunner
+from groundup.apps.declaration import fill_numbers
+from groundup.apps.json_text import as_text
+from groundup.apps.prompter import Options
+from groundup.apps.runner import AppRunner
+from groundup.apps.steps import AppResult
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import MetricName
 
 
 @dataclass(slots=True)
-class Trial:
+class AppOutputs:
     """What came out.
 
     Attributes:
@@ -47,9 +47,9 @@ class Trial:
         return bool(self.choices)
 
 
-def test(
-    runner: AppRunner | ClassifierRunner, found: CatalogueEntry, *, advance: Callable[[float], object] = lambda _: None
-) -> Trial:
+def run_test_set(
+    runner: AppRunner | ClassifierRunner, found: CatalogEntry, *, advance: Callable[[float], object] = lambda _: None
+) -> AppOutputs:
     """Try an application on its test set, the likeliest word each time.
 
     Args:
@@ -78,15 +78,15 @@ def test(
         written = [result.text if isinstance(result, AppResult) else "" for result in results]
         if app.output.kind == "json":
             values = [result.value if isinstance(result, AppResult) else None for result in results]
-            schemas = [with_numbers(app.output.json_schema, row) for row in given]
+            schemas = [fill_numbers(app.output.json_schema, row) for row in given]
             outputs = [as_text(_json(found, output), found.app.output.lettered) for output in outputs]
     texts = [str(row[app.first.name]) for row in given]
     named = [app.output.labels or row[app.output.labels_from] for row in given] if app.output.kind == "label" else []
     choices = [len(labels) for labels in named]
-    return Trial(app.name, app.test.metric, texts, outputs, written, nats, values, schemas, choices)
+    return AppOutputs(app.name, app.test.metric, texts, outputs, written, nats, values, schemas, choices)
 
 
-def _json(found: CatalogueEntry, output: str) -> Any:
+def _json(found: CatalogEntry, output: str) -> Any:
     try:
         return json.loads(output)
     except ValueError as error:

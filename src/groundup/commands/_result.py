@@ -13,15 +13,15 @@ from groundup.core.console import Console
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-def closing(
+def result_facts(
     summary: str, title: str = "", columns: Sequence[str] = (), rows: Sequence[Sequence[str]] = ()
 ) -> dict[str, Any]:
-    """Facts that `say_result` tells: one sentence, and the table that it sums up where there is one."""
+    """Facts that `show_result` tells: one sentence, and the table that it sums up where there is one."""
     table = {"title": title, "columns": list(columns), "rows": [list(row) for row in rows]}
     return {"summary": summary, **({"table": table} if rows else {})}
 
 
-def say_result(console: Console, directory: Path, made: Artifact) -> Artifact:
+def show_result(console: Console, directory: Path, made: Artifact) -> Artifact:
     """Show what a stage found, and where it lies; returns its artifact."""
     if table := made.facts.get("table"):
         console.table(table["title"], table["columns"], table["rows"])
@@ -29,6 +29,6 @@ def say_result(console: Console, directory: Path, made: Artifact) -> Artifact:
     return made
 
 
-def inside(config: ConfigT, work: Work) -> ConfigT:
+def with_work_directory(config: ConfigT, work: Work) -> ConfigT:
     """Return the config with the directory that this run writes to as its `out`; see `groundup.core.artifact.begin`."""
     return config.model_copy(update={"out": work.directory})

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
-from groundup.apps.asking import Options
-from groundup.apps.catalogue import Catalogue
-from groundup.apps.classifying import ClassifierRunner
+from groundup.apps.catalog import Catalog
+from groundup.apps.classifier_runner import ClassifierRunner
 from groundup.apps.declaration import App
-from groundup.apps.running import AppRunner
+from groundup.apps.prompter import Options
+from groundup.apps.runner import AppRunner
 from groundup.hub.resolve import OpenedClassifier
 from groundup.inference import Engine
 from groundup.tokenizer import ChatTemplate
@@ -45,16 +45,16 @@ class Call(Protocol):
 
 
 class ServedApps:
-    """What `groundup.serve.applications.Applications` wants, made of a catalogue."""
+    """What `groundup.serve.applications.Applications` wants, made of a catalog."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
-        self._catalogue = catalogue
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
 
-    def described(self) -> list[Json]:
-        return [found.app.described() for found in self._catalogue.values()]
+    def describe(self) -> list[Json]:
+        return [found.app.describe() for found in self._catalog.values()]
 
     def task(self, name: str, model: Model | OpenedClassifier, body: Call) -> ServedTask | None:
-        return ServedTask(self._catalogue[name].app, model, body) if name in self._catalogue else None
+        return ServedTask(self._catalog[name].app, model, body) if name in self._catalog else None
 
 
 class ServedTask:
@@ -66,7 +66,7 @@ class ServedTask:
         if isinstance(model, OpenedClassifier):
             self._runner = ClassifierRunner(model)
         else:
-            self._runner = AppRunner(model.engine, model.template, together=False)
+            self._runner = AppRunner(model.engine, model.template, batched=False)
 
     def run(self, tell: Callable[[Json], None]) -> Json:
         result = self._runner.run(

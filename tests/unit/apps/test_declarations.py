@@ -10,14 +10,14 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from groundup.apps import App, Catalogue
-from groundup.apps.asking import Asking, Speaker
-from groundup.apps.declaration import with_numbers
+from groundup.apps import App, Catalog
+from groundup.apps.declaration import fill_numbers
+from groundup.apps.prompter import Prompter, TextModel
 from groundup.core.errors import ConfigError, DataError, GroundupError
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 
-OURS = Catalogue()
+OURS = Catalog()
 WANTED = {
     "poem", "article", "post", "assistant", "translate", "continue", "sentiment", "intent", "summarize", "rewrite",
     "mcq", "lesson-plan", "script", "answer",
@@ -59,7 +59,7 @@ def test_its_test_set_and_its_examples_are_what_it_would_give(name: str) -> None
     outputs += [(shown | shot.inputs, shot.output) for shot in app.prompt.shots]
     for given, output in outputs:
         if app.output.kind == "json":
-            jsonschema.validate(json.loads(output), with_numbers(app.output.json_schema, given))
+            jsonschema.validate(json.loads(output), fill_numbers(app.output.json_schema, given))
         elif app.output.kind == "label":
             assert output in (app.output.labels or given[app.output.labels_from])
         else:
@@ -73,16 +73,16 @@ def test_it_can_be_asked_of_any_model(tokenizer: Tokenizer, template: ChatTempla
     """Also of one with a short context, where examples have to go, and with its schema compiled."""
     app, row = OURS[name].app, OURS[name].test_rows()[0]
     del row["output"]
-    asking = Asking(app, Speaker(tokenizer, template if chats else None, 4_096), row)
-    assert asking.shots == (len(app.prompt.shots) if app.prompt.shots_in_chat or not chats else 0)
-    asking.require_room()
+    prompter = Prompter(app, TextModel(tokenizer, template if chats else None, 4_096), row)
+    assert prompter.shots == (len(app.prompt.shots) if app.prompt.shots_in_chat or not chats else 0)
+    prompter.require_room()
     if app.output.kind != "label":
-        request = asking.request(row)
+        request = prompter.request(row)
         text = tokenizer.decode(request.prompt)
         for given in row.values():
             assert str(given) in text or isinstance(given, tuple)
         assert not any("{" + each.name + "}" in text for each in app.inputs)
-    short = Asking(app, Speaker(tokenizer, None, 600), row)
+    short = Prompter(app, TextModel(tokenizer, None, 600), row)
     assert short.shots <= len(app.prompt.shots)
 
 
@@ -95,16 +95,16 @@ def declared(folder: Path, text: str, name: str = "shout.toml") -> Path:
 def test_a_persons_own_are_found_and_go_before_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = declared(tmp_path / "mine", SHOUT)
     declared(folder, SHOUT.replace('"shout"', '"poem"'), "other.toml")
-    assert Catalogue(folder)["poem"].app.title == "Shout"
-    assert set(Catalogue(folder)) == {*WANTED, "shout"}
+    assert Catalog(folder)["poem"].app.title == "Shout"
+    assert set(Catalog(folder)) == {*WANTED, "shout"}
     monkeypatch.chdir(declared(tmp_path / "apps", SHOUT).parent)
-    assert "shout" in Catalogue(), "./apps is looked into where nothing is said"
+    assert "shout" in Catalog(), "./apps is looked into where nothing is said"
 
 
 def test_the_declaration_that_the_documentation_shows_is_one(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs" / "apps.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r"^```text\n(# apps/.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    assert Catalogue(declared(tmp_path / "mine", shown))["refusal"].app.prompt.shots
+    assert Catalog(declared(tmp_path / "mine", shown))["refusal"].app.prompt.shots
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_the_declaration_that_the_documentation_shows_is_one(tmp_path: Path) -> 
         (lambda text: text.replace('name = "times"', 'name = "model"').replace("{times}", ""), "option of every"),
         (lambda text: text + '[output]\nkind = "json"\n', "json_schema"),
         (lambda text: text + '[output]\nkind = "label"\nlabels_from = "text"\n', "type labels"),
-        (lambda text: text + '[long]\ninput = "times"\nhow = "join"\n', "type text"),
-        (lambda text: text + '[long]\ninput = "text"\nhow = "joined"\n', "how"),
+        (lambda text: text + '[long]\ninput = "times"\nstrategy = "join"\n', "type text"),
+        (lambda text: text + '[long]\ninput = "text"\nstrategy = "joined"\n', "strategy"),
         (lambda text: text + '[test]\nfile = "../x.jsonl"\nmetric = "f1"\n', "without a folder"),
         (lambda text: text + '[output]\nkind = "json"\njson_schema = { maxItems = "{text}" }\n', "type number"),
         (lambda text: text + '[output]\nkind = "json"\njson_schema = { a = 1 }\ndistinct = ["a"]\n', "'a' is none"),
@@ -133,7 +133,7 @@ def test_a_wrong_declaration_is_explained(tmp_path: Path, change: Callable[[str]
     text = change(SHOUT)
     assert text != SHOUT
     with pytest.raises(ConfigError) as refused:
-        Catalogue(declared(tmp_path / "mine", text)).named("shout")
+        Catalog(declared(tmp_path / "mine", text)).named("shout")
     assert said in str(refused.value)
     assert "shout.toml" in str(refused.value)
 
@@ -142,22 +142,22 @@ def test_what_else_lies_in_the_folder_stops_nothing(tmp_path: Path) -> None:
     """A folder called apps may be of another program."""
     folder = declared(tmp_path / "mine", SHOUT)
     (folder / "poem.toml").write_text("[tool]\nname = 1\n", encoding="utf-8")
-    catalogue = Catalogue(folder)
-    assert set(catalogue) == {*WANTED, "shout"}
-    assert [path.name for path in catalogue.refused] == ["poem.toml"]
+    catalog = Catalog(folder)
+    assert set(catalog) == {*WANTED, "shout"}
+    assert [path.name for path in catalog.refused] == ["poem.toml"]
     with pytest.raises(ConfigError, match=r"poem\.toml"):
-        catalogue.named("poem")  # his, which is wrong: not ours in its place
+        catalog.named("poem")  # his, which is wrong: not ours in its place
 
 
 def test_two_of_one_name_and_a_folder_that_is_not_there(tmp_path: Path) -> None:
     folder = declared(tmp_path / "mine", SHOUT)
     declared(folder, SHOUT, "again.toml")
-    catalogue = Catalogue(folder)
-    assert catalogue["shout"].path.name == "again.toml", "the first one by name"
+    catalog = Catalog(folder)
+    assert catalog["shout"].path.name == "again.toml", "the first one by name"
     with pytest.raises(ConfigError, match="another application"):
-        catalogue.named("shout")
+        catalog.named("shout")
     with pytest.raises(DataError, match="no such folder"):
-        Catalogue(tmp_path / "nothing")
+        Catalog(tmp_path / "nothing")
     with pytest.raises(ConfigError, match="Did you mean summarize"):
         OURS.named("sumarise")
 
@@ -175,16 +175,16 @@ def test_two_of_one_name_and_a_folder_that_is_not_there(tmp_path: Path) -> None:
 def test_a_wrong_row_of_a_test_set_is_named(tmp_path: Path, line: str, said: str) -> None:
     folder = declared(tmp_path / "mine", SHOUT + '[test]\nfile = "shout.jsonl"\nmetric = "exact"\n')
     with pytest.raises(DataError, match="no such file"):
-        Catalogue(folder)["shout"].test_rows()
+        Catalog(folder)["shout"].test_rows()
     (folder / "shout.jsonl").write_text('{"text": "x", "output": "X"}\n' + line + "\n", encoding="utf-8")
     with pytest.raises(GroundupError) as refused:
-        Catalogue(folder)["shout"].test_rows()
+        Catalog(folder)["shout"].test_rows()
     assert said in str(refused.value)
     assert "line 2" in str(refused.value)
 
 
 def test_what_a_form_needs_is_json(tmp_path: Path) -> None:
-    app = Catalogue(declared(tmp_path / "mine", SHOUT))["shout"].app
+    app = Catalog(declared(tmp_path / "mine", SHOUT))["shout"].app
     assert isinstance(app, App)
-    described = json.loads(json.dumps(app.described()))
-    assert [each["required"] for each in described["inputs"]] == [True, False]
+    descriptions = json.loads(json.dumps(app.describe()))
+    assert [each["required"] for each in descriptions["inputs"]] == [True, False]

@@ -16,7 +16,7 @@ from groundup.core.files import expand_home
 from groundup.corpus.user_files import iter_texts
 
 if TYPE_CHECKING:
-    from groundup.apps.work import AppResult
+    from groundup.apps.steps import AppResult
     from groundup.inference.classification import Classified
 
 STANDARD_INPUT = "-"
@@ -44,14 +44,14 @@ def read_input(given: str) -> str:
     return given
 
 
-def written_rows(
+def batch_result_lines(
     rows: Sequence[Mapping[str, Any]], results: Sequence[AppResult | GroundupError], *, as_csv: bool
 ) -> Iterable[str]:
     """Lines: each row of the table with `output`, and of labels the probabilities; or with `error`."""
     return table_lines([dict(row) | _outcome(result) for row, result in zip(rows, results, strict=True)], as_csv=as_csv)
 
 
-def classified_rows(
+def classified_lines(
     rows: Sequence[Mapping[str, Any]], results: Sequence[Classified | None], *, as_csv: bool
 ) -> Iterable[str]:
     """Return lines: each row of the table with the columns label, probability, novelty and unlike.

@@ -8,7 +8,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from groundup.apps.parts import split_into_chunks
+from groundup.apps.chunks import split_into_chunks
 from groundup.tokenizer import Tokenizer
 
 

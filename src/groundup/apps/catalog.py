@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.apps.declaration import App
-from groundup.apps.inputs import checked
+from groundup.apps.inputs import check_inputs
 from groundup.core.config import load, nearest, read_toml
 from groundup.core.errors import ConfigError, DataError, GroundupError
 
@@ -21,7 +21,7 @@ OWN = Path("apps")  # looked into where nobody names a folder
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogueEntry:
+class CatalogEntry:
     """An application with the file that declares it."""
 
     app: App
@@ -46,7 +46,7 @@ class CatalogueEntry:
             try:
                 row = json.loads(line)
                 output = row.pop("output")
-                yield checked(self.app, row) | {"output": output}
+                yield check_inputs(self.app, row) | {"output": output}
             except (ValueError, AttributeError, KeyError, TypeError):
                 raise DataError(
                     f"{path}, line {number}",
@@ -57,7 +57,7 @@ class CatalogueEntry:
                 raise ConfigError(f"{path}, line {number}: {error.value}", rule=error.rule, fix=error.fix) from None
 
 
-class Catalogue(Mapping[str, CatalogueEntry]):
+class Catalog(Mapping[str, CatalogEntry]):
     """Applications by their names, in the order of their groups and names; the user's own go before ours.
 
     Args:
@@ -84,7 +84,7 @@ class Catalogue(Mapping[str, CatalogueEntry]):
         groups = ("create", "understand", "teach")
         self._found = dict(sorted(found.items(), key=lambda item: (groups.index(item[1].app.group), item[0])))
 
-    def __getitem__(self, name: str) -> CatalogueEntry:
+    def __getitem__(self, name: str) -> CatalogEntry:
         return self._found[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -93,7 +93,7 @@ class Catalogue(Mapping[str, CatalogueEntry]):
     def __len__(self) -> int:
         return len(self._found)
 
-    def require_sound(self, name: str) -> None:
+    def require_valid(self, name: str) -> None:
         """See that no refused file is called so: even if one of ours is, that is not what was meant.
 
         Raises:
@@ -103,13 +103,13 @@ class Catalogue(Mapping[str, CatalogueEntry]):
             if path.stem == name:
                 raise error
 
-    def named(self, name: str) -> CatalogueEntry:
+    def named(self, name: str) -> CatalogEntry:
         """The application of that name.
 
         Raises:
             ConfigError: there is none; the nearest one is named. Or its file was refused.
         """
-        self.require_sound(name)
+        self.require_valid(name)
         if name in self._found:
             return self._found[name]
         match = nearest(name, self._found)
@@ -119,9 +119,9 @@ class Catalogue(Mapping[str, CatalogueEntry]):
         )
 
 
-def _read(folder: Path) -> tuple[dict[str, CatalogueEntry], dict[Path, ConfigError]]:
+def _read(folder: Path) -> tuple[dict[str, CatalogEntry], dict[Path, ConfigError]]:
     """The applications of a folder by name, and what else is there; nothing that lies there stops the others."""
-    found: dict[str, CatalogueEntry] = {}
+    found: dict[str, CatalogEntry] = {}
     refused: dict[Path, ConfigError] = {}
     for path in sorted(folder.glob("*.toml")):
         try:
@@ -136,13 +136,13 @@ def _read(folder: Path) -> tuple[dict[str, CatalogueEntry], dict[Path, ConfigErr
                 fix=f"Rename it, or the one in {found[app.name].path.name}.",
             )
             continue
-        found[app.name] = CatalogueEntry(app, path)
+        found[app.name] = CatalogEntry(app, path)
     return found, refused
 
 
-def open_catalogue(folder: Path | None, console: Console) -> Catalogue:
-    """Return all applications (see `Catalogue`), with a warning about each file that declares none."""
-    catalogue = Catalogue(folder)
-    for error in catalogue.refused.values():
+def open_catalog(folder: Path | None, console: Console) -> Catalog:
+    """Return all applications (see `Catalog`), with a warning about each file that declares none."""
+    catalog = Catalog(folder)
+    for error in catalog.refused.values():
         console.warn(f"left out: {error}")
-    return catalogue
+    return catalog

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from groundup.apps.asking import Options
+from groundup.apps.chunks import split_into_chunks
 from groundup.apps.declaration import App
-from groundup.apps.inputs import checked
-from groundup.apps.parts import split_into_chunks
-from groundup.apps.work import AppResult
+from groundup.apps.inputs import check_inputs
+from groundup.apps.prompter import Options
+from groundup.apps.steps import AppResult
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.hub.resolve import OpenedClassifier
 from groundup.inference.classification import above_threshold, predict_texts
@@ -49,7 +49,7 @@ class ClassifierRunner:
                 fix="Take a language model; or sentiment or intent.",
             )
         wanted = app.output.labels_from
-        inputs = checked(app, ({wanted: opened.labels} if wanted else {}) | dict(given))
+        inputs = check_inputs(app, ({wanted: opened.labels} if wanted else {}) | dict(given))
         unknown = sorted(set(inputs[wanted]) - set(opened.labels)) if wanted else []
         if unknown:
             raise ConfigError(

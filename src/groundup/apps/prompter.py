@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from groundup.apps.declaration import App, Shot, with_numbers
-from groundup.apps.inputs import Given, filled
+from groundup.apps.declaration import App, Shot, fill_numbers
+from groundup.apps.inputs import Given, render_template
 from groundup.core.errors import ConfigError
 from groundup.core.types import Message
 from groundup.inference import GenerationRequest, Grammar, Sampling
@@ -29,7 +29,7 @@ Pair = tuple[tuple[int, ...], tuple[int, ...]]  # the ids of a prompt, and of wh
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Speaker:
+class TextModel:
     """What there is to know of a model in order to ask it.
 
     Attributes:
@@ -51,7 +51,7 @@ class Options:
 
 
 @dataclass(slots=True, eq=False)
-class Asking:
+class Prompter:
     """One application, one model and one set of inputs.
 
     Attributes:
@@ -60,7 +60,7 @@ class Asking:
     """
 
     app: App
-    speaker: Speaker
+    text_model: TextModel
     given: Given
     options: Options = field(default_factory=Options)
     shots: int = 0
@@ -69,15 +69,15 @@ class Asking:
     max_tokens: int = 0
 
     def __post_init__(self) -> None:
-        app, context = self.app, self.speaker.context_length
+        app, context = self.app, self.text_model.context_length
         if app.output.kind == "json":
-            self.schema = with_numbers(app.output.json_schema, self.given)
-            self.grammar = Grammar.of_schema(self.schema, self.speaker.tokenizer)
+            self.schema = fill_numbers(app.output.json_schema, self.given)
+            self.grammar = Grammar.of_schema(self.schema, self.text_model.tokenizer)
         wanted = self.options.max_tokens or app.output.max_tokens
         least = self.grammar.least_tokens if self.grammar else 1
         # In a short context the answer gets half, so that there is something that it is about.
         self.max_tokens = max(least, min(wanted, context // 2)) if app.output.kind != "label" else 0
-        self.shots = len(app.prompt.shots) if self.speaker.template is None or app.prompt.shots_in_chat else 0
+        self.shots = len(app.prompt.shots) if self.text_model.template is None or app.prompt.shots_in_chat else 0
         while self.shots and self.room() < _LEAST_ROOM:
             self.shots -= 1
 
@@ -90,14 +90,14 @@ class Asking:
         """Tokens that the long input may have, beside all else."""
         empty = self.given | ({self.app.long.input: ""} if self.app.long else {})
         answer = self.max_tokens or 16  # labels are short
-        room = self.speaker.context_length - len(self._prompt(empty, part=part)) - answer - _SPARE
+        room = self.text_model.context_length - len(self._prompt(empty, part=part)) - answer - _SPARE
         if self._says_all:
             return min(room, int(_OUTGROWN * self.max_tokens))
         return min(room, _MOST_ROOM) if part else room
 
     @property
     def _says_all(self) -> bool:
-        return self.app.long is not None and self.app.long.how == "join"
+        return self.app.long is not None and self.app.long.strategy == "join"
 
     def require_room(self) -> None:
         """Raises ConfigError where the context is too short for this application."""
@@ -108,7 +108,7 @@ class Asking:
                 fix="Allow more, or leave it out.",
             )
         if (room := self.room()) < _LEAST_ROOM:
-            context = self.speaker.context_length
+            context = self.text_model.context_length
             raise ConfigError(
                 f"{self.app.name}: a context of {context:,} tokens",
                 rule=f"its prompt and answer need {context - room + _LEAST_ROOM:,} with these inputs",
@@ -119,11 +119,11 @@ class Asking:
         """Whether a prompt with an answer of full length fits."""
         if self._says_all and self.tokens(self.text) > self.room():
             return False
-        return len(self._prompt(given, part=part)) + (self.max_tokens or 16) <= self.speaker.context_length
+        return len(self._prompt(given, part=part)) + (self.max_tokens or 16) <= self.text_model.context_length
 
     def request(self, given: Given, *, part: bool = False, again: int = 0) -> GenerationRequest:
         """For the answer to these inputs, or about a part; asked again, with more chance each time."""
-        app, template, options = self.app, self.speaker.template, self.options
+        app, template, options = self.app, self.text_model.template, self.options
         decoding = app.decoding
         temperature = decoding.temperature if options.temperature is None else options.temperature
         seed = options.seed
@@ -146,7 +146,7 @@ class Asking:
 
     def tokens(self, text: str) -> int:
         """How many tokens a text has."""
-        return len(self.speaker.tokenizer.encode(text))
+        return len(self.text_model.tokenizer.encode(text))
 
     def _most_about(self, given: Given) -> int:
         """Tokens that may be said about a part: at most half of its own, so that a long text becomes a short one."""
@@ -155,10 +155,10 @@ class Asking:
 
     def followed(self, given: Given, output: str) -> Pair:
         """The ids of the prompt, and those of an output that comes after it."""
-        answers = self.speaker.template is not None
+        answers = self.text_model.template is not None
         # Where the prompt ends with a line, what follows begins one; else it follows after a space, as words do.
         space = "" if answers or self.app.prompt.base.endswith("\n") or output[:1].isspace() else " "
-        ids = self.speaker.tokenizer.encode(space + output, continues=not answers)
+        ids = self.text_model.tokenizer.encode(space + output, continues=not answers)
         return self._prompt(given, part=False), tuple(ids)
 
     def labelled(self, given: Given, labels: Sequence[str]) -> list[list[Pair]]:
@@ -176,19 +176,19 @@ class Asking:
         return [[self.followed(each, label) for label in labels] for each in asked]
 
     def _prompt(self, given: Mapping[str, Any], *, part: bool) -> tuple[int, ...]:
-        prompt, template = self.app.prompt, self.speaker.template
-        own = part and bool(prompt.base_part if template is None else prompt.part)
+        prompt, template = self.app.prompt, self.text_model.template
+        own = part and bool(prompt.base_chunk if template is None else prompt.chunk)
         shots = [] if own else prompt.shots[: self.shots]
         if template is None:
             parts = [f"{self._base(shot.inputs)}{self._output(shot)}{self._end}" for shot in shots]
-            parts.append(filled(prompt.base_part if own else prompt.base, given).rstrip(" "))
-            return tuple(self.speaker.tokenizer.encode_prompt("".join(parts)))
+            parts.append(render_template(prompt.base_chunk if own else prompt.base, given).rstrip(" "))
+            return tuple(self.text_model.tokenizer.encode_prompt("".join(parts)))
         messages = []
         for shot in shots:
-            messages.append(Message("user", filled(prompt.user, self._shown(shot.inputs))))
+            messages.append(Message("user", render_template(prompt.user, self._shown(shot.inputs))))
             messages.append(Message("assistant", self._output(shot)))
-        messages.append(Message("user", filled(prompt.part if own else prompt.user, given)))
-        system = filled(prompt.system, given)
+        messages.append(Message("user", render_template(prompt.chunk if own else prompt.user, given)))
+        system = render_template(prompt.system, given)
         if system and template.takes_system:
             messages.insert(0, Message("system", system))
         elif system:
@@ -196,7 +196,7 @@ class Asking:
         return tuple(template.encode(messages, add_generation_prompt=True))
 
     def _base(self, inputs: Mapping[str, Any]) -> str:
-        text = filled(self.app.prompt.base, self._shown(inputs))
+        text = render_template(self.app.prompt.base, self._shown(inputs))
         return text if text.endswith("\n") else text.rstrip(" ") + " "
 
     def _output(self, shot: Shot) -> str:
