@@ -11,10 +11,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-from groundup.apps.prompter import Options
 
 from groundup.apps import Catalog
 from groundup.apps.declaration import App, OutputSettings, fill_numbers
+from groundup.apps.prompter import Options
 from groundup.apps.runner import AppRunner
 from groundup.apps.steps import AppResult
 from groundup.core.errors import ConfigError, GroundupError
