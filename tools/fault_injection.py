@@ -38,9 +38,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHAPE = [
     *("--set", "shape.dim=64", "--set", "shape.n_layers=2", "--set", "shape.context_length=64"),
-    *("--set", "compile=false", "--set", "threads=1", "--set", "evaluations=1", "--set", "checkpoint_seconds=0"),
+    *("--set", "compile=false", "--set", "threads=1", "--set", "num_evaluations=1", "--set", "checkpoint_seconds=0"),
 ]
-GENTLE = ["--set", "threads=1", "--set", "baseline=false", "--set", "checkpoint_seconds=0", "--epochs", "1"]
+GENTLE = ["--set", "threads=1", "--set", "baseline=false", "--set", "checkpoint_seconds=0", "--num-epochs", "1"]
 DAMAGES = ("flip", "burst", "truncate")
 COUNTED = ("detected", "recovered", "warned", "harmless", "SILENT", "CRASH")
 

@@ -244,8 +244,8 @@ def _instruct_settings(scratch: Path) -> dict[str, Any]:
     table = scratch / "pairs.jsonl"
     table.write_text("\n".join(rows) + "\n", encoding="utf-8")
     paths = {"data": str(table), "model": str(directory), "out": str(scratch / "chat")}
-    off = {"compile": False, "evaluations": 0, "checkpoint_seconds": 1e9}
-    return paths | off | {"threads": 1, "epochs": 2.0}
+    off = {"compile": False, "num_evaluations": 0, "checkpoint_seconds": 1e9}
+    return paths | off | {"threads": 1, "num_epochs": 2.0}
 
 
 def _long_functions(root: Path) -> Iterator[Offender]:

@@ -53,9 +53,16 @@ def test_killed_runs_end_the_same(
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
     def start(out: Path) -> subprocess.Popen[bytes]:
-        keys = {"data": str(data), "model": str(base), "out": str(out), "threads": 1, "compile": False, "epochs": 6.0}
+        keys = {
+            "data": str(data),
+            "model": str(base),
+            "out": str(out),
+            "threads": 1,
+            "compile": False,
+            "num_epochs": 6.0,
+        }
         keys |= {"method": method, "lora": {"dropout": 0.1}}
-        command = [sys.executable, "-c", PROGRAM, json.dumps(keys | {"checkpoint_seconds": 0.05, "evaluations": 1})]
+        command = [sys.executable, "-c", PROGRAM, json.dumps(keys | {"checkpoint_seconds": 0.05, "num_evaluations": 1})]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
     def finish(out: Path) -> None:

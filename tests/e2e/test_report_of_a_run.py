@@ -50,7 +50,7 @@ def run_directory(
     table(texts / "labelled.csv", ("text", "label"), [(text, name) for name, text in parts])
     pairs = [(text.split(" ")[:6], text.split(" ")[6:12]) for _, text in parts]
     table(texts / "pairs.csv", ("question", "answer"), [(" ".join(a), " ".join(b)) for a, b in pairs])
-    small: dict[str, Any] = {"model": str(base), "epochs": 1.0, "threads": 1}
+    small: dict[str, Any] = {"model": str(base), "num_epochs": 1.0, "threads": 1}
     chat = {"data": str(texts / "pairs.csv"), "out": str(directory / "chat"), "compile": False}
     finetune_instruct.run(load(FinetuneInstructConfig, small | chat), console=quiet)
     classifier = {"data": str(texts / "labelled.csv"), "out": str(directory / "classifier")}

@@ -50,7 +50,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) 
 
 
 def options(tokens: Path, out: Path, *more: str) -> list[str]:
-    given = [*SHAPE, "evaluations=2", *more]
+    given = [*SHAPE, "num_evaluations=2", *more]
     return ["pretrain", str(tokens), "--out", str(out), "--tokens", "50000", *(f"--set={each}" for each in given)]
 
 
@@ -100,7 +100,7 @@ def test_one_voice_speaks_for_all_ranks_and_mistakes_end_them(tokens: Path, tmp_
     process = torchrun(2, *options(tokens, out, "parallel.mode=ddp"), "--json")
     said = process.communicate(timeout=180)[0]
     assert process.returncode == 0, said
-    assert said.count("The plan") == 1
+    assert said.count("Training plan") == 1
     assert len(losses(out)) == len((out / "metrics.jsonl").read_text().splitlines())
     assert (out / "model.safetensors").is_file()
     three = torchrun(3, *options(tokens, tmp_path / "three"))
@@ -116,7 +116,7 @@ def test_labels_are_learned_by_ranks_that_hold_a_share_each(tokens: Path, tmp_pa
     assert made.returncode == 0, made.stderr
     texts = [(f"{number} is what {word} said, {word} and {word}", word) for number in range(100) for word in ("a", "b")]
     table.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in texts))
-    settings = ("parallel.mode=fsdp", "set_apart=0.3", "baseline=false")
+    settings = ("parallel.mode=fsdp", "validation_fraction=0.3", "baseline=false")
     tuning = torchrun(
         2,
         "finetune",
@@ -140,7 +140,7 @@ def test_ranks_that_hold_a_share_each_go_on_from_a_model_and_after_a_kill(tokens
     base, out = tmp_path / "base", tmp_path / "further"
     made = groundup(*options(tokens, base))
     assert made.returncode == 0, made.stderr
-    settings = ("compile=false", "parallel.mode=fsdp", "checkpoint_seconds=0", "evaluations=2")
+    settings = ("compile=false", "parallel.mode=fsdp", "checkpoint_seconds=0", "num_evaluations=2")
     further = ["pretrain", str(tokens), "--model", str(base), "--out", str(out), "--tokens", "50000"]
     further += [f"--set={each}" for each in settings]
 

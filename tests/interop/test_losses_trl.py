@@ -135,7 +135,7 @@ def our_losses(model: Path, data: Path, out: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(ExampleLoader, "batch", kept)
     constants = ["adam_beta2=0.999", "adam_epsilon=1e-8", "warmup_ratio=0", "decay_ratio=1"]
-    ours = ["dtype=float32", "compile=false", "evaluations=0", "cut_long=true", "epochs=2"]
+    ours = ["dtype=float32", "compile=false", "num_evaluations=0", "truncate=true", "num_epochs=2"]
     settings = [word for setting in constants + ours for word in ("--set", setting)]
     words = ["finetune", "instruct", str(data), "--model", str(model), "--out", str(out), "--test"]
     words += [

@@ -188,7 +188,7 @@ def test_a_training_started_from_the_page_moves_stops_and_goes_on(
     tab = page.go("train")
     tab.get_by_label("Recipe", exact=True).select_option("tiny.toml")
     tab.get_by_label("Name of the run").fill("made-here")
-    tab.get_by_label("Changes").fill("pretrain.evaluations=12")
+    tab.get_by_label("Changes").fill("pretrain.num_evaluations=12")
     tab.get_by_role("button", name="Start").click()
     tab.get_by_role("button", name="Stop").wait_for()
     tab.locator(".chart polyline.k0").first.wait_for()

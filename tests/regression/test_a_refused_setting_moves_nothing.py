@@ -18,7 +18,7 @@ from groundup.core.artifact import begin, read, replaced_in, working_directory
 from groundup.core.errors import GroundupError, ResourceError
 from groundup.core.locks import lock_directory
 
-QUICK = {"compile": False, "checkpoint_seconds": 0, "evaluations": 0, "threads": 1, "tokens": 4096}
+QUICK = {"compile": False, "checkpoint_seconds": 0, "num_evaluations": 0, "threads": 1, "tokens": 4096}
 SMALL = {"dim": 32, "n_layers": 1, "context_length": 32}
 
 

@@ -90,7 +90,7 @@ def base(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Transfo
 
 
 def tuned(base: Path, out: Path, **keys: Any) -> dict[str, Any]:
-    keys = {"threads": 1, "compile": False, "epochs": 0.5, "evaluations": 0, "test_examples": 4} | keys
+    keys = {"threads": 1, "compile": False, "num_epochs": 0.5, "num_evaluations": 0, "max_test_examples": 4} | keys
     config = load(
         FinetuneInstructConfig,
         {"data": str(base.parent / "pairs.jsonl"), "model": str(base), "out": str(out)} | keys,
@@ -153,7 +153,7 @@ def test_a_high_rate_needs_a_confirmation(keys: dict[str, Any]) -> None:
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(ConfigError, match="Leave one of the two out"):
+    with pytest.raises(ConfigError, match="Remove one of them"):
         instruct_config(learning_rate=1e-4, learning_rate_scale=0.3)
     with pytest.raises(ConfigError, match="optimizer = muon with method = lora"):
         instruct_config(optimizer="muon", method="lora")
@@ -165,6 +165,13 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         (PretrainConfig, PRETRAIN | {"matrix_lr": 0.01}, "learning_rate"),
         (FinetuneClassifyConfig, INSTRUCT | {"vector_lr": 0.01}, "norm_learning_rate"),
         (FinetuneInstructConfig, INSTRUCT | {"lora": {"learning_rate": 0.01}}, "learning_rate, outside of"),
+        (FinetuneInstructConfig, INSTRUCT | {"lora": {"targets": ["q_proj"]}}, "target_modules"),
+        (FinetuneInstructConfig, INSTRUCT | {"epochs": 3}, "num_epochs"),
+        (FinetuneInstructConfig, INSTRUCT | {"cut_long": True}, "truncate"),
+        (FinetuneInstructConfig, INSTRUCT | {"evaluations": 4}, "num_evaluations"),
+        (FinetuneClassifyConfig, INSTRUCT | {"patience": 3}, "early_stopping_patience"),
+        (FinetuneClassifyConfig, INSTRUCT | {"set_apart": 0.1}, "validation_fraction"),
+        (PretrainConfig, PRETRAIN | {"skip_spikes": False}, "skip_loss_spikes"),
     ],
 )
 def test_renamed_settings_are_named(config: type[Config], keys: dict[str, Any], new: str) -> None:
@@ -288,7 +295,7 @@ def test_a_classifiers_rates_are_printed_and_recorded(
     table = tmp_path / "table.csv"
     lines = [f"{word} {other} thing,{'a' if word < 'n' else 'b'}" for word in WORDS for other in WORDS]
     table.write_text("text,label\n" + "\n".join(lines))
-    keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "c"), "threads": 1, "epochs": 1}
+    keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "c"), "threads": 1, "num_epochs": 1}
     config = load(FinetuneClassifyConfig, keys | {"learning_rate": 3e-4, "optimizer": "adamw", "baseline": False})
     facts = finetune_classify.run(config, console=Console()).facts
     assert {group["learning_rate"] for group in facts["learning_rates"]} == {3e-4}

@@ -1,4 +1,4 @@
-"""`groundup finetune classify`: train a classifier on labelled texts, and compare it with baselines."""
+"""`groundup finetune classify`: train a classifier on labeled texts, and compare it with baselines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from groundup.core.artifact import Artifact, read
 from groundup.core.config import setting
 from groundup.core.console import Console
-from groundup.train.adapters import make_trainable, require_full_for_muon, save_labelling, settle_method
+from groundup.train.adapters import make_trainable, require_full_for_muon, save_trained_classifier, resolve_method
 from groundup.train.classifier_plan import ClassifierSettings
 from groundup.train.run import TrainingRun, drop_checkpoints, training_run
 from groundup.train.settings import NOT_IN_FINGERPRINT
@@ -17,17 +17,20 @@ EXAMPLE = "groundup finetune classify mails.csv --model runs/notes --out runs/no
 
 
 class FinetuneClassifyConfig(ClassifierSettings):
-    """A table of texts with labels; columns, split, epochs and learning rates have defaults that are shown."""
+    """A table of labeled texts; columns, split, epochs and learning rates have defaults, which are printed."""
 
-    baseline: bool = setting(True, help="compare with TF-IDF and logistic regression on the same split")
+    baseline: bool = setting(True, help="compare with a TF-IDF and logistic regression baseline on the same split")
 
 
 def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Artifact:
-    """Train until all epochs are done, test, and write a classifier that transformers loads.
+    """Train, test, and write a classifier that transformers loads.
+
+    Returns:
+        The artifact of the model directory.
 
     Raises:
-        DataError: no model or table there, or no two labels in it.
-        ConfigError: a column that is not there, thresholds that are none.
+        DataError: The model or the table does not exist, or the table has fewer than two labels.
+        ConfigError: A column does not exist, or the thresholds are invalid.
     """
     from groundup.data import table_identity
     from groundup.hub.resolve import base_identity
@@ -50,7 +53,7 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
 
 
 def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
-    """Tune, test, and write the classifier with its artifact; return False to start again at lower rates."""
+    """Fine-tune, test, and write the classifier with its artifact; return False to start again at lower rates."""
     from groundup.data.label_batches import LabelledBatches, Padding
     from groundup.data.learned import save_learned
     from groundup.data.loader import BatchPlacement
@@ -58,7 +61,7 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     from groundup.hub.resolve import open_model
     from groundup.inference.classification import show_texts
     from groundup.train import Trainer
-    from groundup.train.classifier_plan import Validation, saved_machine, train_classifier
+    from groundup.train.classifier_plan import ValidationSet, saved_machine, train_classifier
     from groundup.train.initial_head import PromptFormats, initial_classifier
 
     console, ranks, out, seed = run.console, run.ranks, run.directory, config.seed
@@ -66,20 +69,22 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     shape, base = opened.model.config, opened.directory
     formats = PromptFormats.for_context(opened.tokenizer, shape.context_length, config.max_tokens)
     given, test = config.read(formats.tokenizers[0], formats.max_tokens, seed, console)
-    train, validation = config.split_validation(given, seed, required=bool(config.keep_best or config.patience))
+    train, validation = config.split_validation(
+        given, seed, required=bool(config.keep_best or config.early_stopping_patience)
+    )
     quiet = Console(quiet=True) if config.keeps_base_frozen(len(train)) else console
-    method = settle_method(config.method, shape, config.lora, quiet)
+    method = resolve_method(config.method, shape, config.lora, quiet)
     machine, new = saved_machine(config, run)
-    epochs = config.num_epochs(method, len(train), console)
+    epochs = config.epochs_to_train(method, len(train), console)
     model, objective, chosen = initial_classifier(
         opened.model, formats, given, train, config, run, machine, trained=bool(epochs)
     )
     tokenizer, longest = formats.tokenizers[chosen], formats.max_tokens_of(chosen)
     task = LabelTask.of(given, (train, validation, test), tokenizer, longest, seed=seed)
     if cut := task.train.n_truncated + task.test.n_truncated:
-        share = f"{cut:,} of {len(task.train) + len(task.test):,} texts"
-        console.warn(f"{share} are longer than {formats.max_tokens:,} tokens: their end is cut off.")
-    show_texts(tokenizer, train, longest, console, most=1)
+        total = len(task.train) + len(task.test)
+        console.warn(f"{cut:,} of {total:,} texts are longer than {formats.max_tokens:,} tokens and are truncated.")
+    show_texts(tokenizer, train, longest, console, max_shown=1)
     make_trainable(model, method, config.lora, seed)
     trainer = Trainer(model, objective, config, run, machine=machine, label="tuning")
     place = BatchPlacement(ranks.rank, ranks.size, machine.device)
@@ -87,14 +92,14 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     batches = LabelledBatches(
         task.train.ids, task.train.targets, batch_size=rows, padding=padding, seed=seed, place=place
     )
-    validated = Validation(partial(task.validation_error, model), len(validation))
+    validated = ValidationSet(partial(task.validation_error, model), len(validation))
     throughput = task.throughput((run.saved_plan() or {})["seconds_per_token"])
     facts = train_classifier(trainer, config, batches, method, validated, throughput, epochs=epochs, new=new)
     if facts is None:
         return False
     model = trainer.gathered()
     if ranks.first:
-        save = partial(save_labelling, method, out, model, base, tokenizer, task.labels)
+        save = partial(save_trained_classifier, method, out, model, base, tokenizer, task.labels)
         lexical_loss = None if epochs else objective
         files, found = save_and_test(
             task, out, model, save, machine, console, tfidf=config.baseline, lexical_loss=lexical_loss
@@ -105,7 +110,7 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
 
 
 def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console) -> Artifact:
-    """Show what would be trained; nothing is trained, and no other output is written."""
+    """Show the training texts without training; the only output is the page."""
     from groundup.hub import read_config
     from groundup.hub.resolve import load_tokenizer, resolve_model
     from groundup.inference.classification import show_texts
@@ -116,8 +121,8 @@ def _xray(config: FinetuneClassifyConfig, keys: dict[str, Any], console: Console
     tokenizer, context = load_tokenizer(directory), read_config(directory).context_length
     formats = PromptFormats.for_context(tokenizer, context, config.max_tokens)
     train, _ = config.read(formats.tokenizers[0], formats.max_tokens, config.seed, console)
-    seen, labels = show_texts(tokenizer, train, formats.max_tokens, console, most=3)
-    told = f"I read {train.columns}, {len(train.counts())} labels, {len(train):,} texts to learn from."
+    seen, labels = show_texts(tokenizer, train, formats.max_tokens, console, max_shown=3)
+    summary = f"Read {train.columns}, {len(train.counts())} labels, {len(train):,} training texts."
     if len(formats) > 1:
-        told += f" Before step 1, the prompt {PROMPT_BEFORE}...{PROMPT_AFTER} is compared with none."
-    return xray_only(config.out, "finetune.classify", keys, told, seen, console, labels)
+        summary += f" Before step 1, training compares the prompt {PROMPT_BEFORE}...{PROMPT_AFTER} with no prompt."
+    return xray_only(config.out, "finetune.classify", keys, summary, seen, console, labels)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from groundup.core.artifact import Artifact, read
 from groundup.core.config import setting
@@ -14,8 +15,8 @@ from groundup.train.adapters import (
     make_trainable,
     open_for_chat,
     require_full_for_muon,
-    save_tuned,
-    settle_method,
+    save_language_model,
+    resolve_method,
 )
 from groundup.train.run import TrainingRun, drop_checkpoints, training_run
 from groundup.train.settings import NOT_IN_FINGERPRINT, FineTuningSettings
@@ -30,21 +31,30 @@ EXAMPLE = "groundup finetune instruct questions.csv --model runs/notes --out run
 
 
 class FinetuneInstructConfig(FineTuningSettings, InstructionSettings):
-    """Examples and a model to tune; columns, split, epochs and learning rates have defaults that are shown."""
+    """Conversations and a base model; columns, split, epochs and learning rates have defaults, which are printed."""
 
-    compile: bool = setting(True, help="compile the layers where the run is long enough to gain from it")
+    renamed: ClassVar[Mapping[str, str]] = {
+        **FineTuningSettings.renamed,
+        **InstructionSettings.renamed,
+        "evaluations": "num_evaluations",
+    }
+
+    compile: bool = setting(True, help="use torch.compile on the layers if the run is long enough to benefit")
     keep_best: DeciderName | None = setting(
-        None, help="keep the weights that are best by this on validation answers; default: the last ones"
+        None, help="validation metric that selects the best checkpoint; default: keep the last checkpoint"
     )
-    evaluations: int = setting(4, help="how often to score validation answers and show one on the way", ge=0)
+    num_evaluations: int = setting(4, help="number of validation scores and sample answers during training", ge=0)
 
 
 def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Artifact:
-    """Tune, compare with the base on test answers, and write a model directory with a chat template.
+    """Fine-tune, compare with the base model on the test set, and write a model directory with a chat template.
+
+    Returns:
+        The artifact of the model directory.
 
     Raises:
-        DataError: no model or examples there, or no token in them to train.
-        ConfigError: columns that are not there, or a vocabulary without the tokens of a chat.
+        DataError: The model or the examples do not exist, or no token would be trained.
+        ConfigError: A column does not exist, or the vocabulary lacks the special tokens of the chat template.
     """
     from groundup.data import table_identity
     from groundup.data.replay import replay_identity
@@ -55,7 +65,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
     if config.xray:
         return _xray(config, keys, console or Console())
     inputs = {"model": base_identity(config.model), "data": table_identity(config.data)}
-    if config.replay is not None and config.replay_share:
+    if config.replay is not None and config.replay_fraction:
         inputs["replay"] = replay_identity(config.replay)
     if config.test:
         inputs["test"] = table_identity(config.test)
@@ -68,7 +78,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
 
 
 def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
-    """Plan, tune, compare, and write the model directory with its artifact."""
+    """Plan, fine-tune, compare, and write the model directory with its artifact."""
     from groundup.data.instruction import InstructionData
     from groundup.data.learned import learned_by, save_learned
     from groundup.evaluation.after_tuning import compare_tuned, tuned_and_base
@@ -80,15 +90,15 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     from groundup.train import Evaluation, Trainer
     from groundup.train.objectives import NextToken
     from groundup.train.planner import share
-    from groundup.train.planner.tuning import USUAL_EPOCHS
+    from groundup.train.planner.tuning import DEFAULT_EPOCHS
     from groundup.train.planning import fine_tune, plan_fine_tuning
 
     console, ranks, out = run.console, run.ranks, run.directory
     split = config.read(console)
     opened, new_rows_from = open_for_chat(config.model, config.method, console)
     model, tokenizer, base = opened.model, opened.tokenizer, opened.directory
-    method = settle_method(config.method, model.config, config.lora, console)
-    template, validation = locked_template(base, tokenizer), bool(config.keep_best or config.patience)
+    method = resolve_method(config.method, model.config, config.lora, console)
+    template, validation = locked_template(base, tokenizer), bool(config.keep_best or config.early_stopping_patience)
     context = model.config.context_length
     data = InstructionData.encode(split, config, template, tokenizer, context, console, validation=validation)
     data.show(console)
@@ -102,19 +112,19 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     plan = trainer.settle(plan, lambda rows: loader(window, rows, machine).batch(0)) if new else plan
     batches = loader(window, share(plan.rows, plan.micro_batch_size, ranks.size)[0], machine)
     with Engine(model, tokenizer, stop_ids=template.stop_ids) as engine:
-        evaluation = Evaluation(show_answers(engine, template, data.test, run), config.evaluations)
-        selection = answer_selection(config.keep_best, config.patience, model, data)
-        epochs = config.epochs or USUAL_EPOCHS
+        evaluation = Evaluation(show_answers(engine, template, data.test, run), config.num_evaluations)
+        selection = answer_selection(config.keep_best, config.early_stopping_patience, model, data)
+        epochs = config.num_epochs or DEFAULT_EPOCHS
         facts = fine_tune(
             trainer, plan, batches, new=new, max_epochs=epochs, evaluation=evaluation, selection=selection
         )
     tuned_model = trainer.gathered()
     if not ranks.first:
         return
-    files = save_tuned(method, out, tuned_model, base, tokenizer, template.stop_ids)
+    files = save_language_model(method, out, tuned_model, base, tokenizer, template.stop_ids)
     files += [*save_chat(out, template, tokenizer), save_learned(out, split.questions, learned_by(base))]
     files.append(write_xray(out / "xray.html", f"{split.found.sentence}.", data.seen(NUM_SHOWN)))
-    del model, tuned_model, trainer, opened, engine, planned, evaluation, selection  # make room for the comparison
+    del model, tuned_model, trainer, opened, engine, planned, evaluation, selection  # memory for the comparison
     tuned, original = tuned_and_base(out, base, machine, adapter=method == "lora")
     compared, transcripts = compare_tuned(tuned, original, data, seed=config.seed, console=console)
     facts |= data.facts(batches) | {"held_out": compared.to_json(), "transcripts": transcripts}
@@ -122,7 +132,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
 
 
 def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console) -> Artifact:
-    """Show what would be trained; nothing is trained, and no other output is written."""
+    """Show the training examples without training; the only output is the page."""
     from groundup.data.instruction import InstructionData
     from groundup.hub import read_config
     from groundup.hub.resolve import load_tokenizer, resolve_model
@@ -133,9 +143,9 @@ def _xray(config: FinetuneInstructConfig, keys: dict[str, Any], console: Console
     tokenizer = with_chat_tokens(load_tokenizer(directory))
     context, template = read_config(directory).context_length, locked_template(directory, tokenizer)
     data = InstructionData.encode(split, config, template, tokenizer, context, console)
-    data.show(console, most=3)
-    told = f"{split.found.sentence}."
-    return xray_only(config.out, "finetune.instruct", keys, told, data.seen(NUM_SHOWN), console)
+    data.show(console, max_shown=3)
+    summary = f"{split.found.sentence}."
+    return xray_only(config.out, "finetune.instruct", keys, summary, data.seen(NUM_SHOWN), console)
 
 
 def _loader(
@@ -144,4 +154,4 @@ def _loader(
     from groundup.data.loader import BatchPlacement
 
     place = BatchPlacement(ranks.rank, ranks.size, machine.device)
-    return data.loader(context, rows, cut=config.cut_long, seed=config.seed, place=place)
+    return data.loader(context, rows, cut=config.truncate, seed=config.seed, place=place)

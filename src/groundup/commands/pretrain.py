@@ -1,10 +1,11 @@
-"""`groundup pretrain`: train a base model on token shards, from random weights or from a base model."""
+"""`groundup pretrain`: train a base model on token shards, from random weights or from an existing model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import model_validator
 
@@ -29,20 +30,22 @@ EXAMPLE = "groundup pretrain runs/notes/tokens --out runs/notes/base --minutes 5
 
 
 class PretrainConfig(TrainingSettings):
-    """One of minutes, tokens and depth sets the size; the rest is derived, printed and saved in plan.json."""
+    """Set exactly one of `minutes`, `tokens` and `depth`; the rest is derived, printed and saved in plan.json."""
+
+    renamed: ClassVar[Mapping[str, str]] = {**TrainingSettings.renamed, "evaluations": "num_evaluations"}
 
     token_shards: Path = setting(help="output directory of groundup tokenize", positional=True)
-    out: Path = setting(help="directory for the model", flag=True)
-    model: Path | None = setting(None, help="continue this model (a directory, or a run)", flag=True)
-    minutes: float | None = setting(None, help="train for this long on this machine", flag=True, gt=0)
-    tokens: int | None = setting(None, help="train on this many tokens", flag=True, gt=0)
-    depth: int | None = setting(None, help="train this many layers, 20 tokens a parameter", flag=True, gt=0)
-    shape: ShapeConfig = setting(ShapeConfig(), help="the model, as far as you want to decide it")
-    z_loss: float = setting(0.0, help="coefficient of the squared log of softmax's denominator in the loss", ge=0)
-    compile: bool = setting(True, help="compile what takes the time; needs a C++ compiler, else runs without")
-    fp8: bool = setting(False, help="compute the layers' products in fp8, on a GPU that has it (pip: groundup[fp8])")
-    evaluations: int = setting(8, help="how often to score validation text and show a sample on the way", ge=0)
-    sample_prompt: str = setting("", help="prompt of the samples")
+    out: Path = setting(help="output directory for the model", flag=True)
+    model: Path | None = setting(None, help="model to continue pretraining: a model or run directory", flag=True)
+    minutes: float | None = setting(None, help="training time on this machine, in minutes", flag=True, gt=0)
+    tokens: int | None = setting(None, help="number of training tokens", flag=True, gt=0)
+    depth: int | None = setting(None, help="number of layers; trains on 20 tokens per parameter", flag=True, gt=0)
+    shape: ShapeConfig = setting(ShapeConfig(), help="architecture of the model; omitted keys are derived")
+    z_loss: float = setting(0.0, help="coefficient of the z-loss, the squared log of the softmax denominator", ge=0)
+    compile: bool = setting(True, help="use torch.compile; without a C++ compiler, training runs uncompiled")
+    fp8: bool = setting(False, help="fp8 matmuls in the layers, on GPUs that support it (pip: groundup[fp8])")
+    num_evaluations: int = setting(8, help="number of validation scores and samples during training", ge=0)
+    sample_prompt: str = setting("", help="prompt of the generated samples")
 
     @model_validator(mode="after")
     def _one_size(self) -> PretrainConfig:
@@ -54,20 +57,23 @@ class PretrainConfig(TrainingSettings):
 
 
 def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
-    """Train a model until its plan is done; an interrupted run resumes from its last checkpoint.
+    """Pretrain a model; an interrupted run resumes from its last checkpoint.
+
+    Returns:
+        The artifact of the model directory.
 
     Raises:
-        DataError: no token shards there, or no model.
-        ConfigError: a shape that is not consistent, or tokens that are not in the model's vocabulary.
-        ResourceError: a model too large for the memory here.
-        TrainingError: it diverged.
+        DataError: The token shards or the base model do not exist.
+        ConfigError: The shape is inconsistent, or the tokens are not in the model's vocabulary.
+        ResourceError: The model does not fit into memory.
+        TrainingError: Training diverged.
     """
     from groundup.hub.resolve import base_identity
 
     keys = config.model_dump(mode="json", exclude={"token_shards", "model", *NOT_IN_FINGERPRINT})
     inputs = {"tokens": read_output(config.token_shards, "tokenize").digest}
     base = None
-    if config.model:  # checked before an earlier output is moved
+    if config.model:  # before an earlier output is moved
         inputs["model"] = base_identity(config.model)
         base = find_base(config.model, config.token_shards / "tokenizer")
     with training_run(config.out, "pretrain", keys, inputs, console) as training:
@@ -88,7 +94,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     from groundup.tokenizer import Tokenizer
     from groundup.train import Evaluation, Trainer, TrainingSteps
     from groundup.train.objectives import NextToken
-    from groundup.train.planner import MOST_EPOCHS, Budget, share
+    from groundup.train.planner import MAX_EPOCHS, Budget, share
     from groundup.train.planning import plan_pretraining
     from groundup.train.trainer import measured_machine
 
@@ -102,14 +108,14 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     loader = partial(_loader, config, shards, ranks)
 
     def planned() -> tuple[Machine, Plan]:
-        console.note("Measuring the machine; the first time, kernels are compiled for it.")
+        console.note("Benchmarking this machine. The first run also compiles the kernels.")
         machine = measured_machine(config, run, native=config.compile, compile=config.compile, fp8=config.fp8)
         budget = Budget(config.minutes, config.tokens, config.depth, run.work.seconds)
         tokens = shards.n_tokens + shards.n_documents
         return machine, plan_pretraining(config, run, machine, budget, start, objective, loader, corpus_tokens=tokens)
 
     machine, plan, new = run.plan(planned)
-    console.table("The plan", ["", ""], plan.describe())
+    console.table("Training plan", ["", ""], plan.describe())
     if base is not None:
         console.note(base.sentence)
     model = start.build(plan.model, config.seed)
@@ -118,12 +124,12 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     plan = trainer.settle(plan, lambda rows: loader(context, rows, machine).batch(0)) if new else plan
     rates = show_rates(config, model, plan.optimizer, console, pretraining=base is None)
     rows, _ = share(plan.rows, plan.micro_batch_size, ranks.size)
-    steps = TrainingSteps.of(plan, ranks, max_epochs=MOST_EPOCHS)
+    steps = TrainingSteps.of(plan, ranks, max_epochs=MAX_EPOCHS)
     score = text_score(validation, model)
     with trainer.readable():
         before = score() if base else None
     with Engine(model, tokenizer) as engine:
-        evaluation = Evaluation(show_text(engine, score, config.sample_prompt, run), config.evaluations)
+        evaluation = Evaluation(show_text(engine, score, config.sample_prompt, run), config.num_evaluations)
         trainer.train(loader(context, rows, machine).batch, steps, evaluation=evaluation)
     with trainer.readable():
         compared = compare_bits_per_byte(score(), before) if before else None
@@ -134,7 +140,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     files = [*save_model(run.directory, model, **tokenizer.text_ids, stop_ids=stop_ids), *tokenizer.save(run.directory)]
     facts = plan.facts() | trainer.facts() | {"learning_rates": rates}
     if compared is not None:
-        console.note(f"Held-out text: {compared.sentence}")
+        console.note(f"Validation set: {compared.sentence}")
         facts |= {"base": str(config.model), "held_out": compared.facts()}
     run.work.finish(facts, [*files, run.plan_file])
 

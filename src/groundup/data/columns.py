@@ -43,15 +43,15 @@ _SPOKEN = 0.3  # the least share of a column's cells with several words for it t
 
 
 class ConversationRules(Config):
-    """Where the conversations of a table are; what is left out is found by names and by content."""
+    """Columns of the conversations in a table; omitted ones are detected from names and content."""
 
     prompt: str | None = setting(
-        None, help='the user\'s words: a column, or a template "{question}\\n{context}"', flag=True
+        None, help='column with the prompt, or a template like "{question}\\n{context}"', flag=True
     )
-    response: str | None = setting(None, help="the answer: a column, or a template", flag=True)
-    messages: str | None = setting(None, help="a column of conversations, as lists of turns", flag=True)
-    system: str | None = setting(None, help="a system message: column, template, or the text", flag=True)
-    assistant: str | None = setting(None, help="in a chat of people: the name of the one who answers")
+    response: str | None = setting(None, help="column with the response, or a template", flag=True)
+    messages: str | None = setting(None, help="column with lists of messages", flag=True)
+    system: str | None = setting(None, help="system message: a column, a template, or text", flag=True)
+    assistant: str | None = setting(None, help="speaker name that is the assistant")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Conversations to tune on: from the rows of a table to messages that a chat template renders."""
+"""Read conversations for instruction tuning: from table rows to messages that a chat template renders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -30,23 +30,23 @@ from groundup.data.columns import (
 )
 from groundup.data.tables import alike, read_table, spread
 
-JOINED = "turns of one role in a row joined"
-CUT_END = "turns after the last answer cut"
-CUT_START = "answers before the first question cut"
+JOINED = "consecutive turns of one role joined"
+CUT_END = "turns after the last answer removed"
+CUT_START = "answers before the first question removed"
 
 
 class SourceRules(ConversationRules):
-    """What a source of examples has beside the keys of a source of text."""
+    """Keys of an example source in addition to the keys of a text source."""
 
-    limit: int | None = setting(None, help="take at most so many rows, from everywhere in the table", gt=0)
+    limit: int | None = setting(None, help="maximum number of rows, evenly spaced in the table", gt=0)
 
 
 class FolderExamples(FolderSource, SourceRules):
-    """A file or folder on this machine, and where its conversations are."""
+    """A local file or folder of conversations."""
 
 
 class PackageExamples(PackageSource, SourceRules):
-    """Files inside a pinned archive of a package index, and where their conversations are."""
+    """Files with conversations in a pinned archive of a package index."""
 
 
 def _as_sources(data: Any) -> Any:
@@ -60,19 +60,19 @@ def _as_sources(data: Any) -> Any:
 ExampleSources = Annotated[
     list[Annotated[FolderExamples | PackageExamples, Field(discriminator="kind")]], BeforeValidator(_as_sources)
 ]
-"""Source tables of a recipe; the path of a file or folder alone stands for a source of kind folder."""
+"""Source tables of a recipe. A string is the path of a source of kind folder."""
 
 
 @dataclass(slots=True)
 class Conversations:
-    """What was read.
+    """Conversations that were read, and what was dropped or changed.
 
     Attributes:
-        examples: each ends with an assistant's turn; roles alternate, after a system message if there is one.
-        columns: how the tables were read, in words.
-        rows: how many there were in all.
-        dropped: reason -> rows that gave no example.
-        changed: what was done -> examples that it was done to.
+        examples: Conversations. Each ends with an assistant turn; after an optional system message, roles alternate.
+        columns: How the columns were read, as text.
+        rows: Number of rows that were read.
+        dropped: Reason -> number of rows that were dropped.
+        changed: Change -> number of examples that were changed.
     """
 
     examples: list[Example] = field(default_factory=list)
@@ -83,13 +83,13 @@ class Conversations:
 
     @property
     def sentence(self) -> str:
-        """All of it in one sentence, for a person."""
-        said = f"I read {_rows(self.rows)} as {self.columns}"
+        """Summary in one sentence, without a period."""
+        summary = f"Read {_rows(self.rows)} as {self.columns}"
         if self.dropped:
             reasons = self.dropped.most_common()
-            told = reasons[0][0] if len(reasons) == 1 else ", ".join(f"{n:,} {reason}" for reason, n in reasons)
-            said += f"; {_rows(self.dropped.total())} dropped: {told}"
-        return said + "".join(f"; {what} in {n:,}" for what, n in sorted(self.changed.items()))
+            listed = reasons[0][0] if len(reasons) == 1 else ", ".join(f"{n:,} {reason}" for reason, n in reasons)
+            summary += f"; {_rows(self.dropped.total())} dropped: {listed}"
+        return summary + "".join(f"; {change} in {n:,}" for change, n in sorted(self.changed.items()))
 
 
 def _rows(count: int) -> str:
@@ -97,7 +97,7 @@ def _rows(count: int) -> str:
 
 
 class RejectedError(Exception):
-    """A row gives no example; the reason is what it is counted under."""
+    """A row contains no valid example; the message is the reason that is counted."""
 
 
 def read_conversations(
@@ -106,13 +106,17 @@ def read_conversations(
     *,
     console: Console | None = None,
 ) -> Conversations:
-    """Read all sources, each with its own columns; examples that say the same are kept once.
+    """Read all sources, each with its own columns; duplicate examples are dropped.
 
     Args:
-        rules: for sources that have none of their own.
+        sources: Tables to read.
+        rules: Columns for sources that declare none.
+        console: Console to print to.
 
     Raises:
-        ConfigError, DataError, DownloadError: see `read_table` and `find_columns`; DataError also if nothing is left.
+        ConfigError: See `find_columns`.
+        DataError: See `read_table`; also if no example is left.
+        DownloadError: See `read_table`.
     """
     found, seen, read_as = Conversations(), set[Example](), dict[str, None]()
     for source in sources:
@@ -135,31 +139,34 @@ def read_conversations(
     found.columns = ", ".join(read_as)
     if not found.examples:
         raise DataError(
-            found.sentence,
-            rule="tuning needs at least one prompt with its response",
-            fix='Say where they are: prompt = "{COLUMN}", response = "{COLUMN}", or messages = "COLUMN".',
+            f"{found.sentence}: no prompt with a response is left",
+            fix='Name the columns: prompt = "{COLUMN}" and response = "{COLUMN}", or messages = "COLUMN".',
         )
     return found
 
 
 def split_by_hash(
-    examples: Sequence[Example], *, fraction: float = 0.1, most: int = 1000
+    examples: Sequence[Example], *, fraction: float = 0.1, max_held_out: int = 1000
 ) -> tuple[list[Example], list[Example]]:
-    """(train, held out): which is which follows from the examples alone, not from their order.
+    """Return training set and held-out set; the split depends on the examples only, not on their order.
 
-    Examples of one question fall on one side, so that no held-out answer was seen with its question; only where each
-    question has more examples than are to be held out, they fall on both.
+    Examples with the same question are in the same set, so that no question of the test set is trained on. The only
+    exception: each question has more examples than the test set may have.
+
+    Args:
+        examples: Conversations to split.
+        fraction: Fraction of the examples to hold out.
+        max_held_out: Maximum number of examples to hold out.
 
     Raises:
-        DataError: fewer than two examples.
+        DataError: There are fewer than two examples.
     """
     if len(examples) < 2:
         raise DataError(
-            f"{len(examples)} example" + "s" * (len(examples) != 1),
-            rule="training and testing need one each, at least",
-            fix="Add examples, or give others to test on with --test.",
+            f"{len(examples)} example" + "s" * (len(examples) != 1) + ": training and test set need at least one each",
+            fix="Add examples, or give a test set with --test.",
         )
-    wanted = min(most, max(1, round(fraction * len(examples))))
+    wanted = min(max_held_out, max(1, round(fraction * len(examples))))
     held = _whole_groups([alike(question_of(example)) for example in examples], wanted)
     held = held or _whole_groups(["\0".join(m.content for m in example.messages) for example in examples], wanted)
     train = [example for place, example in enumerate(examples) if place not in held]
@@ -167,7 +174,7 @@ def split_by_hash(
 
 
 def _whole_groups(keys: Sequence[str], wanted: int) -> set[int]:
-    """Places of about so many examples, and not more, that leave no other with the same key outside."""
+    """Return the indices of at most `wanted` examples such that examples with the same key are not separated."""
     groups: dict[int, list[int]] = {}
     for place, key in enumerate(keys):
         groups.setdefault(_hash([key]), []).append(place)
@@ -179,9 +186,16 @@ def _whole_groups(keys: Sequence[str], wanted: int) -> set[int]:
 
 
 def without_prompts_of(tested: Sequence[Example], found: Conversations) -> list[Example]:
-    """The examples whose question is not one of those to test on; the others are counted as dropped.
+    """Return the examples whose question is not in the test set; count the others as dropped.
 
-    Questions that differ in case or white space only are alike.
+    The comparison ignores case and white space.
+
+    Args:
+        tested: Test examples.
+        found: Training examples.
+
+    Raises:
+        DataError: No training example is left.
     """
     known = {alike(question_of(example)) for example in tested}
     learned = [example for example in found.examples if alike(question_of(example)) not in known]
@@ -189,24 +203,25 @@ def without_prompts_of(tested: Sequence[Example], found: Conversations) -> list[
         found.dropped["prompt is in the test data"] += len(found.examples) - len(learned)
     if not learned:
         raise DataError(
-            found.sentence,
-            rule="what is tested on must not be trained on",
-            fix="Give test data that differ from the examples, or none.",
+            f"{found.sentence}: no training example is left",
+            fix="Use test data that differs from the training data, or omit it.",
         )
     return learned
 
 
 def question_of(example: Example) -> str:
-    """What the last answer answers: all that was said before it, but for a system message."""
+    """Return the text that the last answer responds to: all earlier turns, without the system message."""
     return "\n".join(message.content for message in example.messages[:-1] if message.role != "system")
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationSplit:
-    """Conversations to train on and to test on.
+    """Training and test conversations.
 
     Attributes:
-        found: What was read, and how.
+        train: Training conversations.
+        test: Test conversations.
+        found: All conversations that were read, and what was dropped or changed.
     """
 
     train: list[Example]
@@ -224,50 +239,67 @@ class ConversationSplit:
         max_test: int,
         console: Console,
     ) -> Self:
-        """Read conversations; without test data, some are held out. No prompt of a test example is trained.
+        """Read conversations; without test data, hold some out. Prompts of test examples are not trained on.
+
+        Args:
+            data: Sources to train on.
+            test: Sources of the test set; empty: hold out a part of `data`.
+            rules: Columns for sources that declare none.
+            test_fraction: Fraction of the examples to hold out.
+            max_test: Maximum number of examples to hold out.
+            console: Console to print to.
 
         Raises:
-            DataError: there are none.
-            ConfigError: columns that are not there.
+            DataError: No conversation is left.
+            ConfigError: A column does not exist.
         """
         found = read_conversations(data, rules, console=console)
         if test:
             held_out = read_conversations(test, rules, console=console).examples
             train = without_prompts_of(held_out, found)
         else:
-            train, held_out = split_by_hash(found.examples, fraction=test_fraction, most=max_test)
+            train, held_out = split_by_hash(found.examples, fraction=test_fraction, max_held_out=max_test)
         console.note(f"{found.sentence}.")
         return cls(train, held_out, found)
 
     @property
     def questions(self) -> list[str]:
-        """The questions of the training conversations."""
+        """Questions of the training conversations."""
         return [question_of(example) for example in self.train]
 
 
 class InstructionSettings(ConversationRules):
-    """Where conversations are, and how they are split and cut."""
+    """Where conversations are, and how they are split and truncated."""
 
-    data: ExampleSources = setting(help="examples: a table of prompts and responses, or of messages", positional=True)
-    test: ExampleSources = setting([], help="test examples; default: held out", flag=True)
-    test_fraction: float = setting(0.1, help="share of the examples to hold out as a test set", gt=0, lt=1)
-    test_examples: int = setting(1000, help="maximum number of examples to hold out", ge=1)
-    replay: Path | None = setting(None, help="general text (a corpus, files) or conversations to mix in")
-    replay_share: float = setting(
-        0.0, help="share of the trained tokens that is mixed in, against forgetting", ge=0, lt=1
-    )
-    cut_long: bool = setting(False, help="cut examples that are longer than the context, instead of dropping them")
+    renamed: ClassVar[Mapping[str, str]] = {
+        "test_examples": "max_test_examples",
+        "replay_share": "replay_fraction",
+        "cut_long": "truncate",
+    }
+
+    data: ExampleSources = setting(help="table of conversations: prompts and responses, or messages", positional=True)
+    test: ExampleSources = setting([], help="test examples; default: hold out a part of the data", flag=True)
+    test_fraction: float = setting(0.1, help="fraction of the examples to hold out as a test set", gt=0, lt=1)
+    max_test_examples: int = setting(1000, help="maximum number of examples to hold out", ge=1)
+    replay: Path | None = setting(None, help="text (corpus, files) or conversations to mix in against forgetting")
+    replay_fraction: float = setting(0.0, help="fraction of the trained tokens that come from replay", ge=0, lt=1)
+    truncate: bool = setting(False, help="truncate examples longer than the context instead of dropping them")
 
     def read(self, console: Console) -> ConversationSplit:
-        """Read the conversations.
+        """Read the conversations and split them.
 
         Raises:
-            DataError: There are none.
-            ConfigError: Columns that are not there.
+            DataError: No conversation is left.
+            ConfigError: A column does not exist.
         """
         rules = ConversationRules(**self.model_dump(include=set(ConversationRules.model_fields)))
         return ConversationSplit.read(
-            self.data, self.test, rules, test_fraction=self.test_fraction, max_test=self.test_examples, console=console
+            self.data,
+            self.test,
+            rules,
+            test_fraction=self.test_fraction,
+            max_test=self.max_test_examples,
+            console=console,
         )
 
 
@@ -282,10 +314,10 @@ def _own_rules(source: FolderExamples | PackageExamples) -> ConversationRules | 
 
 
 def _example(row: Mapping[str, Any], columns: Columns) -> tuple[Example, set[str]]:
-    """The conversation of a row, and what was done to it.
+    """Return the conversation of a row, and what was changed in it.
 
     Raises:
-        RejectedError: there is none.
+        RejectedError: The row contains no valid conversation.
     """
     changes = set[str]()
     if columns.messages is None:
@@ -319,7 +351,7 @@ def _messages(turns: Sequence[Any], assistant: str | None) -> list[Message]:
     roles = [ROLES.get(name.lower()) for name in speakers]
     if assistant is not None:
         roles = ["assistant" if name == assistant else "user" for name in speakers]
-    elif not any(roles):  # turns without names, or the names of two people: whoever begins is the user
+    elif not any(roles):  # unnamed turns or two unknown names: the first speaker is the user
         if not any(speakers):
             speakers = [str(number % 2) for number in range(len(turns))]
         cast = dict(zip(dict.fromkeys(speakers), ("user", "assistant"), strict=False))
@@ -334,7 +366,7 @@ def _known(role: Role | None) -> Role:
 
 
 def _speaker(turn: Any) -> str:
-    if isinstance(turn, list):  # the messages that one speaker sent in a row
+    if isinstance(turn, list):  # consecutive messages of one speaker
         turn = turn[0] if turn else None
     return speaker(turn)
 
@@ -353,10 +385,12 @@ def _content(turn: Any) -> str:
 
 
 def _alternating(messages: Iterable[Message], changes: set[str]) -> list[Message]:
-    """System first if at all, then user and assistant in turn, the assistant last; `changes` says what that took.
+    """Return messages whose roles alternate: an optional system message, then user and assistant, the assistant last.
+
+    Record in `changes` what was joined or removed.
 
     Raises:
-        RejectedError: it takes more than joining and cutting.
+        RejectedError: Joining and removing turns is not enough.
     """
     kept: list[Message] = []
     for message in messages:

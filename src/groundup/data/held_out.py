@@ -95,7 +95,7 @@ def held_out_answers(
         learned, tested = split_by_hash(
             found.examples,
             fraction=float(settings.get("test_fraction", 0.1)),
-            most=int(settings.get("test_examples", 1000)),
+            max_held_out=int(settings.get("max_test_examples", settings.get("test_examples", 1000))),
         )
         return HeldOut(learned, tested, [_trained_on(len(tested))])
     known = learned_by(tuned)
@@ -105,7 +105,7 @@ def held_out_answers(
         return HeldOut(without_prompts_of(new, read_conversations(train, columns, console=console)), new, notes)
     if len(new) < 2:
         return HeldOut([], new, notes)
-    tested, shown = split_by_hash(new, fraction=_SHOWN_FRACTION, most=_MAX_SHOWN)
+    tested, shown = split_by_hash(new, fraction=_SHOWN_FRACTION, max_held_out=_MAX_SHOWN)
     return HeldOut(shown, tested, [*notes, _set_aside(len(shown))])
 
 

@@ -67,12 +67,14 @@ class InstructionData:
         """
         train, held_out = split.train, list[Example]()
         if validation:
-            train, held_out = split_by_hash(train, fraction=settings.test_fraction, most=settings.test_examples)
+            train, held_out = split_by_hash(
+                train, fraction=settings.test_fraction, max_held_out=settings.max_test_examples
+            )
         encoded = _encoded(train, template, tokenizer, console)
-        require_sound(encoded, template, tokenizer, context, cut=settings.cut_long)
-        mixed = replayed(settings.replay, settings.replay_share, encoded, template, tokenizer, context)
+        require_sound(encoded, template, tokenizer, context, cut=settings.truncate)
+        mixed = replayed(settings.replay, settings.replay_fraction, encoded, template, tokenizer, context)
         if mixed:
-            part = f"{settings.replay_share:.0%} of the trained tokens"
+            part = f"{settings.replay_fraction:.0%} of the trained tokens"
             console.note(f"Replayed: {len(mixed):,} pieces of {settings.replay}, {part}.")
         return cls(train, held_out, split.test, encoded, mixed, template, tokenizer, context, split)
 
@@ -94,12 +96,12 @@ class InstructionData:
             **options,
         )
 
-    def show(self, console: Console, *, most: int = 1) -> None:
+    def show(self, console: Console, *, max_shown: int = 1) -> None:
         """Show some conversations, and how many tokens of each role are trained."""
         counted = self.seen(_COUNTED)
         console.table(f"Tokens of {len(counted):,} of {len(self.train):,} examples", *role_table(counted))
-        for number, each in enumerate(counted[:most], 1):
-            which = "one example" if most == 1 else f"example {number}"
+        for number, each in enumerate(counted[:max_shown], 1):
+            which = "one example" if max_shown == 1 else f"example {number}"
             console.sample(f"{which}; trained tokens are in [[ ]]", each.parts())
 
     def seen(self, most: int) -> list[Seen]:

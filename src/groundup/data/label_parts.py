@@ -1,12 +1,12 @@
-"""Split labelled texts into training, validation and test set."""
+"""Split labeled texts into training, validation and test set."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
 
 IN_TEST, UNTRAINED = "text of the test data", "label not in the training data"
-TOO_LONG = "longer than the model reads"
+TOO_LONG = "longer than the context"
 _MIN_VALIDATION = 50  # texts
 
 
 @dataclass(frozen=True, slots=True)
 class SplitRules:
-    """How labelled texts are split.
+    """How labeled texts are split.
 
     Attributes:
-        test_fraction: share of each label that is held out for the test, if no test table is given.
-        seed: of the split.
-        limit: maximum number of training texts.
-        max_tokens: training texts with more tokens are left out; None: they stay, and are truncated later.
-        balanced: labels get weights, so that no warning about rare labels is needed.
+        test_fraction: Fraction of each label to hold out as a test set, if no test table is given.
+        seed: Random seed of the split.
+        limit: Maximum number of training texts.
+        max_tokens: Maximum length of training texts; longer ones are dropped. None: they are truncated later.
+        balanced: Whether the loss uses class weights, so that no warning about rare labels is needed.
     """
 
     test_fraction: float
@@ -54,34 +54,38 @@ class SplitRules:
 
 
 class LabelSettings(Config):
-    """Where labelled texts are, and how they are read and split."""
+    """Where labeled texts are, and how they are read and split."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"cut_long": "truncate", "set_apart": "validation_fraction"}
 
     data: Path | list[Source] = setting(help="table with texts and labels, or a list of sources", positional=True)
-    test: Path | list[Source] | None = setting(None, help="table to test on; default: a part of the data", flag=True)
-    test_fraction: float = setting(0.2, help="share of each label to hold out as a test set", gt=0, lt=1)
-    limit: int | None = setting(None, help="maximum number of training texts, drawn from all labels", ge=2)
+    test: Path | list[Source] | None = setting(None, help="test table; default: hold out a part of the data", flag=True)
+    test_fraction: float = setting(0.2, help="fraction of each label to hold out as a test set", gt=0, lt=1)
+    limit: int | None = setting(None, help="maximum number of training texts, sampled from all labels", ge=2)
     text: str | None = setting(None, help='column with the text, or a template like "{subject}\\n{body}"', flag=True)
     label: str | None = setting(None, help="column with the label", flag=True)
     separator: str | None = setting(
-        None, help='separator of the labels in a cell that names several, e.g. ";"; lists need none'
+        None, help='separator of several labels in one cell, e.g. ";"; not needed for list columns'
     )
-    bins: tuple[float, ...] = setting((), help="thresholds that label numbers", flag=True)
-    bin_names: tuple[str, ...] = setting((), help="their names, low to high", flag=True)
-    merge: dict[str, str] = setting({}, help="labels that count as another one")
-    text_after: str = setting("", help="leave out all text up to this, such as a mail's head")
-    max_tokens: int | None = setting(None, help="cut texts to this many tokens; default: see cut_long", ge=2)
-    cut_long: bool = setting(False, help="cut texts that are longer than the context, instead of not training on them")
-    balance: bool = setting(False, help="weight the classes equally in the loss")
-    set_apart: float = setting(
-        0.1, help="share of the training texts to hold out for validation; none if fewer than 50", ge=0, lt=1
+    bins: tuple[float, ...] = setting((), help="thresholds that turn numbers into labels", flag=True)
+    bin_names: tuple[str, ...] = setting((), help="labels of the bins, low to high", flag=True)
+    merge: dict[str, str] = setting({}, help="labels to replace by another label")
+    text_after: str = setting("", help="drop all text up to this string, e.g. the header of a mail")
+    max_tokens: int | None = setting(None, help="truncate texts to this many tokens; default: see truncate", ge=2)
+    truncate: bool = setting(False, help="truncate training texts longer than the context instead of dropping them")
+    balance: bool = setting(False, help="use class weights, so that all classes count equally in the loss")
+    validation_fraction: float = setting(
+        0.1, help="fraction of the training texts to hold out for validation; not used below 50 texts", ge=0, lt=1
     )
 
     def read(self, tokenizer: Tokenizer, max_tokens: int, seed: int, console: Console) -> tuple[Labelled, Labelled]:
-        """Read the texts of training (validation included) and test; see `read_train_and_test`.
+        """Read training (with validation) and test texts; see `read_train_and_test`.
 
         Args:
-            max_tokens: Maximum number of tokens that the model reads.
-            seed: Of the split.
+            tokenizer: Tokenizer of the model.
+            max_tokens: Maximum number of tokens per text.
+            seed: Random seed of the split.
+            console: Console to print to.
         """
         columns = LabelRules(
             self.text,
@@ -92,7 +96,7 @@ class LabelSettings(Config):
             after=self.text_after,
             separator=self.separator,
         )
-        limit = None if self.cut_long or self.max_tokens else max_tokens
+        limit = None if self.truncate or self.max_tokens else max_tokens
         rules = SplitRules(self.test_fraction, seed, self.limit, limit, self.balance)
         return read_train_and_test(self.data, self.test, columns, rules, tokenizer, console)
 
@@ -100,17 +104,19 @@ class LabelSettings(Config):
         """Return training and validation set.
 
         Args:
-            required: The run selects its best weights on the validation set.
+            given: Training texts, with the validation texts.
+            seed: Random seed of the split.
+            required: Whether the run selects its best checkpoint on the validation set.
 
         Raises:
-            ConfigError: Too few texts for a validation set that is required.
+            ConfigError: The validation set is required and would be too small.
         """
-        train, validation = split_validation(given, self.set_apart, seed)
+        train, validation = split_validation(given, self.validation_fraction, seed)
         if required and not len(validation):
             raise ConfigError(
-                f"keep_best and patience with {len(given):,} texts, of which {self.set_apart:g} are fewer than 50",
-                rule="the best weights are selected on texts that are not trained on",
-                fix="Give more texts, or raise set_apart.",
+                f"keep_best and early_stopping_patience need a validation set, but {self.validation_fraction:g} of "
+                f"{len(given):,} texts is fewer than {_MIN_VALIDATION}",
+                fix="Add texts, or raise validation_fraction.",
             )
         return train, validation
 
@@ -123,15 +129,22 @@ def read_train_and_test(
     tokenizer: Tokenizer,
     console: Console,
 ) -> tuple[Labelled, Labelled]:
-    """Read the labelled texts of training (validation included) and test, and print how they were read.
+    """Read labeled texts for training (with validation) and test, and print how they were read.
 
     Args:
-        data: table of labelled texts.
-        test: table of the test set; None: a part of `data`.
+        data: Table of labeled texts.
+        test: Table of the test set; None: hold out a part of `data`.
+        columns: Columns and labels to read.
+        rules: How the texts are split.
+        tokenizer: Tokenizer of the model, to measure lengths.
+        console: Console to print to.
+
+    Returns:
+        Training and test texts.
 
     Raises:
-        ConfigError: a column that is not there, or a limit below the number of labels.
-        DataError: no table, or fewer than two labels.
+        ConfigError: A column does not exist, or the limit is below the number of labels.
+        DataError: The table does not exist, or has fewer than two labels.
     """
     table = read_table(data, console=console)
     columns = columns.found_in(table)
@@ -149,7 +162,7 @@ def read_train_and_test(
         console.warn(warning)
     if not rules.balanced and (warning := imbalance(train)):
         console.warn(warning)
-    console.note(f"{len(train):,} texts to learn from, {len(tested):,} to test on.")
+    console.note(f"{len(train):,} training texts, {len(tested):,} test texts.")
     return train, tested
 
 
@@ -159,12 +172,11 @@ def _with_test_table(
     test = read_labelled(test_table, columns.found_in(test_table))
     if test.multi_label and not given.multi_label:
         raise DataError(
-            f"{test_table.name}: some texts have several labels",
-            rule=f"in {table.name} each has one: of a text one label is learned, or several are",
-            fix="Give test data with one label of each text.",
+            f"{test_table.name}: some texts have several labels, but those in {table.name} have one each",
+            fix="Give test data with one label per text.",
         )
     train, test = apart(without_repeats(given), test)
-    console.note(f"For the test, {summary(test_table, test)}")
+    console.note(f"Test set: {summary(test_table, test)}")
     return train, test
 
 
@@ -175,13 +187,14 @@ def fitting_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -
 
 
 def split_labelled(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
-    """Training and test part. The test part has about `fraction` of each label, at least one text and never the last.
+    """Return training and test set. The test set has about `fraction` of each label.
 
-    Which texts are drawn follows from (seed, text) alone: not from their order, nor from the other texts.
+    Each label keeps at least one training text, and has a test text if it can. The sample depends on seed and text
+    only, not on the order or the other texts.
     """
     places: dict[str, list[int]] = {}
     counts, sets = examples.counts(), examples.sets
-    for place in _drawing(examples, seed):  # of several labels the rarest, which has the fewest places
+    for place in _drawing(examples, seed):  # a text with several labels counts for its rarest
         places.setdefault(min(sets[place], key=lambda label: counts[label]), []).append(place)
     left, drawn = Counter(counts), set[int]()
     for members in places.values():
@@ -192,33 +205,32 @@ def split_labelled(examples: Labelled, fraction: float, seed: int) -> tuple[Labe
     return _without(examples, drawn), examples.only(sorted(drawn))
 
 
-def limited(examples: Labelled, most: int, seed: int) -> Labelled:
-    """So many of the texts, with one of each label among them.
+def limited(examples: Labelled, max_texts: int, seed: int) -> Labelled:
+    """Return at most `max_texts` texts, with at least one text per label.
 
     Raises:
-        ConfigError: fewer than there are labels.
+        ConfigError: The limit is below the number of labels.
     """
-    if most >= len(examples):
+    if max_texts >= len(examples):
         return examples
-    if most < (names := len(examples.counts())):
+    if max_texts < (names := len(examples.counts())):
         raise ConfigError(
-            f"limit = {most:,}",
-            rule=f"at least one text of each label is learned, and there are {names:,} labels",
-            fix="Raise it, or leave labels out of the table.",
+            f"limit = {max_texts:,} is below the number of labels, {names:,}",
+            fix="Raise limit, or remove labels from the table.",
         )
     left, dropped, sets = Counter(examples.counts()), set[int](), examples.sets
     for place in reversed(_drawing(examples, seed)):
-        if len(examples) - len(dropped) > most and all(left[label] > 1 for label in sets[place]):
+        if len(examples) - len(dropped) > max_texts and all(left[label] > 1 for label in sets[place]):
             dropped.add(place)
             left.subtract(sets[place])
     return _without(examples, dropped)
 
 
 def split_validation(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
-    """Return training and validation set; the latter decides on the temperature and on the best checkpoint.
+    """Return training and validation set; the latter selects the temperature and the best checkpoint.
 
     It is a random sample, except that the training set keeps a text of each label. It is empty if it would have fewer
-    than 50 texts, too few to decide anything.
+    than 50 texts.
     """
     wanted = round(fraction * len(examples))
     if wanted < _MIN_VALIDATION:
@@ -229,15 +241,17 @@ def split_validation(examples: Labelled, fraction: float, seed: int) -> tuple[La
 
 
 def without_long(train: Labelled, test: Labelled, fitting: Sequence[int]) -> tuple[Labelled, Labelled]:
-    """Training texts that the model reads whole, and the test texts whose labels these have.
+    """Drop training texts that exceed the context, and test texts whose labels are then untrained.
 
-    Test texts stay, however long: a text to be classified has to be cut.
+    Long test texts stay, because the classifier truncates its inputs.
 
     Args:
-        fitting: the places of these training texts.
+        train: Training texts.
+        test: Test texts.
+        fitting: Indices of the training texts that fit.
 
     Raises:
-        DataError: fewer than two labels are left.
+        DataError: Fewer than two labels are left.
     """
     if len(fitting) == len(train):
         return train, test
@@ -245,9 +259,9 @@ def without_long(train: Labelled, test: Labelled, fitting: Sequence[int]) -> tup
 
 
 def apart(train: Labelled, test: Labelled) -> tuple[Labelled, Labelled]:
-    """Two tables made fit for each other: no training text is in the test part, no test label is untrained.
+    """Drop training texts that are in the test set, and test texts whose label is not trained.
 
-    The test part stays as it was given otherwise, so that results on it can be compared.
+    The test set is not changed otherwise, so that results on it stay comparable.
     """
     tested = {alike(text) for text in test.texts}
     learned = train.dropping((i for i, text in enumerate(train.texts) if alike(text) not in tested), IN_TEST)
@@ -257,15 +271,15 @@ def apart(train: Labelled, test: Labelled) -> tuple[Labelled, Labelled]:
     )
     if not kept.texts:
         raise DataError(
-            f"{test.columns}: its labels are {', '.join(list(test.counts())[:8])}",
-            rule=f"the test data has labels of the training data: {', '.join(list(train.counts())[:8])}",
-            fix="Check that the two tables name their labels alike.",
+            f"{test.columns}: the labels {', '.join(list(test.counts())[:8])} are not in the training data, "
+            f"which has {', '.join(list(train.counts())[:8])}",
+            fix="Use the same label names in both tables.",
         )
     return train, kept
 
 
 def _drawing(examples: Labelled, seed: int) -> list[int]:
-    """All places, in an order that follows from (seed, text)."""
+    """Return all indices, in an order that depends on seed and text only."""
     return sorted(range(len(examples)), key=lambda place: text_id(f"{seed}\0{examples.texts[place]}"))
 
 

@@ -49,7 +49,7 @@ def replayed(
         return []
     if path is None:
         raise ConfigError(
-            f"replay_share = {share:g}, and no replay",
+            f"replay_fraction = {share:g}, and no replay",
             rule="what is mixed in comes from general text or conversations",
             fix="Say where they are: --set replay=FOLDER.",
         )
@@ -68,7 +68,7 @@ def replayed(
         raise DataError(
             f"{path}: {found:,} tokens to replay",
             rule=f"{share:.0%} of all trained tokens are {wanted:,}",
-            fix="Give more text, or a smaller share: replay_share = 0.05.",
+            fix="Give more text, or a smaller share: replay_fraction = 0.05.",
         )
     return taken
 

@@ -318,7 +318,7 @@ class LabelTask:
 
     def facts(self) -> dict[str, Any]:
         """Return what the artifact records of the texts."""
-        parts = {"train": self.train, "set_apart": self.validation, "test": self.test}
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
         dropped = {f"test: {reason}": count for reason, count in self.test.examples.dropped.items()}
         truncated = {"train": self.train.n_truncated, "test": self.test.n_truncated, "max_tokens": self.max_tokens}
         return {

@@ -44,12 +44,12 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> tuple
 
 
 def show_texts(
-    tokenizer: Tokenizer, examples: Labelled, max_tokens: int, console: Console, *, most: int
+    tokenizer: Tokenizer, examples: Labelled, max_tokens: int, console: Console, *, max_shown: int
 ) -> tuple[list[Seen], list[str]]:
     """Show some texts as the model reads them.
 
     Args:
-        most: Number of texts in the console.
+        max_shown: Number of texts in the console.
 
     Returns:
         More of them, from everywhere among the examples, and their labels, for a page.
@@ -60,7 +60,7 @@ def show_texts(
     ids, _ = encode(tokenizer, texts, max_tokens)
     seen = [see_text(tokenizer, each, len(full)) for each, full in zip(ids, whole, strict=True)]
     labels = [", ".join(examples.sets[place]) for place in places]
-    for text, label in zip(seen[:most], labels, strict=False):
+    for text, label in zip(seen[:max_shown], labels, strict=False):
         cut = f", {text.cut:,} more at its end cut off" if text.cut else ""
         console.sample(f"a text of {text.counts().total():,} tokens{cut}; its label is {label!r}", text.parts())
     return seen, labels

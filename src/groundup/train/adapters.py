@@ -1,4 +1,4 @@
-"""What the stages that tune have in common where adapters are trained in the model's place."""
+"""LoRA adapters and full fine-tuning: what is trained, and how the result is saved."""
 
 from __future__ import annotations
 
@@ -19,59 +19,68 @@ if TYPE_CHECKING:
 
 Method = Literal["full", "lora", "merged"]
 
-_SMALL = 30_000_000  # parameters, below which all of them are trained where nobody says how
+_SMALL = 30_000_000  # parameters; smaller models are trained in full by default
 
 
 class LoraConfig(Config):
-    """Low-rank adapters beside frozen matrices (arXiv:2106.09685), with `method = "lora"` or `"merged"`."""
+    """Low-rank adapters of frozen weights (LoRA, arXiv:2106.09685), for `method = "lora"` or `"merged"`."""
 
-    renamed: ClassVar[Mapping[str, str]] = {"learning_rate": "learning_rate, outside of [lora]"}
+    renamed: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "learning_rate, outside of [lora]",
+        "targets": "target_modules",
+    }
 
-    rank: int = setting(16, help="of the product that is learned beside each matrix", ge=1)
-    alpha: float = setting(32.0, help="the product is scaled by alpha / rank", gt=0)
-    dropout: float = setting(0.0, help="share of an adapter's inputs that are left out in training", ge=0, lt=1)
-    targets: tuple[str, ...] = setting((), help='layers to adapt, as "q_proj"; default: all linear ones in the blocks')
+    rank: int = setting(16, help="rank of the update matrices", ge=1)
+    alpha: float = setting(32.0, help="LoRA alpha: the update is scaled by alpha / rank", gt=0)
+    dropout: float = setting(0.0, help="dropout probability of the adapter inputs", ge=0, lt=1)
+    target_modules: tuple[str, ...] = setting(
+        (), help='names of the layers to adapt, e.g. "q_proj"; default: all linear layers in the blocks'
+    )
     quantize: Literal["int8", "int4"] | None = setting(
-        None, help="Quantize the frozen layers while adapters are trained (QLoRA): less memory, some accuracy lost"
+        None, help="quantize the frozen weights during training (QLoRA): less memory, slightly lower accuracy"
     )
 
 
-def usual_method(shape: ModelConfig) -> Method:
-    """Return the default method for a model of this size: adapters for a large one, all weights of a small one.
+def default_method(shape: ModelConfig) -> Method:
+    """Return the default method for a model: LoRA for large models, full fine-tuning for small ones.
 
-    Adapters learn as much from the examples that people have, in less time and half the memory; merged, they make a
-    model like any other. (SmolLM2-135M, 1,000 messages of 76 intents, 2 cores: loss 1.22 in 75 s, against 1.52 in some
-    200 s. Muon's work on whole matrices does not shrink with the batch.)
+    LoRA reaches the same quality on the usual number of examples in less time and half the memory. SmolLM2-135M on
+    1,000 messages with 76 intents, 2 cores: LoRA reaches loss 1.22 in 75 s, full fine-tuning 1.52 in about 200 s. The
+    cost of Muon's matrix updates does not shrink with the batch.
     """
     from groundup.model.flops import parameter_count
 
     return "merged" if parameter_count(shape) >= _SMALL else "full"
 
 
-def settle_method(asked: Method | None, shape: ModelConfig, lora: LoraConfig, console: Console) -> Method:
-    """Return the method that was asked for, or the default one. No other setting changes it."""
+def resolve_method(asked: Method | None, shape: ModelConfig, lora: LoraConfig, console: Console) -> Method:
+    """Return the given method, or the default one for the model's size. No other setting changes it."""
     from groundup.model.flops import parameter_count
 
-    method = asked or usual_method(shape)
+    method = asked or default_method(shape)
     if asked is None and method == "merged":
-        told = "LoRA adapters are trained and merged; --method full trains all weights"
-        console.note(f"{format_count(parameter_count(shape))} parameters: {told}.")
+        console.note(
+            f"{format_count(parameter_count(shape))} parameters: training LoRA adapters and merging them. "
+            "To train all weights, use --method full."
+        )
     if method == "full" and lora != LoraConfig():
-        console.warn("The settings of [lora] have no effect with method = full. To train adapters: --method merged")
+        console.warn(
+            "The settings of [lora] have no effect with method = full. To train adapters, use --method merged."
+        )
     return method
 
 
 def require_full_for_muon(optimizer: str | None, method: Method | None, model: Path) -> None:
-    """Refuse Muon for adapters that were chosen by the model's size, before anything is written.
+    """Reject Muon for a model that gets adapters by default, before anything is written.
 
     Raises:
-        ConfigError: the model gets adapters by default.
+        ConfigError: The model gets adapters by default.
     """
     from groundup.hub import read_config
     from groundup.hub.resolve import resolve_model
 
     if optimizer == "muon" and method is None:
-        by_size = usual_method(read_config(resolve_model(model)))
+        by_size = default_method(read_config(resolve_model(model)))
         if by_size != "full":
             raise muon_for_adapters(by_size)
 
@@ -84,14 +93,18 @@ def make_trainable(
     *,
     new_rows_from: int | None = None,
 ) -> None:
-    """Say what is trained: all of a model, or adapters that are put into it, with the head of a classifier.
+    """Set which parameters are trained: all weights, or new LoRA adapters and the head of a classifier.
 
     Args:
-        new_rows_from: the first id of the tokens that a language model has just been given; their rows in embeddings
-            and head are trained beside the adapters.
+        model: Model to train; adapters are added to it.
+        method: Fine-tuning method.
+        lora: Settings of the adapters.
+        seed: Random seed of the adapters.
+        new_rows_from: First id of the special tokens that were just added to a language model. Their rows in embeddings
+            and head are trained with the adapters.
 
     Raises:
-        ConfigError: a target that no layer has.
+        ConfigError: No layer has the name of a target module.
     """
     from groundup.model import SequenceClassifier
     from groundup.model.lora import LoRA, add_lora
@@ -101,7 +114,7 @@ def make_trainable(
     if method == "full":
         model.requires_grad_(True)
         return
-    add_lora(model, LoRA(lora.rank, lora.alpha, lora.targets, dropout=lora.dropout), seed=seed)
+    add_lora(model, LoRA(lora.rank, lora.alpha, lora.target_modules, dropout=lora.dropout), seed=seed)
     if lora.quantize:
         quantize_frozen(model, 8 if lora.quantize == "int8" else 4)
     if isinstance(model, SequenceClassifier):
@@ -111,13 +124,18 @@ def make_trainable(
 
 
 def open_for_chat(path: Path, method: Method | None, console: Console) -> tuple[OpenedModel, int | None]:
-    """Open a base model, with the special tokens of chat templates in its vocabulary.
+    """Open a base model, and add the special tokens of chat templates to its vocabulary if they are missing.
+
+    Args:
+        path: Model or run directory.
+        method: Fine-tuning method.
+        console: Console to print to.
 
     Returns:
-        The model, and the first id of the tokens that were added; None if it has them.
+        The model, and the first id of the added tokens; None if no token was added.
 
     Raises:
-        ConfigError: method = lora with a model that needs new tokens.
+        ConfigError: The method is lora and the model needs new tokens.
     """
     from groundup.hub.grown import ready_to_chat
     from groundup.hub.resolve import open_model
@@ -127,18 +145,18 @@ def open_for_chat(path: Path, method: Method | None, console: Console) -> tuple[
         return opened, None
     if method == "lora":
         raise ConfigError(
-            f"method = lora with {opened.directory}, which has no special tokens for the turns of a chat",
-            rule="adapters are saved without the base, which has no embeddings for new tokens",
-            fix="Use method = merged, which also trains adapters and writes a whole model.",
+            f"method = lora with {opened.directory}, whose vocabulary lacks the special tokens of chat templates",
+            rule="adapters are saved without the base model, whose embeddings lack the new tokens",
+            fix="Use method = merged, which also trains adapters but writes a full model.",
         )
-    console.note(f"{opened.directory} has no special tokens for the turns of a chat: they are added, with embeddings.")
+    console.note(f"{opened.directory} has no chat tokens: adding the special tokens, with new embeddings.")
     return opened, given.tokenizer.vocab_size
 
 
-def save_tuned(
+def save_language_model(
     method: Method, out: Path, model: Transformer, base: Path, tokenizer: Tokenizer, stop_ids: Sequence[int]
 ) -> list[Path]:
-    """Leave a tuned language model, or its adapters; the tokenizer writes its own files beside them."""
+    """Write a fine-tuned language model or its adapters; the tokenizer writes its own files."""
     from groundup.hub import save_model
     from groundup.model.lora import fuse_lora
     from groundup.model.new_rows import fuse_new_rows
@@ -152,10 +170,10 @@ def save_tuned(
     return save_model(out, model, **tokenizer.text_ids, stop_ids=stop_ids)
 
 
-def save_labelling(
+def save_trained_classifier(
     method: Method, out: Path, model: SequenceClassifier, base: Path, tokenizer: Tokenizer, labels: Sequence[str]
 ) -> list[Path]:
-    """Leave a tuned classifier, or its adapters and head, like `save_tuned`."""
+    """Write a fine-tuned classifier, or its adapters and head."""
     from groundup.hub import save_classifier
     from groundup.model.lora import fuse_lora
     from groundup.model.quantized import dequantize
@@ -176,7 +194,7 @@ def _save_adapters(
     stop_ids: Sequence[int] = (),
     labels: Sequence[str] = (),
 ) -> list[Path]:
-    """Leave the adapters of a tuned model, what they belong to, and the ids that begin and end its texts."""
+    """Write adapters, the reference to their base model, and the special token ids."""
     from groundup.hub.adapted import save_adapted
     from groundup.hub.directory import SpecialTokenIds, save_generation_config
 

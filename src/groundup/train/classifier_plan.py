@@ -1,11 +1,11 @@
-"""How a classifier is trained: settings, epochs, learning rates, steps, and a retry at lower rates."""
+"""Train a classifier: settings, epochs, learning rates, steps, and a retry at lower learning rates."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from groundup.core.config import setting
 from groundup.core.console import Console
@@ -24,59 +24,62 @@ if TYPE_CHECKING:
 
 ClassifierMetric = Literal["loss", "accuracy", "macro_f1"]
 
-MIN_TRAINED_TEXTS = 500  # with fewer, there are no texts to decide whether training helps
-_FITTED_HEAD_RATE = 0.25  # of LoRA's default rates: at 0.004 the loss of a fitted head rises from 0.6 to 1.0 at step 2
+MIN_TRAINED_TEXTS = 500  # a smaller validation set could not show whether training helps
+_FITTED_HEAD_RATE = 0.25  # of LoRA's default rates; at 0.004 the loss of a fitted head rises from 0.6 to 1.0 at step 2
 _RATE_SCALE = "gentler"  # in the plan: factor on the learning rates after a retry
 _MIN_RATE_SCALE = 0.25
 _RATES = ("learning_rate", "learning_rate_scale")
-# Settings that ask for training.
-_TRAINING = (*_RATES, "method", "epochs", "minutes", "lora", "keep_best", "patience", "optimizer")
+# A non-default value of one of these settings requests training, however few the texts.
+_TRAINING = (*_RATES, "method", "num_epochs", "minutes", "lora", "keep_best", "early_stopping_patience", "optimizer")
 
 
 class ClassifierSettings(FineTuningSettings, LabelSettings):
-    """Labelled texts, and how a classifier is trained on them."""
+    """Labeled texts, and how a classifier is trained on them."""
 
-    batch_size: int = setting(32, help="texts in an optimizer step", gt=0)
+    renamed: ClassVar[Mapping[str, str]] = {**FineTuningSettings.renamed, **LabelSettings.renamed}
+
+    batch_size: int = setting(32, help="texts per optimizer step", gt=0)
     learning_rate_scale: float | None = setting(
-        None, help="factor on this command's default rates, instead of learning_rate", gt=0, allow_inf_nan=False
+        None, help="factor on the default rates of this command, instead of learning_rate", gt=0, allow_inf_nan=False
     )
-    weight_decay: float = setting(0.0, help="decoupled, on the 2-D weights in the layers", ge=0)
+    weight_decay: float = setting(0.0, help="decoupled weight decay of the 2-D weights in the layers", ge=0)
     label_smoothing: float = setting(
-        0.1, help="share of the probability spread over all labels, where each text has one", ge=0, lt=1
+        0.1, help="probability mass spread over all labels; unused with several labels per text", ge=0, lt=1
     )
-    warmup_ratio: float = setting(0.1, help="share of the steps in which the rate rises from 0", ge=0, le=1)
-    decay_ratio: float = setting(1.0, help="share of the steps in which it falls to 0; 0: constant rate", ge=0, le=1)
+    warmup_ratio: float = setting(0.1, help="fraction of steps with linear warmup of the learning rate", ge=0, le=1)
+    decay_ratio: float = setting(1.0, help="fraction of steps with linear decay to 0; 0: constant rate", ge=0, le=1)
     keep_best: ClassifierMetric | None = setting(
-        None, help="keep the weights that are best by this on the validation set; default: the last ones"
+        None, help="validation metric that selects the best checkpoint; default: keep the last checkpoint"
     )
 
     def keeps_base_frozen(self, num_texts: int) -> bool:
-        """Whether only the head is fitted: the texts are few, and no setting asks for training.
+        """Return whether only the head is fitted: the texts are few, and no setting requests training.
 
-        SmolLM2-135M on 120 messages of 10 domains: 68.5 % accuracy on 200 others with the fitted head, 65.5 % after 8
-        epochs of LoRA at 0.001, 60.5 % after 2 at 0.004; TF-IDF 60.5 %.
+        SmolLM2-135M on 120 messages of 10 domains, accuracy on 200 others: 68.5 % with the fitted head, 65.5 % after 8
+        epochs of LoRA at 0.001, 60.5 % after 2 epochs at 0.004, and 60.5 % with TF-IDF.
         """
         asked = any(getattr(self, name) != type(self).model_fields[name].default for name in _TRAINING)
         return num_texts < MIN_TRAINED_TEXTS and not asked
 
-    def num_epochs(self, method: Method, num_texts: int, console: Console) -> float:
-        """Return the passes over the texts; 0: the base model stays frozen."""
+    def epochs_to_train(self, method: Method, num_texts: int, console: Console) -> float:
+        """Return the number of epochs; 0: the base model stays frozen."""
         from groundup.train.planner.tuning import classifier_epochs
 
         if method == "merged" and self.keeps_base_frozen(num_texts):
             console.note(
-                f"Fewer than {MIN_TRAINED_TEXTS} texts: the base model stays frozen, only the head is fitted; "
-                "--epochs 8 trains."
+                f"Fewer than {MIN_TRAINED_TEXTS} texts: fitting only the head, with a frozen base model. "
+                "To train the model, use --num-epochs 8."
             )
             return 0.0
-        return self.epochs or classifier_epochs(num_texts)
+        return self.num_epochs or classifier_epochs(num_texts)
 
     def rates(self, method: Method, dim: int, scale: float) -> OptimizerConfig:
         """Return the learning rates.
 
         Args:
+            method: Fine-tuning method.
             dim: Hidden size of the model.
-            scale: Factor on them, 0.5 after each retry.
+            scale: Factor on the rates, halved by each retry.
         """
         adapted = method != "full"
         if adapted and all(getattr(self, name) is None for name in _RATES):
@@ -86,12 +89,12 @@ class ClassifierSettings(FineTuningSettings, LabelSettings):
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """What a budget of minutes has to allow for.
+    """Measured costs that a time budget accounts for.
 
     Attributes:
-        seconds_per_token: Of a forward pass, as measured when the head was fitted.
-        evaluated_tokens: Tokens of validation and test set, which are read after training.
-        tokens_per_text: Mean of the training texts.
+        seconds_per_token: Time of a forward pass per token, measured while the head was fitted.
+        evaluated_tokens: Number of tokens in validation and test set, which are evaluated after training.
+        tokens_per_text: Mean number of tokens of a training text.
     """
 
     seconds_per_token: float
@@ -108,11 +111,15 @@ def plan_steps(
     *,
     digest: str,
 ) -> TrainingSteps:
-    """Return the steps of a run; with minutes, as many as fit before the test.
+    """Return the steps of a run; with `minutes`, as many as fit before the evaluation.
 
     Args:
-        epochs: Passes over the texts, above 0.
-        digest: Identity of the run.
+        settings: Settings of the run.
+        batches: Batches of the training texts.
+        epochs: Number of epochs, above 0.
+        optimizer: Learning rates before the schedule.
+        throughput: Measured costs.
+        digest: Fingerprint of the run.
     """
     from groundup.optim import WarmupStableDecay
     from groundup.train.trainer import TrainingSteps
@@ -122,7 +129,7 @@ def plan_steps(
     if settings.minutes is not None:
         end = max(1.0, 60 * settings.minutes - throughput.seconds_per_token * throughput.evaluated_tokens)
         tokens = throughput.tokens_per_text * settings.batch_size
-        # Forward and backward pass take three times as long as the forward pass that fitted the head.
+        # A forward and backward pass takes three times as long as the forward pass that fitted the head.
         steps = max(1, min(steps, int(end / (3 * throughput.seconds_per_token * tokens))))
     schedule = WarmupStableDecay(
         steps,
@@ -143,11 +150,7 @@ def plan_steps(
 def _estimate(
     trainer: Trainer[SequenceClassifier, Any], steps: TrainingSteps, batches: LabelledBatches, rows: int
 ) -> str:
-    """Return a sentence with the estimated time and memory of the steps.
-
-    Args:
-        rows: Texts of a batch.
-    """
+    """Return a sentence with the estimated time and memory of the steps, for batches of `rows` texts."""
     from groundup.model.flops import IDLE_BYTES, training_bytes
     from groundup.model.lora import adapter_parameters
     from groundup.model.quantized import bits_per_weight
@@ -159,26 +162,26 @@ def _estimate(
 
 
 def saved_machine(settings: ClassifierSettings, run: TrainingRun) -> tuple[Machine, bool]:
-    """Return the machine as the run began with it, and whether the run begins now."""
+    """Return the machine that the run started on, and whether the run starts now."""
     from groundup.kernels import Machine
     from groundup.train.trainer import measured_machine
 
     saved = run.saved_plan()
     if saved is not None:
         return Machine.from_json(saved["machine"]), False
-    # Not compiled: lengths differ from batch to batch, and each would be compiled.
+    # Not compiled: each text length would need its own compilation.
     machine = measured_machine(settings, run, compile=False)
     run.save_plan(machine=machine.to_json())
     return machine, True
 
 
 @dataclass(frozen=True, slots=True)
-class Validation:
-    """The validation set of a classifier.
+class ValidationSet:
+    """Validation set of a classifier.
 
     Attributes:
-        error: Metric -> the loss of the model in training, or 1 minus another metric.
-        num_texts: Size of the set; 0: there is none.
+        error: Function from a metric to the current model's error: the loss, or 1 minus any other metric.
+        num_texts: Number of texts; 0 without a validation set.
     """
 
     error: Callable[[ClassifierMetric], float]
@@ -190,7 +193,7 @@ def train_classifier(
     settings: ClassifierSettings,
     batches: LabelledBatches,
     method: Method,
-    validation: Validation,
+    validation: ValidationSet,
     throughput: Throughput,
     *,
     epochs: float,
@@ -199,12 +202,18 @@ def train_classifier(
     """Train a classifier whose head is fitted.
 
     Args:
-        epochs: Passes over the texts; 0: nothing is left to train.
-        new: No earlier process began the run.
+        trainer: Trainer of the classifier.
+        settings: Settings of the run.
+        batches: Batches of the training texts.
+        method: Fine-tuning method.
+        validation: Validation set.
+        throughput: Measured costs.
+        epochs: Number of epochs; 0: keep the base model frozen.
+        new: Whether the run starts now instead of resuming.
 
     Returns:
-        Facts of the training as JSON values; None: training made the classifier worse, and the run is to start again
-        with the lower rates that its plan has now.
+        Results as JSON values. None if training made the classifier worse; then the saved plan has lower rates, and the
+        caller starts the run again.
     """
     from groundup.train.initial_head import log_head
     from groundup.train.trainer import Selection
@@ -229,35 +238,37 @@ def train_classifier(
     if new:
         run.console.note(_estimate(trainer, steps, batches, settings.batch_size))
     selection, metric = None, settings.keep_best or "loss"
-    if settings.keep_best or settings.patience:
-        selection = Selection(lambda: validation.error(metric), metric, settings.patience)
+    if settings.keep_best or settings.early_stopping_patience:
+        selection = Selection(lambda: validation.error(metric), metric, settings.early_stopping_patience)
     progress = trainer.train(batches.batch, steps, selection=selection)
     if validation.num_texts and significantly_worse(before, after := error_rate(), validation.num_texts):
-        found = (before, after, validation.num_texts)
-        if _lower_rates(settings, run, found, scale, optimizer.matrix_lr):
+        result = (before, after, validation.num_texts)
+        if _lower_rates(settings, run, result, scale, optimizer.matrix_lr):
             return None
     return {"epochs": progress.step / batches.per_epoch, "learning_rates": rates}
 
 
 def _lower_rates(
-    settings: ClassifierSettings, run: TrainingRun, found: tuple[float, float, int], scale: float, rate: float
+    settings: ClassifierSettings, run: TrainingRun, result: tuple[float, float, int], scale: float, rate: float
 ) -> bool:
     """Report that training made the classifier worse, and halve the rates in the plan; return whether to start again.
 
     Args:
-        found: Validation error of the initial head and after training, and the number of validation texts.
-        scale: Factor on the learning rates of this try.
-        rate: Its learning rate.
+        settings: Settings of the run.
+        run: The training run.
+        result: Validation error before and after training, and the number of validation texts.
+        scale: Factor on the learning rates of this attempt.
+        rate: Learning rate of this attempt.
     """
-    before, after, count = found
+    before, after, count = result
     again = not (settings.learning_rate or settings.learning_rate_scale) and scale > _MIN_RATE_SCALE
-    then = f"Lower the learning rate: --learning-rate {rate / 2:.2g}."
+    advice = f"Lower the learning rate: --learning-rate {rate / 2:.2g}."
     run.console.warn(
-        f"Training made the classifier worse: {1 - after:.1%} of {count:,} validation texts get their labels, and "
-        f"{1 - before:.1%} did before step 1. {'It starts again at half the rates.' if again else then}"
+        f"Training lowered the validation accuracy from {1 - before:.1%} to {1 - after:.1%} ({count:,} texts). "
+        f"{'Restarting at half the learning rates.' if again else advice}"
     )
     if again:
-        if run.ranks.first:  # checkpoints first: a process killed in between finds none of other rates
+        if run.ranks.first:  # first, so that a killed process leaves no checkpoint with other learning rates
             drop_checkpoints(run.directory)
         run.save_plan(**{_RATE_SCALE: scale / 2})
     return again
@@ -267,7 +278,9 @@ def significantly_worse(before: float, after: float, num_texts: int) -> bool:
     """Return whether an error rate has risen by more than two standard errors.
 
     Args:
-        before, after: Error rates on the same `num_texts` texts.
+        before: Error rate before training.
+        after: Error rate after training, on the same texts.
+        num_texts: Number of texts.
     """
     standard_error = math.sqrt((before * (1 - before) + after * (1 - after)) / num_texts)
     return after - before > 2 * standard_error

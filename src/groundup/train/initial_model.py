@@ -1,4 +1,4 @@
-"""The model that pretraining starts from: random weights in a shape, or the weights of a base model."""
+"""Initial model of pretraining: random weights of some architecture, or the weights of a base model."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from groundup.model.families import DEFAULT_FAMILY, FamilyName
 if TYPE_CHECKING:
     from groundup.model import ModelConfig, Transformer
 
-WINDOW = 512  # default context length of training, in tokens
+WINDOW = 512  # default training context length, in tokens
 
 
 class ShapeConfig(Config):
-    """The model. What is left out follows from the budget: 64 features a layer, heads of 64, SwiGLU 8/3 as wide."""
+    """Architecture; defaults: hidden size 64 per layer, head dimension 64, SwiGLU with 8/3 of the hidden size."""
 
-    preset: str | None = setting(None, help="a published shape, e.g. gpt2; the keys below change it")
-    family: FamilyName | None = setting(None, help=f"default: the preset's, else {DEFAULT_FAMILY}")
-    context_length: int | None = setting(None, help="tokens seen at once; default: the preset's, else 512", ge=2)
-    dim: int | None = setting(None, help="width of the residual stream", gt=0)
-    n_layers: int | None = setting(None, help="layers", gt=0)
-    n_heads: int | None = setting(None, help="query heads", gt=0)
-    n_kv_heads: int | None = setting(None, help="key and value heads; fewer than n_heads saves memory", gt=0)
-    head_dim: int | None = setting(None, help="features of a head", gt=0)
-    ffn_dim: int | None = setting(None, help="width inside the feed-forward layer", gt=0)
-    rope_theta: float | None = setting(None, help="base of the rotary frequencies", gt=0)
-    norm_eps: float | None = setting(None, help="added to the variance in norms", gt=0)
-    tie_embeddings: bool | None = setting(None, help="one matrix to embed and to score tokens")
+    preset: str | None = setting(None, help="published architecture, e.g. gpt2; the other keys override it")
+    family: FamilyName | None = setting(None, help=f"model family; default: the preset's, or {DEFAULT_FAMILY}")
+    context_length: int | None = setting(None, help="context length in tokens; default: the preset's, or 512", ge=2)
+    dim: int | None = setting(None, help="hidden size", gt=0)
+    n_layers: int | None = setting(None, help="number of layers", gt=0)
+    n_heads: int | None = setting(None, help="number of attention heads", gt=0)
+    n_kv_heads: int | None = setting(None, help="number of KV heads; fewer than n_heads: grouped-query attention", gt=0)
+    head_dim: int | None = setting(None, help="dimension of an attention head", gt=0)
+    ffn_dim: int | None = setting(None, help="FFN size (intermediate size)", gt=0)
+    rope_theta: float | None = setting(None, help="base of the rotary position embeddings (RoPE)", gt=0)
+    norm_eps: float | None = setting(None, help="epsilon of the normalization layers", gt=0)
+    tie_embeddings: bool | None = setting(None, help="tie the weights of embeddings and output head")
 
 
-# What follows anew from a field that is changed, instead of staying as in the preset.
-_FOLLOWS = {
+# Preset fields that are derived again when a field is overridden.
+_DERIVED_FROM = {
     "dim": ("head_dim", "ffn_dim", "query_scalar"),
     "n_heads": ("head_dim", "n_kv_heads", "query_scalar"),
     "head_dim": ("query_scalar",),
@@ -44,10 +44,10 @@ _FOLLOWS = {
 
 
 def given_shape(config: ShapeConfig) -> dict[str, Any]:
-    """The fields of the model that are not to be derived: the preset's, and over them those that were given.
+    """Return the model fields that are not derived: the preset's, overridden by the settings.
 
     Raises:
-        ConfigError: no such preset, or another family than the preset's.
+        ConfigError: The preset does not exist, or belongs to another family.
     """
     given = config.model_dump(exclude_none=True, exclude={"preset"})
     if config.preset is None:
@@ -58,13 +58,13 @@ def given_shape(config: ShapeConfig) -> dict[str, Any]:
     if config.family not in (None, found.config.family):
         raise ConfigError(
             f"shape.preset = {config.preset} and shape.family = {config.family}",
-            rule=f"{found.name} is of the family {found.config.family}",
-            fix="Leave one of the two out.",
+            rule=f"{found.name} belongs to the family {found.config.family}",
+            fix="Remove one of them.",
         )
     fields = vars_of(found.config)
     for changed in given:
-        for follower in _FOLLOWS.get(changed, ()):
-            fields.pop(follower, None)
+        for derived in _DERIVED_FROM.get(changed, ()):
+            fields.pop(derived, None)
     for by_layer in ("sliding_layers", "rotary_layers"):
         if fields[by_layer] and "n_layers" in given:
             fields[by_layer] = tuple(islice(cycle(fields[by_layer]), given["n_layers"]))
@@ -72,36 +72,41 @@ def given_shape(config: ShapeConfig) -> dict[str, Any]:
 
 
 def require_one_shape(shape: ShapeConfig, model: Path | None, depth: int | None) -> None:
-    """Refuse settings that decide the shape of a model twice.
+    """Reject settings that define the architecture twice.
+
+    Args:
+        shape: Architecture settings.
+        model: Base model.
+        depth: Number of layers.
 
     Raises:
-        ConfigError: a base model with a shape, or a depth with either.
+        ConfigError: A base model and an architecture are given, or a depth with either.
     """
     given = shape.model_dump(exclude_none=True, exclude={"context_length"})
     if model and given:
         name, value = next(iter(given.items()))
         raise ConfigError(
             f"model = {model} and shape.{name} = {value}",
-            rule="a base model has its shape; only shape.context_length can be set",
-            fix="Leave one of the two out.",
+            rule="a base model has a fixed architecture; only shape.context_length can be set",
+            fix="Remove one of them.",
         )
     if depth and (fixed := "model" if model else "shape.preset" if shape.preset else ""):
         raise ConfigError(
             f"depth = {depth} and {fixed} = {model or shape.preset}",
             rule=f"{fixed} decides the number of layers",
-            fix="Give minutes or tokens instead of depth.",
+            fix="Set minutes or tokens instead of depth.",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The model to go on from.
+    """Base model of continued pretraining.
 
     Attributes:
-        directory: where it lies.
-        config: its shape, with as many rows as the vocabulary of the tokens needs.
-        pieces: of each token that it does not know yet, the ids that it knows it by.
-        stop_ids: the tokens that end what it writes.
+        directory: Model directory.
+        config: Architecture, with enough embedding rows for the tokenizer of the training tokens.
+        pieces: New token id -> ids of the known tokens that its embedding is initialized from.
+        stop_ids: Tokens that end generation.
     """
 
     directory: Path
@@ -110,7 +115,7 @@ class Base:
     stop_ids: tuple[int, ...]
 
     def load(self) -> Transformer:
-        """Its weights in fp32, ready to be trained, new tokens and all."""
+        """Return the model in fp32 with trainable weights, extended by the new tokens."""
         from groundup.hub import load_model
         from groundup.model.vocabulary import with_vocabulary
 
@@ -121,22 +126,27 @@ class Base:
 
     @property
     def sentence(self) -> str:
-        """What it is, for people."""
-        words = f", with {len(self.pieces):,} new tokens that begin as the mean of their pieces" if self.pieces else ""
-        return f"Going on from {self.directory}{words}."
+        """Sentence for the console."""
+        added = f", with {len(self.pieces):,} new tokens initialized to the mean of their pieces" if self.pieces else ""
+        return f"Continuing pretraining of {self.directory}{added}."
 
     def training_shape(self, context_length: int | None) -> dict[str, Any]:
-        """Its shape, as fields that are not to be derived, for windows of `context_length` tokens.
+        """Return the fields of the architecture, for training windows of `context_length` tokens.
+
+        Args:
+            context_length: Training context length; None: 512, or the model's if that is shorter.
+
+        Returns:
+            Fields of `ModelConfig` that are not derived.
 
         Raises:
-            ConfigError: longer than the model can see.
+            ConfigError: The window exceeds the model's context length.
         """
         most = self.config.context_length
         if context_length is not None and context_length > most:
             raise ConfigError(
-                f"shape.context_length = {context_length}",
-                rule=f"this model was built for a context of {most}",
-                fix=f"Give {most} or less, or leave it out.",
+                f"shape.context_length = {context_length} exceeds the model's context length, {most}",
+                fix=f"Set {most} or less, or omit it.",
             )
         window = replace(self.config, context_length=context_length or min(WINDOW, most))
         return vars_of(window)
@@ -144,12 +154,12 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class InitialModel:
-    """What pretraining starts from.
+    """Base model or random weights, with the fields of the architecture.
 
     Attributes:
-        base: The model to continue; None: random weights.
-        vocab_size: Rows of its embeddings.
-        shape: Fields of its `ModelConfig` that are decided, at least family and context length.
+        base: Base model to continue; None: random weights.
+        vocab_size: Number of embedding rows.
+        shape: Fields of its `ModelConfig` that are not derived; at least family and context length.
     """
 
     base: Base | None
@@ -161,17 +171,20 @@ class InitialModel:
         """Return the initial model of a run.
 
         Args:
-            vocab_size: Of the tokens to train on.
+            shape: Architecture settings.
+            base: Base model; None: random weights.
+            vocab_size: Vocabulary size of the training tokens.
         """
         if base is None:
             return cls(None, vocab_size, given_shape(shape))
         return cls(base, base.config.vocab_size, base.training_shape(shape.context_length))
 
     def build(self, config: ModelConfig, seed: int) -> Transformer:
-        """Return the model, its weights in fp32.
+        """Return the model with fp32 weights.
 
         Args:
-            config: The planned shape.
+            config: Planned architecture, for random weights.
+            seed: Random seed of the weights.
         """
         from groundup.model import Transformer, init_weights
 
@@ -183,18 +196,23 @@ class InitialModel:
 
 
 def vars_of(config: ModelConfig) -> dict[str, Any]:
-    """Return every field of a shape by its name, without the vocabulary size, which the tokens decide."""
+    """Return the fields of a config by name, except for the vocabulary size, which depends on the tokenizer."""
     from dataclasses import fields
 
     return {field.name: getattr(config, field.name) for field in fields(config) if field.name != "vocab_size"}
 
 
-def find_base(path: Path, words: Path) -> Base:
-    """The model that `path`, a directory or a run, means, to be trained on tokens of the tokenizer in `words`.
+def find_base(path: Path, tokenizer_directory: Path) -> Base:
+    """Return the base model in `path`, with an embedding row for each token of the training data.
+
+    Args:
+        path: Model or run directory.
+        tokenizer_directory: Directory of the tokenizer of the training tokens.
 
     Raises:
-        DataError: no model there.
-        ConfigError: the tokens are not in its vocabulary, nor in an extension of that; or its files disagree.
+        DataError: The directory contains no model.
+        ConfigError: The vocabulary of the training tokens is neither the model's nor an extension of it, or the files
+            of the model are inconsistent.
     """
     from groundup.hub.directory import read_full_config
     from groundup.hub.resolve import resolve_model
@@ -203,13 +221,12 @@ def find_base(path: Path, words: Path) -> Base:
 
     directory = resolve_model(path)
     config = read_full_config(directory)
-    known, tokenizer = Tokenizer.load(directory), Tokenizer.load(words)
+    known, tokenizer = Tokenizer.load(directory), Tokenizer.load(tokenizer_directory)
     pieces = new_token_pieces(known, tokenizer)
     if known.vocab_size > config.vocab_size:
         raise ConfigError(
-            f"{directory}: {config.vocab_size:,} rows of embeddings, and a tokenizer of {known.vocab_size:,} ids",
-            rule="a model has a row for every token of its own tokenizer",
-            fix="Its files do not belong together: import the model again.",
+            f"{directory}: {config.vocab_size:,} embedding rows, but a tokenizer with {known.vocab_size:,} ids",
+            fix="Import the model again: its files do not match.",
         )
     rows = config.vocab_size
     if tokenizer.vocab_size > rows:

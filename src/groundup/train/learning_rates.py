@@ -1,4 +1,4 @@
-"""Optimizer and learning rates of the stages that train: settings, default rates, and what is shown before step 1."""
+"""Optimizer settings of the training commands, default learning rates, and the table printed before step 1."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 OptimizerName = Literal["muon", "adamw"]
 
-_HIGH = 0.1  # no method of ours is stable there
-_LARGEST_DEFAULT = 0.02  # learning rate at learning_rate_scale = 1
+_HIGH = 0.1  # no supported optimizer is stable at this rate
+_LARGEST_DEFAULT = 0.02  # for learning_rate_scale = 1
 _RATES = ("learning_rate", "embedding_learning_rate", "head_learning_rate", "norm_learning_rate")
 
 
@@ -29,7 +29,7 @@ def _rate(help: str, *, flag: bool = False) -> Any:
 
 
 class OptimizerSettings(Config):
-    """Learning rates are absolute, as in torch, transformers and TRL."""
+    """Optimizer and learning rates; rates are absolute, as in PyTorch, transformers and TRL."""
 
     renamed: ClassVar[Mapping[str, str]] = {
         "matrix_lr": "learning_rate",
@@ -38,29 +38,31 @@ class OptimizerSettings(Config):
         "vector_lr": "norm_learning_rate",
     }
 
-    optimizer: OptimizerName | None = setting(None, help="default: muon; for LoRA adamw", flag=True)
-    learning_rate: float | None = _rate("peak learning rate; default: shown", flag=True)
+    optimizer: OptimizerName | None = setting(
+        None, help="optimizer of 2-D weights; default: muon (LoRA: adamw)", flag=True
+    )
+    learning_rate: float | None = _rate("peak learning rate; default: printed", flag=True)
     learning_rate_scale: float | None = _rate(
-        "factor on the default rates of pretraining, instead of learning_rate; default: 0.3, from random weights 1"
+        "factor on the default pretraining rates, instead of learning_rate; default: 0.3 (random weights: 1)"
     )
     embedding_learning_rate: float | None = _rate(
-        "AdamW's rate for embeddings; default: learning_rate, with muon a fixed share of it"
+        "AdamW learning rate of the embeddings; default: learning_rate, scaled if the optimizer is muon"
     )
-    head_learning_rate: float | None = _rate("AdamW's rate for the head; default: like embedding_learning_rate")
-    norm_learning_rate: float | None = _rate("AdamW's rate for norms and biases; default: likewise")
+    head_learning_rate: float | None = _rate("AdamW learning rate of the head; default: as embedding_learning_rate")
+    norm_learning_rate: float | None = _rate("AdamW learning rate of norms and biases; default: as the embeddings")
     allow_high_learning_rate: bool = setting(False, help="allow learning rates of 0.1 or more")
-    adam_beta1: float = setting(0.9, help="AdamW's decay of the first moment", ge=0, lt=1)
-    adam_beta2: float = setting(0.95, help="AdamW's decay of the second moment", ge=0, lt=1)
-    adam_epsilon: float = setting(1e-10, help="AdamW's epsilon", gt=0, lt=1)
+    adam_beta1: float = setting(0.9, help="AdamW beta1: decay rate of the first moment", ge=0, lt=1)
+    adam_beta2: float = setting(0.95, help="AdamW beta2: decay rate of the second moment", ge=0, lt=1)
+    adam_epsilon: float = setting(1e-10, help="AdamW epsilon", gt=0, lt=1)
 
     @model_validator(mode="after")
-    def _sound_rates(self) -> OptimizerSettings:
+    def _check_rates(self) -> OptimizerSettings:
         scale, method = self.learning_rate_scale, getattr(self, "method", None)
         if scale and self.learning_rate:
             raise ConfigError(
-                f"learning_rate = {self.learning_rate:g} and learning_rate_scale = {scale:g}",
-                rule="the scale multiplies default rates, which learning_rate replaces",
-                fix="Leave one of the two out.",
+                f"learning_rate = {self.learning_rate:g} and learning_rate_scale = {scale:g} are both set",
+                rule="the scale multiplies the default rates, which learning_rate replaces",
+                fix="Remove one of them.",
             )
         if self.optimizer == "muon" and method in ("lora", "merged"):
             raise muon_for_adapters(method)
@@ -71,10 +73,10 @@ class OptimizerSettings(Config):
         if high and not self.allow_high_learning_rate:
             raise ConfigError(
                 high[0],
-                rule=f"a learning rate of {_HIGH:g} or more nearly always diverges; usual are 1e-6 to 0.001 for AdamW, "
-                "1e-4 to 0.01 for LoRA and 1e-4 to 0.05 for Muon",
-                fix="Give a smaller rate. A multiple of the default rates is learning_rate_scale. To train at this "
-                "rate: --set allow_high_learning_rate=true",
+                rule=f"a learning rate of {_HIGH:g} or more nearly always diverges; usual rates are 1e-6 to 0.001 "
+                "(AdamW), 1e-4 to 0.01 (LoRA) and 1e-4 to 0.05 (Muon)",
+                fix="Set a smaller rate, or scale the default rates with learning_rate_scale. To train at this rate, "
+                "add --set allow_high_learning_rate=true.",
             )
         return self
 
@@ -83,8 +85,8 @@ def muon_for_adapters(method: str) -> ConfigError:
     """Return the error for Muon with LoRA."""
     return ConfigError(
         f"optimizer = muon with method = {method}",
-        rule="Muon updates whole matrices; LoRA adapters are trained with AdamW",
-        fix="Leave optimizer out, or train all weights: --method full",
+        rule="Muon updates full weight matrices; LoRA adapters are trained with AdamW",
+        fix="Remove optimizer, or train all weights: --method full.",
     )
 
 
@@ -94,11 +96,15 @@ def language_model_rates(
     """Return the optimizer of pretraining and instruction tuning.
 
     Args:
-        dim: width of the model that is trained further, with which default rates fall; None: random weights.
-        adapted: LoRA adapters are trained, not all weights.
+        settings: Settings of the run.
+        dim: Hidden size of the base model, with which the default rates fall; None: random weights.
+        adapted: Whether LoRA adapters are trained instead of all weights.
+
+    Returns:
+        The default learning rates, with those that the settings replace.
     """
     from groundup.optim import MATRIX_LR, OptimizerConfig
-    from groundup.train.planner.tuning import USUAL_SHARE, adapter_rates, tuning_rates
+    from groundup.train.planner.tuning import DEFAULT_RATE_SCALE, adapter_rates, tuning_rates
 
     name: MatrixOptimizer = settings.optimizer or "muon"
     usual = OptimizerConfig(MATRIX_LR[name], matrices=name)
@@ -106,16 +112,26 @@ def language_model_rates(
     if dim is None:
         usual = usual.scaled(scale or 1)
     elif adapted:
-        usual = adapter_rates(dim, scale or USUAL_SHARE)
+        usual = adapter_rates(dim, scale or DEFAULT_RATE_SCALE)
     else:
-        usual = tuning_rates(dim, scale or USUAL_SHARE, usual)
+        usual = tuning_rates(dim, scale or DEFAULT_RATE_SCALE, usual)
     return _chosen(settings, usual)
 
 
 def classifier_rates(
     settings: OptimizerSettings, *, dim: int, adapted: bool, weight_decay: float = 0.0
 ) -> OptimizerConfig:
-    """Return the optimizer of a classifier; `learning_rate_scale` multiplies the default rates of this stage."""
+    """Return the optimizer of a classifier.
+
+    Args:
+        settings: Settings of the run; `learning_rate_scale` multiplies the default rates of classifiers.
+        dim: Hidden size of the base model.
+        adapted: Whether LoRA adapters are trained instead of all weights.
+        weight_decay: Decoupled weight decay of the 2-D weights in the layers.
+
+    Returns:
+        The default learning rates, with those that the settings replace.
+    """
     from groundup.optim import MATRIX_LR
     from groundup.train.planner.rates import CLASSIFIER
     from groundup.train.planner.tuning import adapter_rates
@@ -130,7 +146,7 @@ def classifier_rates(
 
 
 def _chosen(settings: OptimizerSettings, usual: OptimizerConfig) -> OptimizerConfig:
-    """Put the user's rates in place of the default ones."""
+    """Replace default rates by the rates in the settings."""
     rates = usual if settings.learning_rate is None else usual.at(settings.learning_rate)
     own: dict[str, Any] = {
         "embedding_lr": settings.embedding_learning_rate,
@@ -154,10 +170,18 @@ def show_rates(
     adapted: bool = False,
     pretraining: bool = False,
 ) -> list[dict[str, Any]]:
-    """Print the learning rate of each parameter group, and warn of unusual ones that the user gave.
+    """Print the learning rate of each parameter group, and warn about unusual rates that the settings contain.
+
+    Args:
+        settings: Settings of the run.
+        model: Model to train.
+        optimizer: Learning rates before the schedule.
+        console: Console to print to.
+        adapted: Whether LoRA adapters are trained instead of all weights.
+        pretraining: Whether training starts from random weights.
 
     Returns:
-        The groups as JSON values, for the artifact.
+        The parameter groups as JSON values, for the artifact.
     """
     from groundup.optim import GROUPS, group_rates
     from groundup.train.planner.rates import unusual
@@ -172,12 +196,12 @@ def show_rates(
     console.table("Learning rates", ["parameters", "number", "optimizer", "learning rate"], rows)
     for rate in found:
         warning = unusual(rate, adapted=adapted, pretraining=pretraining)
-        if warning and _asked_for(settings, rate):
+        if warning and _is_set(settings, rate):
             console.warn(warning)
     return [asdict(rate) for rate in found]
 
 
-def _asked_for(settings: OptimizerSettings, rate: GroupRate) -> bool:
+def _is_set(settings: OptimizerSettings, rate: GroupRate) -> bool:
     if rate.group == "matrix":
         return bool(settings.learning_rate or settings.learning_rate_scale)
     name = {"vector": "norm"}.get(rate.group, rate.group)

@@ -18,10 +18,10 @@ from groundup.model.quantized import bits_per_weight
 from groundup.train.initial_model import InitialModel
 from groundup.train.learning_rates import language_model_rates, show_rates
 from groundup.train.objectives import Objective
-from groundup.train.planner import MOST_EPOCHS, Budget, Plan, plan_run
-from groundup.train.planner.plan import ENDING
+from groundup.train.planner import MAX_EPOCHS, Budget, Plan, plan_run
+from groundup.train.planner.plan import SAVE_FRACTION
 from groundup.train.planner.tuning import (
-    USUAL_EPOCHS,
+    DEFAULT_EPOCHS,
     evenly,
     plan_tuning,
     probe_rows,
@@ -87,14 +87,14 @@ def plan_pretraining(
         vocab_size=start.vocab_size,
         given_shape=start.shape,
         corpus_tokens=corpus_tokens,
-        product_flops=ranks.size * machine.product_flops,
+        matmul_flops=ranks.size * machine.product_flops,
         measure=measure,
         optimizer=optimizer,
         memory_bytes=rank_memory(machine, ranks, settings.parallel.mode),
     )
     ranks.broadcast_object(plan.to_json())
-    if plan.epochs > 0.95 * MOST_EPOCHS:
-        run.console.note(f"The text is small for this budget: more than {MOST_EPOCHS:g} epochs would teach little.")
+    if plan.epochs > 0.95 * MAX_EPOCHS:
+        run.console.note(f"The text is small for this budget: more than {MAX_EPOCHS:g} epochs would teach little.")
     return plan
 
 
@@ -121,7 +121,7 @@ def plan_fine_tuning(
     )
     machine = measured_machine(settings, run, native=compile, compile=False)
     rows_per_epoch = loader(shape.context_length, 1, machine).n_rows
-    epochs = settings.epochs or USUAL_EPOCHS
+    epochs = settings.num_epochs or DEFAULT_EPOCHS
     trained = adapter_parameters(model)
     tokens = epochs * rows_per_epoch * shape.context_length
     worth = worth_compiling(shape, tokens, ranks.size * machine.product_flops, trained)
@@ -149,7 +149,7 @@ def plan_fine_tuning(
         warmup=settings.warmup_ratio,
         decay=settings.decay_ratio,
     )
-    seconds = None if settings.minutes is None else 60 * settings.minutes * (1 - ENDING)
+    seconds = None if settings.minutes is None else 60 * settings.minutes * (1 - SAVE_FRACTION)
     plan = replace(plan, tokens_per_second=speed, seconds=seconds)
     return machine, Plan.from_json(ranks.broadcast_object(plan.to_json()))
 
@@ -190,12 +190,12 @@ def fine_tune(
     """
     settings, console = trainer.settings, trainer.run.console
     if batches.too_long:
-        done = "cut" if batches.cut else "left out: cut_long = true would keep their beginnings"
+        done = "cut" if batches.cut else "left out: truncate = true would keep their beginnings"
         console.warn(f"{batches.too_long:,} examples are longer than {plan.model.context_length:,} tokens: {done}.")
     steps = TrainingSteps.of(plan, trainer.run.ranks, max_epochs=max_epochs)
     total = batches.labels_until(plan.total_steps * steps.grad_accum_steps)
     steps = replace(steps, total_tokens=total, unit="trained tokens")
-    console.table("The plan", ["", ""], plan.describe(total))
+    console.table("Training plan", ["", ""], plan.describe(total))
     rates = show_rates(settings, trainer.model, plan.optimizer, console, adapted=plan.trained is not None)
     if new:
         console.note(estimate(trainer, plan, steps, batches.batch(0)))

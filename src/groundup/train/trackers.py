@@ -104,7 +104,7 @@ def _library(module: str, package: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError:
         raise ConfigError(
-            f'log_to = ["{module}"]: {package} is not installed',
+            f'report_to = ["{module}"]: {package} is not installed',
             rule="what shall show the metrics must be there; metrics.jsonl is always written",
-            fix=f"pip install {package}, or take it out of log_to.",
+            fix=f"pip install {package}, or take it out of report_to.",
         ) from None

@@ -83,7 +83,7 @@ class TrainingSteps:
             total_tokens=plan.total_tokens,
             flops_per_step=float(plan.global_batch_tokens * plan.flops_per_token),
             seconds=plan.seconds,
-            max_steps=plan.most_steps(max_epochs),
+            max_steps=plan.max_steps_for(max_epochs),
             plan_digest=plan.digest,
         )
 
@@ -356,7 +356,7 @@ class Trainer(Generic[ModelT, BatchT]):
             good.save,
             lambda: good.restore(at_most=progress.step),
             self.run.console.warn,
-            spikes=self.settings.skip_spikes,
+            spikes=self.settings.skip_loss_spikes,
         )
 
     def _logs(self, stack: ExitStack, steps: TrainingSteps, bar: ProgressBar) -> list[Callback]:
@@ -366,7 +366,7 @@ class Trainer(Generic[ModelT, BatchT]):
         logs: list[Callback] = []
         if run.ranks.first:
             logs.append(MetricsLog(run.directory / "metrics.jsonl", kept_rows=rows, speed=speed))
-            for name in self.settings.log_to:
+            for name in self.settings.report_to:
                 tracker = open_tracker(name, run.directory, speed, from_row=rows, facts=run.work.config)
                 stack.callback(tracker.close)
                 logs.append(tracker)

@@ -67,7 +67,7 @@ def table(paragraphs: list[tuple[str, str]], tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="module")
 def chat(pairs: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "chat"
-    keys = {"data": str(pairs), "model": str(base), "out": str(out), "threads": 1, "compile": False, "epochs": 6.0}
+    keys = {"data": str(pairs), "model": str(base), "out": str(out), "threads": 1, "compile": False, "num_epochs": 6.0}
     finetune_instruct.run(
         load(finetune_instruct.FinetuneInstructConfig, keys | {"learning_rate_scale": 1.0, "test_fraction": 0.3}),
         console=QUIET,
@@ -78,7 +78,7 @@ def chat(pairs: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def classifier(table: Path, base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "classifier"
-    keys = {"data": str(table), "model": str(base), "out": str(out), "threads": 1, "epochs": 6, "batch_size": 8}
+    keys = {"data": str(table), "model": str(base), "out": str(out), "threads": 1, "num_epochs": 6, "batch_size": 8}
     rates = {"learning_rate": 0.02, "head_learning_rate": 0.003, "norm_learning_rate": 0.002}
     finetune_classify.run(load(finetune_classify.FinetuneClassifyConfig, keys | rates), console=QUIET)
     return out
@@ -144,7 +144,7 @@ def test_the_table_of_a_tuning_with_a_test_of_its_own_is_refused(base: Path, pai
     (tmp_path / "train.jsonl").write_text("".join(rows[:60]))
     (tmp_path / "test.jsonl").write_text("".join(rows[60:90]))
     keys = {"data": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl"), "model": str(base)}
-    keys |= {"out": str(tmp_path / "chat"), "threads": 1, "compile": False, "epochs": 0.5, "evaluations": 0}
+    keys |= {"out": str(tmp_path / "chat"), "threads": 1, "compile": False, "num_epochs": 0.5, "num_evaluations": 0}
     finetune_instruct.run(load(finetune_instruct.FinetuneInstructConfig, keys), console=QUIET)
     with pytest.raises(DataError, match="trained on"):
         compared(base, tmp_path / "chat", tmp_path / "out", data=str(tmp_path / "train.jsonl"))
@@ -177,7 +177,7 @@ def test_a_rule_that_is_given_leaves_the_others_as_they_were(base: Path, table: 
     with table.open(newline="", encoding="utf-8") as read, mails.open("w", newline="", encoding="utf-8") as written:
         rows = list(csv.reader(read))
         csv.writer(written).writerows([rows[0], *([f"Head {n}\n\n{row[0]}", row[1]] for n, row in enumerate(rows[1:]))])
-    keys = {"data": str(mails), "model": str(base), "out": str(tmp_path / "c"), "threads": 1, "epochs": 0.5}
+    keys = {"data": str(mails), "model": str(base), "out": str(tmp_path / "c"), "threads": 1, "num_epochs": 0.5}
     keys |= {"text_after": "\n\n"}
     finetune_classify.run(load(finetune_classify.FinetuneClassifyConfig, keys), console=QUIET)
     found, _ = compared(tmp_path / "c", tmp_path / "c", tmp_path / "out", data=str(mails), label="topic")

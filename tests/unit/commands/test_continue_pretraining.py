@@ -19,7 +19,7 @@ from groundup.tokenizer import Tokenizer
 from groundup.train.initial_model import ShapeConfig, given_shape
 from groundup.train.planner import Plan, shape_for_depth
 
-QUICK = {"compile": False, "evaluations": 0, "threads": 1}
+QUICK = {"compile": False, "num_evaluations": 0, "threads": 1}
 SMALL = {"dim": 64, "n_layers": 2, "context_length": 128}
 
 

@@ -27,13 +27,13 @@ from groundup.train.initial_head import PROMPT_AFTER, PROMPT_BEFORE, HeadFit
 from groundup.train.planner import tuning
 
 SETTINGS: dict[str, Any] = {
-    "epochs": 4,
+    "num_epochs": 4,
     "batch_size": 8,
     "threads": 1,
     "learning_rate": 0.02,
     "head_learning_rate": 0.003,
     "norm_learning_rate": 0.002,
-    "cut_long": True,
+    "truncate": True,
 }
 
 
@@ -158,7 +158,7 @@ def test_a_given_test_table_is_the_one_that_counts(
             test=tmp_path / "test.jsonl",
             model=run_directory,
             out=tmp_path / "out",
-            **SETTINGS | {"epochs": 0.5},
+            **SETTINGS | {"num_epochs": 0.5},
         )
     )
     assert made.facts["test"]["examples"] == 21
@@ -179,7 +179,7 @@ def words(paragraphs: list[tuple[str, str]], tmp_path: Path) -> Path:
 
 
 WORSE = "Training made the classifier worse: "
-QUICKLY = SETTINGS | {"epochs": 1, "set_apart": 0.3, "baseline": False, "skip_spikes": False}
+QUICKLY = SETTINGS | {"num_epochs": 1, "validation_fraction": 0.3, "baseline": False, "skip_loss_spikes": False}
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_a_classifier_reads_as_far_as_it_was_trained(
     run_directory: Path, table: Path, paragraphs: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     """Trained on beginnings and used on whole texts, it would answer from positions that it has never seen."""
-    settings = SETTINGS | {"epochs": 0.1, "max_tokens": 16, "baseline": False}
+    settings = SETTINGS | {"num_epochs": 0.1, "max_tokens": 16, "baseline": False}
     finetune_classify.run(FinetuneClassifyConfig(data=table, model=run_directory, out=tmp_path / "out", **settings))
     assert open_classifier(tmp_path / "out").longest == 16
     long = max((text for text, _ in paragraphs), key=len)
@@ -256,7 +256,7 @@ def test_a_classifier_reads_texts_as_they_were_read_in_training(
     monkeypatch.setattr(initial_head, "_MIN_PROMPTS_PER_CONTEXT", 1)
     fits = [HeadFit(nats, 0.5, 0.0, 10) for nats in (2.0, 2.5 - better)]
     monkeypatch.setattr(initial_head, "best_prompt_format", lambda *_: (better, fits))
-    out, settings = tmp_path / "out", SETTINGS | {"epochs": 0.1, "max_tokens": 16, "baseline": False}
+    out, settings = tmp_path / "out", SETTINGS | {"num_epochs": 0.1, "max_tokens": 16, "baseline": False}
     finetune_classify.run(FinetuneClassifyConfig(data=table, model=run_directory, out=out, **settings))
     opened, base = open_classifier(out), load_tokenizer(resolve_model(run_directory))
     expected = base.framed(PROMPT_BEFORE, PROMPT_AFTER) if better else base

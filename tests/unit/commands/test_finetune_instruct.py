@@ -57,7 +57,14 @@ def table(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) 
 
 
 def tune(examples: Path, model: Path, out: Path, **changes: Any) -> artifact.Artifact:
-    keys = {"data": str(examples), "model": str(model), "out": str(out), "threads": 1, "compile": False, "epochs": 2.0}
+    keys = {
+        "data": str(examples),
+        "model": str(model),
+        "out": str(out),
+        "threads": 1,
+        "compile": False,
+        "num_epochs": 2.0,
+    }
     config = load(FinetuneInstructConfig, keys | {"learning_rate_scale": 1.0, "checkpoint_seconds": 0.0} | changes)
     return run(config, console=Console(quiet=True))
 
@@ -135,7 +142,7 @@ def test_a_given_test_set_is_scored_and_kept_out(
         "question,answer\n" + "".join(f'"{r["question"]}",new\n' for r in asked if '"' not in r["question"])
     )
     count = sum('"' not in row["question"] for row in asked)
-    facts = tune(table, base, tmp_path / "out", test=[str(test)], epochs=0.2).facts
+    facts = tune(table, base, tmp_path / "out", test=[str(test)], num_epochs=0.2).facts
     assert facts["held_out"]["responses"] == facts["examples"]["test"] == count
     assert facts["examples"]["dropped"]["prompt is in the test data"] == count
 
@@ -145,7 +152,7 @@ def test_of_many_held_out_answers_some_are_scored(
 ) -> None:
     """Else the end would take longer than a tuning of some minutes; none of them is trained on."""
     monkeypatch.setattr(after_tuning, "_MAX_SCORED", 7)
-    facts = tune(table, base, tmp_path / "out", epochs=0.2).facts
+    facts = tune(table, base, tmp_path / "out", num_epochs=0.2).facts
     assert facts["held_out"]["responses"] == 7 < facts["examples"]["test"]
     assert len({transcript["reference"] for transcript in facts["transcripts"]}) == 3
 
@@ -154,14 +161,14 @@ def test_long_examples_are_counted_or_cut(base: Path, tmp_path: Path) -> None:
     data = tmp_path / "d.jsonl"
     lines = [{"prompt": f"Question number {n}?", "response": "word " * (400 if n % 4 == 0 else 4)} for n in range(40)]
     data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    dropped = tune(data, base, tmp_path / "a", epochs=1.0).facts["examples"]
+    dropped = tune(data, base, tmp_path / "a", num_epochs=1.0).facts["examples"]
     assert 0 < dropped["dropped"]["longer than the context"] <= 10
-    cut = tune(data, base, tmp_path / "b", epochs=1.0, cut_long=True).facts["examples"]
+    cut = tune(data, base, tmp_path / "b", num_epochs=1.0, truncate=True).facts["examples"]
     assert cut["train"] == dropped["train"] + dropped["dropped"]["longer than the context"]
 
 
 def test_minutes_bound_the_run(table: Path, base: Path, tmp_path: Path) -> None:
-    facts = tune(table, base, tmp_path / "out", epochs=1000.0, minutes=0.05).facts
+    facts = tune(table, base, tmp_path / "out", num_epochs=1000.0, minutes=0.05).facts
     assert facts["epochs"] < 500
     assert facts["plan"]["tokens_per_second"] > 0
 
@@ -260,7 +267,13 @@ def test_a_run_that_gets_no_better_ends_with_its_best_state(
     keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
     config = load(
         FinetuneInstructConfig,
-        keys | {"epochs": 40.0, "learning_rate_scale": 6.0, "allow_high_learning_rate": True, "patience": 2},
+        keys
+        | {
+            "num_epochs": 40.0,
+            "learning_rate_scale": 6.0,
+            "allow_high_learning_rate": True,
+            "early_stopping_patience": 2,
+        },
     )
     facts = run(config, console=Console()).facts
     said = capsys.readouterr().err
@@ -274,7 +287,7 @@ def test_the_best_state_is_kept_by_a_figure_of_its_answers(
 ) -> None:
     """The loss may still fall where answers get no better; who wants answers can say so."""
     keys = {"data": str(table), "model": str(base), "out": str(tmp_path / "out"), "threads": 1, "compile": False}
-    config = load(FinetuneInstructConfig, keys | {"epochs": 6.0, "learning_rate_scale": 3.0, "keep_best": "chrf"})
+    config = load(FinetuneInstructConfig, keys | {"num_epochs": 6.0, "learning_rate_scale": 3.0, "keep_best": "chrf"})
     facts = run(config, console=Console()).facts
     kept = re.search(r"best weights are kept, of step (\d+): chrf (0\.\d+) in validation", capsys.readouterr().err)
     assert kept is not None

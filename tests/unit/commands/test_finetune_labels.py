@@ -18,7 +18,7 @@ from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import text_id
 
 SETTINGS: dict[str, Any] = {
-    "epochs": 4, "batch_size": 8, "threads": 1, "cut_long": True,
+    "num_epochs": 4, "batch_size": 8, "threads": 1, "truncate": True,
     "learning_rate": 0.02, "head_learning_rate": 0.003, "norm_learning_rate": 0.002,
 }  # fmt: skip
 
@@ -47,10 +47,10 @@ def test_probabilities_are_fitted_on_texts_of_their_own_and_transformers_gives_t
     transformers = pytest.importorskip("transformers")
     import torch
 
-    settings = SETTINGS | {"epochs": 1, "baseline": False}
+    settings = SETTINGS | {"num_epochs": 1, "baseline": False}
     finetune_classify.run(FinetuneClassifyConfig(data=large_table, model=run_directory, out=tmp_path / "c", **settings))
     facts = facts_of(tmp_path / "c")
-    apart = sum(facts["counts"]["set_apart"].values())
+    apart = sum(facts["counts"]["validation"].values())
     assert apart == facts["calibration"]["fitted_on"] > 50
     assert apart + sum(facts["counts"]["train"].values()) + sum(facts["counts"]["test"].values()) == 800
     assert facts["calibration"]["temperature"] != 1
@@ -74,9 +74,9 @@ def test_texts_that_do_not_fit_are_left_out_unless_cutting_is_asked_for(
     with data.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("text", "label"), *paragraphs])
 
-    def tuned(cut_long: bool) -> dict[str, Any]:
-        settings = SETTINGS | {"epochs": 1, "baseline": False, "cut_long": cut_long}
-        config = FinetuneClassifyConfig(data=data, model=run_directory, out=tmp_path / f"{cut_long}", **settings)
+    def tuned(truncate: bool) -> dict[str, Any]:
+        settings = SETTINGS | {"num_epochs": 1, "baseline": False, "truncate": truncate}
+        config = FinetuneClassifyConfig(data=data, model=run_directory, out=tmp_path / f"{truncate}", **settings)
         return finetune_classify.run(config, console=Console(quiet=True)).facts
 
     kept, cut = tuned(False), tuned(True)
@@ -99,7 +99,7 @@ def test_rare_labels_are_told_and_can_count_alike(
         csv.writer(file).writerows([("text", "label"), *few, *((text, "other") for text, _ in many)])
 
     def tuned(out: Path, **changes: Any) -> dict[str, Any]:
-        settings = SETTINGS | {"epochs": 1, "baseline": False, "cut_long": True} | changes
+        settings = SETTINGS | {"num_epochs": 1, "baseline": False, "truncate": True} | changes
         config = FinetuneClassifyConfig(data=data, model=run_directory, out=out, **settings)
         return finetune_classify.run(config, console=Console()).facts
 
@@ -134,7 +134,7 @@ def test_the_best_state_is_kept_by_the_metric_asked_for(
     run_directory: Path, large_table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Rates far too high: what the last step leaves is worse than what was there before."""
-    settings = SETTINGS | {"epochs": 4, "baseline": False, "keep_best": "macro_f1", "patience": 4}
+    settings = SETTINGS | {"num_epochs": 4, "baseline": False, "keep_best": "macro_f1", "early_stopping_patience": 4}
     settings |= {"learning_rate": 0.2, "embedding_learning_rate": 0.01, "allow_high_learning_rate": True}
     config = FinetuneClassifyConfig(data=large_table, model=run_directory, out=tmp_path / "c", **settings)
     finetune_classify.run(config, console=Console())
@@ -142,7 +142,7 @@ def test_the_best_state_is_kept_by_the_metric_asked_for(
     assert ": macro_f1 0." in said and "Estimated from trial steps" in said
     with pytest.raises(ConfigError, match="fewer than 50"):
         few = FinetuneClassifyConfig(
-            data=large_table, model=run_directory, out=tmp_path / "d", **settings | {"set_apart": 0.01}
+            data=large_table, model=run_directory, out=tmp_path / "d", **settings | {"validation_fraction": 0.01}
         )
         finetune_classify.run(few, console=Console(quiet=True))
 
@@ -162,7 +162,7 @@ def topics_table(real_documents: list[str], tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def topics(run_directory: Path, topics_table: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("topics") / "c"
-    settings = SETTINGS | {"epochs": 6, "balance": True, "label": "topics", "set_apart": 0.2}
+    settings = SETTINGS | {"num_epochs": 6, "balance": True, "label": "topics", "validation_fraction": 0.2}
     finetune_classify.run(FinetuneClassifyConfig(data=topics_table, model=run_directory, out=out, **settings))
     return out
 
@@ -231,7 +231,7 @@ def test_several_labels_before_and_after(
     found = compared(run_directory, topics, examples=40, out=str(tmp_path / "base"))
     assert found["micro-F1"]["what"] == "40 texts" and found["micro-F1"]["verdict"] == "better"
     single = tmp_path / "single"
-    settings = SETTINGS | {"epochs": 1, "baseline": False, "set_apart": 0}
+    settings = SETTINGS | {"num_epochs": 1, "baseline": False, "validation_fraction": 0}
     finetune_classify.run(FinetuneClassifyConfig(data=large_table, model=run_directory, out=single, **settings))
     rows = [json.loads(line) for line in topics_table.read_text(encoding="utf-8").splitlines()[:60]]
     both = "".join(json.dumps(row | {"topics": ["lower", "upper"]}) + "\n" for row in rows)
@@ -245,7 +245,7 @@ def test_a_limit_takes_away_texts_to_learn_from_and_leaves_the_test_as_it_is(
     run_directory: Path, large_table: Path, tmp_path: Path
 ) -> None:
     """Learning curves compare runs on one test set."""
-    settings = SETTINGS | {"epochs": 1, "set_apart": 0}
+    settings = SETTINGS | {"num_epochs": 1, "validation_fraction": 0}
     whole, part = tmp_path / "whole", tmp_path / "part"
     finetune_classify.run(FinetuneClassifyConfig(data=large_table, model=run_directory, out=whole, **settings))
     finetune_classify.run(

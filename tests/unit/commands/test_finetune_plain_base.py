@@ -65,7 +65,7 @@ def tuned(
     data.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     keys = {"data": str(data), "model": str(base), "out": str(directory / "chat"), "threads": 1, "compile": False}
     run(
-        load(FinetuneInstructConfig, keys | {"epochs": 2.0, "method": method} | METHODS[method]),
+        load(FinetuneInstructConfig, keys | {"num_epochs": 2.0, "method": method} | METHODS[method]),
         console=Console(quiet=True),
     )
     return base, directory / "chat"

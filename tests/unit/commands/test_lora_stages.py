@@ -65,8 +65,14 @@ def pairs(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) -
 
 
 def instruct(pairs: Path, model: Path, out: Path, **changes: Any) -> artifact.Artifact:
-    keys = {"data": str(pairs), "model": str(model), "out": str(out), "threads": 1, "compile": False, "epochs": 4.0}
-    keys |= {"method": "lora", "lora": {"rank": 8}, "learning_rate": 0.02, "checkpoint_seconds": 0.0, "evaluations": 1}
+    keys = {"data": str(pairs), "model": str(model), "out": str(out), "threads": 1, "compile": False, "num_epochs": 4.0}
+    keys |= {
+        "method": "lora",
+        "lora": {"rank": 8},
+        "learning_rate": 0.02,
+        "checkpoint_seconds": 0.0,
+        "num_evaluations": 1,
+    }
     config = load(finetune_instruct.FinetuneInstructConfig, keys | changes)
     return finetune_instruct.run(config, console=QUIET)
 
@@ -176,7 +182,7 @@ def test_an_adapter_beside_its_base_and_another_adapter(
 ) -> None:
     """Merged or not, it is scored on the same held-out part: a merged model knows what it was tuned on."""
     other = tmp_path / "other"
-    instruct(pairs, directory / "base", other, epochs=0.5)
+    instruct(pairs, directory / "base", other, num_epochs=0.5)
 
     def verdicts(before: Path, after: Path) -> dict[str, dict[str, Any]]:
         out = tmp_path / f"{before.name}-{after.name}"
@@ -256,7 +262,7 @@ def test_what_does_not_answer_alike_is_not_kept(adapter: Path, directory: Path, 
 
 def test_adapters_are_stacked(adapter: Path, pairs: Path, directory: Path) -> None:
     second = directory / "second"
-    instruct(pairs, adapter, second, epochs=1.0)
+    instruct(pairs, adapter, second, num_epochs=1.0)
     ids = torch.arange(60)[None]
     stacked = load_model(second)
     torch.testing.assert_close(stacked(ids), with_adapter(load_model(adapter), second)(ids), atol=1e-4, rtol=0)
@@ -268,7 +274,7 @@ def test_adapters_are_stacked(adapter: Path, pairs: Path, directory: Path) -> No
 
 def test_a_target_that_names_no_layer_is_refused_before_training(pairs: Path, directory: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Did you mean q_proj"):
-        instruct(pairs, directory / "base", tmp_path / "out", lora={"targets": ["v_proj", "q_prj"]})
+        instruct(pairs, directory / "base", tmp_path / "out", lora={"target_modules": ["v_proj", "q_prj"]})
     with pytest.raises(ConfigError, match=r"lora\.learning_rate: unknown key.*Write learning_rate, outside of"):
         instruct(pairs, directory / "base", tmp_path / "out", lora={"learning_rate": 2e-4})
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
@@ -282,7 +288,7 @@ def test_a_classifier_is_an_adapter_with_a_head(
     table = tmp_path / "paragraphs.jsonl"
     table.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows))
     out = tmp_path / "classifier"
-    keys = {"data": str(table), "model": str(directory / "base"), "out": str(out), "threads": 1, "epochs": 24.0}
+    keys = {"data": str(table), "model": str(directory / "base"), "out": str(out), "threads": 1, "num_epochs": 24.0}
     keys |= {"method": "lora", "batch_size": 8, "learning_rate": 0.005}
     made = finetune_classify.run(load(finetune_classify.FinetuneClassifyConfig, keys), console=QUIET)
     losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -343,7 +349,7 @@ def test_large_models_get_adapters_where_nobody_says_how(
     """All weights of a large model by Muon, a few hundred tokens a step, take minutes where adapters take one."""
     with torch.device("meta"):
         model = tiny_model(65_536, dim=dim)
-    assert adapters.settle_method(asked, model.config, adapters.LoraConfig(), QUIET) == settled
+    assert adapters.resolve_method(asked, model.config, adapters.LoraConfig(), QUIET) == settled
 
 
 @pytest.mark.parametrize(("method", "quantize"), [("lora", "int8"), ("merged", "int4")])
@@ -351,7 +357,7 @@ def test_adapters_on_quantized_layers_leave_what_those_on_dense_layers_leave(
     pairs: Path, directory: Path, tmp_path: Path, method: str, quantize: str
 ) -> None:
     """A merged model has dense weights under the usual names, layers without an adapter included."""
-    lora = {"rank": 8, "quantize": quantize, "targets": ["q_proj", "up_proj"]}
+    lora = {"rank": 8, "quantize": quantize, "target_modules": ["q_proj", "up_proj"]}
     made = instruct(pairs, directory / "base", tmp_path / "out", method=method, lora=lora)
     assert made.facts["held_out"]["tuned"]["loss"] < made.facts["held_out"]["base"]["loss"]
     tuned, base = load_model(tmp_path / "out"), load_model(directory / "base")

@@ -40,7 +40,7 @@ def poisoned_at(
                 self._parts[0].param_groups[0]["params"][0].data.fill_(torch.nan)
 
         monkeypatch.setattr(Optimizer, "step", poisoned)
-        settings = {"tokens": 120_000, "shape": SHAPE, "evaluations": 60, "compile": False, "threads": 1}
+        settings = {"tokens": 120_000, "shape": SHAPE, "num_evaluations": 60, "compile": False, "threads": 1}
         return pretrain.run(
             pretrain.PretrainConfig(token_shards=tmp_path / "tokens", out=tmp_path / "base", **settings)
         )

@@ -211,7 +211,7 @@ def test_the_split_does_not_depend_on_order_and_keeps_prompts_together() -> None
     asked = [{example.messages[0].content for example in part} for part in (train, held_out)]
     assert not asked[0] & asked[1]
     assert set(split_by_hash(examples[::-1])[1]) == set(held_out)
-    assert len(split_by_hash(examples, most=20)[1]) in range(1, 24)
+    assert len(split_by_hash(examples, max_held_out=20)[1]) in range(1, 24)
 
 
 def test_a_common_greeting_does_not_take_everything_into_the_test() -> None:

@@ -89,7 +89,7 @@ def test_what_is_replayed_is_kept(
 
     def tuned(name: str, **changes: Any) -> float:
         keys = {"data": str(table), "model": str(base), "out": str(tmp_path / name), "threads": 1, "compile": False}
-        keys |= {"epochs": 3.0, "learning_rate_scale": 1.0, "evaluations": 0}
+        keys |= {"num_epochs": 3.0, "learning_rate_scale": 1.0, "num_evaluations": 0}
         finetune_instruct.run(load(finetune_instruct.FinetuneInstructConfig, keys | changes), console=QUIET)
         out = tmp_path / f"compare-{name}"
         pair = {"base": str(base), "tuned": str(tmp_path / name), "out": str(out)}
@@ -97,10 +97,10 @@ def test_what_is_replayed_is_kept(
         (line,) = artifact.read(out).facts["lines"]
         return float(line["after"]["value"])
 
-    plain, kept = tuned("plain"), tuned("kept", replay=str(texts), replay_share=0.5)
+    plain, kept = tuned("plain"), tuned("kept", replay=str(texts), replay_fraction=0.5)
     assert kept < plain - 0.2
     replayed_facts = artifact.read(tmp_path / "kept").facts["replayed"]
     assert replayed_facts["tokens"] > 0
     assert artifact.read(tmp_path / "plain").facts["replayed"]["examples"] == 0
     with pytest.raises(ConfigError, match="no replay"):
-        tuned("wrong", replay_share=0.5)
+        tuned("wrong", replay_fraction=0.5)

@@ -22,6 +22,18 @@ from groundup.core.files import file_digest, read_json
 from groundup.core.redact import redacted_config
 
 FORMAT_VERSION = 2  # 1: without a checksum of its own and without logs
+# Fingerprints use the original name of a renamed setting, so that finished stages of earlier releases stay finished.
+_RENAMED_IN = ("pretrain", "finetune.instruct", "finetune.classify")
+_ORIGINAL_NAMES = {
+    "early_stopping_patience": "patience",
+    "max_test_examples": "test_examples",
+    "num_epochs": "epochs",
+    "num_evaluations": "evaluations",
+    "replay_fraction": "replay_share",
+    "skip_loss_spikes": "skip_spikes",
+    "truncate": "cut_long",
+    "validation_fraction": "set_apart",
+}
 _FINGERPRINTED_FORMAT = 1  # in fingerprints: what was finished by an earlier release stays finished
 ARTIFACT = "artifact.json"
 STARTED = "started.json"
@@ -93,8 +105,18 @@ def record(
 
 def fingerprint_of(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """What makes two pieces of work equal; another password does not make them differ."""
-    config = redacted_config(config, variables=False)
+    config = _with_original_names(stage, redacted_config(config, variables=False))
     return _digest({"stage": stage, "config": config, "inputs": dict(inputs), "format": _FINGERPRINTED_FORMAT})
+
+
+def _with_original_names(stage: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo renames of settings, so that stages that an earlier release finished stay finished."""
+    if stage not in _RENAMED_IN:
+        return dict(config)
+    lora = config.get("lora")
+    if isinstance(lora, Mapping):
+        config = {**config, "lora": {{"target_modules": "targets"}.get(key, key): lora[key] for key in lora}}
+    return {_ORIGINAL_NAMES.get(key, key): value for key, value in config.items()}
 
 
 def _digest(value: Any) -> str:

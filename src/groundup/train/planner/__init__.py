@@ -6,7 +6,7 @@ from groundup.core.lazy import exports
 
 if TYPE_CHECKING:
     from groundup.train.planner.plan import (
-        MOST_EPOCHS,
+        MAX_EPOCHS,
         Budget,
         Plan,
         batch_rows,
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "MOST_EPOCHS",
+    "MAX_EPOCHS",
     "Budget",
     "Plan",
     "batch_rows",
@@ -28,7 +28,7 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
-        "MOST_EPOCHS": "plan",
+        "MAX_EPOCHS": "plan",
         "Budget": "plan",
         "Plan": "plan",
         "batch_rows": "plan",

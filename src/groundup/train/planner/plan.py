@@ -1,6 +1,6 @@
-"""One dial to a whole run: minutes, tokens or depth in; shape, batch, steps and learning rates out.
+"""Plan a run from its budget: minutes, tokens or depth determine architecture, batch size, steps and learning rates.
 
-The rules hold for small runs as `benchmarks/ablations.md` shows, and stay with published ones beyond them.
+`benchmarks/ablations.md` shows the measurements for small runs; beyond them, the rules follow published ones.
 """
 
 from __future__ import annotations
@@ -20,35 +20,49 @@ from groundup.model.families import FAMILIES
 from groundup.model.flops import flops_per_token, parameter_count, product_parameters, training_bytes
 from groundup.optim import OptimizerConfig
 
-# Chinchilla's 20 tokens a parameter (arXiv:2203.15556) hold where they were measured, from 1e18 FLOP on, and are what
-# `--depth` trains for. Minutes on a CPU buy 1e14, and there a larger model wins at far fewer tokens.
+# Chinchilla's 20 tokens per parameter (arXiv:2203.15556) were measured from 1e18 FLOPs on; `--depth` uses them. Minutes
+# on a CPU give 1e14 FLOPs, where a larger model with far fewer tokens is better.
 CHINCHILLA_RATIO = 20.0
 CHINCHILLA_FLOPS = 1e18
 RATIO_EXPONENT = 0.3
-SMALL_RUN_TOKENS = 4_000_000  # a run of this length takes steps of SMALL_BATCH_TOKENS
+SMALL_RUN_TOKENS = 4_000_000  # a run of this length uses batches of SMALL_BATCH_TOKENS
 SMALL_BATCH_TOKENS = 8192
-FEWEST_BATCH_TOKENS = 2048
-FEWEST_STEPS = 16  # the shortest runs take smaller steps rather than fewer
-MICRO_BATCH_TOKENS = 8192  # activations beyond this leave the caches, and gain nothing on a CPU
-DEEPEST = 64
-MOST_PROBES = 2
-OVERHEAD = 0.06  # share of the time that goes to evaluations, samples and checkpoints on the way
-ENDING = 0.01  # share of the minutes that is left for saving at the end
-LEAST_SHARE = 0.5  # of its minutes that training gets, even where compiling and measuring took longer
-EXPECTED_UTILIZATION = 0.5  # of the products' speed, before anything is measured
+MIN_BATCH_TOKENS = 2048
+MIN_STEPS = 16  # shorter runs use smaller batches
+MICRO_BATCH_TOKENS = 8192  # larger activations do not fit into CPU caches
+MAX_DEPTH = 64
+MAX_MEASUREMENTS = 2
+OVERHEAD_FRACTION = 0.06  # fraction of the time for evaluations, samples and checkpoints
+SAVE_FRACTION = 0.01  # fraction of the minutes that is reserved for the final save
+MIN_TRAINING_FRACTION = 0.5  # minimum fraction of the minutes, even if compiling and measuring take longer
+EXPECTED_UTILIZATION = 0.5  # of the matmul throughput, before anything is measured
 HEAD_DIM = 64
 WIDTH_PER_LAYER = 64
 DECAY_FRACTION = 0.6
 WARMUP_FRACTION = 0.02
-MOST_EPOCHS = 4.0  # repeats beyond four teach little (Muennighoff et al. 2023, arXiv:2305.16264)
+MAX_EPOCHS = 4.0  # more epochs add little (Muennighoff et al. 2023, arXiv:2305.16264)
 
 Measure = Callable[[ModelConfig, int], float]
-"""Tokens per second of real training steps of a shape, with micro-batches of so many rows."""
+"""Function from an architecture and the rows of a micro-batch to the tokens per second of real training steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything about a run that its result depends on. Made once, saved before step 1, read by every resume."""
+    """Everything that determines the result of a run. It is saved before step 1; a resumed run reads it.
+
+    Attributes:
+        model: Architecture.
+        optimizer: Learning rates before the schedule.
+        micro_batch_size: Rows of a micro-batch.
+        grad_accum_steps: Micro-batches per optimizer step.
+        total_steps: Optimizer steps.
+        warmup_steps: Steps of linear warmup.
+        decay_steps: Steps of linear decay to 0.
+        epochs: Passes over the data.
+        tokens_per_second: Throughput measured before step 1.
+        trained: Number of LoRA parameters, if only adapters are trained.
+        seconds: Time after the start of the command at which training ends; total_steps is then an estimate.
+    """
 
     model: ModelConfig
     optimizer: OptimizerConfig
@@ -58,88 +72,88 @@ class Plan:
     warmup_steps: int
     decay_steps: int
     epochs: float
-    tokens_per_second: float | None = None  # as measured before step 1
-    trained: int | None = None  # parameters of adapters, where these alone are trained
-    seconds: float | None = None  # that the stage has taken when training ends; its steps are then as time allows
+    tokens_per_second: float | None = None
+    trained: int | None = None
+    seconds: float | None = None
 
     @property
     def rows(self) -> int:
-        """Rows of one optimizer step."""
+        """Rows per optimizer step."""
         return self.micro_batch_size * self.grad_accum_steps
 
     @property
     def global_batch_tokens(self) -> int:
-        """Tokens of one optimizer step."""
+        """Tokens per optimizer step."""
         return self.rows * self.model.context_length
 
     @property
     def total_tokens(self) -> int:
-        """Tokens of the whole run."""
+        """Tokens of the run."""
         return self.total_steps * self.global_batch_tokens
 
-    def most_steps(self, epochs: float) -> int:
-        """Of a run that goes as often through its text."""
+    def max_steps_for(self, epochs: float) -> int:
+        """Return the number of steps for this many epochs, at least `total_steps`."""
         return max(self.total_steps, int(epochs * self.total_steps / self.epochs))
 
     @property
     def flops_per_token(self) -> int:
-        """Training FLOPs of one token."""
+        """Training FLOPs per token."""
         return flops_per_token(self.model, trained=self.trained)
 
     @property
     def total_flops(self) -> int:
-        """Training FLOPs of the whole run."""
+        """Training FLOPs of the run."""
         return self.total_tokens * self.flops_per_token
 
     @property
     def digest(self) -> str:
-        """Identity of the plan."""
+        """Fingerprint of the plan."""
         text = json.dumps(self.to_json(), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def describe(self, trained_tokens: int | None = None) -> list[tuple[str, str]]:
-        """Return the plan as rows for a person to read.
+        """Return the plan as table rows of a name and a value.
 
         Args:
-            trained_tokens: of the whole run, where not every token has a loss: the unit that progress counts in.
+            trained_tokens: Number of tokens of the run that have a loss; None: all tokens do.
         """
         model = self.model
         tokens = self.total_tokens if trained_tokens is None else trained_tokens
         unit = "tokens" if trained_tokens is None else "trained tokens"
-        share = tokens / self.total_tokens
-        size = f"{model.n_layers} layers, {model.dim} wide, {model.n_heads} heads"
-        if model.n_kv_heads != model.n_heads:
-            size += f" ({model.n_kv_heads} for keys and values)"
+        fraction = tokens / self.total_tokens
+        estimated = "about " * bool(self.seconds or trained_tokens)
+        kv_heads = [("KV heads", f"{model.n_kv_heads}")] * (model.n_kv_heads != model.n_heads)
         rows = [
-            ("model", f"{model.family}, {size}, feed-forward {model.ffn_dim}"),
-            ("parameters", self._parameters()),
-            (
-                "text",
-                f"{tokens:,} {unit}, {self.epochs:.2f} epochs, {model.context_length} at once",
-            ),
-            (
-                "steps",
-                f"{self.total_steps:,} of {self.global_batch_tokens * share:,.0f} {unit}"
-                + ", about" * bool(self.seconds or trained_tokens),
-            ),
-            ("work", f"{self.total_flops:.2e} FLOP"),
+            ("model family", model.family),
+            ("layers", f"{model.n_layers}"),
+            ("hidden size", f"{model.dim}"),
+            ("attention heads", f"{model.n_heads}"),
+            *kv_heads,
+            ("FFN size", f"{model.ffn_dim}"),
+            ("context length", f"{model.context_length:,}"),
+            *self._parameters(),
+            (unit, f"{tokens:,}"),
+            ("epochs", f"{self.epochs:.2f}"),
+            ("batch size", f"{estimated}{self.global_batch_tokens * fraction:,.0f} {unit} per step"),
+            ("optimizer steps", f"{estimated}{self.total_steps:,}"),
+            ("compute", f"{self.total_flops:.2e} FLOPs"),
         ]
         if self.tokens_per_second:
             seconds = self.total_tokens / self.tokens_per_second
-            rows.append(
-                ("speed", f"{self.tokens_per_second * share:,.0f} {unit}/s measured: {seconds / 60:.1f} minutes")
-            )
+            rows.append(("throughput", f"{self.tokens_per_second * fraction:,.0f} {unit}/s (measured)"))
+            rows.append(("estimated time", f"{seconds / 60:.1f} minutes"))
         if self.seconds:
-            rows.append(("end", f"{format_duration(self.seconds)} after the start, with as many steps as fit"))
+            rows.append(("time limit", f"{format_duration(self.seconds)} from the start of the command"))
         return rows
 
-    def _parameters(self) -> str:
+    def _parameters(self) -> list[tuple[str, str]]:
+        total = ("parameters", f"{parameter_count(self.model):,}")
         if self.trained is not None:
-            return f"{parameter_count(self.model):,}, frozen, and {self.trained:,} of adapters, which are trained"
-        return f"{parameter_count(self.model):,}, {product_parameters(self.model):,} of them in products"
+            return [total, ("trainable parameters (LoRA)", f"{self.trained:,}")]
+        return [total, ("matmul parameters", f"{product_parameters(self.model):,} (non-embedding)")]
 
     def facts(self) -> dict[str, Any]:
-        """Return what the artifact of a run says of its plan, as JSON values."""
+        """Return the plan as JSON values for the artifact of a run."""
         return {
             "parameters": parameter_count(self.model),
             "flops_per_token": self.flops_per_token,
@@ -147,14 +161,14 @@ class Plan:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the plan as JSON values."""
         record = asdict(self) | {"model": self.model.to_json()}
-        # So that plans of earlier releases keep their digests.
+        # Fields that were added later are omitted at their defaults, so that earlier plans keep their digests.
         return {key: value for key, value in record.items() if key not in ("trained", "seconds") or value is not None}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Plan:
-        """From what `to_json` gave."""
+        """Return the plan that `to_json` recorded."""
         optimizer = dict(record["optimizer"]) | {"betas": tuple(record["optimizer"]["betas"])}
         return cls(
             **dict(record)
@@ -163,15 +177,18 @@ class Plan:
 
 
 def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> ModelConfig:
-    """The model of a depth: 64 features a layer, heads of 64, a feed-forward layer 8/3 as wide (without a gate: 4).
+    """Return the architecture for a number of layers.
 
-    What is derived fits what is given: a width that the heads divide, heads that the key heads divide.
+    Defaults: hidden size 64 per layer, head dimension 64, FFN size 8/3 of the hidden size (4 without a gate). Derived
+    values are rounded so that head counts divide evenly.
 
     Args:
-        given: fields of `ModelConfig` that are not to be derived; at least `family` and `context_length`.
+        depth: Number of layers.
+        vocab_size: Vocabulary size.
+        given: Fields of `ModelConfig` that are not derived; at least `family` and `context_length`.
 
     Raises:
-        ConfigError: the given fields contradict each other.
+        ConfigError: The given fields contradict each other.
     """
     family = FAMILIES[given["family"]]
     whole = family.multi_head_only
@@ -179,7 +196,7 @@ def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> Mo
     dim = given.get("dim") or _multiple(WIDTH_PER_LAYER * max(2, given.get("n_layers") or depth), 2 * (heads or 1))
     if heads:
         head_dim = dim // heads if whole else max(2, dim // heads // 2 * 2)
-    elif whole:  # n_heads x head_dim = dim, and rotary positions turn pairs
+    elif whole:  # n_heads x head_dim = dim, and RoPE rotates pairs
         step = 2 if family.positions == "rotary" else 1
         head_dim = max((size for size in range(step, HEAD_DIM + 1, step) if dim % size == 0), default=dim)
     else:
@@ -198,17 +215,20 @@ def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> Mo
 
 
 def _multiple(value: int, of: int) -> int:
-    """The smallest multiple that is no smaller than the value."""
+    """Round up to a multiple."""
     return -(-value // of) * of
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What sets the size of a run: exactly one of minutes, tokens and depth.
+    """Budget of a run: exactly one of minutes, tokens and depth.
 
     Attributes:
-        seconds_spent: Of the minutes, before planning. What measuring takes is subtracted too, but training gets
-            LEAST_SHARE of its minutes in any case.
+        minutes: Wall-clock time of the command.
+        tokens: Number of training tokens.
+        depth: Number of layers.
+        seconds_spent: Time spent before planning. It is subtracted from the minutes, as is the time of measurements,
+            but training gets at least MIN_TRAINING_FRACTION of the minutes.
     """
 
     minutes: float | None = None
@@ -217,56 +237,64 @@ class Budget:
     seconds_spent: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check that one is given.
+        """Check that exactly one is set.
 
         Raises:
-            ConfigError: none is, or more than one.
+            ConfigError: None or several are set.
         """
         sizes = {"minutes": self.minutes, "tokens": self.tokens, "depth": self.depth}
         given = [f"{name} = {value}" for name, value in sizes.items() if value is not None]
         if len(given) != 1:
             raise ConfigError(
-                " and ".join(given) or "neither minutes, tokens nor depth",
+                " and ".join(given) or "minutes, tokens and depth are all unset",
                 rule="exactly one of minutes, tokens and depth sets the size of a run",
-                fix="Give one of them; an empty value takes out what a recipe gives: --set pretrain.minutes=",
+                fix="Set one of them. To unset a value of the recipe: --set pretrain.minutes=",
             )
 
 
 def batch_rows(total_tokens: float, context_length: int) -> tuple[int, int]:
-    """Rows of a micro-batch and micro-batches a step for a run of `total_tokens`.
+    """Return rows per micro-batch and micro-batches per step for a run of `total_tokens`.
 
-    The critical batch grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162). Growing it with the
-    square root, in powers of two, is our choice; half of it gained nothing at six minutes (`benchmarks/ablations.md`).
+    The critical batch size grows with the length of a run (McCandlish et al. 2018, arXiv:1812.06162). The square root
+    and the powers of two are our choice; half the batch size was not better at six minutes (`benchmarks/ablations.md`).
+
+    Args:
+        total_tokens: Tokens of the run.
+        context_length: Tokens per row.
     """
     total_tokens = max(total_tokens, 1)
-    tokens = max(SMALL_BATCH_TOKENS * math.sqrt(total_tokens / SMALL_RUN_TOKENS), FEWEST_BATCH_TOKENS)
-    tokens = min(tokens, total_tokens / FEWEST_STEPS)
+    tokens = max(SMALL_BATCH_TOKENS * math.sqrt(total_tokens / SMALL_RUN_TOKENS), MIN_BATCH_TOKENS)
+    tokens = min(tokens, total_tokens / MIN_STEPS)
     rows = 1 << max(0, round(math.log2(tokens / context_length)))
     most = 1 << int(math.log2(max(1, MICRO_BATCH_TOKENS // context_length)))
     micro = min(rows, most)
     return micro, rows // micro
 
 
-def share(rows: int, most: int, ranks: int) -> tuple[int, int]:
-    """What one of several ranks does of a step: rows of a micro-batch, `most` at the utmost, and micro-batches.
+def share(rows: int, max_rows: int, ranks: int) -> tuple[int, int]:
+    """Return a rank's part of a step: rows per micro-batch, at most `max_rows`, and micro-batches.
+
+    Args:
+        rows: Rows per step over all ranks.
+        max_rows: Maximum number of rows per micro-batch.
+        ranks: Number of ranks.
 
     Raises:
-        ConfigError: the rows cannot be shared out evenly; their number is the plan's, not that of the ranks.
+        ConfigError: The number of ranks does not divide the rows.
     """
     own, rest = divmod(rows, ranks)
     if rest or not own:
         possible = max(n for n in range(1, ranks + 1) if rows % n == 0)
         raise ConfigError(
-            f"{ranks} ranks for steps of {rows} rows",
-            rule="each rank takes as many rows of a step as the others",
-            fix=f"Start {possible} ranks (torchrun --nproc-per-node {possible}), or train longer: steps grow with it.",
+            f"{ranks} ranks cannot share steps of {rows} rows evenly",
+            fix=f"Start {possible} ranks (torchrun --nproc-per-node {possible}), or train longer for larger batches.",
         )
-    micro = max(n for n in range(1, min(most, own) + 1) if own % n == 0)
+    micro = max(n for n in range(1, min(max_rows, own) + 1) if own % n == 0)
     return micro, own // micro
 
 
 def tokens_per_parameter(flops: float) -> float:
-    """How many tokens a parameter (of those in products) a run of `flops` in all should see."""
+    """Return the number of training tokens per matmul parameter for a run of `flops` FLOPs."""
     return CHINCHILLA_RATIO * min(1.0, (flops / CHINCHILLA_FLOPS) ** RATIO_EXPONENT)
 
 
@@ -276,44 +304,49 @@ def plan_run(
     vocab_size: int,
     given_shape: Mapping[str, Any],
     corpus_tokens: int,
-    product_flops: float,
+    matmul_flops: float,
     measure: Measure,
     optimizer: OptimizerConfig,
     memory_bytes: int | None = None,
 ) -> Plan:
-    """Derive the whole run from its budget. No plan repeats the corpus more than MOST_EPOCHS times.
+    """Plan a run from its budget. No plan has more than MAX_EPOCHS epochs.
 
     Args:
-        given_shape: fields of the model that the user has decided; at least `family` and `context_length`.
-        corpus_tokens: tokens of one epoch.
-        product_flops: FLOP/s of the machine's matrix products; a first guess, before real steps are measured.
-        measure: tokens per second of real training steps of a shape; for `minutes` only, MOST_PROBES times at most.
-        memory_bytes: what the model must be trained in; None: unknown.
+        budget: Minutes, tokens or depth.
+        vocab_size: Vocabulary size.
+        given_shape: Fields of the model that the user has set; at least `family` and `context_length`.
+        corpus_tokens: Tokens per epoch.
+        matmul_flops: Matmul throughput of the machine in FLOP/s: the first estimate, before training steps are
+            measured.
+        measure: Returns the throughput of an architecture in tokens per second; called for `minutes` only, at most
+            MAX_MEASUREMENTS times.
+        optimizer: Learning rates before the schedule.
+        memory_bytes: Available memory; None: unknown.
 
     Raises:
-        ConfigError: the given fields contradict each other, or the depth.
-        ResourceError: the model does not fit into the memory.
+        ConfigError: The given fields contradict each other, or the depth.
+        ResourceError: The model does not fit into memory.
     """
     if budget.depth is not None and given_shape.get("n_layers", budget.depth) != budget.depth:
         raise ConfigError(
             f"depth = {budget.depth} and shape.n_layers = {given_shape['n_layers']}",
-            rule="the depth is the number of layers",
-            fix="Give one of the two; with shape.n_layers, give minutes or tokens beside it.",
+            rule="depth is the number of layers",
+            fix="Set one of them; with shape.n_layers, set minutes or tokens as well.",
         )
 
     def shape(depth: int) -> ModelConfig:
         return shape_for_depth(given_shape.get("n_layers") or depth, vocab_size, given_shape)
 
-    most_tokens = MOST_EPOCHS * corpus_tokens
+    max_tokens = MAX_EPOCHS * corpus_tokens
     speed = seconds = None
     if budget.depth is not None:
         depth = budget.depth
-        tokens = min(CHINCHILLA_RATIO * product_parameters(shape(depth)), most_tokens)
+        tokens = min(CHINCHILLA_RATIO * product_parameters(shape(depth)), max_tokens)
     elif budget.tokens is not None:
-        tokens = min(float(budget.tokens), most_tokens)
+        tokens = min(float(budget.tokens), max_tokens)
         depth = _deepest(shape, lambda _: tokens, memory_bytes)
     else:
-        depth, tokens, speed, seconds = _timed(budget, shape, most_tokens, product_flops, measure, memory_bytes)
+        depth, tokens, speed, seconds = _timed(budget, shape, max_tokens, matmul_flops, measure, memory_bytes)
     config = shape(depth)
     micro, accum = _fitting(config, tokens, memory_bytes)
     steps = max(1, round(tokens / (micro * accum * config.context_length)))
@@ -334,41 +367,41 @@ def plan_run(
 def _timed(
     budget: Budget,
     shape: Callable[[int], ModelConfig],
-    most_tokens: float,
-    product_flops: float,
+    max_tokens: float,
+    matmul_flops: float,
     measure: Measure,
     memory_bytes: int | None,
 ) -> tuple[int, float, float, float]:
-    """Return depth, tokens, tokens per second and the wall time at which training ends, for a budget of minutes."""
+    """Return depth, tokens, tokens per second and end time of training, for a budget of minutes."""
     assert budget.minutes is not None
     total = 60 * budget.minutes
     deadline = time.monotonic() + total - budget.seconds_spent
-    least = LEAST_SHARE * total
+    least = MIN_TRAINING_FRACTION * total
 
     def affordable(config: ModelConfig) -> float:
-        left = max(least, deadline - time.monotonic()) * (1 - OVERHEAD)
-        return min(left * flops / flops_per_token(config), most_tokens)
+        left = max(least, deadline - time.monotonic()) * (1 - OVERHEAD_FRACTION)
+        return min(left * flops / flops_per_token(config), max_tokens)
 
-    flops = EXPECTED_UTILIZATION * product_flops
+    flops = EXPECTED_UTILIZATION * matmul_flops
     depth = _deepest(shape, affordable, memory_bytes)
     measured: dict[int, float] = {}
-    while depth not in measured:  # its speed may allow another depth than was guessed
+    while depth not in measured:  # the measured speed may allow another depth than the estimated one
         config = shape(depth)
         micro, _ = _fitting(config, affordable(config), memory_bytes)
         measured[depth] = measure(config, micro)
         flops = measured[depth] * flops_per_token(config)
-        if len(measured) < MOST_PROBES and deadline - time.monotonic() > least:
+        if len(measured) < MAX_MEASUREMENTS and deadline - time.monotonic() > least:
             depth = _deepest(shape, affordable, memory_bytes)
-    end = total + max(0.0, least - (deadline - time.monotonic())) - ENDING * total
+    end = total + max(0.0, least - (deadline - time.monotonic())) - SAVE_FRACTION * total
     return depth, affordable(shape(depth)), measured[depth], end
 
 
 def _deepest(
     shape: Callable[[int], ModelConfig], tokens: Callable[[ModelConfig], float], memory_bytes: int | None
 ) -> int:
-    """The deepest model that its tokens are enough for and that fits into the memory; at least 2 layers."""
+    """Return the largest depth with enough training tokens that fits into memory; at least 2."""
     depth = 2
-    for candidate in range(3, DEEPEST + 1):
+    for candidate in range(3, MAX_DEPTH + 1):
         config = shape(candidate)
         seen = tokens(config)
         if seen < tokens_per_parameter(seen * flops_per_token(config)) * product_parameters(config):
@@ -380,17 +413,17 @@ def _deepest(
 
 
 def _fitting(config: ModelConfig, total_tokens: float, memory_bytes: int | None) -> tuple[int, int]:
-    """`batch_rows`, with micro-batches that fit into the memory.
+    """Return `batch_rows` with micro-batches that fit into memory.
 
     Raises:
-        ResourceError: not even one row does.
+        ResourceError: A single row does not fit.
     """
     micro, accum = batch_rows(total_tokens, config.context_length)
     while memory_bytes is not None and training_bytes(config, micro) > memory_bytes:
         if micro == 1:
             raise ResourceError(
-                f"{parameter_count(config):,} parameters: about {training_bytes(config, 1) / 1e9:,.1f} GB to train",
-                rule=f"the model must fit into the memory here, {memory_bytes / 1e9:,.1f} GB",
+                f"training {parameter_count(config):,} parameters needs about {training_bytes(config, 1) / 1e9:,.1f} GB "
+                f"of memory, but {memory_bytes / 1e9:,.1f} GB are available",
                 fix="Choose a smaller shape, a shorter context_length or a smaller depth.",
             )
         micro, accum = micro // 2, accum * 2

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from groundup.optim import GROUPS, MATRIX_LR, GroupRate, MatrixOptimizer, OptimizerConfig
-from groundup.train.planner.tuning import USUAL_SHARE, adapter_rates, tuning_rates
+from groundup.train.planner.tuning import DEFAULT_RATE_SCALE, adapter_rates, tuning_rates
 
 Range = tuple[float, float]
 
@@ -87,8 +87,8 @@ def _of_all_weights(stage: str, table: Mapping[str, Any], dim: int) -> tuple[Opt
     given = {f"{group}_lr": table.get(f"{group}_lr", usual.rate_of(group)) for group in GROUPS}
     old = OptimizerConfig(**given, matrices=matrices)
     if stage == "finetune.instruct" or (stage == "pretrain" and table.get("model")):
-        old = tuning_rates(dim, table.get("learning_rate", USUAL_SHARE), old)
-        usual = tuning_rates(dim, USUAL_SHARE, usual)
+        old = tuning_rates(dim, table.get("learning_rate", DEFAULT_RATE_SCALE), old)
+        usual = tuning_rates(dim, DEFAULT_RATE_SCALE, usual)
     return old, usual
 
 

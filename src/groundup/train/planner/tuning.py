@@ -7,11 +7,11 @@ import math
 from groundup.model import ModelConfig
 from groundup.model.flops import flops_per_token
 from groundup.optim import MATRIX_LR, OptimizerConfig
-from groundup.train.planner.plan import OVERHEAD, Plan, batch_rows, share
+from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan, batch_rows, share
 
-USUAL_EPOCHS = 3.0
-USUAL_SHARE = 0.3  # of pretraining's learning rates
-FEWEST_STEPS = 50  # of a run over few examples: its steps are made smaller, down to one window
+DEFAULT_EPOCHS = 3.0
+DEFAULT_RATE_SCALE = 0.3  # of pretraining's learning rates
+MIN_STEPS = 50  # of a run over few examples: its steps are made smaller, down to one window
 WARMUP_FRACTION = 0.05
 DECAY_FRACTION = 0.8
 REFERENCE_DIM = 256
@@ -31,7 +31,7 @@ def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = N
     return (pretraining or OptimizerConfig()).scaled(scale * min(1.0, REFERENCE_DIM / dim))
 
 
-def adapter_rates(dim: int, scale: float = USUAL_SHARE) -> OptimizerConfig:
+def adapter_rates(dim: int, scale: float = DEFAULT_RATE_SCALE) -> OptimizerConfig:
     """Return the default learning rates of low-rank adapters: AdamW's, for both factors, ten times those of full
     fine-tuning at any rank; and full fine-tuning's for the embeddings of new tokens.
 
@@ -47,7 +47,7 @@ def step_rows(rows_per_epoch: int, epochs: float, context_length: int) -> tuple[
     """Windows of a micro-batch, and micro-batches a step."""
     windows = epochs * rows_per_epoch
     micro, accum = batch_rows(windows * context_length, context_length)
-    most = max(1, int(windows / FEWEST_STEPS))
+    most = max(1, int(windows / MIN_STEPS))
     return min(micro, most), max(1, min(micro * accum, most) // micro)
 
 
@@ -93,20 +93,20 @@ def plan_tuning(
     )
 
 
-def probe_rows(model: ModelConfig, product_flops: float, most: int) -> int:
+def probe_rows(model: ModelConfig, matmul_flops: float, most: int) -> int:
     """Windows of a step that takes about a second: those of a large model's real steps may take half a minute each."""
     row = flops_per_token(model) * model.context_length
-    return max(1, min(most, int(PROBE_SECONDS * UTILIZATION * product_flops / row)))
+    return max(1, min(most, int(PROBE_SECONDS * UTILIZATION * matmul_flops / row)))
 
 
-def worth_compiling(model: ModelConfig, tokens: float, product_flops: float, trained: int | None = None) -> bool:
+def worth_compiling(model: ModelConfig, tokens: float, matmul_flops: float, trained: int | None = None) -> bool:
     """Whether a run over so many tokens is long enough to gain from compilation."""
-    return tokens * flops_per_token(model, trained=trained) > COMPILE_SECONDS * UTILIZATION * product_flops
+    return tokens * flops_per_token(model, trained=trained) > COMPILE_SECONDS * UTILIZATION * matmul_flops
 
 
 def within(seconds: float, tokens_per_second: float, tokens_per_epoch: int, epochs: float) -> float:
     """As many of the wanted epochs as this time allows."""
-    return min(epochs, max(0.0, seconds) * (1 - OVERHEAD) * tokens_per_second / tokens_per_epoch)
+    return min(epochs, max(0.0, seconds) * (1 - OVERHEAD_FRACTION) * tokens_per_second / tokens_per_epoch)
 
 
 def classifier_epochs(n_texts: int) -> int:

@@ -49,7 +49,7 @@ def _plan(budget: Budget, speed: float = 250e9, corpus: int = 8_000_000, **shape
         vocab_size=8192,
         given_shape={"family": "qwen3", "context_length": 512} | shape,
         corpus_tokens=corpus,
-        product_flops=2 * speed,
+        matmul_flops=2 * speed,
         measure=lambda config, rows: speed / flops_per_token(config),
         optimizer=OptimizerConfig(),
     )
@@ -95,7 +95,7 @@ def test_minutes_that_are_spent_before_step_1_still_buy_a_small_model() -> None:
         vocab_size=8192,
         given_shape={"family": "qwen3", "context_length": 512},
         corpus_tokens=8_000_000,
-        product_flops=500e9,
+        matmul_flops=500e9,
         measure=lambda config, rows: 250e9 / flops_per_token(config),
         optimizer=OptimizerConfig(),
     )
@@ -140,7 +140,7 @@ def test_memory_is_kept() -> None:
             vocab_size=8192,
             given_shape={"family": "qwen3", "context_length": 512} | shape,
             corpus_tokens=10**10,
-            product_flops=1e12,
+            matmul_flops=1e12,
             measure=lambda config, rows: 1.0,
             optimizer=OptimizerConfig(),
             memory_bytes=memory,
