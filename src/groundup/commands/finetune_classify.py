@@ -8,7 +8,7 @@ from typing import Any
 from groundup.core.artifact import Artifact, read
 from groundup.core.config import setting
 from groundup.core.console import Console
-from groundup.train.adapters import make_trainable, require_full_for_muon, save_trained_classifier, resolve_method
+from groundup.train.adapters import make_trainable, require_full_for_muon, resolve_method, save_trained_classifier
 from groundup.train.classifier_plan import ClassifierSettings
 from groundup.train.run import TrainingRun, drop_checkpoints, training_run
 from groundup.train.settings import NOT_IN_FINGERPRINT

@@ -15,8 +15,8 @@ from groundup.train.adapters import (
     make_trainable,
     open_for_chat,
     require_full_for_muon,
-    save_language_model,
     resolve_method,
+    save_language_model,
 )
 from groundup.train.run import TrainingRun, drop_checkpoints, training_run
 from groundup.train.settings import NOT_IN_FINGERPRINT, FineTuningSettings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.core.artifact import begin, read
+from groundup.core.artifact import begin, fingerprint_of, read
 from groundup.core.errors import ConfigError, FormatError, ResourceError
 
 
@@ -85,3 +85,11 @@ def test_leftovers_inside_of_leftovers_are_cleared(tmp_path: Path) -> None:
     (half / ".state.json.yab2oy4d.tmp").write_text("{")
     assert begin(tmp_path / "out", "pretrain", {}, {}).state == "resumed"
     assert list((tmp_path / "out" / "checkpoints").iterdir()) == []
+
+
+def test_renamed_settings_keep_the_fingerprint() -> None:
+    """A release that renames settings would otherwise repeat every finished training run."""
+    old = {"epochs": 3, "cut_long": True, "lora": {"rank": 8, "targets": ["q_proj"]}}
+    new = {"num_epochs": 3, "truncate": True, "lora": {"rank": 8, "target_modules": ["q_proj"]}}
+    assert fingerprint_of("finetune.instruct", new, {}) == fingerprint_of("finetune.instruct", old, {})
+    assert fingerprint_of("collect", new, {}) != fingerprint_of("collect", old, {})

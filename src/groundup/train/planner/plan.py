@@ -422,8 +422,8 @@ def _fitting(config: ModelConfig, total_tokens: float, memory_bytes: int | None)
     while memory_bytes is not None and training_bytes(config, micro) > memory_bytes:
         if micro == 1:
             raise ResourceError(
-                f"training {parameter_count(config):,} parameters needs about {training_bytes(config, 1) / 1e9:,.1f} GB "
-                f"of memory, but {memory_bytes / 1e9:,.1f} GB are available",
+                f"training {parameter_count(config):,} parameters needs about {training_bytes(config, 1) / 1e9:,.1f} "
+                f"GB of memory, but {memory_bytes / 1e9:,.1f} GB are available",
                 fix="Choose a smaller shape, a shorter context_length or a smaller depth.",
             )
         micro, accum = micro // 2, accum * 2
