@@ -173,7 +173,7 @@ def test_imperfect_conversations_have_a_defined_end(tmp_path: Path) -> None:
 
 def test_what_was_read_is_said_in_one_sentence(tmp_path: Path) -> None:
     rows = [{"question": f"Is it {n}?", "answer": "" if n < 3 else "yes", "url": "x"} for n in range(12)]
-    assert read(tmp_path, rows).sentence == "I read 12 rows as question -> answer; 3 rows dropped: empty response"
+    assert read(tmp_path, rows).sentence == "Read 12 rows as question -> answer; 3 rows dropped: empty response"
 
 
 def test_a_system_message_from_a_column_or_as_it_is(tmp_path: Path) -> None:

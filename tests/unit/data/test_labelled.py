@@ -168,7 +168,7 @@ def test_a_limit_is_kept_and_no_label_is_lost(prose: list[str]) -> None:
     assert len(some) == 60 and set(some.labels) == set(labels)
     assert set(limited(Labelled(prose[::-1], labels[::-1]), 60, seed=3).texts) == set(some.texts)
     assert len(limited(Labelled(prose, labels), 10_000, seed=3)) == len(prose)
-    with pytest.raises(ConfigError, match="21 labels"):
+    with pytest.raises(ConfigError, match="number of labels, 21"):
         limited(Labelled(prose, labels), 20, seed=3)
 
 
@@ -222,7 +222,7 @@ def test_two_given_tables_are_kept_apart() -> None:
     assert learned.dropped == {"text of the test data": 1}
     assert tested.labels == ["x", "y"]
     assert tested.dropped == {"label not in the training data": 1}
-    with pytest.raises(DataError, match="name their labels alike"):
+    with pytest.raises(DataError, match="Use the same label names"):
         apart(train, Labelled(["g"], ["Y"], "text -> label"))
 
 
