@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from groundup.core.artifact import Artifact, read
 from groundup.core.config import setting
@@ -32,12 +31,6 @@ EXAMPLE = "groundup finetune instruct questions.csv --model runs/notes --out run
 
 class FinetuneInstructConfig(FineTuningSettings, InstructionSettings):
     """Conversations and a base model; columns, split, epochs and learning rates have defaults, which are printed."""
-
-    renamed: ClassVar[Mapping[str, str]] = {
-        **FineTuningSettings.renamed,
-        **InstructionSettings.renamed,
-        "evaluations": "num_evaluations",
-    }
 
     compile: bool = setting(True, help="use torch.compile on the layers if the run is long enough to benefit")
     keep_best: DeciderName | None = setting(

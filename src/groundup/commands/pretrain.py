@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from pydantic import model_validator
 
@@ -32,8 +31,6 @@ EXAMPLE = "groundup pretrain runs/notes/tokens --out runs/notes/base --minutes 5
 class PretrainConfig(TrainingSettings):
     """Set exactly one of `minutes`, `tokens` and `depth`; the rest is derived, printed and saved in plan.json."""
 
-    renamed: ClassVar[Mapping[str, str]] = {**TrainingSettings.renamed, "evaluations": "num_evaluations"}
-
     token_shards: Path = setting(help="output directory of groundup tokenize", positional=True)
     out: Path = setting(help="output directory for the model", flag=True)
     model: Path | None = setting(None, help="model to continue pretraining: a model or run directory", flag=True)
@@ -58,9 +55,6 @@ class PretrainConfig(TrainingSettings):
 
 def run(config: PretrainConfig, *, console: Console | None = None) -> Artifact:
     """Pretrain a model; an interrupted run resumes from its last checkpoint.
-
-    Returns:
-        The artifact of the model directory.
 
     Raises:
         DataError: The token shards or the base model do not exist.

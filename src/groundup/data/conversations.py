@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field
 
@@ -270,12 +270,6 @@ class ConversationSplit:
 
 class InstructionSettings(ConversationRules):
     """Where conversations are, and how they are split and truncated."""
-
-    renamed: ClassVar[Mapping[str, str]] = {
-        "test_examples": "max_test_examples",
-        "replay_share": "replay_fraction",
-        "cut_long": "truncate",
-    }
 
     data: ExampleSources = setting(help="table of conversations: prompts and responses, or messages", positional=True)
     test: ExampleSources = setting([], help="test examples; default: hold out a part of the data", flag=True)

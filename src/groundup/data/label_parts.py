@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from groundup.core.config import Config, setting
 from groundup.core.console import Console
@@ -55,8 +55,6 @@ class SplitRules:
 
 class LabelSettings(Config):
     """Where labeled texts are, and how they are read and split."""
-
-    renamed: ClassVar[Mapping[str, str]] = {"cut_long": "truncate", "set_apart": "validation_fraction"}
 
     data: Path | list[Source] = setting(help="table with texts and labels, or a list of sources", positional=True)
     test: Path | list[Source] | None = setting(None, help="test table; default: hold out a part of the data", flag=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.core.config import setting
 from groundup.core.console import Console
@@ -35,8 +35,6 @@ _TRAINING = (*_RATES, "method", "num_epochs", "minutes", "lora", "keep_best", "e
 
 class ClassifierSettings(FineTuningSettings, LabelSettings):
     """Labeled texts, and how a classifier is trained on them."""
-
-    renamed: ClassVar[Mapping[str, str]] = {**FineTuningSettings.renamed, **LabelSettings.renamed}
 
     batch_size: int = setting(32, help="texts per optimizer step", gt=0)
     learning_rate_scale: float | None = setting(

@@ -32,6 +32,7 @@ class TrainingSettings(OptimizerSettings):
         **OptimizerSettings.renamed,
         "skip_spikes": "skip_loss_spikes",
         "log_to": "report_to",
+        "evaluations": "num_evaluations",
     }
 
     seed: int = setting(0, help="random seed", flag=True, ge=0)
@@ -52,6 +53,10 @@ class FineTuningSettings(TrainingSettings):
         **TrainingSettings.renamed,
         "epochs": "num_epochs",
         "patience": "early_stopping_patience",
+        "cut_long": "truncate",
+        "set_apart": "validation_fraction",
+        "test_examples": "max_test_examples",
+        "replay_share": "replay_fraction",
     }
 
     model: Path = setting(help="base model: a model or run directory", flag=True)

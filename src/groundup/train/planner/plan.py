@@ -309,17 +309,15 @@ def plan_run(
     optimizer: OptimizerConfig,
     memory_bytes: int | None = None,
 ) -> Plan:
-    """Plan a run from its budget. No plan has more than MAX_EPOCHS epochs.
+    """Plan a run of at most MAX_EPOCHS epochs from its budget.
 
     Args:
         budget: Minutes, tokens or depth.
         vocab_size: Vocabulary size.
         given_shape: Fields of the model that the user has set; at least `family` and `context_length`.
         corpus_tokens: Tokens per epoch.
-        matmul_flops: Matmul throughput of the machine in FLOP/s: the first estimate, before training steps are
-            measured.
-        measure: Returns the throughput of an architecture in tokens per second; called for `minutes` only, at most
-            MAX_MEASUREMENTS times.
+        matmul_flops: Matmul throughput of the machine in FLOP/s, used until training steps are measured.
+        measure: Returns tokens per second of an architecture; used for `minutes`, at most MAX_MEASUREMENTS times.
         optimizer: Learning rates before the schedule.
         memory_bytes: Available memory; None: unknown.
 
@@ -327,12 +325,7 @@ def plan_run(
         ConfigError: The given fields contradict each other, or the depth.
         ResourceError: The model does not fit into memory.
     """
-    if budget.depth is not None and given_shape.get("n_layers", budget.depth) != budget.depth:
-        raise ConfigError(
-            f"depth = {budget.depth} and shape.n_layers = {given_shape['n_layers']}",
-            rule="depth is the number of layers",
-            fix="Set one of them; with shape.n_layers, set minutes or tokens as well.",
-        )
+    _require_one_depth(budget, given_shape)
 
     def shape(depth: int) -> ModelConfig:
         return shape_for_depth(given_shape.get("n_layers") or depth, vocab_size, given_shape)
@@ -362,6 +355,14 @@ def plan_run(
         tokens_per_second=speed,
         seconds=seconds,
     )
+
+
+def _require_one_depth(budget: Budget, given_shape: Mapping[str, Any]) -> None:
+    if budget.depth is not None and given_shape.get("n_layers", budget.depth) != budget.depth:
+        raise ConfigError(
+            f"depth = {budget.depth} and shape.n_layers = {given_shape['n_layers']} are both the number of layers",
+            fix="Set one of them; with shape.n_layers, set minutes or tokens as well.",
+        )
 
 
 def _timed(
