@@ -68,7 +68,7 @@ def build_corpus(
         ResourceError: too little disk, or a worker process keeps dying.
     """
     Masker(settings.privacy)  # a pattern that cannot be used is said here, not by a worker
-    if settings.mix.wanted:
+    if settings.mix.enabled:
         settings.mix.require_known([source.label for source in settings.sources])
     for source in settings.sources:
         source.fetch(console)
@@ -191,7 +191,7 @@ class _Work:
         text_bytes = sum(tally.bytes for tally in _found(self.settings, reads).values())
         shards = max(1, round(text_bytes / self.settings.shard_bytes))
         held_out = min(self.settings.validation_fraction, self.settings.validation_max_bytes / max(1, text_bytes))
-        trained_on = self.parts if self.settings.mix.wanted else self.out
+        trained_on = self.parts if self.settings.mix.enabled else self.out
         tasks = [
             MergeTask(
                 runs=duplicates.runs,
@@ -222,7 +222,7 @@ class _Work:
 
     def mix(self, merges: Sequence[MergeTask]) -> tuple[dict[str, Share], list[RepeatTask]]:
         """Shards to those of the mixture, if one is wanted."""
-        if not self.settings.mix.wanted:
+        if not self.settings.mix.enabled:
             return {}, []
         sizes = {source.label: _counted(merges, "train", source.label).bytes for source in self.settings.sources}
         shares = mixture(self.settings.mix, sizes)

@@ -1,4 +1,4 @@
-"""The data card: what is in a corpus, where it came from, what was dropped and why."""
+"""The data card: the content of a corpus, its sources, and the drops with their reasons."""
 
 from __future__ import annotations
 
@@ -17,39 +17,47 @@ from groundup.corpus.drop_log import DropRecord
 
 FORMAT_VERSION = 1
 CARD = "card.json"
-_SAMPLES = 3  # rejects shown for each source and reason
+_NUM_SAMPLES = 3  # dropped documents shown per source and reason
 
 
 @dataclass(slots=True)
 class Drops:
-    """What was dropped for one reason at one step: counts, and rejects with the smallest hashes as a fair sample."""
+    """The drops of one step for one reason.
+
+    Attributes:
+        step: Name of the step.
+        documents: Number of documents.
+        bytes: Bytes of text.
+        samples: Hash, origin and beginning of the drops with the smallest hashes, an unbiased sample.
+    """
 
     step: str
     documents: int = 0
     bytes: int = 0
-    samples: list[tuple[str, str, str]] = field(default_factory=list)  # (hash, origin, beginning of the text)
+    samples: list[tuple[str, str, str]] = field(default_factory=list)
 
     def merge(self, other: Drops) -> None:
-        """Add the counts of another part of the corpus."""
+        """Add other drops."""
         self.documents += other.documents
         self.bytes += other.bytes
-        self.samples = sorted(self.samples + other.samples)[:_SAMPLES]
+        self.samples = sorted(self.samples + other.samples)[:_NUM_SAMPLES]
 
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one source, or of a part of one. Sums do not depend on the order of the parts.
+    """The counts of a source, or of some of its files. Their sum does not depend on the order.
 
     Attributes:
-        files: that were opened.
-        documents: that stay, of `bytes` of text in all.
-        drops: by reason.
-        fields: path to the text of a record, where it was found -> records.
-        cut: step -> bytes that it took out of documents that went on (lines of menus, masked secrets).
-        masked: kind of secret or personal data -> how many were masked.
-        languages: language -> [documents, bytes] that stay.
-        lengths: power of two -> documents that stay whose bytes of text are at least that, and less than twice that.
-        dates: the first and the last of those that stay, in ISO 8601; ("", "") where none is known.
+        files: Files opened.
+        documents: Documents kept.
+        bytes: Bytes of text kept.
+        drops: Drops by reason.
+        fields: Number of records by the field that holds their text.
+        cut: Bytes that each step removed from kept documents, such as menu lines or masked secrets.
+        masked: Number of masked values by kind.
+        languages: [documents, bytes] kept, by language.
+        lengths: Histogram of kept documents by size in bytes; the key is the lower bound, a power of two.
+        dates: First and last date of the kept documents, in ISO 8601; ("", "") if unknown.
     """
 
     files: int = 0
@@ -64,35 +72,35 @@ class Tally:
     dates: tuple[str, str] = ("", "")
 
     def keep(self, document: Document) -> None:
-        """Count a document that stays."""
+        """Count a kept document."""
         size = len(document.text.encode())
         self.documents += 1
         self.bytes += size
         self.lengths[1 << max(0, size.bit_length() - 1)] += 1
         if document.language:
-            self._speak(document.language, 1, size)
-        self._date(document.date, document.date)
+            self._count_language(document.language, 1, size)
+        self._extend_dates(document.date, document.date)
 
-    def _date(self, first: str, last: str) -> None:
+    def _extend_dates(self, first: str, last: str) -> None:
         if first:
             self.dates = (min(self.dates[0] or first, first), max(self.dates[1], last))
 
-    def _speak(self, language: str, documents: int, size: int) -> None:
+    def _count_language(self, language: str, documents: int, size: int) -> None:
         counts = self.languages.setdefault(language, [0, 0])
         counts[0] += documents
         counts[1] += size
 
-    def drop(self, fate: DropRecord) -> None:
-        """Count a document, or a file that gave none."""
-        shown = fate.beginning.encode("utf-8", "replace").decode()  # rejects may be no valid Unicode
-        mark = hashlib.blake2b(f"{fate.origin}\0{shown}".encode("utf-8", "replace"), digest_size=8).hexdigest()
-        self._dropped(fate.reason, Drops(fate.step, 1, fate.bytes, [(mark, fate.origin, shown)]))
+    def drop(self, record: DropRecord) -> None:
+        """Count a dropped document, or a file without text."""
+        shown = record.beginning.encode("utf-8", "replace").decode()  # dropped text may be invalid Unicode
+        digest = hashlib.blake2b(f"{record.origin}\0{shown}".encode("utf-8", "replace"), digest_size=8).hexdigest()
+        self._add_drops(record.reason, Drops(record.step, 1, record.bytes, [(digest, record.origin, shown)]))
 
-    def _dropped(self, reason: str, drops: Drops) -> None:
+    def _add_drops(self, reason: str, drops: Drops) -> None:
         self.drops.setdefault(reason, Drops(drops.step)).merge(drops)
 
     def merge(self, other: Tally) -> None:
-        """Add the counts of another part."""
+        """Add other counts."""
         self.files += other.files
         self.documents += other.documents
         self.bytes += other.bytes
@@ -101,13 +109,13 @@ class Tally:
         self.masked.update(other.masked)
         self.lengths.update(other.lengths)
         for language, (documents, size) in other.languages.items():
-            self._speak(language, documents, size)
-        self._date(*other.dates)
+            self._count_language(language, documents, size)
+        self._extend_dates(*other.dates)
         for reason, drops in other.drops.items():
-            self._dropped(reason, drops)
+            self._add_drops(reason, drops)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values, what is most first."""
+        """Return JSON values, with the largest counts first."""
         ordered = sorted(self.drops.items(), key=lambda pair: (-pair[1].documents, pair[0]))
         return {
             "files": self.files,
@@ -117,9 +125,9 @@ class Tally:
                 r: {"step": d.step, "documents": d.documents, "bytes": d.bytes, "samples": d.samples}
                 for r, d in ordered
             },
-            "fields": _most_first(self.fields),
-            "cut": _most_first(self.cut),
-            "masked": _most_first(self.masked),
+            "fields": _largest_first(self.fields),
+            "cut": _largest_first(self.cut),
+            "masked": _largest_first(self.masked),
             "languages": dict(sorted(self.languages.items(), key=lambda pair: (-pair[1][1], pair[0]))),
             "lengths": {str(size): self.lengths[size] for size in sorted(self.lengths)},
             "dates": self.dates,
@@ -127,7 +135,7 @@ class Tally:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Self:
-        """The inverse of `to_json`."""
+        """Read the result of `to_json`."""
         drops = {
             reason: Drops(d.get("step", ""), d["documents"], d["bytes"], [tuple(sample) for sample in d["samples"]])
             for reason, d in value["drops"].items()
@@ -146,12 +154,12 @@ class Tally:
         )
 
 
-def _most_first(counts: Counter[str]) -> dict[str, int]:
+def _largest_first(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def total(tallies: Iterable[Tally]) -> Tally:
-    """The sum of tallies."""
+    """Return the sum of counts."""
     result = Tally()
     for tally in tallies:
         result.merge(tally)
@@ -159,23 +167,27 @@ def total(tallies: Iterable[Tally]) -> Tally:
 
 
 def read_card(directory: Path) -> dict[str, Any]:
-    """Read the card of a corpus: `sources`, `train`, `validation`, each with documents and bytes.
+    """Read the data card of a corpus.
+
+    Returns:
+        The values of card.json: `train` and `validation` with documents and bytes, `sources`, `steps` and reports of
+        some steps.
 
     Raises:
-        DataError: there is none, or it was written by a newer release.
+        DataError: The directory has no card, or a newer version wrote it.
     """
     path = directory / CARD
     if not path.is_file():
         raise wrong_input_error(directory, "collect") or DataError(
             f"{directory}: no {CARD}",
-            rule="a corpus directory holds a data card",
+            rule="it is not a corpus directory",
             fix="Give the directory that `groundup collect` wrote.",
         )
     card: dict[str, Any] = read_json(path)
     if card.get("format_version", 0) > FORMAT_VERSION:
         raise DataError(
             f"{path}: format_version {card['format_version']}",
-            rule=f"this release reads up to {FORMAT_VERSION}",
+            rule=f"this version of groundup reads format_version {FORMAT_VERSION} and lower",
             fix="Upgrade groundup: pip install --upgrade groundup.",
         )
     for source in card.get("sources", []):

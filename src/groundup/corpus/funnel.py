@@ -1,4 +1,4 @@
-"""The funnel of a corpus: how many documents and how much text are left after each step, and what it dropped."""
+"""The filter funnel of a corpus: documents and bytes after each step, and the drops of each step."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from groundup.core.facts import Facts
 
 MIXTURE = "mixture"
-RULES = "rules"  # where an old card does not tell which step dropped a document
+RULES = "rules"  # step name of drops in old cards, which do not record it
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """What was dropped for one reason."""
+    """The number of drops for one reason."""
 
     reason: str
     documents: int
@@ -23,12 +23,14 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class FunnelStep:
-    """One step, all sources together.
+    """One step, over all sources.
 
     Attributes:
-        documents: that are left after it, of `bytes` of text.
-        drops: what it dropped, most documents first.
-        cut: bytes that it took out of documents that went on; below 0 where a mask is longer than what it hides.
+        step: Name of the step.
+        documents: Documents after the step.
+        bytes: Bytes of text after the step.
+        drops: Its drops by reason, most documents first.
+        cut: Bytes removed from documents that were kept; negative if placeholder tokens are longer than the values.
     """
 
     step: str
@@ -40,12 +42,12 @@ class FunnelStep:
 
 @dataclass(frozen=True, slots=True)
 class Funnel:
-    """From what was found to what stays.
+    """The counts from the input to the finished corpus.
 
     Attributes:
-        documents: that were found, files and records that gave no text among them.
-        bytes: of their text.
-        steps: in their order; the last is what there is to learn from, with the repeats of a mixture.
+        documents: Documents found, including files and records without text.
+        bytes: Bytes of text found.
+        steps: The steps in order. The last one is the corpus, including the repeats of a mixture.
     """
 
     documents: int
@@ -54,9 +56,9 @@ class Funnel:
 
 
 def funnel(card: dict[str, Any] | Facts) -> Funnel:
-    """Put the counts of a data card in the order of its steps.
+    """Return the counts of a data card by step.
 
-    A card without the list of its steps, of an earlier release, has them in the order in which its drops name them.
+    Old cards do not list their steps. Then the steps are in the order of the first drop of each.
     """
     facts = card if isinstance(card, Facts) else Facts(card)
     sources = facts.rows("sources")
@@ -72,20 +74,20 @@ def funnel(card: dict[str, Any] | Facts) -> Funnel:
             cut[step] += amount.count()
     named = [name for step in facts.rows("steps") if (name := step.words())]
     order = dict.fromkeys([*(step for step in dropped if step not in named), *named])
-    found = left = sum(source.count("documents") for source in sources) + sum(map(Counter.total, dropped.values()))
-    text = remaining = (
+    found = remaining = sum(source.count("documents") for source in sources) + sum(map(Counter.total, dropped.values()))
+    found_bytes = remaining_bytes = (
         sum(source.count("bytes") for source in sources) + cut.total() + sum(map(Counter.total, sizes.values()))
     )
     steps = []
     for step in order:
-        left -= dropped[step].total()
-        remaining -= sizes[step].total() + cut[step]
+        remaining -= dropped[step].total()
+        remaining_bytes -= sizes[step].total() + cut[step]
         drops = tuple(Reason(reason, n, sizes[step][reason]) for reason, n in dropped[step].most_common())
-        steps.append(FunnelStep(step, left, remaining, drops, cut[step]))
+        steps.append(FunnelStep(step, remaining, remaining_bytes, drops, cut[step]))
     if any(source.at("mixture") for source in sources):
-        steps.append(FunnelStep(MIXTURE, _in_all(facts, "documents"), _in_all(facts, "bytes")))
-    return Funnel(found, text, tuple(steps))
+        steps.append(FunnelStep(MIXTURE, _sum_splits(facts, "documents"), _sum_splits(facts, "bytes")))
+    return Funnel(found, found_bytes, tuple(steps))
 
 
-def _in_all(card: Facts, key: str) -> int:
+def _sum_splits(card: Facts, key: str) -> int:
     return sum(card.count(split, key) for split in ("train", "validation"))

@@ -1,4 +1,4 @@
-"""Looking into a finished corpus: what became of a document, and where a string came from."""
+"""Lookups in a finished corpus: find documents by name, and strings in documents."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from groundup.corpus.shards import COLUMNS, naming_damaged_shard, required_shard
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_AROUND = 60  # characters shown on each side of what was searched
+_CONTEXT = 60  # characters shown on each side of a match
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A document that is in the corpus.
+    """A document in the corpus.
 
     Attributes:
-        shard: the file that holds it, in `row`, counted from 0.
-        copies: how often it is there, in a row, where a mixture repeats it.
-        beginning: its first characters.
+        shard: File name of its shard.
+        row: Its row in the shard, from 0.
+        beginning: Its first characters.
+        copies: How often a mixture repeats it, in consecutive rows.
     """
 
     id: str
@@ -42,11 +43,12 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A place where a string occurs: the document, and the text around it.
+    """A match of a search string.
 
     Attributes:
-        at: where it begins, in characters of the document.
-        around: what is before it, itself, and what comes after it.
+        document: The document.
+        at: Offset of the match, in characters.
+        around: The text before the match, the match, and the text after it.
     """
 
     document: Kept
@@ -54,47 +56,56 @@ class Match:
     around: tuple[str, str, str]
 
 
-def find_documents(corpus: Path, named: str) -> Iterator[Kept | DropRecord]:
-    """What became of the documents with this id, or with this in their origin or URL: first those that are kept.
+def find_documents(corpus: Path, query: str) -> Iterator[Kept | DropRecord]:
+    """Yield the kept documents, then the dropped ones, that match an ID or part of an origin or URL.
 
-    Of one that is kept, its copies and near-copies come with it.
+    The ID of a kept document also matches its duplicates and near-duplicates.
+
+    Args:
+        corpus: Directory of the corpus.
+        query: A document ID, or part of an origin or URL.
 
     Raises:
-        DataError: no corpus there.
-        FormatError: a shard is damaged.
+        DataError: The directory holds no corpus.
+        FormatError: A shard is damaged.
     """
     import pyarrow.compute as pc
 
-    def chosen(table: pa.Table) -> pa.Array:
-        mask = pc.equal(table["id"], named)
+    def matches(table: pa.Table) -> pa.Array:
+        mask = pc.equal(table["id"], query)
         for column in ("origin", "url"):
             if column in table.column_names:
-                mask = pc.or_(mask, pc.match_substring(table[column], named))
+                mask = pc.or_(mask, pc.match_substring(table[column], query))
         return mask
 
-    yield from (kept for kept, _ in _kept(corpus, chosen))
+    yield from (kept for kept, _ in _kept(corpus, matches))
     for fate in read_drop_log(corpus):
-        if named in (fate.id, fate.kept) or named in fate.origin or named in fate.url:
+        if query in (fate.id, fate.kept) or query in fate.origin or query in fate.url:
             yield fate
 
 
 def occurrences(corpus: Path, text: str, *, ignore_case: bool = False) -> Iterator[Match]:
-    """The documents of a corpus that have this text, each with the first place where it is.
+    """Yield the documents that contain a string, each with its first match.
+
+    Args:
+        corpus: Directory of the corpus.
+        text: The string.
+        ignore_case: Whether the case of letters is ignored.
 
     Raises:
-        DataError: no corpus there.
-        FormatError: a shard is damaged.
+        DataError: The directory holds no corpus.
+        FormatError: A shard is damaged.
     """
     import pyarrow.compute as pc
 
     for kept, whole in _kept(corpus, lambda table: pc.match_substring(table["text"], text, ignore_case=ignore_case)):
         at = whole.lower().find(text.lower()) if ignore_case else whole.find(text)
         end = at + len(text)
-        yield Match(kept, at, (whole[max(0, at - _AROUND) : at], whole[at:end], whole[end : end + _AROUND]))
+        yield Match(kept, at, (whole[max(0, at - _CONTEXT) : at], whole[at:end], whole[end : end + _CONTEXT]))
 
 
-def _kept(corpus: Path, chosen: Any) -> Iterator[tuple[Kept, str]]:
-    """The documents that `chosen` (of a table of them, a mask) picks, with their text; copies in a row come once."""
+def _kept(corpus: Path, matches: Any) -> Iterator[tuple[Kept, str]]:
+    """Yield the documents that the mask function selects, with their texts; consecutive repeats once."""
     import pyarrow.parquet as pq
 
     for path in [*required_shards(corpus, "train"), *shard_paths(corpus, "validation")]:
@@ -103,7 +114,7 @@ def _kept(corpus: Path, chosen: Any) -> Iterator[tuple[Kept, str]]:
             start = 0
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group)
-                mask = chosen(table)
+                mask = matches(table)
                 rows = [row for row, picked in enumerate(mask.to_pylist()) if picked]
                 for row, values in zip(rows, table.filter(mask).to_pylist(), strict=True):
                     if pending and pending[0].id == values["id"]:

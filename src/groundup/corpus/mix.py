@@ -1,8 +1,8 @@
-"""The mixture: how often the text of each source is read, so that the shares of the whole are as wanted.
+"""The data mixture: the number of epochs per source that gives the requested proportions.
 
-The rule of GPT-3 (Brown et al. 2020, table 2.2): sources are weighted by quality, not by size, so that a small good
-one is read several times and a large poor one in part. Temperature is that of multilingual BERT and XLM-R (Conneau et
-al. 2020): shares in proportion to size ** (1 / temperature).
+GPT-3 (Brown et al. 2020, table 2.2) weights sources by quality instead of size: small, good sources are repeated, and
+large, noisy sources are used in part. Temperature sampling is from multilingual BERT and XLM-R (Conneau et al. 2020):
+proportions are size ** (1 / temperature).
 """
 
 from __future__ import annotations
@@ -18,68 +18,70 @@ from groundup.core.errors import ConfigError
 
 
 class MixSettings(Config):
-    """`[collect.mix]`: shares by `weights`, or by `temperature`, or how often each source is read, by `epochs`."""
+    """The mixture settings `[collect.mix]`: one of `weights`, `epochs` and `temperature`."""
 
-    weights: dict[str, float] = setting({}, help="share of the whole for each source, e.g. {web = 60, wiki = 3}")
-    epochs: dict[str, float] = setting({}, help="or: how often each source is read, e.g. {web = 0.44, wiki = 3.4}")
+    weights: dict[str, float] = setting({}, help="proportion of each source, e.g. {web = 60, wiki = 3}")
+    epochs: dict[str, float] = setting({}, help="or: epochs of each source, e.g. {web = 0.44, wiki = 3.4}")
     temperature: float | None = setting(
-        None, help="or: shares as size to the power of 1/temperature; 1 leaves them, more makes them more even", ge=1
+        None, help="or: proportions size ** (1 / temperature); 1: by size; higher: more even", ge=1
     )
-    budget_tokens: int | None = setting(None, help="tokens in all; default: as many as there are", gt=0)
-    bytes_per_token: float = setting(4.0, help="what a token is taken to be: its vocabulary is learned later", gt=0)
+    budget_tokens: int | None = setting(None, help="number of tokens in the mixture; default: all text", gt=0)
+    bytes_per_token: float = setting(
+        4.0, help="bytes per token for budget_tokens; an estimate, since the tokenizer is trained later", gt=0
+    )
     max_epochs: float = setting(
-        4.0, help="no source is read more often (repeats beyond 4 teach little: Muennighoff et al. 2023)", gt=0
+        4.0, help="maximum epochs of a source; more than 4 help little (Muennighoff et al. 2023)", gt=0
     )
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
+    def _check_proportions(self) -> Self:
         given = [name for name in ("weights", "epochs", "temperature") if getattr(self, name)]
         if len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} say the same thing twice: give one of them")
+            raise ValueError(f"{' and '.join(given)} cannot be combined; set one of them")
         for name in ("weights", "epochs"):
             for source, value in getattr(self, name).items():
                 if value < 0:
-                    raise ValueError(f"{name} of {source!r} is {value:g}: it must not be negative")
+                    raise ValueError(f"{name} of {source!r} is {value:g}; it must not be negative")
         if self.weights and not sum(self.weights.values()) > 0:
-            raise ValueError("the weights are all 0: nothing would be left")
+            raise ValueError("all weights are 0; at least one must be positive")
         return self
 
     @property
-    def wanted(self) -> bool:
-        """Whether a mixture is asked for at all."""
+    def enabled(self) -> bool:
+        """Whether a mixture is set."""
         return bool(self.weights or self.epochs or self.temperature or self.budget_tokens)
 
     def require_known(self, sources: list[str]) -> None:
-        """Refuse a weight for a source that is not there, and a source without one.
+        """Check that `weights` or `epochs` name exactly these sources.
 
         Raises:
-            ConfigError: names it, with the nearest name.
+            ConfigError: A name is unknown or missing.
         """
         for key, table in (("weights", self.weights), ("epochs", self.epochs)):
             for name in table:
                 if name not in sources:
                     near = nearest(name, sources)
                     raise ConfigError(
-                        f"mix.{key}: {name}",
-                        rule=f"a mixture names the sources of this corpus: {', '.join(sources)}",
-                        fix=f"Did you mean {near}?" if near else "Use a source's name.",
+                        f"unknown source {name!r} in mix.{key}",
+                        rule=f"the sources of this corpus are {', '.join(sources)}",
+                        fix=f"Did you mean {near}?" if near else "Use the name of a source.",
                     )
             if table and (missing := [name for name in sources if name not in table]):
                 raise ConfigError(
-                    f"mix.{key}: nothing for {', '.join(missing)}",
-                    rule="a mixture says for each source how much of it is wanted",
-                    fix=f"Add {missing[0]} = 0 to leave it out, or a larger number.",
+                    f"no value for {', '.join(missing)} in mix.{key}",
+                    rule="a mixture needs a value for each source",
+                    fix=f"Add {missing[0]} = 0 to exclude the source, or a positive number.",
                 )
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One source's part of a mixture.
+    """The share of one source in a mixture.
 
     Attributes:
-        epochs: how often its text is read.
-        wanted: the share of the whole that was asked for.
-        limited: whether `max_epochs` held it back.
+        epochs: Number of passes over its text.
+        wanted: Target fraction of the mixture.
+        limited: Whether `max_epochs` limits it.
     """
 
     epochs: float
@@ -88,46 +90,46 @@ class Share:
 
 
 def mixture(settings: MixSettings, sizes: Mapping[str, int]) -> dict[str, Share]:
-    """How often each source is read.
+    """Return the share of each source.
 
-    What `max_epochs` takes from one source, the others make up for in proportion to their weights, as far as they
-    reach; where all are at the limit, the whole is smaller than the budget.
+    If `max_epochs` limits a source, the other sources fill the budget in proportion to their weights. If all sources
+    are at the limit, the mixture is smaller than the budget.
 
     Args:
-        sizes: bytes of text to train on of each source.
+        settings: The mixture settings.
+        sizes: Bytes of training text of each source.
     """
-    there = sum(sizes.values())
     if settings.epochs:
-        asked = {name: settings.epochs[name] * size for name, size in sizes.items()}
-        whole = sum(asked.values()) or 1
-        factor = settings.budget_tokens * settings.bytes_per_token / whole if settings.budget_tokens else 1.0
-        read = {name: settings.epochs[name] * factor for name in sizes}
-        most = settings.max_epochs
-        return {name: Share(min(read[name], most), asked[name] / whole, read[name] > most) for name in sizes}
+        requested = {name: settings.epochs[name] * size for name, size in sizes.items()}
+        total = sum(requested.values()) or 1
+        factor = settings.budget_tokens * settings.bytes_per_token / total if settings.budget_tokens else 1.0
+        epochs = {name: settings.epochs[name] * factor for name in sizes}
+        limit = settings.max_epochs
+        return {name: Share(min(epochs[name], limit), requested[name] / total, epochs[name] > limit) for name in sizes}
     if settings.weights:
         weights = {name: settings.weights[name] if size else 0.0 for name, size in sizes.items()}
     else:
         weights = {name: size ** (1 / (settings.temperature or 1)) for name, size in sizes.items()}
-    total = sum(weights.values()) or 1
-    wanted = {name: weight / total for name, weight in weights.items()}
-    budget = settings.budget_tokens * settings.bytes_per_token if settings.budget_tokens else float(there)
-    return _filled(wanted, sizes, budget, settings.max_epochs)
+    weight_sum = sum(weights.values()) or 1
+    targets = {name: weight / weight_sum for name, weight in weights.items()}
+    budget = settings.budget_tokens * settings.bytes_per_token if settings.budget_tokens else float(sum(sizes.values()))
+    return _fill(targets, sizes, budget, settings.max_epochs)
 
 
-def _filled(wanted: Mapping[str, float], sizes: Mapping[str, int], budget: float, most: float) -> dict[str, Share]:
-    """Pour the budget into the sources by their shares; what overflows one goes to the others."""
-    shares = {name: Share(0.0, share) for name, share in wanted.items()}
-    open_ = {name for name, share in wanted.items() if share > 0 and sizes[name]}
-    left = budget
-    while open_:
-        share = sum(wanted[name] for name in open_)
-        full = {name for name in open_ if left * wanted[name] / share > most * sizes[name]}
+def _fill(targets: Mapping[str, float], sizes: Mapping[str, int], budget: float, max_epochs: float) -> dict[str, Share]:
+    """Distribute the budget by the targets; the excess of a limited source goes to the others."""
+    shares = {name: Share(0.0, target) for name, target in targets.items()}
+    unlimited = {name for name, target in targets.items() if target > 0 and sizes[name]}
+    remaining = budget
+    while unlimited:
+        target_sum = sum(targets[name] for name in unlimited)
+        full = {name for name in unlimited if remaining * targets[name] / target_sum > max_epochs * sizes[name]}
         if not full:
-            for name in open_:
-                shares[name] = Share(left * wanted[name] / share / sizes[name], wanted[name])
+            for name in unlimited:
+                shares[name] = Share(remaining * targets[name] / target_sum / sizes[name], targets[name])
             break
         for name in full:
-            shares[name] = Share(most, wanted[name], limited=True)
-            left -= most * sizes[name]
-        open_ -= full
+            shares[name] = Share(max_epochs, targets[name], limited=True)
+            remaining -= max_epochs * sizes[name]
+        unlimited -= full
     return shares

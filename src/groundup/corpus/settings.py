@@ -1,4 +1,4 @@
-"""The settings of a corpus: its sources and what happens to their text."""
+"""The settings of a corpus: its sources and processing steps."""
 
 from __future__ import annotations
 
@@ -20,57 +20,61 @@ from groundup.corpus.steps import NamedStep
 
 
 class CorpusSettings(Config):
-    """Everything that decides what ends up in a corpus."""
+    """The sources of a corpus and the settings of its processing steps."""
 
-    sources: list[Source] = setting([], help="where the text comes from: tables of the kinds below")
-    min_document_bytes: int = setting(64, help="shorter documents are dropped (UTF-8 bytes)", ge=1)
-    max_document_bytes: int = setting(16_384, help="longer texts are split at chapters or paragraphs", ge=1024)
-    languages: list[str] = setting([], help='keep only these languages, e.g. ["en", "de"] (ISO 639); default: all')
-    min_language_score: float = setting(0.65, help="how sure a wanted language must be (FineWeb's bound)", ge=0, le=1)
+    sources: list[Source] = setting([], help="text sources: tables of the kinds below")
+    min_document_bytes: int = setting(64, help="minimum document size in bytes (UTF-8)", ge=1)
+    max_document_bytes: int = setting(
+        16_384, help="maximum document size in bytes; longer texts are split at chapters or paragraphs", ge=1024
+    )
+    languages: list[str] = setting([], help='languages to keep (ISO 639), e.g. ["en", "de"]; default: all')
+    min_language_score: float = setting(
+        0.65, help="minimum language identification score of documents to keep (as in FineWeb)", ge=0, le=1
+    )
     filters: list[str] = setting(
         ["gopher_repetition"],
-        help="published rules, in order: gopher_repetition and, for the web, gopher_quality, c4, fineweb",
+        help="quality filters in order: gopher_repetition and, for web pages, gopher_quality, c4, fineweb",
     )
-    rules: FilterRules = setting(FilterRules(), help="their thresholds, where not the published ones")
-    validation_fraction: float = setting(0.02, help="share of the documents held out, by hash", gt=0, lt=0.5)
-    validation_max_bytes: int = setting(10_000_000, help="held-out text is at most about this much", ge=1000)
-    min_bytes: int = setting(200_000, help="a corpus smaller than this is refused: nothing learns from it", ge=0)
-    shard_bytes: int = setting(64_000_000, help="text in one shard, about", ge=1_000_000)
-    quality: QualitySettings = setting(QualitySettings(), help="examples of texts that you want, and do not want")
+    rules: FilterRules = setting(FilterRules(), help="thresholds of the filters; default: the published values")
+    validation_fraction: float = setting(0.02, help="fraction of documents in the validation set", gt=0, lt=0.5)
+    validation_max_bytes: int = setting(10_000_000, help="approximate maximum size of the validation set", ge=1000)
+    min_bytes: int = setting(200_000, help="minimum size of the training set; smaller is an error", ge=0)
+    shard_bytes: int = setting(64_000_000, help="approximate bytes of text per shard", ge=1_000_000)
+    quality: QualitySettings = setting(QualitySettings(), help="quality classifier trained on your examples")
     decontaminate: DecontaminationSettings = setting(
-        DecontaminationSettings(), help="evaluation items that must not be in the corpus"
+        DecontaminationSettings(), help="removal of documents with evaluation items"
     )
-    privacy: PrivacySettings = setting(PrivacySettings(), help="personal data and secrets, masked")
-    near_duplicates: NearDuplicateSettings = setting(NearDuplicateSettings(), help="documents that are nearly the same")
+    privacy: PrivacySettings = setting(PrivacySettings(), help="masking of personal data and secrets")
+    near_duplicates: NearDuplicateSettings = setting(NearDuplicateSettings(), help="removal of near-duplicates")
     repeated_text: RepeatedTextSettings = setting(
-        RepeatedTextSettings(), help="paragraphs or lines said again and again"
+        RepeatedTextSettings(), help="removal of repeated paragraphs, lines or spans"
     )
-    mix: MixSettings = setting(MixSettings(), help="how much of each source the text to train on has")
+    mix: MixSettings = setting(MixSettings(), help="proportions of the sources in the training set")
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Self:
         twice = [label for label, count in Counter(source.label for source in self.sources).items() if count > 1]
         if twice:
-            raise ValueError(f"two sources are called {twice[0]!r}: give each its own `name`")
+            raise ValueError(f"two sources have the name {twice[0]!r}; set a different `name` for each")
         return self
 
     @field_validator("languages")
     @classmethod
-    def _can_be_told(cls, value: list[str]) -> list[str]:
+    def _languages_known(cls, value: list[str]) -> list[str]:
         check_languages(value)
         return value
 
     @field_validator("filters")
     @classmethod
-    def _are_known(cls, value: list[str]) -> list[str]:
+    def _filters_known(cls, value: list[str]) -> list[str]:
         filter_steps(value)
         return value
 
     def steps(self, source: SourceConfig) -> tuple[NamedStep, ...]:
-        """What each document of a source goes through, in order."""
+        """Return the filters for the documents of a source, in order."""
         languages = self.languages if source.languages is None else source.languages
         filters = self.filters if source.filters is None else source.filters
         return (
-            ("language", LanguageStep(languages, self.min_language_score)),  # first: filters ask for it
+            ("language", LanguageStep(languages, self.min_language_score)),  # first, since filters use the language
             *filter_steps(filters, self.rules).items(),
         )

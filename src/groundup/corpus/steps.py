@@ -1,4 +1,4 @@
-"""What happens to one document on its way into the corpus: a list of steps, each of which changes or drops it."""
+"""The steps of the corpus pipeline: functions that change or drop a document."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Drop:
     """Why a document is dropped.
 
     Attributes:
-        reason: a short phrase that is the same for every document with that fate: it is what is counted.
-        detail: what was measured in this one, and the bound: "0.41 of the characters, at most 0.20".
+        reason: A short phrase without measured values, so that drops can be counted by reason.
+        detail: The measured value and its limit: "0.41 of the characters, at most 0.20".
     """
 
     reason: str
@@ -23,10 +23,11 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Why a document is not to be written, although nothing is wrong with it.
+    """The removal of a duplicate.
 
     Attributes:
-        kept: the id of the document that stays in its place.
+        why: The reason.
+        kept: ID of the document that is kept instead.
     """
 
     why: Drop
@@ -34,9 +35,9 @@ class Removal:
 
 
 Step = Callable[[Document], Document | Drop]
-NamedStep = tuple[str, Step]  # with the name that the recipe, the data card and the ledger know it by
+NamedStep = tuple[str, Step]  # with its name in the recipe, the data card and the drop log
 
 
 def with_text(document: Document, text: str) -> Document:
-    """The document with another text, and so with another id."""
+    """Return the document with a new text; its ID is recomputed if the text differs."""
     return document if text == document.text else replace(document, text=text, id="")

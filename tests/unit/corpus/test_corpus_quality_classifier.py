@@ -112,7 +112,7 @@ def _length(text: str) -> float:
 
 
 def test_bits_per_byte_of_a_model() -> None:
-    step = pickle.loads(pickle.dumps(PerplexityFilter(_length, most=5, least=2)))
+    step = pickle.loads(pickle.dumps(PerplexityFilter(_length, max_bits_per_byte=5, min_bits_per_byte=2)))
     document = Document(text="abc", source="s", origin="o")
     assert step(document) is document
     assert step(Document(text="abcdef", source="s", origin="o")) == Drop("too many bits per byte", "6.000, at most 5")

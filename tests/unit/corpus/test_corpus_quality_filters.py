@@ -199,7 +199,7 @@ def test_c4_drops_documents(tmp_path: Path) -> None:
     [
         ("", "empty"),
         ("\n".join(["A line of text without an end that goes on and on", *["and so on and so on and so on"] * 2] * 3),
-         "too few lines end in a mark"),
+         "too few lines end in punctuation"),
         ("\n".join(f"Line {number}." for number in range(20)), "too many short lines"),
         (f"{PROSE}\nRead more of this every day.\n{PROSE}", "characters in duplicate lines"),
         ("\n".join(f"Incomprehensibilities{number} incomprehensibilities." for number in range(9)),

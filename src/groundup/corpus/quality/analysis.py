@@ -1,4 +1,4 @@
-"""What several rules ask of one text, worked out once: its lines, its words, its repeated word n-grams."""
+"""Statistics of a text that several filters use: lines, words and repeated word n-grams. Each is computed once."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from groundup.corpus.quality.words import n_unspaced, split_words
 Keys = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
 
-_UNSPACED_SHARE = 0.3  # of the characters, from which on rules about spaced words say nothing
+_MAX_UNSPACED_SHARE = 0.3  # largest share of characters of scripts without spaces, for filters of word lengths
 _LETTER = re.compile(r"[^\W\d_]")
-# Any odd number with its bits well mixed: n-grams of words are told apart by 64 bits of a polynomial in it.
+# Base of the polynomial hash of n-grams: any odd number with well-mixed bits.
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Analysis:
-    """A text and what is asked of it; each answer is found when it is first wanted, and kept."""
+    """A text with lazily computed, cached statistics."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -29,22 +29,22 @@ class Analysis:
 
     @cached_property
     def lines(self) -> list[str]:
-        """The lines that are not blank."""
+        """The non-blank lines."""
         return [line for line in self.text.split("\n") if line and not line.isspace()]
 
     @cached_property
     def paragraphs(self) -> list[str]:
-        """What stands between blank lines."""
+        """The paragraphs, separated by blank lines."""
         return [part.strip("\n") for part in self.text.split("\n\n") if part and not part.isspace()]
 
     @cached_property
     def spaced(self) -> bool:
-        """Whether words are set apart by spaces in this text's script, by and large."""
-        return n_unspaced(self.text) <= _UNSPACED_SHARE * len(self.text)
+        """Whether most characters belong to scripts that separate words with spaces."""
+        return n_unspaced(self.text) <= _MAX_UNSPACED_SHARE * len(self.text)
 
     @cached_property
     def words(self) -> list[str]:
-        """The words, in order (see `split_words`)."""
+        """The words in order, from `split_words`."""
         return split_words(self.text)
 
     @cached_property
@@ -57,22 +57,22 @@ class Analysis:
 
     @property
     def vocabulary(self) -> dict[str, int]:
-        """Each different word and its number, in order of appearance."""
+        """The distinct words in order of appearance, with their IDs."""
         return self._numbered[0]
 
     @property
     def word_ids(self) -> Keys:
-        """The number of each word."""
+        """The ID of each word."""
         return self._numbered[1]
 
     @cached_property
     def word_lengths(self) -> Counts:
-        """Characters of each word."""
+        """The length of each word, in characters."""
         return np.fromiter(map(len, self.vocabulary), np.int64, len(self.vocabulary))[self.word_ids]
 
     @cached_property
     def word_kinds(self) -> npt.NDArray[np.uint8]:
-        """Of each word: 2 if it has a letter, 1 if only digits, 0 if it is nothing but signs."""
+        """The kind of each word: 2 with a letter, 1 with a digit but no letter, 0 with symbols only."""
         has_letter = _LETTER.search
         kinds = [
             2 if word.isalpha() or has_letter(word) else 1 if any(map(str.isdigit, word)) else 0
@@ -82,7 +82,7 @@ class Analysis:
 
     @property
     def characters(self) -> int:
-        """Characters of all words together."""
+        """The total length of all words, in characters."""
         return int(self._ends[-1])
 
     @cached_property
@@ -92,33 +92,42 @@ class Analysis:
         return ends
 
     def spans(self, n: int) -> Counts:
-        """Characters of the n-gram that begins at each word."""
+        """Return the length in characters of the n-gram that begins at each word."""
         return np.asarray(self._ends[n:] - self._ends[:-n])
 
     def ngrams(self, n: int) -> Keys:
-        """The n-gram that begins at each word, as a number; equal numbers are equal n-grams (but for 1 in 2^64)."""
+        """Return a 64-bit hash of the n-gram that begins at each word."""
         if n == 1:
             return self.word_ids
         if n not in self._ngrams:
             self._ngrams[n] = self.ngrams(n - 1)[:-1] * _BASE + self.word_ids[n - 1 :]
         return self._ngrams[n]
 
-    def top_share(self, n: int, times: int, most: float) -> tuple[int, float]:
-        """How often the most frequent n-gram occurs, and its share of the characters (0 if that is at most `most`)."""
+    def top_share(self, n: int, times: int, threshold: float) -> tuple[int, float]:
+        """Return the count of the most frequent n-gram and its share of the characters.
+
+        Args:
+            n: Words in the n-gram.
+            times: Minimum count; below it the share is 0.
+            threshold: Shares up to this value may be returned as 0, which saves time.
+        """
         ordered = np.sort(self.ngrams(n))
         starts, counts = _runs(ordered)
         if len(starts) == len(ordered):
             return min(len(starts), 1), 0.0
         count = int(counts.max())
         spans = self.spans(n)
-        if count < times or count * int(spans.max()) <= most * self.characters:
+        if count < times or count * int(spans.max()) <= threshold * self.characters:
             return count, 0.0
-        top = ordered[starts[counts == count]]  # several may be equally frequent: the first in the text is meant
+        top = ordered[starts[counts == count]]  # of equally frequent n-grams, the first in the text counts
         first = int(np.isin(self.ngrams(n), top).argmax())
         return count, count * int(spans[first]) / self.characters
 
     def duplicate_share(self, n: int, times: int) -> float:
-        """The share of the characters in second and later occurrences of n-grams that occur so many times."""
+        """Return the share of characters in repeats of n-grams that occur at least `times` times.
+
+        The first occurrence does not count as a repeat. Overlapping repeats count once.
+        """
         keys = self.ngrams(n)
         order = np.argsort(keys, kind="stable")
         starts, counts = _runs(keys[order])
@@ -127,7 +136,7 @@ class Analysis:
         again = np.repeat(counts >= times, counts)
         again[starts] = False
         at = order[again]
-        covered = np.zeros(len(self.words) + 1, np.int64)  # +1 where a repeated n-gram begins, -1 behind it
+        covered = np.zeros(len(self.words) + 1, np.int64)  # +1 at the start of a repeated n-gram, -1 after its end
         covered[at] += 1
         covered[at + n] -= 1
         inside = np.cumsum(covered[:-1]) > 0
@@ -135,14 +144,14 @@ class Analysis:
 
 
 def _runs(ordered: Keys) -> tuple[Counts, Counts]:
-    """Where a new value begins in a sorted array, and how often it is there."""
+    """Return the start and the length of each run of equal values in a sorted array."""
     new = np.ones(len(ordered) + 1, np.bool_)
     np.not_equal(ordered[1:], ordered[:-1], out=new[1:-1])
     bounds = np.flatnonzero(new)
     return bounds[:-1], bounds[1:] - bounds[:-1]
 
 
-@lru_cache(maxsize=1)  # filters look at the same text one after another
+@lru_cache(maxsize=1)  # consecutive filters read the same text
 def analyze(text: str) -> Analysis:
-    """The analysis of a text."""
+    """Return the statistics of a text."""
     return Analysis(text)

@@ -1,4 +1,4 @@
-"""The rules of C4: lines that are no sentences go, and pages on which too few sentences are left.
+"""The C4 filter: remove lines that are not sentences, then drop documents with too few sentences.
 
 Raffel et al. 2020, "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
 arXiv 1910.10683, section 2.2.
@@ -7,8 +7,10 @@ arXiv 1910.10683, section 2.2.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar
 
 from groundup.core.config import Config, setting
 from groundup.core.errors import DataError
@@ -20,30 +22,32 @@ from groundup.corpus.steps import Drop, with_text
 _ELLIPSES = ("...", "…")
 _CITATION = re.compile(r"\[(?:\d+|edit|citation needed)\]")
 _POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-_MAX_WORD = 1000  # characters; from C4's code, and so are the policies and the citations
+_MAX_WORD_LENGTH = 1000  # characters; like the policies and the citations, from C4's code
 _BLANK_LINES = re.compile(r"\n{3,}")
 
 
 class C4(Config):
-    """Takes out lines that are no sentences, then drops documents with too few sentences left.
+    """The C4 filter with its thresholds.
 
-    The paper's list of bad words is not shipped: `bad_words` names one of your own. An end mark is that of any
-    script, and a closing quotation mark. Paragraphs stay apart, which C4 ran together. The removal of spans of
-    three sentences seen before is not here: see the deduplication.
+    It differs from the paper in four points. The list of bad words is not included: set `bad_words` to your file.
+    Terminal punctuation of all scripts counts. Paragraph breaks are kept. Repeated spans of three sentences are
+    not removed: see deduplication.
     """
 
-    terminal_punctuation: bool = setting(True, help="keep only lines that end in a period, ?, ! or quotation mark")
-    min_line_words: int = setting(3, help="fewest words of a line that is kept", ge=0)
-    min_sentences: int = setting(5, help="fewest sentences of a document, after its lines are sorted out", ge=0)
-    javascript: bool = setting(True, help='take out lines with the word "javascript"')
-    policies: bool = setting(True, help="take out lines about terms of use, privacy and cookies")
-    citations: bool = setting(True, help='take out "[1]", "[edit]" and "[citation needed]"')
+    renamed: ClassVar[Mapping[str, str]] = {"end_mark": "terminal_punctuation"}
+
+    terminal_punctuation: bool = setting(True, help='remove lines that do not end in ".", "?", "!" or a quotation mark')
+    min_line_words: int = setting(3, help="minimum words per line; shorter lines are removed", ge=0)
+    min_sentences: int = setting(5, help="minimum sentences per document, after lines are removed", ge=0)
+    javascript: bool = setting(True, help='remove lines with the word "javascript"')
+    policies: bool = setting(True, help="remove lines about terms of use, privacy and cookies")
+    citations: bool = setting(True, help='remove "[1]", "[edit]" and "[citation needed]"')
     lorem_ipsum: bool = setting(True, help='drop documents with "lorem ipsum"')
-    curly_bracket: bool = setting(True, help='drop documents with "{": they are code more often than text')
-    bad_words: Path | None = setting(None, help="file of words and phrases, one a line; a document with one is dropped")
+    curly_bracket: bool = setting(True, help='drop documents with "{", which are mostly code')
+    bad_words: Path | None = setting(None, help="file with one word or phrase per line; documents with one are dropped")
 
     def __call__(self, document: Document) -> Document | Drop:
-        """The document without the lines that broke a rule, or the rule that it broke as a whole."""
+        """Return the document without the removed lines, or the reason to drop it."""
         text = document.text
         lowered = text.lower()
         if self.lorem_ipsum and "lorem ipsum" in lowered:
@@ -68,7 +72,7 @@ class C4(Config):
         return with_text(document, _BLANK_LINES.sub("\n\n", "\n".join(kept)).strip("\n"))
 
     def _unwanted(self, lowered: str) -> list[str]:
-        """Those of the phrases for which a line is taken out that are in this document at all."""
+        """Return the phrases of lines to remove that the document contains."""
         phrases = (("javascript",) if self.javascript else ()) + (_POLICIES if self.policies else ())
         return [phrase for phrase in phrases if phrase in lowered]
 
@@ -78,19 +82,19 @@ class C4(Config):
             return False
         if len(split_words(line)) < self.min_line_words:
             return False
-        return len(line) <= _MAX_WORD or max(map(len, line.split())) <= _MAX_WORD
+        return len(line) <= _MAX_WORD_LENGTH or max(map(len, line.split())) <= _MAX_WORD_LENGTH
 
 
 @lru_cache(maxsize=8)
 def _pattern(path: Path) -> re.Pattern[str]:
-    """Any of the phrases of a file, as whole words where their script has such."""
+    """Return a pattern for the phrases of a file; whole words only, in scripts with spaces."""
     try:
         phrases = [line.strip().lower() for line in path.read_text("utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: {error}",
-            rule="bad_words names a text file (UTF-8) with one word or phrase a line",
-            fix="Give the path of such a file, or leave bad_words out.",
+            rule="bad_words must be a UTF-8 text file with one word or phrase per line",
+            fix="Correct the path or remove bad_words.",
         ) from error
     patterns = (
         re.escape(phrase) if n_unspaced(phrase) else rf"(?<!\w){re.escape(phrase)}(?!\w)"

@@ -1,7 +1,8 @@
-"""Quality as a user sees it: a linear classifier of word pairs, trained on good and bad examples; or a model's opinion.
+"""Trained quality filters: a linear classifier from the user's examples, and a perplexity filter.
 
-As in GPT-3 (Brown et al. 2020, arXiv 2005.14165, appendix A) it is a logistic regression on hashed features of the
-text; unlike there, a document is kept by its score alone and not by chance, so that one can account for it.
+The classifier is a logistic regression on hashed word features, as in GPT-3 (Brown et al. 2020, arXiv 2005.14165,
+appendix A). GPT-3 keeps some low-scoring documents at random. Here the score alone decides, so each drop can be
+explained.
 """
 
 from __future__ import annotations
@@ -24,36 +25,34 @@ from groundup.corpus.steps import Drop
 from groundup.corpus.text import clean_text, split_text
 from groundup.corpus.user_files import iter_texts
 
-if TYPE_CHECKING:  # NumPy is imported where it works: recipes are checked without it
+if TYPE_CHECKING:  # Recipes are checked without importing NumPy.
     import numpy as np
     import numpy.typing as npt
 
 FORMAT_VERSION = 1
-_NUM_FEATURES = 1 << 18  # 1 MiB of weights; each process that scores holds them
-_INVERSE_REGULARIZATION = 10.0  # inverse of the regularization: texts have length 1, so weights must be large to decide
-_MAX_EXAMPLES = 10_000  # of each kind, those with the smallest hashes: more learn slowly and change little
-_MIN_EXAMPLES = 20
+_NUM_FEATURES = 1 << 18  # 1 MiB of weights in each worker process
+_INVERSE_REGULARIZATION = 10.0  # high, since feature vectors have norm 1 and need large weights
+_MAX_EXAMPLES = 10_000  # per class, chosen by hash; more examples are slow to train and change little
+_MIN_EXAMPLES = 20  # per class
 _NUM_FOLDS = 3
-_WORD = rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]"  # signs, too: menus and tables show in them
+_WORD = rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]"  # includes symbols, which are frequent in menus and tables
 
 
 class QualitySettings(Config):
-    """Examples of texts that are wanted, and of texts that are not; without examples nothing is judged."""
+    """Examples for the quality classifier. Without examples, the classifier is off."""
 
-    good: list[Path] = setting(
-        [], help="files or folders of texts like those that you want, in any format that a source has"
-    )
-    bad: list[Path] = setting([], help="... and like those that you do not want, e.g. raw pages of the same source")
-    min_score: float = setting(0.5, help="a document must be good with this probability", ge=0, le=1)
+    good: list[Path] = setting([], help="files or folders with positive examples, in any supported format")
+    bad: list[Path] = setting([], help="files or folders with negative examples, e.g. raw pages of the same source")
+    min_score: float = setting(0.5, help="minimum probability of the positive class", ge=0, le=1)
 
 
 class QualityClassifier:
-    """Weights of hashed words and word pairs, made by `train_quality_classifier`.
+    """A linear classifier on hashed words and word pairs, trained by `train_quality_classifier`.
 
     Attributes:
-        weights: one for each feature.
-        bias: what is added to their sum.
-        report: numbers of examples, and how well those not learned from were told apart.
+        weights: One weight per feature, [features].
+        bias: The intercept.
+        report: Number of examples, and cross-validation scores.
     """
 
     def __init__(self, weights: npt.NDArray[np.float32], bias: float, report: dict[str, Any]) -> None:
@@ -63,13 +62,13 @@ class QualityClassifier:
         self._vectorizer = _vectorizer()
 
     def score(self, text: str) -> float:
-        """The probability that a text is one of the good ones, had there been as many of both kinds."""
+        """Return the probability of the positive class, for balanced classes."""
         row = self._vectorizer.transform([well_formed(text)])
         margin = float(self.weights[row.indices] @ row.data) + self.bias
         return 1 / (1 + math.exp(-max(-700.0, min(margin, 700.0))))
 
     def save(self, path: Path) -> None:
-        """Write weights and report to one safetensors file."""
+        """Write the weights and the report to a safetensors file."""
         from safetensors.numpy import save_file
 
         facts = {"format_version": FORMAT_VERSION, "bias": self.bias, "report": self.report}
@@ -78,10 +77,10 @@ class QualityClassifier:
 
     @classmethod
     def load(cls, path: Path) -> QualityClassifier:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            FormatError: it is no such file, or of a newer release.
+            FormatError: The file is damaged, or of another version.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -99,30 +98,30 @@ def _not_a_classifier(path: Path, problem: str) -> FormatError:
     return FormatError(
         f"{path}: {problem}",
         rule=f"a quality classifier is a safetensors file of format_version {FORMAT_VERSION}",
-        fix="Delete it and run `groundup collect` again: it is trained anew from the examples.",
+        fix="Delete the file and run `groundup collect` again, which trains the classifier from the examples.",
     )
 
 
 def train_from_files(settings: QualitySettings, max_document_bytes: int) -> QualityClassifier:
-    """Train on the files that a recipe names; long texts are cut as documents are.
+    """Train on the example files of a recipe. Long texts are split like documents.
 
     Raises:
-        DataError: a file is missing or without text, or there are too few examples.
+        DataError: A file is missing or has no text, or the examples are too few.
     """
 
     def examples(paths: Sequence[Path]) -> Iterator[str]:
         for path in paths:
-            for text in iter_texts(path, "a quality classifier learns from example texts"):
+            for text in iter_texts(path, "a quality classifier is trained on example texts"):
                 yield from split_text(clean_text(text), max_document_bytes)
 
     return train_quality_classifier(examples(settings.good), examples(settings.bad))
 
 
 def train_quality_classifier(good: Iterable[str], bad: Iterable[str]) -> QualityClassifier:
-    """Train a classifier. The result depends on the texts alone, not on their order.
+    """Train a classifier. The order of the texts does not matter.
 
     Raises:
-        DataError: fewer than 20 different examples of a kind.
+        DataError: A class has fewer than 20 distinct examples.
     """
     import numpy as np
     from sklearn.linear_model import LogisticRegression
@@ -132,17 +131,17 @@ def train_quality_classifier(good: Iterable[str], bad: Iterable[str]) -> Quality
     kinds = [_sample("good", good), _sample("bad", bad)]
     x = _vectorizer().transform(kinds[0] + kinds[1])
     y = np.repeat([1, 0], [len(texts) for texts in kinds])
-    # Its solver is single-threaded and seeded: the same weights on every run.
+    # The solver is single-threaded and seeded, so every run gives the same weights.
     learner = LogisticRegression(C=_INVERSE_REGULARIZATION, class_weight="balanced", solver="liblinear", random_state=0)
     folds = StratifiedKFold(_NUM_FOLDS, shuffle=True, random_state=0)
-    unseen = cross_val_predict(learner, x, y, cv=folds, method="decision_function")
+    held_out = cross_val_predict(learner, x, y, cv=folds, method="decision_function")
     learner.fit(x, y)
     report = {
         "good": len(kinds[0]),
         "bad": len(kinds[1]),
-        "auc": round(float(roc_auc_score(y, unseen)), 4),  # of examples not learned from: 0.5 is chance, 1 is perfect
-        "good_kept": round(float((unseen[y == 1] > 0).mean()), 4),
-        "bad_kept": round(float((unseen[y == 0] > 0).mean()), 4),
+        "auc": round(float(roc_auc_score(y, held_out)), 4),  # cross-validated: 0.5 is chance, 1 is perfect
+        "good_kept": round(float((held_out[y == 1] > 0).mean()), 4),
+        "bad_kept": round(float((held_out[y == 0] > 0).mean()), 4),
     }
     return QualityClassifier(learner.coef_[0].astype(np.float32), float(learner.intercept_[0]), report)
 
@@ -152,20 +151,20 @@ def _sample(kind: str, texts: Iterable[str]) -> list[str]:
     if len(chosen) < _MIN_EXAMPLES:
         raise DataError(
             f"{kind} examples: {len(chosen)}",
-            rule=f"a quality classifier learns from at least {_MIN_EXAMPLES} different texts of each kind",
-            fix=f"Add files to `{kind}` of [collect.quality]; a few hundred texts do well.",
+            rule=f"a quality classifier needs at least {_MIN_EXAMPLES} distinct texts per class",
+            fix=f"Add files to `{kind}` in [collect.quality]. A few hundred texts work well.",
         )
     return chosen
 
 
 def _different(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Each text with its hash; copies count once."""
+    """Yield the distinct texts with their hashes."""
     seen: set[str] = set()
     for text in map(well_formed, texts):
-        mark = text_id(text)
-        if text.strip() and mark not in seen:
-            seen.add(mark)
-            yield mark, text
+        digest = text_id(text)
+        if text.strip() and digest not in seen:
+            seen.add(digest)
+            yield digest, text
 
 
 def _vectorizer() -> Any:
@@ -178,13 +177,18 @@ def _vectorizer() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class QualityStep:
-    """Drops documents that the classifier in a file finds bad; each process reads the file once."""
+    """The step that drops documents with a low classifier score.
+
+    Attributes:
+        classifier: File of a `QualityClassifier`; each process loads it once.
+        min_score: Minimum probability of the positive class.
+    """
 
     classifier: Path
     min_score: float = 0.5
 
     def __call__(self, document: Document) -> Document | Drop:
-        """The document, or its score."""
+        """Return the document, or its score as the reason to drop it."""
         score = _loaded(self.classifier, self.classifier.stat().st_mtime_ns).score(document.text)
         return (
             document if score >= self.min_score else Drop("score too low", f"{score:.3f}, at least {self.min_score:g}")
@@ -193,29 +197,29 @@ class QualityStep:
 
 @lru_cache(maxsize=2)
 def _loaded(path: Path, _changed: int) -> QualityClassifier:
-    """Read once, and again when the file has changed."""
+    """Load a file once, and again after a change."""
     return QualityClassifier.load(path)
 
 
 @dataclass(frozen=True, slots=True)
 class PerplexityFilter:
-    """Drops documents that surprise a trained model too much, or too little (Wenzek et al. 2020, CCNet).
+    """The step that drops documents by their perplexity under a language model (Wenzek et al. 2020, CCNet).
 
     Attributes:
-        bits_per_byte: a text's bits per byte under the model; must pickle, if processes share the work.
-        most: garbage is above it.
-        least: what repeats itself is below it.
+        bits_per_byte: Returns the bits per byte of a text under the model. It must pickle for worker processes.
+        max_bits_per_byte: Upper limit; noise is above it.
+        min_bits_per_byte: Lower limit; repetitive text is below it.
     """
 
     bits_per_byte: Callable[[str], float]
-    most: float
-    least: float = 0.0
+    max_bits_per_byte: float
+    min_bits_per_byte: float = 0.0
 
     def __call__(self, document: Document) -> Document | Drop:
-        """The document, or its bits per byte."""
+        """Return the document, or its bits per byte as the reason to drop it."""
         bits = self.bits_per_byte(document.text)
-        if bits > self.most:
-            return Drop("too many bits per byte", f"{bits:.3f}, at most {self.most:g}")
-        if bits < self.least:
-            return Drop("too few bits per byte", f"{bits:.3f}, at least {self.least:g}")
+        if bits > self.max_bits_per_byte:
+            return Drop("too many bits per byte", f"{bits:.3f}, at most {self.max_bits_per_byte:g}")
+        if bits < self.min_bits_per_byte:
+            return Drop("too few bits per byte", f"{bits:.3f}, at least {self.min_bits_per_byte:g}")
         return document

@@ -1,10 +1,13 @@
-"""The rules of FineWeb: lists, menus and repeated lines, found by statistics of a page's lines.
+"""The FineWeb filter: drop lists, menus and repeated lines by statistics of a page's lines.
 
 Penedo et al. 2024, "The FineWeb Datasets: Decanting the Web for the Finest Text Data at Scale", arXiv 2406.17557,
-section 3.5 (the last of them is in their published code).
+section 3.5. The rule on line breaks is from their published code.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
 
 from groundup.core.config import Config, setting
 from groundup.core.types import Document
@@ -15,20 +18,20 @@ _MARKS = frozenset(MARKS)
 
 
 class FineWeb(Config):
-    """Drops documents whose lines are not those of text. Blank lines do not count, whatever the extractor sets."""
+    """The FineWeb filter with its thresholds. Blank lines do not count."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"min_marked_lines": "min_punctuated_lines"}
 
     min_punctuated_lines: float = setting(
-        0.12, help="smallest fraction of lines that end in a mark like a period", ge=0, le=1
+        0.12, help="minimum fraction of lines that end in terminal punctuation", ge=0, le=1
     )
-    max_short_lines: float = setting(0.67, help="largest fraction of short lines", ge=0, le=1)
-    short_line: int = setting(30, help="a line of at most so many characters is short", ge=0)
-    max_duplicate_characters: float = setting(
-        0.01, help="largest fraction of the characters in lines that were there before", ge=0, le=1
-    )
-    max_line_breaks: float = setting(0.3, help="most line breaks for each word", ge=0)
+    max_short_lines: float = setting(0.67, help="maximum fraction of short lines", ge=0, le=1)
+    short_line: int = setting(30, help="maximum length of a short line, in characters", ge=0)
+    max_duplicate_characters: float = setting(0.01, help="maximum fraction of characters in repeated lines", ge=0, le=1)
+    max_line_breaks: float = setting(0.3, help="maximum line breaks per word", ge=0)
 
     def __call__(self, document: Document) -> Document | Drop:
-        """The document, or the first rule that it breaks."""
+        """Return the document, or the reason to drop it."""
         from groundup.corpus.quality.analysis import analyze
 
         text = analyze(document.text)
@@ -37,7 +40,9 @@ class FineWeb(Config):
             return Drop("empty")
         marked = sum(line[-1] in _MARKS for line in lines) / len(lines)
         if marked < self.min_punctuated_lines:
-            return Drop("too few lines end in a mark", f"{marked:.3f} of them, at least {self.min_punctuated_lines:g}")
+            return Drop(
+                "too few lines end in punctuation", f"{marked:.3f} of them, at least {self.min_punctuated_lines:g}"
+            )
         short = sum(len(line) <= self.short_line for line in lines) / len(lines)
         if short > self.max_short_lines:
             return Drop("too many short lines", f"{short:.3f} of them, at most {self.max_short_lines:g}")
@@ -49,5 +54,5 @@ class FineWeb(Config):
                 return Drop("characters in duplicate lines", detail)
         breaks = (len(lines) - 1) / len(text.words)
         if breaks > self.max_line_breaks:
-            return Drop("too many line breaks", f"{breaks:.3f} for each word, at most {self.max_line_breaks:g}")
+            return Drop("too many line breaks", f"{breaks:.3f} per word, at most {self.max_line_breaks:g}")
         return document

@@ -1,11 +1,11 @@
-"""Words without which there is no running text, for the rule of Gopher's that asks for two of them."""
+"""Stop words by language, for Gopher's rule that a document has at least two of them."""
 
 from __future__ import annotations
 
 from collections.abc import Container
 
-# English: Rae et al. 2021. They give no others; these are frequent function words of each language that
-# are no frequent words of a language of another family beside it.
+# English: Rae et al. 2021, the only language in the paper. The other lists hold frequent function words that are not
+# frequent in unrelated languages.
 STOP_WORDS: dict[str, frozenset[str]] = {
     code: frozenset(words.split())
     for code, words in {
@@ -50,15 +50,14 @@ _ALL = frozenset().union(*STOP_WORDS.values())
 
 
 def stop_words_in(words: Container[str], language: str) -> int | None:
-    """How many different stop words of its language are among the words of a text.
+    """Count the distinct stop words of a text's language.
 
     Args:
-        words: the words of the text.
-        language: its code; "" where nobody asked, and "und" where it is not known. Then it is the language of
-            which most are found.
+        words: The words of the text.
+        language: Its ISO 639 code. If it is "" or "und" (undetermined), the language with the most matches is used.
 
     Returns:
-        The number; None for a language whose stop words are not known here.
+        The count; None for a language without a list of stop words.
     """
     if language not in ("", "und"):
         return sum(word in words for word in STOP_WORDS[language]) if language in STOP_WORDS else None

@@ -1,4 +1,4 @@
-"""Words, in scripts with spaces between them and in those without."""
+"""Word splitting for scripts with and without spaces between words."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # NumPy is imported where it works: recipes are checked without it
+if TYPE_CHECKING:  # Recipes are checked without importing NumPy.
     import numpy as np
     import numpy.typing as npt
 
-# Scripts that set no spaces between words: Thai to Tibetan, Burmese, Khmer, kana and Chinese characters.
+# Scripts without spaces between words: Thai to Tibetan, Burmese, Khmer, kana and Chinese characters.
 _UNSPACED_RANGES = (
     (0x0E00, 0x0FFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF),
     (0xF900, 0xFAFF), (0x20000, 0x3FFFF),
@@ -20,12 +20,12 @@ _PIECES = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 
 
 def split_words(text: str) -> list[str]:
-    """What stands between white space; in scripts without spaces each character is a word."""
+    """Split a text at white space; in scripts without spaces, each character is a word."""
     return _PIECES.findall(text) if n_unspaced(text) else text.split()
 
 
 def n_unspaced(text: str) -> int:
-    """How many characters are of a script without spaces."""
+    """Count the characters of scripts without spaces."""
     if text.isascii():
         return 0
     import numpy as np
@@ -37,7 +37,7 @@ def n_unspaced(text: str) -> int:
 
 @lru_cache(maxsize=1)
 def _unspaced_units() -> npt.NDArray[np.bool_]:
-    """Of each UTF-16 unit, whether it is such a character, or the first half of one."""
+    """Return a table that marks the UTF-16 code units of scripts without spaces, and the high surrogates."""
     import numpy as np
 
     table = np.zeros(1 << 16, np.bool_)
