@@ -93,3 +93,9 @@ def test_renamed_settings_keep_the_fingerprint() -> None:
     new = {"num_epochs": 3, "truncate": True, "lora": {"rank": 8, "target_modules": ["q_proj"]}}
     assert fingerprint_of("finetune.instruct", new, {}) == fingerprint_of("finetune.instruct", old, {})
     assert fingerprint_of("collect", new, {}) != fingerprint_of("collect", old, {})
+
+
+def test_renamed_settings_of_sources_and_filters_keep_the_fingerprint() -> None:
+    old = {"sources": [{"kind": "folder", "licence": "MIT"}], "rules": {"c4": {"end_mark": False}}}
+    new = {"sources": [{"kind": "folder", "license": "MIT"}], "rules": {"c4": {"terminal_punctuation": False}}}
+    assert fingerprint_of("collect", new, {"perplexity_model": "x"}) == fingerprint_of("collect", old, {"judge": "x"})

@@ -251,7 +251,7 @@ def test_a_damaged_shard_is_named(folder: Path, tmp_path: Path) -> None:
 
 
 def test_two_sources_of_one_name(folder: Path) -> None:
-    with pytest.raises(ValueError, match="two sources are called"):
+    with pytest.raises(ValueError, match="two sources have the name"):
         _settings(folder, folder)
 
 

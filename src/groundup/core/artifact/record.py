@@ -34,6 +34,17 @@ _ORIGINAL_NAMES = {
     "truncate": "cut_long",
     "validation_fraction": "set_apart",
 }
+_ORIGINAL_COLLECT_NAMES = {
+    "file_type": "what",
+    "license": "licence",
+    "max_delay": "longest_delay",
+    "min_alphabetic_words": "min_lettered_words",
+    "min_punctuated_lines": "min_marked_lines",
+    "perplexity_model": "judge",
+    "short_document_words": "short_words",
+    "skip": "first",
+    "terminal_punctuation": "end_mark",
+}
 _FINGERPRINTED_FORMAT = 1  # in fingerprints: what was finished by an earlier release stays finished
 ARTIFACT = "artifact.json"
 STARTED = "started.json"
@@ -106,17 +117,28 @@ def record(
 def fingerprint_of(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     """What makes two pieces of work equal; another password does not make them differ."""
     config = _with_original_names(stage, redacted_config(config, variables=False))
-    return _digest({"stage": stage, "config": config, "inputs": dict(inputs), "format": _FINGERPRINTED_FORMAT})
+    inputs = _rename_keys(inputs, _ORIGINAL_COLLECT_NAMES) if stage == "collect" else dict(inputs)
+    return _digest({"stage": stage, "config": config, "inputs": inputs, "format": _FINGERPRINTED_FORMAT})
 
 
 def _with_original_names(stage: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Undo renames of settings, so that stages that an earlier release finished stay finished."""
+    if stage == "collect":
+        renamed: dict[str, Any] = _rename_keys(config, _ORIGINAL_COLLECT_NAMES)
+        return renamed
     if stage not in _RENAMED_IN:
         return dict(config)
     lora = config.get("lora")
     if isinstance(lora, Mapping):
         config = {**config, "lora": {{"target_modules": "targets"}.get(key, key): lora[key] for key in lora}}
     return {_ORIGINAL_NAMES.get(key, key): value for key, value in config.items()}
+
+
+def _rename_keys(value: Any, names: Mapping[str, str]) -> Any:
+    """Rename the keys of nested tables."""
+    if isinstance(value, Mapping):
+        return {names.get(key, key): _rename_keys(each, names) for key, each in value.items()}
+    return [_rename_keys(each, names) for each in value] if isinstance(value, list) else value
 
 
 def _digest(value: Any) -> str:
