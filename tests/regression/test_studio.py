@@ -15,8 +15,8 @@ from groundup.core.errors import ConfigError
 from groundup.inference import Engine
 from groundup.model import Transformer
 from groundup.serve import ServedModel
-from groundup.studio import Home
-from groundup.studio.routes import window_of
+from groundup.studio import Workspace
+from groundup.studio.routes import fit_context_window
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.chat import ChatTemplate
 
@@ -35,13 +35,13 @@ def served(
 def test_the_oldest_turns_give_way_at_the_end_of_the_context(served: ServedModel) -> None:
     """Every message after that point was refused with a 400."""
     turns = [("What is an import?", "A statement that binds names of modules.")] * 12
-    window = window_of(served, turns, "And a module?", max_tokens=200)
+    window = fit_context_window(served, turns, "And a module?", max_tokens=200)
     assert 0 < window.dropped < len(turns)
     assert window.context_length == CONTEXT
-    assert window_of(served, turns[window.dropped :], "And a module?", max_tokens=200).dropped == 0
-    assert window_of(served, turns[:1], "And a module?", system="Be brief.", max_tokens=8).dropped == 0
+    assert fit_context_window(served, turns[window.dropped :], "And a module?", max_tokens=200).dropped == 0
+    assert fit_context_window(served, turns[:1], "And a module?", system="Be brief.", max_tokens=8).dropped == 0
     with pytest.raises(ConfigError, match="share this model's context"):
-        window_of(served, turns, "word " * CONTEXT)
+        fit_context_window(served, turns, "word " * CONTEXT)
 
 
 def test_a_classifier_counts_texts(tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_a_classifier_counts_texts(tmp_path: Path) -> None:
         work = begin(directory, stage, {}, {})
         (directory / "metrics.jsonl").write_text(json.dumps({"step": 1, "tokens_seen": 32}) + "\n", encoding="utf-8")
         work.finish({}, [directory / "metrics.jsonl"])
-    stages = Home(tmp_path, tmp_path).run("run").stages
-    counted = {stage.stage: stage.counts for stage in stages}
+    stages = Workspace(tmp_path, tmp_path).run("run").stages
+    counted = {stage.stage: stage.unit for stage in stages}
     assert counted == {"pretrain": "tokens", "finetune.instruct": "trained tokens", "finetune.classify": "texts"}
 
 

@@ -1,4 +1,4 @@
-"""`groundup report`: a run's records to one page that anybody can open, `report.html` in the run's directory."""
+"""`groundup report`: summarize a run in one self-contained HTML page, `report.html`."""
 
 from __future__ import annotations
 
@@ -15,21 +15,26 @@ EXAMPLE = "groundup report runs/quickstart"
 
 
 class ReportConfig(Config):
-    """Which run. One of the two is enough: a recipe's run sets `out` alone, a person gives the run alone."""
+    """Settings of the report. A recipe sets only `out`; the command line needs only `run`."""
 
-    run: Path | None = setting(None, help="a run's directory, e.g. runs/quickstart", positional=True)
-    out: Path | None = setting(None, help="directory for report.html; default: the run's", flag=True)
+    run: Path | None = setting(None, help="run directory, such as runs/quickstart", positional=True)
+    out: Path | None = setting(None, help="output directory for report.html; default: the run directory", flag=True)
 
 
 def run(config: ReportConfig, *, console: Console | None = None) -> Artifact:
-    """Leave `report.html`; one that tells about just these records stays as it is.
+    """Write `report.html`, unless it is up to date.
 
-    Its artifact lies beside it, in the run's own directory: it names the digests of all stages' records.
+    Args:
+        config: The run and the output directory.
+        console: Receives the path of the report.
+
+    Returns:
+        The artifact in the output directory; its inputs are the digests of all stages' records.
 
     Raises:
-        ConfigError: no run is given.
-        DataError: nothing there to report.
-        FormatError: a record or a file of an output is damaged.
+        ConfigError: Neither `run` nor `out` is set.
+        DataError: The run has no finished stage.
+        FormatError: A damaged record or output file.
     """
     from groundup import __version__
     from groundup.core.files import atomic_file
@@ -38,13 +43,13 @@ def run(config: ReportConfig, *, console: Console | None = None) -> Artifact:
     console = console or Console()
     directory, out = config.run or config.out, config.out or config.run
     if directory is None or out is None:
-        rule, fix = "a report is about a run", "Give its directory: groundup report runs/quickstart."
-        raise ConfigError("no RUN", rule=rule, fix=fix)
+        fix = "Give a run directory, such as: groundup report runs/quickstart."
+        raise ConfigError("RUN", rule="missing argument", fix=fix)
     record = read_run(directory)
-    for output in record.outputs:  # a page with less is drawn of a run without some of its files
+    for output in record.outputs:  # a report would silently omit missing files
         require_intact(output.directory, missing_ok=True)
     page = out / PAGE
-    # Another release may draw another page of the same records.
+    # A new release can render the same records differently.
     work = begin(out, "report", {"version": __version__}, record.digests, shared=True)
     if work.state == "done":
         made = read(out)
@@ -54,5 +59,5 @@ def run(config: ReportConfig, *, console: Console | None = None) -> Artifact:
         made = work.finish(
             {"bytes": page.stat().st_size, "stages": [output.stage for output in record.outputs]}, [page]
         )
-    console.note(f"The report: {page.resolve().as_uri()} ({format_count(page.stat().st_size, 'bytes')})")
+    console.note(f"Report: {page.resolve().as_uri()} ({format_count(page.stat().st_size, 'bytes')})")
     return made

@@ -90,7 +90,7 @@ MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} 
     "report.sections.losses": ("report.sections.training",),
     "report.sections.uplift": ("report.sections.ability",),
     "stages": ("commands",),
-    "studio.live": ("studio.shelf",),
+    "studio.live": ("studio.model_cache",),
     "studio.pages": ("studio.routes",),
     "studio.window": ("studio.routes",),
     "tokens": ("data",),

@@ -1,4 +1,4 @@
-"""The Studio: a page to use a model, to look inside of it, and to watch it learn. `build_studio` makes its server."""
+"""The Studio: a web page to chat with models, inspect them and watch training. `build_studio` returns its ASGI app."""
 
 from __future__ import annotations
 
@@ -6,19 +6,33 @@ from starlette.types import ASGIApp
 
 from groundup.serve import application_routes, build_app
 from groundup.serve.applications import Applications
-from groundup.studio.home import Home
 from groundup.studio.jobs import Jobs
+from groundup.studio.model_cache import ModelCache
 from groundup.studio.routes import routes
-from groundup.studio.shelf import Shelf
-from groundup.studio.shield import Shield
+from groundup.studio.security_headers import SecurityHeaders
+from groundup.studio.workspace import Workspace
 
-__all__ = ["Home", "Jobs", "Shelf", "build_studio"]
+__all__ = ["Jobs", "ModelCache", "Workspace", "build_studio"]
 
 
-def build_studio(home: Home, shelf: Shelf, jobs: Jobs, applications: Applications) -> ASGIApp:
-    """Return the page, its endpoints and the OpenAI API of all models. Wrap the application in a `RequestGuard`."""
-    return Shield(
+def build_studio(workspace: Workspace, models: ModelCache, jobs: Jobs, applications: Applications) -> ASGIApp:
+    """Build the ASGI app of the Studio: the page, its endpoints, and the OpenAI API for all models.
+
+    Args:
+        workspace: Runs, models and recipes to show.
+        models: Loads the models that requests name.
+        jobs: Runs that are started from the page.
+        applications: Applications to offer.
+
+    Returns:
+        An app without authentication. Wrap it in a `RequestGuard` before serving it.
+    """
+    return SecurityHeaders(
         build_app(
-            shelf, routes=[*application_routes(applications, shelf, shelf.for_applications), *routes(home, shelf, jobs)]
+            models,
+            routes=[
+                *application_routes(applications, models, models.for_applications),
+                *routes(workspace, models, jobs),
+            ],
         )
     )

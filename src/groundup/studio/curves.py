@@ -1,4 +1,4 @@
-"""The losses of a run as they come: what a page has not seen yet of `metrics.jsonl`, its plan and its samples."""
+"""New rows of `metrics.jsonl` since the last request, and the plan and samples of a training stage."""
 
 from __future__ import annotations
 
@@ -10,44 +10,45 @@ from groundup.core.errors import GroundupError
 from groundup.core.files import read_json
 from groundup.train.samples import SAMPLES
 
-_MOST_ROWS = 1500  # at once: what a curve can show
-_SAMPLES = 40
+_MAX_ROWS = 1500  # per response: about the width of a chart in pixels
+_MAX_SAMPLES = 40
 
 Json = dict[str, Any]
 
 
-def new_rows(directory: Path, mark: str) -> Json:
-    """The steps that were logged since a page looked last.
+def new_rows(directory: Path, cursor: str) -> Json:
+    """Return the metrics that were logged after `cursor`.
 
     Args:
-        mark: what the answer before said as "mark"; empty at first.
+        directory: Output directory of a training stage.
+        cursor: "cursor" of the previous response; empty for the first request.
 
     Returns:
-        "rows" of the log, thinned where there are too many; "mark"; and "again", whether these are all from the first
-        on: a run that goes on from a checkpoint writes its log anew.
+        "rows", thinned to at most about 1,500; the next "cursor"; and "reset": whether the rows replace all earlier
+        rows, because a run that resumes from a checkpoint rewrites its log.
     """
     path = directory / "metrics.jsonl"
     if not path.is_file():
-        return {"rows": [], "mark": "", "again": True}
+        return {"rows": [], "cursor": "", "reset": True}
     with path.open("rb") as file:
         inode = Path(path).stat().st_ino
-        before, _, offset = mark.partition("-")
+        previous, _, offset = cursor.partition("-")
         size = file.seek(0, 2)
-        again = not (before == str(inode) and offset.isdecimal() and int(offset) <= size)
-        start = 0 if again else int(offset)
+        reset = not (previous == str(inode) and offset.isdecimal() and int(offset) <= size)
+        start = 0 if reset else int(offset)
         file.seek(start)
-        read = file.read()
-    whole = read[: read.rfind(b"\n") + 1]  # the last line may be half written
-    rows = [row for line in whole.splitlines() if (row := _row(line)) is not None]
-    stride = -(-len(rows) // _MOST_ROWS) or 1
+        new = file.read()
+    complete = new[: new.rfind(b"\n") + 1]  # without a partially written last line
+    rows = [row for line in complete.splitlines() if (row := _row(line)) is not None]
+    stride = -(-len(rows) // _MAX_ROWS) or 1
     thinned = rows[stride - 1 :: stride]
     if rows and thinned[-1] is not rows[-1]:
         thinned.append(rows[-1])
-    return {"rows": thinned, "mark": f"{inode}-{start + len(whole)}", "again": again}
+    return {"rows": thinned, "cursor": f"{inode}-{start + len(complete)}", "reset": reset}
 
 
-def told(directory: Path) -> Json:
-    """The plan of a stage that trains, and what it wrote on the way."""
+def plan_and_samples(directory: Path) -> Json:
+    """Return the "plan" of a training stage and the "samples" that it generated, ordered by step."""
     plan: Json = {}
     if (path := directory / "plan.json").is_file():
         try:
@@ -60,9 +61,9 @@ def told(directory: Path) -> Json:
 def _samples(path: Path) -> list[Json]:
     if not path.is_file():
         return []
-    # A run that goes on from a checkpoint comes by some steps again.
-    found = {row["step"]: row for line in path.read_bytes().splitlines() if (row := _row(line)) and "step" in row}
-    return [found[step] for step in sorted(found)][-_SAMPLES:]
+    # A run that resumes from a checkpoint repeats some steps: the last sample of a step counts.
+    by_step = {row["step"]: row for line in path.read_bytes().splitlines() if (row := _row(line)) and "step" in row}
+    return [by_step[step] for step in sorted(by_step)][-_MAX_SAMPLES:]
 
 
 def _row(line: bytes) -> Json | None:

@@ -1,4 +1,4 @@
-"""Recipes that were started from the page: each a `groundup run` of its own, with a log of its own."""
+"""Runs that are started from the page. Each is a `groundup run` process with its own log."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from groundup.core.errors import ConfigError, DataError
-from groundup.studio.home import LOG
+from groundup.studio.workspace import LOG
 
-_PATIENCE = 20  # seconds for a run to end well when the Studio does
-_TAIL_BYTES = 64_000
+_SHUTDOWN_SECONDS = 20
+_LOG_TAIL_BYTES = 64_000
 
 
 @dataclass(slots=True)
 class StudioJob:
-    """One run under way, or ended."""
+    """A run's process and log file."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -29,7 +29,7 @@ class StudioJob:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process has not exited."""
         return self.process.poll() is None
 
 
@@ -37,7 +37,7 @@ class Jobs:
     """The runs that this Studio has started.
 
     Args:
-        runs: the directory that holds the runs.
+        runs: Directory that contains the runs.
     """
 
     def __init__(self, runs: Path) -> None:
@@ -45,25 +45,32 @@ class Jobs:
         self._jobs: dict[str, StudioJob] = {}
         self._lock = threading.Lock()
 
-    def start(self, recipe: Path, name: str, changes: Sequence[str] = ()) -> None:
-        """Run a recipe, or go on with it, in a process of its own.
+    def start(self, recipe: Path, name: str, overrides: Sequence[str] = ()) -> None:
+        """Start or resume a run in a new process.
+
+        Args:
+            recipe: Recipe file.
+            name: Name of the run, which is its directory's name.
+            overrides: Settings as "stage.setting=value".
 
         Raises:
-            ConfigError: no name for a run, or no change.
-            DataError: it is running.
+            ConfigError: `name` is not a valid run name.
+            DataError: The run is already running.
         """
         if not name or name.startswith(".") or Path(name).name != name:
             raise ConfigError(
-                f"name = {name[:80]!r}", rule="a run's name is that of one directory", fix="Give a plain name."
+                f"run name {name[:80]!r}",
+                rule="not a valid directory name",
+                fix='Choose a name without "/" that does not start with a dot.',
             )
         with self._lock:
             job = self._jobs.get(name)
             if job is not None and job.running:
-                raise DataError(f"{name}: it is running", rule="a run runs once at a time", fix="Stop it first.")
+                raise DataError(f"run {name!r}", rule="already running", fix="Stop it first.")
             log = self._runs / name / LOG
             log.parent.mkdir(parents=True, exist_ok=True)
-            # Each in one word with its value, so that no text from a page can become an option of its own.
-            settings = [f"--set={change}" for change in (*changes, f"name={name}")]
+            # "--set=VALUE" is one argument, so text from a page cannot become an option of its own.
+            settings = [f"--set={override}" for override in (*overrides, f"name={name}")]
             command = [
                 sys.executable,
                 "-m",
@@ -75,57 +82,57 @@ class Jobs:
             ]
             with log.open("wb") as file:
                 process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, **_apart()
+                    command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, **_new_process_group()
                 )
             self._jobs[name] = StudioJob(process, log)
 
     def stop(self, name: str) -> None:
-        """Let a run end as Ctrl-C ends it: whole files, and the same command goes on from there.
+        """Interrupt a run as Ctrl-C does. It saves a checkpoint, and `start` resumes it.
 
         Raises:
-            DataError: this Studio has not started it, or it has ended.
+            DataError: This Studio did not start the run, or the run has ended.
         """
         job = self._jobs.get(name)
         if job is None or not job.running:
             raise DataError(
-                f"{name}: not running from here",
-                rule="the Studio stops what it has started",
-                fix="Stop it where it was started, with Ctrl-C.",
+                f"run {name!r}",
+                rule="not running in this Studio",
+                fix="Press Ctrl-C in the terminal in which it was started.",
             )
         job.stopping = True
         _interrupt(job.process)
 
-    def told(self, name: str) -> dict[str, Any] | None:
-        """How a run is doing; None where this Studio has not started it."""
+    def status(self, name: str) -> dict[str, Any] | None:
+        """Return "running", "stopping" and the exit "code" of a run; None if this Studio did not start it."""
         job = self._jobs.get(name)
         if job is None:
             return None
         return {"running": job.running, "stopping": job.stopping and job.running, "code": job.process.poll()}
 
     def log(self, name: str) -> str:
-        """The end of a run's log; empty where there is none."""
+        """Return the last 64 kB of a run's log; empty if this Studio did not start the run."""
         job = self._jobs.get(name)
         if job is None or not job.log.is_file():
             return ""
         with job.log.open("rb") as file:
-            file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))
+            file.seek(max(0, file.seek(0, 2) - _LOG_TAIL_BYTES))
             return file.read().decode("utf-8", errors="replace")
 
     def close(self) -> None:
-        """End all that runs, as `stop` does; what does not end in time is killed."""
+        """Interrupt all runs, and kill each run that has not exited after 20 seconds."""
         running = [job for job in self._jobs.values() if job.running]
         for job in running:
             _interrupt(job.process)
         for job in running:
             try:
-                job.process.wait(_PATIENCE)
+                job.process.wait(_SHUTDOWN_SECONDS)
             except subprocess.TimeoutExpired:
                 job.process.kill()
 
 
 if sys.platform == "win32":
 
-    def _apart() -> dict[str, Any]:
+    def _new_process_group() -> dict[str, Any]:
         return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
 
     def _interrupt(process: subprocess.Popen[bytes]) -> None:
@@ -133,12 +140,12 @@ if sys.platform == "win32":
 
 else:
 
-    def _apart() -> dict[str, Any]:
-        # Else Ctrl-C in the Studio's terminal would reach it, too, and a second time through `close`.
+    def _new_process_group() -> dict[str, Any]:
+        # In the same group, Ctrl-C in the Studio's terminal would interrupt the run, and `close` a second time.
         return {"start_new_session": True}
 
     def _interrupt(process: subprocess.Popen[bytes]) -> None:
         try:
             os.killpg(process.pid, signal.SIGINT)
-        except ProcessLookupError:  # it has ended in this moment
+        except ProcessLookupError:  # already exited
             return

@@ -1,4 +1,4 @@
-"""What the page asks of its server, in JSON, beside OpenAI's interface; and the page itself."""
+"""HTTP routes of the Studio: the page's files, its JSON endpoints, and the reports in sandboxed frames."""
 
 from __future__ import annotations
 
@@ -24,237 +24,244 @@ from groundup.corpus.lookup import find_documents, occurrences
 from groundup.report import read_run, render, render_card
 from groundup.report.page import content_policy
 from groundup.serve import Body, ServedModel, read_request
-from groundup.studio import looking
-from groundup.studio.curves import new_rows, told
-from groundup.studio.home import Home, name_of
+from groundup.studio import inspection
+from groundup.studio.api_errors import to_api_error
+from groundup.studio.curves import new_rows, plan_and_samples
 from groundup.studio.jobs import Jobs
-from groundup.studio.refusals import refused
-from groundup.studio.shelf import Shelf
+from groundup.studio.model_cache import ModelCache
+from groundup.studio.workspace import Workspace, run_name
 
-# A frame of an origin of its own: it reaches neither the Studio nor its server.
-_FRAMED = "frame-ancestors 'self'; sandbox"
+# A sandboxed frame has an opaque origin: its scripts reach neither the Studio's page nor its server.
+_SANDBOX = "frame-ancestors 'self'; sandbox"
 XRAY = "xray.html"
 
-
-def framed(home: Home, kind: str, place: str) -> tuple[str, str]:
-    """A page, and the policy that it is shown under.
-
-    Args:
-        kind: "card" of a corpus, "report" of a run, "xray" of a stage that tunes.
-
-    Raises:
-        DataError: there is none.
-        FormatError: what it is made from is damaged.
-    """
-    makers: dict[str, Callable[[], tuple[str, str]]] = {
-        "card": lambda: (render_card(read_card(home.stage(place).directory)), content_policy(script=True)),
-        "report": lambda: (render(read_run(home.run(place).directory)), content_policy(script=True)),
-        "xray": lambda: (_file(home, place), "default-src 'none'; style-src 'unsafe-inline'"),
-    }
-    if kind not in makers:
-        raise DataError(f"{kind[:80]}: no such page", rule=f"there are {', '.join(makers)}", fix="Ask for one of them.")
-    page, policy = makers[kind]()
-    scripts = " allow-scripts" if "script-src" in policy else ""
-    return page, f"{policy}; {_FRAMED}{scripts}"
-
-
-def _file(home: Home, place: str) -> str:
-    path = home.stage(place).directory / XRAY
-    if not path.is_file():
-        raise DataError(f"{place[:80]}: no {XRAY}", rule="a stage that tunes leaves one", fix="Tune a model first.")
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """What fits.
-
-    Attributes:
-        dropped: number of the oldest turns that are left out.
-        context_length: tokens that the conversation and the next answer share.
-    """
-
-    dropped: int
-    context_length: int
-
-
-def window_of(
-    served: ServedModel,
-    turns: Sequence[tuple[str, str]],
-    prompt: str,
-    *,
-    system: str = "",
-    max_tokens: int | None = None,
-) -> Window:
-    """Drop the oldest turns until the rest, the prompt and an answer fit into the context.
-
-    Args:
-        turns: (what a person said, the answer), oldest first.
-        system: left out for a model without a place for it.
-        max_tokens: of the answer, for which up to a quarter of the context is reserved.
-
-    Raises:
-        ConfigError: the prompt alone does not fit.
-    """
-    form: PromptFormat
-    form = ChatFormat(served.template) if served.template else TextFormat(served.tokenizer, ())
-    settings = Settings(system=system if system and form.takes_system else None, max_tokens=max_tokens)
-    said = [Turn(user, answer, "stop", 0, 0, 0, 0.0) for user, answer in turns]
-    session = Session(served.engine, form, settings, said)
-    _, dropped = session.fit_turns(prompt)
-    return Window(dropped, session.context_length)
-
-
-_KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_MOST_FOUND = 20  # documents, of a search
-_SEARCH_SECONDS = 10.0  # in a corpus of any size
-_TEXT_CHARACTERS = 20_000
-_CHAT_CHARACTERS = 1_000_000  # of one message
-_TURNS = 1000
+_MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_MAX_RESULTS = 20  # documents per search
+_MAX_SEARCH_SECONDS = 10.0
+_MAX_TEXT_CHARS = 20_000
+_MAX_MESSAGE_CHARS = 1_000_000
+_MAX_TURNS = 1000
 
 Json = dict[str, Any]
 Handler = Callable[[Request], Awaitable[Response]]
 T = TypeVar("T")
 
 
-class Start(Body):
-    """`POST /studio/api/start`."""
+def sandboxed_page(workspace: Workspace, kind: str, name: str) -> tuple[str, str]:
+    """Return a report as HTML, and its Content-Security-Policy.
+
+    Args:
+        workspace: Where the run or stage is looked up.
+        kind: "card" of a corpus, "report" of a run, or "xray" of a fine-tuning stage.
+        name: Name of the run or id of the stage.
+
+    Raises:
+        DataError: No such page.
+        FormatError: A damaged record.
+    """
+    renderers: dict[str, Callable[[], tuple[str, str]]] = {
+        "card": lambda: (render_card(read_card(workspace.stage(name).directory)), content_policy(script=True)),
+        "report": lambda: (render(read_run(workspace.run(name).directory)), content_policy(script=True)),
+        "xray": lambda: (_xray(workspace, name), "default-src 'none'; style-src 'unsafe-inline'"),
+    }
+    if kind not in renderers:
+        raise DataError(f"page {kind[:80]!r}", rule="not found", fix=f"Request one of {', '.join(renderers)}.")
+    page, policy = renderers[kind]()
+    scripts = " allow-scripts" if "script-src" in policy else ""
+    return page, f"{policy}; {_SANDBOX}{scripts}"
+
+
+def _xray(workspace: Workspace, stage_id: str) -> str:
+    path = workspace.stage(stage_id).directory / XRAY
+    if not path.is_file():
+        raise DataError(f"stage {stage_id[:80]!r}", rule=f"no {XRAY}", fix="Choose a fine-tuning stage.")
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+@dataclass(frozen=True, slots=True)
+class ContextWindow:
+    """The part of a conversation that fits into the context window.
+
+    Attributes:
+        dropped: Number of dropped turns, oldest first.
+        context_length: Size of the context window in tokens.
+    """
+
+    dropped: int
+    context_length: int
+
+
+def fit_context_window(
+    served: ServedModel,
+    turns: Sequence[tuple[str, str]],
+    prompt: str,
+    *,
+    system: str = "",
+    max_tokens: int | None = None,
+) -> ContextWindow:
+    """Drop the oldest turns until the conversation and its answer fit into the context window.
+
+    Args:
+        served: The model.
+        turns: Pairs of user message and answer, oldest first.
+        prompt: The next user message.
+        system: System prompt; ignored if the chat template does not support it.
+        max_tokens: Maximum length of the answer. At most a quarter of the context window is reserved for it.
+
+    Raises:
+        ConfigError: The prompt alone does not fit.
+    """
+    form: PromptFormat
+    form = ChatFormat(served.template) if served.template else TextFormat(served.tokenizer, ())
+    settings = Settings(system=system if system and form.takes_system else None, max_tokens=max_tokens)
+    history = [Turn(user, answer, "stop", 0, 0, 0, 0.0) for user, answer in turns]
+    session = Session(served.engine, form, settings, history)
+    _, dropped = session.fit_turns(prompt)
+    return ContextWindow(dropped, session.context_length)
+
+
+class StartRequest(Body):
+    """Body of `POST /studio/api/start`."""
 
     recipe: str
     name: str
-    changes: list[str] = Field(default_factory=list, max_length=50)
+    overrides: list[str] = Field(default_factory=list, max_length=50)
 
 
-class Named(Body):
-    """`POST /studio/api/stop`."""
+class StopRequest(Body):
+    """Body of `POST /studio/api/stop`."""
 
     run: str
 
 
 class InsideRequest(Body):
-    """`POST /studio/api/inside/...`: the model, and what of it is looked at."""
+    """Body of `POST /studio/api/inside/...`; each endpoint uses some of the fields."""
 
     model: str
-    text: str = Field("", max_length=_TEXT_CHARACTERS)
+    text: str = Field("", max_length=_MAX_TEXT_CHARS)
     layer: int = Field(0, ge=0)
     token: int = Field(0, ge=0)
 
 
-class Exchange(Body):
-    """One turn of a conversation: what a person said, and the answer."""
+class ConversationTurn(Body):
+    """A user message and its answer."""
 
-    user: str = Field(max_length=_CHAT_CHARACTERS)
-    answer: str = Field(max_length=_CHAT_CHARACTERS)
+    user: str = Field(max_length=_MAX_MESSAGE_CHARS)
+    answer: str = Field(max_length=_MAX_MESSAGE_CHARS)
 
 
-class Conversation(Body):
-    """`POST /studio/api/window`: a conversation, and the next thing that a person says."""
+class WindowRequest(Body):
+    """Body of `POST /studio/api/window`: a conversation and the next user message."""
 
     model: str
-    turns: list[Exchange] = Field(default_factory=list, max_length=_TURNS)
-    user: str = Field(max_length=_CHAT_CHARACTERS)
-    system: str = Field("", max_length=_CHAT_CHARACTERS)
+    turns: list[ConversationTurn] = Field(default_factory=list, max_length=_MAX_TURNS)
+    user: str = Field(max_length=_MAX_MESSAGE_CHARS)
+    system: str = Field("", max_length=_MAX_MESSAGE_CHARS)
     max_tokens: int | None = Field(None, ge=1)
 
 
-def routes(home: Home, shelf: Shelf, jobs: Jobs) -> list[BaseRoute]:
-    """All of them."""
+def routes(workspace: Workspace, models: ModelCache, jobs: Jobs) -> list[BaseRoute]:
+    """Return all routes of the Studio except the OpenAI API."""
     return [
         Route("/", lambda _: RedirectResponse("/studio/")),
         Route("/studio", lambda _: RedirectResponse("/studio/")),
-        *_static(),
-        *_overview(home, shelf, jobs),
-        *_training(home, jobs),
-        *_chatting(shelf),
-        *_inside(shelf),
-        *_data(home),
+        *_static_routes(),
+        *_overview_routes(workspace, models, jobs),
+        *_training_routes(workspace, jobs),
+        *_chat_routes(models),
+        *_inside_routes(models),
+        *_data_routes(workspace),
     ]
 
 
-def _static() -> list[BaseRoute]:
-    """The files of the page, by name: what is not among them is not there."""
+def _static_routes() -> list[BaseRoute]:
+    """Return one route per static file, so that no request contains a path."""
     static = files("groundup.studio").joinpath("static")
 
-    def serving(name: str) -> Handler:
-        kind = _KINDS[Path(name).suffix]
+    def file_handler(name: str) -> Handler:
+        media_type = _MEDIA_TYPES[Path(name).suffix]
 
         async def serve(_: Request) -> Response:
             content = await asyncio.to_thread(static.joinpath(name).read_bytes)
-            return Response(content, media_type=kind, headers={"Cache-Control": "no-cache"})
+            return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
         return serve
 
-    names = [item.name for item in static.iterdir() if Path(item.name).suffix in _KINDS]
-    return [Route("/studio/", serving("index.html")), *(Route(f"/studio/{name}", serving(name)) for name in names)]
+    names = [item.name for item in static.iterdir() if Path(item.name).suffix in _MEDIA_TYPES]
+    return [
+        Route("/studio/", file_handler("index.html")),
+        *(Route(f"/studio/{name}", file_handler(name)) for name in names),
+    ]
 
 
-def _overview(home: Home, shelf: Shelf, jobs: Jobs) -> list[BaseRoute]:
-    def seen() -> Json:
-        runs = home.runs()
+def _overview_routes(workspace: Workspace, models: ModelCache, jobs: Jobs) -> list[BaseRoute]:
+    def overview() -> Json:
         return {
-            "name": home.root.name,
-            "chosen": home.chosen,
+            "name": workspace.root.name,
+            "default_model": workspace.default_model,
             "runs": [
                 {
                     "name": run.name,
                     "running": run.running,
-                    "recipe": run.recipe,
-                    "report": run.report,
-                    "job": jobs.told(run.name),
+                    "has_recipe": run.has_recipe,
+                    "has_report": run.has_report,
+                    "job": jobs.status(run.name),
                     "stages": [
                         {key: value for key, value in asdict(stage).items() if key != "directory"}
-                        | {"xray": (stage.directory / XRAY).is_file()}
+                        | {"has_xray": (stage.directory / XRAY).is_file()}
                         for stage in run.stages
                     ],
                 }
-                for run in runs
+                for run in workspace.runs()
             ],
             "models": [
-                {"name": m.name, "run": m.run, "kind": m.kind, "chats": m.chats, "step": m.step} for m in home.models()
+                {key: value for key, value in asdict(model).items() if key != "directory"}
+                for model in workspace.models()
             ],
-            "open": shelf.opened(),
-            "recipes": [{"file": file, "name": name_of(path)} for file, path in home.recipes().items()],
+            "loaded": models.loaded_names(),
+            "recipes": [{"file": file, "name": run_name(path)} for file, path in workspace.recipes().items()],
         }
 
-    async def overview(_: Request) -> Response:
-        return await _answered(seen)
+    async def handle_overview(_: Request) -> Response:
+        return await _json_response(overview)
 
-    return [Route("/studio/api/home", overview)]
+    return [Route("/studio/api/overview", handle_overview)]
 
 
-def _training(home: Home, jobs: Jobs) -> list[BaseRoute]:
+def _training_routes(workspace: Workspace, jobs: Jobs) -> list[BaseRoute]:
     async def stage(request: Request) -> Response:
-        place, mark = _asked(request, "place"), _asked(request, "mark")
+        stage_id, cursor = _query(request, "id"), _query(request, "cursor")
 
-        def seen() -> Json:
-            directory = home.stage(place).directory
-            return new_rows(directory, mark) | told(directory)
+        def read() -> Json:
+            directory = workspace.stage(stage_id).directory
+            return new_rows(directory, cursor) | plan_and_samples(directory)
 
-        return await _answered(seen)
+        return await _json_response(read)
 
     async def log(request: Request) -> Response:
-        return await _answered(lambda: {"text": jobs.log(_asked(request, "run"))})
+        return await _json_response(lambda: {"text": jobs.log(_query(request, "run"))})
 
     async def start(request: Request) -> Response:
-        body = await read_request(request, Start)
+        body = await read_request(request, StartRequest)
 
         def begin() -> Json:
-            recipes = home.recipes()
-            if body.recipe not in recipes:
-                home.run(body.recipe)  # says that nothing of that name is here
-            jobs.start(recipes[body.recipe], body.name, body.changes)
+            recipe = workspace.recipes().get(body.recipe)
+            if recipe is None:
+                fix = "Reload the page to list the recipes."
+                raise DataError(f"recipe {body.recipe[:80]!r}", rule="not found", fix=fix)
+            jobs.start(recipe, body.name, body.overrides)
             return {"run": body.name}
 
-        return await _answered(begin)
+        return await _json_response(begin)
 
     async def stop(request: Request) -> Response:
-        body = await read_request(request, Named)
+        body = await read_request(request, StopRequest)
 
         def end() -> Json:
             jobs.stop(body.run)
             return {"run": body.run}
 
-        return await _answered(end)
+        return await _json_response(end)
 
     return [
         Route("/studio/api/stage", stage),
@@ -264,86 +271,89 @@ def _training(home: Home, jobs: Jobs) -> list[BaseRoute]:
     ]
 
 
-def _chatting(shelf: Shelf) -> list[BaseRoute]:
+def _chat_routes(models: ModelCache) -> list[BaseRoute]:
     async def window(request: Request) -> Response:
-        body = await read_request(request, Conversation)
+        body = await read_request(request, WindowRequest)
         turns = [(turn.user, turn.answer) for turn in body.turns]
 
-        def found() -> Json:
-            served = shelf.get_model(body.model)
-            return asdict(window_of(served, turns, body.user, system=body.system, max_tokens=body.max_tokens))
+        def fit() -> Json:
+            served = models.get_model(body.model)
+            return asdict(fit_context_window(served, turns, body.user, system=body.system, max_tokens=body.max_tokens))
 
-        return await _answered(found)
+        return await _json_response(fit)
 
     return [Route("/studio/api/window", window, methods=["POST"])]
 
 
-def _inside(shelf: Shelf) -> list[BaseRoute]:
-    lookers: dict[str, Callable[[InsideRequest], Json]] = {
-        "read": lambda body: looking.read_text(shelf.volume(body.model), body.text),
-        "attention": lambda body: looking.attention(shelf.volume(body.model), body.text, body.layer),
-        "lens": lambda body: looking.lens(shelf.volume(body.model), body.text),
-        "neighbours": lambda body: looking.similar(shelf.volume(body.model), body.token),
-        "anatomy": lambda body: looking.anatomy(shelf.volume(body.model)),
+def _inside_routes(models: ModelCache) -> list[BaseRoute]:
+    inspections: dict[str, Callable[[InsideRequest], Json]] = {
+        "surprisal": lambda body: inspection.token_surprisals(models.load(body.model), body.text),
+        "attention": lambda body: inspection.attention_weights(models.load(body.model), body.text, body.layer),
+        "lens": lambda body: inspection.logit_lens(models.load(body.model), body.text),
+        "embeddings": lambda body: inspection.nearest_embeddings(models.load(body.model), body.token),
+        "parameters": lambda body: inspection.parameters(models.load(body.model)),
     }
 
-    def looking_with(look: Callable[[InsideRequest], Json]) -> Handler:
+    def handler(inspect: Callable[[InsideRequest], Json]) -> Handler:
         async def answer(request: Request) -> Response:
             body = await read_request(request, InsideRequest)
-            return await _answered(lambda: look(body))
+            return await _json_response(lambda: inspect(body))
 
         return answer
 
-    return [Route(f"/studio/api/inside/{name}", looking_with(look), methods=["POST"]) for name, look in lookers.items()]
+    return [
+        Route(f"/studio/api/inside/{name}", handler(inspect), methods=["POST"]) for name, inspect in inspections.items()
+    ]
 
 
-def _data(home: Home) -> list[BaseRoute]:
+def _data_routes(workspace: Workspace) -> list[BaseRoute]:
     async def search(request: Request) -> Response:
-        place, text = _asked(request, "place"), _asked(request, "text")
+        stage_id, text = _query(request, "id"), _query(request, "text")
 
-        def found() -> Json:
-            corpus, until = home.stage(place).directory, time.monotonic() + _SEARCH_SECONDS
+        def find() -> Json:
+            corpus, deadline = workspace.stage(stage_id).directory, time.monotonic() + _MAX_SEARCH_SECONDS
             matches = []
             for match in occurrences(corpus, text, ignore_case=True) if text else ():
                 matches.append(asdict(match))
-                if len(matches) > _MOST_FOUND or time.monotonic() > until:
+                if len(matches) > _MAX_RESULTS or time.monotonic() > deadline:
                     break
-            return {"matches": matches[:_MOST_FOUND], "more": len(matches) > _MOST_FOUND}
+            return {"matches": matches[:_MAX_RESULTS], "more": len(matches) > _MAX_RESULTS}
 
-        return await _answered(found)
+        return await _json_response(find)
 
     async def fates(request: Request) -> Response:
-        place, named = _asked(request, "place"), _asked(request, "text")
+        stage_id, document = _query(request, "id"), _query(request, "text")
 
-        def found() -> Json:
-            fates = list(islice(find_documents(home.stage(place).directory, named), _MOST_FOUND + 1)) if named else []
-            told = [asdict(fate) | {"is_kept": hasattr(fate, "shard")} for fate in fates[:_MOST_FOUND]]
-            return {"fates": told, "more": len(fates) > _MOST_FOUND}
+        def find() -> Json:
+            corpus = workspace.stage(stage_id).directory
+            fates = list(islice(find_documents(corpus, document), _MAX_RESULTS + 1)) if document else []
+            shown = [asdict(fate) | {"is_kept": hasattr(fate, "shard")} for fate in fates[:_MAX_RESULTS]]
+            return {"fates": shown, "more": len(fates) > _MAX_RESULTS}
 
-        return await _answered(found)
+        return await _json_response(find)
 
     async def page(request: Request) -> Response:
-        kind, place = request.path_params["kind"], request.path_params["place"]
+        kind, name = request.path_params["kind"], request.path_params["name"]
         try:
-            content, policy = await asyncio.to_thread(framed, home, kind, place)
+            content, policy = await asyncio.to_thread(sandboxed_page, workspace, kind, name)
         except GroundupError as error:
-            raise refused(error) from error
+            raise to_api_error(error) from error
         return Response(content, media_type="text/html", headers={"Content-Security-Policy": policy})
 
     return [
         Route("/studio/api/search", search),
         Route("/studio/api/fates", fates),
-        Route("/studio/page/{kind}/{place:path}", page),
+        Route("/studio/page/{kind}/{name:path}", page),
     ]
 
 
-def _asked(request: Request, name: str) -> str:
-    return request.query_params.get(name, "")[:_TEXT_CHARACTERS]
+def _query(request: Request, name: str) -> str:
+    return request.query_params.get(name, "")[:_MAX_TEXT_CHARS]
 
 
-async def _answered(work: Callable[[], Json]) -> Response:
-    """The result of work that takes its time, done beside the loop that serves everybody."""
+async def _json_response(compute: Callable[[], Json]) -> Response:
+    """Run `compute` in a thread, so that it does not block other requests, and return its result as JSON."""
     try:
-        return JSONResponse(await asyncio.to_thread(work))
+        return JSONResponse(await asyncio.to_thread(compute))
     except GroundupError as error:
-        raise refused(error) from error
+        raise to_api_error(error) from error

@@ -20,13 +20,13 @@ from groundup.core.errors import ConfigError, DataError
 def test_others_need_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(PASSWORD_VARIABLE, raising=False)
     with pytest.raises(ConfigError, match="password"):
-        run(load(StudioConfig, {"home": str(tmp_path), "host": "0.0.0.0", "port": 0}))
+        run(load(StudioConfig, {"directory": str(tmp_path), "host": "0.0.0.0", "port": 0}))
 
 
 def test_a_file_is_no_home(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(DataError, match=r"model\.gguf"):
-        run(load(StudioConfig, {"home": str(tmp_path / "model.gguf")}))
+        run(load(StudioConfig, {"directory": str(tmp_path / "model.gguf")}))
 
 
 @pytest.mark.parametrize(("host", "password"), [("127.0.0.1", None), ("0.0.0.0", "sesame")])
@@ -42,11 +42,11 @@ def test_it_answers_whom_it_should_until_it_is_stopped(run_directory: Path, host
         with httpx.Client(trust_env=False, timeout=60) as http:
             given = {"auth": ("me", password)} if password else {}
             assert "<title>Studio" in http.get(url, **given).text
-            home = http.get(f"{url}api/home", **given).json()
+            home = http.get(f"{url}api/overview", **given).json()
             assert [model["name"] for model in home["models"]] == [f"{run_directory.name}/base"]
             if password:
                 assert http.get(url).status_code == 401
-                assert http.get(f"{url}api/home", auth=("me", "wrong")).status_code == 401
+                assert http.get(f"{url}api/overview", auth=("me", "wrong")).status_code == 401
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said

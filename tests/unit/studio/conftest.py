@@ -1,4 +1,4 @@
-"""A directory of runs with real models in it, and the Studio's server on a loopback port."""
+"""A workspace with real models, and the Studio's server on a loopback port."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from groundup.hub import save_model
 from groundup.hub.resolve import OpenedModel, open_model
 from groundup.model import Transformer
 from groundup.serve import RequestGuard, Server, bind, url_of
-from groundup.studio import Home, Jobs, Shelf, build_studio
+from groundup.studio import Jobs, ModelCache, Workspace, build_studio
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 
 @dataclass(frozen=True)
 class Studio:
-    """A running one."""
+    """A running server."""
 
     url: str
-    home: Home
-    shelf: Shelf
+    workspace: Workspace
+    models: ModelCache
     jobs: Jobs
 
     def http(self, **options: Any) -> httpx.Client:
@@ -39,8 +39,8 @@ class Studio:
 def runs(
     tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]
 ) -> Path:
-    """`runs/one` with a base model and another stage's record, `runs/two` with a base model, and a model alone."""
-    root = tmp_path_factory.mktemp("home") / "runs"
+    """Runs `one` and `two` with base models, and a model outside a run."""
+    root = tmp_path_factory.mktemp("workspace") / "runs"
     for run, layers in (("one", 2), ("two", 3)):
         base = root / run / "base"
         work = begin(base, "pretrain", {}, {})
@@ -63,21 +63,24 @@ def opener(path: Path) -> tuple[OpenedModel, ChatTemplate | None]:
 def studio(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     recipes = tmp_path_factory.mktemp("recipes")
     (recipes / "bad.toml").write_text('name = "bad"\n[tokenise]\n', encoding="utf-8")
-    home = Home(runs, recipes)
-    shelf, jobs = Shelf(home, opener), Jobs(home.runs_directory)
+    workspace = Workspace(runs, recipes)
+    models, jobs = ModelCache(workspace, opener), Jobs(workspace.runs_directory)
     ready = threading.Event()
     guard = RequestGuard(
-        build_studio(home, shelf, jobs, ServedApps(Catalog(None))), api_key=None, loopback_only=True, browser=True
+        build_studio(workspace, models, jobs, ServedApps(Catalog(None))),
+        api_key=None,
+        loopback_only=True,
+        browser=True,
     )
     with bind("127.0.0.1", 0) as bound:
-        server = Server(guard, grace_seconds=1, abort=shelf.close, on_ready=ready.set)
+        server = Server(guard, grace_seconds=1, abort=models.close, on_ready=ready.set)
         thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         assert ready.wait(30)
         try:
-            yield Studio(url_of(bound), home, shelf, jobs)
+            yield Studio(url_of(bound), workspace, models, jobs)
         finally:
             server.should_exit = True
             thread.join(30)
             jobs.close()
-            shelf.close()
+            models.close()

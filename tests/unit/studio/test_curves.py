@@ -1,4 +1,4 @@
-"""A page sees each step once, also while the log is being written, and anew when a run has gone back."""
+"""Incremental reading of a training log that is being written or rewritten."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from groundup.distributed.ranks import Ranks
-from groundup.studio.curves import new_rows, told
+from groundup.studio.curves import new_rows, plan_and_samples
 from groundup.train import SampleLog
 from groundup.train.callbacks import MetricsLog, Speed
 from groundup.train.fit import StepReport
@@ -30,34 +30,34 @@ def log(directory: Path, kept: int = 0) -> MetricsLog:
     return MetricsLog(directory / "metrics.jsonl", kept_rows=kept, speed=Speed(None, 1.0))
 
 
-def test_rows_come_once_and_a_half_written_one_later(tmp_path: Path) -> None:
+def test_each_row_is_returned_once_after_it_is_complete(tmp_path: Path) -> None:
     writer = log(tmp_path)
     for step in (1, 2, 3):
         writer.after_step(report(step))
     seen = new_rows(tmp_path, "")
-    assert ([row["step"] for row in seen["rows"]], seen["again"]) == ([1, 2, 3], True)
-    whole = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    assert ([row["step"] for row in seen["rows"]], seen["reset"]) == ([1, 2, 3], True)
+    line = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0]
     with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(whole[:9])
+        file.write(line[:9])
         file.flush()
-        assert new_rows(tmp_path, seen["mark"])["rows"] == []
-        file.write(whole[9:] + "\n")
-    more = new_rows(tmp_path, seen["mark"])
-    assert (more["rows"], more["again"]) == ([json.loads(whole)], False)
-    assert new_rows(tmp_path, more["mark"])["rows"] == []
+        assert new_rows(tmp_path, seen["cursor"])["rows"] == []
+        file.write(line[9:] + "\n")
+    more = new_rows(tmp_path, seen["cursor"])
+    assert (more["rows"], more["reset"]) == ([json.loads(line)], False)
+    assert new_rows(tmp_path, more["cursor"])["rows"] == []
 
 
-def test_a_run_that_goes_on_from_a_checkpoint_is_read_anew(tmp_path: Path) -> None:
-    """Its log loses what came after the checkpoint: appended to what the page has, the curve would run back."""
+def test_a_rewritten_log_is_read_from_its_start(tmp_path: Path) -> None:
+    """A resumed run removes the rows after its checkpoint, so appending to the old rows would repeat steps."""
     writer = log(tmp_path)
     for step in (1, 2, 3, 4):
         writer.after_step(report(step))
     seen = new_rows(tmp_path, "")
-    again = log(tmp_path, kept=2)
+    resumed = log(tmp_path, kept=2)
     for step in (3, 4, 5, 6, 7):
-        again.after_step(report(step))
-    news = new_rows(tmp_path, seen["mark"])
-    assert ([row["step"] for row in news["rows"]], news["again"]) == ([1, 2, 3, 4, 5, 6, 7], True)
+        resumed.after_step(report(step))
+    new = new_rows(tmp_path, seen["cursor"])
+    assert ([row["step"] for row in new["rows"]], new["reset"]) == ([1, 2, 3, 4, 5, 6, 7], True)
 
 
 def test_a_long_log_is_thinned_and_keeps_its_end(tmp_path: Path) -> None:
@@ -69,24 +69,24 @@ def test_a_long_log_is_thinned_and_keeps_its_end(tmp_path: Path) -> None:
     assert [row["step"] for row in rows] == sorted({row["step"] for row in rows})
 
 
-def test_no_log_yet_and_odd_marks_are_no_failure(tmp_path: Path) -> None:
+def test_a_missing_log_and_invalid_cursors_are_accepted(tmp_path: Path) -> None:
     assert new_rows(tmp_path, "")["rows"] == []
     log(tmp_path).after_step(report(1))
-    for mark in ("x", "-", "1-2-3", "99-99", "-5", "0-" + "9" * 40):
-        assert len(new_rows(tmp_path, mark)["rows"]) == 1
+    for cursor in ("x", "-", "1-2-3", "99-99", "-5", "0-" + "9" * 40):
+        assert len(new_rows(tmp_path, cursor)["rows"]) == 1
 
 
-def test_samples_that_were_written_twice_are_shown_once(tmp_path: Path) -> None:
+def test_the_last_sample_of_a_step_counts(tmp_path: Path) -> None:
     samples = SampleLog(tmp_path, Ranks())
     samples.add(10, "first", bpb=3.0)
-    samples.add(20, "cut off by a kill", bpb=2.5)
+    samples.add(20, "before a kill", bpb=2.5)
     samples.add(20, "<b>again</b>\n", bpb=2.4)
-    assert told(tmp_path) == {
+    assert plan_and_samples(tmp_path) == {
         "plan": {},
         "samples": [{"step": 10, "bpb": 3.0, "text": "first"}, {"step": 20, "bpb": 2.4, "text": "<b>again</b>\n"}],
     }
 
 
-def test_only_the_first_rank_keeps_samples(tmp_path: Path) -> None:
+def test_only_rank_0_writes_samples(tmp_path: Path) -> None:
     SampleLog(tmp_path, Ranks(rank=1, size=2)).add(10, "twice")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Runs that are started from the page: real processes, with logs, and no way to make a page's text an option."""
+"""Runs that are started from the page, as real processes; text from a page cannot become an option."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ def ended(jobs: Jobs, name: str) -> str:
     return jobs.log(name)
 
 
-def test_a_run_has_its_own_log_and_says_how_it_ended(tmp_path: Path, recipe: Path) -> None:
+def test_a_run_has_a_log_and_an_exit_code(tmp_path: Path, recipe: Path) -> None:
     jobs = Jobs(tmp_path / "runs")
     jobs.start(recipe, "mine")
     assert "nowhere" in ended(jobs, "mine")
-    assert jobs.told("mine") == {"running": False, "stopping": False, "code": 1}
+    assert jobs.status("mine") == {"running": False, "stopping": False, "code": 1}
     assert (tmp_path / "runs" / "mine" / "studio.log").is_file()
-    assert jobs.told("other") is None
+    assert jobs.status("other") is None
 
 
-@pytest.mark.parametrize("change", ["--help", "--runs=/", "-h"])
-def test_a_change_that_looks_like_an_option_is_none(tmp_path: Path, recipe: Path, change: str) -> None:
-    """Whoever reaches the page may change a recipe; not which program runs, or where."""
+@pytest.mark.parametrize("override", ["--help", "--runs=/", "-h"])
+def test_an_override_cannot_become_an_option(tmp_path: Path, recipe: Path, override: str) -> None:
+    """A request may change settings of the recipe, but not the command line."""
     jobs = Jobs(tmp_path / "runs")
-    jobs.start(recipe, "mine", [change])
+    jobs.start(recipe, "mine", [override])
     assert "Usage" not in ended(jobs, "mine")
-    told = jobs.told("mine")
-    assert told is not None
-    assert told["code"] in (1, 2)
+    status = jobs.status("mine")
+    assert status is not None
+    assert status["code"] in (1, 2)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../other", "a/b", ".hidden", "/tmp"])
-def test_a_name_is_that_of_one_directory(tmp_path: Path, recipe: Path, name: str) -> None:
+def test_a_run_name_is_a_single_directory_name(tmp_path: Path, recipe: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="name"):
         Jobs(tmp_path / "runs").start(recipe, name)
 
 
-def test_what_was_not_started_here_is_not_stopped(tmp_path: Path, recipe: Path) -> None:
+def test_only_running_jobs_can_be_stopped(tmp_path: Path, recipe: Path) -> None:
     jobs = Jobs(tmp_path / "runs")
     with pytest.raises(DataError, match="not running"):
         jobs.stop("mine")

@@ -1,4 +1,4 @@
-"""The page's own files: nothing in them reads text as markup, asks anybody else, or is left out of the package."""
+"""Static files of the page: safe handling of text, no external requests, and complete imports."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ FILES = sorted(STATIC.iterdir())
 SCRIPTS = [path for path in FILES if path.suffix == ".js"]
 
 
-def test_the_page_is_there() -> None:
+def test_the_page_is_packaged() -> None:
     assert {"index.html", "studio.css", "main.js"} <= {path.name for path in FILES}
     assert len(SCRIPTS) > 8
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
-def test_no_text_becomes_markup_or_code(path: Path) -> None:
-    """Model output, file names and cards are untrusted: one `innerHTML` and they run."""
+def test_scripts_never_parse_text_as_markup_or_code(path: Path) -> None:
+    """Model output, file names and data cards are untrusted."""
     forbidden = (
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|srcdoc|DOMParser|javascript:"
     )
@@ -28,19 +28,19 @@ def test_no_text_becomes_markup_or_code(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_nothing_is_fetched_from_elsewhere(path: Path) -> None:
+def test_files_contain_no_external_urls(path: Path) -> None:
     text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
     assert re.findall(r"(?:https?:)?//[\w.-]+\.\w+|@import|url\((?!#)", text) == []
 
 
 def test_the_page_has_no_inline_script_or_style() -> None:
-    """The policy forbids them: they would not run, in silence."""
+    """The Content-Security-Policy blocks them without an error on the page."""
     page = (STATIC / "index.html").read_text(encoding="utf-8")
     assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\sstyle=|\son\w+=", page) == []
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
-def test_modules_import_what_there_is(path: Path) -> None:
+def test_imported_names_are_exported(path: Path) -> None:
     for names, module in re.findall(r'import \{([^}]+)\} from "\./([^"]+)"', path.read_text(encoding="utf-8")):
         exported = set(
             re.findall(r"export (?:async )?(?:function\*? |class |const |let )(\w+)", (STATIC / module).read_text())

@@ -1,4 +1,4 @@
-"""The server of the page: what it tells, whom it refuses, and what browsers are told to forbid."""
+"""Endpoints of the Studio: responses, errors and security headers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from groundup.hub import load_model, save_classifier
 from groundup.hub.resolve import open_model
 from groundup.model import SequenceClassifier
 from groundup.recipes import bundled
-from groundup.studio import Home, Jobs, Shelf, build_studio
+from groundup.studio import Jobs, ModelCache, Workspace, build_studio
 from groundup.tokenizer import Tokenizer
 
 TEXT = "The import system is powerful enough. <script>alert(1)</script>"
@@ -28,24 +28,23 @@ TEXT = "The import system is powerful enough. <script>alert(1)</script>"
 
 @pytest.fixture(scope="module")
 def reading(runs: Path, tokenizer: Tokenizer) -> Reading:
-    """The same text, read without a server."""
+    """The same forward pass, without the server."""
     model = load_model(runs / "two" / "base", device="cpu")
     return Reading(model, [tokenizer.bos_id, *tokenizer.encode(TEXT)])
 
 
-def inside(studio: Any, what: str, **more: Any) -> Any:
+def inside(studio: Any, endpoint: str, **params: Any) -> Any:
     with studio.http() as http:
-        answer = http.post(f"/studio/api/inside/{what}", json={"model": "two/base", "text": TEXT} | more)
+        answer = http.post(f"/studio/api/inside/{endpoint}", json={"model": "two/base", "text": TEXT} | params)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
 @pytest.mark.parametrize(
     "path",
-    ["/studio/", "/studio/main.js", "/studio/api/home", "/v1/models", "/studio/nothing", "/studio/page/report/one"],
+    ["/studio/", "/studio/main.js", "/studio/api/overview", "/v1/models", "/studio/nothing", "/studio/page/report/one"],
 )
-def test_every_answer_forbids_what_a_page_does_not_need(studio: Any, path: str) -> None:
-    """Were one forgotten, text of a model that slipped into it could run."""
+def test_every_response_has_security_headers(studio: Any, path: str) -> None:
     with studio.http() as http:
         headers = http.get(path).headers
     policy = headers["content-security-policy"]
@@ -55,7 +54,7 @@ def test_every_answer_forbids_what_a_page_does_not_need(studio: Any, path: str) 
     assert not [name for name in headers if name.startswith("access-control-")]
 
 
-def test_a_framed_page_is_of_an_origin_of_its_own(studio: Any) -> None:
+def test_a_report_is_sandboxed(studio: Any) -> None:
     with studio.http() as http:
         answer = http.get("/studio/page/report/one")
     assert answer.status_code == 200
@@ -73,83 +72,83 @@ def test_a_framed_page_is_of_an_origin_of_its_own(studio: Any) -> None:
         "/studio/page/card/one/base",
         "/studio/page/report/..%2f..",
         "/studio/page/secret/one",
-        "/studio/api/stage?place=../../etc",
+        "/studio/api/stage?id=../../etc",
         "/studio/api/stage",
-        "/studio/api/search?place=one/none&text=a",
+        "/studio/api/search?id=one/none&text=a",
     ],
 )
-def test_what_is_not_there_is_refused_in_the_form_of_the_api(studio: Any, path: str) -> None:
+def test_unknown_paths_get_api_errors(studio: Any, path: str) -> None:
     with studio.http() as http:
         answer = http.get(path)
     assert answer.status_code in (400, 404)
     assert answer.json()["error"]["message"]
 
 
-def test_what_acts_wants_json_that_no_other_site_can_send(studio: Any) -> None:
-    """A page of elsewhere can post a form here without asking; JSON it cannot."""
-    for path in ("start", "stop", "inside/read"):
+def test_post_endpoints_require_json(studio: Any) -> None:
+    """A page of another site can post a form without a preflight request, but not JSON."""
+    for path in ("start", "stop", "inside/surprisal"):
         with studio.http() as http:
             kind = {"Content-Type": "text/plain"}
             assert http.post(f"/studio/api/{path}", content='{"run": "one"}', headers=kind).status_code == 415
             assert http.get(f"/studio/api/{path}").status_code == 405
 
 
-def test_only_recipes_that_were_found_are_started(studio: Any) -> None:
+def test_only_listed_recipes_can_be_started(studio: Any) -> None:
     with studio.http() as http:
         for recipe in ("../../etc/passwd", "/etc/passwd", "none.toml"):
             answer = http.post("/studio/api/start", json={"recipe": recipe, "name": "x"})
             assert answer.status_code == 400
-    assert studio.jobs.told("x") is None
+    assert studio.jobs.status("x") is None
 
 
-def test_home_tells_runs_models_and_recipes(studio: Any) -> None:
+def test_the_overview_lists_runs_models_and_recipes(studio: Any) -> None:
     with studio.http() as http:
-        home = http.get("/studio/api/home").json()
-    assert {run["name"] for run in home["runs"]} == {"one", "two"}
-    assert [model["name"] for model in home["models"]] == ["one/base", "two/base", "alone"]
-    assert [recipe["file"] for recipe in home["recipes"]] == ["bad.toml", *bundled(), "one/recipe.toml"]
-    assert {"file": "quickstart", "name": "quickstart"} in home["recipes"]
-    assert "directory" not in home["runs"][0]["stages"][0]  # where things lie is not the page's business
+        overview = http.get("/studio/api/overview").json()
+    assert {run["name"] for run in overview["runs"]} == {"one", "two"}
+    assert [model["name"] for model in overview["models"]] == ["one/base", "two/base", "alone"]
+    assert [recipe["file"] for recipe in overview["recipes"]] == ["bad.toml", *bundled(), "one/recipe.toml"]
+    assert {"file": "quickstart", "name": "quickstart"} in overview["recipes"]
+    assert "directory" not in overview["runs"][0]["stages"][0]  # paths stay on the server
 
 
-def test_surprise_is_that_of_the_model_and_text_stays_text(studio: Any, reading: Reading) -> None:
-    told = inside(studio, "read")
-    assert [token["id"] for token in told["tokens"]] == list(reading.ids)
-    assert "".join(token["text"] for token in told["tokens"][1:]) == TEXT
-    nats = [surprise.nats for surprise in reading.surprises()]
-    assert [token["nats"] for token in told["tokens"][1:]] == pytest.approx(nats, abs=1e-4)
-    assert told["bits_per_byte"] == pytest.approx(sum(nats) / np.log(2) / len(TEXT.encode()), rel=1e-4)
-    assert told["looks"][2][1][1] == pytest.approx(reading.looks[2][1].first, abs=1e-4)
+def test_surprisals_match_the_model(studio: Any, reading: Reading) -> None:
+    response = inside(studio, "surprisal")
+    assert [token["id"] for token in response["tokens"]] == list(reading.ids)
+    assert "".join(token["text"] for token in response["tokens"][1:]) == TEXT
+    nats = [surprisal.nats for surprisal in reading.surprises()]
+    assert [token["nats"] for token in response["tokens"][1:]] == pytest.approx(nats, abs=1e-4)
+    assert response["bits_per_byte"] == pytest.approx(sum(nats) / np.log(2) / len(TEXT.encode()), rel=1e-4)
+    assert response["head_stats"][2][1][1] == pytest.approx(reading.looks[2][1].first, abs=1e-4)
 
 
-def test_attention_arrives_as_it_was_computed(studio: Any, reading: Reading) -> None:
-    """Transposed or cut, it still draws a picture."""
-    told = inside(studio, "attention", layer=1)
-    shape = (told["heads"], told["tokens"], told["tokens"])
-    weights = np.frombuffer(base64.b64decode(told["weights"]), dtype=np.uint8).reshape(shape)
+def test_attention_weights_match_the_model(studio: Any, reading: Reading) -> None:
+    """Transposed or truncated weights would still draw a picture."""
+    response = inside(studio, "attention", layer=1)
+    shape = (response["heads"], response["tokens"], response["tokens"])
+    weights = np.frombuffer(base64.b64decode(response["weights"]), dtype=np.uint8).reshape(shape)
     torch.testing.assert_close(torch.tensor(weights / 255.0).float(), reading.attention(1), atol=2.1e-3, rtol=0)
 
 
-def test_the_lens_and_neighbours_are_those_of_the_model(studio: Any, reading: Reading) -> None:
+def test_the_logit_lens_and_nearest_embeddings_match_the_model(studio: Any, reading: Reading) -> None:
     rows = inside(studio, "lens")["rows"]
     assert len(rows) == 4
     assert [cell["id"] for cell in rows[1]] == [guess.token for guess in reading.lens(1)]
-    told = inside(studio, "neighbours", token=reading.ids[3])
-    assert [each["id"] for each in told["neighbours"]] == [
+    response = inside(studio, "embeddings", token=reading.ids[3])
+    assert [each["id"] for each in response["nearest"]] == [
         token for token, _ in neighbours(reading.model, reading.ids[3])
     ]
 
 
-def test_the_map_counts_every_weight_once(studio: Any, reading: Reading) -> None:
-    told = inside(studio, "anatomy")
+def test_each_parameter_is_counted_once(studio: Any, reading: Reading) -> None:
+    response = inside(studio, "parameters")
     total = sum(parameter.numel() for parameter in reading.model.parameters())
-    assert sum(each["count"] for each in told["weights"]) == total
-    assert told["positions"]["kind"] == "rotary"
+    assert sum(each["count"] for each in response["weights"]) == total
+    assert response["positions"]["kind"] == "rotary"
 
 
-def test_a_long_text_is_cut_and_says_so(studio: Any) -> None:
-    told = inside(studio, "read", text="word " * 300)
-    assert (len(told["tokens"]), told["left_out"] > 0) == (64, True)  # this model's context
+def test_a_long_text_is_truncated(studio: Any) -> None:
+    response = inside(studio, "surprisal", text="word " * 300)
+    assert (len(response["tokens"]), response["num_truncated"] > 0) == (64, True)  # context length of this model
 
 
 @pytest.mark.parametrize(
@@ -162,25 +161,25 @@ def test_a_long_text_is_cut_and_says_so(studio: Any) -> None:
         ({"text": "a"}, 400),
     ],
 )
-def test_a_wrong_look_is_refused(studio: Any, body: dict[str, Any], status: int) -> None:
+def test_invalid_inside_requests_are_rejected(studio: Any, body: dict[str, Any], status: int) -> None:
     with studio.http() as http:
-        answer = http.post("/studio/api/inside/read", json=body)
+        answer = http.post("/studio/api/inside/surprisal", json=body)
     assert answer.status_code == status
     assert answer.json()["error"]["message"]
 
 
-def test_models_answer_by_name_and_two_are_open_at_a_time(studio: Any) -> None:
-    """Each one that stayed open would keep its memory; the one asked for last must not be the one that goes."""
+def test_two_models_are_loaded_at_a_time(studio: Any) -> None:
+    """The least recently used model is evicted, because each loaded model takes memory."""
     with studio.http() as http:
         for name in ("one/base", "two/base", "alone", "alone"):
             body = {"model": name, "prompt": "The", "max_tokens": 2}
             answer = http.post("/v1/completions", json=body)
             assert (answer.status_code, answer.json()["model"]) == (200, name)
-    assert studio.shelf.opened() == ["two/base", "alone"]
+    assert studio.models.loaded_names() == ["two/base", "alone"]
 
 
-def test_a_model_that_is_answering_is_not_put_back(studio: Any) -> None:
-    """A third one would otherwise cut off an answer in its middle; whoever wants it is told to wait."""
+def test_a_busy_model_is_not_evicted(studio: Any) -> None:
+    """Eviction would cut off its answer, so a request for a third model gets a 503 response."""
     with studio.http() as http:
         body = {"prompt": "The", "max_tokens": 60, "stream": True, "n": 8}
         with (
@@ -191,30 +190,30 @@ def test_a_model_that_is_answering_is_not_put_back(studio: Any) -> None:
             assert [next(stream)[:5] for stream in streams] == ["data:", "data:"]
             third = http.post("/v1/completions", json={"model": "alone", "prompt": "The", "max_tokens": 1})
             rest = ["\n".join(stream) for stream in streams]
-    assert third.status_code in (200, 503)  # the two may have ended meanwhile
+    assert third.status_code in (200, 503)  # 200 if one of the answers is already complete
     assert all(text.rstrip().endswith("[DONE]") for text in rest)
     assert all("cancelled" not in text and "error" not in text for text in rest)
 
 
-def test_a_classifier_of_the_home_gives_its_labels(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Any) -> None:
+def test_a_classifier_returns_its_labels(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Any) -> None:
     labels = tmp_path / "letters" / "labels"
     work = begin(labels, "finetune.classify", {}, {})
     model = SequenceClassifier.from_language_model(tiny_model(tokenizer.vocab_size), 2, seed=0)
     files = save_classifier(labels, model, ("praise", "blame"), pad_id=tokenizer.pad_id, bos_id=0, eos_id=0)
     work.finish({}, [*files, *tokenizer.save(labels)])
-    home = Home(tmp_path, tmp_path / "recipes")
-    shelf, jobs = Shelf(home, lambda path: (open_model(path), None)), Jobs(home.runs_directory)
-    app = build_studio(home, shelf, jobs, ServedApps(Catalog()))
+    workspace = Workspace(tmp_path, tmp_path / "recipes")
+    models, jobs = ModelCache(workspace, lambda path: (open_model(path), None)), Jobs(workspace.runs_directory)
+    app = build_studio(workspace, models, jobs, ServedApps(Catalog()))
 
-    async def asked(name: str, **body: Any) -> httpx.Response:
+    async def run_app(name: str, **body: Any) -> httpx.Response:
         transport = httpx.ASGITransport(app=app)
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
             return await http.post(f"/v1/apps/{name}", json={"model": "letters/labels", **body})
 
-    said = asyncio.run(asked("intent", inputs={"text": TEXT})).json()
-    assert said["probabilities"].keys() == {"praise", "blame"}
-    assert said["text"] == max(said["probabilities"], key=said["probabilities"].get)
-    assert said["model"] == "letters/labels"
-    refused = asyncio.run(asked("poem", inputs={"topic": "spring"}))
+    result = asyncio.run(run_app("intent", inputs={"text": TEXT})).json()
+    assert result["probabilities"].keys() == {"praise", "blame"}
+    assert result["text"] == max(result["probabilities"], key=result["probabilities"].get)
+    assert result["model"] == "letters/labels"
+    refused = asyncio.run(run_app("poem", inputs={"topic": "spring"}))
     assert refused.status_code == 400 and "a classifier gives labels" in refused.text
     jobs.close()

@@ -1,79 +1,79 @@
-// One answer as it comes: its text, and behind each token what else the model might have said.
+// A streamed answer: its text, and the most likely alternatives of each token.
 import { stream } from "./api.js";
 import { el } from "./dom.js";
-import { tell, token, untell, walk } from "./tokens.js";
+import { hideTooltip, navigateTokens, showTooltip, tokenElement } from "./tokens.js";
 
-const ALTERNATIVES = 5;
+const NUM_ALTERNATIVES = 5;
 
-// Ask a model to answer, or to write on where it has no chat template.
-export function request(model, messages, sampling) {
+// Endpoint and body: a chat completion, or a text completion for a model without a chat template.
+export function completionRequest(model, messages, sampling) {
   const shared = { model: model.name, stream: true, ...sampling };
-  if (model.chats) {
-    return ["/v1/chat/completions", { ...shared, messages, logprobs: true, top_logprobs: ALTERNATIVES }];
+  if (model.has_chat_template) {
+    return ["/v1/chat/completions", { ...shared, messages, logprobs: true, top_logprobs: NUM_ALTERNATIVES }];
   }
-  // As in `groundup chat`: the model continues right after what was typed, and what is typed next begins a line.
+  // As in `groundup chat`: the completion follows the prompt directly, and the next prompt starts on a new line.
   const prompt = messages.filter((message) => message.role !== "system")
     .map((message) => message.content + (message.role === "assistant" ? "\n" : "")).join("");
-  return ["/v1/completions", { ...shared, prompt, logprobs: ALTERNATIVES }];
+  return ["/v1/completions", { ...shared, prompt, logprobs: NUM_ALTERNATIVES }];
 }
 
 export class Answer {
   constructor(model) {
     this.model = model.name;
     this.text = "";
-    this.reason = null;
+    this.finishReason = null;
     this.failed = false;
-    this.pieces = [];
+    this.tokens = [];
     this.decoder = new TextDecoder();
     this.body = el("p", { class: "answer-text", dir: "auto" });
-    this.foot = el("p", { class: "answer-foot" }, "waiting …");
-    walk(this.body, (span) => this.#tell(this.pieces[Number(span.dataset.token)], span));
+    this.status = el("p", { class: "answer-status" }, "Waiting …");
+    navigateTokens(this.body, (span) => this.#showAlternatives(this.tokens[Number(span.dataset.token)], span));
   }
 
   async run(path, body, signal) {
     const started = performance.now();
     try {
-      for await (const event of stream(path, body, signal)) this.#take(event.choices[0]);
-    } catch (problem) {
-      this.fail(problem);
-      throw problem;
+      for await (const event of stream(path, body, signal)) this.#receive(event.choices[0]);
+    } catch (error) {
+      this.fail(error);
+      throw error;
     } finally {
       this.#flush();
       const seconds = (performance.now() - started) / 1000;
-      const speed = this.pieces.length > 1 ? `, ${(this.pieces.length / seconds).toFixed(1)} tokens/s` : "";
-      const why = { length: "; it reached its limit", stopped: "; stopped" }[this.reason] || "";
-      if (!this.failed) this.foot.textContent = `${this.pieces.length} tokens in ${seconds.toFixed(1)} s${speed}${why}`;
+      const speed = this.tokens.length > 1 ? `, ${(this.tokens.length / seconds).toFixed(1)} tokens/s` : "";
+      const reason = { length: ", max tokens reached", stopped: ", stopped" }[this.finishReason] || "";
+      if (!this.failed) this.status.textContent = `${this.tokens.length} tokens in ${seconds.toFixed(1)} s${speed}${reason}`;
     }
   }
 
-  // Whether it is a part of what is said before the next question.
-  get counts() {
+  // Whether this answer is part of the conversation that the model gets.
+  get isComplete() {
     return Boolean(this.text) && !this.failed;
   }
 
-  fail(problem) {
-    if (problem.name === "AbortError") {
-      this.reason = "stopped";
+  fail(error) {
+    if (error.name === "AbortError") {
+      this.finishReason = "stopped";
       return;
     }
     this.failed = true;
-    this.foot.textContent = `Failed: ${problem.message} Later messages are sent without this turn.`;
+    this.status.textContent = `Failed: ${error.message} Later messages omit this turn.`;
   }
 
-  #take(choice) {
+  #receive(choice) {
     if (!choice) return;
-    this.reason = choice.finish_reason || this.reason;
+    this.finishReason = choice.finish_reason || this.finishReason;
     this.text += choice.delta ? choice.delta.content ?? "" : choice.text ?? "";
-    for (const piece of pieces(choice)) this.#add(piece);
-    if (this.pieces.length) this.foot.textContent = `${this.pieces.length} tokens …`;
+    for (const token of tokensOf(choice)) this.#add(token);
+    if (this.tokens.length) this.status.textContent = `${this.tokens.length} tokens …`;
   }
 
-  // A character may be of several tokens: what is not yet whole waits for the next one.
-  #add(piece) {
-    let shown = piece.bytes ? this.decoder.decode(new Uint8Array(piece.bytes), { stream: true }) : piece.text;
-    if (!this.pieces.length && shown.startsWith(" ") && !this.text.startsWith(" ")) shown = shown.slice(1);
-    const at = this.pieces.push(piece) - 1;
-    this.body.append(token(shown, { first: at === 0, heat: 1 - Math.exp(piece.logprob), "data-token": String(at) }));
+  // A character may span several tokens: the decoder keeps incomplete bytes for the next token.
+  #add(token) {
+    let shown = token.bytes ? this.decoder.decode(new Uint8Array(token.bytes), { stream: true }) : token.text;
+    if (!this.tokens.length && shown.startsWith(" ") && !this.text.startsWith(" ")) shown = shown.slice(1);
+    const index = this.tokens.push(token) - 1;
+    this.body.append(tokenElement(shown, { first: index === 0, heat: 1 - Math.exp(token.logprob), "data-token": String(index) }));
   }
 
   #flush() {
@@ -81,32 +81,32 @@ export class Answer {
     if (rest) this.body.append(rest);
   }
 
-  #tell(piece, span) {
-    if (!piece) return untell();
-    const chosen = piece.top.some((other) => other.text === piece.text);
-    const rows = piece.top.map((other) => [other.text, Math.exp(other.logprob), other.text === piece.text]);
-    if (!chosen) rows.push([piece.text, Math.exp(piece.logprob), true]);
-    tell(span, "What it might have said here", rows, "marked: what it said");
+  #showAlternatives(token, span) {
+    if (!token) return hideTooltip();
+    const isListed = token.top.some((other) => other.text === token.text);
+    const rows = token.top.map((other) => [other.text, Math.exp(other.logprob), other.text === token.text]);
+    if (!isListed) rows.push([token.text, Math.exp(token.logprob), true]);
+    showTooltip(span, "Most likely tokens", rows, "Bold: the sampled token.");
   }
 }
 
-function pieces(choice) {
-  const told = choice.logprobs;
-  if (!told) return [];
-  if (told.content) {
-    return told.content.map((each) => ({
+function tokensOf(choice) {
+  const { logprobs } = choice;
+  if (!logprobs) return [];
+  if (logprobs.content) {
+    return logprobs.content.map((each) => ({
       text: each.token, bytes: each.bytes, logprob: each.logprob,
       top: each.top_logprobs.map((other) => ({ text: other.token, logprob: other.logprob })),
     }));
   }
-  return told.tokens.map((text, at) => ({
-    text: plain(text), bytes: bytesOf(text), logprob: told.token_logprobs[at],
-    top: Object.entries(told.top_logprobs[at]).map(([other, logprob]) => ({ text: plain(other), logprob })).sort((a, b) => b.logprob - a.logprob),
+  return logprobs.tokens.map((text, index) => ({
+    text: plainText(text), bytes: bytesOf(text), logprob: logprobs.token_logprobs[index],
+    top: Object.entries(logprobs.top_logprobs[index]).map(([other, logprob]) => ({ text: plainText(other), logprob })).sort((a, b) => b.logprob - a.logprob),
   }));
 }
 
-// Parts of characters come as "bytes:\xe2\x80".
+// An incomplete character is sent as "bytes:\xe2\x80".
 const bytesOf = (text) => (text.startsWith("bytes:\\x")
   ? text.slice(8).split("\\x").map((pair) => parseInt(pair, 16))
   : [...new TextEncoder().encode(text)]);
-const plain = (text) => (text.startsWith("bytes:\\x") ? "�" : text);
+const plainText = (text) => (text.startsWith("bytes:\\x") ? "�" : text);

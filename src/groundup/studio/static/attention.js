@@ -1,117 +1,118 @@
-// Attention: which tokens each one looks at, by layer and head.
-import { el, field, fill, notice, percent, renew, select, short } from "./dom.js";
-import { Heat } from "./heat.js";
-import { token, walk } from "./tokens.js";
+// Attention weights by layer and head.
+import { el, field, fill, formatNumber, formatPercent, notice, select, updateOptions } from "./dom.js";
+import { Heatmap } from "./heatmap.js";
+import { navigateTokens, tokenElement } from "./tokens.js";
 
-// What the map of heads shows: the place of the figure in what the server tells, its name, its sentence.
-const ASPECTS = [
-  ["1", "the first token", "Many heads rest on the first token when there is nothing for them to do."],
-  ["2", "the token before", "A head that looks at the token before lets a word know what it follows."],
-  ["3", "itself", "A head that looks at the token itself passes on what is there."],
-  ["4", "everything alike", "A head that spreads its attention takes the mean of what was said."],
-  ["0", "far back", "A head that looks far back can find what was said long ago."],
+// What colors the map of heads: index into the server's statistics of a head, label, explanation.
+const STATISTICS = [
+  ["1", "Weight on the first token", "Many heads attend to the first token (attention sink) when they have nothing to contribute."],
+  ["2", "Weight on the previous token", "A previous-token head gives each token information about the token before it."],
+  ["3", "Weight on the token itself", "A head that attends to the token itself passes its own features on."],
+  ["4", "Entropy", "A head with high entropy averages over all previous tokens."],
+  ["0", "Mean distance", "A head with a large mean distance can copy information from far back."],
 ];
 
-export function attentionPanel(ask) {
+export function attentionPanel(fetchPanel) {
   let reading = null;
   let weights = null; // of one layer: { heads, tokens, bytes }
-  let [layer, head, at] = [0, 0, 0];
-  let asked = 0;
+  let [layer, head, query] = [0, 0, 0];
+  let requests = 0;
 
-  const aspect = select(ASPECTS.map(([place, name]) => [place, name]));
+  const statistic = select(STATISTICS.map(([index, name]) => [index, name]));
   const layers = select([]);
   const heads = select([]);
-  const grid = el("canvas", { class: "grid-map", role: "img" });
-  const square = el("canvas", { class: "square-map", role: "img" });
-  const reason = el("p", { class: "note" });
-  const said = el("p", { class: "note", "aria-live": "polite" });
+  const headCanvas = el("canvas", { class: "heads-map", role: "img" });
+  const weightCanvas = el("canvas", { class: "weights-map", role: "img" });
+  const headNote = el("p", { class: "note" });
+  const weightNote = el("p", { class: "note", "aria-live": "polite" });
   const row = el("p", { class: "tokens", dir: "auto" });
-  const map = new Heat(grid, (y, x, pressed) => {
-    reason.textContent = `layer ${y + 1}, head ${x + 1}: ${figure(y, x)}`;
-    if (pressed) choose(y, x);
+  const headMap = new Heatmap(headCanvas, (y, x, pressed) => {
+    headNote.textContent = `Layer ${y + 1}, head ${x + 1}: ${describe(y, x)}`;
+    if (pressed) selectHead(y, x);
   }, 3);
-  const detail = new Heat(square, (y, x, pressed) => {
-    if (pressed) show(y);
-    if (x <= y) said.textContent = `“${reading.tokens[y].text}” gives ${percent(of(y, x))} of its attention to “${reading.tokens[x].text}”.`;
+  const weightMap = new Heatmap(weightCanvas, (y, x, pressed) => {
+    if (pressed) showQuery(y);
+    if (x <= y) weightNote.textContent = `“${reading.tokens[y].text}” attends to “${reading.tokens[x].text}” with weight ${formatPercent(weight(y, x))}.`;
   });
 
-  aspect.addEventListener("change", drawMap);
-  layers.addEventListener("change", () => choose(Number(layers.value), head));
-  heads.addEventListener("change", () => choose(layer, Number(heads.value)));
-  walk(row, (span) => show(Number(span.dataset.at)));
+  statistic.addEventListener("change", drawHeads);
+  layers.addEventListener("change", () => selectHead(Number(layers.value), head));
+  heads.addEventListener("change", () => selectHead(layer, Number(heads.value)));
+  navigateTokens(row, (span) => showQuery(Number(span.dataset.index)));
 
-  const section = el("section", { class: "panel", id: "attention", "aria-label": "Attention" },
-    el("h3", {}, "Attention"),
-    el("p", { class: "lesson" }, "To understand a token, a model looks back at those before it; each head of each layer has learned to look for something else."),
+  const section = el("section", { class: "panel", id: "attention", "aria-label": "Attention weights" },
+    el("h3", {}, "Attention weights"),
+    el("p", { class: "lesson" }, "In self-attention, each token combines information from the tokens before it. Each head of each layer has learned its own weights."),
     el("div", { class: "two" },
-      el("div", {}, field("Colour the heads by how much they look at", aspect), grid, el("p", { class: "axis-note" }, "down: layers, from the first; across: heads"), reason),
-      el("div", {}, el("div", { class: "pair" }, field("Layer", layers), field("Head", heads)), square,
-        el("p", { class: "axis-note" }, "each row is a token, and shows which of those before it gets its attention"), said)),
-    el("p", { class: "note" }, "Choose a token to see where this head looks from there."), row);
+      el("div", {}, field("Color heads by", statistic), headCanvas, el("p", { class: "axis-note" }, "Rows: layers, first at the top. Columns: heads."), headNote),
+      el("div", {}, el("div", { class: "pair" }, field("Layer", layers), field("Head", heads)), weightCanvas,
+        el("p", { class: "axis-note" }, "Rows: query tokens. Columns: key tokens."), weightNote)),
+    el("p", { class: "note" }, "Select a token to see which tokens it attends to in this head."), row);
 
-  const figure = (y, x) => {
-    const value = reading.looks[y][x][Number(aspect.value)];
-    return aspect.value === "0" ? `${short(value)} tokens back on average` : `${percent(value)} on ${ASPECTS.find(([place]) => place === aspect.value)[1]}`;
+  const nameOf = (index) => STATISTICS.find(([each]) => each === index)[1].toLowerCase();
+  const describe = (y, x) => {
+    const value = reading.head_stats[y][x][Number(statistic.value)];
+    return `${nameOf(statistic.value)} ${statistic.value === "0" ? `${formatNumber(value)} tokens` : formatPercent(value)}`;
   };
-  const of = (y, x) => weights.bytes[(head * weights.tokens + y) * weights.tokens + x] / 255;
+  const weight = (y, x) => weights.bytes[(head * weights.tokens + y) * weights.tokens + x] / 255;
 
-  function drawMap() {
-    const place = Number(aspect.value);
-    const most = place ? 1 : Math.max(...reading.looks.flat().map((look) => look[0]), 1);
-    grid.style.maxWidth = `min(100%, ${46 * reading.heads}px)`;
-    map.show(reading.layers, reading.heads, (y, x) => reading.looks[y][x][place] / most, [layer, head]);
-    grid.setAttribute("aria-label", `How much each of ${reading.heads} heads in ${reading.layers} layers looks at ${ASPECTS.find(([each]) => each === aspect.value)[1]}. The chosen one: ${figure(layer, head)}.`);
-    reason.textContent = ASPECTS.find(([each]) => each === aspect.value)[2];
+  function drawHeads() {
+    const index = Number(statistic.value);
+    const max = index ? 1 : Math.max(...reading.head_stats.flat().map((stats) => stats[0]), 1);
+    headCanvas.style.maxWidth = `min(100%, ${46 * reading.heads}px)`;
+    headMap.show(reading.layers, reading.heads, (y, x) => reading.head_stats[y][x][index] / max, [layer, head]);
+    headCanvas.setAttribute("aria-label", `${reading.heads} heads in ${reading.layers} layers, colored by ${nameOf(statistic.value)}. Selected head: ${describe(layer, head)}.`);
+    headNote.textContent = STATISTICS.find(([each]) => each === statistic.value)[2];
   }
 
-  async function choose(y, x) {
-    const turn = (asked += 1);
+  async function selectHead(y, x) {
+    const request = (requests += 1);
     [layer, head] = [y, x];
     layers.value = String(y);
     heads.value = String(x);
-    drawMap();
+    drawHeads();
     try {
       if (weights?.layer !== y) {
-        const told = await ask("attention", { layer: y });
-        if (turn !== asked) return;
-        weights = { ...told, layer: y, bytes: Uint8Array.from(atob(told.weights), (each) => each.charCodeAt(0)) };
+        const response = await fetchPanel("attention", { layer: y });
+        if (request !== requests) return;
+        weights = { ...response, layer: y, bytes: Uint8Array.from(atob(response.weights), (each) => each.charCodeAt(0)) };
       }
-      drawHead();
-    } catch (problem) {
-      notice(problem.message);
+      drawWeights();
+    } catch (error) {
+      notice(error.message);
     }
   }
 
-  function drawHead() {
-    detail.show(weights.tokens, weights.tokens, (y, x) => (x > y ? null : Math.sqrt(of(y, x))), null);
-    square.setAttribute("aria-label", `Attention of head ${head + 1} in layer ${layer + 1}, ${weights.tokens} tokens by ${weights.tokens}`);
-    show(at);
+  function drawWeights() {
+    weightMap.show(weights.tokens, weights.tokens, (y, x) => (x > y ? null : Math.sqrt(weight(y, x))), null);
+    weightCanvas.setAttribute("aria-label", `Attention weights of head ${head + 1} in layer ${layer + 1}, ${weights.tokens} by ${weights.tokens} tokens`);
+    showQuery(query);
   }
 
-  function show(from) {
-    at = Math.min(from, weights.tokens - 1);
-    [...row.children].forEach((span, place) => {
-      span.classList.toggle("after", place > at);
-      span.setAttribute("aria-pressed", String(place === at));
-      span.style.setProperty("--heat", place <= at ? of(at, place).toFixed(3) : "0");
+  function showQuery(index) {
+    query = Math.min(index, weights.tokens - 1);
+    [...row.children].forEach((span, key) => {
+      span.classList.toggle("masked", key > query);
+      span.setAttribute("aria-pressed", String(key === query));
+      span.style.setProperty("--heat", key <= query ? weight(query, key).toFixed(3) : "0");
     });
-    const best = [...Array(at + 1).keys()].sort((a, b) => of(at, b) - of(at, a))[0];
-    said.textContent = `From “${reading.tokens[at].text}” this head looks most at “${reading.tokens[best].text}” (${percent(of(at, best))}).`;
+    const best = [...Array(query + 1).keys()].sort((a, b) => weight(query, b) - weight(query, a))[0];
+    weightNote.textContent = `“${reading.tokens[query].text}” attends most to “${reading.tokens[best].text}” (${formatPercent(weight(query, best))}).`;
   }
 
   return {
     section,
-    chosen(place) { if (weights) show(place); },
-    async show(given) {
-      reading = given;
+    select(index) { if (weights) showQuery(index); },
+    async show(newReading) {
+      reading = newReading;
       weights = null;
-      at = given.tokens.length - 1;
-      fill(row, given.tokens.map((it, place) => token(it.text, {
-        special: it.special, first: place === 0, button: true, "data-at": String(place) })));
-      const names = (count) => [...Array(count).keys()].map((each) => [String(each), String(each + 1)]);
-      renew(layers, names(given.layers));
-      renew(heads, names(given.heads));
-      await choose(Math.min(layer, given.layers - 1), Math.min(head, given.heads - 1));
+      query = reading.tokens.length - 1;
+      fill(row, reading.tokens.map((token, index) => tokenElement(token.text, {
+        special: token.special, first: index === 0, button: true, "data-index": String(index) })));
+      const options = (count) => [...Array(count).keys()].map((each) => [String(each), String(each + 1)]);
+      updateOptions(layers, options(reading.layers));
+      updateOptions(heads, options(reading.heads));
+      await selectHead(Math.min(layer, reading.layers - 1), Math.min(head, reading.heads - 1));
     },
   };
 }

@@ -1,98 +1,100 @@
-// Elements as nested calls. Text becomes text and nothing else: no string is ever read as markup.
+// Helpers for DOM elements. Strings become text nodes and are never parsed as markup.
 
-export function el(name, given = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(given)) {
+const isShown = (child) => child !== null && child !== undefined && child !== false;
+
+export function el(name, attributes = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || value === false) continue;
-    if (key === "on") for (const [event, act] of Object.entries(value)) made.addEventListener(event, act);
-    else if (key === "class") made.className = value;
-    else if (key === "vars") for (const [property, at] of Object.entries(value)) made.style.setProperty(property, at);
-    else if (key in made && typeof value !== "string") made[key] = value;
-    else made.setAttribute(key, value === true ? "" : value);
+    if (key === "on") for (const [event, listener] of Object.entries(value)) element.addEventListener(event, listener);
+    else if (key === "class") element.className = value;
+    else if (key === "vars") for (const [name, variable] of Object.entries(value)) element.style.setProperty(name, variable);
+    else if (key in element && typeof value !== "string") element[key] = value;
+    else element.setAttribute(key, value === true ? "" : value);
   }
-  made.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
-  return made;
+  element.append(...children.flat(Infinity).filter(isShown));
+  return element;
 }
 
 export function fill(parent, ...children) {
-  parent.replaceChildren(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  parent.replaceChildren(...children.flat(Infinity).filter(isShown));
   return parent;
 }
 
 const SVG = "http://www.w3.org/2000/svg";
 
-export function svg(name, given = {}, ...children) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(given)) if (value !== null && value !== undefined) made.setAttribute(key, value);
-  made.append(...children.flat(Infinity).filter(Boolean));
-  return made;
+export function svg(name, attributes = {}, ...children) {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) if (value !== null && value !== undefined) element.setAttribute(key, value);
+  element.append(...children.flat(Infinity).filter(Boolean));
+  return element;
 }
 
-let counted = 0;
+let fieldCount = 0;
 
-// A control with its label above it.
+// A control with a label and an optional note.
 export function field(label, control, note = null) {
-  control.id ||= `field-${(counted += 1)}`;
+  control.id ||= `field-${(fieldCount += 1)}`;
   return el("div", { class: "field" }, el("label", { for: control.id }, label), control, note && el("small", {}, note));
 }
 
-export function select(options, given = {}) {
-  return el("select", given, options.map(([value, label]) => el("option", { value }, label)));
+export function select(options, attributes = {}) {
+  return el("select", attributes, options.map(([value, label]) => el("option", { value }, label)));
 }
 
-// Keep what is chosen while the choices are renewed.
-export function renew(control, options) {
-  const chosen = control.value;
-  const same = control.options.length === options.length &&
-    options.every(([value, label], at) => control.options[at].value === value && control.options[at].text === label);
-  if (same) return;
+// Replace the options of a <select> and keep the selected one.
+export function updateOptions(control, options) {
+  const selected = control.value;
+  const unchanged = control.options.length === options.length &&
+    options.every(([value, label], index) => control.options[index].value === value && control.options[index].text === label);
+  if (unchanged) return;
   fill(control, options.map(([value, label]) => el("option", { value }, label)));
-  if (options.some(([value]) => value === chosen)) control.value = chosen;
+  if (options.some(([value]) => value === selected)) control.value = selected;
 }
 
-let timer = 0;
+let noticeTimer = 0;
 
-// Something went wrong, or well, in a line that screen readers hear, too.
+// Show a message for 12 seconds. Screen readers announce it.
 export function notice(text) {
   const line = document.getElementById("notice");
   line.textContent = text;
   line.hidden = !text;
-  clearTimeout(timer);
-  if (text) timer = setTimeout(() => { line.hidden = true; }, 12_000);
+  clearTimeout(noticeTimer);
+  if (text) noticeTimer = setTimeout(() => { line.hidden = true; }, 12_000);
 }
 
-// Do what a person asked for; while it lasts its button rests, and what fails is said.
-export async function during(button, work) {
+// Disable a button while an action runs, and report its error.
+export async function runWith(button, action) {
   button.disabled = true;
   button.setAttribute("aria-busy", "true");
   try {
-    await work();
-  } catch (problem) {
-    if (problem.name !== "AbortError") notice(problem.message);
+    await action();
+  } catch (error) {
+    if (error.name !== "AbortError") notice(error.message);
   } finally {
     button.disabled = false;
     button.removeAttribute("aria-busy");
   }
 }
 
-// What a token looks like where its white space must be seen.
-export const seen = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ | $/g, "␣") || "∅";
+// A token's text with visible white space.
+export const visibleText = (text) => text.replaceAll("\n", "↵").replaceAll("\t", "⇥").replace(/^ | $/g, "␣") || "∅";
 
-// Where a link leads: a view, and what of it; names may hold any character.
-export const to = (view, place = "") => `#/${[view, ...place.split("/")].filter(Boolean).map(encodeURIComponent).join("/")}`;
+// Link to a view and its detail. Names may contain any character.
+export const hashLink = (view, detail = "") => `#/${[view, ...detail.split("/")].filter(Boolean).map(encodeURIComponent).join("/")}`;
 
 const SCALES = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];
 
-export function short(value) {
-  const [size, name] = SCALES.find(([least]) => Math.abs(value) >= least) || [1, ""];
+export function formatNumber(value) {
+  const [size, suffix] = SCALES.find(([min]) => Math.abs(value) >= min) || [1, ""];
   const scaled = value / size;
-  if (name) return scaled.toPrecision(3) + name;
+  if (suffix) return scaled.toPrecision(3) + suffix;
   return Math.abs(value) >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(3)));
 }
 
-export const percent = (share) => (share >= 0.0995 ? `${Math.round(100 * share)} %` : `${(100 * share).toPrecision(2)} %`);
+export const formatPercent = (value) => (value >= 0.0995 ? `${Math.round(100 * value)} %` : `${(100 * value).toPrecision(2)} %`);
 
-export function duration(seconds) {
+export function formatDuration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;

@@ -1,9 +1,9 @@
-// A whole page of its own in a frame that can reach nothing of this one.
+// A report in a sandboxed frame, which cannot access this page.
 import { el } from "./dom.js";
 
 export function frame(title) {
   const inner = el("iframe", { title, sandbox: "allow-scripts", referrerpolicy: "no-referrer" });
-  const link = el("a", { target: "_blank", rel: "noopener" }, `${title}, in a window of its own`);
+  const link = el("a", { target: "_blank", rel: "noopener" }, `Open the ${title.toLowerCase()} in a new tab`);
   const figure = el("div", { class: "framed", hidden: true }, inner, el("p", { class: "note" }, link));
   return {
     figure,

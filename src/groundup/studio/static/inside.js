@@ -1,102 +1,104 @@
-// Inside: what a model sees in a text, layer by layer. The panels share one text, one reading of it, one token.
-import { anatomyPanel } from "./anatomy.js";
+// The Inside view: surprisal, attention weights, logit lens, embeddings and parameters for one text.
 import { attentionPanel } from "./attention.js";
 import { post } from "./api.js";
-import { during, el, field, fill, notice } from "./dom.js";
+import { el, field, fill, notice, runWith } from "./dom.js";
+import { embeddingsPanel } from "./embeddings.js";
 import { lensPanel } from "./lens.js";
-import { neighboursPanel } from "./neighbours.js";
-import { modelOf, onChange, store } from "./store.js";
-import { tell, token, untell, walk } from "./tokens.js";
+import { parametersPanel } from "./parameters.js";
+import { findModel, onChange, store } from "./store.js";
+import { hideTooltip, navigateTokens, showTooltip, tokenElement } from "./tokens.js";
 
 const EXAMPLE = "The quick brown fox jumps over the lazy dog. The quick brown fox jumps over the lazy cat.";
-const VERY = 10; // nats: as strong as a colour gets
+const MAX_COLOR_NATS = 10; // surprisal with the strongest color
 
 export function inside(section) {
   let reading = null; // { model, text, step, tokens, ... }
-  let tried = "";
+  let attempted = ""; // model and step of the last request
 
   const text = el("textarea", { rows: "3", required: true, maxlength: "20000" });
   text.value = EXAMPLE;
-  const read = el("button", { type: "submit", class: "main" }, "Read it");
+  const analyze = el("button", { type: "submit", class: "main" }, "Analyze");
   const follow = el("input", { type: "checkbox", id: "follow", checked: true });
-  const following = el("div", { class: "check", hidden: true }, follow, el("label", { for: "follow" }, "Read again whenever its training has saved a step"));
-  const form = el("form", { on: { submit: (event) => { event.preventDefault(); look(); } } }, field("A text", text), el("div", { class: "row" }, read, following));
+  const following = el("div", { class: "check", hidden: true }, follow, el("label", { for: "follow" }, "Update at each checkpoint"));
+  const form = el("form", { on: { submit: (event) => { event.preventDefault(); run(); } } },
+    field("Text to analyze", text), el("div", { class: "row" }, analyze, following));
 
   const row = el("p", { class: "tokens", dir: "auto" });
-  const sum = el("p", { class: "note" });
-  const ask = (what, more = {}) => post(`/studio/api/inside/${what}`, { model: reading.model, text: reading.text, ...more });
-  const panels = [attentionPanel(ask), lensPanel(ask), neighboursPanel(ask), anatomyPanel(ask)];
+  const summary = el("p", { class: "note" });
+  const fetchPanel = (name, params = {}) => post(`/studio/api/inside/${name}`, { model: reading.model, text: reading.text, ...params });
+  const panels = [attentionPanel(fetchPanel), lensPanel(fetchPanel), embeddingsPanel(fetchPanel), parametersPanel(fetchPanel)];
 
-  walk(row, (span) => surprised(span, Number(span.dataset.at)), (span) => {
-    const at = Number(span.dataset.at);
-    panels.forEach((panel) => panel.chosen?.(at));
+  navigateTokens(row, (span) => showSurprisal(span, Number(span.dataset.index)), (span) => {
+    const index = Number(span.dataset.index);
+    panels.forEach((panel) => panel.select?.(index));
     for (const other of row.children) other.removeAttribute("aria-pressed");
     span.setAttribute("aria-pressed", "true");
   });
 
   const result = el("div", { hidden: true },
-    el("section", { class: "panel", id: "surprise", "aria-label": "Surprise" },
-      el("h3", {}, "Surprise"),
-      el("p", { class: "lesson" }, "A model reads one token at a time and guesses each before it sees it; the stronger the colour, the less it expected what came."),
-      row, sum,
-      el("p", { class: "scale" }, "expected ", el("span", { class: "ramp", "aria-hidden": "true" }), " surprising. Choose a token to follow it through the pictures below.")),
+    el("section", { class: "panel", id: "surprisal", "aria-label": "Surprisal" },
+      el("h3", {}, "Surprisal"),
+      el("p", { class: "lesson" }, "A language model predicts each token from the tokens before it. Surprisal is the negative log-probability of the actual token."),
+      row, summary,
+      el("p", { class: "scale" }, "low ", el("span", { class: "ramp", "aria-hidden": "true" }), " high. Select a token to highlight it in all panels.")),
     panels.map((panel) => panel.section));
 
   section.append(
     el("h2", {}, "Inside"),
-    el("p", { class: "lead" }, "Give it a text and look at what happens between its first layer and its last; also while it is still being trained."),
+    el("p", { class: "lead" }, "Enter a text to see how the model processes it, layer by layer. This works during training, too."),
     form, result);
 
-  function surprised(span, at) {
-    const it = reading.tokens[at];
-    if (it.nats === undefined) return tell(span, "Where a text begins", [], "The token before every text.");
-    const rows = it.expected.map((other) => [other.text, other.p, other.id === it.id]);
-    if (!it.expected.some((other) => other.id === it.id)) rows.push([it.text, Math.exp(-it.nats), true]);
-    tell(span, `${(it.nats / Math.LN2).toFixed(1)} bits of surprise, rank ${it.rank.toLocaleString("en")}`, rows, "what it expected here; marked: what came");
+  function showSurprisal(span, index) {
+    const token = reading.tokens[index];
+    if (token.nats === undefined) return showTooltip(span, "Beginning of text (BOS)", [], "This token starts each text. It has no prediction.");
+    const rows = token.top.map((other) => [other.text, other.p, other.id === token.id]);
+    if (!token.top.some((other) => other.id === token.id)) rows.push([token.text, Math.exp(-token.nats), true]);
+    showTooltip(span, `Surprisal ${(token.nats / Math.LN2).toFixed(1)} bits, rank ${token.rank.toLocaleString("en")}`, rows, "Most likely tokens. Bold: the actual token.");
   }
 
-  const look = () => during(read, async () => {
-    const model = modelOf();
-    if (!model) return notice("There is no model yet. Train one first.");
-    tried = stamp(model);
+  const run = () => runWith(analyze, async () => {
+    const model = findModel();
+    if (!model) return notice("No models found. Start a recipe in Train.");
+    attempted = version(model);
     result.setAttribute("aria-busy", "true");
-    const asked = { model: model.name, text: text.value };
-    const told = await post("/studio/api/inside/read", asked);
-    reading = { ...asked, ...told };
-    untell();
+    const request = { model: model.name, text: text.value };
+    const response = await post("/studio/api/inside/surprisal", request);
+    reading = { ...request, ...response };
+    hideTooltip();
     draw();
     result.hidden = false;
     for (const panel of panels) await panel.show(reading);
   }).then(() => {
     result.removeAttribute("aria-busy");
-    changed(); // another model may have been chosen meanwhile
+    changed(); // the selected model may have changed during the request
   });
 
   function draw() {
-    fill(row, reading.tokens.map((it, at) => token(it.text, {
-      special: it.special, first: at === 0, button: true, "data-at": String(at), heat: Math.min(1, (it.nats ?? 0) / VERY) })));
-    const cut = reading.left_out ? ` The first ${reading.tokens.length - 1} tokens are shown; ${reading.left_out} more are not read.` : "";
-    const step = reading.step === null ? "" : ` This is its state at step ${reading.step}; it is still learning.`;
-    sum.textContent = `${reading.tokens.length - 1} tokens, ${reading.bits_per_byte.toFixed(2)} bits a byte.${cut}${step}`;
+    fill(row, reading.tokens.map((token, index) => tokenElement(token.text, {
+      special: token.special, first: index === 0, button: true, "data-index": String(index),
+      heat: Math.min(1, (token.nats ?? 0) / MAX_COLOR_NATS) })));
+    const cut = reading.num_truncated ? ` Truncated to the first ${reading.tokens.length - 1} tokens; ${reading.num_truncated} more are ignored.` : "";
+    const step = reading.step === null ? "" : ` Checkpoint at step ${reading.step} of a model in training.`;
+    summary.textContent = `${reading.tokens.length - 1} tokens, ${reading.bits_per_byte.toFixed(2)} bits per byte.${cut}${step}`;
   }
 
-  const stamp = (model) => `${model?.name} ${model?.step}`;
+  const version = (model) => `${model?.name} ${model?.step}`;
 
-  // A model that learns is read again when it has saved a step; another one when it is chosen.
+  // Analyze the text again if another model is selected, or if training has saved a checkpoint.
   function changed() {
-    const model = modelOf();
+    const model = findModel();
     following.hidden = !model || model.step === null;
-    if (section.hidden || !reading || read.disabled || stamp(model) === tried) return;
-    if (reading.model !== model?.name || follow.checked) look();
+    if (section.hidden || !reading || analyze.disabled || version(model) === attempted) return;
+    if (reading.model !== model?.name || follow.checked) run();
   }
 
   onChange(changed);
   return {
     changed,
-    show(wanted) {
-      if (!reading && store.model) look();
+    show(panel) {
+      if (!reading && store.model) run();
       else changed();
-      if (wanted) document.getElementById(wanted)?.scrollIntoView();
+      if (panel) document.getElementById(panel)?.scrollIntoView();
     },
   };
 }

@@ -1,51 +1,50 @@
-// The logit lens: what the model would say if it ended after each layer.
-import { el, fill, seen } from "./dom.js";
-import { tell, untell, walk } from "./tokens.js";
+// Logit lens: the most likely next token after each layer.
+import { el, fill, visibleText } from "./dom.js";
+import { hideTooltip, showTooltip, navigateTokens } from "./tokens.js";
 
-export function lensPanel(ask) {
+export function lensPanel(fetchPanel) {
   const table = el("table", { class: "lens" });
-  const scroll = el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "The logit lens, layer by layer" }, table);
-  const wait = el("p", { class: "note" }, "");
-  let told = null;
+  const scroll = el("div", { class: "scroll", tabIndex: 0, role: "region", "aria-label": "Logit lens by layer" }, table);
+  const status = el("p", { class: "note" }, "");
+  let lens = null;
 
   const section = el("section", { class: "panel", id: "lens", "aria-label": "Logit lens" },
     el("h3", {}, "Logit lens"),
-    el("p", { class: "lesson" }, "Each layer refines the guess of the next token: read a column from the bottom up to see an answer form; the stronger the colour, the surer the model is by then."),
-    wait, scroll);
+    el("p", { class: "lesson" }, "Each layer refines the prediction of the next token. Read a column from bottom to top. A stronger color is a higher probability."),
+    status, scroll);
 
-  walk(table, (cell) => {
-    if (cell.dataset.row === undefined) return untell();
-    const [layer, at] = [Number(cell.dataset.row), Number(cell.dataset.at)];
-    const it = told.rows[layer][at];
-    const after = told.tokens[at + 1];
-    const rows = [[it.text, it.p, after?.id === it.id]];
-    if (after && after.id !== it.id) rows.push([after.text, it.actual, true]);
-    tell(cell, `${name(layer)}, after “${seen(told.tokens[at].text)}”`, rows, after ? "marked: what really comes next" : null);
+  navigateTokens(table, (cell) => {
+    if (cell.dataset.row === undefined) return hideTooltip();
+    const [layer, index] = [Number(cell.dataset.row), Number(cell.dataset.index)];
+    const predicted = lens.rows[layer][index];
+    const actual = lens.tokens[index + 1];
+    const rows = [[predicted.text, predicted.p, actual?.id === predicted.id]];
+    if (actual && actual.id !== predicted.id) rows.push([actual.text, predicted.p_actual, true]);
+    const title = `${layer === 0 ? "Before the first layer" : `After layer ${layer}`}, next token after “${visibleText(lens.tokens[index].text)}”`;
+    showTooltip(cell, title, rows, actual ? "Bold: the actual next token." : null);
   });
-
-  const name = (layer) => (layer === 0 ? "before the first layer" : `after layer ${layer}`);
 
   return {
     section,
-    chosen(at) {
+    select(index) {
       for (const cell of table.querySelectorAll(".column")) cell.classList.remove("column");
-      for (const cell of table.querySelectorAll(`[data-at="${at}"]`)) cell.classList.add("column");
+      for (const cell of table.querySelectorAll(`[data-index="${index}"]`)) cell.classList.add("column");
     },
     async show(reading) {
-      wait.textContent = "Each layer meets the whole vocabulary: a moment …";
-      told = await ask("lens");
-      wait.textContent = reading.tokens.length > told.tokens.length ? `The first ${told.tokens.length} tokens.` : "";
-      const layers = [...told.rows.keys()].reverse();
+      status.textContent = "Computing the logits after each layer …";
+      lens = await fetchPanel("lens");
+      status.textContent = reading.tokens.length > lens.tokens.length ? `First ${lens.tokens.length} tokens.` : "";
+      const layers = [...lens.rows.keys()].reverse();
       fill(table,
-        el("caption", {}, "What the model would say next after each layer"),
-        el("thead", {}, el("tr", {}, el("td", {}), told.tokens.map((it, at) => el("th", { scope: "col", "data-at": String(at) }, seen(it.text))))),
+        el("caption", {}, "Most likely next token after each layer"),
+        el("thead", {}, el("tr", {}, el("td", {}), lens.tokens.map((token, index) => el("th", { scope: "col", "data-index": String(index) }, visibleText(token.text))))),
         el("tbody", {}, layers.map((layer) => el("tr", {},
           el("th", { scope: "row" }, layer === 0 ? "in" : String(layer)),
-          told.rows[layer].map((it, at) => {
-            const right = told.tokens[at + 1]?.id === it.id;
+          lens.rows[layer].map((predicted, index) => {
+            const correct = lens.tokens[index + 1]?.id === predicted.id;
             return el("td", {
-              class: right ? "cell right" : "cell", "data-token": "", "data-row": String(layer), "data-at": String(at),
-              tabIndex: layer === layers[0] && at === 0 ? 0 : -1, vars: { "--heat": it.p.toFixed(3) } }, seen(it.text));
+              class: correct ? "cell correct" : "cell", "data-token": "", "data-row": String(layer), "data-index": String(index),
+              tabIndex: layer === layers[0] && index === 0 ? 0 : -1, vars: { "--heat": predicted.p.toFixed(3) } }, visibleText(predicted.text));
           })))));
     },
   };

@@ -1,73 +1,73 @@
-// The frame of the page: which view is shown, which model is meant, where on the road it is.
+// Navigation: the views, the model picker and the pipeline.
 import { apps } from "./apps.js";
 import { chat } from "./chat.js";
 import { data } from "./data.js";
-import { el, fill, notice, renew, to } from "./dom.js";
+import { el, fill, hashLink, notice, updateOptions } from "./dom.js";
 import { inside } from "./inside.js";
+import { drawPipeline } from "./pipeline.js";
 import { report } from "./report.js";
-import { drawRoad } from "./road.js";
-import { choose, onChange, refresh, store } from "./store.js";
+import { languageModels, onChange, refresh, selectModel, store } from "./store.js";
 import { train } from "./train.js";
 
 const VIEWS = { chat, apps, inside, train, data, report };
 const TITLES = { chat: "Chat", apps: "Apps", inside: "Inside", train: "Train", data: "Data", report: "Report" };
 
-const view = document.getElementById("view");
+const main = document.getElementById("view");
 const tabs = document.getElementById("tabs");
 const picker = document.getElementById("model");
-const built = {};
+const views = {}; // created when first shown
 
 function decoded(part) {
   try {
     return decodeURIComponent(part);
-  } catch { // typed by hand
+  } catch { // typed by the user
     return part;
   }
 }
 
-// The hash says it all, so that "back" goes back: #/inside, #/report/xray/tiny/chat.
-function place() {
-  const [name, ...rest] = location.hash.slice(2).split("/").map(decoded);
-  return name in VIEWS ? [name, rest.join("/")] : ["chat", ""];
+// The view and its detail are in the URL's hash, so that "back" works: #/inside, #/report/xray/tiny/chat.
+function currentView() {
+  const [name, ...detail] = location.hash.slice(2).split("/").map(decoded);
+  return name in VIEWS ? [name, detail.join("/")] : ["chat", ""];
 }
 
 function show() {
-  const [name, detail] = place();
+  const [name, detail] = currentView();
   for (const link of tabs.querySelectorAll("a")) {
     if (link.dataset.view === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (!built[name]) {
+  if (!views[name]) {
     const section = el("section", { id: `view-${name}`, "aria-label": TITLES[name] });
-    built[name] = { section, ...VIEWS[name](section) };
-    view.append(section);
+    views[name] = { section, ...VIEWS[name](section) };
+    main.append(section);
   }
-  for (const [other, { section, rest }] of Object.entries(built)) {
+  for (const [other, { section, hide }] of Object.entries(views)) {
     section.hidden = other !== name;
-    if (other !== name) rest?.();
+    if (other !== name) hide?.();
   }
   document.title = `${TITLES[name]} · groundup Studio`;
-  built[name].show?.(detail);
+  views[name].show?.(detail);
 }
 
 function draw() {
-  const models = store.home.models.filter((model) => model.kind !== "classifier");
+  const models = languageModels();
   picker.disabled = !models.length;
-  renew(picker, models.length
+  updateOptions(picker, models.length
     ? models.map((model) => [model.name, model.step === null ? model.name : `${model.name} (in training, step ${model.step})`])
-    : [["", "no model yet"]]);
+    : [["", "No models found"]]);
   picker.value = store.model || "";
-  drawRoad(document.getElementById("road"));
-  built[place()[0]]?.changed?.();
+  drawPipeline(document.getElementById("pipeline"));
+  views[currentView()[0]]?.changed?.();
 }
 
 fill(tabs, el("ul", {}, Object.keys(VIEWS).map((name) =>
-  el("li", {}, el("a", { href: to(name), "data-view": name }, TITLES[name])))));
-picker.addEventListener("change", () => choose(picker.value));
+  el("li", {}, el("a", { href: hashLink(name), "data-view": name }, TITLES[name])))));
+picker.addEventListener("change", () => selectModel(picker.value));
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
-  view.focus();
+  main.focus();
 });
 addEventListener("hashchange", show);
 onChange(draw);
-refresh().then(show, (problem) => notice(problem.message));
+refresh().then(show, (error) => notice(error.message));

@@ -1,36 +1,36 @@
-// Report and Label X-ray: the pages that a run leaves, in place.
-import { el, field, renew, select } from "./dom.js";
+// The Report view: reports of runs and Label X-rays of fine-tuning stages.
+import { el, field, select, updateOptions } from "./dom.js";
 import { frame } from "./frame.js";
 import { onChange, store } from "./store.js";
 
 export function report(section) {
-  const which = select([["", "no page yet"]]);
-  const page = frame("The page");
-  const nothing = el("p", { class: "empty" }, "No run has finished a stage here yet.");
-  const whole = el("div", {}, el("div", { class: "inline" }, field("Page", which)), page.figure);
+  const picker = select([["", "No reports found"]]);
+  const page = frame("Report");
+  const empty = el("p", { class: "empty" }, "No reports found. Start a recipe in Train; a report appears when its first stage is done.");
+  const content = el("div", {}, el("div", { class: "inline" }, field("Page", picker)), page.figure);
   section.append(
     el("h2", {}, "Report"),
-    el("p", { class: "lead" }, "A run on one page: what it was made of, how it learned, what it can do. And the Label X-ray: token by token, what was trained."),
-    nothing, whole);
+    el("p", { class: "lead" }, "One page per run: its data, training, results and cost. A Label X-ray shows which tokens of an example count in the loss."),
+    empty, content);
 
-  function choices() {
-    const pages = store.home.runs.flatMap((run) => [
-      ...(run.report ? [[`report/${run.name}`, `Report of ${run.name}`]] : []),
-      ...run.stages.filter((stage) => stage.xray).map((stage) => [`xray/${stage.place}`, `Label X-ray of ${stage.place}`]),
+  function draw() {
+    const pages = store.overview.runs.flatMap((run) => [
+      ...(run.has_report ? [[`report/${run.name}`, `Report of ${run.name}`]] : []),
+      ...run.stages.filter((stage) => stage.has_xray).map((stage) => [`xray/${stage.id}`, `Label X-ray of ${stage.id}`]),
     ]);
-    nothing.hidden = pages.length > 0;
-    whole.hidden = !pages.length;
-    renew(which, pages.length ? pages : [["", "no page yet"]]);
-    if (which.value) page.show(`/studio/page/${which.value}`);
+    empty.hidden = pages.length > 0;
+    content.hidden = !pages.length;
+    updateOptions(picker, pages.length ? pages : [["", "No reports found"]]);
+    if (picker.value) page.show(`/studio/page/${picker.value}`);
   }
 
-  which.addEventListener("change", choices);
-  onChange(choices);
-  choices();
+  picker.addEventListener("change", draw);
+  onChange(draw);
+  draw();
   return {
-    show(wanted) {
-      if ([...which.options].some((option) => option.value === wanted)) which.value = wanted;
-      choices();
+    show(detail) {
+      if ([...picker.options].some((option) => option.value === detail)) picker.value = detail;
+      draw();
     },
   };
 }

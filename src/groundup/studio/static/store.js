@@ -1,45 +1,46 @@
-// What all views share: what is there, and which model is meant.
+// State that all views share: the server's overview and the selected model.
 import { get } from "./api.js";
 
 const listeners = new Set();
-export const store = { home: null, model: null };
+export const store = { overview: null, model: null };
 
-const CALM = 6000;
-const LIVELY = 3000;
+const IDLE_POLL_MS = 6000;
+const ACTIVE_POLL_MS = 3000;
 let timer = 0;
 
 export const onChange = (listener) => listeners.add(listener);
-const changed = () => listeners.forEach((listener) => listener(store));
+const notifyListeners = () => listeners.forEach((listener) => listener(store));
 
-export const modelOf = (name = store.model) => store.home?.models.find((model) => model.name === name) || null;
-export const runOf = (name) => store.home?.runs.find((run) => run.name === name) || null;
-export const labelling = () => store.home?.models.filter((model) => model.kind === "classifier") || [];
-export const talking = () => store.home?.models.filter((model) => model.kind !== "classifier") || [];
+export const isRunning = (run) => run.running || run.job?.running;
+export const findModel = (name = store.model) => store.overview?.models.find((model) => model.name === name) || null;
+export const findRun = (name) => store.overview?.runs.find((run) => run.name === name) || null;
+export const classifiers = () => store.overview?.models.filter((model) => model.kind === "classifier") || [];
+export const languageModels = () => store.overview?.models.filter((model) => model.kind !== "classifier") || [];
 
-export function choose(name) {
+export function selectModel(name) {
   store.model = name;
-  changed();
+  notifyListeners();
 }
 
-// Look again now; and then as often as something may have happened.
+// Fetch the overview, and again after an interval that is shorter while a run is active.
 export async function refresh() {
   clearTimeout(timer);
   try {
-    const home = await get("/studio/api/home");
-    const before = JSON.stringify(store.home);
-    store.home = home;
-    if (!modelOf()) store.model = preferred(home);
-    if (JSON.stringify(home) !== before) changed();
+    const overview = await get("/studio/api/overview");
+    const before = JSON.stringify(store.overview);
+    store.overview = overview;
+    if (!findModel()) store.model = defaultModel(overview);
+    if (JSON.stringify(overview) !== before) notifyListeners();
   } finally {
-    const lively = store.home?.runs.some((run) => run.running || run.job?.running);
-    timer = setTimeout(() => !document.hidden && refresh().catch(() => {}), lively ? LIVELY : CALM);
+    const active = store.overview?.runs.some(isRunning);
+    timer = setTimeout(() => !document.hidden && refresh().catch(() => {}), active ? ACTIVE_POLL_MS : IDLE_POLL_MS);
   }
 }
 
 document.addEventListener("visibilitychange", () => !document.hidden && refresh().catch(() => {}));
 
-function preferred(home) {
-  if (home.chosen) return home.chosen;
-  const can = home.models.filter((model) => model.kind !== "classifier");
-  return (can.find((model) => model.chats) || can[0] || home.models[0])?.name || null;
+function defaultModel(overview) {
+  if (overview.default_model) return overview.default_model;
+  const candidates = languageModels();
+  return (candidates.find((model) => model.has_chat_template) || candidates[0] || overview.models[0])?.name || null;
 }

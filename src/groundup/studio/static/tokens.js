@@ -1,74 +1,74 @@
-// Tokens as text that can be walked through: with the pointer, or with the arrow keys.
-import { el, fill, percent, seen } from "./dom.js";
+// Tokens that can be selected with the pointer or the arrow keys, and the tooltip with probabilities.
+import { el, fill, formatPercent, visibleText } from "./dom.js";
 
-const told = document.getElementById("told");
+const tooltip = document.getElementById("tooltip");
 
-// A row of tokens, of which one can be reached by Tab and the others by arrows.
-export function walk(row, onReach, onChoose = null) {
+// Keyboard and pointer navigation: Tab focuses one token of the row, arrow keys move between tokens.
+export function navigateTokens(row, onFocus, onSelect = null) {
   row.addEventListener("keydown", (event) => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const all = [...row.querySelectorAll("[data-token]")];
-    const at = all.indexOf(document.activeElement);
-    if (event.key === "Escape") untell();
-    if ((event.key === "Enter" || event.key === " ") && at >= 0 && onChoose) {
+    const index = all.indexOf(document.activeElement);
+    if (event.key === "Escape") hideTooltip();
+    if ((event.key === "Enter" || event.key === " ") && index >= 0 && onSelect) {
       event.preventDefault();
-      onChoose(all[at]);
+      onSelect(all[index]);
     }
-    if (!step || at < 0) return;
+    if (!step || index < 0) return;
     event.preventDefault();
-    const next = all[Math.min(all.length - 1, Math.max(0, at + step))];
-    all[at].tabIndex = -1;
+    const next = all[Math.min(all.length - 1, Math.max(0, index + step))];
+    all[index].tabIndex = -1;
     next.tabIndex = 0;
     next.focus();
   });
-  const reached = (event) => {
+  const onReach = (event) => {
     const token = event.target.closest?.("[data-token]");
-    if (token) onReach(token);
-    else untell();
+    if (token) onFocus(token);
+    else hideTooltip();
   };
-  row.addEventListener("pointerover", reached);
-  row.addEventListener("focusin", reached);
-  row.addEventListener("pointerleave", untell);
-  row.addEventListener("focusout", untell);
+  row.addEventListener("pointerover", onReach);
+  row.addEventListener("focusin", onReach);
+  row.addEventListener("pointerleave", hideTooltip);
+  row.addEventListener("focusout", hideTooltip);
   row.addEventListener("click", (event) => {
     const token = event.target.closest?.("[data-token]");
     if (!token) return;
-    onReach(token);
-    onChoose?.(token);
+    onFocus(token);
+    onSelect?.(token);
   });
 }
 
-// One token; `heat` from 0 to 1 is how strongly it is tinted.
-export function token(text, given = {}) {
-  const { heat = 0, special = false, first = false, button = false, ...rest } = given;
-  const lines = text.endsWith("\n") ? text.match(/\n*$/)[0] : "";
-  const shown = special ? text : lines ? `${text.slice(0, -lines.length)}${"↵"}${lines}` : text;
+// One token. `heat`, from 0 to 1, is the strength of its background color.
+export function tokenElement(text, options = {}) {
+  const { heat = 0, special = false, first = false, button = false, ...attributes } = options;
+  const newlines = text.endsWith("\n") ? text.match(/\n*$/)[0] : "";
+  const shown = special ? text : newlines ? `${text.slice(0, -newlines.length)}${"↵"}${newlines}` : text;
   return el("span", {
     class: `token${special ? " special" : ""}`, "data-token": "", tabIndex: first ? 0 : -1,
-    role: button ? "button" : null, vars: { "--heat": heat.toFixed(3) }, ...rest,
+    role: button ? "button" : null, vars: { "--heat": heat.toFixed(3) }, ...attributes,
   }, shown);
 }
 
-// Tell something beside an element: a title, and bars of (text, share, mark).
-export function tell(beside, title, rows, foot = null) {
-  fill(told,
-    el("p", { class: "told-title" }, title),
-    el("ol", { class: "shares" }, rows.map(([text, share, marked]) => el("li", { class: marked ? "marked" : "" },
-      el("code", {}, seen(text)),
-      el("span", { class: "share", vars: { "--share": share.toFixed(4) } }),
-      el("span", { class: "value" }, percent(share))))),
-    foot && el("p", { class: "told-foot" }, foot));
-  told.hidden = false;
-  const box = beside.getBoundingClientRect();
-  const mine = told.getBoundingClientRect();
-  const left = Math.max(8, Math.min(innerWidth - mine.width - 8, box.left + box.width / 2 - mine.width / 2));
-  const above = box.top - mine.height - 8;
-  told.style.left = `${left}px`;
-  told.style.top = `${above > 8 ? above : Math.min(box.bottom + 8, innerHeight - mine.height - 8)}px`;
+// Show a tooltip next to an element; rows are [text, probability, highlighted].
+export function showTooltip(target, title, rows, note = null) {
+  fill(tooltip,
+    el("p", { class: "tooltip-title" }, title),
+    el("ol", { class: "shares" }, rows.map(([text, probability, highlighted]) => el("li", { class: highlighted ? "marked" : "" },
+      el("code", {}, visibleText(text)),
+      el("span", { class: "share", vars: { "--share": probability.toFixed(4) } }),
+      el("span", { class: "value" }, formatPercent(probability))))),
+    note && el("p", { class: "tooltip-note" }, note));
+  tooltip.hidden = false;
+  const box = target.getBoundingClientRect();
+  const size = tooltip.getBoundingClientRect();
+  const left = Math.max(8, Math.min(innerWidth - size.width - 8, box.left + box.width / 2 - size.width / 2));
+  const above = box.top - size.height - 8;
+  tooltip.style.left = `${left}px`;
+  tooltip.style.top = `${above > 8 ? above : Math.min(box.bottom + 8, innerHeight - size.height - 8)}px`;
 }
 
-export function untell() {
-  told.hidden = true;
+export function hideTooltip() {
+  tooltip.hidden = true;
 }
 
-addEventListener("scroll", untell, { passive: true });
+addEventListener("scroll", hideTooltip, { passive: true });

@@ -1,271 +1,270 @@
-// Train: runs as they learn, side by side where wanted; recipes started, stopped and taken up again.
+// The Train view: live metrics of runs, and starting, stopping and resuming of recipes.
 import { get, post } from "./api.js";
-import { during, el, field, fill, notice, percent, duration, renew, select, short, to } from "./dom.js";
+import { el, field, fill, formatDuration, formatNumber, formatPercent, hashLink, notice, runWith, select, updateOptions } from "./dom.js";
 import { Plot, smooth } from "./plot.js";
-import { onChange, refresh, runOf, store } from "./store.js";
+import { findRun, isRunning, onChange, refresh, store } from "./store.js";
 
-const POLL = 3000; // a training that is watched wants the cores for itself
-const INTERRUPTED = 130; // how a run ends that was stopped
-const WINDOW = 20; // steps, of which speed and time left are told
+const POLL_MS = 3000; // not shorter: training runs on the same cores
+const INTERRUPTED = 130; // exit code of a stopped run
+const WINDOW = 20; // steps over which the remaining time is estimated
 
 export function train(section) {
-  const logs = new Map(); // place -> what has been read of its metrics
-  let place = "";
+  const logs = new Map(); // stage id -> its metrics, plan and samples
+  let selected = ""; // stage id, or "RUN/" before its first training stage
   let timer = 0;
-  let shown = false;
+  let visible = false;
   let polling = false;
-  let wanted = false; // another look, as soon as this one is over
-  let drawn = ""; // of which stages
+  let pollAgain = false; // poll as soon as the current poll is done
+  let drawnStages = "";
 
   const list = el("ul", { class: "runs" });
-  const chooser = el("nav", { "aria-label": "Runs" }, el("p", { class: "note" }, "Runs; tick some to see their curves together."), list);
+  const runs = el("nav", { "aria-label": "Runs" }, el("p", { class: "note" }, "Select a run. Check others to compare their curves."), list);
   const tiles = el("dl", { class: "tiles" });
   const actions = el("div", { class: "row" });
   const charts = {
     loss: new Plot("Loss", { unit: "nats per token" }),
-    bpb: new Plot("Held-out text", { unit: "bits a byte", across: "steps" }),
+    bpb: new Plot("Validation", { unit: "bits per byte", xLabel: "steps" }),
     lr: new Plot("Learning rate", { unit: "" }),
-    speed: new Plot("Speed", { unit: "tokens/s", zero: true }),
-    mfu: new Plot("Use of the machine (MFU)", { unit: "", format: percent, zero: true }),
+    throughput: new Plot("Throughput", { unit: "tokens/s", fromZero: true }),
+    mfu: new Plot("Model FLOPs utilization (MFU)", { unit: "", format: formatPercent, fromZero: true }),
   };
   const title = el("h3", {}, "");
   const samples = el("ol", { class: "samples" });
-  const log = el("pre", { class: "logged", tabIndex: 0, role: "region", "aria-label": "The log of this run" });
-  const logged = el("details", { on: { toggle: () => logged.open && poll() } }, el("summary", {}, "What it prints"), log);
-  const detail = el("div", { class: "wide" }, title, actions, tiles,
+  const log = el("pre", { class: "run-log", tabIndex: 0, role: "region", "aria-label": "Log of this run" });
+  const logDetails = el("details", { on: { toggle: () => logDetails.open && poll() } }, el("summary", {}, "Log"), log);
+  const details = el("div", { class: "wide" }, title, actions, tiles,
     el("div", { class: "charts" }, Object.values(charts).map((chart) => chart.figure)),
-    el("h4", {}, "What it writes on the way"), samples, logged);
-  const nothing = el("p", { class: "empty" }, "No run has begun here yet. Start a recipe.");
+    el("h4", {}, "Samples"), samples, logDetails);
+  const empty = el("p", { class: "empty" }, "No runs found. Start a recipe.");
 
-  const recipe = select([["", "no recipe found"]], { required: true });
+  const recipe = select([["", "No recipes found"]], { required: true });
   const name = el("input", { type: "text", required: true, pattern: "[A-Za-z0-9_][A-Za-z0-9_.\\-]*", spellcheck: "false" });
-  const changes = el("textarea", { rows: "2", spellcheck: "false", placeholder: "pretrain.minutes=2" });
+  const overrides = el("textarea", { rows: "2", spellcheck: "false", placeholder: "pretrain.minutes=2" });
   const start = el("button", { type: "submit", class: "main" }, "Start");
-  const form = el("form", { on: { submit: (event) => { event.preventDefault(); begin(); } } },
-    field("Recipe", recipe), field("Name of the run", name),
-    field("Changes", changes, "One a line: stage.setting=value."), start);
-  recipe.addEventListener("change", () => { name.value = named(recipe.value); });
+  const form = el("form", { on: { submit: (event) => { event.preventDefault(); startRun(); } } },
+    field("Recipe", recipe), field("Run name", name),
+    field("Overrides", overrides, "One stage.setting=value per line."), start);
+  recipe.addEventListener("change", () => { name.value = defaultName(recipe.value); });
 
   section.append(
     el("h2", {}, "Train"),
-    el("p", { class: "lead" }, "A model learns by guessing the next token and being told what it was. The curve says how wrong it still is: the lower, the better."),
-    el("div", { class: "split" }, el("div", { class: "wide" }, nothing, chooser, detail),
+    el("p", { class: "lead" }, "Training minimizes the loss, the negative log-probability of the next token. Lower is better."),
+    el("div", { class: "split" }, el("div", { class: "wide" }, empty, runs, details),
       el("aside", { class: "settings", "aria-label": "Start a recipe" }, el("h3", {}, "Start a recipe"), form)));
 
-  const named = (file) => store.home.recipes.find((each) => each.file === file)?.name || "";
+  const defaultName = (file) => store.overview.recipes.find((each) => each.file === file)?.name || "";
 
-  function begin() {
-    const wanted = changes.value.split("\n").map((line) => line.trim()).filter(Boolean);
-    during(start, async () => {
-      await post("/studio/api/start", { recipe: recipe.value, name: name.value, changes: wanted });
-      place = `${name.value}/`;
+  function startRun() {
+    const settings = overrides.value.split("\n").map((line) => line.trim()).filter(Boolean);
+    runWith(start, async () => {
+      await post("/studio/api/start", { recipe: recipe.value, name: name.value, overrides: settings });
+      selected = `${name.value}/`;
       logs.clear();
-      forgetLog();
+      clearLog();
       await refresh();
-      notice(`${name.value} has been started.`);
+      notice(`Started ${name.value}.`);
       changed();
       poll();
     });
   }
 
-  const takeUp = (run, button) => during(button, async () => {
+  const resumeRun = (run, button) => runWith(button, async () => {
     await post("/studio/api/start", { recipe: `${run.name}/recipe.toml`, name: run.name });
-    forgetLog();
+    clearLog();
     await refresh();
     poll();
   });
 
-  const halt = (run, button) => during(button, async () => {
+  const stopRun = (run, button) => runWith(button, async () => {
     await post("/studio/api/stop", { run: run.name });
-    notice(`${run.name} is told to stop: it saves what it has.`);
+    notice(`Stopping ${run.name}. It saves a checkpoint first.`);
     await refresh();
   });
 
-  // The log of another run, or of an earlier start, must not stand under this one's name.
-  function forgetLog(of = "") {
-    log.dataset.run = of;
+  // Clear the log, so that it is not shown for another run or an earlier start.
+  function clearLog(runName = "") {
+    log.dataset.run = runName;
     log.textContent = "";
   }
 
-  // What is chosen, or else the newest that learns or has learned.
-  function chosen() {
-    const run = runOf(place.split("/")[0]) || store.home.runs.find((each) => busy(each)) || store.home.runs[0];
-    const training = run?.stages.filter((stage) => stage.trains) || [];
-    const stage = training.find((each) => each.place === place) || training.find((each) => each.state === "running") || training.at(-1);
+  // The selected run and stage; by default the newest running one, otherwise the newest.
+  function selection() {
+    const run = findRun(selected.split("/")[0]) || store.overview.runs.find(isRunning) || store.overview.runs[0];
+    const training = run?.stages.filter((stage) => stage.has_metrics) || [];
+    const stage = training.find((each) => each.id === selected) || training.find((each) => each.state === "running") || training.at(-1);
     return { run, stage };
   }
 
-  const busy = (run) => run.running || run.job?.running;
-
   function changed() {
-    renew(recipe, store.home.recipes.length
-      ? store.home.recipes.map((each) => [each.file, each.file]) : [["", "no recipe found"]]);
-    if (!name.value) name.value = named(recipe.value);
-    start.disabled = !store.home.recipes.length;
-    const { run, stage } = chosen();
-    nothing.hidden = Boolean(run);
-    chooser.hidden = !run;
-    detail.hidden = !run;
+    updateOptions(recipe, store.overview.recipes.length
+      ? store.overview.recipes.map((each) => [each.file, each.file]) : [["", "No recipes found"]]);
+    if (!name.value) name.value = defaultName(recipe.value);
+    start.disabled = !store.overview.recipes.length;
+    const { run, stage } = selection();
+    empty.hidden = Boolean(run);
+    runs.hidden = !run;
+    details.hidden = !run;
     drawList(stage);
     if (!run) return;
-    title.textContent = stage ? stage.place : run.name;
+    title.textContent = stage ? stage.id : run.name;
     if (log.dataset.run !== run.name) {
-      forgetLog(run.name);
-      if (shown) poll();
+      clearLog(run.name);
+      if (visible) poll();
     }
     drawActions(run);
     draw();
   }
 
   function drawList(current) {
-    const stages = store.home.runs.flatMap((run) => {
-      const training = run.stages.filter((stage) => stage.trains);
+    const stages = store.overview.runs.flatMap((run) => {
+      const training = run.stages.filter((stage) => stage.has_metrics);
       return training.length ? training.map((stage) => [run, stage]) : [[run, null]];
     });
     fill(list, stages.map(([run, stage]) => {
-      const id = stage?.place || `${run.name}/`;
-      const state = stage ? stage.state : busy(run) ? "running" : "stopped";
+      const id = stage?.id || `${run.name}/`;
+      const state = stage ? stage.state : isRunning(run) ? "running" : "stopped";
       const box = el("input", { type: "checkbox", "aria-label": `Compare ${id}`, checked: Boolean(logs.get(id)?.compared), disabled: !stage });
       box.addEventListener("change", () => { entry(id).compared = box.checked; poll(); });
-      return el("li", {}, box, el("a", { href: to("train", id), "aria-current": id === current?.place ? "true" : null },
+      return el("li", {}, box, el("a", { href: hashLink("train", id), "aria-current": id === current?.id ? "true" : null },
         el("span", {}, id), el("span", { class: `state ${state}` }, state)));
     }));
   }
 
   function drawActions(run) {
     const job = run.job;
-    const wanted = busy(run)
-      ? job?.running ? (job.stopping ? "stopping" : "stop") : "elsewhere"
-      : !run.recipe ? "none" : job?.code || run.stages.some((stage) => stage.state === "stopped") ? "resume" : "again";
-    if (actions.dataset.shown === `${run.name} ${wanted}`) return;
-    actions.dataset.shown = `${run.name} ${wanted}`;
+    const action = isRunning(run)
+      ? job?.running ? (job.stopping ? "stopping" : "stop") : "external"
+      : !run.has_recipe ? "none" : job?.code || run.stages.some((stage) => stage.state === "stopped") ? "resume" : "rerun";
+    if (actions.dataset.shown === `${run.name} ${action}`) return;
+    actions.dataset.shown = `${run.name} ${action}`;
     const failed = job && !job.running && ![0, INTERRUPTED].includes(job.code);
-    if (failed) logged.open = true;
-    const stop = el("button", { type: "button", on: { click: () => halt(run, stop) } }, "Stop");
-    const resume = el("button", { type: "button", class: "main", on: { click: () => takeUp(run, resume) } }, "Resume");
-    const again = el("button", { type: "button", on: { click: () => takeUp(run, again) } }, "Run again what has changed");
-    fill(actions, { stop, stopping: el("p", { class: "note" }, "It is stopping …"),
-      elsewhere: el("p", { class: "note" }, "It was started elsewhere; stop it there."),
-      resume, again, none: null }[wanted],
-      failed && el("p", { class: "note" }, "It has failed; what it printed says why."));
+    if (failed) logDetails.open = true;
+    const stop = el("button", { type: "button", on: { click: () => stopRun(run, stop) } }, "Stop");
+    const resume = el("button", { type: "button", class: "main", on: { click: () => resumeRun(run, resume) } }, "Resume");
+    const rerun = el("button", { type: "button", on: { click: () => resumeRun(run, rerun) } }, "Rerun changed stages");
+    fill(actions, { stop, stopping: el("p", { class: "note" }, "Stopping …"),
+      external: el("p", { class: "note" }, "Started in a terminal. Stop it there with Ctrl-C."),
+      resume, rerun, none: null }[action],
+      failed && el("p", { class: "note" }, "The run failed. See the log for the error."));
   }
 
   function entry(id) {
-    if (!logs.has(id)) logs.set(id, { rows: [], mark: "", compared: false, plan: {}, samples: [] });
+    if (!logs.has(id)) logs.set(id, { rows: [], cursor: "", compared: false, plan: {}, samples: [] });
     return logs.get(id);
   }
 
-  // One at a time: two would each append the same new rows. A call in the meantime makes another one follow at once.
+  // One poll at a time, because two would append the same rows. A call during a poll starts another one after it.
   async function poll() {
     clearTimeout(timer);
-    if (!shown) return;
-    wanted = polling;
+    if (!visible) return;
+    pollAgain = polling;
     if (polling) return;
     polling = true;
     try {
-      const { run, stage } = chosen();
-      const places = new Set([...logs].filter(([, each]) => each.compared).map(([id]) => id));
-      if (stage) places.add(stage.place);
-      const told = [stage?.place, ...places].join();
-      const news = await Promise.all([...places].map(read));
-      if (run && (logged.open || (busy(run) && !stage))) {
+      const { run, stage } = selection();
+      const ids = new Set([...logs].filter(([, each]) => each.compared).map(([id]) => id));
+      if (stage) ids.add(stage.id);
+      const stages = [stage?.id, ...ids].join();
+      const updates = await Promise.all([...ids].map(fetchRows));
+      if (run && (logDetails.open || (isRunning(run) && !stage))) {
         const { text } = await get("/studio/api/log", { run: run.name });
         if (log.dataset.run === run.name && log.textContent !== text) {
-          log.textContent = text || "This Studio has not started it.";
+          log.textContent = text || "No log: this Studio did not start the run.";
           log.scrollTop = log.scrollHeight;
         }
       }
-      if (told !== drawn || news.some(Boolean)) draw();
-      drawn = told;
-    } catch (problem) {
-      notice(problem.message);
+      if (stages !== drawnStages || updates.some(Boolean)) draw();
+      drawnStages = stages;
+    } catch (error) {
+      notice(error.message);
     }
     polling = false;
-    const lively = store.home?.runs.some(busy);
-    timer = setTimeout(() => !document.hidden && poll(), wanted ? 0 : lively ? POLL : 5 * POLL);
+    const active = store.overview?.runs.some(isRunning);
+    timer = setTimeout(() => !document.hidden && poll(), pollAgain ? 0 : active ? POLL_MS : 5 * POLL_MS);
   }
 
-  async function read(id) {
-    const mine = entry(id);
-    const { rows, mark, again, plan, samples: written } = await get("/studio/api/stage", { place: id, mark: mine.mark });
-    const before = JSON.stringify([mine.plan, mine.samples]);
-    Object.assign(mine, { rows: again ? rows : mine.rows.concat(rows), mark, plan, samples: written });
-    return again || rows.length > 0 || JSON.stringify([plan, written]) !== before;
+  // Fetch new metrics of a stage; true if anything changed.
+  async function fetchRows(id) {
+    const stage = entry(id);
+    const { rows, cursor, reset, plan, samples: generated } = await get("/studio/api/stage", { id, cursor: stage.cursor });
+    const before = JSON.stringify([stage.plan, stage.samples]);
+    Object.assign(stage, { rows: reset ? rows : stage.rows.concat(rows), cursor, plan, samples: generated });
+    return reset || rows.length > 0 || JSON.stringify([plan, generated]) !== before;
   }
 
-  const series = (rows, value) => rows.map((row, at) => [row.tokens_seen, value(row, at)]).filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y));
-  const speedOf = (row, before) => (before && row.step > before.step ? (row.tokens_seen - before.tokens_seen) / (row.seconds * (row.step - before.step)) : NaN);
+  const series = (rows, value) => rows.map((row, index) => [row.tokens_seen, value(row, index)]).filter(([x, y]) => Number.isFinite(x) && Number.isFinite(y));
+  const throughput = (row, previous) => (previous && row.step > previous.step ? (row.tokens_seen - previous.tokens_seen) / (row.seconds * (row.step - previous.step)) : NaN);
 
   function draw() {
-    const { run, stage } = chosen();
-    const mine = stage && logs.get(stage.place);
-    if (!mine) {
+    const { run, stage } = selection();
+    const current = stage && logs.get(stage.id);
+    if (!current) {
       Object.values(charts).forEach((chart) => chart.show([]));
       fill(tiles);
-      fill(samples, el("li", { class: "empty" }, run && busy(run) ? "It has not begun to learn yet." : "Nothing has been learned yet."));
+      fill(samples, el("li", { class: "empty" }, run && isRunning(run) ? "Training has not started." : "This run has no training metrics."));
       return;
     }
-    const { counts } = stage;
-    charts.loss.measured(`nats per ${counts.slice(0, -1)}`, counts);
-    charts.lr.measured("", counts);
-    charts.speed.measured(`${counts}/s`, counts);
-    charts.mfu.measured("", counts);
-    const others = [...logs].filter(([id, each]) => each.compared && id !== stage.place && countsOf(id) === counts);
-    const all = [[stage.place, mine], ...others];
+    const { unit } = stage;
+    charts.loss.setUnits(`nats per ${unit.slice(0, -1)}`, unit);
+    charts.lr.setUnits("", unit);
+    charts.throughput.setUnits(`${unit}/s`, unit);
+    charts.mfu.setUnits("", unit);
+    const others = [...logs].filter(([id, each]) => each.compared && id !== stage.id && unitOf(id) === unit);
+    const all = [[stage.id, current], ...others];
     const losses = all.map(([id, each]) => [id, series(each.rows, (row) => row.loss)]);
     charts.loss.show([
-      { name: stage.place, points: losses[0][1], soft: true },
+      { name: stage.id, points: losses[0][1], raw: true },
       ...losses.map(([id, points]) => ({ name: id, points: smooth(points) }))]);
     charts.bpb.show(all.map(([id, each]) => ({
       name: id, dots: true,
       points: each.samples.filter((sample) => Number.isFinite(sample.bpb)).map((sample) => [sample.step, sample.bpb]) })));
-    const peak = mine.plan.optimizer?.matrix_lr || mine.plan.optimizer?.vector_lr || 1;
-    charts.lr.show([{ name: stage.place, points: series(mine.rows, (row) => row.lr_factor * peak) }]);
-    charts.speed.show(all.map(([id, each]) => ({ name: id, points: smooth(series(each.rows, (row, at) => speedOf(row, each.rows[at - 1]))) })));
+    const peak = current.plan.optimizer?.matrix_lr || current.plan.optimizer?.vector_lr || 1;
+    charts.lr.show([{ name: stage.id, points: series(current.rows, (row) => row.lr_factor * peak) }]);
+    charts.throughput.show(all.map(([id, each]) => ({ name: id, points: smooth(series(each.rows, (row, index) => throughput(row, each.rows[index - 1]))) })));
     charts.mfu.show(all.map(([id, each]) => ({ name: id, points: smooth(series(each.rows, (row) => row.mfu ?? NaN)) })));
-    drawTiles(stage, mine, charts.speed.lines[0]?.points.at(-1)?.[1]);
-    drawSamples(mine);
+    drawTiles(stage, current, charts.throughput.lines[0]?.points.at(-1)?.[1]);
+    drawSamples(current);
   }
 
-  const countsOf = (id) => store.home.runs.flatMap((run) => run.stages).find((stage) => stage.place === id)?.counts;
+  const unitOf = (id) => store.overview.runs.flatMap((run) => run.stages).find((stage) => stage.id === id)?.unit;
 
-  function drawTiles(stage, mine, speed) {
-    const last = mine.rows.at(-1);
-    const total = last?.total_steps ?? mine.plan.total_steps;
-    const recent = mine.rows.slice(-WINDOW).map((row) => row.seconds).sort((a, b) => a - b);
-    const left = last && total && stage.state === "running" ? (total - last.step) * recent[Math.floor(recent.length / 2)] : null;
-    const bpb = mine.samples.findLast((sample) => Number.isFinite(sample.bpb))?.bpb;
-    const facts = [
-      ["State", { done: "done", running: "learning", stopped: "stopped" }[stage.state]],
+  function drawTiles(stage, { rows, plan, samples: generated }, tokensPerSecond) {
+    const last = rows.at(-1);
+    const total = last?.total_steps ?? plan.total_steps;
+    const recent = rows.slice(-WINDOW).map((row) => row.seconds).sort((a, b) => a - b);
+    const secondsLeft = last && total && stage.state === "running" ? (total - last.step) * recent[Math.floor(recent.length / 2)] : null;
+    const bpb = generated.findLast((sample) => Number.isFinite(sample.bpb))?.bpb;
+    const numbers = [
+      ["State", stage.state],
       ["Step", last && `${last.step.toLocaleString("en")}${total ? ` of ${total.toLocaleString("en")}` : ""}`],
-      ["Loss", last && smooth(series(mine.rows, (row) => row.loss)).at(-1)?.[1].toFixed(3)],
-      ["Bits a byte", bpb?.toFixed(3)],
-      ["Speed", speed && `${short(speed)} ${stage.counts}/s`],
-      ["MFU", Number.isFinite(last?.mfu) && percent(last.mfu)],
-      ["Time left", left !== null && duration(left)],
-      ["Seen", last && `${short(last.tokens_seen)} ${stage.counts}`],
+      ["Loss", last && smooth(series(rows, (row) => row.loss)).at(-1)?.[1].toFixed(3)],
+      ["Validation bits per byte", bpb?.toFixed(3)],
+      ["Throughput", tokensPerSecond && `${formatNumber(tokensPerSecond)} ${stage.unit}/s`],
+      ["MFU", Number.isFinite(last?.mfu) && formatPercent(last.mfu)],
+      ["Time left", secondsLeft !== null && formatDuration(secondsLeft)],
+      ["Seen", last && `${formatNumber(last.tokens_seen)} ${stage.unit}`],
     ];
-    fill(tiles, facts.filter(([, value]) => value).map(([label, value]) => el("div", {}, el("dt", {}, label), el("dd", {}, value))));
+    fill(tiles, numbers.filter(([, value]) => value).map(([label, value]) => el("div", {}, el("dt", {}, label), el("dd", {}, value))));
   }
 
-  function drawSamples(mine) {
-    const stamp = JSON.stringify(mine.samples.map((sample) => sample.step));
-    if (samples.dataset.stamp === stamp) return;
-    samples.dataset.stamp = stamp;
-    fill(samples, mine.samples.length ? [...mine.samples].reverse().map((sample) => el("li", {},
-      el("p", { class: "who" }, `step ${sample.step.toLocaleString("en")}${sample.bpb ? `, ${sample.bpb.toFixed(3)} bits a byte` : ""}`),
-      el("p", { class: "written", dir: "auto" }, sample.text)))
-      : el("li", { class: "empty" }, "It has not shown anything yet."));
+  function drawSamples({ samples: generated }) {
+    const steps = JSON.stringify(generated.map((sample) => sample.step));
+    if (samples.dataset.steps === steps) return;
+    samples.dataset.steps = steps;
+    fill(samples, generated.length ? [...generated].reverse().map((sample) => el("li", {},
+      el("p", { class: "who" }, `Step ${sample.step.toLocaleString("en")}${sample.bpb ? `, ${sample.bpb.toFixed(3)} bits per byte` : ""}`),
+      el("p", { class: "generated", dir: "auto" }, sample.text)))
+      : el("li", { class: "empty" }, "No samples so far."));
   }
 
   onChange(() => changed());
   changed();
   return {
     changed,
-    rest() { shown = false; clearTimeout(timer); },
-    show(wanted) {
-      shown = true;
-      if (wanted) place = wanted;
+    hide() { visible = false; clearTimeout(timer); },
+    show(id) {
+      visible = true;
+      if (id) selected = id;
       changed();
       poll();
     },

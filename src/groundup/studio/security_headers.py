@@ -1,11 +1,11 @@
-"""What browsers are told to forbid, whatever text comes from a model, a file or a card."""
+"""Security headers: a browser runs no script that a model's output, a file or a data card contains."""
 
 from __future__ import annotations
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Scripts and styles are files of the package, never text within a page; and nothing is asked of anybody else.
+# Scripts and styles are files of the package, never inline, and the page contacts no other host.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; frame-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -20,20 +20,20 @@ _HEADERS = {
 }
 
 
-class Shield:
-    """Puts these headers on every answer that has not its own."""
+class SecurityHeaders:
+    """ASGI middleware that adds security headers to each response that does not set them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The ASGI application."""
+        """Handle one ASGI connection."""
 
-        async def shielded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
 
-        await self._app(scope, receive, shielded)
+        await self._app(scope, receive, send_with_headers)

@@ -1,4 +1,4 @@
-"""A model is looked into while it learns: as its newest checkpoint has it, and again when there is a newer one."""
+"""Inspection of a model in training: the newest checkpoint is loaded, and reloaded after the next one."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from groundup.core.errors import DataError
 from groundup.core.files import write_json
 from groundup.model import Transformer
 from groundup.optim import Optimizer, OptimizerConfig
-from groundup.studio import Home, Shelf
-from groundup.studio.shelf import open_live
+from groundup.studio import ModelCache, Workspace
+from groundup.studio.model_cache import load_newest_checkpoint
 from groundup.tokenizer import Tokenizer
 from groundup.train import Checkpoints, Progress
 from groundup.train.planner import Plan
 
 
 @pytest.fixture
-def learning(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> tuple[Path, Transformer]:
-    """A run whose pretraining has saved nothing yet, and the model that it trains."""
-    model = tiny_model(tokenizer.vocab_size, tie_embeddings=True)  # which a checkpoint has once
+def training(tmp_path: Path, tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> tuple[Path, Transformer]:
+    """A pretraining run without a checkpoint, and its model."""
+    model = tiny_model(tokenizer.vocab_size, tie_embeddings=True)  # a checkpoint stores tied weights once
     run = tmp_path / "runs" / "some"
     tokenizer.save(run / "tokens" / "tokenizer")
     begin(run / "base", "pretrain", {}, {})
@@ -37,24 +37,24 @@ def save(directory: Path, model: Transformer, step: int) -> None:
     Checkpoints(directory / "checkpoints", model, optimizer, plan_digest="p").save(Progress(step=step))
 
 
-def test_it_is_opened_again_when_it_has_learned_more(
-    learning: tuple[Path, Transformer], tokenizer: Tokenizer, tmp_path: Path
+def test_a_model_is_reloaded_after_a_new_checkpoint(
+    training: tuple[Path, Transformer], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
-    directory, model = learning
-    home = Home(tmp_path / "runs", tmp_path)
-    assert home.models() == []  # nothing to look into yet
+    directory, model = training
+    workspace = Workspace(tmp_path / "runs", tmp_path)
+    assert workspace.models() == []
     with pytest.raises(DataError, match="no checkpoint"):
-        open_live(directory)
+        load_newest_checkpoint(directory)
     ids = torch.tensor([tokenizer.encode("The import system")])
-    shelf = Shelf(home, lambda _: pytest.fail("a model in training is no finished model"))
+    models = ModelCache(workspace, lambda _: pytest.fail("a model in training is loaded from its checkpoint"))
     for step in (5, 9):
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.01)
         save(directory, model, step)
-        assert [(seen.name, seen.step) for seen in home.models()] == [("some/base", step)]
-        volume = shelf.volume("some/base")
-        assert volume.step == step
-        torch.testing.assert_close(volume.served.engine.model(ids), model(ids))
-    assert shelf.volume("some/base") is volume
-    shelf.close()
+        assert [(info.name, info.step) for info in workspace.models()] == [("some/base", step)]
+        loaded = models.load("some/base")
+        assert loaded.step == step
+        torch.testing.assert_close(loaded.served.engine.model(ids), model(ids))
+    assert models.load("some/base") is loaded
+    models.close()

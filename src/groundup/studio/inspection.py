@@ -1,0 +1,132 @@
+"""Inspection of a loaded model: the numbers of `groundup.evaluation.inside` as JSON for the page."""
+
+from __future__ import annotations
+
+import base64
+import math
+from dataclasses import astuple
+from typing import Any
+
+from groundup.evaluation.inside import Reading, neighbours, parameter_map, positions
+from groundup.studio.model_cache import LoadedModel
+
+MAX_TOKENS = 256  # of an inspected text; keeps responses fast
+_MAX_LENS_TOKENS = 64  # each layer computes logits over the whole vocabulary
+_MAX_POSITIONS = 64
+
+Json = dict[str, Any]
+
+
+def token_surprisals(model: LoadedModel, text: str) -> Json:
+    """Return surprisal, rank, entropy and top predictions of each token, and statistics of each attention head.
+
+    Raises:
+        DataError: `text` is empty.
+    """
+    with model.lock:
+        reading, num_truncated = _reading(model, text)
+        config = reading.model.config
+        surprisals = reading.surprises()
+        tokens = [_token(model, reading.ids[0])]
+        for token, surprisal in zip(reading.ids[1:], surprisals, strict=True):
+            top = [{**_token(model, other), "p": _rounded(p)} for other, p in surprisal.expected]
+            numbers = {"nats": _rounded(surprisal.nats), "rank": surprisal.rank, "entropy": _rounded(surprisal.entropy)}
+            tokens.append({**_token(model, token), **numbers, "top": top})
+        head_stats = [[[_rounded(value) for value in astuple(head)] for head in layer] for layer in reading.looks]
+    tokenizer = model.served.tokenizer
+    num_bytes = sum(len(tokenizer.token_bytes(token)) for token in reading.ids[1:])
+    return {
+        "tokens": tokens,
+        "num_truncated": num_truncated,
+        "layers": config.n_layers,
+        "heads": config.n_heads,
+        "head_stats": head_stats,
+        "bits_per_byte": sum(surprisal.nats for surprisal in surprisals) / math.log(2) / max(1, num_bytes),
+        "step": model.step,
+    }
+
+
+def attention_weights(model: LoadedModel, text: str, layer: int) -> Json:
+    """Return the attention weights of all heads of a layer.
+
+    Returns:
+        "weights": NxTxS bytes in base64, where 255 is a weight of 1; "heads": N; "tokens": T.
+    """
+    with model.lock:
+        reading, _ = _reading(model, text)
+        p_NTS = reading.attention(layer % reading.model.config.n_layers)
+    packed = (255 * p_NTS).round().byte().cpu().numpy().tobytes()
+    return {"heads": p_NTS.shape[0], "tokens": p_NTS.shape[1], "weights": base64.b64encode(packed).decode()}
+
+
+def logit_lens(model: LoadedModel, text: str) -> Json:
+    """Return the most likely next token after each layer, from the embedding to the last layer."""
+    with model.lock:
+        reading, _ = _reading(model, text)
+        if len(reading.ids) > _MAX_LENS_TOKENS:
+            reading = Reading(reading.model, reading.ids[:_MAX_LENS_TOKENS])
+        rows = [reading.lens(layer) for layer in range(reading.model.config.n_layers + 1)]
+    return {
+        "tokens": [_token(model, token) for token in reading.ids],
+        "rows": [
+            [
+                {
+                    **_token(model, guess.token),
+                    "p": _rounded(guess.probability),
+                    "p_actual": None if guess.of_actual is None else _rounded(guess.of_actual),
+                }
+                for guess in row
+            ]
+            for row in rows
+        ],
+    }
+
+
+def nearest_embeddings(model: LoadedModel, token: int) -> Json:
+    """Return the tokens whose embeddings have the highest cosine similarity to the embedding of `token`."""
+    served = model.served
+    token = min(max(token, 0), served.engine.vocab_size - 1)
+    with model.lock:
+        nearest = neighbours(served.engine.model, token)
+    in_vocabulary = ((other, cosine) for other, cosine in nearest if other < served.engine.vocab_size)
+    return {
+        **_token(model, token),
+        "nearest": [{**_token(model, other), "cosine": _rounded(cosine)} for other, cosine in in_vocabulary],
+    }
+
+
+def parameters(model: LoadedModel) -> Json:
+    """Return the model's config, its number of parameters per tensor, and its positional encoding."""
+    transformer = model.served.engine.model
+    with model.lock:
+        encoding = positions(transformer, min(_MAX_POSITIONS, transformer.config.context_length))
+    return {
+        "shape": transformer.config.to_json(),
+        "weights": [{"name": name, "count": count} for name, count in parameter_map(transformer)],
+        "positions": {
+            "kind": "rotary" if transformer.config.rotary else "learned",
+            "rows": [[_rounded(value) for value in row] for row in encoding.tolist()],
+        },
+    }
+
+
+def _reading(model: LoadedModel, text: str) -> tuple[Reading, int]:
+    """Run the model over a text; also return how many tokens beyond the limit were dropped."""
+    served = model.served
+    ids = [served.tokenizer.bos_id, *served.tokenizer.encode(text)]
+    limit = min(MAX_TOKENS, served.context_length)
+    kept, num_truncated = tuple(ids[:limit]), max(0, len(ids) - limit)
+    if model.reading is None or model.reading.ids != kept:
+        model.reading = Reading(served.engine.model, kept)
+    return model.reading, num_truncated
+
+
+def _token(model: LoadedModel, token: int) -> Json:
+    tokenizer = model.served.tokenizer
+    text = tokenizer.token_bytes(token).decode("utf-8", errors="replace") if token < tokenizer.vocab_size else ""
+    special = {"special": True} if token in tokenizer.special_ids else {}
+    return {"id": token, "text": text, **special}
+
+
+def _rounded(value: float) -> float:
+    return round(value, 5)
