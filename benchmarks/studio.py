@@ -1,14 +1,14 @@
-"""`python -m benchmarks.studio --tokens DIR`: the Studio's page while a model learns; one JSON object last.
+"""`python -m benchmarks.studio --tokens DIR`: latency of the Studio's page, and how much it slows training.
 
-A model is trained on token shards (of any run) with the Studio beside it. In windows of the same run, in turns, a
-browser shows an empty page, or the Studio's on its curves while its tabs are walked through. Bars: first useful paint
-(road, tabs and the model's name are there) in 2 s; from a click to the frame that shows it, 300 ms; the steps of the
-windows with the page are at most 3 % slower than those without.
+Trains a model on token shards while the Studio's server runs. The run is divided into windows: in every second one, a
+browser shows the Studio's curves and switches between its tabs. Targets: first useful paint (pipeline, tabs and model
+name) within 2 s, a click is drawn within 300 ms, and steps are at most 3 % slower while the page is open.
 
-A machine's speed drifts, so each window with the page is compared with the windows before and after it; the interval
-is a bootstrap of those ratios. On Linux it is also told what share of all cores the server took in both kinds of
-windows, and what share everything else but the training did, which is the browser. Needs `pip install playwright` and
-a Chromium (`--browser PATH`).
+The speed of a machine drifts, so each window with the page is compared with the windows before and after it. The
+interval is a bootstrap over these ratios. On Linux, the result includes the CPU shares of the server and of all other
+processes except training, which is mostly the browser. The last line of the output is a JSON object.
+
+Requires `pip install playwright` and Chromium (`--browser PATH`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from groundup.studio.home import newest_step
+from groundup.studio.workspace import newest_step
 
 TABS = ("chat", "apps", "inside", "train", "data", "report")
-# From the click to the frame after the one in which the tab was drawn.
+# Milliseconds from the click to the frame after the one in which the tab was drawn.
 CLICK = """async name => {
   const began = performance.now();
   document.querySelector(`#tabs a[data-view='${name}']`).click();
@@ -38,13 +38,13 @@ CLICK = """async name => {
 
 
 def main() -> None:
-    """Train, look, and print the figures."""
+    """Train, measure and print the results."""
     options = _options()
     work = Path(options.work or tempfile.mkdtemp(prefix="bench-studio-"))
     runs = work / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     groundup = [sys.executable, "-m", "groundup"]
-    base = runs / "evening" / "base"
+    base = runs / "run" / "base"
     command = [*groundup, "pretrain", str(options.tokens), "--out", str(base), "--tokens", options.train_tokens]
     changes = [part for change in options.set for part in ("--set", change)]
     training = subprocess.Popen([*command, *changes, "--quiet"])
@@ -53,94 +53,97 @@ def main() -> None:
     )
     try:
         metrics = base / "metrics.jsonl"
-        # Until its first checkpoint there is no model whose name could be painted.
+        # The page shows a model's name only after the first checkpoint.
         _wait(lambda: metrics.is_file() and newest_step(base) is not None, training)
-        figures = _looked_at(options, f"http://127.0.0.1:{options.port}/", metrics, training.pid, studio.pid)
+        result = _measure(options, f"http://127.0.0.1:{options.port}/", metrics, training.pid, studio.pid)
     finally:
         for process in (training, studio):
             process.terminate()
         for process in (training, studio):
             process.wait()
-    print(json.dumps(figures))
+    print(json.dumps(result))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=Path, required=True, help="token shards, as `groundup tokenize` leaves them")
-    parser.add_argument("--train-tokens", default="12_000_000", help="of its plan; more than it comes to")
+    parser.add_argument("--tokens", type=Path, required=True, help="token shards, the output of `groundup tokenize`")
+    parser.add_argument(
+        "--train-tokens", default="12_000_000", help="tokens of the training plan; more than the windows need"
+    )
     parser.add_argument("--browser", default="/usr/bin/chromium")
     parser.add_argument("--port", type=int, default=8901)
-    parser.add_argument("--window", type=float, default=20, help="seconds of each window")
-    parser.add_argument("--windows", type=int, default=5, help="with the page; one more without")
+    parser.add_argument("--window", type=float, default=20, help="seconds per window")
     parser.add_argument(
-        "--pace", type=float, default=5, help="seconds that somebody looks at the curves between two tabs"
+        "--windows", type=int, default=5, help="number of windows with the page; there is one more without"
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the training")
-    parser.add_argument("--work", help="directory for the run; default: a temporary one")
+    parser.add_argument("--pace", type=float, default=5, help="seconds between two tab switches")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="setting of the training run")
+    parser.add_argument("--work", help="directory for the run [a temporary directory]")
     return parser.parse_args()
 
 
-def _looked_at(options: argparse.Namespace, url: str, metrics: Path, training: int, studio: int) -> dict[str, Any]:
+def _measure(options: argparse.Namespace, url: str, metrics: Path, training: int, studio: int) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
     paints: list[float] = []
     clicks: list[float] = []
-    windows: list[list[float]] = []  # seconds of the steps of each; closed and open in turns, closed at both ends
+    windows: list[list[float]] = []  # step times; windows are closed, open, closed, ..., closed
     shares: dict[str, list[dict[str, float]]] = {"closed": [], "open": []}
     with sync_playwright() as playwright, playwright.chromium.launch(executable_path=options.browser) as browser:
         page = browser.new_page()
         for turn in range(2 * options.windows + 1):
             name = ("closed", "open")[turn % 2]
             page.goto("about:blank")
-            if name == "open":  # before the window: it is opened once, and then looked at for hours
-                asked = time.monotonic()
+            if name == "open":  # loading is not part of the window, because users load the page once
+                requested = time.monotonic()
                 page.goto(url, wait_until="commit")
-                for there in ("#tabs a", "#road a", "#model:enabled"):
-                    page.locator(there).first.wait_for()
-                paints.append(time.monotonic() - asked)
+                for selector in ("#tabs a", "#pipeline a", "#model:enabled"):
+                    page.locator(selector).first.wait_for()
+                paints.append(time.monotonic() - requested)
             before = metrics.read_text().count("\n")
-            began, busy = time.monotonic(), _busy(training, studio)
-            while (left := began + options.window - time.monotonic()) > 0:
+            began, busy = time.monotonic(), _cpu_seconds(training, studio)
+            while (remaining := began + options.window - time.monotonic()) > 0:
                 if name == "open":
                     clicks += [page.evaluate(CLICK, tab) for tab in (TABS[len(clicks) // 2 % len(TABS)], "train")]
-                time.sleep(min(options.pace, left))
+                time.sleep(min(options.pace, remaining))
             cores = (time.monotonic() - began) * (os.cpu_count() or 1)
-            shares[name].append({who: (at - busy[who]) / cores for who, at in _busy(training, studio).items()})
-            lines = metrics.read_text().splitlines()[before + 1 :]  # the first was begun before the window
+            now = _cpu_seconds(training, studio)
+            shares[name].append({process: (now[process] - busy[process]) / cores for process in now})
+            lines = metrics.read_text().splitlines()[before + 1 :]  # the first step started before the window
             windows.append([json.loads(line)["seconds"] for line in lines])
             print(f"window {turn + 1}, {name}: {len(lines)} steps", flush=True)
     ranked = sorted(clicks)
     return {
         "first_useful_paint_s": [round(paint, 3) for paint in paints],
-        "click_ms": {"median": statistics.median(ranked), "p95": ranked[int(0.95 * len(ranked))], "most": ranked[-1]},
+        "click_ms": {"median": statistics.median(ranked), "p95": ranked[int(0.95 * len(ranked))], "max": ranked[-1]},
         "clicks": len(clicks),
         "slowdown": _slowdown(windows),
         "steps": {name: sum(map(len, windows[at::2])) for at, name in enumerate(("closed", "open"))},
         "share_of_cores": {
-            name: {who: statistics.mean(share[who] for share in each) for who in each[0]}
+            name: {process: statistics.mean(share[process] for share in each) for process in each[0]}
             for name, each in shares.items()
         },
     }
 
 
 def _slowdown(windows: list[list[float]]) -> dict[str, Any]:
-    """How much slower the mean step of a window with the page is than that of its neighbours: the mean, and 95 %."""
+    """Return the relative increase of the mean step time in windows with the page, with a 95 % interval."""
     if not all(windows):
-        raise SystemExit("a window without a whole step: give longer ones (--window), or a longer run (--train-tokens)")
+        raise SystemExit("a window without a complete step; increase --window or --train-tokens")
     means = [statistics.mean(each) for each in windows]
-    found = [2 * means[at] / (means[at - 1] + means[at + 1]) - 1 for at in range(1, len(means) - 1, 2)]
+    slowdowns = [2 * means[at] / (means[at - 1] + means[at + 1]) - 1 for at in range(1, len(means) - 1, 2)]
     random = Random(0)
-    drawn = sorted(statistics.mean(random.choices(found, k=len(found))) for _ in range(2000))
+    resampled = sorted(statistics.mean(random.choices(slowdowns, k=len(slowdowns))) for _ in range(2000))
     return {
-        "mean": statistics.mean(found),
-        "ci95": [drawn[50], drawn[1949]],
-        "median": statistics.median(found),
-        "windows": [round(each, 4) for each in found],
+        "mean": statistics.mean(slowdowns),
+        "ci95": [resampled[50], resampled[1949]],
+        "median": statistics.median(slowdowns),
+        "windows": [round(each, 4) for each in slowdowns],
     }
 
 
-def _busy(training: int, studio: int) -> dict[str, float]:
-    """Seconds of all cores so far, of the server and of all but it and the training; nothing where it is not told."""
+def _cpu_seconds(training: int, studio: int) -> dict[str, float]:
+    """Return CPU seconds of the server, and of all processes except it and training; empty if not on Linux."""
     tick = os.sysconf("SC_CLK_TCK")
     try:
         user, nice, system = (int(each) for each in Path("/proc/stat").read_text().split()[1:4])
@@ -150,14 +153,14 @@ def _busy(training: int, studio: int) -> dict[str, float]:
         }
     except OSError:
         return {}
-    everything = user + nice + system
-    return {"server": own[studio] / tick, "browser and others": (everything - sum(own.values())) / tick}
+    total = user + nice + system
+    return {"server": own[studio] / tick, "browser and others": (total - sum(own.values())) / tick}
 
 
 def _wait(done: Any, process: subprocess.Popen[bytes]) -> None:
     while not done():
         if process.poll() is not None:
-            raise SystemExit(f"the training ended with {process.returncode} before it could be looked at")
+            raise SystemExit(f"training ended with exit code {process.returncode} before the measurement")
         time.sleep(0.5)
 
 

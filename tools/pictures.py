@@ -1,10 +1,9 @@
-"""Draws the pictures of docs/learn again: what the Studio, the report, the data card and a Label X-ray show.
+"""Take the screenshots of docs/learn: the Studio, a report, a data card and a Label X-ray.
 
-    python tools/pictures.py HOME --run quickstart --model smollm2 [--only NAME ...]
+    python tools/pictures.py RUNS --run quickstart --model smollm2 [--only NAME ...]
 
-HOME is a directory as `groundup studio` takes it, with a run of the recipe `quickstart` and an imported model that
-chats. Each picture is taken twice, on light and on dark paper. It needs playwright, Pillow, and a Chromium of the
-system.
+RUNS is a directory for `groundup studio`, with a run of the recipe `quickstart` and an imported chat model. Each
+screenshot has a light and a dark version. Requires playwright, Pillow and an installed Chromium.
 """
 
 from __future__ import annotations
@@ -23,142 +22,155 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 OUT = Path(__file__).parents[1] / "docs" / "learn"
-WIDTH = 800  # CSS pixels: as wide as a page of the documentation shows its pictures
-EDGE = 8  # of paper around what is shown
-MOST_BYTES = 150_000
+WIDTH = 800  # CSS pixels: the width of the documentation's text column
+MARGIN = 8  # CSS pixels
+MAX_BYTES = 150_000
 
 CAPITALS = "Italy: Rome. Japan: Tokyo."
 STORY = "Once upon a time there was a king. The king had three sons, and the youngest son was called John."
 
 
-class Shots:
-    """What can be taken, on a page of one colour scheme."""
+class Screenshots:
+    """The screenshots, in one color scheme. Each public method returns the element of one."""
 
-    def __init__(self, page: Page, studio: str, home: Path, run: str, model: str) -> None:
-        self.page, self.studio, self.home, self.run, self.model = page, studio, home, run, model
+    def __init__(self, page: Page, studio: str, runs: Path, run: str, model: str) -> None:
+        self.page, self.studio, self.runs, self.run, self.model = page, studio, runs, run, model
 
     def language_model(self) -> Locator:
-        """What a model expected at one place of a text."""
+        """Predictions for one token of a text."""
         self._inside(self.model, STORY)
-        row = self.page.locator("#surprise .tokens")
-        rest = self.page.locator("#surprise > :not(.tokens), #surprise ~ *")
+        row = self.page.locator("#surprisal .tokens")
+        rest = self.page.locator("#surprisal > :not(.tokens), #surprisal ~ *")
         rest.evaluate_all("all => all.forEach(it => { it.style.visibility = 'hidden'; })")
         row.evaluate("it => { it.parentElement.style.border = 'none'; it.parentElement.style.background = 'none'; }")
-        self._to_the_top(row)
+        self._scroll_to_top(row)
         row.locator("[data-token]", has_text="king").first.hover()
         return row
 
     def tokens(self) -> Locator:
+        """Tokens of a text, colored by surprisal."""
         self._inside(f"{self.run}/base", "Tokenization is unbelievably useful: 12,345 words, naïveté and 東京.")
-        return self.page.locator("#surprise")
+        return self.page.locator("#surprisal")
 
     def embeddings(self) -> Locator:
+        """Nearest embeddings of a token."""
         self._inside(self.model, STORY)
-        self._choose(" king")
-        expect(self.page.locator("#neighbours [aria-live]")).to_contain_text("king")
-        return self.page.locator("#neighbours")
+        self._select_token(" king")
+        expect(self.page.locator("#embeddings [aria-live]")).to_contain_text("king")
+        return self.page.locator("#embeddings")
 
     def attention(self) -> Locator:
+        """Attention weights of a previous-token head."""
         self._inside(self.model, STORY)
         choices = self.page.locator("#attention select")
-        choices.nth(0).select_option(label="the token before")
-        choices.nth(1).select_option(label="17")  # where the map shows a head that does so
+        choices.nth(0).select_option(label="Weight on the previous token")
+        choices.nth(1).select_option(label="17")  # has a previous-token head
         choices.nth(2).select_option(label="1")
-        self._choose(" John")
-        expect(self.page.locator("#attention [aria-live]")).to_contain_text("From “ John”")
+        self._select_token(" John")
+        expect(self.page.locator("#attention [aria-live]")).to_contain_text("“ John” attends")
         return self.page.locator("#attention")
 
     def lens(self) -> Locator:
+        """Logit lens."""
         self._inside(self.model, CAPITALS)
-        self._choose(":", -1)
+        self._select_token(":", -1)
         self.page.locator("#lens .scroll").evaluate("it => { it.style.maxHeight = 'none'; }")
         return self.page.locator("#lens")
 
     def positions(self) -> Locator:
+        """Positional encoding."""
         self._inside(self.model, STORY)
         return self.page.locator("#positions")
 
     def weights(self) -> Locator:
+        """Parameters per part of the model."""
         self._inside(self.model, STORY)
-        return self.page.locator("#weights")
+        return self.page.locator("#parameters")
 
-    def road(self) -> Locator:
+    def pipeline(self) -> Locator:
+        """Pipeline of the quickstart's chat model."""
         self._open("report", f"{self.run}/chat")
-        self.page.locator("#road .station").last.wait_for()
+        self.page.locator("#pipeline .step").last.wait_for()
         self.page.locator("#tabs").evaluate("it => { it.style.visibility = 'hidden'; }")
-        return self.page.locator("#road")
+        return self.page.locator("#pipeline")
 
     def chat(self) -> Locator:
-        """An answer, and what one of its words could have been."""
+        """An answer, and the alternatives of one token."""
         self._open("chat", self.model)
         self.page.get_by_label("Temperature").fill("0")
-        self.page.get_by_label("Most tokens").fill("40")
-        self.page.get_by_label("Colour the tokens").check()
-        self.page.get_by_label("You say").fill("Why is the sky blue? Answer in one sentence.")
+        self.page.get_by_label("Max tokens").fill("40")
+        self.page.get_by_label("Color tokens").check()
+        self.page.get_by_label("Your message").fill("Why is the sky blue? Answer in one sentence.")
         self.page.get_by_role("button", name="Send").click()
         self.page.get_by_role("button", name="Retry").wait_for(timeout=120_000)
         log = self.page.locator("#view-chat .log")
         rest = log.locator(".row, .answer > :last-child").or_(self.page.locator(".composer"))  # buttons, speed
         rest.evaluate_all("all => all.forEach(it => { it.style.visibility = 'hidden'; })")
-        self._to_the_top(log.locator(".answer"))
+        self._scroll_to_top(log.locator(".answer"))
         log.locator(".answer [data-token]").nth(6).hover()
         return log
 
     def funnel(self) -> Locator:
+        """Documents per step of the corpus pipeline."""
         return self._figure("corpus/card.html", "#passage figure")
 
     def xray(self) -> Locator:
+        """Label X-ray of a conversation."""
         return self._figure("chat/xray.html", "#conversations figure")
 
     def loss(self) -> Locator:
+        """Loss curve."""
         return self._figure("report.html", "#learned figure")
 
     def classes(self) -> Locator:
+        """Confusion matrix."""
         return self._figure("report.html", "#can-do figure", 2)
 
     def compressors(self) -> Locator:
+        """Bits per byte of the model and of compression programs."""
         return self._figure("report.html", "#can-do figure")
 
     def answers(self) -> Locator:
+        """Scores of the answers."""
         return self._figure("report.html", "#can-do figure", 1)
 
-    def _figure(self, file: str, selector: str, place: int = 0) -> Locator:
-        self.page.goto((self.home / self.run / file).resolve().as_uri())
-        figure = self.page.locator(selector).nth(place)
+    def _figure(self, file: str, selector: str, index: int = 0) -> Locator:
+        self.page.goto((self.runs / self.run / file).resolve().as_uri())
+        figure = self.page.locator(selector).nth(index)
         figure.locator("details").evaluate_all("all => all.forEach(it => it.remove())")
         return figure
 
     def _inside(self, model: str, text: str) -> None:
         self._open("inside", model)
-        self.page.get_by_label("A text").fill(text)
-        read = self.page.get_by_role("button", name="Read it")
-        read.click(timeout=120_000)
-        expect(read).to_be_enabled(timeout=120_000)
+        self.page.get_by_label("Text to analyze").fill(text)
+        analyze = self.page.get_by_role("button", name="Analyze")
+        analyze.click(timeout=120_000)
+        expect(analyze).to_be_enabled(timeout=120_000)
 
     def _open(self, view: str, model: str) -> None:
-        self.page.goto("about:blank")  # or else the page stays, with what it has read before
+        self.page.goto("about:blank")  # a change of the hash alone would keep the page and its state
         self.page.goto(f"{self.studio}#/{view}")
         self.page.locator("#model").select_option(model)
 
-    def _to_the_top(self, element: Locator) -> None:
-        """So that what is told of a token goes below it, and hides nothing."""
+    def _scroll_to_top(self, element: Locator) -> None:
+        """Scroll the element to the top, so that the tooltip opens below it."""
         self.page.evaluate("() => { document.body.style.paddingBottom = '100vh'; }")
         element.evaluate("it => scrollTo(0, scrollY + it.getBoundingClientRect().top - 8)")
 
-    def _choose(self, text: str, place: int = 0) -> None:
-        words = self.page.locator("#surprise [data-token]").all()
-        [word for word in words if word.text_content() == text][place].click()
+    def _select_token(self, text: str, index: int = 0) -> None:
+        words = self.page.locator("#surprisal [data-token]").all()
+        [word for word in words if word.text_content() == text][index].click()
         self.page.wait_for_load_state("networkidle")
         self.page.keyboard.press("Escape")
 
 
-NAMES = [name for name in vars(Shots) if not name.startswith("_")]
+NAMES = [name for name in vars(Screenshots) if not name.startswith("_")]
 
 
 @contextmanager
-def studio_of(home: Path) -> Iterator[str]:
-    """The address of a Studio that ends with the block."""
-    command = [sys.executable, "-m", "groundup", "studio", str(home), "--port", "0", "--json", "--quiet"]
+def studio_url(runs: Path) -> Iterator[str]:
+    """Run a Studio within the block, and yield its URL."""
+    command = [sys.executable, "-m", "groundup", "studio", str(runs), "--port", "0", "--json", "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
@@ -167,49 +179,56 @@ def studio_of(home: Path) -> Iterator[str]:
             server.terminate()
 
 
-def picture(page: Page, element: Locator) -> bytes:
-    """The element, and what the Studio tells beside it."""
+def screenshot(page: Page, element: Locator) -> bytes:
+    """Return a PNG of an element and of the tooltip, if it is shown."""
     element.scroll_into_view_if_needed()
     boxes = [
-        box for each in (element, page.locator("#told:not([hidden])")) if each.count() and (box := each.bounding_box())
+        box
+        for each in (element, page.locator("#tooltip:not([hidden])"))
+        if each.count() and (box := each.bounding_box())
     ]
     left, top = min(box["x"] for box in boxes), min(box["y"] for box in boxes)
     right = max(box["x"] + box["width"] for box in boxes)
     bottom = max(box["y"] + box["height"] for box in boxes)
-    clip = {"x": left - EDGE, "y": top - EDGE, "width": right - left + 2 * EDGE, "height": bottom - top + 2 * EDGE}
+    clip = {
+        "x": left - MARGIN,
+        "y": top - MARGIN,
+        "width": right - left + 2 * MARGIN,
+        "height": bottom - top + 2 * MARGIN,
+    }
     return page.screenshot(
         clip={"x": max(0, clip["x"]), "y": max(0, clip["y"]), "width": clip["width"], "height": clip["height"]}
     )
 
 
-def save(taken: bytes, path: Path) -> None:
-    """As a PNG of few colours; a chart needs no more."""
-    image = Image.open(io.BytesIO(taken)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+def save(png: bytes, path: Path) -> None:
+    """Save a PNG with 256 colors, which is enough for charts."""
+    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     image.save(path, optimize=True)
     size = path.stat().st_size
     print(f"{path.name}: {image.width} x {image.height}, {size:,} bytes")
-    assert size <= MOST_BYTES, path
+    assert size <= MAX_BYTES, path
 
 
 def main() -> None:
-    """Take them all, or those of `--only`."""
-    parser = argparse.ArgumentParser(description="Draw the pictures of docs/learn again.")
-    parser.add_argument("home", type=Path)
+    """Take all screenshots, or only the `--only` ones."""
+    parser = argparse.ArgumentParser(description="Take the screenshots of docs/learn.")
+    parser.add_argument("runs", type=Path)
     parser.add_argument("--run", default="quickstart")
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--chromium", default=shutil.which("chromium") or shutil.which("google-chrome"))
-    given = parser.parse_args()
-    with studio_of(given.home) as url, sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=given.chromium)
-        for scheme, mark in (("light", ""), ("dark", "-dark")):
+    args = parser.parse_args()
+    with studio_url(args.runs) as url, sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=args.chromium)
+        for scheme, suffix in (("light", ""), ("dark", "-dark")):
             context = browser.new_context(
                 viewport={"width": WIDTH, "height": 1400}, device_scale_factor=2, color_scheme=scheme
             )
-            shots = Shots(context.new_page(), url, given.home, given.run, given.model)
-            for name in given.only:
-                take: Callable[[], Locator] = getattr(shots, name)
-                save(picture(shots.page, take()), OUT / f"{name.replace('_', '-')}{mark}.png")
+            screenshots = Screenshots(context.new_page(), url, args.runs, args.run, args.model)
+            for name in args.only:
+                take: Callable[[], Locator] = getattr(screenshots, name)
+                save(screenshot(screenshots.page, take()), OUT / f"{name.replace('_', '-')}{suffix}.png")
             context.close()
 
 

@@ -1,4 +1,4 @@
-"""The Studio in a real browser on tiny models: the end of a context, charts of a classifier, logs, the pipeline."""
+"""The Studio in a real browser with tiny models: a full context window, classifier charts, logs, the pipeline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.interop
 CONTEXT = 256
 QUESTION = "Please tell me about the import system of Python, and about its many names."
 COLLECT = '[collect]\nsources = [{{kind = "folder", path = "{}"}}]\nmin_bytes = 1000\n'
-# Its result has two options, whatever the model thinks of them: the schema sees to it.
+# The JSON schema forces two options, although the model is random.
 QUIZ = """
 name = "quiz"
 title = "Quiz"
@@ -47,13 +47,13 @@ properties = { options = { type = "array", items = { enum = ["one", "two"] }, mi
 
 
 @pytest.fixture(scope="module")
-def home(
+def workspace(
     tiny_model: Callable[..., Transformer],
     tokenizer: Tokenizer,
     real_documents: list[str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A run with a base model, a chat model and a classifier, the last stage of it; and two recipes."""
+    """Two recipes, and a run with a base model, a chat model and a classifier."""
     root = tmp_path_factory.mktemp("small")
     model = tiny_model(tokenizer.vocab_size, context_length=CONTEXT)
     classifier = SequenceClassifier(model.config, 2)
@@ -86,9 +86,9 @@ def home(
 
 
 @pytest.fixture(scope="module")
-def url(home: Path) -> Iterator[str]:
+def url(workspace: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "groundup", "studio", "runs", "--port", "0", "--json", "--apps", "apps"]
-    with subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=workspace, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield json.loads(process.stdout.readline())["url"]
         process.send_signal(signal.SIGINT)
@@ -103,10 +103,10 @@ def tab(browser: Any) -> Iterator[Any]:
     context.close()
 
 
-def ask(tab: Any, words: str) -> None:
-    """Send a message, and wait for the end of the answer."""
+def ask(tab: Any, message: str) -> None:
+    """Send a message and wait for the complete answer."""
     answers = tab.locator(".answer").count()
-    tab.get_by_label("You say").fill(words)
+    tab.get_by_label("Your message").fill(message)
     tab.get_by_role("button", name="Send").click()
     tab.wait_for_function(
         "(n) => document.querySelectorAll('.answer').length > n && !document.querySelector('button[aria-busy]')",
@@ -114,43 +114,46 @@ def ask(tab: Any, words: str) -> None:
     )
 
 
-def test_a_chat_continues_beyond_its_context_and_without_its_failed_turns(tab: Any, url: str) -> None:
-    """Each later message got a 400, and was sent again with all others."""
+def test_a_chat_drops_old_and_failed_turns(tab: Any, url: str) -> None:
+    """After the context window was full, each message got a 400 response."""
     sent: list[Any] = []
     refused: list[str] = []
     tab.on("request", lambda each: "/v1/" in each.url and each.post_data and sent.append(json.loads(each.post_data)))
     tab.on("response", lambda each: each.status >= 400 and refused.append(each.url))
     tab.goto(f"{url}#/chat")
     tab.locator("#model").select_option("mail/chat")
-    tab.get_by_label("Most tokens").fill("40")
+    tab.get_by_label("Max tokens").fill("40")
     for number in range(5):
         ask(tab, f"{number}: {QUESTION}")
     assert refused == []
     assert sent[-1]["messages"][0]["content"] != f"0: {QUESTION}"
     assert sent[-1]["messages"][-1]["content"] == f"4: {QUESTION}"
-    assert tab.locator(".cut").count() == 1
-    assert "no longer sees" in tab.locator(".cut").inner_text()
-    assert f"its context holds {CONTEXT} tokens" in tab.locator(".cut").inner_text()
-    ask(tab, "word " * 600)  # more than the context holds
-    assert "Later messages are sent without this turn" in tab.locator(".answer-foot").last.inner_text()
+    assert tab.locator(".truncation").count() == 1
+    assert "no longer gets" in tab.locator(".truncation").inner_text()
+    assert f"its context window has {CONTEXT} tokens" in tab.locator(".truncation").inner_text()
+    ask(tab, "word " * 600)  # longer than the context window
+    assert "Later messages omit this turn" in tab.locator(".answer-status").last.inner_text()
     ask(tab, "Now a short one.")
     roles = [message["role"] for message in sent[-1]["messages"]]
     assert roles == ["user", "assistant"] * (len(roles) // 2) + ["user"]
     assert not any("word word" in message["content"] for message in sent[-1]["messages"])
-    assert "tokens in" in tab.locator(".answer-foot").last.inner_text()
-    tab.get_by_role("button", name="New conversation").click()
-    assert tab.locator(".cut").count() == 0
+    assert "tokens in" in tab.locator(".answer-status").last.inner_text()
+    tab.get_by_role("button", name="Clear conversation").click()
+    assert tab.locator(".truncation").count() == 0
 
 
-def test_the_pipeline_shows_the_stage_that_left_the_chosen_model(tab: Any, url: str) -> None:
-    """With the chat model chosen, "Tuned" showed the weights of the classifier that was made after it."""
+def test_the_pipeline_shows_the_stage_of_the_selected_model(tab: Any, url: str) -> None:
+    """The pipeline of the chat model showed the parameters of a classifier that was fine-tuned later."""
     tab.goto(f"{url}#/chat")
     for model in ("mail/chat", "mail/base"):
         tab.locator("#model").select_option(model)
-        assert tab.locator("#road .station", has_text="Tuned").locator(".figure").inner_text() == "2.00k weights"
+        assert (
+            tab.locator("#pipeline .step", has_text="Fine-tuned").locator(".headline").inner_text()
+            == "2.00k parameters"
+        )
 
 
-def test_a_classifiers_charts_count_texts(tab: Any, url: str) -> None:
+def test_charts_of_a_classifier_count_texts(tab: Any, url: str) -> None:
     tab.goto(f"{url}#/train/mail/labels")
     tab.locator(".tiles dd", has_text="256 texts").wait_for()
     charts = tab.locator("#view-train .charts")
@@ -162,29 +165,29 @@ def test_a_classifiers_charts_count_texts(tab: Any, url: str) -> None:
     assert "nats per token" in charts.inner_text()
 
 
-def test_a_new_run_never_shows_the_log_of_another(tab: Any, url: str) -> None:
-    """It did, for up to 15 seconds."""
-    log = tab.locator(".logged")
+def test_a_new_run_does_not_show_the_log_of_another(tab: Any, url: str) -> None:
+    """The log of the previous run stayed for up to 15 seconds."""
+    log = tab.locator(".run-log")
     tab.goto(f"{url}#/train")
 
     def start(recipe: str) -> None:
         tab.get_by_label("Recipe", exact=True).select_option(f"{recipe}.toml")
-        tab.get_by_label("Name of the run").fill(recipe)
+        tab.get_by_label("Run name").fill(recipe)
         tab.get_by_role("button", name="Start").click()
         tab.locator("#view-train h3", has_text=recipe).first.wait_for()
 
     start("one")
-    tab.locator("summary", has_text="What it prints").click()
-    tab.wait_for_function("() => document.querySelector('.logged').textContent.includes('All in')")
+    tab.locator("summary", has_text="Log").click()
+    tab.wait_for_function("() => document.querySelector('.run-log').textContent.includes('All in')")
     tab.locator("#view-train .runs li", has_text="one/").locator(".state", has_text="stopped").wait_for()
     start("two")
     assert "All in" not in log.inner_text()
-    tab.wait_for_function("() => document.querySelector('.logged').textContent.includes('nowhere')")
+    tab.wait_for_function("() => document.querySelector('.run-log').textContent.includes('nowhere')")
     tab.goto(f"{url}#/train/one/")
-    tab.wait_for_function("() => !document.querySelector('.logged').textContent.includes('nowhere')")
+    tab.wait_for_function("() => !document.querySelector('.run-log').textContent.includes('nowhere')")
 
 
-def test_options_are_lettered_as_answers_name_them(tab: Any, url: str) -> None:
+def test_answer_options_are_lettered(tab: Any, url: str) -> None:
     tab.goto(f"{url}#/apps/quiz")
     tab.locator("#model").select_option("mail/chat")
     tab.get_by_label("Text", exact=True).fill("bees")

@@ -22,7 +22,7 @@ class StudioConfig(Config):
 
     renamed: ClassVar = {"home": "directory"}
 
-    directory: Path = setting(Path("runs"), help="directory of runs and models, a run, or a model", positional=True)
+    directory: Path = setting(Path("runs"), help="directory of runs or models, a run, or a model", positional=True)
     host: str = setting("127.0.0.1", help="address to listen on; a public address requires a password", flag=True)
     port: int = setting(8080, help="port to listen on; 0 for any free port", flag=True, ge=0, le=65535)
     password: str | None = setting(
