@@ -1,6 +1,6 @@
-"""What MkDocs adds to the pages that lie here: the reference, made of the code, and pictures on dark paper.
+"""MkDocs hooks: generate the reference pages from the code, and show dark variants of pictures.
 
-`reference_pages` and `reference_navigation` need no MkDocs, so that a test can hold them to the code.
+`reference_pages` and `reference_navigation` do not need MkDocs, so a test can compare them with the code.
 """
 
 from __future__ import annotations
@@ -27,51 +27,56 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 ICON = "assets/icon.svg"
-WIDTH = 80  # characters of a help text
+HELP_WIDTH = 80  # characters
 PICTURE = re.compile(r"!\[([^]]*)\]\(([^)\s]+)\.png\)")
 
 
 def reference_pages() -> dict[str, str]:
-    """Path -> Markdown of each page of the reference."""
-    pages = {f"reference/{_file(command)}.md": _command_page(command) for command in COMMANDS}
+    """Return the Markdown of each generated page, by path."""
+    pages = {f"reference/{_filename(command)}.md": _command_page(command) for command in COMMANDS}
     pages["reference/applications.md"] = _applications_page()
-    pages["reference/python/commands.md"] = _stages_page()
-    return pages | {f"reference/python/{room}.md": _room_page(room) for room in rooms()}
+    pages["reference/presets.md"] = _presets_page()
+    pages["reference/python/commands.md"] = _commands_page()
+    return pages | {f"reference/python/{name}.md": _package_page(name) for name in public_packages()}
 
 
 def reference_navigation() -> list[Any]:
-    """The part of the navigation that leads to them."""
-    commands = [{f"groundup {command}": f"reference/{_file(command)}.md"} for command in COMMANDS]
-    python = [{f"groundup.{room}": f"reference/python/{room}.md"} for room in ("commands", *rooms())]
-    return [{"Command line": [*commands, {"Applications": "reference/applications.md"}]}, {"Python": python}]
+    """Return the navigation entries of the generated pages."""
+    commands = [{f"groundup {command}": f"reference/{_filename(command)}.md"} for command in COMMANDS]
+    python = [{f"groundup.{name}": f"reference/python/{name}.md"} for name in ("commands", *public_packages())]
+    return [
+        {"Command line": [*commands, {"Applications": "reference/applications.md"}]},
+        {"Presets": "reference/presets.md"},
+        {"Python API": python},
+    ]
 
 
-def rooms() -> list[str]:
-    """The packages, and the modules beside them, that say with `__all__` what is meant for others."""
+def public_packages() -> list[str]:
+    """Return the packages and modules of groundup that declare `__all__`."""
     names = (module.name for module in pkgutil.iter_modules(groundup.__path__))
     return [name for name in names if hasattr(importlib.import_module(f"groundup.{name}"), "__all__")]
 
 
-def _file(command: str) -> str:
+def _filename(command: str) -> str:
     return command.replace(" ", "-")
 
 
-def _help(words: str) -> str:
-    result = CliRunner().invoke(cli, [*words.split(), "--help"], prog_name="groundup", terminal_width=WIDTH)
+def _output(words: str) -> str:
+    result = CliRunner().invoke(cli, words.split(), prog_name="groundup", terminal_width=HELP_WIDTH)
     assert result.exit_code == 0, result.output
     return f"```text\n{result.output.rstrip()}\n```\n"
 
 
 def _command_page(command: str) -> str:
     stage = COMMANDS[command]
-    page = f"# groundup {command}\n\n{_help(command)}"
+    page = f"# groundup {command}\n\n{_output(f'{command} --help')}"
     if stage.name not in STAGES:
         return page
     return f"""{page}
 ## Settings
 
-Every key with its default, as `groundup config {stage.name}` prints them. They stand in a recipe's table
-`[{stage.name}]`, in a file that is given with `--config`, or are set for once with `--set KEY=VALUE`.
+All settings with their defaults, as printed by `groundup config {stage.name}`. Set them in the table `[{stage.name}]` of a
+recipe, in a file for `--config`, or with `--set KEY=VALUE`.
 
 ```toml
 {annotated_toml(stage.config, stage.name)}```
@@ -79,16 +84,21 @@ Every key with its default, as `groundup config {stage.name}` prints them. They 
 
 
 def _applications_page() -> str:
-    found = Catalog(None).items()
-    parts = [f"## {name}\n\n{_help(f'apps {name}')}" for name, _ in found]
-    lead = "Each is a declared file, and a command of its own; a folder of yours may hold more (`--apps`)."
+    lead = "Each application is a declared file and a command. Your own directory can hold more (`--apps DIR`)."
+    parts = [f"## {name}\n\n{_output(f'apps {name} --help')}" for name, _ in Catalog(None).items()]
     return "\n".join(["# Applications\n", f"{lead}\n", *parts])
 
 
-def _stages_page() -> str:
+def _presets_page() -> str:
     lead = (
-        "A stage is a module with a config and `run(config)`. What the keys of a config are is told with its command."
+        "Published architectures that `groundup pretrain --set shape.preset=NAME` trains from random weights. The parameter\n"
+        "counts are the ones that their authors published. This is the output of `groundup model list`."
     )
+    return f"# Presets\n\n{lead}\n\n{_output('model list')}"
+
+
+def _commands_page() -> str:
+    lead = "Each command is a module with a config and `run(config)`. The page of the command explains the settings."
     parts = [
         f"## {stage.module.__name__}\n\n::: {stage.module.__name__}\n    options:\n      heading_level: 3\n"
         f"      members: [{stage.config.__name__}, run]\n      show_attributes: false\n"
@@ -97,19 +107,20 @@ def _stages_page() -> str:
     return "\n".join(["# groundup.commands\n", f"{lead}\n", *parts])
 
 
-def _room_page(room: str) -> str:
-    return f"# groundup.{room}\n\n::: groundup.{room}\n"
+def _package_page(name: str) -> str:
+    return f"# groundup.{name}\n\n::: groundup.{name}\n"
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The reference comes after all that is written by hand."""
+    """Add the generated pages to the section Reference of the navigation."""
     assert config.nav is not None
-    config.nav.append({"Reference": reference_navigation()})
+    (reference,) = (part["Reference"] for part in config.nav if "Reference" in part)
+    reference.extend(reference_navigation())
     return config
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """The reference, and the Studio's icon."""
+    """Add the generated pages and the icon of the Studio to the files of the site."""
     from mkdocs.structure.files import File
 
     for path, text in reference_pages().items():
@@ -120,12 +131,12 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """A picture that was also taken on dark paper is shown so on dark paper."""
-    folder = Path(page.file.src_uri).parent
+    """Show the dark variant of a picture, NAME-dark.png, in the dark color scheme."""
+    directory = Path(page.file.src_uri).parent
 
     def both(match: re.Match[str]) -> str:
         alt, name = match.groups()
-        if files.get_file_from_path((folder / f"{name}-dark.png").as_posix()) is None:
+        if files.get_file_from_path((directory / f"{name}-dark.png").as_posix()) is None:
             return match[0]
         return f"![{alt}]({name}.png#only-light)![{alt}]({name}-dark.png#only-dark)"
 

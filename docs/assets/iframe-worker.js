@@ -1,4 +1,4 @@
-// A browser starts no worker from a page that was opened as a file: then the search runs in a hidden frame.
+// Browsers do not start workers from file: URLs. The search then runs in a hidden frame.
 if (location.protocol === "file:") {
   window.Worker = class extends EventTarget {
     constructor(address) {
