@@ -1,4 +1,4 @@
-"""The conventions of this codebase (docs/architecture.md) that a machine can check."""
+"""Check the conventions of docs/architecture.md."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
 
 def tracked_texts() -> Iterator[tuple[str, str]]:
-    """Path and text of each file under version control."""
+    """Yield path and text of each tracked file."""
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
-        pytest.skip("not a git checkout: what is tracked is not known")
+        pytest.skip("not a git checkout")
     for name in done.stdout.splitlines():
         path = ROOT / name
         if path.is_file():
@@ -39,7 +39,7 @@ def test_functions_files_and_names_are_within_the_limits() -> None:
 
 
 def forbidden_calls(tree: ast.AST) -> Iterator[str]:
-    """Ways to run code that stands in data: pickle and its relatives, `eval`, `exec`."""
+    """Yield calls that can run code from data: pickle and similar modules, `eval`, `exec`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
@@ -60,12 +60,12 @@ def forbidden_calls(tree: ast.AST) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_no_data_is_ever_run_as_code(path: Path) -> None:
-    """A corpus, a checkpoint or a model from a stranger must not be able to take over the machine."""
+def test_no_data_is_run_as_code(path: Path) -> None:
+    """An untrusted corpus, checkpoint or model must not run code."""
     assert list(forbidden_calls(ast.parse(path.read_text(encoding="utf-8")))) == []
 
 
-def test_the_scan_finds_what_it_looks_for() -> None:
+def test_the_scan_finds_forbidden_calls() -> None:
     code = "import pickle\nfrom torch import x\ntorch.load(f)\nnp.load(f)\nnp.load(f, allow_pickle=False)"
     code += "\neval(x)"
     assert list(forbidden_calls(ast.parse(code))) == [
@@ -76,14 +76,14 @@ def test_the_scan_finds_what_it_looks_for() -> None:
     ]
 
 
-def test_no_stub_is_left_in_src() -> None:
+def test_src_has_no_stubs() -> None:
     marks = re.compile(r"\b(TODO|FIXME|XXX|NotImplementedError|placeholder(?!\s+tokens?))\b")
     found = [f"{p.relative_to(ROOT)}: {m[0]}" for p in SOURCES if (m := marks.search(p.read_text(encoding="utf-8")))]
     assert found == []
 
 
-def test_no_file_knows_one_machine_or_one_registry() -> None:
-    """Mirrors and other machines must work: the user's pip and npm settings say where packages are."""
+def test_no_file_names_one_machine_or_one_registry() -> None:
+    """Mirrors must work: the user's pip and npm settings choose the registry."""
     hosts = [
         "pypi" + ".org",
         "pythonhosted" + ".org",
@@ -100,21 +100,20 @@ def test_no_file_knows_one_machine_or_one_registry() -> None:
     assert found == []
 
 
-def test_every_text_file_ends_with_a_line_end_and_has_no_merge_marks() -> None:
+def test_text_files_end_with_a_newline_and_have_no_merge_conflicts() -> None:
     for name, text in tracked_texts():
         if text and "\x00" not in text:
             assert text.endswith("\n"), name
             assert not re.search(r"^(<{7}|>{7}) ", text, re.MULTILINE), name
 
 
-def test_what_strangers_look_for_is_there() -> None:
+def test_the_usual_project_files_exist() -> None:
     for name in ("LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile"):
         assert (ROOT / name).stat().st_size > 0, name
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
 def test_commands_in_the_documentation_exist() -> None:
-    """A README whose commands fail is worse than none."""
     from groundup.cli.commands import COMMANDS
 
     for name in ("README.md", "CONTRIBUTING.md"):

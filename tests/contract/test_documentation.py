@@ -1,4 +1,4 @@
-"""What the documentation shows is what the program takes: recipes, settings, commands; and its links lead somewhere."""
+"""Check that recipes, settings, commands and links in the documentation are valid."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def check(shown: str, page: str) -> None:
-    """A recipe as `groundup run` checks it before its first stage starts."""
+    """Validate a recipe as `groundup run` does before the first stage."""
     tables = {key: value for key, value in tomllib.loads(shown).items() if key != "name"}
     assert recipe_steps(tables, Path("runs/any"), page, STAGES)
 
 
 @every_page
-def test_recipes_that_a_page_shows_are_valid(page: Path) -> None:
-    """A key that was renamed, or never was: people copy what they read."""
+def test_recipes_of_a_page_are_valid(page: Path) -> None:
+    """Readers copy recipes, so a renamed or misspelled key must not be in them."""
     for shown in blocks(page, "toml"):
         check(shown, page.name)
 
 
-def test_the_pages_show_recipes_and_a_wrong_one_is_found() -> None:
-    """The blocks could be there under another name, or the check be blind: then all of the above would pass."""
+def test_recipes_are_found_and_an_invalid_one_is_an_error() -> None:
+    """If no block were found, or `check` accepted everything, the test above would pass."""
     assert sum(len(blocks(page, "toml")) for page in PAGES) > 10
     with pytest.raises(ConfigError, match="treshold"):
         check("[collect.near_duplicates]\ntreshold = 0.8\n", "page.md")
 
 
 @every_page
-def test_no_recipe_stands_outside_of_a_block_that_is_checked(page: Path) -> None:
+def test_all_recipes_are_in_checked_blocks(page: Path) -> None:
     rest = page.read_text(encoding="utf-8")
     for shown in blocks(page, "toml"):
         rest = rest.replace(shown, "")
@@ -55,26 +55,58 @@ def test_no_recipe_stands_outside_of_a_block_that_is_checked(page: Path) -> None
 
 
 def commands(page: Path) -> Iterator[list[str]]:
+    """Yield the arguments of each `groundup` command in the shell blocks of a page."""
     for block in blocks(page, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
+            while words and re.fullmatch(r"[A-Z_]+=\w+", words[0]):  # environment variables
+                words = words[1:]
             if words[:1] == ["groundup"]:
                 yield words[1:]
 
 
 @every_page
-def test_commands_that_a_page_shows_can_be_parsed(page: Path, parse: Parse) -> None:
+def test_commands_of_a_page_can_be_parsed(page: Path, parse: Parse) -> None:
     for words in commands(page):
         parse(words)
 
 
-def test_the_pages_show_commands_and_a_wrong_one_is_found(parse: Parse) -> None:
+def test_commands_are_found_and_an_invalid_one_is_an_error(parse: Parse) -> None:
     assert sum(len(list(commands(page))) for page in PAGES) > 20
     with pytest.raises(click.UsageError, match="--foldre"):
         parse(["collect", "--foldre", "notes"])
 
 
 @every_page
-def test_links_to_files_lead_to_files(page: Path) -> None:
+def test_links_to_files_exist(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)\s#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).is_file(), target
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings as MkDocs and GitHub derive them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@every_page
+def test_links_to_headings_exist(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?://)([^)\s#]*)#([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        assert anchor in anchors(page.parent / target if target else page), f"{target}#{anchor}"
+
+
+TERMS = """
+attention; base model; baseline; batch; BPE; causal mask; checkpoint; confidence interval; context window; cross-entropy;
+data contamination; DPO; early stopping; embedding; epoch; F1; few-shot; fine-tuning; gradient; gradient descent; hallucination;
+instruction tuning; KV cache; layer norm; learning rate; logits; LoRA; MLP; multi-head; overfitting; perplexity; prompt; residual;
+RLHF; RMSNorm; RoPE; self-attention; SFT; softmax; surprisal; temperature; token; top-p; train/validation/test split; vocabulary;
+warmup; weight decay; zero-shot
+"""
+
+
+@pytest.mark.parametrize("term", [term.strip() for term in TERMS.split(";")])
+def test_lessons_define_each_term_in_bold(term: str) -> None:
+    """A reader who knows a term from a paper must find it with its standard name."""
+    lessons = " ".join(" ".join(path.read_text("utf-8").split()) for path in (ROOT / "docs" / "learn").glob("*.md"))
+    bold = re.findall(r"\*\*([^*]+)\*\*", lessons)
+    assert any(re.search(rf"(?<!\w){re.escape(term)}(?!\w)", text, re.IGNORECASE) for text in bold), term

@@ -1,6 +1,6 @@
-"""The documentation as a site: every page can be found, the reference is that of the code, nothing is fetched.
+"""Check the documentation site: complete navigation, generated reference, no external requests.
 
-MkDocs is not needed here; tests/interop/test_site.py builds the site and reads it in a browser.
+These tests do not need MkDocs. tests/interop/test_site.py builds the site and opens it in a browser.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SITE: dict[str, Any] = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 LESSONS = sorted((DOCS / "learn").glob("*.md"))
-MOST_BYTES = 150_000  # of a picture
+MAX_PICTURE_BYTES = 150_000
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +51,17 @@ def leaves(navigation: Any) -> Iterator[str]:
             yield from leaves(inner)
 
 
-def test_the_navigation_names_every_page_once_and_no_other() -> None:
-    """A page that nobody can find, or an entry that leads nowhere."""
+def test_the_navigation_has_every_page_once() -> None:
     named = list(leaves(SITE["nav"]))
     assert sorted(named) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 
 
-def test_the_navigation_of_the_reference_names_every_page_of_it(hooks: ModuleType, reference: dict[str, str]) -> None:
+def test_the_reference_navigation_has_every_page_once(hooks: ModuleType, reference: dict[str, str]) -> None:
     assert sorted(leaves(hooks.reference_navigation())) == sorted(reference)
 
 
 def test_the_reference_has_every_command_with_its_settings(reference: dict[str, str]) -> None:
-    """What `--help` and `groundup config` say, read back from the page as a reader copies it."""
+    """Each page has the output of `--help` and valid TOML with every setting."""
     for command, stage in COMMANDS.items():
         page = reference[f"reference/{command.replace(' ', '-')}.md"]
         assert f"Usage: groundup {command}" in page
@@ -76,15 +75,15 @@ def test_the_reference_has_every_command_with_its_settings(reference: dict[str, 
             assert re.search(rf"^(# )?{item.name} = |^\[{re.escape(stage.name)}\.{item.name}]", shown[0], re.MULTILINE)
 
 
-def test_the_reference_says_nothing_of_the_machine_that_made_it(reference: dict[str, str]) -> None:
-    """A default that was expanded on the way: the home directory of whoever built the site."""
+def test_the_reference_contains_no_path_of_this_machine(reference: dict[str, str]) -> None:
+    """A default path could be expanded to the home directory of the user who builds the site."""
     for path, text in reference.items():
         assert str(Path.home()) not in text, path
         assert str(ROOT) not in text, path
 
 
-def test_the_reference_has_the_names_that_are_meant_for_others(hooks: ModuleType) -> None:
-    assert {"tokenizer", "model", "inference", "hub", "train"} <= set(hooks.rooms())
+def test_the_reference_has_the_public_packages(hooks: ModuleType) -> None:
+    assert {"tokenizer", "model", "inference", "hub", "train"} <= set(hooks.public_packages())
     assert all(
         stage.module.__name__ in hooks.reference_pages()["reference/python/commands.md"] for stage in STAGES.values()
     )
@@ -97,14 +96,14 @@ def docstrings() -> Iterator[tuple[str, str]]:
                 yield f"{path.relative_to(ROOT)}: {getattr(node, 'name', 'module')}", ast.get_docstring(node) or ""
 
 
-def test_what_looks_like_a_tag_in_a_docstring_stands_in_backticks() -> None:
-    """A page takes it for HTML: "<h1>" was swallowed, and what came after it became a heading."""
+def test_tags_in_docstrings_are_in_backticks() -> None:
+    """Markdown passes tags through: "<h1>" without backticks turned the following text into a heading."""
     tag = re.compile(r"<[a-zA-Z/!][^>\n]*>")
-    assert any("`<h1>`" in text for _, text in docstrings())  # they are read, and some have a tag
+    assert any("`<h1>`" in text for _, text in docstrings())  # docstrings are found, and some have a tag
     assert {where: found for where, text in docstrings() if (found := tag.findall(re.sub(r"`[^`]*`", "", text)))} == {}
 
 
-def test_every_lesson_has_a_command_and_a_picture_with_words_for_those_who_do_not_see_it() -> None:
+def test_every_lesson_has_a_command_and_a_picture_with_alt_text() -> None:
     for page in LESSONS:
         text = page.read_text(encoding="utf-8")
         pictures = re.findall(r"!\[([^]]*)\]\(([^)]+)\)", text)
@@ -113,17 +112,16 @@ def test_every_lesson_has_a_command_and_a_picture_with_words_for_those_who_do_no
         assert all(len(words) > 30 for words, _ in pictures), page.name
 
 
-def test_pictures_are_small_used_and_there_on_light_and_on_dark_paper() -> None:
+def test_pictures_are_small_and_used_and_have_a_dark_variant() -> None:
     used = {name for page in DOCS.rglob("*.md") for name in re.findall(r"\(([\w/-]+)\.png\)", page.read_text("utf-8"))}
     drawn = {path.stem for path in (DOCS / "learn").glob("*.png")}
     assert {name for name in drawn if not name.endswith("-dark")} == {Path(name).name for name in used} & drawn
     for path in (DOCS / "learn").glob("*.png"):
-        assert path.stat().st_size < MOST_BYTES, path.name
+        assert path.stat().st_size < MAX_PICTURE_BYTES, path.name
         assert path.stem.endswith("-dark") or path.with_stem(f"{path.stem}-dark").is_file(), path.name
 
 
-def test_python_that_a_page_shows_names_what_is_there() -> None:
-    """An import of what was renamed is found by the first reader otherwise."""
+def test_python_in_lessons_imports_existing_names() -> None:
     shown = [
         block
         for page in LESSONS
@@ -136,11 +134,11 @@ def test_python_that_a_page_shows_names_what_is_there() -> None:
         assert all(hasattr(module, name.name) for name in node.names), node.module
 
 
-def test_a_page_asks_nobody_for_fonts_or_scripts() -> None:
-    """Built on a machine with a network, it would look right there, and be broken on a train."""
+def test_pages_load_no_fonts_or_scripts_from_other_hosts() -> None:
+    """The site must work without a network."""
     assert SITE["theme"]["font"] is False
     assert "offline" in SITE["plugins"]
     assets = [*SITE["extra"]["polyfills"], *SITE["extra_css"]]
-    assert any("iframe-worker" in asset for asset in assets)  # or else the offline plugin names one that is fetched
+    assert any("iframe-worker" in asset for asset in assets)  # otherwise the offline plugin loads a script from another host
     for asset in assets:
         assert "//" not in re.sub(r"^\s*//.*$", "", (DOCS / asset).read_text(encoding="utf-8"), flags=re.MULTILINE)
