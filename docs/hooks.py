@@ -75,8 +75,8 @@ def _command_page(command: str) -> str:
     return f"""{page}
 ## Settings
 
-All settings with their defaults, as printed by `groundup config {stage.name}`. Set them in the table `[{stage.name}]` of a
-recipe, in a file for `--config`, or with `--set KEY=VALUE`.
+All settings with their defaults, as printed by `groundup config {stage.name}`. Set them in the table
+`[{stage.name}]` of a recipe, in a file for `--config`, or with `--set KEY=VALUE`.
 
 ```toml
 {annotated_toml(stage.config, stage.name)}```
@@ -91,8 +91,8 @@ def _applications_page() -> str:
 
 def _presets_page() -> str:
     lead = (
-        "Published architectures that `groundup pretrain --set shape.preset=NAME` trains from random weights. The parameter\n"
-        "counts are the ones that their authors published. This is the output of `groundup model list`."
+        "Published architectures that `groundup pretrain --set shape.preset=NAME` trains from random weights.\n"
+        "The parameter counts match the published ones. This is the output of `groundup model list`."
     )
     return f"# Presets\n\n{lead}\n\n{_output('model list')}"
 

@@ -96,11 +96,11 @@ def test_links_to_headings_exist(page: Path) -> None:
 
 
 TERMS = """
-attention; base model; baseline; batch; BPE; causal mask; checkpoint; confidence interval; context window; cross-entropy;
-data contamination; DPO; early stopping; embedding; epoch; F1; few-shot; fine-tuning; gradient; gradient descent; hallucination;
-instruction tuning; KV cache; layer norm; learning rate; logits; LoRA; MLP; multi-head; overfitting; perplexity; prompt; residual;
-RLHF; RMSNorm; RoPE; self-attention; SFT; softmax; surprisal; temperature; token; top-p; train/validation/test split; vocabulary;
-warmup; weight decay; zero-shot
+attention; base model; baseline; batch; BPE; causal mask; checkpoint; confidence interval; context window;
+cross-entropy; data contamination; DPO; early stopping; embedding; epoch; F1; few-shot; fine-tuning; gradient;
+gradient descent; hallucination; instruction tuning; KV cache; layer norm; learning rate; logits; LoRA; MLP;
+multi-head; overfitting; perplexity; prompt; residual; RLHF; RMSNorm; RoPE; self-attention; SFT; softmax;
+surprisal; temperature; token; top-p; train/validation/test split; vocabulary; warmup; weight decay; zero-shot
 """
 
 

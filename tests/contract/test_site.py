@@ -139,6 +139,6 @@ def test_pages_load_no_fonts_or_scripts_from_other_hosts() -> None:
     assert SITE["theme"]["font"] is False
     assert "offline" in SITE["plugins"]
     assets = [*SITE["extra"]["polyfills"], *SITE["extra_css"]]
-    assert any("iframe-worker" in asset for asset in assets)  # otherwise the offline plugin loads a script from another host
+    assert any("iframe-worker" in asset for asset in assets)  # instead of a script of another host
     for asset in assets:
         assert "//" not in re.sub(r"^\s*//.*$", "", (DOCS / asset).read_text(encoding="utf-8"), flags=re.MULTILINE)
