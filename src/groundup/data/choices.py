@@ -1,4 +1,4 @@
-"""Questions with several answers to choose from, out of a table."""
+"""Read multiple-choice questions from a table."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from groundup.core.types import well_formed
 from groundup.corpus.records import FIELD, resolve
 from groundup.data.tables import Table, cell_text
 
-# Names that data sets give to these columns, the most telling first.
+# Usual names of these columns in datasets, the most specific first.
 _CHOICES = ("choices", "options", "endings", "candidates", "answers")
 _ANSWERS = ("answer", "label", "gold", "target", "correct", "answer_index", "answerKey", "gt")
 _QUESTIONS = ("question", "query", "prompt", "context", "ctx", "premise", "goal", "sentence", "text")
-PROMPT = "Question: {question}\nAnswer:"  # how lm-evaluation-harness lays most sets out
+PROMPT = "Question: {question}\nAnswer:"  # the usual prompt of lm-evaluation-harness
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One question.
+    """A multiple-choice question.
 
     Attributes:
-        prompt: what stands before each choice; may be empty.
-        choices: two or more, without a space in front.
-        answer: the place of the right one.
+        prompt: Text before each choice; may be empty.
+        choices: Two or more choices, without a leading space.
+        answer: Index of the correct choice.
     """
 
     prompt: str
@@ -38,11 +38,12 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """Questions.
+    """Multiple-choice questions of a table.
 
     Attributes:
-        columns: how the table was read, as a sentence for the user.
-        dropped: reason -> rows left out.
+        items: Questions.
+        columns: How the columns were read, as text.
+        dropped: Reason -> number of rows that were dropped.
     """
 
     items: list[Choice]
@@ -51,7 +52,7 @@ class Choices:
 
 
 def choice_columns(table: Table) -> tuple[str, str, str | None] | None:
-    """Where the choices, the answer and the question are; None where the table has no choices with answers."""
+    """Return the columns of choices, answer and question; None if the table has no choices with answers."""
     sample = table.rows[:200]
     listed = [c for c in table.columns if sample and all(len(_listed(row.get(c))) >= 2 for row in sample)]
     choices = next((c for c in _CHOICES if c in listed), None)
@@ -62,32 +63,33 @@ def choice_columns(table: Table) -> tuple[str, str, str | None] | None:
 
 
 def read_choices(table: Table, template: str | None = None) -> Choices:
-    """The usable rows of a table.
+    """Return the usable rows of a table.
 
-    A column with the choices (a list, or ARC's `{"text": [...], "label": [...]}`; in CSV files as JSON), one with the
-    answer (its place from 0, its letter or label, or its text), and one with the question, if there is one.
+    The table needs a column with the choices: a list (JSON in CSV files), or ARC's `{"text": [...], "label": [...]}`.
+    Another column contains the answer: its index from 0, its letter, its label, or its text. A column with the question
+    is optional.
 
     Args:
-        template: of the prompt, e.g. "{context}\\nQ: {question}\\nA:"; default: "Question: ...\\nAnswer:", or nothing
-            where there is no question.
+        table: The table.
+        template: Template of the prompt, e.g. "{context}\nQ: {question}\nA:"; default: "Question: ...\nAnswer:", or
+            empty without a question.
 
     Raises:
-        ConfigError: the template names a column that is not there.
-        DataError: no such columns, or no usable row.
+        ConfigError: A column of the template does not exist.
+        DataError: The columns were not found, or no row is usable.
     """
     found = choice_columns(table)
     if found is None:
         raise DataError(
-            f"{table.name}: columns {', '.join(table.columns[:12])}",
-            rule="a question has its choices as a list in one column, and the answer in another",
-            fix=f"Name them as data sets do: {', '.join(_CHOICES[:3])}; {', '.join(_ANSWERS[:3])}; question.",
+            f"{table.name} has the columns {', '.join(table.columns[:12])}",
+            rule="multiple-choice questions need a column with a list of choices, and a column with the answer",
+            fix=f"Use the usual names: {', '.join(_CHOICES[:3])}; {', '.join(_ANSWERS[:3])}; question.",
         )
     choices, answer, question = found
     missing = sorted({path.split(".")[0] for path in FIELD.findall(template or "")} - set(table.columns))
     if missing:
         raise ConfigError(
-            f"text = {template!r}",
-            rule=f"the columns are {', '.join(table.columns[:12])}",
+            f"text = {template!r}: no column {missing[0]!r}, only {', '.join(table.columns[:12])}",
             fix=f"Correct {missing[0]}.",
         )
     template = template or (PROMPT.replace("question", question) if question else "")
@@ -99,7 +101,7 @@ def read_choices(table: Table, template: str | None = None) -> Choices:
         if len(texts) < 2 or not all(text.strip() for text in texts):
             dropped["fewer than two choices"] += 1
         elif place is None:
-            dropped["answer that is no choice"] += 1
+            dropped["answer that is not a choice"] += 1
         elif question and not cell_text(row.get(question)):
             dropped["empty question"] += 1
         else:
@@ -107,7 +109,7 @@ def read_choices(table: Table, template: str | None = None) -> Choices:
     if not items:
         raise DataError(
             f"{table.name}: none of {len(table.rows):,} rows can be used ({dict(dropped)})",
-            rule="an answer is the place of a choice from 0, its letter, or its text",
+            rule="an answer is the index of a choice from 0, its letter, or its text",
             fix="Correct the table.",
         )
     return Choices(items, f"{question + ', ' if question else ''}{choices} -> {answer}", dropped)
@@ -125,7 +127,7 @@ def _listed(value: Any) -> tuple[str, ...]:
 
 
 def _as_it_is(value: Any) -> str:
-    # White space around it is kept: it has tokens, which other tools score, too.
+    # Surrounding white space is kept: it has tokens, which other tools score as well.
     return well_formed(value) if isinstance(value, str) else cell_text(value)
 
 

@@ -1,4 +1,4 @@
-"""Which columns of a table are prompts and responses, where nobody said so."""
+"""Detect the columns with prompts and responses in a table, if they are not configured."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from groundup.core.types import Role
 from groundup.corpus.records import FIELD, resolve
 from groundup.data.tables import Table, cell_text
 
-# Names that data sets give to these columns, the most telling first; written as `_words` gives them.
+# Usual names of these columns in datasets, the most specific first, in the form that `_words` returns.
 _MESSAGES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "chat", "utterances")
-_CHATS = ("messages", "conversations", "chat")  # whoever calls them so learns to take part in them
+_CHATS = ("messages", "conversations", "chat")  # chats, which are trained even if another column describes them
 _PROMPTS = (
     "prompt", "instruction", "question", "query", "problem", "user", "human", "request", "input", "source", "dialogue",
     "dialog", "document", "article", "text", "q",
@@ -26,20 +26,20 @@ _RESPONSES = (
     "response", "completion", "answer", "answers", "output", "reply", "assistant", "solution", "target", "chosen",
     "gpt", "bot", "summary", "highlights", "translation", "a",
 )  # fmt: skip
-_INPUTS = ("input", "context", "passage")  # what a prompt is about: stands beside it in Alpaca's and SQuAD's tables
+_INPUTS = ("input", "context", "passage")  # content that a prompt refers to, in Alpaca's and SQuAD's tables
 _SYSTEMS = ("system", "system prompt", "system message")
-# How data sets call who speaks in a turn.
+# Speaker names in datasets.
 ROLES: dict[str, Role] = {
     "system": "system", "developer": "system",
     "user": "user", "human": "user", "prompter": "user", "customer": "user", "client": "user",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "chatbot": "assistant",
     "model": "assistant", "ai": "assistant", "agent": "assistant",
 }  # fmt: skip
-# In a turn: who speaks, and what is said.
+# Keys of a turn: the speaker, and the content.
 ROLE_KEYS = ("role", "from", "speaker", "sender", "author", "user_id", "name")
 CONTENT_KEYS = ("content", "value", "text", "message", "utterance", "body")
-_SAMPLE = 200  # rows that decide
-_SPOKEN = 0.3  # the least share of a column's cells with several words for it to be language
+_SAMPLE = 200  # rows that columns are detected from
+_SPOKEN = 0.3  # minimum fraction of cells with several words in a column of natural language
 
 
 class ConversationRules(Config):
@@ -56,10 +56,14 @@ class ConversationRules(Config):
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """How rows are read: `messages` is a path, or else `prompt` and `response` are templates; `system` may be given.
+    """Columns to read: either a path in `messages`, or templates in `prompt` and `response`.
 
     Attributes:
-        assistant: who of the people in `messages` is learned from; None where roles tell it.
+        messages: Path of the lists of turns.
+        prompt: Template of the prompt.
+        response: Template of the response.
+        system: Template of the system message.
+        assistant: Name of the speaker that is the assistant; None: turns have roles.
     """
 
     messages: str | None = None
@@ -69,7 +73,7 @@ class Columns:
     assistant: str | None = None
 
     def __str__(self) -> str:
-        """In words, e.g. "question -> answer"."""
+        """Return a short description, e.g. "question -> answer"."""
         if self.messages is not None:
             return f"conversations in {self.messages}"
         prompt, response = (" + ".join(FIELD.findall(template)) for template in (self.prompt, self.response))
@@ -77,26 +81,27 @@ class Columns:
 
 
 def find_columns(table: Table, rules: ConversationRules, *, by_content: bool = True) -> Columns:
-    """Follow the rules as far as they are given; find the rest by names, and by content where names say nothing.
+    """Return the columns of conversations: configured ones, and the others detected by name or content.
 
     Args:
-        by_content: whether two columns of prose may be taken for prompts and responses, whatever their names are.
+        table: The table.
+        rules: Configured columns.
+        by_content: Whether two text columns may be prompt and response regardless of their names.
 
     Raises:
-        ConfigError: a rule names a column that the table lacks, or `messages` comes with `prompt` or `response`.
-        DataError: no rule, and neither names nor content tell prompts and responses.
+        ConfigError: A configured column does not exist, or `messages` is set together with `prompt` or `response`.
+        DataError: Prompts and responses were not detected.
     """
     sample = table.rows[:: max(1, len(table.rows) // _SAMPLE)]
     readable = tuple(column for column in table.columns if column and not set(column) & set("{}"))
-    table = replace(table, columns=readable)  # a name with braces cannot stand in a template
+    table = replace(table, columns=readable)  # a template cannot refer to a name with braces
     system = _given_system(table, rules) or _named(_SYSTEMS, [c for c in table.columns if _is_text(c, sample)])
     pair_given = rules.prompt is not None or rules.response is not None
     if rules.messages is not None:
         if pair_given:
             raise ConfigError(
-                f"messages = {rules.messages!r} beside prompt or response",
-                rule="a row holds either one conversation or one prompt with its response",
-                fix="Leave one of them out.",
+                f"messages = {rules.messages!r} is set together with prompt or response",
+                fix="Remove one of them.",
             )
         _require_column(table, "messages", rules.messages.split(".")[0], rules.messages)
     messages = rules.messages or (None if pair_given else _find_messages(table, sample))
@@ -111,10 +116,12 @@ def find_columns(table: Table, rules: ConversationRules, *, by_content: bool = T
 
 
 def fill(template: str, row: Mapping[str, Any], *, whole: bool = False) -> str:
-    """The template with the cells of a row in it; "" where none of its columns holds text.
+    """Return the template filled with the cells of a row; "" if all of its columns are empty.
 
     Args:
-        whole: of a list, all is taken, a line for each item; else what `first_text` takes.
+        template: Template with column names in braces.
+        row: Row of a table.
+        whole: Whether to use all items of a list, one per line, instead of the first (see `first_text`).
     """
     read = _all_text if whole else first_text
     values = {path: "\n".join(filter(None, map(read, resolve(row, path)))) for path in FIELD.findall(template)}
@@ -124,10 +131,11 @@ def fill(template: str, row: Mapping[str, Any], *, whole: bool = False) -> str:
 
 
 def first_text(value: Any, depth: int = 8) -> str:
-    """The text of a cell; of several answers (a list, or SQuAD's `{"text": [...]}`) the first that is one.
+    """Return the text of a cell; of several answers (a list, or SQuAD's `{"text": [...]}`) the first.
 
     Args:
-        depth: how many lists and mappings are entered, one inside the other; text deeper down is nobody's answer.
+        value: Cell.
+        depth: Maximum nesting of lists and mappings; deeper text is ignored.
     """
     if isinstance(value, Mapping | list):
         inside = [value.get("text")] if isinstance(value, Mapping) else value
@@ -136,7 +144,7 @@ def first_text(value: Any, depth: int = 8) -> str:
 
 
 def _all_text(value: Any) -> str:
-    """The text of a cell that a prompt is about: of a conversation each turn, with who says it."""
+    """Return all text of a cell that a prompt refers to; turns of a conversation start with the speaker."""
     turns = as_turns(value)
     if turns is None or (isinstance(value, str) and not all(map(_is_turn, turns))):  # "[1, 2]" is a text
         return first_text(value)
@@ -149,7 +157,7 @@ def _all_text(value: Any) -> str:
 
 
 def as_turns(value: Any) -> list[Any] | None:
-    """A cell's list of turns (in CSV files it is JSON inside a string); None where it holds none."""
+    """Return the list of turns in a cell (a JSON string in CSV files), or None."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -176,21 +184,20 @@ def _find_messages(table: Table, sample: Sequence[Mapping[str, Any]]) -> str | N
 
 
 def _is_told_of(messages: str, table: Table, sample: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether something is said about the conversations, such as a summary: then that is what is learned."""
+    """Return whether another column describes the conversations, e.g. a summary, and is thus the response."""
     others = [column for column in table.columns if column != messages and _is_text(column, sample)]
     return _words(messages) not in _CHATS and _named(_RESPONSES, others) is not None
 
 
 def _answering(table: Table, messages: str, given: str | None) -> str | None:
-    """Who answers in conversations of people, whose turns say a name and no role: somebody has to say that."""
+    """Return the speaker that is the assistant, in conversations with names instead of roles."""
     turns = [turn for row in table.rows for cell in resolve(row, messages) for turn in as_turns(cell) or ()]
     names = Counter(name for turn in turns if isinstance(turn, dict) and (name := speaker(turn)))
     if given is not None:
         if given not in names:
             match = nearest(given, list(names))
             raise ConfigError(
-                f"assistant = {given!r}: nobody in {table.name} is called that",
-                rule=f"who speaks there: {_counted(names)}",
+                f"assistant = {given!r}: {table.name} has no such speaker, only {_counted(names)}",
                 fix=f"Did you mean {match!r}?" if match else "Name one of them.",
             )
         return given
@@ -198,21 +205,21 @@ def _answering(table: Table, messages: str, given: str | None) -> str | None:
     if roles == {"name"} and not all(name.lower() in ROLES for name in names):
         first = names.most_common(1)[0][0]
         raise ConfigError(
-            f"{table.name}: a chat of {_counted(names)}",
-            rule="the words of one of them are learned as answers, those of all others as what is answered",
-            fix=f"Say whose: assistant = {first!r} (on the command line --set 'assistant={first}').",
+            f"{table.name}: a chat of {_counted(names)}, without roles",
+            rule="the turns of one speaker are trained as the assistant's",
+            fix=f"Choose the speaker: assistant = {first!r} (on the command line --set 'assistant={first}').",
         )
     return None
 
 
-def _counted(names: Counter[str], most: int = 8) -> str:
-    """Who speaks, and how often."""
-    told = ", ".join(f"{name} ({count:,})" for name, count in names.most_common(most))
-    return told + (f" and {len(names) - most:,} more" if len(names) > most else "")
+def _counted(names: Counter[str], max_names: int = 8) -> str:
+    """Return the most frequent speakers with their number of turns, as text."""
+    listed = ", ".join(f"{name} ({count:,})" for name, count in names.most_common(max_names))
+    return listed + (f" and {len(names) - max_names:,} more" if len(names) > max_names else "")
 
 
 def speaker(turn: Any) -> str:
-    """Who says a turn; "" where it does not tell."""
+    """Return the speaker of a turn; "" if it is not given."""
     if not isinstance(turn, dict):
         return ""
     return next((name for key in ROLE_KEYS if (name := first_text(turn.get(key)))), "")
@@ -230,17 +237,17 @@ def _find_pair(
     spoken = [column for column in free if _is_language(column, sample)]
     empty = [column for column in table.columns if column not in taken and column not in free]
     if response is None:
-        response = _named(_RESPONSES, free) or _named(_RESPONSES, empty)  # the rows will tell that it is empty
+        response = _named(_RESPONSES, free) or _named(_RESPONSES, empty)  # an empty column is reported row by row
         free = [column for column in free if f"{{{column}}}" != response]
         spoken = [column for column in spoken if column in free]
     if prompt is None:
         prompt = _named(_PROMPTS, [column for column in spoken or free if f"{{{column}}}" != response])
         beside = [column for column in free if f"{{{column}}}" != prompt and _words(column) in _INPUTS]
-        if prompt is not None and len(beside) == 1:  # Alpaca's input follows the instruction, a passage leads
+        if prompt is not None and len(beside) == 1:  # Alpaca's input follows the instruction
             prompt = f"{prompt}\n{{{beside[0]}}}" if _words(beside[0]) == "input" else f"{{{beside[0]}}}\n{prompt}"
     left = [column for column in spoken if by_content and f"{{{column}}}" not in (prompt, response)]
     if prompt is None and response is None and len(left) == 2:
-        prompt = max(left, key=lambda column: _asking(column, sample))  # the first one where neither asks
+        prompt = max(left, key=lambda column: _asking(column, sample))  # the first column if neither contains questions
         response = next(column for column in left if column != prompt)
         return f"{{{prompt}}}", f"{{{response}}}"
     if prompt is None and response is not None and len(left) == 1:
@@ -250,15 +257,14 @@ def _find_pair(
     if prompt is None or response is None:
         missing = " and ".join(name for name, found in (("prompt", prompt), ("response", response)) if found is None)
         raise DataError(
-            f"{table.name}: columns {', '.join(map(repr, table.columns[:12]))}",
-            rule=f"the columns must tell {missing} by name or by content",
-            fix='Say which: prompt = "{COLUMN}", response = "{COLUMN}", or messages = "COLUMN".',
+            f"{table.name}: no {missing} column found in {', '.join(map(repr, table.columns[:12]))}",
+            fix='Set prompt = "{COLUMN}" and response = "{COLUMN}", or messages = "COLUMN".',
         )
     return prompt, response
 
 
 def _named(names: Sequence[str], columns: Sequence[str]) -> str | None:
-    """A template of the column with the most telling name: one of `names`, else one that has it among its words."""
+    """Return a template of the column with the best matching name; exact matches come first."""
     for matches in (lambda words, name: words == name, lambda words, name: name in words.split() and len(name) > 1):
         for name in names:
             for column in columns:
@@ -268,7 +274,7 @@ def _named(names: Sequence[str], columns: Sequence[str]) -> str | None:
 
 
 def _words(column: str) -> str:
-    """`bestAnswer`, `best_answer`, `Best Answer:` -> "best answer"."""
+    """Return the words of a column name: `bestAnswer`, `best_answer`, `Best Answer:` -> "best answer"."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column)
     return " ".join(re.findall(r"\w+", spaced.replace("_", " "))).lower()
 
@@ -282,7 +288,7 @@ def _is_text(column: str, sample: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _is_language(column: str, sample: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether people talk in a column: not ids, numbers, links, dates, or a few labels over and over."""
+    """Return whether a column contains natural language, not ids, numbers, links, dates or repeated labels."""
     cells = _cells(column, sample)
     several_words = sum(1 for text in cells if len(re.findall(r"[^\W\d_]+", text)) > 1 and " " in text)
     repeated = len(cells) >= 20 and len(set(cells)) <= len(cells) // 10
@@ -295,21 +301,21 @@ def _asking(column: str, sample: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _template(table: Table, key: str, given: str | None) -> str | None:
-    """A rule as a template: the name of a column alone stands for its cells."""
+    """Return a configured column as a template."""
     if given is None:
         return None
     if given in table.columns:
         return f"{{{given}}}"
     for path in FIELD.findall(given) or [given]:
         _require_column(table, key, path if path in table.columns else path.split(".")[0], given)
-    return given.replace("\\n", "\n")  # a shell hands on the two characters
+    return given.replace("\\n", "\n")  # a shell passes backslash and n
 
 
 def _given_system(table: Table, rules: ConversationRules) -> str | None:
     if rules.system is None:
         return None
     if not (FIELD.search(rules.system) or rules.system in table.columns):
-        if nearest(rules.system, table.columns):  # a mistyped name, which no model should be told
+        if nearest(rules.system, table.columns):  # a mistyped column name, not a system message
             _require_column(table, "system", rules.system, rules.system)
         return rules.system
     return _template(table, "system", rules.system)
@@ -320,7 +326,6 @@ def _require_column(table: Table, key: str, column: str, given: str) -> None:
         return
     match = nearest(column, table.columns)
     raise ConfigError(
-        f"{key} = {given!r}: {table.name} has no column {column!r}",
-        rule=f"its columns are {', '.join(table.columns[:12])}",
+        f"{key} = {given!r}: {table.name} has no column {column!r}, only {', '.join(table.columns[:12])}",
         fix=f"Did you mean {match!r}?" if match else "Name one of them.",
     )

@@ -1,4 +1,4 @@
-"""Tokenized documents, wherever they are kept."""
+"""Tokenized documents on disk or in memory."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from numpy.typing import NDArray
 
 
 class TokenDocuments(Protocol):
-    """Documents as ids, without BOS: on disk (`TokenShards`) or in memory (`TokenLists`)."""
+    """Documents as token ids without BOS: on disk (`TokenShards`) or in memory (`TokenLists`)."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each document."""
+        """Number of tokens of each document."""
         ...
 
     @property
     def byte_lengths(self) -> NDArray[np.int64]:
-        """UTF-8 bytes of each document."""
+        """Number of UTF-8 bytes of each document."""
         ...
 
     def document(self, index: int) -> NDArray[np.integer]:
-        """The ids of one document."""
+        """Return the token ids of a document."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TokenLists:
-    """Documents in memory, e.g. texts that a user wants scored.
+    """Documents in memory, e.g. texts to score.
 
     Attributes:
-        ids: of each document, without BOS.
-        byte_lengths: UTF-8 bytes of each document.
+        ids: Token ids of each document, without BOS.
+        byte_lengths: Number of UTF-8 bytes of each document.
     """
 
     ids: Sequence[Sequence[int]]

@@ -1,4 +1,4 @@
-"""Conversations as token ids, and which of them are trained."""
+"""Conversations as token ids, with a mask of the trained tokens."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Encoded = tuple[Ids, Sequence[bool] | NDArray[np.bool_]]
 
 
 def compact(ids: Sequence[int], trained: Sequence[bool]) -> Encoded:
-    """The same as arrays: five bytes a token. A million conversations as lists would take 10 GB."""
+    """Convert to arrays of five bytes per token; as lists, a million conversations would take 10 GB."""
     return np.array(ids, dtype=np.int32), np.array(trained, dtype=np.bool_)
 
 
 def trained_tokens(examples: Iterable[Encoded]) -> int:
-    """How many tokens of all examples are trained."""
+    """Return the total number of trained tokens."""
     return sum(int(np.count_nonzero(trained)) for _, trained in examples)

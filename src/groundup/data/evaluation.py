@@ -1,4 +1,4 @@
-"""The evaluation data path: each document once, from BOS, in windows that do not overlap."""
+"""Batches for evaluation: each document once, from BOS, in windows that do not overlap."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from groundup.data.documents import TokenDocuments
 
 @dataclass(frozen=True, slots=True)
 class DocumentWindows:
-    """Windows of documents, one a row, filled up on the right to the longest.
+    """Windows of documents, one per row, right-padded to the longest.
 
     Attributes:
-        input_ids: (B, T) int64; BOS where filled up.
-        labels: (B, T) int64; `IGNORE_INDEX` where filled up.
-        document_index: (B,) int64, the document that each row is part of.
+        input_ids: (B, T) int64; padding is BOS.
+        labels: (B, T) int64; padding is `IGNORE_INDEX`.
+        document_index: (B,) int64, index of the document of each row.
     """
 
     input_ids: torch.Tensor
@@ -36,28 +36,29 @@ def document_windows(
     bos_id: int,
     subset: Sequence[int] | None = None,
 ) -> Iterator[DocumentWindows]:
-    """Cut documents into windows such that every token of every document is a label exactly once.
+    """Split documents into windows such that every token is a label exactly once.
 
-    With T = context_length, window j of the row [BOS, t0, t1, ...] reads places j·T .. j·T+T-1 and predicts
-    j·T+1 .. j·T+T. So the first window begins with BOS, and a later one with the last label of the window
-    before, and sees nothing else of it. BOS and EOS are never labels: a scorer that divides by bytes must not
-    sum tokens that have none.
+    With T = context_length, window j of [BOS, t0, t1, ...] contains the tokens j·T .. j·T+T-1 and predicts j·T+1 ..
+    j·T+T. The first window starts with BOS; a later window starts with the last label of the previous one and does not
+    attend to the rest of it. BOS and EOS are never labels, because a score per byte must not include tokens without
+    bytes.
 
-    Windows come sorted by length, longest first, so that little is filled up; short ones are put together to
-    batches of more rows.
+    Windows are sorted by length, longest first, to minimize padding; batches of short windows have more rows.
 
     Args:
-        documents: what to cut; `documents.byte_lengths` has the bytes that a row's `document_index`
-            stands for.
-        context_length: T, the most tokens that the model reads at once.
-        batch_size: a batch holds at most batch_size × T tokens, filled-up ones included.
-        bos_id: the token in front of each document.
-        subset: documents to take; None takes all.
+        documents: Documents to split; `documents.byte_lengths` has the bytes of each `document_index`.
+        context_length: T, the maximum number of tokens per window.
+        batch_size: A batch has at most batch_size × T tokens, padding included.
+        bos_id: Token before each document.
+        subset: Indices of the documents to use; None: all.
+
+    Yields:
+        Batches of windows.
     """
     T = context_length
     chosen = np.arange(len(documents.lengths)) if subset is None else np.asarray(subset, dtype=np.int64)
     lengths = documents.lengths[chosen]
-    windows = -(-lengths // T)  # an empty document has none
+    windows = -(-lengths // T)  # 0 for an empty document
     document_index = np.repeat(chosen, windows)
     first_window = np.repeat(np.cumsum(windows) - windows, windows)
     start = (np.arange(len(document_index)) - first_window) * T

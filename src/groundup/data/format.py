@@ -1,4 +1,4 @@
-"""The files of a shard: what they are called, what they hold, and how one is opened safely."""
+"""File format of token shards: names, dtypes, and safe loading."""
 
 from __future__ import annotations
 
@@ -17,29 +17,31 @@ REMAKE = "Delete this directory and run groundup tokenize again."
 
 
 def part_path(directory: Path, name: str, part: str) -> Path:
-    """The file of one part of the shard `name`."""
+    """Return the path of one part of a shard."""
     return directory / f"{name}.{part}.npy"
 
 
 def token_dtype(vocab_size: int) -> np.dtype[Any]:
-    """The smallest unsigned type that holds every id."""
+    """Return the smallest unsigned dtype that can store every id."""
     return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
 def load_array(path: Path) -> NDArray[Any]:
     """Memory-map a one-dimensional `.npy` file of integers.
 
+    Args:
+        path: File to open.
+
     Raises:
-        FormatError: missing, truncated, or something else.
+        FormatError: The file is missing, truncated, or contains something else.
     """
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise FormatError(f"{path}: {error}", rule="a shard must be a whole .npy file", fix=REMAKE) from error
+        raise FormatError(f"{path}: {error}", fix=REMAKE) from error
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise FormatError(
-            f"{path}: {array.ndim} dimensions of {array.dtype}",
-            rule="a shard is one row of integers",
+            f"{path}: expected a one-dimensional array of integers, found {array.ndim} dimensions of {array.dtype}",
             fix=REMAKE,
         )
     return array

@@ -1,4 +1,4 @@
-"""Held-out examples for the evaluation of a fine-tuned model: none of them was in its training set."""
+"""Held-out examples for evaluating a fine-tuned model: examples that it was not trained on."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ from groundup.data.tables import read_table, table_identity
 
 ExamplesT = TypeVar("ExamplesT")
 
-_TUNED = "tuned"  # key of a merged model's facts: the record of its adapter
-_SHOWN_FRACTION = 0.2  # of a held-out table, to show the base model, if there are no training examples
+_TUNED = "tuned"  # key in the facts of a merged model: the record of its adapter
+_SHOWN_FRACTION = 0.2  # fraction of a held-out table to use as few-shot examples if there are no training examples
 _MAX_SHOWN = 64
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOut(Generic[ExamplesT]):
-    """Examples that a model may be shown, and those that it is tested on.
+    """Examples for few-shot prompts, and examples to test on.
 
     Attributes:
-        train: empty if there are none to show.
-        test: none of them was in the training set.
-        notes: how they were chosen, for a person.
+        train: Examples for prompts; may be empty.
+        test: Examples that are not in the training set.
+        notes: How the examples were selected, as sentences.
     """
 
     train: ExamplesT
@@ -59,13 +59,13 @@ class HeldOut(Generic[ExamplesT]):
 def tuned_by(directory: Path) -> Artifact | None:
     """Return the record of a model's fine-tuning; None if groundup did not fine-tune it."""
     made = read(directory) if (directory / ARTIFACT).is_file() else None
-    if made is not None and made.facts.get(_TUNED):  # a merged model was trained on what its adapter was trained on
+    if made is not None and made.facts.get(_TUNED):  # a merged model has the training data of its adapter
         made = replace(made, **made.facts[_TUNED])
     return made if made is not None and made.stage.startswith("finetune") else None
 
 
 def tuning_of(adapter: Path) -> dict[str, Any]:
-    """Return the facts of a merged model from which `tuned_by` finds the record of its adapter."""
+    """Return the facts of a merged model that `tuned_by` reads the record of its adapter from."""
     made = tuned_by(adapter)
     return {} if made is None else {_TUNED: {"stage": made.stage, "config": made.config, "inputs": made.inputs}}
 
@@ -73,18 +73,20 @@ def tuning_of(adapter: Path) -> dict[str, Any]:
 def held_out_answers(
     data: ExampleSources, train: ExampleSources, columns: ConversationRules, tuned: Path, console: Console
 ) -> HeldOut[list[Example]]:
-    """Return conversations to test on and others to show.
+    """Return conversations to test on and others for few-shot prompts.
 
-    Of the table that the model was trained on, the test set is the part that was held out then. Of any other table,
-    questions that the model was trained on are left out.
+    From the table that the model was trained on, the test set is the part that was held out then. From any other table,
+    questions that the model was trained on are dropped.
 
     Args:
-        train: the training examples; without any, some of the others are shown and not tested.
-        columns: columns that are not given are those of the training.
-        tuned: the model's directory.
+        data: Table to test on.
+        train: Training examples; without them, some examples of `data` are used in prompts and not tested.
+        columns: Configured columns; default: those of the training.
+        tuned: Directory of the model.
+        console: Console to print to.
 
     Raises:
-        DataError: no examples, or all of them were in the training set.
+        DataError: The table has no examples, or all are in the training set.
     """
     made = tuned_by(tuned)
     settings = _settings(made)
@@ -117,12 +119,18 @@ def held_out_labels(
     tuned: Path,
     console: Console,
 ) -> HeldOut[Labelled]:
-    """Return labelled texts to test on and others to show; otherwise like `held_out_answers`.
+    """Return labeled texts to test on and others for few-shot prompts; otherwise like `held_out_answers`.
 
     Args:
-        rules: rules that are not given are those of the training.
-        labels: of the classifier; texts with others are left out.
-        tuned: the classifier's directory.
+        data: Table to test on.
+        train: Training examples; without them, some examples of `data` are used in prompts and not tested.
+        rules: Configured columns and labels; default: those of the training.
+        labels: Labels of the classifier; texts with other labels are dropped.
+        tuned: Directory of the classifier.
+        console: Console to print to.
+
+    Raises:
+        DataError: The table has no examples, all are in the training set, or none has a label of the classifier.
     """
     made = tuned_by(tuned)
     settings = _settings(made)
@@ -148,12 +156,12 @@ def held_out_labels(
             notes.append(_set_aside(len(learned)))
     kept = with_labels(tested, labels, NOT_LEARNED)
     if unknown := kept.dropped[NOT_LEARNED] + kept.dropped[UNTRAINED]:
-        notes.append(f"Left out, because the classifier does not give their labels: {unknown:,} texts.")
+        notes.append(f"Dropped {unknown:,} texts whose labels the classifier does not have.")
     if not kept.texts:
         raise DataError(
-            f"{table.name}: the labels {', '.join(list(tested.counts())[:8])}",
-            rule=f"the tuned classifier gives the labels {', '.join(labels[:20])}",
-            fix="Give data with these labels, or name the column that has them: --set label=COLUMN.",
+            f"{table.name} has the labels {', '.join(list(tested.counts())[:8])}, but the classifier has "
+            f"{', '.join(labels[:20])}",
+            fix="Use data with these labels, or name the column that contains them: --set label=COLUMN.",
         )
     return HeldOut(with_labels(learned, labels, NOT_LEARNED), kept, notes)
 
@@ -163,7 +171,7 @@ def _settings(made: Artifact | None) -> Mapping[str, Any]:
 
 
 def _completed(columns: ConversationRules, settings: Mapping[str, Any]) -> ConversationRules:
-    """Return the rules, completed by those of the training: a column of messages, or a pair of columns."""
+    """Return the configured columns, completed by those of the training."""
     given = columns.model_dump(exclude_none=True)
     before = {key: settings.get(key) for key in ConversationRules.model_fields}
     for pair, other in ((("prompt", "response"), ("messages",)), (("messages",), ("prompt", "response"))):
@@ -173,7 +181,7 @@ def _completed(columns: ConversationRules, settings: Mapping[str, Any]) -> Conve
 
 
 def _completed_label_rules(rules: LabelRules, settings: Mapping[str, Any]) -> LabelRules:
-    """Return the rules, completed by those of the training."""
+    """Return the configured columns and labels, completed by those of the training."""
     return LabelRules(
         rules.text or settings.get("text"),
         rules.label or settings.get("label"),
@@ -189,40 +197,35 @@ def _left_out(count: int, left: int) -> list[str]:
     """Return the note about examples that the model was trained on.
 
     Raises:
-        DataError: all of them were.
+        DataError: The model was trained on all of them.
     """
     if count and not left:
-        raise DataError(
-            f"--data: the tuned model was trained on all {count:,} examples",
-            rule="what is compared on was not trained on",
-            fix="Give other examples.",
-        )
-    return [f"{count:,} examples were left out: the tuned model was trained on them."] if count else []
+        raise DataError(f"--data: the model was trained on all {count:,} examples", fix="Use other examples.")
+    return [f"Dropped {count:,} examples that the model was trained on."] if count else []
 
 
 def _is_training_table(made: Artifact | None, identity: str) -> bool:
     """Return whether a model was trained on a table.
 
     Raises:
-        DataError: it was, and the test set was another table.
+        DataError: It was trained on the whole table, because the test set was another one.
     """
     if made is None or made.inputs.get("data") != identity:
         return False
     if "test" in made.inputs:
         raise DataError(
-            "--data: the table that this model was trained on",
-            rule="it was tested on another table; in this one, it has learned every example",
-            fix="Give that other table with --data, and this one with --train.",
+            "--data: the model was trained on every example of this table, and tested on another table",
+            fix="Use the other table with --data, and this one with --train.",
         )
     return True
 
 
 def _trained_on(count: int) -> str:
-    return f"This table was trained on: compared are the {count:,} examples that were held out then."
+    return f"The model was trained on this table; comparing on the {count:,} examples that were held out."
 
 
 def _set_aside(count: int) -> str:
-    return f"{count:,} examples were set aside to find the base's best way; training data (--train) would spare them."
+    return f"Using {count:,} examples to select the base model's prompt; pass training data (--train) to avoid this."
 
 
 def _as_classify_reads(data: ExampleSources) -> Any:

@@ -1,4 +1,4 @@
-"""Conversations for instruction tuning: read, split, checked and encoded with the labels that are trained."""
+"""Conversations for instruction tuning: split, checked and tokenized, with labels for the assistant's turns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from groundup.data.packing import ExampleLoader
     from groundup.tokenizer import ChatTemplate, Tokenizer
 
-_COUNTED = 1000  # examples whose tokens are counted for the table, from everywhere among them
+_COUNTED = 1000  # evenly spaced examples whose tokens are counted for the table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,11 +26,15 @@ class InstructionData:
     """Conversations and their token ids.
 
     Attributes:
-        train, validation, test: Conversations; validation is empty unless the best weights are to be selected.
-        encoded: Ids of the training examples, and which of them are trained.
-        replayed: The same of general text or conversations that are mixed in.
-        context: Maximum number of tokens of an example.
-        split: How everything was read.
+        train: Training conversations.
+        validation: Validation conversations; empty unless the best checkpoint is selected.
+        test: Test conversations.
+        encoded: Token ids of the training examples, and which of them are trained.
+        replayed: The same for text or conversations that are mixed in.
+        template: Chat template.
+        tokenizer: Tokenizer of the model.
+        context: Maximum number of tokens per example.
+        split: All conversations, with statistics.
     """
 
     train: list[Example]
@@ -55,15 +59,20 @@ class InstructionData:
         *,
         validation: bool = False,
     ) -> Self:
-        """Encode conversations by a chat template.
+        """Tokenize conversations with a chat template.
 
         Args:
-            context: Maximum number of tokens of an example.
-            validation: Also hold out examples of the training set, to select the best weights on.
+            split: Training and test conversations.
+            settings: Settings of the data.
+            template: Chat template.
+            tokenizer: Tokenizer of the model.
+            context: Maximum number of tokens per example.
+            console: Console to print to.
+            validation: Whether to hold out training examples to select the best checkpoint on.
 
         Raises:
-            DataError: There is no token to train.
-            FormatError: A template that does not belong to the tokenizer.
+            DataError: No token would be trained.
+            FormatError: The template does not belong to the tokenizer.
         """
         train, held_out = split.train, list[Example]()
         if validation:
@@ -74,13 +83,13 @@ class InstructionData:
         require_sound(encoded, template, tokenizer, context, cut=settings.truncate)
         mixed = replayed(settings.replay, settings.replay_fraction, encoded, template, tokenizer, context)
         if mixed:
-            part = f"{settings.replay_fraction:.0%} of the trained tokens"
-            console.note(f"Replayed: {len(mixed):,} pieces of {settings.replay}, {part}.")
+            share = f"{settings.replay_fraction:.0%} of the trained tokens"
+            console.note(f"Replay: {len(mixed):,} sequences from {settings.replay}, {share}.")
         return cls(train, held_out, split.test, encoded, mixed, template, tokenizer, context, split)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest example."""
+        """Number of tokens of the longest example."""
         return max(len(ids) for ids, _ in (*self.encoded, *self.replayed))
 
     def loader(self, context_length: int, rows: int, *, cut: bool, **options: Any) -> ExampleLoader:
@@ -97,20 +106,20 @@ class InstructionData:
         )
 
     def show(self, console: Console, *, max_shown: int = 1) -> None:
-        """Show some conversations, and how many tokens of each role are trained."""
+        """Print some conversations, and the number of trained tokens per role."""
         counted = self.seen(_COUNTED)
         console.table(f"Tokens of {len(counted):,} of {len(self.train):,} examples", *role_table(counted))
         for number, each in enumerate(counted[:max_shown], 1):
-            which = "one example" if max_shown == 1 else f"example {number}"
-            console.sample(f"{which}; trained tokens are in [[ ]]", each.parts())
+            title = "Example" if max_shown == 1 else f"Example {number}"
+            console.sample(f"{title} (trained tokens in [[ ]])", each.parts())
 
-    def seen(self, most: int) -> list[Seen]:
-        """Return some training examples as the model reads them."""
-        some = self.train[:: max(1, -(-len(self.train) // most))]
+    def seen(self, max_shown: int) -> list[Seen]:
+        """Return evenly spaced training examples as token sequences with roles."""
+        some = self.train[:: max(1, -(-len(self.train) // max_shown))]
         return [see(self.template, self.tokenizer, e.messages, longest=self.context) for e in some]
 
     def facts(self, loader: ExampleLoader) -> dict[str, Any]:
-        """Return what the artifact says of the data, as JSON values."""
+        """Return statistics of the data for the artifact, as JSON values."""
         found = self.split.found
         long = {} if loader.cut or not loader.too_long else {"longer than the context": loader.too_long}
         examples = {"train": loader.n_examples - len(self.replayed), "test": len(self.test)}
@@ -125,14 +134,14 @@ class InstructionData:
 def _encoded(
     examples: Sequence[Example], template: ChatTemplate, tokenizer: Tokenizer, console: Console
 ) -> list[Encoded]:
-    """Encode conversations, and warn of special tokens in their text."""
+    """Tokenize conversations, and warn about special tokens in their text."""
     typed = require_words(examples, tokenizer)
     if typed:
-        which = "1 example has" if typed == 1 else f"{typed:,} examples have"
-        console.warn(f"{which} the name of a special token in the text: it stays text, and ends or begins nothing.")
+        which = "1 example contains" if typed == 1 else f"{typed:,} examples contain"
+        console.warn(f"{which} the name of a special token; it is tokenized as ordinary text.")
     require_own_template(template, tokenizer, examples)
     encoded = []
-    with console.progress("reading", len(examples), "examples") as bar:
+    with console.progress("tokenizing", len(examples), "examples") as bar:
         for example in examples:
             encoded.append(compact(*template.encode_labelled(example.messages)))
             bar.advance(1)

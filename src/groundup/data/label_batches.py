@@ -1,4 +1,4 @@
-"""Batches of labelled texts for training a classifier.
+"""Batches of labeled texts for training a classifier.
 
 Shape letters: B batch, T sequence, C labels.
 """
@@ -18,11 +18,11 @@ from groundup.core.types import IGNORE_INDEX
 from groundup.data.labelled import Labelled
 from groundup.data.loader import FIRST_OF_ONE, BatchPlacement
 
-_LENGTH_MULTIPLE = 16  # of padded lengths: few shapes, and fast attention needs even ones
-_SORTED_BATCHES = 32  # texts are sorted by length within this many batches: little padding, still random batches
+_LENGTH_MULTIPLE = 16  # padded lengths are multiples of this: few shapes, and fast attention kernels need it
+_SORTED_BATCHES = 32  # texts are sorted by length within this many batches: little padding, but random batches
 
 Targets = Sequence[int] | Sequence[Sequence[float]]
-"""Of each text the index of its label or, with several labels per text, 1.0 for each label that it has."""
+"""Index of each text's label; with several labels per text, a row with 1.0 for each of its labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,9 @@ class LabelledBatch:
 
     Attributes:
         input_ids: (B, T), right-padded.
-        last: (B,), the index of each text's last token.
-        labels: (B,), the index of each text's label; IGNORE_INDEX for a text that only fills a rank's share. With
-            several labels per text: (B, C), 1.0 for each label that the text has.
+        last: (B,), index of each text's last token.
+        labels: (B,), index of each text's label; IGNORE_INDEX for a text that is not counted. With several labels per
+            text: (B, C), 1.0 for each label of the text.
     """
 
     input_ids: Tensor
@@ -43,11 +43,11 @@ class LabelledBatch:
 
 @dataclass(frozen=True, slots=True)
 class Padding:
-    """How texts become one tensor.
+    """Padding of a batch.
 
     Attributes:
-        token_id: the token after the end of shorter texts.
-        max_tokens: lengths are rounded up to a multiple of 16, but not beyond this.
+        token_id: Padding token.
+        max_tokens: Maximum length; lengths are rounded up to a multiple of 16, but not above it.
     """
 
     token_id: int
@@ -58,7 +58,7 @@ class Padding:
         return min(self.max_tokens, -(-n_tokens // _LENGTH_MULTIPLE) * _LENGTH_MULTIPLE)
 
     def pad(self, texts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Return token ids as one right-padded tensor (B, T), and the index of each text's last token (B,)."""
+        """Return token ids as a right-padded tensor (B, T), and the index of each text's last token (B,)."""
         lengths = [len(text) for text in texts]
         ids_BT = torch.full((len(texts), self.length(max(lengths))), self.token_id, dtype=torch.int64)
         for row, text in zip(ids_BT, texts, strict=True):
@@ -67,7 +67,7 @@ class Padding:
 
 
 def label_targets(examples: Labelled, labels: Sequence[str]) -> Targets:
-    """Return the label of each text as an index into `labels`; with several labels per text, as rows of 0.0 and 1.0."""
+    """Return each text's label as an index into `labels`; with several labels per text, as rows of 0.0 and 1.0."""
     if examples.multi_label:
         return [[float(label in has) for label in labels] for has in examples.sets]
     index = {label: number for number, label in enumerate(labels)}
@@ -77,13 +77,15 @@ def label_targets(examples: Labelled, labels: Sequence[str]) -> Targets:
 class LabelledBatches:
     """Batches of texts of similar length, in a new order each epoch; batch i is a pure function of (seed, i).
 
-    Every text comes once per epoch; the last batch of an epoch may be smaller.
+    Every text occurs once per epoch; the last batch of an epoch may be smaller.
 
     Args:
-        texts: token ids of each text, none empty.
-        batch_size: B, texts per batch of all ranks together.
-        seed: of the order.
-        place: this process takes each `world_size`-th text of a batch, from the `rank`-th on.
+        texts: Token ids of each text, not empty.
+        labels: Labels of the texts, see `label_targets`.
+        batch_size: B, texts per global batch.
+        padding: Padding of a batch.
+        seed: Random seed of the order.
+        place: This process takes every `world_size`-th text of a batch, starting at `rank`.
     """
 
     def __init__(
@@ -107,35 +109,35 @@ class LabelledBatches:
         self._epoch = lru_cache(maxsize=1)(self._make_epoch)
 
     def batch(self, index: int) -> LabelledBatch:
-        """Return this rank's share of the index-th batch since step 0, counted across epochs."""
+        """Return this rank's part of the batch with this index, counted across epochs."""
         epoch, number = divmod(index, self.per_epoch)
         whole = self._epoch(epoch)[number]
         chosen = whole[self._place.rank :: self._place.world_size]
         labels = self._labels[torch.from_numpy(chosen)]
-        if not len(chosen):  # fewer texts than ranks: a rank without a text computes one that does not count
+        if not len(chosen):  # fewer texts than ranks: this rank computes a text that is not counted
             chosen, labels = whole[:1], torch.full_like(self._labels[:1], IGNORE_INDEX)
         ids, last = self._padding.pad([self._texts[i] for i in chosen])
         return LabelledBatch(*(tensor.to(self._place.device) for tensor in (ids, last, labels)))
 
     def texts_in(self, steps: int) -> int:
-        """Return the number of texts in the first `steps` batches, repeats counted."""
+        """Return the number of texts in the first `steps` batches, with repetitions."""
         epochs, rest = divmod(steps, self.per_epoch)
         return epochs * len(self._texts) + sum(map(len, self._epoch(epochs)[:rest]))
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text."""
+        """Number of tokens of the longest text."""
         return int(self._lengths.max())
 
     @property
     def largest(self) -> int:
-        """Index of the batch in the first epoch that has the most tokens, padding included."""
+        """Index of the batch in the first epoch with the most tokens, padding included."""
         sizes = self._sizes()
         return sizes.index(max(sizes))
 
     @property
     def usual(self) -> int:
-        """Index of the batch in the first epoch whose number of tokens is nearest to the mean."""
+        """Index of the batch in the first epoch whose number of tokens is closest to the mean."""
         sizes = self._sizes()
         mean = sum(sizes) / len(sizes)
         return min(range(len(sizes)), key=lambda number: abs(sizes[number] - mean))

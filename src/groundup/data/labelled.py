@@ -1,4 +1,4 @@
-"""Texts with labels, out of a table: which columns they are in, and what is dropped."""
+"""Read labeled texts from a table: find the columns, read the labels, and count what is dropped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from groundup.corpus.records import FIELD
 from groundup.data.columns import fill
 from groundup.data.tables import Table, alike, cell_text, read_table, spread
 
-# Names that people give to the two, the most telling first.
+# Usual names of the two columns, the most specific first.
 _TEXT_NAMES = (
     "text", "sentence", "content", "body", "document", "review", "comment", "tweet", "post", "message", "utterance",
     "query", "question", "email", "mail", "sms", "description", "article", "passage", "input", "title", "headline",
@@ -29,22 +29,23 @@ _LABEL_NAMES = (
     "label", "labels", "class", "category", "categories", "target", "intent", "topic", "sentiment", "polarity", "genre",
     "emotion", "tag", "stars", "rating", "score", "grade", "output", "type", "group", "y",
 )  # fmt: skip
-# What has few values and is no label: where a row comes from, in which language it is, which part it belongs to.
+# Columns with few values that are not labels: sources, languages, splits.
 _OTHER_NAMES = (
     "id", "index", "idx", "split", "fold", "lang", "language", "locale", "source", "domain", "date", "year", "month",
     "time", "author", "user", "annotator", "country", "file", "url", "license", "licence", "version", "confidence",
 )  # fmt: skip
-_SAMPLE = 10_000  # rows that decide, from everywhere
+_SAMPLE = 10_000  # rows, evenly spaced, that columns are detected from
 
 
 def text_column(table: Table, *, taken: str) -> str:
-    """The column with the text: one with a telling name, else the one whose strings are longest.
+    """Return the column with the text: one with a usual name, or the one with the longest strings.
 
     Args:
-        taken: the column with the label.
+        table: The table.
+        exclude: Column with the label.
 
     Raises:
-        DataError: no column of strings is left.
+        DataError: No other column contains strings.
     """
     length: Counter[str] = Counter()
     for row in spread(table.rows, _SAMPLE):
@@ -53,30 +54,31 @@ def text_column(table: Table, *, taken: str) -> str:
                 length[name] += len(value.strip())
     length = +length
     if not length:
-        raise _not_found(table, "text", 'Say where it is: text = "COLUMN", or a template: text = "{subject}\\n{body}".')
+        raise _not_found(table, "text", 'Set text = "COLUMN", or a template: text = "{subject}\\n{body}".')
     longest = max(length.values())
-    # A title beside a body is no text to learn from, whatever its name; nor is an id called "text".
+    # A usual name does not make a short column the text, e.g. a title next to a body, or an id called "text".
     named = [name for name in _by_name(length, _TEXT_NAMES) if length[name] * 10 >= longest]
     return named[0] if named else max(length, key=lambda name: length[name])
 
 
 def label_column(table: Table, named: str | None, *, taken: Collection[str], numbers: bool) -> str:
-    """The column with the label: `named`, else one with a telling name, else the only one with few values.
+    """Return the column with the label: `named`, or one with a usual name, or the only column with few values.
 
     Args:
-        taken: columns that are text.
-        numbers: the label is made of numbers, of which there may be many.
+        table: The table.
+        named: Column that the user has set.
+        exclude: Columns with the text.
+        numbers: Whether the label is derived from numbers, which may have many values.
 
     Raises:
-        ConfigError: `named` is no column.
-        DataError: none, or several, could be it; the message lists them.
+        ConfigError: The column `named` does not exist.
+        DataError: No column, or several, could contain the label; the message lists them.
     """
     if named is not None:
         if named not in table.columns:
             match = nearest(named, table.columns)
             raise ConfigError(
-                f"label = {named!r}",
-                rule=f"{table.name} has the columns {', '.join(table.columns[:20])}",
+                f"label = {named!r}: {table.name} has the columns {', '.join(table.columns[:20])}",
                 fix=f"Did you mean {match!r}?" if match else "Name one of them.",
             )
         return named
@@ -88,8 +90,8 @@ def label_column(table: Table, named: str | None, *, taken: Collection[str], num
     if single and not numbers:
         raise DataError(
             f"{table.name}: every label in {single!r} is {next(iter(values[single]))[:40]!r}",
-            rule="a classifier needs two labels or more",
-            fix='Give examples of others, too, or name another column: label = "COLUMN".',
+            rule="a classifier needs at least two labels",
+            fix='Add examples of other labels, or name another column: label = "COLUMN".',
         )
     by_name = _by_name(usable, _LABEL_NAMES)
     if by_name:
@@ -99,11 +101,11 @@ def label_column(table: Table, named: str | None, *, taken: Collection[str], num
     if len(likely) == 1:
         return likely[0]
     if not likely:
-        raise _not_found(table, "label (2 values or more, each on several rows)", 'Say where it is: label = "COLUMN".')
+        raise _not_found(table, "label (2 or more values, each in several rows)", 'Set label = "COLUMN".')
     raise DataError(
-        f"{table.name}: " + ", ".join(f"{name!r} ({len(values[name])} values)" for name in likely[:8]),
-        rule="each of these columns could hold the label",
-        fix=f"Say which: label = {likely[0]!r}.",
+        f"{table.name}: several columns could contain the label: "
+        + ", ".join(f"{name!r} ({len(values[name])} values)" for name in likely[:8]),
+        fix=f"Choose one, e.g. label = {likely[0]!r}.",
     )
 
 
@@ -117,13 +119,13 @@ def _only(cell: Any) -> Any:
 
 
 def _may_be_labels(counts: Counter[str]) -> bool:
-    """Few values on many rows, and names rather than prose."""
+    """Return whether a column has few values for its rows, and short ones."""
     rows = counts.total()
     return 2 <= len(counts) <= max(2, rows // 2) and sum(map(len, counts)) <= 100 * len(counts)
 
 
 def _by_name(columns: Collection[str], telling: tuple[str, ...]) -> list[str]:
-    """The columns with a telling name: exactly it before it as a word of the name, and the more telling first."""
+    """Return the columns with a usual name; exact matches come before names that contain the word."""
     words = {name: [w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)] for name in columns}
     exact = [name for word in telling for name in columns if name.strip().lower() == word]
     within = [name for word in telling for name in columns if word in words[name]]
@@ -132,34 +134,33 @@ def _by_name(columns: Collection[str], telling: tuple[str, ...]) -> list[str]:
 
 def _not_found(table: Table, what: str, fix: str) -> DataError:
     return DataError(
-        f"{table.name}: no column that looks like a {what}",
-        rule=f"its columns are {', '.join(table.columns[:20])}",
-        fix=fix,
+        f"{table.name}: no column looks like a {what}; the columns are {', '.join(table.columns[:20])}", fix=fix
     )
 
 
-SEPARATOR = "\x1f"  # between the labels of one text: ASCII's separator of units, which nobody types
+SEPARATOR = "\x1f"  # between the labels of a text: ASCII unit separator, which text does not contain
 SEVERAL_LABELS = "several labels"
-EMPTY_TEXT, EMPTY_LABEL, NO_NUMBER = "empty text", "empty label", "score that is no number"
-REPEATED, CONTRADICTED = "repeated text", "repeated text with another label"
-NOT_LEARNED = "label not learned"
+EMPTY_TEXT, EMPTY_LABEL, NO_NUMBER = "empty text", "empty label", "score that is not a number"
+REPEATED, CONTRADICTED = "duplicate", "duplicate with another label"
+NOT_LEARNED = "label not trained"
 SINGLE = "only example of its label"
 
-_MISSING = {"", "n/a", "#n/a", "<na>", "nan", "null"}  # as spreadsheets and pandas write a cell without a value
-_UNBALANCED = 10  # times as many texts of the most frequent label as of the rarest
-_LONGEST_LIST = 10_000  # characters of a cell
-_MOST_SCORES = 20  # distinct numbers, some with a fraction, beyond which a column holds scores and no labels
+_MISSING = {"", "n/a", "#n/a", "<na>", "nan", "null"}  # missing values as written by spreadsheets and pandas
+_UNBALANCED = 10  # ratio of the most frequent to the rarest label that causes a warning
+_LONGEST_LIST = 10_000  # maximum length in characters of a cell that is parsed as a list
+_MOST_SCORES = 20  # maximum number of distinct non-integer values in a label column
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """Texts and the label of each.
+    """Texts with their labels.
 
     Attributes:
-        labels: of each text its label, or where there are several `SEPARATOR` between their names.
-        columns: how the table was read, as a sentence for the user.
-        dropped: reason -> rows left out.
-        multi_label: a text may have several labels.
+        texts: Texts.
+        labels: Label of each text; several labels of one text are joined by `SEPARATOR`.
+        columns: How the columns were read, as text.
+        dropped: Reason -> number of rows that were dropped.
+        multi_label: Whether a text may have several labels.
     """
 
     texts: list[str]
@@ -172,23 +173,23 @@ class Labelled:
         return len(self.texts)
 
     def counts(self) -> dict[str, int]:
-        """Examples of each label, the most frequent first."""
+        """Return the number of texts of each label, the most frequent first."""
         counts = Counter(label for labels in self.sets for label in labels)
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     @property
     def sets(self) -> list[tuple[str, ...]]:
-        """All labels of each text."""
+        """Labels of each text."""
         return [tuple(label.split(SEPARATOR)) if self.multi_label else (label,) for label in self.labels]
 
     def only(self, keep: Iterable[int]) -> Labelled:
-        """The examples at these places."""
+        """Return the examples at these indices."""
         chosen = list(keep)
         texts, labels = [self.texts[i] for i in chosen], [self.labels[i] for i in chosen]
         return Labelled(texts, labels, self.columns, multi_label=self.multi_label)
 
     def dropping(self, keep: Iterable[int], reason: str) -> Labelled:
-        """The examples at these places; the others are counted as dropped, beside those that were before."""
+        """Return the examples at these indices, and count the others as dropped for this reason."""
         kept = self.only(keep)
         dropped = Counter(self.dropped)
         dropped[reason] += len(self) - len(kept)
@@ -197,16 +198,17 @@ class Labelled:
 
 @dataclass(frozen=True, slots=True)
 class LabelRules:
-    """Where text and label are (see `FinetuneClassifyConfig`); None: they are looked for.
+    """Columns and labels to read; None: detect the column.
 
     Attributes:
-        text: a column, or a template like "{subject}\\n{body}".
-        label: a column.
-        bins: thresholds that cut a column of numbers into len(bins) + 1 labels; a number equal to one is above it.
-        bin_names: names of these labels, from low to high; by default the ranges.
-        merged: label in the table -> label that it counts as; others stay.
-        after: what stands before a text up to and with this, such as the blank line after a mail's head, is left out.
-        separator: what stands between the labels of a text, where one cell names several; lists need none.
+        text: Column, or template like "{subject}\n{body}".
+        label: Column.
+        bins: Thresholds that split a numeric column into len(bins) + 1 labels; a value equal to a threshold is above
+            it.
+        bin_names: Labels of the bins, from low to high; default: the ranges.
+        merged: Label -> label that replaces it.
+        after: String up to which text is dropped, e.g. the blank line after the header of a mail.
+        separator: Separator of several labels in one cell; not needed for lists.
     """
 
     text: str | None = None
@@ -218,25 +220,32 @@ class LabelRules:
     separator: str | None = None
 
     def found_in(self, table: Table) -> LabelRules:
-        """The same with both columns named.
+        """Return the rules with both columns set.
+
+        Args:
+            table: The table.
 
         Raises:
-            ConfigError: the label's column is not there.
-            DataError: no columns that can be text and label.
+            ConfigError: The label column does not exist.
+            DataError: No column looks like text or label.
         """
         label = label_column(table, self.label, taken=_named_in(self.text), numbers=bool(self.bins))
         return replace(self, label=label, text=self.text or text_column(table, taken=label))
 
 
 def read_labelled(table: Table, rules: LabelRules) -> Labelled:
-    """The usable rows of a table.
+    """Return the usable rows of a table.
 
-    Labels are strings, integers or booleans, as text; numbers with `bins`. White space around texts and labels is
-    dropped. What has no text or no label is left out and counted.
+    Labels are strings, integers or booleans, read as text; with `bins` they are numbers. White space around texts and
+    labels is removed. Rows without a text or a label are dropped and counted.
+
+    Args:
+        table: The table.
+        rules: Columns and labels to read.
 
     Raises:
-        ConfigError: a key names a column that is not there, or bins are no thresholds.
-        DataError: no columns that can be text and label, scores without bins, no usable row.
+        ConfigError: A column does not exist, or the bins are invalid.
+        DataError: No column looks like text or label, scores have no bins, or no row is usable.
     """
     rules = rules.found_in(table)
     template, label = str(rules.text), str(rules.label)
@@ -261,14 +270,13 @@ def read_labelled(table: Table, rules: LabelRules) -> Labelled:
     if not texts:
         raise DataError(
             f"{table.name}: none of {len(table.rows):,} rows has both a text ({template}) and a label ({label})",
-            rule="an example is a text with its label",
-            fix="Say which columns they are in: text = ..., label = ...",
+            fix="Name the columns: text = ..., label = ...",
         )
     return Labelled(texts, labels, f"{template} -> {label}", dropped, multi_label)
 
 
 def without_repeats(examples: Labelled) -> Labelled:
-    """Each text once, with the label that it has first. Texts that differ in case or white space only are alike."""
+    """Keep the first of each duplicate text. The comparison ignores case and white space."""
     first: dict[str, int] = {}
     dropped = Counter(examples.dropped)
     for place, text in enumerate(examples.texts):
@@ -280,49 +288,52 @@ def without_repeats(examples: Labelled) -> Labelled:
 
 
 def without_single_labels(examples: Labelled) -> Labelled:
-    """Leave out labels with one example: from one, nothing can be both learned and tested.
+    """Drop labels with a single example, which cannot be both trained and tested.
+
+    Args:
+        examples: Labeled texts.
 
     Raises:
-        DataError: fewer than two labels are left.
+        DataError: Fewer than two labels are left.
     """
     kept = with_labels(examples, {label for label, count in examples.counts().items() if count > 1}, SINGLE)
     if len(kept.counts()) < 2:
         found = ", ".join(f"{label[:40]!r} ({count})" for label, count in list(examples.counts().items())[:8])
         raise DataError(
-            f"{examples.columns}: the labels are {found or 'none'}",
-            rule="a classifier needs two labels or more, each with at least 2 different texts",
-            fix="Give more examples, or name another column: label = ...",
+            f"{examples.columns}: the labels are {found or 'all empty'}",
+            rule="a classifier needs at least two labels, with at least 2 different texts each",
+            fix="Add examples, or name another column: label = ...",
         )
     return kept
 
 
 def with_labels(examples: Labelled, known: Collection[str], reason: str) -> Labelled:
-    """The examples with these labels; of several labels the others are taken away, and who has none left is dropped."""
+    """Remove all labels that are not in `known`; drop texts that have no label left."""
     labels = [SEPARATOR.join(label for label in labels if label in known) for labels in examples.sets]
     return replace(examples, labels=labels).dropping((i for i, label in enumerate(labels) if label), reason)
 
 
 def spelled_apart(examples: Labelled) -> str:
-    """What to know where labels differ in case only; "" where none do."""
-    alike: dict[str, list[str]] = {}
+    """Return a warning if two labels differ in case only, or ""."""
+    by_name: dict[str, list[str]] = {}
     for label in examples.counts():
-        alike.setdefault(label.casefold(), []).append(label)
-    for most, *others in (labels for labels in alike.values() if len(labels) > 1):
-        pairs = ", ".join(f'"{other}" = "{most}"' for other in others)
-        return f"{most!r} and {others[0]!r} are two labels. If they are one: --set 'merge={{{pairs}}}'."
+        by_name.setdefault(label.casefold(), []).append(label)
+    for first, *others in (labels for labels in by_name.values() if len(labels) > 1):
+        pairs = ", ".join(f'"{other}" = "{first}"' for other in others)
+        return f"{first!r} and {others[0]!r} are different labels. To merge them: --set 'merge={{{pairs}}}'."
     return ""
 
 
 def imbalance(examples: Labelled) -> str:
-    """What to know where some labels have many more texts than others; "" where that is not so."""
+    """Return a warning if some labels have many more texts than others, or ""."""
     counts = examples.counts()
-    (most, many), *_, (least, few) = counts.items()
-    if many < _UNBALANCED * few:
+    (frequent, high), *_, (rare, low) = counts.items()
+    if high < _UNBALANCED * low:
         return ""
-    few_said = f"{few:,} text" + "s" * (few != 1)
+    texts = f"{low:,} text" + "s" * (low != 1)
     return (
-        f"{most[:40]!r} has {many:,} texts to learn from, {least[:40]!r} has {few_said}: rare labels are predicted "
-        "seldom. balance = true lets all labels count alike; look at macro-F1 more than at accuracy."
+        f"Imbalanced classes: {frequent[:40]!r} has {high:,} training texts, {rare[:40]!r} has {texts}. Rare labels "
+        "will rarely be predicted. Set balance = true to use class weights, and compare macro-F1 instead of accuracy."
     )
 
 
@@ -331,13 +342,14 @@ def _named_in(text: str | None) -> frozenset[str]:
 
 
 def text_reader(table: Table, text: str) -> Callable[[dict[str, Any]], str]:
-    """A function from a row to its text.
+    """Return a function from a row to its text.
 
     Args:
-        text: a column, or a template such as "{subject}\\n{body}".
+        table: The table.
+        text: Column, or template such as "{subject}\n{body}".
 
     Raises:
-        ConfigError: a column that is not there.
+        ConfigError: A column does not exist.
     """
     if text in table.columns:
         return lambda row: cell_text(row.get(text))
@@ -347,11 +359,10 @@ def text_reader(table: Table, text: str) -> Callable[[dict[str, Any]], str]:
     ]
     if missing:
         raise ConfigError(
-            f"text = {text!r}",
-            rule=f"{table.name} has no column {missing[0]!r}; it has {', '.join(table.columns[:20])}",
+            f"text = {text!r}: {table.name} has no column {missing[0]!r}, only {', '.join(table.columns[:20])}",
             fix='Name a column, or write a template such as "{subject}\\n{body}".',
         )
-    template = text.replace("\\n", "\n")  # a shell hands on the two characters
+    template = text.replace("\\n", "\n")  # a shell passes backslash and n
     return lambda row: fill(template, row)
 
 
@@ -359,14 +370,16 @@ def read_texts(data: Path, text: str | None, console: Console) -> tuple[list[dic
     """Read a table of texts without labels.
 
     Args:
-        text: a column, or a template; None: the column is looked for.
+        data: Table to read.
+        text: Column or template; None: detect the column.
+        console: Console to print to.
 
     Returns:
-        The rows, and the text of each.
+        The rows, and the text of each row.
 
     Raises:
-        ConfigError: a column that is not there.
-        DataError: no table, or no column with text.
+        ConfigError: A column does not exist.
+        DataError: The table does not exist, or no column contains text.
     """
     table = read_table(data, console=console)
     column = text or text_column(table, taken="")
@@ -376,7 +389,7 @@ def read_texts(data: Path, text: str | None, console: Console) -> tuple[list[dic
 
 
 def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any], tuple[str, str]]:
-    """A function from a cell to (label, ""), or to ("", why there is none)."""
+    """Return a function from a cell to (label, ""), or ("", reason to drop it)."""
     if rules.bins:
         return _binned(rules)
     values = [row.get(column) for row in table.rows]
@@ -389,28 +402,28 @@ def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any
     ):
         low, high = min(numbers), max(numbers)
         raise DataError(
-            f"{table.name}: column {column!r} holds {len(numbers):,} different numbers from {low:g} to {high:g}",
-            rule="labels are a few names; scores must be cut into ranges first",
-            fix=f"Say where: bins = [{(low + high) / 2:g}] makes two labels of them.",
+            f"{table.name}: column {column!r} has {len(numbers):,} different numbers from {low:g} to {high:g}",
+            rule="a classifier needs few labels, so scores must be split into bins",
+            fix=f"Set thresholds: bins = [{(low + high) / 2:g}] gives two labels.",
         )
     return _plain
 
 
 def _are_sets(cells: Sequence[Any]) -> bool:
-    """Whether a column holds lists of labels; single lists among other values are mistakes."""
+    """Return whether a column contains lists of labels; a few lists among other values are errors in the data."""
     lists = [listed for cell in cells if (listed := _listed(cell)) is not None]
     return 2 * len(lists) > len(cells) and any(sum(bool(_plain(each)[0]) for each in cell) > 1 for cell in lists)
 
 
 def _listed(cell: Any) -> Sequence[Any] | None:
-    """The list that a cell holds; in a CSV file it is written as Python or JSON does, "['a', 'b']"."""
+    """Return the list in a cell; a CSV file contains it in Python or JSON syntax, e.g. "['a', 'b']"."""
     if isinstance(cell, list | tuple):
         return cell
     if not (isinstance(cell, str) and cell[:1] == "[" and cell[-1:] == "]" and len(cell) < _LONGEST_LIST):
         return None
     try:
         value = ast.literal_eval(cell)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):  # brackets around something else
+    except (ValueError, SyntaxError, MemoryError, RecursionError):  # brackets around something other than a list
         return None
     return value if isinstance(value, list) and all(isinstance(each, str | int) for each in value) else None
 
@@ -427,11 +440,11 @@ def _several(separator: str | None) -> Callable[[Any], tuple[str, str]]:
 
 
 def _plain(value: Any) -> tuple[str, str]:
-    if (listed := _listed(value)) is not None:  # a list with one label is how some keep a label
+    if (listed := _listed(value)) is not None:  # a label in a list of one
         if len(listed) > 1:
             return "", SEVERAL_LABELS
         value = listed[0] if listed else None
-    if isinstance(value, float) and value.is_integer():  # integers beside missing values become floats in pandas
+    if isinstance(value, float) and value.is_integer():  # pandas turns integers into floats if values are missing
         value = int(value)
     label = re.sub(r"\s+", " ", cell_text(value))
     return ("", EMPTY_LABEL) if label.lower() in _MISSING else (label, "")
@@ -442,7 +455,7 @@ def _binned(rules: LabelRules) -> Callable[[Any], tuple[str, str]]:
     if edges != sorted(set(edges)) or (rules.bin_names and len(set(rules.bin_names)) != len(edges) + 1):
         raise ConfigError(
             f"bins = {edges}, bin_names = {list(rules.bin_names)}",
-            rule="bins rise, and one name more than there are bins (all different) stands for the ranges between them",
+            rule="bins must increase, and there must be one more bin name than bins, all different",
             fix='For example: bins = [-0.5, 0.5], bin_names = ["negative", "neutral", "positive"].',
         )
     between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
@@ -468,10 +481,10 @@ def _number(value: Any) -> float | None:
 
 
 def summary(table: Table, examples: Labelled) -> str:
-    """How a table was read, in one sentence."""
+    """Return one sentence about how a table was read."""
     count = sum(examples.dropped.values())
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in examples.dropped.most_common())
     rows = "row" if count == 1 else "rows"
     dropped = f"{count:,} {rows} dropped: {reasons}" if count else "no row dropped"
     labels = examples.counts()
-    return f"I read {len(table.rows):,} rows of {table.name} as {examples.columns}, {len(labels)} labels; {dropped}."
+    return f"Read {len(table.rows):,} rows of {table.name} as {examples.columns}, {len(labels)} labels; {dropped}."

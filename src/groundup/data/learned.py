@@ -1,6 +1,6 @@
-"""What a model was trained on, kept beside it as hashes: so that it is not tested on that unknowingly.
+"""Hashes of the texts that a model was trained on, to keep them out of its test sets.
 
-Whoever has such a text can find out by it whether it was trained on; the texts themselves cannot be read from it.
+The file shows whether a given text was trained on; the texts cannot be reconstructed from it.
 """
 
 from __future__ import annotations
@@ -13,19 +13,24 @@ from groundup.core.files import atomic_file
 from groundup.data.tables import alike
 
 LEARNED_FILE = "learned.hashes"
-_BYTES = 8  # of a hash: among a million texts, another one is taken for one of them once in 10^13 times
+_BYTES = 8  # per hash: with a million texts, the probability of a false match is 10^-13 per text
 
 
 def learned_hash(text: str) -> int:
-    """Equal for texts that differ in case or white space only."""
+    """Return a hash that is equal for texts that differ in case or white space only."""
     return int(alike(text)[: 2 * _BYTES], 16)
 
 
 def save_learned(directory: Path, texts: Iterable[str], before: Set[int] = frozenset()) -> Path:
-    """Keep which texts were trained on.
+    """Write the hashes of the training texts.
 
     Args:
-        before: hashes of what the model had learned when this training began.
+        directory: Model directory.
+        texts: Texts that were trained on.
+        before: Hashes of the texts that the base model was fine-tuned on.
+
+    Returns:
+        Path of the file.
     """
     path = directory / LEARNED_FILE
     with atomic_file(path) as temporary:
@@ -34,18 +39,20 @@ def save_learned(directory: Path, texts: Iterable[str], before: Set[int] = froze
 
 
 def learned_by(directory: Path) -> frozenset[int]:
-    """The hashes of all that a model was trained on; none where nothing is kept, as of models that are not ours.
+    """Return the hashes of all texts that a model was trained on; empty if the directory has no record of them.
+
+    Args:
+        directory: Model directory.
 
     Raises:
-        FormatError: the file is damaged.
+        FormatError: The file is damaged.
     """
     path = directory / LEARNED_FILE
     data = path.read_bytes() if path.is_file() else b""
     if len(data) % _BYTES:
         raise FormatError(
-            f"{path}: {len(data):,} bytes",
-            rule=f"it holds hashes of {_BYTES} bytes each",
-            fix="Get the model again, or delete this file: then nobody can tell what the model was trained on.",
+            f"{path}: {len(data):,} bytes is not a multiple of {_BYTES}, the size of a hash",
+            fix="Download the model again, or delete this file; then training texts are not excluded from tests.",
         )
     return frozenset(int.from_bytes(data[at : at + _BYTES], "little") for at in range(0, len(data), _BYTES))
 

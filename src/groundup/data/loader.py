@@ -1,7 +1,7 @@
-"""The training data path: documents to packed windows, as a pure function of (seed, index).
+"""Batches for pretraining: documents packed into windows, as a pure function of (seed, index).
 
-Nothing is carried from batch to batch. Resuming at step n is asking for batch n; two runs with one seed see
-the same windows whatever the number of ranks.
+No state is carried from batch to batch. A run resumes at step n by loading batch n, and two runs with the same seed
+have the same global batches for any number of ranks.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class PackedWindows:
     """Windows of a stream of documents; int64 tensors of shape (B, T).
 
     Attributes:
-        input_ids: the tokens.
-        labels: the token after each; `IGNORE_INDEX` where there is nothing to predict.
-        positions: place in the document, or in the part of it that lies in this window; restarts at 0 where a
-            document begins and at the window's first token.
-        document_ids: number of the document within its row, from 0; attention stays within one document.
+        input_ids: Tokens.
+        labels: The next token of each; `IGNORE_INDEX` if it is not predicted.
+        positions: Position in the document, or in its part in this window; starts at 0 at each document and each
+            window.
+        document_ids: Index of the document within its row, from 0; attention is restricted to a document.
     """
 
     input_ids: torch.Tensor
@@ -37,7 +37,13 @@ class PackedWindows:
 
 @dataclass(frozen=True, slots=True)
 class BatchPlacement:
-    """The part of each global batch that a process loads, and the device of its batches."""
+    """Part of each global batch that a process loads, and device of its batches.
+
+    Attributes:
+        rank: Rank of this process.
+        world_size: Number of processes.
+        device: Device of the batches.
+    """
 
     rank: int = 0
     world_size: int = 1
@@ -48,8 +54,8 @@ class BatchPlacement:
         if context_length < 1 or batch_size < 1 or not 0 <= self.rank < self.world_size:
             raise ConfigError(
                 f"context_length {context_length}, batch_size {batch_size}, rank {self.rank} of {self.world_size}",
-                rule="a window holds 1 token or more, a batch 1 window or more, and rank is below world_size",
-                fix="Give positive sizes.",
+                rule="sizes must be positive, and rank below world_size",
+                fix="Correct these values.",
             )
 
 
@@ -57,20 +63,20 @@ FIRST_OF_ONE = BatchPlacement()
 
 
 class Loader:
-    """Packs the documents of a split into full windows, in a new order each epoch.
+    """Pack the documents of a split into full windows, in a new order each epoch.
 
-    The documents of an epoch, in an order drawn from (seed, epoch), are laid end to end, each with BOS in
-    front, and epoch follows epoch without a gap. Window i of this endless stream reads the tokens i·T ..
-    i·T+T-1 and predicts i·T+1 .. i·T+T: windows overlap by one token, so every token is a target exactly once
-    an epoch (the very first BOS never is). The label of a document's last token is the next document's BOS,
-    which is also EOS: so a model learns to stop. A document that crosses the edge of a window goes on in the
-    next one with positions from 0, and does not see its earlier part.
+    The documents of an epoch are shuffled by (seed, epoch) and concatenated, each with BOS before it; epochs follow
+    each other without a gap. Window i of this endless stream contains the tokens i·T .. i·T+T-1 and predicts i·T+1 ..
+    i·T+T. Windows overlap by one token, so every token is a label once per epoch, except for the very first BOS. The
+    label of a document's last token is the BOS of the next document, which is also EOS: this trains the model to stop.
+    A document that crosses the end of a window continues in the next one with positions from 0, without attention to
+    its earlier part.
 
-    Batch i of rank r holds the windows (i·world_size + r)·B and following: a global batch is the same set of
-    windows for every way to divide it among ranks.
+    Batch i of rank r contains the windows (i·world_size + r)·B and following, so a global batch is the same for any
+    number of ranks.
 
     Attributes:
-        n_tokens_per_epoch: tokens of the split, with a BOS for each document.
+        n_tokens_per_epoch: Tokens of the split, with a BOS per document.
     """
 
     def __init__(
@@ -83,26 +89,26 @@ class Loader:
         seed: int,
         place: BatchPlacement = FIRST_OF_ONE,
     ) -> None:
-        """Prepare to load; reads no tokens yet.
+        """Prepare to load; reads no tokens.
 
         Args:
-            shards: the training split.
-            context_length: T, tokens in a window.
-            batch_size: B, windows in a batch of one rank.
-            bos_id: the token in front of each document.
-            seed: of the order of documents.
-            place: part of each global batch to load, and device of the batches.
+            shards: Training split.
+            context_length: T, tokens per window.
+            batch_size: B, windows per batch and rank.
+            bos_id: Token before each document.
+            seed: Random seed of the order of documents.
+            place: Part of each global batch to load, and device of the batches.
 
         Raises:
-            ConfigError: sizes that cannot be.
-            DataError: no tokens at all.
+            ConfigError: A size is not positive.
+            DataError: The split has no tokens.
         """
         place.require_valid(context_length, batch_size)
         if shards.n_tokens == 0:
             raise DataError(
                 f"{shards.directory}: no tokens",
                 rule="training needs documents that are not empty",
-                fix="Collect some text and run groundup tokenize again.",
+                fix="Collect text and run groundup tokenize again.",
             )
         self.context_length = context_length
         self.batch_size = batch_size
@@ -111,16 +117,16 @@ class Loader:
         self._bos_id = bos_id
         self._seed = seed
         self._place = place
-        # Two, because a batch may lie on both sides of an epoch's end.
+        # Two epochs, because a batch may cross the end of an epoch.
         self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)
 
     def batch(self, index: int) -> PackedWindows:
-        """The index-th batch of this rank since step 0, counted on across epochs."""
+        """Return this rank's batch with this index, counted across epochs."""
         B, T = self.batch_size, self.context_length
         start = (index * self._place.world_size + self._place.rank) * B * T
         ids, begins = self._stream(start, B * T + 1)
         begins_BT = begins[:-1].reshape(B, T)
-        # Positions: distance from the last place at which a document began, or from the window's edge.
+        # Positions: distance from the start of the document, or from the start of the window.
         place_T = np.arange(T)
         last_begin_BT = np.maximum.accumulate(np.where(begins_BT, place_T, 0), axis=1)
         document_BT = np.cumsum(begins_BT, axis=1)
@@ -129,7 +135,7 @@ class Loader:
         return PackedWindows(*(torch.from_numpy(column).to(self._place.device) for column in columns))
 
     def _stream(self, start: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """`length` tokens of the endless stream from `start` on, and which of them are a document's BOS."""
+        """Return `length` tokens of the endless stream from `start` on, and which of them are BOS."""
         ids: list[NDArray[np.int64]] = []
         begins: list[NDArray[np.bool_]] = []
         while length:
@@ -146,7 +152,7 @@ class Loader:
         order, edges = self._epoch_order(epoch)
         first = int(np.searchsorted(edges, start, side="right")) - 1
         last = int(np.searchsorted(edges, start + length - 1, side="right")) - 1
-        # The part of each touched document (its BOS is its place 0) that lies within the range asked for.
+        # Part of each document that is in the range; its BOS is at offset 0.
         low = np.maximum(edges[first : last + 1], start)
         high = np.minimum(edges[first + 1 : last + 2], start + length)
         ranks = np.repeat(np.arange(first, last + 1), high - low)
@@ -158,7 +164,7 @@ class Loader:
         return ids, begins
 
     def _make_epoch_order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The order of documents in an epoch, and where in the epoch's stream each begins, with the end."""
+        """Return the order of documents in an epoch, and the offsets of their starts in the stream, with the end."""
         generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self._seed, epoch])))
         order = generator.permutation(self._shards.n_documents)
         edges = np.zeros(len(order) + 1, dtype=np.int64)

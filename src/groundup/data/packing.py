@@ -1,4 +1,4 @@
-"""The tuning data path: whole examples packed into windows, as a pure function of (seed, index).
+"""Batches for instruction tuning: whole examples packed into windows, as a pure function of (seed, index).
 
 Shape letters: B batch, T sequence, R rows of an epoch, E examples.
 """
@@ -19,22 +19,22 @@ from groundup.data.loader import FIRST_OF_ONE, BatchPlacement, PackedWindows
 
 
 class ExampleLoader:
-    """Packs examples, none of them split, into windows; the windows come in a new order each epoch.
+    """Pack whole examples into windows; the windows come in a new order each epoch.
 
-    An example's tokens are read up to its last trained one. Its positions count from 0, attention stays inside of it,
-    and only tokens that are to be trained are labels. Which examples share a window is decided once: longest first,
-    each into the fullest window with room for it (best-fit decreasing; Ding et al. 2024, arXiv:2404.10830). The rest of
-    a window is filled up with a document of its own that has no labels.
+    An example is read up to its last trained token. Its positions start at 0, attention is restricted to it, and only
+    its trained tokens are labels. Examples are assigned to windows once, longest first, each to the fullest window that
+    it fits into (best-fit decreasing; Ding et al. 2024, arXiv:2404.10830). The end of a window is padded with a
+    document without labels.
 
-    Batch i of rank r holds the windows (i·world_size + r)·B and following of the endless stream of epochs, so a
-    resumed run asks for batch n and sees what an uninterrupted one would.
+    Batch i of rank r contains the windows (i·world_size + r)·B and following of an endless stream of epochs. A resumed
+    run therefore continues with the same batches as an uninterrupted one.
 
     Attributes:
-        n_rows: windows of an epoch.
-        n_examples: examples that are trained on.
-        too_long: how many were longer than a window: dropped, or cut.
-        without_labels: how many were dropped because no token of theirs is trained (any more).
-        trained_tokens: labels of an epoch.
+        n_rows: Windows per epoch.
+        n_examples: Examples that are trained on.
+        too_long: Number of examples longer than a window, which were dropped or truncated.
+        without_labels: Number of examples that were dropped because they have no trained token.
+        trained_tokens: Labels per epoch.
     """
 
     def __init__(
@@ -51,17 +51,17 @@ class ExampleLoader:
         """Pack the examples.
 
         Args:
-            examples: the ids of each, and which of them are trained.
-            context_length: T, tokens in a window.
-            batch_size: B, windows in a batch of one rank.
-            pad_id: fills windows up.
-            seed: of the order of windows, and of which examples of one length share one.
-            cut: shorten examples that are too long, at their end, instead of dropping them.
-            place: part of each global batch to load, and device of the batches.
+            examples: Token ids of each example, and which of them are trained.
+            context_length: T, tokens per window.
+            batch_size: B, windows per batch and rank.
+            pad_id: Padding token.
+            seed: Random seed of the order of windows, and of the packing of examples of equal length.
+            cut: Whether to truncate examples that are too long instead of dropping them.
+            place: Part of each global batch to load, and device of the batches.
 
         Raises:
-            ConfigError: sizes that cannot be.
-            DataError: no token of any example is trained: the loss would be that of nothing.
+            ConfigError: A size is not positive.
+            DataError: No token of any example is trained.
         """
         place.require_valid(context_length, batch_size)
         self.context_length = context_length
@@ -77,10 +77,9 @@ class ExampleLoader:
         self.n_examples = len(self._examples)
         if not self._examples:
             raise DataError(
-                f"{len(examples):,} examples: {self.too_long:,} longer than {context_length:,} tokens, "
-                f"{self.without_labels:,} without a token to train",
-                rule="training needs a token to learn",
-                fix="Give examples with answers that fit the model's context, or let long ones be cut.",
+                f"no token to train in {len(examples):,} examples: {self.too_long:,} are longer than "
+                f"{context_length:,} tokens, {self.without_labels:,} have no trained token",
+                fix="Use examples with answers that fit into the model's context, or set truncate = true.",
             )
         lengths_E = np.array([len(ids) for ids, _ in self._examples])
         self._rows = _best_fit(lengths_E, _longest_first(lengths_E, seed), context_length)
@@ -91,7 +90,7 @@ class ExampleLoader:
         self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)
 
     def batch(self, index: int) -> PackedWindows:
-        """The index-th batch of this rank since step 0, counted on across epochs."""
+        """Return this rank's batch with this index, counted across epochs."""
         B, T = self.batch_size, self.context_length
         input_ids = np.full((B, T), self._pad_id, dtype=np.int64)
         labels = np.full((B, T), IGNORE_INDEX, dtype=np.int64)
@@ -113,7 +112,7 @@ class ExampleLoader:
         return PackedWindows(*(torch.from_numpy(column).to(self._place.device) for column in columns))
 
     def labels_until(self, batches: int) -> int:
-        """Labels of the first `batches` global batches."""
+        """Return the number of labels in the first `batches` global batches."""
         windows = batches * self.batch_size * self._place.world_size
         epochs, rest = divmod(windows, self.n_rows)
         return epochs * self.trained_tokens + int(self._labels_R[self._epoch_order(epochs)[:rest]].sum())
@@ -141,33 +140,33 @@ class ExampleLoader:
 
 
 def _longest_first(lengths_E: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return the examples by falling length; those of equal length in random order."""
+    """Return the examples by decreasing length; those of equal length in random order."""
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed])))
     shuffled = generator.permutation(len(lengths_E))
     return shuffled[np.argsort(-lengths_E[shuffled], kind="stable")]
 
 
 def _best_fit(lengths_E: NDArray[np.int64], order: NDArray[np.int64], capacity: int) -> list[NDArray[np.int64]]:
-    """Rows of examples whose lengths add up to `capacity` at most."""
+    """Return rows of examples whose lengths add up to at most `capacity`."""
     rows: list[list[int]] = []
-    with_room: dict[int, list[int]] = {}  # room left -> rows
-    rooms: list[int] = []  # the keys of `with_room`, sorted
+    by_space: dict[int, list[int]] = {}  # free space -> rows
+    spaces: list[int] = []  # sorted keys of `by_space`
     for example in order.tolist():
         length = int(lengths_E[example])
-        place = bisect_left(rooms, length)
-        if place == len(rooms):
-            row, room = len(rows), capacity
+        place = bisect_left(spaces, length)
+        if place == len(spaces):
+            row, space = len(rows), capacity
             rows.append([])
         else:
-            room = rooms[place]
-            row = with_room[room].pop()
-            if not with_room[room]:
-                del with_room[room]
-                rooms.pop(place)
+            space = spaces[place]
+            row = by_space[space].pop()
+            if not by_space[space]:
+                del by_space[space]
+                spaces.pop(place)
         rows[row].append(example)
-        left = room - length
-        if left not in with_room:
-            with_room[left] = []
-            insort(rooms, left)
-        with_room[left].append(row)
+        left = space - length
+        if left not in by_space:
+            by_space[left] = []
+            insort(spaces, left)
+        by_space[left].append(row)
     return [np.array(row) for row in rows]

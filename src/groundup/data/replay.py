@@ -1,4 +1,4 @@
-"""General text or conversations among the examples of a tuning, so that less of what the model could do is lost."""
+"""Replay: text or conversations mixed into the examples of a fine-tuning run against catastrophic forgetting."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from groundup.data.encoded import Encoded
     from groundup.tokenizer import ChatTemplate, Tokenizer
 
-_PIECE = 512  # tokens of text that are read at once
-_BYTES_A_TOKEN = 6  # more than any vocabulary of ours needs, so that enough text is read
+_PIECE = 512  # tokens per sequence of text
+_BYTES_A_TOKEN = 6  # more than the mean of any supported vocabulary, so that enough text is read
 
 
 def replay_identity(path: Path) -> str:
-    """A value that changes when what is replayed does."""
+    """Return a value that changes if the replayed data changes."""
     return read_intact(path).digest if (path / ARTIFACT).is_file() else table_identity(path)
 
 
@@ -32,16 +32,19 @@ def replayed(
     tokenizer: Tokenizer,
     context: int,
 ) -> list[Encoded]:
-    """Examples to mix in, as many as make up `share` of all trained tokens; none for a share of 0.
+    """Return examples that make up `share` of all trained tokens; empty for a share of 0.
 
     Args:
-        path: a corpus, token shards, a table of conversations, or files of text.
-        examples: those of the tuning.
-        context: tokens at once, at most.
+        path: Corpus, token shards, table of conversations, or text files.
+        share: Fraction of all trained tokens.
+        examples: Examples of the fine-tuning run.
+        template: Chat template.
+        tokenizer: Tokenizer of the model.
+        context: Maximum number of tokens per example.
 
     Raises:
-        ConfigError: a share of nothing.
-        DataError: too little text there.
+        ConfigError: The share is positive, but no path is set.
+        DataError: The data has too few tokens.
     """
     from groundup.data.encoded import compact, trained_tokens
 
@@ -49,9 +52,8 @@ def replayed(
         return []
     if path is None:
         raise ConfigError(
-            f"replay_fraction = {share:g}, and no replay",
-            rule="what is mixed in comes from general text or conversations",
-            fix="Say where they are: --set replay=FOLDER.",
+            f"replay_fraction = {share:g}, but replay is not set",
+            fix="Set the text or conversations to mix in: --set replay=FOLDER.",
         )
     wanted = round(share / (1 - share) * trained_tokens(examples))
     taken: list[Encoded] = []
@@ -64,17 +66,16 @@ def replayed(
         if len(ids) <= context:
             taken.append(compact(ids, trained))
             found += sum(trained)
-    if found < wanted / 2:  # what is there would be learned by heart
+    if found < wanted / 2:  # fewer tokens would be memorized
         raise DataError(
-            f"{path}: {found:,} tokens to replay",
-            rule=f"{share:.0%} of all trained tokens are {wanted:,}",
-            fix="Give more text, or a smaller share: replay_fraction = 0.05.",
+            f"{path} has {found:,} tokens to replay, but {share:.0%} of all trained tokens are {wanted:,}",
+            fix="Use more text, or a smaller fraction: replay_fraction = 0.05.",
         )
     return taken
 
 
 def _conversations(path: Path) -> list[Example]:
-    """The conversations of a table, from everywhere in it; none where it is no such table."""
+    """Return the conversations of a table in random order; empty if the path is not such a table."""
     from groundup.core.types import text_id
     from groundup.data import read_conversations
     from groundup.data.conversations import FolderExamples
@@ -90,7 +91,7 @@ def _conversations(path: Path) -> list[Example]:
 
 
 def _pieces(path: Path, tokenizer: Tokenizer, context: int, wanted: int) -> Iterator[tuple[list[int], list[bool]]]:
-    """Text in pieces that begin as documents do; all tokens but BOS are trained."""
+    """Yield text in sequences that start with BOS; all tokens except BOS are trained."""
     from groundup.data.texts import general_texts
 
     size = min(_PIECE, context) - 1

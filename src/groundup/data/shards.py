@@ -1,4 +1,4 @@
-"""Reading token shards: memory-mapped, checked, no pickle."""
+"""Read token shards: memory-mapped and checked, without pickle."""
 
 from __future__ import annotations
 
@@ -13,34 +13,40 @@ from groundup.core.files import read_json
 from groundup.core.types import Split
 from groundup.data.format import FORMAT_VERSION, INDEX, PARTS, REMAKE, load_array, part_path, token_dtype
 
-_SCANNED = 1 << 24  # ids checked at a time
+_SCANNED = 1 << 24  # ids per check
 
 
 class TokenShards:
-    """One split of a tokenized corpus, as one row of documents.
+    """One split of a tokenized corpus, as a sequence of documents.
 
     Attributes:
-        vocab_size: ids are below it.
-        bos_id: the token to put in front of every document; not in the shards.
-        n_documents, n_tokens, n_bytes: of the split; tokens without BOS, bytes of UTF-8.
+        directory: Directory of the shards.
+        vocab_size: Vocabulary size; all ids are below it.
+        bos_id: Token to put before every document; not stored in the shards.
+        n_documents: Number of documents of the split.
+        n_tokens: Number of tokens, without BOS.
+        n_bytes: Number of UTF-8 bytes.
         lengths: (documents,) tokens of each document.
         byte_lengths: (documents,) UTF-8 bytes of each document.
     """
 
     def __init__(self, directory: Path, split: Split) -> None:
-        """Open the shards of a split; their text is read when it is asked for.
+        """Open the shards of a split; tokens are read on access.
+
+        Args:
+            directory: Directory of the shards.
+            split: Split to open.
 
         Raises:
-            DataError: no token shards here, or none of this split.
-            FormatError: damaged or truncated files, or a newer format.
+            DataError: The directory contains no token shards, or none of this split.
+            FormatError: Files are damaged or truncated, or have a newer format.
         """
         self.directory = directory
         path = directory / INDEX
         if not path.is_file():
             raise DataError(
                 f"{path}: no such file",
-                rule=f"a directory of token shards has an {INDEX}",
-                fix="Give the directory that groundup tokenize left, or run it again until it is done.",
+                fix="Use the output directory of groundup tokenize, or run it again until it finishes.",
             )
         index = read_json(path)
         version = index.get("format_version")
@@ -56,11 +62,10 @@ class TokenShards:
             self._records = list(index["shards"][split])
             shards = [self._open(record["name"], record) for record in self._records]
         except (KeyError, TypeError, ValueError) as error:
-            raise FormatError(f"{path}: {error!r}", rule="this index is incomplete", fix=REMAKE) from error
+            raise FormatError(f"{path}: the index is incomplete ({error!r})", fix=REMAKE) from error
         if not shards:
             raise DataError(
                 f"{directory}: no {split} documents",
-                rule=f"this needs at least one document of the {split} split",
                 fix="Collect more text, or hold out a larger part of it for validation.",
             )
         self._tokens = [tokens for tokens, _, _ in shards]
@@ -76,21 +81,21 @@ class TokenShards:
         self.n_bytes = int(self.byte_lengths.sum())
 
     def document(self, index: int) -> NDArray[np.integer]:
-        """The ids of one document, without BOS: a read-only view of the file."""
+        """Return the token ids of a document, without BOS, as a read-only view of the file."""
         begin = self._begin[index]
         shard = int(np.searchsorted(self._first_token, begin, side="right")) - 1
         start = begin - self._first_token[shard]
         return self._tokens[min(shard, len(self._tokens) - 1)][start : start + self.lengths[index]]
 
     def gather(self, documents: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The token at each `offsets[i]` of document `documents[i]`, in one pass over each shard.
+        """Return the token at each `offsets[i]` of document `documents[i]`, in one pass over each shard.
 
         Args:
             documents: (n,) indices of documents.
-            offsets: (n,) places in them, each below the document's length.
+            offsets: (n,) positions in the documents.
 
         Returns:
-            (n,) ids.
+            (n,) token ids.
         """
         places = self._begin[documents] + offsets
         if len(self._tokens) == 1:
@@ -106,25 +111,21 @@ class TokenShards:
         """Read every file and compare it with its digest in the index.
 
         Raises:
-            FormatError: a file changed since it was written, or an id is outside of the vocabulary.
+            FormatError: A file has changed since it was written, or an id is outside of the vocabulary.
         """
         for record in self._records:
             paths = {part: part_path(self.directory, record["name"], part) for part in PARTS}
             found = digests_of(paths.values())
             for part, path in paths.items():
                 if found[path] != record["digests"][part]:
-                    raise FormatError(
-                        f"{path}: its digest is not the one in {INDEX}",
-                        rule="a shard must be as it was written",
-                        fix=REMAKE,
-                    )
+                    raise FormatError(f"{path}: the digest differs from the one in {INDEX}", fix=REMAKE)
         self.require_known_ids()
 
     def require_known_ids(self) -> None:
-        """Read every id.
+        """Check that every id is in the vocabulary.
 
         Raises:
-            FormatError: An id is outside of the vocabulary; the file and the position are named.
+            FormatError: An id is outside of the vocabulary; the message names file and position.
         """
         for record, tokens in zip(self._records, self._tokens, strict=True):
             for start in range(0, len(tokens), _SCANNED):
@@ -134,8 +135,8 @@ class TokenShards:
                 place = start + int(np.argmax(part >= self.vocab_size))
                 raise FormatError(
                     f"{part_path(self.directory, record['name'], PARTS[0])}: id {int(tokens[place]):,} at position "
-                    f"{place:,}, and the vocabulary has {self.vocab_size:,} ids",
-                    rule="the file is damaged, or is of another vocabulary",
+                    f"{place:,}, but the vocabulary has {self.vocab_size:,} ids",
+                    rule="the file is damaged, or belongs to another vocabulary",
                     fix=REMAKE,
                 )
 
@@ -155,7 +156,7 @@ class TokenShards:
         if not whole:
             raise FormatError(
                 f"{self.directory / name}: {len(tokens):,} {tokens.dtype} in {len(byte_lengths):,} documents",
-                rule="the three files of a shard and the index must agree",
+                rule="the files of a shard must match the index",
                 fix=REMAKE,
             )
         return tokens, offsets, byte_lengths

@@ -1,6 +1,6 @@
-"""What must be true of conversations before a model is trained on them; where it is not, the run does not start.
+"""Check conversations before training; an error stops the run before it starts.
 
-Each of these mistakes trains a model that looks well by its loss, and answers badly or without end.
+Each of these mistakes gives a low loss, but a model that answers badly or never stops.
 """
 
 from __future__ import annotations
@@ -16,92 +16,101 @@ from groundup.core.types import Example
 from groundup.data.encoded import Encoded, Ids
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
-# What the chat templates of well-known models write around turns. In the words of an example it says that somebody has
-# laid the conversation out already.
+# Markup of the chat templates of well-known models. In the text of an example it shows that the conversation was
+# already rendered.
 _LAID_OUT = re.compile(
     r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|start_of_role\|>|\[INST\]|<\|(?:user|assistant|system)\|>"
     r"|<[｜|]User[｜|]>|^###? ?(?:Instruction|Response|Human|Assistant):?",
     re.MULTILINE,
 )
-_MOST_LAID_OUT = 0.5  # a few may speak about templates
-_COMPARED = 32  # examples, from everywhere among them
+_MOST_LAID_OUT = 0.5  # maximum fraction; a few examples may be about templates
+_COMPARED = 32  # evenly spaced examples whose ids are compared
 
 
 def require_words(examples: Sequence[Example], tokenizer: Tokenizer) -> int:
-    """Refuse examples that carry a chat template in their words.
+    """Reject examples that contain the markup of a chat template.
+
+    Args:
+        examples: Conversations.
+        tokenizer: Tokenizer of the model.
 
     Returns:
-        How many examples have names of special tokens in their words: these stay text.
+        Number of examples that contain the name of a special token, which is tokenized as text.
 
     Raises:
-        DataError: more than half of them are laid out by some template.
+        DataError: More than half of the examples contain such markup.
     """
     found = [match[0] for example in examples if (match := _laid_out(example))]
     if len(found) > _MOST_LAID_OUT * len(examples):
         raise DataError(
-            f"{len(found):,} of {len(examples):,} examples have {found[0]!r} in their words",
-            rule="examples hold what was said and nothing else: the model's own chat template is put around it, and "
-            "another one inside of it would be learned as text",
-            fix="Give the words alone: columns with prompts and responses, or lists of turns.",
+            f"{len(found):,} of {len(examples):,} examples contain chat template markup such as {found[0]!r}",
+            rule="the model's chat template adds the markup; in the examples it would be trained as text",
+            fix="Use the raw text: columns with prompts and responses, or lists of messages.",
         )
     return sum(_names_special(example, _names(tokenizer)) for example in examples)
 
 
 def require_own_template(template: ChatTemplate, tokenizer: Tokenizer, examples: Sequence[Example]) -> None:
-    """Refuse to train with another template than the one that the model is asked with.
+    """Reject a chat template that differs from the one used in inference.
 
-    Judge is the template's text, rendered and read as transformers does.
+    The reference is the template's source, rendered and tokenized as transformers does.
+
+    Args:
+        template: Chat template of the training.
+        tokenizer: Tokenizer of the model.
+        examples: Conversations.
 
     Raises:
-        FormatError: the ids differ.
+        FormatError: The token ids differ.
     """
     own = tokenizer.chat_template
     if own is not None and own != template.jinja:
         raise FormatError(
-            f"a template of {len(template.jinja):,} characters beside the model's own, of {len(own):,}",
-            rule="a model that chats is tuned with the template that it was tuned with before",
-            fix="Take its own, or begin from its base model.",
+            f"a chat template of {len(template.jinja):,} characters, but the model's has {len(own):,}",
+            rule="a chat model must be fine-tuned with its own template",
+            fix="Use its template, or start from its base model.",
         )
     names = _names(tokenizer)
     for example in examples[:: max(1, -(-len(examples) // _COMPARED))]:
         if _names_special(example, names):
-            continue  # transformers may read these as special tokens, we never do
-        ours = template.encode(example.messages)
-        theirs = tokenizer.encode_rendered(template.render(example.messages))
-        if ours != theirs:
-            place = next(n for n in range(len(ours) + 1) if ours[n : n + 1] != theirs[n : n + 1])
-            said, wanted = (
-                tokenizer.decode(ids[place : place + 8], skip_special_tokens=False) for ids in (ours, theirs)
+            continue  # transformers may tokenize these names as special tokens; groundup never does
+        trained = template.encode(example.messages)
+        expected = tokenizer.encode_rendered(template.render(example.messages))
+        if trained != expected:
+            place = next(n for n in range(len(trained) + 1) if trained[n : n + 1] != expected[n : n + 1])
+            found, wanted = (
+                tokenizer.decode(ids[place : place + 8], skip_special_tokens=False) for ids in (trained, expected)
             )
             raise FormatError(
-                f"a conversation differs at token {place:,}: {said!r} is trained, {wanted!r} is asked",
-                rule="training, chat and export lay conversations out by one template",
-                fix="Copy the model's tokenizer files again from where they came, or begin from its base model.",
+                f"the chat template gives {found!r} at token {place:,} of a conversation, transformers {wanted!r}",
+                rule="training, chat and export must use the same template",
+                fix="Download the model's tokenizer files again, or start from its base model.",
             )
 
 
 def require_sound(
     encoded: Sequence[Encoded], template: ChatTemplate, tokenizer: Tokenizer, window: int, *, cut: bool = False
 ) -> None:
-    """Refuse labels by which nothing, or no end of an answer, is learned, and texts that begin twice.
+    """Reject labels that would train nothing or no end of turn, and texts that start with BOS twice.
 
     Args:
-        encoded: the ids of each example, and which of them are trained.
-        window: tokens of an example that are read.
-        cut: longer examples lose their end; else they are left out, and nothing is asked of them.
+        encoded: Token ids of each example, and which of them are trained.
+        template: Chat template.
+        tokenizer: Tokenizer of the model.
+        window: Maximum number of tokens per example.
+        cut: Whether longer examples are truncated instead of dropped; dropped examples are not checked.
 
     Raises:
-        DataError: no token is trained; an answer's end of turn is not; an example begins with BOS twice.
+        DataError: No token is trained, the end of a turn is not trained, or an example starts with BOS twice.
     """
     encoded = [pair for pair in encoded if cut or not np.any(pair[1][window + 1 :])]
     if not encoded:
         return
     if not any(np.any(trained[1 : window + 1]) for _, trained in encoded):
         raise DataError(
-            f"{len(encoded):,} examples: no token of theirs is trained",
-            rule="a model learns the words of the assistant, and needs at least one",
-            fix="Give examples with answers, the answer last, that begin within the model's context of "
-            f"{window:,} tokens.",
+            f"{len(encoded):,} examples have no trained token in the first {window:,} tokens",
+            rule="only the turns of the assistant are trained",
+            fix=f"Use examples with answers that start within the model's context of {window:,} tokens.",
         )
     ends = set(template.stop_ids)
     learned = False
@@ -112,30 +121,29 @@ def require_sound(
                 raise DataError(
                     f"example {number + 1:,}: the token after its answer, {_shown(tokenizer, ids, place + 1)}, "
                     "is not trained",
-                    rule="the end of an answer's turn is trained with it, or the model never learns to stop",
-                    fix="Use the model's own chat template unchanged; it must end an answer with one of "
+                    rule="a model that is not trained on the end of a turn never stops",
+                    fix="Use the model's own chat template; it must end an answer with one of "
                     f"{', '.join(_shown(tokenizer, [token], 0) for token in template.stop_ids)}.",
                 )
             learned = learned or place <= window
     if not learned:
         raise DataError(
-            f"{len(encoded):,} examples: the end of every answer is cut off",
-            rule="the end of an answer's turn is trained with it, or the model never learns to stop",
-            fix=f"Give examples of which some end within the {window:,} tokens that are read.",
+            f"{len(encoded):,} examples: the end of every answer is truncated",
+            rule="a model that is not trained on the end of a turn never stops",
+            fix=f"Use examples of which some end within {window:,} tokens.",
         )
 
 
 def _require_one_beginning(number: int, ids: Ids, tokenizer: Tokenizer) -> None:
     if len(ids) > 1 and ids[0] == ids[1] and ids[0] in tokenizer.special_ids:
         raise DataError(
-            f"example {number + 1:,} begins with {_shown(tokenizer, ids, 0)} twice",
-            rule="a text begins once: a model has never seen a second beginning, and answers worse after it",
-            fix="Take it out of the chat template, or of the step that puts it before the text.",
+            f"example {number + 1:,} starts with {_shown(tokenizer, ids, 0)} twice",
+            fix="Remove it from the chat template, or from the post-processor of the tokenizer.",
         )
 
 
 def _last_of_runs(trained: Sequence[bool] | NDArray[np.bool_]) -> list[int]:
-    """Where trained tokens stand, each the last one of those that stand together."""
+    """Return the index of the last token of each run of trained tokens."""
     places = np.flatnonzero(trained)
     return [int(place) for place in places[np.diff(places, append=len(trained) + 1) > 1]]
 

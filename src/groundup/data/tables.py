@@ -1,4 +1,4 @@
-"""Tables of labelled data, from whatever file people keep them in."""
+"""Read tables of examples from JSON Lines, JSON, CSV, TSV, Parquet and Excel files, and exported chats."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ ItemT = TypeVar("ItemT")
 
 TABLE_FORMATS: tuple[Format, ...] = ("jsonl", "json", "csv", "tsv", "parquet", "xlsx", "chat")
 _TEXT_FORMATS = tuple(format for format in get_args(Format) if format not in TABLE_FORMATS)
-_SKIPPED = (NOT_JSON, TOO_MANY_CELLS)  # damage that leaves the neighbours whole
+_SKIPPED = (NOT_JSON, TOO_MANY_CELLS)  # damage that does not affect other rows
 _RULE = (
-    "a table is a .jsonl, .json, .csv, .tsv, .parquet or .xlsx file (also with .gz, .zst, .bz2) or an exported chat, "
-    "whole and readable"
+    "a table is a .jsonl, .json, .csv, .tsv, .parquet or .xlsx file (also with .gz, .zst, .bz2) or an exported chat"
 )
 
 
@@ -36,9 +35,9 @@ class Table:
     """Rows with named columns.
 
     Attributes:
-        name: of the file, folder or sources, for messages.
-        columns: every column that some row has, in the order of their first appearance.
-        rows: in file order; a row may lack a column, and its values may be nested lists and mappings.
+        name: Name of the file, folder or sources, for messages.
+        columns: All columns, in the order of their first appearance.
+        rows: Rows in file order. A row may lack a column; values may be nested lists and mappings.
     """
 
     name: str
@@ -47,15 +46,19 @@ class Table:
 
 
 def read_table(data: Path | Sequence[Source], *, console: Console | None = None) -> Table:
-    """Read a file, all table files of a folder, or a recipe's sources (whose archives are fetched first).
+    """Read a file, all table files of a folder, or the sources of a recipe (whose archives are downloaded first).
 
-    A conversation of a chat that a messenger or an assistant exported gets the column `messages`, and so does a record
-    that is a list of turns; a bare string gets the column `text`, and a list of values the columns `column_1`,
-    `column_2`, ... Broken rows among whole ones are left out, and that is said.
+    A conversation of an exported chat, or a record that is a list of turns, gets the column `messages`. A string gets
+    the column `text`, and a list of values the columns `column_1`, `column_2`, ... Broken rows are dropped with a
+    warning.
+
+    Args:
+        data: File, folder or sources.
+        console: Console to print to.
 
     Raises:
-        DataError: nothing there, no table, a damaged, unreadable or empty file.
-        DownloadError: a source's archive cannot be had.
+        DataError: The file does not exist, is not a table, or is damaged or empty.
+        DownloadError: The archive of a source is not available.
     """
     console = console or Console()
     sources = _sources(data)
@@ -74,18 +77,21 @@ def read_table(data: Path | Sequence[Source], *, console: Console | None = None)
     if len(rows) <= len(skipped):
         if skipped:
             raise _unreadable(skipped[0])
-        raise DataError(f"{name}: no rows", rule="a table holds at least one row", fix="Give a file that has some.")
+        raise DataError(f"{name}: no rows", fix="Use a table with at least one row.")
     if skipped:
         first = f"the first is {skipped[0].origin}: {skipped[0].reason}"
-        console.warn(f"{name}: {len(skipped):,} broken rows were left out, {first}.")
+        console.warn(f"{name}: dropped {len(skipped):,} broken rows; {first}.")
     return Table(name, tuple(dict.fromkeys(column for row in rows for column in row)), rows)
 
 
 def table_identity(data: Path | Sequence[Source]) -> str:
-    """A value that changes when the content of `read_table(data)` does; never uses the network.
+    """Return a value that changes if the content of `read_table(data)` changes; never uses the network.
+
+    Args:
+        data: File, folder or sources.
 
     Raises:
-        DataError: nothing there.
+        DataError: The file does not exist.
     """
     if isinstance(data, Path) and data.is_file():
         return file_digest(data)
@@ -94,42 +100,42 @@ def table_identity(data: Path | Sequence[Source]) -> str:
 
 
 def cell_text(value: Any) -> str:
-    """A cell as text, without white space around it; "" where it holds nothing or nothing that is text.
+    """Return a cell as text without surrounding white space; "" if it is empty or not a scalar.
 
-    Numbers are written as Python does, booleans as "true" and "false"; a lone surrogate, which no file can hold, is
-    U+FFFD.
+    Numbers are formatted as in Python, booleans as "true" and "false". A lone surrogate, which no file can contain,
+    becomes U+FFFD.
     """
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and not math.isfinite(value):  # how pandas keeps what is missing
+    if isinstance(value, float) and not math.isfinite(value):  # a missing value in pandas
         return ""
     return well_formed(str(value)).strip() if isinstance(value, str | int | float) else ""
 
 
-def spread(items: Sequence[ItemT], most: int) -> Sequence[ItemT]:
-    """At most so many of the items, from everywhere among them: files often come sorted."""
-    if len(items) <= most:
+def spread(items: Sequence[ItemT], max_items: int) -> Sequence[ItemT]:
+    """Return at most `max_items` evenly spaced items, because files are often sorted."""
+    if len(items) <= max_items:
         return items
-    return [items[place * len(items) // most] for place in range(most)]
+    return [items[place * len(items) // max_items] for place in range(max_items)]
 
 
 def alike(text: str) -> str:
-    """The identity of a text for comparisons: equal for texts that differ in case or white space only."""
+    """Return an identifier that is equal for texts that differ in case or white space only."""
     return text_id(casefolded(text))
 
 
 def casefolded(text: str) -> str:
-    """With small letters and single spaces."""
+    """Return the text in lower case with single spaces."""
     return " ".join(text.casefold().split())
 
 
 def _sources(data: Path | Sequence[Source]) -> Sequence[SourceConfig]:
     if isinstance(data, Path):
         if not data.exists():
-            raise DataError(f"{data}: no such file", rule=_RULE, fix="Check the path.")
+            raise DataError(f"{data}: no such file", fix="Check the path.")
         return [FolderSource(path=data)]
     if not data:
-        raise DataError("data: an empty list", rule="examples come from at least one source", fix="Name a source.")
+        raise DataError("data is an empty list", fix="Name at least one source.")
     return data
 
 
@@ -138,7 +144,7 @@ def _records(source: SourceConfig) -> Iterable[Record | Unreadable]:
     tables = [
         item for item in items if source.format in TABLE_FORMATS or format_of(item.path) in (*TABLE_FORMATS, "archive")
     ]
-    for item, opener in source.open_items(tables or items):  # what a chat is only its content tells
+    for item, opener in source.open_items(tables or items):  # chats are detected by content only
         yield from read_records(item, opener, source.records, source.format, source.chooses)
 
 
@@ -148,7 +154,7 @@ def _unreadable(found: Unreadable) -> DataError:
     return DataError(
         f"{found.origin}: {found.reason}{detail}",
         rule=_RULE,
-        fix="Convert it, or give it the suffix of its format." if is_text else "Mend the file, or get it again.",
+        fix="Convert it, or use the suffix of its format." if is_text else "Repair the file, or download it again.",
     )
 
 
@@ -163,7 +169,6 @@ def _row(record: Record) -> dict[str, Any]:
             return {"messages": value}
         return {f"column_{number}": each for number, each in enumerate(value, 1)}
     raise DataError(
-        f"{record.origin}: {json.dumps(value, default=str)[:80]}",
-        rule="a row of a table has columns",
+        f"{record.origin}: a row must have columns, but is {json.dumps(value, default=str)[:80]}",
         fix='Write each row as a JSON object, e.g. {"prompt": "...", "response": "..."}.',
     )

@@ -1,4 +1,4 @@
-"""The texts that are scored and learned from: of a corpus, of token shards, or of a user's files."""
+"""Texts to score or train on, from a corpus, token shards, or a user's files."""
 
 from __future__ import annotations
 
@@ -18,34 +18,33 @@ from groundup.corpus.user_files import Tables, find_tables, iter_texts
 from groundup.data import TokenShards
 from groundup.tokenizer import Tokenizer
 
-_SCORED = "bits per byte need text to score"
+_SCORED = "evaluating bits per byte needs text"
 _SHOWN_COLUMNS = 12
 
 
 def require_data(path: Path | None) -> None:
-    """Check that the data to score exist.
+    """Check that the data to score exists.
 
     Raises:
-        DataError: they do not.
+        DataError: The path does not exist.
     """
     if path is None or path.exists():
         return
     match = nearest(path.name, [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else [])
     raise DataError(
         f"--data {path}: no such file or folder",
-        rule="what is scored is a file of texts or examples, or a folder of them",
         fix=f"Did you mean {path.parent / match}?" if match else "Check the path.",
     )
 
 
 def split_texts(directory: Path, split: Split, max_bytes: int) -> Iterator[str]:
-    """Texts of one split of a corpus, or of token shards, about `max_bytes` of them at most.
+    """Yield texts of one split of a corpus or of token shards, about `max_bytes` at most.
 
-    Where there are more, every k-th document is taken. Their order is that of a hash, so this is a fair
-    sample, and the same one each time.
+    From a larger split, every k-th document is used. Documents are ordered by hash, so this is a random sample, and the
+    same one each time.
 
     Raises:
-        DataError: neither a corpus nor token shards, or nothing of this split in it.
+        DataError: The directory contains neither a corpus nor token shards, or the split is empty.
     """
     total = sum(len(text.encode("utf-8")) for text in _all_texts(directory, split))
     yield from islice(_all_texts(directory, split), 0, None, max(1, -(-total // max_bytes)))
@@ -60,29 +59,31 @@ def _all_texts(directory: Path, split: Split) -> Iterator[str]:
 
 
 def read_texts(path: Path) -> Iterator[str]:
-    """The texts of a file, or of all files of a folder, in every format that a source of a corpus may have.
+    """Yield the texts of a file, or of all files of a folder, in any format that a source of a corpus may have.
 
     Raises:
-        DataError: nothing there, no text in it, or a table with several columns that could be the text.
+        DataError: The path does not exist, contains no text, or has a table with several possible text columns.
     """
     for name, columns in find_tables(path).ambiguous.items():
         raise DataError(
-            f"{path if path.is_file() else path / name}: the text could be in {', '.join(columns[:_SHOWN_COLUMNS])}",
-            rule="a table of texts has one column with running text, or a column named text",
-            fix=f"Rename that column to text, e.g. {columns[0]}.",
+            f"{path if path.is_file() else path / name}: several columns could contain the text: "
+            f"{', '.join(columns[:_SHOWN_COLUMNS])}",
+            fix=f"Rename the right one to text, e.g. {columns[0]}.",
         )
     return iter_texts(path, _SCORED)
 
 
 def scored_texts(path: Path, text: str | None, console: Console) -> Iterator[str]:
-    """The texts of a file or folder to measure in bits per byte; no column of a table is guessed to be running text.
+    """Return the texts of a file or folder to evaluate in bits per byte; text columns of tables are not detected.
 
     Args:
-        text: the column of a table with the text, or a template of columns; None: there is no table.
+        path: File or folder.
+        text: Column of a table, or a template of columns; None: skip tables.
+        console: Console to print to.
 
     Raises:
-        ConfigError: no such column, or no table that it could be in.
-        DataError: nothing there, tables only, or no text.
+        ConfigError: The column does not exist, or no file is a table.
+        DataError: The path does not exist, contains only tables, or has no text.
     """
     tables = find_tables(path)
     if text is not None:
@@ -92,20 +93,20 @@ def scored_texts(path: Path, text: str | None, console: Console) -> Iterator[str
     if tables.columns:
         names = ", ".join(list(tables.columns)[:3]) + (", ..." if len(tables.columns) > 3 else "")
         count = len(tables.columns)
-        console.warn(f"{path}: {count:,} table{'s are' if count > 1 else ' is'} left out ({names}).")
+        console.warn(f"{path}: skipping {count:,} table{'s' if count > 1 else ''} ({names}).")
     return iter_texts(path, _SCORED, without=tables.columns)
 
 
 def _not_text(path: Path, tables: Tables) -> DataError:
-    """The error for tables that fit no task: which tasks and formats there are."""
+    """Return the error for tables that match no task; it lists the tasks and formats."""
     columns = list(dict.fromkeys(name for names in tables.columns.values() for name in names))
     shown = ", ".join(columns[:_SHOWN_COLUMNS]) + (", ..." if len(columns) > _SHOWN_COLUMNS else "")
     return DataError(
-        f"--data {path}: a table{f' with the columns {shown}' if columns else ''}",
-        rule=f"evaluate measures tables ({TABLE_FORMAT_NAMES}, also compressed) with the columns choices and answer, "
-        "prompt and response, or messages (models with a chat template), text and label (classifiers); and text that "
-        f"is no table ({TEXT_FORMAT_NAMES})",
-        fix="Rename the columns, name them (--prompt and --response, or --messages), or choose one as running text: "
+        f"--data {path}: a table{f' with the columns {shown}' if columns else ''} matches no task",
+        rule=f"evaluate reads tables ({TABLE_FORMAT_NAMES}, also compressed) with the columns choices and answer, "
+        "prompt and response, or messages (models with a chat template), text and label (classifiers); and text files "
+        f"({TEXT_FORMAT_NAMES})",
+        fix="Rename the columns, name them (--prompt and --response, or --messages), or score one as text: "
         f"--measure text --set text={columns[0] if len(columns) == 1 else 'COLUMN'}.",
     )
 
@@ -113,9 +114,9 @@ def _not_text(path: Path, tables: Tables) -> DataError:
 def _template(path: Path, text: str, tables: Tables) -> str:
     if not tables.columns:
         raise ConfigError(
-            f"text = {text!r}: {path} is no table",
+            f"text = {text!r}: {path} is not a table",
             rule="text names a column of a table; other files are read whole",
-            fix="Leave it out.",
+            fix="Remove it.",
         )
     template = text if FIELD.search(text) else f"{{{text}}}"
     columns = list(dict.fromkeys(name for names in tables.columns.values() for name in names))
@@ -123,27 +124,27 @@ def _template(path: Path, text: str, tables: Tables) -> str:
         if field not in columns and field.split(".")[0] not in columns:
             match = nearest(field, columns)
             raise ConfigError(
-                f"text = {text!r}: {path} has no column {field!r}",
-                rule=f"its columns are {', '.join(columns[:_SHOWN_COLUMNS]) or 'without names'}",
+                f"text = {text!r}: {path} has no column {field!r}, only "
+                f"{', '.join(columns[:_SHOWN_COLUMNS]) or 'columns without names'}",
                 fix=f"Did you mean {match!r}?" if match else "Name one of them.",
             )
-    return template.replace("\\n", "\n")  # a shell passes the two characters on
+    return template.replace("\\n", "\n")  # a shell passes backslash and n
 
 
 def texts_identity(path: Path) -> str:
-    """A value that changes when the texts of `read_texts` do."""
+    """Return a value that changes if the texts of `read_texts` change."""
     return FolderSource(path=path).identity()
 
 
 def general_text_identity(path: Path) -> str:
-    """Return a value that changes when the texts of `general_texts` do."""
+    """Return a value that changes if the texts of `general_texts` change."""
     return read_intact(path).digest if (path / ARTIFACT).is_file() else texts_identity(path)
 
 
 def general_texts(path: Path, max_bytes: int, *, split: Split = "validation") -> list[str]:
-    """About `max_bytes` of one split of a corpus or of token shards, or of the texts of a file or a folder.
+    """Return about `max_bytes` of one split of a corpus or of token shards, or of the texts of a file or folder.
 
-    Texts are taken from everywhere among them, and of each its beginning.
+    The texts are evenly spaced, and only the beginning of each is used.
     """
     if (path / ARTIFACT).is_file():
         found = list(split_texts(path, split, max_bytes))
@@ -151,11 +152,11 @@ def general_texts(path: Path, max_bytes: int, *, split: Split = "validation") ->
         found = list(read_texts(path))
         total = sum(len(text.encode("utf-8")) for text in found)
         found = found[:: max(1, -(-total // max_bytes))]
-    # One book among letters must not be all that is read.
-    most, room, kept = max(1, 4 * max_bytes // len(found)), max_bytes, []
+    # A single long text must not use up the whole limit.
+    max_chars, left, kept = max(1, 4 * max_bytes // len(found)), max_bytes, []
     for text in found:
-        kept.append(text[: min(most, room)])
-        room -= len(kept[-1].encode("utf-8"))
-        if room <= 0:
+        kept.append(text[: min(max_chars, left)])
+        left -= len(kept[-1].encode("utf-8"))
+        if left <= 0:
             break
     return kept

@@ -1,6 +1,6 @@
 """TF-IDF features of texts: words, word pairs, and character n-grams within words.
 
-77 intents of Banking77, 10,003 training texts: accuracy of logistic regression on 3,080 others 0.894 with words, 0.917
+Logistic regression on Banking77 (77 intents, 10,003 training and 3,080 test texts): accuracy 0.894 with words, 0.917
 with both. Shape letters: E texts, F features.
 """
 
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_FEATURES = 50_000  # of each kind at most, the most frequent: four times as many were no better (R8)
+_FEATURES = 50_000  # maximum number per kind, the most frequent; four times as many were not better on Reuters R8
 _KINDS: dict[str, dict[str, Any]] = {
-    # One letter may be a word, and text without spaces is split at its punctuation.
+    # One letter may be a word; text without spaces is split at punctuation.
     "words": {"ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"},
     "characters": {"analyzer": "char_wb", "ngram_range": (2, 5)},
 }
@@ -33,7 +33,7 @@ class Tfidf:
 
     @classmethod
     def fit(cls, texts: Sequence[str]) -> tuple[Tfidf, Any] | None:
-        """Return the fitted vectorizers, and the sparse features (E, F) of the texts; None if there are none."""
+        """Return the fitted vectorizers, and the sparse features (E, F) of the texts; None if there are no features."""
         from scipy.sparse import hstack
 
         vectorizers, counted = {}, []
@@ -47,30 +47,34 @@ class Tfidf:
         return (cls(vectorizers), hstack(counted).tocsr()) if counted else None
 
     def features(self, texts: Sequence[str]) -> Any:
-        """Return the sparse features (E, F) of texts; what the training texts did not have is left out."""
+        """Return the sparse features (E, F) of texts; features that the training texts lack are ignored."""
         from scipy.sparse import hstack
 
         return hstack([each.transform(texts) for each in self.vectorizers.values()]).tocsr()
 
     @property
     def vocabularies(self) -> dict[str, list[str]]:
-        """The features of each kind, in the order of their columns."""
+        """Features of each kind, in the order of their columns."""
         return {kind: each.get_feature_names_out().tolist() for kind, each in self.vectorizers.items()}
 
     @property
     def idf(self) -> npt.NDArray[np.float64]:
-        """The inverse document frequency of each feature."""
+        """Inverse document frequency of each feature."""
         return np.concatenate([each.idf_ for each in self.vectorizers.values()])
 
     @classmethod
     def stored(cls, vocabularies: Mapping[str, Sequence[str]], idf_F: npt.NDArray[np.float64]) -> Tfidf:
-        """Make the vectorizers again of what was stored.
+        """Rebuild the vectorizers from what was stored.
+
+        Args:
+            vocabularies: Features of each kind, in the order of their columns.
+            idf_F: Inverse document frequency of each feature.
 
         Raises:
-            ValueError: parts that do not fit together.
+            ValueError: The sizes do not match.
         """
         if not vocabularies or sum(map(len, vocabularies.values())) != len(idf_F):
-            raise ValueError("a vocabulary of another size than its weights")
+            raise ValueError("the vocabularies and the weights have different sizes")
         vectorizers, start = {}, 0
         for kind, terms in vocabularies.items():
             vectorizer = _vectorizer(kind, vocabulary={term: place for place, term in enumerate(terms)})

@@ -1,4 +1,4 @@
-"""Documents to token shards on disk."""
+"""Write documents as token shards."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from groundup.data.format import FORMAT_VERSION, INDEX, PARTS, load_array, part_
 
 Encode = Callable[[Sequence[str]], Sequence[NDArray[np.uint32]]]
 
-SHARD_BYTES = 32_000_000  # of text; about a second of encoding, which is what a cut-off run can lose
-_PROGRESS_BYTES = 1_000_000  # encoded at once
+SHARD_BYTES = 32_000_000  # of text: about a second of tokenization, the work that an interrupted run loses
+_PROGRESS_BYTES = 1_000_000  # of text per call of the tokenizer
 
 
 class Finished(Protocol):
-    """What remembers finished files with their checksums: `groundup.core.artifact.Work`."""
+    """Record of finished files and their checksums; implemented by `groundup.core.artifact.Work`."""
 
     def has(self, *files: Path) -> bool:
-        """Whether all of these were kept, and are intact."""
+        """Return whether all of these files are recorded and intact."""
         ...
 
     def keep(self, files: Iterable[Path]) -> None:
-        """Remember them."""
+        """Record these files."""
         ...
 
 
 @dataclass(slots=True)
 class Counts:
-    """What a split, or one of its shards, holds."""
+    """Counts of a split or a shard."""
 
     documents: int = 0
     tokens: int = 0
@@ -47,11 +47,11 @@ class Counts:
 
 @dataclass(slots=True)
 class Written:
-    """What `write_shards` left.
+    """Result of `write_shards`.
 
     Attributes:
-        files: every file, the index among them.
-        splits: what each split holds.
+        files: All files, including the index.
+        splits: Counts of each split.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -69,20 +69,20 @@ def write_shards(
     progress: Callable[[int], None] = lambda _: None,
     finished: Finished | None = None,
 ) -> Written:
-    """Encode every document and write shards and their index.
+    """Tokenize every document, and write shards and their index.
 
-    Which documents make up a shard depends on the texts alone. So a run that was cut off, started again with
-    the same texts, finds its finished shards and does not encode them again.
+    The documents of a shard depend on the texts only. An interrupted run that is started again with the same texts
+    therefore reuses its finished shards.
 
     Args:
-        directory: where the files go; see docs/architecture.md for their layout.
-        splits: the documents of each split, in their order.
-        encode: texts to ids, without BOS, each below `vocab_size`.
-        vocab_size: decides between uint16 and uint32.
-        bos_id: written into the index for readers; not into the shards.
+        directory: Output directory; docs/architecture.md describes its layout.
+        splits: Documents of each split, in order.
+        encode: Tokenizes texts without BOS; ids are below `vocab_size`.
+        vocab_size: Vocabulary size, which selects uint16 or uint32.
+        bos_id: Recorded in the index; not in the shards.
         shard_bytes: UTF-8 bytes of text at which a shard is full.
-        progress: called with the bytes of text done since the call before.
-        finished: remembers the files of finished shards; None: a shard that is there and fits is used again.
+        progress: Called with the number of bytes of text since the last call.
+        finished: Record of finished shards; None: reuse any shard that matches the texts.
     """
     written = Written()
     records: dict[Split, list[dict[str, Any]]] = {}
@@ -120,15 +120,18 @@ def write_shards(
 def require_room(
     directory: Path, sample: Sequence[str], encode: Encode, *, vocab_size: int, text_bytes: int, documents: int
 ) -> None:
-    """See before the work that the disk takes its result, estimated by what a sample of the texts comes to.
+    """Check that the disk has space for the shards, estimated from a sample of the texts.
 
     Args:
-        directory: where the shards go; those of a run that was cut off count as written.
+        directory: Output directory; shards of an interrupted run count as written.
+        sample: Some of the texts.
+        encode: Tokenizes texts.
+        vocab_size: Vocabulary size.
         text_bytes: UTF-8 bytes of all texts.
-        documents: how many they are.
+        documents: Number of documents.
 
     Raises:
-        ResourceError: too little space.
+        ResourceError: The disk has too little space.
     """
     tokens = sum(len(ids) for ids in encode(sample))
     share = tokens / max(1, sum(len(text.encode()) for text in sample))
@@ -161,7 +164,7 @@ def _write(
 ) -> Counts:
     offsets = np.zeros(len(documents) + 1, dtype=np.int64)
     np.cumsum([len(ids) for ids in documents], out=offsets[1:])
-    # In this order: the lengths in bytes, last, say that the shard is whole.
+    # The byte lengths are written last: their file marks a complete shard.
     arrays = {"tokens": np.concatenate(documents).astype(dtype), "offsets": offsets, "bytes": byte_lengths}
     for part in PARTS:
         with atomic_file(part_path(directory, name, part)) as temporary, temporary.open("wb") as file:
@@ -172,10 +175,10 @@ def _write(
 def save_array(file: BinaryIO, array: NDArray[Any]) -> None:
     """Write a one-dimensional array as .npy.
 
-    `numpy.save` does not say why it fails: on a full disk its error has no number, and looks like a mistake of ours.
+    `numpy.save` hides the cause of a failure: on a full disk its error has no errno.
 
     Raises:
-        OSError: the system's own.
+        OSError: The error of the operating system.
     """
     header = np.lib.format.header_data_from_array_1_0(array)
     np.lib.format.write_array_header_1_0(file, header)
@@ -188,7 +191,7 @@ def _finished(directory: Path, name: str, byte_lengths: NDArray[np.int64]) -> Co
     try:
         tokens, offsets, written = (load_array(part_path(directory, name, part)) for part in PARTS)
     except FormatError:
-        return None  # damaged since: encode it again
+        return None  # damaged: tokenize it again
     if not np.array_equal(written, byte_lengths) or offsets[-1] != len(tokens):
         return None
     return _counts(offsets, byte_lengths)

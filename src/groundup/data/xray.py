@@ -1,4 +1,4 @@
-"""Conversations as a model will see them: every token with whose it is, and whether it is trained."""
+"""Tokenized examples for display: the role of every token, and whether it is trained."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ _SPECIAL, _TRAINED, _OURS = "cyan", "bold green", "dim"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A token, or several that only together are whole characters.
+    """A token, or several tokens that together are whole characters.
 
     Attributes:
-        role: whose words it is part of; None: the template's.
-        special: a token that no text becomes.
+        ids: Token ids.
+        text: Text of the tokens.
+        role: Role whose message contains it; None: part of the template.
+        trained: Whether the tokens are labels.
+        special: Whether it is a special token.
     """
 
     ids: tuple[int, ...]
@@ -32,17 +35,18 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A conversation, token by token.
+    """A tokenized conversation or text.
 
     Attributes:
-        cut: how many tokens at its end do not fit.
+        pieces: Tokens in order.
+        cut: Number of tokens at the end that are truncated.
     """
 
     pieces: tuple[Piece, ...]
     cut: int = 0
 
     def counts(self) -> Counter[str]:
-        """Tokens of each role and of the template."""
+        """Return the number of tokens of each role and of the template."""
         counts: Counter[str] = Counter()
         for piece in self.pieces:
             counts[piece.role or TEMPLATE] += len(piece.ids)
@@ -50,11 +54,11 @@ class Seen:
 
     @property
     def trained(self) -> int:
-        """How many tokens are trained."""
+        """Number of trained tokens."""
         return sum(len(piece.ids) for piece in self.pieces if piece.trained)
 
     def parts(self) -> list[tuple[str, str]]:
-        """Text with styles for `Console.sample`; what is trained stands in [[ ]], for those who see no colours."""
+        """Return text with styles for `Console.sample`; trained text is in [[ ]] for terminals without colors."""
         parts: list[tuple[str, str]] = []
         for trained, run in groupby(self.pieces, key=lambda piece: piece.trained):
             mark = (("[[", _TRAINED),) if trained else ()
@@ -67,10 +71,13 @@ class Seen:
 def see(
     template: ChatTemplate, tokenizer: Tokenizer, messages: Sequence[Message], *, longest: int | None = None
 ) -> Seen:
-    """What training shows a model of a conversation.
+    """Return a conversation as training tokenizes it.
 
     Args:
-        longest: tokens that are kept, where more would be cut off.
+        template: Chat template.
+        tokenizer: Tokenizer of the model.
+        messages: Messages of the conversation.
+        longest: Maximum number of tokens; the rest is truncated.
     """
     ids, trained = template.encode_labelled(messages)
     speakers = template.speakers(messages)
@@ -79,11 +86,12 @@ def see(
 
 
 def see_text(tokenizer: Tokenizer, ids: Sequence[int], whole: int) -> Seen:
-    """What a classifier is shown of a text; the words around it are of the template.
+    """Return a text as a classifier reads it; the prompt around it counts as template.
 
     Args:
-        ids: as it reads them.
-        whole: how many the text has.
+        tokenizer: Tokenizer of the classifier.
+        ids: Token ids after truncation.
+        whole: Number of tokens before truncation.
     """
     special = set(tokenizer.markers.values())
     begins, ends = len(tokenizer.around[0]), len(ids) - len(tokenizer.around[1])
@@ -94,7 +102,7 @@ def see_text(tokenizer: Tokenizer, ids: Sequence[int], whole: int) -> Seen:
 
 
 def role_table(seen: Iterable[Seen]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Columns and rows: tokens and trained tokens of each role, of the template, and in all."""
+    """Return a table of columns and rows: tokens and trained tokens of each role, of the template, and in total."""
     tokens: Counter[str] = Counter()
     trained: Counter[str] = Counter()
     for conversation in seen:
@@ -103,7 +111,7 @@ def role_table(seen: Iterable[Seen]) -> tuple[tuple[str, ...], list[tuple[str, .
             tokens[whose] += len(piece.ids)
             trained[whose] += len(piece.ids) * piece.trained
     rows = [(whose, f"{tokens[whose]:,}", f"{trained[whose]:,}") for whose in (*ROLES, TEMPLATE) if tokens[whose]]
-    return ("", "tokens", "trained"), [*rows, ("in all", f"{tokens.total():,}", f"{trained.total():,}")]
+    return ("", "tokens", "trained"), [*rows, ("total", f"{tokens.total():,}", f"{trained.total():,}")]
 
 
 def _style(piece: Piece) -> str:
