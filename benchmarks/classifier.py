@@ -28,7 +28,7 @@ from groundup.commands.classify import ClassifyConfig
 from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.core.console import Console
 from groundup.data import read_table
-from groundup.data.labelled import LabelRules, read_labelled, without_repeats
+from groundup.data.labeled import LabelRules, read_labeled, without_duplicates
 
 _FOREIGN = Path(__file__).with_name("foreign_texts.txt")
 _EACH = 10  # texts of each kind of gibberish, in each split
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the JSON object only")
     options = parser.parse_args()
     table = read_table(options.data)
-    examples = without_repeats(read_labelled(table, LabelRules(options.text, options.label)))
+    examples = without_duplicates(read_labeled(table, LabelRules(options.text, options.label)))
     if len(examples) < options.rows + options.tests:
         raise SystemExit(f"{options.data}: {len(examples):,} texts; {options.rows + options.tests:,} are needed")
     rows = list(zip(examples.texts, examples.labels, strict=True))

@@ -85,7 +85,7 @@ def step(options: argparse.Namespace) -> float:
     """Return the median seconds of a step of `finetune classify` that trains all weights."""
     import torch
 
-    from groundup.data.label_batches import LabelledBatches, Padding
+    from groundup.data.label_batches import LabeledBatches, Padding
     from groundup.hub.resolve import open_model
     from groundup.kernels import measure_machine
     from groundup.model import SequenceClassifier
@@ -101,7 +101,7 @@ def step(options: argparse.Namespace) -> float:
     vocabulary, count = language_model.config.vocab_size, 8 * options.rows
     texts = torch.randint(vocabulary, (count, LENGTH), generator=torch.Generator().manual_seed(0)).tolist()
     labels = [number % CLASSES for number in range(count)]
-    batches = LabelledBatches(texts, labels, batch_size=options.rows, padding=Padding(0, LENGTH), seed=0)
+    batches = LabeledBatches(texts, labels, batch_size=options.rows, padding=Padding(0, LENGTH), seed=0)
     watch, steps = Stopwatch(), WARMUP + options.steps
     with tempfile.TemporaryDirectory() as directory, training_run(Path(directory) / "run") as run:
         trainer = Trainer(model, Classification(0.1, None), TrainingSettings(), run, machine=machine)

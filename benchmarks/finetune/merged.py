@@ -46,7 +46,7 @@ def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[
 
     from groundup.data import read_conversations
     from groundup.data.conversations import FolderExamples
-    from groundup.data.tables import spread
+    from groundup.data.tables import evenly_spaced
     from groundup.evaluation.base_comparison import answer
     from groundup.hub import load_model
     from groundup.hub.adapted import find_adapter_base, with_adapter
@@ -56,7 +56,7 @@ def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[
     from groundup.tokenizer import locked_template
 
     rows = read_conversations([FolderExamples(kind="folder", path=options.data)])
-    questions = [example.messages[:-1] for example in spread(rows.examples, options.questions)]
+    questions = [example.messages[:-1] for example in evenly_spaced(rows.examples, options.questions)]
     opened = open_model(merged, device="cpu")
     one, tokenizer = opened.model, opened.tokenizer
     template = locked_template(merged, tokenizer)

@@ -130,7 +130,7 @@ def test_labels_are_learned_by_ranks_that_hold_a_share_each(tokens: Path, tmp_pa
     )
     said = tuning.communicate(timeout=180)[0]
     assert tuning.returncode == 0, said
-    assert said.count("texts to learn from") == 1
+    assert said.count("training texts") == 1
     facts = json.loads((out / "artifact.json").read_text())["facts"]
     assert facts["test"]["accuracy"]["value"] > 0.8, said
 

@@ -128,7 +128,7 @@ def test_a_column_that_is_chosen_is_running_text(directory: Path, tmp_path: Path
         assert (scored["documents"], scored["bytes"]) == (6, 6 * size)
     with pytest.raises(ConfigError, match="Did you mean 'sentence_good'") as caught:
         evaluated(directory, data, text="sentence_god")
-    assert "its columns are sentence_good, sentence_bad" in caught.value.rule
+    assert "only sentence_good, sentence_bad" in caught.value.value
     with pytest.raises(DataError):
         evaluated(directory, data, measure="text")
 
@@ -137,7 +137,7 @@ def test_text_files_are_scored_as_before(directory: Path, tmp_path: Path) -> Non
     data = tmp_path / "letter.txt"
     data.write_text("Dear reader, this is a letter.\n", encoding="utf-8")
     assert evaluated(directory, data)["documents"] == 1
-    with pytest.raises(ConfigError, match="no table"):
+    with pytest.raises(ConfigError, match="not a table"):
         evaluated(directory, data, text="text")
 
 
@@ -150,7 +150,7 @@ def test_tables_among_texts_are_left_out_and_named(
     (folder / "a.md").write_text("# A note\n\nWith a sentence.", encoding="utf-8")
     (folder / "b.txt").write_text("Another note.", encoding="utf-8")
     assert evaluated(directory, folder)["documents"] == 2
-    assert "1 table is left out (pairs.csv)" in capsys.readouterr().err
+    assert "skipping 1 table (pairs.csv)" in capsys.readouterr().err
 
 
 def test_an_exported_chat_is_text(directory: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from groundup.commands.finetune_classify import FinetuneClassifyConfig
 from groundup.core.artifact import begin
 from groundup.core.console import Console
 from groundup.data import read_table
-from groundup.data.labelled import LabelRules, read_labelled
+from groundup.data.labeled import LabelRules, read_labeled
 from groundup.evaluation import labelling
 from groundup.evaluation.example_evaluation import evaluate_labels
 from groundup.hub import save_model
@@ -125,7 +125,7 @@ def test_a_frozen_base_gets_a_lexical_head(base: Path, topics: tuple[Path, Path]
     assert accuracy > alone + 0.1  # the states of this random model hold little; with it, TF-IDF alone is better
     assert LEXICAL_FILE in json.loads((tmp_path / "artifact.json").read_text())["outputs"]
     opened = open_classifier(tmp_path, device="cpu")
-    test = read_labelled(read_table(topics[1]), LabelRules())
+    test = read_labeled(read_table(topics[1]), LabelRules())
     found = Classifier(opened).classify(test.texts)
     assert sum(each.label == label for each, label in zip(found, test.labels, strict=True)) / 200 == accuracy
     told = Console(stream=io.StringIO())

@@ -55,7 +55,7 @@ def run(
         DataError: no classifier, no table, or a text without a visible character.
         FormatError: a damaged classifier.
     """
-    from groundup.data.labelled import read_texts
+    from groundup.data.labeled import read_texts
     from groundup.hub.resolve import open_classifier
     from groundup.inference.classification import Classifier
 

@@ -99,7 +99,7 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
 def _language_models(
     config: CompareConfig, base: Path, tuned: Path, general: Path | None, dtype: ComputeDtype, console: Console
 ) -> ComparisonReport:
-    from groundup.data.held_out import held_out_answers, tuned_by
+    from groundup.data.held_out import fine_tuning_record, held_out_answers
     from groundup.evaluation import model_comparison
     from groundup.evaluation.comparison import ComparisonReport
     from groundup.evaluation.prompt_search import FewShotPrompt, open_prompted
@@ -110,7 +110,7 @@ def _language_models(
         held = held_out_answers(config.data, config.train, config.columns, tuned, console)
         rules = model_comparison.AnswerRules(config.metric, config.refusal, config.examples, config.max_tokens)
         task = model_comparison.answer_task(held, rules, console)
-        prompt = FewShotPrompt(after.chat_format) if after.chat_format and tuned_by(tuned) else None
+        prompt = FewShotPrompt(after.chat_format) if after.chat_format and fine_tuning_record(tuned) else None
         found = model_comparison.compare_answers(before, after, task, console, prompt_after=prompt, seed=config.seed)
     if general is not None:
         most = config.general_bytes
@@ -129,7 +129,7 @@ def _classifiers(
     config: CompareConfig, base: Path, tuned: Path, general: Path | None, dtype: ComputeDtype, console: Console
 ) -> ComparisonReport:
     from groundup.data.held_out import held_out_labels
-    from groundup.data.labelled import LabelRules
+    from groundup.data.labeled import LabelRules
     from groundup.evaluation.comparison import ComparisonReport
     from groundup.evaluation.label_comparison import compare_labels, open_compared
 

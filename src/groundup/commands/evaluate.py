@@ -105,7 +105,7 @@ def _on_text(config: EvaluateConfig, console: Console) -> Artifact:
 def _on_examples(
     config: EvaluateConfig, measure: Literal["answers", "labels", "choices"], console: Console
 ) -> Artifact:
-    from groundup.data.labelled import LabelRules
+    from groundup.data.labeled import LabelRules
     from groundup.evaluation.example_evaluation import COLUMNS, evaluate_answers, evaluate_choices, evaluate_labels
     from groundup.hub.resolve import model_identity, resolve_classifier, resolve_model
 

@@ -54,9 +54,9 @@ def run(config: FinetuneClassifyConfig, *, console: Console | None = None) -> Ar
 
 def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     """Fine-tune, test, and write the classifier with its artifact; return False to start again at lower rates."""
-    from groundup.data.label_batches import LabelledBatches, Padding
-    from groundup.data.learned import save_learned
+    from groundup.data.label_batches import LabeledBatches, Padding
     from groundup.data.loader import BatchPlacement
+    from groundup.data.training_hashes import save_training_hashes
     from groundup.evaluation.labelling import LabelTask, save_and_test
     from groundup.hub.resolve import open_model
     from groundup.inference.classification import show_texts
@@ -89,7 +89,7 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     trainer = Trainer(model, objective, config, run, machine=machine, label="tuning")
     place = BatchPlacement(ranks.rank, ranks.size, machine.device)
     padding, rows = Padding(tokenizer.pad_id, longest), config.batch_size
-    batches = LabelledBatches(
+    batches = LabeledBatches(
         task.train.ids, task.train.targets, batch_size=rows, padding=padding, seed=seed, place=place
     )
     validated = ValidationSet(partial(task.validation_error, model), len(validation))
@@ -105,7 +105,7 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
             task, out, model, save, machine, console, tfidf=config.baseline, lexical_loss=lexical_loss
         )
         facts |= ({"base": str(base)} if method == "lora" else {}) | found
-        run.work.finish(facts, [*files, run.plan_file, save_learned(out, given.texts)])
+        run.work.finish(facts, [*files, run.plan_file, save_training_hashes(out, given.texts)])
     return True
 
 

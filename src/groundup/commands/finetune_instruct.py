@@ -73,7 +73,7 @@ def run(config: FinetuneInstructConfig, *, console: Console | None = None) -> Ar
 def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     """Plan, fine-tune, compare, and write the model directory with its artifact."""
     from groundup.data.instruction import InstructionData
-    from groundup.data.learned import learned_by, save_learned
+    from groundup.data.training_hashes import save_training_hashes, training_hashes
     from groundup.evaluation.after_tuning import compare_tuned, tuned_and_base
     from groundup.evaluation.deciding import answer_selection
     from groundup.evaluation.during_training import show_answers
@@ -115,7 +115,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     if not ranks.first:
         return
     files = save_language_model(method, out, tuned_model, base, tokenizer, template.stop_ids)
-    files += [*save_chat(out, template, tokenizer), save_learned(out, split.questions, learned_by(base))]
+    files += [*save_chat(out, template, tokenizer), save_training_hashes(out, split.questions, training_hashes(base))]
     files.append(write_xray(out / "xray.html", f"{split.found.sentence}.", data.seen(NUM_SHOWN)))
     del model, tuned_model, trainer, opened, engine, planned, evaluation, selection  # memory for the comparison
     tuned, original = tuned_and_base(out, base, machine, adapter=method == "lora")

@@ -38,7 +38,7 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
         FormatError: damaged, or its base is not the model that it was trained beside; or the merged model does not
             answer as the two do, and nothing is kept.
     """
-    from groundup.data.held_out import tuning_of
+    from groundup.data.held_out import fine_tuning_facts
     from groundup.hub.adapted import find_adapter_base, is_adapter
     from groundup.hub.resolve import is_classifier, model_identity, resolve_model
 
@@ -56,7 +56,7 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
     work = begin(config.out, "merge", {"dtype": config.dtype}, inputs, console=console)
     if work.state == "done":
         return show_result(console, config.out, read(config.out))
-    found = {"adapter": str(directory), "base": str(base), **tuning_of(directory)}
+    found = {"adapter": str(directory), "base": str(base), **fine_tuning_facts(directory)}
     writing = _classifier if classifies else _language_model
     try:
         made = writing(with_work_directory(config, work), directory, base, work, found, console)
@@ -132,6 +132,6 @@ def _classifier(
 
 def _learned(out: Path, adapter: Path) -> Path:
     """Keep the hashes of the adapter's training examples with the merged model."""
-    from groundup.data.learned import learned_by, save_learned
+    from groundup.data.training_hashes import save_training_hashes, training_hashes
 
-    return save_learned(out, (), learned_by(adapter))
+    return save_training_hashes(out, (), training_hashes(adapter))

@@ -49,7 +49,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     """
     from groundup.corpus import read_card, read_documents
     from groundup.corpus.shards import first_bytes
-    from groundup.data import require_room, write_shards
+    from groundup.data import require_shard_space, write_shards
     from groundup.tokenizer import CorpusEncoder
 
     console = console or Console()
@@ -71,7 +71,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     if not encoder.fast:
         console.warn(f"Encoding the slow way, since this tokenizer and tiktoken differ: {encoder.reason}.")
     documents, total, size = sum(card[s]["documents"] for s in _SPLITS), sum(sizes.values()), tokenizer.vocab_size
-    require_room(work.directory, sample, encoder.encode, vocab_size=size, text_bytes=total, documents=documents)
+    require_shard_space(work.directory, sample, encoder.encode, vocab_size=size, text_bytes=total, documents=documents)
     with console.progress("encoding", total, "bytes") as progress:
         written = write_shards(
             work.directory,

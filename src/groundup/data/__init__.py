@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from groundup.data.packing import ExampleLoader
     from groundup.data.shards import TokenShards
     from groundup.data.tables import Table, cell_text, read_table, table_identity
-    from groundup.data.writing import require_room, write_shards
+    from groundup.data.writing import require_shard_space, write_shards
 
 __all__ = [
     "ConversationRules",
@@ -39,7 +39,7 @@ __all__ = [
     "question_of",
     "read_conversations",
     "read_table",
-    "require_room",
+    "require_shard_space",
     "split_by_hash",
     "table_identity",
     "without_prompts_of",
@@ -65,7 +65,7 @@ __getattr__ = exports(
         "question_of": "conversations",
         "read_conversations": "conversations",
         "read_table": "tables",
-        "require_room": "writing",
+        "require_shard_space": "writing",
         "split_by_hash": "conversations",
         "table_identity": "tables",
         "without_prompts_of": "conversations",

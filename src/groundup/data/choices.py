@@ -97,7 +97,7 @@ def read_choices(table: Table, template: str | None = None) -> Choices:
     for row in table.rows:
         texts = _listed(row.get(choices))
         place = _place(row.get(answer), texts, row.get(choices))
-        prompt = FIELD.sub(lambda field: "".join(map(_as_it_is, resolve(row, field[1])[:1])), template)  # noqa: B023
+        prompt = FIELD.sub(lambda field: "".join(map(_text, resolve(row, field[1])[:1])), template)  # noqa: B023
         if len(texts) < 2 or not all(text.strip() for text in texts):
             dropped["fewer than two choices"] += 1
         elif place is None:
@@ -123,10 +123,10 @@ def _listed(value: Any) -> tuple[str, ...]:
             value = json.loads(value)
         except (ValueError, RecursionError):
             return ()
-    return tuple(map(_as_it_is, value)) if isinstance(value, list | tuple) else ()
+    return tuple(map(_text, value)) if isinstance(value, list | tuple) else ()
 
 
-def _as_it_is(value: Any) -> str:
+def _text(value: Any) -> str:
     # Surrounding white space is kept: it has tokens, which other tools score as well.
     return well_formed(value) if isinstance(value, str) else cell_text(value)
 

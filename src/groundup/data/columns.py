@@ -39,7 +39,7 @@ ROLES: dict[str, Role] = {
 ROLE_KEYS = ("role", "from", "speaker", "sender", "author", "user_id", "name")
 CONTENT_KEYS = ("content", "value", "text", "message", "utterance", "body")
 _SAMPLE = 200  # rows that columns are detected from
-_SPOKEN = 0.3  # minimum fraction of cells with several words in a column of natural language
+_MIN_PROSE_FRACTION = 0.3  # minimum fraction of cells with several words in a column of natural language
 
 
 class ConversationRules(Config):
@@ -105,10 +105,10 @@ def find_columns(table: Table, rules: ConversationRules, *, by_content: bool = T
             )
         _require_column(table, "messages", rules.messages.split(".")[0], rules.messages)
     messages = rules.messages or (None if pair_given else _find_messages(table, sample))
-    if messages is not None and rules.messages is None and _is_told_of(messages, table, sample):
+    if messages is not None and rules.messages is None and _is_described(messages, table, sample):
         rules, messages = rules.model_copy(update={"prompt": messages}), None
     if messages is not None:
-        return Columns(messages=messages, system=system, assistant=_answering(table, messages, rules.assistant))
+        return Columns(messages=messages, system=system, assistant=_assistant_name(table, messages, rules.assistant))
     prompt, response = _template(table, "prompt", rules.prompt), _template(table, "response", rules.response)
     if prompt is None or response is None:
         prompt, response = _find_pair(table, sample, prompt, response, by_content)
@@ -183,13 +183,13 @@ def _find_messages(table: Table, sample: Sequence[Mapping[str, Any]]) -> str | N
     return found[0] if found else None
 
 
-def _is_told_of(messages: str, table: Table, sample: Sequence[Mapping[str, Any]]) -> bool:
+def _is_described(messages: str, table: Table, sample: Sequence[Mapping[str, Any]]) -> bool:
     """Return whether another column describes the conversations, e.g. a summary, and is thus the response."""
     others = [column for column in table.columns if column != messages and _is_text(column, sample)]
     return _words(messages) not in _CHATS and _named(_RESPONSES, others) is not None
 
 
-def _answering(table: Table, messages: str, given: str | None) -> str | None:
+def _assistant_name(table: Table, messages: str, given: str | None) -> str | None:
     """Return the speaker that is the assistant, in conversations with names instead of roles."""
     turns = [turn for row in table.rows for cell in resolve(row, messages) for turn in as_turns(cell) or ()]
     names = Counter(name for turn in turns if isinstance(turn, dict) and (name := speaker(turn)))
@@ -234,20 +234,20 @@ def _find_pair(
 ) -> tuple[str, str]:
     taken = set(FIELD.findall(f"{prompt or ''}{response or ''}"))
     free = [column for column in table.columns if column not in taken and _is_text(column, sample)]
-    spoken = [column for column in free if _is_language(column, sample)]
+    prose = [column for column in free if _is_language(column, sample)]
     empty = [column for column in table.columns if column not in taken and column not in free]
     if response is None:
         response = _named(_RESPONSES, free) or _named(_RESPONSES, empty)  # an empty column is reported row by row
         free = [column for column in free if f"{{{column}}}" != response]
-        spoken = [column for column in spoken if column in free]
+        prose = [column for column in prose if column in free]
     if prompt is None:
-        prompt = _named(_PROMPTS, [column for column in spoken or free if f"{{{column}}}" != response])
+        prompt = _named(_PROMPTS, [column for column in prose or free if f"{{{column}}}" != response])
         beside = [column for column in free if f"{{{column}}}" != prompt and _words(column) in _INPUTS]
         if prompt is not None and len(beside) == 1:  # Alpaca's input follows the instruction
             prompt = f"{prompt}\n{{{beside[0]}}}" if _words(beside[0]) == "input" else f"{{{beside[0]}}}\n{prompt}"
-    left = [column for column in spoken if by_content and f"{{{column}}}" not in (prompt, response)]
+    left = [column for column in prose if by_content and f"{{{column}}}" not in (prompt, response)]
     if prompt is None and response is None and len(left) == 2:
-        prompt = max(left, key=lambda column: _asking(column, sample))  # the first column if neither contains questions
+        prompt = max(left, key=lambda column: _question_fraction(column, sample))  # the first if neither asks
         response = next(column for column in left if column != prompt)
         return f"{{{prompt}}}", f"{{{response}}}"
     if prompt is None and response is not None and len(left) == 1:
@@ -292,10 +292,10 @@ def _is_language(column: str, sample: Sequence[Mapping[str, Any]]) -> bool:
     cells = _cells(column, sample)
     several_words = sum(1 for text in cells if len(re.findall(r"[^\W\d_]+", text)) > 1 and " " in text)
     repeated = len(cells) >= 20 and len(set(cells)) <= len(cells) // 10
-    return bool(cells) and several_words >= _SPOKEN * len(cells) and not repeated
+    return bool(cells) and several_words >= _MIN_PROSE_FRACTION * len(cells) and not repeated
 
 
-def _asking(column: str, sample: Sequence[Mapping[str, Any]]) -> float:
+def _question_fraction(column: str, sample: Sequence[Mapping[str, Any]]) -> float:
     cells = _cells(column, sample)
     return sum(text.endswith(("?", "？", "؟")) for text in cells) / max(1, len(cells))
 

@@ -28,7 +28,7 @@ from groundup.data.columns import (
     first_text,
     speaker,
 )
-from groundup.data.tables import alike, read_table, spread
+from groundup.data.tables import evenly_spaced, normalized_id, read_table
 
 JOINED = "consecutive turns of one role joined"
 CUT_END = "turns after the last answer removed"
@@ -123,7 +123,7 @@ def read_conversations(
         table = read_table([source], console=console)
         columns = find_columns(table, _own_rules(source) or rules or ConversationRules())
         read_as[str(columns)] = None
-        rows = spread(table.rows, source.limit) if source.limit else table.rows
+        rows = evenly_spaced(table.rows, source.limit) if source.limit else table.rows
         found.rows += len(rows)
         for row in rows:
             try:
@@ -167,7 +167,7 @@ def split_by_hash(
             fix="Add examples, or give a test set with --test.",
         )
     wanted = min(max_held_out, max(1, round(fraction * len(examples))))
-    held = _whole_groups([alike(question_of(example)) for example in examples], wanted)
+    held = _whole_groups([normalized_id(question_of(example)) for example in examples], wanted)
     held = held or _whole_groups(["\0".join(m.content for m in example.messages) for example in examples], wanted)
     train = [example for place, example in enumerate(examples) if place not in held]
     return train, [example for place, example in enumerate(examples) if place in held]
@@ -197,8 +197,8 @@ def without_prompts_of(tested: Sequence[Example], found: Conversations) -> list[
     Raises:
         DataError: No training example is left.
     """
-    known = {alike(question_of(example)) for example in tested}
-    learned = [example for example in found.examples if alike(question_of(example)) not in known]
+    known = {normalized_id(question_of(example)) for example in tested}
+    learned = [example for example in found.examples if normalized_id(question_of(example)) not in known]
     if len(learned) < len(found.examples):
         found.dropped["prompt is in the test data"] += len(found.examples) - len(learned)
     if not learned:

@@ -11,7 +11,7 @@ Ids = Sequence[int] | NDArray[np.int32]
 Encoded = tuple[Ids, Sequence[bool] | NDArray[np.bool_]]
 
 
-def compact(ids: Sequence[int], trained: Sequence[bool]) -> Encoded:
+def to_arrays(ids: Sequence[int], trained: Sequence[bool]) -> Encoded:
     """Convert to arrays of five bytes per token; as lists, a million conversations would take 10 GB."""
     return np.array(ids, dtype=np.int32), np.array(trained, dtype=np.bool_)
 

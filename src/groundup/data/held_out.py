@@ -20,19 +20,19 @@ from groundup.data.conversations import (
     split_by_hash,
     without_prompts_of,
 )
-from groundup.data.label_parts import UNTRAINED, apart, limited, split_labelled
-from groundup.data.labelled import (
-    NOT_LEARNED,
-    Labelled,
+from groundup.data.label_parts import UNTRAINED_LABEL, limit_texts, split_labeled, without_overlap
+from groundup.data.labeled import (
+    UNKNOWN_LABEL,
+    Labeled,
     LabelRules,
-    read_labelled,
+    read_labeled,
     summary,
     with_labels,
-    without_repeats,
+    without_duplicates,
     without_single_labels,
 )
-from groundup.data.learned import learned_by, learned_hash
 from groundup.data.tables import read_table, table_identity
+from groundup.data.training_hashes import text_hash, training_hashes
 
 ExamplesT = TypeVar("ExamplesT")
 
@@ -56,7 +56,7 @@ class HeldOut(Generic[ExamplesT]):
     notes: list[str] = field(default_factory=list)
 
 
-def tuned_by(directory: Path) -> Artifact | None:
+def fine_tuning_record(directory: Path) -> Artifact | None:
     """Return the record of a model's fine-tuning; None if groundup did not fine-tune it."""
     made = read(directory) if (directory / ARTIFACT).is_file() else None
     if made is not None and made.facts.get(_TUNED):  # a merged model has the training data of its adapter
@@ -64,9 +64,9 @@ def tuned_by(directory: Path) -> Artifact | None:
     return made if made is not None and made.stage.startswith("finetune") else None
 
 
-def tuning_of(adapter: Path) -> dict[str, Any]:
-    """Return the facts of a merged model that `tuned_by` reads the record of its adapter from."""
-    made = tuned_by(adapter)
+def fine_tuning_facts(adapter: Path) -> dict[str, Any]:
+    """Return the facts of a merged model that `fine_tuning_record` reads the record of its adapter from."""
+    made = fine_tuning_record(adapter)
     return {} if made is None else {_TUNED: {"stage": made.stage, "config": made.config, "inputs": made.inputs}}
 
 
@@ -88,9 +88,9 @@ def held_out_answers(
     Raises:
         DataError: The table has no examples, or all are in the training set.
     """
-    made = tuned_by(tuned)
+    made = fine_tuning_record(tuned)
     settings = _settings(made)
-    columns = _completed(columns, settings)
+    columns = _completed_columns(columns, settings)
     found = read_conversations(data, columns, console=console)
     console.note(f"{found.sentence}.")
     if _is_training_table(made, table_identity(data)):
@@ -100,8 +100,8 @@ def held_out_answers(
             max_held_out=int(settings.get("max_test_examples", settings.get("test_examples", 1000))),
         )
         return HeldOut(learned, tested, [_trained_on(len(tested))])
-    known = learned_by(tuned)
-    new = [example for example in found.examples if learned_hash(question_of(example)) not in known]
+    known = training_hashes(tuned)
+    new = [example for example in found.examples if text_hash(question_of(example)) not in known]
     notes = _left_out(len(found.examples) - len(new), len(new))
     if train:
         return HeldOut(without_prompts_of(new, read_conversations(train, columns, console=console)), new, notes)
@@ -118,7 +118,7 @@ def held_out_labels(
     labels: Sequence[str],
     tuned: Path,
     console: Console,
-) -> HeldOut[Labelled]:
+) -> HeldOut[Labeled]:
     """Return labeled texts to test on and others for few-shot prompts; otherwise like `held_out_answers`.
 
     Args:
@@ -132,30 +132,30 @@ def held_out_labels(
     Raises:
         DataError: The table has no examples, all are in the training set, or none has a label of the classifier.
     """
-    made = tuned_by(tuned)
+    made = fine_tuning_record(tuned)
     settings = _settings(made)
     sources = _as_classify_reads(data)
     table = read_table(sources, console=console)
     rules = _completed_label_rules(rules, settings).found_in(table)
-    found = read_labelled(table, rules)
+    found = read_labeled(table, rules)
     console.note(summary(table, found))
     if _is_training_table(made, table_identity(sources)):
         fraction, seed = float(settings.get("test_fraction", 0.2)), int(settings.get("seed", 0))
-        learned, tested = split_labelled(without_single_labels(without_repeats(found)), fraction, seed)
-        learned = limited(learned, settings.get("limit") or len(learned), seed)
+        learned, tested = split_labeled(without_single_labels(without_duplicates(found)), fraction, seed)
+        learned = limit_texts(learned, settings.get("limit") or len(learned), seed)
         notes = [_trained_on(len(tested))]
     else:
-        trained = learned_by(tuned)
-        new = found.only(place for place, text in enumerate(found.texts) if learned_hash(text) not in trained)
+        trained = training_hashes(tuned)
+        new = found.only(place for place, text in enumerate(found.texts) if text_hash(text) not in trained)
         notes = _left_out(len(found) - len(new), len(new))
         if train:
             given = read_table(_as_classify_reads(train), console=console)
-            learned, tested = apart(without_repeats(read_labelled(given, rules.found_in(given))), new)
+            learned, tested = without_overlap(without_duplicates(read_labeled(given, rules.found_in(given))), new)
         else:
-            tested, learned = split_labelled(without_single_labels(without_repeats(new)), _SHOWN_FRACTION, 0)
+            tested, learned = split_labeled(without_single_labels(without_duplicates(new)), _SHOWN_FRACTION, 0)
             notes.append(_set_aside(len(learned)))
-    kept = with_labels(tested, labels, NOT_LEARNED)
-    if unknown := kept.dropped[NOT_LEARNED] + kept.dropped[UNTRAINED]:
+    kept = with_labels(tested, labels, UNKNOWN_LABEL)
+    if unknown := kept.dropped[UNKNOWN_LABEL] + kept.dropped[UNTRAINED_LABEL]:
         notes.append(f"Dropped {unknown:,} texts whose labels the classifier does not have.")
     if not kept.texts:
         raise DataError(
@@ -163,14 +163,14 @@ def held_out_labels(
             f"{', '.join(labels[:20])}",
             fix="Use data with these labels, or name the column that contains them: --set label=COLUMN.",
         )
-    return HeldOut(with_labels(learned, labels, NOT_LEARNED), kept, notes)
+    return HeldOut(with_labels(learned, labels, UNKNOWN_LABEL), kept, notes)
 
 
 def _settings(made: Artifact | None) -> Mapping[str, Any]:
     return made.config if made is not None else {}
 
 
-def _completed(columns: ConversationRules, settings: Mapping[str, Any]) -> ConversationRules:
+def _completed_columns(columns: ConversationRules, settings: Mapping[str, Any]) -> ConversationRules:
     """Return the configured columns, completed by those of the training."""
     given = columns.model_dump(exclude_none=True)
     before = {key: settings.get(key) for key in ConversationRules.model_fields}

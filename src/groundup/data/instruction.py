@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from groundup.core.console import Console
 from groundup.core.types import Example
+from groundup.data.checks import require_own_template, require_raw_text, require_trainable
 from groundup.data.conversations import ConversationSplit, InstructionSettings, split_by_hash
-from groundup.data.encoded import Encoded, compact, trained_tokens
-from groundup.data.replay import replayed
-from groundup.data.soundness import require_own_template, require_sound, require_words
-from groundup.data.xray import Seen, role_table, see
+from groundup.data.encoded import Encoded, to_arrays, trained_tokens
+from groundup.data.replay import replay_examples
+from groundup.data.xray import TokenView, role_table, view_conversation
 
 if TYPE_CHECKING:
     from groundup.data.packing import ExampleLoader
@@ -30,7 +30,7 @@ class InstructionData:
         validation: Validation conversations; empty unless the best checkpoint is selected.
         test: Test conversations.
         encoded: Token ids of the training examples, and which of them are trained.
-        replayed: The same for text or conversations that are mixed in.
+        replay_examples: The same for text or conversations that are mixed in.
         template: Chat template.
         tokenizer: Tokenizer of the model.
         context: Maximum number of tokens per example.
@@ -41,7 +41,7 @@ class InstructionData:
     validation: list[Example]
     test: list[Example]
     encoded: list[Encoded]
-    replayed: list[Encoded]
+    replay_examples: list[Encoded]
     template: ChatTemplate
     tokenizer: Tokenizer
     context: int
@@ -80,8 +80,8 @@ class InstructionData:
                 train, fraction=settings.test_fraction, max_held_out=settings.max_test_examples
             )
         encoded = _encoded(train, template, tokenizer, console)
-        require_sound(encoded, template, tokenizer, context, cut=settings.truncate)
-        mixed = replayed(settings.replay, settings.replay_fraction, encoded, template, tokenizer, context)
+        require_trainable(encoded, template, tokenizer, context, cut=settings.truncate)
+        mixed = replay_examples(settings.replay, settings.replay_fraction, encoded, template, tokenizer, context)
         if mixed:
             share = f"{settings.replay_fraction:.0%} of the trained tokens"
             console.note(f"Replay: {len(mixed):,} sequences from {settings.replay}, {share}.")
@@ -90,14 +90,14 @@ class InstructionData:
     @property
     def longest(self) -> int:
         """Number of tokens of the longest example."""
-        return max(len(ids) for ids, _ in (*self.encoded, *self.replayed))
+        return max(len(ids) for ids, _ in (*self.encoded, *self.replay_examples))
 
     def loader(self, context_length: int, rows: int, *, cut: bool, **options: Any) -> ExampleLoader:
         """Return a loader of packed rows; for `options` see `ExampleLoader`."""
         from groundup.data.packing import ExampleLoader
 
         return ExampleLoader(
-            [*self.encoded, *self.replayed],
+            [*self.encoded, *self.replay_examples],
             context_length=context_length,
             batch_size=rows,
             pad_id=self.tokenizer.pad_id,
@@ -113,19 +113,19 @@ class InstructionData:
             title = "Example" if max_shown == 1 else f"Example {number}"
             console.sample(f"{title} (trained tokens in [[ ]])", each.parts())
 
-    def seen(self, max_shown: int) -> list[Seen]:
+    def seen(self, max_shown: int) -> list[TokenView]:
         """Return evenly spaced training examples as token sequences with roles."""
         some = self.train[:: max(1, -(-len(self.train) // max_shown))]
-        return [see(self.template, self.tokenizer, e.messages, longest=self.context) for e in some]
+        return [view_conversation(self.template, self.tokenizer, e.messages, longest=self.context) for e in some]
 
     def facts(self, loader: ExampleLoader) -> dict[str, Any]:
         """Return statistics of the data for the artifact, as JSON values."""
         found = self.split.found
         long = {} if loader.cut or not loader.too_long else {"longer than the context": loader.too_long}
-        examples = {"train": loader.n_examples - len(self.replayed), "test": len(self.test)}
+        examples = {"train": loader.n_examples - len(self.replay_examples), "test": len(self.test)}
         return {
             "examples": examples | {"dropped": dict(found.dropped) | long},
-            "replayed": {"examples": len(self.replayed), "tokens": trained_tokens(self.replayed)},
+            "replayed": {"examples": len(self.replay_examples), "tokens": trained_tokens(self.replay_examples)},
             "changed": dict(found.changed),
             "columns": found.columns,
         }
@@ -135,7 +135,7 @@ def _encoded(
     examples: Sequence[Example], template: ChatTemplate, tokenizer: Tokenizer, console: Console
 ) -> list[Encoded]:
     """Tokenize conversations, and warn about special tokens in their text."""
-    typed = require_words(examples, tokenizer)
+    typed = require_raw_text(examples, tokenizer)
     if typed:
         which = "1 example contains" if typed == 1 else f"{typed:,} examples contain"
         console.warn(f"{which} the name of a special token; it is tokenized as ordinary text.")
@@ -143,6 +143,6 @@ def _encoded(
     encoded = []
     with console.progress("tokenizing", len(examples), "examples") as bar:
         for example in examples:
-            encoded.append(compact(*template.encode_labelled(example.messages)))
+            encoded.append(to_arrays(*template.encode_labelled(example.messages)))
             bar.advance(1)
     return encoded

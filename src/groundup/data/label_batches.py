@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from groundup.core.types import IGNORE_INDEX
-from groundup.data.labelled import Labelled
-from groundup.data.loader import FIRST_OF_ONE, BatchPlacement
+from groundup.data.labeled import Labeled
+from groundup.data.loader import SINGLE_PROCESS, BatchPlacement
 
 _LENGTH_MULTIPLE = 16  # padded lengths are multiples of this: few shapes, and fast attention kernels need it
 _SORTED_BATCHES = 32  # texts are sorted by length within this many batches: little padding, but random batches
@@ -26,7 +26,7 @@ Targets = Sequence[int] | Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledBatch:
+class LabeledBatch:
     """Texts with their labels.
 
     Attributes:
@@ -66,7 +66,7 @@ class Padding:
         return ids_BT, torch.tensor(lengths) - 1
 
 
-def label_targets(examples: Labelled, labels: Sequence[str]) -> Targets:
+def label_targets(examples: Labeled, labels: Sequence[str]) -> Targets:
     """Return each text's label as an index into `labels`; with several labels per text, as rows of 0.0 and 1.0."""
     if examples.multi_label:
         return [[float(label in has) for label in labels] for has in examples.sets]
@@ -74,7 +74,7 @@ def label_targets(examples: Labelled, labels: Sequence[str]) -> Targets:
     return [index[label] for label in examples.labels]
 
 
-class LabelledBatches:
+class LabeledBatches:
     """Batches of texts of similar length, in a new order each epoch; batch i is a pure function of (seed, i).
 
     Every text occurs once per epoch; the last batch of an epoch may be smaller.
@@ -96,7 +96,7 @@ class LabelledBatches:
         batch_size: int,
         padding: Padding,
         seed: int,
-        place: BatchPlacement = FIRST_OF_ONE,
+        place: BatchPlacement = SINGLE_PROCESS,
     ) -> None:
         self._place = place
         self._texts = texts
@@ -108,7 +108,7 @@ class LabelledBatches:
         self.per_epoch = -(-len(texts) // batch_size)
         self._epoch = lru_cache(maxsize=1)(self._make_epoch)
 
-    def batch(self, index: int) -> LabelledBatch:
+    def batch(self, index: int) -> LabeledBatch:
         """Return this rank's part of the batch with this index, counted across epochs."""
         epoch, number = divmod(index, self.per_epoch)
         whole = self._epoch(epoch)[number]
@@ -117,7 +117,7 @@ class LabelledBatches:
         if not len(chosen):  # fewer texts than ranks: this rank computes a text that is not counted
             chosen, labels = whole[:1], torch.full_like(self._labels[:1], IGNORE_INDEX)
         ids, last = self._padding.pad([self._texts[i] for i in chosen])
-        return LabelledBatch(*(tensor.to(self._place.device) for tensor in (ids, last, labels)))
+        return LabeledBatch(*(tensor.to(self._place.device) for tensor in (ids, last, labels)))
 
     def texts_in(self, steps: int) -> int:
         """Return the number of texts in the first `steps` batches, with repetitions."""
@@ -136,7 +136,7 @@ class LabelledBatches:
         return sizes.index(max(sizes))
 
     @property
-    def usual(self) -> int:
+    def typical(self) -> int:
         """Index of the batch in the first epoch whose number of tokens is closest to the mean."""
         sizes = self._sizes()
         mean = sum(sizes) / len(sizes)

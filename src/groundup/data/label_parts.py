@@ -13,23 +13,23 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import text_id
 from groundup.corpus import Source
-from groundup.data.labelled import (
-    Labelled,
+from groundup.data.labeled import (
+    Labeled,
     LabelRules,
-    imbalance,
-    read_labelled,
-    spelled_apart,
+    case_variants,
+    class_imbalance,
+    read_labeled,
     summary,
     with_labels,
-    without_repeats,
+    without_duplicates,
     without_single_labels,
 )
-from groundup.data.tables import Table, alike, read_table
+from groundup.data.tables import Table, normalized_id, read_table
 
 if TYPE_CHECKING:
     from groundup.tokenizer import Tokenizer
 
-IN_TEST, UNTRAINED = "text of the test data", "label not in the training data"
+IN_TEST, UNTRAINED_LABEL = "text of the test data", "label not in the training data"
 TOO_LONG = "longer than the context"
 _MIN_VALIDATION = 50  # texts
 
@@ -76,7 +76,7 @@ class LabelSettings(Config):
         0.1, help="fraction of the training texts to hold out for validation; not used below 50 texts", ge=0, lt=1
     )
 
-    def read(self, tokenizer: Tokenizer, max_tokens: int, seed: int, console: Console) -> tuple[Labelled, Labelled]:
+    def read(self, tokenizer: Tokenizer, max_tokens: int, seed: int, console: Console) -> tuple[Labeled, Labeled]:
         """Read training (with validation) and test texts; see `read_train_and_test`.
 
         Args:
@@ -98,7 +98,7 @@ class LabelSettings(Config):
         rules = SplitRules(self.test_fraction, seed, self.limit, limit, self.balance)
         return read_train_and_test(self.data, self.test, columns, rules, tokenizer, console)
 
-    def split_validation(self, given: Labelled, seed: int, *, required: bool) -> tuple[Labelled, Labelled]:
+    def split_validation(self, given: Labeled, seed: int, *, required: bool) -> tuple[Labeled, Labeled]:
         """Return training and validation set.
 
         Args:
@@ -126,7 +126,7 @@ def read_train_and_test(
     rules: SplitRules,
     tokenizer: Tokenizer,
     console: Console,
-) -> tuple[Labelled, Labelled]:
+) -> tuple[Labeled, Labeled]:
     """Read labeled texts for training (with validation) and test, and print how they were read.
 
     Args:
@@ -146,34 +146,34 @@ def read_train_and_test(
     """
     table = read_table(data, console=console)
     columns = columns.found_in(table)
-    given = read_labelled(table, columns)
+    given = read_labeled(table, columns)
     if test is None:
-        train, tested = split_labelled(without_single_labels(without_repeats(given)), rules.test_fraction, rules.seed)
+        train, tested = split_labeled(without_single_labels(without_duplicates(given)), rules.test_fraction, rules.seed)
     else:
         train, tested = _with_test_table(table, given, read_table(test, console=console), columns, console)
     if rules.max_tokens is not None:
         train, tested = without_long(train, tested, fitting_texts(tokenizer, train.texts, rules.max_tokens))
     console.note(summary(table, train))
     if rules.limit is not None:
-        train = limited(train, rules.limit, rules.seed)
-    if warning := spelled_apart(train):
+        train = limit_texts(train, rules.limit, rules.seed)
+    if warning := case_variants(train):
         console.warn(warning)
-    if not rules.balanced and (warning := imbalance(train)):
+    if not rules.balanced and (warning := class_imbalance(train)):
         console.warn(warning)
     console.note(f"{len(train):,} training texts, {len(tested):,} test texts.")
     return train, tested
 
 
 def _with_test_table(
-    table: Table, given: Labelled, test_table: Table, columns: LabelRules, console: Console
-) -> tuple[Labelled, Labelled]:
-    test = read_labelled(test_table, columns.found_in(test_table))
+    table: Table, given: Labeled, test_table: Table, columns: LabelRules, console: Console
+) -> tuple[Labeled, Labeled]:
+    test = read_labeled(test_table, columns.found_in(test_table))
     if test.multi_label and not given.multi_label:
         raise DataError(
             f"{test_table.name}: some texts have several labels, but those in {table.name} have one each",
             fix="Give test data with one label per text.",
         )
-    train, test = apart(without_repeats(given), test)
+    train, test = without_overlap(without_duplicates(given), test)
     console.note(f"Test set: {summary(test_table, test)}")
     return train, test
 
@@ -184,7 +184,7 @@ def fitting_texts(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -
     return [index for index, text in enumerate(ids) if len(tokenizer.whole(text)) <= max_tokens]
 
 
-def split_labelled(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
+def split_labeled(examples: Labeled, fraction: float, seed: int) -> tuple[Labeled, Labeled]:
     """Return training and test set. The test set has about `fraction` of each label.
 
     Each label keeps at least one training text, and has a test text if it can. The sample depends on seed and text
@@ -192,7 +192,7 @@ def split_labelled(examples: Labelled, fraction: float, seed: int) -> tuple[Labe
     """
     places: dict[str, list[int]] = {}
     counts, sets = examples.counts(), examples.sets
-    for place in _drawing(examples, seed):  # a text with several labels counts for its rarest
+    for place in _random_order(examples, seed):  # a text with several labels counts for its rarest
         places.setdefault(min(sets[place], key=lambda label: counts[label]), []).append(place)
     left, drawn = Counter(counts), set[int]()
     for members in places.values():
@@ -203,7 +203,7 @@ def split_labelled(examples: Labelled, fraction: float, seed: int) -> tuple[Labe
     return _without(examples, drawn), examples.only(sorted(drawn))
 
 
-def limited(examples: Labelled, max_texts: int, seed: int) -> Labelled:
+def limit_texts(examples: Labeled, max_texts: int, seed: int) -> Labeled:
     """Return at most `max_texts` texts, with at least one text per label.
 
     Raises:
@@ -217,14 +217,14 @@ def limited(examples: Labelled, max_texts: int, seed: int) -> Labelled:
             fix="Raise limit, or remove labels from the table.",
         )
     left, dropped, sets = Counter(examples.counts()), set[int](), examples.sets
-    for place in reversed(_drawing(examples, seed)):
+    for place in reversed(_random_order(examples, seed)):
         if len(examples) - len(dropped) > max_texts and all(left[label] > 1 for label in sets[place]):
             dropped.add(place)
             left.subtract(sets[place])
     return _without(examples, dropped)
 
 
-def split_validation(examples: Labelled, fraction: float, seed: int) -> tuple[Labelled, Labelled]:
+def split_validation(examples: Labeled, fraction: float, seed: int) -> tuple[Labeled, Labeled]:
     """Return training and validation set; the latter selects the temperature and the best checkpoint.
 
     It is a random sample, except that the training set keeps a text of each label. It is empty if it would have fewer
@@ -233,12 +233,12 @@ def split_validation(examples: Labelled, fraction: float, seed: int) -> tuple[La
     wanted = round(fraction * len(examples))
     if wanted < _MIN_VALIDATION:
         return examples, examples.only([])
-    train = limited(examples, max(len(examples) - wanted, len(examples.counts())), seed)
+    train = limit_texts(examples, max(len(examples) - wanted, len(examples.counts())), seed)
     kept = set(train.texts)
     return train, examples.only(index for index, text in enumerate(examples.texts) if text not in kept)
 
 
-def without_long(train: Labelled, test: Labelled, fitting: Sequence[int]) -> tuple[Labelled, Labelled]:
+def without_long(train: Labeled, test: Labeled, fitting: Sequence[int]) -> tuple[Labeled, Labeled]:
     """Drop training texts that exceed the context, and test texts whose labels are then untrained.
 
     Long test texts stay, because the classifier truncates its inputs.
@@ -253,19 +253,19 @@ def without_long(train: Labelled, test: Labelled, fitting: Sequence[int]) -> tup
     """
     if len(fitting) == len(train):
         return train, test
-    return apart(train.dropping(fitting, TOO_LONG), test)
+    return without_overlap(train.dropping(fitting, TOO_LONG), test)
 
 
-def apart(train: Labelled, test: Labelled) -> tuple[Labelled, Labelled]:
+def without_overlap(train: Labeled, test: Labeled) -> tuple[Labeled, Labeled]:
     """Drop training texts that are in the test set, and test texts whose label is not trained.
 
     The test set is not changed otherwise, so that results on it stay comparable.
     """
-    tested = {alike(text) for text in test.texts}
-    learned = train.dropping((i for i, text in enumerate(train.texts) if alike(text) not in tested), IN_TEST)
+    tested = {normalized_id(text) for text in test.texts}
+    learned = train.dropping((i for i, text in enumerate(train.texts) if normalized_id(text) not in tested), IN_TEST)
     train = without_single_labels(learned)
     kept = with_labels(
-        replace(test, multi_label=test.multi_label or train.multi_label), train.counts().keys(), UNTRAINED
+        replace(test, multi_label=test.multi_label or train.multi_label), train.counts().keys(), UNTRAINED_LABEL
     )
     if not kept.texts:
         raise DataError(
@@ -276,10 +276,10 @@ def apart(train: Labelled, test: Labelled) -> tuple[Labelled, Labelled]:
     return train, kept
 
 
-def _drawing(examples: Labelled, seed: int) -> list[int]:
+def _random_order(examples: Labeled, seed: int) -> list[int]:
     """Return all indices, in an order that depends on seed and text only."""
     return sorted(range(len(examples)), key=lambda place: text_id(f"{seed}\0{examples.texts[place]}"))
 
 
-def _without(examples: Labelled, places: Collection[int]) -> Labelled:
+def _without(examples: Labeled, places: Collection[int]) -> Labeled:
     return replace(examples.only(i for i in range(len(examples)) if i not in places), dropped=examples.dropped)

@@ -59,7 +59,7 @@ class BatchPlacement:
             )
 
 
-FIRST_OF_ONE = BatchPlacement()
+SINGLE_PROCESS = BatchPlacement()
 
 
 class Loader:
@@ -87,7 +87,7 @@ class Loader:
         batch_size: int,
         bos_id: int,
         seed: int,
-        place: BatchPlacement = FIRST_OF_ONE,
+        place: BatchPlacement = SINGLE_PROCESS,
     ) -> None:
         """Prepare to load; reads no tokens.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from groundup.core.errors import DataError
 from groundup.core.types import IGNORE_INDEX
-from groundup.data.loader import FIRST_OF_ONE, BatchPlacement, PackedWindows
+from groundup.data.loader import SINGLE_PROCESS, BatchPlacement, PackedWindows
 
 
 class ExampleLoader:
@@ -46,7 +46,7 @@ class ExampleLoader:
         pad_id: int,
         seed: int,
         cut: bool = False,
-        place: BatchPlacement = FIRST_OF_ONE,
+        place: BatchPlacement = SINGLE_PROCESS,
     ) -> None:
         """Pack the examples.
 

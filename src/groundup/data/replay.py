@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from groundup.data.encoded import Encoded
     from groundup.tokenizer import ChatTemplate, Tokenizer
 
-_PIECE = 512  # tokens per sequence of text
-_BYTES_A_TOKEN = 6  # more than the mean of any supported vocabulary, so that enough text is read
+_SEQUENCE_TOKENS = 512  # tokens per sequence of text
+_BYTES_PER_TOKEN = 6  # more than the mean of any supported vocabulary, so that enough text is read
 
 
 def replay_identity(path: Path) -> str:
@@ -24,7 +24,7 @@ def replay_identity(path: Path) -> str:
     return read_intact(path).digest if (path / ARTIFACT).is_file() else table_identity(path)
 
 
-def replayed(
+def replay_examples(
     path: Path | None,
     share: float,
     examples: Sequence[Encoded],
@@ -46,7 +46,7 @@ def replayed(
         ConfigError: The share is positive, but no path is set.
         DataError: The data has too few tokens.
     """
-    from groundup.data.encoded import compact, trained_tokens
+    from groundup.data.encoded import to_arrays, trained_tokens
 
     if not share:
         return []
@@ -59,12 +59,12 @@ def replayed(
     taken: list[Encoded] = []
     found = 0
     conversations = _conversations(path)
-    told = (template.encode_labelled(example.messages) for example in conversations)
-    for ids, trained in told if conversations else _pieces(path, tokenizer, context, wanted):
+    encoded = (template.encode_labelled(example.messages) for example in conversations)
+    for ids, trained in encoded if conversations else _sequences(path, tokenizer, context, wanted):
         if found >= wanted:
             break
         if len(ids) <= context:
-            taken.append(compact(ids, trained))
+            taken.append(to_arrays(ids, trained))
             found += sum(trained)
     if found < wanted / 2:  # fewer tokens would be memorized
         raise DataError(
@@ -90,12 +90,12 @@ def _conversations(path: Path) -> list[Example]:
     return found
 
 
-def _pieces(path: Path, tokenizer: Tokenizer, context: int, wanted: int) -> Iterator[tuple[list[int], list[bool]]]:
+def _sequences(path: Path, tokenizer: Tokenizer, context: int, wanted: int) -> Iterator[tuple[list[int], list[bool]]]:
     """Yield text in sequences that start with BOS; all tokens except BOS are trained."""
     from groundup.data.texts import general_texts
 
-    size = min(_PIECE, context) - 1
-    for text in general_texts(path, _BYTES_A_TOKEN * wanted, split="train"):
+    size = min(_SEQUENCE_TOKENS, context) - 1
+    for text in general_texts(path, _BYTES_PER_TOKEN * wanted, split="train"):
         ids = tokenizer.encode(text)
         for start in range(0, len(ids), size):
             piece = ids[start : start + size]

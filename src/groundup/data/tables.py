@@ -25,9 +25,7 @@ ItemT = TypeVar("ItemT")
 TABLE_FORMATS: tuple[Format, ...] = ("jsonl", "json", "csv", "tsv", "parquet", "xlsx", "chat")
 _TEXT_FORMATS = tuple(format for format in get_args(Format) if format not in TABLE_FORMATS)
 _SKIPPED = (NOT_JSON, TOO_MANY_CELLS)  # damage that does not affect other rows
-_RULE = (
-    "a table is a .jsonl, .json, .csv, .tsv, .parquet or .xlsx file (also with .gz, .zst, .bz2) or an exported chat"
-)
+_RULE = "a table is a .jsonl, .json, .csv, .tsv, .parquet or .xlsx file (also with .gz, .zst, .bz2) or an exported chat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +110,14 @@ def cell_text(value: Any) -> str:
     return well_formed(str(value)).strip() if isinstance(value, str | int | float) else ""
 
 
-def spread(items: Sequence[ItemT], max_items: int) -> Sequence[ItemT]:
+def evenly_spaced(items: Sequence[ItemT], max_items: int) -> Sequence[ItemT]:
     """Return at most `max_items` evenly spaced items, because files are often sorted."""
     if len(items) <= max_items:
         return items
     return [items[place * len(items) // max_items] for place in range(max_items)]
 
 
-def alike(text: str) -> str:
+def normalized_id(text: str) -> str:
     """Return an identifier that is equal for texts that differ in case or white space only."""
     return text_id(casefolded(text))
 

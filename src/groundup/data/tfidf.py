@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_FEATURES = 50_000  # maximum number per kind, the most frequent; four times as many were not better on Reuters R8
+_MAX_FEATURES = 50_000  # maximum number per kind, the most frequent; four times as many were not better on Reuters R8
 _KINDS: dict[str, dict[str, Any]] = {
     # One letter may be a word; text without spaces is split at punctuation.
     "words": {"ngram_range": (1, 2), "token_pattern": r"(?u)\b\w+\b"},
@@ -38,7 +38,7 @@ class Tfidf:
 
         vectorizers, counted = {}, []
         for kind in _KINDS:
-            vectorizer = _vectorizer(kind, max_features=_FEATURES)
+            vectorizer = _vectorizer(kind, max_features=_MAX_FEATURES)
             try:
                 counted.append(vectorizer.fit_transform(texts))
             except ValueError:  # an empty vocabulary

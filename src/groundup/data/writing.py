@@ -117,7 +117,7 @@ def write_shards(
     return written
 
 
-def require_room(
+def require_shard_space(
     directory: Path, sample: Sequence[str], encode: Encode, *, vocab_size: int, text_bytes: int, documents: int
 ) -> None:
     """Check that the disk has space for the shards, estimated from a sample of the texts.

@@ -11,7 +11,7 @@ from groundup.core.types import Message, Role
 from groundup.tokenizer import ROLES, ChatTemplate, Tokenizer
 
 TEMPLATE = "template"
-_SPECIAL, _TRAINED, _OURS = "cyan", "bold green", "dim"
+_SPECIAL, _TRAINED, _TEMPLATE_STYLE = "cyan", "bold green", "dim"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class TokenView:
     """A tokenized conversation or text.
 
     Attributes:
@@ -68,9 +68,9 @@ class Seen:
         return parts
 
 
-def see(
+def view_conversation(
     template: ChatTemplate, tokenizer: Tokenizer, messages: Sequence[Message], *, longest: int | None = None
-) -> Seen:
+) -> TokenView:
     """Return a conversation as training tokenizes it.
 
     Args:
@@ -82,10 +82,10 @@ def see(
     ids, trained = template.encode_labelled(messages)
     speakers = template.speakers(messages)
     columns = list(zip(ids, speakers, trained, strict=True))[:longest]
-    return Seen(tuple(_pieces(tokenizer, columns)), len(ids) - len(columns))
+    return TokenView(tuple(_pieces(tokenizer, columns)), len(ids) - len(columns))
 
 
-def see_text(tokenizer: Tokenizer, ids: Sequence[int], whole: int) -> Seen:
+def view_text(tokenizer: Tokenizer, ids: Sequence[int], whole: int) -> TokenView:
     """Return a text as a classifier reads it; the prompt around it counts as template.
 
     Args:
@@ -98,10 +98,10 @@ def see_text(tokenizer: Tokenizer, ids: Sequence[int], whole: int) -> Seen:
     columns: list[tuple[int, Role | None, bool]] = [
         (n, "user" if begins <= place < ends and n not in special else None, False) for place, n in enumerate(ids)
     ]
-    return Seen(tuple(_pieces(tokenizer, columns)), whole - len(ids))
+    return TokenView(tuple(_pieces(tokenizer, columns)), whole - len(ids))
 
 
-def role_table(seen: Iterable[Seen]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def role_table(seen: Iterable[TokenView]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Return a table of columns and rows: tokens and trained tokens of each role, of the template, and in total."""
     tokens: Counter[str] = Counter()
     trained: Counter[str] = Counter()
@@ -119,7 +119,7 @@ def _style(piece: Piece) -> str:
         return f"{_TRAINED} underline" if piece.special else _TRAINED
     if piece.special:
         return _SPECIAL
-    return _OURS if piece.role is None else ""
+    return _TEMPLATE_STYLE if piece.role is None else ""
 
 
 def _pieces(tokenizer: Tokenizer, columns: Sequence[tuple[int, Role | None, bool]]) -> Iterator[Piece]:
@@ -130,8 +130,8 @@ def _pieces(tokenizer: Tokenizer, columns: Sequence[tuple[int, Role | None, bool
         waiting.append(token)
         data += tokenizer.token_bytes(token)
         after = columns[place + 1] if place + 1 < len(columns) else None
-        goes_on = after is not None and after[1:] == (role, trained) and after[0] not in special
-        if goes_on and token not in special and not _whole(data):
+        continues = after is not None and after[1:] == (role, trained) and after[0] not in special
+        if continues and token not in special and not _whole(data):
             continue
         text = data.decode("utf-8", errors="replace")
         yield Piece(tuple(waiting), text, role, trained, token in special)

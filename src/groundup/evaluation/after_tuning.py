@@ -7,7 +7,7 @@ from typing import Any
 
 from groundup.core.console import Console
 from groundup.data.instruction import InstructionData
-from groundup.data.tables import spread
+from groundup.data.tables import evenly_spaced
 from groundup.evaluation.base_comparison import BaseComparison, compare_with_base
 from groundup.hub import load_model
 from groundup.hub.adapted import with_adapter
@@ -51,7 +51,7 @@ def compare_tuned(
         The comparison and the transcripts as JSON values.
     """
     tokenizer, template = data.tokenizer, data.template
-    scored = spread(data.test, _MAX_SCORED)
+    scored = evenly_spaced(data.test, _MAX_SCORED)
     if len(scored) < len(data.test):
         console.note(f"Scored: a sample of {len(scored):,} of {len(data.test):,} test conversations.")
     with console.progress("scoring", 2 * len(scored), "answers") as bar:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from groundup.data.labelled import Labelled
+from groundup.data.labeled import Labeled
 from groundup.data.tfidf import Tfidf
 from groundup.evaluation.comparison import Comparison
 from groundup.evaluation.measure import mean
@@ -155,7 +155,7 @@ class BaselineComparison:
 
 
 def compare_with_baselines(
-    train: Labelled, test: Labelled, labels: Sequence[str], result: SingleLabelResult, *, tfidf: bool, seed: int
+    train: Labeled, test: Labeled, labels: Sequence[str], result: SingleLabelResult, *, tfidf: bool, seed: int
 ) -> BaselineComparison:
     """Train the baselines on the training set and score them on the test set.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from groundup.core.errors import DataError
 from groundup.core.types import DeciderName, Example
 from groundup.data.instruction import InstructionData
-from groundup.data.tables import spread
+from groundup.data.tables import evenly_spaced
 from groundup.evaluation.metrics import label_names, measures
 from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel, generate_answers
 from groundup.evaluation.responses import response_tokens, score_responses
@@ -62,7 +62,7 @@ def score_of_answers(
     if by != "loss":
         labels = label_names([example.messages[-1].content for example in (*learned, *examples)])
         prompted = PromptedModel(model, tokenizer, template, template.stop_ids)
-        return _by_metric(by, prompted, spread(fitting, _WRITTEN), labels)
+        return _by_metric(by, prompted, evenly_spaced(fitting, _WRITTEN), labels)
     tokens = int(response_tokens(tokenizer, fitting).sum())
 
     def score() -> float:

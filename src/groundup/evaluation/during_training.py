@@ -9,7 +9,7 @@ import numpy as np
 from groundup.core.console import ProgressBar as ProgressBar
 from groundup.core.types import Example
 from groundup.data import TokenShards
-from groundup.data.tables import spread
+from groundup.data.tables import evenly_spaced
 from groundup.evaluation.base_comparison import answer
 from groundup.evaluation.bpb import BitsPerByte, bits_per_byte, model_nll
 from groundup.evaluation.responses import response_tokens, score_responses
@@ -69,7 +69,7 @@ def show_answers(engine: Engine, template: ChatTemplate, examples: Sequence[Exam
     format = ChatFormat(template)
     render = format.render
     context = engine.model.config.context_length
-    scored = [example for example in spread(examples, _NUM_EXAMPLES) if fits(render, example, context)]
+    scored = [example for example in evenly_spaced(examples, _NUM_EXAMPLES) if fits(render, example, context)]
     tokens = int(response_tokens(engine.tokenizer, scored).sum())
     samples = SampleLog(run.directory, run.ranks)
 

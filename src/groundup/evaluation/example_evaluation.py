@@ -15,7 +15,7 @@ from groundup.data import ConversationRules, TokenLists, read_conversations, rea
 from groundup.data.choices import choice_columns, read_choices
 from groundup.data.columns import find_columns
 from groundup.data.conversations import FolderExamples
-from groundup.data.labelled import NOT_LEARNED, LabelRules, read_labelled, summary, with_labels
+from groundup.data.labeled import UNKNOWN_LABEL, LabelRules, read_labeled, summary, with_labels
 from groundup.evaluation.choices import score_choices
 from groundup.evaluation.labelling import label_evaluator
 from groundup.evaluation.precision import choose_precision
@@ -108,12 +108,12 @@ def evaluate_labels(
         DataError: no example has a label that the classifier gives.
     """
     table = read_table(data)
-    examples = read_labelled(table, rules)
+    examples = read_labeled(table, rules)
     opened = open_classifier(directory, device=device)
     evaluator = label_evaluator(opened.model.multi_label, opened.labels, seed)
     if opened.model.multi_label:
         examples = replace(examples, multi_label=True)
-    known = with_labels(examples, opened.labels, NOT_LEARNED)
+    known = with_labels(examples, opened.labels, UNKNOWN_LABEL)
     if not known.texts:
         raise DataError(
             f"{table.name}: the labels {', '.join(list(examples.counts())[:8])}",
@@ -129,7 +129,7 @@ def evaluate_labels(
     facts = {
         "columns": examples.columns,
         "labels": list(opened.labels),
-        "dropped": dict(examples.dropped) | {NOT_LEARNED: len(examples) - len(known)},
+        "dropped": dict(examples.dropped) | {UNKNOWN_LABEL: len(examples) - len(known)},
         "test": measured.facts,
     }
     what = "exactly their labels" if known.multi_label else "their label"

@@ -11,8 +11,8 @@ from groundup.core.console import Console
 from groundup.core.errors import DataError
 from groundup.core.types import Example, Message
 from groundup.data.held_out import HeldOut
-from groundup.data.labelled import Labelled
-from groundup.data.tables import spread
+from groundup.data.labeled import Labeled
+from groundup.data.tables import evenly_spaced
 from groundup.evaluation.baselines import label_baselines, label_set_baselines
 from groundup.evaluation.comparison import Comparison, ComparisonReport
 from groundup.evaluation.metrics import Measure, label_reader, label_sets
@@ -64,7 +64,7 @@ def open_compared(
 def compare_labels(
     before: PromptedModel | OpenedClassifier,
     after: OpenedClassifier,
-    held_out: HeldOut[Labelled],
+    held_out: HeldOut[Labeled],
     console: Console,
     *,
     max_examples: int = 200,
@@ -89,7 +89,7 @@ def compare_labels(
             fix="Give data with one label of each text, or a classifier that was trained on texts with several.",
         )
     if not isinstance(before, OpenedClassifier):
-        test = test.only(spread(range(len(test)), max_examples))
+        test = test.only(evenly_spaced(range(len(test)), max_examples))
     new_labels = _classified(after, test.texts, several, "tuned", console)
     notes = [*held_out.notes]
     if isinstance(before, OpenedClassifier):
@@ -114,7 +114,7 @@ def _measures(predicted: LabelSets, true: LabelSets, several: bool) -> list[Meas
     return single_labels([label for (label,) in predicted], [label for (label,) in true])
 
 
-def _baselines(train: Labelled, test: Sequence[str], several: bool) -> dict[str, LabelSets]:
+def _baselines(train: Labeled, test: Sequence[str], several: bool) -> dict[str, LabelSets]:
     if several:
         return dict(label_set_baselines(train.texts, train.sets, test))
     found = label_baselines(train.texts, train.labels, test)
@@ -130,7 +130,7 @@ def _classified(opened: OpenedClassifier, texts: Sequence[str], several: bool, w
 
 
 def _prompted(
-    model: PromptedModel, train: Labelled, test: Labelled, labels: Sequence[str], several: bool, console: Console
+    model: PromptedModel, train: Labeled, test: Labeled, labels: Sequence[str], several: bool, console: Console
 ) -> tuple[LabelSets, str]:
     """Return the labels that a language model gives with its best prompt, and a note about that prompt."""
     context = model.model.config.context_length
@@ -151,7 +151,7 @@ def _prompted(
         return [read(next(written) if has_room else "") for has_room in fitting]
 
     def quality(prompt: FewShotPrompt, examples: Sequence[Example]) -> float:
-        some = spread(examples, MAX_QUALITY_EXAMPLES)
+        some = evenly_spaced(examples, MAX_QUALITY_EXAMPLES)
         true = [read(example.messages[-1].content) for example in some]
         # A base model seldom gets a whole set right: micro-F1 tells prompts apart better than exact sets.
         return _measures(given(prompt, some), true, several)[several].estimate

@@ -15,7 +15,7 @@ import numpy as np
 from groundup.core.console import Console
 from groundup.core.types import text_id
 from groundup.data.label_batches import Targets, label_targets
-from groundup.data.labelled import Labelled
+from groundup.data.labeled import Labeled
 from groundup.evaluation.calibration import Calibration, fit_temperature, logarithms
 from groundup.evaluation.classification import (
     Floats,
@@ -91,9 +91,9 @@ class LabelEvaluator(Protocol):
         self, probabilities: Floats, targets: Targets, temperature: float, fitted_on: int
     ) -> Calibration: ...
 
-    def scores(self, test: Labelled, probabilities: Floats) -> LabelScores: ...
+    def scores(self, test: Labeled, probabilities: Floats) -> LabelScores: ...
 
-    def compared(self, given: Labelled, test: Labelled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
+    def compared(self, given: Labeled, test: Labeled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
         """Compare with baselines that are trained on `given`."""
         ...
 
@@ -127,16 +127,16 @@ class SingleLabelEvaluator:
     def calibration(self, probabilities: Floats, targets: Targets, temperature: float, fitted_on: int) -> Calibration:
         return Calibration.of(probabilities, np.asarray(targets), temperature, fitted_on)
 
-    def scores(self, test: Labelled, probabilities: Floats) -> LabelScores:
+    def scores(self, test: Labeled, probabilities: Floats) -> LabelScores:
         return _single_label_scores(self._result(test, probabilities), len(test))
 
-    def compared(self, given: Labelled, test: Labelled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
+    def compared(self, given: Labeled, test: Labeled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
         result = self._result(test, probabilities)
         baselines = compare_with_baselines(given, test, self._labels, result, tfidf=tfidf, seed=self._seed)
         facts = {"test": _single_label_scores(result, len(test)).facts, **baselines.to_json()}
         return LabelComparison(("who", "accuracy", "macro-F1"), baselines.rows(), baselines.verdict(), facts)
 
-    def _result(self, test: Labelled, probabilities: Floats) -> SingleLabelResult:
+    def _result(self, test: Labeled, probabilities: Floats) -> SingleLabelResult:
         true: Any = label_targets(test, self._labels)
         return score(true, probabilities.argmax(1), len(self._labels), seed=self._seed)
 
@@ -164,12 +164,12 @@ class MultiLabelEvaluator:
         true = np.asarray(targets, dtype=np.int64).ravel()
         return Calibration.of(_as_pairs(probabilities), true, temperature, fitted_on)
 
-    def scores(self, test: Labelled, probabilities: Floats) -> LabelScores:
+    def scores(self, test: Labeled, probabilities: Floats) -> LabelScores:
         result = score_sets(self._true(test), above_threshold(probabilities), seed=self._seed)
         named = {"exact": result.exact, "micro-F1": result.micro_f1, "macro-F1": result.macro_f1}
         return LabelScores(named, {"examples": len(test), **result.to_json()})
 
-    def compared(self, given: Labelled, test: Labelled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
+    def compared(self, given: Labeled, test: Labeled, probabilities: Floats, *, tfidf: bool) -> LabelComparison:
         given_EC, test_EC = self._true(given), self._true(test)
         result = score_sets(test_EC, above_threshold(probabilities), seed=self._seed)
         baselines = compare_sets(
@@ -179,7 +179,7 @@ class MultiLabelEvaluator:
         columns = ("who", "exact", "micro-F1", "macro-F1")
         return LabelComparison(columns, baselines.rows(), baselines.verdict(), facts)
 
-    def _true(self, examples: Labelled) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    def _true(self, examples: Labeled) -> np.ndarray[Any, np.dtype[np.bool_]]:
         return np.asarray(label_targets(examples, self._labels)) > 0
 
 
@@ -203,13 +203,13 @@ class EncodedExamples:
         targets: the labels, see `label_targets`.
     """
 
-    examples: Labelled
+    examples: Labeled
     ids: Sequence[Sequence[int]]
     n_truncated: int
     targets: Targets
 
     @classmethod
-    def of(cls, examples: Labelled, labels: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> EncodedExamples:
+    def of(cls, examples: Labeled, labels: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> EncodedExamples:
         """Tokenize texts, and number their labels."""
         return cls(examples, *encode(tokenizer, examples.texts, max_tokens), label_targets(examples, labels))
 
@@ -232,7 +232,7 @@ class LabelTask:
     """
 
     labels: list[str]
-    given: Labelled
+    given: Labeled
     train: EncodedExamples
     validation: EncodedExamples
     test: EncodedExamples
@@ -243,8 +243,8 @@ class LabelTask:
     @classmethod
     def of(
         cls,
-        given: Labelled,
-        parts: tuple[Labelled, Labelled, Labelled],
+        given: Labeled,
+        parts: tuple[Labeled, Labeled, Labeled],
         tokenizer: Tokenizer,
         max_tokens: int,
         *,

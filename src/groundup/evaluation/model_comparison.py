@@ -18,7 +18,7 @@ from groundup.core.types import Example, MetricName
 from groundup.data import read_table
 from groundup.data.choices import read_choices
 from groundup.data.held_out import HeldOut
-from groundup.data.tables import spread
+from groundup.data.tables import evenly_spaced
 from groundup.data.texts import general_texts
 from groundup.evaluation.baselines import baselines, without_shared_words
 from groundup.evaluation.bpb import BitsPerByte, bits_per_byte, compare_bits_per_byte, encode_texts, model_nll
@@ -91,7 +91,7 @@ def answer_task(held_out: HeldOut[list[Example]], rules: AnswerRules, console: C
         prompts = without_shared_words([example.messages[-2].content for example in held_out.test])
         metric, why = choose_metric(prompts, answers, labels=labels)
         console.note(f"Metric: {metric} ({why}). Another one: --metric.")
-    test = spread(held_out.test, rules.max_examples)
+    test = evenly_spaced(held_out.test, rules.max_examples)
     return AnswerTask(metric, held_out.train, test, rules.refusal, rules.max_tokens, labels, held_out.notes)
 
 
@@ -185,7 +185,7 @@ def compare_choices(
     before: PromptedModel, after: PromptedModel, table: Path, max_examples: int, console: Console, *, seed: int = 0
 ) -> Comparison:
     """Compare the share of multiple-choice questions of a table whose most likely choice is right."""
-    items = spread(read_choices(read_table(table)).items, max_examples)
+    items = evenly_spaced(read_choices(read_table(table)).items, max_examples)
     name = "questions with choices"
 
     def scored(model: PromptedModel, who: str) -> Measure:
@@ -242,7 +242,7 @@ def _pair(example: Example) -> tuple[str, str]:
 
 def _usual_length(model: PromptedModel, task: AnswerTask) -> int:
     """Return a maximum number of tokens that nearly all answers in the data stay below."""
-    sizes = [len(model.tokenizer.encode(_pair(example)[1])) for example in spread(task.test, 400)]
+    sizes = [len(model.tokenizer.encode(_pair(example)[1])) for example in evenly_spaced(task.test, 400)]
     return min(_MAX_ANSWER_TOKENS, 8 + int(1.25 * float(np.quantile(sizes, 0.95))))
 
 

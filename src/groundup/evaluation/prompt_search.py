@@ -17,7 +17,7 @@ import numpy as np
 
 from groundup.core.console import Console
 from groundup.core.types import Example, Message
-from groundup.data.tables import spread
+from groundup.data.tables import evenly_spaced
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.hub.adapted import belongs_to
 from groundup.hub.resolve import open_chat_model
@@ -172,7 +172,7 @@ def best_prompt(
     """
     shots = _shots(prompted, train)
     tried = trial_examples(prompted.tokenizer, [example for example in train if example not in shots] or train)
-    few = spread(tried, _SHOT_TRIALS)
+    few = evenly_spaced(tried, _SHOT_TRIALS)
 
     def loss(prompt: FewShotPrompt, examples: Sequence[Example]) -> float:
         advance(1)
@@ -225,20 +225,20 @@ def label_instruction(labels: Sequence[str], *, multi_label: bool = False) -> st
 
 def trial_examples(tokenizer: Tokenizer, train: Sequence[Example]) -> Sequence[Example]:
     """Return training examples, evenly spaced, on which prompts are tried."""
-    few = spread(train, _MAX_TRIALS)
+    few = evenly_spaced(train, _MAX_TRIALS)
     sizes = [sum(len(tokenizer.encode(message.content)) for message in example.messages) for example in few]
     count = int(_TRIAL_TOKENS * len(few) / max(sum(sizes), 1))
-    return spread(few, min(_MAX_TRIALS, max(_MIN_TRIALS, count)))
+    return evenly_spaced(few, min(_MAX_TRIALS, max(_MIN_TRIALS, count)))
 
 
 def _shots(prompted: PromptedModel, train: Sequence[Example]) -> tuple[Example, ...]:
     """Return short examples, evenly spaced, with different answers if possible."""
-    short = sorted(spread(train, 400), key=lambda example: sum(len(m.content) for m in example.messages))
+    short = sorted(evenly_spaced(train, 400), key=lambda example: sum(len(m.content) for m in example.messages))
     short = short[: max(_MAX_SHOTS, len(short) // 2)]
     room = min(_SHOT_TOKENS, prompted.model.config.context_length // 4)
     chosen: list[Example] = []
     answers = set[str]()
-    for example in spread(short, 100):
+    for example in evenly_spaced(short, 100):
         answer = example.messages[-1].content
         size = sum(len(prompted.tokenizer.encode(message.content)) for message in example.messages)
         if len(chosen) < _MAX_SHOTS and answer not in answers and size <= room:

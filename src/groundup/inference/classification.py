@@ -20,8 +20,8 @@ from torch import Tensor
 from groundup.core.console import Console, visible
 from groundup.core.types import is_blank
 from groundup.data.label_batches import Padding
-from groundup.data.labelled import Labelled
-from groundup.data.xray import Seen, see_text
+from groundup.data.labeled import Labeled
+from groundup.data.xray import TokenView, view_text
 from groundup.hub.resolve import OpenedClassifier
 from groundup.inference.novelty import NO_NOVELTY, UNLIKE, Novelty
 from groundup.model import SequenceClassifier
@@ -44,8 +44,8 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> tuple
 
 
 def show_texts(
-    tokenizer: Tokenizer, examples: Labelled, max_tokens: int, console: Console, *, max_shown: int
-) -> tuple[list[Seen], list[str]]:
+    tokenizer: Tokenizer, examples: Labeled, max_tokens: int, console: Console, *, max_shown: int
+) -> tuple[list[TokenView], list[str]]:
     """Show some texts as the model reads them.
 
     Args:
@@ -58,7 +58,7 @@ def show_texts(
     texts = [examples.texts[place] for place in places]
     whole, _ = encode(tokenizer, texts, sys.maxsize)
     ids, _ = encode(tokenizer, texts, max_tokens)
-    seen = [see_text(tokenizer, each, len(full)) for each, full in zip(ids, whole, strict=True)]
+    seen = [view_text(tokenizer, each, len(full)) for each, full in zip(ids, whole, strict=True)]
     labels = [", ".join(examples.sets[place]) for place in places]
     for text, label in zip(seen[:max_shown], labels, strict=False):
         cut = f", {text.cut:,} more at its end cut off" if text.cut else ""

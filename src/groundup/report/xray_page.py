@@ -9,7 +9,7 @@ from typing import Any
 from groundup.core.artifact import Artifact, record
 from groundup.core.console import Console
 from groundup.core.files import atomic_file
-from groundup.data.xray import TEMPLATE, Piece, Seen, role_table
+from groundup.data.xray import TEMPLATE, Piece, TokenView, role_table
 from groundup.report import html
 from groundup.report.html import Html, tag
 from groundup.report.page import Figure, Section, document
@@ -19,7 +19,7 @@ NUM_SHOWN = 40  # examples on the page
 _TITLE_CHARACTERS = 60
 
 
-def write_xray(path: Path, told: str, seen: Sequence[Seen], labels: Sequence[str] = ()) -> Path:
+def write_xray(path: Path, told: str, seen: Sequence[TokenView], labels: Sequence[str] = ()) -> Path:
     """Write the page, and return its path; see `render_xray`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
@@ -32,7 +32,7 @@ def xray_only(
     stage: str,
     keys: Mapping[str, Any],
     told: str,
-    seen: Sequence[Seen],
+    seen: Sequence[TokenView],
     console: Console,
     labels: Sequence[str] = (),
 ) -> Artifact:
@@ -42,7 +42,7 @@ def xray_only(
     return record(stage, keys, {}, path.parent, [path], {"summary": "shown, not trained"}, 0.0)
 
 
-def render_xray(name: str, told: str, seen: Sequence[Seen], labels: Sequence[str] = ()) -> str:
+def render_xray(name: str, told: str, seen: Sequence[TokenView], labels: Sequence[str] = ()) -> str:
     """The whole document.
 
     Args:
@@ -81,7 +81,7 @@ def render_xray(name: str, told: str, seen: Sequence[Seen], labels: Sequence[str
     )
 
 
-def _shown(number: int, seen: Seen, labels: Sequence[str]) -> Html:
+def _shown(number: int, seen: TokenView, labels: Sequence[str]) -> Html:
     title = f"{number + 1}: {count(seen.counts().total(), 'token')}"
     title += f", label {labels[number]}" if labels else f", {seen.trained:,} trained"
     if seen.cut:

@@ -16,7 +16,7 @@ from groundup.train.run import TrainingRun, drop_checkpoints
 from groundup.train.settings import FineTuningSettings
 
 if TYPE_CHECKING:
-    from groundup.data.label_batches import LabelledBatches
+    from groundup.data.label_batches import LabeledBatches
     from groundup.kernels import Machine
     from groundup.model import SequenceClassifier
     from groundup.optim import OptimizerConfig
@@ -26,7 +26,7 @@ ClassifierMetric = Literal["loss", "accuracy", "macro_f1"]
 
 MIN_TRAINED_TEXTS = 500  # a smaller validation set could not show whether training helps
 _FITTED_HEAD_RATE = 0.25  # of LoRA's default rates; at 0.004 the loss of a fitted head rises from 0.6 to 1.0 at step 2
-_RATE_SCALE = "gentler"  # in the plan: factor on the learning rates after a retry
+_RATE_SCALE = "rate_scale"  # in the plan: factor on the learning rates after a retry
 _MIN_RATE_SCALE = 0.25
 _RATES = ("learning_rate", "learning_rate_scale")
 # A non-default value of one of these settings requests training, however few the texts.
@@ -102,7 +102,7 @@ class Throughput:
 
 def plan_steps(
     settings: ClassifierSettings,
-    batches: LabelledBatches,
+    batches: LabeledBatches,
     epochs: float,
     optimizer: OptimizerConfig,
     throughput: Throughput,
@@ -146,7 +146,7 @@ def plan_steps(
 
 
 def _estimate(
-    trainer: Trainer[SequenceClassifier, Any], steps: TrainingSteps, batches: LabelledBatches, rows: int
+    trainer: Trainer[SequenceClassifier, Any], steps: TrainingSteps, batches: LabeledBatches, rows: int
 ) -> str:
     """Return a sentence with the estimated time and memory of the steps, for batches of `rows` texts."""
     from groundup.model.flops import IDLE_BYTES, training_bytes
@@ -156,7 +156,7 @@ def _estimate(
     row = replace(trainer.model.config, context_length=batches.longest)
     trained, bits = adapter_parameters(trainer.model), bits_per_weight(trainer.model)
     memory = IDLE_BYTES + training_bytes(row, rows, trained=trained, bits_per_weight=bits)
-    return trainer.estimate(steps, batches.batch(batches.largest), batches.batch(batches.usual), memory=memory)
+    return trainer.estimate(steps, batches.batch(batches.largest), batches.batch(batches.typical), memory=memory)
 
 
 def saved_machine(settings: ClassifierSettings, run: TrainingRun) -> tuple[Machine, bool]:
@@ -189,7 +189,7 @@ class ValidationSet:
 def train_classifier(
     trainer: Trainer[SequenceClassifier, Any],
     settings: ClassifierSettings,
-    batches: LabelledBatches,
+    batches: LabeledBatches,
     method: Method,
     validation: ValidationSet,
     throughput: Throughput,
@@ -229,7 +229,7 @@ def train_classifier(
         return rate
 
     before = error_rate() if validation.num_texts else 0.0
-    scale = float(plan.get(_RATE_SCALE, 1))
+    scale = float(plan.get(_RATE_SCALE, plan.get("gentler", 1)))  # "gentler": earlier releases
     optimizer = settings.rates(method, trainer.model.config.dim, scale)
     rates = show_rates(settings, trainer.model, optimizer, run.console, adapted=adapted)
     steps = plan_steps(settings, batches, epochs, optimizer, throughput, digest=run.work.fingerprint)

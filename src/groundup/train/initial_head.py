@@ -33,7 +33,7 @@ from groundup.core.artifact import Work
 from groundup.core.console import Console
 from groundup.core.files import atomic_file, file_digest
 from groundup.data.label_batches import Targets, label_targets
-from groundup.data.labelled import Labelled
+from groundup.data.labeled import Labeled
 from groundup.inference.classification import encode, last_hidden_states
 from groundup.inference.prompting import best_candidate
 from groundup.kernels import Machine, place
@@ -131,8 +131,8 @@ def best_prompt_format(
 def initial_classifier(
     language_model: Transformer,
     formats: PromptFormats,
-    given: Labelled,
-    train: Labelled,
+    given: Labeled,
+    train: Labeled,
     settings: ClassifierSettings,
     run: TrainingRun,
     machine: Machine,

@@ -80,7 +80,7 @@ def test_texts_that_do_not_fit_are_left_out_unless_cutting_is_asked_for(
         return finetune_classify.run(config, console=Console(quiet=True)).facts
 
     kept, cut = tuned(False), tuned(True)
-    left_out = kept["dropped"]["longer than the model reads"]
+    left_out = kept["dropped"]["longer than the context"]
     assert left_out > 0
     assert kept["cut"]["train"] == 0 and cut["cut"]["train"] == left_out
     assert sum(cut["counts"]["train"].values()) == sum(kept["counts"]["train"].values()) + left_out

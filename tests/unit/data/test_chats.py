@@ -95,7 +95,7 @@ def test_somebody_must_say_who_answers(tmp_path: Path) -> None:
     (tmp_path / "chat.txt").write_text(WHATSAPP, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"Desk \(3\), Nora \(2\), Ole \(1\).*assistant = 'Desk'"):
         conversations(tmp_path / "chat.txt", None)
-    with pytest.raises(ConfigError, match=r"'Dessk': nobody.*Did you mean 'Desk'"):
+    with pytest.raises(ConfigError, match=r"'Dessk': .*no such speaker.*Did you mean 'Desk'"):
         conversations(tmp_path / "chat.txt", "Dessk")
 
 

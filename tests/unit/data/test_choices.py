@@ -48,7 +48,7 @@ def test_a_template_lays_the_prompt_out(tmp_path: Path) -> None:
     table = read_table(rows(tmp_path, {"question": "Why?", "passage": "Text ", "choices": ["a", "b"], "answer": 0}))
     (item,) = read_choices(table, "{passage}\nQ: {question}\nA:").items
     assert item.prompt == "Text \nQ: Why?\nA:"
-    with pytest.raises(ConfigError, match="columns are"):
+    with pytest.raises(ConfigError, match="no column 'pasage'"):
         read_choices(table, "{pasage}")
 
 
@@ -57,8 +57,8 @@ def test_rows_that_cannot_be_meant_are_left_out_and_counted(tmp_path: Path) -> N
     bad = [good | {"answer": 2}, good | {"answer": "c"}, good | {"answer": None}, good | {"question": " "}]
     found = read_choices(read_table(rows(tmp_path, good, *bad, good | {"choices": ["a", " "]})))
     assert len(found.items) == 1
-    assert found.dropped == {"answer that is no choice": 3, "empty question": 1, "fewer than two choices": 1}
+    assert found.dropped == {"answer that is not a choice": 3, "empty question": 1, "fewer than two choices": 1}
     with pytest.raises(DataError, match="none of"):
         read_choices(read_table(rows(tmp_path, good | {"answer": 7})))
-    with pytest.raises(DataError, match="choices as a list"):
+    with pytest.raises(DataError, match="list of choices"):
         read_choices(read_table(rows(tmp_path, {"question": "Why?", "answer": "so"})))

@@ -100,7 +100,7 @@ def test_a_mistyped_column_is_refused(tmp_path: Path, rules: dict[str, str]) -> 
 
 
 def test_two_readings_at_once_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="beside"):
+    with pytest.raises(ConfigError, match="set together"):
         read(tmp_path, [{"q": "x y", "m": []}], messages="m", prompt="q")
 
 

@@ -6,15 +6,15 @@ import numpy as np
 
 from groundup.core.errors import DataError
 from groundup.core.types import Message
-from groundup.data.encoded import compact, trained_tokens
-from groundup.data.soundness import require_sound
+from groundup.data.checks import require_trainable
+from groundup.data.encoded import to_arrays, trained_tokens
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 
 def test_compact_says_the_same_in_five_bytes_a_token(tokenizer: Tokenizer) -> None:
     template = ChatTemplate(tokenizer)
     lists = template.encode_labelled([Message("user", "Name a colour."), Message("assistant", "Green. " * 50)])
-    ids, trained = arrays = compact(*lists)
+    ids, trained = arrays = to_arrays(*lists)
     assert isinstance(ids, np.ndarray) and isinstance(trained, np.ndarray)
     assert (ids.tolist(), trained.tolist()) == lists
     assert ids.nbytes + trained.nbytes == 5 * len(lists[0])
@@ -27,9 +27,9 @@ def test_it_is_judged_as_the_lists_are(tokenizer: Tokenizer) -> None:
     masked = [now and place != max(n for n, t in enumerate(trained) if t) for place, now in enumerate(trained)]
     for labels in (trained, [False] * len(ids), masked):
         refusals: list[str | None] = []
-        for pair in ((ids, labels), compact(ids, labels)):
+        for pair in ((ids, labels), to_arrays(ids, labels)):
             try:
-                require_sound([pair], template, tokenizer, 100)
+                require_trainable([pair], template, tokenizer, 100)
                 refusals.append(None)
             except DataError as error:
                 refusals.append(str(error))

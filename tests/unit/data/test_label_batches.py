@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from groundup.data.label_batches import LabelledBatch, LabelledBatches, Padding, label_targets
-from groundup.data.labelled import SEPARATOR, Labelled
+from groundup.data.label_batches import LabeledBatch, LabeledBatches, Padding, label_targets
+from groundup.data.labeled import SEPARATOR, Labeled
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
 
@@ -29,16 +29,16 @@ def classifier(tokenizer: Tokenizer, tiny_model: Callable[..., Transformer]) -> 
     return model
 
 
-def batches(ids: list[list[int]], seed: int = 0) -> LabelledBatches:
+def batches(ids: list[list[int]], seed: int = 0) -> LabeledBatches:
     labels = [i % 3 for i in range(len(ids))]
-    return LabelledBatches(ids, labels, batch_size=8, padding=Padding(1, MAX_TOKENS), seed=seed)
+    return LabeledBatches(ids, labels, batch_size=8, padding=Padding(1, MAX_TOKENS), seed=seed)
 
 
-def rows(batch: LabelledBatch) -> list[tuple[int, ...]]:
+def rows(batch: LabeledBatch) -> list[tuple[int, ...]]:
     return [(*ids[: last + 1].tolist(), label) for ids, last, label in zip(*vars_of(batch), strict=True)]
 
 
-def vars_of(batch: LabelledBatch) -> tuple[torch.Tensor, list[int], list[int]]:
+def vars_of(batch: LabeledBatch) -> tuple[torch.Tensor, list[int], list[int]]:
     return batch.input_ids, batch.last.tolist(), batch.labels.tolist()
 
 
@@ -76,7 +76,7 @@ def test_the_largest_and_the_usual_batch_are_known(ids: list[list[int]]) -> None
     cells = [loader.batch(i).input_ids.numel() for i in range(loader.per_epoch)]
     assert cells[loader.largest] == max(cells)
     mean = sum(cells) / len(cells)
-    assert abs(cells[loader.usual] - mean) == min(abs(each - mean) for each in cells)
+    assert abs(cells[loader.typical] - mean) == min(abs(each - mean) for each in cells)
 
 
 def test_padding_does_not_change_the_logits(ids: list[list[int]], classifier: SequenceClassifier) -> None:
@@ -89,6 +89,6 @@ def test_padding_does_not_change_the_logits(ids: list[list[int]], classifier: Se
 
 
 def test_labels_become_indices_or_rows() -> None:
-    assert label_targets(Labelled(["a", "b"], ["yes", "no"]), ["no", "yes"]) == [1, 0]
-    both = Labelled(["a", "b"], [SEPARATOR.join(("no", "yes")), "yes"], multi_label=True)
+    assert label_targets(Labeled(["a", "b"], ["yes", "no"]), ["no", "yes"]) == [1, 0]
+    both = Labeled(["a", "b"], [SEPARATOR.join(("no", "yes")), "yes"], multi_label=True)
     assert label_targets(both, ["no", "yes"]) == [[1.0, 1.0], [0.0, 1.0]]

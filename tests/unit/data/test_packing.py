@@ -16,11 +16,11 @@ from groundup.model import Transformer
 from groundup.train.objectives import NextToken
 
 PAD = 1
-Labelled = tuple[list[int], list[bool]]
+Labeled = tuple[list[int], list[bool]]
 
 
 @pytest.fixture(scope="module")
-def examples() -> list[Labelled]:
+def examples() -> list[Labeled]:
     """Two hundred of 3 to 40 tokens, each with a prompt that is not trained and an end that is not either."""
     draw = np.random.default_rng(0)
     made = []
@@ -31,7 +31,7 @@ def examples() -> list[Labelled]:
     return made
 
 
-def loader(examples: list[Labelled], **changes: object) -> ExampleLoader:
+def loader(examples: list[Labeled], **changes: object) -> ExampleLoader:
     sizes = {"context_length": 64, "batch_size": 4, "pad_id": PAD, "seed": 7}
     return ExampleLoader(examples, **sizes | changes)  # type: ignore[arg-type]
 
@@ -41,7 +41,7 @@ def same(a: PackedWindows, b: PackedWindows) -> bool:
 
 
 def test_packed_loss_is_the_sum_of_the_examples_alone(
-    examples: list[Labelled], tiny_model: Callable[..., Transformer]
+    examples: list[Labeled], tiny_model: Callable[..., Transformer]
 ) -> None:
     """Attention across examples, wrong positions or a shifted label would each change it (Hugging Face #33950)."""
     model, objective = tiny_model(64), NextToken()
@@ -54,20 +54,20 @@ def test_packed_loss_is_the_sum_of_the_examples_alone(
     assert together == pytest.approx(alone, rel=1e-5)
 
 
-def test_windows_are_nearly_full(examples: list[Labelled]) -> None:
+def test_windows_are_nearly_full(examples: list[Labeled]) -> None:
     """Padding is time that trains nothing."""
     packed = loader(examples, batch_size=1)
     used = sum(max(i for i, t in enumerate(trained) if t) for _, trained in examples)
     assert used / (packed.n_rows * 64) > 0.93
 
 
-def test_any_batch_can_be_asked_for_first(examples: list[Labelled]) -> None:
+def test_any_batch_can_be_asked_for_first(examples: list[Labeled]) -> None:
     in_order = [loader(examples).batch(i) for i in range(30)]
     for index in (29, 0, 13):
         assert same(loader(examples).batch(index), in_order[index])
 
 
-def test_ranks_divide_the_same_global_batch(examples: list[Labelled]) -> None:
+def test_ranks_divide_the_same_global_batch(examples: list[Labeled]) -> None:
     alone = loader(examples, batch_size=6).batch(5)
     ranks = [loader(examples, batch_size=2, place=BatchPlacement(rank, 3)).batch(5) for rank in range(3)]
     joined = PackedWindows(
@@ -76,7 +76,7 @@ def test_ranks_divide_the_same_global_batch(examples: list[Labelled]) -> None:
     assert same(joined, alone)
 
 
-def test_epochs_and_seeds_have_their_own_order(examples: list[Labelled]) -> None:
+def test_epochs_and_seeds_have_their_own_order(examples: list[Labeled]) -> None:
     packed = loader(examples, batch_size=1)
     epochs = [[packed.batch(e * packed.n_rows + i).input_ids.tolist() for i in range(packed.n_rows)] for e in range(3)]
     assert epochs[0] != epochs[1] != epochs[2]
@@ -84,7 +84,7 @@ def test_epochs_and_seeds_have_their_own_order(examples: list[Labelled]) -> None
     assert not same(packed.batch(0), loader(examples, batch_size=1, seed=8).batch(0))
 
 
-def test_the_count_of_labels_is_that_of_the_batches(examples: list[Labelled]) -> None:
+def test_the_count_of_labels_is_that_of_the_batches(examples: list[Labeled]) -> None:
     """The progress bar and the report name it before a step is taken."""
     packed = loader(examples)
     seen = 0
@@ -94,9 +94,9 @@ def test_the_count_of_labels_is_that_of_the_batches(examples: list[Labelled]) ->
     assert packed.trained_tokens == sum(sum(trained[1:]) for _, trained in examples)
 
 
-def test_long_examples_are_dropped_and_counted_or_cut_when_told(examples: list[Labelled]) -> None:
-    long: Labelled = ([0, *range(2, 60), *range(2, 60)], [False] * 20 + [True] * 97)
-    hopeless: Labelled = ([0] * 200, [False] * 199 + [True])
+def test_long_examples_are_dropped_and_counted_or_cut_when_told(examples: list[Labeled]) -> None:
+    long: Labeled = ([0, *range(2, 60), *range(2, 60)], [False] * 20 + [True] * 97)
+    hopeless: Labeled = ([0] * 200, [False] * 199 + [True])
     packed = loader([*examples, long, hopeless])
     assert (packed.too_long, packed.n_examples) == (2, len(examples))
     cut = loader([*examples, long, hopeless], cut=True)
@@ -114,15 +114,15 @@ def test_an_example_of_just_the_context_fits() -> None:
 
 def test_nothing_to_train_is_refused_before_step_1() -> None:
     """Others' trainers show a fine loss over no token at all."""
-    with pytest.raises(DataError, match="1 without a token to train"):
+    with pytest.raises(DataError, match="1 have no trained token"):
         loader([([0, 5, 6], [False, False, False])])
-    with pytest.raises(DataError, match="1 longer than 64"):
+    with pytest.raises(DataError, match="1 are longer than 64"):
         loader([([0] * 70, [False] * 69 + [True])])
     with pytest.raises(DataError, match="0 examples"):
         loader([])
 
 
-def test_impossible_sizes_are_refused(examples: list[Labelled]) -> None:
+def test_impossible_sizes_are_refused(examples: list[Labeled]) -> None:
     for changes in ({"context_length": 0}, {"batch_size": 0}, {"place": BatchPlacement(rank=1)}):
         with pytest.raises(ConfigError, match="rank"):
             loader(examples, **changes)

@@ -15,7 +15,7 @@ from groundup.core.config import load
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
 from groundup.core.types import Message
-from groundup.data.replay import replayed
+from groundup.data.replay import replay_examples
 from groundup.hub import save_model
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
@@ -40,7 +40,7 @@ def test_the_share_is_that_of_the_trained_tokens(texts: Path, template: ChatTemp
     """Prompts are read and not trained: a share of all tokens would be another share of what is learned."""
     told = [template.encode_labelled([Message("user", "Why? " * 40), Message("assistant", "So it is.")])] * 60
     labels = sum(sum(trained) for _, trained in told)
-    mixed = replayed(texts, 0.4, told, template, tokenizer, 128)
+    mixed = replay_examples(texts, 0.4, told, template, tokenizer, 128)
     share = sum(sum(trained) for _, trained in mixed)
     assert share / (share + labels) == pytest.approx(0.4, abs=0.1)
     whole = "".join(path.read_text(encoding="utf-8") for path in texts.iterdir())
@@ -60,7 +60,7 @@ def test_conversations_are_replayed_as_conversations(
     path = tmp_path / "general.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     told = [template.encode_labelled([Message("user", "Why?"), Message("assistant", "So it is.")])] * 20
-    mixed = replayed(path, 0.5, told, template, tokenizer, 256)
+    mixed = replay_examples(path, 0.5, told, template, tokenizer, 256)
     known = {row["answer"] for row in rows}
     for ids, trained in mixed:
         words_of = tokenizer.decode([i for i, t in zip(ids, trained, strict=True) if t]).strip()
@@ -71,7 +71,7 @@ def test_too_little_text_is_refused(tmp_path: Path, template: ChatTemplate, toke
     (tmp_path / "short.txt").write_text("A line.", encoding="utf-8")
     told = [template.encode_labelled([Message("user", "Why?"), Message("assistant", "So it is. " * 30)])] * 9
     with pytest.raises(DataError, match="to replay"):
-        replayed(tmp_path / "short.txt", 0.5, told, template, tokenizer, 128)
+        replay_examples(tmp_path / "short.txt", 0.5, told, template, tokenizer, 128)
 
 
 def test_what_is_replayed_is_kept(
@@ -102,5 +102,5 @@ def test_what_is_replayed_is_kept(
     replayed_facts = artifact.read(tmp_path / "kept").facts["replayed"]
     assert replayed_facts["tokens"] > 0
     assert artifact.read(tmp_path / "plain").facts["replayed"]["examples"] == 0
-    with pytest.raises(ConfigError, match="no replay"):
+    with pytest.raises(ConfigError, match="replay is not set"):
         tuned("wrong", replay_fraction=0.5)

@@ -155,7 +155,7 @@ def test_a_changed_token_is_found_by_its_digest(directory: Path, tmp_path: Path)
 def test_mixed_up_files_are_refused(directory: Path, tmp_path: Path) -> None:
     tokens = copy(directory, tmp_path)
     shutil.copy(tokens / "train-00000.offsets.npy", tokens / "train-00001.offsets.npy")
-    with pytest.raises(FormatError, match="must agree"):
+    with pytest.raises(FormatError, match="must match the index"):
         TokenShards(tokens, "train")
 
 
@@ -166,7 +166,7 @@ def test_offsets_that_run_backwards_are_refused(directory: Path, tmp_path: Path)
     offsets = np.load(path)
     offsets[[1, -2]] = offsets[[-2, 1]]
     np.save(path, offsets)
-    with pytest.raises(FormatError, match="must agree"):
+    with pytest.raises(FormatError, match="must match the index"):
         TokenShards(tokens, "train")
 
 
@@ -177,7 +177,7 @@ def test_a_whole_shard_in_the_place_of_another_is_refused(tokenizer: Tokenizer, 
     write_shards(tmp_path, texts, encode, vocab_size=1024, bos_id=0, shard_bytes=1)
     for part in ("tokens", "offsets", "bytes"):
         shutil.copy(tmp_path / f"train-00001.{part}.npy", tmp_path / f"train-00000.{part}.npy")
-    with pytest.raises(FormatError, match="must agree"):
+    with pytest.raises(FormatError, match="must match the index"):
         TokenShards(tmp_path, "train")
 
 

@@ -99,7 +99,7 @@ def test_columns_are_all_that_any_row_has(tmp_path: Path) -> None:
         ("t.jsonl", b"this is prose\nand more\n", "t.jsonl:1: line is not JSON"),
         ("t.json", b'[{"a": 1}, {"a"', "damaged"),
         ("t.json", b"[" * 100_000, "nested"),
-        ("t.json", b"3", "a row of a table has columns"),
+        ("t.json", b"3", "a row must have columns"),
         ("t.parquet", b"PAR1 and no more", "damaged"),
         ("t.jsonl.gz", gzip.compress(JSONL * 500)[:-9], "damaged"),
         ("t.csv", bytes(range(256)), "binary"),

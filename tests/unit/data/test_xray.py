@@ -10,7 +10,7 @@ import pytest
 from chat_templates import GEMMA, LLAMA3, MISTRAL, ZEPHYR
 from foreign_tokenizers import MAKERS, save
 from groundup.core.types import Message, Role
-from groundup.data.xray import Seen, role_table, see, see_text
+from groundup.data.xray import TokenView, role_table, view_conversation, view_text
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
 TALK = [
@@ -22,15 +22,15 @@ TALK = [
 PAIRS = {"llama3": LLAMA3, "mistral": MISTRAL, "gemma": GEMMA, "llama2": ZEPHYR}
 
 
-def said(seen: Seen, role: Role | None) -> str:
+def said(seen: TokenView, role: Role | None) -> str:
     return "".join(piece.text for piece in seen.pieces if piece.role == role)
 
 
-def seen_by_others(kind: str, directory: Path, documents: Sequence[str]) -> tuple[Seen, ChatTemplate]:
+def seen_by_others(kind: str, directory: Path, documents: Sequence[str]) -> tuple[TokenView, ChatTemplate]:
     save(directory, MAKERS[kind](documents), PAIRS[kind])
     tokenizer = Tokenizer.load(directory)
     template = ChatTemplate(tokenizer)
-    return see(template, tokenizer, TALK), template
+    return view_conversation(template, tokenizer, TALK), template
 
 
 @pytest.mark.parametrize("kind", PAIRS)
@@ -49,7 +49,7 @@ def test_words_are_whose_they_are_in_other_templates(kind: str, tmp_path: Path, 
 def test_every_token_is_shown_once_and_counted(tokenizer: Tokenizer) -> None:
     messages = [Message("system", "Be brief."), *TALK, Message("user", "?"), Message("assistant", "<|im_end|> typed")]
     template = ChatTemplate(tokenizer)
-    seen = see(template, tokenizer, messages)
+    seen = view_conversation(template, tokenizer, messages)
     ids, trained = template.encode_labelled(messages)
     assert [token for piece in seen.pieces for token in piece.ids] == ids
     assert seen.trained == sum(trained)
@@ -61,21 +61,21 @@ def test_every_token_is_shown_once_and_counted(tokenizer: Tokenizer) -> None:
     assert specials == ["<|endoftext|>", *["<|im_start|>", "<|im_end|>"] * len(messages)]
     columns, rows = role_table([seen, seen])
     assert columns == ("", "tokens", "trained")
-    assert rows[-1] == ("in all", f"{2 * len(ids):,}", f"{2 * sum(trained):,}")
+    assert rows[-1] == ("total", f"{2 * len(ids):,}", f"{2 * sum(trained):,}")
     assert {row[0]: row[2] for row in rows}["user"] == "0"
 
 
 def test_marks_and_colours_stand_around_what_is_trained(tokenizer: Tokenizer) -> None:
     """Without colours (a log, a colour-blind reader) the marks alone must say it."""
-    parts = see(ChatTemplate(tokenizer), tokenizer, TALK[:2]).parts()
+    parts = view_conversation(ChatTemplate(tokenizer), tokenizer, TALK[:2]).parts()
     assert "".join(text for text, _ in parts).endswith("assistant\n[[Green, Grün.<|im_end|>]]\n")
     coloured = "".join(text for text, style in parts if "green" in style)
     assert coloured == "[[Green, Grün.<|im_end|>]]"
 
 
 def test_what_does_not_fit_is_not_shown_as_learned(tokenizer: Tokenizer) -> None:
-    whole = see(ChatTemplate(tokenizer), tokenizer, TALK)
-    cut = see(ChatTemplate(tokenizer), tokenizer, TALK, longest=30)
+    whole = view_conversation(ChatTemplate(tokenizer), tokenizer, TALK)
+    cut = view_conversation(ChatTemplate(tokenizer), tokenizer, TALK, longest=30)
     assert cut.counts().total() == 30
     assert cut.cut == whole.counts().total() - 30
 
@@ -83,7 +83,7 @@ def test_what_does_not_fit_is_not_shown_as_learned(tokenizer: Tokenizer) -> None
 def test_the_words_around_a_classified_text_are_not_its_own(tokenizer: Tokenizer) -> None:
     framed = tokenizer.framed("It says ", " or so")
     ids = framed.whole(tokenizer.encode("that a long letter came today"), framed.added + 3)
-    seen = see_text(framed, ids, len(framed.whole(tokenizer.encode("that a long letter came today"))))
+    seen = view_text(framed, ids, len(framed.whole(tokenizer.encode("that a long letter came today"))))
     assert said(seen, "user") == tokenizer.decode(tokenizer.encode("that a long letter came today")[:3])
     assert said(seen, None) == "<|endoftext|>It says  or so"
     assert seen.cut == len(tokenizer.encode("that a long letter came today")) - 3

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix, f1_score
 
-from groundup.data.labelled import Labelled
+from groundup.data.labeled import Labeled
 from groundup.evaluation.classification import compare_with_baselines, macro_f1, predict_tfidf, score
 from groundup.inference.classification import predict
 from groundup.model import SequenceClassifier, Transformer
@@ -65,17 +65,17 @@ def test_predictions_keep_the_order_of_the_texts(tiny_model: Callable[..., Trans
 
 
 @pytest.fixture(scope="module")
-def two_topics(real_documents: list[str]) -> tuple[Labelled, Labelled]:
+def two_topics(real_documents: list[str]) -> tuple[Labeled, Labeled]:
     """Paragraphs of the two longest documents, labelled by the document that they are from."""
     longest = sorted(real_documents, key=len)[-2:]
     paragraphs = [(p, str(i)) for i, text in enumerate(longest) for p in text.split("\n\n") if len(p) > 60]
     order = np.random.default_rng(0).permutation(len(paragraphs))
     parts = [[paragraphs[i] for i in chosen] for chosen in np.split(order, [int(0.7 * len(order))])]
-    train, test = (Labelled([p for p, _ in part], [label for _, label in part]) for part in parts)
+    train, test = (Labeled([p for p, _ in part], [label for _, label in part]) for part in parts)
     return train, test
 
 
-def test_the_baseline_is_a_real_one(two_topics: tuple[Labelled, Labelled]) -> None:
+def test_the_baseline_is_a_real_one(two_topics: tuple[Labeled, Labeled]) -> None:
     """A straw man beside the classifier would make any classifier look good."""
     train, test = two_topics
     predicted = predict_tfidf(train.texts, [int(label) for label in train.labels], test.texts)
@@ -88,7 +88,7 @@ def test_texts_without_characters_have_no_baseline() -> None:
     assert predict_tfidf(["", " "], [0, 1], ["..."]) is None
 
 
-def test_the_verdict_says_worse_better_or_neither(two_topics: tuple[Labelled, Labelled]) -> None:
+def test_the_verdict_says_worse_better_or_neither(two_topics: tuple[Labeled, Labeled]) -> None:
     train, test = two_topics
     labels = list(train.counts())
     true = [labels.index(label) for label in test.labels]
@@ -106,8 +106,8 @@ def test_the_verdict_says_worse_better_or_neither(two_topics: tuple[Labelled, La
 
 def test_the_majority_is_that_of_the_training_texts() -> None:
     """That of the test texts would be a peek at the answers."""
-    train = Labelled(["a", "b", "c"], ["x", "x", "y"])
-    test = Labelled(["d", "e", "f", "g"], ["y", "y", "y", "x"])
+    train = Labeled(["a", "b", "c"], ["x", "x", "y"])
+    test = Labeled(["d", "e", "f", "g"], ["y", "y", "y", "x"])
     found = compare_with_baselines(
         train, test, ["x", "y"], score([1, 1, 1, 0], [1, 1, 1, 0], 2, seed=0), tfidf=False, seed=0
     )

@@ -11,7 +11,7 @@ import torch
 from groundup.core.console import Console
 from groundup.core.types import Example
 from groundup.data.held_out import HeldOut
-from groundup.data.labelled import SEPARATOR, Labelled
+from groundup.data.labeled import SEPARATOR, Labeled
 from groundup.evaluation import label_comparison
 from groundup.evaluation.label_comparison import compare_labels
 from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel
@@ -48,9 +48,9 @@ def test_a_base_that_is_asked_for_labels_is_shown_no_tested_text(
     """Labels of a classifier are known without any answer; more of them than are scored each are written."""
     prompts = written(monkeypatch, lambda example: "no label")
     names = [f"{topic} {number}" for topic in TOPICS for number in range(4)]
-    tested = Labelled(texts[:6], names[:6])
+    tested = Labeled(texts[:6], names[:6])
     found = compare_labels(
-        prompted, classifier(prompted, names, several=False), HeldOut(Labelled([], []), tested), QUIET
+        prompted, classifier(prompted, names, several=False), HeldOut(Labeled([], []), tested), QUIET
     )
     assert all(not prompt.shots and prompt.instruction.endswith("value 3.") for prompt in prompts) and prompts
     assert "for want of training texts" in found.notes[0] and "best way" not in found.notes[0]
@@ -64,7 +64,7 @@ def test_several_labels_are_read_out_of_what_a_base_writes(
     sets = [("gas", "oil, gas"), ("Wheat",), ("gas", "trade"), ("oil, gas", "trade")] * 6
     said = dict(zip(texts, ["oil, gas; gas", "wheat, and so on", "trade\nGas", "trade, oil, gas"] * 6, strict=False))
     prompts = written(monkeypatch, lambda example: said[example.messages[-2].content])
-    every = Labelled(texts[:24], [SEPARATOR.join(labels) for labels in sets], multi_label=True)
+    every = Labeled(texts[:24], [SEPARATOR.join(labels) for labels in sets], multi_label=True)
     learned, tested = every.only(range(12)), every.only(range(12, 24))
     found = compare_labels(prompted, classifier(prompted, names, several=True), HeldOut(learned, tested), QUIET)
     assert [line.before.name for line in found.comparisons] == ["exact sets", "micro-F1", "macro-F1"]
@@ -82,8 +82,8 @@ def test_a_classifier_of_several_labels_gives_all_that_are_likelier_than_not(
     both = classifier(prompted, TOPICS, several=True)
     with torch.no_grad():
         both.model.score.weight.zero_()  # every label has a probability of one half: likely enough
-    tested = Labelled(texts[:8], [SEPARATOR.join(sorted(TOPICS))] * 8, multi_label=True)
+    tested = Labeled(texts[:8], [SEPARATOR.join(sorted(TOPICS))] * 8, multi_label=True)
     single = classifier(prompted, TOPICS, several=False)
-    exact, micro, _ = compare_labels(single, both, HeldOut(Labelled([], []), tested), QUIET).comparisons
+    exact, micro, _ = compare_labels(single, both, HeldOut(Labeled([], []), tested), QUIET).comparisons
     assert (exact.before.estimate, exact.after.estimate) == (0, 100)
     assert (micro.before.estimate, micro.after.estimate) == (pytest.approx(40), 100)

@@ -8,7 +8,7 @@ from made_up_run import HOSTILE
 from page_reader import parse
 
 from groundup.core.types import Message
-from groundup.data.xray import see
+from groundup.data.xray import view_conversation
 from groundup.report.xray_page import render_xray
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
@@ -16,7 +16,7 @@ from groundup.tokenizer import ChatTemplate, Tokenizer
 def page(tokenizer: Tokenizer, *contents: str) -> str:
     talks = [[Message("user", content), Message("assistant", f"{content} indeed")] for content in contents]
     template = ChatTemplate(tokenizer)
-    return render_xray("a name", "I read 2 rows.", [see(template, tokenizer, talk) for talk in talks])
+    return render_xray("a name", "I read 2 rows.", [view_conversation(template, tokenizer, talk) for talk in talks])
 
 
 def test_examples_cannot_become_markup_or_run(tokenizer: Tokenizer) -> None:

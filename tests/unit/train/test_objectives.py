@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from groundup.data import ExampleLoader
-from groundup.data.label_batches import LabelledBatches, Padding
+from groundup.data.label_batches import LabeledBatches, Padding
 from groundup.model import SequenceClassifier, Transformer
 from groundup.train.objectives import NextToken, Objective
 from groundup.train.objectives.classification import label_objective
@@ -36,7 +36,7 @@ def classification() -> tuple[nn.Module, Objective[Any], list[Any], list[Any]]:
     labels = [0, 1, 2, 1]
 
     def batches(rows: int) -> list[Any]:
-        loader = LabelledBatches(TEXTS, labels, batch_size=rows, padding=Padding(0, 32), seed=0)
+        loader = LabeledBatches(TEXTS, labels, batch_size=rows, padding=Padding(0, 32), seed=0)
         return [loader.batch(index) for index in range(loader.per_epoch)]
 
     model = SequenceClassifier.from_language_model(Transformer(SHAPE), 3, seed=0, multi_label=False)

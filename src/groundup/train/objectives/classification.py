@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.core.types import IGNORE_INDEX
-from groundup.data.label_batches import LabelledBatch
+from groundup.data.label_batches import LabeledBatch
 from groundup.train.objectives.base import Metrics
 
 _MAX_POSITIVE_WEIGHT = 100.0  # beyond it, single texts of a rare label would dominate the steps
@@ -44,13 +44,13 @@ class Classification:
         self._label_smoothing = label_smoothing
         self._weights = None if weights is None else torch.tensor(weights)
 
-    def prepare(self, batch: LabelledBatch, model: nn.Module) -> LabelledBatch:
+    def prepare(self, batch: LabeledBatch, model: nn.Module) -> LabeledBatch:
         return batch
 
-    def normalizer(self, batch: LabelledBatch) -> Tensor:
+    def normalizer(self, batch: LabeledBatch) -> Tensor:
         return (batch.labels != IGNORE_INDEX).sum()
 
-    def __call__(self, model: nn.Module, batch: LabelledBatch) -> tuple[Tensor, Metrics]:
+    def __call__(self, model: nn.Module, batch: LabeledBatch) -> tuple[Tensor, Metrics]:
         logits_BC = model(batch.input_ids, batch.last)
         loss = self.summed_loss(logits_BC, batch.labels)
         right, count = (logits_BC.argmax(-1) == batch.labels).sum(), self.normalizer(batch)
@@ -78,13 +78,13 @@ class MultiLabelClassification:
     def __init__(self, weights: Sequence[float] | None = None) -> None:
         self._weights = None if weights is None else torch.tensor(weights)
 
-    def prepare(self, batch: LabelledBatch, model: nn.Module) -> LabelledBatch:
+    def prepare(self, batch: LabeledBatch, model: nn.Module) -> LabeledBatch:
         return batch
 
-    def normalizer(self, batch: LabelledBatch) -> Tensor:
+    def normalizer(self, batch: LabeledBatch) -> Tensor:
         return (batch.labels[:, 0] != IGNORE_INDEX).sum()
 
-    def __call__(self, model: nn.Module, batch: LabelledBatch) -> tuple[Tensor, Metrics]:
+    def __call__(self, model: nn.Module, batch: LabeledBatch) -> tuple[Tensor, Metrics]:
         known = batch.labels[:, 0] != IGNORE_INDEX
         logits_BC, labels_BC = model(batch.input_ids, batch.last)[known], batch.labels[known]
         loss = self.summed_loss(logits_BC, labels_BC)

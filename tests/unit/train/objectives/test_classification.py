@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from groundup.data.label_batches import LabelledBatch, Padding
+from groundup.data.label_batches import LabeledBatch, Padding
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.train.objectives.classification import Classification, MultiLabelClassification, label_objective
@@ -21,13 +21,13 @@ def test_the_loss_is_the_sum_over_texts(
     classifier = SequenceClassifier.from_language_model(tiny_model(tokenizer.vocab_size), 3, seed=0)
     torch.nn.init.normal_(classifier.score.weight, generator=torch.Generator().manual_seed(1))
     texts = [tokenizer.whole(ids, 64) for ids in tokenizer.encode_batch(real_documents[:8])]
-    batch = LabelledBatch(*Padding(1, 64).pad(texts), torch.tensor([n % 3 for n in range(8)]))
+    batch = LabeledBatch(*Padding(1, 64).pad(texts), torch.tensor([n % 3 for n in range(8)]))
     objective = Classification()
     loss, metrics = objective(classifier, batch)
     logits = classifier(batch.input_ids, batch.last)
     assert loss.item() / int(objective.normalizer(batch)) == pytest.approx(F.cross_entropy(logits, batch.labels).item())
     assert metrics["accuracy"] == (int((logits.argmax(1) == batch.labels).sum()), 8)
-    halves = [LabelledBatch(batch.input_ids[p], batch.last[p], batch.labels[p]) for p in (slice(0, 3), slice(3, 8))]
+    halves = [LabeledBatch(batch.input_ids[p], batch.last[p], batch.labels[p]) for p in (slice(0, 3), slice(3, 8))]
     assert sum(objective(classifier, half)[0].item() for half in halves) == pytest.approx(loss.item(), rel=1e-5)
 
 

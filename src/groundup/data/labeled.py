@@ -18,7 +18,7 @@ from groundup.core.console import Console
 from groundup.core.errors import ConfigError, DataError
 from groundup.corpus.records import FIELD
 from groundup.data.columns import fill
-from groundup.data.tables import Table, alike, cell_text, read_table, spread
+from groundup.data.tables import Table, cell_text, evenly_spaced, normalized_id, read_table
 
 # Usual names of the two columns, the most specific first.
 _TEXT_NAMES = (
@@ -37,7 +37,7 @@ _OTHER_NAMES = (
 _SAMPLE = 10_000  # rows, evenly spaced, that columns are detected from
 
 
-def text_column(table: Table, *, taken: str) -> str:
+def text_column(table: Table, *, exclude: str) -> str:
     """Return the column with the text: one with a usual name, or the one with the longest strings.
 
     Args:
@@ -48,9 +48,9 @@ def text_column(table: Table, *, taken: str) -> str:
         DataError: No other column contains strings.
     """
     length: Counter[str] = Counter()
-    for row in spread(table.rows, _SAMPLE):
+    for row in evenly_spaced(table.rows, _SAMPLE):
         for name, value in row.items():
-            if name != taken and isinstance(value, str):
+            if name != exclude and isinstance(value, str):
                 length[name] += len(value.strip())
     length = +length
     if not length:
@@ -61,7 +61,7 @@ def text_column(table: Table, *, taken: str) -> str:
     return named[0] if named else max(length, key=lambda name: length[name])
 
 
-def label_column(table: Table, named: str | None, *, taken: Collection[str], numbers: bool) -> str:
+def label_column(table: Table, named: str | None, *, exclude: Collection[str], numbers: bool) -> str:
     """Return the column with the label: `named`, or one with a usual name, or the only column with few values.
 
     Args:
@@ -82,7 +82,7 @@ def label_column(table: Table, named: str | None, *, taken: Collection[str], num
                 fix=f"Did you mean {match!r}?" if match else "Name one of them.",
             )
         return named
-    values = {name: _values(table, name) for name in table.columns if name not in taken}
+    values = {name: _values(table, name) for name in table.columns if name not in exclude}
     usable = [name for name, counts in values.items() if numbers or _may_be_labels(counts)]
     single = next(
         (name for name in values if name.strip().lower() in ("label", "labels") and len(values[name]) == 1), ""
@@ -110,11 +110,11 @@ def label_column(table: Table, named: str | None, *, taken: Collection[str], num
 
 
 def _values(table: Table, name: str) -> Counter[str]:
-    cells = (row.get(name) for row in spread(table.rows, _SAMPLE))
-    return Counter(text for cell in cells if (text := cell_text(_only(cell))))
+    cells = (row.get(name) for row in evenly_spaced(table.rows, _SAMPLE))
+    return Counter(text for cell in cells if (text := cell_text(_unwrapped(cell))))
 
 
-def _only(cell: Any) -> Any:
+def _unwrapped(cell: Any) -> Any:
     return cell[0] if isinstance(cell, list) and len(cell) == 1 else cell
 
 
@@ -141,18 +141,18 @@ def _not_found(table: Table, what: str, fix: str) -> DataError:
 SEPARATOR = "\x1f"  # between the labels of a text: ASCII unit separator, which text does not contain
 SEVERAL_LABELS = "several labels"
 EMPTY_TEXT, EMPTY_LABEL, NO_NUMBER = "empty text", "empty label", "score that is not a number"
-REPEATED, CONTRADICTED = "duplicate", "duplicate with another label"
-NOT_LEARNED = "label not trained"
-SINGLE = "only example of its label"
+DUPLICATE, CONFLICTING_DUPLICATE = "duplicate", "duplicate with another label"
+UNKNOWN_LABEL = "label not trained"
+SINGLE_EXAMPLE = "only example of its label"
 
 _MISSING = {"", "n/a", "#n/a", "<na>", "nan", "null"}  # missing values as written by spreadsheets and pandas
 _UNBALANCED = 10  # ratio of the most frequent to the rarest label that causes a warning
-_LONGEST_LIST = 10_000  # maximum length in characters of a cell that is parsed as a list
-_MOST_SCORES = 20  # maximum number of distinct non-integer values in a label column
+_MAX_LIST_CHARS = 10_000  # maximum length in characters of a cell that is parsed as a list
+_MAX_LABEL_NUMBERS = 20  # maximum number of distinct non-integer values in a label column
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class Labeled:
     """Texts with their labels.
 
     Attributes:
@@ -182,13 +182,13 @@ class Labelled:
         """Labels of each text."""
         return [tuple(label.split(SEPARATOR)) if self.multi_label else (label,) for label in self.labels]
 
-    def only(self, keep: Iterable[int]) -> Labelled:
+    def only(self, keep: Iterable[int]) -> Labeled:
         """Return the examples at these indices."""
         chosen = list(keep)
         texts, labels = [self.texts[i] for i in chosen], [self.labels[i] for i in chosen]
-        return Labelled(texts, labels, self.columns, multi_label=self.multi_label)
+        return Labeled(texts, labels, self.columns, multi_label=self.multi_label)
 
-    def dropping(self, keep: Iterable[int], reason: str) -> Labelled:
+    def dropping(self, keep: Iterable[int], reason: str) -> Labeled:
         """Return the examples at these indices, and count the others as dropped for this reason."""
         kept = self.only(keep)
         dropped = Counter(self.dropped)
@@ -229,11 +229,11 @@ class LabelRules:
             ConfigError: The label column does not exist.
             DataError: No column looks like text or label.
         """
-        label = label_column(table, self.label, taken=_named_in(self.text), numbers=bool(self.bins))
-        return replace(self, label=label, text=self.text or text_column(table, taken=label))
+        label = label_column(table, self.label, exclude=_named_in(self.text), numbers=bool(self.bins))
+        return replace(self, label=label, text=self.text or text_column(table, exclude=label))
 
 
-def read_labelled(table: Table, rules: LabelRules) -> Labelled:
+def read_labeled(table: Table, rules: LabelRules) -> Labeled:
     """Return the usable rows of a table.
 
     Labels are strings, integers or booleans, read as text; with `bins` they are numbers. White space around texts and
@@ -251,7 +251,7 @@ def read_labelled(table: Table, rules: LabelRules) -> Labelled:
     template, label = str(rules.text), str(rules.label)
     read_text = text_reader(table, template)
     multi_label = bool(rules.separator) or _are_sets([row.get(label) for row in table.rows])
-    read_label = _several(rules.separator) if multi_label else _label_reader(table, label, rules)
+    read_label = _label_list(rules.separator) if multi_label else _label_reader(table, label, rules)
     texts, labels, dropped = [], [], Counter[str]()
     for row in table.rows:
         text, (value, reason) = read_text(row), read_label(row.get(label))
@@ -272,22 +272,22 @@ def read_labelled(table: Table, rules: LabelRules) -> Labelled:
             f"{table.name}: none of {len(table.rows):,} rows has both a text ({template}) and a label ({label})",
             fix="Name the columns: text = ..., label = ...",
         )
-    return Labelled(texts, labels, f"{template} -> {label}", dropped, multi_label)
+    return Labeled(texts, labels, f"{template} -> {label}", dropped, multi_label)
 
 
-def without_repeats(examples: Labelled) -> Labelled:
+def without_duplicates(examples: Labeled) -> Labeled:
     """Keep the first of each duplicate text. The comparison ignores case and white space."""
     first: dict[str, int] = {}
     dropped = Counter(examples.dropped)
     for place, text in enumerate(examples.texts):
-        known = first.setdefault(alike(text), place)
+        known = first.setdefault(normalized_id(text), place)
         if known != place:
-            dropped[REPEATED if examples.labels[known] == examples.labels[place] else CONTRADICTED] += 1
+            dropped[DUPLICATE if examples.labels[known] == examples.labels[place] else CONFLICTING_DUPLICATE] += 1
     kept = examples.only(first.values())
     return replace(kept, dropped=dropped)
 
 
-def without_single_labels(examples: Labelled) -> Labelled:
+def without_single_labels(examples: Labeled) -> Labeled:
     """Drop labels with a single example, which cannot be both trained and tested.
 
     Args:
@@ -296,7 +296,7 @@ def without_single_labels(examples: Labelled) -> Labelled:
     Raises:
         DataError: Fewer than two labels are left.
     """
-    kept = with_labels(examples, {label for label, count in examples.counts().items() if count > 1}, SINGLE)
+    kept = with_labels(examples, {label for label, count in examples.counts().items() if count > 1}, SINGLE_EXAMPLE)
     if len(kept.counts()) < 2:
         found = ", ".join(f"{label[:40]!r} ({count})" for label, count in list(examples.counts().items())[:8])
         raise DataError(
@@ -307,13 +307,13 @@ def without_single_labels(examples: Labelled) -> Labelled:
     return kept
 
 
-def with_labels(examples: Labelled, known: Collection[str], reason: str) -> Labelled:
+def with_labels(examples: Labeled, known: Collection[str], reason: str) -> Labeled:
     """Remove all labels that are not in `known`; drop texts that have no label left."""
     labels = [SEPARATOR.join(label for label in labels if label in known) for labels in examples.sets]
     return replace(examples, labels=labels).dropping((i for i, label in enumerate(labels) if label), reason)
 
 
-def spelled_apart(examples: Labelled) -> str:
+def case_variants(examples: Labeled) -> str:
     """Return a warning if two labels differ in case only, or ""."""
     by_name: dict[str, list[str]] = {}
     for label in examples.counts():
@@ -324,7 +324,7 @@ def spelled_apart(examples: Labelled) -> str:
     return ""
 
 
-def imbalance(examples: Labelled) -> str:
+def class_imbalance(examples: Labeled) -> str:
     """Return a warning if some labels have many more texts than others, or ""."""
     counts = examples.counts()
     (frequent, high), *_, (rare, low) = counts.items()
@@ -382,7 +382,7 @@ def read_texts(data: Path, text: str | None, console: Console) -> tuple[list[dic
         DataError: The table does not exist, or no column contains text.
     """
     table = read_table(data, console=console)
-    column = text or text_column(table, taken="")
+    column = text or text_column(table, exclude="")
     read = text_reader(table, column)
     console.note(f"{table.name}: {len(table.rows):,} rows, texts from {column}.")
     return table.rows, [read(row) for row in table.rows]
@@ -396,7 +396,7 @@ def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any
     numbers = {number for value in values if (number := _number(value)) is not None}
     written = sum(bool(cell_text(value)) for value in values)
     if (
-        len(numbers) > _MOST_SCORES
+        len(numbers) > _MAX_LABEL_NUMBERS
         and any(n % 1 for n in numbers)
         and sum(_number(v) is not None for v in values) == written
     ):
@@ -406,20 +406,20 @@ def _label_reader(table: Table, column: str, rules: LabelRules) -> Callable[[Any
             rule="a classifier needs few labels, so scores must be split into bins",
             fix=f"Set thresholds: bins = [{(low + high) / 2:g}] gives two labels.",
         )
-    return _plain
+    return _single_label
 
 
 def _are_sets(cells: Sequence[Any]) -> bool:
     """Return whether a column contains lists of labels; a few lists among other values are errors in the data."""
     lists = [listed for cell in cells if (listed := _listed(cell)) is not None]
-    return 2 * len(lists) > len(cells) and any(sum(bool(_plain(each)[0]) for each in cell) > 1 for cell in lists)
+    return 2 * len(lists) > len(cells) and any(sum(bool(_single_label(each)[0]) for each in cell) > 1 for cell in lists)
 
 
 def _listed(cell: Any) -> Sequence[Any] | None:
     """Return the list in a cell; a CSV file contains it in Python or JSON syntax, e.g. "['a', 'b']"."""
     if isinstance(cell, list | tuple):
         return cell
-    if not (isinstance(cell, str) and cell[:1] == "[" and cell[-1:] == "]" and len(cell) < _LONGEST_LIST):
+    if not (isinstance(cell, str) and cell[:1] == "[" and cell[-1:] == "]" and len(cell) < _MAX_LIST_CHARS):
         return None
     try:
         value = ast.literal_eval(cell)
@@ -428,18 +428,18 @@ def _listed(cell: Any) -> Sequence[Any] | None:
     return value if isinstance(value, list) and all(isinstance(each, str | int) for each in value) else None
 
 
-def _several(separator: str | None) -> Callable[[Any], tuple[str, str]]:
+def _label_list(separator: str | None) -> Callable[[Any], tuple[str, str]]:
     def read(value: Any) -> tuple[str, str]:
         listed = _listed(value)
         if listed is None:
             listed = cell_text(value).split(separator) if separator else [value]
-        names = sorted({name.replace(SEPARATOR, " ") for each in listed if (name := _plain(each)[0])})
+        names = sorted({name.replace(SEPARATOR, " ") for each in listed if (name := _single_label(each)[0])})
         return (SEPARATOR.join(names), "") if names else ("", EMPTY_LABEL)
 
     return read
 
 
-def _plain(value: Any) -> tuple[str, str]:
+def _single_label(value: Any) -> tuple[str, str]:
     if (listed := _listed(value)) is not None:  # a label in a list of one
         if len(listed) > 1:
             return "", SEVERAL_LABELS
@@ -480,7 +480,7 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def summary(table: Table, examples: Labelled) -> str:
+def summary(table: Table, examples: Labeled) -> str:
     """Return one sentence about how a table was read."""
     count = sum(examples.dropped.values())
     reasons = ", ".join(f"{n:,} {reason}" for reason, n in examples.dropped.most_common())

@@ -10,15 +10,15 @@ import pytest
 
 from groundup.core.errors import ConfigError, DataError
 from groundup.data import Table
-from groundup.data.label_parts import apart, limited, split_labelled, split_validation
-from groundup.data.labelled import (
+from groundup.data.label_parts import limit_texts, split_labeled, split_validation, without_overlap
+from groundup.data.labeled import (
     SEPARATOR,
-    Labelled,
+    Labeled,
     LabelRules,
-    read_labelled,
-    spelled_apart,
+    case_variants,
+    read_labeled,
     summary,
-    without_repeats,
+    without_duplicates,
     without_single_labels,
 )
 
@@ -47,7 +47,7 @@ def test_columns_are_found_by_name_or_else_by_content(prose: list[str], text_nam
         {"id": f"row-{i}", text_name: text, "split": "train" if i % 3 else "dev", label_name: ("yes", "no")[i % 2]}
         for i, text in enumerate(prose)
     ]
-    found = read_labelled(table(rows), LabelRules())
+    found = read_labeled(table(rows), LabelRules())
     assert found.columns == f"{text_name} -> {label_name}"
     assert found.texts == prose
     assert found.counts() == {"no": 200, "yes": 200}
@@ -57,23 +57,23 @@ def test_several_columns_that_could_be_the_label_are_named(prose: list[str]) -> 
     """To guess wrong would train on something else without a word."""
     rows = [{"text": text, "alpha": str(i % 2), "beta": str(i % 5)} for i, text in enumerate(prose)]
     with pytest.raises(DataError, match=r"'alpha' \(2 values\), 'beta' \(5 values\)"):
-        read_labelled(table(rows), LabelRules())
-    assert read_labelled(table(rows), LabelRules(label="beta")).counts()["4"] == 80
+        read_labeled(table(rows), LabelRules())
+    assert read_labeled(table(rows), LabelRules(label="beta")).counts()["4"] == 80
 
 
 def test_a_table_without_labels_says_so(prose: list[str]) -> None:
     with pytest.raises(DataError, match="looks like a label"):
-        read_labelled(table([{"text": text} for text in prose]), LabelRules())
+        read_labeled(table([{"text": text} for text in prose]), LabelRules())
     with pytest.raises(DataError, match="looks like a text"):
-        read_labelled(table([{"n": 1.5, "label": str(i % 2)} for i in range(9)]), LabelRules())
+        read_labeled(table([{"n": 1.5, "label": str(i % 2)} for i in range(9)]), LabelRules())
 
 
 def test_a_wrong_column_is_answered_with_the_right_one(prose: list[str]) -> None:
     rows = [{"body": text, "topic": "a"} for text in prose]
     with pytest.raises(ConfigError, match="topic"):
-        read_labelled(table(rows), LabelRules(label="topics"))
+        read_labeled(table(rows), LabelRules(label="topics"))
     with pytest.raises(ConfigError, match="no column 'boddy'"):
-        read_labelled(table(rows), LabelRules(text="{boddy}: {topic}", label="topic"))
+        read_labeled(table(rows), LabelRules(text="{boddy}: {topic}", label="topic"))
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\\n"])
@@ -84,7 +84,7 @@ def test_a_template_joins_columns_and_survives_gaps(line_end: str) -> None:
         {"subject": None, "mail": {"body": "cheap"}, "label": "spam"},
         {"label": "spam"},
     ]
-    found = read_labelled(table(rows), LabelRules(text=f"{{subject}}{line_end}{{mail.body}}"))
+    found = read_labeled(table(rows), LabelRules(text=f"{{subject}}{line_end}{{mail.body}}"))
     assert found.texts == ["Hello\nthere", "cheap"]
     assert found.dropped == {"empty text": 1}
 
@@ -92,9 +92,7 @@ def test_a_template_joins_columns_and_survives_gaps(line_end: str) -> None:
 def test_labels_of_every_kind_become_text() -> None:
     """pandas makes 1.0 of an integer beside a gap; JSON has booleans; some keep one label in a list."""
     given = [True, False, 1, 1.0, "  two\n words ", ["only"], None, float("nan"), "", [], ["a", "b"], {"a": 1}, 0]
-    found = read_labelled(
-        table([{"text": f"t{i}", "label": v} for i, v in enumerate(given)]), LabelRules(label="label")
-    )
+    found = read_labeled(table([{"text": f"t{i}", "label": v} for i, v in enumerate(given)]), LabelRules(label="label"))
     assert found.labels == ["true", "false", "1", "1", "two words", "only", "0"]
     assert found.dropped == {"empty label": 5, "several labels": 1}
 
@@ -103,48 +101,48 @@ def test_scores_need_thresholds(prose: list[str]) -> None:
     """A label for each of a thousand scores would train, and be useless."""
     rows = [{"text": text, "rating": f"{i / 100 - 2:.2f}"} for i, text in enumerate(prose)]
     with pytest.raises(DataError, match=r"400 different numbers from -2 to 1.99.*bins = \[-0.005\]"):
-        read_labelled(table(rows), LabelRules(label="rating"))
+        read_labeled(table(rows), LabelRules(label="rating"))
     rows += [{"text": "unrated", "rating": "n/a"}, {"text": "empty", "rating": None}]
-    found = read_labelled(table(rows), LabelRules(bins=(-0.5, 0.5)))
+    found = read_labeled(table(rows), LabelRules(bins=(-0.5, 0.5)))
     assert found.counts() == {"-0.5 to 0.5": 100, "0.5 or more": 150, "below -0.5": 150}
-    assert found.dropped == {"score that is no number": 1, "empty label": 1}
-    named = read_labelled(table(rows), LabelRules(bins=(0,), bin_names=("bad", "good")))
+    assert found.dropped == {"score that is not a number": 1, "empty label": 1}
+    named = read_labeled(table(rows), LabelRules(bins=(0,), bin_names=("bad", "good")))
     assert named.counts() == {"bad": 200, "good": 200}
 
 
 @pytest.mark.parametrize(("bins", "names"), [((1, 1), ()), ((2, 1), ()), ((1,), ("a",)), ((1,), ("a", "a"))])
 def test_bins_that_are_no_thresholds_are_refused(bins: tuple[float, ...], names: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match="bins rise"):
-        read_labelled(table([{"text": "t", "label": 1}]), LabelRules(label="label", bins=bins, bin_names=names))
+    with pytest.raises(ConfigError, match="bins must increase"):
+        read_labeled(table([{"text": "t", "label": 1}]), LabelRules(label="label", bins=bins, bin_names=names))
 
 
 def test_ratings_in_half_stars_are_labels(prose: list[str]) -> None:
     rows = [{"review": text, "stars": i % 10 / 2} for i, text in enumerate(prose)]
-    found = read_labelled(table(rows), LabelRules())
+    found = read_labeled(table(rows), LabelRules())
     assert set(found.labels) == {"0", "0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4", "4.5"}
 
 
 def test_repeats_and_contradictions_are_counted() -> None:
     """A text on both sides of the split would be known by heart at the test."""
-    found = without_repeats(Labelled(["Buy now", "buy  NOW", "buy now", "other"], ["spam", "spam", "ham", "ham"]))
+    found = without_duplicates(Labeled(["Buy now", "buy  NOW", "buy now", "other"], ["spam", "spam", "ham", "ham"]))
     assert (found.texts, found.labels) == (["Buy now", "other"], ["spam", "ham"])
-    assert found.dropped == {"repeated text": 1, "repeated text with another label": 1}
+    assert found.dropped == {"duplicate": 1, "duplicate with another label": 1}
 
 
 def test_a_label_with_one_example_is_left_out_and_said() -> None:
-    found = without_single_labels(Labelled(list("abcde"), ["x", "x", "y", "y", "z"], "text -> label"))
+    found = without_single_labels(Labeled(list("abcde"), ["x", "x", "y", "y", "z"], "text -> label"))
     assert found.counts() == {"x": 2, "y": 2}
     assert found.dropped == {"only example of its label": 1}
     with pytest.raises(DataError, match=r"'x' \(3\), 'y' \(1\)"):
-        without_single_labels(Labelled(list("abcd"), ["x", "x", "x", "y"], "text -> label"))
+        without_single_labels(Labeled(list("abcd"), ["x", "x", "x", "y"], "text -> label"))
 
 
 def test_the_split_has_every_label_on_both_sides(prose: list[str]) -> None:
     """40 labels, the rarest with two examples: a plain random split loses some of them."""
     labels = [f"label {min(i % 80, 39)}" for i in range(len(prose))]
     labels[:4] = ["rare", "rare", "rarer", "rarer"]
-    examples = Labelled(prose, labels)
-    learned, tested = split_labelled(examples, 0.2, seed=3)
+    examples = Labeled(prose, labels)
+    learned, tested = split_labeled(examples, 0.2, seed=3)
     assert set(learned.labels) == set(tested.labels) == set(labels)
     assert Counter(learned.texts) + Counter(tested.texts) == Counter(prose)
     for label, count in examples.counts().items():
@@ -155,55 +153,55 @@ def test_the_split_follows_from_the_seed_and_the_texts_alone(prose: list[str]) -
     """A table saved in another order must not move what has been learned into the test."""
     labels = ["yes" if "the" in text else "no" for text in prose]
     order = random.Random(0).sample(range(len(prose)), len(prose))
-    shuffled = Labelled([prose[i] for i in order], [labels[i] for i in order])
-    first = split_labelled(Labelled(prose, labels), 0.2, seed=1)[1]
-    assert set(split_labelled(shuffled, 0.2, seed=1)[1].texts) == set(first.texts)
-    assert set(split_labelled(shuffled, 0.2, seed=2)[1].texts) != set(first.texts)
+    shuffled = Labeled([prose[i] for i in order], [labels[i] for i in order])
+    first = split_labeled(Labeled(prose, labels), 0.2, seed=1)[1]
+    assert set(split_labeled(shuffled, 0.2, seed=1)[1].texts) == set(first.texts)
+    assert set(split_labeled(shuffled, 0.2, seed=2)[1].texts) != set(first.texts)
 
 
 def test_a_limit_is_kept_and_no_label_is_lost(prose: list[str]) -> None:
     """A label with one text to learn from is tested on: without that text its row would fit no class."""
     labels = ["rare", *(f"label {n % 20}" for n in range(len(prose) - 1))]
-    some = limited(Labelled(prose, labels), 60, seed=3)
+    some = limit_texts(Labeled(prose, labels), 60, seed=3)
     assert len(some) == 60 and set(some.labels) == set(labels)
-    assert set(limited(Labelled(prose[::-1], labels[::-1]), 60, seed=3).texts) == set(some.texts)
-    assert len(limited(Labelled(prose, labels), 10_000, seed=3)) == len(prose)
+    assert set(limit_texts(Labeled(prose[::-1], labels[::-1]), 60, seed=3).texts) == set(some.texts)
+    assert len(limit_texts(Labeled(prose, labels), 10_000, seed=3)) == len(prose)
     with pytest.raises(ConfigError, match="number of labels, 21"):
-        limited(Labelled(prose, labels), 20, seed=3)
+        limit_texts(Labeled(prose, labels), 20, seed=3)
 
 
 def test_the_validation_set_is_its_share_however_many_labels_there_are(prose: list[str]) -> None:
     """Of 150 labels with four texts each, one of each would be a quarter of all there is to learn from."""
     texts = [f"{text} {n}" for n in range(2) for text in prose[:300]]
     labels = [f"label {n % 150}" for n in range(600)]
-    learned, deciding = split_validation(Labelled(texts, labels), 0.1, seed=0)
+    learned, deciding = split_validation(Labeled(texts, labels), 0.1, seed=0)
     assert len(deciding) == 60 and len(learned) == 540
     assert not set(learned.texts) & set(deciding.texts) and set(learned.labels) == set(labels)
-    assert not len(split_validation(Labelled(texts, labels), 0.05, seed=0)[1])
+    assert not len(split_validation(Labeled(texts, labels), 0.05, seed=0)[1])
 
 
 def test_of_several_labels_none_is_only_in_the_test(prose: list[str]) -> None:
     names = [f"topic {n}" for n in range(30)]
     sets = [SEPARATOR.join(sorted(random.Random(n).sample(names, 3))) for n in range(60)]
-    learned, tested = split_labelled(Labelled(prose[:60], sets, multi_label=True), 0.5, 0)
+    learned, tested = split_labeled(Labeled(prose[:60], sets, multi_label=True), 0.5, 0)
     assert set(tested.counts()) <= set(learned.counts()) and len(tested) > 10
 
 
 def test_lists_as_pandas_writes_them_into_a_csv_file() -> None:
     """To a CSV file a column of lists goes as Python prints it; taken as names, each combination would be a label."""
     rows = [{"text": f"text {n}", "topics": "['tax', 'law']" if n % 2 else '["tax"]'} for n in range(8)]
-    assert read_labelled(table(rows), LabelRules()).counts() == {"tax": 8, "law": 4}
+    assert read_labeled(table(rows), LabelRules()).counts() == {"tax": 8, "law": 4}
     rows = [{"text": f"text {n}", "label": "[PAD]" if n % 2 else "[__import__('os')]"} for n in range(8)]
-    assert read_labelled(table(rows), LabelRules()).counts() == {"[PAD]": 4, "[__import__('os')]": 4}
+    assert read_labeled(table(rows), LabelRules()).counts() == {"[PAD]": 4, "[__import__('os')]": 4}
 
 
 def test_labels_that_differ_in_case_only_are_told() -> None:
-    examples = Labelled([f"text {n}" for n in range(9)], ["Good", "good", "bad"] * 3)
+    examples = Labeled([f"text {n}" for n in range(9)], ["Good", "good", "bad"] * 3)
     assert (
-        spelled_apart(examples)
-        == "'Good' and 'good' are two labels. If they are one: --set 'merge={\"good\" = \"Good\"}'."
+        case_variants(examples)
+        == "'Good' and 'good' are different labels. To merge them: --set 'merge={\"good\" = \"Good\"}'."
     )
-    assert not spelled_apart(Labelled(["a", "b"], ["good", "bad"]))
+    assert not case_variants(Labeled(["a", "b"], ["good", "bad"]))
 
 
 def test_a_file_that_is_sorted_by_its_label_is_read_like_any_other() -> None:
@@ -215,21 +213,21 @@ def test_a_file_that_is_sorted_by_its_label_is_read_like_any_other() -> None:
 
 
 def test_two_given_tables_are_kept_apart() -> None:
-    train = Labelled(["A b", "c", "d", "e", "f"], ["x", "x", "x", "y", "y"], "text -> label")
-    test = Labelled(["a  B", "g", "h"], ["x", "y", "new"])
-    learned, tested = apart(train, test)
+    train = Labeled(["A b", "c", "d", "e", "f"], ["x", "x", "x", "y", "y"], "text -> label")
+    test = Labeled(["a  B", "g", "h"], ["x", "y", "new"])
+    learned, tested = without_overlap(train, test)
     assert learned.texts == ["c", "d", "e", "f"]
     assert learned.dropped == {"text of the test data": 1}
     assert tested.labels == ["x", "y"]
     assert tested.dropped == {"label not in the training data": 1}
     with pytest.raises(DataError, match="Use the same label names"):
-        apart(train, Labelled(["g"], ["Y"], "text -> label"))
+        without_overlap(train, Labeled(["g"], ["Y"], "text -> label"))
 
 
 def test_how_a_table_was_read_is_one_sentence() -> None:
     rows = [{"text": "a", "label": "x"}, {"text": "", "label": "x"}, {"text": "b", "label": "y"}]
-    assert summary(table(rows), read_labelled(table(rows), LabelRules(label="label"))) == (
-        "I read 3 rows of mails.csv as text -> label, 2 labels; 1 row dropped: 1 empty text."
+    assert summary(table(rows), read_labeled(table(rows), LabelRules(label="label"))) == (
+        "Read 3 rows of mails.csv as text -> label, 2 labels; 1 row dropped: 1 empty text."
     )
 
 
@@ -237,7 +235,7 @@ def test_how_a_table_was_read_is_one_sentence() -> None:
 def test_what_programs_write_for_no_value_is_no_label(missing: str) -> None:
     """Forty kinds of ticket once became forty-one, one of them "N/A"."""
     rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(["a", "b", missing, "none", "NA"])]
-    found = read_labelled(Table("t", ("text", "label"), rows), LabelRules(label="label"))
+    found = read_labeled(Table("t", ("text", "label"), rows), LabelRules(label="label"))
     assert found.labels == ["a", "b", "none", "NA"]
     assert found.dropped == {"empty label": 1}
 
@@ -251,7 +249,7 @@ def test_labels_can_count_as_one_and_a_mail_s_head_be_left_out() -> None:
         {"text": "no head at all", "group": "spam-2"},
     ]
     rules = LabelRules("text", "group", merged={"spam-1": "spam", "spam-2": "spam", "easy-ham-2": "ham"}, after="\n\n")
-    found = read_labelled(Table("mails", ("text", "group"), rows), rules)
+    found = read_labeled(Table("mails", ("text", "group"), rows), rules)
     assert found.labels == ["spam", "ham", "spam"]
     assert found.texts == ["buy now\n\nregards", "lunch?\n\nregards", "no head at all"]
 
@@ -260,14 +258,14 @@ def test_several_labels_from_lists_and_from_cells(prose: list[str]) -> None:
     """Topics of a text are seldom one; a list with one name among lists with more is no other label."""
     sets = [["art", "sport"], ["sport"], ["sport", "art"], ["art", ""], [], ["law", "art"], ["sport"]]
     rows = [{"text": text, "topics": labels} for text, labels in zip(prose, sets, strict=False)]
-    listed = read_labelled(table(rows), LabelRules(label="topics"))
+    listed = read_labeled(table(rows), LabelRules(label="topics"))
     assert listed.multi_label
     assert listed.sets == [("art", "sport"), ("sport",), ("art", "sport"), ("art",), ("art", "law"), ("sport",)]
     assert listed.counts() == {"art": 4, "sport": 4, "law": 1}
     assert dict(listed.dropped) == {"empty label": 1}
     cells = [{"text": row["text"], "topics": " ; ".join(row["topics"])} for row in rows]
-    assert read_labelled(table(cells), LabelRules(label="topics", separator=";")).sets == listed.sets
-    assert not read_labelled(table(cells), LabelRules(label="topics")).multi_label  # a name may have ";"
+    assert read_labeled(table(cells), LabelRules(label="topics", separator=";")).sets == listed.sets
+    assert not read_labeled(table(cells), LabelRules(label="topics")).multi_label  # a name may have ";"
     assert "3 labels" in summary(table(rows), listed)
     kept = without_single_labels(listed)
     assert kept.counts() == {"art": 4, "sport": 4}
@@ -280,7 +278,7 @@ def test_a_split_of_several_labels_has_each_on_both_sides(prose: list[str]) -> N
     rows = [{"text": text, "labels": draw.sample(names[:4], draw.randint(1, 3))} for text in prose]
     for row in rows[::80]:
         row["labels"].append("rare")
-    train, test = split_labelled(read_labelled(table(rows), LabelRules()), 0.2, 0)
+    train, test = split_labeled(read_labeled(table(rows), LabelRules()), 0.2, 0)
     assert train.multi_label and test.multi_label
     assert len(train) + len(test) == len(rows) and not set(train.texts) & set(test.texts)
     assert set(train.counts()) == set(test.counts()) == set(names)

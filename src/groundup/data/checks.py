@@ -18,16 +18,16 @@ from groundup.tokenizer import ChatTemplate, Tokenizer
 
 # Markup of the chat templates of well-known models. In the text of an example it shows that the conversation was
 # already rendered.
-_LAID_OUT = re.compile(
+_MARKUP = re.compile(
     r"<\|im_start\|>|<\|start_header_id\|>|<start_of_turn>|<\|start_of_role\|>|\[INST\]|<\|(?:user|assistant|system)\|>"
     r"|<[｜|]User[｜|]>|^###? ?(?:Instruction|Response|Human|Assistant):?",
     re.MULTILINE,
 )
-_MOST_LAID_OUT = 0.5  # maximum fraction; a few examples may be about templates
+_MAX_MARKUP = 0.5  # maximum fraction; a few examples may be about templates
 _COMPARED = 32  # evenly spaced examples whose ids are compared
 
 
-def require_words(examples: Sequence[Example], tokenizer: Tokenizer) -> int:
+def require_raw_text(examples: Sequence[Example], tokenizer: Tokenizer) -> int:
     """Reject examples that contain the markup of a chat template.
 
     Args:
@@ -40,8 +40,8 @@ def require_words(examples: Sequence[Example], tokenizer: Tokenizer) -> int:
     Raises:
         DataError: More than half of the examples contain such markup.
     """
-    found = [match[0] for example in examples if (match := _laid_out(example))]
-    if len(found) > _MOST_LAID_OUT * len(examples):
+    found = [match[0] for example in examples if (match := _markup_in(example))]
+    if len(found) > _MAX_MARKUP * len(examples):
         raise DataError(
             f"{len(found):,} of {len(examples):,} examples contain chat template markup such as {found[0]!r}",
             rule="the model's chat template adds the markup; in the examples it would be trained as text",
@@ -88,7 +88,7 @@ def require_own_template(template: ChatTemplate, tokenizer: Tokenizer, examples:
             )
 
 
-def require_sound(
+def require_trainable(
     encoded: Sequence[Encoded], template: ChatTemplate, tokenizer: Tokenizer, window: int, *, cut: bool = False
 ) -> None:
     """Reject labels that would train nothing or no end of turn, and texts that start with BOS twice.
@@ -153,8 +153,8 @@ def _shown(tokenizer: Tokenizer, ids: Ids, place: int) -> str:
     return repr(tokenizer.decode(token, skip_special_tokens=False)) if token else "none"
 
 
-def _laid_out(example: Example) -> re.Match[str] | None:
-    return next(filter(None, (_LAID_OUT.search(message.content) for message in example.messages)), None)
+def _markup_in(example: Example) -> re.Match[str] | None:
+    return next(filter(None, (_MARKUP.search(message.content) for message in example.messages)), None)
 
 
 def _names(tokenizer: Tokenizer) -> re.Pattern[str]:

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from groundup.core.errors import FormatError
 from groundup.core.files import atomic_file
-from groundup.data.tables import alike
+from groundup.data.tables import normalized_id
 
-LEARNED_FILE = "learned.hashes"
+HASHES_FILE = "learned.hashes"
 _BYTES = 8  # per hash: with a million texts, the probability of a false match is 10^-13 per text
 
 
-def learned_hash(text: str) -> int:
+def text_hash(text: str) -> int:
     """Return a hash that is equal for texts that differ in case or white space only."""
-    return int(alike(text)[: 2 * _BYTES], 16)
+    return int(normalized_id(text)[: 2 * _BYTES], 16)
 
 
-def save_learned(directory: Path, texts: Iterable[str], before: Set[int] = frozenset()) -> Path:
+def save_training_hashes(directory: Path, texts: Iterable[str], before: Set[int] = frozenset()) -> Path:
     """Write the hashes of the training texts.
 
     Args:
@@ -32,13 +32,13 @@ def save_learned(directory: Path, texts: Iterable[str], before: Set[int] = froze
     Returns:
         Path of the file.
     """
-    path = directory / LEARNED_FILE
+    path = directory / HASHES_FILE
     with atomic_file(path) as temporary:
-        temporary.write_bytes(_packed({learned_hash(text) for text in texts} | before))
+        temporary.write_bytes(_packed({text_hash(text) for text in texts} | before))
     return path
 
 
-def learned_by(directory: Path) -> frozenset[int]:
+def training_hashes(directory: Path) -> frozenset[int]:
     """Return the hashes of all texts that a model was trained on; empty if the directory has no record of them.
 
     Args:
@@ -47,7 +47,7 @@ def learned_by(directory: Path) -> frozenset[int]:
     Raises:
         FormatError: The file is damaged.
     """
-    path = directory / LEARNED_FILE
+    path = directory / HASHES_FILE
     data = path.read_bytes() if path.is_file() else b""
     if len(data) % _BYTES:
         raise FormatError(
