@@ -1,4 +1,4 @@
-"""A corpus that was refused for too little text left no card, so nothing could show where the text went."""
+"""A corpus with too little text still gets its data card, which shows what was dropped."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def test_too_little_text_leaves_its_card_and_drop_log(tmp_path: Path, real_docum
     for name in ("one.txt", "two.txt"):
         (texts / name).write_text(real_documents[5], encoding="utf-8")
     config = load(collect.CollectConfig, {"folder": str(texts), "out": str(out), "workers": 1})
-    for _ in range(2):  # the second time it resumes
-        with pytest.raises(DataError, match="to learn from") as caught:
+    for _ in range(2):  # the second run resumes
+        with pytest.raises(DataError, match="of training text") as caught:
             collect.run(config, console=QUIET)
         assert f"groundup corpus explain '{out}' FILE" in caught.value.fix
         assert set(read_card(out)["sources"][0]["drops"]) == {"too short", "duplicate"}
         assert "too short" in (out / "card.html").read_text(encoding="utf-8")
         asked = load(corpus_explain.CorpusExplainConfig, {"corpus": str(out), "document": "short.txt"})
-        (fate,) = corpus_explain.run(asked, console=QUIET)
-        assert getattr(fate, "reason", None) == "too short"
-    with pytest.raises(DataError, match="what collect has begun"):  # it is no finished corpus for all that
+        (record,) = corpus_explain.run(asked, console=QUIET)
+        assert getattr(record, "reason", None) == "too short"
+    with pytest.raises(DataError, match="what collect has begun"):  # the corpus is still not finished
         tokenize.run(load(tokenize.TokenizeConfig, {"corpus": str(out), "out": str(tmp_path / "t")}), console=QUIET)

@@ -1,4 +1,4 @@
-"""The data card in words: one line, and card.md."""
+"""The data card as text: a one-line summary, and card.md."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from groundup.core.files import atomic_file, write_json
 from groundup.corpus.card import CARD, FORMAT_VERSION, Drops, Tally, total
 from groundup.corpus.funnel import FunnelStep, funnel
 
-_BAR = 20  # blocks of a bar in a table
-_MAX_SOURCES = 100  # with a section of their own
-_MAX_REASONS = 40  # of a source
-_MAX_CELL_ITEMS = 8  # reasons, languages and kinds in one cell
+_BAR_WIDTH = 20  # characters
+_MAX_SOURCES = 100  # rows and sections of sources
+_MAX_REASONS = 40  # per source
+_MAX_CELL_ITEMS = 8  # reasons or kinds in one cell
 _SAMPLE_CHARACTERS = 160
 
 
-def reasons(card: dict[str, Any], most: int) -> list[tuple[str, Drops]]:
-    """The reasons why most was dropped, all sources together, and what was."""
+def reasons(card: dict[str, Any], limit: int) -> list[tuple[str, Drops]]:
+    """Return the `limit` most frequent reasons of all sources, each with its drops."""
     drops = total(Tally.from_json(source) for source in card["sources"]).drops
-    return sorted(drops.items(), key=lambda pair: (-pair[1].documents, pair[0]))[:most]
+    return sorted(drops.items(), key=lambda pair: (-pair[1].documents, pair[0]))[:limit]
 
 
 def corpus_summary(card: dict[str, Any]) -> str:
-    """A corpus in one line: documents, text, what is held out, and the main reasons why others were dropped."""
+    """Summarize a corpus in one line: documents, bytes, validation set and the main reasons of drops."""
     train, held_out = card["train"], card["validation"]
     line = (
         f"{train['documents'] + held_out['documents']:,} documents, {format_size(train['bytes'] + held_out['bytes'])}"
     )
-    line += f" of text, {held_out['documents']:,} of them held out"
+    line += f" of text, {held_out['documents']:,} of them in the validation set"
     dropped = sum(drop["documents"] for source in card["sources"] for drop in source["drops"].values())
     if not dropped:
         return f"{line}; nothing dropped"
@@ -40,14 +40,14 @@ def corpus_summary(card: dict[str, Any]) -> str:
 
 
 def found_fields(source: dict[str, Any]) -> str:
-    """Where the text of a source's records was found, as a recipe's `text` would say it; "" if that was told."""
+    """List the fields that hold the text of a source's records, in the syntax of `text`; "" if `text` is set."""
     fields = source.get("fields", {})
     shown = [f"{{{path}}} ({records:,} record{'s' * (records != 1)})" for path, records in list(fields.items())[:3]]
     return ", ".join(shown) + (f" and {len(fields) - 3} other fields" if len(fields) > 3 else "")
 
 
 def write_card(directory: Path, card: dict[str, Any]) -> list[Path]:
-    """Write card.json and card.md; returns their paths."""
+    """Write card.json and card.md and return their paths."""
     write_json(directory / CARD, {"format_version": FORMAT_VERSION} | card)
     with atomic_file(directory / "card.md") as temporary:
         temporary.write_text(markdown(card), encoding="utf-8")
@@ -55,14 +55,14 @@ def write_card(directory: Path, card: dict[str, Any]) -> list[Path]:
 
 
 def markdown(card: dict[str, Any]) -> str:
-    """The card as a page of Markdown, in which no foreign text is markup."""
+    """Render the card in Markdown. Text from the sources is escaped."""
     train, validation = card["train"], card["validation"]
     lines = [
         "# Data card",
         "",
         f"{train['documents'] + validation['documents']:,} documents, "
-        f"{format_size(train['bytes'] + validation['bytes'])} of text: {format_size(train['bytes'])} to train on, "
-        f"{format_size(validation['bytes'])} held out "
+        f"{format_size(train['bytes'] + validation['bytes'])} of text: "
+        f"{format_size(train['bytes'])} in the training set, {format_size(validation['bytes'])} in the validation set "
         f"({validation['documents']:,} documents, chosen by hash).",
         "",
         "| source | kind of text | license | files | documents | text | dropped |",
@@ -75,7 +75,7 @@ def markdown(card: dict[str, Any]) -> str:
         counts = (f"{source['files']:,}", f"{source['documents']:,}", format_size(source["bytes"]), f"{dropped:,}")
         lines.append(f"| {' | '.join(cells + counts)} |")
     more = len(card["sources"]) - len(sources)
-    lines += ["", f"and {more:,} sources more: see {CARD}."] if more > 0 else []
+    lines += ["", f"... and {more:,} more sources, see {CARD}."] if more > 0 else []
     for part in (_funnel, _mixture, _texts, _checks):
         lines += part(card)
     for source in sources:
@@ -87,17 +87,17 @@ def _funnel(card: dict[str, Any]) -> Iterator[str]:
     found = funnel(card)
     if not found.steps:
         return
-    yield from ("", "## From what was found to what stays", "")
-    yield from ("| after the step | documents | | text | dropped there |", "| --- | ---: | --- | ---: | --- |")
-    for step in (FunnelStep("(found)", found.documents, found.bytes), *found.steps):
+    yield from ("", "## Documents after each step", "")
+    yield from ("| step | documents | | text | dropped |", "| --- | ---: | --- | ---: | --- |")
+    for step in (FunnelStep("(input)", found.documents, found.bytes), *found.steps):
         bar = _bar(step.documents, found.documents)
         drops = _counted({drop.reason: drop.documents for drop in step.drops})
         yield f"| {_safe(step.step)} | {step.documents:,} | {bar} | {format_size(step.bytes)} | {drops} |"
 
 
 def _bar(value: int, whole: int) -> str:
-    full = round(_BAR * min(1.0, value / (whole or 1)))
-    return "█" * full + "░" * (_BAR - full)
+    full = round(_BAR_WIDTH * min(1.0, value / (whole or 1)))
+    return "█" * full + "░" * (_BAR_WIDTH - full)
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -110,27 +110,27 @@ def _mixture(card: dict[str, Any]) -> Iterator[str]:
     mixed = [source for source in card["sources"] if source.get("mixture")]
     if not mixed:
         return
-    yield from ("", "## The mixture", "", "| source | wanted | got | read |", "| --- | ---: | ---: | ---: |")
+    yield from ("", "## Mixture", "", "| source | target | actual | epochs |", "| --- | ---: | ---: | ---: |")
     whole = sum(source["mixture"]["epochs"] * source["bytes"] for source in mixed) or 1
     for source in mixed[:_MAX_SOURCES]:
         share = source["mixture"]
-        got = share["epochs"] * source["bytes"] / whole
-        limit = ", the limit" if share["limited"] else ""
-        yield f"| {_safe(source['name'])} | {share['wanted']:.1%} | {got:.1%} | {share['epochs']:.2f} times{limit} |"
+        actual = share["epochs"] * source["bytes"] / whole
+        limit = " (max_epochs)" if share["limited"] else ""
+        yield f"| {_safe(source['name'])} | {share['wanted']:.1%} | {actual:.1%} | {share['epochs']:.2f}{limit} |"
 
 
 def _texts(card: dict[str, Any]) -> Iterator[str]:
     whole = total(Tally.from_json(source) for source in card["sources"])
     if whole.languages:
         yield from ("", "## Languages", "", "| ISO 639 | documents | | text |", "| --- | ---: | --- | ---: |")
-        spoken = sorted(whole.languages.items(), key=lambda pair: (-pair[1][1], pair[0]))
-        for language, (documents, amount) in spoken[:_MAX_REASONS]:
+        by_size = sorted(whole.languages.items(), key=lambda pair: (-pair[1][1], pair[0]))
+        for language, (documents, amount) in by_size[:_MAX_REASONS]:
             yield f"| {_safe(language)} | {documents:,} | {_bar(amount, whole.bytes)} | {format_size(amount)} |"
     if whole.lengths:
         yield from ("", "## Lengths", "", "| bytes of text | documents | |", "| --- | ---: | --- |")
-        for least in sorted(whole.lengths):
-            documents = whole.lengths[least]
-            yield f"| {least:,} to {2 * least - 1:,} | {documents:,} | {_bar(documents, whole.documents)} |"
+        for lower in sorted(whole.lengths):
+            documents = whole.lengths[lower]
+            yield f"| {lower:,} to {2 * lower - 1:,} | {documents:,} | {_bar(documents, whole.documents)} |"
 
 
 def _checks(card: dict[str, Any]) -> Iterator[str]:
@@ -138,28 +138,28 @@ def _checks(card: dict[str, Any]) -> Iterator[str]:
     for source in card["sources"]:
         masked.update(source.get("masked", {}))
     if masked:
-        yield from ("", "## What was masked", "", _counted(dict(masked.most_common())) + ".")
+        yield from ("", "## Masked values", "", _counted(dict(masked.most_common())) + ".")
     if near := card.get("near_duplicates"):
         yield from ("", "## Near-duplicates", "")
-        yield f"Documents: {near['documents']:,}; nearly the same as one that stays: {near['dropped']:,}."
+        yield f"Documents compared: {near['documents']:,}. Near-duplicates dropped: {near['dropped']:,}."
         yield ""
         for cluster in near["clusters"]:
             _, text = cluster.get("sample", ("", ""))
-            begins = f", one of which begins: {_safe(text[:_SAMPLE_CHARACTERS])}" if text else ""
-            yield f"- `{cluster['kept']}` stays in the place of {cluster['dropped']:,}{begins}"
+            sample = f", e.g. {_safe(text[:_SAMPLE_CHARACTERS])}" if text else ""
+            yield f"- `{cluster['kept']}` is kept, {cluster['dropped']:,} near-duplicates are dropped{sample}"
     if found := card.get("decontamination"):
         yield from ("", "## Evaluation items", "")
         yield (
-            f"Looked for, by runs of {found['ngram']} words: {found['items']:,}; found: {len(found['found']):,}; "
-            f"documents that had them, and were dropped: {found['documents']:,}."
+            f"Evaluation items searched by {found['ngram']}-grams: {found['items']:,}. "
+            f"Found: {len(found['found']):,}. Documents dropped: {found['documents']:,}."
         )
         yield from ("", *(f"- {_safe(hit['item'])}: {hit['documents']:,}" for hit in found["found"][:_MAX_REASONS]))
     if report := card.get("quality"):
-        yield from ("", "## Like the examples", "")
+        yield from ("", "## Quality classifier", "")
         yield (
-            f"Learned from {report['good']:,} texts of the wanted kind and {report['bad']:,} of the other; of those "
-            f"not learned from it kept {report['good_kept']:.1%} and {report['bad_kept']:.1%} (area under the ROC "
-            f"curve {report['auc']:.3f})."
+            f"Trained on {report['good']:,} positive and {report['bad']:,} negative examples. In cross-validation it "
+            f"kept {report['good_kept']:.1%} of the positive and {report['bad_kept']:.1%} of the negative examples "
+            f"(ROC AUC {report['auc']:.3f})."
         )
 
 
@@ -170,31 +170,31 @@ def _source(source: dict[str, Any]) -> Iterator[str]:
     if first:
         yield f"- dates: {_safe(first)} to {_safe(last)}"
     if fields := found_fields(source):
-        yield f"- text taken from: {_safe(fields)}"
+        yield f"- text read from: {_safe(fields)}"
     if not source["drops"]:
         return
     drops = list(source["drops"].items())[:_MAX_REASONS]
-    yield from ("", "| dropped because | documents | text |", "| --- | ---: | ---: |")
+    yield from ("", "| reason of the drop | documents | text |", "| --- | ---: | ---: |")
     yield from (f"| {_safe(reason)} | {drop['documents']:,} | {format_size(drop['bytes'])} |" for reason, drop in drops)
     more = len(source["drops"]) - len(drops)
     if more > 0:
-        yield f"| and {more:,} other reasons: see {CARD} | | |"
-    yield from ("", "Some of what was dropped:", "")
+        yield f"| ... and {more:,} more reasons, see {CARD} | | |"
+    yield from ("", "Samples of dropped documents:", "")
     for reason, drop in drops:
         for _, origin, text in drop["samples"]:
             yield f"- {_safe(reason)}: {_safe(origin)}{': ' + _safe(text[:_SAMPLE_CHARACTERS]) if text else ''}"
 
 
 def format_size(count: int) -> str:
-    """Bytes for people."""
+    """Format a number of bytes, e.g. "1.5 MB"."""
     if count < 1000:
         return f"{count} byte" if count == 1 else f"{count} bytes"
     return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count / 1e3:,.1f} kB"
 
 
 def _safe(text: str) -> str:
-    """A foreign text on one line of Markdown, with no markup or HTML of its own."""
-    joiners = "\u200c\u200d"  # part of emoji and of many scripts; other invisible characters could deceive
+    """Return untrusted text on one line, with Markdown and HTML escaped."""
+    joiners = "\u200c\u200d"  # part of emoji and of many scripts; other invisible characters may be misleading
     shown = "".join(c if c.isprintable() or c.isspace() or c in joiners else "�" for c in text)
     flat = re.sub(r"\s+", " ", shown).strip()
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

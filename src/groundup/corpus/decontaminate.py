@@ -1,11 +1,12 @@
-"""Keeps evaluation items out of a corpus: documents that repeat one are dropped, and the report tells which.
+"""Decontamination: drop documents that contain evaluation items.
 
-The rule is GPT-3's (Brown et al. 2020, arXiv 2005.14165, appendix C): texts are compared as words, without case and
-punctuation, by 13-grams; a shorter text of 8 words and more counts when all of it is there. It is amended twice
-against false alarms. Words that stand in more than a tenth of the items are a template and no item's own. And of a
-long text one 13-gram is not enough, since a phrase of the law or a proverb has that many words: a tenth of the text
-must be there, though never more than 26 words of it. GPT-3 cut a window of 200 characters out of the document; here
-the whole document goes, which is a piece of `max_document_bytes` at most.
+The method follows GPT-3 (Brown et al. 2020, arXiv 2005.14165, appendix C). Texts are compared by 13-grams of words,
+without case and punctuation. A text of 8 to 12 words matches as a whole. There are three differences:
+
+- N-grams in more than a tenth of the items belong to a prompt template and do not count.
+- In a long text, one 13-gram is not enough, because a legal phrase or a proverb can be that long. A tenth of the text
+  must match, but at most 26 words.
+- GPT-3 removes a window of 200 characters. Here the whole document is dropped, at most `max_document_bytes`.
 """
 
 from __future__ import annotations
@@ -23,40 +24,41 @@ from groundup.core.types import Document
 from groundup.corpus.steps import Drop
 from groundup.corpus.user_files import iter_items
 
-if TYPE_CHECKING:  # it needs NumPy, and recipes are checked without that
+if TYPE_CHECKING:  # Recipes are checked without importing NumPy.
     from groundup.corpus.evaluation_index import EvaluationIndex
 
-_SHOWN = 10  # items named in the detail of a drop
-_SAMPLES = 3  # documents named in the report for each item
+_MAX_NAMED_ITEMS = 10  # items named in the detail of a drop
+_NUM_SAMPLES = 3  # documents named per item in the report
 _NAMED = re.compile(r"(.+?) \((\d+) %\)(?:, |$)")
 
 
 class DecontaminationSettings(Config):
-    """The evaluation files whose items must not be in the corpus."""
+    """The decontamination settings."""
 
     files: list[Path] = setting(
-        [], help="evaluation files or folders: documents with an item (a record, a paragraph, a line) of theirs go"
+        [], help="evaluation files or folders; documents with one of their records, paragraphs or lines are dropped"
     )
-    ngram: int = setting(13, help="words in a row that count as a repetition", ge=8, le=50)
+    ngram: int = setting(13, help="words in an n-gram", ge=8, le=50)
     min_overlap: float = setting(
-        0.1, help="share of an item's text that must be found, where it is long; 0: any n-gram", ge=0, le=1
+        0.1, help="minimum share of a long item's text that a document contains; 0: one n-gram", ge=0, le=1
     )
 
 
 def build_index(
     settings: DecontaminationSettings, built_in: Iterable[tuple[str, Sequence[str]]] = ()
 ) -> EvaluationIndex:
-    """Read the evaluation files.
+    """Index the items of the evaluation files.
 
     Args:
-        built_in: more items: where each is from, and its texts.
+        settings: The files and the length of n-grams.
+        built_in: Additional items, each with its origin and texts.
 
     Raises:
-        DataError: a file is missing, cannot be read or holds no text.
+        DataError: A file is missing, unreadable or without text.
     """
     from groundup.corpus.evaluation_index import index_items
 
-    rule = "decontamination needs evaluation items that it can look for"
+    rule = "decontamination needs the text of evaluation items"
     found = [(_label(path, origin), texts) for path in settings.files for origin, texts in iter_items(path, rule)]
     return index_items([*found, *built_in], settings.ngram)
 
@@ -67,38 +69,40 @@ def _label(path: Path, origin: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Decontaminate:
-    """The step that drops documents with evaluation items in them.
+    """The step that drops documents with evaluation items.
 
     Attributes:
-        index: the file of an `EvaluationIndex`; each process reads it once.
+        index: File of an `EvaluationIndex`; each process loads it once.
+        min_overlap: See `DecontaminationSettings`.
     """
 
     index: Path
     min_overlap: float = 0.1
 
     def __call__(self, document: Document) -> Document | Drop:
-        """The document, or which items are in it."""
+        """Return the document, or the items that it contains as the reason to drop it."""
         hits = _loaded(self.index, self.index.stat().st_mtime_ns).hits(document.text, self.min_overlap)
         if not hits:
             return document
-        named = ", ".join(f"{hit.item} ({100 * hit.share:.0f} %)" for hit in hits[:_SHOWN])
-        more = f", and {len(hits) - _SHOWN} more" if len(hits) > _SHOWN else ""
+        named = ", ".join(f"{hit.item} ({100 * hit.share:.0f} %)" for hit in hits[:_MAX_NAMED_ITEMS])
+        more = f", and {len(hits) - _MAX_NAMED_ITEMS} more" if len(hits) > _MAX_NAMED_ITEMS else ""
         return Drop("evaluation item", named + more)
 
 
 @lru_cache(maxsize=2)
 def _loaded(path: Path, _changed: int) -> EvaluationIndex:
-    """Read once, and again when the file has changed."""
+    """Load a file once, and again after a change."""
     from groundup.corpus.evaluation_index import EvaluationIndex
 
     return EvaluationIndex.load(path)
 
 
 def contamination(index: EvaluationIndex, dropped: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """What was found, for the data card: which items were hit, and by which documents.
+    """Return the report for the data card: the found items and their documents.
 
     Args:
-        dropped: origin and detail of each document that the step dropped.
+        index: The searched items.
+        dropped: Origin and detail of each document that the step dropped.
     """
     from groundup.corpus.evaluation_index import file_of
 
@@ -109,7 +113,7 @@ def contamination(index: EvaluationIndex, dropped: Iterable[tuple[str, str]]) ->
         total += 1
         for item in _items_in(detail):
             documents[item] += 1
-            if len(samples[item]) < _SAMPLES:
+            if len(samples[item]) < _NUM_SAMPLES:
                 samples[item].append(origin)
     hit = Counter(map(file_of, documents))
     return {

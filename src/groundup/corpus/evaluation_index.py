@@ -1,4 +1,4 @@
-"""An index of evaluation items by their word n-grams: which of them are in a text, and how much of each."""
+"""An index of the word n-grams of evaluation items, to find the items in a text."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ import numpy.typing as npt
 from groundup.core.files import atomic_file
 from groundup.corpus.word_keys import Keys, all_ngrams, ngrams, whole_key, word_keys
 
-MIN_WORDS = 8  # words of a text that is looked for inside documents; shorter ones only as a whole document
-_TEMPLATE_ITEMS = 10  # items that may share words, at least, before these are a template
-_TEMPLATE_SHARE = 0.1  # of the items
-_MAX_TABLE_BITS = 26  # of an n-gram's number, for the table: 64 MiB
-_MAX_NGRAMS = 2  # n-grams' length of words, of which more are never asked for
+MIN_WORDS = 8  # shorter texts match only a whole document
+_MIN_TEMPLATE_ITEMS = 10  # an n-gram of a template is in more items than this number and this share of them
+_MIN_TEMPLATE_SHARE = 0.1
+_MAX_TABLE_BITS = 26  # size of the hash table: 64 MiB
+_MAX_NGRAMS = 2  # maximum required overlap, as a multiple of the n-gram length
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An evaluation item that is in a document, and how much of its text."""
+    """An evaluation item in a document, and the share of its text that the document contains."""
 
     item: str
     share: float
 
 
 class EvaluationIndex:
-    """The n-grams of evaluation items, to be looked up in documents; made by `index_items`.
+    """The n-grams of evaluation items. `index_items` builds it.
 
     Attributes:
-        keys: n-grams as sorted numbers, one for each occurrence in a text.
-        texts: the text of each key.
-        places: the index of the word in that text at which the n-gram begins.
-        lengths: of each text, the length of its n-grams and its words.
-        wholes: of texts too short to be looked for inside documents, the key of all their words, and their number.
-        items: of each text, the items that have it.
-        ngram: words in an n-gram.
-        facts: counts for the report.
+        keys: Sorted hashes of n-grams, one for each occurrence, [n-grams].
+        texts: Text number of each n-gram.
+        places: Word offset of each n-gram in its text.
+        lengths: N-gram length and number of words of each text, [texts, 2].
+        wholes: Text number by hash, for texts that are too short and match only a whole document.
+        items: Names of the items of each text.
+        facts: Counts for the report.
+        ngram: Words in an n-gram.
     """
 
     def __init__(self, arrays: Mapping[str, npt.NDArray[Any]], items: list[list[str]], facts: dict[str, Any]) -> None:
@@ -54,13 +54,13 @@ class EvaluationIndex:
         self.facts = facts
         self.ngram: int = facts["ngram"]
         self._sizes = set(self.lengths[self.texts, 0].tolist()) if len(self.keys) else set()
-        # Nearly all n-grams of a document are in no item: one look into a sparse table settles that.
+        # Most n-grams of a document are in no item. A lookup in this sparse table excludes them.
         self._shift = np.uint64(64 - min(len(self.keys).bit_length() + 4, _MAX_TABLE_BITS))
         self._seen = np.zeros(1 << (64 - int(self._shift)), np.bool_)
         self._seen[self.keys >> self._shift] = True
 
     def save(self, path: Path) -> None:
-        """Write the index to a file, for other processes."""
+        """Write the index to a file for other processes."""
         words = json.dumps({"items": self.items, "facts": self.facts}).encode()
         wholes = np.array(list(self.wholes.items()), np.uint64).reshape(-1, 2)
         with atomic_file(path) as temporary, temporary.open("wb") as stream:
@@ -76,13 +76,13 @@ class EvaluationIndex:
 
     @classmethod
     def load(cls, path: Path) -> EvaluationIndex:
-        """Read what `save` wrote."""
+        """Read a file that `save` wrote."""
         with np.load(path, allow_pickle=False) as arrays:
             words = json.loads(arrays["words"].tobytes())
             return cls(arrays, words["items"], words["facts"])
 
     def hits(self, text: str, min_overlap: float) -> list[Hit]:
-        """The items that are in a text, those most of which is there first."""
+        """Return the items that a text contains, sorted by decreasing share."""
         words = word_keys(text)
         found = self._whole(words)
         for number, covered in self._covered(words).items():
@@ -100,12 +100,12 @@ class EvaluationIndex:
         return {} if number is None else {number: 1.0}
 
     def _covered(self, words: Keys) -> dict[int, int]:
-        """Words of each text of the index that are in n-grams which these words have, too."""
+        """Count, for each indexed text, its words in shared n-grams."""
         at: list[npt.NDArray[np.int64]] = []
         for size, found in enumerate(all_ngrams(words, self.ngram), start=1):
             if size in self._sizes:
-                likely = np.unique(found[self._seen[found >> self._shift]])
-                bounds = zip(*(np.searchsorted(self.keys, likely, side) for side in ("left", "right")), strict=True)
+                candidates = np.unique(found[self._seen[found >> self._shift]])
+                bounds = zip(*(np.searchsorted(self.keys, candidates, side) for side in ("left", "right")), strict=True)
                 at += [np.arange(first, end) for first, end in bounds if first < end]
         if not at:
             return {}
@@ -117,16 +117,16 @@ class EvaluationIndex:
 
 
 def index_items(items: Sequence[tuple[str, Sequence[str]]], ngram: int) -> EvaluationIndex:
-    """Make an index.
+    """Build the index.
 
     Args:
-        items: where each is from, "file#number", and its texts.
-        ngram: words in a row that count as a repetition.
+        items: The name of each item, "file#number", and its texts.
+        ngram: Words in an n-gram.
     """
     owners, too_short = _owners(items)
-    words_of = [np.frombuffer(mark, np.uint64) for mark in owners]
+    words_of = [np.frombuffer(key, np.uint64) for key in owners]
     shared = list(owners.values())
-    most = max(_TEMPLATE_ITEMS, int(_TEMPLATE_SHARE * len(items)))
+    max_items = max(_MIN_TEMPLATE_ITEMS, int(_MIN_TEMPLATE_SHARE * len(items)))
     lengths = np.array([(min(len(words), ngram), len(words)) for words in words_of], np.int32).reshape(-1, 2)
     long = np.flatnonzero(lengths[:, 0] >= MIN_WORDS).tolist()
     found = [ngrams(words_of[number], int(lengths[number, 0])) for number in long]
@@ -134,13 +134,13 @@ def index_items(items: Sequence[tuple[str, Sequence[str]]], ngram: int) -> Evalu
     counts = [len(each) for each in found]
     texts = np.repeat(np.array(long, np.int32), counts)
     places = np.concatenate([np.zeros(0, np.int32), *(np.arange(count, dtype=np.int32) for count in counts)])
-    kept = np.flatnonzero(_are_few(keys, texts, np.array([len(names) for names in shared], np.int64), most))
+    kept = np.flatnonzero(_not_template(keys, texts, np.array([len(names) for names in shared], np.int64), max_items))
     kept = kept[np.argsort(keys[kept], kind="stable")]
     only_template = set(long) - set(texts[kept].tolist())
     wholes = [
         (whole_key(words), number)
         for number, words in enumerate(words_of)
-        if 0 < len(words) < MIN_WORDS and len(shared[number]) <= most
+        if 0 < len(words) < MIN_WORDS and len(shared[number]) <= max_items
     ]
     arrays = {
         "keys": keys[kept],
@@ -160,14 +160,14 @@ def index_items(items: Sequence[tuple[str, Sequence[str]]], ngram: int) -> Evalu
 
 
 def file_of(item: str) -> str:
-    """The evaluation file that an item is from."""
+    """Return the evaluation file of an item."""
     return item.rpartition("#")[0] or item
 
 
 def _owners(items: Sequence[tuple[str, Sequence[str]]]) -> tuple[dict[bytes, list[str]], int]:
-    """The items of each different text, by the bytes of its word keys, and how many items are too short to look for.
+    """Return the items of each distinct text, by the bytes of its word hashes, and the number of too short items.
 
-    A text that several items share (a passage with questions, say) is there once.
+    Items can share a text, e.g. questions about one passage.
     """
     owners: dict[bytes, list[str]] = {}
     too_short = 0
@@ -183,16 +183,16 @@ def _owners(items: Sequence[tuple[str, Sequence[str]]]) -> tuple[dict[bytes, lis
     return owners, too_short
 
 
-def _are_few(
-    keys: Keys, texts: npt.NDArray[np.int32], owners: npt.NDArray[np.int64], most: int
+def _not_template(
+    keys: Keys, texts: npt.NDArray[np.int32], owners: npt.NDArray[np.int64], max_items: int
 ) -> npt.NDArray[np.bool_]:
-    """Of each n-gram, whether it is in at most so many items."""
+    """Return whether each n-gram is in at most `max_items` items."""
     unique, which = np.unique(keys, return_inverse=True)
-    pairs = np.unique(np.stack([which.reshape(-1), texts.astype(np.int64)]), axis=1)  # an n-gram twice in a text is one
+    pairs = np.unique(np.stack([which.reshape(-1), texts.astype(np.int64)]), axis=1)  # repeats in a text count once
     counts = np.bincount(pairs[0], weights=owners[pairs[1]], minlength=len(unique))
-    return np.asarray(counts[which.reshape(-1)] <= most)
+    return np.asarray(counts[which.reshape(-1)] <= max_items)
 
 
 def _needed(words: int, ngram: int, min_overlap: float) -> int:
-    """Words of a text of so many that must be found."""
+    """Return how many of a text's words must match."""
     return min(words, max(ngram, min(round(min_overlap * words), _MAX_NGRAMS * ngram)))

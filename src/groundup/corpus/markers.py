@@ -1,4 +1,4 @@
-"""Markers of finished tasks: JSON files with the checksums of a task's outputs, checked when a build resumes."""
+"""Markers of finished tasks: JSON files with the checksums of a task's outputs. A resumed build checks them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from groundup.core.files import file_digest
 TABLE_MARKER = "finished.json"  # of a table of columns, inside its directory
 _OUTPUTS = "outputs"
 _INPUTS_REMOVED = "inputs_removed"
-_FIX = "Delete the directory of parts, then collect again."
+_FIX = "Delete the directory `parts` of the corpus, then run `groundup collect` again."
 
 
 def write_marker(
@@ -26,15 +26,15 @@ def write_marker(
     Args:
         path: The marker.
         outputs: Files that the task wrote, in the marker's directory or in its parent.
-        record: What else the marker holds, e.g. counts.
-        removes_inputs: Whether the files that the task read are removed next.
+        record: Other values in the marker, e.g. counts.
+        removes_inputs: Whether the inputs of the task are removed next.
     """
     digests = {os.path.relpath(each, path.parent): file_digest(each) for each in outputs}
     write_checked_json(path, {**(record or {}), _OUTPUTS: digests, _INPUTS_REMOVED: removes_inputs})
 
 
 def read_marker(path: Path) -> dict[str, Any]:
-    """The record of a marker.
+    """Read the record of a marker.
 
     Raises:
         FormatError: The marker is damaged.
@@ -72,7 +72,7 @@ def discard_damaged(parts: Path) -> list[Path]:
 
 
 def _check(marker: Path) -> tuple[dict[Path, str], bool]:
-    """The files that are not as a task wrote them, each with what is wrong; whether its inputs were removed."""
+    """Return the changed outputs of a task with their problems, and whether its inputs were removed."""
     try:
         record = read_checked_json(marker, fix=_FIX)
     except FormatError:

@@ -1,4 +1,4 @@
-"""The last steps of the pipeline: runs to shards, a range of document hashes at a time."""
+"""The last tasks of the pipeline: merge runs into shards. Each shard is a range of document hashes."""
 
 from __future__ import annotations
 
@@ -17,53 +17,53 @@ from groundup.corpus.rows import rows_file
 from groundup.corpus.shards import END, ShardWriter, merge_runs, read_ids, read_range, write_run
 from groundup.corpus.steps import Drop, Removal
 
-FAN_IN = 64  # runs merged at a time: each holds a row group in memory
-_HASH_SPACE = 1 << 64  # shards are ranges of the first 64 bits of a document's id, validation uses the last 64
+FAN_IN = 64  # maximum runs per merge, since each holds a row group in memory
+_HASH_SPACE = 1 << 64  # the first 64 bits of a document's ID choose the shard, the last 64 the split
 
 DUPLICATES = "duplicates"
 
 
 class Duplicates(Protocol):
-    """What is there more than once, found out before the shards are written. It travels to the workers."""
+    """The duplicates of a corpus. Worker processes receive it pickled."""
 
     def within(self, low: str, high: str) -> Mapping[str, Removal]:
-        """The documents with an id in [low, high) that are to go."""
+        """Return the removals of documents with an ID in [low, high)."""
         ...
 
     def without_repeats(self, document: Document) -> Document:
-        """The document without the paragraphs or lines that another document, which comes first, has too."""
+        """Remove the passages that also occur in an earlier document."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ConsolidateTask:
-    """Merge some runs into one, so that their number, and with it the memory of all that follows, is bounded."""
+    """Merge runs into one run. This bounds the number of runs, and so the memory of later tasks."""
 
     runs: tuple[Path, ...]
     output: Path
 
     @property
     def label(self) -> str:
-        """The run."""
+        """The name of the run."""
         return self.output.name
 
     @property
     def marker(self) -> Path:
-        """The checksum, written last."""
+        """The marker file, written last."""
         return self.output.with_suffix(".json")
 
     def done(self) -> bool:
-        """Whether the run was written, and its checksum."""
+        """Return whether the task is finished."""
         return self.marker.is_file()
 
     def run(self) -> None:
-        """Write the run, then its checksum."""
+        """Write the run, then the marker."""
         write_run(self.output, merge_runs(self.runs))
         write_marker(self.marker, [self.output], removes_inputs=True)
 
 
 def consolidations(runs: Sequence[Path], prefix: Path) -> list[ConsolidateTask]:
-    """The tasks that make a `FAN_IN`th as many runs, in the same order; their paths begin with `prefix`."""
+    """Return the tasks that merge groups of `FAN_IN` runs, in order; their output paths begin with `prefix`."""
     remaining = iter(runs)
     groups = iter(lambda: tuple(islice(remaining, FAN_IN)), ())
     return [
@@ -74,13 +74,18 @@ def consolidations(runs: Sequence[Path], prefix: Path) -> list[ConsolidateTask]:
 
 @dataclass(frozen=True, slots=True)
 class MergeTask:
-    """Make the shard of one range of document hashes.
+    """Write the shards of one range of document hashes.
 
     Attributes:
-        runs: of this corpus, in the order of its sources: of copies the first one stays.
-        duplicates: what is to go because it is there already, in this corpus or in another one.
-        train: where the shard of text to train on goes.
-        validation: where the held-out text of this range goes.
+        runs: The runs of this corpus, in the order of its sources. The first of several duplicates is kept.
+        number: Number of the range.
+        shards: Number of ranges.
+        validation_fraction: Fraction of documents in the validation set.
+        min_document_bytes: Documents that are shorter after the removal of repeated passages are dropped.
+        duplicates: The duplicates to remove.
+        directory: Directory of the marker and the drop log.
+        train: Path of the training shard.
+        validation: Path of the validation shard.
     """
 
     runs: tuple[Path, ...]
@@ -95,29 +100,29 @@ class MergeTask:
 
     @property
     def label(self) -> str:
-        """The shard."""
+        """The number of the shard."""
         return f"shard {self.number + 1} of {self.shards}"
 
     @property
     def marker(self) -> Path:
-        """The counts, written last."""
+        """The marker file with the counts, written last."""
         return self.directory / f"merge-{self.number:05d}.json"
 
     @property
     def drop_log(self) -> Path:
-        """Where its drops are written down."""
+        """The drop log of this task."""
         return self.directory / f"merge-{self.number:05d}.parquet"
 
     def done(self) -> bool:
-        """Whether the counts are there."""
+        """Return whether the task is finished."""
         return self.marker.is_file()
 
     def run(self) -> None:
-        """Write the train and the validation file of this shard, then the counts."""
+        """Write the training and the validation shard, then the marker."""
         low, high = self._bound(self.number), self._bound(self.number + 1)
-        gone = self.duplicates.within(low, high)
-        # At least one document of each shard is held out, so that even the smallest corpus can be evaluated.
-        ids = (each for run in self.runs for each in read_ids(run, low, high) if each not in gone)
+        removals = self.duplicates.within(low, high)
+        # At least one document of each range goes to the validation set, so that any corpus can be evaluated.
+        ids = (each for run in self.runs for each in read_ids(run, low, high) if each not in removals)
         smallest = min(map(_validation_hash, ids), default=0)
         threshold = max(int(self.validation_fraction * _HASH_SPACE), smallest + 1)
         dropped: dict[str, Tally] = {}
@@ -128,7 +133,7 @@ class MergeTask:
             atomic_file(self.validation) as validation_path,
         ):
             writers = {"train": ShardWriter(train_path), "validation": ShardWriter(validation_path)}
-            for document in self._without_duplicates(low, high, gone, dropped, drop_log):
+            for document in self._without_duplicates(low, high, removals, dropped, drop_log):
                 split = "validation" if _validation_hash(document.id) < threshold else "train"
                 writers[split].add(document)
                 kept[split].setdefault(document.source, Tally()).keep(document)
@@ -138,27 +143,27 @@ class MergeTask:
         write_marker(self.marker, [self.drop_log, self.train, self.validation], counts)
 
     def _without_duplicates(
-        self, low: str, high: str, gone: Mapping[str, Removal], dropped: dict[str, Tally], drop_log: DropLogWriter
+        self, low: str, high: str, removals: Mapping[str, Removal], dropped: dict[str, Tally], drop_log: DropLogWriter
     ) -> Iterator[Document]:
         def drop(document: Document, why: Drop, kept: str = "") -> None:
-            fate = drop_record(document, DUPLICATES, why, kept)
-            dropped.setdefault(document.source, Tally()).drop(fate)
-            drop_log.add(fate)
+            record = drop_record(document, DUPLICATES, why, kept)
+            dropped.setdefault(document.source, Tally()).drop(record)
+            drop_log.add(record)
 
-        first = ""  # the id of the copy that came first
+        first = ""  # ID of the previous document
         for document in merge_runs(self.runs, low, high):
             if document.id == first:
                 drop(document, Drop("duplicate"), first)
                 continue
             first = document.id
-            if there := gone.get(first):
-                drop(document, there.why, there.kept)
+            if removal := removals.get(first):
+                drop(document, removal.why, removal.kept)
                 continue
             remaining = self.duplicates.without_repeats(document)
             if remaining.text is not document.text:
                 size = len(remaining.text.encode())
                 if size < self.min_document_bytes:
-                    drop(document, Drop("nothing but repeated paragraphs"))
+                    drop(document, Drop("only repeated paragraphs"))
                     continue
                 tally = dropped.setdefault(document.source, Tally())
                 tally.cut[DUPLICATES] += len(document.text.encode()) - size
@@ -179,11 +184,13 @@ def _validation_hash(document_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RepeatTask:
-    """Make the shard to train on that a mixture asks for: each document as often as its source's epochs say.
+    """Write the training shard of a mixture, in which documents are repeated by the epochs of their source.
 
     Attributes:
-        epochs: source -> how often its text is read; 2.25 is every document twice, and a quarter of them, chosen by
-            hash, once more.
+        merged: Path of the shard without repeats.
+        output: Path of the new shard.
+        epochs: Epochs of each source. With 2.25, each document is there twice, and a quarter of them, chosen by hash,
+            three times.
     """
 
     merged: Path
@@ -192,20 +199,20 @@ class RepeatTask:
 
     @property
     def label(self) -> str:
-        """The shard."""
+        """The name of the shard."""
         return self.output.name
 
     @property
     def marker(self) -> Path:
-        """The counts, written last."""
+        """The marker file with the counts, written last."""
         return self.merged.with_suffix(".json")
 
     def done(self) -> bool:
-        """Whether the counts are there."""
+        """Return whether the task is finished."""
         return self.marker.is_file()
 
     def run(self) -> None:
-        """Write the shard, then the counts."""
+        """Write the shard, then the marker."""
         kept: dict[str, Tally] = {}
         with atomic_file(self.output) as temporary:
             writer = ShardWriter(temporary)
@@ -218,7 +225,7 @@ class RepeatTask:
 
 
 def times(document_id: str, epochs: float) -> int:
-    """How often a document is there in a mixture that reads its source `epochs` times."""
+    """Return how often a document is repeated if its source has `epochs` epochs."""
     whole = int(epochs)
-    # Other bits of the hash than those that choose shard and validation.
+    # These bits of the hash do not influence the shard or the split.
     return whole + (int(document_id[8:16], 16) < (epochs - whole) * (1 << 32))

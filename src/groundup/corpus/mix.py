@@ -80,20 +80,20 @@ class Share:
 
     Attributes:
         epochs: Number of passes over its text.
-        wanted: Target fraction of the mixture.
+        target: Requested fraction of the mixture.
         limited: Whether `max_epochs` limits it.
     """
 
     epochs: float
-    wanted: float
+    target: float
     limited: bool = False
 
 
 def mixture(settings: MixSettings, sizes: Mapping[str, int]) -> dict[str, Share]:
     """Return the share of each source.
 
-    If `max_epochs` limits a source, the other sources fill the budget in proportion to their weights. If all sources
-    are at the limit, the mixture is smaller than the budget.
+    If `max_epochs` limits a source, the remaining sources fill the budget in proportion to their weights. If all
+    sources are at the limit, the mixture is smaller than the budget.
 
     Args:
         settings: The mixture settings.
@@ -117,7 +117,7 @@ def mixture(settings: MixSettings, sizes: Mapping[str, int]) -> dict[str, Share]
 
 
 def _fill(targets: Mapping[str, float], sizes: Mapping[str, int], budget: float, max_epochs: float) -> dict[str, Share]:
-    """Distribute the budget by the targets; the excess of a limited source goes to the others."""
+    """Distribute the budget by the targets; the excess of a limited source goes to the remaining sources."""
     shares = {name: Share(0.0, target) for name, target in targets.items()}
     unlimited = {name for name, target in targets.items() if target > 0 and sizes[name]}
     remaining = budget

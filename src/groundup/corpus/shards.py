@@ -1,4 +1,4 @@
-"""Documents in Parquet: sorted runs between the steps, the corpus's shards, the reader of later stages."""
+"""Documents in Parquet: sorted runs between the tasks, shards of the finished corpus, and their readers."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from groundup.core.types import Document, Split
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
-# pyarrow is imported inside the functions: the command line imports this room for every --help.
+# pyarrow is imported inside the functions, because every --help imports this package.
 
-END = "g"  # beyond every id, which are hex digits
+END = "g"  # sorts after every ID, which has hexadecimal digits
 COLUMNS = ("text", "id", "source", "origin", "url", "date", "language", "language_score")
-_RUN_ROW_GROUP_BYTES = 1 << 17  # small: merging holds one of each run, and reads all that meet its range of ids
+_RUN_ROW_GROUP_BYTES = 1 << 17  # small, because a merge holds one row group of each run in memory
 _ROW_GROUP_BYTES = 1 << 20
 _COMPRESSION_LEVEL = 3
-_RUN_COMPRESSION_LEVEL = 1  # read once or twice and thrown away
+_RUN_COMPRESSION_LEVEL = 1  # low, because runs are read once or twice and deleted
 
 
 class ShardWriter:
-    """Writes documents to one zstd Parquet file; the bytes depend on the documents only."""
+    """A writer of documents to a zstd Parquet file. The file depends only on the documents."""
 
     def __init__(
         self, path: Path, *, row_group_bytes: int = _ROW_GROUP_BYTES, compression_level: int = _COMPRESSION_LEVEL
@@ -62,14 +62,14 @@ class ShardWriter:
         self._rows, self._pending_bytes = [], 0
 
     def close(self) -> None:
-        """Write what is pending and the footer."""
+        """Write the pending documents and the footer."""
         if self._rows:
             self._flush()
         self._writer.close()
 
 
 def write_run(path: Path, documents: Iterable[Document]) -> None:
-    """Write a run: documents that come sorted by id, in one file that is whole or absent."""
+    """Write documents that are sorted by ID to a run, atomically."""
     with atomic_file(path) as temporary:
         writer = ShardWriter(temporary, row_group_bytes=_RUN_ROW_GROUP_BYTES, compression_level=_RUN_COMPRESSION_LEVEL)
         for document in documents:
@@ -78,15 +78,15 @@ def write_run(path: Path, documents: Iterable[Document]) -> None:
 
 
 def merge_runs(runs: Sequence[Path], low: str = "", high: str = END) -> Iterator[Document]:
-    """Merge sorted runs: the documents with an id in [low, high), by id; copies of one text in the order of the runs.
+    """Merge sorted runs and yield the documents with an ID in [low, high), by ID.
 
-    Only a row group of each run is in memory at a time.
+    Duplicates are in the order of the runs. Only one row group of each run is in memory.
     """
     return heapq.merge(*(read_range(run, low, high) for run in runs), key=attrgetter("id"))
 
 
 def read_range(run: Path, low: str = "", high: str = END) -> Iterator[Document]:
-    """The documents of one run, or of one shard, with an id in [low, high)."""
+    """Yield the documents of a run or shard with an ID in [low, high)."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(run) as file:
@@ -95,7 +95,7 @@ def read_range(run: Path, low: str = "", high: str = END) -> Iterator[Document]:
 
 
 def read_ids(run: Path, low: str, high: str) -> Iterator[str]:
-    """The ids in [low, high) of one run."""
+    """Yield the IDs in [low, high) of a run."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(run) as file:
@@ -114,35 +114,43 @@ def _groups(file: pq.ParquetFile, low: str, high: str) -> Iterator[int]:
 
 def _documents(file: pq.ParquetFile, group: int) -> Iterator[Document]:
     table = file.read_row_group(group)
-    # A corpus of an earlier release has fewer columns.
-    there = [name for name in COLUMNS if name in table.column_names]
-    for row in zip(*(table.column(name).to_pylist() for name in there), strict=True):
-        yield Document(**dict(zip(there, row, strict=True)))
+    # A corpus of an earlier version has fewer columns.
+    names = [name for name in COLUMNS if name in table.column_names]
+    for row in zip(*(table.column(name).to_pylist() for name in names), strict=True):
+        yield Document(**dict(zip(names, row, strict=True)))
 
 
 def shard_paths(directory: Path, split: Split) -> list[Path]:
-    """The shards of one split of a corpus, in order."""
+    """Return the shards of one split of a corpus, in order.
+
+    Args:
+        directory: Directory of the corpus.
+        split: "train" or "validation".
+
+    Returns:
+        Their paths; empty if the split has no shards.
+    """
     return sorted(directory.glob(f"{split}-*.parquet"))
 
 
 def required_shards(directory: Path, split: Split) -> list[Path]:
-    """The shards of one split of a corpus, in order.
+    """Return the shards of one split of a corpus, in order.
 
     Raises:
-        DataError: there are none.
+        DataError: The split has no shards.
     """
     if paths := shard_paths(directory, split):
         return paths
     raise DataError(
         f"{directory}: no {split} shards",
-        rule="a corpus directory holds train-*.parquet and validation-*.parquet",
-        fix="Give the directory that `groundup collect` wrote, or run that again until it is done.",
+        rule="it is not a finished corpus",
+        fix="Give the directory that `groundup collect` wrote, or run `groundup collect` again to finish it.",
     )
 
 
 @contextmanager
 def naming_damaged_shard(path: Path) -> Iterator[None]:
-    """Name the shard that turns out to be damaged inside the block (`FormatError`)."""
+    """Raise errors of Parquet inside the block as a `FormatError` with the path of the shard."""
     import pyarrow as pa
 
     try:
@@ -150,17 +158,21 @@ def naming_damaged_shard(path: Path) -> Iterator[None]:
     except (pa.ArrowException, OSError, TypeError) as error:
         raise FormatError(
             f"{path}: {error}",
-            rule="a shard is a whole Parquet file with the columns " + ", ".join(COLUMNS[:4]),
+            rule="a shard is a Parquet file with the columns " + ", ".join(COLUMNS[:4]),
             fix="Delete the corpus directory and run `groundup collect` again.",
         ) from error
 
 
 def read_documents(directory: Path, split: Split) -> Iterator[Document]:
-    """Stream the documents of one split of a corpus, in its fixed order (by document hash).
+    """Yield the documents of one split of a corpus, by document hash.
+
+    Args:
+        directory: Directory of the corpus.
+        split: "train" or "validation".
 
     Raises:
-        DataError: the directory holds no shards of this split.
-        FormatError: a shard is damaged.
+        DataError: The split has no shards.
+        FormatError: A shard is damaged.
     """
     for path in required_shards(directory, split):
         with naming_damaged_shard(path):
@@ -168,12 +180,14 @@ def read_documents(directory: Path, split: Split) -> Iterator[Document]:
 
 
 def first_bytes(texts: Iterator[str], limit: int, progress: Callable[[int], None] = lambda _: None) -> Iterator[str]:
-    """Yield the first texts of a corpus until they have `limit` bytes.
+    """Yield the first texts of a corpus, up to about `limit` bytes.
 
-    A corpus is in the order of its documents' hashes, so its beginning is a random sample.
+    A corpus is sorted by document hash, so its first texts are a random sample.
 
     Args:
-        progress: called with the bytes of each text.
+        texts: The texts in the order of the corpus.
+        limit: Number of bytes; the last text may exceed it.
+        progress: Called with the bytes of each text.
     """
     taken = 0
     while taken < limit and (text := next(texts, None)) is not None:

@@ -1,4 +1,4 @@
-"""Words and word n-grams as numbers, for finding a text in others whatever its case, punctuation and line breaks."""
+"""Hashes of words and word n-grams, to find texts regardless of case, punctuation and line breaks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Keys = npt.NDArray[np.uint64]
 
 
 def word_keys(text: str) -> Keys:
-    """The words of a text without case and punctuation, each as 64 bits that are the same in every process."""
+    """Return a 64-bit hash of each word, without case and punctuation. Hashes are equal in all processes."""
     words = _words(text)
     hashes = {word: zlib.crc32(word) for word in dict.fromkeys(words)}
     keys = np.fromiter(map(hashes.__getitem__, words), np.uint64, len(words)) + _BASE
@@ -33,7 +33,7 @@ def word_keys(text: str) -> Keys:
 
 
 def _words(text: str) -> list[bytes]:
-    """Runs of letters, marks and digits; in scripts without spaces each character is one. A regex is slower."""
+    """Split a text into runs of letters, marks and digits; in scripts without spaces, into characters."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).lower()
         if n_unspaced(text):
@@ -45,7 +45,7 @@ def _words(text: str) -> list[bytes]:
 
 
 def all_ngrams(words: Keys, longest: int) -> Iterator[Keys]:
-    """The 1-gram, then the 2-gram, ... that begins at each word, as a number."""
+    """Yield the hashes of the 1-grams, then of the 2-grams, ... that begin at each word."""
     keys = words
     yield keys
     for n in range(2, longest + 1):
@@ -54,10 +54,10 @@ def all_ngrams(words: Keys, longest: int) -> Iterator[Keys]:
 
 
 def ngrams(words: Keys, n: int) -> Keys:
-    """The n-gram that begins at each word, as a number."""
+    """Return the hash of the n-gram that begins at each word."""
     return next(islice(all_ngrams(words, n), n - 1, None))
 
 
 def whole_key(words: Keys) -> int:
-    """All words together as a number."""
+    """Return the hash of all words."""
     return int(ngrams(words, len(words))[0])

@@ -149,7 +149,7 @@ def test_odd_names_and_links(folder: Path, tmp_path: Path) -> None:
         ({}, "no files"),
         ({"a.jpg": b"\xff\xd8", "b.bin": bytes(9)}, "unsupported format"),
         ({"a.txt": bytes(range(256)) * 99, "b.txt": b"\0" * 99}, "2 binary"),
-        ({"a.txt": b"A text of a few words, and not one more than that, to be true."}, "needs at least 1.0 kB"),
+        ({"a.txt": b"A text of a few words, and not one more than that, to be true."}, "the minimum is 1.0 kB"),
         ({"a.csv": b"n,m\n1,2\n3,4\n"}, "too short"),
     ],
 )
@@ -215,8 +215,8 @@ def test_the_field_that_holds_the_text_is_told(tmp_path: Path, prose: list[str])
     _build(_settings(tmp_path / "a"), tmp_path / "out")
     (source,) = read_card(tmp_path / "out")["sources"]
     assert source["fields"] == {"paragraphs.*.context": len(rows)}
-    line = next(line for line in (tmp_path / "out" / "card.md").read_text().splitlines() if "text taken from" in line)
-    assert line.replace("\\", "") == "- text taken from: {paragraphs.*.context} (40 records)"
+    line = next(line for line in (tmp_path / "out" / "card.md").read_text().splitlines() if "text read from" in line)
+    assert line.replace("\\", "") == "- text read from: {paragraphs.*.context} (40 records)"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_the_field_that_holds_the_text_is_told(tmp_path: Path, prose: list[str])
     [
         ({"text": "{nosuch}"}, {"a.jsonl": '{"passage": "one", "question": "why"}\n' * 9}, ["question =", "text ="]),
         ({}, {"a.yml": "a: 1\n", "b.yml": "b: 2\n"}, ["2 unsupported format .yml", 'format = "text"']),
-        ({}, {"a.txt": ""}, ["at least 1 byte"]),
+        ({}, {"a.txt": ""}, ["the minimum is 1 byte"]),
     ],
 )
 def test_what_to_do_about_a_corpus_too_small(
