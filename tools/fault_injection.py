@@ -162,7 +162,7 @@ def printed(_: Path, ended: Ended) -> object:
 PRETRAIN = ("pretrain", "tokens", "--out", "new", "--tokens", "24000", *SHAPE)
 FILES = ("*.json", "*.safetensors", "learned*")
 TOKENIZE = ("tokenize", "corpus", "--out", "new", "--vocab-size", "512")
-IMPORT = ("import", "export/base.gguf", "--out", "new", "--set", "gate=false")
+IMPORT = ("import", "export/base.gguf", "--out", "new", "--set", "verify=false")
 GENERATE = ("generate", "base", "The", "--max-tokens", "24", "--temperature", "0")
 LOGS = ("base/*.jsonl", "base/plan.json", "corpus/card.json", "tokens/*.json")
 TRAINED = same_files("new/model.safetensors", "new/metrics.jsonl")
@@ -210,7 +210,7 @@ def prepare(small: Path) -> None:
         ("pretrain", "tokens", "--out", "base", "--tokens", "24000", *SHAPE),
         (*tune, "--out", "labels", "--method", "full"),
         (*tune, "--out", "adapter", "--method", "lora"),
-        ("export", "gguf", "base", "--out", "export/base.gguf", "--set", "gate=false"),
+        ("export", "gguf", "base", "--out", "export/base.gguf", "--set", "verify=false"),
     ):
         ended = run(command, small)
         if ended.code:
@@ -382,7 +382,7 @@ def _import_all() -> None:
         stage.module  # noqa: B018  imported here, once for all forks
     for module in (
         "groundup.train",
-        "groundup.evaluation.labelling",
+        "groundup.evaluation.classifier_evaluation",
         "groundup.hub.integrity",
         "groundup.hub.gguf",
         "pyarrow.parquet",

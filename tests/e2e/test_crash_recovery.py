@@ -32,7 +32,7 @@ context_length = 64
 [evaluate]
 samples = 1
 max_bytes = 4000
-compressors_read = 20000
+max_compressor_bytes = 20000
 """
     )
     drill = [sys.executable, str(ROOT / "tools" / "crash_recovery.py"), str(recipe), str(tmp_path / "drill")]

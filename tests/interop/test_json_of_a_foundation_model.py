@@ -44,7 +44,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppRunner]:
     if SPEC is None or not SPEC.submodule_search_locations:
         pytest.skip("the model is in a package: pip install '.[interop]'")
     out = tmp_path_factory.mktemp("models") / "smollm2"
-    given = import_model.ImportConfig(path=SPEC.submodule_search_locations[0], out=out, gate=False)
+    given = import_model.ImportConfig(path=SPEC.submodule_search_locations[0], out=out, verify=False)
     import_model.run(given, console=Console(quiet=True))
     opened = open_model(out)
     with Engine(opened.model, opened.tokenizer, stop_ids=opened.stop_ids) as engine:

@@ -22,7 +22,7 @@ def test_llama_cpp_runs_a_model_of_ours(kind: export_gguf.Type, our_model: Path,
     made = export_gguf.run(
         export_gguf.ExportGgufConfig(model=our_model, out=tmp_path / "m.gguf", type=kind), console=QUIET
     )
-    gate = made.facts["files"][kind]["gate"]
+    gate = made.facts["files"][kind]["verification"]
     assert gate["passed"] and not gate["absent"]
     found = next(check for check in gate["checks"] if check["who"] == "llama.cpp")
     assert found["ids_equal"] == found["ids_total"] > 60
@@ -37,7 +37,7 @@ def test_a_foundation_model_comes_in_and_knows_the_capital_of_france(tmp_path: P
     out = tmp_path / "smollm2"
     given = import_model.ImportConfig(path=spec.submodule_search_locations[0], out=out)
     made = import_model.run(given, console=QUIET)
-    checks = {check["who"]: check for check in made.facts["gate"]["checks"]}
+    checks = {check["who"]: check for check in made.facts["verification"]["checks"]}
     assert set(checks) == {"llama.cpp", "transformers"}
     assert checks["llama.cpp"]["ids_differ"] == checks["transformers"]["ids_differ"] == []
     assert checks["transformers"]["max_difference"] < 1e-2  # logits of up to 30, fp32 on both sides

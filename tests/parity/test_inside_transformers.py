@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from groundup.core.errors import DataError
-from groundup.evaluation.inside import Reading, neighbours, parameter_map, positions
+from groundup.evaluation.internals import TextTrace, nearest_tokens, parameter_map, positions
 from groundup.hub import load_model
 from groundup.model import Transformer
 
@@ -72,7 +72,7 @@ def test_attention_and_states_are_those_of_transformers(both: tuple[Any, Transfo
     theirs, ours = both
     with torch.no_grad():
         said = theirs(torch.tensor([ids]), output_attentions=True, output_hidden_states=True)
-    reading = Reading(ours, ids)
+    reading = TextTrace(ours, ids)
     for layer in range(LAYERS):
         torch.testing.assert_close(reading.states_LTD[layer], said.hidden_states[layer][0], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(reading.attention(layer), said.attentions[layer][0], rtol=1e-4, atol=1e-4)
@@ -84,20 +84,22 @@ def test_surprise_and_the_lens_after_all_layers_are_the_models_own_answer(
     theirs, ours = both
     with torch.no_grad():
         logprobs_TV = theirs(torch.tensor([ids])).logits[0].float().log_softmax(-1)
-    reading = Reading(ours, ids)
-    surprises = reading.surprises(expected=3)
-    assert len(surprises) == LENGTH - 1
-    for place, surprise in enumerate(surprises):
+    reading = TextTrace(ours, ids)
+    surprisals = reading.surprisals(expected=3)
+    assert len(surprisals) == LENGTH - 1
+    for place, surprisal in enumerate(surprisals):
         row = logprobs_TV[place]
-        assert surprise.nats == pytest.approx(-row[ids[place + 1]].item(), abs=1e-3)
+        assert surprisal.nats == pytest.approx(-row[ids[place + 1]].item(), abs=1e-3)
         ahead = row - row[ids[place + 1]]
-        assert 1 + int((ahead > 1e-3).sum()) <= surprise.rank <= 1 + int((ahead > -1e-3).sum())
-        assert surprise.entropy == pytest.approx(torch.distributions.Categorical(logits=row).entropy().item(), abs=1e-3)
-        assert [p for _, p in surprise.expected] == pytest.approx(row.exp().topk(3).values.tolist(), abs=1e-3)
+        assert 1 + int((ahead > 1e-3).sum()) <= surprisal.rank <= 1 + int((ahead > -1e-3).sum())
+        assert surprisal.entropy == pytest.approx(
+            torch.distributions.Categorical(logits=row).entropy().item(), abs=1e-3
+        )
+        assert [p for _, p in surprisal.expected] == pytest.approx(row.exp().topk(3).values.tolist(), abs=1e-3)
     guesses = reading.lens(LAYERS)
-    assert [guess.token for guess in guesses] == logprobs_TV.argmax(-1).tolist()
-    of_actual = [math.exp(-surprise.nats) for surprise in surprises]
-    assert [guess.of_actual for guess in guesses[:-1]] == pytest.approx(of_actual, abs=1e-4)
+    assert [prediction.token for prediction in guesses] == logprobs_TV.argmax(-1).tolist()
+    of_actual = [math.exp(-surprisal.nats) for surprisal in surprisals]
+    assert [prediction.of_actual for prediction in guesses[:-1]] == pytest.approx(of_actual, abs=1e-4)
     assert guesses[-1].of_actual is None
 
 
@@ -111,26 +113,26 @@ def test_the_lens_between_layers_is_their_norm_and_matrix_on_their_states(
         norms = {"transformer": "ln_f", "gpt_neox": "final_layer_norm", "model": "norm"}
         norm = next(getattr(getattr(theirs, base), name) for base, name in norms.items() if hasattr(theirs, base))
         logits_TV = theirs.get_output_embeddings()(norm(states[1]))[0]
-    assert [guess.token for guess in Reading(ours, ids).lens(1)] == logits_TV.argmax(-1).tolist()
+    assert [prediction.token for prediction in TextTrace(ours, ids).lens(1)] == logits_TV.argmax(-1).tolist()
 
 
 def test_summaries_of_heads_are_of_their_attention(both: tuple[Any, Transformer], ids: list[int]) -> None:
     theirs, ours = both
     with torch.no_grad():
         attentions = theirs(torch.tensor([ids]), output_attentions=True).attentions
-    for layer, looks in enumerate(Reading(ours, ids).looks):
-        for head, look in enumerate(looks):
+    for layer, patterns in enumerate(TextTrace(ours, ids).patterns):
+        for head, pattern in enumerate(patterns):
             p_TS = attentions[layer][0, head].double()
             rows = range(1, LENGTH)
             back = sum(float(p_TS[t, s]) * (t - s) for t in rows for s in range(t + 1)) / len(rows)
-            assert look.back == pytest.approx(back, abs=1e-3)
-            assert look.first == pytest.approx(float(p_TS[1:, 0].mean()), abs=1e-4)
-            assert look.before == pytest.approx(sum(float(p_TS[t, t - 1]) for t in rows) / len(rows), abs=1e-4)
-            assert look.own == pytest.approx(sum(float(p_TS[t, t]) for t in rows) / len(rows), abs=1e-4)
+            assert pattern.back == pytest.approx(back, abs=1e-3)
+            assert pattern.first == pytest.approx(float(p_TS[1:, 0].mean()), abs=1e-4)
+            assert pattern.before == pytest.approx(sum(float(p_TS[t, t - 1]) for t in rows) / len(rows), abs=1e-4)
+            assert pattern.own == pytest.approx(sum(float(p_TS[t, t]) for t in rows) / len(rows), abs=1e-4)
             spread = sum(
                 torch.distributions.Categorical(p_TS[t, : t + 1]).entropy().item() / math.log(t + 1) for t in rows
             )
-            assert look.spread == pytest.approx(spread / len(rows), abs=1e-3)
+            assert pattern.spread == pytest.approx(spread / len(rows), abs=1e-3)
 
 
 def test_neighbours_positions_and_the_map_are_of_their_weights(both: tuple[Any, Transformer]) -> None:
@@ -138,7 +140,7 @@ def test_neighbours_positions_and_the_map_are_of_their_weights(both: tuple[Any, 
     table_VD = theirs.get_input_embeddings().weight.detach().float()
     cosines_V = torch.nn.functional.cosine_similarity(table_VD, table_VD[7:8])
     nearest = [token for token in cosines_V.argsort(descending=True).tolist() if token != 7][:5]
-    found = neighbours(ours, 7, count=5)
+    found = nearest_tokens(ours, 7, count=5)
     assert [token for token, _ in found] == nearest
     assert [cosine for _, cosine in found] == pytest.approx(cosines_V[nearest].tolist(), abs=1e-5)
     assert sum(count for _, count in parameter_map(ours)) == theirs.num_parameters()
@@ -154,4 +156,4 @@ def test_neighbours_positions_and_the_map_are_of_their_weights(both: tuple[Any, 
 
 def test_a_text_of_one_token_announces_nothing(both: tuple[Any, Transformer]) -> None:
     with pytest.raises(DataError, match="1 tokens"):
-        Reading(both[1], [5])
+        TextTrace(both[1], [5])

@@ -138,8 +138,8 @@ def _extra_steps(config: CollectConfig) -> list[NamedStep]:
     if config.perplexity_model is None:
         return []
     from groundup.corpus.quality.classifier import PerplexityFilter
-    from groundup.evaluation.judge import ModelJudge
+    from groundup.evaluation.text_scorer import TextScorer
     from groundup.hub.resolve import resolve_model
 
-    bits_per_byte = ModelJudge(resolve_model(config.perplexity_model))
+    bits_per_byte = TextScorer(resolve_model(config.perplexity_model))
     return [("perplexity", PerplexityFilter(bits_per_byte, config.max_bits_per_byte, config.min_bits_per_byte))]

@@ -1,9 +1,10 @@
-"""`groundup compare`: a model before and after tuning, on its task and on what it could do before."""
+"""`groundup compare`: compare a model before and after fine-tuning, on its task and on general text."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from groundup.commands._result import result_facts, show_result
 from groundup.core.artifact import Artifact, begin, read
@@ -24,35 +25,44 @@ EXAMPLE = "groundup compare runs/notes/base runs/notes/chat --data questions.csv
 
 
 class CompareConfig(Config):
-    """Two models, and what they are compared on."""
+    """Settings of `groundup compare`."""
 
-    base: Path = setting(help="the model before: a directory, or a run", positional=True)
-    tuned: Path = setting(help="the model after: of a language model, or a classifier", positional=True)
-    out: Path | None = setting(None, help="for the report; default: beside TUNED", flag=True)
-    data: ExampleSources = setting([], help="held-out examples, or those tuned on", flag=True)
-    train: ExampleSources = setting([], help="training examples, to show the base", flag=True)
-    metric: MetricName | None = setting(None, help="of answers; default: what suits them", flag=True)
-    refusal: str = setting("", help="how an answer begins that says: not there", flag=True)
-    examples: int = setting(200, help="compare on at most so many", flag=True, ge=1)
-    max_tokens: int | None = setting(None, help="of an answer; default: as the data's own", gt=0)
-    general: Path | None = setting(None, help="general text: a file, folder or corpus", flag=True)
-    general_bytes: int = setting(60_000, help="of it, about so much", gt=0)
-    choices: Path | None = setting(None, help="general questions with choices, a table", flag=True)
-    text: str | None = setting(None, help='of labelled data: column with the text, or a template like "{title}"')
-    label: str | None = setting(None, help="of labelled data: column with the label")
-    separator: str | None = setting(None, help='of labelled data: what stands between labels in a cell, e.g. ";"')
-    columns: ConversationRules = setting(ConversationRules(), help="where the conversations of a table are")
-    seed: int = setting(0, help="for intervals", flag=True, ge=0)
-    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one")
-    dtype: Literal["float32", "bfloat16"] | None = setting(None, help="of both; default: the faster one here")
+    renamed: ClassVar[Mapping[str, str]] = {"examples": "max_examples", "general_bytes": "max_general_bytes"}
+
+    base: Path = setting(help="base model: directory or run", positional=True)
+    tuned: Path = setting(help="fine-tuned language model or classifier", positional=True)
+    out: Path | None = setting(None, help="directory for the report; default: next to TUNED", flag=True)
+    data: ExampleSources = setting([], help="held-out examples, or the examples of fine-tuning", flag=True)
+    train: ExampleSources = setting([], help="training examples for prompts of the base model", flag=True)
+    metric: MetricName | None = setting(None, help="metric of answers; default: by their form", flag=True)
+    refusal: str = setting("", help="beginning of an answer that refuses the question", flag=True)
+    max_examples: int = setting(200, help="maximum number of test examples", flag=True, ge=1)
+    max_tokens: int | None = setting(None, help="maximum tokens per answer; default: from the data", gt=0)
+    general: Path | None = setting(None, help="general text: file, folder or corpus", flag=True)
+    max_general_bytes: int = setting(60_000, help="maximum size of the general text, in bytes (approximate)", gt=0)
+    choices: Path | None = setting(None, help="table of multiple-choice questions", flag=True)
+    text: str | None = setting(None, help='column with the text of labeled data, or a template like "{title}"')
+    label: str | None = setting(None, help="column with the label of labeled data")
+    separator: str | None = setting(None, help='separator of several labels in a cell, such as ";"')
+    columns: ConversationRules = setting(ConversationRules(), help="columns of conversations in a table")
+    seed: int = setting(0, help="seed of bootstrap intervals", flag=True, ge=0)
+    device: str | None = setting(None, help="device, such as cpu or cuda; default: a GPU if available")
+    dtype: Literal["float32", "bfloat16"] | None = setting(None, help="data type to compute in; default: the faster")
 
 
 def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
-    """Compare both models, and leave `compare.json` and `compare.md`.
+    """Compare two models, and write `compare.json` and `compare.md`.
+
+    Args:
+        config: settings.
+        console: output; default: the terminal.
+
+    Returns:
+        The artifact of the report.
 
     Raises:
-        DataError: no models, or no examples to compare on.
-        ConfigError: nothing to compare on.
+        DataError: a model does not exist, or no example can be scored.
+        ConfigError: the settings select no data.
     """
     import torch
 
@@ -64,9 +74,9 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
     console = console or Console()
     if not (config.data or config.general or config.choices):
         raise ConfigError(
-            f"{config.base} and {config.tuned}: nothing to compare on",
-            rule="two models are compared on examples, on text, or on questions with choices",
-            fix="Give some: --data FILE.csv, --general FOLDER, --choices FILE.jsonl.",
+            f"{config.base} and {config.tuned}: no data to compare on",
+            fix="Give examples, general text or multiple-choice questions: --data FILE.csv, --general FOLDER, "
+            "--choices FILE.jsonl.",
         )
     labels = is_classifier(config.tuned)
     base, tuned = resolve_any(config.base), resolve_any(config.tuned)
@@ -90,7 +100,7 @@ def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
     for note in found.notes:
         console.note(note)
     if dtype == "bfloat16" and config.dtype is None:
-        console.note("Both were computed in bfloat16, which is faster here; in full precision: --set dtype=float32.")
+        console.note("Computed in bfloat16, which is faster here. For full precision: --set dtype=float32.")
     facts = result_facts(found.sentence, "Before and after (95 % intervals)", COLUMNS, found.rows())
     made = work.finish(facts | found.to_json() | {"dtype": dtype}, files)
     return show_result(console, work.directory, made)
@@ -108,19 +118,19 @@ def _language_models(
     found = ComparisonReport([])
     if config.data:
         held = held_out_answers(config.data, config.train, config.columns, tuned, console)
-        rules = model_comparison.AnswerRules(config.metric, config.refusal, config.examples, config.max_tokens)
+        rules = model_comparison.AnswerRules(config.metric, config.refusal, config.max_examples, config.max_tokens)
         task = model_comparison.answer_task(held, rules, console)
         prompt = FewShotPrompt(after.chat_format) if after.chat_format and fine_tuning_record(tuned) else None
         found = model_comparison.compare_answers(before, after, task, console, prompt_after=prompt, seed=config.seed)
     if general is not None:
-        most = config.general_bytes
-        forgotten = model_comparison.compare_text(before, after, general, most, console, seed=config.seed)
+        max_bytes = config.max_general_bytes
+        forgotten = model_comparison.compare_text(before, after, general, max_bytes, console, seed=config.seed)
         found |= ComparisonReport([forgotten])
     else:
-        found |= ComparisonReport([], ["What was forgotten of general text was not measured: --general FOLDER does."])
+        found |= ComparisonReport([], ["Forgetting of general text was not measured; to measure it: --general FOLDER."])
     if config.choices:
-        table, most = config.choices, config.examples
-        questions = model_comparison.compare_choices(before, after, table, most, console, seed=config.seed)
+        table, count = config.choices, config.max_examples
+        questions = model_comparison.compare_choices(before, after, table, count, console, seed=config.seed)
         found |= ComparisonReport([questions])
     return found
 
@@ -135,13 +145,12 @@ def _classifiers(
 
     if not config.data:
         raise ConfigError(
-            f"{config.tuned}: a classifier, and no examples",
-            rule="a classifier gives labels, and is compared on a labelled table",
-            fix="Give one: --data FILE.csv.",
+            f"{config.tuned}: no labeled examples for the classifier",
+            fix="Give a labeled table: --data FILE.csv.",
         )
     before, after = open_compared(base, tuned, config.device, dtype, console)
     rules = LabelRules(config.text, config.label, separator=config.separator)
     held = held_out_labels(config.data, config.train, rules, after.labels, tuned, console)
-    found = compare_labels(before, after, held, console, max_examples=config.examples, seed=config.seed)
-    note = "A classifier writes no text: what it has forgotten of general text cannot be measured."
+    found = compare_labels(before, after, held, console, max_examples=config.max_examples, seed=config.seed)
+    note = "Forgetting of general text cannot be measured for a classifier."
     return found | ComparisonReport([], [note] if general is not None or config.choices else [])

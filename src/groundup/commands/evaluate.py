@@ -1,9 +1,10 @@
-"""`groundup evaluate`: bits per byte of held-out text, compared with compressors; or scores on a table of examples."""
+"""`groundup evaluate`: score a model on held-out text (bits per byte) or on a table of examples."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from groundup.commands._result import result_facts, show_result
 from groundup.core.artifact import ARTIFACT, Artifact, Work, begin, read, read_intact
@@ -21,38 +22,47 @@ EXAMPLE = "groundup evaluate runs/notes --data another.txt"
 
 
 class EvaluateConfig(Config):
-    """What to score, and beside whom."""
+    """Settings of `groundup evaluate`."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"compressors_read": "max_compressor_bytes"}
 
     model: Path = setting(help="model directory, or a run (its newest language model)", positional=True)
-    out: Path | None = setting(None, help="directory for the report; default: beside the model", flag=True)
-    data: Path | None = setting(None, help="texts, or examples, to score instead of held-out text", flag=True)
+    out: Path | None = setting(None, help="directory for the report; default: next to the model", flag=True)
+    data: Path | None = setting(None, help="texts or examples to score instead of held-out text", flag=True)
     measure: Literal["text", "answers", "labels", "choices"] | None = setting(
-        None, help="default: labels of a classifier, choices or answers of a table that has them, else text", flag=True
+        None, help="what to score; default: labels for a classifier, otherwise by the columns of DATA", flag=True
     )
     corpus: Path | None = setting(None, help="corpus with held-out text; default: the run's", flag=True)
-    tokens: Path | None = setting(None, help="token shards, where there is no corpus", flag=True)
-    max_bytes: int = setting(8_000_000, help="score at most about this much held-out text", gt=0)
-    compressors: bool = setting(True, help="compare with xz and PPMd that have read the training text")
-    compressors_read: int = setting(64_000_000, help="at most about this much of it, in bytes", gt=0)
-    samples: int = setting(3, help="texts to let the model write", flag=True, ge=0)
-    batch_size: int = setting(16, help="windows to score at a time", gt=0)
-    seed: int = setting(0, help="for samples and intervals", flag=True, ge=0)
+    tokens: Path | None = setting(None, help="token shards, instead of a corpus", flag=True)
+    max_bytes: int = setting(8_000_000, help="maximum size of the held-out text, in bytes (approximate)", gt=0)
+    compressors: bool = setting(True, help="compare with the compressors xz and PPMd after the training text")
+    max_compressor_bytes: int = setting(64_000_000, help="maximum size of that training text, in bytes", gt=0)
+    samples: int = setting(3, help="number of texts to generate", flag=True, ge=0)
+    batch_size: int = setting(16, help="windows per batch", gt=0)
+    seed: int = setting(0, help="seed of samples and bootstrap intervals", flag=True, ge=0)
     text: str | None = setting(None, help='column of a table with the text, or a template like "{title}: {body}"')
-    label: str | None = setting(None, help="of labelled data: column with the label")
-    separator: str | None = setting(None, help='what stands between labels in a cell, e.g. ";"; lists need none')
-    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
+    label: str | None = setting(None, help="column with the label")
+    separator: str | None = setting(None, help='separator of several labels in a cell, such as ";"')
+    device: str | None = setting(None, help="device, such as cpu or cuda; default: a GPU if available", flag=True)
     dtype: Literal["float32", "bfloat16"] | None = setting(
-        None, help="data type to compute in; default: bfloat16 where it is faster and the score agrees with float32"
+        None, help="data type to compute in; default: bfloat16 if it is faster and the score agrees with float32"
     )
-    columns: ConversationRules = setting(ConversationRules(), help="where the conversations of a table are")
+    columns: ConversationRules = setting(ConversationRules(), help="columns of conversations in a table")
 
 
 def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
-    """Score, compare, sample, and leave `report.json` and `report.md`.
+    """Evaluate a model, and write `report.json` and `report.md`.
+
+    Args:
+        config: settings.
+        console: output; default: the terminal.
+
+    Returns:
+        The artifact of the report.
 
     Raises:
-        DataError: no model, or no text to score.
-        ConfigError: nothing says which text to score.
+        DataError: the model or the text does not exist.
+        ConfigError: the settings do not select a text.
     """
     from groundup.data.texts import require_data
     from groundup.evaluation.example_evaluation import detect_evaluation
@@ -81,15 +91,15 @@ def _on_text(config: EvaluateConfig, console: Console) -> Artifact:
     else:
         raise ConfigError(
             f"{config.model}: no held-out text",
-            rule="a model outside of a run has no corpus beside it",
-            fix="Say what to score: --data FILE, or --corpus DIR.",
+            rule="the model is not part of a run with a corpus",
+            fix="Give the text to score: --data FILE, or --corpus DIR.",
         )
-    settings = config.model_dump(include={"max_bytes", "compressors", "compressors_read", "samples", "seed"})
+    settings = config.model_dump(include={"max_bytes", "compressors", "max_compressor_bytes", "samples", "seed"})
     settings |= config.model_dump(include={"text", "dtype"}, exclude_none=True)
     work = begin(config.out or _default_out(config, directory), "evaluate", settings, inputs, console=console)
     if work.state == "done":
         return show_result(console, work.directory, read(work.directory))
-    compressor_bytes = config.compressors_read if config.compressors else 0
+    compressor_bytes = config.max_compressor_bytes if config.compressors else 0
     shared = config.model_dump(include={"samples", "batch_size", "seed", "device", "dtype"})
     rules = TextRules(compressor_bytes, **shared)
     source = str(config.data or "held-out text")
@@ -97,7 +107,7 @@ def _on_text(config: EvaluateConfig, console: Console) -> Artifact:
     for number, sample in enumerate(report.samples, 1):
         console.sample(f"sample {number}" + (f", after {sample.prompt!r}" if sample.prompt else ""), sample.text)
     table = result_facts(
-        report.summary(), f"Bits per byte of {source}", ("who", "bits per byte", "better"), report.rows()
+        report.summary(), f"Bits per byte of {source}", ("model", "bits per byte", "better"), report.rows()
     )
     return _finish(work, report, table | report.facts(), console)
 
@@ -112,8 +122,8 @@ def _on_examples(
     if config.data is None:
         raise ConfigError(
             f"{config.model}: no examples given",
-            rule=f"{measure} are measured on a table of examples",
-            fix="Give one: --data FILE.csv.",
+            rule=f"{measure} are scored on a table of examples",
+            fix="Give a table: --data FILE.csv.",
         )
     directory = resolve_classifier(config.model) if measure == "labels" else resolve_model(config.model)
     chosen = {"seed", "text", "label", "separator", "columns"}
@@ -143,7 +153,7 @@ def _finish(work: Work, found: Report | ExampleEvaluation, facts: dict[str, Any]
 
 
 def _default_out(config: EvaluateConfig, directory: Path) -> Path:
-    """Beside the model. A run's own report is that of its base on its held-out text; others get names of their own."""
+    """Return a directory next to the model: `report` for the base model of a run on held-out text, otherwise longer."""
     base = not (directory / ARTIFACT).is_file() or read(directory).stage == "pretrain"
     parts = ["report", *([] if base else [directory.name]), *([config.data.stem] if config.data else [])]
     return (config.model if directory != config.model else directory.resolve().parent) / "-".join(parts)

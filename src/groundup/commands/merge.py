@@ -1,13 +1,13 @@
-"""`groundup merge`: an adapter and the model that it was trained beside, to one whole model.
+"""`groundup merge`: merge a LoRA adapter into its base model.
 
-What was written is tried beside base and adapter: a language model by the gate that imports and exports go through, a
-classifier by the labels that it gives.
+The merged model is compared with base and adapter: a language model by its logits, a classifier by its labels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from groundup.commands._result import result_facts, show_result, with_work_directory
 from groundup.core.artifact import Artifact, Work, begin, read
@@ -20,23 +20,31 @@ EXAMPLE = "groundup merge runs/notes/adapter --out models/tuned"
 
 
 class MergeConfig(Config):
-    """Which adapter, and where the model goes."""
+    """Settings of `groundup merge`."""
 
-    adapter: Path = setting(help="directory of an adapter, ours or PEFT's", positional=True)
-    out: Path = setting(help="directory for the model", flag=True)
-    base: Path | None = setting(None, help="where its base lies now", flag=True)
-    dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", help="of the weights", flag=True)
-    gate: bool = setting(True, help="try it beside base and adapter", flag=True)
+    renamed: ClassVar[Mapping[str, str]] = {"verification": "verify"}
+
+    adapter: Path = setting(help="directory of an adapter, from groundup or PEFT", positional=True)
+    out: Path = setting(help="directory for the merged model", flag=True)
+    base: Path | None = setting(None, help="directory of the base model, if it was moved", flag=True)
+    dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", help="data type of the weights", flag=True)
+    verify: bool = setting(True, help="compare with base and adapter", flag=True)
 
 
 def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
-    """Merge in fp32, write, and leave a model directory that needs neither the adapter nor its base.
+    """Merge an adapter into its base in fp32, and write a model directory that needs neither of them.
+
+    Args:
+        config: settings.
+        console: output; default: the terminal.
+
+    Returns:
+        The artifact of the merged model.
 
     Raises:
-        DataError: no adapter there, or its base is gone.
-        ConfigError: it is a whole model.
-        FormatError: damaged, or its base is not the model that it was trained beside; or the merged model does not
-            answer as the two do, and nothing is kept.
+        DataError: the adapter or its base does not exist.
+        ConfigError: the directory holds a full model.
+        FormatError: the adapter is damaged or belongs to another base, or the verification failed. No model is left.
     """
     from groundup.data.held_out import fine_tuning_facts
     from groundup.hub.adapted import find_adapter_base, is_adapter
@@ -47,9 +55,9 @@ def run(config: MergeConfig, *, console: Console | None = None) -> Artifact:
     directory = config.adapter if classifies else resolve_model(config.adapter)
     if not is_adapter(directory):
         raise ConfigError(
-            f"{directory}: a whole model",
-            rule="what is merged is an adapter: adapter_config.json with adapter_model.safetensors",
-            fix="Use it as it is: there is nothing to merge.",
+            f"{directory}: a full model, not an adapter",
+            rule="an adapter consists of adapter_config.json and adapter_model.safetensors",
+            fix="Use the model without merging.",
         )
     base = find_adapter_base(directory, config.base)
     inputs = {"adapter": model_identity(directory), "base": model_identity(base)}
@@ -88,14 +96,14 @@ def _language_model(
         stop_ids=tokenizer.stop_ids,
     )
     files += [*tokenizer.save(config.out), _learned(config.out, directory)]
-    summary = f"one model in {config.dtype}"
-    if config.gate:
+    summary = f"model in {config.dtype}"
+    if config.verify:
         verdict = verify_merged_model(config.out, directory, base, tokenizer, config.dtype, console)
         (agreement,) = verdict.agreements
-        found |= {"gate": verdict.to_json()}
+        found |= {"verification": verdict.to_json()}
         summary += (
-            f"; beside base and adapter it finds the same likeliest token at {agreement.agreed:,} of"
-            f" {agreement.positions:,} places, its logits within {agreement.max_difference:.1g}"
+            f"; same most likely token as base and adapter at {agreement.agreed:,} of {agreement.positions:,}"
+            f" positions, largest difference of logits {agreement.max_difference:.1g}"
         )
     return work.finish(found | result_facts(summary), files)
 
@@ -119,19 +127,19 @@ def _classifier(
     files += [*tokenizer.save(config.out), _learned(config.out, directory)]
     if novelty := Novelty.load(directory):
         files.append(novelty.save(config.out))
-    summary = f"one classifier in {config.dtype}, of {len(opened.labels)} labels"
-    if config.gate:
+    summary = f"classifier in {config.dtype} with {len(opened.labels)} labels"
+    if config.verify:
         agreement = verify_merged_classifier(config.out, directory, base, tokenizer, longest, config.dtype, console)
-        found |= {"gate": agreement.to_json()}
+        found |= {"verification": agreement.to_json()}
         summary += (
-            f"; beside base and adapter it labels {agreement.agreed:,} of {agreement.texts:,} texts alike, its"
-            f" probabilities within {agreement.max_difference:.1g}"
+            f"; same labels as base and adapter for {agreement.agreed:,} of {agreement.texts:,} texts, largest"
+            f" difference of probabilities {agreement.max_difference:.1g}"
         )
     return work.finish(found | result_facts(summary), files)
 
 
 def _learned(out: Path, adapter: Path) -> Path:
-    """Keep the hashes of the adapter's training examples with the merged model."""
+    """Copy the hashes of the adapter's training examples to the merged model."""
     from groundup.data.training_hashes import save_training_hashes, training_hashes
 
     return save_training_hashes(out, (), training_hashes(adapter))

@@ -1,4 +1,4 @@
-"""`groundup model list`: the published shapes that pretraining can start from."""
+"""`groundup model list`: list the architectures of published models, which pretraining can use."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ EXAMPLE = "groundup model list qwen3"
 
 
 class ModelListConfig(Config):
-    """Which of them to show."""
+    """Settings of `groundup model list`."""
 
-    name: str = setting("", help="only those with this in their name", positional=True)
+    name: str = setting("", help="list only names that contain this text", positional=True)
 
 
 def run(
@@ -28,18 +28,27 @@ def run(
     on_text: Callable[[str], None] | None = None,
     json_lines: bool = False,
 ) -> list[Preset]:
-    """The presets; `on_text` receives a table of them, or a JSON object a line.
+    """List the presets; `on_text` receives a table, or one JSON object per line.
+
+    Args:
+        config: settings.
+        console: unused.
+        on_text: receives the output.
+        json_lines: write JSON lines instead of a table.
+
+    Returns:
+        The presets.
 
     Raises:
-        ConfigError: none has such a name.
+        ConfigError: no name contains the text.
     """
     from groundup.model.presets import PRESETS, preset
     from groundup.train.planner.figures import Figures
 
     found = [each for name, each in PRESETS.items() if config.name.lower() in name]
     if not found:
-        preset(config.name)  # proposes the nearest
-        raise AssertionError("a preset has a name in which its name is")
+        preset(config.name)  # Raises an error with the most similar name.
+        raise AssertionError("an existing name contains itself")
     if on_text is None:
         return found
     if json_lines:

@@ -1,4 +1,4 @@
-"""`groundup model show`: what a model is, or a published shape: size, cost, memory, words, and where it came from."""
+"""`groundup model show`: show size, compute, memory, tokenizer and provenance of a model."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ EXAMPLE = "groundup model show gpt3-175b"
 
 
 class ModelShowConfig(Config):
-    """A name of `groundup model list`, a directory, or a file."""
+    """Settings of `groundup model show`."""
 
-    model: str = setting(help="a published shape, a model directory, a run, or a GGUF file", positional=True)
+    model: str = setting(help="name of a published architecture, model directory, run, or GGUF file", positional=True)
 
 
 def run(
@@ -27,12 +27,21 @@ def run(
     on_text: Callable[[str], None] | None = None,
     json_lines: bool = False,
 ) -> dict[str, Any]:
-    """The facts; `on_text` receives them for people, or as one JSON object.
+    """Describe a model; `on_text` receives a table, or one JSON object.
+
+    Args:
+        config: settings.
+        console: unused.
+        on_text: receives the output.
+        json_lines: write JSON instead of a table.
+
+    Returns:
+        The facts about the model.
 
     Raises:
-        ConfigError: no shape of that name, and nothing of it on disk.
+        ConfigError: neither a published architecture nor an existing path.
         DataError: a directory without a model.
-        FormatError: a damaged model, or one of another architecture.
+        FormatError: the model is damaged, or of an unknown architecture.
     """
     facts = _facts(config.model)
     if on_text is not None and json_lines:
@@ -58,8 +67,8 @@ def _facts(named: str) -> dict[str, Any]:
     except ConfigError as error:
         if path.name == named:
             raise
-        rule = "MODEL is a name of `groundup model list`, a directory, or a file"
-        raise ConfigError(f"{named}: no such file or directory", rule=rule, fix="Check the path.") from error
+        fix = "Check the path, or give a name of `groundup model list`."
+        raise ConfigError(f"{named}: no such file or directory", fix=fix) from error
     origin = {"name": published.name, "source": published.source, "note": published.note}
     return origin | Figures.of(published.config).to_json()
 
@@ -74,21 +83,21 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if facts.get(key):
             yield key, facts[key]
     if facts.get("adapter_of"):
-        yield "an adapter of", facts["adapter_of"]
+        yield "adapter of", facts["adapter_of"]
     yield "family", shape.family
     yield "shape", described(shape)
-    yield "parameters", f"{facts['parameters']:,}, {facts['product_parameters']:,} of them in products"
-    tied = "one matrix embeds and scores them" if shape.tie_embeddings else "embedded and scored by two matrices"
+    yield "parameters", f"{facts['parameters']:,}, {facts['product_parameters']:,} of them in matmuls"
+    tied = "tied embeddings" if shape.tie_embeddings else "untied embeddings"
     yield "vocabulary", f"{shape.vocab_size:,} tokens, {tied}"
     scaled = f", {shape.rope_scaling.kind} scaling x {shape.rope_scaling.factor:g}" if shape.rope_scaling else ""
     yield "context", f"{shape.context_length:,} tokens{scaled}"
     work, memory = facts["flops_per_token"], facts["memory_bytes"]
-    yield "work per token", f"{work['training']:.3g} FLOP to train, {work['inference']:.3g} to read or write"
+    yield "compute per token", f"{work['training']:.3g} FLOPs in training, {work['inference']:.3g} in inference"
     weights, cache = memory["weights"], memory["cache_per_token"]
     yield "weights", f"{_size(weights['bfloat16'])} in bf16, {_size(weights['float32'])} in fp32"
     whole = _size(cache["bfloat16"] * shape.context_length)
-    yield "keys and values", f"{_size(cache['bfloat16'])} a token in bf16, {whole} for a whole context"
-    yield "training", f"about {_size(memory['training'])}, one window of {shape.context_length:,} tokens at a time"
+    yield "KV cache", f"{_size(cache['bfloat16'])} per token in bf16, {whole} for the full context"
+    yield "training memory", f"about {_size(memory['training'])} with one sequence of {shape.context_length:,} tokens"
     if stored := facts.get("stored"):
         kinds = ", ".join(f"{count} {kind}" for kind, count in stored["tensors"].items())
         yield "on disk", f"{_size(stored['bytes'])}; tensors: {kinds}"
@@ -97,8 +106,8 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "tokenizer", f"{words['kind']}, {words['vocab_size']:,} tokens, {chat}"
     if made := facts.get("made_by"):
         base = f", from {made['base']}" if made["base"] else ""
-        yield "made by", f"{made['stage']}{base}, {made['finished_at']}, in {made['seconds']:,.0f} s"
-        yield "out of", ", ".join(f"{name} {digest[:12]}" for name, digest in made["inputs"].items()) or "nothing"
+        yield "created by", f"{made['stage']}{base}, {made['finished_at']}, in {made['seconds']:,.0f} s"
+        yield "inputs", ", ".join(f"{name} {digest[:12]}" for name, digest in made["inputs"].items()) or "none"
 
 
 def _size(value: int) -> str:

@@ -1,4 +1,4 @@
-"""`groundup model verify`: compare every file of a model or a run with its checksum."""
+"""`groundup model verify`: verify the files of a model or a run by their checksums."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ EXAMPLE = "groundup model verify runs/quickstart"
 
 
 class ModelVerifyConfig(Config):
-    """What to verify."""
+    """Settings of `groundup model verify`."""
 
-    model: Path = setting(help="a model, the output of a stage, a run, or a GGUF file", positional=True)
-    accept: bool = setting(False, help="take changed files as they are: write new checksums", flag=True)
+    model: Path = setting(help="model, output of a stage, run, or GGUF file", positional=True)
+    accept: bool = setting(False, help="accept changed files: write new checksums", flag=True)
 
 
 def run(
@@ -32,11 +32,20 @@ def run(
     on_text: Callable[[str], None] | None = None,
     json_lines: bool = False,
 ) -> list[Verified]:
-    """Verify; `on_text` receives a line for each output and each damaged file, or a JSON object for each output.
+    """Verify files; `on_text` receives a line per output and damaged file, or one JSON object per output.
+
+    Args:
+        config: settings.
+        console: output for notes; default: the terminal.
+        on_text: receives the results.
+        json_lines: write JSON lines instead of text.
+
+    Returns:
+        The results.
 
     Raises:
-        DataError: Nothing there that can be verified.
-        FormatError: A file is damaged.
+        DataError: the path holds nothing to verify.
+        FormatError: a file is damaged.
     """
     from groundup.hub.integrity import accept_all, verify
 
@@ -45,7 +54,7 @@ def run(
         accepted = accept_all(found)
         found = verify(config.model) if accepted else found
         for record, names in accepted.items():
-            (console or Console()).note(f"{record} has new checksums of: {', '.join(names) or 'itself'}.")
+            (console or Console()).note(f"{record}: new checksums of {', '.join(names) or 'itself'}.")
     say = on_text or (lambda _: None)
     for each in found:
         say(json.dumps(each.to_json(), ensure_ascii=False) + "\n" if json_lines else _lines(each))
@@ -53,8 +62,8 @@ def run(
     if damaged:
         raise FormatError(
             f"{damaged[0]}: damaged" + (f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""),
-            rule="a file does not match its checksum",
-            fix="Restore it from a copy, or delete its directory and run the stage that wrote it again. If you changed "
+            rule="the file does not match its checksum",
+            fix="Restore it from a backup, or delete its directory and run its stage again. If you changed "
             f"it yourself: groundup model verify {shlex.quote(str(config.model))} --accept.",
         )
     return found

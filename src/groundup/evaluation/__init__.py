@@ -1,1 +1,1 @@
-"""How good a model is: bits per byte beside compressors, with the uncertainty that belongs to it."""
+"""Evaluation of models: metrics with confidence intervals, baselines, comparisons and round-trip checks."""

@@ -1,4 +1,4 @@
-"""How well applications do on their test sets: what a model wrote, or how likely it finds what a person wrote."""
+"""Scores of applications on their test sets: metrics of outputs, or bits per byte of the references."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from groundup.evaluation.comparison import Comparison
 from groundup.evaluation.measure import ratio
 from groundup.evaluation.metrics import Measure, label_names, labels, mean, measures
 
-COLUMNS = ("application", "measure", "score (95 %)", "without a model", "examples")
+COLUMNS = ("application", "metric", "score (95 %)", "baseline", "examples")
 
 
 class Tested(Protocol):
-    """One application on its test set, by one model; see `groundup.apps.test_set.Trial`."""
+    """Outputs of one model on the test set of an application; see `groundup.apps.test_set.Trial`."""
 
     name: str
     metric: MetricName
@@ -36,24 +36,26 @@ class Tested(Protocol):
 
 
 def measures_of(tested: Tested) -> list[Measure]:
-    """What comes out, the figure that decides first."""
+    """Return the metrics of an application's outputs, the primary metric first."""
     if tested.metric == "likelihood":
         sizes = [len(text.encode()) for text in tested.references]
         bits = [nats / math.log(2) for nats in tested.nats]
-        return [Measure("bits per byte", np.stack([bits, np.array(sizes, float)], 1), ratio, "bits", less=True)]
+        return [
+            Measure("bits per byte", np.stack([bits, np.array(sizes, float)], 1), ratio, "bits", lower_is_better=True)
+        ]
     found = _of(tested, tested.written)
     if tested.schemas:
-        held = [100.0 * valid(*pair) for pair in zip(tested.values, tested.schemas, strict=True)]
+        held = [100.0 * matches_schema(*pair) for pair in zip(tested.values, tested.schemas, strict=True)]
         found.append(mean("valid JSON", held))
     return found
 
 
-def without_a_model(tested: Tested) -> dict[str, Measure]:
-    """The first figure of what costs nothing."""
+def baseline_measures(tested: Tested) -> dict[str, Measure]:
+    """Return the primary metric of baselines that need no model, by name."""
     if tested.metric == "likelihood" or tested.schemas:
         return {}
     if tested.labelled:
-        return {"guessing": mean("accuracy", [100 / count for count in tested.choices])}
+        return {"random guess": mean("accuracy", [100 / count for count in tested.choices])}
     if tested.metric == "rouge":
         return {"the first 2 sentences": _of(tested, [lead(text, 2) for text in tested.inputs])[0]}
     return {"the text itself": _of(tested, tested.inputs)[0]}
@@ -65,18 +67,18 @@ def _of(tested: Tested, written: Sequence[str]) -> list[Measure]:
     return measures(tested.metric, written, tested.references, labels=label_names(tested.references))
 
 
-def valid(value: Any, schema: Mapping[str, Any]) -> bool:
-    """Whether a JSON value is what a schema says; an independent program looks."""
+def matches_schema(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Check a JSON value against a JSON schema with the `jsonschema` package."""
     from jsonschema import Draft202012Validator
 
     return Draft202012Validator(schema).is_valid(value)
 
 
 def compare_applications(before: Tested, after: Tested, *, seed: int = 0) -> list[Comparison]:
-    """Compare both models on the test set of an application."""
+    """Compare two models on the test set of an application."""
     what = f"{before.name}, {len(before.references)} examples"
     pairs = zip(measures_of(before), measures_of(after), strict=True)
-    baselines = without_a_model(before)
+    baselines = baseline_measures(before)
     return [
         Comparison(old, new, seed, "task", what, baselines if place == 0 else {})
         for place, (old, new) in enumerate(pairs)
@@ -84,9 +86,9 @@ def compare_applications(before: Tested, after: Tested, *, seed: int = 0) -> lis
 
 
 def rows(tested: Tested, *, seed: int = 0) -> list[tuple[str, ...]]:
-    """One model, for a table with `COLUMNS`."""
+    """Return the rows of a table with `COLUMNS` for one model."""
     beside = "; ".join(
-        f"{name}: {_shown(measure.estimate, measure)}" for name, measure in without_a_model(tested).items()
+        f"{name}: {_shown(measure.estimate, measure)}" for name, measure in baseline_measures(tested).items()
     )
     found: list[tuple[str, ...]] = []
     for place, measure in enumerate(measures_of(tested)):
@@ -99,21 +101,22 @@ def rows(tested: Tested, *, seed: int = 0) -> list[tuple[str, ...]]:
 
 
 def to_json(tested: Tested, *, seed: int = 0) -> dict[str, Any]:
-    """For programs: the figures, and what was written."""
+    """Return the metrics and the generated outputs as JSON values."""
     counted = {
-        measure.name: measure.interval(seed=seed).to_json() | {"less": measure.less} for measure in measures_of(tested)
+        measure.name: measure.interval(seed=seed).to_json() | {"less": measure.lower_is_better}
+        for measure in measures_of(tested)
     }
     return {
         "app": tested.name,
         "examples": len(tested.references),
         "figures": counted,
-        "without_a_model": {name: measure.estimate for name, measure in without_a_model(tested).items()},
+        "without_a_model": {name: measure.estimate for name, measure in baseline_measures(tested).items()},
         "written": list(tested.written),
     }
 
 
 def _shown(value: float, measure: Measure) -> str:
-    """A number in the measure's unit."""
+    """Format a value in the metric's precision."""
     if not math.isfinite(value):
         return "?"
     return f"{value:.1f}" if measure.unit == "points" else f"{value:.3f}"

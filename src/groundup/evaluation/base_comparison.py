@@ -1,4 +1,4 @@
-"""Comparison of a fine-tuned model with its base: the loss of held-out answers, and what each model answers.
+"""Comparison of a fine-tuned model with its base: loss of held-out answers, and generated answers of both models.
 
 Shape letters: E examples.
 """
@@ -33,14 +33,15 @@ from groundup.tokenizer import ChatTemplate, Tokenizer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BaseComparison:
-    """A fine-tuned model compared with its base on the same answers.
+    """Comparison of a fine-tuned model with its base on the same answers.
 
     Attributes:
-        examples: the conversations that were scored.
-        tokens_E: tokens of the answers in each, by which the nats of both models are divided.
-        tuned: the scores of the fine-tuned model.
-        chat_format, base_format: in which the fine-tuned model and the base are prompted.
-        loss: nats per token of the answers' text, with intervals over conversations.
+        examples: the scored conversations.
+        tokens_E: number of answer tokens per conversation, the divisor of both models' loss.
+        tuned: scores of the fine-tuned model.
+        chat_format: prompt format of the fine-tuned model.
+        base_format: prompt format of the base model.
+        loss: loss per token of the answers, with bootstrap intervals over conversations.
     """
 
     examples: list[Example]
@@ -52,11 +53,11 @@ class BaseComparison:
 
     @property
     def sentence(self) -> str:
-        """The result for a person."""
+        """The result in one sentence."""
         after, before = self.loss.after.estimate, self.loss.before.estimate
         return (
-            f"Held-out answers: {after:.3f} nats a token after tuning, {before:.3f} before "
-            f"(asked in the base's best format: {self.base_format.name}); {self.loss.difference_and_verdict}."
+            f"Loss on held-out answers: {after:.3f} nats per token after fine-tuning, {before:.3f} before "
+            f"(best prompt format of the base: {self.base_format.name}); {self.loss.difference_and_verdict}."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -68,14 +69,14 @@ class BaseComparison:
             "tuned": after.to_json("loss"),
             "base": before.to_json("loss") | {"format": self.base_format.name},
             "difference": self.loss.difference.to_json("loss"),
-            "counted": "the words of the answers, which both models are asked for; ends of turns apart",
+            "counted": "tokens of the answers' text, the same for both models; end-of-turn tokens are excluded",
             "end_of_turn": {"loss": float(self.tuned.ends_E.sum() / self.tuned.turns_E.sum())},
         }
 
     def transcripts(
         self, tuned: Engine, base: Engine, count: int, max_tokens: int, *, seed: int = 0
     ) -> list[dict[str, Any]]:
-        """Return some questions with the fine-tuned model's answer, the base's, and the reference."""
+        """Return sample questions with the answers of both models and the reference."""
         drawn = np.random.default_rng(seed).permutation(len(self.examples))[:count]
         made = []
         for example in (self.examples[e] for e in drawn):
@@ -97,20 +98,29 @@ def compare_with_base(
     base: Transformer,
     tokenizer: Tokenizer,
     template: ChatTemplate,
-    learned: Sequence[Example],
-    tested: Sequence[Example],
+    train: Sequence[Example],
+    test: Sequence[Example],
     *,
     seed: int = 0,
     advance: Callable[[float], object] = lambda _: None,
 ) -> BaseComparison:
-    """Score held-out answers with the fine-tuned model in its template, and with the base in its best format.
+    """Score held-out answers with a fine-tuned model and with its base in the best prompt format of each.
 
     Args:
-        learned: training examples; the base's format is chosen on some of them.
-        tested: held-out examples; those that do not fit into the context in every format are left out for both models.
+        tuned: fine-tuned model.
+        base: base model.
+        tokenizer: tokenizer of both models.
+        template: chat template of the fine-tuned model.
+        train: training examples, on which the base's prompt format is chosen.
+        test: held-out examples. Examples that exceed the context length in any format are skipped for both models.
+        seed: seed of the bootstrap.
+        advance: called with the number of examples scored since the last call.
+
+    Returns:
+        The comparison.
 
     Raises:
-        DataError: none of the held-out examples fits into the context.
+        DataError: no held-out example fits into the context.
     """
     chat = ChatFormat(template)
     formats: list[PromptFormat] = [chat, *plain_formats(tokenizer)]
@@ -119,19 +129,19 @@ def compare_with_base(
     def scorable(examples: Sequence[Example]) -> list[Example]:
         return [example for example in examples if all(fits(format.render, example, context) for format in formats)]
 
-    examples = scorable(tested)
+    examples = scorable(test)
     if not examples:
         raise DataError(
-            f"{len(tested):,} held-out examples: none fits into {context:,} tokens",
-            rule="an answer is scored with all that stands before it",
-            fix="Give shorter examples to test on, or a model with a longer context.",
+            f"{len(test):,} held-out examples: none fits into {context:,} tokens",
+            rule="an answer is scored together with its whole conversation",
+            fix="Give shorter test examples, or a model with a longer context.",
         )
-    base_format = best_format(base, tokenizer, chat, scorable(trial_examples(tokenizer, learned)) or examples)
+    base_format = best_format(base, tokenizer, chat, scorable(trial_examples(tokenizer, train)) or examples)
     before = score_responses(base, tokenizer, examples, base_format.render, advance=advance)
     after = score_responses(tuned, tokenizer, examples, chat.render, advance=advance)
     tokens_E = response_tokens(tokenizer, examples)
     old, new = (
-        mean("loss of held-out answers", each.nll_E, tokens_E, unit="nats a token", less=True)
+        mean("loss of held-out answers", each.nll_E, tokens_E, unit="nats per token", lower_is_better=True)
         for each in (before, after)
     )
     return BaseComparison(examples, tokens_E, after, chat, base_format, Comparison(old, new, seed))
@@ -140,9 +150,9 @@ def compare_with_base(
 def best_format(
     model: Transformer, tokenizer: Tokenizer, chat: ChatFormat, examples: Sequence[Example]
 ) -> PromptFormat:
-    """Return the format in which a model predicts these answers best.
+    """Return the prompt format with the lowest loss on the answers of these examples.
 
-    The chat template is no candidate for a base model whose vocabulary lacks its tokens.
+    The chat template is no candidate if the model's vocabulary lacks its tokens.
     """
     knows = model.config.vocab_size > max(chat.stop_ids or ())
     formats: list[PromptFormat] = [*([chat] if knows else []), *plain_formats(tokenizer)]
@@ -154,5 +164,5 @@ def best_format(
 
 
 def answer(engine: Engine, question: Sequence[Message], format: PromptFormat, *, max_tokens: int) -> str:
-    """Return a model's most likely answer to a conversation in a prompt format."""
+    """Return a model's greedy answer to a conversation."""
     return engine.complete(greedy_request(format, question, max_tokens)).text.strip()

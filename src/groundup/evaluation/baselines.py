@@ -1,4 +1,4 @@
-"""What costs nothing, on the same examples: the commonest label, counted words, first sentences, the text itself."""
+"""Baselines that need no language model: most frequent label, TF-IDF, lead sentences, and the input itself."""
 
 from __future__ import annotations
 
@@ -11,81 +11,89 @@ import numpy as np
 from groundup.core.types import MetricName
 from groundup.corpus.quality.sentences import split_sentences
 from groundup.evaluation.classification import predict_tfidf
-from groundup.evaluation.label_sets import Flags, predict_tfidf_sets, usual
+from groundup.evaluation.label_sets import Flags, majority_labels, predict_tfidf_sets
 from groundup.evaluation.metrics import measures
 
-_MOST_SENTENCES = 5
-_SAMPLE = 300  # training examples that say how many sentences
+_MAX_SENTENCES = 5
+_NUM_SAMPLED = 300  # Number of training examples on which the number of lead sentences is chosen.
 
 
 def baselines(
-    metric: MetricName, learned: Sequence[tuple[str, str]], prompts: Sequence[str], *, labels: Sequence[str] = ()
+    metric: MetricName, train: Sequence[tuple[str, str]], prompts: Sequence[str], *, labels: Sequence[str] = ()
 ) -> dict[str, list[str]]:
-    """What simple ways answer to the prompts, by the name of each.
+    """Return the answers of each baseline to the prompts, by its name.
 
     Args:
-        metric: that of the answers, which says what they are.
-        learned: (prompt, answer) of the training examples.
-        prompts: of the examples that are tested.
-        labels: as for `measures`.
+        metric: metric of the answers, which determines the baselines.
+        train: (prompt, answer) of each training example.
+        prompts: prompts of the test examples.
+        labels: all labels, if the answers are labels; see `measures`.
+
+    Returns:
+        Name of each baseline -> one answer per prompt.
     """
-    if not learned:
+    if not train:
         return {}
-    answers = [answer for _, answer in learned]
+    answers = [answer for _, answer in train]
     if metric == "exact" and labels:
-        return label_baselines([prompt for prompt, _ in learned], answers, prompts)
-    bare = without_shared_words([*prompts, *(prompt for prompt, _ in learned[:_SAMPLE])])
+        return label_baselines([prompt for prompt, _ in train], answers, prompts)
+    bare = without_shared_words([*prompts, *(prompt for prompt, _ in train[:_NUM_SAMPLED])])
     asked, known = bare[: len(prompts)], bare[len(prompts) :]
     if metric == "rouge":
-        count = _best_count(known, answers[:_SAMPLE])
+        count = _best_count(known, answers[:_NUM_SAMPLED])
         name = "the first sentence" if count == 1 else f"the first {count} sentences"
         return {name: [lead(text, count) for text in asked]}
     if metric in ("chrf", "bleu"):
-        return {"the text, untranslated": asked}
+        return {"the untranslated input": asked}
     if metric == "exact":
-        return {"the commonest answer": [_commonest(answers)] * len(prompts)}
+        return {"the most frequent answer": [_most_frequent(answers)] * len(prompts)}
     return {}
 
 
-def label_baselines(texts: Sequence[str], labels: Sequence[str], tested: Sequence[str]) -> dict[str, list[str]]:
-    """The commonest label, and TF-IDF with logistic regression where there are words to count.
+def label_baselines(texts: Sequence[str], labels: Sequence[str], test_texts: Sequence[str]) -> dict[str, list[str]]:
+    """Return predictions of the most frequent label and, if the texts have words, of TF-IDF with logistic regression.
 
     Args:
-        texts, labels: of the training examples.
+        texts: training texts.
+        labels: one label per training text.
+        test_texts: test texts.
+
+    Returns:
+        Name of each baseline -> one label per test text.
     """
     names = list(dict.fromkeys(labels))
-    found = {f"always {_commonest(labels)!r}": [_commonest(labels)] * len(tested)}
+    found = {f"always {_most_frequent(labels)!r}": [_most_frequent(labels)] * len(test_texts)}
     places = [names.index(label) for label in labels]
-    predicted = predict_tfidf(texts, places, tested) if len(names) > 1 else None
+    predicted = predict_tfidf(texts, places, test_texts) if len(names) > 1 else None
     if predicted is not None:
         found["TF-IDF + logistic regression"] = [names[place] for place in predicted]
     return found
 
 
 def label_set_baselines(
-    texts: Sequence[str], sets: Sequence[Sequence[str]], tested: Sequence[str]
+    texts: Sequence[str], sets: Sequence[Sequence[str]], test_texts: Sequence[str]
 ) -> dict[str, list[tuple[str, ...]]]:
-    """`label_baselines` where a text may have several: what half of the texts have, and TF-IDF for each label."""
+    """Return predictions for multi-label data: labels of at least half of the texts, and TF-IDF per label."""
     names = sorted({label for labels in sets for label in labels})
     learned_EC = np.array([[name in labels for name in names] for labels in sets])
 
     def named(flags_C: Flags) -> tuple[str, ...]:
         return tuple(name for name, has in zip(names, flags_C, strict=True) if has)
 
-    always = named(usual(learned_EC))
-    found = {f"always {', '.join(always)!r}": [always] * len(tested)}
-    predicted_EC = predict_tfidf_sets(texts, learned_EC, tested)
+    always = named(majority_labels(learned_EC))
+    found = {f"always {', '.join(always)!r}": [always] * len(test_texts)}
+    predicted_EC = predict_tfidf_sets(texts, learned_EC, test_texts)
     if predicted_EC is not None:
         found["TF-IDF + logistic regression"] = [named(flags_C) for flags_C in predicted_EC]
     return found
 
 
 def without_shared_words(prompts: Sequence[str]) -> list[str]:
-    """Prompts without the words that all of them begin or end with: the template that they were laid out in."""
+    """Return the prompts without the words that all of them begin or end with, which belong to a prompt template."""
     if len(set(prompts)) < 2:
         return list(prompts)
     start, end = _shared_start(prompts), _shared_start([prompt[::-1] for prompt in prompts])[::-1]
-    # Whole lines, or else whole words: two texts that happen to begin with "An" and "And" share nothing.
+    # Remove only whole lines, or whole words: texts that begin with "An" and "And" have no word in common.
     before = 1 + max(start.rfind("\n"), start.rfind(" ") if "\n" not in start else -1)
     mark = "\n" if "\n" in end else " "
     after = len(end) - end.index(mark) if mark in end else 0
@@ -93,12 +101,12 @@ def without_shared_words(prompts: Sequence[str]) -> list[str]:
 
 
 def _shared_start(texts: Sequence[str]) -> str:
-    first, last = min(texts), max(texts)  # in order, all others lie between
+    first, last = min(texts), max(texts)  # All other texts sort between these two.
     return "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
 
 
 def lead(text: str, sentences: int) -> str:
-    """The first sentences of a text; a line that ends without a mark ends a sentence, too."""
+    """Return the first sentences of a text. A line end also ends a sentence."""
     return " ".join([part for line in text.splitlines() for part in split_sentences(line) if part][:sentences])
 
 
@@ -106,8 +114,8 @@ def _best_count(texts: Sequence[str], answers: Sequence[str]) -> int:
     def quality(count: int) -> float:
         return measures("rouge", [lead(text, count) for text in texts], answers)[0].estimate
 
-    return max(range(1, _MOST_SENTENCES + 1), key=quality)
+    return max(range(1, _MAX_SENTENCES + 1), key=quality)
 
 
-def _commonest(answers: Sequence[str]) -> str:
+def _most_frequent(answers: Sequence[str]) -> str:
     return Counter(answers).most_common(1)[0][0]

@@ -1,4 +1,4 @@
-"""Bits per byte: one scorer for our models and for any other, comparable across tokenizers.
+"""Bits per byte, comparable across models and tokenizers.
 
 Shape letters: B batch, T sequence, V vocab, D documents.
 """
@@ -25,21 +25,22 @@ from groundup.evaluation.stats import Interval, ratio_interval
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
-FEW_DOCUMENTS = 20
+MIN_DOCUMENTS = 20
 
 NllFunction = Callable[[Tensor, Tensor], Tensor]
-"""input_ids (B, T), labels (B, T) -> nats of each label (B, T), 0 where it is ignored."""
+"""Maps input_ids (B, T) and labels (B, T) to the negative log-likelihood of each label in nats (B, T); 0 if ignored."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BitsPerByte:
-    """The score of each document, and of all together.
+    """Negative log-likelihoods of scored documents, and the bits per byte of all.
 
     Attributes:
         document_bytes: UTF-8 bytes of each document.
-        document_tokens: tokens of each document.
-        window_document, window_nll, window_tokens: of each window, the place of its document in the arrays
-            above, its nats and its tokens.
+        document_tokens: number of tokens of each document.
+        window_document: index of each window's document in the arrays above.
+        window_nll: negative log-likelihood of each window, in nats.
+        window_tokens: number of tokens of each window.
     """
 
     document_bytes: npt.NDArray[np.int64]
@@ -50,34 +51,34 @@ class BitsPerByte:
 
     @property
     def document_nll(self) -> npt.NDArray[np.float64]:
-        """Nats of each document's own tokens; BOS and EOS are in nobody's sum."""
+        """Negative log-likelihood of each document in nats, without BOS and EOS."""
         sums = np.zeros(self.documents)
         np.add.at(sums, self.window_document, self.window_nll)
         return sums
 
     @property
     def nll(self) -> float:
-        """Nats of all documents."""
+        """Negative log-likelihood of all documents, in nats."""
         return float(self.window_nll.sum())
 
     @property
     def bytes(self) -> int:
-        """UTF-8 bytes of all documents."""
+        """Number of UTF-8 bytes of all documents."""
         return int(self.document_bytes.sum())
 
     @property
     def tokens(self) -> int:
-        """Tokens of all documents."""
+        """Number of tokens of all documents."""
         return int(self.document_tokens.sum())
 
     @property
     def documents(self) -> int:
-        """How many documents were scored."""
+        """Number of scored documents."""
         return len(self.document_bytes)
 
     @property
     def window_bytes(self) -> npt.NDArray[np.float64]:
-        """Each window's share, by tokens, of the bytes of its document."""
+        """Bytes of each window: the bytes of its document, divided in proportion to tokens."""
         per_token = self.document_bytes / np.maximum(self.document_tokens, 1)
         return self.window_tokens * per_token[self.window_document]
 
@@ -87,13 +88,13 @@ class BitsPerByte:
         return self.nll / (math.log(2) * self.bytes)
 
     def interval(self, *, level: float = 0.95, seed: int = 0) -> Interval:
-        """The bits per byte with its bootstrap interval.
+        """Return the bits per byte with a bootstrap interval.
 
-        Documents are resampled. Where there are too few to tell how they vary (a single book), their windows
-        are, as in a block bootstrap (Künsch 1989).
+        Documents are resampled. If there are fewer than `MIN_DOCUMENTS`, windows are resampled instead, as in a block
+        bootstrap (Künsch 1989).
         """
         nll, sizes = self.document_nll, self.document_bytes.astype(np.float64)
-        if self.documents < FEW_DOCUMENTS:
+        if self.documents < MIN_DOCUMENTS:
             nll, sizes = self.window_nll, self.window_bytes
         return ratio_interval(nll / math.log(2), sizes, level=level, seed=seed)
 
@@ -107,15 +108,16 @@ def compare_bits_per_byte(
     about: Literal["task", "general"] = "task",
     what: str = "",
 ) -> Comparison:
-    """Compare two scores of the same documents; the models may have different tokenizers.
+    """Compare two scores of the same documents. The models may have different tokenizers.
 
-    Documents are resampled in pairs; if they are few and both models split them into the same windows, windows are.
+    Documents are resampled in pairs. If there are fewer than `MIN_DOCUMENTS` and both models split them into the same
+    windows, windows are resampled instead.
     """
     assert np.array_equal(after.document_bytes, before.document_bytes)
     sizes, nll = after.document_bytes.astype(np.float64), (before.document_nll, after.document_nll)
-    if after.documents < FEW_DOCUMENTS and np.array_equal(after.window_tokens, before.window_tokens):
+    if after.documents < MIN_DOCUMENTS and np.array_equal(after.window_tokens, before.window_tokens):
         sizes, nll = after.window_bytes, (before.window_nll, after.window_nll)
-    old, new = (mean(name, each / math.log(2), sizes, unit="bits per byte", less=True) for each in nll)
+    old, new = (mean(name, each / math.log(2), sizes, unit="bits per byte", lower_is_better=True) for each in nll)
     return Comparison(old, new, seed, about, what)
 
 
@@ -130,32 +132,38 @@ def bits_per_byte(
     device: torch.device | str = "cpu",
     advance: Callable[[float], object] = lambda _: None,
 ) -> BitsPerByte:
-    """Score each document once, from BOS, in windows that do not overlap.
+    """Score each document once, from BOS, in non-overlapping windows.
 
     Args:
-        nll: the model. `model_nll` makes it of ours, `logits_nll` of anything that gives logits.
-        documents: `TokenShards`, or texts through `encode_texts`.
-        context_length: the most tokens that the model reads at once.
-        batch_size: windows of full length at a time; it changes the speed, not the score.
+        nll: scoring function of a model; see `model_nll` and `logits_nll`.
+        documents: `TokenShards`, or texts encoded with `encode_texts`.
+        context_length: maximum number of tokens per window.
+        bos_id: id of the BOS token.
+        batch_size: number of full-length windows per batch; it does not change the score.
         subset: indices of the documents to score; None scores all.
-        device: where `nll` wants its arguments.
+        device: device of the arguments of `nll`.
         advance: called with the number of tokens scored since the last call.
+
+    Returns:
+        The score of each document and window.
 
     Raises:
         DataError: no bytes to score.
-        FormatError: the model's likelihoods are not numbers.
+        FormatError: the negative log-likelihood is not finite.
     """
     chosen = np.arange(len(documents.lengths)) if subset is None else np.asarray(subset, dtype=np.int64)
     if not documents.byte_lengths[chosen].sum():
         raise DataError(
             f"{len(chosen)} documents: 0 bytes",
-            rule="bits per byte need at least one byte to score",
+            rule="bits per byte requires at least one byte of text",
             fix="Give text that is not empty.",
         )
     place = np.zeros(len(documents.lengths), dtype=np.int64)
     place[chosen] = np.arange(len(chosen))
     rows: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]] = []
-    with torch.no_grad():  # inference mode would mark the weights that FSDP gathers here as none to train with
+    with (
+        torch.no_grad()
+    ):  # Inference mode would mark the weights that FSDP gathers as inference tensors, which cannot be trained.
         for windows in document_windows(
             documents, context_length=context_length, batch_size=batch_size, bos_id=bos_id, subset=subset
         ):
@@ -175,19 +183,19 @@ def bits_per_byte(
     if not math.isfinite(score.nll):
         raise FormatError(
             f"negative log-likelihood: {score.nll}",
-            rule="a sound model gives every token a finite one",
-            fix="Its weights are damaged or its training diverged: copy or train it again.",
+            rule="an intact model gives each token a finite log-probability",
+            fix="The weights are damaged or training diverged: copy or train the model again.",
         )
     return score
 
 
 def model_nll(model: Transformer) -> NllFunction:
-    """The scorer's view of one of our models."""
+    """Return the scoring function of a groundup model."""
     return lambda input_ids_BT, labels_BT: model(input_ids_BT, labels_BT=labels_BT, reduction="none")
 
 
 def logits_nll(logits: Callable[[Tensor], Tensor]) -> NllFunction:
-    """The scorer's view of any model: `logits` maps input_ids (B, T) to logits (B, T, V)."""
+    """Return the scoring function of a model that maps input_ids (B, T) to logits (B, T, V)."""
 
     def nll(input_ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
         logits_BVT = logits(input_ids_BT).float().transpose(1, 2)
@@ -197,7 +205,7 @@ def logits_nll(logits: Callable[[Tensor], Tensor]) -> NllFunction:
 
 
 def encode_texts(texts: Iterable[str], tokenizer: Tokenizer) -> TokenLists:
-    """Texts as documents that can be scored; their bytes are counted, not taken from the tokenizer."""
+    """Tokenize texts for scoring. Bytes are counted in the texts, not in the tokens."""
     gathered = [well_formed(text) for text in texts]
     sizes = [len(text.encode("utf-8")) for text in gathered]
     return TokenLists(tokenizer.encode_batch(gathered), np.array(sizes, dtype=np.int64))

@@ -15,21 +15,21 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-_BINS = 15
-_MIN_PROBABILITY = 1e-300  # before its logarithm is taken
+_NUM_BINS = 15
+_MIN_PROBABILITY = 1e-300  # Lower bound before the logarithm.
 _MAX_TEMPERATURE = 20.0
-_SPLITS = 80  # of the interval with the best temperature: 0.618^80 of it is left
+_NUM_ITERATIONS = 80  # Iterations of the golden-section search; each keeps 0.618 of the interval.
 
 
-def logarithms(probabilities: Floats) -> Floats:
+def safe_log(probabilities: Floats) -> Floats:
     """Return natural logarithms; finite for a probability of 0."""
     found: Floats = np.log(np.maximum(probabilities, _MIN_PROBABILITY))
     return found
 
 
 def with_temperature(probabilities_EC: Floats, temperature: float) -> Floats:
-    """Return the probabilities after their logits are divided by a temperature."""
-    scaled = logarithms(probabilities_EC) / temperature
+    """Return the probabilities after division of their logits by a temperature."""
+    scaled = safe_log(probabilities_EC) / temperature
     scaled = np.exp(scaled - scaled.max(1, keepdims=True))
     flattened: Floats = scaled / scaled.sum(1, keepdims=True)
     return flattened
@@ -38,29 +38,34 @@ def with_temperature(probabilities_EC: Floats, temperature: float) -> Floats:
 def fit_temperature(probabilities_EC: Floats, true_E: Indices, *, prior: int = 1) -> float:
     """Return the temperature with the lowest loss on held-out texts (Guo et al. 2017, arXiv:1706.04599).
 
-    If all predictions are right, there is no minimum: the lower the temperature, the lower the loss. So the loss counts
-    one more text, whose labels are equally probable: 1/E of it is added to each of the E texts. If all predictions are
-    right with the same probability, that becomes (E + 1/C) / (E + 1): 99.2 % for 60 texts with two labels. Laplace's
-    rule of succession, with one more text per label, gives 98.4 %. Among hundreds of texts with some errors, the
-    added text has little weight.
+    If all predictions are correct, the loss has no minimum: it falls with the temperature. The loss therefore includes
+    one additional text with equally probable labels; each of the E texts gets 1/E of it. If all predictions are correct
+    with the same probability, that probability becomes (E + 1/C) / (E + 1): 99.2 % for 60 texts with two labels.
+    Laplace's rule of succession, which adds one text per label, gives 98.4 %. Among hundreds of texts with some errors,
+    the added text has little weight.
 
     The loss is convex in 1 / temperature, so a golden-section search finds its minimum.
 
     Args:
-        prior: number of rows of the added text: as many as each text has.
+        probabilities_EC: predicted probabilities of held-out texts.
+        true_E: index of the true label of each text.
+        prior: number of rows of the additional text, equal to the number of rows per text.
+
+    Returns:
+        The temperature.
     """
-    logits_EC, each = logarithms(probabilities_EC), np.arange(len(true_E))
+    logits_EC, each = safe_log(probabilities_EC), np.arange(len(true_E))
 
     def loss(inverse: float) -> float:
         scaled = inverse * (logits_EC - logits_EC.max(1, keepdims=True))
-        scaled -= np.log(np.exp(scaled).sum(1, keepdims=True))  # no lower limit: it would make the loss flat
+        scaled -= np.log(np.exp(scaled).sum(1, keepdims=True))  # No lower bound, which would make the loss flat.
         return -float(scaled[each, true_E].sum() + prior * scaled.mean())
 
     low, high = 1 / _MAX_TEMPERATURE, _MAX_TEMPERATURE
     golden = (math.sqrt(5) - 1) / 2
     left, right = high - golden * (high - low), low + golden * (high - low)
     at_left, at_right = loss(left), loss(right)
-    for _ in range(_SPLITS):
+    for _ in range(_NUM_ITERATIONS):
         if at_left < at_right:
             high, right, at_right = right, left, at_left
             left = high - golden * (high - low)
@@ -73,13 +78,16 @@ def fit_temperature(probabilities_EC: Floats, true_E: Indices, *, prior: int = 1
 
 
 def expected_calibration_error(probabilities_EC: Floats, true_E: Indices) -> float:
-    """Return the mean absolute difference between confidence and accuracy in 15 bins of equal width, weighted by their
-    number of examples (Naeini et al. 2015).
+    """Return the expected calibration error with 15 bins of equal width (Naeini et al. 2015).
+
+    It is the mean absolute difference between confidence and accuracy, weighted by the number of examples per bin.
     """
     confidence = probabilities_EC.max(1)
     right = probabilities_EC.argmax(1) == true_E
-    bins = np.minimum((confidence * _BINS).astype(np.int64), _BINS - 1)
-    count, said, was = (np.bincount(bins, weights, _BINS) for weights in (None, confidence, right.astype(np.float64)))
+    bins = np.minimum((confidence * _NUM_BINS).astype(np.int64), _NUM_BINS - 1)
+    count, said, was = (
+        np.bincount(bins, weights, _NUM_BINS) for weights in (None, confidence, right.astype(np.float64))
+    )
     return float(np.abs(said - was).sum() / count.sum())
 
 
@@ -88,8 +96,10 @@ class Calibration:
     """Calibration error on the test texts, before and after temperature scaling.
 
     Attributes:
+        temperature: the fitted temperature.
         fitted_on: number of texts that the temperature was fitted on.
-        before, after: expected calibration error on the test texts.
+        before: expected calibration error on the test texts before temperature scaling.
+        after: expected calibration error on the test texts after temperature scaling.
     """
 
     temperature: float
@@ -102,7 +112,13 @@ class Calibration:
         """Measure the calibration error.
 
         Args:
-            probabilities_EC: of the test texts, after temperature scaling.
+            probabilities_EC: probabilities of the test texts after temperature scaling.
+            true_E: index of the true label of each text.
+            temperature: the fitted temperature.
+            fitted_on: number of texts that the temperature was fitted on.
+
+        Returns:
+            The calibration error before and after scaling.
         """
         original = with_temperature(probabilities_EC, 1 / temperature)
         before, after = (expected_calibration_error(each, true_E) for each in (original, probabilities_EC))
@@ -110,16 +126,16 @@ class Calibration:
 
     @property
     def sentence(self) -> str:
-        """The calibration error, as a sentence for the user."""
+        """The calibration error in one sentence."""
         if not self.fitted_on:
-            return f"Probabilities are off by {self.after:.1%} on average; too few texts to fit them on others."
+            return f"Expected calibration error: {self.after:.1%}; too few texts to fit a temperature."
         return (
-            f"Probabilities are off by {self.after:.1%} on average ({self.before:.1%} before a temperature of "
-            f"{self.temperature:.2f}, fitted on {self.fitted_on:,} other texts, was put into the head)."
+            f"Expected calibration error: {self.after:.1%} ({self.before:.1%} before temperature scaling by "
+            f"{self.temperature:.2f}, fitted on {self.fitted_on:,} validation texts)."
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the facts for the artifact."""
+        """Return the calibration error for the artifact."""
         return {
             "temperature": self.temperature,
             "fitted_on": self.fitted_on,

@@ -1,4 +1,4 @@
-"""Multiple choice: which of several answers a model finds likeliest, counted as lm-evaluation-harness counts it.
+"""Multiple choice by log-likelihood, with the accuracy of lm-evaluation-harness.
 
 Shape letters: E items.
 """
@@ -21,14 +21,15 @@ from groundup.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class ChoiceScore:
-    """What a model chose.
+    """Accuracy of a model on multiple-choice questions.
 
     Attributes:
-        loglikelihoods: of each item, nats of each choice after the prompt, summed over its tokens.
-        accuracy: the likeliest choice is the right one.
-        accuracy_per_byte: the same with each sum divided by the choice's UTF-8 bytes, so that short ones have no
-            advantage.
-        chance: what guessing gives.
+        loglikelihoods: for each item, the log-likelihood of each choice after the prompt, summed over its tokens, in
+            nats.
+        accuracy: share of items whose most likely choice is correct.
+        accuracy_per_byte: the same with each log-likelihood divided by the choice's UTF-8 bytes, which removes the
+            advantage of short choices.
+        chance: accuracy of random guessing.
     """
 
     loglikelihoods: list[list[float]]
@@ -37,7 +38,7 @@ class ChoiceScore:
     chance: float
 
     def to_json(self) -> dict[str, Any]:
-        """The figures."""
+        """Return the accuracies as JSON values."""
         named = {"accuracy": self.accuracy, "accuracy_per_byte": self.accuracy_per_byte}
         return {name: interval.to_json() for name, interval in named.items()} | {"chance": self.chance}
 
@@ -53,8 +54,14 @@ def score_choices(
     """Score every choice of every item.
 
     Args:
-        seed: of the intervals.
-        advance: called with the number of choices after each batch.
+        model: model to evaluate.
+        tokenizer: tokenizer of the model.
+        items: multiple-choice questions.
+        seed: seed of the bootstrap.
+        advance: called with the number of choices scored in each batch.
+
+    Returns:
+        The accuracies with bootstrap intervals.
     """
     requests = [choice_ids(tokenizer, item.prompt, choice) for item in items for choice in item.choices]
     sums = iter(_loglikelihoods(model, requests, advance))
@@ -73,10 +80,10 @@ def score_choices(
 
 
 def choice_ids(tokenizer: Tokenizer, prompt: str, choice: str) -> tuple[list[int], int]:
-    """Ids of a prompt with a choice, and how many of the last ones are scored.
+    """Return the ids of a prompt with a choice, and the number of ids at the end that are scored.
 
-    A choice follows its prompt after a space. Both are encoded together, as text is, and the ids beyond the prompt's
-    own count are the choice's; without a prompt, it follows BOS.
+    A choice follows its prompt after a space. Prompt and choice are encoded as one text; ids after the length of the
+    encoded prompt belong to the choice. Without a prompt, the choice follows BOS.
     """
     if not prompt:
         ids = tokenizer.encode(choice)
@@ -92,12 +99,12 @@ def _loglikelihoods(
     longest = model.config.context_length
     pairs = []
     for ids, scored in requests:
-        # What is too long loses its beginning, as in lm-evaluation-harness.
+        # Sequences that exceed the context are truncated on the left, as in lm-evaluation-harness.
         kept, scored = ids[-(longest + 1) :], min(scored, longest)
         pairs.append((kept[:-scored], kept[-scored:]))
     return loglikelihoods(model, pairs, advance=advance)
 
 
 def right_choices(scores: Sequence[Sequence[float]], items: Sequence[Choice]) -> npt.NDArray[np.float64]:
-    """1 for each item whose best choice is the right one, else 0; (E,)."""
+    """Return 1 for each item whose highest-scored choice is correct, otherwise 0; (E,)."""
     return np.array([float(np.argmax(of) == item.answer) for of, item in zip(scores, items, strict=True)])

@@ -1,4 +1,4 @@
-"""How well labels are predicted: accuracy, macro-F1, the confusion matrix, and baselines on the same split.
+"""Scores of a single-label classifier: accuracy, macro-F1, confusion matrix, and baselines on the same split.
 
 Shape letters: E examples, C labels, K cells of the confusion matrix, R resamples.
 """
@@ -24,11 +24,13 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class SingleLabelResult:
-    """Predictions on a test set, scored.
+    """Scores of predictions on a test set.
 
     Attributes:
-        correct: (E,), 1 where the prediction is right.
-        confusion: (C, C), examples of each true label (row) by predicted label (column).
+        correct: 1 if the prediction is correct, otherwise 0; (E,).
+        confusion: number of examples of each true label (row) by predicted label (column); (C, C).
+        accuracy: share of correct predictions.
+        macro_f1: unweighted mean of the labels' F1.
     """
 
     correct: Floats
@@ -38,7 +40,7 @@ class SingleLabelResult:
 
     @property
     def metrics(self) -> dict[str, Interval]:
-        """Name -> metric, the share of right texts first."""
+        """Metrics by name, the share of correct texts first."""
         return {"accuracy": self.accuracy, "macro_f1": self.macro_f1}
 
     def to_json(self) -> dict[str, Any]:
@@ -49,7 +51,7 @@ class SingleLabelResult:
 def score(
     true_E: Sequence[int] | Indices, predicted_E: Sequence[int] | Indices, n_labels: int, *, seed: int
 ) -> SingleLabelResult:
-    """Score predictions; intervals are percentile bootstraps over examples, at 95 %."""
+    """Score predictions, with 95 % percentile bootstrap intervals over examples."""
     true, predicted = np.asarray(true_E), np.asarray(predicted_E)
     confusion = np.zeros((n_labels, n_labels), dtype=np.int64)
     np.add.at(confusion, (true, predicted), 1)
@@ -59,12 +61,12 @@ def score(
 
 
 def macro_f1(confusion_CC: Indices) -> float:
-    """Mean F1 of the labels that are true or predicted somewhere, each label counting alike."""
+    """Return the unweighted mean F1 of the labels that are true or predicted in some example."""
     return float(f1_over_labels(np.diag(confusion_CC), confusion_CC.sum(1), confusion_CC.sum(0)))
 
 
 def f1_over_labels(hits: Indices | Floats, true: Indices | Floats, predicted: Indices | Floats) -> Floats:
-    """Mean F1 of the labels that are true or predicted, from counts (..., C) over the last axis; of none, 0."""
+    """Return the mean F1 of the labels that are true or predicted, from counts (..., C); 0 without any."""
     occurs = true + predicted
     f1 = np.divide(2 * hits, occurs, out=np.zeros(occurs.shape), where=occurs > 0)
     mean: Floats = f1.sum(-1) / np.maximum((occurs > 0).sum(-1), 1)
@@ -72,21 +74,21 @@ def f1_over_labels(hits: Indices | Floats, true: Indices | Floats, predicted: In
 
 
 def _macro_f1_interval(confusion_CC: Indices, *, seed: int) -> Interval:
-    """Examples in one cell of the confusion matrix are alike: drawing examples anew is drawing cells."""
+    """Resample cells of the confusion matrix, which is equivalent to resampling examples."""
     rows, columns = np.nonzero(confusion_CC)
-    # Which of the cells count for which label.
+    # One-hot true and predicted label of each nonzero cell.
     true_KC, predicted_KC = (np.eye(len(confusion_CC))[places] for places in (rows, columns))
     sums = (true_KC * predicted_KC, true_KC, predicted_KC)
     return bootstrap(
         macro_f1(confusion_CC),
-        lambda often_RK: f1_over_labels(*(often_RK @ each_KC for each_KC in sums)),
+        lambda counts_RK: f1_over_labels(*(counts_RK @ each_KC for each_KC in sums)),
         confusion_CC[rows, columns],
         seed=seed,
     )
 
 
 class LabelResult(Protocol):
-    """Scored predictions of labels: `SingleLabelResult`, or `SetResult` of `label_sets`."""
+    """Scores of predicted labels: `SingleLabelResult`, or `SetResult` of `label_sets`."""
 
     @property
     def correct(self) -> Floats: ...
@@ -99,15 +101,15 @@ class LabelResult(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BaselineComparison:
-    """A classifier compared with baselines that were trained on the same texts.
+    """Comparison of a classifier with baselines that were trained on the same texts.
 
     Attributes:
-        result: of the classifier.
-        majority: the answer that is always the same.
-        by_majority: its result.
-        by_tfidf: TF-IDF and logistic regression; None if it was not asked for, or there are no words to count.
-        seed: of the intervals.
-        right: a right text, in words.
+        result: scores of the classifier.
+        majority: the constant prediction of the majority baseline.
+        by_majority: scores of the majority baseline.
+        by_tfidf: scores of TF-IDF with logistic regression; None if not requested or if the texts have no words.
+        seed: seed of the bootstrap.
+        right: what a correct text gets, for the sentence of `verdict`.
     """
 
     result: LabelResult
@@ -119,7 +121,7 @@ class BaselineComparison:
 
     @property
     def over_tfidf(self) -> Comparison | None:
-        """The share of right texts, compared with TF-IDF."""
+        """The share of correct texts compared with TF-IDF."""
         if self.by_tfidf is None:
             return None
         name = next(iter(self.result.metrics))
@@ -127,25 +129,25 @@ class BaselineComparison:
         return Comparison(before, after, self.seed)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the rows of a table: who, and each metric with its interval."""
+        """Return the rows of a table: the name of the classifier, then each metric with its interval."""
         named = [("this classifier", self.result), ("TF-IDF + logistic regression", self.by_tfidf)]
         named.append((f"always {self.majority!r}", self.by_majority))
         return [(who, *map(percent_interval, each.metrics.values())) for who, each in named if each is not None]
 
     def verdict(self) -> str:
-        """Return one sentence."""
+        """Return the comparison in one sentence."""
         share, floor = (next(iter(each.metrics.values())).estimate for each in (self.result, self.by_majority))
-        first = f"{share:.1%} of the test texts get {self.right} ({floor:.1%} by always answering the same)"
+        first = f"{share:.1%} of the test texts get {self.right} (majority baseline: {floor:.1%})"
         compared = self.over_tfidf
         if compared is None:
             return f"{first}."
-        if compared.verdict == "not distinguishable":
-            return f"{first}; not distinguishable from TF-IDF + logistic regression."
+        if compared.verdict == "not significantly different":
+            return f"{first}; not significantly different from TF-IDF + logistic regression."
         gain = abs(compared.difference.estimate)
         return f"{first}; {compared.verdict} than TF-IDF + logistic regression, by {gain:.1%}."
 
     def to_json(self) -> dict[str, Any]:
-        """Return `majority` and, if there is one, `tfidf`."""
+        """Return the scores of `majority` and, if available, `tfidf`."""
         values = {name: interval.estimate for name, interval in self.by_majority.metrics.items()}
         facts: dict[str, Any] = {"majority": {"label": self.majority, **values}}
         if self.by_tfidf is not None and (compared := self.over_tfidf) is not None:
@@ -160,9 +162,15 @@ def compare_with_baselines(
     """Train the baselines on the training set and score them on the test set.
 
     Args:
-        labels: the name of each label, by its index.
-        result: of the classifier on the test set.
-        tfidf: False leaves out the baseline that takes time.
+        train: training set.
+        test: test set.
+        labels: name of each label, by index.
+        result: scores of the classifier on the test set.
+        tfidf: include the TF-IDF baseline, which takes time to train.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The comparison.
     """
     index = {label: number for number, label in enumerate(labels)}
     learned, true = ([index[label] for label in part.labels] for part in (train, test))
@@ -174,15 +182,20 @@ def compare_with_baselines(
 
 
 def percent_interval(interval: Interval) -> str:
-    """A share with its interval, in percent."""
+    """Format a share and its interval in percent."""
     return f"{interval.estimate:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
 def predict_tfidf(train_texts: Sequence[str], train_labels: Sequence[int], test_texts: Sequence[str]) -> Indices | None:
-    """Predictions of logistic regression on TF-IDF, the baseline for small data.
+    """Predict labels with logistic regression on TF-IDF features, the baseline for small data.
+
+    Args:
+        train_texts: training texts.
+        train_labels: index of the label of each training text.
+        test_texts: test texts.
 
     Returns:
-        One label per test text; None if the training texts have no characters to count.
+        One label index per test text; None if the training texts have no words.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -1,4 +1,4 @@
-"""Comparison of two models on the same examples, with intervals, and the report of several comparisons."""
+"""Comparison of two models on the same examples, with confidence intervals, and the report of several comparisons."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from groundup.evaluation.measure import Measure
 from groundup.evaluation.stats import Interval
 
 FORMAT_VERSION = 1
-COLUMNS = ("measure", "before", "after", "difference", "verdict", "without a model")
+COLUMNS = ("metric", "before", "after", "difference", "verdict", "baselines")
 
-Verdict = Literal["better", "worse", "not distinguishable"]
+Verdict = Literal["better", "worse", "not significantly different"]
 
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """One metric of two models on the same examples.
+    """Comparison of two models by one metric on the same examples.
 
     Attributes:
-        before: of the base model, or of a baseline.
-        after: of the model that is judged.
-        seed: of the bootstrap.
-        about: "task" is what the model was fine-tuned for, "general" what it could do before.
-        what: the examples, for a person.
-        baselines: the same metric of methods without a model, by name.
+        before: metric of the base model or of a baseline.
+        after: metric of the evaluated model.
+        seed: seed of the bootstrap.
+        about: "task" for the task of fine-tuning, "general" for abilities of the base model.
+        what: description of the examples.
+        baselines: the same metric of baselines that need no model, by name.
     """
 
     before: Measure
@@ -39,25 +39,25 @@ class Comparison:
 
     @cached_property
     def difference(self) -> Interval:
-        """After minus before, with its paired bootstrap interval."""
+        """Difference of `after` and `before`, with a paired bootstrap interval."""
         return self.after.minus(self.before, seed=self.seed)
 
     @property
     def verdict(self) -> Verdict:
-        """Whether `after` is better, as far as the interval shows."""
+        """Whether `after` is better or worse; not significantly different if the interval includes 0."""
         if not self.difference.excludes_zero:
-            return "not distinguishable"
-        return "better" if (self.difference.estimate < 0) == self.after.less else "worse"
+            return "not significantly different"
+        return "better" if (self.difference.estimate < 0) == self.after.lower_is_better else "worse"
 
     @property
     def sentence(self) -> str:
-        """The result for a person."""
+        """The result in one sentence."""
         after, before = self.number(self.after.estimate), self.number(self.before.estimate)
         return f"{after} {self.after.unit}, {before} before; {self.difference_and_verdict}."
 
     @property
     def summary(self) -> str:
-        """The result as a part of a sentence."""
+        """The result as a clause of a sentence."""
         before, after = self.number(self.before.estimate), self.number(self.after.estimate)
         return f"{self.after.name} {before} before, {after} after ({self.verdict})"
 
@@ -84,7 +84,7 @@ class Comparison:
             "name": self.after.name,
             "what": self.what,
             "unit": self.after.unit,
-            "less_is_better": self.after.less,
+            "less_is_better": self.after.lower_is_better,
             "before": self.before.interval(seed=self.seed).to_json(),
             "after": self.after.interval(seed=self.seed).to_json(),
             "difference": self.difference.to_json(),
@@ -93,7 +93,7 @@ class Comparison:
         }
 
     def facts(self) -> dict[str, Any]:
-        """Return the numbers as flat JSON values, for an artifact."""
+        """Return the numbers as flat JSON values for an artifact."""
         return {
             "after": self.after.estimate,
             "before": self.before.estimate,
@@ -103,7 +103,7 @@ class Comparison:
         }
 
     def number(self, value: float, sign: str = "") -> str:
-        """Return a value in the metric's precision."""
+        """Format a value in the metric's precision."""
         return f"{value:{sign}.1f}" if self.after.unit == "points" else f"{value:{sign}.3f}"
 
     def _shown(self, interval: Interval, sign: str = "") -> str:
@@ -118,8 +118,9 @@ class ComparisonReport:
     """All comparisons of two models.
 
     Attributes:
-        notes: what a reader must know of the method.
-        transcripts: some questions with both answers and the reference.
+        comparisons: one comparison per metric and task.
+        notes: remarks on the method, for the reader of the report.
+        transcripts: sample questions with both answers and the reference.
     """
 
     comparisons: Sequence[Comparison]
@@ -127,7 +128,7 @@ class ComparisonReport:
     transcripts: Sequence[Mapping[str, str]] = ()
 
     def __or__(self, other: ComparisonReport) -> ComparisonReport:
-        """Return one report of both."""
+        """Return the union of two reports."""
         return ComparisonReport(
             [*self.comparisons, *other.comparisons],
             [*self.notes, *other.notes],
@@ -136,11 +137,11 @@ class ComparisonReport:
 
     @property
     def sentence(self) -> str:
-        """The first comparison on the task and the first general one, for a person."""
+        """The first comparison on the task and the first general one, in one sentence."""
         task = next((each for each in self.comparisons if each.about == "task"), None)
         general = next((each for each in self.comparisons if each.about == "general"), None)
         parts = [f"On the task, {task.summary}"] if task else []
-        parts += [f"{'e' if parts else 'E'}lsewhere, {general.summary}"] if general else []
+        parts += [f"{'i' if parts else 'I'}n general, {general.summary}"] if general else []
         return "; ".join(parts) + "."
 
     def rows(self) -> list[tuple[str, ...]]:
@@ -152,17 +153,21 @@ class ComparisonReport:
         return {
             "format_version": FORMAT_VERSION,
             "summary": self.sentence,
-            "interval": "95 %, percentile bootstrap over examples, in pairs",
+            "interval": "95 %, paired percentile bootstrap over examples",
             "lines": [each.to_json() for each in self.comparisons],
             "notes": list(self.notes),
             "transcripts": [dict(transcript) for transcript in self.transcripts],
         }
 
     def to_markdown(self, title: str) -> str:
-        """Return a page."""
+        """Return the report as a Markdown page."""
         lines = [f"# {title}", "", self.sentence, ""]
         lines += [f"| {' | '.join(map(_cell, row))} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *self.rows())]
-        lines += ["", "In brackets: 95 % intervals, from 2,000 draws of the examples, for differences in pairs.", ""]
+        lines += [
+            "",
+            "In brackets: 95 % percentile bootstrap intervals from 2,000 resamples; differences are paired.",
+            "",
+        ]
         lines += [f"- {note}" for note in self.notes]
         for number, transcript in enumerate(self.transcripts, 1):
             lines += ["", f"## Example {number}"]

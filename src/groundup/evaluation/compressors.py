@@ -1,11 +1,11 @@
-"""What compressors make of the held-out text: the bar that a model has to take.
+"""Compression of the held-out text by general compressors: a baseline for a language model.
 
-A compressor that has read the training text first is a language model of its own: PPM with long contexts was
-the best one known for decades (Cleary and Witten 1984; PPMd: Shkarin 2002). What it spends on the held-out
-text is size(training + held-out) - size(training), in bits for each held-out byte, as a model's bits per byte
-are.
+A compressor that has read the training text is a simple language model. PPM with long contexts is the strongest
+classical one (Cleary and Witten 1984; PPMd: Shkarin 2002). The size of the compressed held-out text is
+size(training + held-out) - size(training). Divided by the bytes of the held-out text, it compares with a model's bits
+per byte.
 
-This module imports no torch, because each of its processes imports it.
+This module does not import torch, because each of its worker processes imports it.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from groundup.core.errors import ResourceError
 
 PPMD_ORDERS = (5, 8)
 _CHUNK = 1 << 20
-_XZ_DICTIONARY = 64 << 20  # that of preset 9
-_XZ_LARGEST_DICTIONARY = 1536 << 20
-_PPMD_BYTES_PER_BYTE = 64  # of text; a model that is full forgets all it knows
-_PPMD_SMALLEST, _PPMD_LARGEST = 16 << 20, 2 << 30
+_XZ_DICTIONARY = 64 << 20  # Dictionary size of preset 9.
+_XZ_MAX_DICTIONARY = 1536 << 20
+_PPMD_BYTES_PER_BYTE = 64  # Memory per byte of text. A full PPMd model restarts from nothing.
+_PPMD_MIN_MEMORY, _PPMD_MAX_MEMORY = 16 << 20, 2 << 30
 _CAN_FORK = hasattr(os, "fork")
 
 
 @dataclass(frozen=True, slots=True)
 class CompressorScore:
-    """One row of the table.
+    """Size of the held-out text after compression by one compressor.
 
     Attributes:
-        name: the compressor, as its users call it.
-        saw_training: whether it had read the training text first.
-        compressed_bytes: what the held-out text costs.
-        bpb: the same in bits for each held-out byte.
-        memory_bytes: memory that a PPMd model was given; None for others.
+        name: name of the compressor with its options.
+        saw_training: whether it read the training text first.
+        compressed_bytes: compressed size of the held-out text.
+        bpb: compressed bits per byte of the held-out text.
+        memory_bytes: memory of a PPMd model; None for other compressors.
     """
 
     name: str
@@ -55,22 +55,22 @@ class CompressorScore:
 
     @property
     def label(self) -> str:
-        """The name with what the compressor had read."""
+        """The name, and whether the compressor read the training text."""
         return self.name + (" after the training text" if self.saw_training else " alone")
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One compressor over the held-out text, after the training text or without it."""
+    """One compressor, with or without the training text."""
 
     name: str
     saw_training: bool
     method: Literal["gzip", "xz", "ppmd"]
-    memory: int = 0  # the dictionary of xz, the model of PPMd
+    memory: int = 0  # Dictionary size of xz, or memory of PPMd.
     order: int = 0
 
     def open(self) -> _Stream:
-        """A fresh stream of this compressor."""
+        """Return a new stream of this compressor."""
         if self.method == "ppmd":
             return _Ppmd(self.order, self.memory)
         if self.method == "gzip":
@@ -87,7 +87,7 @@ class _Stream(Protocol):
 
 
 class _Ppmd:
-    """PPMd variant H as 7-Zip has it, with the face of the standard library's compressors."""
+    """PPMd variant H as in 7-Zip, with the interface of the standard library's compressors."""
 
     def __init__(self, order: int, memory: int) -> None:
         import pyppmd
@@ -108,18 +108,22 @@ def score_compressors(
     processes: int = 2,
     advance: Callable[[float], object] = lambda _: None,
 ) -> list[CompressorScore]:
-    """Bits per byte of gzip and xz on the held-out text alone, and of `xz -9e` and PPMd after the training
-    text.
+    """Compress the held-out text with gzip and xz alone, and with `xz -9e` and PPMd after the training text.
 
-    Documents are joined with one "\\n" after each, in the order given; these line ends are paid for and not
-    counted as bytes scored, to the compressors' disadvantage by a few bits a document. The dictionary of xz
-    is no smaller than all of the text. The result depends on the texts alone (on a machine with little memory
-    also on PPMd's share of it).
+    Each document is followed by "\n". The line ends count in the compressed size but not in the scored bytes, which
+    costs
+    the compressors a few bits per document. The dictionary of xz holds the whole text. The result depends only on the
+    texts, except that PPMd gets less memory on small machines.
 
     Args:
-        advance: called with the share (of 1) of the work done since the last call.
-        processes: compressors that run at a time. They are separate processes, started by "spawn": a script
-            that calls this needs the usual `if __name__ == "__main__"` guard.
+        train: training texts.
+        held_out: held-out texts.
+        processes: number of compressors that run in parallel, in processes started with "spawn"; a calling script needs
+            the usual `if __name__ == "__main__"` guard.
+        advance: called with the fraction of the work done since the last call.
+
+    Returns:
+        One score per compressor.
 
     Raises:
         ResourceError: not enough memory.
@@ -128,9 +132,9 @@ def score_compressors(
         train_file, held_file = Path(directory, "train"), Path(directory, "held-out")
         n_train, _ = _write_joined(train, train_file)
         n_held, held_bytes = _write_joined(held_out, held_file)
-        dictionary = min(max(_XZ_DICTIONARY, n_train + n_held), _XZ_LARGEST_DICTIONARY)
+        dictionary = min(max(_XZ_DICTIONARY, n_train + n_held), _XZ_MAX_DICTIONARY)
         memory = _ppmd_memory(n_train + n_held, processes)
-        jobs = [  # the longest first, so that no process is left with it at the end
+        jobs = [  # Longest jobs first, so that the processes finish at about the same time.
             _Job("xz -9e", True, "xz", memory=dictionary),
             *(_Job(f"PPMd order {order}", True, "ppmd", memory, order) for order in reversed(PPMD_ORDERS)),
             _Job("xz -9e", False, "xz", memory=_XZ_DICTIONARY),
@@ -156,7 +160,7 @@ def score_compressors(
 
 
 def _write_joined(texts: Iterable[str], path: Path) -> tuple[int, int]:
-    """Write the texts, a line end after each; (bytes written, bytes of the texts alone)."""
+    """Write each text with a line end; return (bytes written, bytes of the texts)."""
     count = written = 0
     with path.open("wb") as file:
         for text in texts:
@@ -166,17 +170,17 @@ def _write_joined(texts: Iterable[str], path: Path) -> tuple[int, int]:
 
 
 def _ppmd_memory(total: int, processes: int) -> int:
-    wanted = min(max(total * _PPMD_BYTES_PER_BYTE, _PPMD_SMALLEST), _PPMD_LARGEST)
-    from groundup.kernels import memory_bytes  # imports torch, for which the workers that compress need not wait
+    wanted = min(max(total * _PPMD_BYTES_PER_BYTE, _PPMD_MIN_MEMORY), _PPMD_MAX_MEMORY)
+    from groundup.kernels import memory_bytes  # Imports torch, which the worker processes do not need.
 
-    memory = memory_bytes("cpu") or _PPMD_LARGEST
-    return max(_PPMD_SMALLEST, min(wanted, memory // (2 * processes)))
+    memory = memory_bytes("cpu") or _PPMD_MAX_MEMORY
+    return max(_PPMD_MIN_MEMORY, min(wanted, memory // (2 * processes)))
 
 
 def _run_all(costs: Sequence[Callable[[], int]], processes: int, advance: Callable[[int], object]) -> list[int]:
     context = multiprocessing.get_context("spawn")
     done, seen = context.Value("q", 0), 0
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_share, initargs=(done,)) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_init_worker, initargs=(done,)) as pool:
         futures = [pool.submit(cost) for cost in costs]
         pending = set(futures)
         while pending:
@@ -189,32 +193,34 @@ def _run_all(costs: Sequence[Callable[[], int]], processes: int, advance: Callab
         except (MemoryError, BrokenProcessPool) as error:
             raise ResourceError(
                 "compressors: out of memory",
-                rule="xz and PPMd hold tables of some twenty times the text",
-                fix="Close other programs, or leave them out: --set compressors=false.",
+                rule="xz and PPMd need about 20 times the size of the text",
+                fix="Close other programs, or skip the compressors: --set compressors=false.",
             ) from error
 
 
-_done: Synchronized[int]  # in a worker process: bytes that all of them have read
+_done: Synchronized[int]  # In a worker process: number of bytes that all workers have read.
 
 
-def _share(done: Synchronized[int]) -> None:
+def _init_worker(done: Synchronized[int]) -> None:
     global _done
     _done = done
 
 
 def _cost(job: _Job, train: Path, held_out: Path) -> int:
-    """size(train + held-out) - size(train), or of the held-out text alone."""
+    """Return size(train + held-out) - size(train), or the size of the held-out text alone."""
     stream = job.open()
     size = before = 0
     if job.saw_training:
         size = _feed(stream, train)
-        before = size + _rest_in_a_copy(stream) if _CAN_FORK else _size(job.open(), train)
+        before = size + _remaining_bytes(stream) if _CAN_FORK else _size(job.open(), train)
     return size + _size(stream, held_out) - before
 
 
-def _rest_in_a_copy(stream: _Stream) -> int:
-    """What would still come out if the stream ended here; it does not. A forked process, whose memory is a
-    copy, ends it in our place and tells: that saves the compression of all of the training text once more."""
+def _remaining_bytes(stream: _Stream) -> int:
+    """Return the number of bytes that `flush()` would write now, without ending the stream.
+
+    A forked process flushes its copy of the stream. This avoids a second compression of the training text.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -224,11 +230,11 @@ def _rest_in_a_copy(stream: _Stream) -> int:
             os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        told = pipe.read()
+        output = pipe.read()
     os.waitpid(child, 0)
-    if not told:
+    if not output:
         raise MemoryError
-    return int(told)
+    return int(output)
 
 
 def _size(stream: _Stream, path: Path) -> int:

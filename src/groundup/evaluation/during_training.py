@@ -1,4 +1,4 @@
-"""Scores and samples that are shown while a model trains."""
+"""Scores and samples during training."""
 
 from __future__ import annotations
 
@@ -20,17 +20,25 @@ from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate
 from groundup.train import SampleLog, StepReport, TrainingRun
 
-_TEXT_TOKENS = 16_384  # of validation text per score: 1 to 2 seconds
+_TEXT_TOKENS = 16_384  # Validation tokens per score: 1 to 2 seconds.
 _SAMPLE_TOKENS = 60
-_NUM_EXAMPLES = 64  # validation examples per score
+_NUM_EXAMPLES = 64  # Validation examples per score.
 _ANSWER_TOKENS = 80
 
 Show = Callable[[StepReport, ProgressBar], None]
 
 
 def text_score(validation: TokenShards, model: Transformer) -> Callable[[], BitsPerByte]:
-    """Return a function that scores the model in training in bits per byte on a few validation documents."""
-    # Documents are in the order of their hash, so the first ones are a random sample.
+    """Return a function that computes bits per byte of the model in training on a few validation documents.
+
+    Args:
+        validation: validation documents.
+        model: model in training.
+
+    Returns:
+        A function that returns the bits per byte.
+    """
+    # Documents are sorted by hash, so the first ones are a random sample.
     count = int(np.searchsorted(np.cumsum(validation.lengths), _TEXT_TOKENS)) + 1
     subset = range(count)[: validation.n_documents]
 
@@ -49,7 +57,17 @@ def text_score(validation: TokenShards, model: Transformer) -> Callable[[], Bits
 
 
 def show_text(engine: Engine, score: Callable[[], BitsPerByte], prompt: str, run: TrainingRun) -> Show:
-    """Return an evaluation that shows bits per byte and a continuation of a prompt."""
+    """Return a callback that shows bits per byte and a continuation of a prompt.
+
+    Args:
+        engine: inference engine of the model in training.
+        score: function that returns the bits per byte; see `text_score`.
+        prompt: beginning of the sample.
+        run: run with directory and console.
+
+    Returns:
+        The callback.
+    """
     request = GenerationRequest(prompt=prompt, sampling=Sampling(temperature=0.8), max_tokens=_SAMPLE_TOKENS, seed=0)
     samples = SampleLog(run.directory, run.ranks)
 
@@ -65,7 +83,17 @@ def show_text(engine: Engine, score: Callable[[], BitsPerByte], prompt: str, run
 
 
 def show_answers(engine: Engine, template: ChatTemplate, examples: Sequence[Example], run: TrainingRun) -> Show:
-    """Return an evaluation that shows the loss on a few validation answers and one answer of the model."""
+    """Return a callback that shows the loss on a few validation answers and one generated answer.
+
+    Args:
+        engine: inference engine of the model in training.
+        template: chat template of the model.
+        examples: validation examples.
+        run: run with directory and console.
+
+    Returns:
+        The callback.
+    """
     format = ChatFormat(template)
     render = format.render
     context = engine.model.config.context_length

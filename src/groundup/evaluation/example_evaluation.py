@@ -1,4 +1,4 @@
-"""Evaluation of one model on a table of examples: labels of a classifier, answers of a chat model, choices."""
+"""Evaluation of a model on a table of examples: labels of a classifier, answers of a chat model, multiple choice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from groundup.data.columns import find_columns
 from groundup.data.conversations import FolderExamples
 from groundup.data.labeled import UNKNOWN_LABEL, LabelRules, read_labeled, summary, with_labels
 from groundup.evaluation.choices import score_choices
-from groundup.evaluation.labelling import label_evaluator
+from groundup.evaluation.classifier_evaluation import label_evaluator
 from groundup.evaluation.precision import choose_precision
 from groundup.evaluation.responses import response_tokens, score_responses
 from groundup.evaluation.stats import Interval, ratio_interval
@@ -34,19 +34,19 @@ from groundup.inference.prompting import ChatFormat, fits
 from groundup.kernels import ComputeDtype, computing_in
 
 FORMAT_VERSION = 1
-COLUMNS = ("measure", "value", "95 % interval")
+COLUMNS = ("metric", "value", "95 % interval")
 
 Evaluated = Literal["text", "answers", "labels", "choices"]
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleEvaluation:
-    """The result of an evaluation.
+    """Result of an evaluation on examples.
 
     Attributes:
-        sentence: for a person.
-        rows: of a table with `COLUMNS`.
-        facts: as JSON values; `columns` says how the table was read.
+        sentence: the result in one sentence.
+        rows: rows of a table with `COLUMNS`.
+        facts: JSON values; `columns` describes the columns that were read.
     """
 
     sentence: str
@@ -58,18 +58,23 @@ class ExampleEvaluation:
         return {"format_version": FORMAT_VERSION, "summary": self.sentence, **self.facts}
 
     def to_markdown(self) -> str:
-        """Return a page."""
-        lines = ["# Evaluation", "", self.sentence, "", f"Read as {self.facts['columns']}.", ""]
+        """Return the result as a Markdown page."""
+        lines = ["# Evaluation", "", self.sentence, "", f"Columns: {self.facts['columns']}.", ""]
         lines += [f"| {' | '.join(row)} |" for row in (COLUMNS, ("---",) * len(COLUMNS), *self.rows)]
         return "\n".join(lines) + "\n"
 
 
 def detect_evaluation(model: Path, data: Path | None, label: str | None, columns: ConversationRules) -> Evaluated:
-    """Return what to evaluate, by the kind of the model and the columns of the data.
+    """Return the task to evaluate, from the type of the model and the columns of the data.
 
     Args:
-        label: the column with labels, if the user named one.
-        columns: of conversations, if the user named some.
+        model: model directory or run.
+        data: table or text file, if given.
+        label: column with the labels, if given.
+        columns: columns of conversations, if given.
+
+    Returns:
+        The name of the task.
     """
     if is_classifier(model) or label is not None:
         return "labels"
@@ -81,10 +86,11 @@ def detect_evaluation(model: Path, data: Path | None, label: str | None, columns
 
 
 def _task_of(data: Path, *, chats: bool) -> Literal["choices", "answers"] | None:
-    """Return the task that a table's column names show; None: it is no table, or they do not show one.
+    """Return the task of a table by its column names; None if it is no table or the names match no task.
 
     Args:
-        chats: the model has a chat template, so that its answers can be scored.
+        data: file or folder.
+        chats: whether the model has a chat template, which scoring of answers requires.
     """
     try:
         table = read_table(data)
@@ -92,7 +98,7 @@ def _task_of(data: Path, *, chats: bool) -> Literal["choices", "answers"] | None
             return "choices"
         if not chats:
             return None
-        # By content, the two sentences of a minimal pair would be a prompt and its response.
+        # Detection by content would take the two sentences of a minimal pair for a prompt and its response.
         find_columns(table, ConversationRules(), by_content=False)
     except GroundupError:
         return None
@@ -102,10 +108,21 @@ def _task_of(data: Path, *, chats: bool) -> Literal["choices", "answers"] | None
 def evaluate_labels(
     directory: Path, data: Path, rules: LabelRules, console: Console, *, seed: int = 0, device: str | None = None
 ) -> ExampleEvaluation:
-    """Score the labels of a classifier on a labelled table: accuracy and F1.
+    """Score a classifier on a labeled table: accuracy and F1.
+
+    Args:
+        directory: directory of the classifier.
+        data: labeled table.
+        rules: columns of the table.
+        console: output for notes and progress.
+        seed: seed of the bootstrap.
+        device: device to compute on; default: a GPU if available.
+
+    Returns:
+        The scores.
 
     Raises:
-        DataError: no example has a label that the classifier gives.
+        DataError: no example has a label of the classifier.
     """
     table = read_table(data)
     examples = read_labeled(table, rules)
@@ -117,12 +134,14 @@ def evaluate_labels(
     if not known.texts:
         raise DataError(
             f"{table.name}: the labels {', '.join(list(examples.counts())[:8])}",
-            rule=f"this classifier gives the labels {', '.join(opened.labels[:20])}",
-            fix="Give data with these labels, or name the column that has them: --set label=COLUMN.",
+            rule=f"this classifier predicts the labels {', '.join(opened.labels[:20])}",
+            fix="Give data with these labels, or set the column that has them: --set label=COLUMN.",
         )
     console.note(summary(table, examples))
     if len(known) < len(examples):
-        console.warn(f"{len(examples) - len(known):,} texts have a label that this classifier never learned: left out.")
+        console.warn(
+            f"{len(examples) - len(known):,} texts have a label that this classifier does not predict: skipped."
+        )
     with console.progress("testing", len(known), "texts") as bar:
         probabilities = predict_texts(opened, known.texts, advance=bar.advance).probabilities
     measured = evaluator.scores(known, probabilities)
@@ -147,10 +166,19 @@ def evaluate_answers(
     seed: int = 0,
     device: str | None = None,
 ) -> ExampleEvaluation:
-    """Score how well a model predicts the answers of conversations in its chat template.
+    """Score the log-probability of conversations' answers in the model's chat template.
 
     Args:
-        dtype: None: bfloat16 if it is faster and the loss agrees with float32.
+        directory: directory of the model.
+        data: table of conversations.
+        columns: columns of the table.
+        console: output for notes and progress.
+        dtype: data type to compute in; default: bfloat16 if it is faster and the loss agrees with float32.
+        seed: seed of the bootstrap.
+        device: device to compute on; default: a GPU if available.
+
+    Returns:
+        The loss per token.
 
     Raises:
         ConfigError: the model has no chat template.
@@ -161,8 +189,8 @@ def evaluate_answers(
     if template is None:
         raise ConfigError(
             f"{directory}: no chat template",
-            rule="answers are scored with the template that the model was tuned with",
-            fix="Give a tuned model (groundup finetune instruct), or measure the text alone: --measure text.",
+            rule="answers are scored in the chat template of the model",
+            fix="Give a fine-tuned model (groundup finetune instruct), or score the text only: --measure text.",
         )
     model, render = opened.model, ChatFormat(template).render
     context = model.config.context_length
@@ -170,7 +198,7 @@ def evaluate_answers(
     if not examples:
         raise DataError(
             f"{data}: none of {len(found.examples):,} examples fits into {context:,} tokens",
-            rule="an answer is scored with all that stands before it",
+            rule="an answer is scored together with its whole conversation",
             fix="Give shorter examples.",
         )
     console.note(f"{found.sentence}.")
@@ -184,8 +212,8 @@ def evaluate_answers(
     loss = ratio_interval(score.nll_E, tokens, seed=seed)
     ends, turns = float(score.ends_E.sum() / score.turns_E.sum()), int(score.turns_E.sum())
     rows = [
-        ("words of the answers, nats a token", f"{loss.estimate:.3f}", f"{loss.low:.3f} to {loss.high:.3f}"),
-        ("end of a turn, nats", f"{ends:.3f}", ""),
+        ("loss on answers, nats per token", f"{loss.estimate:.3f}", f"{loss.low:.3f} to {loss.high:.3f}"),
+        ("loss on end-of-turn tokens, nats", f"{ends:.3f}", ""),
     ]
     facts = {
         "columns": found.columns,
@@ -196,7 +224,7 @@ def evaluate_answers(
         "end_of_turn": {"loss": ends},
         **precision.to_json(),
     }
-    return ExampleEvaluation(f"{loss.estimate:.3f} nats a token of {turns:,} answers.", rows, facts)
+    return ExampleEvaluation(f"Loss on {turns:,} answers: {loss.estimate:.3f} nats per token.", rows, facts)
 
 
 def evaluate_choices(
@@ -212,8 +240,16 @@ def evaluate_choices(
     """Score multiple-choice questions by the most likely choice.
 
     Args:
-        prompt: the column of the prompt, or a template of columns; None: found by name.
-        dtype: None: float32, because rounding may decide between two choices.
+        directory: directory of the model.
+        data: table of questions.
+        prompt: column of the prompt, or a template of columns; default: found by name.
+        console: output for progress.
+        dtype: data type to compute in; default: float32, because rounding may change the most likely choice.
+        seed: seed of the bootstrap.
+        device: device to compute on; default: a GPU if available.
+
+    Returns:
+        The accuracy.
     """
     found = read_choices(read_table(data), prompt)
     opened = open_model(directory, device=device)
@@ -221,9 +257,10 @@ def evaluate_choices(
     with console.progress("scoring", count, "choices") as bar, computing_in(opened.model, dtype):
         score = score_choices(opened.model, opened.tokenizer, found.items, seed=seed, advance=bar.advance)
     rows = _percent_rows({"accuracy": score.accuracy, "accuracy, per byte": score.accuracy_per_byte})
-    rows.append(("guessing", f"{score.chance:.1%}", ""))
+    rows.append(("random guess", f"{score.chance:.1%}", ""))
     facts = {"columns": found.columns, "dropped": dict(found.dropped), "items": len(found.items), **score.to_json()}
-    sentence = f"{score.accuracy.estimate:.1%} of {len(found.items):,} questions; guessing gives {score.chance:.1%}."
+    accuracy, questions = f"{score.accuracy.estimate:.1%}", f"{len(found.items):,} questions"
+    sentence = f"Accuracy {accuracy} on {questions}; random guessing: {score.chance:.1%}."
     return ExampleEvaluation(sentence, rows, facts | {"dtype": dtype})
 
 

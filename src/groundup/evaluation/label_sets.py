@@ -1,4 +1,4 @@
-"""How well several labels of a text are predicted, beside baselines on the same split.
+"""Scores of a multi-label classifier, and baselines on the same split.
 
 Shape letters: E examples, C labels, R resamples.
 """
@@ -21,13 +21,13 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class SetResult:
-    """Predicted sets of labels, scored.
+    """Scores of predicted label sets.
 
     Attributes:
-        correct: (E,), 1 if a text has exactly the labels that were predicted.
-        exact: their share.
-        micro_f1: of all (text, label) pairs together.
-        macro_f1: mean F1 of the labels that are true or predicted somewhere.
+        correct: 1 if the predicted set equals the true one, otherwise 0; (E,).
+        exact: share of texts whose predicted set equals the true one.
+        micro_f1: F1 over all (text, label) pairs.
+        macro_f1: mean F1 of the labels that are true or predicted in some example.
     """
 
     correct: Floats
@@ -37,7 +37,7 @@ class SetResult:
 
     @property
     def metrics(self) -> dict[str, Interval]:
-        """Name -> metric, the share of right texts first."""
+        """Metrics by name, the share of correct texts first."""
         return {"exact": self.exact, "micro_f1": self.micro_f1, "macro_f1": self.macro_f1}
 
     def to_json(self) -> dict[str, Any]:
@@ -46,18 +46,18 @@ class SetResult:
 
 
 def score_sets(true_EC: Flags, predicted_EC: Flags, *, seed: int) -> SetResult:
-    """Score predictions; intervals are percentile bootstraps over examples, at 95 %."""
+    """Score predictions, with 95 % percentile bootstrap intervals over examples."""
     hits_EC = true_EC & predicted_EC
     right = (true_EC == predicted_EC).all(1).astype(np.float64)
-    said_E = true_EC.sum(1) + predicted_EC.sum(1)
+    totals_E = true_EC.sum(1) + predicted_EC.sum(1)
     exact = ratio_interval(right, np.ones_like(right), seed=seed)
-    micro = ratio_interval(2 * hits_EC.sum(1), said_E, seed=seed)
+    micro = ratio_interval(2 * hits_EC.sum(1), totals_E, seed=seed)
     macro = _macro_interval(hits_EC, true_EC, predicted_EC, seed=seed)
     return SetResult(right, *(interval.clamped(0, 1) for interval in (exact, micro, macro)))
 
 
 def macro_f1_of_sets(true_EC: Flags, predicted_EC: Flags) -> float:
-    """Mean F1 of the labels that are true or predicted somewhere, each counting alike."""
+    """Return the unweighted mean F1 of the labels that are true or predicted in some example."""
     return float(f1_over_labels((true_EC & predicted_EC).sum(0), true_EC.sum(0), predicted_EC.sum(0)))
 
 
@@ -65,7 +65,7 @@ def _macro_interval(hits_EC: Flags, true_EC: Flags, predicted_EC: Flags, *, seed
     columns = [each.astype(np.float64) for each in (hits_EC, true_EC, predicted_EC)]
     return bootstrap(
         macro_f1_of_sets(true_EC, predicted_EC),
-        lambda often_RE: f1_over_labels(*(often_RE @ column for column in columns)),
+        lambda counts_RE: f1_over_labels(*(counts_RE @ column for column in columns)),
         np.ones(len(true_EC)),
         seed=seed,
     )
@@ -85,27 +85,35 @@ def compare_sets(
     """Train the baselines on the training set and score them on the test set.
 
     Args:
-        labels: the name of each label, by its index.
-        result: of the classifier on the test set.
-        tfidf: False leaves out the baseline that takes time.
+        train_texts: training texts.
+        learned_EC: labels of the training texts.
+        test_texts: test texts.
+        true_EC: labels of the test texts.
+        labels: name of each label, by index.
+        result: scores of the classifier on the test set.
+        tfidf: include the TF-IDF baseline, which takes time to train.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The comparison.
     """
-    usual_C = usual(learned_EC)
+    usual_C = majority_labels(learned_EC)
     floor = score_sets(true_EC, np.broadcast_to(usual_C, true_EC.shape), seed=seed)
     predicted = predict_tfidf_sets(train_texts, learned_EC, test_texts) if tfidf else None
     by_tfidf = None if predicted is None else score_sets(true_EC, predicted, seed=seed)
-    majority = ", ".join(label for label, usual in zip(labels, usual_C, strict=True) if usual)
+    majority = ", ".join(label for label, majority_labels in zip(labels, usual_C, strict=True) if majority_labels)
     return BaselineComparison(result, majority, floor, by_tfidf, seed, "exactly their labels")
 
 
-def usual(learned_EC: Flags) -> Flags:
-    """Which labels always the same answer has, (C,): those of half of the texts or more, else the most frequent."""
+def majority_labels(learned_EC: Flags) -> Flags:
+    """Return the labels of at least half of the texts (C,), otherwise the most frequent label."""
     share_C = learned_EC.mean(0)
     found: Flags = share_C >= min(0.5, share_C.max())
     return found
 
 
 def predict_tfidf_sets(train_texts: Sequence[str], learned_EC: Flags, test_texts: Sequence[str]) -> Flags | None:
-    """By a logistic regression for each label; None where the texts have no words to count."""
+    """Predict each label with a logistic regression on TF-IDF features; None if the texts have no words."""
     from sklearn.linear_model import LogisticRegression
 
     found = Tfidf.fit(train_texts)

@@ -1,4 +1,4 @@
-"""Comparison of two language models on the same held-out examples: answers, general text, questions with choices.
+"""Comparison of two language models on held-out data: answers, general text, multiple-choice questions.
 
 Shape letters: E examples.
 """
@@ -38,20 +38,20 @@ from groundup.evaluation.prompt_search import (
 from groundup.evaluation.responses import score_responses
 from groundup.inference.prompting import fits
 
-_TRANSCRIPTS = 3
+_NUM_TRANSCRIPTS = 3
 _MAX_ANSWER_TOKENS = 512
-_MAX_CONTEXT = 2048  # of general text: longer windows take longer and tell little more
+_MAX_CONTEXT = 2048  # Of general text. Longer windows take longer and barely change the result.
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerRules:
-    """How answers are generated and scored.
+    """Options for generating and scoring answers.
 
     Attributes:
-        metric: None: the one that suits the answers in the data.
-        refusal: the beginning of an answer that says "not there"; empty: none is expected.
+        metric: metric of the answers; None: chosen from the data.
+        refusal: beginning of a refusal; empty: the data has no refusals.
         max_examples: maximum number of test examples.
-        max_tokens: of an answer; None: from the answers in the data.
+        max_tokens: maximum number of tokens per answer; None: derived from the data.
     """
 
     metric: MetricName | None = None
@@ -62,15 +62,16 @@ class AnswerRules:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnswerTask:
-    """The examples of a comparison, and how answers are scored.
+    """Examples of a comparison, and how answers are scored.
 
     Attributes:
-        train: training examples, to show and to choose the prompt on.
+        metric: metric of the answers.
+        train: training examples, for few-shot prompts and the choice of the prompt.
         test: held-out examples.
         refusal: see `AnswerRules`.
-        max_tokens: of an answer; None: from the answers in the data.
-        labels: all labels, if the answers are labels; see `measures`.
-        notes: how the examples were chosen, for a person.
+        max_tokens: maximum number of tokens per answer; None: derived from the data.
+        labels: all labels, if the answers are labels; see `label_names`.
+        notes: remarks on how the examples were chosen.
     """
 
     metric: MetricName
@@ -83,7 +84,16 @@ class AnswerTask:
 
 
 def answer_task(held_out: HeldOut[list[Example]], rules: AnswerRules, console: Console) -> AnswerTask:
-    """Return the task for held-out conversations; prints the metric if it is chosen here."""
+    """Return the task for held-out conversations, and print the metric if it is chosen from the data.
+
+    Args:
+        held_out: training and test conversations.
+        rules: options.
+        console: output for notes.
+
+    Returns:
+        The task.
+    """
     metric = rules.metric
     answers = [example.messages[-1].content for example in held_out.test]
     labels = label_names([*answers, *(example.messages[-1].content for example in held_out.train)])
@@ -107,24 +117,32 @@ def compare_answers(
     """Compare answers to held-out questions.
 
     Args:
-        prompt_after: the prompt of the fine-tuned model; None: its best prompt is searched as the base's is.
+        before: base model.
+        after: fine-tuned model.
+        task: examples and metric.
+        console: output for progress.
+        prompt_after: prompt of the fine-tuned model; None: the best prompt is searched for both models.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The comparisons by the task's metric, by bits per byte and by refusals.
 
     Raises:
-        DataError: no held-out example fits into the contexts of both models.
+        DataError: no held-out example fits into the context of both models.
     """
-    max_tokens = task.max_tokens or _usual_length(after, task)
+    max_tokens = task.max_tokens or _default_max_tokens(after, task)
     models = [
-        (before, _best_prompt(before, task, max_tokens, "the base's best way", console)),
-        (after, prompt_after or _best_prompt(after, task, max_tokens, "its best way", console)),
+        (before, _best_prompt(before, task, max_tokens, "searching the base's prompt", console)),
+        (after, prompt_after or _best_prompt(after, task, max_tokens, "searching its prompt", console)),
     ]
-    test = [each for each in task.test if all(_has_room(*model, each, max_tokens) for model in models)]
+    test = [each for each in task.test if all(_fits(*model, each, max_tokens) for model in models)]
     if not test:
         raise DataError(
             f"{len(task.test):,} held-out examples: none fits into {before.model.config.context_length:,} tokens",
-            rule="an example is scored with all that stands before it",
-            fix="Give shorter examples to test on, or models with a longer context.",
+            rule="an answer is scored together with its whole conversation",
+            fix="Give shorter test examples, or models with a longer context.",
         )
-    shown = test if task.metric != "likelihood" or task.refusal else test[:_TRANSCRIPTS]
+    shown = test if task.metric != "likelihood" or task.refusal else test[:_NUM_TRANSCRIPTS]
     written = []
     for (model, prompt), who in zip(models, ("base", "tuned"), strict=True):
         with console.progress(f"answers of the {who} model", len(shown), "answers") as bar:
@@ -139,8 +157,8 @@ def compare_answers(
         comparisons += [Comparison(old, new, seed, "task", what) for old, new in zip(*both, strict=True)]
     questions = [_pair(example)[0] for example in test]
     transcripts = [
-        dict(zip(("question", "base", "tuned", "the data"), each, strict=True))
-        for each in list(zip(questions, *written, references, strict=False))[:_TRANSCRIPTS]
+        dict(zip(("question", "base", "tuned", "reference"), each, strict=True))
+        for each in list(zip(questions, *written, references, strict=False))[:_NUM_TRANSCRIPTS]
     ]
     return ComparisonReport(comparisons, _notes(task, models, len(test)), transcripts)
 
@@ -154,10 +172,18 @@ def compare_text(
     *,
     seed: int = 0,
 ) -> Comparison:
-    """Compare bits per byte of general text: what fine-tuning made a model forget.
+    """Compare bits per byte on general text, which measures forgetting.
 
     Args:
+        before: base model.
+        after: fine-tuned model.
         path: a corpus, token shards, a file, or a folder; see `general_texts`.
+        max_bytes: approximate maximum number of bytes to score.
+        console: output for progress.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The comparison.
     """
     texts = general_texts(path, max_bytes)
     context = min(_MAX_CONTEXT, before.model.config.context_length, after.model.config.context_length)
@@ -184,9 +210,21 @@ def compare_text(
 def compare_choices(
     before: PromptedModel, after: PromptedModel, table: Path, max_examples: int, console: Console, *, seed: int = 0
 ) -> Comparison:
-    """Compare the share of multiple-choice questions of a table whose most likely choice is right."""
+    """Compare the accuracy on multiple-choice questions.
+
+    Args:
+        before: base model.
+        after: fine-tuned model.
+        table: table of questions.
+        max_examples: maximum number of questions.
+        console: output for progress.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The comparison.
+    """
     items = evenly_spaced(read_choices(read_table(table)).items, max_examples)
-    name = "questions with choices"
+    name = "multiple-choice accuracy"
 
     def scored(model: PromptedModel, who: str) -> Measure:
         with console.progress(f"questions, {who} model", sum(len(item.choices) for item in items), "choices") as bar:
@@ -195,7 +233,7 @@ def compare_choices(
 
     old, new = scored(before, "base"), scored(after, "tuned")
     guessing = mean(name, [100 / len(item.choices) for item in items])
-    return Comparison(old, new, seed, "general", f"{len(items):,} questions", {"guessing": guessing})
+    return Comparison(old, new, seed, "general", f"{len(items):,} questions", {"random guess": guessing})
 
 
 def _scored_answers(
@@ -218,20 +256,20 @@ def _bits_per_byte(model: PromptedModel, prompt: FewShotPrompt, test: Sequence[E
     with console.progress("scoring", len(test), "answers") as bar:
         nll_E = score_responses(model.model, model.tokenizer, test, prompt.render, advance=bar.advance).nll_E
     sizes = [sum(len(m.content.encode()) for m in each.messages if m.role == "assistant") for each in test]
-    return mean("bits per byte of the answers", nll_E / math.log(2), sizes, unit="bits per byte", less=True)
+    return mean("bits per byte of the answers", nll_E / math.log(2), sizes, unit="bits per byte", lower_is_better=True)
 
 
 def _notes(task: AnswerTask, models: Sequence[tuple[PromptedModel, FewShotPrompt]], tested: int) -> list[str]:
     base, tuned = (prompt.name for _, prompt in models)
     notes = [
         *task.notes,
-        f"The base was asked in its best way, found on training examples: {base}."
+        f"Prompt of the base, the best one on training examples: {base}."
         if task.train
-        else f"The base was asked by {base}: no training examples, to show it or to find its best way on.",
-        f"The tuned model was asked by {tuned}.",
+        else f"Prompt of the base: {base}; without training examples, no other prompt was tried.",
+        f"Prompt of the fine-tuned model: {tuned}.",
     ]
-    if left_out := len(task.test) - tested:
-        notes.append(f"{left_out:,} examples are too long for one of the models: left out.")
+    if skipped := len(task.test) - tested:
+        notes.append(f"{skipped:,} examples are too long for one of the models and were skipped.")
     return notes
 
 
@@ -240,25 +278,25 @@ def _pair(example: Example) -> tuple[str, str]:
     return example.messages[-2].content, example.messages[-1].content
 
 
-def _usual_length(model: PromptedModel, task: AnswerTask) -> int:
-    """Return a maximum number of tokens that nearly all answers in the data stay below."""
+def _default_max_tokens(model: PromptedModel, task: AnswerTask) -> int:
+    """Return a maximum number of tokens that almost all answers in the data fit into."""
     sizes = [len(model.tokenizer.encode(_pair(example)[1])) for example in evenly_spaced(task.test, 400)]
     return min(_MAX_ANSWER_TOKENS, 8 + int(1.25 * float(np.quantile(sizes, 0.95))))
 
 
-def _has_room(model: PromptedModel, prompt: FewShotPrompt, example: Example, max_tokens: int) -> bool:
+def _fits(model: PromptedModel, prompt: FewShotPrompt, example: Example, max_tokens: int) -> bool:
     return fits(prompt.render, example, model.model.config.context_length - max_tokens)
 
 
 def _best_prompt(
     model: PromptedModel, task: AnswerTask, max_tokens: int, label: str, console: Console
 ) -> FewShotPrompt:
-    if not task.train:  # a test example would show its own answer
+    if not task.train:  # Test examples in a few-shot prompt would contain their own answers.
         return default_prompt(model)
     instruction = label_instruction(sorted({_pair(example)[1] for example in task.train})) if task.labels else ""
 
     def quality(prompt: FewShotPrompt, examples: Sequence[Example]) -> float:
-        some = [example for example in examples if _has_room(model, prompt, example, max_tokens)]
+        some = [example for example in examples if _fits(model, prompt, example, max_tokens)]
         some = some[:MAX_QUALITY_EXAMPLES]
         if not some:
             return float("-inf")
@@ -266,7 +304,7 @@ def _best_prompt(
         references = [_pair(example)[1] for example in some]
         return measures(task.metric, written, references, labels=task.labels)[0].estimate
 
-    with console.progress(label, num_trials(model, instruction), "ways") as bar:
+    with console.progress(label, num_trials(model, instruction), "prompts") as bar:
         return best_prompt(
             model,
             task.train,

@@ -1,4 +1,4 @@
-"""The dtype that a model is scored in: the one that is faster on this machine, if the score stays the same."""
+"""Choice of the dtype for scoring: bfloat16 if it is faster on this machine and the score stays the same."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from groundup.evaluation.bpb import bits_per_byte, model_nll
 from groundup.kernels import ComputeDtype, computing_in, fastest_dtype
 from groundup.model import Transformer
 
-MAX_DIFFERENCE = 1e-3  # of the bits per byte, relative to those of float32
-_PIECES, _PIECE_TOKENS = 8, 512  # the sample on which both dtypes are compared
-_WORTHWHILE = 8  # texts of fewer such samples are scored in float32: the comparison would cost more than it saves
+MAX_DIFFERENCE = 1e-3  # Of the bits per byte, relative to float32.
+_NUM_PIECES, _PIECE_TOKENS = 8, 512  # Sample on which both dtypes are compared.
+_MIN_SAMPLES = (
+    8  # Texts of fewer than this many samples are scored in float32: the comparison would take longer than it saves.
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +24,10 @@ class Precision:
     """The dtype of a score and how it was chosen.
 
     Attributes:
-        difference: of bfloat16's bits per byte from float32's, relative to the latter; None where they were not
-            compared.
-        tokens: on how many tokens they were compared.
-        chosen: whether the user chose the dtype.
+        dtype: data type to compute in.
+        difference: bits per byte in bfloat16 relative to float32, minus 1; None: not compared.
+        tokens: number of tokens of the comparison.
+        chosen: whether the user set the dtype.
     """
 
     dtype: ComputeDtype
@@ -35,18 +37,18 @@ class Precision:
 
     @property
     def sentence(self) -> str:
-        """What to print about it; empty where there is nothing to say."""
+        """Message about the choice; empty if the dtypes were not compared."""
         if self.difference is None:
             return ""
         found = (
-            f"on {self.tokens:,} tokens of this text its bits per byte differ by {self.difference:+.4%} from float32's"
+            f"on {self.tokens:,} tokens of this text, its bits per byte differ by {self.difference:+.4%} from float32"
         )
         if self.dtype == "bfloat16":
-            return f"Scored in bfloat16, which is faster here: {found}. In full precision: --set dtype=float32."
+            return f"Scored in bfloat16, which is faster here: {found}. For full precision: --set dtype=float32."
         return f"Scored in float32, although bfloat16 is faster here: {found}, more than {MAX_DIFFERENCE:.1%}."
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         checked = {"bfloat16_difference": self.difference, "checked_tokens": self.tokens}
         return {"dtype": self.dtype, **(checked if self.difference is not None else {})}
 
@@ -54,19 +56,25 @@ class Precision:
 def choose_precision(
     model: Transformer, documents: TokenDocuments, *, bos_id: int, chosen: ComputeDtype | None = None
 ) -> Precision:
-    """The dtype to score these documents in.
+    """Return the dtype to score these documents in.
 
-    bfloat16 is taken where its matrix products are faster and its score of a sample, from everywhere in the text, is
-    within `MAX_DIFFERENCE` of float32's.
+    It is bfloat16 if bfloat16 matmuls are faster and the score of an evenly spaced sample is within `MAX_DIFFERENCE` of
+    float32.
 
     Args:
-        chosen: by the user; then nothing is compared.
+        model: model to score with.
+        documents: documents to score.
+        bos_id: id of the BOS token.
+        chosen: dtype that the user set; None: compare both.
+
+    Returns:
+        The dtype and the comparison.
     """
     if chosen is not None:
         return Precision(chosen, chosen=True)
     device = model.lm_head.weight.device
     sample = _sample(documents)
-    small = documents.lengths.sum() < _WORTHWHILE * _PIECES * _PIECE_TOKENS
+    small = documents.lengths.sum() < _MIN_SAMPLES * _NUM_PIECES * _PIECE_TOKENS
     if small or not len(sample.lengths) or fastest_dtype(device.type)[0] == "float32":
         return Precision("float32")
 
@@ -77,17 +85,17 @@ def choose_precision(
 
     full = nll("float32")
     difference = nll("bfloat16") / full - 1
-    same = abs(difference) <= MAX_DIFFERENCE  # False for NaN
+    same = abs(difference) <= MAX_DIFFERENCE  # False for NaN.
     return Precision("bfloat16" if same else "float32", difference, int(sample.lengths.sum()))
 
 
 def _sample(documents: TokenDocuments) -> TokenLists:
-    """Pieces of equally many tokens from places at equal distances in the text; shorter where a document ends."""
+    """Return evenly spaced pieces of equal length; a document end makes a piece shorter."""
     ends = np.cumsum(documents.lengths)
     total = int(ends[-1]) if len(ends) else 0
     pieces = []
-    for number in range(_PIECES if total else 0):
-        place = number * total // _PIECES
+    for number in range(_NUM_PIECES if total else 0):
+        place = number * total // _NUM_PIECES
         index = int(np.searchsorted(ends, place, side="right"))
         start = place - int(ends[index] - documents.lengths[index])
         pieces.append(documents.document(index)[start : start + _PIECE_TOKENS].tolist())

@@ -1,7 +1,7 @@
-"""Prompts for a model that was not fine-tuned for a task, and the search for the best one.
+"""Prompts for a model that was not fine-tuned for a task, and the search for the best prompt.
 
-A base model shows what it can do only with a good prompt: in the right format, with examples (few-shot), with an
-instruction. The best prompt is found on training examples, never on the test set.
+A base model needs a good prompt: the right format, few-shot examples, an instruction. The best prompt is found on
+training examples, never on the test set.
 
 Shape letters: E examples.
 """
@@ -37,23 +37,25 @@ from groundup.kernels import ComputeDtype, keep_for_reading
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 
-MAX_QUALITY_EXAMPLES = 16  # training examples on which generated answers are scored, if a quality decides
-# Of the examples that each prompt is tried on: the search must take less time than fine-tuning, on a CPU too.
+MAX_QUALITY_EXAMPLES = 16  # Training examples on which generated answers are scored.
+# Limits of the examples on which each prompt is tried: the search must take less time than fine-tuning, even on a CPU.
 _TRIAL_TOKENS, _MIN_TRIALS, _MAX_TRIALS = 2_500, 8, 48
 _MAX_SHOTS = 4
-_SHOT_TOKENS = 500  # of all shots together: they are part of every prompt
-_SHOT_TRIALS = 12  # prompts with shots are several times as long
-_FINALISTS = 3
-_MAX_LABELS = 60  # in an instruction
+_SHOT_TOKENS = 500  # Of all shots, which are part of every prompt.
+_SHOT_TRIALS = 12  # Prompts with shots are several times as long.
+_NUM_FINALISTS = 3
+_MAX_LABELS = 60  # In an instruction.
 
 
 @dataclass(frozen=True, eq=False)
 class PromptedModel:
-    """A model with what is needed to prompt it.
+    """A model with its tokenizer and prompt formats.
 
     Attributes:
-        template: None: the model has none.
-        stop_ids: tokens that end its text.
+        model: the model.
+        tokenizer: its tokenizer.
+        template: chat template; None: the model has none.
+        stop_ids: ids of the tokens that end a text.
     """
 
     model: Transformer
@@ -63,24 +65,31 @@ class PromptedModel:
 
     @cached_property
     def chat_format(self) -> ChatFormat | None:
-        """The format of its chat template, if it has one."""
+        """Prompt format of the chat template, if the model has one."""
         return ChatFormat(self.template) if self.template else None
 
     @cached_property
     def plain_formats(self) -> tuple[TextFormat, ...]:
-        """The plain formats for its tokenizer."""
+        """Prompt formats without a chat template."""
         return plain_formats(self.tokenizer, self.stop_ids)
 
 
 def open_prompted(path: Path, base: Path, device: str | None, dtype: ComputeDtype, console: Console) -> PromptedModel:
-    """Open a model to compute in a dtype.
+    """Load a model to compute in a dtype.
 
     Args:
-        base: the base that an adapter was trained on, if it is this model.
+        path: model directory or run.
+        base: base model, which is loaded for an adapter that was trained on it.
+        device: device to compute on; None: a GPU if available.
+        dtype: data type to compute in.
+        console: output for notes.
+
+    Returns:
+        The model.
 
     Raises:
-        DataError: no model there.
-        FormatError: a damaged model.
+        DataError: the model does not exist.
+        FormatError: the model is damaged.
     """
     opened, template = open_chat_model(path, device, console, base=base if belongs_to(path, base) else None)
     keep_for_reading(opened.model, dtype)
@@ -89,11 +98,12 @@ def open_prompted(path: Path, base: Path, device: str | None, dtype: ComputeDtyp
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FewShotPrompt:
-    """How a question is put to a model.
+    """A prompt for the questions of a task.
 
     Attributes:
-        shots: examples with answers that precede the question.
-        instruction: precedes everything.
+        format: prompt format.
+        shots: few-shot examples, which precede the question.
+        instruction: text at the beginning of the prompt.
     """
 
     format: PromptFormat
@@ -102,12 +112,12 @@ class FewShotPrompt:
 
     @property
     def name(self) -> str:
-        """A description for a person."""
-        shown = f", {len(self.shots)} examples shown" if self.shots else ""
-        return self.format.name + shown + (", labels named" if self.instruction else "")
+        """A short description."""
+        shown = f", {len(self.shots)} few-shot examples" if self.shots else ""
+        return self.format.name + shown + (", list of labels" if self.instruction else "")
 
-    def around(self, example: Example) -> Example:
-        """Return an example with everything that precedes it."""
+    def with_prompt(self, example: Example) -> Example:
+        """Return an example with the instruction and the shots."""
         messages = list(example.messages)
         system = [messages.pop(0).content] if messages[0].role == "system" else []
         first = "\n\n".join([self.instruction, *system] if self.instruction else system)
@@ -119,13 +129,13 @@ class FewShotPrompt:
         return Example(tuple(whole))
 
     def render(self, example: Example) -> RenderedConversation:
-        """Return an example with its prompt; only its own answers are scored, not those in the shots."""
+        """Return an example with its prompt; only its own answers are scored, not the answers of the shots."""
         answers = sum(message.role == "assistant" for shot in self.shots for message in shot.messages)
-        return _without_scores(self.format.render(self.around(example)), answers)
+        return _without_scores(self.format.render(self.with_prompt(example)), answers)
 
     def request(self, example: Example, max_tokens: int) -> GenerationRequest:
-        """Return the request for the most likely last answer of an example."""
-        return greedy_request(self.format, self.around(example).messages[:-1], max_tokens)
+        """Return the request for a greedy answer to the last question of an example."""
+        return greedy_request(self.format, self.with_prompt(example).messages[:-1], max_tokens)
 
 
 def generate_answers(
@@ -136,7 +146,18 @@ def generate_answers(
     *,
     advance: Callable[[float], object] = lambda _: None,
 ) -> list[str]:
-    """Return the model's answer to the last question of each example."""
+    """Return the model's greedy answer to the last question of each example.
+
+    Args:
+        prompted: model.
+        prompt: prompt for the questions.
+        examples: examples with the questions.
+        max_tokens: maximum number of tokens per answer.
+        advance: called with the number of answers generated since the last call.
+
+    Returns:
+        One answer per example.
+    """
     requests = [prompt.request(example, max_tokens) for example in examples]
     done = complete_all(prompted.model, prompted.tokenizer, requests, advance=advance)
     return [each.text.strip() for each in done]
@@ -146,8 +167,10 @@ def choose_labels(
     prompted: PromptedModel, prompt: FewShotPrompt, examples: Sequence[Example], labels: Sequence[str]
 ) -> list[str]:
     """Return the label that is the most likely answer to the last question of each example."""
-    told = [Example((*example.messages[:-1], Message("assistant", label))) for example in examples for label in labels]
-    nll_E = score_responses(prompted.model, prompted.tokenizer, told, prompt.render).nll_E
+    labeled = [
+        Example((*example.messages[:-1], Message("assistant", label))) for example in examples for label in labels
+    ]
+    nll_E = score_responses(prompted.model, prompted.tokenizer, labeled, prompt.render).nll_E
     return [labels[place] for place in nll_E.reshape(len(examples), len(labels)).argmin(1)]
 
 
@@ -159,16 +182,20 @@ def best_prompt(
     quality: Callable[[FewShotPrompt, Sequence[Example]], float] | None = None,
     advance: Callable[[float], object] = lambda _: None,
 ) -> FewShotPrompt:
-    """Return the prompt with which a model does best on training examples.
+    """Return the prompt with which a model performs best on training examples.
 
-    All plain formats are tried; then the best of them and the chat template, with and without shots, with and without
-    the instruction. A quality, if there is one, decides between the three prompts with the lowest loss.
+    First all plain formats are tried, then the best of them and the chat template, with and without shots and
+    instruction. If `quality` is given, it decides between the three prompts with the lowest loss.
 
     Args:
-        train: examples to show and to try prompts on.
-        instruction: such as `label_instruction` returns; "": none is tried.
-        quality: of a prompt on examples, higher is better; None: the loss of the answers alone decides.
-        advance: called for each of the `num_trials`.
+        prompted: model.
+        train: examples for shots and trials.
+        instruction: instruction to try, such as that of `label_instruction`; empty: none.
+        quality: score of a prompt on examples, higher is better; None: the loss decides.
+        advance: called after each of the `num_trials` trials.
+
+    Returns:
+        The best prompt.
     """
     shots = _shots(prompted, train)
     tried = trial_examples(prompted.tokenizer, [example for example in train if example not in shots] or train)
@@ -182,9 +209,9 @@ def best_prompt(
     leading = [best_candidate(plain, lambda prompt: loss(prompt, tried))[0]]
     leading += [FewShotPrompt(prompted.chat_format)] if prompted.chat_format else []
     prompts = [
-        replace(prompt, shots=shown, instruction=said)
+        replace(prompt, shots=shown, instruction=text)
         for prompt in leading
-        for said in ("", *([instruction] if instruction else []))
+        for text in ("", *([instruction] if instruction else []))
         for shown in ((), *([shots] if shots else []))
     ]
     _, losses = best_candidate(prompts, lambda prompt: loss(prompt, few))
@@ -193,9 +220,9 @@ def best_prompt(
         return leading[-1]
     if quality is None:
         return ranked[0]
-    # Shots lower the loss of most models, but only answers show whether they help: one prompt without shots stays in.
-    finalists = ranked[: _FINALISTS - 1]
-    rest = ranked[_FINALISTS - 1 :]
+    # Shots lower the loss of most models, but only answers show whether they help. One prompt without shots is kept.
+    finalists = ranked[: _NUM_FINALISTS - 1]
+    rest = ranked[_NUM_FINALISTS - 1 :]
     finalists += next(([prompt] for prompt in rest if prompt.shots != ranked[0].shots), ranked[2:3])
     return best_candidate(finalists, lambda prompt: -quality(prompt, tried))[0]
 
@@ -206,16 +233,20 @@ def default_prompt(prompted: PromptedModel, instruction: str = "") -> FewShotPro
 
 
 def num_trials(prompted: PromptedModel, instruction: str = "") -> int:
-    """Return how many prompts `best_prompt` tries, for a progress bar."""
+    """Return the number of trials of `best_prompt`, for a progress bar."""
     leading = 1 + (prompted.template is not None)
     return len(prompted.plain_formats) + leading * (4 if instruction else 2)
 
 
 def label_instruction(labels: Sequence[str], *, multi_label: bool = False) -> str:
-    """Return the instruction to answer with these labels; "" if there are too many to name, or none.
+    """Return the instruction to answer with these labels; empty if there are no labels or too many.
 
     Args:
-        multi_label: an answer may name several of them.
+        labels: all labels.
+        multi_label: whether an answer may contain several labels.
+
+    Returns:
+        The instruction.
     """
     if not labels or len(labels) > _MAX_LABELS:
         return ""
@@ -224,7 +255,7 @@ def label_instruction(labels: Sequence[str], *, multi_label: bool = False) -> st
 
 
 def trial_examples(tokenizer: Tokenizer, train: Sequence[Example]) -> Sequence[Example]:
-    """Return training examples, evenly spaced, on which prompts are tried."""
+    """Return evenly spaced training examples for trials of prompts."""
     few = evenly_spaced(train, _MAX_TRIALS)
     sizes = [sum(len(tokenizer.encode(message.content)) for message in example.messages) for example in few]
     count = int(_TRIAL_TOKENS * len(few) / max(sum(sizes), 1))
@@ -232,24 +263,24 @@ def trial_examples(tokenizer: Tokenizer, train: Sequence[Example]) -> Sequence[E
 
 
 def _shots(prompted: PromptedModel, train: Sequence[Example]) -> tuple[Example, ...]:
-    """Return short examples, evenly spaced, with different answers if possible."""
+    """Return short examples, evenly spaced, with distinct answers if possible."""
     short = sorted(evenly_spaced(train, 400), key=lambda example: sum(len(m.content) for m in example.messages))
     short = short[: max(_MAX_SHOTS, len(short) // 2)]
-    room = min(_SHOT_TOKENS, prompted.model.config.context_length // 4)
+    budget = min(_SHOT_TOKENS, prompted.model.config.context_length // 4)
     chosen: list[Example] = []
     answers = set[str]()
     for example in evenly_spaced(short, 100):
         answer = example.messages[-1].content
         size = sum(len(prompted.tokenizer.encode(message.content)) for message in example.messages)
-        if len(chosen) < _MAX_SHOTS and answer not in answers and size <= room:
-            room -= size
+        if len(chosen) < _MAX_SHOTS and answer not in answers and size <= budget:
+            budget -= size
             chosen.append(example)
             answers.add(answer)
     return tuple(chosen)
 
 
 def _loss(prompted: PromptedModel, prompt: FewShotPrompt, examples: Sequence[Example]) -> float:
-    """Return nats per token of the answers; infinite if an example with its shots is longer than the context."""
+    """Return nats per token of the answers; infinite if an example with its shots exceeds the context."""
     render: Renderer = prompt.render
     if not all(fits(render, example, prompted.model.config.context_length) for example in examples):
         return float("inf")
@@ -258,7 +289,7 @@ def _loss(prompted: PromptedModel, prompt: FewShotPrompt, examples: Sequence[Exa
 
 
 def _without_scores(rendered: RenderedConversation, answers: int) -> RenderedConversation:
-    """Return the conversation without the scores of its first answers."""
+    """Return the conversation with its first answers excluded from the score."""
     if not answers:
         return rendered
     cut = [place for place, last in enumerate(rendered.last) if last][answers - 1] + 1

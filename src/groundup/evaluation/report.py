@@ -1,4 +1,4 @@
-"""What an evaluation found, as JSON for programs and Markdown for people. One verdict for both."""
+"""Report of an evaluation on text, as JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from groundup.evaluation.compressors import CompressorScore
 from groundup.evaluation.stats import Interval
 
 FORMAT_VERSION = 1
-Verdict = Literal["the model", "the compressor", "too close to call"]
+Verdict = Literal["the model", "the compressor", "not significantly different"]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A text that the model wrote."""
+    """A generated text."""
 
     prompt: str
     text: str
@@ -27,17 +27,17 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The findings about one model.
+    """Results of one model on text.
 
     Attributes:
-        bpb: bits per byte with its interval over documents.
-        scored: what was scored: its `source`, and counts of `documents`, `tokens` and `bytes`.
-        compressors: on the same text.
-        compressors_read: bytes of training text that those which "saw training" had read.
-        samples: what it writes.
-        model: facts about the model: `parameters`, its shape, what its training recorded.
-        next_commands: what a user may want to do now.
-        began_from: beside the model that its pretraining went on from, where there was one.
+        bpb: bits per byte with its bootstrap interval.
+        scored: what was scored: its `source`, and the numbers of `documents`, `tokens` and `bytes`.
+        compressors: scores of compressors on the same text.
+        compressors_read: bytes of training text that the compressors read first.
+        samples: generated texts.
+        model: facts about the model: `parameters`, its shape, and the facts of its training.
+        next_commands: suggested commands.
+        began_from: comparison with the model that pretraining continued, if any.
     """
 
     bpb: Interval
@@ -50,44 +50,46 @@ class Report:
     began_from: Comparison | None = None
 
     def verdict(self, score: CompressorScore) -> Verdict:
-        """Who predicts the text better. A compressor inside the model's interval is not beaten."""
+        """Return which predicts the text better; not significantly different inside the model's interval."""
         if score.bpb > self.bpb.high:
             return "the model"
-        return "the compressor" if score.bpb < self.bpb.low else "too close to call"
+        return "the compressor" if score.bpb < self.bpb.low else "not significantly different"
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """The table (who, bits per byte, which is better), best first."""
+        """Return the rows of a table (model, bits per byte, which is better), best first."""
         low, high = _number(self.bpb.low), _number(self.bpb.high)
         ours = (f"this model ({self.bpb.level:.0%}: {low} to {high})", _number(self.bpb.estimate), "")
         rows = [(self.bpb.estimate, ours)]
         if self.began_from is not None:
             before = self.began_from.before.estimate
-            rows.append((before, ("the model that it began from", _number(before), self._verdict_on_base())))
+            rows.append((before, ("its base model", _number(before), self._verdict_on_base())))
         for score in self.compressors:
             rows.append((score.bpb, (score.label, _number(score.bpb), self.verdict(score))))
         return [row for _, row in sorted(rows, key=lambda item: item[0])]
 
     def _verdict_on_base(self) -> str:
         assert self.began_from is not None
-        return {"better": "the model", "worse": "its base"}.get(self.began_from.verdict, "too close to call")
+        return {"better": "the model", "worse": "its base model"}.get(
+            self.began_from.verdict, "not significantly different"
+        )
 
     def summary(self) -> str:
-        """One honest sentence, or two."""
+        """Return the result in one or two sentences."""
         return " ".join([self._summary(), *([self.began_from.sentence] if self.began_from else [])])
 
     def _summary(self) -> str:
         rivals = [score for score in self.compressors if score.saw_training]
         if not rivals:
-            return f"{_number(self.bpb.estimate)} bits per byte; no compressor was asked."
+            return f"{_number(self.bpb.estimate)} bits per byte; not compared with compressors."
         beaten = [score.name for score in rivals if self.verdict(score) == "the model"]
         others = [score.name for score in rivals if self.verdict(score) != "the model"]
-        parts = [f"it beats {_listed(beaten)}"] if beaten else []
-        parts += [f"it does not beat {_listed(others)}"] if others else []
-        verdict = " and ".join(parts)
+        parts = [f"better than {_listed(beaten)}"] if beaten else []
+        parts += [f"not better than {_listed(others)}"] if others else []
+        verdict = ", ".join(parts)
         return f"{_number(self.bpb.estimate)} bits per byte: {verdict} after the training text."
 
     def facts(self) -> dict[str, Any]:
-        """The figures in short, for the stage's artifact."""
+        """Return the main results for the artifact."""
         return {
             "bpb": self.bpb.estimate,
             "bpb_interval": self.bpb.bounds,
@@ -97,7 +99,7 @@ class Report:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values; bounds that are infinite (a single window) are null."""
+        """Return JSON values; infinite bounds, which a single window has, are null."""
         return {
             "format_version": FORMAT_VERSION,
             "summary": self.summary(),
@@ -114,7 +116,7 @@ class Report:
         }
 
     def to_markdown(self) -> str:
-        """A page that says the same."""
+        """Return the report as a Markdown page."""
         scored = self.scored
         counts = ", ".join(f"{scored[unit]:,} {unit}" for unit in ("documents", "bytes", "tokens"))
         lines = [
@@ -126,11 +128,10 @@ class Report:
             "| --- | ---: | --- |",
             *(f"| {' | '.join(row)} |" for row in self.rows()),
             "",
-            f"Scored: {scored['source']}, {counts}; "
-            "each document once, from its beginning, in windows that do not overlap.",
+            f"Scored: {scored['source']}, {counts}; each document once, from BOS, in non-overlapping windows.",
         ]
         if self.compressors_read:
-            lines.append(f"The compressors had read {self.compressors_read:,} bytes of training text first.")
+            lines.append(f"The compressors read {self.compressors_read:,} bytes of training text first.")
         lines += ["", "## The model", "", "| | |", "| --- | --- |"]
         lines += [f"| {name.replace('_', ' ')} | {_cell(value)} |" for name, value in self.model.items()]
         for number, sample in enumerate(self.samples, 1):
@@ -153,7 +154,7 @@ def _cell(value: object) -> str:
 
 
 def _quoted(sample: Sample) -> list[str]:
-    """The text as an indented block, which shows it as it is whatever Markdown it holds."""
+    """Return the text as an indented block, so that Markdown in it is shown literally."""
     lines = (sample.prompt + "⟦" + sample.text + "⟧").split("\n")
-    start = "The text before ⟦ was given" if sample.prompt else "From nothing"
+    start = "The text before ⟦ is the prompt" if sample.prompt else "Without a prompt"
     return [f"{start} (seed {sample.seed}):", "", *(f"    {line}" for line in lines)]

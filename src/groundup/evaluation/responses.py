@@ -1,6 +1,6 @@
-"""How well a model predicts the answers of conversations.
+"""Log-probability of the answers of conversations.
 
-Shape letters: B batch, T sequence, D hidden, V vocab, R kept places, E examples.
+Shape letters: B batch, T sequence, D hidden, V vocab, R scored positions, E examples.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from groundup.tokenizer import Tokenizer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResponseScore:
-    """Of each example, in nats: its answers' words, and the ends of its turns.
+    """Negative log-likelihood of the answers of each example, in nats.
 
     Attributes:
-        nll_E: of the words of its answers.
-        ends_E: of the tokens that end its answers' turns; 0 in plain text, which has none.
-        turns_E: how many answers it has.
+        nll_E: for the text of its answers.
+        ends_E: for the tokens that end its turns; 0 in plain prompt formats, which have none.
+        turns_E: number of answers.
     """
 
     nll_E: npt.NDArray[np.float64]
@@ -36,7 +36,7 @@ class ResponseScore:
 
 
 def response_tokens(tokenizer: Tokenizer, examples: Sequence[Example]) -> npt.NDArray[np.int64]:
-    """Tokens of each example's answers, (E,): the divisor that all formats share."""
+    """Return the number of answer tokens of each example, (E,), the divisor that all prompt formats share."""
     texts = [[m.content for m in example.messages if m.role == "assistant"] for example in examples]
     return np.array([sum(map(len, tokenizer.encode_batch(answers))) for answers in texts], dtype=np.int64)
 
@@ -50,19 +50,26 @@ def score_responses(
     batch_tokens: int = 8192,
     advance: Callable[[float], object] = lambda _: None,
 ) -> ResponseScore:
-    """Score the answers of conversations, each token given all that stands before it.
+    """Score the answers of conversations, each token given the whole conversation before it.
 
-    Of an answer's last token only that is asked which the text says: that the next token *begins with* its bytes. Plain
-    text often goes on inside the same token (a full stop with its line break), which must not count against a model
-    that expects it. This is the exact probability of the answer's text, whatever follows, given its other tokens.
+    The last token of an answer is scored by the probability that the next token *begins with* its bytes. Plain text
+    often
+    continues inside the same token, such as a full stop with its line break. This must not count against a model that
+    expects it. The result is the exact probability of the answer's text, given its other tokens.
 
     Args:
-        render: of a prompt format; the conversations must fit into the model's context.
-        batch_tokens: most tokens at a time, filled-up ones included.
+        model: model to score with.
+        tokenizer: tokenizer of the model.
+        examples: conversations to score.
+        render: renderer of a prompt format; the conversations must fit into the context.
+        batch_tokens: maximum number of tokens per batch, with padding.
         advance: called with the number of examples scored since the last call.
 
+    Returns:
+        The score of each example.
+
     Raises:
-        FormatError: the model's likelihoods are not numbers.
+        FormatError: the negative log-likelihood is not finite.
     """
     rendered = [render(example) for example in examples]
     order = sorted(range(len(rendered)), key=lambda e: -len(rendered[e].ids))
@@ -79,8 +86,8 @@ def score_responses(
     if not np.isfinite(nll_E).all():
         raise FormatError(
             "negative log-likelihood of answers: not finite",
-            rule="a sound model gives every token a finite one",
-            fix="Its weights are damaged or its training diverged: copy or tune it again.",
+            rule="an intact model gives each token a finite log-probability",
+            fix="The weights are damaged or training diverged: copy or train the model again.",
         )
     turns = [sum(message.role == "assistant" for message in example.messages) for example in examples]
     return ResponseScore(nll_E, ends_E, np.array(turns, dtype=np.int64))
@@ -89,7 +96,7 @@ def score_responses(
 def _score_batch(
     model: Transformer, rows: Sequence[RenderedConversation], begins_with: _Continuations
 ) -> tuple[Tensor, Tensor]:
-    """Nats of the words and of the turns' ends at each place, (B, T) each, 0 elsewhere."""
+    """Return the nats of the text and of the turn ends at each position, (B, T) each, 0 elsewhere."""
     device = model.lm_head.weight.device
     B, T = len(rows), max(len(row.ids) for row in rows) - 1
     inputs, targets = np.zeros((B, T), dtype=np.int64), np.full((B, T), IGNORE_INDEX, dtype=np.int64)
@@ -114,7 +121,7 @@ def _score_batch(
 
 
 class _Continuations:
-    """Which tokens begin with the bytes of a token; found once for each."""
+    """Cached lists of the tokens that begin with the bytes of a token."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._bytes = tokenizer.text_tokens
@@ -123,6 +130,6 @@ class _Continuations:
     def __call__(self, token: int) -> Tensor:
         if token not in self._found:
             start = self._bytes[token]
-            # Sorted: the vocabulary comes in another order in each process, and a sum's last bit depends on the order.
+            # The order of the vocabulary differs between processes, and the last bit of a sum depends on the order.
             self._found[token] = torch.tensor(sorted(i for i, text in self._bytes.items() if text.startswith(start)))
         return self._found[token]

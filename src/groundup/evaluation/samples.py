@@ -1,4 +1,4 @@
-"""What a model writes: on from the beginnings of held-out documents, and from nothing."""
+"""Text samples of a model: continuations of held-out documents, and one text without a prompt."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ SAMPLING = Sampling(temperature=0.8, top_p=0.95)
 
 
 def write_samples(engine: Engine, documents: TokenDocuments, count: int, *, seed: int) -> list[Sample]:
-    """Let the model write `count` texts; the last of them from nothing, the others on from document
-    beginnings.
+    """Generate `count` texts: continuations of held-out documents, and a last one without a prompt.
 
-    The documents are drawn from those that are longer than the prompt; with the same seed, documents and
-    model the samples are the same.
+    The same seed, documents and model give the same samples.
+
+    Args:
+        engine: inference engine.
+        documents: documents; those longer than the prompt are sampled.
+        count: number of texts.
+        seed: seed of the sampling.
+
+    Returns:
+        The texts with their prompts.
     """
     given = min(PROMPT_TOKENS, engine.model.config.context_length // 2)
     long_enough = np.flatnonzero(documents.lengths > given)

@@ -1,4 +1,4 @@
-"""Evaluation of a language model on text: bits per byte, compressors, the model it was trained from, and samples."""
+"""Evaluation of a language model on text: bits per byte, compressors, its base model, and samples."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from groundup.model import Transformer
 
 @dataclass(frozen=True, slots=True)
 class TextRules:
-    """How text is scored.
+    """Options of an evaluation on text.
 
     Attributes:
-        compressor_bytes: training text that the compressors read, at most; 0: no compressors.
-        samples: number of texts that the model writes.
-        batch_size: windows at a time.
-        seed: of samples and intervals.
-        device: None: a GPU if there is one.
-        dtype: None: bfloat16 if it is faster and the score agrees with float32.
+        compressor_bytes: maximum number of bytes of training text for the compressors; 0: no compressors.
+        samples: number of texts to generate.
+        batch_size: windows per batch.
+        seed: seed of samples and bootstrap.
+        device: device to compute on; None: a GPU if available.
+        dtype: data type to compute in; None: bfloat16 if it is faster and the score agrees with float32.
     """
 
     compressor_bytes: int = 64_000_000
@@ -48,12 +48,18 @@ class TextRules:
 def evaluate_text(
     directory: Path, texts: Sequence[str], source: str, corpus: Path | None, rules: TextRules, console: Console
 ) -> Report:
-    """Score held-out texts with a model, with the model that it was trained from, and with compressors.
+    """Score held-out texts with a model, with the base that its pretraining continued, and with compressors.
 
     Args:
-        directory: of the model.
-        source: the name of the texts.
-        corpus: the corpus or token shards with the training text for the compressors.
+        directory: directory of the model.
+        texts: held-out texts.
+        source: name of the texts.
+        corpus: corpus or token shards with the training text for the compressors.
+        rules: options.
+        console: output for notes and progress.
+
+    Returns:
+        The report.
     """
     opened = open_model(directory, device=rules.device)
     model, tokenizer = opened.model, opened.tokenizer
@@ -108,7 +114,7 @@ def _scored(
 
 
 def _base_of(directory: Path) -> Path | None:
-    """Return the model that pretraining continued, if it is unchanged and where it was."""
+    """Return the model that pretraining continued, if it still exists unchanged."""
     made = read(directory) if (directory / ARTIFACT).is_file() else None
     if made is None or made.stage != "pretrain" or "base" not in made.facts:
         return None
@@ -120,7 +126,7 @@ def _base_of(directory: Path) -> Path | None:
 
 
 def _model_facts(directory: Path, model: Transformer) -> dict[str, Any]:
-    """Return size and shape, and the facts that the stage recorded."""
+    """Return size, shape, and the facts that training recorded."""
     facts: dict[str, Any] = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **model.config.to_json(),

@@ -1,4 +1,4 @@
-"""Inspection of a loaded model: the numbers of `groundup.evaluation.inside` as JSON for the page."""
+"""Inspection of a loaded model: the numbers of `groundup.evaluation.internals` as JSON for the page."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from dataclasses import astuple
 from typing import Any
 
-from groundup.evaluation.inside import Reading, neighbours, parameter_map, positions
+from groundup.evaluation.internals import TextTrace, nearest_tokens, parameter_map, positions
 from groundup.studio.model_cache import LoadedModel
 
 MAX_TOKENS = 256  # of an inspected text; keeps responses fast
@@ -26,13 +26,13 @@ def token_surprisals(model: LoadedModel, text: str) -> Json:
     with model.lock:
         reading, num_truncated = _reading(model, text)
         config = reading.model.config
-        surprisals = reading.surprises()
+        surprisals = reading.surprisals()
         tokens = [_token(model, reading.ids[0])]
         for token, surprisal in zip(reading.ids[1:], surprisals, strict=True):
             top = [{**_token(model, other), "p": _rounded(p)} for other, p in surprisal.expected]
             numbers = {"nats": _rounded(surprisal.nats), "rank": surprisal.rank, "entropy": _rounded(surprisal.entropy)}
             tokens.append({**_token(model, token), **numbers, "top": top})
-        head_stats = [[[_rounded(value) for value in astuple(head)] for head in layer] for layer in reading.looks]
+        head_stats = [[[_rounded(value) for value in astuple(head)] for head in layer] for layer in reading.patterns]
     tokenizer = model.served.tokenizer
     num_bytes = sum(len(tokenizer.token_bytes(token)) for token in reading.ids[1:])
     return {
@@ -64,7 +64,7 @@ def logit_lens(model: LoadedModel, text: str) -> Json:
     with model.lock:
         reading, _ = _reading(model, text)
         if len(reading.ids) > _MAX_LENS_TOKENS:
-            reading = Reading(reading.model, reading.ids[:_MAX_LENS_TOKENS])
+            reading = TextTrace(reading.model, reading.ids[:_MAX_LENS_TOKENS])
         rows = [reading.lens(layer) for layer in range(reading.model.config.n_layers + 1)]
     return {
         "tokens": [_token(model, token) for token in reading.ids],
@@ -87,7 +87,7 @@ def nearest_embeddings(model: LoadedModel, token: int) -> Json:
     served = model.served
     token = min(max(token, 0), served.engine.vocab_size - 1)
     with model.lock:
-        nearest = neighbours(served.engine.model, token)
+        nearest = nearest_tokens(served.engine.model, token)
     in_vocabulary = ((other, cosine) for other, cosine in nearest if other < served.engine.vocab_size)
     return {
         **_token(model, token),
@@ -110,14 +110,14 @@ def parameters(model: LoadedModel) -> Json:
     }
 
 
-def _reading(model: LoadedModel, text: str) -> tuple[Reading, int]:
+def _reading(model: LoadedModel, text: str) -> tuple[TextTrace, int]:
     """Run the model over a text; also return how many tokens beyond the limit were dropped."""
     served = model.served
     ids = [served.tokenizer.bos_id, *served.tokenizer.encode(text)]
     limit = min(MAX_TOKENS, served.context_length)
     kept, num_truncated = tuple(ids[:limit]), max(0, len(ids) - limit)
     if model.reading is None or model.reading.ids != kept:
-        model.reading = Reading(served.engine.model, kept)
+        model.reading = TextTrace(served.engine.model, kept)
     return model.reading, num_truncated
 
 

@@ -14,7 +14,7 @@ import torch
 
 from groundup.core.errors import DataError, GroundupError, ResourceError
 from groundup.core.files import read_json
-from groundup.evaluation.inside import Reading
+from groundup.evaluation.internals import TextTrace
 from groundup.hub import load_newest_state, read_config
 from groundup.hub.resolve import OpenedClassifier, OpenedModel, finished, open_classifier
 from groundup.inference import Engine
@@ -74,7 +74,7 @@ class LoadedModel:
 
     served: ServedModel
     step: int | None
-    reading: Reading | None = None
+    reading: TextTrace | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 

@@ -183,16 +183,16 @@ def test_scores_of_one_model_and_of_two(chat_directory: Path, base_directory: Pa
     names = ("sentiment", "poem", "mcq")
     alone = call("evaluate", *names, "--model", chat_directory).stdout
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in alone.splitlines()]
-    assert rows[0] == ["application", "measure", "score (95 %)", "without a model", "examples"]
+    assert rows[0] == ["application", "metric", "score (95 %)", "baseline", "examples"]
     assert [(row[0].strip("| "), row[1]) for row in rows[2:]][:2] == [
         ("sentiment", "accuracy"),
         ("sentiment", "macro-F1"),
     ]
     assert any(row[1] == "valid JSON" and row[2].startswith("100.0") for row in rows)
-    assert "guessing: 50.0" in alone
+    assert "random guess: 50.0" in alone
     lines = call("evaluate", *names, "--model", base_directory, "--tuned", chat_directory, "--json").stdout.splitlines()
     compared = {each["app"]: each["lines"] for each in map(json.loads, lines)}
     assert set(compared) == set(names)
     assert compared["poem"][0]["unit"] == "bits" and compared["poem"][0]["less_is_better"]
     same = call("evaluate", "sentiment", "--model", chat_directory, "--tuned", chat_directory, "--json").stdout
-    assert {line["verdict"] for line in json.loads(same)["lines"]} == {"not distinguishable"}
+    assert {line["verdict"] for line in json.loads(same)["lines"]} == {"not significantly different"}

@@ -100,37 +100,37 @@ def test_gain_and_forgetting_stand_in_one_table(
     """The table that was tuned on is given: what counts is its held-out part alone, as it was split then."""
     (tmp_path / "general.txt").write_text(max(real_documents, key=len)[:30_000], encoding="utf-8")
     general = str(tmp_path / "general.txt")
-    found, page = compared(base, chat, tmp_path / "out", data=str(pairs), general=general, metric="f1", examples=30)
+    found, page = compared(base, chat, tmp_path / "out", data=str(pairs), general=general, metric="f1", max_examples=30)
     held_out = artifact.read(chat).facts["examples"]["test"]
     assert any(f"the {held_out} examples that were held out" in note for note in found["notes"])
     answers = line(found, "bits per byte of the answers")
     assert answers["verdict"] == "better"
     assert answers["difference"]["interval"][1] < 0
     assert line(found, "bits per byte of general text")["about"] == "general"
-    assert line(found, "F1 of words")["before"]["value"] <= 100
-    assert all(name in page for name in ("F1 of words", "bits per byte of general text", "not distinguishable"))
-    assert found["transcripts"][0]["the data"]
+    assert line(found, "token F1")["before"]["value"] <= 100
+    assert all(name in page for name in ("token F1", "bits per byte of general text", "not significantly different"))
+    assert found["transcripts"][0]["reference"]
     assert artifact.read(tmp_path / "out").facts["lines"] == found["lines"]
 
 
 def test_a_model_beside_itself_is_not_distinguishable(base: Path, pairs: Path, tmp_path: Path):
     """Two arbitrary models; anything but a tie here is a difference in how they were asked."""
-    found, _ = compared(base, base, tmp_path / "out", data=str(pairs), metric="chrf", examples=12)
-    assert {each["verdict"] for each in found["lines"]} == {"not distinguishable"}
+    found, _ = compared(base, base, tmp_path / "out", data=str(pairs), metric="chrf", max_examples=12)
+    assert {each["verdict"] for each in found["lines"]} == {"not significantly different"}
     assert all(each["difference"]["value"] == 0 for each in found["lines"])
 
 
 def test_a_classifier_stands_beside_its_base_and_counted_words(
     base: Path, classifier: Path, table: Path, tmp_path: Path
 ):
-    found, page = compared(base, classifier, tmp_path / "out", data=str(table), examples=24)
+    found, page = compared(base, classifier, tmp_path / "out", data=str(table), max_examples=24)
     accuracy = line(found, "accuracy")
     assert set(accuracy["beside"]) == {
         next(name for name in accuracy["beside"] if name.startswith("always")),
         "TF-IDF + logistic regression",
     }
     assert accuracy["what"] == "24 texts"
-    assert "asked, in its best way" in page
+    assert "the best prompt" in page
     again, _ = compared(classifier, classifier, tmp_path / "again", data=str(table))
     assert line(again, "accuracy")["difference"]["value"] == 0
     test = artifact.read(classifier).facts["test"]
@@ -188,7 +188,7 @@ def test_a_rule_that_is_given_leaves_the_others_as_they_were(base: Path, table: 
 
 
 def test_nothing_to_compare_on_is_said_before_models_are_opened(base: Path, tmp_path: Path):
-    with pytest.raises(ConfigError, match="nothing to compare on"):
+    with pytest.raises(ConfigError, match="no data to compare on"):
         compared(base, base, tmp_path / "out")
 
 

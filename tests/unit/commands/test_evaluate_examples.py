@@ -52,7 +52,7 @@ def test_a_classifier_needs_examples_with_its_labels(classifier: Path, tmp_path:
     with pytest.raises(ConfigError, match="no examples given"):
         run(EvaluateConfig(model=classifier))
     data = a_table(tmp_path / "others.csv", ("text", "label"), ("a b", "x"), ("c d", "y"), ("e f", "x"), ("g h", "y"))
-    with pytest.raises(DataError, match="this classifier gives the labels yes, no"):
+    with pytest.raises(DataError, match="this classifier predicts the labels yes, no"):
         run(EvaluateConfig(model=classifier, data=data))
 
 

@@ -54,7 +54,7 @@ def test_a_file_with_its_modelfile_and_record(sharp_directory: Path, tmp_path: P
     assert fields["general.architecture"].contents() == "qwen3"
     assert fields["tokenizer.ggml.pre"].contents() == "qwen2"
     assert "FROM ./m.gguf\n" in (tmp_path / "Modelfile").read_text()
-    (check,) = made.facts["files"]["q8_0"]["gate"]["checks"]
+    (check,) = made.facts["files"]["q8_0"]["verification"]["checks"]
     assert check["who"] == "read back" and 0.9 < check["top1"] <= 1 and check["kl"] > 0
     assert json.loads((tmp_path / "m.gguf.json").read_text())["facts"]["files"]["q8_0"]["bytes"] == out.stat().st_size
     again = run(ExportGgufConfig(model=sharp_directory, out=out, type="q8_0"), console=QUIET)
@@ -80,8 +80,8 @@ def test_every_type_beside_the_others(sharp_directory: Path, tmp_path: Path) -> 
     made = run(ExportGgufConfig(model=sharp_directory, out=tmp_path / "all", type="all"), console=QUIET)
     files = made.facts["files"]
     assert list(files) == ["f32", "f16", "bf16", "q8_0", "q4_0", "q4_k"]
-    assert files["f32"]["gate"]["equal_bit_for_bit"] and not files["q4_0"]["gate"]["equal_bit_for_bit"]
-    kl = {kind: facts["gate"]["checks"][0]["kl"] for kind, facts in files.items() if kind != "f32"}
+    assert files["f32"]["verification"]["equal_bit_for_bit"] and not files["q4_0"]["verification"]["equal_bit_for_bit"]
+    kl = {kind: facts["verification"]["checks"][0]["kl"] for kind, facts in files.items() if kind != "f32"}
     assert kl["f16"] < kl["bf16"] < kl["q8_0"] < min(kl["q4_0"], kl["q4_k"])
     assert files["f32"]["bytes"] > files["f16"]["bytes"] > files["q8_0"]["bytes"] > files["q4_0"]["bytes"]
     # Rows of 64 are no multiple of 256: each matrix falls back, and is listed.
@@ -91,10 +91,10 @@ def test_every_type_beside_the_others(sharp_directory: Path, tmp_path: Path) -> 
 
 def test_what_was_exported_comes_back(sharp_directory: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.gguf"
-    run(ExportGgufConfig(model=sharp_directory, out=out, type="f32", gate=False), console=QUIET)
+    run(ExportGgufConfig(model=sharp_directory, out=out, type="f32", verify=False), console=QUIET)
     back = tmp_path / "back"
     made = import_model.run(import_model.ImportConfig(path=str(out), out=back), console=QUIET)
-    assert made.facts["dtype"] == "float32" and made.facts["gate"]["absent"]
+    assert made.facts["dtype"] == "float32" and made.facts["verification"]["absent"]
     from groundup.hub import load_model
 
     ours, theirs = load_model(sharp_directory).state_dict(), load_model(back).state_dict()
@@ -118,7 +118,9 @@ def test_a_damaged_file_gets_no_name_and_an_old_one_stays(
         return written(path, config, mixed, *args, **kwargs)
 
     monkeypatch.setattr(verification, "write_gguf", badly)
-    with pytest.raises(GroundupError, match=r"m\.gguf as \w+: model\.layers\.0\.mlp\.(up|gate)_proj\.weight is off"):
+    with pytest.raises(
+        GroundupError, match=r"m\.gguf as \w+: model\.layers\.0\.mlp\.(up|gate)_proj\.weight has a relative error"
+    ):
         run(ExportGgufConfig(model=sharp_directory, out=out, type="f16"), console=QUIET)
     assert [path.name for path in tmp_path.iterdir()] == ["m.gguf"]
     assert out.read_bytes() == b"an older file"
@@ -126,7 +128,7 @@ def test_a_damaged_file_gets_no_name_and_an_old_one_stays(
 
 def test_a_modelfile_of_ones_own_is_left_alone(sharp_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "Modelfile").write_text("FROM llama3\n")
-    run(ExportGgufConfig(model=sharp_directory, out=tmp_path / "m.gguf", gate=False), console=QUIET)
+    run(ExportGgufConfig(model=sharp_directory, out=tmp_path / "m.gguf", verify=False), console=QUIET)
     assert (tmp_path / "Modelfile").read_text() == "FROM llama3\n"
     assert "FROM ./m.gguf\n" in (tmp_path / "m.Modelfile").read_text()
 

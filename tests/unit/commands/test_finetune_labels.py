@@ -228,7 +228,7 @@ def test_several_labels_before_and_after(
         assert found[name]["after"]["value"] == pytest.approx(100 * test[measure]["value"])
         assert found[name]["difference"]["value"] == 0
     assert any(name.startswith("TF-IDF") for name in found["micro-F1"]["beside"])
-    found = compared(run_directory, topics, examples=40, out=str(tmp_path / "base"))
+    found = compared(run_directory, topics, max_examples=40, out=str(tmp_path / "base"))
     assert found["micro-F1"]["what"] == "40 texts" and found["micro-F1"]["verdict"] == "better"
     single = tmp_path / "single"
     settings = SETTINGS | {"num_epochs": 1, "baseline": False, "validation_fraction": 0}

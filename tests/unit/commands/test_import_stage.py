@@ -62,14 +62,14 @@ def test_a_directory_comes_in_with_all_that_belongs_to_it(theirs: Path, tmp_path
     assert json.loads((out / "generation_config.json").read_text())["temperature"] == 0.6
     assert (out / "LICENSE").read_text() == "Permission is hereby granted"
     assert made.facts["licence"] == "mit"
-    assert made.facts["gate"]["passed"] and made.facts["gate"]["checks"][0]["who"] == "transformers"
+    assert made.facts["verification"]["passed"] and made.facts["verification"]["checks"][0]["who"] == "transformers"
     assert not [path.name for path in out.iterdir() if path.name.startswith(".") or path.is_dir()]
     assert read(out).digest == made.digest
 
 
 def test_what_is_there_already_is_not_made_again_and_another_dtype_is(theirs: Path, tmp_path: Path) -> None:
     out = tmp_path / "ours"
-    first = run(ImportConfig(path=str(theirs), out=out, gate=False), console=QUIET)
+    first = run(ImportConfig(path=str(theirs), out=out, verify=False), console=QUIET)
     assert run(ImportConfig(path=str(theirs), out=out), console=QUIET).finished_at == first.finished_at
     run(ImportConfig(path=str(theirs), out=out, dtype="float32"), console=QUIET)
     assert load_model(out, dtype=None).lm_head.weight.dtype == torch.float32
@@ -150,7 +150,7 @@ def test_a_template_that_cannot_be_used_is_told_and_not_recommended(
     theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (theirs / "chat_template.jinja").write_text("{% for %}")
-    made = run(ImportConfig(path=str(theirs), out=tmp_path / "ours", gate=False), console=Console())
+    made = run(ImportConfig(path=str(theirs), out=tmp_path / "ours", verify=False), console=Console())
     said = " ".join(capsys.readouterr().err.split())
     assert "Its chat template cannot be used" in said
     assert "groundup chat" not in said and "finetune instruct" not in said

@@ -124,7 +124,7 @@ def test_every_command_takes_it_as_a_model(adapter: Path, pairs: Path, tmp_path:
     assert stage("generate", model=str(adapter), prompt="The", max_tokens=5, temperature=0.0).token_ids
     exported = stage("export.gguf", model=str(adapter), out=str(tmp_path / "tuned.gguf"), type="f32")
     assert (tmp_path / "tuned.gguf").stat().st_size > 0
-    assert exported.facts["files"]["f32"]["gate"]["equal_bit_for_bit"]
+    assert exported.facts["files"]["f32"]["verification"]["equal_bit_for_bit"]
     report = stage("evaluate", model=str(adapter), data=str(pairs), out=str(tmp_path / "report"))
     assert report.facts["summary"]
     facts = model_show.run(model_show.ModelShowConfig(model=str(adapter)))
@@ -223,7 +223,7 @@ def test_merged_it_answers_as_it_did(adapter: Path, directory: Path, tmp_path: P
     """Peers' merged models answered otherwise than base and adapter did."""
     merged = tmp_path / "merged"
     made = merge.run(merge.MergeConfig(adapter=adapter, out=merged), console=QUIET)
-    (tried,) = made.facts["gate"]["checks"]
+    (tried,) = made.facts["verification"]["checks"]
     assert tried["max_difference"] < 1e-3 and tried["agreed"] == tried["positions"] > 1000
     beside = with_adapter(load_model(directory / "base"), adapter)
     whole = open_model(merged, device="cpu")
@@ -241,7 +241,7 @@ def test_merged_it_answers_as_it_did(adapter: Path, directory: Path, tmp_path: P
         assert difference.quantile(0.999) < 1e-4 and difference.max() < 1e-3
     assert answers[0] == answers[1]
     assert whole.tokenizer.chat_template is not None
-    with pytest.raises(ConfigError, match="a whole model"):
+    with pytest.raises(ConfigError, match="a full model"):
         merge.run(merge.MergeConfig(adapter=merged, out=tmp_path / "again"), console=QUIET)
 
 
@@ -255,8 +255,8 @@ def test_what_does_not_answer_alike_is_not_kept(adapter: Path, directory: Path, 
     with pytest.raises(FormatError, match=r"halves in float16: merged: .*--dtype float32"):
         merge.run(merge.MergeConfig(adapter=large, out=tmp_path / "halves", dtype="float16"), console=QUIET)
     assert not (tmp_path / "halves").exists()
-    ungated = merge.MergeConfig(adapter=large, out=tmp_path / "halves", dtype="float16", gate=False)
-    assert "gate" not in merge.run(ungated, console=QUIET).facts
+    ungated = merge.MergeConfig(adapter=large, out=tmp_path / "halves", dtype="float16", verify=False)
+    assert "verification" not in merge.run(ungated, console=QUIET).facts
     shutil.rmtree(large)
 
 
@@ -302,7 +302,7 @@ def test_a_classifier_is_an_adapter_with_a_head(
     assert found.probabilities[found.label] == pytest.approx(sample["probability"], abs=1e-5)
 
     merged = tmp_path / "merged"
-    tried = merge.run(merge.MergeConfig(adapter=out, out=merged), console=QUIET).facts["gate"]
+    tried = merge.run(merge.MergeConfig(adapter=out, out=merged), console=QUIET).facts["verification"]
     assert tried["agreed"] == tried["texts"] > 200 and tried["max_difference"] < 1e-4
     (one, labels), (other, same) = load_classifier(out), load_classifier(merged)
     assert labels == same == tuple(made.facts["labels"])

@@ -66,7 +66,7 @@ def test_a_run_shows_its_newest_model_with_words_and_origin(base_directory: Path
     files = [Path(shutil.copy(path, tmp_path / "made")) for path in base_directory.iterdir()]
     work.finish({"tokens_seen": 5}, files)
     assert show(tmp_path / "made")["made_by"]["inputs"] == {"tokens": "0123456789abcdef0123"}
-    assert "out of           tokens 0123456789ab" in shown("show", str(tmp_path / "made"))
+    assert "inputs           tokens 0123456789ab" in shown("show", str(tmp_path / "made"))
 
 
 def test_a_gguf_file_shows_its_types(base_directory: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from groundup.core.errors import DataError, FormatError
 from groundup.data import TokenLists
-from groundup.evaluation.bpb import FEW_DOCUMENTS, bits_per_byte, encode_texts, logits_nll, model_nll
+from groundup.evaluation.bpb import MIN_DOCUMENTS, bits_per_byte, encode_texts, logits_nll, model_nll
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
@@ -96,7 +96,7 @@ def test_the_interval_of_a_single_book_comes_from_its_windows(
     """A user's file is one document: resampling documents would give nothing to say about it."""
     few = encode_texts(["".join(real_documents[:10])], tokenizer)
     score = bits_per_byte(model_nll(model), few, context_length=64, bos_id=tokenizer.bos_id)
-    assert score.documents < FEW_DOCUMENTS
+    assert score.documents < MIN_DOCUMENTS
     interval = score.interval()
     assert interval.low < score.bpb < interval.high
     assert interval.estimate == pytest.approx(score.bpb)

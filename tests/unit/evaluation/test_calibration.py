@@ -12,7 +12,7 @@ from groundup.evaluation.calibration import (
     fit_temperature,
     with_temperature,
 )
-from groundup.evaluation.labelling import label_evaluator
+from groundup.evaluation.classifier_evaluation import label_evaluator
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -15,14 +15,14 @@ RANDOM = np.random.default_rng(0)
 HARDNESS = RANDOM.uniform(0, 50, 200)
 
 
-@pytest.mark.parametrize(("less", "verdict"), [(False, "better"), (True, "worse")])
-def test_the_verdict_follows_the_direction_of_the_metric(less: bool, verdict: str) -> None:
+@pytest.mark.parametrize(("lower_is_better", "verdict"), [(False, "better"), (True, "worse")])
+def test_the_verdict_follows_the_direction_of_the_metric(lower_is_better: bool, verdict: str) -> None:
     """The gain of 1 is a fiftieth of what the examples differ by: only in pairs is it seen."""
-    old, new = (mean("x", HARDNESS + gain, less=less) for gain in (0, 1))
+    old, new = (mean("x", HARDNESS + gain, lower_is_better=lower_is_better) for gain in (0, 1))
     found = Comparison(old, new)
     assert found.verdict == verdict
     assert found.difference.estimate == pytest.approx(1)
-    assert Comparison(old, old).verdict == "not distinguishable"
+    assert Comparison(old, old).verdict == "not significantly different"
     assert Comparison(old, old).difference.bounds == [0, 0]
 
 
@@ -39,10 +39,10 @@ def test_one_example_has_no_interval_and_stays_json() -> None:
     report = ComparisonReport([one], ["a note"]) | ComparisonReport([], ["another"])
     found = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert found["lines"][0]["difference"] == {"value": 1.0, "interval": [None, None]}
-    assert found["lines"][0]["beside"]["guessing"]["verdict"] == "not distinguishable"
+    assert found["lines"][0]["beside"]["guessing"]["verdict"] == "not significantly different"
     assert found["notes"] == ["a note", "another"]
     assert one.row()[3] == "+1.0 [?, ?]"
-    assert found["summary"] == "Elsewhere, x 1.0 before, 2.0 after (not distinguishable)."
+    assert found["summary"] == "In general, x 1.0 before, 2.0 after (not significantly different)."
 
 
 def test_the_keys_are_those_of_earlier_reports() -> None:

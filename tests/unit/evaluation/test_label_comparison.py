@@ -53,7 +53,7 @@ def test_a_base_that_is_asked_for_labels_is_shown_no_tested_text(
         prompted, classifier(prompted, names, several=False), HeldOut(Labeled([], []), tested), QUIET
     )
     assert all(not prompt.shots and prompt.instruction.endswith("value 3.") for prompt in prompts) and prompts
-    assert "for want of training texts" in found.notes[0] and "best way" not in found.notes[0]
+    assert "no training texts" in found.notes[0] and "best prompt" not in found.notes[0]
 
 
 def test_several_labels_are_read_out_of_what_a_base_writes(
@@ -70,7 +70,7 @@ def test_several_labels_are_read_out_of_what_a_base_writes(
     assert [line.before.name for line in found.comparisons] == ["exact sets", "micro-F1", "macro-F1"]
     assert [line.before.estimate for line in found.comparisons] == [100.0, 100.0, 100.0]
     assert [name.split()[0] for name in found.comparisons[0].baselines] == ["always", "TF-IDF"]
-    assert "what it writes" in found.notes[0]
+    assert "the generated text" in found.notes[0]
     instructions = {prompt.instruction for prompt in prompts} - {""}
     assert instructions <= {"Answer with those of these that fit, with commas between: oil, gas, gas, Wheat, trade."}
 

@@ -17,7 +17,7 @@ from groundup.evaluation.metrics import (
     chrf,
     exact,
     label_names,
-    label_reader,
+    label_parser,
     label_sets,
     labels,
     mean,
@@ -129,7 +129,7 @@ def test_different_numbers_and_names_are_different_answers():
 
 
 def test_a_label_is_itself_and_may_have_other_marks_where_no_other_label_has():
-    read = label_reader(["-1", "1", "C++", "C#", "A", "A-", "positive"])
+    read = label_parser(["-1", "1", "C++", "C#", "A", "A-", "positive"])
     assert [read(text) for text in (" -1", "1.", "c++", "C#!", "a-", "A")] == ["-1", "1", "C++", "C#", "A-", "A"]
     assert read("Positive.") == "positive"
     assert read("A+") == "A+", "no label at all"
@@ -150,7 +150,7 @@ def test_a_few_tested_labels_are_labels_still():
     learned = [(f"reply {answer}", answer) for answer in answers[200:]]
     rivals = baselines("exact", learned, [f"reply {answer}" for answer in some], labels=names)
     assert [name.split()[0] for name in rivals] == ["always", "TF-IDF"]
-    assert [measure.name for measure in measures("exact", some, some)] == ["exact match", "F1 of words"]
+    assert [measure.name for measure in measures("exact", some, some)] == ["exact match", "token F1"]
 
 
 def test_numbers_that_come_again_are_facts():
@@ -193,7 +193,7 @@ def test_refusals_are_counted_where_they_are_due_and_where_not():
         ["Not in the text."] * 4, ["Not in the text", "Paris", "Rome", "Oslo"], "Not in the text"
     )
     assert (when_due.estimate, when_not.estimate) == (100, 100)
-    assert when_not.less
+    assert when_not.lower_is_better
 
 
 def test_a_refusal_ends_where_its_words_end():

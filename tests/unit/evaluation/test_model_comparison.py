@@ -9,10 +9,10 @@ import pytest
 from groundup.core.console import Console
 from groundup.core.types import Example, Message
 from groundup.evaluation import model_comparison
-from groundup.evaluation.deciding import score_of_answers
 from groundup.evaluation.metrics import label_names
 from groundup.evaluation.model_comparison import AnswerTask, compare_answers
 from groundup.evaluation.prompt_search import FewShotPrompt, PromptedModel
+from groundup.evaluation.selection import answer_score
 from groundup.tokenizer import Tokenizer
 
 QUIET = Console(quiet=True)
@@ -52,7 +52,7 @@ def test_a_small_test_of_labels_is_one_of_labels(prompted: PromptedModel, exampl
     found = compare_answers(prompted, prompted, task, QUIET, prompt_after=FewShotPrompt(prompted.chat_format))
     assert [each.after.name for each in found.comparisons] == ["accuracy", "macro-F1", "bits per byte of the answers"]
     assert [name.split()[0] for name in found.comparisons[0].baselines] == ["always", "TF-IDF"]
-    assert "found on training examples" in found.notes[0]
+    assert "the best one on training examples" in found.notes[0]
 
 
 @pytest.mark.parametrize("templated", [True, False])
@@ -63,8 +63,8 @@ def test_no_tested_example_is_shown_or_tried_on(
     given = prompted if templated else PromptedModel(prompted.model, prompted.tokenizer, None, prompted.stop_ids)
     for metric in ("likelihood", "exact"):
         found = compare_answers(given, given, AnswerTask(metric, [], examples[:5], max_tokens=4), QUIET)
-        assert "no training examples" in found.notes[0]
-        assert not any("found on training examples" in note for note in found.notes)
+        assert "without training examples" in found.notes[0]
+        assert not any("the best one on training examples" in note for note in found.notes)
     usual = given.chat_format or given.plain_formats[0]
     assert all(prompt.format is usual and not prompt.shots and not prompt.instruction for prompt in prompts)
     assert len(prompts) == 4, "none to try a way on"
@@ -81,8 +81,8 @@ def test_what_is_learned_tells_whether_a_few_answers_are_labels(
         seen.append(labels)
         return real(*given, labels=labels)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("groundup.evaluation.deciding.measures", spy)
+    monkeypatch.setattr("groundup.evaluation.selection.measures", spy)
     assert prompted.template is not None
     for learned in (examples[4:], []):
-        score_of_answers("exact", prompted.model, tokenizer, prompted.template, examples[:4], learned)()
+        answer_score("exact", prompted.model, tokenizer, prompted.template, examples[:4], learned)()
     assert sorted(seen[0]) == sorted(TOPICS) and not seen[1]

@@ -52,9 +52,9 @@ def test_an_instruction_is_first_also_without_a_system_message(
 ):
     example = Example((Message("user", "Which?"), Message("assistant", "this")))
     prompt = FewShotPrompt(prompted.plain_formats[0], instruction="One of: this, that.")
-    assert [m.role for m in prompt.around(example).messages] == ["system", "user", "assistant"]
+    assert [m.role for m in prompt.with_prompt(example).messages] == ["system", "user", "assistant"]
     monkeypatch.setattr(prompt.format, "takes_system", False)
-    (question, _) = prompt.around(example).messages
+    (question, _) = prompt.with_prompt(example).messages
     assert question.content == "One of: this, that.\n\nWhich?"
 
 
@@ -96,7 +96,7 @@ def test_the_rivals_suit_the_metric():
     learned = [("Say it:\nOne two. Three four.", "One two."), ("Say it:\nFive six. Seven.", "Five six.")] * 3
     found = baselines("rouge", learned, ["Say it:\nEight nine. Ten."])
     assert found == {"the first sentence": ["Eight nine."]}
-    assert baselines("chrf", learned, ["Say it:\nAcht neun."]) == {"the text, untranslated": ["Acht neun."]}
+    assert baselines("chrf", learned, ["Say it:\nAcht neun."]) == {"the untranslated input": ["Acht neun."]}
     assert baselines("likelihood", learned, ["?"]) == {}
 
 

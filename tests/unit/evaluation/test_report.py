@@ -33,11 +33,11 @@ def test_a_compressor_inside_the_interval_is_not_beaten():
     found = report(OURS, seen("xz -9e", 2.1), seen("PPMd order 5", 1.93), seen("PPMd order 8", 1.76))
     assert [found.verdict(score) for score in found.compressors] == [
         "the model",
-        "too close to call",
+        "not significantly different",
         "the compressor",
     ]
     assert found.summary() == (
-        "1.900 bits per byte: it beats xz -9e and it does not beat PPMd order 5 and PPMd order 8 "
+        "1.900 bits per byte: better than xz -9e, not better than PPMd order 5 and PPMd order 8 "
         "after the training text."
     )
 

@@ -150,7 +150,7 @@ def test_one_conversation_has_no_interval_and_the_facts_stay_json(
     compared = compare_with_base(model, model, tokenizer, ChatTemplate(tokenizer), examples, examples[:1])
     facts = compared.to_json()
     assert facts["difference"]["interval"] == [None, None]
-    assert "not distinguishable" in compared.sentence
+    assert "not significantly different" in compared.sentence
     json.dumps(facts, allow_nan=False)
 
 

@@ -61,7 +61,7 @@ def test_the_seed_decides_and_chunks_do_not(monkeypatch: pytest.MonkeyPatch):
     values, sizes = np.random.default_rng(4).random((2, 50)) + 0.5
     first = ratio_interval(values, sizes, seed=9)
     assert ratio_interval(values, sizes, seed=10).low != pytest.approx(first.low, rel=1e-6)
-    monkeypatch.setattr("groundup.evaluation.stats._CELLS", 50 * 7)
+    monkeypatch.setattr("groundup.evaluation.stats._MAX_CELLS", 50 * 7)
     again = ratio_interval(values, sizes, seed=9)
     assert (again.low, again.high) == pytest.approx((first.low, first.high), rel=1e-12)  # sums in another order
 

@@ -15,7 +15,7 @@ import torch
 from groundup.apps import Catalog
 from groundup.apps.serving import ServedApps
 from groundup.core.artifact import begin
-from groundup.evaluation.inside import Reading, neighbours
+from groundup.evaluation.internals import TextTrace, nearest_tokens
 from groundup.hub import load_model, save_classifier
 from groundup.hub.resolve import open_model
 from groundup.model import SequenceClassifier
@@ -27,10 +27,10 @@ TEXT = "The import system is powerful enough. <script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
-def reading(runs: Path, tokenizer: Tokenizer) -> Reading:
+def reading(runs: Path, tokenizer: Tokenizer) -> TextTrace:
     """The same forward pass, without the server."""
     model = load_model(runs / "two" / "base", device="cpu")
-    return Reading(model, [tokenizer.bos_id, *tokenizer.encode(TEXT)])
+    return TextTrace(model, [tokenizer.bos_id, *tokenizer.encode(TEXT)])
 
 
 def inside(studio: Any, endpoint: str, **params: Any) -> Any:
@@ -111,17 +111,17 @@ def test_the_overview_lists_runs_models_and_recipes(studio: Any) -> None:
     assert "directory" not in overview["runs"][0]["stages"][0]  # paths stay on the server
 
 
-def test_surprisals_match_the_model(studio: Any, reading: Reading) -> None:
+def test_surprisals_match_the_model(studio: Any, reading: TextTrace) -> None:
     response = inside(studio, "surprisal")
     assert [token["id"] for token in response["tokens"]] == list(reading.ids)
     assert "".join(token["text"] for token in response["tokens"][1:]) == TEXT
-    nats = [surprisal.nats for surprisal in reading.surprises()]
+    nats = [surprisal.nats for surprisal in reading.surprisals()]
     assert [token["nats"] for token in response["tokens"][1:]] == pytest.approx(nats, abs=1e-4)
     assert response["bits_per_byte"] == pytest.approx(sum(nats) / np.log(2) / len(TEXT.encode()), rel=1e-4)
-    assert response["head_stats"][2][1][1] == pytest.approx(reading.looks[2][1].first, abs=1e-4)
+    assert response["head_stats"][2][1][1] == pytest.approx(reading.patterns[2][1].first, abs=1e-4)
 
 
-def test_attention_weights_match_the_model(studio: Any, reading: Reading) -> None:
+def test_attention_weights_match_the_model(studio: Any, reading: TextTrace) -> None:
     """Transposed or truncated weights would still draw a picture."""
     response = inside(studio, "attention", layer=1)
     shape = (response["heads"], response["tokens"], response["tokens"])
@@ -129,17 +129,17 @@ def test_attention_weights_match_the_model(studio: Any, reading: Reading) -> Non
     torch.testing.assert_close(torch.tensor(weights / 255.0).float(), reading.attention(1), atol=2.1e-3, rtol=0)
 
 
-def test_the_logit_lens_and_nearest_embeddings_match_the_model(studio: Any, reading: Reading) -> None:
+def test_the_logit_lens_and_nearest_embeddings_match_the_model(studio: Any, reading: TextTrace) -> None:
     rows = inside(studio, "lens")["rows"]
     assert len(rows) == 4
     assert [cell["id"] for cell in rows[1]] == [guess.token for guess in reading.lens(1)]
     response = inside(studio, "embeddings", token=reading.ids[3])
     assert [each["id"] for each in response["nearest"]] == [
-        token for token, _ in neighbours(reading.model, reading.ids[3])
+        token for token, _ in nearest_tokens(reading.model, reading.ids[3])
     ]
 
 
-def test_each_parameter_is_counted_once(studio: Any, reading: Reading) -> None:
+def test_each_parameter_is_counted_once(studio: Any, reading: TextTrace) -> None:
     response = inside(studio, "parameters")
     total = sum(parameter.numel() for parameter in reading.model.parameters())
     assert sum(each["count"] for each in response["weights"]) == total

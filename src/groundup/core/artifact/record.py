@@ -45,6 +45,11 @@ _ORIGINAL_COLLECT_NAMES = {
     "skip": "first",
     "terminal_punctuation": "end_mark",
 }
+_ORIGINAL_EVALUATION_NAMES = {
+    "compare": {"max_examples": "examples", "max_general_bytes": "general_bytes"},
+    "evaluate": {"max_compressor_bytes": "compressors_read"},
+    "export.gguf": {"verify": "gate"},
+}
 _FINGERPRINTED_FORMAT = 1  # in fingerprints: what was finished by an earlier release stays finished
 ARTIFACT = "artifact.json"
 STARTED = "started.json"
@@ -127,7 +132,8 @@ def _with_original_names(stage: str, config: Mapping[str, Any]) -> dict[str, Any
         renamed: dict[str, Any] = _rename_keys(config, _ORIGINAL_COLLECT_NAMES)
         return renamed
     if stage not in _RENAMED_IN:
-        return dict(config)
+        names = _ORIGINAL_EVALUATION_NAMES.get(stage, {})
+        return {names.get(key, key): value for key, value in config.items()}
     lora = config.get("lora")
     if isinstance(lora, Mapping):
         config = {**config, "lora": {{"target_modules": "targets"}.get(key, key): lora[key] for key in lora}}

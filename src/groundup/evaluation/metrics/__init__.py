@@ -1,7 +1,7 @@
-"""Figures of texts beside references: ROUGE, chrF, BLEU, exact match, F1 of words, labels, refusals."""
+"""Metrics of generated texts: ROUGE, chrF, BLEU, exact match, token F1, labels, refusals."""
 
 from groundup.evaluation.measure import Measure, mean
-from groundup.evaluation.metrics.answers import exact, label_reader, label_sets, labels, normalized, refusals, token_f1
+from groundup.evaluation.metrics.answers import exact, label_parser, label_sets, labels, normalized, refusals, token_f1
 from groundup.evaluation.metrics.choice import choose_metric, label_names, measures
 from groundup.evaluation.metrics.overlap import rouge
 from groundup.evaluation.metrics.translation import bleu, chrf
@@ -13,7 +13,7 @@ __all__ = [
     "chrf",
     "exact",
     "label_names",
-    "label_reader",
+    "label_parser",
     "label_sets",
     "labels",
     "mean",

@@ -1,4 +1,4 @@
-"""Short answers and labels: exact match and F1 of words (nearly as SQuAD counts them), macro-F1, and refusals.
+"""Metrics of short answers and labels: exact match and token F1 (similar to SQuAD's), macro-F1, and refusals.
 
 Shape letters: E examples, C labels, K sums.
 """
@@ -18,35 +18,47 @@ from groundup.evaluation.classification import f1_over_labels
 from groundup.evaluation.measure import Floats, Measure, mean
 from groundup.evaluation.metrics.overlap import overlap_f1
 
-# The letter of "A+" is no article.
+# The letter of the grade "A+" is not an article.
 _ARTICLES = re.compile(r"\b(a|an|the)\b(?![+#])")
 _THOUSANDS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?!,?\d)")
-_MARKS = re.compile(
-    r"((?<!\w)-(?=[$€£]?\.?\d)"  # the sign of a number
-    r"|(?<=\d)[.,](?=\d)|(?<![\w.])\.(?=\d)"  # what stands in one, or before its digits
+_PUNCTUATION = re.compile(
+    r"((?<!\w)-(?=[$€£]?\.?\d)"  # The sign of a number.
+    r"|(?<=\d)[.,](?=\d)|(?<![\w.])\.(?=\d)"  # A separator in a number, or before its digits.
     r"|(?<=[^\W\d_])[+#]+)"  # C++, C#
     rf"|[{re.escape(string.punctuation)}]"
 )
 
 
 def normalized(text: str) -> str:
-    """Small letters, without punctuation, articles and more than single spaces (Rajpurkar et al. 2016).
+    """Normalize a text: lower case, no punctuation, no articles, single spaces (Rajpurkar et al. 2016).
 
-    SQuAD's own deletes every mark: there, "-5" is "5", "3.5" is "35", and "C++" is "C#". Here the minus of a number,
-    points and commas between digits, a point before them, and + and # right after a letter stay; commas between
-    thousands, as in "1,000", go as they do there. What is nothing but marks and articles ("A" as the letter of a
-    choice) stays, too.
+    SQuAD deletes all punctuation: "-5" becomes "5", "3.5" becomes "35", and "C++" becomes "C". This function keeps the
+    minus sign of a number, decimal points and commas between digits, and "+" and "#" after a letter. It removes the
+    separators of thousands, as in "1,000". A text that consists only of punctuation and articles, such as the choice
+    "A", stays unchanged except for case and spaces.
+
+    Args:
+        text: text to normalize.
+
+    Returns:
+        The normalized text.
     """
     plain = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), text.lower().replace("\N{MINUS SIGN}", "-"))
-    plain = _MARKS.sub(lambda found: found[1] or "", plain)
+    plain = _PUNCTUATION.sub(lambda found: found[1] or "", plain)
     return " ".join(_ARTICLES.sub(" ", plain).split()) or " ".join(text.lower().split())
 
 
-def label_reader(labels: Iterable[str]) -> Callable[[str], str]:
-    """What finds the label that a text is, as it stands in `labels`; a text that is none comes back as it is.
+def label_parser(labels: Iterable[str]) -> Callable[[str], str]:
+    """Return a function that maps a text to its label, spelled as in `labels`; other texts are returned unchanged.
 
-    Small letters and spaces apart, a text must be the label: "-1" is not "1", nor "A-" "A". Where no label is that, it
-    may be one with other marks ("Positive." for "positive"), if it is so of one label alone.
+    Labels are compared without case and spaces, so "-1" is not "1". If none matches, texts are compared after
+    normalization ("Positive." matches "positive"), but only if the match is unique.
+
+    Args:
+        labels: all labels.
+
+    Returns:
+        The function.
     """
     named = {casefolded(label): label for label in reversed(list(labels))}
     alike = Counter(map(normalized, named))
@@ -55,30 +67,26 @@ def label_reader(labels: Iterable[str]) -> Callable[[str], str]:
 
 
 def exact(written: Sequence[str], references: Sequence[str]) -> Measure:
-    """The share of answers that are the reference, once both are normalized; 0 to 100."""
+    """Return the share of answers that equal the reference after normalization, 0 to 100."""
     pairs = zip(written, references, strict=True)
     return mean("exact match", [100.0 * (normalized(text) == normalized(reference)) for text, reference in pairs])
 
 
 def token_f1(written: Sequence[str], references: Sequence[str]) -> Measure:
-    """The mean F1 of the words of both, once normalized; 0 to 100."""
+    """Return the mean token F1 of answers and references after normalization, 0 to 100."""
     pairs = zip(written, references, strict=True)
-    return mean("F1 of words", [100 * overlap_f1(normalized(a).split(), normalized(b).split()) for a, b in pairs])
+    return mean("token F1", [100 * overlap_f1(normalized(a).split(), normalized(b).split()) for a, b in pairs])
 
 
 def labels(predicted: Sequence[str], true: Sequence[str]) -> list[Measure]:
-    """Accuracy and macro-F1, 0 to 100; a prediction that is no label of `true` is wrong, whatever it is.
-
-    Macro-F1 is the mean over the labels that are true somewhere.
-    """
+    """Return accuracy and macro-F1, 0 to 100; macro-F1 is the mean over the labels that occur in `true`."""
     right = [100.0 * (a == b) for a, b in zip(predicted, true, strict=True)]
     _, _, macro = label_sets([(label,) for label in predicted], [(label,) for label in true])
     return [mean("accuracy", right), macro]
 
 
 def label_sets(predicted: Sequence[Collection[str]], true: Sequence[Collection[str]]) -> list[Measure]:
-    """Exact sets, micro-F1 of all pairs of a text and a label, and macro-F1 as in `labels`, 0 to 100: of texts that may
-    have several labels."""
+    """Return exact-set accuracy, micro-F1 and macro-F1 of label sets, 0 to 100; macro-F1 as in `labels`."""
     pairs = [(set(said), set(labels)) for said, labels in zip(predicted, true, strict=True)]
     names = {label: place for place, label in enumerate(dict.fromkeys(chain.from_iterable(true)))}
     counts_E3C = np.zeros((len(pairs), 3, len(names)))
@@ -102,16 +110,21 @@ def label_sets(predicted: Sequence[Collection[str]], true: Sequence[Collection[s
 
 
 def refusals(written: Sequence[str], references: Sequence[str], refusal: str) -> list[Measure]:
-    """Answers that say that there is none: how many of those that should, and how many of those that should not.
+    """Return the rate of correct refusals and the rate of false refusals, 0 to 100.
 
     Args:
-        refusal: the words of such an answer; an answer that begins with them, as whole words, is one.
+        written: generated answers.
+        references: reference answers.
+        refusal: beginning of a refusal; whole words are compared after normalization.
+
+    Returns:
+        Refusals among examples whose reference is one, and among the other examples.
     """
     words = normalized(refusal).split()
     said, due = (
         np.array([normalized(text).split()[: len(words)] == words for text in texts]) for texts in (written, references)
     )
     return [
-        mean("refuses when not there", 100.0 * (said & due), due),
-        mean("refuses although it is there", 100.0 * (said & ~due), ~due, less=True),
+        mean("correct refusals", 100.0 * (said & due), due),
+        mean("false refusals", 100.0 * (said & ~due), ~due, lower_is_better=True),
     ]

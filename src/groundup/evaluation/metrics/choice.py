@@ -1,4 +1,4 @@
-"""Which figure suits answers, from what the answers look like."""
+"""Choice of a metric by the form of the prompts and answers."""
 
 from __future__ import annotations
 
@@ -10,31 +10,34 @@ from groundup.core.types import MetricName
 from groundup.corpus.language import UNDETERMINED, identify
 from groundup.data.tables import casefolded
 from groundup.evaluation.measure import Measure
-from groundup.evaluation.metrics.answers import exact, label_reader, normalized, token_f1
+from groundup.evaluation.metrics.answers import exact, label_parser, normalized, token_f1
 from groundup.evaluation.metrics.answers import labels as label_measures
 from groundup.evaluation.metrics.overlap import rouge
 from groundup.evaluation.metrics.translation import bleu, chrf
 
-_SAMPLE = 200
-_FEW_WORDS = 5  # of answers that are facts
-_REPEATED = 5  # answers that are labels stand for so many examples each, or more,
-# and of the examples at most this share has one that no other has, which is how likely the next answer is a new one
-# (Good 1953). Of the 7,473 results of GSM8K's problems, 863 different numbers, it is 5.9 %: they are facts.
-_ALONE = 0.03
-_SHORTENED = 3  # summaries are so many times shorter than their texts, or more
-_LONG = 60  # words of a text that is worth a summary
+_NUM_SAMPLED = 200  # examples
+_MAX_FACT_WORDS = 5  # median of factual answers
+_MIN_REPEATS = 5  # mean number of examples per distinct answer, if the answers are labels
+# Maximum share of answers that occur once, if the answers are labels. It estimates the probability that the next answer
+# is a new one (Good 1953). For the 7,473 results of GSM8K, 863 distinct numbers, it is 5.9 %: they are not labels.
+_MAX_UNIQUE = 0.03
+_MIN_COMPRESSION = 3  # prompt length by answer length of summaries
+_MIN_SUMMARIZED_WORDS = 60  # median of texts to summarize
 
 
 def measures(
     name: MetricName, written: Sequence[str], references: Sequence[str], *, labels: Sequence[str] = ()
 ) -> list[Measure]:
-    """The figures of a metric, the one that decides first; of the likelihood, which needs no text, none.
+    """Return the values of a metric, the primary one first; an empty list for "likelihood".
 
     Args:
-        written: what a model answered.
-        references: what the data say.
-        labels: all labels that there are, where answers are labels (`label_names`): they are counted as such by
-            "exact". A few references do not tell whether they are any.
+        name: name of the metric.
+        written: generated answers.
+        references: reference answers.
+        labels: all labels, if the answers are labels; see `label_names`. "exact" then scores labels.
+
+    Returns:
+        The metrics.
     """
     if name == "rouge":
         return rouge(written, references)
@@ -45,22 +48,24 @@ def measures(
         return [token_f1(written, references), exact(written, references)]
     if name == "exact":
         if labels:
-            read = label_reader((*labels, *references))
+            read = label_parser((*labels, *references))
             return label_measures([read(text) for text in written], [read(text) for text in references])
         return [exact(written, references), token_f1(written, references)]
     return []
 
 
 def label_names(answers: Sequence[str]) -> tuple[str, ...]:
-    """The labels that answers are, where they are a few names that come again and again; else none.
+    """Return the labels if the answers are a few names that recur often; otherwise an empty tuple.
 
     Args:
-        answers: all there are, those that are learned and those that are tested: of 200, each of 77 labels comes too
-            seldom to be known as one.
+        answers: answers of both training and test set. With 77 labels, 200 answers are too few to detect them.
+
+    Returns:
+        The distinct labels.
     """
     counts = Counter(map(normalized, answers))
-    alone = sum(count == 1 for count in counts.values())
-    if len(counts) * _REPEATED > len(answers) or alone > max(1, _ALONE * len(answers)):
+    unique = sum(count == 1 for count in counts.values())
+    if len(counts) * _MIN_REPEATS > len(answers) or unique > max(1, _MAX_UNIQUE * len(answers)):
         return ()
     return tuple({casefolded(answer): answer for answer in reversed(answers)}.values())[::-1]
 
@@ -68,28 +73,32 @@ def label_names(answers: Sequence[str]) -> tuple[str, ...]:
 def choose_metric(
     prompts: Sequence[str], references: Sequence[str], *, labels: Sequence[str] = ()
 ) -> tuple[MetricName, str]:
-    """The metric that suits these answers, and why, for a person.
+    """Return the metric that suits these answers, and the reason in one clause.
 
     Args:
-        prompts: what stands before the answers, without the words that all of them share.
-        labels: as for `measures`.
+        prompts: prompts without the words that all of them share.
+        references: reference answers.
+        labels: all labels, if the answers are labels; see `label_names`.
+
+    Returns:
+        The name of the metric, and the reason.
     """
     if labels:
-        return "exact", f"{len(labels):,} different answers come again and again, as labels do"
-    step = max(1, len(prompts) // _SAMPLE)
+        return "exact", f"{len(labels):,} distinct answers recur, like labels"
+    step = max(1, len(prompts) // _NUM_SAMPLED)
     prompts, references = prompts[::step], references[::step]
     asked, said = (median(len(text.split()) for text in texts) for texts in (prompts, references))
     languages = [_language(texts) for texts in (prompts, references)]
     if UNDETERMINED not in languages and languages[0] != languages[1]:
-        return "chrf", f"prompts are in {languages[0]}, answers in {languages[1]}, as in translations"
-    if said <= _FEW_WORDS:
-        return "f1", f"answers have {said:g} words, as facts do"
-    if asked >= _LONG and asked >= _SHORTENED * said:
-        return "rouge", f"answers have {said:g} words where prompts have {asked:g}, as summaries do"
-    return "likelihood", f"answers of {said:g} words can be right in many ways"
+        return "chrf", f"prompts are in {languages[0]}, answers in {languages[1]}, like translations"
+    if said <= _MAX_FACT_WORDS:
+        return "f1", f"answers have {said:g} words, like facts"
+    if asked >= _MIN_SUMMARIZED_WORDS and asked >= _MIN_COMPRESSION * said:
+        return "rouge", f"prompts have {asked:g} words and answers {said:g}, like summaries"
+    return "likelihood", f"answers have {said:g} words and can be correct in many forms"
 
 
 def _language(texts: Sequence[str]) -> str:
-    """The language of most of the texts that tell it."""
+    """Return the most frequent language of the texts."""
     found = Counter(language for language, _ in map(identify, texts) if language != UNDETERMINED)
     return found.most_common(1)[0][0] if found else UNDETERMINED

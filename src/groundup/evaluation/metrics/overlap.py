@@ -1,4 +1,4 @@
-"""How much of a reference's words a text has: ROUGE, for summaries (Lin 2004)."""
+"""ROUGE, the n-gram overlap of a summary with its reference (Lin 2004)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ _WORD = re.compile(r"[^\W_]+")
 
 
 def rouge(written: Sequence[str], references: Sequence[str]) -> list[Measure]:
-    """ROUGE-L, ROUGE-1 and ROUGE-2: F1 of the longest common subsequence, of words, of pairs of words.
+    """Return ROUGE-L, ROUGE-1 and ROUGE-2: F1 of the longest common subsequence, of words, and of word pairs.
 
-    The figures are those of the package rouge-score without stemming, for texts in ASCII; of others, which that package
-    cuts at each letter with an accent, the words are kept whole.
+    For ASCII texts the scores equal those of the package rouge-score without stemming. That package splits words at
+    accented letters; this function keeps them whole.
+
+    Args:
+        written: generated texts.
+        references: reference texts.
+
+    Returns:
+        The three metrics, 0 to 100.
     """
     pairs = [(_words(text), _words(reference)) for text, reference in zip(written, references, strict=True)]
     named = (("ROUGE-L", _subsequence), ("ROUGE-1", partial(_common, size=1)), ("ROUGE-2", partial(_common, size=2)))
@@ -24,7 +31,7 @@ def rouge(written: Sequence[str], references: Sequence[str]) -> list[Measure]:
 
 
 def overlap_f1(written: Sequence[str], reference: Sequence[str]) -> float:
-    """F1 of two bags of words, 0 to 1."""
+    """Return the F1 of two bags of words, 0 to 1."""
     return _f1((Counter(written) & Counter(reference)).total(), len(written), len(reference))
 
 
@@ -37,11 +44,11 @@ def _f1(common: int, written: int, reference: int) -> float:
 
 
 def _common(written: Sequence[str], reference: Sequence[str], *, size: int) -> float:
-    ours, theirs = (
+    hypothesis, theirs = (
         [" ".join(words[start : start + size]) for start in range(len(words) - size + 1)]
         for words in (written, reference)
     )
-    return overlap_f1(ours, theirs)
+    return overlap_f1(hypothesis, theirs)
 
 
 def _subsequence(written: Sequence[str], reference: Sequence[str]) -> float:

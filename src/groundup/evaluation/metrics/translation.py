@@ -1,6 +1,6 @@
-"""Translations beside a reference: chrF (Popović 2015) and BLEU (Papineni et al. 2002), as sacrebleu counts them.
+"""Translation metrics with the results of sacrebleu: chrF (Popović 2015) and BLEU (Papineni et al. 2002).
 
-Both are figures of a whole corpus: the counts of all sentences are summed before anything is divided.
+Both are corpus metrics: the counts of all sentences are summed before any division.
 
 Shape letters: K sums, N orders.
 """
@@ -15,14 +15,14 @@ import numpy as np
 
 from groundup.evaluation.measure import Floats, Measure, divided
 
-_CHARACTERS = 6  # chrF2: sequences of up to so many characters,
-_BETA = 2.0  # with recall weighed so many times as much as precision
-_WORDS = 4  # BLEU
+_MAX_CHARACTERS = 6  # Maximum n-gram size of chrF2.
+_BETA = 2.0  # Weight of recall relative to precision.
+_MAX_WORDS = 4  # Maximum n-gram size of BLEU.
 
-# mteval-v13a, the tokenizer of WMT's own scorer, which sacrebleu calls "13a".
+# mteval-v13a, the tokenizer of the WMT scorer, named "13a" in sacrebleu.
 _ENTITIES = {"&quot;": '"', "&amp;": "&", "&lt;": "<", "&gt;": ">"}
-_APART = (
-    (re.compile(r"([ -&(-+:-@\[-`{-~/])"), r" \1 "),  # ASCII's marks, but for ' , - and .
+_SPLITS = (
+    (re.compile(r"([ -&(-+:-@\[-`{-~/])"), r" \1 "),  # ASCII punctuation except ' , - and .
     (re.compile(r"([^0-9])([.,])"), r"\1 \2 "),
     (re.compile(r"([.,])([^0-9])"), r" \1 \2"),
     (re.compile(r"([0-9])(-)"), r"\1 \2 "),
@@ -30,50 +30,51 @@ _APART = (
 
 
 def chrf(written: Sequence[str], references: Sequence[str]) -> Measure:
-    """chrF2: F-score of sequences of one to six characters, white space apart; 0 to 100."""
+    """Return chrF2, the F-score of character n-grams up to size 6 without white space; 0 to 100."""
     pairs = zip(
         ("".join(text.split()) for text in written), ("".join(text.split()) for text in references), strict=True
     )
-    rows = [[counted for size in range(1, _CHARACTERS + 1) for counted in _matches(*pair, size)] for pair in pairs]
+    rows = [[counted for size in range(1, _MAX_CHARACTERS + 1) for counted in _matches(*pair, size)] for pair in pairs]
     return Measure("chrF", np.array(rows, dtype=np.float64), _chrf)
 
 
 def bleu(written: Sequence[str], references: Sequence[str]) -> Measure:
-    """BLEU-4 with exponential smoothing and the brevity penalty; 0 to 100."""
+    """Return BLEU-4 with exponential smoothing and the brevity penalty, 0 to 100."""
     rows = []
-    for text, reference in zip(written, references, strict=True):
-        ours, theirs = _tokens(text), _tokens(reference)
-        matched = [_matches(ours, theirs, size)[:2] for size in range(1, _WORDS + 1)]
-        rows.append([*(hits for hits, _ in matched), *(total for _, total in matched), len(ours), len(theirs)])
+    for pair in zip(written, references, strict=True):
+        hypothesis, reference = map(_tokens, pair)
+        matched = [_matches(hypothesis, reference, size)[:2] for size in range(1, _MAX_WORDS + 1)]
+        rows.append([*(hits for hits, _ in matched), *(total for _, total in matched), len(hypothesis), len(reference)])
     return Measure("BLEU", np.array(rows, dtype=np.float64), _bleu)
 
 
-def _matches(ours: Sequence[str], theirs: Sequence[str], size: int) -> tuple[int, int, int]:
-    """Sequences of a size that both have; of ours, of theirs."""
+def _matches(hypothesis: Sequence[str], reference: Sequence[str], size: int) -> tuple[int, int, int]:
+    """Return the number of common n-grams, and the number of n-grams of each text."""
     counts = [
-        Counter(tuple(text[start : start + size]) for start in range(len(text) - size + 1)) for text in (ours, theirs)
+        Counter(tuple(text[start : start + size]) for start in range(len(text) - size + 1))
+        for text in (hypothesis, reference)
     ]
     return (counts[0] & counts[1]).total(), counts[0].total(), counts[1].total()
 
 
 def _chrf(sums_K: Floats) -> Floats:
-    hits_N, ours_N, theirs_N = (sums_K[..., start::3] for start in range(3))
-    counted_N = (ours_N > 0) & (theirs_N > 0)  # orders longer than any of the texts say nothing
+    hits_N, hypothesis_N, reference_N = (sums_K[..., start::3] for start in range(3))
+    counted_N = (hypothesis_N > 0) & (reference_N > 0)  # Orders longer than the texts are undefined.
     orders = np.maximum(counted_N.sum(-1), 1)
-    precision = np.where(counted_N, divided(hits_N, ours_N), 0).sum(-1) / orders
-    recall = np.where(counted_N, divided(hits_N, theirs_N), 0).sum(-1) / orders
+    precision = np.where(counted_N, divided(hits_N, hypothesis_N), 0).sum(-1) / orders
+    recall = np.where(counted_N, divided(hits_N, reference_N), 0).sum(-1) / orders
     return 100 * divided((1 + _BETA**2) * precision * recall, _BETA**2 * precision + recall)
 
 
 def _bleu(sums_K: Floats) -> Floats:
-    hits_N, totals_N = sums_K[..., :_WORDS], sums_K[..., _WORDS : 2 * _WORDS]
-    ours, theirs = sums_K[..., -2], sums_K[..., -1]
-    # Each order without a hit counts as half as many hits as the one before it.
+    hits_N, totals_N = sums_K[..., :_MAX_WORDS], sums_K[..., _MAX_WORDS : 2 * _MAX_WORDS]
+    hypothesis, reference = sums_K[..., -2], sums_K[..., -1]
+    # Exponential smoothing: each order without a match counts as half the matches of the previous one.
     halvings_N = np.cumsum((hits_N == 0) & (totals_N > 0), -1)
     precision_N = divided(np.where(hits_N > 0, hits_N, 0.5**halvings_N), totals_N)
     logs = np.log(precision_N, out=np.full(precision_N.shape, -np.inf), where=precision_N > 0).mean(-1)
-    brevity = np.where(ours < theirs, 1 - divided(theirs, ours), 0)
-    found: Floats = np.where((hits_N.sum(-1) > 0) & (ours > 0), 100 * np.exp(logs + brevity), 0)
+    brevity = np.where(hypothesis < reference, 1 - divided(reference, hypothesis), 0)
+    found: Floats = np.where((hits_N.sum(-1) > 0) & (hypothesis > 0), 100 * np.exp(logs + brevity), 0)
     return found
 
 
@@ -82,6 +83,6 @@ def _tokens(text: str) -> list[str]:
     for name, mark in _ENTITIES.items():
         line = line.replace(name, mark)
     line = f" {line} "
-    for pattern, spaced in _APART:
+    for pattern, spaced in _SPLITS:
         line = pattern.sub(spaced, line)
     return line.split()

@@ -1,1 +1,1 @@
-"""Comparison of an imported or exported model with the original, in transformers and llama.cpp."""
+"""Round-trip checks: comparison of an imported or exported model with the original, in transformers and llama.cpp."""

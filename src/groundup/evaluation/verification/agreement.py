@@ -1,4 +1,4 @@
-"""How closely two readings of one model agree: logits, the tokens chosen, what is written, the ids of text.
+"""Agreement of two engines on one model: logits, greedy continuations, and token ids of texts.
 
 Shape letters: T sequence, V vocab.
 """
@@ -22,37 +22,43 @@ class Runner(Protocol):
     name: str
 
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Scores of the next token after each of `ids`: (T, V), fp32 on the CPU."""
+        """Return the next-token logits after each of `ids`: (T, V), fp32 on the CPU."""
         ...
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
-        """The likeliest `count` tokens after `ids`, one after another, with the engine's own cache."""
+        """Return a greedy continuation of `ids` by `count` tokens, generated with the engine's own cache."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, without BOS; names of special tokens in it are read as text."""
+        """Return the ids of a text without BOS; names of special tokens are encoded as text."""
         ...
 
 
 @dataclass(slots=True)
 class Agreement:
-    """What one engine says, beside the reference.
+    """Agreement of one engine with the reference.
 
     Attributes:
-        who, beside: names of the two.
-        positions, agreed: tokens predicted, teacher-forced; those with the same likeliest token.
-        worst_gap: where that differs, the largest distance between the reference's first and second choice, in nats.
-        max_difference: the largest difference of two logits; of what the reference says, its `scale` is the largest.
-        kl: mean Kullback-Leibler divergence from the reference, in nats a token.
-        nll, reference_nll: nats of the texts' own tokens, summed.
-        scored: how many those are.
-        greedy: for each prompt, how many of the continuation's tokens are equal, and the reference's gap, in nats,
-            between its own token and the other one where they part (None: they do not).
-        ids_total, ids_equal, ids_differ: texts tokenized; how many have equal ids; the names of those that have not.
+        who: name of the engine.
+        beside: name of the reference.
+        positions: number of teacher-forced predictions.
+        agreed: number of positions with the same most likely token.
+        worst_gap: largest gap in nats between the reference's first and second choice at positions that differ.
+        max_difference: largest absolute difference of two logits.
+        scale: largest absolute logit of the reference.
+        kl_sum: Kullback-Leibler divergence from the reference in nats, summed over positions.
+        nll: negative log-likelihood of the texts in nats, by the engine.
+        reference_nll: negative log-likelihood of the texts in nats, by the reference.
+        scored: number of tokens in `nll`.
+        greedy: for each prompt, the number of equal tokens, and the reference's gap in nats between the two tokens at
+            the first difference (None if the continuations are equal).
+        ids_total: number of tokenized texts.
+        ids_equal: number of texts with equal ids.
+        ids_differ: names of the texts with different ids.
     """
 
     who: str
-    beside: str
+    reference: str
     positions: int = 0
     agreed: int = 0
     worst_gap: float = 0.0
@@ -69,36 +75,36 @@ class Agreement:
 
     @property
     def top1(self) -> float:
-        """Share of positions with the same likeliest token."""
+        """Share of positions with the same most likely token."""
         return self.agreed / max(self.positions, 1)
 
     @property
     def kl(self) -> float:
-        """Nats a token."""
+        """Mean Kullback-Leibler divergence from the reference, in nats per token."""
         return self.kl_sum / max(self.positions, 1)
 
     @property
     def perplexity(self) -> float:
-        """Of the texts, by the one that is compared."""
+        """Perplexity of the texts by the engine."""
         return _exp(self.nll / max(self.scored, 1))
 
     @property
     def reference_perplexity(self) -> float:
-        """Of the same texts, by the reference."""
+        """Perplexity of the texts by the reference."""
         return _exp(self.reference_nll / max(self.scored, 1))
 
     @property
     def greedy_gap(self) -> float:
-        """The largest gap at which a continuation parted from the reference's; 0 where none did."""
+        """Largest gap at the first difference of a greedy continuation; 0 if all are equal."""
         return max((gap for _, gap in self.greedy if gap is not None), default=0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, as JSON values."""
+        """Return all attributes and derived values as JSON values."""
         derived = {"top1": self.top1, "kl": self.kl, "perplexity": self.perplexity}
         return asdict(self) | derived | {"reference_perplexity": self.reference_perplexity}
 
     def add_logits(self, reference_TV: Tensor, other_TV: Tensor, ids: Sequence[int]) -> None:
-        """Count one text. Where one side's matrix was padded with rows that no token has, both are cut to the rest."""
+        """Add one text. Logits of padding rows, which belong to no token, are cut off."""
         width = min(reference_TV.shape[1], other_TV.shape[1])
         reference_TV, other_TV = reference_TV[:, :width], other_TV[:, :width]
         p_TV, q_TV = reference_TV.double().log_softmax(-1), other_TV.double().log_softmax(-1)
@@ -119,7 +125,7 @@ class Agreement:
     def add_greedy(
         self, expected: Sequence[int], found: Sequence[int], reference: Runner, prompt: Sequence[int]
     ) -> None:
-        """Count one continuation; the reference says how close a call it was where the two part."""
+        """Add one greedy continuation; `reference` gives the gap at the first difference."""
         same = next((i for i, pair in enumerate(zip(expected, found, strict=False)) if pair[0] != pair[1]), None)
         if same is None:
             self.greedy.append((min(len(expected), len(found)), None))
@@ -128,7 +134,7 @@ class Agreement:
         self.greedy.append((same, float(logprobs_V[expected[same]] - logprobs_V[found[same]])))
 
     def add_ids(self, expected: Sequence[int], found: Sequence[int], name: str) -> None:
-        """Count the ids of one text."""
+        """Add the ids of one text."""
         self.ids_total += 1
         if list(expected) == list(found):
             self.ids_equal += 1
@@ -141,16 +147,20 @@ def compare_engines(
     *,
     texts: Sequence[Sequence[int]],
     prompts: Sequence[Sequence[int]],
-    torture: Mapping[str, str],
+    edge_cases: Mapping[str, str],
     advance: Callable[[int], object] = lambda _: None,
 ) -> list[Agreement]:
-    """Run every engine once over all that is given, and compare them in pairs (reference, other).
+    """Run each engine on all inputs, and compare the engines in pairs.
 
     Args:
-        texts: ids of each text, at least two, to be predicted teacher-forced.
-        prompts: ids of each prompt, to be continued greedily.
-        torture: name -> text, to be tokenized.
-        advance: called with the number of tokens that one engine has read.
+        pairs: pairs of (reference, other).
+        texts: ids of each text, at least two, for teacher-forced predictions.
+        prompts: ids of each prompt, for greedy continuation.
+        torture: texts to tokenize, by name.
+        advance: called with the number of tokens that one engine has processed.
+
+    Returns:
+        The agreement of each pair.
     """
     runners = list({id(runner): runner for pair in pairs for runner in pair}.values())
     found = [Agreement(other.name, reference.name) for reference, other in pairs]
@@ -172,16 +182,16 @@ def compare_engines(
             GREEDY_TOKENS,
         ):
             agreement.add_greedy(expected, got, reference, ids)
-    for name, text in torture.items():
+    for name, text in edge_cases.items():
         for agreement, _, expected, got in each(lambda runner, text=text: runner.encode(text), 0):  # type: ignore[misc]
             agreement.add_ids(expected, got, name)
     return found
 
 
 def _exp(nats: float) -> float:
-    return math.exp(min(nats, 700.0))  # of a damaged model, beyond what a float holds
+    return math.exp(min(nats, 700.0))  # The loss of a damaged model can overflow a float.
 
 
 def _larger(before: float, now: Tensor) -> float:
     value = float(now)
-    return value if math.isnan(value) else max(before, value)  # a NaN must not be lost to a comparison
+    return value if math.isnan(value) else max(before, value)  # max() could drop a NaN.

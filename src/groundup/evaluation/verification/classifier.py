@@ -1,4 +1,4 @@
-"""The gate for classifiers: whether two of them give the same texts the same labels, as likely.
+"""Round-trip check for classifiers: agreement of predicted labels and probabilities.
 
 Shape letters: E texts, C labels.
 """
@@ -18,21 +18,22 @@ from groundup.model import SequenceClassifier
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.torture import TORTURE
 
-_PARAGRAPHS = 10  # of a page
+_MAX_PARAGRAPHS = 10  # Per page.
 
-_TINY = 1e-12  # probabilities are not less, so that they have a logarithm
+_MIN_PROBABILITY = 1e-12  # Lower bound of probabilities before the logarithm.
 
 
 @dataclass(frozen=True, slots=True)
 class LabelAgreement:
-    """What a classifier says, beside the reference.
+    """Agreement of a classifier with the reference.
 
     Attributes:
-        texts, agreed: texts read; those that get the same labels.
-        worst_gap: where they do not, how clear the reference was at most: nats between its two likeliest labels; where
-            a text may have several, between the likelier answer of a label, yes or no, and the other.
-        max_difference: the largest difference of two probabilities.
-        kl: mean Kullback-Leibler divergence from the reference, in nats a text.
+        texts: number of texts.
+        agreed: number of texts with the same labels.
+        worst_gap: largest gap in nats between the reference's two most likely labels on texts that differ. For
+            multi-label classifiers, the gap between "yes" and "no" of a label.
+        max_difference: largest difference of two probabilities.
+        kl: mean Kullback-Leibler divergence from the reference, in nats per text.
     """
 
     texts: int
@@ -42,20 +43,20 @@ class LabelAgreement:
     kl: float
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return asdict(self)
 
     def problems(self, limits: str) -> list[str]:
-        """Return what exceeds the named limits of `round_trip.LIMITS`; empty if passed."""
-        most = LIMITS[limits]
+        """Return the values that exceed the named limits of `round_trip.LIMITS`; empty if the check passed."""
+        limit = LIMITS[limits]
         broken = {
-            f"{self.agreed:,} of {self.texts:,} texts get the same labels, at least {most.top1:.1%}": (
-                self.agreed >= most.top1 * self.texts
+            f"{self.agreed:,} of {self.texts:,} texts get the same labels, at least {limit.top1:.1%}": (
+                self.agreed >= limit.top1 * self.texts
             ),
-            f"labels differ at a gap of {self.worst_gap:.3f} nats, at most {most.gap:g}": self.worst_gap <= most.gap,
-            f"KL {self.kl:.2e} nats, at most {most.kl:g}": self.kl <= most.kl,
+            f"labels differ at a gap of {self.worst_gap:.3f} nats, at most {limit.gap:g}": self.worst_gap <= limit.gap,
+            f"KL {self.kl:.2e} nats, at most {limit.kl:g}": self.kl <= limit.kl,
         }
-        return [problem for problem, fine in broken.items() if not fine]  # NaN is never fine
+        return [problem for problem, fine in broken.items() if not fine]  # A comparison with NaN is False.
 
 
 def compare_classifiers(
@@ -67,13 +68,20 @@ def compare_classifiers(
     console: Console,
     label: str,
 ) -> LabelAgreement:
-    """Have both read paragraphs of Python's own reference and texts that are hard to tokenize.
+    """Compare two classifiers on paragraphs of Python's reference and on texts with tokenization edge cases.
 
     Args:
-        longest: tokens of a text, at most.
-        label: of the progress bar.
+        reference: reference classifier.
+        other: classifier to check.
+        tokenizer: tokenizer of both.
+        longest: maximum number of tokens per text.
+        console: output for progress.
+        label: label of the progress bar.
+
+    Returns:
+        The agreement.
     """
-    paragraphs = [part for page in pages() for part in page.split("\n\n")[:_PARAGRAPHS]]
+    paragraphs = [part for page in pages() for part in page.split("\n\n")[:_MAX_PARAGRAPHS]]
     ids, _ = encode(tokenizer, [text for text in (*paragraphs, *TORTURE.values()) if text.strip()], longest)
     with console.progress(label, 2 * len(ids), "texts") as bar:
         first, second = (
@@ -83,14 +91,14 @@ def compare_classifiers(
 
 
 def agreement(reference_EC: NDArray[np.float64], other_EC: NDArray[np.float64], *, multi_label: bool) -> LabelAgreement:
-    """How far two classifiers' probabilities agree."""
-    if multi_label:  # each label is a question with two answers
+    """Return the agreement of two classifiers' probabilities."""
+    if multi_label:  # Each label is a binary decision.
         answers = [np.stack((p_EC, 1 - p_EC), -1) for p_EC in (reference_EC, other_EC)]
         same = above_threshold(reference_EC) == above_threshold(other_EC)
     else:
         answers = [p_EC[:, None] for p_EC in (reference_EC, other_EC)]
         same = (reference_EC.argmax(-1) == other_EC.argmax(-1))[:, None]
-    p, q = (np.log(np.maximum(each, _TINY)) for each in answers)
+    p, q = (np.log(np.maximum(each, _MIN_PROBABILITY)) for each in answers)
     second, best = np.moveaxis(np.sort(p, -1)[..., -2:], -1, 0)
     return LabelAgreement(
         texts=len(reference_EC),

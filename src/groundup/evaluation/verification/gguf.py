@@ -1,4 +1,4 @@
-"""The gate for a GGUF file: its weights beside the model's, and what groundup and llama.cpp make of them."""
+"""Round-trip check of a GGUF file: comparison of its weights and of its logits in groundup and llama.cpp."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from groundup.evaluation.verification.round_trip import (
     ENGINE_LIMITS,
     WEIGHT_LIMITS,
     Check,
-    Material,
-    OurRunner,
-    farthest,
-    require_none,
-    run_gate,
+    CheckInputs,
+    GroundupRunner,
+    largest_error,
+    require_no_problems,
+    run_checks,
 )
 from groundup.hub.gguf import Fallback, FileType, GgufModel, GgufVocabulary, write_gguf
 from groundup.hub.resolve import OpenedModel
 from groundup.model import Transformer
 
-_MODEL = "the model"  # as the reference of a comparison
+_MODEL = "the model"  # Name of the reference.
 _BACK = "read back"
 
 
@@ -36,16 +36,21 @@ def write_verified(
     vocabulary: GgufVocabulary,
     kind: FileType,
     path: Path,
-    tried: Material | None,
+    inputs: CheckInputs | None,
     console: Console,
 ) -> dict[str, Any]:
-    """Write a GGUF file of one type; it gets its name only after it was verified.
+    """Write a GGUF file of one type; it gets its name only after the round-trip check.
 
     Args:
-        tried: the texts for the verification; None: the file is not verified.
+        opened: model to export.
+        vocabulary: GGUF vocabulary of the model.
+        kind: type of the matrices.
+        path: path of the file.
+        tried: inputs of the round-trip check; None: no check.
+        console: output for notes and progress.
 
     Returns:
-        `bytes`, `weights`, `fallbacks`, and what `try_file` returns as `gate`.
+        `bytes`, `weights`, `fallbacks`, and the result of `verify_file` as `verification`.
 
     Raises:
         FormatError: the file does not agree with the model; it is deleted.
@@ -65,14 +70,14 @@ def write_verified(
         for note in written.notes:
             console.warn(note)
         for (wanted, got, why), names in _grouped(written.fallbacks).items():
-            console.note(f"{got} in the place of {wanted} in {len(names)} tensors: {why} ({', '.join(names[:3])}, ...)")
+            console.note(f"{got} instead of {wanted} in {len(names)} tensors: {why} ({', '.join(names[:3])}, ...)")
         facts: dict[str, Any] = {
             "bytes": written.n_bytes,
             "weights": sum(parameter.numel() for parameter in opened.model.parameters()),
             "fallbacks": [asdict(fallback) for fallback in written.fallbacks],
         }
-        if tried is not None:
-            facts["gate"] = try_file(opened, unchecked, path.name, kind, tried, console)
+        if inputs is not None:
+            facts["verification"] = verify_file(opened, unchecked, path.name, kind, inputs, console)
         unchecked.replace(path)
     finally:
         unchecked.unlink(missing_ok=True)
@@ -80,69 +85,77 @@ def write_verified(
 
 
 def _grouped(fallbacks: Sequence[Fallback]) -> dict[tuple[str, str, str], list[str]]:
-    """Return the tensors that share a fallback."""
+    """Return the tensors of each kind of fallback."""
     found: dict[tuple[str, str, str], list[str]] = {}
     for fallback in fallbacks:
         found.setdefault((fallback.wanted, fallback.got, fallback.why), []).append(fallback.tensor)
     return found
 
 
-def try_file(
-    opened: OpenedModel, file: Path, name: str, kind: str, tried: Material, console: Console
+def verify_file(
+    opened: OpenedModel, file: Path, name: str, kind: str, inputs: CheckInputs, console: Console
 ) -> dict[str, Any]:
-    """Compare a file with the model that was written to it: weights, and what groundup and llama.cpp read of it.
+    """Compare a GGUF file with the exported model: weights, and logits in groundup and llama.cpp.
 
     Args:
-        name: what the file will be called.
-        kind: of its matrices.
+        opened: exported model.
+        file: file to check.
+        name: final name of the file.
+        kind: type of the matrices.
+        tried: inputs of the check.
+        console: output for progress.
 
     Returns:
-        `equal_bit_for_bit`, `farthest_weights`, and what `Verdict.to_json` says.
+        `equal_bit_for_bit`, `farthest_weights`, and the values of `Verdict.to_json`.
 
     Raises:
-        FormatError: they do not agree.
+        FormatError: the file does not agree with the model.
     """
-    ours = OurRunner(_MODEL, opened.model, opened.tokenizer)
+    ours = GroundupRunner(_MODEL, opened.model, opened.tokenizer)
     stored = GgufModel(file)
-    tensor, error = farthest(opened.model.state_dict(), stored.state())
+    tensor, error = largest_error(opened.model.state_dict(), stored.state())
     named, most = f"{name} as {kind}", WEIGHT_LIMITS[kind]
     if not error <= most:
-        require_none([f"{tensor} is off by {error:.1e} of its size, by rounding {most:.1e} at most"], named)
+        require_no_problems(
+            [f"{tensor} has a relative error of {error:.1e}, rounding explains at most {most:.1e}"], named
+        )
     equal = error == 0 and stored.config == opened.model.config
-    back = OurRunner(_BACK, opened.model if equal else _as_model(stored), opened.tokenizer)
+    back = GroundupRunner(_BACK, opened.model if equal else _as_model(stored), opened.tokenizer)
     absent = missing("llama.cpp")
     with ExitStack() as opened_peers:
         checks = [] if equal else [Check(ours, back, kind)]
         if not absent:
-            peer = opened_peers.enter_context(Peer("llama.cpp", file, tokens=tried.longest))
+            peer = opened_peers.enter_context(Peer("llama.cpp", file, tokens=inputs.longest))
             checks.append(Check(ours, peer, kind))
             checks += [] if equal else [Check(back, peer, ENGINE_LIMITS[kind])]
-        verdict = run_gate(checks, tried, absent=[absent] if absent else [], console=console, label=f"trying {kind}")
-    require_none(verdict.problems, named)
+        verdict = run_checks(
+            checks, inputs, absent=[absent] if absent else [], console=console, label=f"checking {kind}"
+        )
+    require_no_problems(verdict.problems, named)
     return {"equal_bit_for_bit": equal, "farthest_weights": [tensor, error], **verdict.to_json()}
 
 
-def gate_sentence(made: Mapping[str, dict[str, Any]]) -> str:
-    """How files were tried, by type what is recorded of each."""
-    gates = [facts["gate"] for facts in made.values() if "gate" in facts]
-    if not gates:
-        return "not tried"
-    engines = {check["who"] for gate in gates for check in gate["checks"]} - {_BACK}
-    return f"read back and found to agree, {'by ' + ', '.join(sorted(engines)) + ' too' if engines else 'by groundup'}"
+def verification_sentence(made: Mapping[str, dict[str, Any]]) -> str:
+    """Return a clause that describes the round-trip checks of files."""
+    results = [facts["verification"] for facts in made.values() if "verification" in facts]
+    if not results:
+        return "not verified"
+    engines = {check["who"] for result in results for check in result["checks"]} - {_BACK}
+    return f"round-trip check passed in {', '.join(['groundup', *sorted(engines)])}"
 
 
-def gate_table(made: Mapping[str, dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Columns and rows: a line for each file and engine, beside the model itself."""
+def verification_table(made: Mapping[str, dict[str, Any]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the columns and rows of a table with one row per file and engine."""
     rows = []
     for kind, facts in made.items():
         size = (f"{facts['bytes'] / 1e6:,.1f}", f"{8 * facts['bytes'] / facts['weights']:.2f}")
-        gate = facts.get("gate", {"checks": []})
-        checks = [check for check in gate["checks"] if check["beside"] == _MODEL]
-        if gate.get("equal_bit_for_bit"):
+        result = facts.get("verification", {"checks": []})
+        checks = [check for check in result["checks"] if check["reference"] == _MODEL]
+        if result.get("equal_bit_for_bit"):
             rows.append((f"{kind}, {_BACK}", *size, "identical", *[""] * (len(COLUMNS) - 1)))
         rows += [(f"{kind}, {check['who']}", *size, *check["cells"]) for check in checks]
-        if not gate["checks"] and not gate.get("equal_bit_for_bit"):
-            rows.append((f"{kind}, not tried", *size, *[""] * len(COLUMNS)))
+        if not result["checks"] and not result.get("equal_bit_for_bit"):
+            rows.append((f"{kind}, not verified", *size, *[""] * len(COLUMNS)))
     return ("", "MB", "bits/weight", *COLUMNS), rows
 
 

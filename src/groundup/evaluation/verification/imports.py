@@ -1,4 +1,4 @@
-"""Verification of an imported model against the engines that can read its source, or what was written of it."""
+"""Round-trip check of an imported model in transformers and llama.cpp."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from groundup.evaluation.verification.peers import Engine, Peer, missing
 from groundup.evaluation.verification.round_trip import (
     COLUMNS,
     Check,
-    OurRunner,
+    GroundupRunner,
     Verdict,
     cells,
-    material,
-    require_none,
-    run_gate,
+    check_inputs,
+    require_no_problems,
+    run_checks,
 )
 from groundup.hub import load_model
 from groundup.hub.source import is_gguf
@@ -23,32 +23,36 @@ from groundup.tokenizer import Tokenizer
 
 
 def verify_import(source: Path, written: Path, limits: str, console: Console) -> Verdict:
-    """Compare an imported model with transformers or llama.cpp, if they are installed.
+    """Compare an imported model with transformers or llama.cpp, if installed.
 
     Args:
-        source: the model that was imported, a directory or a GGUF file.
-        written: the directory that the import wrote.
-        limits: the name of the limits for the source's weights; see `round_trip.LIMITS`.
+        source: imported model, a directory or a GGUF file.
+        written: directory that the import wrote.
+        limits: name of the limits for the source's weights; see `round_trip.LIMITS`.
+        console: output for progress and the table of results.
+
+    Returns:
+        The result of the check.
 
     Raises:
-        FormatError: they do not agree.
+        FormatError: the models do not agree.
     """
     tokenizer = Tokenizer.load(written)
     model = load_model(written)
-    tried = material(tokenizer, model.config.context_length)
-    ours = OurRunner("groundup", model, tokenizer)
-    wanted: list[tuple[Engine, Path, str]] = [("transformers", source, limits)]
+    inputs = check_inputs(tokenizer, model.config.context_length)
+    ours = GroundupRunner("groundup", model, tokenizer)
+    engines: list[tuple[Engine, Path, str]] = [("transformers", source, limits)]
     if is_gguf(source):
-        wanted = [("llama.cpp", source, limits), ("transformers", written, "exact")]
-    absent = [told for engine, _, _ in wanted if (told := missing(engine))]
+        engines = [("llama.cpp", source, limits), ("transformers", written, "exact")]
+    absent = [message for engine, _, _ in engines if (message := missing(engine))]
     with ExitStack() as open_peers:
         checks = [
-            Check(ours, open_peers.enter_context(Peer(engine, path, tokens=tried.longest)), narrow)
-            for engine, path, narrow in wanted
+            Check(ours, open_peers.enter_context(Peer(engine, path, tokens=inputs.longest)), narrow)
+            for engine, path, narrow in engines
             if not missing(engine)
         ]
-        verdict = run_gate(checks, tried, console=console, label="comparing", absent=absent)
+        verdict = run_checks(checks, inputs, console=console, label="comparing", absent=absent)
     if checks:
         console.table("Round trip", ("", *COLUMNS), [(check.who, *cells(check)) for check in verdict.agreements])
-    require_none(verdict.problems, source.name)
+    require_no_problems(verdict.problems, source.name)
     return verdict

@@ -1,4 +1,4 @@
-"""Engines of others that read what we write: llama.cpp and transformers, each optional, each in its own process."""
+"""Other engines, llama.cpp and transformers, as optional references; each runs in its own process."""
 
 from __future__ import annotations
 
@@ -22,55 +22,56 @@ from groundup.core.errors import FormatError
 
 Engine = Literal["llama.cpp", "transformers"]
 _PACKAGES: dict[Engine, tuple[str, str]] = {
-    "llama.cpp": ("llama_cpp", "llama-cpp"),  # what is imported; which extra of ours installs it
+    "llama.cpp": ("llama_cpp", "llama-cpp"),  # Imported module, and the extra of groundup that installs it.
     "transformers": ("transformers", "transformers"),
 }
-_LAST_WORDS = 1500  # characters
+_MAX_STDERR_CHARACTERS = 1500  # Characters of stderr in an error.
 _ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 
 
 class PeerError(FormatError):
-    """An engine of others that did not take the model."""
+    """Raised if another engine rejects a model or crashes."""
 
 
 def missing(engine: Engine) -> str:
-    """How to get an engine that is not installed; empty where it is."""
+    """Return how to install a missing engine; empty if it is installed."""
     package, extra = _PACKAGES[engine]
     return "" if find_spec(package) else f"{engine} is not installed: pip install 'groundup[{extra}]'"
 
 
 class Peer:
-    """A `Runner` whose model is run by another engine. Close it when done (a context manager does).
+    """A `Runner` that runs a model in another engine. Use it as a context manager, or call `close()`.
 
     Raises:
-        PeerError: the engine does not load the model, or dies on the way; with its last words.
+        PeerError: the engine does not load the model, or crashes; with the last lines of its stderr.
     """
 
     def __init__(self, engine: Engine, path: Path, *, tokens: int, name: str = "") -> None:
         """Start the engine.
 
         Args:
+            engine: name of the engine.
             path: a GGUF file for llama.cpp, a model directory for transformers.
-            tokens: the most that it will be asked to read at once.
-            name: in tables; default: the engine's.
+            tokens: maximum number of tokens per request.
+            name: name in tables; default: name of the engine.
         """
         self.name = name or engine
         self._path = path
         self._open = ExitStack()
-        said = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - the stack closes it
-        self._said = self._open.enter_context(said)
+        stderr = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - the stack closes it
+        self._stderr = self._open.enter_context(stderr)
         offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
         self._process = self._open.enter_context(
             subprocess.Popen(
-                # -P: what lies in the current directory, beside a stranger's model perhaps, is not imported.
+                # -P: modules in the current directory, which may contain an untrusted model, are not imported.
                 [sys.executable, "-P", "-m", "groundup.evaluation.verification.worker", engine, str(path), str(tokens)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._said,
+                stderr=self._stderr,
                 env=os.environ | offline,
             )
         )
-        self._answer()
+        self._response()
 
     def __enter__(self) -> Peer:
         return self
@@ -84,54 +85,54 @@ class Peer:
         self._open.close()
 
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Scores of the next token after each id: (T, V)."""
-        self._ask(do="logits", ids=list(ids))
-        header = self._answer()
+        """Return the next-token logits after each id: (T, V)."""
+        self._request(do="logits", ids=list(ids))
+        header = self._response()
         data = bytearray(header["bytes"])
         view, filled = memoryview(data), 0
         assert self._process.stdout is not None
         while filled < len(data):
             count = self._process.stdout.readinto(view[filled:])  # type: ignore[attr-defined]
             if not count:
-                raise self._died()
+                raise self._crashed()
             filled += count
         return torch.frombuffer(data, dtype=torch.float32).view(*header["shape"])
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
-        """The likeliest tokens after `ids`."""
-        self._ask(do="greedy", ids=list(ids), count=count)
-        return list(self._answer()["ids"])
+        """Return a greedy continuation of `ids`."""
+        self._request(do="greedy", ids=list(ids), count=count)
+        return list(self._response()["ids"])
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, nothing special in it or around it."""
-        self._ask(do="encode", text=text)
-        return list(self._answer()["ids"])
+        """Return the ids of a text without special tokens."""
+        self._request(do="encode", text=text)
+        return list(self._response()["ids"])
 
-    def _ask(self, **request: Any) -> None:
+    def _request(self, **request: Any) -> None:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         except OSError:
-            raise self._died() from None
+            raise self._crashed() from None
 
-    def _answer(self) -> dict[str, Any]:
+    def _response(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise self._died()
+            raise self._crashed()
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _died(self) -> PeerError:
+    def _crashed(self) -> PeerError:
         code = self._process.wait()
-        self._said.seek(0)
-        lines = [line.strip() for line in self._said.read()[-_LAST_WORDS:].splitlines() if line.strip()]
+        self._stderr.seek(0)
+        lines = [line.strip() for line in self._stderr.read()[-_MAX_STDERR_CHARACTERS:].splitlines() if line.strip()]
         self.close()
-        # Some messages go on after the line that names the error (transformers: how to upgrade).
+        # Some messages continue after the line with the error, such as how to upgrade transformers.
         errors = [line for line in lines if _ERROR.match(line)] or lines
         return PeerError(
             f"{self.name} on {self._path.name}: " + (visible(errors[-1]) if errors else f"ended with code {code}"),
-            rule="what groundup reads and writes is checked with this engine, too, where it is installed",
-            fix="If the engine is older than this kind of model, upgrade it, or leave the check out: --no-gate.",
+            rule="the round-trip check runs this engine if it is installed",
+            fix="If the engine does not support this model family yet, upgrade it, or skip the check: --no-verify.",
         )

@@ -1,4 +1,4 @@
-"""The round-trip gate: what is compared when a model came in or goes out, how much may differ, and the verdict.
+"""Round-trip check of an imported, exported or merged model: inputs, limits, and the verdict.
 
 Shape letters: T sequence, V vocab.
 """
@@ -20,11 +20,11 @@ from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 from groundup.tokenizer.torture import TORTURE
 
-TEXTS = 20
-TEXT_TOKENS = 200
-_LEAST_CHARACTERS = 1500  # of a text: 200 tokens of any vocabulary that merges at all
+NUM_TEXTS = 20
+MAX_TEXT_TOKENS = 200
+_MIN_CHARACTERS = 1500  # Per text: at least 200 tokens with any tokenizer that merges bytes.
 
-PROMPTS = (
+CHECK_PROMPTS = (
     "The capital of France is",
     "Once upon a time, there was",
     "def fibonacci(n):\n",
@@ -35,13 +35,13 @@ PROMPTS = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much two readings may differ before one of them is called wrong.
+    """Maximum difference between two engines.
 
     Attributes:
-        top1: share of positions at which both find the same token likeliest.
-        gap: nats between the reference's first and second choice, at most, where they do not.
-        kl: nats a token.
-        perplexity: relative difference.
+        top1: minimum share of positions with the same most likely token.
+        gap: maximum gap in nats between the reference's first and second choice at positions that differ.
+        kl: maximum Kullback-Leibler divergence, in nats per token.
+        perplexity: maximum relative difference of the perplexity.
     """
 
     top1: float
@@ -50,13 +50,16 @@ class Limits:
     perplexity: float
 
 
-# "exact": the same numbers, added up in another order. The rest hold what rounding to that type does, with a margin: on
-# a trained model of 2.9M parameters llama.cpp found 99.95 % and 3e-8 nats with f16, 99.78 % and 4e-6 with bf16, 99.50 %
-# and 4e-5 with q8_0. A wrong permutation, a norm off by one or a shifted vocabulary miss even the widest by far.
-# What an engine adds to that by its own arithmetic: llama.cpp rounds activations to 8 bits where weights are quantized.
+# "exact" is the same arithmetic in another order. The other limits allow for rounding to that type, with a margin: on a
+# trained model of 2.9M parameters, llama.cpp agreed at 99.95 % of positions (KL 3e-8 nats) with f16, 99.78 % (4e-6)
+# with
+# bf16, 99.50 % (4e-5) with q8_0. A wrong permutation, a wrong norm offset or a shifted vocabulary fails even the
+# widest.
+# ENGINE_LIMITS includes an engine's own rounding: llama.cpp rounds activations to 8 bits if weights are quantized.
 ENGINE_LIMITS = {"f32": "exact", "f16": "f16", "bf16": "bf16", "q8_0": "q8_0", "q4_k": "q8_0", "q4_0": "q8_0"}
 
-_IDS = 0.9  # of the torture set: engines have quirks there (each difference is told), but not at every tenth text
+# Share of the tokenization edge cases: engines differ in some of them, which is reported, but not in every tenth.
+_MIN_EQUAL_IDS = 0.9
 
 LIMITS: dict[str, Limits] = {
     "exact": Limits(0.995, 0.05, 1e-4, 1e-3),
@@ -64,18 +67,18 @@ LIMITS: dict[str, Limits] = {
     "f16": Limits(0.99, 0.1, 1e-3, 2e-3),
     "bf16": Limits(0.95, 0.5, 1e-2, 1e-2),
     "q8_0": Limits(0.93, 1.0, 2e-2, 1e-2),
-    # What 4 bits do to a model is told and not judged: that its weights are the model's, `WEIGHT_LIMITS` says.
+    # The loss of quality by 4-bit quantization is reported but not limited; `WEIGHT_LIMITS` checks the weights.
     "q4_k": Limits(0.0, math.inf, math.inf, math.inf),
     "q4_0": Limits(0.0, math.inf, math.inf, math.inf),
 }
-# How far a tensor may be from the model's: root mean square of the difference over that of the values. Rows in another
-# order are at 1.4, a factor in the wrong place at 1; rounding to 4 bits at 0.08 to 0.1.
-# F32 keeps every bit, but for Gemma's norms: GGUF stores 1 + weight, and the sum is rounded.
+# Maximum relative error of a tensor: root mean square of the difference over the root mean square of the values.
+# Permuted rows give 1.4, a factor in the wrong place gives 1, rounding to 4 bits gives 0.08 to 0.1.
+# F32 is exact except for Gemma's norms: GGUF stores 1 + weight, and the sum is rounded.
 WEIGHT_LIMITS = {"f32": 1e-6, "f16": 1e-3, "bf16": 5e-3, "q8_0": 0.02, "q4_k": 0.25, "q4_0": 0.25}
 
 
-class OurRunner:
-    """A model as groundup runs it."""
+class GroundupRunner:
+    """A `Runner` that runs a model in groundup."""
 
     def __init__(self, name: str, model: Transformer, tokenizer: Tokenizer) -> None:
         self.name = name
@@ -83,12 +86,12 @@ class OurRunner:
         self._tokenizer = tokenizer
 
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """(T, V)."""
+        """Return the next-token logits, (T, V)."""
         with torch.inference_mode():
             return self._model(torch.tensor([list(ids)]))[0]
 
     def greedy(self, ids: Sequence[int], count: int) -> list[int]:
-        """With the key-value cache, a token at a time."""
+        """Return a greedy continuation, generated with the KV cache."""
         cache = self._model.new_cache(1, len(ids) + count)
         written: list[int] = []
         given = list(ids)
@@ -100,84 +103,89 @@ class OurRunner:
         return written
 
     def encode(self, text: str) -> list[int]:
-        """As training does."""
+        """Return the ids of a text, as in training."""
         return self._tokenizer.encode(text)
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """What a model is tried on.
+class CheckInputs:
+    """Inputs of a round-trip check.
 
     Attributes:
-        texts, prompts: ids, with BOS where the tokenizer has one.
-        torture: name -> text, to tokenize.
+        texts: ids of texts, with BOS if the tokenizer has one.
+        prompts: ids of prompts, with BOS if the tokenizer has one.
+        torture: texts to tokenize, by name.
     """
 
     texts: tuple[tuple[int, ...], ...]
     prompts: tuple[tuple[int, ...], ...]
-    torture: Mapping[str, str]
+    edge_cases: Mapping[str, str]
 
     @property
     def longest(self) -> int:
-        """Tokens that an engine must be able to hold."""
+        """Length of the longest sequence, in tokens."""
         lengths = [len(ids) for ids in self.texts] + [len(ids) + GREEDY_TOKENS for ids in self.prompts]
         return max(lengths, default=1)
 
     @property
     def tokens(self) -> int:
-        """Tokens that each engine reads."""
+        """Number of tokens that each engine processes."""
         return sum(map(len, self.texts)) + GREEDY_TOKENS * len(self.prompts)
 
 
-def material(tokenizer: Tokenizer, context_length: int, texts: Sequence[str] = ()) -> Material:
-    """The gate's texts for a model: by default pages of Python's own reference, which every Python brings along.
+def check_inputs(tokenizer: Tokenizer, context_length: int, texts: Sequence[str] = ()) -> CheckInputs:
+    """Return the inputs of the round-trip check for a model.
 
     Args:
-        context_length: no text is longer.
-        texts: others to be predicted, cut to the same length.
+        tokenizer: tokenizer of the model.
+        context_length: maximum length of a text in tokens.
+        texts: texts to predict; default: pages of Python's reference.
+
+    Returns:
+        The inputs.
     """
-    length = min(TEXT_TOKENS, context_length)
-    chosen = [tokenizer.encode_prompt(text[: 20 * TEXT_TOKENS])[:length] for text in texts or pages()]
-    prompts = [tokenizer.encode_prompt(prompt) for prompt in PROMPTS]
-    return Material(
-        tuple(tuple(ids) for ids in chosen if len(ids) >= 2)[:TEXTS],
+    length = min(MAX_TEXT_TOKENS, context_length)
+    chosen = [tokenizer.encode_prompt(text[: 20 * MAX_TEXT_TOKENS])[:length] for text in texts or pages()]
+    prompts = [tokenizer.encode_prompt(prompt) for prompt in CHECK_PROMPTS]
+    return CheckInputs(
+        tuple(tuple(ids) for ids in chosen if len(ids) >= 2)[:NUM_TEXTS],
         tuple(tuple(ids) for ids in prompts if len(ids) + GREEDY_TOKENS <= context_length),
         TORTURE,
     )
 
 
 def pages() -> list[str]:
-    """Long texts that every Python brings along: of its reference, from everywhere in it."""
+    """Return evenly spaced long pages of Python's reference, which every Python installation includes."""
     from pydoc_data.topics import topics
 
-    long = [text for _, text in sorted(topics.items()) if len(text) >= _LEAST_CHARACTERS]
-    return long[:: max(1, len(long) // TEXTS)][:TEXTS]
+    long = [text for _, text in sorted(topics.items()) if len(text) >= _MIN_CHARACTERS]
+    return long[:: max(1, len(long) // NUM_TEXTS)][:NUM_TEXTS]
 
 
-def farthest(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[str, float]:
-    """The tensor that differs most between two state dicts, and by how much of its size (root mean square).
+def largest_error(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tuple[str, float]:
+    """Return the tensor with the largest relative error between two state dicts, and the error (root mean square).
 
     Raises:
-        FormatError: they have not the same tensors.
+        FormatError: the state dicts have different keys.
     """
     if missing := sorted(ours.keys() ^ theirs.keys()):
         raise FormatError(
-            f"tensors {', '.join(missing[:5])} on one side only",
-            rule="a model has the same tensors before and after",
-            fix="Please report this, with the family of the model.",
+            f"tensors {', '.join(missing[:5])} exist in only one of the two models",
+            rule="an exported model has the tensors of the original",
+            fix="Please report this as a bug, with the family of the model.",
         )
     worst = ("", 0.0)
     for name, tensor in ours.items():
         value = tensor.float()
         error = float((theirs[name].float() - value).norm() / value.norm().clamp(min=1e-12))
-        if not error <= worst[1]:  # so that a NaN is the worst
+        if not error <= worst[1]:  # A NaN counts as the largest error.
             worst = (name, error)
     return worst
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Two engines to compare, and by which limits."""
+    """Two engines to compare, and the name of the limits."""
 
     reference: Runner
     other: Runner
@@ -186,13 +194,13 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the gate found.
+    """Result of a round-trip check.
 
     Attributes:
-        agreements: one for each check.
-        limits: the name of each one's limits.
-        problems: what is beyond them; empty: passed.
-        absent: which engines were not asked, and how to get them.
+        agreements: agreement of each pair of engines.
+        limits: name of the limits of each pair.
+        problems: values that exceed the limits; empty if the check passed.
+        absent: engines that are not installed, and how to install them.
     """
 
     agreements: tuple[Agreement, ...]
@@ -201,61 +209,72 @@ class Verdict:
     absent: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """JSON values, the limits included."""
+        """Return JSON values, with the limits."""
         checks = [
             agreement.to_json() | {"limits": _finite(asdict(LIMITS[name])), "cells": list(cells(agreement))}
             for agreement, name in zip(self.agreements, self.limits, strict=True)
         ]
-        told = {"problems": list(self.problems), "absent": list(self.absent)}
-        return {"passed": not self.problems, **told, "checks": checks}
+        return {
+            "passed": not self.problems,
+            "problems": list(self.problems),
+            "absent": list(self.absent),
+            "checks": checks,
+        }
 
 
-def require_none(
-    problems: Sequence[str], what: str, instead: str = "Please report this, with the family of the model"
+def require_no_problems(
+    problems: Sequence[str], what: str, instead: str = "Please report this as a bug, with the family of the model"
 ) -> None:
-    """Raise `FormatError` unless all is within its limits.
+    """Raise `FormatError` if there are problems.
 
     Args:
-        what: is being let through.
-        instead: what to do then.
+        problems: values that exceed the limits.
+        what: name of the checked model or file.
+        instead: what the user can do.
     """
     if problems:
         raise FormatError(
             f"{what}: {'; '.join(problems[:4])}",
-            rule="a model means the same on both sides of an import, export or merge",
-            fix=f"Nothing was kept. {instead}; --no-gate keeps it unchecked.",
+            rule="the result of an import, export or merge must agree with the original",
+            fix=f"The result was deleted. {instead}; --no-verify skips the check.",
         )
 
 
-def run_gate(
-    checks: Sequence[Check], tried: Material, *, console: Console, label: str, absent: Sequence[str] = ()
+def run_checks(
+    checks: Sequence[Check], inputs: CheckInputs, *, console: Console, label: str, absent: Sequence[str] = ()
 ) -> Verdict:
-    """Compare, and say what is beyond its limits.
+    """Compare pairs of engines, and return the values that exceed the limits.
 
     Args:
-        label: of the progress bar.
-        absent: what to say of engines that are not there.
+        checks: pairs of engines with limits.
+        tried: inputs of the check.
+        console: output for notes and progress.
+        label: label of the progress bar.
+        absent: messages about engines that are not installed.
+
+    Returns:
+        The result.
     """
     pairs = [(check.reference, check.other) for check in checks]
     engines = {id(runner) for pair in pairs for runner in pair}
-    with console.progress(label, len(engines) * tried.tokens, "tokens") as bar:
+    with console.progress(label, len(engines) * inputs.tokens, "tokens") as bar:
         found = compare_engines(
-            pairs, texts=tried.texts, prompts=tried.prompts, torture=tried.torture, advance=bar.advance
+            pairs, texts=inputs.texts, prompts=inputs.prompts, edge_cases=inputs.edge_cases, advance=bar.advance
         )
     problems = [p for agreement, check in zip(found, checks, strict=True) for p in _problems(agreement, check.limits)]
-    for told in absent:
-        console.note(told)
+    for message in absent:
+        console.note(message)
     for agreement in found:
         if agreement.ids_differ:
-            console.warn(f"{agreement.who} splits these texts in another way: {', '.join(agreement.ids_differ)}")
+            console.warn(f"{agreement.who} tokenizes these texts differently: {', '.join(agreement.ids_differ)}")
     return Verdict(tuple(found), tuple(check.limits for check in checks), tuple(problems), tuple(absent))
 
 
-COLUMNS = ("same top", "gap", "KL, nats", "perplexity", "greedy", "ids")
+COLUMNS = ("top-1", "gap", "KL, nats", "perplexity", "greedy", "ids")
 
 
 def cells(agreement: Agreement) -> tuple[str, ...]:
-    """What stands below `COLUMNS`."""
+    """Return the values of `COLUMNS`."""
     return (
         f"{agreement.top1:.2%}",
         f"{agreement.worst_gap:.3f}" if agreement.agreed < agreement.positions else "-",
@@ -274,10 +293,11 @@ def _problems(found: Agreement, name: str) -> list[str]:
         f"a top token differs at a gap of {found.worst_gap:.3f} nats": found.worst_gap <= limits.gap,
         f"KL {found.kl:.2e} nats, at most {limits.kl:g}": abs(found.kl) <= limits.kl,
         f"perplexity differs by {relative:.2%}": relative <= limits.perplexity,
-        f"a continuation parts at a gap of {found.greedy_gap:.3f} nats": found.greedy_gap <= limits.gap,
-        f"ids differ in {len(found.ids_differ)} of {found.ids_total} texts": found.ids_equal >= _IDS * found.ids_total,
+        f"a greedy continuation differs at a gap of {found.greedy_gap:.3f} nats": found.greedy_gap <= limits.gap,
+        f"ids differ in {len(found.ids_differ)} of {found.ids_total} texts": found.ids_equal
+        >= _MIN_EQUAL_IDS * found.ids_total,
     }
-    # Every comparison with NaN is false: a model of NaNs fails.
+    # A comparison with NaN is False, so a model with NaNs fails.
     return [f"{found.who}: {problem}" for problem, fine in broken.items() if not fine]
 
 

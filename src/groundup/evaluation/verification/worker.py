@@ -1,9 +1,9 @@
-"""Run llama.cpp or transformers in its own process.
+"""Worker process that runs llama.cpp or transformers.
 
 Command: `python -m groundup.evaluation.verification.worker ENGINE PATH TOKENS`.
 
-A native library that aborts takes this process with it and nothing else. Requests are JSON lines on stdin; each answer
-is a JSON line on stdout, after which follow as many bytes of float32 as it says.
+If a native library aborts, only this process ends. Requests are JSON lines on stdin. Each response is a JSON line on
+stdout, followed by the number of float32 bytes that it declares.
 
 Shape letters: T sequence, V vocab.
 """
@@ -32,13 +32,13 @@ class _Engine(Protocol):
 
 
 class _LlamaCpp:
-    """llama.cpp on a GGUF file. Keys and values in fp32: its fp16 default is an approximation of its own."""
+    """llama.cpp on a GGUF file. The KV cache is fp32: the default fp16 would add rounding errors."""
 
     def __init__(self, path: Path, tokens: int) -> None:
         import llama_cpp
 
         fp32 = int(llama_cpp.GGML_TYPE_F32)
-        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)  # as torch takes it
+        threads = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)  # The same number of threads as torch.
         self._model = llama_cpp.Llama(
             str(path),
             n_ctx=tokens,
@@ -74,7 +74,7 @@ class _LlamaCpp:
 
 
 class _Transformers:
-    """transformers on a model directory, in fp32, from its files alone and without code of theirs."""
+    """transformers on a model directory, in fp32, offline and without remote code."""
 
     def __init__(self, path: Path, tokens: int) -> None:
         import torch
@@ -109,31 +109,34 @@ ENGINES: dict[str, Callable[[Path, int], _Engine]] = {"llama.cpp": _LlamaCpp, "t
 
 
 def serve(engine: _Engine, requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer until the requests end."""
+    """Respond to requests until stdin ends."""
     for line in requests:
         request: dict[str, Any] = json.loads(line)
         match request.pop("do"):
             case "logits":
                 scores_TV = np.ascontiguousarray(engine.logits(**request), dtype="<f4")
-                _say(answers, {"shape": scores_TV.shape, "bytes": scores_TV.nbytes})
+                _send(answers, {"shape": scores_TV.shape, "bytes": scores_TV.nbytes})
                 answers.write(scores_TV.data)
             case "greedy":
-                _say(answers, {"ids": engine.greedy(**request)})
+                _send(answers, {"ids": engine.greedy(**request)})
             case "encode":
-                _say(answers, {"ids": engine.encode(**request)})
+                _send(answers, {"ids": engine.encode(**request)})
         answers.flush()
 
 
-def _say(answers: BinaryIO, value: dict[str, Any]) -> None:
+def _send(answers: BinaryIO, value: dict[str, Any]) -> None:
     answers.write(json.dumps(value).encode() + b"\n")
 
 
 def serve_engine(kind: str, path: str, tokens: str) -> None:
-    """Open the engine, say so, and serve. What it prints goes to stderr: stdout is the answers' alone."""
+    """Load the engine, report that it is ready, and respond to requests.
+
+    Output of the engine goes to stderr, because stdout carries the responses.
+    """
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         engine = ENGINES[kind](Path(path), int(tokens))
-        _say(answers, {"ready": kind})
+        _send(answers, {"ready": kind})
         answers.flush()
         serve(engine, sys.stdin.buffer, answers)
 

@@ -9,8 +9,8 @@ import torch
 
 from groundup.core.errors import DataError
 from groundup.core.types import Example, Message
-from groundup.evaluation.deciding import score_of_answers
 from groundup.evaluation.metrics import rouge
+from groundup.evaluation.selection import answer_score
 from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
@@ -45,17 +45,17 @@ def test_the_figure_is_that_of_greedy_answers(
     foreign = [Example((e.messages[0], Message("assistant", "no such words"))) for e in own]
     template = ChatTemplate(tokenizer)
     # The data's answers end where ours were cut, so that a ROUGE of these has all of ours in it, and more behind.
-    assert score_of_answers("rouge", model, tokenizer, template, own)() < 0.5
-    assert score_of_answers("rouge", model, tokenizer, template, foreign)() == pytest.approx(1)
-    half = score_of_answers("rouge", model, tokenizer, template, own[:4] + foreign[4:])()
-    assert score_of_answers("rouge", model, tokenizer, template, own)() < half < 1
+    assert answer_score("rouge", model, tokenizer, template, own)() < 0.5
+    assert answer_score("rouge", model, tokenizer, template, foreign)() == pytest.approx(1)
+    half = answer_score("rouge", model, tokenizer, template, own[:4] + foreign[4:])()
+    assert answer_score("rouge", model, tokenizer, template, own)() < half < 1
     assert rouge(["a b"], ["a b"])[0].estimate == 100  # figures of 0 to 100, of which the score is made
 
 
 def test_the_score_follows_the_weights(model: Transformer, tokenizer: Tokenizer, real_documents: list[str]) -> None:
     """It is asked again and again of one model: its first answers must not be kept."""
     examples = answered(model, tokenizer, [" ".join(text.split()[:6]) for text in real_documents[:4]])
-    score = score_of_answers("chrf", model, tokenizer, ChatTemplate(tokenizer), examples)
+    score = answer_score("chrf", model, tokenizer, ChatTemplate(tokenizer), examples)
     before, kept = score(), model.lm_head.weight.clone()
     try:
         model.lm_head.weight.copy_(kept.roll(7, 0))
@@ -70,4 +70,4 @@ def test_the_score_follows_the_weights(model: Transformer, tokenizer: Tokenizer,
 def test_examples_that_all_are_too_long_are_refused(model: Transformer, tokenizer: Tokenizer, by: str) -> None:
     long = [Example((Message("user", "word " * 300), Message("assistant", "yes")))]
     with pytest.raises(DataError, match="none fits"):
-        score_of_answers(by, model, tokenizer, ChatTemplate(tokenizer), long)  # type: ignore[arg-type]
+        answer_score(by, model, tokenizer, ChatTemplate(tokenizer), long)  # type: ignore[arg-type]

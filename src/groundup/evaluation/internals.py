@@ -1,7 +1,7 @@
-"""What goes on inside of a model while it reads a text: surprise, attention, and what each layer would say next.
+"""Internals of a model on a text: surprisal, attention weights, and the logit lens.
 
-Shape letters: T tokens, S tokens looked at, L layers, N query heads, K kv heads, G query heads of one kv head,
-H head_dim, D dim, P pairs of features (H / 2), V vocab.
+Shape letters: T tokens, S attended tokens, L layers, N query heads, K kv heads, G query heads per kv head, H head_dim,
+D dim, P pairs of features (H / 2), V vocab.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from groundup.model.transformer import Block, Rope
 
 
 @dataclass(frozen=True, slots=True)
-class Surprise:
-    """What a model expected at one place of a text.
+class Surprisal:
+    """Surprisal of one token of a text.
 
     Attributes:
-        nats: negative log-likelihood of the token that stands there.
-        rank: how many tokens it held more likely, plus 1.
-        entropy: of the whole distribution, in nats: how undecided it was.
-        expected: the most likely (id, probability), best first.
+        nats: negative log-likelihood of the token.
+        rank: rank of the token by probability; 1 is the most likely.
+        entropy: entropy of the distribution, in nats.
+        expected: most likely (id, probability) pairs, in descending order.
     """
 
     nats: float
@@ -40,12 +40,13 @@ class Surprise:
 
 
 @dataclass(frozen=True, slots=True)
-class Guess:
-    """What the model would say after a token if it ended at some layer.
+class LensPrediction:
+    """Most likely next token by the hidden state after some layer.
 
     Attributes:
-        probability: of that token.
-        of_actual: the probability of the token that really follows; None after the last one.
+        token: id of the most likely token.
+        probability: its probability.
+        of_actual: probability of the token that follows in the text; None after the last one.
     """
 
     token: int
@@ -54,13 +55,15 @@ class Guess:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """Where one head of one layer looks, on average over the tokens of a text, the first one left out.
+class AttentionPattern:
+    """Attention pattern of one head, averaged over the tokens of a text except the first.
 
     Attributes:
-        back: how far, in tokens.
-        first, before, own: the share of its attention on the first token, on the one before, and on itself.
-        spread: entropy of its attention by the most that it could be: 0 looks at one token, 1 at all alike.
+        back: mean attention distance, in tokens.
+        first: attention weight of the first token.
+        before: attention weight of the previous token.
+        own: attention weight of the token itself.
+        spread: entropy of the attention weights, divided by its maximum; 0: one token, 1: uniform.
     """
 
     back: float
@@ -70,39 +73,47 @@ class Look:
     spread: float
 
 
-class Reading:
-    """One text, read by one model.
+class TextTrace:
+    """Forward pass of a model over one text, with the hidden states of all layers.
 
     Args:
-        ids: its tokens, with what the model expects before a text.
+        model: model to inspect.
+        ids: token ids, with BOS if the model expects it.
 
     Raises:
         DataError: fewer than 2 tokens.
-        ConfigError: more tokens than the model's context has.
+        ConfigError: more tokens than the context length.
     """
 
     def __init__(self, model: Transformer, ids: Sequence[int]) -> None:
         if len(ids) < 2:
             raise DataError(
-                f"{len(ids)} tokens", rule="what is read has a token that is expected by another", fix="Give some text."
+                f"{len(ids)} tokens", rule="a prediction needs at least 2 tokens", fix="Give a longer text."
             )
         self.model = model
         self.ids = tuple(ids)
         states: list[Tensor] = []
         self._ropes: list[Rope | None] = []
 
-        def watch(layer: int, x_BTD: Tensor, rope: Rope | None) -> None:
+        def record(layer: int, x_BTD: Tensor, rope: Rope | None) -> None:
             states.append(x_BTD[0])
             self._ropes.append(rope)
 
         with torch.inference_mode():
-            last_BTD = model.model(torch.tensor([ids], device=model.lm_head.weight.device), watch=watch)
-        self.states_LTD = states  # what goes into each layer
-        self._last_TD = last_BTD[0]  # what comes out of the last one, normalized
+            last_BTD = model.model(torch.tensor([ids], device=model.lm_head.weight.device), watch=record)
+        self.states_LTD = states  # Input of each layer.
+        self._last_TD = last_BTD[0]  # Normalized output of the last layer.
 
     @torch.inference_mode()
-    def surprises(self, *, expected: int = 5) -> list[Surprise]:
-        """One for each token but the first, which nothing announces."""
+    def surprisals(self, *, expected: int = 5) -> list[Surprisal]:
+        """Return the surprisal of each token except the first.
+
+        Args:
+            expected: number of most likely tokens to list.
+
+        Returns:
+            One item per token from the second.
+        """
         logprobs_TV = self.model.logits(self._last_TD[:-1]).log_softmax(-1)
         actual_T1 = torch.tensor(self.ids[1:], device=logprobs_TV.device)[:, None]
         found_T1 = logprobs_TV.gather(1, actual_T1)
@@ -111,7 +122,7 @@ class Reading:
         top = logprobs_TV.topk(min(expected, logprobs_TV.shape[1]), dim=1)
         pairs = zip(top.indices.tolist(), top.values.exp().tolist(), strict=True)
         return [
-            Surprise(nats, rank, entropy, tuple(zip(tokens, probabilities, strict=True)))
+            Surprisal(nats, rank, entropy, tuple(zip(tokens, probabilities, strict=True)))
             for nats, rank, entropy, (tokens, probabilities) in zip(
                 (-found_T1[:, 0]).tolist(), ranks, entropies, pairs, strict=True
             )
@@ -119,7 +130,14 @@ class Reading:
 
     @torch.inference_mode()
     def attention(self, layer: int) -> Tensor:
-        """How much of its attention each token gives to each, by head: (N, T, S) fp32, every row sums to 1."""
+        """Return the attention weights of a layer: (N, T, S) fp32, each row sums to 1.
+
+        Args:
+            layer: index of the layer.
+
+        Returns:
+            The weights.
+        """
         config, block = self.model.config, self.model.model.layers[layer]
         assert isinstance(block, Block), "a decoder is made of blocks"
         x_1TD = block.input_layernorm(self.states_LTD[layer][None])
@@ -133,15 +151,21 @@ class Reading:
         return scores_NTS.masked_fill(~seen_TS, -math.inf).softmax(-1)
 
     @cached_property
-    def looks(self) -> list[list[Look]]:
-        """A summary of each head, by layer."""
-        return [self._looks(self.attention(layer)) for layer in range(self.model.config.n_layers)]
+    def patterns(self) -> list[list[AttentionPattern]]:
+        """Attention patterns of all heads, by layer."""
+        return [self._patterns(self.attention(layer)) for layer in range(self.model.config.n_layers)]
 
     @torch.inference_mode()
-    def lens(self, layer: int) -> list[Guess]:
-        """After each token, what the model would say if it ended before `layer`; at `n_layers` it has all of them.
+    def lens(self, layer: int) -> list[LensPrediction]:
+        """Return the logit lens before a layer (nostalgebraist 2020); `n_layers` gives the model's own predictions.
 
-        The "logit lens" (nostalgebraist 2020): the last norm and the output matrix, put on what is known by then.
+        It applies the final norm and the output matrix to the hidden states before `layer`.
+
+        Args:
+            layer: index of the layer.
+
+        Returns:
+            The most likely next token after each token.
         """
         decoder = self.model.model
         h_TD = self._last_TD if layer == len(self.states_LTD) else decoder.norm(self.states_LTD[layer])
@@ -152,27 +176,36 @@ class Reading:
         of_actual = (logits_TV[:-1].gather(1, actual_T1)[:, 0] - normalizer_T[:-1]).exp().tolist()
         of_best = (best.values - normalizer_T).exp().tolist()
         return [
-            Guess(token, probability, actual)
+            LensPrediction(token, probability, actual)
             for token, probability, actual in zip(best.indices.tolist(), of_best, [*of_actual, None], strict=True)
         ]
 
-    def _looks(self, p_NTS: Tensor) -> list[Look]:
+    def _patterns(self, p_NTS: Tensor) -> list[AttentionPattern]:
         length = p_NTS.shape[1]
         places_T = torch.arange(length, device=p_NTS.device)
         back_TS = (places_T[:, None] - places_T).clamp(min=0).float()
-        looking = p_NTS[:, 1:]  # the first token has nowhere else to look
-        back_N = (looking * back_TS[1:]).sum(-1).mean(-1)
+        weights_NTS = p_NTS[:, 1:]  # The first token can attend only to itself.
+        back_N = (weights_NTS * back_TS[1:]).sum(-1).mean(-1)
         before_N = p_NTS.diagonal(-1, 1, 2).mean(-1)
         own_N = p_NTS.diagonal(0, 1, 2)[:, 1:].mean(-1)
         most_T = (places_T[1:] + 1).float().log()
-        spread_N = (torch.special.entr(looking).sum(-1) / most_T).mean(-1)
-        columns = (back_N, looking[:, :, 0].mean(-1), before_N, own_N, spread_N)
-        return [Look(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        spread_N = (torch.special.entr(weights_NTS).sum(-1) / most_T).mean(-1)
+        columns = (back_N, weights_NTS[:, :, 0].mean(-1), before_N, own_N, spread_N)
+        return [AttentionPattern(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
 @torch.inference_mode()
-def neighbours(model: Transformer, token: int, *, count: int = 12) -> list[tuple[int, float]]:
-    """The tokens whose embeddings point most nearly where this one's does: (id, cosine), itself left out."""
+def nearest_tokens(model: Transformer, token: int, *, count: int = 12) -> list[tuple[int, float]]:
+    """Return the tokens with the most similar embeddings as (id, cosine), without the token itself.
+
+    Args:
+        model: model to inspect.
+        token: id of the token.
+        count: maximum number of tokens.
+
+    Returns:
+        Pairs in descending order of cosine.
+    """
     table_VD = F.normalize(model.model.embed_tokens.weight.float(), dim=1)
     cosines_V = table_VD @ table_VD[token]
     cosines_V[token] = -math.inf
@@ -182,11 +215,15 @@ def neighbours(model: Transformer, token: int, *, count: int = 12) -> list[tuple
 
 @torch.inference_mode()
 def positions(model: Transformer, length: int) -> Tensor:
-    """How a model tells places apart.
+    """Return how the model distinguishes positions.
+
+    Args:
+        model: model to inspect.
+        length: number of positions T.
 
     Returns:
-        With rotary positions (P, T): the cosine of the angle by which each pair of features is turned between two
-        tokens that are so many places apart. With learned ones (T, T): the cosines between their embeddings.
+        Rotary embeddings: the cosine of the rotation angle of each feature pair by distance (P, T). Learned position
+        embeddings: the cosines between them (T, T).
     """
     decoder = model.model
     if decoder.rotary is None:
@@ -199,5 +236,5 @@ def positions(model: Transformer, length: int) -> Tensor:
 
 
 def parameter_map(model: Transformer) -> list[tuple[str, int]]:
-    """(name, weights) of every tensor, in the order of the model; one that is used twice is counted once."""
+    """Return (name, number of weights) of each parameter in model order; shared ones appear once."""
     return [(name, parameter.numel()) for name, parameter in model.named_parameters()]

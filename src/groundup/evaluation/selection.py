@@ -1,4 +1,4 @@
-"""The score by which one state of a tuning run is preferred to another: of answers set apart, less is better."""
+"""The validation score by which instruction tuning selects the best weights; lower is better."""
 
 from __future__ import annotations
 
@@ -17,52 +17,68 @@ from groundup.model import Transformer
 from groundup.tokenizer import ChatTemplate, Tokenizer
 from groundup.train import Selection
 
-_WRITTEN = 48  # answers that are written for a score: 20 times in a run, word by word
-_LONGEST = 256  # tokens of such an answer
+_NUM_GENERATED = 48  # Number of answers that are generated per score, about 20 times in a run.
+_MAX_ANSWER_TOKENS = 256  # Maximum number of tokens per generated answer.
 
 
 def answer_selection(
     metric: DeciderName | None, patience: int | None, model: Transformer, data: InstructionData
 ) -> Selection | None:
-    """Return the selection of the best weights on the validation answers of instruction tuning, if it has any."""
+    """Return the selection of the best weights by the validation answers; None without a validation set.
+
+    Args:
+        metric: metric to select by; default: loss.
+        patience: number of evaluations without improvement before training stops; None: never.
+        model: model in training.
+        data: examples of instruction tuning.
+
+    Returns:
+        The selection, or None.
+    """
     if not data.validation:
         return None
     metric = metric or "loss"
-    score = score_of_answers(metric, model, data.tokenizer, data.template, data.validation, data.train)
+    score = answer_score(metric, model, data.tokenizer, data.template, data.validation, data.train)
     return Selection(score, metric, patience)
 
 
-def score_of_answers(
+def answer_score(
     by: DeciderName,
     model: Transformer,
     tokenizer: Tokenizer,
     template: ChatTemplate,
     examples: Sequence[Example],
-    learned: Sequence[Example] = (),
+    train: Sequence[Example] = (),
 ) -> Callable[[], float]:
-    """A score of the model as it then is, on answers that it has not learned.
+    """Return a function that scores the current weights on validation answers; lower is better.
 
     Args:
-        by: "loss" is nats per token of these answers, the ends of their turns included. For any other, the model
-            answers some of the questions, the likeliest word after word, and the score is 1 less the figure (of 0 to
-            1) that decides in `groundup.evaluation.metrics`.
-        learned: what it learns from, which helps to tell whether answers are labels.
+        by: "loss": nats per token of the answers, with end-of-turn tokens. Any other metric: 1 minus the metric (0 to
+            1) of greedily generated answers to a sample of the questions.
+        model: model in training.
+        tokenizer: tokenizer of the model.
+        template: chat template of the model.
+        examples: validation examples.
+        train: training examples, which help to detect whether the answers are labels.
+
+    Returns:
+        A function that returns the score.
 
     Raises:
-        DataError: none of the examples fits into the context.
+        DataError: no example fits into the context.
     """
     render = ChatFormat(template).render
     fitting = [example for example in examples if fits(render, example, model.config.context_length)]
     if not fitting:
         raise DataError(
-            f"{len(examples):,} examples set apart: none fits into {model.config.context_length:,} tokens",
-            rule="the best state is chosen on answers that are not learned",
-            fix="Give shorter examples, or leave keep_best and patience out.",
+            f"{len(examples):,} validation examples: none fits into {model.config.context_length:,} tokens",
+            rule="the best weights are selected on the validation set",
+            fix="Give shorter examples, or omit keep_best and patience.",
         )
     if by != "loss":
-        labels = label_names([example.messages[-1].content for example in (*learned, *examples)])
+        labels = label_names([example.messages[-1].content for example in (*train, *examples)])
         prompted = PromptedModel(model, tokenizer, template, template.stop_ids)
-        return _by_metric(by, prompted, evenly_spaced(fitting, _WRITTEN), labels)
+        return _by_metric(by, prompted, evenly_spaced(fitting, _NUM_GENERATED), labels)
     tokens = int(response_tokens(tokenizer, fitting).sum())
 
     def score() -> float:
@@ -80,11 +96,11 @@ def _by_metric(
     prompt = FewShotPrompt(prompted.chat_format)
     references = [example.messages[-1].content for example in examples]
     longest = max(len(ids) for ids in prompted.tokenizer.encode_batch(references))
-    most = min(_LONGEST, 8 + longest + longest // 4)
+    max_tokens = min(_MAX_ANSWER_TOKENS, 8 + longest + longest // 4)
 
     def score() -> float:
         with eagerly():
-            written = generate_answers(prompted, prompt, examples, most)
+            written = generate_answers(prompted, prompt, examples, max_tokens)
         return 1 - measures(by, written, references, labels=labels)[0].estimate / 100
 
     return score

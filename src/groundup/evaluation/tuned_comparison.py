@@ -1,4 +1,4 @@
-"""The final comparison of an instruction-tuned model with its base, both read from their files."""
+"""Comparison of an instruction-tuned model with its base after training, both loaded from their files."""
 
 from __future__ import annotations
 
@@ -15,17 +15,26 @@ from groundup.inference import Engine
 from groundup.kernels import Machine, keep_for_reading
 from groundup.model import Transformer
 
-_MAX_SCORED = 300  # test conversations, scored by both models: a thousand would take as long as many a tuning
+_MAX_SCORED = (
+    300  # Number of test conversations. Both models score each, and 1,000 would take as long as a short fine-tuning.
+)
 _NUM_TRANSCRIPTS = 3
 _ANSWER_TOKENS = 80
 
 
-def tuned_and_base(directory: Path, base: Path, machine: Machine, *, adapter: bool) -> tuple[Transformer, Transformer]:
-    """Open a tuned model and its base from their files, in one dtype, so that they differ in nothing but the tuning.
+def load_tuned_and_base(
+    directory: Path, base: Path, machine: Machine, *, adapter: bool
+) -> tuple[Transformer, Transformer]:
+    """Load a fine-tuned model and its base in the same dtype.
 
     Args:
-        directory: Of the tuned model.
-        adapter: It is an adapter of the base.
+        directory: directory of the fine-tuned model or adapter.
+        base: directory of the base model.
+        machine: device and dtype.
+        adapter: whether `directory` holds an adapter of the base.
+
+    Returns:
+        The fine-tuned model and the base.
     """
     original = load_model(base, device=machine.device)
     tuned = with_adapter(original, directory) if adapter else load_model(directory, device=machine.device)
@@ -42,10 +51,14 @@ def compare_tuned(
     seed: int,
     console: Console,
 ) -> tuple[BaseComparison, list[dict[str, Any]]]:
-    """Score both models on test conversations, and show what each answers to a few.
+    """Compare a fine-tuned model with its base on test conversations, and print a few answers of both.
 
     Args:
-        data: The base's prompt format is chosen on some of its training examples.
+        tuned: fine-tuned model.
+        base: base model; its prompt format is chosen on training examples of `data`.
+        data: training and test conversations.
+        seed: seed of the bootstrap.
+        console: output for progress and samples.
 
     Returns:
         The comparison and the transcripts as JSON values.

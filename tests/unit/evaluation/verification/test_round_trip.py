@@ -14,7 +14,14 @@ from groundup.core.console import Console
 from groundup.core.errors import FormatError
 from groundup.evaluation.verification.agreement import Agreement
 from groundup.evaluation.verification.peers import Peer, PeerError
-from groundup.evaluation.verification.round_trip import Check, OurRunner, Verdict, material, require_none, run_gate
+from groundup.evaluation.verification.round_trip import (
+    Check,
+    GroundupRunner,
+    Verdict,
+    check_inputs,
+    require_no_problems,
+    run_checks,
+)
 from groundup.hub import save_model
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer, train_tokenizer
@@ -36,8 +43,10 @@ def sharp(tiny_model: Callable[..., Transformer], tokenizer: Tokenizer) -> Trans
 def gate(
     ours: Transformer, other: Transformer, tokenizer: Tokenizer, limits: str, theirs: Tokenizer | None = None
 ) -> Verdict:
-    checks = [Check(OurRunner("ours", ours, tokenizer), OurRunner("theirs", other, theirs or tokenizer), limits)]
-    return run_gate(checks, material(tokenizer, ours.config.context_length), console=QUIET, label="test")
+    checks = [
+        Check(GroundupRunner("ours", ours, tokenizer), GroundupRunner("theirs", other, theirs or tokenizer), limits)
+    ]
+    return run_checks(checks, check_inputs(tokenizer, ours.config.context_length), console=QUIET, label="test")
 
 
 def changed(model: Transformer, change: Callable[[Transformer], None]) -> Transformer:
@@ -82,8 +91,8 @@ def test_damaged_weights_do_not_pass(
     damage: Callable[[Transformer], None], limits: str, sharp: Transformer, tokenizer: Tokenizer
 ) -> None:
     verdict = gate(sharp, changed(sharp, damage), tokenizer, limits)
-    with pytest.raises(FormatError, match="Nothing was kept"):
-        require_none(verdict.problems, "model.gguf")
+    with pytest.raises(FormatError, match="The result was deleted"):
+        require_no_problems(verdict.problems, "model.gguf")
     assert verdict.to_json()["passed"] is False
 
 
@@ -129,8 +138,8 @@ def test_a_peer_reads_what_we_write(sharp: Transformer, tokenizer: Tokenizer, tm
     pytest.importorskip("transformers", reason="pip install '.[dev]'")
     save_model(tmp_path, sharp, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id)
     tokenizer.save(tmp_path)
-    tried = material(tokenizer, 256)
+    tried = check_inputs(tokenizer, 256)
     with Peer("transformers", tmp_path, tokens=tried.longest) as peer:
-        checks = [Check(OurRunner("ours", sharp, tokenizer), peer, "exact")]
-        verdict = run_gate(checks, tried, console=QUIET, label="test")
+        checks = [Check(GroundupRunner("ours", sharp, tokenizer), peer, "exact")]
+        verdict = run_checks(checks, tried, console=QUIET, label="test")
     assert verdict.problems == ()

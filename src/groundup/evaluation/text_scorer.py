@@ -1,4 +1,4 @@
-"""A model as a judge of texts: how many bits per byte each of them costs it."""
+"""Bits per byte of single texts under a language model, for corpus filters."""
 
 from __future__ import annotations
 
@@ -14,13 +14,19 @@ from groundup.hub.resolve import OpenedModel, open_model
 
 
 @dataclass(frozen=True, slots=True)
-class ModelJudge:
-    """Bits per byte of one text under the model of a directory. It travels to worker processes, which each open it."""
+class TextScorer:
+    """Bits per byte of a text under the model in a directory, which each worker process loads once."""
 
     directory: Path
 
     def __call__(self, text: str) -> float:
-        """Bits per byte of a text that is not empty.
+        """Return the bits per byte of a text that is not empty.
+
+        Args:
+            text: text to score.
+
+        Returns:
+            Bits per byte.
 
         Raises:
             FormatError: the model is damaged.
@@ -38,5 +44,5 @@ class ModelJudge:
 @lru_cache(maxsize=1)
 def _opened(directory: Path) -> OpenedModel:
     if multiprocessing.parent_process() is not None:
-        torch.set_num_threads(1)  # the workers share the cores already
+        torch.set_num_threads(1)  # Each worker uses one core.
     return open_model(directory, device="cpu")

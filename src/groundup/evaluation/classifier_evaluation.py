@@ -1,4 +1,4 @@
-"""Evaluate a classifier: scores, calibration and the final test, for texts with one label each and with several.
+"""Evaluation of a classifier: scores, calibration and the final test, for single-label and multi-label texts.
 
 Shape letters: E examples, C labels.
 """
@@ -16,7 +16,7 @@ from groundup.core.console import Console
 from groundup.core.types import text_id
 from groundup.data.label_batches import Targets, label_targets
 from groundup.data.labeled import Labeled
-from groundup.evaluation.calibration import Calibration, fit_temperature, logarithms
+from groundup.evaluation.calibration import Calibration, fit_temperature, safe_log
 from groundup.evaluation.classification import (
     Floats,
     Indices,
@@ -44,7 +44,7 @@ from groundup.train.classifier_plan import ClassifierMetric, Throughput
 from groundup.train.initial_head import LabelLoss
 from groundup.train.lexical_head import fit_lexical_head
 
-_SAMPLES = 12  # test texts in the facts, for the report
+_NUM_SAMPLES = 12  # Test texts in the facts, for the report.
 _SAMPLE_CHARACTERS = 300
 
 
@@ -53,8 +53,8 @@ class LabelScores:
     """Scores of predictions.
 
     Attributes:
-        named: name of each metric -> its value; the first is the share of texts that are labelled right.
-        facts: for the artifact.
+        named: metrics by name; the first is the share of correct texts.
+        facts: scores for the artifact.
     """
 
     named: dict[str, Interval]
@@ -63,11 +63,13 @@ class LabelScores:
 
 @dataclass(frozen=True, slots=True)
 class LabelComparison:
-    """Scores of predictions next to the scores of baselines.
+    """Scores of a classifier and of baselines.
 
     Attributes:
-        columns, rows: a table for a person.
-        facts: for the artifact.
+        columns: header of a table.
+        rows: rows of the table.
+        verdict: the comparison in one sentence.
+        facts: scores for the artifact.
     """
 
     columns: tuple[str, ...]
@@ -77,7 +79,7 @@ class LabelComparison:
 
 
 class LabelEvaluator(Protocol):
-    """Scores predictions against true labels; probabilities are (E, C), targets come from `label_targets`."""
+    """Scores predictions against true labels. Probabilities are (E, C); targets are those of `label_targets`."""
 
     def error(self, probabilities: Floats, targets: Targets, metric: ClassifierMetric) -> float:
         """Return the loss, or 1 minus another metric."""
@@ -99,16 +101,21 @@ class LabelEvaluator(Protocol):
 
 
 def label_evaluator(multi_label: bool, labels: Sequence[str], seed: int) -> LabelEvaluator:
-    """Return the evaluator for texts with any number of labels, or with one label each.
+    """Return the evaluator for multi-label or single-label texts.
 
     Args:
-        seed: of the intervals' resampling.
+        multi_label: whether a text may have any number of labels.
+        labels: name of each label, by index.
+        seed: seed of the bootstrap.
+
+    Returns:
+        The evaluator.
     """
     return MultiLabelEvaluator(labels, seed) if multi_label else SingleLabelEvaluator(labels, seed)
 
 
 class SingleLabelEvaluator:
-    """Evaluates texts with one label each; see `LabelEvaluator`."""
+    """Evaluates single-label texts; see `LabelEvaluator`."""
 
     def __init__(self, labels: Sequence[str], seed: int) -> None:
         self._labels, self._seed = labels, seed
@@ -116,7 +123,7 @@ class SingleLabelEvaluator:
     def error(self, probabilities: Floats, targets: Targets, metric: ClassifierMetric) -> float:
         true: Indices = np.asarray(targets)
         if metric == "loss":
-            return -float(logarithms(probabilities[np.arange(len(true)), true]).mean())
+            return -float(safe_log(probabilities[np.arange(len(true)), true]).mean())
         confusion = np.zeros((len(self._labels),) * 2, dtype=np.int64)
         np.add.at(confusion, (true, probabilities.argmax(1)), 1)
         return 1 - (macro_f1(confusion) if metric == "macro_f1" else float(np.trace(confusion) / len(true)))
@@ -134,7 +141,7 @@ class SingleLabelEvaluator:
         result = self._result(test, probabilities)
         baselines = compare_with_baselines(given, test, self._labels, result, tfidf=tfidf, seed=self._seed)
         facts = {"test": _single_label_scores(result, len(test)).facts, **baselines.to_json()}
-        return LabelComparison(("who", "accuracy", "macro-F1"), baselines.rows(), baselines.verdict(), facts)
+        return LabelComparison(("model", "accuracy", "macro-F1"), baselines.rows(), baselines.verdict(), facts)
 
     def _result(self, test: Labeled, probabilities: Floats) -> SingleLabelResult:
         true: Any = label_targets(test, self._labels)
@@ -142,7 +149,7 @@ class SingleLabelEvaluator:
 
 
 class MultiLabelEvaluator:
-    """Evaluates texts with any number of labels; see `LabelEvaluator`."""
+    """Evaluates multi-label texts; see `LabelEvaluator`."""
 
     def __init__(self, labels: Sequence[str], seed: int) -> None:
         self._labels, self._seed = labels, seed
@@ -150,7 +157,7 @@ class MultiLabelEvaluator:
     def error(self, probabilities: Floats, targets: Targets, metric: ClassifierMetric) -> float:
         true = np.asarray(targets) > 0
         if metric == "loss":
-            return -float(logarithms(np.where(true, probabilities, 1 - probabilities)).mean())
+            return -float(safe_log(np.where(true, probabilities, 1 - probabilities)).mean())
         predicted = above_threshold(probabilities)
         if metric == "accuracy":
             return 1 - float((true == predicted).all(1).mean())
@@ -176,7 +183,7 @@ class MultiLabelEvaluator:
             given.texts, given_EC, test.texts, test_EC, self._labels, result, tfidf=tfidf, seed=self._seed
         )
         facts = {"test": {"examples": len(test), **result.to_json()}, **baselines.to_json()}
-        columns = ("who", "exact", "micro-F1", "macro-F1")
+        columns = ("model", "exact", "micro-F1", "macro-F1")
         return LabelComparison(columns, baselines.rows(), baselines.verdict(), facts)
 
     def _true(self, examples: Labeled) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -189,18 +196,20 @@ def _single_label_scores(result: SingleLabelResult, examples: int) -> LabelScore
 
 
 def _as_pairs(probabilities: Floats) -> Floats:
-    """Return the probabilities of "no" and "yes" for each text with each label, (E*C, 2)."""
+    """Return the probabilities of "no" and "yes" of each text and label, (E*C, 2)."""
     yes = probabilities.reshape(-1)
     return np.stack([1 - yes, yes], axis=1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedExamples:
-    """Labelled texts as token ids.
+    """Labeled texts as token ids.
 
     Attributes:
-        ids: token ids of each text; `n_truncated` of them have lost their end.
-        targets: the labels, see `label_targets`.
+        examples: the texts and labels.
+        ids: token ids of each text.
+        n_truncated: number of truncated texts.
+        targets: label targets; see `label_targets`.
     """
 
     examples: Labeled
@@ -210,7 +219,7 @@ class EncodedExamples:
 
     @classmethod
     def of(cls, examples: Labeled, labels: Sequence[str], tokenizer: Tokenizer, max_tokens: int) -> EncodedExamples:
-        """Tokenize texts, and number their labels."""
+        """Tokenize texts and convert their labels to targets."""
         return cls(examples, *encode(tokenizer, examples.texts, max_tokens), label_targets(examples, labels))
 
     def __len__(self) -> int:
@@ -224,11 +233,17 @@ class EncodedExamples:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelTask:
-    """The labelled texts of a run of `groundup finetune classify`, split into training, validation and test set.
+    """Labeled texts of a run of `groundup finetune classify`, split into training, validation and test set.
 
     Attributes:
-        given: texts of the training and validation set; baselines are trained on all of them.
+        labels: name of each label, by index.
+        given: texts of the training and validation set, on which the baselines are trained.
+        train: training set.
+        validation: validation set.
+        test: test set.
+        tokenizer: tokenizer of the model.
         max_tokens: maximum number of tokens per text.
+        seed: seed of the bootstrap.
     """
 
     labels: list[str]
@@ -265,26 +280,33 @@ class LabelTask:
         return self.evaluator.error(self._predict(model, self.validation), self.validation.targets, metric)
 
     def throughput(self, seconds_per_token: float) -> Throughput:
-        """Return what a budget of minutes has to allow for.
+        """Return the throughput estimate for the planning of a time budget.
 
         Args:
-            seconds_per_token: Of a forward pass.
+            seconds_per_token: duration of a forward pass per token.
+
+        Returns:
+            The estimate, with the number of evaluation tokens.
         """
         evaluated = sum(len(text) for part in (self.validation, self.test) for text in part.ids)
         return Throughput(seconds_per_token, evaluated, sum(map(len, self.train.ids)) / len(self.train))
 
     def fit_lexical_head(self, model: SequenceClassifier, loss: LabelLoss) -> LexicalHead | None:
-        """Fit a lexical head on the training set; None if its texts have several labels, or nothing to count."""
+        """Fit a lexical head on the training set; None for multi-label texts or texts without words."""
         if self.given.multi_label:
             return None
         states = last_hidden_states(model, self.train.ids, pad_id=self.tokenizer.pad_id)
         return fit_lexical_head(states, self.train.examples.texts, self.train.targets, loss, len(self.labels))
 
     def fit_temperature(self, model: SequenceClassifier, lexical: LexicalHead | None = None) -> float:
-        """Return the temperature that calibrates a head on the validation set; 1 if there is none.
+        """Return the temperature that calibrates a head on the validation set; 1 without a validation set.
 
         Args:
-            lexical: the head; default: the model's own.
+            model: classifier.
+            lexical: head to calibrate; default: the model's own.
+
+        Returns:
+            The temperature.
         """
         if not len(self.validation):
             return 1.0
@@ -297,9 +319,9 @@ class LabelTask:
         return lexical.probabilities(last_hidden_states(model, part.ids, pad_id=pad_id), part.examples.texts)
 
     def samples(self, model: SequenceClassifier, lexical: LexicalHead | None = None) -> list[dict[str, Any]]:
-        """Return some test texts with their predictions: the first in the order of their hash, an arbitrary choice."""
+        """Return some test texts with their predictions, the first in the order of their hash."""
         test = self.test.examples
-        chosen = sorted(range(len(test)), key=lambda i: text_id(test.texts[i]))[:_SAMPLES]
+        chosen = sorted(range(len(test)), key=lambda i: text_id(test.texts[i]))[:_NUM_SAMPLES]
         probabilities = self._predict(model, self.test.only(chosen), lexical)
         return [
             {
@@ -317,7 +339,7 @@ class LabelTask:
         return [self.labels[index] for index in above_threshold(probabilities_C).nonzero()[0]]
 
     def facts(self) -> dict[str, Any]:
-        """Return what the artifact records of the texts."""
+        """Return the facts about the texts for the artifact."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         dropped = {f"test: {reason}": count for reason, count in self.test.examples.dropped.items()}
         truncated = {"train": self.train.n_truncated, "test": self.test.n_truncated, "max_tokens": self.max_tokens}
@@ -341,13 +363,17 @@ def save_and_test(
     tfidf: bool,
     lexical_loss: LabelLoss | None = None,
 ) -> tuple[list[Path], dict[str, Any]]:
-    """Save a classifier, calibrate it on the validation set, and test what was saved.
+    """Save a classifier, calibrate it on the validation set, and test the saved files.
 
     Args:
-        save: writes `model` to `out`; returns the files.
-        machine: the test computes in its dtype, as training does.
-        tfidf: compare with TF-IDF and logistic regression, too.
-        lexical_loss: of a lexical head on the frozen base model; default: there is none.
+        task: texts and labels.
+        out: directory of the model.
+        model: trained classifier.
+        save: writes `model` to `out` and returns the files.
+        machine: device and dtype; the test computes in the dtype of training.
+        console: output for scores.
+        tfidf: compare with TF-IDF and logistic regression.
+        lexical_loss: loss of a lexical head on the frozen base model; default: no lexical head.
 
     Returns:
         The files of the directory, and the facts for the artifact.
@@ -385,11 +411,18 @@ def _test(
     *,
     tfidf: bool,
 ) -> dict[str, Any]:
-    """Print the scores of a classifier on the test set next to baselines; return them for the artifact.
+    """Print the scores on the test set next to the baselines, and return them for the artifact.
 
     Args:
-        lexical: the head that gives the labels; None: the model's own.
-        temperature: that the head was divided by.
+        task: texts and labels.
+        model: saved classifier.
+        lexical: lexical head, if it predicts the labels.
+        temperature: temperature that the head was divided by.
+        console: output for scores.
+        tfidf: compare with TF-IDF and logistic regression.
+
+    Returns:
+        The scores.
     """
     test, evaluator = task.test, task.evaluator
     alone: dict[str, Any] = {}
@@ -409,7 +442,7 @@ def _test(
     console.note(calibration.sentence)
     if alone:
         accuracy = alone["model_alone"]["accuracy"]["value"]
-        console.note(f"Without {LEXICAL_FILE}, as transformers loads it, the model labels {accuracy:.1%} right.")
+        console.note(f"Accuracy without {LEXICAL_FILE}, as transformers loads the model: {accuracy:.1%}.")
     return {"calibration": calibration.to_json(), **result.facts, **alone}
 
 
