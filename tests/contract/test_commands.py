@@ -1,4 +1,4 @@
-"""What every command promises: help that is short, fast and has an example; settings that read back."""
+"""Every command has short help with an example, imports no torch for it, and prints settings that read back."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from groundup.core.config import load, read_toml, settings_of
 from groundup.core.recipe import recipe_steps
 from groundup.recipes import bundled
 
-# Prints, as JSON, the modules that were imported by the time a command line ended.
+# Prints the imported modules as JSON when the command ends.
 IMPORTED = """
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))
 from groundup.cli import main
 main(sys.argv[1:])
 """
+MAX_HELP_LINES = 34
 HEAVY = {"torch", "transformers", "tokenizers", "pyarrow", "tiktoken", "resiliparse", "pyppmd"}
 
 
@@ -45,16 +46,17 @@ def test_help_is_short_and_ends_with_an_example(command: str) -> None:
     result = CliRunner().invoke(cli, [*command.split(), "--help"], prog_name="groundup")
     assert result.exit_code == 0
     lines = result.output.rstrip().splitlines()
-    assert len(lines) <= 28
+    assert len(lines) <= MAX_HELP_LINES
     assert max(len(line) for line in lines) <= 100
     assert re.fullmatch(rf"Example: groundup {command}( .+)", lines[-1])
+    if re.search(r"\[OPTIONS\] (?!COMMAND)\S", lines[0]):
+        assert "Arguments:" in lines
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_example_of_the_help_is_a_command_line_that_parses(
     command: str, parse: Callable[[Sequence[str]], None]
 ) -> None:
-    """The example is what people copy first."""
     parse(shlex.split(COMMANDS[command].example)[1:])
 
 
@@ -62,11 +64,11 @@ def test_example_of_the_help_is_a_command_line_that_parses(
 def test_help_of_an_application_is_short_and_its_example_parses(
     name: str, parse: Callable[[Sequence[str]], None]
 ) -> None:
-    """Its options come from its inputs, and its example from what it says of them."""
+    """Its options and its example come from its inputs."""
     result = CliRunner().invoke(cli, ["apps", name, "--help"], prog_name="groundup")
     assert result.exit_code == 0
     lines = result.output.rstrip().splitlines()
-    assert len(lines) <= 28
+    assert len(lines) <= MAX_HELP_LINES
     assert max(len(line) for line in lines[:-1]) <= 100
     assert re.fullmatch(rf"Example: groundup apps {name}( .+)", lines[-1])
     parse(shlex.split(lines[-1].removeprefix("Example: "))[1:])
@@ -106,7 +108,7 @@ def test_settings_of_a_stage_print_without_torch_and_read_back_as_the_defaults(s
         printed = printed[part]
     config = STAGES[stage].config
     required: dict[str, Any] = {item.name: "somewhere" for item in settings_of(config) if item.required}
-    if stage == "pretrain":  # the one thing that has no default: how long
+    if stage == "pretrain":  # requires a budget
         required["tokens"] = 1
     assert load(config, printed | required) == load(config, required)
     for item in settings_of(config):
@@ -117,14 +119,14 @@ def test_settings_of_a_stage_print_without_torch_and_read_back_as_the_defaults(s
 
 
 @pytest.mark.parametrize("recipe", bundled().values(), ids=lambda path: path.name)
-def test_recipes_that_we_ship_are_valid(recipe: Path) -> None:
-    """A recipe is checked as a whole before its first stage starts, paths wired by the run included."""
+def test_bundled_recipes_are_valid(recipe: Path) -> None:
+    """Validation covers the whole recipe, with the paths that the run adds."""
     tables = {key: value for key, value in read_toml(recipe).items() if key != "name"}
     assert recipe_steps(tables, Path("runs/any"), recipe.name, STAGES)
 
 
 def test_wired_inputs_are_keys_of_the_stage() -> None:
-    """A key renamed in a stage would otherwise only fail in a whole run."""
+    """A renamed key would otherwise fail only in a complete run."""
     for stage in STAGES.values():
         known = {item.name for item in settings_of(stage.config)}
         assert set(stage.inputs) <= known

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from groundup.chat.session import Session, Turn
-from groundup.core.config import unknown_key
+from groundup.core.config import unknown_name
 from groundup.core.console import Console, visible
 from groundup.core.errors import ConfigError, GroundupError
 from groundup.core.files import atomic_file, expand_home
@@ -58,7 +58,7 @@ def run_command(line: str, session: Session) -> str | Action:
     name, _, argument = line.removeprefix("/").partition(" ")
     name = _ALIASES.get(name, name)
     if name not in COMMANDS:
-        raise unknown_key(f"/{name}", f"/{name}", [f"/{known}" for known in COMMANDS], kind="command")
+        raise unknown_name("command", name, list(COMMANDS), prefix="/")
     return COMMANDS[name].run(session, argument.strip())
 
 

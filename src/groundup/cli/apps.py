@@ -1,4 +1,4 @@
-"""`groundup apps NAME`: each application as a command of its own, with its inputs as options."""
+"""`groundup apps NAME`: a command for each application, with an option for each of its inputs."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from groundup.cli.options import declared
+from groundup.cli.options import Argument, declared
 from groundup.commands import STAGES
 from groundup.core.recipe import Stage
 
 if TYPE_CHECKING:
     from groundup.apps.declaration import App, Input
 
-OPTION = "--apps"  # of the folder; it counts wherever it stands, since it decides which commands there are
+OPTION = "--apps"  # read before parsing, because it decides which commands exist
 RUN = STAGES["apps.run"]
 
 
-def folder_in(arguments: Sequence[str]) -> Path | None:
-    """The folder of a person's own applications that a command line names."""
+def apps_directory(arguments: Sequence[str]) -> Path | None:
+    """Return the value of `--apps` in a command line.
+
+    Args:
+        arguments: Command line after `groundup apps`.
+    """
     for place, argument in enumerate(arguments):
         if argument == OPTION and place + 1 < len(arguments):
             return Path(arguments[place + 1])
@@ -30,48 +34,68 @@ def folder_in(arguments: Sequence[str]) -> Path | None:
     return None
 
 
-def names(arguments: Sequence[str] = ()) -> dict[str, str]:
-    """What each application is for."""
-    from groundup.apps import Catalog
+def descriptions(arguments: Sequence[str] = ()) -> dict[str, str]:
+    """Return the description of each application by name.
 
-    return {name: found.app.about for name, found in Catalog(folder_in(arguments)).items()}
-
-
-def require_valid_app(name: str, arguments: Sequence[str]) -> None:
-    """See that no refused file is called so.
-
-    Raises:
-        ConfigError: one is; with what is wrong in it.
+    Args:
+        arguments: Command line after `groundup apps`.
     """
     from groundup.apps import Catalog
 
-    Catalog(folder_in(arguments)).require_valid(name)
+    return {name: found.app.about for name, found in Catalog(apps_directory(arguments)).items()}
+
+
+def require_valid_app(name: str, arguments: Sequence[str]) -> None:
+    """Check that the file of an application is valid.
+
+    Args:
+        name: Name of the application.
+        arguments: Command line after `groundup apps`.
+
+    Raises:
+        ConfigError: The file with this name is not a valid application.
+    """
+    from groundup.apps import Catalog
+
+    Catalog(apps_directory(arguments)).require_valid(name)
 
 
 def parameters(name: str, arguments: Sequence[str]) -> tuple[list[click.Parameter], Stage]:
-    """The arguments and options of an application's command, and its stage with an example that suits it."""
+    """Return the parameters of an application's command, and its stage with an example.
+
+    Args:
+        name: Name of the application.
+        arguments: Command line after `groundup apps`.
+    """
     from groundup.apps import Catalog
 
-    app = Catalog(folder_in(arguments)).named(name).app
+    app = Catalog(apps_directory(arguments)).named(name).app
     others = app.inputs[1:]
     kept = [each for each in declared(RUN.config) if each.name not in ("name", "input")]
-    source = click.Argument(["input"], metavar="[FILE|TEXT|-]", required=False)
+    about = f"{app.first.about[:1].upper()}{app.first.about[1:]}; - reads standard input"
+    source = Argument("input", "FILE|TEXT|-", about, needed=False)
     example = f"groundup apps {name} {_example(app)} --model runs/quickstart"
     return [source, *map(_option, others), *kept], replace(RUN, about=app.about, example_line=example)
 
 
-def taken(name: str, flags: dict[str, Any]) -> dict[str, Any]:
-    """The flags of `apps.run` in place of those of an application's own command."""
+def run_flags(name: str, flags: dict[str, Any]) -> dict[str, Any]:
+    """Convert the flags of an application's command to those of `apps run`.
+
+    Args:
+        name: Name of the application.
+        flags: Flag -> value.
+    """
     own = {key.removeprefix(_PREFIX): flags.pop(key) for key in list(flags) if key.startswith(_PREFIX)}
     return flags | {"name": name, "inputs": {key: value for key, value in own.items() if value is not None}}
 
 
-_PREFIX = "input_of_app_"  # an input may be called like something of Python's
+_PREFIX = "input_of_app_"  # the name of an input may be a Python keyword
 
 
 def _option(item: Input) -> click.Option:
     shown = ", ".join(item.default) if isinstance(item.default, tuple) else item.default
-    about = item.about + (f"  [{shown}]" if shown not in (None, "") else "" if shown == "" else " (needed)")
+    default = " [required]" if shown is None else "" if shown == "" else f" [{shown}]"
+    about = f"{item.about[:1].upper()}{item.about[1:]}{default}"
     flag = f"--{item.name.replace('_', '-')}"
     if item.type == "choice":
         return click.Option([flag, _PREFIX + item.name], type=click.Choice(item.choices), help=about)
@@ -83,8 +107,8 @@ def _option(item: Input) -> click.Option:
 def _example(app: App) -> str:
     example = str(app.first.example)
     given = "FILE.txt" if app.first.type == "text" and (app.first.max or 0) > 10_000 else f'"{example}"'
-    needed = [item for item in app.inputs[1:] if item.default is None]
+    required = [item for item in app.inputs[1:] if item.default is None]
     shown = [
-        (item.name, ",".join(item.example) if isinstance(item.example, tuple) else item.example) for item in needed
+        (item.name, ",".join(item.example) if isinstance(item.example, tuple) else item.example) for item in required
     ]
     return " ".join([given, *(f'--{name.replace("_", "-")} "{value}"' for name, value in shown)])

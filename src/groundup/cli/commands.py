@@ -1,108 +1,160 @@
-"""The commands. Each is built when it is asked for, so that `groundup --help` waits for no stage."""
+"""The commands. Each is built when it is used, so `groundup --help` imports no stage."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 from groundup.cli import apps
-from groundup.cli.options import common, declared, given
+from groundup.cli.options import Argument, common, declared, given
 from groundup.cli.output import as_json, write
 from groundup.commands import STAGES
 from groundup.core.errors import ConfigError
 from groundup.core.files import shell_quoted
 from groundup.core.recipe import Stage
 
-RUN = Stage("run", "run a whole recipe, stage by stage", "groundup run quickstart")
-CONFIG = Stage("config", "print a stage's settings, explained, as TOML", "groundup config pretrain")
-CACHE = Stage("cache", "show or clear the downloads that are kept", "groundup cache show")
+RUN = Stage("run", "Run a recipe, stage by stage", "groundup run quickstart")
+CONFIG = Stage("config", "Print the settings of a stage as annotated TOML", "groundup config pretrain")
+CACHE = Stage("cache", "Show or clear the download cache", "groundup cache show")
 
 COMMANDS = {stage.command: stage for stage in (RUN, *STAGES.values(), CONFIG, CACHE)}
 
 
 class _Command(click.Command):
-    """A command whose help ends with an example, on a line that can be copied."""
+    """A command whose help explains its arguments and ends with an example."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the arguments, then the options."""
+        arguments = [parameter for parameter in self.params if isinstance(parameter, Argument)]
+        if arguments:
+            with formatter.section("Arguments"):
+                formatter.write_dl([(each.make_metavar(ctx), each.meaning) for each in arguments])
+        super().format_options(ctx, formatter)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example on a line that can be copied."""
         formatter.write(f"\nExample: {self.epilog}\n")
 
 
+class _StageCommand(_Command):
+    """A command with the settings of a stage.
+
+    Args:
+        *args: Arguments of `click.Command`.
+        stage: The stage.
+        **kwargs: Options of `click.Command`.
+    """
+
+    def __init__(self, *args: Any, stage: Stage, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stage = stage
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise self._unknown_option(error.option_name) from None
+
+    def _unknown_option(self, option: str) -> ConfigError:
+        from groundup.core.config import settings_of, unknown_name
+
+        settings = {item.name: item for item in settings_of(self._stage.config)}
+        name = option.lstrip("-").replace("-", "_")
+        if new := settings.get(self._stage.config.renamed.get(name, "")):
+            now = new.option if new.flag else f"--set {new.name}=VALUE"
+            return ConfigError(f"{option} is now {now}", fix="")
+        if name in settings:
+            return ConfigError(f"unknown option '{option}'", fix=f"Write --set {name}=VALUE.")
+        known = [flag for parameter in self.params for flag in parameter.opts if flag.startswith("--")]
+        error = unknown_name("option", option, known)
+        return ConfigError(error.value, fix=error.fix and f"See: groundup {self._stage.command} --help")
+
+
 class CommandGroup(_Command, click.Group):
-    """The commands whose words begin with `words`; each is built when it is asked for."""
+    """The commands that start with the same words. Each is built when it is used.
+
+    Args:
+        *args: Arguments of `click.Group`.
+        words: The words, with a space at the end. "" is the root.
+        **kwargs: Options of `click.Group`.
+    """
 
     def __init__(self, *args: Any, words: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._words = words
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The next word of each command, once."""
+        """Return the names of the commands."""
         inside = (command.removeprefix(self._words) for command in COMMANDS if command.startswith(self._words))
         return list(dict.fromkeys(command.split()[0] for command in inside))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that word, or the group of those that go on after it."""
+        """Build a command or a group of commands."""
         command = self._words + cmd_name
         if command in COMMANDS:
             return _build(COMMANDS[command])
         inside = [stage for words, stage in COMMANDS.items() if words.startswith(f"{command} ")]
-        about = ", or ".join(stage.about for stage in inside)
-        about = f"{about[0].upper()}{about[1:]}."
+        about = " ".join(f"{stage.about}." for stage in inside)
         kind = _AppsGroup if command == "apps" else CommandGroup
         return kind(cmd_name, words=f"{command} ", help=about, epilog=inside[0].example)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Refuse an unknown word with the nearest one."""
+        """Find the command that the arguments name."""
         if args[0] not in self.list_commands(ctx):
-            from groundup.core.config import unknown_key
+            from groundup.core.config import unknown_name
 
-            raise unknown_key(f"{ctx.command_path} {args[0]}", args[0], self.list_commands(ctx), kind="command")
+            prefix = f"{ctx.command_path} ".removeprefix("groundup ")
+            raise unknown_name("command", args[0], self.list_commands(ctx), prefix=prefix)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Every command with all its words, from the table alone: no stage is imported for it."""
+        """Write the commands with their summaries."""
         inside = {c.removeprefix(self._words): stage for c, stage in COMMANDS.items() if c.startswith(self._words)}
         with formatter.section("Commands"):
             formatter.write_dl([(command, stage.about) for command, stage in inside.items()])
 
 
 class _AppsGroup(CommandGroup):
-    """Besides the commands of the table, one for each application."""
+    """The commands of `groundup apps`: those of the table, and one for each application."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Keep the whole line: somewhere in it may stand where more applications are."""
+        """Parse the command line."""
+        # The line may contain --apps, which adds commands.
         ctx.meta[_LINE] = list(args)
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The table's, and the applications."""
-        return [*super().list_commands(ctx), *apps.names(ctx.meta.get(_LINE, ()))]
+        """Return the names of the commands."""
+        return [*super().list_commands(ctx), *apps.descriptions(ctx.meta.get(_LINE, ()))]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Refuse the name of a file that declares no application with what is wrong in it."""
+        """Find the command that the arguments name."""
         apps.require_valid_app(args[0], ctx.meta.get(_LINE, ()))
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A command of the table, or that of an application."""
+        """Build a command or a group of commands."""
         if self._words + cmd_name in COMMANDS:
             return super().get_command(ctx, cmd_name)
         parameters, stage = apps.parameters(cmd_name, ctx.meta.get(_LINE, ()))
-        return _stage(stage, parameters, lambda flags: apps.taken(cmd_name, flags))
+        return _stage(stage, parameters, lambda flags: apps.run_flags(cmd_name, flags))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table's, and the applications."""
+        """Write the commands with their summaries."""
         super().format_commands(ctx, formatter)
         with formatter.section("Applications"):
-            formatter.write_dl(list(apps.names(ctx.meta.get(_LINE, ())).items()))
+            formatter.write_dl(list(apps.descriptions(ctx.meta.get(_LINE, ())).items()))
 
 
 _LINE = "groundup.apps.line"
@@ -113,28 +165,33 @@ def _build(stage: Stage) -> click.Command:
     return builders[stage.name]() if stage.name in builders else _stage(stage)
 
 
-def _command(stage: Stage, parameters: Sequence[click.Parameter], callback: Callable[..., None]) -> click.Command:
-    about = f"{stage.about[0].upper()}{stage.about[1:]}."
+def _command(
+    stage: Stage, parameters: Sequence[click.Parameter], callback: Callable[..., None], *, kind: Any = _Command
+) -> click.Command:
+    about = f"{stage.about[:1].upper()}{stage.about[1:]}."
     name = stage.command.split()[-1]
-    return _Command(name, params=list(parameters), callback=callback, help=about, epilog=stage.example)
+    command: click.Command = kind(name, params=list(parameters), callback=callback, help=about, epilog=stage.example)
+    return command
 
 
 def _stage(
     stage: Stage,
     parameters: list[click.Parameter] | None = None,
-    taken: Callable[[dict[str, Any]], dict[str, Any]] = given,
+    to_settings: Callable[[dict[str, Any]], dict[str, Any]] = given,
 ) -> click.Command:
-    """A stage leaves a directory (`out`), returns one text, or streams its result for as long as it is used.
+    """Return the command of a stage, which writes a directory (`out`), returns one text, or streams its result.
 
     Args:
-        parameters: in place of those that its config declares;
-        taken: makes the config's keys of their values.
+        stage: The stage.
+        parameters: Parameters of the command. Default: those of the stage's config.
+        to_settings: Converts the parameters' values to settings.
     """
     parameters = declared(stage.config) if parameters is None else parameters
-    leaves_files = not (stage.returns_text or stage.streams)
+    writes_files = not (stage.returns_text or stage.streams)
     if not any(isinstance(parameter, click.Argument) for parameter in parameters):
-        # A stage that reads no earlier output takes its settings where others take their input.
-        parameters.insert(0, click.Argument(["recipe"], metavar="RECIPE.toml", required=False))
+        # A stage without an input directory takes a recipe as its argument.
+        about = f"Recipe with a table [{stage.name}]; the same as --config"
+        parameters.insert(0, Argument("recipe", "RECIPE.toml", about, needed=False))
 
     def callback(
         *,
@@ -153,13 +210,13 @@ def _stage(
         if not stage.distributed:
             require_one_process(stage.command)
         file = recipe or config_file
-        flags_given = given(taken(flags))
+        flags_given = given(to_settings(flags))
         table = _table(Path(file), stage, model=flags_given.get("model")) if file else {}
         values = apply_overrides(table, overrides) | flags_given
-        where = f"[{stage.name}] in {file}" if file else f"groundup {stage.command}"
+        where = f"[{stage.name}] in {file}" if file else f"[{stage.name}]"
         config: Any = load(stage.config, values, where)
         run, console = stage.module.run, Console(quiet=quiet)
-        if leaves_files:
+        if writes_files:
             made = run(config, console=console)
             if json_wanted:
                 write(as_json({"directory": config.out, **asdict(made)}))
@@ -175,15 +232,17 @@ def _stage(
             run(config, console=console, on_text=write)
             write("\n")
 
-    shared = common("config", "set", *([] if leaves_files else ["output"]), "quiet", "json")
-    return _command(stage, [*parameters, *shared], callback)
+    shared = common("config", "set", *([] if writes_files else ["output"]), "quiet", "json")
+    return _command(stage, [*parameters, *shared], callback, kind=partial(_StageCommand, stage=stage))
 
 
 def _table(path: Path, stage: Stage, *, model: str | None = None) -> dict[str, Any]:
-    """A stage's settings: its table of a recipe, or a file of bare keys.
+    """Return the settings of a stage from a file: its table in a recipe, or keys without a table.
 
     Args:
-        model: the model that the command line names.
+        path: The file.
+        stage: The stage.
+        model: Model on the command line.
     """
     from groundup.core.config import read_toml
     from groundup.recipes.rates import require_absolute_rates, stage_table
@@ -205,13 +264,12 @@ def _table(path: Path, stage: Stage, *, model: str | None = None) -> dict[str, A
     if (table := stage_table(values, name)) is not None:
         return table
     if any(stage_table(values, other) is not None for other in STAGES):
-        rule = f"a recipe for this stage has a table [{name}]"
-        raise ConfigError(f"{path}: no table [{name}]", rule=rule, fix=f"Add it: groundup config {name} shows one.")
+        raise ConfigError(f"{path}: no table [{name}]", fix=f"Add the table that groundup config {name} prints.")
     return values
 
 
 def _input_options(stage: Stage) -> list[str]:
-    """The options that name a stage's input, where the recipe takes the place of arguments that do."""
+    """Return the options for the input of a stage whose argument is a recipe."""
     from groundup.core.config import settings_of
 
     settings = list(settings_of(stage.config))
@@ -240,9 +298,9 @@ def _run() -> click.Command:
         if json_wanted:
             write(as_json(made))
 
-    listing = click.Option(["--list", "list_wanted"], is_flag=True, help="list the bundled recipes and exit")
+    listing = click.Option(["--list", "list_wanted"], is_flag=True, help="List the bundled recipes and exit")
     command = _command(RUN, [*declared(RunConfig), listing, *common("set", "quiet", "json")], callback)
-    command.help = f"{command.help} RECIPE is a TOML file or a bundled recipe: {', '.join(bundled())}."
+    command.help = f"{command.help} Bundled recipes: {', '.join(bundled())}."
     return command
 
 
@@ -255,19 +313,20 @@ def _list_recipes(json_wanted: bool) -> None:
         return
     width = max(map(len, recipes))
     lines = [f"{name:{width}}  {about}" for name, about in recipes.items()]
-    write("\n".join([*lines, f"\nTo change one, copy it from {DIRECTORY}.\n"]))
+    write("\n".join([*lines, f"\nTo change a recipe, copy it from {DIRECTORY}.\n"]))
 
 
 def _config() -> click.Command:
     def callback(*, words: tuple[str, ...], output: str | None) -> None:
-        from groundup.core.config import RECIPE_VERSION, VERSION, annotated_toml, unknown_key
+        from groundup.core.config import RECIPE_VERSION, VERSION, annotated_toml, unknown_name
 
-        stage = ".".join(word for each in words for word in each.split())  # "finetune instruct", as the command is
+        stage = ".".join(word for each in words for word in each.split())  # also "finetune instruct", like the command
         if stage not in STAGES:
-            raise unknown_key(f"groundup config {' '.join(words)}", stage, list(STAGES), kind="stage")
+            raise unknown_name("stage", stage, list(STAGES))
         write(f"{VERSION} = {RECIPE_VERSION}\n\n{annotated_toml(STAGES[stage].config, stage)}", output)
 
-    argument = click.Argument(["words"], metavar="STAGE", nargs=-1, required=True)
+    argument = Argument("words", "STAGE", "Stage, such as pretrain or finetune.classify", many=True)
+    argument.required = True
     return _command(CONFIG, [argument, *common("output")], callback)
 
 
@@ -290,8 +349,10 @@ def _cache() -> click.Command:
         lines.append(f"{directory}: {total}" + (" freed" if action == "clear" else ""))
         write("\n".join(lines) + "\n")
 
-    action = click.Argument(["action"], metavar="show|clear", type=click.Choice(["show", "clear"]))
-    return _command(CACHE, [action, *common("json")], callback)
+    choices = click.Choice(["show", "clear"])
+    argument = Argument("action", "show|clear", "List the cached files with their sizes, or delete them", type=choices)
+    argument.required = True
+    return _command(CACHE, [argument, *common("json")], callback)
 
 
 def _bytes_in(path: Path) -> int:

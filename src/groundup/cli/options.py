@@ -1,4 +1,4 @@
-"""Arguments and options: those that a config declares, and those that all commands share."""
+"""Arguments and options: those of a config, and those that all commands have."""
 
 from __future__ import annotations
 
@@ -11,59 +11,106 @@ if TYPE_CHECKING:
     from groundup.core.config import Config, Setting
 
 
-def declared(config: type[Config]) -> list[click.Parameter]:
-    """A config's positional arguments and flags.
+class Argument(click.Argument):
+    """A positional argument with a help text, which click itself does not have.
 
-    None is required here: a value may also come from `--config` or `--set`, and the config itself says what
-    is missing. One that was not given arrives as `None` or `()`.
+    Args:
+        name: Parameter of the command's callback.
+        shown: Name in the help, such as MODEL.
+        help: Meaning of the argument.
+        default_shown: Default value in the help.
+        needed: Whether the argument must be given. The config reports a missing one, since a recipe may set it.
+        many: Whether it takes several values.
+        **options: Options of `click.Argument`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shown: str,
+        help: str,
+        *,
+        default_shown: Any = None,
+        needed: bool = True,
+        many: bool = False,
+        **options: Any,
+    ) -> None:
+        metavar = (shown if needed else f"[{shown}]") + ("..." if many else "")
+        super().__init__([name], metavar=metavar, required=False, nargs=-1 if many else 1, **options)
+        self.meaning = _with_default(help, default_shown, required=needed)
+
+
+def declared(config: type[Config]) -> list[click.Parameter]:
+    """Return the positional arguments and options of a config.
+
+    None is required by click: a value may also come from `--config` or `--set`, and the config reports missing values.
+    An omitted value is `None` or `()`.
+
+    Args:
+        config: Config class of the command.
     """
     from groundup.core.config import settings_of
 
     parameters: list[click.Parameter] = []
     for item in settings_of(config):
         if item.positional:
-            metavar, many = item.name.upper(), get_origin(item.type) is tuple
-            if many:
-                metavar = f"[{metavar.removesuffix('S')} ...]"
-            parameters.append(click.Argument([item.name], metavar=metavar, required=False, nargs=-1 if many else 1))
+            many = get_origin(item.type) is tuple
+            shown = item.name.upper().removesuffix("S" if many else "")
+            default = None if many else item.default
+            parameters.append(
+                Argument(item.name, shown, item.help, default_shown=default, needed=item.required, many=many)
+            )
         elif item.flag:
             parameters.append(_option(item))
     return parameters
 
 
 def given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that the command line really gave."""
+    """Return the values that were given on the command line.
+
+    Args:
+        values: Parameter -> value, with `None` or `()` for an omitted parameter.
+    """
     return {key: value for key, value in values.items() if value not in (None, ())}
 
 
 def _option(item: Setting) -> click.Option:
     many = get_origin(item.type) in (list, tuple)
-    plain = item.default in (None, False, "", [])
-    help_line = item.help + ("" if plain else f"  [{item.default}]") + (" (repeatable)" if many else "")
+    help_line = _with_default(item.help, item.default, required=item.required) + (" (repeatable)" if many else "")
     if item.type is bool:
         both = f"{item.option}/--no-{item.option.removeprefix('--')}"
         return click.Option([both, item.name], default=None, help=help_line)
     each = get_args(item.type)[0] if many else item.type
-    kind: Any = each if each in (int, float) else str  # the config makes paths of text
-    # A recipe may give tables where the command line gives the file that holds them.
+    kind: Any = each if each in (int, float) else str  # the config converts text to paths
+    # A recipe can hold tables; the command line takes the file that holds them.
     metavar: str | None = item.metavar.split("|")[0].strip("[]").removesuffix(", ...").replace("TABLE", "FILE")
     if get_origin(item.type) is Literal:
         kind, metavar = click.Choice([str(choice) for choice in get_args(item.type)]), None
     return click.Option([item.option, item.name], type=kind, multiple=many, metavar=metavar, help=help_line)
 
 
+def _with_default(help_line: str, default: Any, *, required: bool) -> str:
+    if required:
+        return f"{help_line} [required]"
+    return help_line if default in (None, False, "", []) else f"{help_line} [{default}]"
+
+
 _COMMON: Mapping[str, tuple[list[str], dict[str, Any]]] = {
-    "config": (["--config", "config_file"], {"metavar": "FILE.toml", "help": "take settings from a recipe"}),
+    "config": (["--config", "config_file"], {"metavar": "FILE.toml", "help": "Read settings from a recipe"}),
     "set": (
         ["--set", "overrides"],
-        {"metavar": "KEY=VALUE", "multiple": True, "help": "any setting (repeatable)"},
+        {"metavar": "KEY=VALUE", "multiple": True, "help": "Set any setting (repeatable)"},
     ),
-    "output": (["--output"], {"metavar": "FILE", "help": "write the result to a file"}),
-    "quiet": (["--quiet"], {"is_flag": True, "help": "show warnings and errors only"}),
-    "json": (["--json", "json_wanted"], {"is_flag": True, "help": "print the result as JSON"}),
+    "output": (["--output"], {"metavar": "FILE", "help": "Write the result to a file"}),
+    "quiet": (["--quiet"], {"is_flag": True, "help": "Show only warnings and errors"}),
+    "json": (["--json", "json_wanted"], {"is_flag": True, "help": "Print the result as JSON"}),
 }
 
 
 def common(*names: str) -> list[click.Parameter]:
-    """The options called so that every command has alike."""
+    """Return options that all commands share.
+
+    Args:
+        *names: "config", "set", "output", "quiet" or "json".
+    """
     return [click.Option(_COMMON[name][0], **_COMMON[name][1]) for name in names]

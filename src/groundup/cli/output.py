@@ -1,4 +1,4 @@
-"""Results: to stdout, or whole into a file."""
+"""Output of results, to stdout or to a file."""
 
 from __future__ import annotations
 
@@ -10,14 +10,23 @@ from typing import Any
 
 
 def as_json(value: Any) -> str:
-    """A result (a dataclass or JSON-like value; paths as text) as JSON with a line end."""
+    """Return a result as JSON with a newline at the end.
+
+    Args:
+        value: A dataclass or a JSON value. Paths become text.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     return json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
 
 
 def write(text: str, output: str | None = None) -> None:
-    """Write to stdout at once, or atomically to the file `output`."""
+    """Write to stdout without buffering, or atomically to a file.
+
+    Args:
+        text: The result.
+        output: Path of the file. Default: stdout.
+    """
     if output is None:
         sys.stdout.write(text)
         sys.stdout.flush()

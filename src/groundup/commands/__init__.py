@@ -1,7 +1,7 @@
-"""The commands: what each is called, what it does, and how they are connected in a run.
+"""The table of commands: their names, summaries and inputs in a recipe.
 
-Adding a command takes its module, which holds the config, the example and `run`, and one line of this table. Importing
-the table imports no command, so `groundup --help` is fast.
+To add a command, add its module (with its config, example and `run`) and an entry in this table. Importing the table
+imports no command, so `groundup --help` is fast.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from groundup.core.recipe import Stage
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("collect", "gather clean text: folders, packages, crawls, links, dumps", directory="corpus"),
+        Stage("collect", "Collect clean text from folders, packages, crawls, links and dumps", directory="corpus"),
         Stage(
             "tokenize",
-            "learn a vocabulary and turn the text into token ids",
+            "Train a tokenizer and write token shards",
             directory="tokens",
             inputs={"corpus": "collect"},
         ),
         Stage(
             "pretrain",
-            "train a language model from scratch",
+            "Pretrain a language model",
             directory="base",
             distributed=True,
             inputs={"token_shards": "tokenize"},
@@ -28,13 +28,13 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "import",
-            "take a model in: Hugging Face directory, GGUF, archive, package",
+            "Import a model: Hugging Face directory, GGUF file, archive or package",
             directory="model",
             filename="import_model",
         ),
         Stage(
             "finetune.instruct",
-            "learn to answer from questions with answers",
+            "Fine-tune a model on instructions and conversations (SFT)",
             directory="chat",
             distributed=True,
             inputs={"model": ("import", "pretrain"), "replay": "collect"},
@@ -42,22 +42,22 @@ STAGES: dict[str, Stage] = {
         ),
         Stage(
             "finetune.classify",
-            "learn to label texts from a table of examples",
+            "Fine-tune a text classifier on a table of labeled examples",
             directory="classifier",
             distributed=True,
             inputs={"model": ("import", "pretrain")},
-            then=('groundup classify {run} "a text of yours"',),
+            then=('groundup classify {run} "Some text"',),
         ),
         Stage(
             "evaluate",
-            "measure a model in bits per byte, beside compressors",
+            "Evaluate a model in bits per byte, compared with compressors",
             directory="report",
             inputs={"model": "pretrain", "tokens": "tokenize", "corpus": "collect"},
             then=("groundup evaluate {run} --data FILE.txt",),
         ),
         Stage(
             "compare",
-            "measure what tuning gained and what it cost",
+            "Compare a fine-tuned model with its base model",
             directory="compare",
             inputs={
                 "base": ("import", "pretrain"),
@@ -71,22 +71,22 @@ STAGES: dict[str, Stage] = {
                 "train": ("finetune.instruct.data", "finetune.classify.data"),
             },
         ),
-        Stage("merge", "make one whole model of an adapter and its base"),
-        Stage("export.gguf", "write a model as GGUF, for llama.cpp and Ollama"),
-        Stage("report", "draw a run as one page that anybody can open", directory="."),
-        Stage("generate", "write on from a prompt", returns_text=True),
-        Stage("chat", "talk to a model in the terminal", streams=True),
-        Stage("apps.list", "list the applications: summarize, translate, ...", streams=True),
-        Stage("apps.run", "summarize, translate, write, label, ... a text", streams=True),
-        Stage("apps.evaluate", "score the applications, base against tuned", streams=True),
-        Stage("serve", "answer as OpenAI's HTTP interface does", streams=True),
-        Stage("studio", "a page to use a model, look inside it, watch it learn", streams=True),
-        Stage("classify", "label texts with a classifier", streams=True),
-        Stage("corpus.explain", "tell why a document was kept or dropped", streams=True),
-        Stage("corpus.search", "find where a string of a corpus came from", streams=True),
-        Stage("model.list", "list the published shapes that can be trained", streams=True),
-        Stage("model.show", "show what a model is: size, cost, memory, origin", streams=True),
-        Stage("model.verify", "compare every file of a model or a run with its checksum", streams=True),
-        Stage("replaced", "list or remove outputs that were replaced by newer ones", streams=True),
+        Stage("merge", "Merge an adapter into its base model"),
+        Stage("export.gguf", "Export a model to GGUF for llama.cpp and Ollama"),
+        Stage("report", "Write an HTML report of a run", directory="."),
+        Stage("generate", "Generate text from a prompt", returns_text=True),
+        Stage("chat", "Chat with a model in the terminal", streams=True),
+        Stage("apps.list", "List the applications, such as summarize and translate", streams=True),
+        Stage("apps.run", "Run an application on a text, a file or a table", streams=True),
+        Stage("apps.evaluate", "Evaluate applications on their test sets", streams=True),
+        Stage("serve", "Serve models with an OpenAI-compatible HTTP API", streams=True),
+        Stage("studio", "Use, inspect and train models in the browser", streams=True),
+        Stage("classify", "Classify texts with a fine-tuned classifier", streams=True),
+        Stage("corpus.explain", "Show why documents were kept or dropped", streams=True),
+        Stage("corpus.search", "Find the documents of a corpus that contain a string", streams=True),
+        Stage("model.list", "List the model presets that can be trained", streams=True),
+        Stage("model.show", "Show the size, compute, memory and provenance of a model", streams=True),
+        Stage("model.verify", "Verify the checksums of a model or a run", streams=True),
+        Stage("replaced", "List or delete outputs that newer ones replaced", streams=True),
     )
 }

@@ -18,7 +18,7 @@ class GroundupError(Exception):
     Args:
         value: What is wrong, with the name of the setting or file: "context_length = 0", "notes.zip: 0 bytes".
         rule: What must hold, if `value` does not state it: "must be at least 2".
-        fix: What to do, as an instruction: "Set context_length = 512, for example."
+        fix: What to do, as an instruction: "Set context_length = 512, for example." Empty if `value` contains it.
     """
 
     exit_code = 1
@@ -37,7 +37,7 @@ class GroundupError(Exception):
 
     def __str__(self) -> str:
         end = "" if self.problem.endswith(("?", ".", "!")) else "."
-        return f"{self.problem}{end} {self.fix}"
+        return f"{self.problem}{end} {self.fix}".rstrip()
 
 
 class ConfigError(GroundupError):

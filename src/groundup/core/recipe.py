@@ -209,14 +209,16 @@ def _tables(
     recipe: Mapping[str, Any], known: Collection[str], file: str, prefix: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (stage, table) of each table of the recipe; a stage whose name has a dot is a table inside another."""
-    from groundup.core.config import VERSION, unknown_key
+    from groundup.core.config import VERSION, unknown_name
 
     for key, value in recipe.items():
         name = prefix + key
         inside = [other for other in known if other.startswith(f"{name}.")]
         if name not in known and not inside:
             expected = [other.removeprefix(prefix) for other in known if other.startswith(prefix)]
-            raise unknown_key(f"{name} in {file}", key, ([] if prefix else ["name", VERSION]) + expected, kind="table")
+            raise unknown_name(
+                "table", key, ([] if prefix else ["name", VERSION]) + expected, where=file, prefix=prefix
+            )
         if not isinstance(value, dict):
             rule, fix = f"{name} is a table", f"Write [{name}] on a line, and its keys below."
             raise ConfigError(f"{name} = {value!r} in {file}", rule=rule, fix=fix)

@@ -110,7 +110,7 @@ def test_the_declaration_that_the_documentation_shows_is_one(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda text: text.replace("about = \"a text", "abuot = \"a text"), "Did you mean about?"),
+        (lambda text: text.replace("about = \"a text", "abuot = \"a text"), "did you mean 'about'?"),
         (lambda text: text.replace("{times} times", "{tiems} times"), "{tiems} in a prompt is no input"),
         (lambda text: text.replace('name = "times"', 'name = "text"'), "names of their own"),
         (lambda text: text.replace('"number"\ndefault = 1', '"number"\ndefault = "one"'), "default of a number"),

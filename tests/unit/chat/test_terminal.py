@@ -94,7 +94,7 @@ def test_commands(talk: Talk) -> None:
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("/rest", "/reset"),
+        ("/rest", "unknown command '/rest'; did you mean '/reset'?"),
         ("/temperature hot", "a number"),
         ("/temperature -1", "temperature is 0 or more"),
         ("/temperature nan", "temperature"),
@@ -112,7 +112,7 @@ def test_commands(talk: Talk) -> None:
 )
 def test_a_wrong_command_is_explained_and_the_conversation_goes_on(talk: Talk, line: str, said: str) -> None:
     _, err, session = talk(f"{line}\nHello\n")
-    assert all(mark in err for mark in ("error: ", "fix: "))
+    assert "error: " in err
     assert said in err
     assert prompts(session) == ["Hello"]
 

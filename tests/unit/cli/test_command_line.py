@@ -1,4 +1,4 @@
-"""The command line's promises to scripts: exit codes, where results go, what is said when things go wrong."""
+"""Behavior that scripts rely on: exit codes, stdout, and error messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from groundup.cli import main
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    """Exit code, stdout, stderr of `groundup ARGUMENTS`."""
+    """Return exit code, stdout and stderr of `groundup ARGUMENTS`."""
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     out, err = capsys.readouterr()
@@ -25,7 +25,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 @pytest.fixture
 def notes(tmp_path: Path, real_documents: list[str]) -> Path:
-    """A folder with text that people wrote."""
+    """Return a folder of real text."""
     folder = tmp_path / "notes"
     folder.mkdir()
     for number, text in enumerate(real_documents):
@@ -42,19 +42,20 @@ def test_no_arguments_shows_help_and_is_wrong_usage(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["rnu", "x.toml"], "Did you mean run?"),
+        (["rnu", "x.toml"], "unknown command 'rnu'; did you mean 'run'?"),
         (["run"], "Give it on the command line: RECIPE."),
         (["run", "none.toml"], "none.toml: No such file"),
         (["tokenize", "corpus"], "Give --out"),
         (["tokenize", "corpus", "--out", "x", "--vocab-size", "many"], "many"),
-        (["tokenize", "corpus", "--out", "x", "--vocabsize", "3"], "--vocab-size"),
-        (["tokenize", "corpus", "--out", "x", "--set", "vocab_sise=3"], "Did you mean vocab_size?"),
-        (["pretrain", "x", "--out", "y", "--set", "pretrain.minutes=2"], 'Leave out "pretrain." in front.'),
+        (["tokenize", "corpus", "--out", "x", "--vocabsize", "3"], "did you mean '--vocab-size'?"),
+        (["tokenize", "corpus", "--out", "x", "--sample-bytes", "3"], "--set sample_bytes=VALUE"),
+        (["tokenize", "corpus", "--out", "x", "--set", "vocab_sise=3"], "unknown setting 'vocab_sise' in [tokenize]; did you mean 'vocab_size'?"),
+        (["pretrain", "x", "--out", "y", "--set", "pretrain.minutes=2"], 'Remove "pretrain." from the start.'),
         (["collect", "--set", "min_bytes"], "Write --set min_bytes=VALUE."),
         (["collect", "--folder", "", "--out", "x"], 'the current directory is "."'),
         (["collect", "--folder", "~no-such-user-here/x", "--out", "x"], "Write the path in full"),
         (["config", "tokenize", "--output", "~no-such-user-here/x"], "Write the path in full"),
-        (["config", "pretrane"], "Did you mean pretrain?"),
+        (["config", "pretrane"], "did you mean 'pretrain'?"),
         (["cache", "burn"], "burn"),
     ],
 )
@@ -65,7 +66,27 @@ def test_wrong_usage_is_2_on_stderr_without_a_traceback(
     assert (code, out) == (2, "")
     assert said in err
     assert "Traceback" not in err
-    assert all(mark in err for mark in ("error: ", "fix: "))
+    assert "error: " in err
+    assert "fix: " in err or "did you mean" in err
+
+
+def test_a_renamed_flag_is_reported_with_its_new_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundup.commands.pretrain.PretrainConfig.renamed", {"duration": "minutes", "blocks": "shape"})
+    code, _, err = call(capsys, "pretrain", "tokens", "--out", "x", "--duration", "3")
+    assert (code, err) == (2, "error: --duration is now --minutes\n")
+    _, _, err = call(capsys, "pretrain", "tokens", "--out", "x", "--blocks", "3")
+    assert err == "error: --blocks is now --set shape=VALUE\n"
+
+
+def test_help_explains_arguments_and_marks_optional_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "classify", "--help")
+    assert "Usage: groundup classify [OPTIONS] MODEL [TEXT]...\n" in out
+    assert out.index("\nArguments:\n") < out.index("\nOptions:\n")
+    for command, usage in {"collect": "[RECIPE.toml]", "model list": "[NAME]", "apps list": "[NAME]"}.items():
+        _, out, _ = call(capsys, *command.split(), "--help")
+        assert f"Usage: groundup {command} [OPTIONS] {usage}\n" in out
 
 
 def test_failure_is_1_and_with_json_an_object(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -75,7 +96,7 @@ def test_failure_is_1_and_with_json_an_object(capsys: pytest.CaptureFixture[str]
     error = json.loads(out)["error"]
     assert error["kind"] == "DataError"
     assert str(tmp_path / "none") in error["value"]
-    assert error["rule"] and error["fix"]
+    assert error["fix"]
 
 
 def test_wrong_usage_with_json_is_an_object_too(capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +107,7 @@ def test_wrong_usage_with_json_is_an_object_too(capsys: pytest.CaptureFixture[st
 def test_folder_to_corpus_by_flag_recipe_and_set(
     capsys: pytest.CaptureFixture[str], notes: Path, tmp_path: Path
 ) -> None:
-    """The three ways of giving a setting lead to the same corpus."""
+    """All three give the same corpus."""
     recipe = tmp_path / "recipe.toml"
     folder = json.dumps(str(notes))
     recipe.write_text(f'name = "x"\n[collect]\nsources = [{{kind = "folder", path = {folder}}}]\n')
@@ -100,7 +121,7 @@ def test_folder_to_corpus_by_flag_recipe_and_set(
     assert results[0]["outputs"] == results[1]["outputs"] == results[2]["outputs"]
 
 
-def test_quiet_says_nothing_when_all_is_well(capsys: pytest.CaptureFixture[str], notes: Path, tmp_path: Path) -> None:
+def test_quiet_prints_nothing_on_success(capsys: pytest.CaptureFixture[str], notes: Path, tmp_path: Path) -> None:
     assert call(capsys, "collect", "--folder", str(notes), "--out", str(tmp_path / "c"), "--quiet") == (
         0,
         "",
@@ -109,7 +130,7 @@ def test_quiet_says_nothing_when_all_is_well(capsys: pytest.CaptureFixture[str],
 
 
 def test_recipe_without_the_stage_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """Otherwise its other tables would come out as unknown keys."""
+    """Otherwise its tables would be unknown settings."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text("[tokenize]\nvocab_size = 512\n")
     code, _, err = call(capsys, "collect", str(recipe), "--out", str(tmp_path / "c"))
@@ -122,17 +143,17 @@ def test_file_of_bare_keys_is_a_config(capsys: pytest.CaptureFixture[str], tmp_p
     config.write_text("vocab_sice = 512\n")
     code, _, err = call(capsys, "tokenize", "corpus", "--out", "x", "--config", str(config))
     assert code == 2
-    assert "Did you mean vocab_size?" in err
+    assert "did you mean 'vocab_size'?" in err
 
 
-def test_output_goes_whole_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_output_is_written_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     _, printed, _ = call(capsys, "config", "tokenize")
     code, out, _ = call(capsys, "config", "tokenize", "--output", str(tmp_path / "deep" / "tokenize.toml"))
     assert (code, out) == (0, "")
     assert (tmp_path / "deep" / "tokenize.toml").read_text(encoding="utf-8") == printed
 
 
-def test_cache_is_shown_and_cleared_and_nothing_else_is(
+def test_cache_commands_list_and_clear_only_the_cache(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -165,14 +186,14 @@ def test_cache_is_shown_and_cleared_and_nothing_else_is(
         (["run", "recipe.toml", "--set", f"name={'x' * 300}"], "Choose a shorter name"),
     ],
 )
-def test_errors_of_the_system_are_no_mistakes_of_ours(
+def test_system_errors_have_no_traceback(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     arguments: list[str],
     said: str,
 ) -> None:
-    """Any path can be wrong in more ways than "no permission": a traceback told people to report their own typing."""
+    """They used to print a traceback and ask for a bug report."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a-directory").mkdir()
     (tmp_path / "a-directory" / "text.txt").write_text("some text")
@@ -187,10 +208,10 @@ def test_errors_of_the_system_are_no_mistakes_of_ours(
     assert ".tmp" not in err
 
 
-def test_an_error_of_the_system_without_a_path_is_still_ours(
+def test_a_system_error_without_a_path_has_a_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing that the user could change is in it: the traceback is what helps."""
+    """The user cannot fix it without a path."""
 
     def broken() -> None:
         raise OSError("unclear")
@@ -200,10 +221,10 @@ def test_an_error_of_the_system_without_a_path_is_still_ours(
     assert (code, "Traceback" in err, "Please report it" in err) == (1, True, True)
 
 
-def test_a_folder_in_the_place_of_a_recipe_is_taken_for_what_it_is(
+def test_a_folder_instead_of_a_recipe_suggests_the_folder_option(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """`groundup collect notes/` is the first thing that people type."""
+    """`groundup collect notes/` is what people type first."""
     code, _, err = call(capsys, "collect", str(tmp_path))
     assert code == 2
     assert f"groundup collect --folder {tmp_path}" in err
@@ -222,7 +243,7 @@ def test_no_permission_is_an_error_without_a_traceback(capsys: pytest.CaptureFix
     assert "Traceback" not in err
 
 
-def test_a_mistake_of_ours_shows_the_traceback_and_asks_for_a_report(
+def test_a_bug_prints_the_traceback_and_asks_for_a_report(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> None:
@@ -236,8 +257,8 @@ def test_a_mistake_of_ours_shows_the_traceback_and_asks_for_a_report(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-def test_ctrl_c_is_130_and_says_how_to_go_on(tmp_path: Path) -> None:
-    """A reader of a pipe that never ends stands for long work."""
+def test_ctrl_c_exits_with_130_and_a_hint(tmp_path: Path) -> None:
+    """Reading a pipe without a writer blocks, like long work."""
     fifo = tmp_path / "recipe.toml"
     os.mkfifo(fifo)
     process = subprocess.Popen([sys.executable, "-m", "groundup", "run", str(fifo)], stderr=subprocess.PIPE, text=True)
@@ -250,7 +271,7 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX shells")
-def test_a_reader_that_has_enough_causes_no_traceback() -> None:
+def test_a_closed_pipe_causes_no_traceback() -> None:
     command = f"{sys.executable} -m groundup config pretrain | head -n 1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout == "version = 2\n"

@@ -162,9 +162,9 @@ def test_paths_of_the_recipe_win_over_those_of_the_run(runner: Runner) -> None:
 @pytest.mark.parametrize(
     ("recipe", "overrides", "value", "fix"),
     [
-        (RECIPE, ["gahter.text=x"], "gahter", "Did you mean gather?"),
+        (RECIPE, ["gahter.text=x"], "unknown table 'gahter' in small.toml; did you mean 'gather'?", ""),
         (RECIPE, ["other.x=1"], "other", ""),  # a stage, but not of recipes
-        (RECIPE, ["shout.marc=x"], "[shout] in small.toml: marc", "Did you mean mark?"),
+        (RECIPE, ["shout.marc=x"], "unknown setting 'marc' in [shout] in small.toml; did you mean 'mark'?", ""),
         (RECIPE, ["shout=3"], "shout = 3", "[shout]"),
         (RECIPE, ["name=../up"], "../up", "my-run"),
         (RECIPE, ["name=.hidden"], ".hidden", "my-run"),
@@ -196,8 +196,8 @@ def test_failed_stage_ends_the_run_and_the_next_run_goes_on(runner: Runner) -> N
 HOLD = """
 import sys, time
 from pathlib import Path
-from groundup.core.locks import exclusive
-with exclusive(Path(sys.argv[1])):
+from groundup.core.locks import locked_run
+with locked_run(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """

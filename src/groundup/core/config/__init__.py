@@ -1,6 +1,6 @@
-"""Strict, typed configs and their TOML: one declaration gives recipe key, flag, help and check."""
+"""Strict, typed configs. One declaration defines the recipe key, the flag, the help and the validation."""
 
-from groundup.core.config.check import load, nearest, unknown_key
+from groundup.core.config.check import load, nearest, unknown_name
 from groundup.core.config.declare import Config, Setting, setting, settings_of
 from groundup.core.config.toml import annotated_toml, apply_overrides, read_toml
 from groundup.core.config.version import RECIPE_VERSION, VERSION, take_version
@@ -18,5 +18,5 @@ __all__ = [
     "setting",
     "settings_of",
     "take_version",
-    "unknown_key",
+    "unknown_name",
 ]

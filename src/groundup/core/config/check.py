@@ -1,4 +1,4 @@
-"""From a mapping to a config; what pydantic says of a wrong key becomes an error that a person can act on."""
+"""Validation of configs, with error messages in TOML's terms instead of pydantic's."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from groundup.core.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
 
-_CLOSE = 0.7  # of difflib's ratio
-_BEGINNING = 4  # letters
-# By pydantic's name for it, what must hold, in the words of a person who writes TOML.
+_MIN_RATIO = 0.7  # of difflib
+_MIN_PREFIX = 4  # characters
+# The rule for each of pydantic's error types, in TOML's terms.
 _RULES: Mapping[str, str] = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -31,45 +31,54 @@ _RULES: Mapping[str, str] = {
     "tuple_type": "must be a list: [...]",
     "dict_type": "must be a table: {{...}}",
     "model_type": "must be a table: {{...}}",
-    "string_pattern_mismatch": "must be written like this regular expression: {pattern}",
+    "string_pattern_mismatch": "must match the regular expression {pattern}",
 }
 
 
 def load(config: type[C], values: Mapping[str, Any], where: str = "") -> C:
-    """Check `values` (as TOML gives them) against a config class.
+    """Validate values as TOML gives them and return the config.
 
-    Types are strict: a string is no number and a number no string; an integer is a fine float. Strings become
-    paths and lists become tuples where the class says so.
+    Types are strict: a quoted number is not a number. An integer is valid as a float. Strings become paths and lists
+    become tuples if the class declares them.
 
     Args:
-        where: what the values belong to, named in errors: "[pretrain] in quickstart.toml".
+        config: Config class.
+        values: Keys and values.
+        where: Table and file of the values, for errors: "[pretrain] in quickstart.toml".
+
+    Returns:
+        The validated config.
 
     Raises:
-        ConfigError: names the first wrong key, its value and the rule; for an unknown key the nearest one.
+        ConfigError: A key or value is invalid. The error names the first one, and the closest known key.
     """
     try:
         return config.model_validate(dict(values), strict=True)
     except ValidationError as error:
-        # A mistyped key often shows twice, as unknown and as missing: the unknown one is the cause.
+        # A misspelled required key is both unknown and missing: report it as unknown.
         problems = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
         raise _explain(config, problems[0], where, more=len(problems) - 1) from None
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that `word` is most likely a slip of, or None if none is close.
+    """Return the known word closest to `word`, or None if none is close.
 
-    Close is a ratio of `difflib` of 0.7 (of 3,000 common words 1 to 3 % are close to some command or setting, of words
-    with one slip 95 to 100 %), two neighboring letters swapped, or a beginning of four letters and more. Letter case
-    and "-" for "_" do not count.
+    A word is close if its `difflib` ratio is at least 0.7, if two adjacent letters are swapped, or if it starts with
+    `word` and `word` has at least four letters. Case and "-" versus "_" are ignored. Measured: of 3,000 common words,
+    1 to 3 % are close to a command or setting; of words with one typo, 95 to 100 %.
+
+    Args:
+        word: The word as given.
+        known: Valid words.
     """
     given = _plain(word)
     candidates = {_plain(each): each for each in known}
     swapped = {given[:n] + given[n : n + 2][::-1] + given[n + 2 :] for n in range(len(given))}
     if found := next((each for each in candidates if each in swapped), None):
         return candidates[found]
-    if matches := difflib.get_close_matches(given, candidates, n=1, cutoff=_CLOSE):
+    if matches := difflib.get_close_matches(given, candidates, n=1, cutoff=_MIN_RATIO):
         return candidates[matches[0]]
-    longer = [each for each in candidates if len(given) >= _BEGINNING and each.startswith(given)]
+    longer = [each for each in candidates if len(given) >= _MIN_PREFIX and each.startswith(given)]
     return candidates[min(longer, key=len)] if longer else None
 
 
@@ -77,17 +86,22 @@ def _plain(word: str) -> str:
     return word.casefold().replace("-", "_")
 
 
-def unknown_key(label: str, word: str, known: Sequence[str], kind: str = "key") -> ConfigError:
-    """The error for a key, table or stage that does not exist.
+def unknown_name(kind: str, name: str, known: Sequence[str], *, where: str = "", prefix: str = "") -> ConfigError:
+    """Return the error for a name that does not exist: "unknown command 'rnu'; did you mean 'run'?".
 
     Args:
-        label: the word with its surroundings, as shown.
-        known: the words that do exist; the nearest one is proposed.
+        kind: "setting", "table", "command", ...
+        name: The name as given.
+        known: Valid names. The closest one is suggested.
+        where: Table and file that hold the name.
+        prefix: Text before the name that both names share, such as "sources[0].".
     """
-    match = nearest(word, known)
-    instead = "Leave it out, or use" if kind == "key" else "Use"
-    fix = f"Did you mean {match}?" if match else f"{instead} one of: {', '.join(known)}."
-    return ConfigError(f"{label}: unknown {kind}", rule=f"a {kind} must be a known one", fix=fix)
+    match = nearest(name, known)
+    value = f"unknown {kind} '{prefix}{name}'" + (f" in {where}" if where else "")
+    if match:
+        return ConfigError(f"{value}; did you mean '{prefix}{match}'?", fix="")
+    instead = "Remove it, or use" if kind == "setting" else "Use"
+    return ConfigError(value, fix=f"{instead} one of: {', '.join(known)}.")
 
 
 def _explain(config: type[Config], problem: ErrorDetails, where: str, more: int) -> ConfigError:
@@ -95,25 +109,28 @@ def _explain(config: type[Config], problem: ErrorDetails, where: str, more: int)
     label = f"{where}: {key}" if where else key
     kind = problem["type"]
     declared = {item.name: item for item in settings_of(holder)} if holder else {}
-    rest = f" ({more} more to mend after that.)" if more else ""
+    rest = f" ({more} more {'error' if more == 1 else 'errors'} after this one.)" if more else ""
     if kind == "extra_forbidden":
+        prefix = key.removesuffix(name)
         if holder and (new := holder.renamed.get(name)):
+            return ConfigError(f"{label} is now {prefix if new in declared else ''}{new}", fix="Rename it." + rest)
+        if prefixes := _redundant_prefix(name, problem["input"], declared):
+            inside = f" in {where}" if where else ""
             return ConfigError(
-                f"{label}: unknown key", rule="an earlier release had this key", fix=f"Write {new}.{rest}"
+                f"unknown setting '{key}'{inside}",
+                rule="settings are written without the name of their table",
+                fix=f'Remove "{prefixes}." from the start.',
             )
-        if prefix := _needless_prefix(name, problem["input"], declared):
-            rule = "the keys of this command or table are written without its own name"
-            return ConfigError(f"{label}: unknown key", rule=rule, fix=f'Leave out "{prefix}." in front.')
-        return unknown_key(label, name, list(declared))
+        return unknown_name("setting", name, list(declared), where=where, prefix=prefix)
     if kind == "missing" and name in declared:
         item = declared[name]
-        return ConfigError(f"{label} is missing", rule=f"needed: {item.help}", fix=_ways(item) + rest)
+        return ConfigError(f"{label} is missing ({item.help.rstrip('.')})", fix=_how_to_set(item) + rest)
     if kind.startswith("union_tag"):
         return _explain_tag(label, problem, expected, rest)
     rule = _rule(problem)
     if not key:  # a rule between several keys
-        return ConfigError(where or config.__name__, rule=rule, fix=f"Change one of these keys.{rest}")
-    help_line = f" It is: {declared[name].help.rstrip('.')}." if name in declared else ""
+        return ConfigError(where or config.__name__, rule=rule, fix=f"Change one of these settings.{rest}")
+    help_line = f" {name}: {declared[name].help.rstrip('.')}." if name in declared else ""
     fix = f"Give {key} another value.{help_line}{rest}"
     return ConfigError(f"{label} = {_shown(problem['input'])}", rule=rule, fix=fix)
 
@@ -125,14 +142,14 @@ def _rule(problem: ErrorDetails) -> str:
     return problem["msg"].removeprefix("Value error, ").replace("Input should", "must")
 
 
-def _needless_prefix(name: str, value: Any, declared: Collection[str]) -> str | None:
-    """The names of tables in front of keys that are known without them: "pretrain" of `pretrain.minutes`."""
+def _redundant_prefix(name: str, value: Any, declared: Collection[str]) -> str | None:
+    """Return the table names before a valid key, such as "pretrain" in `pretrain.minutes`."""
     if not isinstance(value, Mapping) or not value:
         return None
     if all(key in declared for key in value):
         return name
     key, below = next(iter(value.items()))
-    return _needless_prefix(f"{name}.{key}", below, declared)
+    return _redundant_prefix(f"{name}.{key}", below, declared)
 
 
 def _explain_tag(label: str, problem: ErrorDetails, expected: Any, rest: str) -> ConfigError:
@@ -143,10 +160,10 @@ def _explain_tag(label: str, problem: ErrorDetails, expected: Any, rest: str) ->
     value = f"{tag} is missing" if given is None else f"{tag} = {_shown(given)}"
     match = nearest(str(given), choices)
     fix = f'Did you mean {tag} = "{match}"?' if match else f'Write {tag} = "{choices[0]}", for example.'
-    return ConfigError(f"{label}: {value}", rule=f"{tag} is one of {', '.join(choices)}", fix=fix + rest)
+    return ConfigError(f"{label}: {value}", rule=f"{tag} must be one of {', '.join(choices)}", fix=fix + rest)
 
 
-def _ways(item: Setting) -> str:
+def _how_to_set(item: Setting) -> str:
     written = f"rite {item.name} = {item.metavar} in the recipe"
     if item.positional:
         return f"Give it on the command line: {item.name.upper()}."
@@ -159,7 +176,11 @@ def _shown(value: Any) -> str:
 
 
 def _locate(config: type[Config], loc: Sequence[str | int]) -> tuple[str, str, type[Config] | None, Any]:
-    """Follow pydantic's location: the key as a person writes it, its last part, the class that holds it, its type."""
+    """Resolve pydantic's error location.
+
+    Returns:
+        The dotted key, its last part, the config class that holds it (None outside a table), and its type.
+    """
     key = name = ""
     holder: type[Config] | None = None
     kind: Any = config
@@ -167,7 +188,7 @@ def _locate(config: type[Config], loc: Sequence[str | int]) -> tuple[str, str, t
         if isinstance(part, int):
             key, kind, holder = f"{key}[{part}]", item_type(unwrap(kind)[0]), None
             continue
-        if get_origin(unwrap(kind)[0]) in (Union, UnionType):  # pydantic's step into one member; nobody wrote it
+        if get_origin(unwrap(kind)[0]) in (Union, UnionType):  # pydantic's name of a union member, not a TOML key
             kind = _member(unwrap(kind)[0], part)
             continue
         tables = tables_in(kind)
@@ -179,7 +200,7 @@ def _locate(config: type[Config], loc: Sequence[str | int]) -> tuple[str, str, t
 
 
 def _member(union: Any, step: str) -> Any:
-    """The member of a union that pydantic names in a location: tables by tag or class, of others only lists go on."""
+    """Return the union member that pydantic names in a location: a table by tag or class name, or else a list."""
     members = [unwrap(member)[0] for member in get_args(union)]
     tables = (table for member in members for table in tables_in(member) if table is member and step in _tags(table))
     lists = (member for member in members if get_origin(member) is list)

@@ -1,4 +1,4 @@
-"""How a config is declared, and how a declaration is read back by the command line and the TOML writer."""
+"""Declaration of configs, and its introspection for the command line and the TOML writer."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ def _expanded(value: Any) -> Any:
 
 
 def _as_declared(value: Any, kind: Any) -> Any:
-    """Text as a path and a list as a tuple where the type says so: TOML has neither."""
+    """Convert text to a path and a list to a tuple if the type requires it. TOML has neither."""
     kind = unwrap(kind)[0]
     if get_origin(kind) in (Union, UnionType):
         for member in get_args(kind):
             value = _as_declared(value, member)
     elif kind is Path and isinstance(value, str):
-        return Path(value) if value else value  # Python would take "" for the current directory
+        return Path(value) if value else value  # Path("") would be the current directory
     elif get_origin(kind) in (list, tuple) and isinstance(value, list):
         return get_origin(kind)(_as_declared(item, item_type(kind)) for item in value)
     return value
 
 
 class Config(BaseModel):
-    """A frozen table of a recipe; unknown keys are refused, and "~" in a path is the home directory.
+    """A table of a recipe. Immutable; unknown keys are errors; "~" in a path is expanded.
 
     Attributes:
-        renamed: key of an earlier release -> what is written now, named in the error.
+        renamed: Old name of a key -> its new name, for the error message.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {}
 
-    # Infinity and NaN pass bounds such as gt=0, and fail as an overflow deep inside a stage.
+    # Infinity and NaN can satisfy bounds such as gt=0, and would cause an overflow later in the stage.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
@@ -77,14 +77,17 @@ def setting(
     positional: bool = False,
     **constraints: Any,
 ) -> Any:
-    """Declare one key of a config: its default, its one-line explanation, whether the command line has it.
+    """Declare a key of a config.
 
     Args:
-        default: the default value; `...` makes the key required.
-        help: one line, shown by `--help` and as the comment in `groundup config STAGE`.
-        flag: also a command-line option (`--vocab-size` for `vocab_size`).
-        positional: also the command's positional argument.
-        constraints: pydantic's (`ge`, `gt`, `le`, ...).
+        default: Default value. `...` makes the key required.
+        help: One line for `--help` and for the comment in `groundup config STAGE`.
+        flag: Add a command-line option (`--vocab-size` for `vocab_size`).
+        positional: Add a positional argument.
+        **constraints: Pydantic's field constraints (`ge`, `gt`, `le`, ...).
+
+    Returns:
+        The pydantic field.
     """
     return Field(
         _expanded(default),
@@ -96,12 +99,17 @@ def setting(
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One declared key, as `settings_of` reads it back.
+    """A declared key.
 
     Attributes:
-        type: the annotation without `Annotated` and without `None`.
-        optional: whether `None` is allowed; TOML, which has no null, then leaves the key out.
-        default: the default as JSON-like values (paths are strings); `None` where required.
+        name: Key in the config.
+        type: Annotation without `Annotated` and `None`.
+        optional: Whether `None` is allowed. TOML has no null, so the key is then omitted.
+        required: Whether the key has no default.
+        default: Default as a JSON value, with paths as strings. None if the key is required.
+        help: One-line description.
+        flag: Whether the command line has an option for it.
+        positional: Whether it is a positional argument.
     """
 
     name: str
@@ -115,19 +123,24 @@ class Setting:
 
     @property
     def option(self) -> str:
-        """The option on the command line."""
+        """Command-line option, such as `--vocab-size`."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def metavar(self) -> str:
-        """What stands for a value in help and comments: `INTEGER`, `PATH`, `a|b`."""
+        """Placeholder for a value in help and comments: `INTEGER`, `PATH`, `a|b`."""
         return _metavar(self.type)
 
 
 def settings_of(config: type[Config]) -> Iterator[Setting]:
-    """The declared keys of a config, in the order of declaration, inherited ones last."""
-    inherited = config.model_fields.keys() - get_annotations(config).keys()
-    for name, info in sorted(config.model_fields.items(), key=lambda field: field[0] in inherited):
+    """Yield the keys of a config: required keys first, then those of the class itself, then those of its bases.
+
+    Args:
+        config: Config class.
+    """
+    declared_by = {name: depth for depth, base in reversed([*enumerate(config.__mro__)]) for name in _own(base)}
+    fields = config.model_fields.items()
+    for name, info in sorted(fields, key=lambda field: (not field[1].is_required(), declared_by[field[0]])):
         kind, optional = unwrap(info.annotation)
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         yield Setting(
@@ -136,14 +149,31 @@ def settings_of(config: type[Config]) -> Iterator[Setting]:
             optional=optional,
             required=info.is_required(),
             default=None if info.is_required() else _plain(info.get_default(call_default_factory=True)),
-            help=info.description or "",
+            help=_sentence_case(info.description or ""),
             flag=bool(extra.get("flag")),
             positional=bool(extra.get("positional")),
         )
 
 
+def _own(base: type) -> Iterator[str]:
+    yield from get_annotations(base)
+
+
+def _sentence_case(text: str) -> str:
+    """Capitalize the first word, unless it is a name, a number or the start of a list."""
+    first = text.partition(" ")[0]
+    return text[:1].upper() + text[1:] if first.removesuffix(".").isalpha() and first.islower() else text
+
+
 def unwrap(annotation: Any) -> tuple[Any, bool]:
-    """Take `Annotated` and `None` off an annotation; the second value says whether `None` was there."""
+    """Remove `Annotated` and `None` from an annotation.
+
+    Args:
+        annotation: Type annotation.
+
+    Returns:
+        The type, and whether `None` was allowed.
+    """
     if get_origin(annotation) is Annotated:
         return unwrap(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -155,7 +185,7 @@ def unwrap(annotation: Any) -> tuple[Any, bool]:
 
 
 def item_type(kind: Any) -> Any:
-    """The type of the items of a list, tuple or table type; anything else has no items (`Any`)."""
+    """Return the item type of a list, tuple or dict type, and `Any` for other types."""
     arguments = [argument for argument in get_args(kind) if argument is not Ellipsis]
     if get_origin(kind) in (list, tuple, dict) and arguments:
         return unwrap(arguments[-1])[0]
@@ -163,7 +193,7 @@ def item_type(kind: Any) -> Any:
 
 
 def tables_in(kind: Any) -> list[type[Config]]:
-    """The config classes that a value of this type, or one of its items, may be."""
+    """Return the config classes that a value of this type or its items can have."""
     kind = unwrap(kind)[0]
     if isinstance(kind, type) and issubclass(kind, Config):
         return [kind]

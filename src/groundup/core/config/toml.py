@@ -1,4 +1,4 @@
-"""Recipes as text: reading TOML, `a.b=VALUE` overrides, the annotated defaults of `groundup config STAGE`."""
+"""TOML files: reading, `a.b=VALUE` overrides, and the annotated defaults that `groundup config STAGE` prints."""
 
 from __future__ import annotations
 
@@ -14,35 +14,48 @@ from tomlkit.items import Table
 
 from groundup.core.config.declare import Config, Setting, settings_of, tables_in
 from groundup.core.errors import ConfigError
+from groundup.core.plural import pluralize
 
 _COMMENT_WIDTH = 100
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file (UTF-8, a byte order mark is ignored).
+    """Read a TOML file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its tables and keys.
 
     Raises:
-        ConfigError: the file is absent, unreadable, or not TOML (with line and column).
+        ConfigError: The file is missing, unreadable, or not valid TOML. The error has line and column.
     """
     try:
         return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
-        rule, fix = "a recipe is a TOML file that can be read", "Check the path."
-        raise ConfigError(f"{path}: {error.strerror}", rule=rule, fix=fix) from None
+        raise ConfigError(f"{path}: {error.strerror}", fix="Check the path.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        fix = 'Mend that place; text needs quotes: key = "text".'
-        raise ConfigError(f"{path}: {error}", rule="a recipe is TOML in UTF-8", fix=fix) from None
+        fix = 'Correct this line. Text needs quotes: key = "text".'
+        raise ConfigError(f"{path}: {error}", rule="must be TOML in UTF-8", fix=fix) from None
 
 
 def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Put `a.b=VALUE` overrides over a mapping; returns a new one.
+    """Apply `a.b=VALUE` overrides to a copy of a mapping.
 
-    VALUE is TOML (`3`, `true`, `[1, 2]`, `{kind="folder", path="~/notes"}`); what is not TOML and does not
-    begin like it is taken as text. No VALUE at all takes the key out, so that its default counts. A number among the
-    keys is an index into a list: `sources.0.path=x`.
+    VALUE is TOML (`3`, `true`, `[1, 2]`, `{kind="folder", path="~/notes"}`). A value that does not start like TOML is
+    text. An empty VALUE removes the key, which restores its default. A number in the key is a list index:
+    `sources.0.path=x`.
+
+    Args:
+        values: Tables and keys.
+        overrides: Overrides, in order.
+
+    Returns:
+        The new mapping.
 
     Raises:
-        ConfigError: no "=", an empty key, a broken value, or a key inside something that is no table.
+        ConfigError: An override has no "=", an empty key or an invalid value, or its key is not in a table.
     """
     result = copy.deepcopy(dict(values))
     for override in overrides:
@@ -50,8 +63,7 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
         parts = [part.strip() for part in dotted.split(".")]
         if not equals or not all(parts):
             wanted = dotted.strip() if all(parts) else "KEY"
-            rule, fix = "an override is KEY=VALUE", f"Write --set {wanted}=VALUE."
-            raise ConfigError(f"--set {override}", rule=rule, fix=fix)
+            raise ConfigError(f"--set {override}", rule="must be KEY=VALUE", fix=f"Write --set {wanted}=VALUE.")
         holder: Any = result
         for part in parts[:-1]:
             if isinstance(holder, dict):
@@ -69,10 +81,10 @@ def apply_overrides(values: Mapping[str, Any], overrides: Iterable[str]) -> dict
 def _index(holder: Any, part: str, override: str) -> int:
     if isinstance(holder, list) and part.isdecimal() and int(part) < len(holder):
         return int(part)
-    found = f"a list of {len(holder)}" if isinstance(holder, list) else repr(holder)
+    found = f"a list of {pluralize(len(holder), 'item')}" if isinstance(holder, list) else repr(holder)
     raise ConfigError(
-        f"--set {override}: {part} is looked for in {found}",
-        rule="what stands before a dot is a table, or a list that has this index",
+        f"--set {override}: {found} has no key {part}",
+        rule="a dot must follow a table, or a list that has this index",
         fix="Set the whole value instead, or correct the key.",
     )
 
@@ -81,22 +93,29 @@ def _value(text: str, override: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
     except tomllib.TOMLDecodeError as error:
-        column = text.startswith("{") and "=" not in text  # of a template, as {question}: a table has an equals sign
+        column = text.startswith("{") and "=" not in text  # a template such as {question}; a table has an equals sign
         if text.startswith(("[", "{", '"', "'")) and not column:
             raise ConfigError(
                 f"--set {override}: {error}",
-                rule="a value that begins with a bracket or a quote must be TOML",
-                fix="For the shell put the override in single quotes, and text inside it in double quotes.",
+                rule="a value that starts with a bracket or a quote must be TOML",
+                fix="In a shell, put the override in single quotes and the text inside it in double quotes.",
             ) from None
         return text
     return parsed["value"] if parsed.keys() == {"value"} else text
 
 
 def annotated_toml(config: type[Config], table: str) -> str:
-    """The defaults of a config as a TOML table (a dot in its name makes a sub-table), each key under its explanation.
+    """Return the defaults of a config as TOML, with the help of each key as a comment.
 
-    Keys that are required, or unset by default, are commented out, and so is an example of every kind of
-    table that a list may hold. So the text reads back as the defaults.
+    Required keys and keys without a default are commented out, so the text reads back as the defaults. The keys of
+    the tables that a list can hold (such as the sources of a corpus) are at the end, once.
+
+    Args:
+        config: Config class.
+        table: Name of the table. A dot makes a sub-table.
+
+    Returns:
+        The TOML text.
     """
     *parents, last = table.split(".")
     document: Any = tomlkit.document()
@@ -104,50 +123,66 @@ def annotated_toml(config: type[Config], table: str) -> str:
     for parent in parents:
         holder.add(parent, tomlkit.table(is_super_table=True))
         holder = holder[parent]
-    holder.add(last, _table(config, {item.name: item.default for item in settings_of(config)}))
-    return tomlkit.dumps(document).rstrip() + "\n"
+    item_tables: dict[tuple[type[Config], ...], list[str]] = {}
+    holder.add(last, _table(config, {item.name: item.default for item in settings_of(config)}, item_tables))
+    text = tomlkit.dumps(document).rstrip() + "\n"
+    for kinds, lists in item_tables.items():
+        text += "\n" + "".join(f"# {line}".rstrip() + "\n" for line in _item_keys(kinds, lists))
+    return text
 
 
-def _table(config: type[Config], values: Mapping[str, Any]) -> Table:
+def _table(
+    config: type[Config], values: Mapping[str, Any], item_tables: dict[tuple[type[Config], ...], list[str]]
+) -> Table:
+    """Return a table with comments.
+
+    Args:
+        config: Config class.
+        values: Its defaults.
+        item_tables: Classes of list items -> the keys of such lists. Lists of this table are added.
+    """
     table = tomlkit.table()
-    # TOML wants a table's own keys before its inner tables.
+    # In TOML, a table's keys must precede its sub-tables.
     for item in sorted(settings_of(config), key=lambda item: _is_table(item, values)):
         value = values.get(item.name)
         help_line = f"{item.help.rstrip('.')}. Required." if item.required and value is None else item.help
+        if _is_table(item, values):
+            for line in textwrap.wrap(help_line, _COMMENT_WIDTH):
+                table.add(tomlkit.comment(line))
+            table.add(item.name, _table(tables_in(item.type)[0], values[item.name], item_tables))
+            continue
+        if kinds := tuple(tables_in(item.type)):
+            item_tables.setdefault(kinds, []).append(item.name)
+            help_line = f"{help_line.rstrip('.')}. The keys of a TABLE are at the end."
         for line in textwrap.wrap(help_line, _COMMENT_WIDTH):
             table.add(tomlkit.comment(line))
-        if _is_table(item, values):
-            table.add(item.name, _table(tables_in(item.type)[0], values[item.name]))
-            continue
         if value is None:
-            table.add(tomlkit.comment(f"{item.name} = {_stand_in(item)}"))
+            table.add(tomlkit.comment(f"{item.name} = {_placeholder(item)}"))
         else:
             table.add(item.name, _inline(value))
-        for line in _held(tables_in(item.type)):
-            table.add(tomlkit.comment(line))
         table.add(tomlkit.nl())
     return table
 
 
-def _held(kinds: Sequence[type[Config]]) -> Iterator[str]:
-    """The keys of the tables that a list may hold: those that all kinds share once, then each kind with its own."""
+def _item_keys(kinds: Sequence[type[Config]], lists: Sequence[str]) -> Iterator[str]:
+    """Yield the keys of the tables in lists: first those that all kinds share, then those of each kind."""
     keys = [list(settings_of(kind)) for kind in kinds]
-    if not keys:
-        return
+    name = " or ".join(lists)
     if len(keys) == 1:
-        yield from ("  holding:", *map(_example, keys[0]))
+        yield from (f"Keys of a TABLE in {name}:", *map(_example, keys[0]))
         return
     shared = [key for key in keys[0] if all(key in others for others in keys)]
     if shared:
-        yield from ("  each with:", *map(_example, shared))
+        yield from (f"Keys of every TABLE in {name}:", *map(_example, shared))
+    yield f"Kinds of TABLE in {name}, with the keys of each kind:"
     for own in keys:
-        chosen_by = [key for key in own if get_origin(key.type) is Literal and len(get_args(key.type)) == 1]
-        rest = [key for key in own if key not in shared and key not in chosen_by]
-        yield from ("  one of:", *map(_example, chosen_by + rest))
+        selectors = [key for key in own if get_origin(key.type) is Literal and len(get_args(key.type)) == 1]
+        rest = [key for key in own if key not in shared and key not in selectors]
+        yield from ("", *map(_example, selectors + rest))
 
 
 def _example(key: Setting) -> str:
-    shown = _stand_in(key) if key.default is None else _inline(key.default).as_string()
+    shown = _placeholder(key) if key.default is None else _inline(key.default).as_string()
     return f"    {key.name} = {shown}   # {key.help}"
 
 
@@ -155,7 +190,7 @@ def _is_table(item: Setting, values: Mapping[str, Any]) -> bool:
     return isinstance(values.get(item.name), dict) and bool(tables_in(item.type))
 
 
-def _stand_in(item: Setting) -> str:
+def _placeholder(item: Setting) -> str:
     if get_origin(item.type) is Literal:
         return " | ".join(tomlkit.item(choice).as_string() for choice in get_args(item.type))
     return item.metavar

@@ -1,4 +1,4 @@
-"""The version of a recipe: what its settings mean."""
+"""Version of the recipe format."""
 
 from __future__ import annotations
 
@@ -6,22 +6,26 @@ from typing import Any
 
 from groundup.core.errors import ConfigError
 
-RECIPE_VERSION = 2  # since then learning rates are absolute
+RECIPE_VERSION = 2  # learning rates are absolute since version 2
 VERSION = "version"
 
 
 def take_version(values: dict[str, Any], file: str) -> int:
-    """Take the version out of a recipe; one without is of version 1.
+    """Remove the version from a recipe and return it. The default is 1.
+
+    Args:
+        values: Recipe. The key `version` is removed.
+        file: Name of the recipe for errors.
 
     Raises:
-        ConfigError: no whole number, or a version of a later release.
+        ConfigError: The version is invalid, or of a later release.
     """
     version = values.pop(VERSION, 1)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise ConfigError(
             f"{file}: version = {version!r}",
-            rule="the version of a recipe is a whole number",
-            fix=f"Write: version = {RECIPE_VERSION}",
+            rule="must be a whole number",
+            fix=f"Write version = {RECIPE_VERSION}.",
         )
     if version > RECIPE_VERSION:
         raise ConfigError(

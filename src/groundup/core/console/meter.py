@@ -8,6 +8,8 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
+from groundup.core.plural import singular_of
+
 _WINDOW_SECONDS = 30.0  # the rate is of the recent past: a slow first step (compilation) must not spoil the estimate
 _SPACING_SECONDS = 0.25
 _HISTORY = 512
@@ -16,7 +18,12 @@ _SCALES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def format_count(value: float, unit: str = "") -> str:
-    """A number to three digits with its unit: "8.91k tokens", "41.3 MB" (for the unit "bytes")."""
+    """Format a number with three significant digits and its unit: "8.91k tokens", "1 token", "41.3 MB".
+
+    Args:
+        value: The number.
+        unit: Plural noun. "bytes" and "B" become kB, MB, ...
+    """
     if not math.isfinite(value):
         return f"{value} {unit}".rstrip()
     scale, letter = next(((s, x) for s, x in _SCALES if abs(value) >= s * 0.9995), (1.0, ""))
@@ -25,7 +32,8 @@ def format_count(value: float, unit: str = "") -> str:
     digits = 0 if exact else max(0, 2 - math.floor(math.log10(max(abs(scaled), 0.01)) + 1e-3))
     if unit in ("bytes", "B"):
         return f"{scaled:.{digits}f} {letter}B"
-    return f"{scaled:.{digits}f}{letter} {unit}".rstrip()
+    shown = f"{scaled:.{digits}f}{letter}"
+    return f"{shown} {singular_of(unit) if shown == '1' else unit}".rstrip()
 
 
 def format_duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from groundup.core.config import Config, setting, unknown_key
+from groundup.core.config import Config, setting, unknown_name
 from groundup.corpus.quality.c4 import C4
 from groundup.corpus.quality.fineweb import FineWeb
 from groundup.corpus.quality.gopher import GopherQuality, GopherRepetition
@@ -41,5 +41,5 @@ def filter_steps(names: Sequence[str], rules: FilterRules | None = None) -> dict
     known = list(FilterRules.model_fields)
     for name in names:
         if name not in known:
-            raise unknown_key(f"filters: {name}", name, known, "filter")
+            raise unknown_name("filter", name, known)
     return {name: getattr(rules, name) for name in names}

@@ -1,4 +1,4 @@
-"""A wrong recipe must be answered with the key, the value, the rule and the fix, not with a dump."""
+"""Errors about a recipe name the key, the value and the fix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from groundup.core.errors import ConfigError
 class Folder(Config):
     kind: Literal["folder"] = setting(help="files of a folder")
     path: Path = setting(help="where the files are")
-    licence: str | None = setting(None, help="their licence")
+    license: str | None = setting(None, help="their license")
 
 
 class Package(Config):
@@ -38,6 +38,7 @@ class Work(Config):
     name: str = setting("work", help="what it is called", pattern=r"^\S+$")
     table: Path | list[Folder] | None = setting(None, help="a table, or where it comes from")
     limits: dict[str, int] = setting({}, help="bytes of each source at most")
+    renamed = {"layers": "depth"}
 
 
 GOOD: dict[str, Any] = {"sources": [{"kind": "folder", "path": "notes"}], "out": "corpus"}
@@ -50,7 +51,7 @@ def test_toml_values_become_typed_values() -> None:
 
 
 def test_home_directory_expands_also_inside_lists(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """TOML has no shell in front of it that would expand "~"."""
+    """No shell expands "~" in a TOML file."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     config = load(Work, GOOD | {"sources": [{"kind": "folder", "path": "~/notes"}], "out": "~/corpus"})
@@ -61,22 +62,24 @@ def test_home_directory_expands_also_inside_lists(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("change", "in_value", "in_rest"),
     [
-        ({"depht": 4}, "depht", "Did you mean depth?"),
-        ({"schedule": {"warmup": 3}}, "schedule.warmup", "Did you mean warmup_steps?"),
-        ({"sources": [{"kind": "folder", "pth": "x"}]}, "sources[0].pth", "Did you mean path?"),
+        ({"depht": 4}, "'depht' in [work] in my.toml; did you mean 'depth'?", ""),
+        ({"layers": 4}, "layers is now depth", "Rename it."),
+        ({"schedule": {"warmup": 3}}, "'schedule.warmup' in", ""),
+        ({"schedule": {"warmup": 3}}, "did you mean 'schedule.warmup_steps'?", ""),
+        ({"sources": [{"kind": "folder", "pth": "x"}]}, "did you mean 'sources[0].path'?", ""),
         ({"sources": [{"kind": "foldr", "path": "x"}]}, 'kind = "foldr"', 'Did you mean kind = "folder"?'),
-        ({"sources": [{"path": "x"}]}, "kind is missing", "kind is one of folder, package"),
-        ({"sources": [GOOD["sources"][0], {"kind": "package"}]}, "sources[1].name is missing", "the package"),
+        ({"sources": [{"path": "x"}]}, "kind is missing", "kind must be one of folder, package"),
+        ({"sources": [GOOD["sources"][0], {"kind": "package"}]}, "sources[1].name is missing (The package)", "Write name ="),
         ({"sources": "notes"}, 'sources = "notes"', "a list"),
-        ({"out": ""}, 'out = ""', "current directory"),  # Python takes "" for it
-        ({"name": "two words"}, 'name = "two words"', "regular expression: ^\\S+$"),
-        ({"work": {"depth": 3}}, "work: unknown key", 'Leave out "work." in front.'),
-        ({"a": {"work": {"depth": 3}}}, "a: unknown key", 'Leave out "a.work." in front.'),
+        ({"out": ""}, 'out = ""', "current directory"),  # Path("") is the current directory
+        ({"name": "two words"}, 'name = "two words"', "regular expression ^\\S+$"),
+        ({"work": {"depth": 3}}, "unknown setting 'work'", 'Remove "work." from the start.'),
+        ({"a": {"work": {"depth": 3}}}, "unknown setting 'a'", 'Remove "a.work." from the start.'),
         ({"table": 3}, "table = 3", "a path, in quotes"),
-        ({"table": [{"kind": "folder", "pth": "x"}]}, "table[0].pth", "Did you mean path?"),
+        ({"table": [{"kind": "folder", "pth": "x"}]}, "did you mean 'table[0].path'?", ""),
         ({"depth": 1}, "depth = 1", "greater than or equal to 2"),
-        ({"depth": "4"}, 'depth = "4"', "whole number"),  # a quoted number is a mistake worth hearing of
-        ({"depth": True}, "depth = true", "whole number"),  # Python takes True for 1
+        ({"depth": "4"}, 'depth = "4"', "whole number"),
+        ({"depth": True}, "depth = true", "whole number"),  # True == 1 in Python
         ({"depth": 4.5}, "depth = 4.5", "whole number"),
         ({"shuffle": 1}, "shuffle = 1", "true or false"),
         ({"out": 3}, "out = 3", "a path, in quotes"),
@@ -86,19 +89,19 @@ def test_home_directory_expands_also_inside_lists(monkeypatch: pytest.MonkeyPatc
         ({"limits": {"books": "many"}}, 'limits.books = "many"', "whole number"),
     ],
 )
-def test_error_names_key_value_rule_and_fix(change: dict[str, Any], in_value: str, in_rest: str) -> None:
+def test_error_names_key_value_and_fix(change: dict[str, Any], in_value: str, in_rest: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(Work, GOOD | change, "[work] in my.toml")
     error = caught.value
-    assert error.value.startswith("[work] in my.toml: ")
+    assert "[work] in my.toml" in error.value
     assert in_value in error.value
     assert in_rest in f"{error.rule} {error.fix}"
-    assert error.fix.endswith((".", "?", ".)"))
+    assert error.fix.endswith((".", "?", ".)")) or "did you mean" in error.value
 
 
-def test_a_mistyped_required_key_is_called_unknown_not_missing() -> None:
-    """Both are true; only the first tells the user what to change."""
-    with pytest.raises(ConfigError, match="ot: unknown key"):
+def test_a_misspelled_required_key_is_unknown_and_not_missing() -> None:
+    """Both are true, but only the first shows what to change."""
+    with pytest.raises(ConfigError, match="unknown setting 'ot'"):
         load(Work, {"sources": GOOD["sources"], "ot": "corpus"})
 
 
@@ -115,15 +118,15 @@ def test_long_values_are_cut() -> None:
     assert len(caught.value.value) < 200
 
 
-def test_text_that_is_no_utf8_arrives_as_the_shell_gave_it() -> None:
-    """Names of real files come from the command line as lone surrogates then, which JSON refuses."""
-    sources = [{"kind": "folder", "path": "caf\udce9", "licence": "\udcff"}]
+def test_text_that_is_not_utf8_is_kept() -> None:
+    """File names that are not UTF-8 arrive as lone surrogates, which JSON rejects."""
+    sources = [{"kind": "folder", "path": "caf\udce9", "license": "\udcff"}]
     config = load(Work, GOOD | {"sources": sources, "table": "t\udcff.csv"})
-    assert config.sources == [Folder(kind="folder", path=Path("caf\udce9"), licence="\udcff")]
+    assert config.sources == [Folder(kind="folder", path=Path("caf\udce9"), license="\udcff")]
     assert config.table == Path("t\udcff.csv")
 
 
-def test_home_of_nobody_is_a_wrong_path_and_no_crash() -> None:
+def test_home_of_an_unknown_user_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="~no-such-user-here") as caught:
         load(Work, GOOD | {"out": "~no-such-user-here/corpus"})
     assert "in full" in caught.value.fix

@@ -1,4 +1,4 @@
-"""Recipes as text: overrides must mean what they say, and printed defaults must read back as the defaults."""
+"""TOML files: overrides set what they name, and printed defaults read back as the defaults."""
 
 from __future__ import annotations
 
@@ -56,24 +56,36 @@ def test_printed_defaults_read_back_as_the_defaults() -> None:
 def test_printed_defaults_explain_every_key_and_comment_out_what_has_no_value() -> None:
     text = annotated_toml(Work, "work")
     for explained in (
-        "# the optimizer",
-        "# peak learning rate",
-        "# output directory. Required.",
+        "# The optimizer",
+        "# Peak learning rate",
+        "# Output directory. Required.",
         "# depth = INTEGER",
     ):
         assert explained in text
-    assert '#     kind = "package"' in text  # a list of tables shows what may stand in it
+    assert '#     kind = "package"' in text  # the keys of the tables in a list
 
 
-def test_inherited_settings_come_last() -> None:
+def test_required_settings_come_first_and_inherited_ones_last() -> None:
     class Longer(Optimizer):
+        warmup: int = setting(3, help="warmup steps")
         steps: int = setting(help="number of steps")
 
-    assert [item.name for item in settings_of(Longer)] == ["steps", "lr", "betas"]
+    assert [item.name for item in settings_of(Longer)] == ["steps", "warmup", "lr", "betas"]
+
+
+def test_tables_of_a_list_are_printed_last_and_once() -> None:
+    class Sources(Config):
+        data: Path | list[Folder] = setting(help="the data")
+        test: Path | list[Folder] | None = setting(None, help="the test data")
+        optimizer: Optimizer = setting(Optimizer(), help="the optimizer")
+
+    text = annotated_toml(Sources, "sources")
+    assert text.count("where the files are".capitalize()) == 1
+    assert text.index("[sources.optimizer]") < text.index("Keys of a TABLE in data or test:")
 
 
 @pytest.mark.parametrize(("written", "version"), [({}, 1), ({"version": 2}, 2), ({"version": 1}, 1)])
-def test_the_version_is_taken_out_of_a_recipe(written: dict[str, Any], version: int) -> None:
+def test_take_version_removes_the_version(written: dict[str, Any], version: int) -> None:
     recipe = written | {"tokenize": {}}
     assert take_version(recipe, "r.toml") == version
     assert recipe == {"tokenize": {}}
@@ -85,8 +97,8 @@ def test_another_version_is_refused(version: Any) -> None:
         take_version({"version": version}, "r.toml")
 
 
-def test_what_all_kinds_of_a_table_share_is_shown_once() -> None:
-    """Six kinds of source with ten common keys each would bury the one key that a person looks for."""
+def test_keys_that_all_kinds_of_a_table_share_are_printed_once() -> None:
+    """Six kinds of sources have ten keys in common."""
 
     class Near(Config):
         name: str = setting("", help="its name")
@@ -103,16 +115,17 @@ def test_what_all_kinds_of_a_table_share_is_shown_once() -> None:
         sources: list[Annotated[Near | Far, Field(discriminator="kind")]] = setting([], help="the sources")
 
     lines = [line.removeprefix("#").strip() for line in annotated_toml(Both, "both").splitlines()]
-    assert lines[3:] == [
-        "each with:",
-        'name = ""   # its name',
-        "one of:",
-        'kind = "near"   # here',
-        'note = "near"   # a note',
-        "one of:",
-        'kind = "far"   # elsewhere',
-        'note = "far"   # a note',
-        "options = {}   # options",
+    assert lines[4:] == [
+        "Keys of every TABLE in sources:",
+        'name = ""   # Its name',
+        "Kinds of TABLE in sources, with the keys of each kind:",
+        "",
+        'kind = "near"   # Here',
+        'note = "near"   # A note',
+        "",
+        'kind = "far"   # Elsewhere',
+        'note = "far"   # A note',
+        "options = {}   # Options",
     ]
 
 
@@ -123,7 +136,7 @@ def test_what_all_kinds_of_a_table_share_is_shown_once() -> None:
         ("minutes = 2.5", {"minutes": 2.5}),
         ("name=my run", {"name": "my run"}),
         ("name=a=b", {"name": "a=b"}),
-        ("name=", {}),  # taken out: its default counts
+        ("name=", {}),  # removed, so the default applies
         ('name=""', {"name": ""}),
         ("deep=true", {"deep": True}),
         ("a.b.c=1", {"a": {"b": {"c": 1}}}),
@@ -133,17 +146,17 @@ def test_what_all_kinds_of_a_table_share_is_shown_once() -> None:
         ),
         ("path=C:\\notes", {"path": "C:\\notes"}),
         ("date=2024-13-45", {"date": "2024-13-45"}),
-        ("response={fr}", {"response": "{fr}"}),  # a column, in a template
+        ("response={fr}", {"response": "{fr}"}),  # a template
         ("text={subject}: {body}", {"text": "{subject}: {body}"}),
         ("merge={}", {"merge": {}}),
-        ("x=1\ny=2", {"x": "1\ny=2"}),  # no second key can be smuggled in
+        ("x=1\ny=2", {"x": "1\ny=2"}),  # an override sets one key only
     ],
 )
 def test_override(override: str, expected: dict[str, Any]) -> None:
     assert apply_overrides({}, [override]) == expected
 
 
-def test_override_reaches_into_tables_and_lists_and_leaves_the_original_alone() -> None:
+def test_override_changes_a_copy_of_tables_and_lists() -> None:
     recipe = {"collect": {"sources": [{"path": "a"}, {"path": "b"}]}, "pretrain": {"minutes": 5}}
     changed = apply_overrides(recipe, ["collect.sources.1.path=c", "pretrain.depth=4", "pretrain.minutes=1"])
     assert changed == {
@@ -157,33 +170,33 @@ def test_override_reaches_into_tables_and_lists_and_leaves_the_original_alone() 
     "override",
     ["minutes", "=3", "a..b=1", "sources=[{kind=", "sources={kind=", "sources.7=1", "name.first=x", "sources.x=1"],
 )
-def test_broken_override_is_a_usage_error(override: str) -> None:
+def test_invalid_override_is_a_config_error(override: str) -> None:
     with pytest.raises(ConfigError):
         apply_overrides({"name": "n", "sources": [1]}, [override])
 
 
-def test_the_hint_for_an_override_is_about_its_own_key() -> None:
+def test_fix_for_an_override_names_its_key() -> None:
     with pytest.raises(ConfigError) as caught:
         apply_overrides({}, ["min_bytes"])
     assert caught.value.fix == "Write --set min_bytes=VALUE."
 
 
 def test_recipes_from_windows_editors_are_read(tmp_path: Path) -> None:
-    """Notepad puts a byte order mark in front, and CRLF at the ends."""
+    """Notepad writes a byte order mark and CRLF."""
     path = tmp_path / "recipe.toml"
     path.write_bytes(b'\xef\xbb\xbfname = "x"\r\n[collect]\r\nworkers = 2\r\n')
     assert read_toml(path) == {"name": "x", "collect": {"workers": 2}}
 
 
 @pytest.mark.parametrize("content", [b"name = quickstart", b"\xff\xfe", b"[collect]\n[collect]\n"])
-def test_what_is_not_toml_is_an_error_with_the_file(tmp_path: Path, content: bytes) -> None:
+def test_invalid_toml_is_an_error_with_the_file_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "recipe.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"recipe\.toml"):
         read_toml(path)
 
 
-def test_absent_recipe_and_directory_are_errors(tmp_path: Path) -> None:
+def test_missing_recipe_and_directory_are_errors(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.toml"):
         with pytest.raises(ConfigError):
             read_toml(path)

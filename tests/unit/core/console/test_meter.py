@@ -61,7 +61,7 @@ def test_work_of_an_earlier_run_counts_as_done_but_not_in_the_rate(monkeypatch: 
     at(meter, monkeypatch, 10)
     meter.advance(10)
     assert meter.rate == pytest.approx(1)
-    assert meter.parts() == [" 91 %", "1:30 left", "1 tokens/s", "910 of 1.00k tokens"]
+    assert meter.parts() == [" 91 %", "1:30 left", "1 token/s", "910 of 1.00k tokens"]
 
 
 def test_time_left_forgets_a_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
