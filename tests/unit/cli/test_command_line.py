@@ -49,7 +49,10 @@ def test_no_arguments_shows_help_and_is_wrong_usage(capsys: pytest.CaptureFixtur
         (["tokenize", "corpus", "--out", "x", "--vocab-size", "many"], "many"),
         (["tokenize", "corpus", "--out", "x", "--vocabsize", "3"], "did you mean '--vocab-size'?"),
         (["tokenize", "corpus", "--out", "x", "--sample-bytes", "3"], "--set sample_bytes=VALUE"),
-        (["tokenize", "corpus", "--out", "x", "--set", "vocab_sise=3"], "unknown setting 'vocab_sise' in [tokenize]; did you mean 'vocab_size'?"),
+        (
+            ["tokenize", "corpus", "--out", "x", "--set", "vocab_sise=3"],
+            "unknown setting 'vocab_sise' in [tokenize]; did you mean 'vocab_size'?",
+        ),
         (["pretrain", "x", "--out", "y", "--set", "pretrain.minutes=2"], 'Remove "pretrain." from the start.'),
         (["collect", "--set", "min_bytes"], "Write --set min_bytes=VALUE."),
         (["collect", "--folder", "", "--out", "x"], 'the current directory is "."'),

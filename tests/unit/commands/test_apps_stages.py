@@ -48,7 +48,7 @@ def test_the_list_and_the_inputs_of_one() -> None:
     lines = [json.loads(line) for line in call("list", "--json").output.splitlines()]
     assert len(lines) == 14 and lines[0]["inputs"]
     helped = call("intent", "--help").output
-    assert "--labels A,B,..." in helped and "(needed)" in helped
+    assert "--labels A,B,..." in helped and "[required]" in helped
     assert "Example: groundup apps intent" in helped
 
 
@@ -92,7 +92,7 @@ def test_inputs_are_options(chat_directory: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("sumarize", "x"), "Did you mean summarize?"),
+        (("sumarize", "x"), "apps summarize'?"),
         (("summarize",), "nothing to work on"),
         (("summarize", "minutes.txt"), "no such file"),
         (("intent", "x"), "labels is missing"),

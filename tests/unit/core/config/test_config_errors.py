@@ -69,7 +69,11 @@ def test_home_directory_expands_also_inside_lists(monkeypatch: pytest.MonkeyPatc
         ({"sources": [{"kind": "folder", "pth": "x"}]}, "did you mean 'sources[0].path'?", ""),
         ({"sources": [{"kind": "foldr", "path": "x"}]}, 'kind = "foldr"', 'Did you mean kind = "folder"?'),
         ({"sources": [{"path": "x"}]}, "kind is missing", "kind must be one of folder, package"),
-        ({"sources": [GOOD["sources"][0], {"kind": "package"}]}, "sources[1].name is missing (The package)", "Write name ="),
+        (
+            {"sources": [GOOD["sources"][0], {"kind": "package"}]},
+            "sources[1].name is missing (The package)",
+            "Write name =",
+        ),
         ({"sources": "notes"}, 'sources = "notes"', "a list"),
         ({"out": ""}, 'out = ""', "current directory"),  # Path("") is the current directory
         ({"name": "two words"}, 'name = "two words"', "regular expression ^\\S+$"),
