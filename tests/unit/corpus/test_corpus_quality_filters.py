@@ -218,7 +218,7 @@ def test_filters_by_name_with_thresholds_from_a_recipe() -> None:
     assert _reason(steps["gopher_quality"], " ".join(PROSE.split()[:30])) is None
     with pytest.raises(ConfigError, match="did you mean 'gopher_quality'"):
         filter_steps(["gopher_qualty"])
-    with pytest.raises(ConfigError, match="did you mean 'gopher_quality.min_words'"):
+    with pytest.raises(ConfigError, match=r"did you mean 'gopher_quality\.min_words'"):
         load(FilterRules, {"gopher_quality": {"min_word": 20}})
 
 

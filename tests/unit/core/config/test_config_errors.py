@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import Field
@@ -38,7 +38,7 @@ class Work(Config):
     name: str = setting("work", help="what it is called", pattern=r"^\S+$")
     table: Path | list[Folder] | None = setting(None, help="a table, or where it comes from")
     limits: dict[str, int] = setting({}, help="bytes of each source at most")
-    renamed = {"layers": "depth"}
+    renamed: ClassVar = {"layers": "depth"}
 
 
 GOOD: dict[str, Any] = {"sources": [{"kind": "folder", "path": "notes"}], "out": "corpus"}
