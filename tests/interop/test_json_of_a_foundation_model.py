@@ -67,7 +67,7 @@ def test_every_draw_of_a_schema_with_formats_is_valid(runner: AppRunner) -> None
     check = jsonschema.Draft202012Validator(PERSON, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
     ids = tuple(runner.template.encode([Message("user", "Invent a person, as JSON.")], add_generation_prompt=True))
     requests = [
-        GenerationRequest(prompt=ids, answers=True, grammar=grammar, max_tokens=grammar.least_tokens + 9 * n, seed=n)
+        GenerationRequest(prompt=ids, is_reply=True, grammar=grammar, max_tokens=grammar.min_tokens + 9 * n, seed=n)
         for n in range(32)
     ]
     texts = [done.text for done in complete_all(runner.engine.model, runner.engine.tokenizer, requests)]

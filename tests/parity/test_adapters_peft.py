@@ -13,7 +13,7 @@ from family_shapes import NO_CLASSIFIER, small
 from groundup.hub import load_classifier, load_model, save_model
 from groundup.hub.adapters import load_adapter, save_adapter
 from groundup.model import FAMILIES, SequenceClassifier, Transformer
-from groundup.model.lora import LoRA, adapters_of, add_lora, fuse_lora
+from groundup.model.lora import LoRA, add_lora, fuse_lora, lora_layers
 
 pytestmark = pytest.mark.interop
 IDS = torch.arange(40).view(2, 20)
@@ -62,7 +62,7 @@ def test_peft_computes_what_we_do_with_our_adapter(base: Path, tmp_path: Path, l
     model = load_model(base)
     before = model(IDS)
     add_lora(model, lora)
-    for layer in adapters_of(model).values():
+    for layer in lora_layers(model).values():
         layer.lora_B.normal_(std=0.2)
     save_adapter(tmp_path / "adapter", model, base=str(base))
     assert (model(IDS) - before).abs().max() > 0.05
@@ -93,7 +93,7 @@ def test_we_compute_what_peft_does_with_its_adapter(base: Path, tmp_path: Path) 
             parameter.normal_(std=0.2)
     peer.save_pretrained(tmp_path / "adapter")
     model = load_model(base)
-    assert len(load_adapter(tmp_path / "adapter", model)) == len(adapters_of(model)) >= 12
+    assert len(load_adapter(tmp_path / "adapter", model)) == len(lora_layers(model)) >= 12
     close(model(IDS), peer(IDS).logits)
     fuse_lora(model)
     close(model(IDS), peer(IDS).logits)
@@ -116,7 +116,7 @@ def test_a_classifier_goes_both_ways_with_its_head(base: Path, tmp_path: Path) -
     last = torch.tensor([IDS.shape[1] - 1] * 2)
     ours = SequenceClassifier.from_language_model(load_model(base), 3, seed=0)
     add_lora(ours, LoRA(rank=4))
-    for layer in adapters_of(ours).values():
+    for layer in lora_layers(ours).values():
         layer.lora_B.normal_(std=0.2)
     ours.score.weight.normal_()
     save_adapter(tmp_path / "ours", ours, base=str(base))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from groundup.kernels import Machine, eagerly, measure_machine, place
 from groundup.model import ModelConfig, Transformer, init_weights
-from groundup.model.lora import LoRA, adapters_of, add_lora
+from groundup.model.lora import LoRA, add_lora, lora_layers
 
 TARGETS = ("q_proj", "layers.0.mlp.up_proj")
 
@@ -31,7 +31,7 @@ def with_adapters(targets: tuple[str, ...]) -> Transformer:
     for parameter in model.parameters():  # what begins at zero would hide what lies behind it
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
     add_lora(model, LoRA(rank=4, targets=targets))
-    for layer in adapters_of(model).values():
+    for layer in lora_layers(model).values():
         layer.lora_B.data.normal_(0, 0.05, generator=generator)
     return model
 

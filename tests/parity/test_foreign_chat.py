@@ -68,7 +68,7 @@ def conversations(pair: Pair, contents: list[str]) -> list[list[Message]]:
         turns = [
             Message(role, draw.choice(contents)) for _ in range(draw.randint(1, 3)) for role in ("user", "assistant")
         ]
-        if number % 3 == 0 and pair.template.takes_system:
+        if number % 3 == 0 and pair.template.supports_system:
             turns.insert(0, Message("system", draw.choice(contents)))
         made.append(turns)
     return made
@@ -150,7 +150,7 @@ def test_the_prompt_is_the_beginning_of_what_is_trained(pair: Pair) -> None:
 
 @pytest.mark.parametrize("pair", ["mistral", "gemma"], indirect=True)
 def test_a_template_without_system_says_so(pair: Pair) -> None:
-    assert not pair.template.takes_system
+    assert not pair.template.supports_system
     with pytest.raises(ConfigError, match="takes none"):
         pair.template.encode([Message("system", "Be brief."), Message("user", "Hi")])
     with pytest.raises(ConfigError, match="alternate"):

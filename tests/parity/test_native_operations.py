@@ -17,7 +17,7 @@ from family_shapes import kv_heads, variants
 from groundup.kernels.native_library import native_library
 from groundup.kernels.native_operations import NativeOperations
 from groundup.model import FAMILIES, ModelConfig, Operations, Transformer, init_weights, use_operations
-from groundup.model.lora import LoRA, adapters_of, add_lora
+from groundup.model.lora import LoRA, add_lora, lora_layers
 from groundup.model.loss import summed_nll
 from groundup.optim import newton_schulz
 
@@ -110,7 +110,7 @@ def test_an_upstream_that_is_one_number_everywhere(native: NativeOperations) -> 
         x, up = (normal(4, 256, 256, seed=seed).bfloat16().requires_grad_() for seed in (0, 1))
         weight, bias = (normal(256, seed=seed).requires_grad_() for seed in (2, 3))
         q, k, v = (normal(2, 64, 2, 32, seed=seed).bfloat16().requires_grad_() for seed in (4, 5, 6))
-        seen = operations.seen(torch.arange(64).expand(2, 64), None, None)
+        seen = operations.attention_mask(torch.arange(64).expand(2, 64), None, None)
         outs = (
             operations.rms_norm(x, weight, 1e-6),
             operations.layer_norm(x, weight, bias, 1e-5),
@@ -190,7 +190,7 @@ def test_attention(
     q, k, v = (normal(2, length, n, head_dim, seed=n) for n in (heads, key_heads, key_heads))
 
     def by(operations: Operations) -> Callable[..., Tensor]:
-        seen = operations.seen(positions, documents, window)
+        seen = operations.attention_mask(positions, documents, window)
         return lambda q, k, v: operations.attend(q, k, v, seen, head_dim**-0.5)
 
     assert_as_near(by(native), by(PLAIN), (q, k, v), normal(2, length, heads, head_dim, seed=9))
@@ -201,7 +201,7 @@ def test_what_an_earlier_call_left_in_memory_counts_for_nothing(native: NativeOp
 
     def gradients(length: int, value: float) -> list[Tensor]:
         documents, positions = torch.zeros(8, length, dtype=torch.long), torch.arange(length).expand(8, length)
-        seen = native.seen(positions, documents, None)
+        seen = native.attention_mask(positions, documents, None)
         tensors = tuple(torch.full((8, length, 1, 64), value).bfloat16() for _ in range(3))
         return outcome(lambda q, k, v: native.attend(q, k, v, seen, 0.125), tensors, torch.ones(8, length, 1, 64))
 
@@ -214,7 +214,9 @@ def test_a_document_that_comes_back_is_seen(native: NativeOperations) -> None:
     """The kernel's runs of keys cannot say it; the mask does."""
     documents = torch.tensor([[0, 1, 0, 0]])
     positions = torch.arange(4)[None]
-    assert torch.equal(native.seen(positions, documents, None), PLAIN.seen(positions, documents, None))
+    assert torch.equal(
+        native.attention_mask(positions, documents, None), PLAIN.attention_mask(positions, documents, None)
+    )
 
 
 @pytest.mark.parametrize("z_loss", [0.0, 0.01])
@@ -255,7 +257,7 @@ def test_a_gradient_of_rows_that_fill_no_tiles_is_not_rounded(native: NativeOper
     """The operands are bf16, sums and result are fp32: as near as fp32 comes. The plain product is 0.1 away."""
     left, right, before = normal(77, rows).bfloat16(), normal(77, 64, seed=1).bfloat16(), normal(rows, 64, seed=2)
     out = before.clone() if add else torch.full_like(before, float("nan"))
-    native.transposed_product(out, left, right, add=add)
+    native.transposed_matmul(out, left, right, add=add)
     exact = left.double().t() @ right.double() + (before.double() if add else 0)
     torch.testing.assert_close(out.double(), exact, atol=2e-5, rtol=1e-6)
 
@@ -295,7 +297,7 @@ def test_models_of_every_family(native: NativeOperations, family: Any, rank: int
     model = a_model(family)
     if rank is not None:
         add_lora(model, LoRA(rank=rank))
-        for index, layer in enumerate(adapters_of(model).values()):
+        for index, layer in enumerate(lora_layers(model).values()):
             layer.lora_B.data = normal(*layer.lora_B.shape, seed=index, scale=0.05)
     ids = torch.randint(160, (3, 64), generator=torch.Generator().manual_seed(1))
     documents = (torch.arange(64) >= 23).long().expand(3, 64)

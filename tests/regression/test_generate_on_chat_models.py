@@ -57,7 +57,7 @@ def test_a_run_says_which_of_its_models_was_opened(finished: Path) -> None:
     assert done.text == ""
     assert "opened chat, its newest fine-tuned model" in shown
     assert "is a chat model. generate does not use its chat template" in shown
-    assert "it predicted the end of the text at once (finish_reason: stop)" in shown
+    assert "it generated the end-of-text token first (finish_reason: stop)" in shown
     assert f"groundup chat '{finished / 'chat'}'" in shown
     assert f"groundup generate '{finished / 'base'}'" in shown
 
@@ -77,7 +77,7 @@ def test_an_output_without_text_is_reported(finished: Path) -> None:
     done, _ = generated(finished / "base")
     stopped, shown = generated(finished / "base", stop=(done.text[:1],))
     assert stopped.text == ""
-    assert "its text began with a --stop text (finish_reason: stop)" in shown
+    assert "the output started with a --stop text (finish_reason: stop)" in shown
 
 
 @pytest.mark.parametrize("place", [{}, {"out": "models/mine"}], ids=["default", "chosen by the recipe"])

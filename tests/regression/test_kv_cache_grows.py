@@ -16,7 +16,7 @@ from groundup.inference import Engine, GenerationRequest, Sampling, complete_all
 from groundup.inference.sequence import GeneratedSequence
 from groundup.inference.worker import Ticket
 from groundup.model import Transformer
-from groundup.model.cache import FIRST_TOKENS, BatchCache, KVCache
+from groundup.model.cache import INITIAL_CAPACITY, BatchCache, KVCache
 from groundup.tokenizer import Tokenizer
 
 CONTEXT = 4096
@@ -48,7 +48,7 @@ def allocate_at_once(monkeypatch: pytest.MonkeyPatch, *kinds: type) -> None:
 
         def whole(self: Any, *args: Any, make: Callable[..., None] = make) -> None:
             make(self, *args)
-            self._memory.reserve(self._memory.shape.max_length)
+            self._storage.reserve(self._storage.shape.max_length)
 
         monkeypatch.setattr(kind, "__init__", whole)
 
@@ -67,7 +67,7 @@ def test_a_request_without_a_limit_takes_memory_for_what_it_writes(
         assert any(event.finish_reason == "cancelled" for event in stream)
     assert sequence.cache.max_length == CONTEXT
     # The engine may be some hundred tokens ahead of its reader.
-    assert 0 < sequence.cache.nbytes <= 2 * FIRST_TOKENS * model.cache_bytes_per_token
+    assert 0 < sequence.cache.nbytes <= 2 * INITIAL_CAPACITY * model.cache_bytes_per_token
 
 
 def test_growth_changes_no_token(model: Transformer, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def novelty(sentences: list[str]) -> Novelty:
 
 
 def test_few_texts_of_the_same_source_are_flagged(novelty: Novelty, sentences: list[str]) -> None:
-    tested = novelty.tested(sentences[120:])
+    tested = novelty.with_held_out(sentences[120:])
     assert tested.false_alarms is not None
     assert tested.false_alarms < 0.09  # 5 % is intended; 120 texts leave that much to chance
     assert tested.held_out == 500
@@ -49,7 +49,7 @@ def test_gibberish_and_other_languages_are_flagged(novelty: Novelty, sentences: 
     symbols = ["".join(draw.choice("!@#$%^&*()[]{}|;:<>?") for _ in range(12)) for _ in range(30)]
     keyboard = ["".join(draw.choice("asdfjkl") for _ in range(draw.randint(6, 25))) for _ in range(30)]
     texts = [*letters, *shuffled, *symbols, *keyboard, *OTHER_LANGUAGES]
-    flagged = [text for text in texts if novelty.of(text).unlike]
+    flagged = [text for text in texts if novelty.score(text).unlike]
     assert len(flagged) > 0.95 * len(texts)
 
 
@@ -68,10 +68,10 @@ def _hashed(text: str) -> tuple:
 
 
 def test_it_is_kept_next_to_the_classifier(novelty: Novelty, sentences: list[str], tmp_path: Path) -> None:
-    novelty.tested(sentences[120:]).save(tmp_path)
+    novelty.with_held_out(sentences[120:]).save(tmp_path)
     loaded = Novelty.load(tmp_path)
     assert loaded is not None
-    assert [loaded.of(text) for text in OTHER_LANGUAGES] == [novelty.of(text) for text in OTHER_LANGUAGES]
+    assert [loaded.score(text) for text in OTHER_LANGUAGES] == [novelty.score(text) for text in OTHER_LANGUAGES]
     assert loaded.held_out == 500
     (tmp_path / NOVELTY_FILE).write_bytes((tmp_path / NOVELTY_FILE).read_bytes()[:-9])
     with pytest.raises(FormatError, match="novelty"):

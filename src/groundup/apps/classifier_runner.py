@@ -73,7 +73,7 @@ class ClassifierRunner:
             notes.append(f"Of several labels that a text may have, it gets: {', '.join(fitting) or 'none'}.")
         if len(parts) > 1:
             notes.append(f"Read in {len(parts):,} parts; the probabilities are their means.")
-        found = self._novelty.of(inputs[app.first.name]) if self._novelty else None
+        found = self._novelty.score(inputs[app.first.name]) if self._novelty else None
         if found is None:
             notes.append(NO_NOVELTY)
         elif found.unlike:

@@ -74,7 +74,7 @@ class Prompter:
             self.schema = fill_numbers(app.output.json_schema, self.given)
             self.grammar = Grammar.of_schema(self.schema, self.text_model.tokenizer)
         wanted = self.options.max_tokens or app.output.max_tokens
-        least = self.grammar.least_tokens if self.grammar else 1
+        least = self.grammar.min_tokens if self.grammar else 1
         # In a short context the answer gets half, so that there is something that it is about.
         self.max_tokens = max(least, min(wanted, context // 2)) if app.output.kind != "label" else 0
         self.shots = len(app.prompt.shots) if self.text_model.template is None or app.prompt.shots_in_chat else 0
@@ -133,7 +133,7 @@ class Prompter:
         grammar = None if part else self.grammar
         return GenerationRequest(
             prompt=self._prompt(given, part=part),
-            answers=template is not None,
+            is_reply=template is not None,
             sampling=Sampling(
                 temperature=temperature, top_p=decoding.top_p, repetition_penalty=decoding.repetition_penalty
             ),
@@ -189,7 +189,7 @@ class Prompter:
             messages.append(Message("assistant", self._output(shot)))
         messages.append(Message("user", render_template(prompt.chunk if own else prompt.user, given)))
         system = render_template(prompt.system, given)
-        if system and template.takes_system:
+        if system and template.supports_system:
             messages.insert(0, Message("system", system))
         elif system:
             messages[0] = Message("user", f"{system}\n\n{messages[0].content}")

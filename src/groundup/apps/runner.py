@@ -16,7 +16,7 @@ from groundup.core.console import Console
 from groundup.core.errors import GroundupError, ResourceError
 from groundup.hub.resolve import is_classifier, open_chat_model, open_classifier
 from groundup.inference import Completion, Engine, GenerationRequest, complete_all
-from groundup.inference.likelihood import continuations, loglikelihoods
+from groundup.inference.likelihood import loglikelihoods, shared_prompt_loglikelihoods
 from groundup.tokenizer import ChatTemplate
 
 _SIDE_BY_SIDE = 64  # rows of a table that are under way at a time
@@ -133,7 +133,7 @@ class AppRunner:
             after.setdefault(prompt, {})[ids] = 0.0
         for prompt, labels in after.items():
             self._go_on()
-            found = continuations(self.engine.model, prompt, list(labels))
+            found = shared_prompt_loglikelihoods(self.engine.model, prompt, list(labels))
             labels.update(zip(labels, found, strict=True))
         return [after[prompt][ids] for prompt, ids in pairs]
 

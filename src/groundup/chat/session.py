@@ -38,12 +38,12 @@ class Settings:
         self.request((0,), ())  # a wrong value is best named when it is given
 
     def request(
-        self, ids: Sequence[int], stop_ids: tuple[int, ...] | None, draw: int = 0, *, answers: bool = True
+        self, ids: Sequence[int], stop_ids: tuple[int, ...] | None, draw: int = 0, *, is_reply: bool = True
     ) -> GenerationRequest:
         """The request for an answer; `draw` counts the answers since the seed was set."""
         return GenerationRequest(
             prompt=tuple(ids),
-            answers=answers,
+            is_reply=is_reply,
             sampling=Sampling(temperature=self.temperature, top_p=self.top_p),
             max_tokens=self.max_tokens,
             stop_ids=stop_ids,
@@ -104,7 +104,7 @@ class Session:
         Raises:
             ConfigError: a system message for a model without chat template.
         """
-        if settings.system and not self.format.takes_system:
+        if settings.system and not self.format.supports_system:
             raise ConfigError(
                 "a system message",
                 rule="only a model whose chat template has a place for it can be told something beforehand",
@@ -125,7 +125,7 @@ class Session:
             ConfigError: the prompt alone does not fit into the context.
         """
         ids, dropped = self.fit_turns(prompt)
-        request = self.settings.request(ids, self.format.stop_ids, self._draws, answers=self.format.answers)
+        request = self.settings.request(ids, self.format.stop_ids, self._draws, is_reply=self.format.is_reply)
         started = time.monotonic()
 
         def hand_on(piece: str) -> None:

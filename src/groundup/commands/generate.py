@@ -1,4 +1,4 @@
-"""`groundup generate`: text from a model, written out as it comes."""
+"""`groundup generate`: generate text with a model and stream it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ EXAMPLE = 'groundup generate runs/quickstart/base "Once upon a time" --max-token
 
 
 class GenerateConfig(Config):
-    """What to go on with, and how."""
+    """Settings of `groundup generate`."""
 
     model: Path = setting(help="model (e.g. runs/NAME/base), or a run (its newest fine-tuned model)", positional=True)
-    prompt: str = setting("", help="the text to go on with; empty: a text from nothing", positional=True)
-    max_tokens: int | None = setting(200, help="tokens to write at most", flag=True)
-    temperature: float = setting(0.8, help="0 takes the likeliest token; 1 is as random as the text", flag=True)
-    top_k: int | None = setting(None, help="draw from the k likeliest tokens only", flag=True)
-    top_p: float = setting(0.95, help="draw from the likeliest tokens that make up this mass", flag=True)
-    min_p: float = setting(0.0, help="draw tokens at least this likely, beside the likeliest", flag=True)
+    prompt: str = setting("", help="text to continue; default: generate a new document", positional=True)
+    max_tokens: int | None = setting(200, help="maximum number of tokens to generate", flag=True)
+    temperature: float = setting(0.8, help="sampling temperature; 0: always the most likely token (greedy)", flag=True)
+    top_k: int | None = setting(None, help="sample from the k most likely tokens only", flag=True)
+    top_p: float = setting(0.95, help="sample from the most likely tokens with this total probability", flag=True)
+    min_p: float = setting(0.0, help="minimum probability, relative to the most likely token", flag=True)
     repetition_penalty: float = setting(1.0, help="above 1 makes repeated tokens less likely", flag=True)
-    stop: tuple[str, ...] = setting((), help="end before one of these texts", flag=True)
-    seed: int | None = setting(None, help="the same seed gives the same text", flag=True)
-    base: Path | None = setting(None, help="where an adapter's base lies now", flag=True)
-    device: str | None = setting(None, help="cpu, cuda, ...; by default a GPU where there is one", flag=True)
+    stop: tuple[str, ...] = setting((), help="stop text; generation ends before it", flag=True)
+    seed: int | None = setting(None, help="random seed, for reproducible output", flag=True)
+    base: Path | None = setting(None, help="new path of an adapter's base model, if it has moved", flag=True)
+    device: str | None = setting(None, help="cpu, cuda, ...; default: a GPU if available", flag=True)
 
 
 def run(
@@ -40,11 +40,19 @@ def run(
     console: Console | None = None,
     on_text: Callable[[str], None] | None = None,
 ) -> Completion:
-    """Generate; `on_text` receives each piece of text as soon as it is certain, and the whole is returned.
+    """Generate a completion.
+
+    Args:
+        config: Settings.
+        console: Where to print notes and warnings.
+        on_text: Called with each piece of text as it is generated.
+
+    Returns:
+        The completion.
 
     Raises:
-        DataError: no model there.
-        ConfigError: a sampling option out of range, a prompt longer than the context.
+        DataError: The model does not exist.
+        ConfigError: A sampling setting is out of range, or the prompt is longer than the context.
     """
     from groundup.hub.resolve import open_model
     from groundup.inference import Engine, GenerationRequest, Sampling
@@ -73,7 +81,7 @@ def run(
 
 
 def _explain_model(path: Path, opened: OpenedModel, console: Console) -> None:
-    """Say which model of a run was opened, and what raw text means to a chat model."""
+    """Print which model of a run was opened, and a note if it is a chat model."""
     from groundup.hub.resolve import is_base
 
     if opened.directory != path:
@@ -82,31 +90,31 @@ def _explain_model(path: Path, opened: OpenedModel, console: Console) -> None:
     if opened.tokenizer.chat_template is not None:
         console.note(
             f"{opened.directory} is a chat model. generate does not use its chat template: the model continues the "
-            f"prompt as raw text, and may end at once. {_instead(opened)}"
+            f"prompt as raw text, and may stop immediately. {_instead(opened)}"
         )
 
 
 def _instead(opened: OpenedModel) -> str:
-    """Commands that suit a chat model better than raw text."""
+    """Return commands that suit a chat model better."""
     from groundup.hub.resolve import stage_output
 
     base, here = stage_output(opened.directory, "pretrain"), Path.cwd()
     if base is not None and base.is_relative_to(here):
         base = base.relative_to(here)
-    told = f"To talk to it: groundup chat {shlex.quote(str(opened.directory))}."
-    return told + (f" To continue text: groundup generate {shlex.quote(str(base))}." if base else "")
+    advice = f"To chat with it: groundup chat {shlex.quote(str(opened.directory))}."
+    return advice + (f" To continue text: groundup generate {shlex.quote(str(base))}." if base else "")
 
 
 def _no_text(config: GenerateConfig, completion: Completion, opened: OpenedModel) -> str:
-    """Why a completion has no text, and what to try."""
+    """Return why a completion has no text, and what to try."""
     tokens = len(completion.token_ids)
     if completion.finish_reason != "stop":
-        why, instead = f"{tokens:,} tokens gave nothing visible", "Raise --max-tokens."
+        why, instead = f"{tokens:,} tokens without visible text", "Increase --max-tokens."
     elif completion.token_ids[-1] not in opened.stop_ids:
-        why, instead = "its text began with a --stop text", "Leave --stop out, or change it."
+        why, instead = "the output started with a --stop text", "Omit --stop, or change it."
     else:
-        why = "it predicted the end of the text" + (" at once" if tokens == 1 else "")
+        why = "it generated the end-of-text token" + (" first" if tokens == 1 else "")
         instead = "Try a higher --temperature." if config.temperature == 0 else "Try another --seed or prompt."
         if opened.tokenizer.chat_template is not None:
             instead = _instead(opened)
-    return f"The model wrote no text: {why} (finish_reason: {completion.finish_reason}). {instead}"
+    return f"The model generated no text: {why} (finish_reason: {completion.finish_reason}). {instead}"

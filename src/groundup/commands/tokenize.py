@@ -1,4 +1,4 @@
-"""`groundup tokenize`: a corpus to a vocabulary and token shards."""
+"""`groundup tokenize`: train a tokenizer on a corpus and write token shards."""
 
 from __future__ import annotations
 
@@ -21,31 +21,38 @@ if TYPE_CHECKING:
 
 _SPLITS: tuple[Split, Split] = ("train", "validation")
 _DIRECTORY = "tokenizer"
-_CHECKED_BYTES = 1_000_000  # of the corpus, encoded both ways before the fast way is trusted
+_CHECKED_BYTES = 1_000_000  # of the corpus, encoded by both encoders to check that they agree
 
 EXAMPLE = "groundup tokenize runs/notes/corpus --out runs/notes/tokens"
 
 
 class TokenizeConfig(Config):
-    """Which vocabulary, and where the tokens go."""
+    """Settings of `groundup tokenize`."""
 
-    corpus: Path = setting(help="what groundup collect left", positional=True)
-    out: Path = setting(help="directory for the tokenizer and the token shards", flag=True)
-    vocab_size: int | None = setting(None, help="ids in all, a multiple of 64; default: from the corpus", flag=True)
-    tokenizer: Path | None = setting(None, help="use that of this model (a directory, or a run), train none", flag=True)
-    extend: int | None = setting(None, help="add so many tokens, learned here, to that tokenizer", flag=True, gt=0)
-    sample_bytes: int = setting(200_000_000, help="train the vocabulary on this much of the corpus", gt=0)
-    threads: int | None = setting(None, help="encoding threads; default: one for each core", gt=0)
+    corpus: Path = setting(help="corpus directory, written by groundup collect", positional=True)
+    out: Path = setting(help="output directory for the tokenizer and the token shards", flag=True)
+    vocab_size: int | None = setting(None, help="size, a multiple of 64; default: from the corpus size", flag=True)
+    tokenizer: Path | None = setting(None, help="model or run whose tokenizer to use instead of a new one", flag=True)
+    extend: int | None = setting(None, help="number of new tokens to train and add to that tokenizer", flag=True, gt=0)
+    sample_bytes: int = setting(200_000_000, help="train the tokenizer on this many bytes of the corpus", gt=0)
+    threads: int | None = setting(None, help="encoding threads; default: one per core", gt=0)
 
 
 def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
-    """Train a vocabulary on the training split, or take one, and encode both splits.
+    """Train a tokenizer on the training split, or load one, and encode both splits.
 
-    A run that was cut off keeps its vocabulary and its finished shards.
+    An interrupted run keeps its tokenizer and its finished shards.
+
+    Args:
+        config: Settings.
+        console: Where to print progress and results.
+
+    Returns:
+        The stage's artifact.
 
     Raises:
-        DataError: no corpus there, or too little text for the vocabulary.
-        ConfigError: a vocabulary size that cannot be, or one given beside a tokenizer; no tokenizer to extend.
+        DataError: The corpus does not exist, or has too little text for the vocabulary size.
+        ConfigError: The vocabulary size is invalid, or the settings contradict each other.
     """
     from groundup.corpus import read_card, read_documents
     from groundup.corpus.shards import first_bytes
@@ -69,7 +76,7 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     sample = list(first_bytes(texts("train"), _CHECKED_BYTES))
     encoder = CorpusEncoder(tokenizer, sample, threads=config.threads)
     if not encoder.fast:
-        console.warn(f"Encoding the slow way, since this tokenizer and tiktoken differ: {encoder.reason}.")
+        console.warn(f"Encoding without tiktoken, which is slower: it differs from this tokenizer. {encoder.reason}.")
     documents, total, size = sum(card[s]["documents"] for s in _SPLITS), sum(sizes.values()), tokenizer.vocab_size
     require_shard_space(work.directory, sample, encoder.encode, vocab_size=size, text_bytes=total, documents=documents)
     with console.progress("encoding", total, "bytes") as progress:
@@ -85,8 +92,8 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
     train, validation = (written.splits[split] for split in _SPLITS)
     bytes_per_token = round(train.bytes / max(train.tokens, 1), 4)
     summary = (
-        f"{train.tokens:,} tokens to train on, {validation.tokens:,} held out; vocabulary "
-        f"{size:,}, {bytes_per_token:.2f} bytes per token"
+        f"{train.tokens:,} training tokens, {validation.tokens:,} validation tokens, vocabulary size {size:,}, "
+        f"{bytes_per_token:.2f} bytes per token"
     )
     facts = {
         "vocab_size": size,
@@ -101,18 +108,18 @@ def run(config: TokenizeConfig, *, console: Console | None = None) -> Artifact:
 
 
 def _given_tokenizer(config: TokenizeConfig) -> tuple[Tokenizer | None, dict[str, str]]:
-    """Return the tokenizer that the config names, and its digest as an input of the stage."""
+    """Load the tokenizer of the settings, if any, and return it with its digest as an input of the stage."""
     if config.tokenizer and config.vocab_size:
         raise ConfigError(
             f"vocab_size = {config.vocab_size:,} and tokenizer = {config.tokenizer}",
-            rule="a tokenizer that is given has its size already",
-            fix="Leave one of the two out.",
+            rule="vocab_size applies only to a new tokenizer",
+            fix="Omit one of the two.",
         )
     if config.extend and not config.tokenizer:
         raise ConfigError(
-            f"extend = {config.extend:,} and no tokenizer",
-            rule="a vocabulary that is learned here is as large as vocab_size says",
-            fix="Give tokenizer, or vocab_size in place of extend.",
+            f"extend = {config.extend:,} without tokenizer",
+            rule="extend adds tokens to an existing tokenizer",
+            fix="Set tokenizer, or set vocab_size instead of extend.",
         )
     if not config.tokenizer:
         return None, {}
@@ -127,23 +134,23 @@ def _given_tokenizer(config: TokenizeConfig) -> tuple[Tokenizer | None, dict[str
 def _vocabulary(
     config: TokenizeConfig, given: Tokenizer | None, work: Work, texts: Iterator[str], size: int, console: Console
 ) -> Tokenizer:
-    """Train or extend a vocabulary on `size` bytes of texts, take the given one, or read that of an interrupted run."""
+    """Return the tokenizer: trained or extended on the texts, given, or saved by an interrupted run."""
     from groundup.corpus.shards import first_bytes
     from groundup.tokenizer import TOKENIZER_FILE, Tokenizer, extend_tokenizer, train_tokenizer, vocab_size_for
 
-    kept, sample_bytes = work.directory / _DIRECTORY, min(config.sample_bytes, size)
-    if work.has(kept / TOKENIZER_FILE):
-        return Tokenizer.load(kept)
+    directory, sample_bytes = work.directory / _DIRECTORY, min(config.sample_bytes, size)
+    if work.has(directory / TOKENIZER_FILE):
+        return Tokenizer.load(directory)
     tokenizer = given
     if given is None:
-        wanted, at_most = config.vocab_size or vocab_size_for(size), config.vocab_size is None
-        with console.progress("training the vocabulary", sample_bytes, "bytes") as progress:
+        vocab_size, at_most = config.vocab_size or vocab_size_for(size), config.vocab_size is None
+        with console.progress("training the tokenizer", sample_bytes, "bytes") as progress:
             sample = first_bytes(texts, sample_bytes, progress.advance)
-            tokenizer = train_tokenizer(sample, wanted, at_most=at_most)
+            tokenizer = train_tokenizer(sample, vocab_size, at_most=at_most)
     elif config.extend:
-        with console.progress("extending the vocabulary", sample_bytes, "bytes") as progress:
+        with console.progress("extending the tokenizer", sample_bytes, "bytes") as progress:
             sample = first_bytes(texts, sample_bytes)
             tokenizer = extend_tokenizer(given, sample, config.extend, progress=progress.advance)
     assert tokenizer is not None
-    work.keep(tokenizer.save(kept))
+    work.keep(tokenizer.save(directory))
     return tokenizer

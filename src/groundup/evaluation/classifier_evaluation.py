@@ -386,7 +386,7 @@ def save_and_test(
     temperature = 1.0
     if len(task.validation):
         temperature = task.fit_temperature(placed)
-        model.soften(temperature)
+        model.apply_temperature(temperature)
         files = save()
     if lexical is not None:
         temperature = task.fit_temperature(placed, lexical)
@@ -396,7 +396,7 @@ def save_and_test(
     samples = task.samples(saved, lexical)  # in fp32
     facts = task.facts() | {"parameters": sum(parameter.numel() for parameter in model.parameters())}
     facts |= _test(task, _placed(saved, machine), lexical, temperature, console, tfidf=tfidf)
-    novelty = Novelty.fit(task.given.texts, seed=task.seed).tested(task.test.examples.texts)
+    novelty = Novelty.fit(task.given.texts, seed=task.seed).with_held_out(task.test.examples.texts)
     console.note(novelty.sentence)
     facts |= {"novelty": novelty.to_json(), "samples": samples}
     return [*files, out / "tokenizer.json", out / "tokenizer_config.json", novelty.save(out)], facts

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from groundup.core.errors import DataError
 from groundup.model import Transformer
-from groundup.model.attention import seen_with_cache
+from groundup.model.attention import cached_attention_mask
 from groundup.model.loss import softcapped
 from groundup.model.transformer import Block, Rope
 
@@ -100,7 +100,7 @@ class TextTrace:
             self._ropes.append(rope)
 
         with torch.inference_mode():
-            last_BTD = model.model(torch.tensor([ids], device=model.lm_head.weight.device), watch=record)
+            last_BTD = model.model(torch.tensor([ids], device=model.lm_head.weight.device), layer_hook=record)
         self.states_LTD = states  # Input of each layer.
         self._last_TD = last_BTD[0]  # Normalized output of the last layer.
 
@@ -141,13 +141,13 @@ class TextTrace:
         config, block = self.model.config, self.model.model.layers[layer]
         assert isinstance(block, Block), "a decoder is made of blocks"
         x_1TD = block.input_layernorm(self.states_LTD[layer][None])
-        q_1TNH, k_1SKH, _ = block.self_attn.projected(x_1TD, self._ropes[layer])
+        q_1TNH, k_1SKH, _ = block.self_attn.project(x_1TD, self._ropes[layer])
         length = len(self.ids)
         q_KGTH = q_1TNH[0].float().view(length, config.n_kv_heads, -1, config.head_dim).permute(1, 2, 0, 3)
         k_K1HS = k_1SKH[0].float().permute(1, 2, 0)[:, None]
         scores_NTS = softcapped((q_KGTH @ k_K1HS).flatten(0, 1) * config.attention_scale, config.attention_softcap)
         window = config.sliding_window if config.slides(layer) else None
-        seen_TS = seen_with_cache(torch.arange(length, device=scores_NTS.device)[None], length, window)[0, 0]
+        seen_TS = cached_attention_mask(torch.arange(length, device=scores_NTS.device)[None], length, window)[0, 0]
         return scores_NTS.masked_fill(~seen_TS, -math.inf).softmax(-1)
 
     @cached_property

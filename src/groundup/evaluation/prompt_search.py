@@ -122,7 +122,7 @@ class FewShotPrompt:
         system = [messages.pop(0).content] if messages[0].role == "system" else []
         first = "\n\n".join([self.instruction, *system] if self.instruction else system)
         whole = [message for shot in self.shots for message in shot.messages if message.role != "system"] + messages
-        if first and self.format.takes_system:
+        if first and self.format.supports_system:
             whole.insert(0, Message("system", first))
         elif first:
             whole[0] = Message(whole[0].role, f"{first}\n\n{whole[0].content}")

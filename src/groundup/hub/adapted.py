@@ -28,7 +28,7 @@ from groundup.hub.adapter_config import CLASSIFIER
 from groundup.hub.adapters import CONFIG, WEIGHTS, head_rows, load_adapter, read_adapter_json, save_adapter
 from groundup.hub.weight_files import weight_files
 from groundup.model import ModelConfig, SequenceClassifier, Transformer
-from groundup.model.lora import fuse_lora, sharing_weights
+from groundup.model.lora import copy_sharing_weights, fuse_lora
 
 BASE = "groundup.json"
 FORMAT_VERSION = 1
@@ -193,7 +193,7 @@ def with_adapter(base: Transformer, directory: Path) -> Transformer:
     Raises:
         FormatError: as `load_model`.
     """
-    tuned = sharing_weights(base)
+    tuned = copy_sharing_weights(base)
     load_adapter(directory, tuned)
     return tuned.eval().requires_grad_(False)
 

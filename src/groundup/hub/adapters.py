@@ -26,7 +26,7 @@ from groundup.hub.adapter_config import (
 from groundup.hub.families import weight_table
 from groundup.hub.weight_files import open_tensors
 from groundup.model import SequenceClassifier, Transformer
-from groundup.model.lora import LoRALinear, adapters_of, linear_at, linear_layers, put
+from groundup.model.lora import LoRALinear, get_linear, linear_layers, lora_layers, replace_module
 from groundup.model.weight_map import Transpose, Weight
 
 CONFIG = "adapter_config.json"
@@ -45,7 +45,7 @@ def save_adapter(directory: Path, model: Transformer | SequenceClassifier, *, ba
     Returns:
         The files written.
     """
-    ours, layers = adapters_of(model), _their_layers(model)
+    ours, layers = lora_layers(model), _their_layers(model)
     assert ours, "a model with adapters"
     tensors: dict[str, Tensor] = {}
     adapted: dict[str, AdaptedLayer] = {}
@@ -53,7 +53,7 @@ def save_adapter(directory: Path, model: Transformer | SequenceClassifier, *, ba
         names = _layer_names(weight)
         if not any(name in ours for name in names):
             continue
-        parts = [(ours.get(name), linear_at(model, name).out_features) for name in names]
+        parts = [(ours.get(name), get_linear(model, name).out_features) for name in names]
         a_RI, b_OR, scale = _fused(parts, _of_rows(weight))
         tensors[f"base_model.model.{theirs}.lora_A.weight"] = a_RI
         tensors[f"base_model.model.{theirs}.lora_B.weight"] = b_OR
@@ -107,7 +107,7 @@ def load_adapter(directory: Path, model: Transformer | SequenceClassifier) -> li
     if isinstance(model, SequenceClassifier):
         _take_head(model, head)
     for name, layer in found.items():
-        put(model, name, layer)
+        replace_module(model, name, layer)
     return list(found)
 
 
@@ -148,14 +148,14 @@ def _their_layers(model: Transformer | SequenceClassifier) -> dict[str, Weight]:
     ours = set(linear_layers(model))
     layers: dict[str, Weight] = {}
     for weight in weight_table(model.config):
-        if weight.theirs.endswith(".weight") and ours.issuperset(_layer_names(weight)):
-            layers[weight.theirs.removesuffix(".weight")] = weight
+        if weight.file_name.endswith(".weight") and ours.issuperset(_layer_names(weight)):
+            layers[weight.file_name.removesuffix(".weight")] = weight
     return layers
 
 
 def _layer_names(weight: Weight) -> tuple[str, ...]:
     """Names of the linear layers whose matrices a weight holds."""
-    return tuple(name.removesuffix(".weight") for name in weight.ours)
+    return tuple(name.removesuffix(".weight") for name in weight.names)
 
 
 def _of_rows(weight: Weight) -> Weight:
@@ -180,7 +180,7 @@ def _fused(parts: list[tuple[LoRALinear | None, int]], weight: Weight) -> tuple[
             own = layer.lora_B.detach().float().cpu() * (layer.scale / scale)
             block_OR[:, column : column + own.shape[1]] = own
             column += own.shape[1]
-    b_OR = weight.write(dict(zip(weight.ours, blocks, strict=True)).__getitem__)
+    b_OR = weight.write(dict(zip(weight.names, blocks, strict=True)).__getitem__)
     return a_RI.contiguous(), b_OR.contiguous(), scale
 
 
@@ -189,7 +189,7 @@ def _split(
 ) -> dict[str, LoRALinear]:
     """The adapters of ours that one of theirs holds."""
     names = _layer_names(weight)
-    bases = [linear_at(model, name) for name in names]
+    bases = [get_linear(model, name) for name in names]
     inputs, outputs = bases[0].in_features, [base.out_features for base in bases]
     expected = {"A": (announced.rank, inputs), "B": (sum(outputs), announced.rank)}
     for factor, tensor in (("A", pair.a_RI), ("B", pair.b_OR)):

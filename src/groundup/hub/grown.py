@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from groundup.hub.resolve import OpenedModel
-from groundup.model.vocabulary import with_vocabulary
+from groundup.model.vocabulary import resize_token_embeddings
 from groundup.tokenizer import chat_token_pieces, with_chat_tokens
 from groundup.tokenizer.vocabulary import VOCAB_MULTIPLE
 
@@ -23,5 +23,5 @@ def ready_to_chat(opened: OpenedModel) -> OpenedModel:
     if tokenizer.vocab_size > rows:
         rows = -(-tokenizer.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
     pieces = chat_token_pieces(opened.tokenizer, tokenizer)
-    model = with_vocabulary(opened.model, rows, pieces).eval().requires_grad_(False)
+    model = resize_token_embeddings(opened.model, rows, pieces).eval().requires_grad_(False)
     return replace(opened, model=model, tokenizer=tokenizer)

@@ -73,30 +73,30 @@ class StoredWeights(Mapping[str, Tensor]):
         expected = shapes(found.values(), _our_shapes(self.config, n_labels))
         for name, weight in found.items():
             self._files.dtype(name)
-            if self._files.shape(name) != expected[weight.theirs]:
+            if self._files.shape(name) != expected[weight.file_name]:
                 raise FormatError(
                     f"{self.directory}: {name} has the shape {self._files.shape(name)}",
-                    rule=f"by its config.json it has {expected[weight.theirs]}",
+                    rule=f"by its config.json it has {expected[weight.file_name]}",
                     fix="The files do not belong together; get the model again.",
                 )
-        return {ours: (name, weight) for name, weight in found.items() for ours in weight.ours}
+        return {ours: (name, weight) for name, weight in found.items() for ours in weight.names}
 
     def _found(self, head: Head) -> dict[str, Weight]:
         base, left, found = self.config.declared.huggingface.base, self._named_alone(), {}
         for weight in weight_table(self.config, head):
             # A model that was saved without its head leaves the base out; one that is tied may keep either copy.
-            names = [weight.theirs, weight.theirs.removeprefix(base)]
-            names += [HEAD] if HEAD in weight.ours or (self.tied and EMBEDDING in weight.ours) else []
+            names = [weight.file_name, weight.file_name.removeprefix(base)]
+            names += [HEAD] if HEAD in weight.names or (self.tied and EMBEDDING in weight.names) else []
             name = next((name for name in names if name in left), None)
             if name is None:
                 raise FormatError(
-                    f"{self.directory}: no tensor {weight.theirs!r}",
+                    f"{self.directory}: no tensor {weight.file_name!r}",
                     rule=f"a {self.config.family} model of {self.config.n_layers} layers has it",
                     fix="The files are incomplete or of another architecture; get them again.",
                 )
             found[left.pop(name)] = weight
         for copy in {HEAD, self.config.declared.huggingface.head} & set(left) if self.config.tie_embeddings else ():
-            embedding = next(name for name, weight in found.items() if EMBEDDING in weight.ours)
+            embedding = next(name for name, weight in found.items() if EMBEDDING in weight.names)
             self._require_copy(left.pop(copy), embedding)
         left = {name: stored for name, stored in left.items() if not _DERIVED.search(name)}
         if left:
@@ -150,7 +150,7 @@ def write_stored(
         FormatError: it has not exactly the tensors of this shape.
     """
     table = list(weight_table(config, head))
-    expected = {name for weight in table for name in weight.ours}
+    expected = {name for weight in table for name in weight.names}
     wrong = (expected ^ set(ours)) - ({HEAD} if config.tie_embeddings else set())
     if wrong:
         raise FormatError(
@@ -159,16 +159,16 @@ def write_stored(
             fix="Merge or remove what was added to the model first.",
         )
     if dtype is None:
-        sizes = {weight.theirs: sum(ours[name].nbytes for name in weight.ours) for weight in table}
+        sizes = {weight.file_name: sum(ours[name].nbytes for name in weight.names) for weight in table}
     else:  # known without asking: where a tensor is dequantized for each question, that would double the work
         shapes = _our_shapes(config, None)
         counts = {name: shape.numel() * dtype.itemsize for name, shape in shapes.items()}
-        sizes = {weight.theirs: sum(counts[name] for name in weight.ours) for weight in table}
+        sizes = {weight.file_name: sum(counts[name] for name in weight.names) for weight in table}
 
     def one(name: str) -> Tensor:
         return ours[name] if dtype is None else ours[name].to(dtype)
 
-    tensors = ((weight.theirs, weight.write(one)) for weight in table)
+    tensors = ((weight.file_name, weight.write(one)) for weight in table)
     return write_weight_files(directory, sizes, tensors, shard_bytes=shard_bytes)
 
 

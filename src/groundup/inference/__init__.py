@@ -1,4 +1,4 @@
-"""Text out of a model: the engine takes requests, runs them side by side and hands out their events."""
+"""Inference: the engine runs concurrent generation requests and streams their events."""
 
 from groundup.inference.batch import complete_all
 from groundup.inference.engine import Engine

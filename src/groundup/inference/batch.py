@@ -1,7 +1,8 @@
-"""Many texts to their ends, a token of each at a time in one product: for those who wait for all of them anyway.
+"""Batched generation: all requests decode together, one token per sequence and forward pass.
 
-The engine steps its requests in turn, so that a request is a function of itself alone, bit for bit. Here the products
-of a batch may round differently from those of one sequence, which moves a token where two were equally likely.
+Use it if all completions are needed before the next step, as in evaluation. The engine runs its requests separately, so
+a request always gives the same tokens. Here, batched matmuls may round differently, which can change a token if two
+tokens are almost equally likely.
 
 Shape letters: B batch, T sequence, D dim, V vocab.
 """
@@ -19,15 +20,15 @@ from groundup.inference.sequence import GeneratedSequence, prompt_ids
 from groundup.model import BatchCache, Transformer
 from groundup.tokenizer import Tokenizer
 
-_BATCH = 16
-_CACHE_BYTES = 2**30  # of keys and values; fewer sequences at a time where theirs are large
+_BATCH_SIZE = 16
+_MAX_CACHE_BYTES = 2**30  # KV cache; reduces the batch size of large models
 
 
 @dataclass(slots=True, eq=False)
 class _Running:
-    """A sequence in the batch: whose it is, and what it has said."""
+    """A sequence in the batch, the index of its request, and its events."""
 
-    place: int
+    index: int
     sequence: GeneratedSequence
     events: list[TokenEvent] = field(default_factory=list)
 
@@ -38,60 +39,63 @@ def complete_all(
     requests: Sequence[GenerationRequest],
     *,
     stop_ids: Sequence[int] | None = None,
-    batch_size: int = _BATCH,
+    batch_size: int = _BATCH_SIZE,
     advance: Callable[[float], object] = lambda _: None,
 ) -> list[Completion]:
-    """Generate all requests to their ends.
+    """Generate completions for all requests in batches.
 
     Args:
-        stop_ids: tokens that end a request which names none itself; the tokenizer's EOS by default.
-        batch_size: sequences at a time, at most.
-        advance: called with the number of requests that have ended since the last call.
+        model: The language model.
+        tokenizer: The model's tokenizer.
+        requests: The generation requests.
+        stop_ids: Stop tokens for requests without their own. Default: the tokenizer's EOS.
+        batch_size: Maximum number of sequences per batch.
+        advance: Called with the number of completions since the last call.
 
     Returns:
-        One completion a request, in their order.
+        One completion per request, in the same order.
 
     Raises:
-        ConfigError: a prompt that does not fit into the context.
+        ConfigError: A prompt does not fit into the context.
     """
     context = model.config.context_length
     vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
     ids = [prompt_ids(each, tokenizer, vocab_size=vocab_size, context_length=context) for each in requests]
     stops = frozenset((tokenizer.eos_id,) if stop_ids is None else stop_ids)
-    # From the longest on: sequences of like length stand together, and what does not fit is known at once.
-    waiting = sorted(range(len(requests)), key=lambda place: len(ids[place]))
+    # Longest first: sequences of a batch then have similar lengths, and a lack of memory shows immediately.
+    waiting = sorted(range(len(requests)), key=lambda index: len(ids[index]))
     done: dict[int, Completion] = {}
     running: list[_Running] = []
-    batch = _new_batch(model, requests, ids, batch_size) if requests else None
+    batch = _new_batch_cache(model, requests, ids, batch_size) if requests else None
 
-    def settle(index: int, logits_V: Tensor) -> None:
-        """Draw a sequence's next token; one that has ended leaves, and the last takes its place."""
-        each = running[index]
+    def accept(slot: int, logits_V: Tensor) -> None:
+        """Sample a sequence's next token. If the sequence ends, the last sequence moves to its slot."""
+        each = running[slot]
         each.events.append(each.sequence.accept(logits_V[:vocab_size].float().cpu()))
         if each.events[-1].finish_reason is not None:
-            done[each.place] = Completion.of(each.events, prompt_tokens=len(ids[each.place]))
+            done[each.index] = Completion.of(each.events, prompt_tokens=len(ids[each.index]))
             last = running.pop()
-            if index < len(running):
-                running[index] = last
+            if slot < len(running):
+                running[slot] = last
             assert batch is not None
-            batch.close(index)
+            batch.close(slot)
             advance(1)
 
     with torch.inference_mode():
         while batch is not None and (waiting or running):
-            while waiting and len(running) < batch.places:
-                place = waiting.pop()
-                sequence = GeneratedSequence(requests[place], ids[place], model, tokenizer, stops, batch.open())
-                running.append(_Running(place, sequence))
-                settle(len(running) - 1, _read_prompt(model, sequence))
+            while waiting and len(running) < batch.num_slots:
+                index = waiting.pop()
+                sequence = GeneratedSequence(requests[index], ids[index], model, tokenizer, stops, batch.open())
+                running.append(_Running(index, sequence))
+                accept(len(running) - 1, _prefill(model, sequence))
             if running:
                 logits_BV = _step(model, batch, [each.sequence for each in running])
-                for index in reversed(range(len(running))):  # backwards: who moves up has been served
-                    settle(index, logits_BV[index])
-    return [done[place] for place in range(len(requests))]
+                for slot in reversed(range(len(running))):  # backwards: a sequence that moves already has its token
+                    accept(slot, logits_BV[slot])
+    return [done[index] for index in range(len(requests))]
 
 
-def _new_batch(
+def _new_batch_cache(
     model: Transformer, requests: Sequence[GenerationRequest], ids: Sequence[Sequence[int]], batch_size: int
 ) -> BatchCache:
     context = model.config.context_length
@@ -99,12 +103,12 @@ def _new_batch(
         min(context, len(prompt) + (request.max_tokens or context))
         for request, prompt in zip(requests, ids, strict=True)
     )
-    rows = min(batch_size, len(requests), _CACHE_BYTES // (model.cache_bytes_per_token * longest))
-    return model.new_batch(max(1, rows), longest)
+    num_slots = min(batch_size, len(requests), _MAX_CACHE_BYTES // (model.cache_bytes_per_token * longest))
+    return model.new_batch_cache(max(1, num_slots), longest)
 
 
-def _read_prompt(model: Transformer, sequence: GeneratedSequence) -> Tensor:
-    """Logits (V,) after a sequence's prompt."""
+def _prefill(model: Transformer, sequence: GeneratedSequence) -> Tensor:
+    """Run the model on a prompt and return the logits (V,) of its last token."""
     device = model.lm_head.weight.device
     while not sequence.prefilled:
         h_BTD = model.model(sequence.next_ids().to(device)[None], cache=sequence.cache)
@@ -112,7 +116,7 @@ def _read_prompt(model: Transformer, sequence: GeneratedSequence) -> Tensor:
 
 
 def _step(model: Transformer, batch: BatchCache, sequences: Sequence[GeneratedSequence]) -> Tensor:
-    """Logits (B, V) after the last token of each sequence."""
+    """Run one decode step and return the logits (B, V)."""
     ids_BT = torch.stack([sequence.next_ids() for sequence in sequences]).to(model.lm_head.weight.device)
     h_BTD = model.model(ids_BT, batch.positions, cache=batch)
     return model.logits(h_BTD[:, -1])

@@ -1,4 +1,4 @@
-"""Label texts with a classifier: tokenization, batched prediction, and the labels with the novelty of each text.
+"""Classification of texts: tokenization, batched prediction, labels and novelty scores.
 
 Shape letters: B batch, T sequence, D dim, E texts, C labels.
 """
@@ -28,15 +28,20 @@ from groundup.model import SequenceClassifier
 from groundup.tokenizer import Tokenizer
 
 _BATCH_TOKENS = 16_384  # padded tokens per batch
-_NUM_SHOWN = 40  # texts, on the page of what is trained
-_THRESHOLD = 0.5  # of a label's probability in a model with several labels per text
+_NUM_SHOWN = 40  # texts on the page that shows training data
+_THRESHOLD = 0.5  # minimum probability of a label in a multi-label model
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> tuple[list[list[int]], int]:
-    """Tokenize texts as transformers' `tokenizer(text, truncation=True)` does; see `Tokenizer.whole`.
+    """Tokenize texts as `tokenizer(text, truncation=True)` of transformers does; see `Tokenizer.whole`.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        texts: The texts.
+        max_tokens: Maximum number of tokens per text.
 
     Returns:
-        The token ids, and the number of texts that were truncated to `max_tokens`.
+        The token ids, and the number of truncated texts.
     """
     ids = tokenizer.encode_batch(texts)
     n_truncated = sum(len(tokenizer.whole(text)) > max_tokens for text in ids)
@@ -46,24 +51,28 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> tuple
 def show_texts(
     tokenizer: Tokenizer, examples: Labeled, max_tokens: int, console: Console, *, max_shown: int
 ) -> tuple[list[TokenView], list[str]]:
-    """Show some texts as the model reads them.
+    """Print some tokenized texts, and return more of them for an HTML page.
 
     Args:
-        max_shown: Number of texts in the console.
+        tokenizer: The model's tokenizer.
+        examples: The labeled texts.
+        max_tokens: Maximum number of tokens per text.
+        console: Where to print.
+        max_shown: Number of texts to print.
 
     Returns:
-        More of them, from everywhere among the examples, and their labels, for a page.
+        Tokenized texts at regular intervals from the examples, and their labels.
     """
-    places = range(0, len(examples), max(1, -(-len(examples) // _NUM_SHOWN)))
-    texts = [examples.texts[place] for place in places]
-    whole, _ = encode(tokenizer, texts, sys.maxsize)
+    indices = range(0, len(examples), max(1, -(-len(examples) // _NUM_SHOWN)))
+    texts = [examples.texts[index] for index in indices]
+    untruncated, _ = encode(tokenizer, texts, sys.maxsize)
     ids, _ = encode(tokenizer, texts, max_tokens)
-    seen = [view_text(tokenizer, each, len(full)) for each, full in zip(ids, whole, strict=True)]
-    labels = [", ".join(examples.sets[place]) for place in places]
-    for text, label in zip(seen[:max_shown], labels, strict=False):
-        cut = f", {text.cut:,} more at its end cut off" if text.cut else ""
-        console.sample(f"a text of {text.counts().total():,} tokens{cut}; its label is {label!r}", text.parts())
-    return seen, labels
+    shown = [view_text(tokenizer, each, len(full)) for each, full in zip(ids, untruncated, strict=True)]
+    labels = [", ".join(examples.sets[index]) for index in indices]
+    for text, label in zip(shown[:max_shown], labels, strict=False):
+        cut = f", {text.cut:,} more truncated" if text.cut else ""
+        console.sample(f"text of {text.counts().total():,} tokens{cut}; label: {label!r}", text.parts())
+    return shown, labels
 
 
 @torch.no_grad()
@@ -74,11 +83,13 @@ def predict(
     pad_id: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float64]:
-    """Return the probabilities (E, C) of each text's labels by the model's own head; see also `predict_texts`.
+    """Return label probabilities (E, C) from the model's own head. See also `predict_texts`.
 
     Args:
-        texts: token ids, none empty, none longer than the context.
-        advance: called with the number of texts after each batch.
+        model: The classifier.
+        texts: Token ids of each text; not empty and not longer than the context.
+        pad_id: Padding token.
+        advance: Called with the number of texts after each batch.
     """
     probabilities_EC = np.zeros((len(texts), len(model.score.weight)))
     for chosen, ids_BT, last_B in _padded(model, texts, pad_id):
@@ -89,11 +100,12 @@ def predict(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predicted:
-    """Probabilities of texts.
+    """Label probabilities of texts.
 
     Attributes:
         probabilities: (E, C).
-        lengths: number of tokens read of each text; `n_truncated` of them have lost their end.
+        lengths: Number of tokens of each text, after truncation.
+        n_truncated: Number of truncated texts.
     """
 
     probabilities: NDArray[np.float64]
@@ -104,10 +116,12 @@ class Predicted:
 def predict_texts(
     opened: OpenedClassifier, texts: Sequence[str], *, advance: Callable[[int], None] = lambda _: None
 ) -> Predicted:
-    """Predict the labels of texts by the lexical head if the classifier has one, otherwise by the model's own head.
+    """Predict label probabilities with the classifier's lexical head if it has one, otherwise with the model's head.
 
     Args:
-        advance: called with the number of texts after each batch.
+        opened: The classifier.
+        texts: The texts.
+        advance: Called with the number of texts after each batch.
     """
     ids, n_truncated = encode(opened.tokenizer, texts, opened.longest)
     pad_id = opened.tokenizer.pad_id
@@ -120,7 +134,7 @@ def predict_texts(
 
 
 def above_threshold(probabilities: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return which labels a text gets if it may have several, in the shape of the probabilities, (E, C) or (C,)."""
+    """Return which labels a multi-label model assigns, in the shape of the probabilities, (E, C) or (C,)."""
     return probabilities >= _THRESHOLD
 
 
@@ -132,27 +146,27 @@ def last_hidden_states(
     pad_id: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> NDArray[np.float32]:
-    """Return the head's inputs (E, D): the hidden state of each text's last token. Arguments as for `predict`."""
+    """Return the hidden states (E, D) of each text's last token: the inputs of the head. Arguments as for `predict`."""
     states_ED = np.zeros((len(texts), model.config.dim), dtype=np.float32)
     for chosen, ids_BT, last_B in _padded(model, texts, pad_id):
-        states_ED[chosen] = model.last_state(ids_BT, last_B).float().cpu().numpy()
+        states_ED[chosen] = model.last_hidden_state(ids_BT, last_B).float().cpu().numpy()
         advance(len(chosen))
     return states_ED
 
 
 @torch.no_grad()
 def predict_from_states(model: SequenceClassifier, states_ED: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the probabilities (E, C) of the model's own head from its inputs, see `last_hidden_states`."""
+    """Return label probabilities (E, C) of the model's own head from `last_hidden_states`."""
     weight_CD = model.score.weight
     logits_EC = torch.from_numpy(states_ED).to(weight_CD) @ weight_CD.T
-    shares_EC: NDArray[np.float64] = model.probabilities(logits_EC.double()).cpu().numpy()
-    return shares_EC
+    probabilities_EC: NDArray[np.float64] = model.probabilities(logits_EC.double()).cpu().numpy()
+    return probabilities_EC
 
 
 def _padded(
     model: SequenceClassifier, texts: Sequence[Sequence[int]], pad_id: int
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Yield batches of texts of similar length on the model's device: their indices, ids, and last positions."""
+    """Yield batches of texts with similar lengths: their indices, padded ids and last positions."""
     device, padding = model.score.weight.device, Padding(pad_id, model.config.context_length)
     for chosen in _batches_by_length([len(text) for text in texts]):
         ids_BT, last_B = padding.pad([texts[i] for i in chosen])
@@ -175,12 +189,14 @@ class Classified:
     """A text with its label.
 
     Attributes:
-        label: the most likely label; in a model with several labels per text all labels above 50 %, joined by ", ".
-        probabilities: of each label, in the order of the model's labels.
-        labels: the labels that the text gets: one, unless `multi_label`.
-        multi_label: the model gives any number of labels per text.
-        novelty: how unlike the training texts the text is, see `groundup.inference.novelty`; None: unknown.
-        unlike: whether the text is flagged as unlike them.
+        text: The text.
+        label: The most likely label. In a multi-label model: all labels with a probability of 50 % or more, joined by
+            ", ".
+        probabilities: Label -> probability, in the model's order.
+        labels: The assigned labels: exactly one, unless `multi_label`.
+        multi_label: Whether the model assigns any number of labels per text.
+        novelty: The novelty score, see `groundup.inference.novelty`; None: unknown.
+        unlike: Whether the text is flagged as unlike the training texts.
     """
 
     text: str
@@ -193,7 +209,7 @@ class Classified:
 
     @property
     def probability(self) -> float | None:
-        """Probability of the label; with several labels the lowest; None if the text gets no label."""
+        """Probability of the label; of several labels the lowest; None without a label."""
         labels = self.labels if self.multi_label else (self.label,)
         return min((self.probabilities[label] for label in labels), default=None)
 
@@ -212,7 +228,7 @@ class Classified:
         """Return the new cells of a table row.
 
         Args:
-            nested: cells may hold lists and mappings.
+            nested: Whether cells may be lists and mappings.
         """
         label = list(self.labels) if self.multi_label and nested else self.label
         cells = {"label": label, "probability": self.probability, "novelty": self.novelty, "unlike": self.unlike}
@@ -220,7 +236,7 @@ class Classified:
 
 
 class Classifier:
-    """A classifier that counts truncated texts and texts unlike its training texts."""
+    """A classifier that also counts truncated texts and texts that are unlike its training texts."""
 
     def __init__(self, opened: OpenedClassifier) -> None:
         self._opened = opened
@@ -228,7 +244,7 @@ class Classifier:
         self._texts = self._truncated = self._unlike = 0
 
     def classify(self, texts: Sequence[str]) -> list[Classified]:
-        """Label texts, each with a visible character."""
+        """Label texts that are not blank."""
         predicted = predict_texts(self._opened, texts)
         found = [
             self._classified(text, dict(zip(self._opened.labels, probabilities_C.tolist(), strict=True)))
@@ -240,7 +256,7 @@ class Classifier:
         return found
 
     def classify_rows(self, texts: Sequence[str], batch_size: int, console: Console) -> list[Classified | None]:
-        """Label the texts of table rows; None for a row without text."""
+        """Label the texts of table rows. A row without text gets None."""
         found: list[Classified | None] = [None] * len(texts)
         filled = [index for index, text in enumerate(texts) if not is_blank(text)]
         with console.progress("classifying", len(texts), "rows") as bar:
@@ -251,7 +267,7 @@ class Classifier:
                     found[row] = each
                 bar.advance(len(rows))
         if len(filled) < len(texts):
-            console.warn(f"{len(texts) - len(filled):,} of {len(texts):,} rows have no text: they get no label.")
+            console.warn(f"{len(texts) - len(filled):,} of {len(texts):,} rows have no text and get no label.")
         return found
 
     def _classified(self, text: str, probabilities: dict[str, float]) -> Classified:
@@ -259,7 +275,7 @@ class Classifier:
         best = max(probabilities, key=lambda label: probabilities[label])
         chosen = above_threshold(np.array([*probabilities.values()]))
         labels = tuple(itertools.compress(probabilities, chosen)) if multi_label else (best,)
-        novel = self._novelty.of(text) if self._novelty else None
+        novel = self._novelty.score(text) if self._novelty else None
         novelty, unlike = (novel.novelty, novel.unlike) if novel else (None, None)
         return Classified(text, ", ".join(labels), probabilities, labels, multi_label, novelty, unlike)
 
@@ -268,7 +284,7 @@ class Classifier:
         if self._truncated:
             which = "1 text is" if self._truncated == 1 else f"{self._truncated:,} texts are"
             longest = self._opened.longest
-            console.warn(f"{which} longer than the {longest} tokens that this classifier reads: the end was left out.")
+            console.warn(f"{which} longer than this classifier's limit of {longest} tokens and were truncated.")
         if self._novelty is None:
             console.note(NO_NOVELTY)
         elif self._unlike:

@@ -1,4 +1,4 @@
-"""The engine: a model with its tokenizer, and the doors for requests to come and go."""
+"""The inference engine: concurrent generation requests for one model."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from groundup.tokenizer import Tokenizer
 
 
 class Engine:
-    """Generates text for many requests at once. Use it as a context manager, or `close` it.
+    """An engine that generates text for concurrent requests. Use it as a context manager, or call `close`.
 
-    A request gives the same tokens whatever else the engine does. An error inside one request reaches its
-    consumer only. The model is used as it is, on its own device and in its own precision.
+    The tokens of a request do not depend on other requests. An error in one request is raised to its consumer only.
+    The model stays on its device and in its dtype.
 
     Args:
-        stop_ids: tokens that end a request which names none itself; the tokenizer's EOS by default.
-        max_active: requests that are stepped at a time; each has a key-value cache of its own.
-        max_waiting: requests that may wait for their turn.
-        unread_seconds: a request that has made 256 events of which none is read for so long is cancelled.
-        worker: another engine's, to share; it keeps its own limits.
+        model: The language model.
+        tokenizer: The model's tokenizer.
+        stop_ids: Stop tokens for requests without their own. Default: the tokenizer's EOS.
+        max_active: Maximum number of requests that run concurrently. Each has its own KV cache.
+        max_waiting: Maximum number of queued requests.
+        read_timeout: Seconds after which a request is cancelled if its 256 buffered events are not read.
+        worker: The worker of another engine. It keeps its own limits. Default: a new worker.
 
     Raises:
-        ConfigError: model and tokenizer do not belong together.
+        ConfigError: The tokenizer has more ids than the model.
     """
 
     def __init__(
@@ -41,53 +43,74 @@ class Engine:
         stop_ids: tuple[int, ...] | None = None,
         max_active: int = 8,
         max_waiting: int = 256,
-        unread_seconds: float = 60.0,
+        read_timeout: float = 60.0,
         worker: Worker | None = None,
     ) -> None:
-        if model.config.vocab_size < tokenizer.least_rows:
+        if model.config.vocab_size < tokenizer.min_vocab_size:
             raise ConfigError(
-                f"a tokenizer of {tokenizer.least_rows:,} ids for a model of {model.config.vocab_size:,}",
-                rule="a model knows every id that text can have",
-                fix="Use the tokenizer that lies in the model's directory.",
+                f"tokenizer with {tokenizer.min_vocab_size:,} ids, model with vocab_size = {model.config.vocab_size:,}",
+                rule="the tokenizer has ids that are not in the model's vocabulary",
+                fix="Use the tokenizer in the model directory.",
             )
         self.model = model
         self.tokenizer = tokenizer
-        # Rows beyond the tokenizer's only pad the matrix; ids beyond the rows are tokens of other media.
+        # Extra embedding rows are padding. Extra token ids belong to other modalities, such as images.
         self.vocab_size = min(tokenizer.vocab_size, model.config.vocab_size)
         self._stop_ids = frozenset((tokenizer.eos_id,) if stop_ids is None else stop_ids)
-        self._worker = worker or Worker(max_active, max_waiting, unread_seconds)
+        self._worker = worker or Worker(max_active, max_waiting, read_timeout)
 
-    def beside(self, model: Transformer, tokenizer: Tokenizer, *, stop_ids: tuple[int, ...] | None = None) -> Engine:
-        """An engine of another model on the same thread: both together keep the limits of the one, and end together.
+    def share_worker(
+        self, model: Transformer, tokenizer: Tokenizer, *, stop_ids: tuple[int, ...] | None = None
+    ) -> Engine:
+        """Return an engine for another model that shares this engine's thread and request limits.
+
+        Closing either engine closes both.
+
+        Args:
+            model: The other model.
+            tokenizer: The other model's tokenizer.
+            stop_ids: Stop tokens for requests without their own. Default: the tokenizer's EOS.
+
+        Returns:
+            The new engine.
 
         Raises:
-            ConfigError: model and tokenizer do not belong together.
+            ConfigError: The tokenizer has more ids than the model.
         """
         return Engine(model, tokenizer, stop_ids=stop_ids, worker=self._worker)
 
     def submit(self, request: GenerationRequest) -> AsyncIterator[TokenEvent]:
-        """Take a request in now and return its events, the last of which has a finish reason.
+        """Queue a request and return an async iterator over its events.
 
-        When the consumer goes away (its task is cancelled, the iterator is closed or dropped), so does the
-        request.
-
-        Raises:
-            ConfigError: the prompt does not fit into the context, or the id is in use.
-            ResourceError: too many requests are waiting, or the engine is closed.
-        """
-        return self._events(self._enter(request))
-
-    def stream(self, request: GenerationRequest) -> Iterator[TokenEvent]:
-        """`submit` for a caller without an event loop. Raises the same errors, at once."""
-        return self._events(self._enter(request))
-
-    def complete(self, request: GenerationRequest, *, on_text: Callable[[str], object] | None = None) -> Completion:
-        """Generate to the end and return everything together. Raises the same errors as `submit`.
+        The request is cancelled if the iterator is closed or garbage-collected, or if the consumer's task is cancelled.
 
         Args:
-            on_text: called with each piece of the text as soon as it is certain.
+            request: The generation request.
+
+        Returns:
+            The events. Only the last one has a finish reason.
+
+        Raises:
+            ConfigError: The prompt does not fit into the context, or the request id is in use.
+            ResourceError: Too many requests are waiting, or the engine is closed.
         """
-        ticket = self._enter(request)
+        return self._events(self._enqueue(request))
+
+    def stream(self, request: GenerationRequest) -> Iterator[TokenEvent]:
+        """Queue a request and return a synchronous iterator over its events; see `submit`."""
+        return self._events(self._enqueue(request))
+
+    def complete(self, request: GenerationRequest, *, on_text: Callable[[str], object] | None = None) -> Completion:
+        """Run a request to its end and return the completion. Raises the same errors as `submit`.
+
+        Args:
+            request: The generation request.
+            on_text: Called with each piece of text as it is generated.
+
+        Returns:
+            The completion.
+        """
+        ticket = self._enqueue(request)
         events = []
         for event in self._events(ticket):
             events.append(event)
@@ -96,21 +119,28 @@ class Engine:
         return Completion.of(events, prompt_tokens=len(ticket.ids))
 
     def cancel(self, request_id: str) -> bool:
-        """End a request; its consumer gets an event with the reason "cancelled". False: no such request."""
+        """Cancel a request. Its consumer receives an event with the finish reason "cancelled".
+
+        Args:
+            request_id: `GenerationRequest.id`.
+
+        Returns:
+            Whether the request was waiting or running.
+        """
         return self._worker.cancel(request_id)
 
     @property
     def busy(self) -> bool:
-        """Whether a request is under way or waits."""
+        """Whether a request is waiting or running."""
         return self._worker.busy
 
     @property
     def closed(self) -> bool:
-        """Whether `close` has been called: then what was under way has been cancelled."""
+        """Whether `close` has been called."""
         return self._worker.closed
 
     def close(self) -> None:
-        """Cancel what is under way and end the engine's thread."""
+        """Cancel all requests and stop the engine's thread."""
         self._worker.close()
 
     def __enter__(self) -> Self:
@@ -122,21 +152,28 @@ class Engine:
         self.close()
 
     def begin(self, ticket: Ticket) -> GeneratedSequence:
-        """The sequence of a request that becomes active; the worker calls it."""
+        """Return a new sequence for a request that becomes active. For the worker only."""
         return GeneratedSequence(ticket.request, ticket.ids, self.model, self.tokenizer, self._stop_ids)
 
     def step(self, sequence: GeneratedSequence) -> TokenEvent | None:
-        """Feed a sequence's next ids, and draw the token after them once its prompt is read; the worker calls it."""
+        """Run one prefill chunk or one decode step of a sequence. For the worker only.
+
+        Args:
+            sequence: The sequence.
+
+        Returns:
+            The event of the sampled token; None during prefill.
+        """
         device = self.model.lm_head.weight.device
         h_BTD = self.model.model(sequence.next_ids().to(device)[None], cache=sequence.cache)
-        # Only the last token's row meets the vocabulary: a prompt's other logits are nobody's business.
+        # During prefill, only the logits of the last token are needed.
         logits_V = self.model.logits(h_BTD[0, -1]).cpu()[: self.vocab_size]
         return sequence.accept(logits_V) if sequence.prefilled else None
 
-    def _enter(self, request: GenerationRequest) -> Ticket:
+    def _enqueue(self, request: GenerationRequest) -> Ticket:
         context_length = self.model.config.context_length
         ids = prompt_ids(request, self.tokenizer, vocab_size=self.vocab_size, context_length=context_length)
-        return self._worker.enter(request, ids, self)
+        return self._worker.enqueue(request, ids, self)
 
     def _events(self, ticket: Ticket) -> EventStream:
-        return EventStream(ticket.mailbox, partial(self._worker.leave, ticket))
+        return EventStream(ticket.mailbox, partial(self._worker.release, ticket))

@@ -1,4 +1,4 @@
-"""The bounded way of a request's events from the engine's thread to its consumer: a thread or a coroutine."""
+"""A bounded queue that carries events from the engine's thread to a consumer thread or coroutine."""
 
 from __future__ import annotations
 
@@ -15,34 +15,33 @@ from groundup.inference.request import TokenEvent
 
 
 class Mailbox:
-    """Events of one request, in order. The engine asks `full` before it makes more, so that `put` never
-    waits.
+    """A queue of the events of one request. `put` never blocks: the engine checks `full` before a step.
 
     Args:
-        capacity: events that may wait before the mailbox is full.
-        on_room: called, from the consumer's side, when a full mailbox has room again.
+        capacity: Number of unread events at which the mailbox is full.
+        on_space: Called by the consumer when it reads from a full mailbox.
     """
 
-    def __init__(self, capacity: int, on_room: Callable[[], None]) -> None:
+    def __init__(self, capacity: int, on_space: Callable[[], None]) -> None:
         self._capacity = capacity
-        self._on_room = on_room
+        self._on_space = on_space
         self._items: deque[TokenEvent | BaseException] = deque()
-        self._filled_at = 0.0  # of the clock, when the mailbox became full
+        self._filled_at = 0.0  # monotonic time at which the mailbox became full
         self._arrived = threading.Condition()
         self._wake_coroutine: Callable[[], object] | None = None
 
     @property
     def full(self) -> bool:
-        """Whether the consumer is behind by `capacity` events."""
+        """Whether `capacity` or more events are unread."""
         return len(self._items) >= self._capacity
 
     @property
     def full_seconds(self) -> float | None:
-        """For how long nothing has been taken out of a full mailbox; None: it has room. For the thread that puts."""
+        """Seconds since the mailbox became full; None if it is not full. For the producer."""
         return time.monotonic() - self._filled_at if self.full else None
 
     def put(self, item: TokenEvent | BaseException) -> None:
-        """Deliver an event, or the error that ends the request."""
+        """Add an event, or the error that ends the request."""
         with self._arrived:
             self._items.append(item)
             if len(self._items) == self._capacity:
@@ -50,18 +49,26 @@ class Mailbox:
             self._arrived.notify()
             wake, self._wake_coroutine = self._wake_coroutine, None
         if wake is not None:
-            with suppress(RuntimeError):  # the consumer's event loop has been closed; nobody waits any more
+            with suppress(RuntimeError):  # closed event loop: the consumer no longer waits
                 wake()
 
     def get(self) -> TokenEvent:
-        """Wait, as a thread, for the next event; an error is raised."""
+        """Block until the next event and return it.
+
+        Raises:
+            BaseException: The error that ended the request.
+        """
         with self._arrived:
             while not self._items:
                 self._arrived.wait()
         return self._take()
 
     async def aget(self) -> TokenEvent:
-        """Wait, as a coroutine, for the next event; an error is raised."""
+        """Await the next event and return it.
+
+        Raises:
+            BaseException: The error that ended the request.
+        """
         loop = asyncio.get_running_loop()
         while True:
             with self._arrived:
@@ -73,21 +80,24 @@ class Mailbox:
         return self._take()
 
     def _take(self) -> TokenEvent:
-        with self._arrived:  # an event that came in between would fill it unseen, and nobody wake the engine again
+        with self._arrived:  # without the lock, a concurrent `put` could fill the mailbox and `on_space` be missed
             was_full = self.full
             item = self._items.popleft()
         if was_full:
-            self._on_room()  # outside the lock: it takes the engine's
+            self._on_space()  # outside the lock, because it acquires the worker's lock
         if isinstance(item, BaseException):
             raise item
         return item
 
 
 class EventStream:
-    """The events of one request, for `for` and for `async for`; the last one has a finish reason.
+    """An iterator and async iterator over the events of one request.
 
-    A consumer that goes away takes the request with it: a closed or dropped stream calls `on_leave`, even
-    when it was never started, which a generator would not do.
+    Closing or garbage-collecting the stream cancels the request. A generator would not do so before its first `next`.
+
+    Args:
+        mailbox: The events.
+        on_leave: Called when the stream is closed. It cancels the request if it still runs.
     """
 
     def __init__(self, mailbox: Mailbox, on_leave: Callable[[], None]) -> None:
@@ -120,12 +130,12 @@ class EventStream:
             raise
 
     def close(self) -> None:
-        """Cancel the request, unless it has ended."""
+        """Cancel the request if it has not ended."""
         self._ended = True
         self._on_leave()
 
     async def aclose(self) -> None:
-        """`close`, where an asynchronous iterator is expected to have it."""
+        """Close the stream; the async counterpart of `close`."""
         self.close()
 
     def __del__(self) -> None:

@@ -1,14 +1,14 @@
-"""Novelty: how unlike its training texts an input of a classifier is.
+"""Novelty score: out-of-distribution detection for classifier inputs.
 
-A classifier has to choose one of its labels, for gibberish as well. Its probabilities do not show this: SmolLM2 gave
-random letters a label with probability 0.999. A character n-gram model of the training texts shows it: gibberish and
-other languages take more bits per character than the training texts do (Cavnar and Trenkle 1994, "N-Gram-Based Text
-Categorization"). Smoothing is that of Witten and Bell (1991, "The zero-frequency problem").
+A classifier assigns a label to any text, including gibberish, and its probabilities do not reveal this: a fine-tuned
+SmolLM2 labeled random letters with probability 0.999. A character n-gram model of the training texts does: gibberish
+and other languages need more bits per character than the training texts (Cavnar and Trenkle 1994, "N-Gram-Based Text
+Categorization"). Smoothing is Witten-Bell (1991, "The zero-frequency problem").
 
-The threshold is a quantile of the training texts' own scores, each by a model without that text, so that at most 5 % of
-new texts from the same source exceed it on average (conformal prediction, Vovk et al. 2005).
+The threshold is a quantile of the leave-one-out scores of the training texts. On average at most 5 % of new texts from
+the same source exceed it (conformal prediction, Vovk et al. 2005).
 
-Shape letters: P places of characters in a text, G n-grams, K contexts, N orders of n-grams.
+Shape letters: P positions of characters in a text, G n-grams, K contexts, N orders of n-grams.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from groundup.core.errors import FormatError
 from groundup.core.files import atomic_file
 
 NOVELTY_FILE = "novelty.safetensors"
-FALSE_ALARMS = 0.05  # maximum share of texts like the training texts that should be flagged
-_QUANTILE = 0.96  # of the training texts' scores; 0.95 flagged 5.7 % of others (4 tables, 20 splits, 120 rows each)
-UNLIKE = "above 1 a text is unlike the training texts, and its label may be meaningless."
+FALSE_ALARMS = 0.05  # target false-alarm rate: share of in-distribution texts that are flagged
+_QUANTILE = 0.96  # 0.95 flagged 5.7 % of held-out texts (4 tables, 20 splits, 120 rows per split)
+UNLIKE = "above 1, a text is unlike the training texts, and its label may be meaningless."
 NO_NOVELTY = "Novelty is unknown: this classifier has no novelty.safetensors. Train it again to get one."
 _FORMAT_VERSION = 1
 _ARRAYS = ("grams", "counts", "contexts", "totals", "kinds")
 _ORDERS = 5  # n-grams of 1 to 5 characters
 _ALPHABET = 256.0  # an unseen character has probability 1/256 before smoothing
-_MAX_COUNTED = 300_000  # characters of the training texts: more change scores by little
-_MAX_READ = 4_000  # characters of one text
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no character of a polynomial hash is lost
+_MAX_COUNTED = 300_000  # characters of the training texts; more change the scores very little
+_MAX_READ = 4_000  # characters per text
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # an odd number: multiplication modulo 2^64 is then invertible
 
 _Hashes = npt.NDArray[np.uint64]
 _Counts = npt.NDArray[np.int64]
@@ -48,7 +48,7 @@ class NoveltyScore:
     """The novelty score of one text.
 
     Attributes:
-        novelty: bits per character, divided by the threshold: above 1 the text is unlike the training texts.
+        novelty: Bits per character divided by the threshold. Above 1, the text is unlike the training texts.
     """
 
     novelty: float
@@ -64,12 +64,14 @@ class Novelty:
     """A character n-gram model with a threshold.
 
     Attributes:
-        grams: (G,), hashes of the n-grams of all orders, sorted, with their `counts`.
-        contexts: (K,), hashes of what precedes the last character of an n-gram, sorted; with the number of n-grams
-            after each (`totals`) and of different ones (`kinds`).
-        threshold: bits per character.
-        false_alarms: share of the held-out texts that are flagged; None: not measured.
-        held_out: number of these texts.
+        grams: Sorted hashes of the n-grams of all orders, (G,).
+        counts: Number of occurrences of each n-gram, (G,).
+        contexts: Sorted hashes of the contexts, (K,). A context is an n-gram without its last character.
+        totals: Number of n-grams with each context, (K,).
+        kinds: Number of distinct n-grams with each context, (K,).
+        threshold: Bits per character.
+        false_alarms: Share of the held-out texts that are flagged; None: not measured.
+        held_out: Number of held-out texts.
     """
 
     grams: _Hashes
@@ -83,13 +85,18 @@ class Novelty:
 
     @classmethod
     def fit(cls, texts: Sequence[str], *, seed: int) -> Novelty:
-        """Count the n-grams of the training texts, or of a sample of them, and choose the threshold."""
+        """Count the n-grams of the training texts, or of a sample of them, and choose the threshold.
+
+        Args:
+            texts: The training texts.
+            seed: Seed of the sample.
+        """
         chosen: list[tuple[_Hashes, _Hashes]] = []
         counted = 0
-        for place in random.Random(seed).sample(range(len(texts)), len(texts)):
+        for index in random.Random(seed).sample(range(len(texts)), len(texts)):
             if counted >= _MAX_COUNTED:
                 break
-            chosen.append(_hashes(texts[place]))
+            chosen.append(_hashes(texts[index]))
             counted += len(chosen[-1][0]) // _ORDERS
         grams, first, counts = np.unique(
             np.concatenate([each for each, _ in chosen]), return_index=True, return_counts=True
@@ -99,28 +106,28 @@ class Novelty:
         totals = np.bincount(inverse, counts).astype(np.int64)
         fitted = cls(grams, counts, contexts, totals, kinds, 1.0)
         bits = sorted(fitted._bits(*each, leave_out=True) for each in chosen)
-        place = math.ceil((len(bits) + 1) * _QUANTILE) - 1
-        return replace(fitted, threshold=max(bits[min(place, len(bits) - 1)], 1e-3))
+        rank = math.ceil((len(bits) + 1) * _QUANTILE) - 1
+        return replace(fitted, threshold=max(bits[min(rank, len(bits) - 1)], 1e-3))
 
-    def of(self, text: str) -> NoveltyScore:
+    def score(self, text: str) -> NoveltyScore:
         """Return the novelty score of a text."""
         return NoveltyScore(self._bits(*_hashes(text)) / self.threshold)
 
-    def tested(self, texts: Sequence[str]) -> Novelty:
+    def with_held_out(self, texts: Sequence[str]) -> Novelty:
         """Return a copy with the false-alarm rate on held-out texts."""
-        flagged = sum(self.of(text).unlike for text in texts)
+        flagged = sum(self.score(text).unlike for text in texts)
         return replace(self, false_alarms=flagged / len(texts), held_out=len(texts))
 
     @property
     def sentence(self) -> str:
-        """The false-alarm rate, as a sentence for the user."""
-        rule = f"intended: at most {FALSE_ALARMS:.0%}"
+        """The false-alarm rate as a sentence."""
+        target = f"target: at most {FALSE_ALARMS:.0%}"
         if self.false_alarms is None:
-            return f"Novelty: no held-out texts to measure false alarms on ({rule})."
-        return f"Novelty: flags {self.false_alarms:.1%} of {self.held_out:,} held-out texts as unlike ({rule})."
+            return f"Novelty: no held-out texts to measure false alarms on ({target})."
+        return f"Novelty: flags {self.false_alarms:.1%} of {self.held_out:,} held-out texts as unlike ({target})."
 
     def to_json(self) -> dict[str, Any]:
-        """Return the facts for the artifact."""
+        """Return the entries for `artifact.json`."""
         return {
             "bits_per_character": self.threshold,
             "intended_false_alarms": FALSE_ALARMS,
@@ -142,10 +149,10 @@ class Novelty:
 
     @classmethod
     def load(cls, directory: Path) -> Novelty | None:
-        """Read the novelty score of a classifier's directory; None if it has none.
+        """Read `novelty.safetensors` from a classifier's directory; return None if the file is missing.
 
         Raises:
-            FormatError: the file is damaged, or of a later format.
+            FormatError: The file is damaged, or has a later format version.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -163,38 +170,39 @@ class Novelty:
             found = cls(
                 threshold=float(facts["threshold"]), false_alarms=measured, held_out=int(facts["held_out"]), **arrays
             )
-            found._require_sound()
+            found._check_arrays()
         except (SafetensorError, KeyError, ValueError) as error:
             raise FormatError(
                 f"{path}: {str(error)[:200]}",
-                rule="it holds the novelty score of the classifier next to it",
-                fix="Get the classifier again, or delete this file: then novelty is not reported.",
+                rule="the file is damaged or has an unknown format",
+                fix="Copy the classifier again, or delete this file; novelty is then not reported.",
             ) from None
         return found
 
-    def _require_sound(self) -> None:
-        """Raise ValueError unless the arrays fit together."""
+    def _check_arrays(self) -> None:
+        """Raise ValueError if the arrays do not match."""
         sized = len(self.grams) == len(self.counts), len(self.contexts) == len(self.totals) == len(self.kinds)
         if not all(sized) or not len(self.grams) or not (math.isfinite(self.threshold) and self.threshold > 0):
-            raise ValueError("arrays of different lengths, or no threshold")
+            raise ValueError("array lengths differ, or the threshold is not positive")
 
     def _bits(self, grams: _Hashes, contexts: _Hashes, *, leave_out: bool = False) -> float:
         """Return the bits per character of a text.
 
         Args:
-            grams, contexts: (N * P,), see `_hashes`.
-            leave_out: the text is one of those that were counted; score it as if it were not.
+            grams: Hashes of the text's n-grams, (N * P,).
+            contexts: Hashes of their contexts, (N * P,).
+            leave_out: The text is a training text. Subtract its own counts (leave-one-out).
         """
-        counts = _looked_up(self.grams, self.counts, grams)
-        totals = _looked_up(self.contexts, self.totals, contexts)
-        kinds = _looked_up(self.contexts, self.kinds, contexts)
+        counts = _lookup(self.grams, self.counts, grams)
+        totals = _lookup(self.contexts, self.totals, contexts)
+        kinds = _lookup(self.contexts, self.kinds, contexts)
         if leave_out:
             _, first, gram_of, own = np.unique(grams, return_index=True, return_inverse=True, return_counts=True)
-            gone = counts[first] == own  # n-grams that only this text has
+            unique = counts[first] == own  # n-grams that only this text has
             _, context_of, within = np.unique(contexts, return_inverse=True, return_counts=True)
             counts = counts - own[gram_of]
             totals = totals - within[context_of]
-            kinds = kinds - np.bincount(context_of[first], gone, len(within)).astype(np.int64)[context_of]
+            kinds = kinds - np.bincount(context_of[first], unique, len(within)).astype(np.int64)[context_of]
         probability_P = np.full(len(grams) // _ORDERS, 1 / _ALPHABET)
         for count, total, kind in zip(*(each.reshape(_ORDERS, -1) for each in (counts, totals, kinds)), strict=True):
             known = total > 0
@@ -204,27 +212,27 @@ class Novelty:
 
 
 def _hashes(text: str) -> tuple[_Hashes, _Hashes]:
-    """Return hashes of the n-grams that end at each character, by order, and of their contexts: (N * P,) each.
+    """Return hashes of the n-grams that end at each character, ordered by n, and of their contexts: both (N * P,).
 
-    Case and the amount of white space do not count. The text's end is a space; before its start there are spaces.
+    The text is lowercased, and white space is collapsed. It is padded with spaces at both ends.
     """
     words = f" {' '.join(text[:_MAX_READ].lower().split())} "
     codes = np.frombuffer((" " * (_ORDERS - 1) + words).encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    places = np.arange(_ORDERS, len(codes))
+    positions = np.arange(_ORDERS, len(codes))
     grams, contexts = [], []
     for order in range(_ORDERS):
-        context = np.full(len(places), order + 1, dtype=np.uint64)
+        context = np.full(len(positions), order + 1, dtype=np.uint64)
         for back in range(order, 0, -1):
-            context = context * _MULTIPLIER + codes[places - back].astype(np.uint64) + np.uint64(1)
+            context = context * _MULTIPLIER + codes[positions - back].astype(np.uint64) + np.uint64(1)
         contexts.append(context)
         grams.append(
-            (context ^ (context >> np.uint64(29))) * _MULTIPLIER + codes[places].astype(np.uint64) + np.uint64(1)
+            (context ^ (context >> np.uint64(29))) * _MULTIPLIER + codes[positions].astype(np.uint64) + np.uint64(1)
         )
     return np.concatenate(grams), np.concatenate(contexts)
 
 
-def _looked_up(keys: _Hashes, values: _Counts, wanted: _Hashes) -> _Counts:
-    """Return the value of each wanted key; 0 if it is not among the sorted keys."""
-    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    found: _Counts = np.where(keys[place] == wanted, values[place], 0).astype(np.int64)
+def _lookup(keys: _Hashes, values: _Counts, queries: _Hashes) -> _Counts:
+    """Return the value of each query in the sorted keys; 0 if it is missing."""
+    index = np.minimum(np.searchsorted(keys, queries), len(keys) - 1)
+    found: _Counts = np.where(keys[index] == queries, values[index], 0).astype(np.int64)
     return found

@@ -1,4 +1,4 @@
-"""What is asked of the engine and what comes back. Batching and paging come behind it."""
+"""The engine's interface: generation requests, token events and completions."""
 
 from __future__ import annotations
 
@@ -16,31 +16,29 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """One text to go on with.
+    """A prompt with its generation settings.
 
     Attributes:
-        prompt: text, which is encoded with BOS in front where that is how the model's texts began in training
-            (the empty text asks for a document from nothing); or token ids, taken as they are.
-        answers: what is generated is a text of its own, not the prompt's continuation: a space that SentencePiece's
-            vocabularies put before a text is then no part of it.
-        sampling: how the next token is drawn.
-        max_tokens: tokens to generate at most; None goes on to the end of the context.
-        stop: generation ends before the first of these texts appears; it is not part of the output.
-        stop_ids: generation ends with one of these tokens; None means the engine's own (those of the model
-            directory), `()` means no token stops it.
-        seed: draws are a function of seed, prompt and model alone, whatever else the engine runs; None picks
-            one.
-        grammar: what the output must be, as a whole, whenever it ends; made for the engine's tokenizer. The reason is
-            then "length" where the text was brought to its end sooner than the model would have.
-        logprobs: how many most likely alternatives each event names besides the logprob of the drawn token.
-        id: names the request in its events and for `Engine.cancel`.
+        prompt: Text or token ids. Text is encoded with BOS if the model was trained with it; an empty prompt generates
+            a document from BOS. Token ids are used unchanged.
+        is_reply: The output is a new text, such as a chat reply, and not a continuation of the prompt. The space that
+            SentencePiece vocabularies put before a text is then removed from the output.
+        sampling: Sampling settings.
+        max_tokens: Maximum number of tokens to generate. Default: up to the end of the context.
+        stop: Stop texts. Generation ends before the first of them, and the output does not include it.
+        stop_ids: Stop tokens. Default: the engine's stop tokens. `()`: no stop tokens.
+        seed: Random seed. The output depends only on seed, prompt and model, not on other requests. Default: random.
+        grammar: Grammar that the output must follow, compiled for the engine's tokenizer. If the token limit forces an
+            early end, the output is still valid and the finish reason is "length".
+        logprobs: Number of most likely tokens reported per event, in addition to the sampled one.
+        id: Request id, for events and for `Engine.cancel`. Default: random.
 
     Raises:
-        ConfigError: a value that no generation can satisfy.
+        ConfigError: A value is out of range, or values contradict each other.
     """
 
     prompt: str | tuple[int, ...]
-    answers: bool = False
+    is_reply: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None
     stop: tuple[str, ...] = ()
@@ -54,54 +52,53 @@ class GenerationRequest:
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ConfigError(
                 f"max_tokens = {self.max_tokens}",
-                rule="a request generates at least 1 token",
-                fix="Give max_tokens >= 1, or leave it out to write to the end of the context.",
+                rule="max_tokens must be at least 1",
+                fix="Set max_tokens >= 1, or omit it to generate up to the end of the context.",
             )
         if not isinstance(self.prompt, str) and not self.prompt:
             raise ConfigError(
                 "prompt: no token ids",
-                rule="a model needs one token to start from",
-                fix="Begin with the tokenizer's bos_id, or give the prompt as text.",
+                rule="a prompt needs at least 1 token",
+                fix="Start with the tokenizer's bos_id, or pass the prompt as text.",
             )
         if not isinstance(self.stop, tuple) or "" in self.stop:
             raise ConfigError(
                 f"stop = {self.stop!r}",
-                rule="stop is a tuple of texts, none of them empty",
-                fix='Give e.g. stop=("\\n\\n",), or () for none.',
+                rule="stop must be a tuple of non-empty strings",
+                fix='Set e.g. stop=("\\n\\n",), or () for no stop texts.',
             )
         if self.stop and self.grammar is not None:
             raise ConfigError(
                 f"stop = {self.stop!r}",
-                rule="an output that must be whole cannot end before a text that may be in the middle of it",
-                fix="Leave stop out: the output ends by itself when it is whole.",
+                rule="stop cannot be combined with a grammar, because a stop text could cut the output",
+                fix="Omit stop: generation ends when the output is complete.",
             )
         if self.logprobs < 0:
             raise ConfigError(
                 f"logprobs = {self.logprobs}",
-                rule="the number of alternatives is 0 or more",
-                fix="Give logprobs >= 0.",
+                rule="logprobs must be 0 or more",
+                fix="Set logprobs >= 0.",
             )
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ConfigError(
                 f"seed = {self.seed}",
-                rule="a seed is an integer from 0 to 2^63 - 1",
-                fix="Give another seed, e.g. 0.",
+                rule="seed must be an integer from 0 to 2^63 - 1",
+                fix="Set another seed, e.g. 0.",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """One generated token, or the end of a request that was cancelled.
+    """One generated token, or the cancellation of a request.
 
     Attributes:
-        request_id: whose event this is.
-        token_id: the token drawn; None only in the event of a cancellation.
-        text: what became certain with it. It may be empty (half a character, the beginning of a stop text, a
-            stop token) and may hold what earlier tokens held back; the texts of a request join to its output.
-        logprob: natural logarithm of the token's probability under the model itself: before temperature,
-            penalties and filters.
-        top_logprobs: the most likely (id, logprob) under the model, best first, as many as were asked for.
-        finish_reason: None until the last event of the request.
+        request_id: The request's id.
+        token_id: The sampled token; None if the request was cancelled.
+        text: New text. It is empty for part of a character, for the start of a possible stop text and for a stop token;
+            a later event then has the buffered text. The texts of all events join to the output.
+        logprob: Log-probability (natural) of the token under the model, before temperature, penalties and filters.
+        top_logprobs: The `GenerationRequest.logprobs` most likely tokens as (id, log-probability), most likely first.
+        finish_reason: None, except in the last event of the request.
     """
 
     request_id: str
@@ -114,15 +111,15 @@ class TokenEvent:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A finished generation.
+    """The output of a finished request.
 
     Attributes:
-        text: the output, without prompt and stop text.
-        token_ids: every token drawn, a stop token at the end included.
-        logprobs: one for each of `token_ids`.
-        finish_reason: "stop" (a stop token or text), "length" (max_tokens, or the end of the context) or
+        text: The output, without prompt and stop text.
+        token_ids: All sampled tokens, including a final stop token.
+        logprobs: Log-probability of each of `token_ids`.
+        finish_reason: "stop" (a stop token or stop text), "length" (max_tokens or the end of the context) or
             "cancelled".
-        prompt_tokens: the length of the encoded prompt.
+        prompt_tokens: Number of tokens of the prompt.
     """
 
     text: str
@@ -133,7 +130,15 @@ class Completion:
 
     @classmethod
     def of(cls, events: Sequence[TokenEvent], *, prompt_tokens: int) -> Completion:
-        """Gather the events of one request, of which the last has the finish reason."""
+        """Return the completion that the events of one request describe.
+
+        Args:
+            events: All events. The last one has the finish reason.
+            prompt_tokens: Number of tokens of the prompt.
+
+        Returns:
+            The completion.
+        """
         reason = events[-1].finish_reason
         assert reason is not None, "a stream of events ends with its finish reason"
         return cls(

@@ -1,7 +1,9 @@
-"""From logits to the next token: pure functions of logits, options, history and a generator.
+"""Sampling of the next token: pure functions of logits, settings, previous tokens and a generator.
 
-Shape letters: V vocab. The order is that of Hugging Face's and vLLM's samplers: logit bias, penalties, temperature,
-top-k, top-p, min-p, one draw.
+The steps run in the order of Hugging Face's and vLLM's samplers: logit bias, penalties, temperature, top-k, top-p,
+min-p, draw.
+
+Shape letters: V vocab.
 """
 
 from __future__ import annotations
@@ -14,29 +16,28 @@ from torch import Tensor
 
 from groundup.core.errors import ConfigError, FormatError
 
-MAX_BIAS = 100.0  # bans a token (negative) or selects it exclusively (positive), as in OpenAI's API
+MAX_BIAS = 100.0  # -100 bans a token, 100 selects it exclusively, as in OpenAI's API
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the next token is drawn. The defaults draw from the model's own distribution.
+    """Sampling settings. The defaults sample from the model's unchanged distribution.
 
     Attributes:
-        temperature: divides the logits; 0 takes the most likely token, always (greedy).
-        top_k: only the k most likely tokens can be drawn (Fan et al. 2018), ties with the k-th included;
-            None: all.
-        top_p: only the smallest set of most likely tokens whose mass reaches p (nucleus, Holtzman et al.
-            2020).
-        min_p: only tokens at least min_p times as likely as the most likely one (Nguyen et al. 2024).
-        repetition_penalty: logits of tokens in prompt or output are divided by it where positive and
-            multiplied where negative (CTRL, Keskar et al. 2019).
-        frequency_penalty: taken from a token's logit for each time that the output holds it.
-        presence_penalty: taken from a token's logit once the output holds it.
-        logit_bias: (token id, bias) pairs, as in OpenAI's API: the bias, from -100 to 100, is added to the token's
-            logit. -100 bans the token; where tokens have 100, only they can be drawn.
+        temperature: Divisor of the logits. 0: greedy decoding (always the most likely token).
+        top_k: Sample from the k most likely tokens, including ties with the k-th (Fan et al. 2018). None: all tokens.
+        top_p: Sample from the smallest set of most likely tokens whose probabilities sum to p (nucleus sampling,
+            Holtzman et al. 2020).
+        min_p: Sample from tokens that are at least min_p times as likely as the most likely token (Nguyen et al. 2024).
+        repetition_penalty: For tokens of prompt and output, positive logits are divided by it and negative logits
+            multiplied (CTRL, Keskar et al. 2019).
+        frequency_penalty: Subtracted from a token's logit for each occurrence in the output.
+        presence_penalty: Subtracted once from the logit of each token in the output.
+        logit_bias: (token id, bias) pairs as in OpenAI's API. The bias, from -100 to 100, is added to the token's
+            logit. -100 bans the token. If tokens have a bias of 100, only these can be sampled.
 
     Raises:
-        ConfigError: a value out of its range.
+        ConfigError: A value is out of range.
     """
 
     temperature: float = 1.0
@@ -49,37 +50,41 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
-        _require("temperature", self.temperature, self.temperature >= 0, "0 or more", "0 for greedy, 0.8 for prose")
+        _require("temperature", self.temperature, self.temperature >= 0, "0 or more", "0 (greedy) or 0.8")
         if self.top_k is not None:
-            _require("top_k", self.top_k, self.top_k >= 1, "1 or more", "40, or leave it out")
-        _require("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and up to 1", "0.95, or 1 for all")
-        _require("min_p", self.min_p, 0 <= self.min_p <= 1, "from 0 to 1", "0.05, or 0 for all")
+            _require("top_k", self.top_k, self.top_k >= 1, "1 or more", "40, or omit it")
+        _require("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1", "0.95, or 1 for all tokens")
+        _require("min_p", self.min_p, 0 <= self.min_p <= 1, "from 0 to 1", "0.05, or 0 for all tokens")
         _require(
             "repetition_penalty",
             self.repetition_penalty,
             self.repetition_penalty > 0,
             "above 0",
-            "1.1, or 1 for none",
+            "1.1, or 1 for no penalty",
         )
         for name in ("frequency_penalty", "presence_penalty"):
             _require(name, getattr(self, name), abs(getattr(self, name)) <= 100, "from -100 to 100", "0.5, or 0")
         for token, bias in self.logit_bias:
             holds = token >= 0 and abs(bias) <= MAX_BIAS
-            _require(f"logit_bias of token {token}", bias, holds, "from -100 to 100, for an id >= 0", "-100, or 5")
+            _require(f"logit_bias of token {token}", bias, holds, "from -100 to 100, for an id >= 0", "-100 or 5")
 
     @property
     def penalizes(self) -> bool:
-        """Whether the history of a request changes its logits."""
+        """Whether any penalty for previous tokens is set."""
         return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
 
 
 def _require(name: str, value: float, holds: bool, rule: str, example: str) -> None:
     if not (holds and math.isfinite(value)):
-        raise ConfigError(f"{name} = {value}", rule=f"{name} is {rule}", fix=f"Give e.g. {example}.")
+        raise ConfigError(f"{name} = {value}", rule=f"{name} must be {rule}", fix=f"Set e.g. {example}.")
 
 
 def add_bias(logits_V: Tensor, sampling: Sampling) -> Tensor:
-    """Apply the logit bias. Where no token would be left that can come next, it has no effect.
+    """Apply the logit bias. A bias that would exclude all possible tokens has no effect.
+
+    Args:
+        logits_V: Logits (V,), not changed.
+        sampling: Sampling settings.
 
     Returns:
         New logits (V,).
@@ -99,8 +104,10 @@ def penalize(logits_V: Tensor, sampling: Sampling, prompt_ids: Tensor, output_id
     """Apply the repetition, frequency and presence penalties.
 
     Args:
-        logits_V: fp32; left as it is.
-        prompt_ids, output_ids: 1-D int64, what was given and what was generated so far.
+        logits_V: Logits (V,), fp32, not changed.
+        sampling: Sampling settings.
+        prompt_ids: Token ids of the prompt, 1-D, int64.
+        output_ids: Token ids generated so far, 1-D, int64.
 
     Returns:
         New logits (V,).
@@ -115,12 +122,17 @@ def penalize(logits_V: Tensor, sampling: Sampling, prompt_ids: Tensor, output_id
 
 
 def distribution(logits_V: Tensor, sampling: Sampling) -> Tensor:
-    """The probabilities (V,), float64, of the next token; greedy puts all mass on one."""
+    """Return the next token's probabilities (V,), float64, after temperature, top-k, top-p and min-p.
+
+    Args:
+        logits_V: Logits (V,) after bias and penalties.
+        sampling: Sampling settings. With temperature 0, the most likely token has probability 1.
+    """
     if sampling.temperature == 0:
         probs_V = torch.zeros_like(logits_V, dtype=torch.float64)
         probs_V[logits_V.argmax()] = 1
         return probs_V
-    # Shifted before it is divided: a tiny temperature would overflow the largest logit to infinity.
+    # Subtract the maximum before dividing: a very small temperature would otherwise overflow to infinity.
     scaled_V = (logits_V.double() - logits_V.max()) / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < scaled_V.numel():
         kth = scaled_V.topk(sampling.top_k).values[-1]
@@ -136,10 +148,15 @@ def distribution(logits_V: Tensor, sampling: Sampling) -> Tensor:
 
 
 def draw(probs_V: Tensor, generator: torch.Generator) -> int:
-    """One token id by inverting the cumulative distribution at one uniform number of the generator."""
+    """Sample one token id by inverse transform sampling, with one uniform number.
+
+    Args:
+        probs_V: Probabilities (V,), float64.
+        generator: Random generator on the CPU.
+    """
     cumulative_V = probs_V.cumsum(dim=-1)
     point = torch.rand((), generator=generator, dtype=torch.float64) * cumulative_V[-1]
-    # right=True skips tokens of no mass; the clamp guards against a rounded-up point at the very end.
+    # right=True skips tokens with probability 0; min() handles a point that rounding puts at the end.
     index = int(torch.searchsorted(cumulative_V, point, right=True))
     return min(index, int(probs_V.nonzero()[-1]))
 
@@ -147,16 +164,26 @@ def draw(probs_V: Tensor, generator: torch.Generator) -> int:
 def sample(
     logits_V: Tensor, sampling: Sampling, prompt_ids: Tensor, output_ids: Tensor, generator: torch.Generator
 ) -> int:
-    """Draw the next token.
+    """Sample the next token.
+
+    Args:
+        logits_V: Logits (V,), fp32.
+        sampling: Sampling settings.
+        prompt_ids: Token ids of the prompt, 1-D, int64.
+        output_ids: Token ids generated so far, 1-D, int64.
+        generator: Random generator on the CPU.
+
+    Returns:
+        The token id.
 
     Raises:
-        FormatError: the logits are not numbers.
+        FormatError: The logits are NaN or infinite.
     """
-    if not bool(torch.isfinite(logits_V.max())):  # a NaN anywhere is the maximum; -inf only rules a token out
+    if not bool(torch.isfinite(logits_V.max())):  # max() returns NaN if any logit is; -inf only excludes a token
         raise FormatError(
             "logits: not finite",
-            rule="a sound model gives finite logits",
-            fix="Its weights are damaged or its training diverged: copy or train it again.",
+            rule="the model computes NaN or infinity",
+            fix="Its weights are damaged or its training diverged: copy the model again, or train it again.",
         )
     logits_V = add_bias(logits_V, sampling)
     if sampling.penalizes:

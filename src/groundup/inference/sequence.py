@@ -1,4 +1,6 @@
-"""One request on its way: which tokens to feed the model next, and what its logits lead to. No threads here.
+"""The state of one generation request: next input ids, sampling, stop texts and decoding.
+
+This module does not use threads.
 
 Shape letters: T tokens, V vocab.
 """
@@ -19,7 +21,11 @@ from groundup.tokenizer import StreamDecoder, Tokenizer
 
 
 class StopScanner:
-    """Passes text on until one of the stop texts appears, wherever the pieces of the stream are cut."""
+    """A filter of streamed text that ends the stream before the first stop text.
+
+    Attributes:
+        stopped: Whether a stop text was found.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -27,10 +33,10 @@ class StopScanner:
         self.stopped = False
 
     def feed(self, piece: str) -> str:
-        """Take the next piece of the stream and return the text that has become certain.
+        """Add a piece of text and return the text that cannot be part of a stop text.
 
-        Once a stop text is complete, `stopped` is true and the text before it has been returned. The one that
-        is complete first counts (of several, the longest), so that the cuts of the stream make no difference.
+        The result does not depend on how the stream is split into pieces: the stop text that is completed first wins,
+        and of several that end at the same character the longest.
         """
         self._held += piece
         found = [(start + len(stop), start) for stop in self._stops if (start := self._held.find(stop)) >= 0]
@@ -40,7 +46,7 @@ class StopScanner:
         return self._release(len(self._held) - self._unsafe_suffix())
 
     def flush(self) -> str:
-        """The text still held back, which ended without becoming a stop text."""
+        """Return the text that is still buffered, at the end of the stream."""
         return self._release(len(self._held))
 
     def _release(self, count: int, *, keep: bool = True) -> str:
@@ -49,7 +55,7 @@ class StopScanner:
         return text
 
     def _unsafe_suffix(self) -> int:
-        """Length of the longest end of the held text that begins a stop text."""
+        """Return the length of the longest suffix of the buffer that is a prefix of a stop text."""
         longest = max((len(stop) for stop in self._stops), default=1) - 1
         for length in range(min(longest, len(self._held)), 0, -1):
             suffix = self._held[-length:]
@@ -58,20 +64,18 @@ class StopScanner:
         return 0
 
 
-# A prompt is fed in pieces, so that a long one does not hold up the other requests. The size is fixed: pieces
-# that depended on the load would round differently, and a request would no longer be a function of itself
-# alone.
+# Prefill is split into chunks so that a long prompt does not delay other requests. The chunk size is fixed: if it
+# depended on the load, so would rounding, and the same request could give different tokens.
 PREFILL_TOKENS = 256
 
 
 def prompt_ids(
     request: GenerationRequest, tokenizer: Tokenizer, *, vocab_size: int, context_length: int
 ) -> tuple[int, ...]:
-    """The token ids that the request starts from.
+    """Return the token ids of the prompt.
 
     Raises:
-        ConfigError: the prompt leaves no room in the context, or too little for the request's grammar; or an id is not
-            in the vocabulary.
+        ConfigError: The prompt leaves too little of the context for the output, or an id is not in the vocabulary.
     """
     ids = request.prompt
     if isinstance(ids, str):
@@ -79,35 +83,40 @@ def prompt_ids(
     if len(ids) >= context_length:
         raise ConfigError(
             f"prompt: {len(ids)} tokens",
-            rule=f"prompt and output share a context of {context_length} tokens",
+            rule=f"prompt and output must fit into the context of {context_length} tokens",
             fix=f"Shorten the prompt to {context_length - 1} tokens or fewer.",
         )
     unknown = [token for token in ids if not 0 <= token < vocab_size]
     if unknown:
         raise ConfigError(
             f"prompt: token id {unknown[0]}",
-            rule=f"the vocabulary holds the ids 0 to {vocab_size - 1}",
+            rule=f"the vocabulary has the ids 0 to {vocab_size - 1}",
             fix="Encode the prompt with the tokenizer of this model.",
         )
     if request.grammar is not None:
-        request.grammar.require_room(_room(request, len(ids), context_length))
+        request.grammar.check_max_tokens(_max_output_tokens(request, len(ids), context_length))
     return ids
 
 
-def _room(request: GenerationRequest, prompt_tokens: int, context_length: int) -> int:
-    """Tokens that the output may have."""
-    room = context_length - prompt_tokens
-    return room if request.max_tokens is None else min(room, request.max_tokens)
+def _max_output_tokens(request: GenerationRequest, prompt_tokens: int, context_length: int) -> int:
+    """Return the maximum number of output tokens."""
+    available = context_length - prompt_tokens
+    return available if request.max_tokens is None else min(available, request.max_tokens)
 
 
 class GeneratedSequence:
-    """The state of one request: its cache, its random numbers, the text that is not yet certain.
+    """The state of one request: KV cache, random generator and buffered text.
+
+    For each step, run the model on `next_ids` with `cache`, then pass the last token's logits to `accept`. The caller
+    runs the model, so it can batch several sequences.
 
     Args:
-        cache: where its keys and values go; None makes one of its own.
-
-    Call in turn: `next_ids` to know what to feed, the model with `cache`, `accept` with the last token's
-    logits. That the model is called from outside is what lets a batch be formed of many sequences.
+        request: The request.
+        ids: Token ids of the prompt.
+        model: Its config and device determine the KV cache.
+        tokenizer: For decoding.
+        stop_ids: Stop tokens if the request has none.
+        cache: The KV cache. Default: a new one.
     """
 
     def __init__(
@@ -120,7 +129,7 @@ class GeneratedSequence:
         cache: KVCache | None = None,
     ) -> None:
         self.request = request
-        self._max_tokens = _room(request, len(ids), model.config.context_length)
+        self._max_tokens = _max_output_tokens(request, len(ids), model.config.context_length)
         self.cache = cache or model.new_cache(1, len(ids) + self._max_tokens)
         self._stop_ids = stop_ids if request.stop_ids is None else frozenset(request.stop_ids)
         self._guide = request.grammar.start(self._max_tokens, self._stop_ids) if request.grammar else None
@@ -129,14 +138,14 @@ class GeneratedSequence:
         self._prompt_ids = torch.tensor(ids)
         self._output_ids = torch.empty(self._max_tokens, dtype=torch.int64)
         self._n_output = 0
-        begins = request.answers or ids[-1] in tokenizer.special_ids
-        self._decoder = StreamDecoder(tokenizer, continues=not begins)
+        starts_text = request.is_reply or ids[-1] in tokenizer.special_ids
+        self._decoder = StreamDecoder(tokenizer, continues=not starts_text)
         self._scanner = StopScanner(request.stop)
         self._generator = torch.Generator()
         self._generator.manual_seed(secrets.randbits(63) if request.seed is None else request.seed)
 
     def next_ids(self) -> Tensor:
-        """What the model has not seen yet, (T,), at most PREFILL_TOKENS of it."""
+        """Return the next input ids (T,): at most PREFILL_TOKENS of the prompt, or the last output token."""
         n_fed, n_prompt = self.cache.length, len(self._prompt_ids)
         if n_fed < n_prompt:
             return self._prompt_ids[n_fed : n_fed + PREFILL_TOKENS]
@@ -144,11 +153,18 @@ class GeneratedSequence:
 
     @property
     def prefilled(self) -> bool:
-        """Whether the whole prompt has been fed, so that the last logits are those of the next token."""
+        """Whether the model has processed the whole prompt."""
         return self.cache.length >= len(self._prompt_ids)
 
     def accept(self, logits_V: Tensor) -> TokenEvent:
-        """Draw the next token from the logits (V,), fp32 on the CPU, of the last token fed."""
+        """Sample the next token.
+
+        Args:
+            logits_V: Logits of the last input token, (V,), fp32, on the CPU.
+
+        Returns:
+            The event of the sampled token.
+        """
         request = self.request
         possible_V = logits_V if self._guide is None else self._guide.mask(logits_V)
         token = sample(
@@ -158,7 +174,7 @@ class GeneratedSequence:
             token = self._guide.accept(token)
         self._output_ids[self._n_output] = token
         self._n_output += 1
-        text, reason = self._read(token)
+        text, reason = self._decode(token)
         logprobs_V = logits_V.log_softmax(dim=-1)
         top = logprobs_V.topk(min(request.logprobs, len(logprobs_V)))
         return TokenEvent(
@@ -171,27 +187,27 @@ class GeneratedSequence:
         )
 
     def cancelled(self) -> TokenEvent:
-        """The event that ends a cancelled request."""
-        return TokenEvent(self.request.id, None, self._rest(), finish_reason="cancelled")
+        """Return the last event of a cancelled request."""
+        return TokenEvent(self.request.id, None, self._flush(), finish_reason="cancelled")
 
-    def _read(self, token: int) -> tuple[str, FinishReason | None]:
-        """The text that has become certain with a new token, and whether generation ends with it."""
+    def _decode(self, token: int) -> tuple[str, FinishReason | None]:
+        """Return the text that a new token completes, and the finish reason if it ends the output."""
         if token in self._stop_ids:
-            return self._rest(), "length" if self._was_cut else "stop"
+            return self._flush(), "length" if self._truncated else "stop"
         text = self._scanner.feed(self._decoder.feed([token]))
         if self._scanner.stopped:
             return text, "stop"
-        whole = self._guide is not None and self._guide.finished
-        if self._n_output < self._max_tokens and not whole:
+        finished = self._guide is not None and self._guide.finished
+        if self._n_output < self._max_tokens and not finished:
             return text, None
-        text += self._rest()
-        return text, "stop" if self._scanner.stopped or (whole and not self._was_cut) else "length"
+        text += self._flush()
+        return text, "stop" if self._scanner.stopped or (finished and not self._truncated) else "length"
 
     @property
-    def _was_cut(self) -> bool:
-        return self._guide is not None and self._guide.cut
+    def _truncated(self) -> bool:
+        return self._guide is not None and self._guide.truncated
 
-    def _rest(self) -> str:
-        """What decoder and scanner still hold back, at the end."""
+    def _flush(self) -> str:
+        """Return the text that the decoder and the scanner still buffer."""
         text = self._scanner.feed(self._decoder.flush())
         return text if self._scanner.stopped else text + self._scanner.flush()

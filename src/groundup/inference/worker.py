@@ -1,4 +1,4 @@
-"""The one thread that steps all active requests in turn, of one engine or of several, and the line they wait in."""
+"""The worker thread that runs the requests of one or more engines, and their queue."""
 
 from __future__ import annotations
 
@@ -16,86 +16,92 @@ from groundup.inference.mailbox import Mailbox
 from groundup.inference.request import GenerationRequest, TokenEvent
 from groundup.inference.sequence import GeneratedSequence
 
-_MAILBOX_EVENTS = 256  # a consumer that is further behind pauses its request, and only its own
+_MAILBOX_EVENTS = 256  # a slower consumer pauses its own request only
 
 
 class StepEngine(Protocol):
-    """Who takes a request a step further: an engine."""
+    """What the worker needs of an engine."""
 
     def begin(self, ticket: Ticket) -> GeneratedSequence:
-        """The sequence of a request that becomes active."""
+        """Return a new sequence for a request that becomes active."""
         ...
 
     def step(self, sequence: GeneratedSequence) -> TokenEvent | None:
-        """Feed a sequence once; None while its prompt is read."""
+        """Run one step of a sequence; return None during prefill."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """A request on its way through the worker."""
+    """A request in the worker."""
 
     request: GenerationRequest
     ids: tuple[int, ...]
     engine: StepEngine
     mailbox: Mailbox
-    sequence: GeneratedSequence | None = None  # made when the request becomes active: it holds the cache
+    sequence: GeneratedSequence | None = None  # created when the request becomes active, because it holds a KV cache
     cancelled: bool = False
 
 
 class Worker:
-    """Requests come and go at any time; each is stepped by its own engine, and none waits for another's end.
+    """A thread that runs active requests in turn, one step each. Requests can be added and cancelled at any time.
 
     Args:
-        max_active: requests that are stepped at a time; each has a key-value cache of its own.
-        max_waiting: requests that may wait for their turn.
-        unread_seconds: a request whose mailbox has been full for so long is cancelled: its place is others' by then.
+        max_active: Maximum number of active requests. Each has its own KV cache.
+        max_waiting: Maximum number of queued requests.
+        read_timeout: Seconds after which a request with a full mailbox is cancelled, to free its slot for others.
     """
 
-    def __init__(self, max_active: int, max_waiting: int, unread_seconds: float = 60.0) -> None:
+    def __init__(self, max_active: int, max_waiting: int, read_timeout: float = 60.0) -> None:
         self._max_active = max_active
         self._max_waiting = max_waiting
-        self._unread_seconds = unread_seconds
+        self._read_timeout = read_timeout
         self._tickets: dict[str, Ticket] = {}
         self._waiting: deque[Ticket] = deque()
-        self._active: list[Ticket] = []  # touched by the thread only
+        self._active: list[Ticket] = []  # used by the worker thread only
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether a request is under way or waits."""
+        """Whether a request is waiting or running."""
         return bool(self._tickets)
 
     @property
     def closed(self) -> bool:
-        """Whether no more requests are taken, and those under way have been cancelled."""
+        """Whether `close` has been called."""
         return self._closed
 
-    def enter(self, request: GenerationRequest, ids: tuple[int, ...], engine: StepEngine) -> Ticket:
-        """Let a request in.
+    def enqueue(self, request: GenerationRequest, ids: tuple[int, ...], engine: StepEngine) -> Ticket:
+        """Queue a request.
+
+        Args:
+            request: The request.
+            ids: Token ids of its prompt.
+            engine: The engine that runs it.
+
+        Returns:
+            The request's ticket, with its mailbox.
 
         Raises:
-            ConfigError: its id is in use.
-            ResourceError: too many requests are waiting, or the worker is closed.
+            ConfigError: The request id is in use.
+            ResourceError: Too many requests are waiting, or the worker is closed.
         """
         with self._changed:
             if self._closed:
-                raise ResourceError(
-                    f"request {request.id}", rule="a closed engine takes none", fix="Make a new Engine."
-                )
+                raise ResourceError(f"request {request.id}", rule="the engine is closed", fix="Create a new Engine.")
             if request.id in self._tickets:
                 raise ConfigError(
                     f"request id {request.id!r}",
-                    rule="ids of requests under way differ",
-                    fix="Leave the id out to get a fresh one.",
+                    rule="a waiting or running request has this id",
+                    fix="Omit the id to get a new one.",
                 )
             if len(self._waiting) >= self._max_waiting:
                 raise ResourceError(
                     f"{len(self._waiting)} requests are waiting",
-                    rule=f"this engine lets {self._max_waiting} wait",
-                    fix="Try again when some have finished, or raise max_waiting.",
+                    rule=f"max_waiting is {self._max_waiting}",
+                    fix="Try again when a request has finished, or increase max_waiting.",
                 )
             ticket = Ticket(request, ids, engine, Mailbox(_MAILBOX_EVENTS, self._notify))
             self._tickets[request.id] = ticket
@@ -109,7 +115,14 @@ class Worker:
         return ticket
 
     def cancel(self, request_id: str) -> bool:
-        """End a request; its consumer gets an event with the reason "cancelled". False: no such request."""
+        """Cancel a request.
+
+        Args:
+            request_id: `GenerationRequest.id`.
+
+        Returns:
+            Whether the request was waiting or running.
+        """
         with self._changed:
             ticket = self._tickets.get(request_id)
             if ticket is None:
@@ -118,14 +131,14 @@ class Worker:
             self._changed.notify()
             return True
 
-    def leave(self, ticket: Ticket) -> None:
-        """Cancel a request that may have ended already; its id may since be another's."""
+    def release(self, ticket: Ticket) -> None:
+        """Cancel a request if it has not ended. Its id may belong to a newer request, which is not cancelled."""
         with self._changed:
             if self._tickets.get(ticket.request.id) is ticket:
                 self.cancel(ticket.request.id)
 
     def close(self) -> None:
-        """Cancel what is under way and end the thread."""
+        """Cancel all requests and stop the thread."""
         with self._changed:
             self._closed = True
             for ticket in self._tickets.values():
@@ -138,8 +151,8 @@ class Worker:
         with self._changed:
             self._changed.notify()
 
-    def _work(self, settle: Callable[[], None]) -> None:
-        settle()
+    def _work(self, set_device: Callable[[], None]) -> None:
+        set_device()
         with torch.inference_mode():
             while self._admit():
                 for ticket in list(self._active):
@@ -147,33 +160,33 @@ class Worker:
                         self._advance(ticket)
 
     def _admit(self) -> bool:
-        """Wait for something to do and let waiting requests in. False: the worker is closed and empty."""
+        """Wait until a request can run, and activate waiting requests. Return False to stop the thread."""
         with self._changed:
             while True:
                 for ticket in list(self._waiting):
-                    # One that leaves need not wait for a place.
+                    # A cancelled request does not need a slot.
                     if ticket.cancelled or len(self._active) < self._max_active:
                         self._waiting.remove(ticket)
                         self._active.append(ticket)
-                patience = self._cancel_unread()
+                timeout = self._cancel_unread()
                 if any(ticket.cancelled or not ticket.mailbox.full for ticket in self._active):
                     return True
                 if self._closed and not self._active:
                     return False
-                self._changed.wait(patience)
+                self._changed.wait(timeout)
 
     def _cancel_unread(self) -> float | None:
-        """Cancel who has not read for too long; returns the seconds until the next one might be, None: nobody."""
-        left = []
+        """Cancel requests that exceed the read timeout; return the seconds until the next check, if any is needed."""
+        remaining = []
         for ticket in self._active:
             seconds = ticket.mailbox.full_seconds
             if seconds is not None and not ticket.cancelled:
-                ticket.cancelled = seconds >= self._unread_seconds
-                left.append(self._unread_seconds - seconds)
-        return max(0.0, min(left)) if left else None
+                ticket.cancelled = seconds >= self._read_timeout
+                remaining.append(self._read_timeout - seconds)
+        return max(0.0, min(remaining)) if remaining else None
 
     def _advance(self, ticket: Ticket) -> None:
-        """Take one request one step further. Whatever goes wrong in it is its own consumer's to hear."""
+        """Run one step of a request. An error is raised to the consumer of this request only."""
         event: TokenEvent | Exception | None
         try:
             event = _step(ticket)

@@ -199,7 +199,7 @@ def place(model: Transformer | SequenceClassifier, machine: Machine) -> None:
         if machine.device == "cuda":  # a run that goes on may have begun elsewhere
             require_fp8()
         use_fp8(model, emulate=machine.device != "cuda")
-    operations.lean = not all(parameter.requires_grad for parameter in model.parameters())
+    operations.recompute = not all(parameter.requires_grad for parameter in model.parameters())
     if machine.compile:
         use_kernel_cache()
         mark_first_pass(model)

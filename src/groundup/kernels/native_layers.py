@@ -35,7 +35,7 @@ class _Result(ctypes.Structure):
     ]
 
 
-def transposed_products(
+def transposed_matmuls(
     kernels: ctypes.CDLL, outs: Sequence[Tensor], lefts: Sequence[Tensor], right: Tensor, *, add: bool
 ) -> None:
     """Each out (m, n) = or += left^T right, rows of left (R, m) and right (R, n); n fills tiles.
@@ -56,7 +56,7 @@ def transposed_products(
     for out, left, rows in zip(outs, lefts, whole, strict=True):
         if rest := len(out) - rows:
             last = torch.empty(TILE, out.shape[1])
-            transposed_products(kernels, [last], [F.pad(left[:, rows:], (0, TILE - rest))], right, add=False)
+            transposed_matmuls(kernels, [last], [F.pad(left[:, rows:], (0, TILE - rest))], right, add=False)
             out[rows:].add_(last[:rest]) if add else out[rows:].copy_(last[:rest])
 
 
@@ -88,7 +88,7 @@ def _parameter_gradients(
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """Of the weights and of the biases of layers that read the same x, whose results have these gradients."""
     grad_weights = [torch.empty(grad_RO.shape[1], x.shape[-1]) for grad_RO in grads_RO]
-    transposed_products(kernels, grad_weights, grads_RO, x.flatten(0, -2), add=False)
+    transposed_matmuls(kernels, grad_weights, grads_RO, x.flatten(0, -2), add=False)
     grad_biases = [
         torch.empty(grad_RO.shape[1]) if has else None for grad_RO, has in zip(grads_RO, has_bias, strict=True)
     ]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from groundup.kernels.native_layers import BLOCK, TILE, FeedForward, Linears, in_tiles, transposed_products
+from groundup.kernels.native_layers import BLOCK, TILE, FeedForward, Linears, in_tiles, transposed_matmuls
 from groundup.kernels.native_library import pointers_to, sizes_of
 from groundup.model import Activation, Operations, SequenceClassifier, Transformer
 from groundup.optim import Orthogonalize, newton_schulz
@@ -60,10 +60,10 @@ class NativeOperations(Operations):
         out: Tensor = _LayerNorm.apply(x, weight, bias, eps, self.kernels)
         return out
 
-    def activate(self, activation: Activation, gate: Tensor, up: Tensor | None = None) -> Tensor:
-        if not (_is_ours(gate) and activation in _ACTIVATIONS):
-            return super().activate(activation, gate, up)
-        out: Tensor = _Activate.apply(gate, up, activation == "gelu_tanh", self.kernels)
+    def activate(self, activation: Activation, hidden: Tensor, up: Tensor | None = None) -> Tensor:
+        if not (_is_ours(hidden) and activation in _ACTIVATIONS):
+            return super().activate(activation, hidden, up)
+        out: Tensor = _Activate.apply(hidden, up, activation == "gelu_tanh", self.kernels)
         return out
 
     def feed_forward(
@@ -82,14 +82,14 @@ class NativeOperations(Operations):
         out: Tensor = _Rotate.apply(x_BTNH, cos, sin, self.kernels)
         return out
 
-    def seen(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
+    def attention_mask(self, positions_BT: Tensor, document_ids_BT: Tensor | None, window: int | None) -> Tensor | None:
         """Here the first key that each token sees, (B, T) int32: a document's tokens lie side by side."""
         places_T = torch.arange(positions_BT.shape[1], dtype=torch.int32)
         starts_BT = torch.zeros(positions_BT.shape, dtype=torch.int32)
         if document_ids_BT is not None:
             steps_BT = document_ids_BT.diff(dim=1)
             if positions_BT.device.type != "cpu" or (steps_BT < 0).any():  # a document may come back
-                return super().seen(positions_BT, document_ids_BT, window)
+                return super().attention_mask(positions_BT, document_ids_BT, window)
             starts_BT[:, 1:] = torch.where(steps_BT != 0, places_T[1:], 0).cummax(1).values
         if window is not None:
             starts_BT = torch.maximum(starts_BT, places_T + 1 - window)
@@ -100,15 +100,15 @@ class NativeOperations(Operations):
         q_BTNH: Tensor,
         k_BSKH: Tensor,
         v_BSKH: Tensor,
-        seen: Tensor | None,
+        attn_mask: Tensor | None,
         scale: float,
         softcap: float | None = None,
     ) -> Tensor:
-        if seen is None or seen.dtype != torch.int32:
-            return super().attend(q_BTNH, k_BSKH, v_BSKH, seen, scale, softcap)
+        if attn_mask is None or attn_mask.dtype != torch.int32:
+            return super().attend(q_BTNH, k_BSKH, v_BSKH, attn_mask, scale, softcap)
         if softcap is not None or not (_is_ours(q_BTNH) and q_BTNH.shape[-1] % 32 == 0):
-            return super().attend(q_BTNH, k_BSKH, v_BSKH, _mask(seen), scale, softcap)
-        out: Tensor = _Attend.apply(q_BTNH, k_BSKH, v_BSKH, seen, scale, self.kernels)
+            return super().attend(q_BTNH, k_BSKH, v_BSKH, _mask(attn_mask), scale, softcap)
+        out: Tensor = _Attend.apply(q_BTNH, k_BSKH, v_BSKH, attn_mask, scale, self.kernels)
         return out
 
     def chunk_rows(self, vocab_size: int) -> int:
@@ -124,11 +124,11 @@ class NativeOperations(Operations):
         self.kernels.groundup_nll_and_residual(*pointers, *sizes, ctypes.c_float(z_loss))
         return nll_R, logits_RV
 
-    def transposed_product(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
+    def transposed_matmul(self, out_VD: Tensor, left_RV: Tensor, right_RD: Tensor, *, add: bool) -> None:
         if _is_ours(left_RV) and out_VD.dtype == torch.float32 and out_VD.shape[1] % TILE == 0:
-            transposed_products(self.kernels, [out_VD], [left_RV], right_RD, add=add)
+            transposed_matmuls(self.kernels, [out_VD], [left_RV], right_RD, add=add)
         else:
-            super().transposed_product(out_VD, left_RV, right_RD, add=add)
+            super().transposed_matmul(out_VD, left_RV, right_RD, add=add)
 
     def orthogonalize(self, matrices: Sequence[Tensor]) -> Sequence[Tensor]:
         """Muon's, in place (see `groundup.optim.newton_schulz`); matrices of odd sizes go the plain way."""

@@ -1,4 +1,4 @@
-"""One transformer for every family that the ecosystem runs without custom code."""
+"""The transformer: one implementation for all supported model families."""
 
 from typing import TYPE_CHECKING
 

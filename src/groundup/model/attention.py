@@ -1,4 +1,4 @@
-"""Grouped-query attention: project, normalize, rotate, attend, project out; and rotary positions.
+"""Grouped-query attention and rotary position embeddings (RoPE).
 
 Shape letters: B batch, T queries, S keys, D dim, N query heads, K kv heads, H head_dim, E heads x head_dim, P pairs of
 features (H / 2).
@@ -13,22 +13,27 @@ from torch import Tensor, nn
 
 from groundup.model.cache import Cache
 from groundup.model.config import ModelConfig, RopeScaling
-from groundup.model.layers import Linear, make_norm, together
+from groundup.model.layers import Linear, apply_linears, make_norm
 from groundup.model.operations import Accelerated
 
 
 class Rotary(nn.Module):
-    """Cosines and sines of positions, once for all layers that turn alike (halves, not interleaved pairs).
+    """RoPE cosines and sines of positions, for all layers with the same frequencies (half-split, not interleaved).
 
-    They are made when they are asked for: a table of a context of 131,072 would outweigh many a small model.
+    They are computed in each forward pass: a table for 131,072 positions would be larger than many small models.
+
+    Args:
+        head_dim: Number of rotated features per head.
+        theta: Base of the frequencies.
+        scaling: RoPE scaling; None: no scaling.
     """
 
     frequencies_P: Tensor
 
     def __init__(self, head_dim: int, theta: float, scaling: RopeScaling | None = None) -> None:
         super().__init__()
-        # Named device: a model that is built on the meta device and given its weights later has real frequencies.
-        # The quotient of a power, not a negative power: they differ in the last bit, and at position 100,000 in angle.
+        # Explicit device: a model that is built on the meta device still needs real frequencies. A negative power would
+        # round differently from the division, which changes angles at position 100,000.
         frequencies_P = 1.0 / theta ** (torch.arange(0, head_dim, 2, device="cpu").float() / head_dim)
         self.magnitude = 1.0
         if scaling is not None:
@@ -38,7 +43,7 @@ class Rotary(nn.Module):
         self.register_buffer("frequencies_P", frequencies_P, persistent=False)
 
     def forward(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns cos and sin as (B, T, 1, H), to be broadcast over heads."""
+        """Return cos and sin of positions, both (B, T, 1, H)."""
         angles_BT1P = positions_BT[:, :, None, None].float() * self.frequencies_P
         cos, sin = angles_BT1P.cos() * self.magnitude, angles_BT1P.sin() * self.magnitude
         return torch.cat([cos, cos], dim=-1), torch.cat([sin, sin], dim=-1)
@@ -49,28 +54,28 @@ def _linear(frequencies_P: Tensor, head_dim: int, theta: float, scaling: RopeSca
 
 
 def _llama3(frequencies_P: Tensor, head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:
-    """Llama 3.1: by how often a pair turns within the original context."""
+    """Scale frequencies as Llama 3.1 does: by the number of rotations within the original context."""
     assert scaling.original_context_length is not None
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    turns_P = scaling.original_context_length * frequencies_P / (2 * math.pi)
-    kept_P = ((turns_P - low) / (high - low)).clamp(0, 1)
+    rotations_P = scaling.original_context_length * frequencies_P / (2 * math.pi)
+    kept_P = ((rotations_P - low) / (high - low)).clamp(0, 1)
     return (1 - kept_P) * frequencies_P / scaling.factor + kept_P * frequencies_P
 
 
 def _yarn(frequencies_P: Tensor, head_dim: int, theta: float, scaling: RopeScaling) -> Tensor:
-    """arXiv:2309.00071, section 3.2: the same idea, blended linearly in the index of the pair."""
+    """Scale frequencies as YaRN does (arXiv:2309.00071, section 3.2): interpolate by the index of the pair."""
     context = scaling.original_context_length
     assert context is not None
 
-    def pair_that_turns(times: float) -> float:
-        return head_dim * math.log(context / (times * 2 * math.pi)) / (2 * math.log(theta))
+    def pair_with_rotations(rotations: float) -> float:
+        return head_dim * math.log(context / (rotations * 2 * math.pi)) / (2 * math.log(theta))
 
-    first, last = pair_that_turns(scaling.beta_fast), pair_that_turns(scaling.beta_slow)
+    first, last = pair_with_rotations(scaling.beta_fast), pair_with_rotations(scaling.beta_slow)
     if scaling.truncate:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, head_dim - 1)
     if first == last:
-        last += 0.001  # a step rather than a division by zero
+        last += 0.001  # avoids a division by zero
     pairs_P = torch.arange(head_dim // 2, device="cpu").float()
     divided_P = ((pairs_P - first) / (last - first)).clamp(0, 1)
     return divided_P * frequencies_P / scaling.factor + (1 - divided_P) * frequencies_P
@@ -103,19 +108,20 @@ class Attention(Accelerated):
         self,
         x_BTD: Tensor,
         rope: tuple[Tensor, Tensor] | None,
-        seen: Tensor | None,
+        attn_mask: Tensor | None,
         cache: Cache | None,
     ) -> Tensor:
-        q_BTNH, k_BTKH, v_BTKH = self.projected(x_BTD, rope)
+        """Return the output of attention, (B, T, D)."""
+        q_BTNH, k_BTKH, v_BTKH = self.project(x_BTD, rope)
         if cache is not None:
             k_BTKH, v_BTKH = cache.extend(self.layer, k_BTKH, v_BTKH)
-        mixed_BTNH = self.operations.attend(q_BTNH, k_BTKH, v_BTKH, seen, self.scale, self.config.attention_softcap)
-        return self.o_proj(mixed_BTNH.flatten(2))
+        out_BTNH = self.operations.attend(q_BTNH, k_BTKH, v_BTKH, attn_mask, self.scale, self.config.attention_softcap)
+        return self.o_proj(out_BTNH.flatten(2))
 
-    def projected(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of normalized inputs, as they meet each other."""
+    def project(self, x_BTD: Tensor, rope: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of normalized inputs, after QK norm and RoPE."""
         heads = (*x_BTD.shape[:2], -1, self.config.head_dim)
-        q_BTE, k_BTE, v_BTE = together(x_BTD, self.q_proj, self.k_proj, self.v_proj)
+        q_BTE, k_BTE, v_BTE = apply_linears(x_BTD, self.q_proj, self.k_proj, self.v_proj)
         if self.qk_norm == "projection":
             q_BTE, k_BTE = self.q_norm(q_BTE), self.k_norm(k_BTE)
         q_BTNH, k_BTKH, v_BTKH = (y_BTE.view(heads) for y_BTE in (q_BTE, k_BTE, v_BTE))
@@ -132,13 +138,16 @@ def _qk_norm(config: ModelConfig, projection_dim: int) -> nn.Module:
     return make_norm(config, config.head_dim if config.qk_norm == "head" else projection_dim)
 
 
-def seen_with_cache(positions_BT: Tensor, n_keys: int, window: int | None) -> Tensor:
-    """Who may look at whom where keys of earlier tokens are kept, as booleans (B, 1, T, S).
+def cached_attention_mask(positions_BT: Tensor, n_keys: int, window: int | None) -> Tensor:
+    """Return the attention mask of new tokens over a KV cache, boolean, (B, 1, T, S).
 
-    A token sees all earlier positions and itself, with a window the last `window` of those.
+    Args:
+        positions_BT: Positions of the new tokens.
+        n_keys: Number of cached and new keys.
+        window: Size of the sliding window; None: no window.
     """
     keys_S = torch.arange(n_keys, device=positions_BT.device)
-    seen_BTS = keys_S <= positions_BT[:, :, None]
+    mask_BTS = keys_S <= positions_BT[:, :, None]
     if window is not None and window < n_keys:
-        seen_BTS &= keys_S > positions_BT[:, :, None] - window
-    return seen_BTS[:, None]
+        mask_BTS &= keys_S > positions_BT[:, :, None] - window
+    return mask_BTS[:, None]

@@ -1,7 +1,6 @@
-"""The key-value cache behind attention: of sequences of one length, and of a batch of any lengths. Paging can come
-later behind the same three calls.
+"""KV caches: one for a batch of equally long sequences, one for a batch of sequences of different lengths.
 
-Shape letters: B batch, T new tokens, S tokens seen so far, K kv heads, H head_dim.
+Shape letters: B batch, T new tokens, S cached tokens, K kv heads, H head_dim.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from torch import Tensor
 
 from groundup.core.errors import ConfigError
 
-FIRST_TOKENS = 256  # allocated at first; doubled when they are full
+INITIAL_CAPACITY = 256  # tokens; doubled when it is full
 
 
 @dataclass(frozen=True, slots=True)
 class CacheShape:
-    """What a cache stores for each layer, and for how many sequences of how many tokens at most."""
+    """The dimensions, dtype and device of a KV cache."""
 
     n_layers: int
     batch_size: int
@@ -30,15 +29,15 @@ class CacheShape:
 
     @property
     def bytes_per_token(self) -> int:
-        """Bytes of the keys and values of one token of one sequence."""
+        """KV cache per token of one sequence, in bytes."""
         return 2 * self.n_layers * self.n_kv_heads * self.head_dim * self.dtype.itemsize
 
 
-class _Memory:
-    """Keys and values of all layers, allocated for the tokens that came and not for all that may come.
+class _Storage:
+    """The tensors of keys and values of all layers. They grow with the sequences.
 
-    A request without a limit may write to the end of the context, and mostly stops long before: all of that context
-    would be 377 MB for SmolLM2-135M in fp32, allocated and zeroed before the first token.
+    A request without max_tokens could use the whole context, but usually ends earlier. For SmolLM2-135M in fp32, the
+    whole context would take 377 MB, allocated and zeroed before the first token.
     """
 
     def __init__(self, shape: CacheShape) -> None:
@@ -48,15 +47,15 @@ class _Memory:
         self.values = [self._empty(0) for _ in range(shape.n_layers)]
 
     def reserve(self, length: int) -> None:
-        """Make room for `length` tokens of each sequence. Doubling keeps the copies below one per token."""
+        """Allocate space for `length` tokens per sequence. Doubling limits copies to one per token on average."""
         if length <= self.capacity:
             return
-        capacity = min(self.shape.max_length, max(length, 2 * self.capacity, FIRST_TOKENS))
+        capacity = min(self.shape.max_length, max(length, 2 * self.capacity, INITIAL_CAPACITY))
         for tensors in (self.keys, self.values):
-            for layer, old in enumerate(tensors):  # layer by layer, so that only one is there twice at a time
+            for layer, old in enumerate(tensors):  # one layer at a time limits the peak memory
                 tensors[layer] = new = self._empty(capacity)
                 new[:, : self.capacity] = old
-                # A shorter sequence of a batch multiplies the rest by a probability of 0: it must be finite.
+                # In a batch, shorter sequences multiply these values by attention weights of 0, so they must be finite.
                 new[:, self.capacity :] = 0
         self.capacity = capacity
 
@@ -67,110 +66,133 @@ class _Memory:
 
 
 class KVCache:
-    """Keys and values of the tokens that a batch of equally long sequences has seen. Its memory grows with them.
+    """The KV cache of a batch of equally long sequences. Its memory grows with them.
 
-    Attention calls `extend` once a layer; the model calls `advance` once a forward pass. What lies beyond `length` is
-    scratch, so `truncate` is free.
+    In a forward pass, attention calls `extend` once per layer, and the model calls `advance` once. Data after `length`
+    is unused, so `truncate` costs nothing.
+
+    Args:
+        shape: Dimensions of the cache.
+        storage: Storage of a `BatchCache`. Default: a new one.
+        slot: Row of `storage` that this cache uses. Default: all rows.
+
+    Attributes:
+        length: Number of cached tokens per sequence.
+        max_length: Maximum of `length`.
     """
 
-    def __init__(self, shape: CacheShape, memory: _Memory | None = None, place: int | None = None) -> None:
-        self._memory = memory or _Memory(shape)
-        self._rows = slice(0, shape.batch_size) if place is None else slice(place, place + 1)
+    def __init__(self, shape: CacheShape, storage: _Storage | None = None, slot: int | None = None) -> None:
+        self._storage = storage or _Storage(shape)
+        self._rows = slice(0, shape.batch_size) if slot is None else slice(slot, slot + 1)
         self.length = 0
         self.max_length = shape.max_length
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the keys and values take now."""
-        return sum(tensor.nbytes for tensor in (*self._memory.keys, *self._memory.values))
+        """Allocated memory in bytes."""
+        return sum(tensor.nbytes for tensor in (*self._storage.keys, *self._storage.values))
 
     def reserve(self, length: int) -> None:
-        """Make room for `length` tokens now.
+        """Allocate space for `length` tokens per sequence.
+
+        Args:
+            length: Number of tokens.
 
         Raises:
-            ConfigError: more than `max_length`.
+            ConfigError: `length` is more than `max_length`.
         """
         if length > self.max_length:
             raise ConfigError(
                 f"{length} tokens",
-                rule=f"this cache holds {self.max_length}",
-                fix="Make it with a larger max_length.",
+                rule=f"the maximum length of this KV cache is {self.max_length}",
+                fix="Create it with a larger max_length.",
             )
-        self._memory.reserve(length)
+        self._storage.reserve(length)
 
     def extend(self, layer: int, k_BTKH: Tensor, v_BTKH: Tensor) -> tuple[Tensor, Tensor]:
-        """Store the new keys and values of one layer; return all of that layer, (B, S, K, H) each."""
+        """Store new keys and values of a layer.
+
+        Args:
+            layer: Index of the layer.
+            k_BTKH: New keys.
+            v_BTKH: New values.
+
+        Returns:
+            All cached keys and values of the layer, both (B, S, K, H).
+        """
         end = self.length + k_BTKH.shape[1]
         self.reserve(end)
-        keys, values = self._memory.keys[layer][self._rows], self._memory.values[layer][self._rows]
+        keys, values = self._storage.keys[layer][self._rows], self._storage.values[layer][self._rows]
         keys[:, self.length : end], values[:, self.length : end] = k_BTKH, v_BTKH
         return keys[:, :end], values[:, :end]
 
     def advance(self, n_tokens: int) -> None:
-        """All layers have stored `n_tokens` new tokens."""
+        """Add `n_tokens` to the length, after all layers have stored them."""
         self.length += n_tokens
 
     def truncate(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
+        """Keep only the first `length` tokens."""
         assert 0 <= length <= self.length
         self.length = length
 
 
 class BatchCache:
-    """Sequences of any lengths, side by side in one piece of memory, that take one token each at a time.
+    """The KV cache of a batch of sequences with different lengths, for batched decoding.
 
-    `open` gives a sequence a `KVCache` of its own, which reads its prompt; after that, a forward pass with the batch
-    itself takes one token of each of `rows`, at the positions `positions`. What a row has beyond its own length is
-    scratch: no position of its own sees it.
+    `open` returns a `KVCache` for the prefill of one sequence. After that, a forward pass with the `BatchCache` decodes
+    one token of each sequence, at `positions`. The attention mask hides data after the length of each sequence.
+
+    Args:
+        shape: Dimensions of the cache.
 
     Attributes:
-        rows: the open caches, in the order of the batch.
-        places: how many can be open.
+        rows: The open caches, in the order of the batch.
+        num_slots: Maximum number of open caches.
     """
 
     def __init__(self, shape: CacheShape) -> None:
         self.rows: list[KVCache] = []
-        self.places = shape.batch_size
-        self._memory = _Memory(shape)
+        self.num_slots = shape.batch_size
+        self._storage = _Storage(shape)
 
     @property
     def length(self) -> int:
-        """Tokens of the longest sequence."""
+        """Length of the longest sequence."""
         return max(row.length for row in self.rows)
 
     @property
     def positions(self) -> Tensor:
-        """Where the next token of each sequence stands, (B, 1)."""
-        return torch.tensor([[row.length] for row in self.rows], device=self._memory.shape.device)
+        """Position of the next token of each sequence, (B, 1)."""
+        return torch.tensor([[row.length] for row in self.rows], device=self._storage.shape.device)
 
     def open(self) -> KVCache:
-        """A place for one sequence more."""
-        assert len(self.rows) < self.places
-        self.rows.append(KVCache(self._memory.shape, self._memory, len(self.rows)))
+        """Add a sequence and return its cache."""
+        assert len(self.rows) < self.num_slots
+        self.rows.append(KVCache(self._storage.shape, self._storage, len(self.rows)))
         return self.rows[-1]
 
-    def close(self, place: int) -> None:
-        """Let a sequence go; the last one takes its place in the batch and in `rows`."""
+    def close(self, slot: int) -> None:
+        """Remove a sequence. The last sequence moves to its slot."""
         last = self.rows.pop()
-        if place == len(self.rows):
+        if slot == len(self.rows):
             return
-        for tensor in (*self._memory.keys, *self._memory.values):
-            tensor[place, : last.length] = tensor[len(self.rows), : last.length]
-        last._rows = slice(place, place + 1)
-        self.rows[place] = last
+        for tensor in (*self._storage.keys, *self._storage.values):
+            tensor[slot, : last.length] = tensor[len(self.rows), : last.length]
+        last._rows = slice(slot, slot + 1)
+        self.rows[slot] = last
 
     def extend(self, layer: int, k_BTKH: Tensor, v_BTKH: Tensor) -> tuple[Tensor, Tensor]:
-        """As `KVCache.extend`, with one new token a sequence (T = 1)."""
+        """Store one new token per sequence (T = 1); see `KVCache.extend`."""
         count, end = len(self.rows), self.length + 1
-        self._memory.reserve(end)
-        places_B = torch.arange(count, device=k_BTKH.device)
+        self._storage.reserve(end)
+        slots_B = torch.arange(count, device=k_BTKH.device)
         lengths_B = self.positions[:, 0]
-        keys, values = self._memory.keys[layer], self._memory.values[layer]
-        keys[places_B, lengths_B], values[places_B, lengths_B] = k_BTKH[:, 0], v_BTKH[:, 0]
+        keys, values = self._storage.keys[layer], self._storage.values[layer]
+        keys[slots_B, lengths_B], values[slots_B, lengths_B] = k_BTKH[:, 0], v_BTKH[:, 0]
         return keys[:count, :end], values[:count, :end]
 
     def advance(self, n_tokens: int) -> None:
-        """All layers have stored a new token of each sequence."""
+        """Add `n_tokens` to the length of each sequence, after all layers have stored them."""
         for row in self.rows:
             row.advance(n_tokens)
 

@@ -1,4 +1,4 @@
-"""A classification head on the decoder, as transformers' `*ForSequenceClassification` have it.
+"""Sequence classification: a classification head on the decoder, as in transformers' `*ForSequenceClassification`.
 
 Shape letters: B batch, T sequence, D dim, C labels.
 """
@@ -13,14 +13,16 @@ from groundup.model.layers import Linear
 from groundup.model.operations import Accelerated
 from groundup.model.transformer import Decoder, Transformer
 
-_HEAD_STD = 0.001  # as the language model's head: the first loss is ln(C)
+_HEAD_STD = 0.001  # as for the language model head: the initial loss is ln(C)
 
 
 class SequenceClassifier(Accelerated):
-    """Scores labels from the hidden state of a text's last token, which has seen all of the text.
+    """A classifier that computes label logits from the hidden state of a text's last token.
 
-    Attributes:
-        multi_label: a text may have several labels: each has a probability of its own.
+    Args:
+        config: The config of the decoder.
+        n_labels: Number of labels.
+        multi_label: Whether a text may have several labels; each label then has an independent probability.
     """
 
     def __init__(self, config: ModelConfig, n_labels: int, *, multi_label: bool = False) -> None:
@@ -34,9 +36,15 @@ class SequenceClassifier(Accelerated):
     def from_language_model(
         cls, base: Transformer, n_labels: int, *, seed: int, multi_label: bool = False
     ) -> SequenceClassifier:
-        """The decoder of a language model under a new head near zero, the same for the same seed.
+        """Return a classifier with the decoder of a language model and a new head with weights close to zero.
 
-        It is the model's own decoder and no copy, which would take its memory a second time.
+        The decoder is not copied, to save memory. It becomes trainable.
+
+        Args:
+            base: The language model.
+            n_labels: Number of labels.
+            seed: Random seed of the head.
+            multi_label: Whether a text may have several labels.
         """
         with torch.device("meta"):
             classifier = cls(base.config, n_labels, multi_label=multi_label)
@@ -46,27 +54,26 @@ class SequenceClassifier(Accelerated):
         return classifier
 
     def probabilities(self, logits_BC: Tensor) -> Tensor:
-        """Of each label, (B, C): they add up to 1, unless a text may have several."""
+        """Return label probabilities (B, C): softmax, or sigmoid for a multi-label classifier."""
         return logits_BC.sigmoid() if self.multi_label else logits_BC.softmax(-1)
 
     @torch.no_grad()
-    def soften(self, temperature: float) -> None:
-        """Divide all logits by a temperature, in the head's weights: labels keep their order."""
+    def apply_temperature(self, temperature: float) -> None:
+        """Divide the head's weights, and so all logits, by a temperature."""
         self.score.weight /= temperature
 
     def forward(self, input_ids_BT: Tensor, last_B: Tensor) -> Tensor:
-        """Logits (B, C) in fp32.
+        """Return label logits (B, C) in fp32.
 
         Args:
-            input_ids_BT: texts, each from position 0 on. What follows a text is padding of any value: no mask is
-                needed, because a token never sees those after it.
-            last_B: the index of each text's last token.
+            input_ids_BT: Token ids with right padding. No mask is needed, because tokens do not attend to later ones.
+            last_B: Index of each text's last token.
         """
-        # The head computes in the dtype of its weights: in bf16, probabilities would have two digits.
-        return self.score(self.last_state(input_ids_BT, last_B).to(self.score.weight.dtype)).float()
+        # The head computes in the dtype of its weights, because bf16 probabilities would have only two digits.
+        return self.score(self.last_hidden_state(input_ids_BT, last_B).to(self.score.weight.dtype)).float()
 
-    def last_state(self, input_ids_BT: Tensor, last_B: Tensor) -> Tensor:
-        """The hidden state (B, D) of each text's last token."""
+    def last_hidden_state(self, input_ids_BT: Tensor, last_B: Tensor) -> Tensor:
+        """Return the hidden states (B, D) of each text's last token; see `forward`."""
         h_BTD = self.model(input_ids_BT)
         rows_B = torch.arange(len(last_B), device=last_B.device)
         return h_BTD[rows_B, last_B]

@@ -1,53 +1,66 @@
-"""Parameters, FLOPs and memory of a shape, by formula: no model is built."""
+"""Parameters, FLOPs and memory of a model, computed from its config."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from groundup.model.config import LONGEST_EXPLICIT, ModelConfig
+from groundup.model.config import MAX_EXPLICIT_LENGTH, ModelConfig
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-IDLE_BYTES = 300_000_000  # of a process that has loaded PyTorch and no model
+IDLE_BYTES = 300_000_000  # memory of a process with PyTorch but no model
 BYTES: dict[Dtype, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def parameter_count(config: ModelConfig) -> int:
-    """Parameters of a model of this shape, a tied matrix counted once."""
+    """Return the number of parameters; tied embeddings count once."""
     embeddings = config.vocab_size * config.dim
     positions = 0 if config.rotary else config.context_length * config.dim
     head = 0 if config.tie_embeddings else embeddings
     return embeddings + positions + head + config.n_layers * _layer(config) + _norm(config)
 
 
-def product_parameters(config: ModelConfig) -> int:
-    """Parameters that take part in a matrix product for every token: layers and head, not the embedding table."""
+def matmul_parameters(config: ModelConfig) -> int:
+    """Return the number of matmul parameters: matrices of the layers and the head, without the embedding table."""
     return config.n_layers * _layer_matrices(config) + config.vocab_size * config.dim
 
 
 def flops_per_token(config: ModelConfig, context: int | None = None, *, trained: int | None = None) -> int:
-    """Training FLOPs (forward and backward) of one token in a window of `context` tokens, the whole by default.
+    """Return the average training FLOPs per token, forward and backward.
 
-    6 a parameter that takes part in products, and attention's two products a layer, for the tokens that a token sees
-    on average (Kaplan et al. 2020, arXiv:2001.08361; Chowdhery et al. 2022, appendix B, halved for causality). A
-    frozen matrix takes 4: no gradient of its weights is made.
+    These are 6 FLOPs per matmul parameter, plus the two matmuls of attention per layer for the average number of
+    attended tokens (Kaplan et al. 2020, arXiv:2001.08361; Chowdhery et al. 2022, appendix B, halved for the causal
+    mask). A frozen matmul parameter takes 4 FLOPs, because it needs no weight gradient.
 
     Args:
-        trained: parameters of adapters, which alone are trained, beside those of the shape; None: all of the shape.
+        config: The model's config.
+        context: Sequence length. Default: `context_length`.
+        trained: Number of adapter parameters if only adapters are trained; None: all parameters are trained.
     """
     whole = 3 * inference_flops_per_token(config, context)
-    return whole if trained is None else whole - 2 * product_parameters(config) + 6 * trained
+    return whole if trained is None else whole - 2 * matmul_parameters(config) + 6 * trained
 
 
 def inference_flops_per_token(config: ModelConfig, context: int | None = None) -> int:
-    """FLOPs of the forward pass of one token, on average over a window of `context` tokens, the whole by default."""
+    """Return the average FLOPs per token of the forward pass.
+
+    Args:
+        config: The model's config.
+        context: Sequence length. Default: `context_length`.
+    """
     context = context or config.context_length
     width = config.n_heads * config.head_dim
-    return 2 * product_parameters(config) + round(4 * width * tokens_seen(config, context))
+    return 2 * matmul_parameters(config) + round(4 * width * attended_tokens(config, context))
 
 
-def tokens_seen(config: ModelConfig, context: int) -> float:
-    """How many tokens a token of a window sees on average, summed over the layers: half of it, or less where they
-    slide."""
+def attended_tokens(config: ModelConfig, context: int) -> float:
+    """Return the average number of tokens that a token attends to, summed over the layers.
+
+    Per layer, this is half the sequence length, or less with a sliding window.
+
+    Args:
+        config: The model's config.
+        context: Sequence length.
+    """
     width = config.sliding_window
     narrow = context / 2 if width is None or width >= context else width - width**2 / (2 * context)
     sliding = sum(config.slides(layer) for layer in range(config.n_layers))
@@ -57,36 +70,52 @@ def tokens_seen(config: ModelConfig, context: int) -> float:
 def training_bytes(
     config: ModelConfig, micro_batch_size: int, *, trained: int | None = None, bits_per_weight: float = 32
 ) -> int:
-    """Memory of training, roughly: fp32 weights, gradients, optimizer state, and a micro-batch's bf16 activations.
+    """Return an estimate of the training memory in bytes.
+
+    It includes fp32 weights, gradients, optimizer state and the bf16 activations of a micro-batch.
 
     Args:
-        trained: as `flops_per_token` takes it; what is frozen has neither gradients nor state.
-        bits_per_weight: of the frozen linear layers inside the blocks; see `groundup.model.quantized.bits_per_weight`.
+        config: The model's config.
+        micro_batch_size: Sequences per micro-batch.
+        trained: See `flops_per_token`. Frozen parameters have no gradients and no optimizer state.
+        bits_per_weight: Bits per weight of quantized linear layers, see `groundup.model.quantized.bits_per_weight`.
     """
     tokens = micro_batch_size * config.context_length
     width = 10 * config.dim + 3 * config.ffn_dim + 4 * config.n_heads * config.head_dim
-    if config.attention_softcap is not None:  # keeps tanh and probabilities in fp32, and those in bf16, lower half only
+    if config.attention_softcap is not None:  # saves tanh and weights in fp32, and weights in bf16; lower triangle only
         width += 5 * config.n_heads * config.context_length // 2
-    elif config.context_length <= LONGEST_EXPLICIT:  # explicit attention keeps its probabilities, upper half included
+    elif config.context_length <= MAX_EXPLICIT_LENGTH:  # explicit attention saves its weights, both triangles
         width += config.n_heads * config.context_length
     parameters = parameter_count(config)
-    kept = 16 * parameters if trained is None else 4 * parameters + 16 * trained
-    kept -= round((4 - bits_per_weight / 8) * config.n_layers * _layer_matrices(config))
-    return kept + 2 * tokens * config.n_layers * width
+    state = 16 * parameters if trained is None else 4 * parameters + 16 * trained
+    state -= round((4 - bits_per_weight / 8) * config.n_layers * _layer_matrices(config))
+    return state + 2 * tokens * config.n_layers * width
 
 
 def weight_bytes(config: ModelConfig, dtype: Dtype) -> int:
-    """Memory of the weights alone."""
+    """Return the memory of the weights in bytes."""
     return BYTES[dtype] * parameter_count(config)
 
 
 def cache_bytes(config: ModelConfig, tokens: int, dtype: Dtype) -> int:
-    """Memory of the keys and values of so many tokens: all of them in every layer, also in those that slide."""
+    """Return the KV cache size in bytes. Sliding-window layers also cache all tokens.
+
+    Args:
+        config: The model's config.
+        tokens: Number of cached tokens.
+        dtype: Dtype of the cache.
+    """
     return 2 * BYTES[dtype] * config.n_layers * config.n_kv_heads * config.head_dim * tokens
 
 
 def inference_bytes(config: ModelConfig, tokens: int, dtype: Dtype) -> int:
-    """Memory of a model that answers one sequence of so many tokens: weights, and keys and values."""
+    """Return the inference memory in bytes of one sequence: weights and KV cache.
+
+    Args:
+        config: The model's config.
+        tokens: Length of the sequence.
+        dtype: Dtype of weights and cache.
+    """
     return weight_bytes(config, dtype) + cache_bytes(config, tokens, dtype)
 
 

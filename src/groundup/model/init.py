@@ -1,4 +1,4 @@
-"""Weights before the first step."""
+"""Weight initialization."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from groundup.model.transformer import Transformer
 
 
 def init_weights(model: Transformer, seed: int) -> None:
-    """Fill `model` in place, the same for the same seed.
+    """Initialize the weights of a model in place.
 
-    Matrices that read the residual stream are normal with std 1/sqrt(fan-in); those that write to it start at zero, so
-    that every block begins as the identity; the head starts near zero, so that the first loss is ln(vocab_size).
+    Matrices that read the residual stream are normal with std 1/sqrt(fan-in). Matrices that write to it are zero, so
+    each block starts as the identity. The head is close to zero, so the initial loss is ln(vocab_size).
+
+    Args:
+        model: The model.
+        seed: Random seed.
     """
     generator, config = torch.Generator().manual_seed(seed), model.config
     for name, parameter in model.named_parameters():
         if parameter.ndim < 2:
             unit = config.norm != "rms_plus_one" and not name.endswith(".bias")
             nn.init.constant_(parameter, 1.0 if unit else 0.0)
-        # Before a branch's norm zeros would not stay small: its slope at zero is 1/sqrt(eps).
+        # Not zero if a norm follows: the norm's gradient at zero is 1/sqrt(eps), which is very large.
         elif name.endswith(("o_proj.weight", "down_proj.weight")) and config.block in ("pre", "parallel"):
             nn.init.zeros_(parameter)
         elif "embed_" in name:
-            # A tied head must not begin with large logits; RMSNorm makes the scale of an untied embedding free.
+            # Tied embeddings must be small, because they also compute the logits. Otherwise RMSNorm removes the scale.
             std = 0.02 if config.tie_embeddings or not config.rotary else 1.0
             nn.init.normal_(parameter, std=std, generator=generator)
         elif name == "lm_head.weight":

@@ -1,4 +1,4 @@
-"""The small pieces: linear layers that keep fp32 master weights, norms, the feed-forward layer.
+"""Layers: linear layers with fp32 master weights, embeddings, norms and MLPs.
 
 Shape letters: B batch, T sequence, D dim, F ffn_dim.
 """
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
 
 class Linear(nn.Linear, Accelerated):
-    """A linear layer that computes in the dtype of its input, whatever dtype its weights are kept in.
+    """A linear layer that computes in the dtype of its input. Its weights may have another dtype.
 
     Attributes:
-        quantized: frozen weights in int8 or int4, in place of `weight`, which is then None; see
-            `groundup.model.quantized`.
+        quantized: Frozen int8 or int4 weights, see `groundup.model.quantized`. If set, `weight` is None.
     """
 
     quantized: QuantizedWeight | None
@@ -34,33 +33,39 @@ class Linear(nn.Linear, Accelerated):
         self.register_module("quantized", None)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x W^T + b in the dtype of x."""
         if self.quantized is not None:
             return self.quantized(x, self.bias)
         return self.operations.linear(x, self.weight, self.bias)
 
     def frozen_weight(self) -> nn.Parameter:
-        """Return the weight as a parameter that is not trained, dequantized to fp32 if it is quantized."""
+        """Return the weight as a frozen parameter; a quantized weight is dequantized to fp32."""
         dense = self.weight.detach() if self.quantized is None else self.quantized.dequantize()
         return nn.Parameter(dense, requires_grad=False)
 
 
-def together(x: Tensor, *layers: Linear) -> Sequence[Tensor]:
-    """What several layers make of the same x. They are computed as one operation, unless one has been changed (by an
-    adapter, say)."""
-    if _unchanged(layers):
+def apply_linears(x: Tensor, *layers: Linear) -> Sequence[Tensor]:
+    """Apply several linear layers to the same input, as one fused operation if none has an adapter or is quantized."""
+    if _fusible(layers):
         return layers[0].operations.linears(x, *_parameters(layers))
     return [layer(x) for layer in layers]
 
 
 def feed_forward(x: Tensor, activation: Activation, *layers: Linear) -> Tensor:
-    """down(activation(gate(x)) * up(x)) by the layers gate, up, down, of which up may be missing; like `together`."""
+    """Return down_proj(activation(gate_proj(x)) * up_proj(x)), fused if possible; see `apply_linears`.
+
+    Args:
+        x: The input, (..., D).
+        activation: The activation function.
+        layers: gate_proj, up_proj and down_proj; or up_proj and down_proj of an MLP that is not gated.
+    """
     *inner, down = layers
-    if _unchanged(layers):
+    if _fusible(layers):
         return down.operations.feed_forward(x, activation, *_parameters(layers))
-    return down(down.operations.activate(activation, *together(x, *inner)))
+    return down(down.operations.activate(activation, *apply_linears(x, *inner)))
 
 
-def _unchanged(layers: Sequence[Linear]) -> bool:
+def _fusible(layers: Sequence[Linear]) -> bool:
     return all(type(layer) is Linear and layer.quantized is None for layer in layers)
 
 
@@ -69,16 +74,19 @@ def _parameters(layers: Sequence[Linear]) -> tuple[list[Tensor], list[Tensor | N
 
 
 class Embedding(nn.Embedding):
-    """A table of vectors. On the meta device it is not filled: there is nothing to fill, and torch would import its
-    compiler for it, which doubles the time that a model takes to load."""
+    """An embedding that skips initialization on the meta device.
+
+    Initializing a meta tensor imports torch's compiler, which doubles the time to load a model.
+    """
 
     def reset_parameters(self) -> None:
+        """Initialize the weight, except on the meta device."""
         if not self.weight.is_meta:
             super().reset_parameters()
 
 
 class RMSNorm(Accelerated):
-    """x / rms(x) * weight."""
+    """RMSNorm (arXiv:1910.07467): x / rms(x) * weight."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -86,18 +94,20 @@ class RMSNorm(Accelerated):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize the last dimension of x."""
         return self.operations.rms_norm(x, self.weight, self.eps)
 
 
 class LayerNorm(nn.LayerNorm, Accelerated):
-    """LayerNorm, returned in the dtype of its input."""
+    """LayerNorm (arXiv:1607.06450) that returns the dtype of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize the last dimension of x."""
         return self.operations.layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class RMSNormPlusOne(nn.Module):
-    """x / rms(x) * (1 + weight), rounded at the end: Gemma's. A weight of 0 is the norm alone."""
+    """Gemma's RMSNorm: x / rms(x) * (1 + weight), computed in fp32."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -105,24 +115,30 @@ class RMSNormPlusOne(nn.Module):
         self.weight = nn.Parameter(torch.zeros(dim))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize the last dimension of x."""
         x32 = x.float()
         normed = x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)
         return (normed * (1.0 + self.weight.float())).to(x.dtype)
 
 
 def make_norm(config: ModelConfig, dim: int | None = None) -> nn.Module:
-    """The norm of the family, over the residual stream by default."""
+    """Return the norm of the model's family.
+
+    Args:
+        config: The model's config.
+        dim: Number of features. Default: `config.dim`.
+    """
     kinds = {"layer": LayerNorm, "rms": RMSNorm, "rms_plus_one": RMSNormPlusOne}
     return kinds[config.norm](dim or config.dim, config.norm_eps)
 
 
 def make_mlp(config: ModelConfig) -> nn.Module:
-    """The feed-forward layer of the family."""
+    """Return the MLP of the model's family."""
     return GatedMLP(config) if config.gated else MLP(config)
 
 
 class GatedMLP(nn.Module):
-    """down(act(gate(x)) * up(x)) (arXiv:2002.05202): SwiGLU, or Gemma's GeGLU."""
+    """A gated MLP, such as SwiGLU (arXiv:2002.05202): down_proj(act(gate_proj(x)) * up_proj(x))."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -132,11 +148,12 @@ class GatedMLP(nn.Module):
         self.down_proj = Linear(config.ffn_dim, config.dim, bias=config.ffn_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """Return the output of the MLP, (B, T, D)."""
         return feed_forward(x_BTD, self.activation, self.gate_proj, self.up_proj, self.down_proj)
 
 
 class MLP(nn.Module):
-    """down(act(up(x))), GPT-2's feed-forward layer."""
+    """The MLP of GPT-2: down_proj(act(up_proj(x)))."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -145,4 +162,5 @@ class MLP(nn.Module):
         self.down_proj = Linear(config.ffn_dim, config.dim, bias=config.ffn_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """Return the output of the MLP, (B, T, D)."""
         return feed_forward(x_BTD, self.activation, self.up_proj, self.down_proj)

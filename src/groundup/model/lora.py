@@ -1,7 +1,8 @@
-"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): a frozen model, and a small product beside each matrix.
+"""LoRA: low-rank adapters for a frozen model (Hu et al. 2021, arXiv:2106.09685).
 
-A transform of a built model, applied before it is placed, compiled or sharded; the model itself knows nothing of it.
-Shape letters: I in_features, O out_features, R rank; `...` whatever stands in front.
+A transform of a built model, applied before the model is moved to a device, compiled or sharded.
+
+Shape letters: I in_features, O out_features, R rank.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ ModelT = TypeVar("ModelT", bound=nn.Module)
 
 @dataclass(frozen=True, slots=True)
 class LoRA:
-    """What to adapt, and how much.
+    """LoRA settings.
 
     Attributes:
-        rank: of the products that are learned.
-        alpha: their scale is alpha / rank, so that the learning rate need not follow the rank.
-        targets: names of linear layers ("q_proj", "mlp.up_proj", "layers.0.self_attn.q_proj"); without any, every
-            linear layer inside the blocks: that, and not the rank, is what full tuning's quality takes (Dettmers et
-            al. 2023, arXiv:2305.14314, section 4).
-        rank_stabilized: scale by alpha / sqrt(rank) instead (arXiv:2312.03732), for high ranks.
-        dropout: share of an adapter's inputs that are left out in training.
+        rank: Rank of the adapters.
+        alpha: The adapters are scaled by alpha / rank, so the best learning rate depends little on the rank.
+        targets: Names of linear layers ("q_proj", "mlp.up_proj", "layers.0.self_attn.q_proj"). Default: all linear
+            layers inside the blocks. Adapting all of them matters more than the rank to match full fine-tuning
+            (Dettmers et al. 2023, arXiv:2305.14314, section 4).
+        rank_stabilized: Scale by alpha / sqrt(rank) instead, for high ranks (arXiv:2312.03732).
+        dropout: Dropout rate of the adapters' inputs.
     """
 
     rank: int = 16
@@ -47,21 +48,30 @@ class LoRA:
         if self.rank < 1 or not 0 < self.alpha < math.inf or not 0 <= self.dropout < 1:
             raise ConfigError(
                 f"rank = {self.rank}, alpha = {self.alpha:g}, dropout = {self.dropout:g}",
-                rule="an adapter has a positive rank, a positive, finite alpha, and a dropout from 0 to below 1",
-                fix="Give, for example, rank = 16, alpha = 32 and dropout = 0.",
+                rule="rank and alpha must be positive, and dropout from 0 to below 1",
+                fix="Set e.g. rank = 16, alpha = 32 and dropout = 0.",
             )
 
     @property
     def scale(self) -> float:
-        """What the learned product is multiplied by."""
+        """Factor of the adapters' output."""
         return self.alpha / (math.sqrt(self.rank) if self.rank_stabilized else self.rank)
 
 
 class LoRALinear(Linear):
-    """x W^T + scale · (x A^T) B^T, with W of the base under its own name, so that a base's state dict still fits."""
+    """A linear layer with an adapter: x W^T + scale · (x A^T) B^T.
+
+    W keeps its name, so the base model's state dict can still be loaded.
+
+    Args:
+        base: The layer to adapt; its weights are shared.
+        rank: Rank of the adapter.
+        scale: Factor of the adapter's output.
+        dropout: Dropout rate of the adapter's input.
+    """
 
     def __init__(self, base: nn.Linear, rank: int, scale: float, dropout: float = 0.0) -> None:
-        with torch.device("meta"):  # the base brings its weights, shared and not copied
+        with torch.device("meta"):  # allocates no memory: the weights of the base are shared
             super().__init__(base.in_features, base.out_features, bias=base.bias is not None)
         self.weight, self.bias = base.weight, base.bias
         like = base.weight
@@ -85,7 +95,15 @@ class LoRALinear(Linear):
         *,
         dropout: float = 0.0,
     ) -> LoRALinear:
-        """A layer that computes what `base` does until it is trained: A is random, B is zero."""
+        """Return a layer with an initialized adapter: A is random and B is zero, so the output does not change.
+
+        Args:
+            base: The layer to adapt; its weights are shared.
+            rank: Rank of the adapter.
+            scale: Factor of the adapter's output.
+            generator: Random generator for A.
+            dropout: Dropout rate of the adapter's input.
+        """
         layer = cls(base, rank, scale, dropout)
         if not layer.lora_A.is_meta:
             bound = base.in_features**-0.5
@@ -94,27 +112,30 @@ class LoRALinear(Linear):
         return layer
 
     def forward(self, x: Tensor) -> Tensor:
-        # Without gradients nothing is trained: what is looked at on the way is the model as it will be used.
+        """Return x W^T + b plus the adapter's output, in the dtype of x."""
+        # No dropout without gradients: evaluations during training then measure the model as it will be used.
         dropped = F.dropout(x, self.dropout) if self.dropout and self.training and torch.is_grad_enabled() else x
         low = self.scale * self.operations.linear(dropped, self.lora_A, None)
         return super().forward(x) + self.operations.linear(low, self.lora_B, None)
 
     def delta(self) -> Tensor:
-        """What the adapter adds to the matrix, (O, I) in fp32."""
+        """Return the adapter's change of the weight, (O, I), fp32."""
         return self.scale * (self.lora_B.float() @ self.lora_A.float())
 
     def fuse(self) -> Linear:
-        """One plain layer that computes the same: the sum is made in fp32 and kept in the base's dtype. A quantized
-        base becomes a dense one in fp32."""
-        layer = self.without()
+        """Return a linear layer with the adapter merged into its weight.
+
+        The sum is computed in fp32 and rounded to the base's dtype. A quantized base is dequantized to fp32.
+        """
+        layer = self.base_layer()
         dense = layer.frozen_weight()
         fused = (dense.float() + self.delta().detach()).to(dense.dtype)
         trained = self.weight is not None and self.weight.requires_grad
         layer.weight, layer.quantized = nn.Parameter(fused, requires_grad=trained), None
         return layer
 
-    def without(self) -> Linear:
-        """The base's own layer."""
+    def base_layer(self) -> Linear:
+        """Return the linear layer without the adapter."""
         with torch.device("meta"):
             layer = Linear(self.in_features, self.out_features, bias=self.bias is not None)
         layer.weight, layer.bias, layer.operations = self.weight, self.bias, self.operations
@@ -123,69 +144,92 @@ class LoRALinear(Linear):
 
 
 def add_lora(model: nn.Module, lora: LoRA, *, seed: int = 0) -> list[str]:
-    """Adapt a model in place: its own parameters are frozen, and only the adapters' are trained.
+    """Freeze a model and add adapters, in place.
 
     Args:
-        seed: of the factors A; the same seed gives the same ones.
+        model: The model.
+        lora: LoRA settings.
+        seed: Random seed of the matrices A.
 
     Returns:
-        The names of the layers that were adapted.
+        The names of the adapted layers.
 
     Raises:
-        ConfigError: a target that no linear layer inside the blocks has; the message lists those there are.
+        ConfigError: A target matches no linear layer inside the blocks.
     """
-    names = targeted(linear_layers(model), lora.targets)
+    names = match_targets(linear_layers(model), lora.targets)
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
     for name in names:
-        base = linear_at(model, name)
-        put(model, name, LoRALinear.from_base(base, lora.rank, lora.scale, generator, dropout=lora.dropout))
+        base = get_linear(model, name)
+        replace_module(model, name, LoRALinear.from_base(base, lora.rank, lora.scale, generator, dropout=lora.dropout))
     return names
 
 
 def fuse_lora(model: nn.Module) -> list[str]:
-    """Merge every adapter of a model into its matrices, in place; returns the names of those layers."""
-    adapted = adapters_of(model)
+    """Merge all adapters into the weights, in place.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The names of the adapted layers.
+    """
+    adapted = lora_layers(model)
     for name, layer in adapted.items():
-        put(model, name, layer.fuse())
+        replace_module(model, name, layer.fuse())
     return list(adapted)
 
 
 def remove_lora(model: nn.Module) -> list[str]:
-    """Take every adapter off a model, in place, which is then its base again; returns the names of those layers."""
-    adapted = adapters_of(model)
+    """Remove all adapters, in place, which restores the base model.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The names of the adapted layers.
+    """
+    adapted = lora_layers(model)
     for name, layer in adapted.items():
-        put(model, name, layer.without())
+        replace_module(model, name, layer.base_layer())
     return list(adapted)
 
 
-def sharing_weights(model: ModelT) -> ModelT:
-    """The same model over the same tensors: what is put into the one's layers does not change the other."""
+def copy_sharing_weights(model: ModelT) -> ModelT:
+    """Return a copy of a model that shares its tensors. Replacing modules of the copy does not change the model."""
     tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, dict(tensors))
 
 
-def adapters_of(model: nn.Module) -> dict[str, LoRALinear]:
-    """The adapted layers of a model by their names, in order."""
+def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """Return the adapted layers of a model by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
 def adapter_parameters(model: nn.Module) -> int | None:
-    """How many parameters are trained, where adapters are; None: no adapter there."""
+    """Return the number of trainable parameters of a model with adapters; None without adapters."""
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return trained if adapters_of(model) else None
+    return trained if lora_layers(model) else None
 
 
 def linear_layers(model: nn.Module) -> list[str]:
-    """The linear layers that can be adapted: those inside the blocks. (The loss reads the head's matrix itself.)"""
+    """Return the names of the linear layers inside the blocks.
+
+    The head is excluded: the loss uses its weight directly.
+    """
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and ".layers." in name]
 
 
-def targeted(layers: Collection[str], targets: Collection[str]) -> list[str]:
-    """The layers that the targets name by how their own names end; without targets, all.
+def match_targets(layers: Collection[str], targets: Collection[str]) -> list[str]:
+    """Return the layers whose names end with one of the targets; without targets, all layers.
+
+    Args:
+        layers: Names of layers.
+        targets: Suffixes of names.
 
     Raises:
-        ConfigError: a target names none.
+        ConfigError: A target matches no layer.
     """
     for target in targets:
         if not any(_ends_with(name, target) for name in layers):
@@ -193,8 +237,8 @@ def targeted(layers: Collection[str], targets: Collection[str]) -> list[str]:
             near = nearest(target, kinds)
             raise ConfigError(
                 f"LoRA target {target!r}",
-                rule=f"a target names linear layers inside the blocks; here they are {', '.join(kinds)}",
-                fix=f"Did you mean {near}?" if near else "Name some of these, or leave targets out to adapt all.",
+                rule=f"the model has no such layer; its linear layers are {', '.join(kinds)}",
+                fix=f"Did you mean {near}?" if near else "Use these names, or omit targets to adapt all layers.",
             )
     return [name for name in layers if not targets or any(_ends_with(name, target) for target in targets)]
 
@@ -203,14 +247,14 @@ def _ends_with(name: str, target: str) -> bool:
     return f".{name}".endswith(f".{target}")
 
 
-def linear_at(model: nn.Module, name: str) -> nn.Linear:
-    """The linear layer of that name."""
+def get_linear(model: nn.Module, name: str) -> nn.Linear:
+    """Return the linear layer with a name."""
     layer = model.get_submodule(name)
     assert isinstance(layer, nn.Linear)
     return layer
 
 
-def put(model: nn.Module, name: str, layer: nn.Module) -> None:
-    """Put another layer in the place of the one of that name."""
+def replace_module(model: nn.Module, name: str, layer: nn.Module) -> None:
+    """Replace the module with a name, in place."""
     parent, _, last = name.rpartition(".")
     setattr(model.get_submodule(parent), last, layer)

@@ -1,7 +1,7 @@
-"""Cross-entropy of a linear layer's logits that never holds all logits.
+"""Memory-efficient cross-entropy: logits are computed in chunks and never stored together.
 
-A 32k vocabulary at 16 x 512 tokens makes 1 GB of fp32 logits, and as much again for their gradient. Here rows go
-through in chunks; for a loss that is summed, a chunk's gradient is made while its logits are at hand.
+For a vocabulary of 32k and 16 x 512 tokens, the fp32 logits take 1 GB, and their gradient another 1 GB. For a summed
+loss, the gradient of each chunk is computed in the forward pass, while its logits are in memory.
 
 Shape letters: R rows (tokens), D dim, V vocab.
 """
@@ -16,34 +16,39 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.core.types import IGNORE_INDEX
-from groundup.model.operations import CHUNK_ROWS, PLAIN, Operations
+from groundup.model.operations import CHUNK_ROWS, DEFAULT_OPERATIONS, Operations
 
-# Logits at a time above a frozen matrix: no gradient of it is read and written once a chunk, so that they may be small.
-FROZEN_LOGITS = 4_000_000
+# Maximum logits per chunk if the head is frozen. Chunks can then be small: each chunk otherwise reads and writes the
+# head's gradient.
+MAX_FROZEN_LOGITS = 4_000_000
 
 
 def summed_nll(
     h_RD: Tensor,
     weight_VD: Tensor,
     labels_R: Tensor,
-    operations: Operations = PLAIN,
+    operations: Operations = DEFAULT_OPERATIONS,
     *,
     z_loss: float = 0.0,
     softcap: float | None = None,
 ) -> Tensor:
-    """Sum over rows of the labels' negative log-likelihood under softmax(h W^T), () fp32.
+    """Return the summed negative log-likelihood of the labels under softmax(h W^T), (), fp32.
 
     Args:
-        z_loss: the gradient is that of the sum with z_loss * (log of softmax's denominator)^2 of each row added (PaLM,
-            arXiv:2204.02311), which keeps logits from drifting; the value is the sum alone.
-        softcap: see `softcapped`.
+        h_RD: Hidden states.
+        weight_VD: Weight of the head.
+        labels_R: Token ids, or IGNORE_INDEX.
+        operations: The model's operations.
+        z_loss: Coefficient of the z-loss, logsumexp^2 of each row (PaLM, arXiv:2204.02311), which keeps logits from
+            drifting. It is part of the gradient only, not of the value.
+        softcap: See `softcapped`.
     """
     total: Tensor = _SummedNLL.apply(h_RD, weight_VD, labels_R, operations, z_loss, softcap)
     return total
 
 
 def softcapped(logits_RV: Tensor, softcap: float | None) -> Tensor:
-    """Return softcap x tanh(logits / softcap) (Gemma 2, arXiv:2408.00118); None: the logits as they are."""
+    """Return softcap x tanh(logits / softcap) (Gemma 2, arXiv:2408.00118), or the logits if softcap is None."""
     return logits_RV if softcap is None else softcap * torch.tanh(logits_RV / softcap)
 
 
@@ -51,21 +56,22 @@ def token_logprobs(
     h_BTD: Tensor,
     weight_VD: Tensor,
     labels_BT: Tensor,
-    operations: Operations = PLAIN,
+    operations: Operations = DEFAULT_OPERATIONS,
     *,
     softcap: float | None = None,
 ) -> Tensor:
-    """Return each label's log-probability under softmax(h W^T), differentiable with respect to h and W.
+    """Return the log-probability of each label under softmax(h W^T), differentiable with respect to h and W.
 
-    Logits are computed chunk by chunk in the forward pass and again in the backward pass, so that memory is that of one
-    chunk of logits. Preference and policy losses (DPO, arXiv:2305.18290; GRPO, arXiv:2402.03300) are functions of
-    these values, whose gradient is not known in the forward pass; for a plain sum `summed_nll` is faster.
+    Logits are computed in chunks, in the forward pass and again in the backward pass, so only one chunk is in memory.
+    Preference and policy losses (DPO, arXiv:2305.18290; GRPO, arXiv:2402.03300) need this, because their gradient is
+    not known in the forward pass. For a sum, `summed_nll` is faster.
 
     Args:
-        h_BTD: hidden states, any number of leading dimensions.
-        weight_VD: weight of the head.
-        labels_BT: token ids; IGNORE_INDEX gives 0 and no gradient.
-        softcap: see `softcapped`.
+        h_BTD: Hidden states, with any number of leading dimensions.
+        weight_VD: Weight of the head.
+        labels_BT: Token ids; IGNORE_INDEX gives 0 and no gradient.
+        operations: The model's operations.
+        softcap: See `softcapped`.
 
     Returns:
         (B, T), fp32 (fp64 for fp64 hidden states).
@@ -80,13 +86,13 @@ def _chunks(h_RD: Tensor, labels_R: Tensor, rows: int) -> Iterator[tuple[Tensor,
 
 
 def _chunk_rows(operations: Operations, weight_VD: Tensor, grad_weight: Tensor | None) -> int:
-    """Return how many rows of logits to hold at a time where gradients are made."""
+    """Return the number of rows per chunk if gradients are computed."""
     rows = operations.chunk_rows(len(weight_VD))
-    return rows if grad_weight is not None else max(1, min(rows, FROZEN_LOGITS // len(weight_VD)))
+    return rows if grad_weight is not None else max(1, min(rows, MAX_FROZEN_LOGITS // len(weight_VD)))
 
 
 def _logits_and_slope(h_RD: Tensor, weight_VD: Tensor, softcap: float | None) -> tuple[Tensor, Tensor | None]:
-    """Return the logits (R, V) and the softcap's derivative at them; None without softcap."""
+    """Return the logits (R, V) and the derivative of the softcap; None without softcap."""
     logits_RV = softcapped(F.linear(h_RD, weight_VD), softcap)
     return logits_RV, None if softcap is None else 1 - (logits_RV / softcap).square()
 
@@ -105,7 +111,7 @@ class _SummedNLL(torch.autograd.Function):
         weight = weight_VD.to(h_RD.dtype)
         total = torch.zeros((), dtype=torch.float32, device=h_RD.device)
         grad_h = torch.empty_like(h_RD)
-        grad_weight = torch.empty_like(weight_VD) if ctx.needs_input_grad[1] else None  # none of a frozen one
+        grad_weight = torch.empty_like(weight_VD) if ctx.needs_input_grad[1] else None
         done = 0
         for h, labels in _chunks(h_RD, labels_R, _chunk_rows(operations, weight, grad_weight)):
             logits_RV, slope_RV = _logits_and_slope(h, weight, softcap)
@@ -115,9 +121,9 @@ class _SummedNLL(torch.autograd.Function):
                 residual_RV = residual_RV * slope_RV
             torch.mm(residual_RV, weight, out=grad_h[done : done + len(h)])
             if grad_weight is not None:
-                operations.transposed_product(grad_weight, residual_RV, h, add=done > 0)
+                operations.transposed_matmul(grad_weight, residual_RV, h, add=done > 0)
             done += len(h)
-        # Not through `save_for_backward`: they are nobody else's, and are scaled in place.
+        # Not saved with `save_for_backward`, because `backward` scales them in place.
         ctx.gradients = grad_h, grad_weight
         return total
 
@@ -138,8 +144,8 @@ class _TokenLogprobs(torch.autograd.Function):
         ctx.operations, ctx.softcap = operations, softcap
         weight = weight_VD.to(h_RD.dtype)
         rows = CHUNK_ROWS
-        if ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]:  # the rest of such a training step is small
-            rows = max(1, min(rows, FROZEN_LOGITS // len(weight)))
+        if ctx.needs_input_grad[0] and not ctx.needs_input_grad[1]:  # the other memory of such a step is small
+            rows = max(1, min(rows, MAX_FROZEN_LOGITS // len(weight)))
         dtype = torch.promote_types(h_RD.dtype, torch.float32)
         logprobs_R = torch.empty(len(h_RD), dtype=dtype, device=h_RD.device)
         done = 0
@@ -163,12 +169,12 @@ class _TokenLogprobs(torch.autograd.Function):
             _, residual_RV = operations.nll_and_residual(logits_RV, labels)
             if slope_RV is not None:
                 residual_RV = residual_RV * slope_RV
-            # Minus, because the residual is the gradient of the negative log-likelihood. Scaling rows of D instead of V
-            # features saves a pass over the logits.
+            # Negative, because the residual is the gradient of the negative log-likelihood. Scaling (R, D) results and
+            # not the (R, V) residual saves a pass over the logits.
             factor_R1 = -upstream[0][done : done + len(h), None].to(h.dtype)
             if grad_h is not None:
                 torch.mm(residual_RV, weight, out=grad_h[done : done + len(h)]).mul_(factor_R1)
             if grad_weight is not None:
-                operations.transposed_product(grad_weight, residual_RV, h * factor_R1, add=done > 0)
+                operations.transposed_matmul(grad_weight, residual_RV, h * factor_R1, add=done > 0)
             done += len(h)
         return grad_h, grad_weight, None, None, None

@@ -1,7 +1,8 @@
-"""The rows of new tokens in the embeddings and the head, trained where all other rows are frozen.
+"""Training of the embedding and head rows of new tokens while all other rows are frozen.
 
-A transform of a built model, as adapters are: its weights are computed from frozen and trained rows wherever they are
-read. Shape letters: N new tokens, V vocab, D dim.
+A transform of a built model, like LoRA: the matrices are parametrized by their frozen and their trained rows.
+
+Shape letters: N new tokens, V vocab, D dim.
 """
 
 from __future__ import annotations
@@ -15,24 +16,25 @@ from groundup.model.transformer import Transformer
 
 
 class NewRows(nn.Module):
-    """A matrix whose last rows are those of a small table of its own.
+    """A parametrization that replaces the last rows of a matrix by a trained table.
 
     Args:
-        whole_VD: the matrix, whose last rows the table begins with.
-        first: of the rows that are trained.
+        weight_VD: The matrix. The table is initialized with its last rows.
+        first: Index of the first trained row.
     """
 
-    def __init__(self, whole_VD: Tensor, first: int) -> None:
+    def __init__(self, weight_VD: Tensor, first: int) -> None:
         super().__init__()
         self.first = first
-        self.table = Embedding(len(whole_VD) - first, whole_VD.shape[1], _weight=whole_VD[first:].detach().clone())
+        self.table = Embedding(len(weight_VD) - first, weight_VD.shape[1], _weight=weight_VD[first:].detach().clone())
 
-    def forward(self, whole_VD: Tensor) -> Tensor:
-        return torch.cat([whole_VD[: self.first], self.table.weight])
+    def forward(self, weight_VD: Tensor) -> Tensor:
+        """Return the matrix with its last rows replaced."""
+        return torch.cat([weight_VD[: self.first], self.table.weight])
 
 
 def train_new_rows(model: Transformer, first: int) -> None:
-    """Train the rows from `first` on of the embeddings and the head of a frozen model; in place."""
+    """Make the rows from `first` of the embeddings and the head of a frozen model trainable, in place."""
     rows = NewRows(model.lm_head.weight, first)
     embedded = rows if model.config.tie_embeddings else NewRows(model.model.embed_tokens.weight, first)
     register_parametrization(model.lm_head, "weight", rows)
@@ -40,7 +42,7 @@ def train_new_rows(model: Transformer, first: int) -> None:
 
 
 def fuse_new_rows(model: Transformer) -> None:
-    """Put such rows, if there are any, into the matrices that they belong to; in place."""
+    """Merge the rows of `train_new_rows`, if any, into their matrices, in place."""
     for module in (model.lm_head, model.model.embed_tokens):
         if is_parametrized(module, "weight"):
             remove_parametrizations(module, "weight")

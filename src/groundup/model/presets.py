@@ -1,7 +1,7 @@
-"""Published shapes: the architectures of models that people know by name, as `ModelConfig`.
+"""Presets: the configs of published models.
 
-Only shapes: a preset has no weights, and `groundup pretrain` fills it with random ones. Every row is what the paper or
-the published configuration of that model says, so that parameter counts are exact (tests/unit/model/test_presets.py).
+A preset has no weights: `groundup pretrain` initializes them randomly. All values are from the paper or the published
+config of the model, so parameter counts are exact (tests/unit/model/test_presets.py).
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from groundup.model.families import FAMILIES
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A shape with a name.
+    """A named config.
 
     Attributes:
-        source: where it was published.
-        note: in what it differs from the published model; empty where it does not.
+        name: Name of the preset.
+        config: The config.
+        source: The paper or model card.
+        note: Differences from the published model, if any.
     """
 
     name: str
@@ -30,18 +32,18 @@ class Preset:
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name; letter case does not matter.
+    """Return the preset with a name, ignoring case.
 
     Raises:
-        ConfigError: there is none; the nearest name is proposed.
+        ConfigError: No preset has this name.
     """
     if found := PRESETS.get(name.lower()):
         return found
     near = nearest(name, PRESETS)
     raise ConfigError(
         f"preset {name!r}",
-        rule="a preset is one of the published shapes",
-        fix=f"Did you mean {near}?" if near else "groundup model list shows them all.",
+        rule="no preset has this name",
+        fix=f"Did you mean {near}?" if near else "Run groundup model list to see all presets.",
     )
 
 

@@ -1,14 +1,15 @@
-"""Quantize the frozen linear layers of a model to int8 or int4 with a scale per group (QLoRA, arXiv:2305.14314).
+"""Quantization of frozen linear layers to int8 or int4 with a scale per group (QLoRA, arXiv:2305.14314).
 
-A transform of a built model, like LoRA and in either order with it, applied before the model is placed, compiled or
-sharded. Layers multiply by the dequantized weight; no dense copy is kept for the backward pass.
+A transform of a built model, applied before the model is moved to a device, compiled or sharded. It can be applied
+before or after LoRA. Layers multiply by the dequantized weight. No dense copy is saved for the backward pass.
 
-Scheme: symmetric, weight = scale x q, with one fp16 scale per `group_size` consecutive inputs of an output. Values are
-chosen as GGUF chooses them, and tensors are laid out as in compressed-tensors, so that both formats can be read here:
+The scheme is symmetric: weight = scale x q, with one fp16 scale per `group_size` consecutive inputs of an output.
+Rounding is as in GGUF, and tensors have the layout of compressed-tensors, so weights of both formats can be loaded:
 
-- int8: q from -127 to 127, scale = max|w| / 127 (GGUF Q8_0). `values` (O, I) is int8, as `weight` there.
-- int4: q from -8 to 7; the scale has the sign that makes the group's largest weight -8 (GGUF Q4_0). `values` (O, I / 2)
-  is uint8, two inputs per byte, the first one in the low bits, each as q + 8: the bytes of `weight_packed` there.
+- int8: q from -127 to 127, scale = max|w| / 127 (GGUF Q8_0). `values` (O, I) is int8, like `weight` of
+  compressed-tensors.
+- int4: q from -8 to 7. The scale's sign maps the group's largest weight to -8 (GGUF Q4_0). `values` (O, I / 2) is uint8
+  with two inputs per byte, the first in the low bits, each as q + 8, like `weight_packed` of compressed-tensors.
 
 Shape letters: I in_features, O out_features, G groups of an output.
 """
@@ -23,19 +24,20 @@ from torch import Tensor, nn
 
 from groundup.core.errors import ConfigError
 from groundup.model.layers import Linear
-from groundup.model.lora import linear_at, linear_layers
+from groundup.model.lora import get_linear, linear_layers
 
 Bits = Literal[4, 8]
-GROUP_SIZE = 32  # that of GGUF's Q8_0 and Q4_0
-_OFFSET = 8  # of packed int4 values, which are stored without sign
+GROUP_SIZE = 32  # as in GGUF's Q8_0 and Q4_0
+_OFFSET = 8  # of packed int4 values, which are unsigned
 
 
 class QuantizedWeight(nn.Module):
-    """A quantized matrix (O, I). See this module's docstring for the scheme.
+    """A quantized matrix (O, I). See the module's docstring for the scheme.
 
     Attributes:
         values: int8 (O, I), or packed uint8 (O, I / 2).
-        scales: (O, G), fp16 if made by `quantize`; any float dtype is computed with.
+        scales: (O, G), fp16 if created by `quantize`; any float dtype is supported.
+        bits: 4 or 8.
     """
 
     values: Tensor
@@ -49,16 +51,22 @@ class QuantizedWeight(nn.Module):
 
     @classmethod
     def quantize(cls, weight_OI: Tensor, bits: Bits, group_size: int = GROUP_SIZE) -> QuantizedWeight:
-        """Round each weight to the nearest multiple of its group's scale."""
+        """Round each weight to the nearest multiple of its group's scale.
+
+        Args:
+            weight_OI: The dense matrix.
+            bits: 4 or 8.
+            group_size: Number of consecutive inputs with the same scale.
+        """
         groups_OGS = weight_OI.detach().float().unflatten(1, (-1, group_size))
         if bits == 8:
-            scales_OG, least, largest = groups_OGS.abs().amax(-1) / 127, -127, 127
+            scales_OG, minimum, maximum = groups_OGS.abs().amax(-1) / 127, -127, 127
         else:
             extreme = groups_OGS.abs().argmax(-1, keepdim=True)
-            scales_OG, least, largest = groups_OGS.gather(-1, extreme).squeeze(-1) / -8, -8, 7
+            scales_OG, minimum, maximum = groups_OGS.gather(-1, extreme).squeeze(-1) / -8, -8, 7
         scales_OG = scales_OG.half()
         divisors_OG1 = scales_OG.float().where(scales_OG != 0, 1.0).unsqueeze(-1)  # a group of zeros has scale 0
-        q_OI = (groups_OGS / divisors_OG1).round().clamp(least, largest).flatten(1).to(torch.int8)
+        q_OI = (groups_OGS / divisors_OG1).round().clamp(minimum, maximum).flatten(1).to(torch.int8)
         return cls(q_OI if bits == 8 else _packed(q_OI), scales_OG, bits)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -72,11 +80,12 @@ class QuantizedWeight(nn.Module):
         return out
 
     def extra_repr(self) -> str:
+        """Return bits and group size for `repr`."""
         return f"bits={self.bits}, group_size={self.values.shape[1] * 8 // self.bits // self.scales.shape[1]}"
 
 
 class _QuantizedLinear(torch.autograd.Function):
-    """x W^T + b: the weight is dequantized for the product, and again for the gradient of x."""
+    """x W^T + b: the weight is dequantized in the forward pass, and again for the gradient of x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, scales: Tensor, bias: Tensor | None, bits: Bits) -> Tensor:
@@ -107,22 +116,27 @@ def _dequantized(values: Tensor, scales_OG: Tensor, bits: Bits, dtype: torch.dty
 
 
 def quantize_frozen(model: nn.Module, bits: Bits, group_size: int = GROUP_SIZE) -> list[str]:
-    """Quantize the linear layers inside the blocks in place; embeddings, norms, head and adapters stay as they are.
+    """Quantize the linear layers inside the blocks, in place. Embeddings, norms, head and adapters are not quantized.
+
+    Args:
+        model: The model.
+        bits: 4 or 8.
+        group_size: Number of consecutive inputs with the same scale.
 
     Returns:
         The names of these layers.
 
     Raises:
-        ConfigError: a layer is trained, is quantized already, or its inputs are not whole groups. The model is then as
-            it was.
+        ConfigError: A layer is trainable or quantized, or its inputs are not a multiple of `group_size`. The model is
+            then unchanged.
     """
     if bits not in (4, 8):
-        raise ConfigError(f"bits = {bits}", rule="weights are quantized to 8 or 4 bits", fix="Give bits = 8 or 4.")
+        raise ConfigError(f"bits = {bits}", rule="only 8 and 4 bits are supported", fix="Set bits = 8 or 4.")
     names = linear_layers(model)
     for name in names:
-        _require_quantizable(name, linear_at(model, name), group_size)
+        _require_quantizable(name, get_linear(model, name), group_size)
     for name in names:
-        layer = linear_at(model, name)
+        layer = get_linear(model, name)
         layer.quantized = QuantizedWeight.quantize(layer.weight, bits, group_size)
         layer.weight = None  # type: ignore[assignment]
     return names
@@ -132,25 +146,32 @@ def _require_quantizable(name: str, layer: nn.Linear, group_size: int) -> None:
     if not isinstance(layer, Linear) or layer.quantized is not None:
         raise ConfigError(
             f"{name}: not a dense linear layer",
-            rule="only dense weights are quantized, once",
-            fix="Load the model again, and quantize that.",
+            rule="the layer is already quantized, or of another type",
+            fix="Load the model again, and quantize it once.",
         )
     if layer.weight.requires_grad:
         raise ConfigError(
-            f"{name}: its weight is trained",
-            rule="quantized weights take no gradient, so that only frozen layers are quantized",
-            fix="Freeze the model first, for example with LoRA: groundup.model.lora.add_lora.",
+            f"{name}: trainable weight",
+            rule="only frozen layers can be quantized, because quantized weights have no gradient",
+            fix="Freeze the model first, for example with groundup.model.lora.add_lora.",
         )
     if group_size < 2 or group_size % 2 or layer.in_features % group_size:
         raise ConfigError(
             f"{name}: {layer.in_features} inputs, group_size = {group_size}",
-            rule="the inputs of a layer are whole groups of an even size",
-            fix="Give a group_size that divides it, for example 32 or 16.",
+            rule="group_size must be even, and the inputs a multiple of it",
+            fix="Set a group_size that divides the inputs, for example 32 or 16.",
         )
 
 
 def dequantize(model: nn.Module) -> list[str]:
-    """Put dense fp32 weights back in place of the quantized ones, in place; return the names of these layers."""
+    """Replace quantized weights by dense fp32 weights, in place.
+
+    Args:
+        model: The model.
+
+    Returns:
+        The names of these layers.
+    """
     found = {name: module for name, module in model.named_modules() if isinstance(module, Linear) and module.quantized}
     for layer in found.values():
         layer.weight, layer.quantized = layer.frozen_weight(), None
@@ -158,8 +179,8 @@ def dequantize(model: nn.Module) -> list[str]:
 
 
 def bits_per_weight(model: nn.Module) -> float:
-    """Return the bits, scales included, that a weight of the linear layers inside the blocks takes on average."""
-    layers = [linear_at(model, name) for name in linear_layers(model)]
+    """Return the average bits per weight, including scales, of the linear layers inside the blocks."""
+    layers = [get_linear(model, name) for name in linear_layers(model)]
     held = [layer.quantized if isinstance(layer, Linear) and layer.quantized else layer.weight for layer in layers]
     size = sum(
         each.values.nbytes + each.scales.nbytes if isinstance(each, QuantizedWeight) else each.nbytes for each in held

@@ -1,4 +1,4 @@
-"""One transformer for every family. Its parameters carry Hugging Face's Llama names.
+"""The decoder-only transformer for all model families, with the parameter names of Hugging Face's Llama.
 
 Shape letters: B batch, T sequence, S keys, D dim, V vocab.
 """
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.errors import ConfigError
-from groundup.model.attention import Attention, Rotary, seen_with_cache
+from groundup.model.attention import Attention, Rotary, cached_attention_mask
 from groundup.model.cache import BatchCache, Cache, CacheShape, KVCache
 from groundup.model.config import ModelConfig
 from groundup.model.layers import Embedding, Linear, make_mlp, make_norm
@@ -20,12 +20,12 @@ from groundup.model.loss import softcapped, summed_nll, token_logprobs
 from groundup.model.operations import Accelerated
 
 Rope = tuple[Tensor, Tensor]
-Watch = Callable[[int, Tensor, Rope | None], object]
-"""Called before each layer with its index, what goes into it, (B, T, D), and the rotations of its positions."""
+LayerHook = Callable[[int, Tensor, Rope | None], object]
+"""Called before each layer with its index, its input (B, T, D), and cos and sin of RoPE."""
 
 
 class Block(nn.Module):
-    """Two residual branches, each behind its norm."""
+    """A pre-norm block: attention and MLP, each with a norm at its input."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -39,27 +39,32 @@ class Block(nn.Module):
         self,
         x_BTD: Tensor,
         rope: Rope | None,
-        seen: Tensor | None,
+        attn_mask: Tensor | None,
         cache: Cache | None,
     ) -> Tensor:
-        x_BTD = self.add(x_BTD, self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache))
+        """Return the residual stream after the block, (B, T, D)."""
+        x_BTD = self.add(x_BTD, self.self_attn(self.input_layernorm(x_BTD), rope, attn_mask, cache))
         return self.add(x_BTD, self.mlp(self.post_attention_layernorm(x_BTD)))
 
     def add(self, x_BTD: Tensor, branch_BTD: Tensor) -> Tensor:
-        """Add a branch's output to the residual stream."""
+        """Add the output of attention or MLP to the residual stream."""
         return x_BTD + (branch_BTD if self.multiplier is None else branch_BTD * self.multiplier)
 
 
 class ParallelBlock(Block):
-    """Two residual branches that read the same input (GPT-J, GPT-NeoX)."""
+    """A block with parallel attention and MLP, which have the same input (GPT-J, GPT-NeoX)."""
 
-    def forward(self, x_BTD: Tensor, rope: Rope | None, seen: Tensor | None, cache: Cache | None) -> Tensor:
-        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache)
+    def forward(self, x_BTD: Tensor, rope: Rope | None, attn_mask: Tensor | None, cache: Cache | None) -> Tensor:
+        """Return the residual stream after the block, (B, T, D)."""
+        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), rope, attn_mask, cache)
         return self.add(x_BTD, self.mlp(self.post_attention_layernorm(x_BTD)) + attended_BTD)
 
 
 class SandwichBlock(Block):
-    """Two residual branches, each between two norms: Gemma's. Here `post_attention_layernorm` stands behind."""
+    """A block with norms at the inputs and outputs of attention and MLP (Gemma).
+
+    Here `post_attention_layernorm` normalizes the output of attention.
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__(config, layer)
@@ -70,16 +75,17 @@ class SandwichBlock(Block):
         self,
         x_BTD: Tensor,
         rope: Rope | None,
-        seen: Tensor | None,
+        attn_mask: Tensor | None,
         cache: Cache | None,
     ) -> Tensor:
-        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), rope, seen, cache)
+        """Return the residual stream after the block, (B, T, D)."""
+        attended_BTD = self.self_attn(self.input_layernorm(x_BTD), rope, attn_mask, cache)
         x_BTD = self.add(x_BTD, self.post_attention_layernorm(attended_BTD))
         return self.add(x_BTD, self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x_BTD))))
 
 
 class PostNormBlock(SandwichBlock):
-    """Two residual branches, each followed by its norm (OLMo 2, arXiv:2501.00656)."""
+    """A block with norms at the outputs of attention and MLP (OLMo 2, arXiv:2501.00656)."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__(config, layer)
@@ -95,7 +101,14 @@ _BLOCKS: dict[str, type[Block]] = {
 
 
 class Decoder(Accelerated):
-    """Tokens in, normalized hidden states out: what every head stands on."""
+    """The transformer without a head: token ids in, normalized hidden states out.
+
+    Args:
+        config: The model's config.
+
+    Attributes:
+        compute_dtype: Dtype of activations; None: the dtype of the weights.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -111,7 +124,7 @@ class Decoder(Accelerated):
         self.embedding_scale = config.embedding_scale
         self.sliding = [config.slides(layer) for layer in range(config.n_layers)]
         self.rotated = [config.rotates(layer) for layer in range(config.n_layers)]
-        self.compute_dtype: torch.dtype | None = None  # None: that of the weights
+        self.compute_dtype: torch.dtype | None = None
 
     def forward(
         self,
@@ -119,15 +132,15 @@ class Decoder(Accelerated):
         positions_BT: Tensor | None = None,
         document_ids_BT: Tensor | None = None,
         cache: Cache | None = None,
-        watch: Watch | None = None,
+        layer_hook: LayerHook | None = None,
     ) -> Tensor:
-        """Hidden states (B, T, D) of `input_ids_BT`; see `Transformer.forward` for the arguments."""
+        """Return hidden states (B, T, D); see `Transformer.forward` for the arguments."""
         start = cache.length if cache is not None else 0
         end = start + input_ids_BT.shape[1]
         if end > self.config.context_length:
             raise ConfigError(
                 f"{end} tokens",
-                rule=f"this model was built for a context of {self.config.context_length}",
+                rule=f"the model's context_length is {self.config.context_length}",
                 fix="Shorten the text, or train with a larger context_length.",
             )
         if positions_BT is None:
@@ -138,31 +151,31 @@ class Decoder(Accelerated):
         if self.embed_positions is not None:
             x_BTD = x_BTD + self.embed_positions(positions_BT)
         x_BTD = x_BTD.to(self.compute_dtype or x_BTD.dtype)
-        whole = local = (
+        full = local = (
             _rope(self.rotary, positions_BT, x_BTD.dtype),
-            self._seen(positions_BT, document_ids_BT, cache, None),
+            self._attention_mask(positions_BT, document_ids_BT, cache, None),
         )
         if self.config.sliding_window is not None:
             local = (
                 _rope(self.local_rotary, positions_BT, x_BTD.dtype),
-                self._seen(positions_BT, document_ids_BT, cache, self.config.sliding_window),
+                self._attention_mask(positions_BT, document_ids_BT, cache, self.config.sliding_window),
             )
         for index, layer in enumerate(self.layers):
-            rope, seen = local if self.sliding[index] else whole
+            rope, attn_mask = local if self.sliding[index] else full
             rope = rope if self.rotated[index] else None
-            if watch is not None:
-                watch(index, x_BTD, rope)
-            x_BTD = layer(x_BTD, rope, seen, cache)
+            if layer_hook is not None:
+                layer_hook(index, x_BTD, rope)
+            x_BTD = layer(x_BTD, rope, attn_mask, cache)
         if cache is not None:
             cache.advance(input_ids_BT.shape[1])
         return self.norm(x_BTD)
 
-    def _seen(
+    def _attention_mask(
         self, positions_BT: Tensor, document_ids_BT: Tensor | None, cache: Cache | None, window: int | None
     ) -> Tensor | None:
         if cache is not None and cache.length:
-            return seen_with_cache(positions_BT, cache.length + positions_BT.shape[1], window)
-        return self.operations.seen(positions_BT, document_ids_BT, window)
+            return cached_attention_mask(positions_BT, cache.length + positions_BT.shape[1], window)
+        return self.operations.attention_mask(positions_BT, document_ids_BT, window)
 
 
 def _rope(rotary: Rotary | None, positions_BT: Tensor, dtype: torch.dtype) -> Rope | None:
@@ -173,7 +186,11 @@ def _rope(rotary: Rotary | None, positions_BT: Tensor, dtype: torch.dtype) -> Ro
 
 
 class Transformer(Accelerated):
-    """A causal language model: the decoder and the matrix that scores the next token."""
+    """A causal language model: the decoder and the language model head.
+
+    Args:
+        config: The model's config.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -193,20 +210,21 @@ class Transformer(Accelerated):
         reduction: Literal["sum", "none"] = "sum",
         z_loss: float = 0.0,
     ) -> Tensor:
-        """Score the next token at each position.
+        """Compute next-token logits, or the loss if there are labels.
 
         Args:
-            positions_BT: where each token stands in its document; by default 0, 1, 2, ... (after the cache's tokens).
-            document_ids_BT: which document of its row a token belongs to; a token attends within its document only.
-                None: each row is one document.
-            cache: keys and values of earlier tokens, extended in place.
-            labels_BT: the token that should come next, IGNORE_INDEX where none is scored.
-            reduction: with labels, "sum" returns the summed negative log-likelihood, "none" that of each token
-                (0 at IGNORE_INDEX), which is minus `groundup.model.loss.token_logprobs`. Both have gradients.
-            z_loss: of the gradient of "sum"; see `groundup.model.loss.summed_nll`.
+            input_ids_BT: Token ids.
+            positions_BT: Position of each token in its document. Default: 0, 1, 2, ..., after the cached tokens.
+            document_ids_BT: Document of each token in packed rows. A token attends to its own document only. None: each
+                row is one document.
+            cache: KV cache of earlier tokens, extended in place.
+            labels_BT: Next token at each position, or IGNORE_INDEX.
+            reduction: With labels: "sum" returns the summed negative log-likelihood. "none" returns one value per token
+                (0 at IGNORE_INDEX), minus `groundup.model.loss.token_logprobs`. Both have gradients.
+            z_loss: Coefficient of the z-loss for "sum"; see `groundup.model.loss.summed_nll`.
 
         Returns:
-            Logits (B, T, V) in fp32 without labels; else () or (B, T), fp32.
+            Without labels: logits (B, T, V) in fp32. With labels: the loss, () or (B, T), in fp32.
         """
         h_BTD = self.model(input_ids_BT, positions_BT, document_ids_BT, cache)
         if labels_BT is None:
@@ -218,25 +236,39 @@ class Transformer(Accelerated):
         return summed_nll(h_RD, weight, labels_R, self.operations, z_loss=z_loss, softcap=softcap)
 
     def _scaled(self, h_BTD: Tensor) -> Tensor:
-        """Hidden states divided so that their logits are."""
+        """Return hidden states divided by `logits_scaling`, which scales the logits."""
         return h_BTD if self.config.logits_scaling is None else h_BTD / self.config.logits_scaling
 
     def logits(self, h_BTD: Tensor) -> Tensor:
-        """Scores (..., V) in fp32 of the tokens that may follow, from the blocks' output (..., D)."""
+        """Return next-token logits (..., V) in fp32.
+
+        Args:
+            h_BTD: Output of the decoder, (..., D).
+        """
         logits_BTV = self.lm_head(self._scaled(h_BTD))
         return softcapped(logits_BTV, self.config.logit_softcap).float()
 
     def new_cache(self, batch_size: int, max_length: int) -> KVCache:
-        """An empty key-value cache for `batch_size` sequences of at most `max_length` tokens."""
+        """Return an empty KV cache.
+
+        Args:
+            batch_size: Number of sequences.
+            max_length: Maximum number of tokens per sequence.
+        """
         return KVCache(self._cache_shape(batch_size, max_length))
 
-    def new_batch(self, places: int, max_length: int) -> BatchCache:
-        """An empty cache for as many sequences of any lengths up to `max_length`, one token of each at a time."""
-        return BatchCache(self._cache_shape(places, max_length))
+    def new_batch_cache(self, num_slots: int, max_length: int) -> BatchCache:
+        """Return an empty KV cache for batched decoding of sequences with different lengths.
+
+        Args:
+            num_slots: Maximum number of sequences.
+            max_length: Maximum number of tokens per sequence.
+        """
+        return BatchCache(self._cache_shape(num_slots, max_length))
 
     @property
     def cache_bytes_per_token(self) -> int:
-        """Bytes of the keys and values of one token of one sequence."""
+        """KV cache per token of one sequence, in bytes."""
         return self._cache_shape(1, 1).bytes_per_token
 
     def _cache_shape(self, batch_size: int, max_length: int) -> CacheShape:

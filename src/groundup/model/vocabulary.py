@@ -1,4 +1,4 @@
-"""A trained model for more tokens than it was trained with.
+"""Resizing of token embeddings for a larger vocabulary.
 
 Shape letters: V vocab, D dim.
 """
@@ -14,16 +14,18 @@ from torch import Tensor
 from groundup.model.transformer import Transformer
 
 
-def with_vocabulary(model: Transformer, vocab_size: int, pieces: Mapping[int, Sequence[int]]) -> Transformer:
-    """The same model with `vocab_size` rows in its embeddings and its head; the weights of all else are shared.
+def resize_token_embeddings(model: Transformer, vocab_size: int, pieces: Mapping[int, Sequence[int]]) -> Transformer:
+    """Return the model with `vocab_size` rows in its embeddings and its head. All other weights are shared.
 
-    A new token begins as the mean of the pieces that the model knew it by, in both matrices: it means about what they
-    mean together, and is about as likely as they are (Hewitt 2021, "Initializing New Word Embeddings for Pretrained
-    Language Models", showed that random rows take the probability away from the old tokens).
+    The rows of a new token are initialized with the mean rows of the old tokens that it replaces. Random rows would
+    take probability away from the old tokens (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language
+    Models").
 
     Args:
-        pieces: of each new token, the ids of the old ones that it is made of; rows of no token begin as the mean of
-            all.
+        model: The model.
+        vocab_size: New number of rows; at least the old one.
+        pieces: Id of each new token -> ids of the old tokens that encode the same text. Rows without a token are
+            initialized with the mean of all rows.
     """
     assert vocab_size >= model.config.vocab_size
     weights = dict(model.state_dict())
@@ -42,6 +44,6 @@ def _extended(old_VD: Tensor, vocab_size: int, pieces: Mapping[int, Sequence[int
     new_VD = old_VD.new_empty(vocab_size, old_VD.shape[1])
     new_VD[: len(old_VD)] = old_VD
     new_VD[len(old_VD) :] = old_VD.float().mean(0)
-    for token_id, known in pieces.items():
-        new_VD[token_id] = old_VD[list(known)].float().mean(0)
+    for token_id, old_ids in pieces.items():
+        new_VD[token_id] = old_VD[list(old_ids)].float().mean(0)
     return new_VD

@@ -1,7 +1,7 @@
-"""A file's tensors and ours: one table of names and operations for each format, used in both directions.
+"""Weight tables: map tensors of a file format to parameters of the model, in both directions.
 
-A table is a sequence of `Weight`s. Reading goes from their tensor to ours, writing back; every operation knows both
-ways, and does nothing to the numbers that the way back does not undo.
+A table is a sequence of `Weight`s. Each operation of a `Weight` is invertible: `read` converts file tensors to
+parameters, `write` converts back.
 
 Shape letters: N heads, H head_dim, D dim.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-LAYER = "{layer}"  # in a name: the number of the layer
+LAYER = "{layer}"  # placeholder of the layer index in a name
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -25,174 +25,201 @@ Shape = tuple[int, ...]
 
 
 class Operation(ABC):
-    """A step between their tensors and ours."""
+    """An invertible step of the conversion between file tensors and parameters."""
 
     @abstractmethod
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
-        """From theirs towards ours."""
+        """Convert from the file's layout towards the model's."""
 
     @abstractmethod
     def write(self, tensors: list[Tensor]) -> list[Tensor]:
-        """From ours towards theirs."""
+        """Convert from the model's layout towards the file's."""
 
     def write_shapes(self, shapes: list[Shape]) -> list[Shape]:
-        """The shapes of what `write` gives, from those of what it gets."""
+        """Return the output shapes of `write` for these input shapes."""
         return shapes
 
 
 @dataclass(frozen=True, slots=True)
 class Transpose(Operation):
-    """A matrix whose rows are inputs on their side (GPT-2's Conv1D)."""
+    """Transpose a matrix that the file stores as (inputs, outputs), as in GPT-2's Conv1D."""
 
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Transpose each tensor."""
         return [tensor.mT for tensor in tensors]
 
     def write(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Transpose each tensor."""
         return self.read(tensors)
 
     def write_shapes(self, shapes: list[Shape]) -> list[Shape]:
+        """Transpose each shape."""
         return [shape[::-1] for shape in shapes]
 
 
 @dataclass(frozen=True, slots=True)
 class Split(Operation):
-    """One tensor of theirs that holds several of ours, one behind the other along its first axis.
+    """Split a file tensor along its first axis into several parameters.
 
     Attributes:
-        sizes: rows of each of ours.
+        sizes: Number of rows of each parameter.
     """
 
     sizes: tuple[int, ...]
 
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Split the file tensor."""
         return list(tensors[0].split(self.sizes))
 
     def write(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Concatenate the parameters."""
         import torch
 
         return [torch.cat(tensors)]
 
     def write_shapes(self, shapes: list[Shape]) -> list[Shape]:
+        """Return the shape of the concatenation."""
         return [(sum(self.sizes), *shapes[0][1:])]
 
 
 @dataclass(frozen=True, slots=True)
 class SplitHeads(Operation):
-    """A fused projection whose rows are ordered by head: queries, keys and values of head 0, then of head 1, ...
+    """Split a fused QKV projection whose rows are ordered by head: q, k and v of head 0, then of head 1, and so on.
 
     Attributes:
-        heads: of each of the three.
+        heads: Number of heads of each projection.
     """
 
     heads: int
 
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Split the file tensor into q, k and v."""
         by_head = tensors[0].unflatten(0, (self.heads, 3, -1))
         return [part.flatten(0, 1) for part in by_head.unbind(1)]
 
     def write(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Interleave q, k and v by head."""
         import torch
 
         return [torch.stack([tensor.unflatten(0, (self.heads, -1)) for tensor in tensors], dim=1).flatten(0, 2)]
 
     def write_shapes(self, shapes: list[Shape]) -> list[Shape]:
+        """Return the shape of the fused projection."""
         return [(3 * shapes[0][0], *shapes[0][1:])]
 
 
 @dataclass(frozen=True, slots=True)
 class PermuteHeads(Operation):
-    """Rows of a query or key projection, or its bias, whose rotated pairs are neighbours on their side, not halves.
+    """Permute rows of a query or key projection: the file stores RoPE pairs interleaved, the model stores two halves.
 
     Attributes:
-        heads: of this projection.
+        heads: Number of heads of the projection.
     """
 
     heads: int
 
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Reorder interleaved pairs to halves."""
         return [tensor.unflatten(0, (self.heads, -1, 2)).transpose(1, 2).flatten(0, 2) for tensor in tensors]
 
     def write(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Reorder halves to interleaved pairs."""
         return [tensor.unflatten(0, (self.heads, 2, -1)).transpose(1, 2).flatten(0, 2) for tensor in tensors]
 
 
 @dataclass(frozen=True, slots=True)
 class AddOne(Operation):
-    """Factors that hold 1 + weight on their side. In less than fp32 the way back rounds: GGUF keeps norms in fp32."""
+    """Subtract 1 from a norm's factors, which the file stores as 1 + weight.
+
+    Rounding is negligible in fp32, and GGUF stores norms in fp32.
+    """
 
     def read(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Subtract 1."""
         return [tensor - 1 for tensor in tensors]
 
     def write(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Add 1."""
         return [tensor + 1 for tensor in tensors]
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """One tensor of theirs.
+    """One tensor of a file and the parameters that it contains.
 
     Attributes:
-        theirs: its name; `{layer}` stands for the number of the layer.
-        ours: of the tensors of ours that it holds.
-        operations: from theirs to ours, in the order of reading.
+        file_name: Name of the tensor in the file. `{layer}` is replaced by the layer index.
+        names: Names of the parameters.
+        operations: Conversions from the file's layout to the model's, in the order of reading.
     """
 
-    theirs: str
-    ours: tuple[str, ...]
+    file_name: str
+    names: tuple[str, ...]
     operations: tuple[Operation, ...] = ()
 
-    def read(self, theirs: Tensor) -> dict[str, Tensor]:
-        """Our tensors out of theirs; views of it where no number changes."""
-        tensors = [theirs]
+    def read(self, file_tensor: Tensor) -> dict[str, Tensor]:
+        """Return the parameters by name, as views of the file tensor if possible."""
+        tensors = [file_tensor]
         for operation in self.operations:
             tensors = operation.read(tensors)
-        return dict(zip(self.ours, tensors, strict=True))
+        return dict(zip(self.names, tensors, strict=True))
 
-    def write(self, ours: Callable[[str], Tensor]) -> Tensor:
-        """Their tensor out of ours, asked for by name."""
-        tensors = [ours(name) for name in self.ours]
+    def write(self, parameter: Callable[[str], Tensor]) -> Tensor:
+        """Return the file tensor.
+
+        Args:
+            parameter: Returns the parameter of a name.
+        """
+        tensors = [parameter(name) for name in self.names]
         for operation in reversed(self.operations):
             tensors = operation.write(tensors)
-        (theirs,) = tensors
-        return theirs
+        (file_tensor,) = tensors
+        return file_tensor
 
 
 def same(*names: str, operations: tuple[Operation, ...] = ()) -> tuple[Weight, ...]:
-    """Tensors that have the same name on both sides."""
+    """Return the table of tensors that have the same name in the file and in the model."""
     return tuple(Weight(name, (name,), operations) for name in names)
 
 
 def renamed(names: dict[str, str], *operations: Operation) -> tuple[Weight, ...]:
-    """Tensors of ours that have another name on their side: ours -> theirs."""
-    return tuple(Weight(theirs, (ours,), operations) for ours, theirs in names.items())
+    """Return the table of tensors with different names, from a mapping of parameter name to file name."""
+    return tuple(Weight(file_name, (name,), operations) for name, file_name in names.items())
 
 
 def expand(weights: Iterable[Weight], n_layers: int) -> Iterator[Weight]:
-    """The table with a `Weight` for each layer in the place of one for all, made as it is asked for.
+    """Yield a `Weight` for each layer instead of one for all layers.
 
-    Layer by layer, so that a file which claims more layers than it has is found out at the first that is missing.
+    It is a generator so that a config with too many layers fails at the first missing tensor.
     """
     outside: list[Weight] = []
     inside: list[Weight] = []
     for weight in weights:
-        (inside if LAYER in weight.theirs else outside).append(weight)
+        (inside if LAYER in weight.file_name else outside).append(weight)
     yield from outside
     for layer in range(n_layers):
         for weight in inside:
             yield replace(
                 weight,
-                theirs=weight.theirs.replace(LAYER, str(layer)),
-                ours=tuple(name.replace(LAYER, str(layer)) for name in weight.ours),
+                file_name=weight.file_name.replace(LAYER, str(layer)),
+                names=tuple(name.replace(LAYER, str(layer)) for name in weight.names),
             )
 
 
-def shapes(table: Iterable[Weight], ours: Mapping[str, Shape]) -> dict[str, Shape]:
-    """The shape of each tensor of theirs, given those of ours. By arithmetic: sizes that nobody has room for are said
-    here first, and tensors without memory (torch's "meta") would load torch's compiler to be joined."""
+def shapes(table: Iterable[Weight], parameters: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Return the shape of each file tensor.
+
+    Shapes are computed without tensors: they may be too large to allocate, and `torch.cat` of meta tensors would import
+    torch's compiler.
+
+    Args:
+        table: The weight table.
+        parameters: Shape of each parameter.
+    """
     found = {}
     for weight in table:
-        parts = [tuple(ours[name]) for name in weight.ours]
+        parts = [tuple(parameters[name]) for name in weight.names]
         for operation in reversed(weight.operations):
             parts = operation.write_shapes(parts)
-        (found[weight.theirs],) = parts
+        (found[weight.file_name],) = parts
     return found

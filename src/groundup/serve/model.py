@@ -90,7 +90,7 @@ class ServedModel:
         self._require_room(ids, "messages")
         logprobs = (body.top_logprobs or 0) if body.logprobs else 0
         grammar = self._grammar(body, len(ids))
-        requests = self._requests([ids], body, logprobs, self.template.stop_ids, answers=True, grammar=grammar)
+        requests = self._requests([ids], body, logprobs, self.template.stop_ids, is_reply=True, grammar=grammar)
         return Job(requests, len(ids), (*body.ignored, *ignored))
 
     def complete(self, body: CompletionBody) -> Job:
@@ -131,7 +131,7 @@ class ServedModel:
             raise from_groundup(error, param="response_format", code="invalid_json_schema") from error
         room = self.context_length - prompt_tokens
         try:
-            grammar.require_room(room if body.limit is None else min(room, body.limit))
+            grammar.check_max_tokens(room if body.limit is None else min(room, body.limit))
         except GroundupError as error:
             raise from_groundup(error, param=limited) from error
         return grammar
@@ -198,7 +198,7 @@ class ServedModel:
         logprobs: int,
         stop_ids: tuple[int, ...] | None,
         *,
-        answers: bool = False,
+        is_reply: bool = False,
         grammar: Grammar | None = None,
     ) -> tuple[GenerationRequest, ...]:
         self._require_known_biases(body.logit_bias)
@@ -215,7 +215,7 @@ class ServedModel:
         return tuple(
             GenerationRequest(
                 prompt=tuple(ids),
-                answers=answers,
+                is_reply=is_reply,
                 sampling=sampling,
                 max_tokens=body.limit,
                 stop=tuple(body.stop),

@@ -100,7 +100,7 @@ def serve_opened(
     name, opened, template = model
     served = [ServedModel(name, engine, template, int(finished(opened.directory)))]
     for name, each in adapters:
-        own = engine.beside(each.model, each.tokenizer, stop_ids=each.stop_ids)
+        own = engine.share_worker(each.model, each.tokenizer, stop_ids=each.stop_ids)
         served.append(ServedModel(name, own, usable_template(each, console), int(finished(each.directory))))
     return ServedModels(served)
 

@@ -113,7 +113,7 @@ def fit_context_window(
     """
     form: PromptFormat
     form = ChatFormat(served.template) if served.template else TextFormat(served.tokenizer, ())
-    settings = Settings(system=system if system and form.takes_system else None, max_tokens=max_tokens)
+    settings = Settings(system=system if system and form.supports_system else None, max_tokens=max_tokens)
     history = [Turn(user, answer, "stop", 0, 0, 0, 0.0) for user, answer in turns]
     session = Session(served.engine, form, settings, history)
     _, dropped = session.fit_turns(prompt)

@@ -43,7 +43,7 @@ class ChatTemplate:
             self._format = ForeignChat(tokenizer, theirs or ChatML(tokenizer).jinja)
         self.stop_ids = self._format.stop_ids
         self.jinja = self._format.jinja
-        self.takes_system = self._format.takes_system
+        self.supports_system = self._format.supports_system
         self.takes = self._format.takes if isinstance(self._format, ForeignChat) else frozenset[str]()
 
     def encode(
@@ -99,7 +99,7 @@ class ChatML:
         ConfigError: the vocabulary lacks the tokens that stand around a turn.
     """
 
-    takes_system = True
+    supports_system = True
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         start, end = tokenizer.token_id(IM_START), tokenizer.token_id(IM_END)

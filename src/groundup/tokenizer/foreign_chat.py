@@ -61,7 +61,7 @@ class ForeignChat:
         self._opens_exactly = before == opening
         ends = (tokenizer.markers[self._end],) if self._end else ()
         self.stop_ids = tuple(dict.fromkeys((*ends, *tokenizer.stop_ids)))
-        self.takes_system = self._tries_system(question)
+        self.supports_system = self._tries_system(question)
 
     def encode(
         self,
@@ -105,7 +105,7 @@ class ForeignChat:
         variables: Mapping[str, Any] | None = None,
     ) -> tuple[str, str]:
         """The conversation as text in which only the template's special tokens are whole, and what breaks others."""
-        if not self.takes_system and any(message.role == "system" for message in messages):
+        if not self.supports_system and any(message.role == "system" for message in messages):
             raise ConfigError(
                 "a system message",
                 rule="the chat template of this model takes none",

@@ -132,7 +132,7 @@ def _encoded(template: ChatTemplate, talk: Talk) -> dict[str, Any]:
 
 
 def _taken(template: ChatTemplate, talk: Talk) -> Talk:
-    return talk if template.takes_system else tuple(message for message in talk if message[0] != "system")
+    return talk if template.supports_system else tuple(message for message in talk if message[0] != "system")
 
 
 def _is_message(value: Any) -> bool:

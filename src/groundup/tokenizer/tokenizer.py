@@ -292,7 +292,7 @@ class Tokenizer:
         return {token_id: text for token_id, text in self._bytes_of.items() if token_id not in taken}
 
     @cached_property
-    def least_rows(self) -> int:
+    def min_vocab_size(self) -> int:
         """Rows that an embedding needs for all text: special tokens of other media may lie beyond them."""
         return 1 + max(*self.text_tokens, self.bos_id, self.eos_id)
 

@@ -117,11 +117,11 @@ class Base:
     def load(self) -> Transformer:
         """Return the model in fp32 with trainable weights, extended by the new tokens."""
         from groundup.hub import load_model
-        from groundup.model.vocabulary import with_vocabulary
+        from groundup.model.vocabulary import resize_token_embeddings
 
         model = load_model(self.directory)
         if self.pieces:
-            model = with_vocabulary(model, self.config.vocab_size, self.pieces)
+            model = resize_token_embeddings(model, self.config.vocab_size, self.pieces)
         return model.requires_grad_(True)
 
     @property

@@ -14,7 +14,7 @@ from groundup.core.artifact import Artifact, read
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.hub import load_model
 from groundup.hub.directory import read_full_config
-from groundup.model.vocabulary import with_vocabulary
+from groundup.model.vocabulary import resize_token_embeddings
 from groundup.tokenizer import Tokenizer
 from groundup.train.initial_model import ShapeConfig, given_shape
 from groundup.train.planner import Plan, shape_for_depth
@@ -101,7 +101,7 @@ def test_new_tokens_are_learned_and_begin_as_their_pieces(room: Path, tmp_path: 
 def test_rows_of_new_tokens_are_means_and_old_ones_stay(tied: bool, tiny_model: Any) -> None:
     model = tiny_model(64, tie_embeddings=tied)
     pieces = {60: (1, 2), 64: (3, 4, 4), 65: (5,)}  # 60: a row that no token had
-    larger = with_vocabulary(model, 70, pieces)
+    larger = resize_token_embeddings(model, 70, pieces)
     ids = torch.tensor([[1, 2, 3, 50]])
     torch.testing.assert_close(larger(ids)[..., :60], model(ids)[..., :60], atol=1e-6, rtol=0)
     for matrix, old in (

@@ -21,7 +21,7 @@ from groundup.hub.adapted import save_adapted
 from groundup.hub.resolve import open_beside, open_model
 from groundup.inference import Engine, GenerationRequest, Sampling
 from groundup.model import SequenceClassifier, Transformer
-from groundup.model.lora import LoRA, adapters_of, add_lora
+from groundup.model.lora import LoRA, add_lora, lora_layers
 from groundup.tokenizer import Tokenizer
 
 PROMPT = "The with statement is used to wrap"
@@ -32,7 +32,7 @@ def adapter_of(base: Path, directory: Path, seed: int) -> Path:
     model = load_model(base)
     add_lora(model, LoRA(rank=4), seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    for layer in adapters_of(model).values():
+    for layer in lora_layers(model).values():
         layer.lora_B.data.normal_(0, 0.3, generator=generator)
     save_adapted(directory, model, base)
     return directory
@@ -109,7 +109,7 @@ def test_the_weights_are_there_once(chat_directory: Path, adapters: tuple[Path, 
         for name, tensor in base.model.state_dict().items():
             assert theirs[name].untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
         assert sum(theirs[name].numel() for name in own) < 0.2 * sum(tensor.numel() for tensor in before.values())
-    assert not adapters_of(base.model)
+    assert not lora_layers(base.model)
     for name, tensor in base.model.state_dict().items():
         assert torch.equal(tensor, before[name])
 

@@ -98,7 +98,7 @@ def test_what_came_out_is_told_also_when_it_was_done_before(corpus: Path, tmp_pa
         facts = tokenize.run(config, console=Console(stream=shown)).facts
         said.append(shown.getvalue().splitlines())
     assert said[1][-1] == said[0][-1]
-    assert said[1][-1].startswith(f"{tmp_path / 'tokens'}: {facts['train']['tokens']:,} tokens to train on")
+    assert said[1][-1].startswith(f"{tmp_path / 'tokens'}: {facts['train']['tokens']:,} training tokens")
     assert "nothing to do" in said[1][0]
 
 
@@ -130,7 +130,7 @@ def test_the_slow_way_is_said(corpus: Path, tmp_path: Path) -> None:
     config = tokenize.TokenizeConfig(corpus=corpus, out=tmp_path / "out", tokenizer=tmp_path / "nfc")
     artifact = tokenize.run(config, console=Console(quiet=True, stream=shown))
     assert not artifact.facts["fast_encoding"]
-    assert "the slow way" in shown.getvalue()
+    assert "without tiktoken" in shown.getvalue()
     assert artifact.facts["train"] == run(corpus, tmp_path / "ours", vocab_size=512).facts["train"]  # all is NFC
 
 
@@ -141,7 +141,7 @@ def test_errors_say_what_to_do(corpus: Path, tmp_path: Path) -> None:
         run(corpus, tmp_path / "large", vocab_size=64_000)
     with pytest.raises(ConfigError, match="multiple of 64"):
         run(corpus, tmp_path / "odd", vocab_size=1000)
-    with pytest.raises(ConfigError, match="Leave one of the two out"):
+    with pytest.raises(ConfigError, match="Omit one of the two"):
         run(corpus, tmp_path / "both", vocab_size=1024, tokenizer=tmp_path)
     with pytest.raises(DataError, match=r"tokenizer\.json"):
         run(corpus, tmp_path / "none", tokenizer=tmp_path)

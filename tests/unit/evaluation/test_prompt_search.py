@@ -53,7 +53,7 @@ def test_an_instruction_is_first_also_without_a_system_message(
     example = Example((Message("user", "Which?"), Message("assistant", "this")))
     prompt = FewShotPrompt(prompted.plain_formats[0], instruction="One of: this, that.")
     assert [m.role for m in prompt.with_prompt(example).messages] == ["system", "user", "assistant"]
-    monkeypatch.setattr(prompt.format, "takes_system", False)
+    monkeypatch.setattr(prompt.format, "supports_system", False)
     (question, _) = prompt.with_prompt(example).messages
     assert question.content == "One of: this, that.\n\nWhich?"
 

@@ -31,7 +31,7 @@ def answered(model: Transformer, tokenizer: Tokenizer, prompts: list[str]) -> li
         for prompt in prompts:
             question = Message("user", prompt)
             ids = tuple(template.encode([question], add_generation_prompt=True))
-            request = GenerationRequest(prompt=ids, answers=True, sampling=Sampling(temperature=0), max_tokens=WORDS)
+            request = GenerationRequest(prompt=ids, is_reply=True, sampling=Sampling(temperature=0), max_tokens=WORDS)
             examples.append(Example((question, Message("assistant", engine.complete(request).text.strip()))))
     return examples
 

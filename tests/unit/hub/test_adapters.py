@@ -14,7 +14,7 @@ from safetensors.torch import load, load_file, save_file
 from groundup.core.errors import FormatError
 from groundup.hub.adapters import load_adapter, save_adapter
 from groundup.model import Transformer
-from groundup.model.lora import LoRA, LoRALinear, adapters_of, add_lora, fuse_lora
+from groundup.model.lora import LoRA, LoRALinear, add_lora, fuse_lora, lora_layers
 
 IDS = torch.arange(40).view(2, 20)
 MakeModel = Callable[..., Transformer]
@@ -23,7 +23,7 @@ MakeModel = Callable[..., Transformer]
 def randomized(model: Transformer, lora: LoRA) -> Transformer:
     add_lora(model, lora)
     generator = torch.Generator().manual_seed(5)
-    for layer in adapters_of(model).values():
+    for layer in lora_layers(model).values():
         layer.lora_B.data.normal_(std=0.2, generator=generator)
     return model
 
@@ -53,8 +53,8 @@ def test_what_was_saved_comes_back(tiny_model: MakeModel, tmp_path: Path, family
     untouched = {name: tensor.clone() for name, tensor in again.state_dict().items()}
     load_adapter(tmp_path, again)
     torch.testing.assert_close(again(IDS), model(IDS), atol=1e-5, rtol=0)
-    for name, layer in adapters_of(model).items():
-        read = adapters_of(again)[name]
+    for name, layer in lora_layers(model).items():
+        read = lora_layers(again)[name]
         torch.testing.assert_close(read.delta(), layer.delta(), atol=1e-6, rtol=0)
         assert read.lora_A.shape == layer.lora_A.shape
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in untouched.items())
@@ -75,7 +75,7 @@ def refused(directory: Path, model: Transformer, said: str) -> None:
     """The model must be as it was: a half-adapted one would answer as neither."""
     with pytest.raises(FormatError, match=said):
         load_adapter(directory, model)
-    assert not adapters_of(model)
+    assert not lora_layers(model)
 
 
 def change_config(directory: Path, **changes: Any) -> None:
@@ -119,7 +119,7 @@ def test_variants_of_the_same_computation_are_read(tiny_model: MakeModel, adapte
     model = tiny_model(64)
     change_config(adapter, lora_dropout=0.1, init_lora_weights="gaussian", use_rslora=True, r=4, lora_alpha=16)
     load_adapter(adapter, model)
-    layer = next(iter(adapters_of(model).values()))
+    layer = next(iter(lora_layers(model).values()))
     assert isinstance(layer, LoRALinear)
     assert layer.scale == 8
 

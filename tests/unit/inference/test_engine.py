@@ -97,7 +97,7 @@ def test_models_that_share_a_thread_keep_apart(
     with Engine(model, tokenizer) as one, Engine(other, tokenizer) as two:
         alone = [one.complete(requests[0]).token_ids, two.complete(requests[0]).token_ids]
     with Engine(model, tokenizer, max_active=2, max_waiting=2) as one:
-        two = one.beside(other, tokenizer)
+        two = one.share_worker(other, tokenizer)
         endless = [one.stream(never_ending()), one.stream(never_ending())]
         for stream in endless:
             next(stream)  # both have left the line
@@ -274,7 +274,7 @@ def test_a_consumer_that_does_not_read_pauses_only_itself(engine: Engine):
 
 def test_a_consumer_that_never_reads_loses_its_place(model: Transformer, tokenizer: Tokenizer):
     """Paused requests count as active: as many silent clients as there are places stopped a server for good."""
-    with Engine(model, tokenizer, max_active=2, unread_seconds=0.3) as engine:
+    with Engine(model, tokenizer, max_active=2, read_timeout=0.3) as engine:
         silent = [engine.stream(never_ending()) for _ in range(2)]
         assert len(engine.complete(GenerationRequest(prompt=PROMPT, max_tokens=2, stop_ids=())).token_ids) == 2
         time.sleep(2)  # until the other one, whose box was full somewhat later, has lost its place, too
@@ -286,7 +286,7 @@ def test_a_consumer_that_never_reads_loses_its_place(model: Transformer, tokeniz
 
 def test_a_consumer_that_reads_slowly_keeps_its_place(model: Transformer, tokenizer: Tokenizer):
     """It is behind all the time, and for longer than the limit; but it reads."""
-    with Engine(model, tokenizer, unread_seconds=1.0) as engine:
+    with Engine(model, tokenizer, read_timeout=1.0) as engine:
         stream = engine.stream(never_ending())
         while not stream._mailbox.full:  # type: ignore[attr-defined]
             time.sleep(0.05)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from groundup.inference.likelihood import continuations, loglikelihoods
+from groundup.inference.likelihood import loglikelihoods, shared_prompt_loglikelihoods
 from groundup.model import Transformer
 from groundup.tokenizer import Tokenizer
 
@@ -34,6 +34,6 @@ def test_a_shared_prompt_is_read_once_and_forgets_each_continuation(
     """What one label left in the cache would speak for the next one."""
     after = [[5], [7, 9, 11], [7, 9, 12], [5], [3, 3]]
     for prompt in prompts:
-        together = continuations(model, prompt, after)
+        together = shared_prompt_loglikelihoods(model, prompt, after)
         assert together == pytest.approx(loglikelihoods(model, [(prompt, ids) for ids in after]), rel=1e-5)
         assert together[0] == together[3]

@@ -21,18 +21,18 @@ def test_a_base_model_continues_right_after_the_typed_text(tokenizer: Tokenizer)
     """Also after a typed space; only what is typed next begins a new line."""
     messages = [Message("user", "It was "), Message("assistant", "a dark night."), Message("user", "And ")]
     assert TextFormat(tokenizer).text(messages) == "It was a dark night.\nAnd "
-    assert not TextFormat(tokenizer).takes_system
+    assert not TextFormat(tokenizer).supports_system
 
 
 def test_a_request_ends_with_the_turn_of_its_format(tokenizer: Tokenizer) -> None:
     template = ChatTemplate(tokenizer)
     chat = greedy_request(ChatFormat(template), TALK, 5)
     assert chat.prompt == tuple(template.encode(TALK, add_generation_prompt=True))
-    assert (chat.stop_ids, chat.stop, chat.answers) == (template.stop_ids, (), True)
+    assert (chat.stop_ids, chat.stop, chat.is_reply) == (template.stop_ids, (), True)
     lines, paragraphs, *_ = plain_formats(tokenizer)
     plain = greedy_request(lines, TALK, 5)
     assert plain.prompt == tuple(tokenizer.encode_prompt(lines.text(TALK)))
-    assert (plain.stop_ids, plain.stop, plain.answers) == (None, ("\n",), False)
+    assert (plain.stop_ids, plain.stop, plain.is_reply) == (None, ("\n",), False)
     assert greedy_request(paragraphs, TALK, 5).stop == ("\n\n",)
 
 

@@ -21,7 +21,7 @@ from groundup.kernels.native_library import native_library
 from groundup.kernels.native_operations import NativeOperations
 from groundup.model import Operations, Transformer
 from groundup.model.lora import LoRA, add_lora
-from groundup.model.loss import FROZEN_LOGITS, token_logprobs
+from groundup.model.loss import MAX_FROZEN_LOGITS, token_logprobs
 from groundup.model.operations import CHUNK_ROWS
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
 from groundup.train import Progress, StepReport
@@ -75,7 +75,7 @@ def test_gradcheck(softcap: float | None) -> None:
 
 
 def test_a_frozen_head_gets_no_gradient_and_changes_none() -> None:
-    h, weight, labels = inputs(FROZEN_LOGITS // 20_000 + 5, 8, 20_000)
+    h, weight, labels = inputs(MAX_FROZEN_LOGITS // 20_000 + 5, 8, 20_000)
     (expected,) = torch.autograd.grad(token_logprobs(h, weight, labels).sum(), h)
     frozen = weight.detach()
     ours = token_logprobs(h, frozen, labels)
@@ -128,7 +128,7 @@ def test_no_tensor_is_larger_than_a_chunk_of_logits(frozen: bool) -> None:
     weight = weight.detach() if frozen else weight
     with LargestTensor() as seen:
         token_logprobs(h, weight, labels).sum().backward()
-    assert seen.elements <= (FROZEN_LOGITS if frozen else CHUNK_ROWS * len(weight)) < h.shape[0] * len(weight)
+    assert seen.elements <= (MAX_FROZEN_LOGITS if frozen else CHUNK_ROWS * len(weight)) < h.shape[0] * len(weight)
     with LargestTensor() as unchunked:
         reference(h, weight, labels, None).sum().backward()
     assert unchunked.elements == h.shape[0] * len(weight)

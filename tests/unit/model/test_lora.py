@@ -10,7 +10,7 @@ import torch
 from family_shapes import kv_heads
 from groundup.core.errors import ConfigError
 from groundup.model import FAMILIES, Transformer
-from groundup.model.lora import LoRA, adapters_of, add_lora, fuse_lora, linear_layers, remove_lora, sharing_weights
+from groundup.model.lora import LoRA, add_lora, copy_sharing_weights, fuse_lora, linear_layers, lora_layers, remove_lora
 from groundup.optim import Optimizer, OptimizerConfig
 
 IDS = torch.arange(40).view(2, 20)
@@ -37,7 +37,7 @@ def test_only_the_factors_are_trained_and_merging_changes_nothing(
     base = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     before = model(IDS)
     names = add_lora(model, LoRA(rank=4, alpha=8))
-    assert names == linear_layers(make(tiny_model, family)) == list(adapters_of(model))
+    assert names == linear_layers(make(tiny_model, family)) == list(lora_layers(model))
     assert torch.equal(model(IDS), before)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trainable == {f"{name}.{factor}" for name in names for factor in ("lora_A", "lora_B")}
@@ -55,7 +55,7 @@ def test_the_same_seed_gives_the_same_factors(tiny_model: Callable[..., Transfor
     def factors(seed: int) -> torch.Tensor:
         model = tiny_model(64)
         add_lora(model, LoRA(rank=2), seed=seed)
-        return torch.cat([layer.lora_A.flatten() for layer in adapters_of(model).values()])
+        return torch.cat([layer.lora_A.flatten() for layer in lora_layers(model).values()])
 
     assert torch.equal(factors(1), factors(1))
     assert not torch.equal(factors(1), factors(2))
@@ -79,7 +79,7 @@ def test_a_target_that_matches_nothing_is_an_error_that_lists_the_names(
     model = tiny_model(64)
     with pytest.raises(ConfigError, match="down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"):
         add_lora(model, LoRA(targets=("v_proj", target)))
-    assert not adapters_of(model)
+    assert not lora_layers(model)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_frozen_weights_take_no_gradient_and_change_none(tiny_model: Callable[..
     for dtype, near in ((None, 1e-5), (torch.bfloat16, 0.05)):
         model = tiny_model(64)
         add_lora(model, LoRA(rank=4))
-        for layer in adapters_of(model).values():
+        for layer in lora_layers(model).values():
             layer.lora_B.data.normal_(std=0.1, generator=torch.Generator().manual_seed(3))
         model.model.compute_dtype = dtype
         learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -126,7 +126,7 @@ def test_dropout_is_for_training_alone(tiny_model: Callable[..., Transformer]) -
     """Answers that are shown on the way must be those of the model as it will be used."""
     model = tiny_model(64)
     add_lora(model, LoRA(rank=4, dropout=0.5))
-    for layer in adapters_of(model).values():
+    for layer in lora_layers(model).values():
         layer.lora_B.data.normal_(std=0.2)
     model.train()
     assert not torch.equal(model(IDS), model(IDS))
@@ -138,9 +138,9 @@ def test_an_adapter_comes_off_and_touches_nobody_else(tiny_model: Callable[..., 
     """Several adapters of one base are held beside it without a second copy of its weights."""
     base = tiny_model(64)
     before, names = base(IDS), set(base.state_dict())
-    tuned = sharing_weights(base)
+    tuned = copy_sharing_weights(base)
     add_lora(tuned, LoRA(rank=4))
-    for layer in adapters_of(tuned).values():
+    for layer in lora_layers(tuned).values():
         layer.lora_B.data.normal_(std=0.2)
     assert tuned.lm_head.weight.data_ptr() == base.lm_head.weight.data_ptr()
     assert torch.equal(base(IDS), before)

@@ -19,7 +19,7 @@ from groundup.kernels import Machine, place
 from groundup.model import FAMILIES, Transformer
 from groundup.model.flops import training_bytes
 from groundup.model.layers import Linear
-from groundup.model.lora import LoRA, adapters_of, add_lora, fuse_lora, linear_layers, remove_lora, sharing_weights
+from groundup.model.lora import LoRA, add_lora, copy_sharing_weights, fuse_lora, linear_layers, lora_layers, remove_lora
 from groundup.model.quantized import (
     Bits,
     QuantizedWeight,
@@ -54,7 +54,7 @@ def quantized_lora(
     model = tiny_model(64, family=family, n_kv_heads=kv_heads(family, 4, 2), **changes)
     add_lora(model, LoRA(rank=4), seed=1)
     quantize_frozen(model, bits)
-    for layer in adapters_of(model).values():
+    for layer in lora_layers(model).values():
         layer.lora_B.data.normal_(std=0.1, generator=torch.Generator().manual_seed(3))
     return model
 
@@ -189,7 +189,7 @@ def test_layers_without_an_adapter_are_made_dense_too(tiny_model: Callable[..., 
 
 def test_what_is_trained_is_not_quantized(tiny_model: Callable[..., Transformer]) -> None:
     model = tiny_model(64).requires_grad_(True)
-    with pytest.raises(ConfigError, match=r"q_proj: its weight is trained.*add_lora"):
+    with pytest.raises(ConfigError, match=r"q_proj: trainable weight.*add_lora"):
         quantize_frozen(model, 8)
     model.requires_grad_(False)
     model.get_parameter("model.layers.1.mlp.up_proj.weight").requires_grad_(True)
@@ -212,9 +212,9 @@ def test_layers_that_cannot_be_quantized_are_refused(tiny_model: Callable[..., T
 def test_adapters_share_the_quantized_weights_of_their_base(tiny_model: Callable[..., Transformer]) -> None:
     base = tiny_model(64)
     quantize_frozen(base, 4)
-    before, tuned = base(IDS), sharing_weights(base)
+    before, tuned = base(IDS), copy_sharing_weights(base)
     add_lora(tuned, LoRA(rank=4))
-    for layer in adapters_of(tuned).values():
+    for layer in lora_layers(tuned).values():
         layer.lora_B.data.normal_(std=0.2)
     assert torch.equal(base(IDS), before)
     assert {b.data_ptr() for b in tuned.buffers()} == {b.data_ptr() for b in base.buffers()}
@@ -271,7 +271,7 @@ def test_a_placed_model_trains_in_bf16(tiny_model: Callable[..., Transformer], c
     learned = [p for p in model.parameters() if p.requires_grad]
     expected = torch.autograd.grad(model(IDS, labels_BT=IDS.roll(-1, 1)), learned)
     place(model, Machine("cpu", "bfloat16", compile=compile, threads=1, product_flops=1e9))
-    assert model.operations.lean
+    assert model.operations.recompute
     got = torch.autograd.grad(model(IDS, labels_BT=IDS.roll(-1, 1)), learned)
     for near, exact in zip(got, expected, strict=True):
         assert (near - exact).norm() < 0.1 * exact.norm()

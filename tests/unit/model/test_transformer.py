@@ -16,7 +16,7 @@ from groundup.core.errors import ConfigError
 from groundup.core.types import IGNORE_INDEX
 from groundup.model import FAMILIES, ModelConfig, Transformer, init_weights
 from groundup.model.loss import summed_nll
-from groundup.model.operations import CHUNK_ROWS, explicit_attention, for_each_query
+from groundup.model.operations import CHUNK_ROWS, explicit_attention, repeat_kv
 
 WINDOWS: list[tuple[str, dict[str, Any]]] = [
     ("mistral", {"sliding_window": 4}),
@@ -131,7 +131,7 @@ def test_explicit_attention_is_pytorchs(kv_heads: int, masked: bool) -> None:
     ours = explicit_attention(q, k, v, mask, 0.4)
     plain = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=not masked, enable_gqa=True, scale=0.4)
     torch.testing.assert_close(ours, plain)
-    k_N, v_N = (for_each_query(x, 4) for x in (k, v))  # as on a GPU with a mask
+    k_N, v_N = (repeat_kv(x, 4) for x in (k, v))  # as on a GPU with a mask
     spread = F.scaled_dot_product_attention(q, k_N, v_N, attn_mask=mask, is_causal=not masked, scale=0.4)
     torch.testing.assert_close(spread, plain)
     upstream = torch.randn(ours.shape, generator=generator)
@@ -152,7 +152,7 @@ def test_the_first_loss_is_that_of_a_uniform_guess_and_equal_seeds_give_equal_we
 
 
 def test_more_tokens_than_the_context_are_refused() -> None:
-    with pytest.raises(ConfigError, match="context of 16"):
+    with pytest.raises(ConfigError, match="context_length is 16"):
         tiny(context_length=16)(some_ids(1, 17))
 
 

@@ -102,7 +102,7 @@ def test_a_client_that_stops_reading_frees_its_place_and_is_told(long_model: Tra
         reads.set()
         await silent
 
-    with Engine(long_model, tokenizer, max_active=1, unread_seconds=0.3) as engine:
+    with Engine(long_model, tokenizer, max_active=1, read_timeout=0.3) as engine:
         asyncio.run(ask(engine))
     assert b'"code":"not_read"' in heard and b"[DONE]" not in heard
 

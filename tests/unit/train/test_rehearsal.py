@@ -13,7 +13,7 @@ from groundup.distributed.ranks import Ranks
 from groundup.kernels import Machine, place
 from groundup.kernels.memory import Peak
 from groundup.model import Transformer
-from groundup.model.lora import LoRA, adapters_of, add_lora
+from groundup.model.lora import LoRA, add_lora, lora_layers
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
 from groundup.train import Progress, rehearse
 from groundup.train.fit import fit
@@ -37,7 +37,7 @@ def test_it_takes_what_the_run_takes_and_leaves_the_weights(model: Transformer, 
     """An estimate by formula was off by factors; one that moved the weights would be training in secret."""
     if adapted:
         add_lora(model, LoRA(rank=4, dropout=0.1))
-        for layer in adapters_of(model).values():
+        for layer in lora_layers(model).values():
             layer.lora_B.data.normal_(std=0.1)
     place(model, Machine("cpu", "float32", False, 1, 1e11))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -362,7 +362,7 @@ def _check_expressible(config: ModelConfig) -> None:
     declared = _declared(config)
     implied = declared.implied(config.n_layers, config.dim, config.n_heads)
     scalar, divisor = config.query_scalar or config.head_dim, implied.get("query_scalar") or config.head_dim
-    different = list(declared.inexpressible(config))
+    different = list(declared.unsupported(config))
     if scalar != divisor and not declared.attention_scale:
         different.append((f"query_scalar = {scalar}", f"llama.cpp divides by sqrt({divisor}) in such a model"))
     if config.rotary_layers != implied.get("rotary_layers"):

@@ -70,12 +70,12 @@ class _State(Mapping[str, Tensor]):
 
     def __getitem__(self, name: str) -> Tensor:
         holder = self._holders[name]
-        name = name if name in holder.ours else EMBEDDING
+        name = name if name in holder.names else EMBEDDING
         tensor = self._in_use.get(name)
         if tensor is None:
             # What operations compute is computed on the numbers that the file has: norms are in fp32 there.
-            exact = len(self._file.tensors[holder.theirs].shape) == 1
-            theirs = self._file.read(holder.theirs, torch.float32 if exact else self._dtype)
+            exact = len(self._file.tensors[holder.file_name].shape) == 1
+            theirs = self._file.read(holder.file_name, torch.float32 if exact else self._dtype)
             self._in_use[name] = tensor = holder.read(theirs)[name].to(self._dtype)
         return tensor
 
@@ -90,14 +90,14 @@ def _holders(path: Path, config: ModelConfig, found: Mapping[str, tuple[int, ...
     """Which tensor of theirs holds each of ours; a tied head is held by the embedding."""
     table: list[Weight] = []
     for weight in gguf_weight_table(config):
-        if weight.theirs not in found:
+        if weight.file_name not in found:
             raise FormatError(
-                f"{path}: no tensor {weight.theirs!r}",
+                f"{path}: no tensor {weight.file_name!r}",
                 rule=f"a {config.family} model of {config.n_layers} layers has it",
                 fix="The file is incomplete, or of a variant that is not read; get it again, or another one.",
             )
         table.append(weight)
-    left = sorted(found.keys() - {weight.theirs for weight in table} - {ROPE_FACTORS})
+    left = sorted(found.keys() - {weight.file_name for weight in table} - {ROPE_FACTORS})
     if left:
         raise FormatError(
             f"{path}: tensors {', '.join(repr(name) for name in left[:5])}" + (", ..." * (len(left) > 5)),
@@ -108,7 +108,7 @@ def _holders(path: Path, config: ModelConfig, found: Mapping[str, tuple[int, ...
     _check_shape(path, "blk.0.attn_output.weight", found, (config.dim, config.n_heads * config.head_dim))
     for name, shape in table_shapes(config, table).items():
         _check_shape(path, name, found, shape)
-    holders = {name: weight for weight in table for name in weight.ours}
+    holders = {name: weight for weight in table for name in weight.names}
     return holders | ({HEAD: holders[EMBEDDING]} if config.tie_embeddings else {})
 
 

@@ -117,8 +117,8 @@ def _plan(
     config: ModelConfig, state: Mapping[str, Tensor], file_type: FileType
 ) -> tuple[dict[str, _Planned], list[Fallback]]:
     table = list(gguf_weight_table(config))
-    holders = {weight.theirs: weight for weight in table}
-    missing = [name for weight in table for name in weight.ours if name not in state]
+    holders = {weight.file_name: weight for weight in table}
+    missing = [name for weight in table for name in weight.names if name not in state]
     if missing:
         raise FormatError(
             f"no weight {missing[0]!r}",

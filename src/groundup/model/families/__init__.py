@@ -1,4 +1,4 @@
-"""The model families, each declared in one module. To add one, see docs/adding-a-family.md."""
+"""The model families, one module each. To add one, see docs/adding-a-family.md."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a model family declares: architecture switches, names in Hugging Face's and llama.cpp's files, presets.
+"""The definition of a model family: architecture options, names in Hugging Face and GGUF files, presets.
 
-A family file holds data and small functions. It imports neither torch nor `groundup.model.config`.
+A family module has data and small functions. It imports neither torch nor `groundup.model.config`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ BlockKind = Literal["pre", "sandwich", "post", "parallel"]
 Head = Literal["language", "labels"]  # next-token head, or classification head
 LAYER = "model.layers.{layer}."
 QKV = tuple(f"{LAYER}self_attn.{part}_proj" for part in "qkv")
-FULL, SLIDING = "full_attention", "sliding_attention"  # values of Hugging Face's `layer_types`
+FULL, SLIDING = "full_attention", "sliding_attention"  # values of `layer_types` in Hugging Face's config.json
 
 
 @dataclass(frozen=True, slots=True)
 class Wrapper:
-    """A multimodal model that contains a model of the family. Only the text model is read.
+    """A multimodal model that contains a model of the family. Only its text model is loaded.
 
     Attributes:
-        model_type: Hugging Face's name of the multimodal model.
-        prefixes: prefix of the text model's tensor names there -> prefix in a text-only model.
-        skipped_prefixes: prefixes of all other tensors, which are not read.
+        model_type: `model_type` of the multimodal model in Hugging Face's config.json.
+        prefixes: Prefix of the text model's tensor names -> prefix in a text-only model.
+        skipped_prefixes: Prefixes of all other tensors, which are not loaded.
     """
 
     model_type: str
@@ -40,11 +40,12 @@ class Wrapper:
 
 @dataclass(frozen=True, slots=True)
 class HuggingFaceWindows:
-    """How `config.json` describes sliding windows.
+    """The conversion of sliding windows from and to `config.json`.
 
     Attributes:
-        read: returns the fields `sliding_window` and `sliding_layers` from a shape and the config's keys.
-        write: returns the config's keys.
+        read: Returns the fields `sliding_window` and `sliding_layers` from a config without them and the keys of
+            `config.json`.
+        write: Returns the keys of `config.json`.
     """
 
     read: Callable[[ModelConfig, Mapping[str, Any]], dict[str, Any]]
@@ -56,22 +57,22 @@ class HuggingFace:
     """A family's names in Hugging Face's files.
 
     Attributes:
-        model_type: in `config.json`.
-        architectures: class names by head.
-        keys: field of `ModelConfig` -> key in `config.json`.
-        defaults: values of keys that a config leaves out: those of transformers.
-        fixed: keys with only one meaning that groundup computes, and all spellings of it; the first is written.
-        weights: returns the decoder's weight table.
-        base: prefix of the decoder's tensors; models saved without a head leave it out.
-        head: name of the output matrix, if it is not tied.
-        dropouts: keys of dropout, ignored on reading and written as 0.
-        rope_theta: key of the rotary base in transformers 4.
-        rotary_fraction: key of `rotary_fraction` in transformers 4.
-        rope_by_layer_type: `rope_parameters` are nested by layer type, and sliding layers have their own base.
-        windows: None: the family has no sliding windows.
-        within: None: no multimodal model contains the family.
-        read: sets values in place that `keys` cannot describe, from the values so far and the config's keys.
-        write: returns additional keys.
+        model_type: `model_type` in `config.json`.
+        architectures: Class name for each head.
+        keys: Field of `ModelConfig` -> key in `config.json`.
+        defaults: Defaults of keys in transformers.
+        fixed: Keys for which groundup supports one setting only -> the accepted values. The first one is written.
+        weights: Returns the decoder's weight table.
+        base: Prefix of the decoder's tensors. Models saved without a head omit it.
+        head: Name of the head's tensor if embeddings are not tied.
+        dropouts: Dropout keys, ignored on reading and written as 0.
+        rope_theta: Key of `rope_theta` in transformers 4.
+        rotary_fraction: Key of `rotary_fraction` in transformers 4.
+        rope_by_layer_type: Whether `rope_parameters` are nested by layer type, with a separate base for sliding layers.
+        windows: Conversion of sliding windows; None: the family has no sliding windows.
+        within: The multimodal model that contains the family, if any.
+        read: Sets values that `keys` cannot describe, in place, from the values so far and the keys of `config.json`.
+        write: Returns additional keys of `config.json`.
     """
 
     model_type: str
@@ -93,18 +94,19 @@ class HuggingFace:
 
     @property
     def known_keys(self) -> set[str]:
-        """All keys that the family reads or ignores."""
+        """All keys of `config.json` that the family reads or ignores."""
         rotary = [key for key in (self.rope_theta, self.rotary_fraction) if key is not None]
         return {*self.keys.values(), *self.defaults, *self.fixed, *self.dropouts, *rotary}
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A metadata key for an optional field.
+    """A GGUF metadata key of an optional field.
 
     Attributes:
-        missing: what llama.cpp computes with if a file has no such key.
-        neutral: the value that means "not set"; None: there is none.
+        name: The key, without the architecture.
+        missing: The default in llama.cpp.
+        neutral: The value that means "not set"; None: every value is a setting.
     """
 
     name: str
@@ -114,24 +116,24 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Gguf:
-    """A family's names in GGUF files, and what llama.cpp computes for them.
+    """A family's names in GGUF files, and its architecture in llama.cpp.
 
     Attributes:
-        architecture: `general.architecture`. Families may share one; sliding windows tell them apart.
-        keys: optional field of `ModelConfig` -> metadata key.
-        constants: metadata with only one value that groundup computes.
-        attention_scale: key of 1 / sqrt(query_scalar); None: llama.cpp knows it from sizes (see `implied`).
-        biases: bias fields that llama.cpp supports; whether a file has them follows from its tensors.
-        permuted: rows of queries and keys are stored with rotated pairs next to each other.
-        fused_qkv: queries, keys and values are one tensor.
-        fused_gate_up: so are the MLP's gate and up projections.
-        llama3_scaling: llama.cpp reads `rope_freqs.weight`.
-        windows: llama.cpp applies sliding windows; otherwise every layer attends to all tokens.
-        window_pattern: without a pattern in the file, each layer with this multiple as number is not sliding.
-        tied: whether llama.cpp requires tied or untied embeddings; None: neither.
-        default_window: the window without a key in the file; 0: none.
-        implied: returns fields that no key describes and llama.cpp knows from (n_layers, dim, n_heads).
-        inexpressible: yields (value, reason) of variants that llama.cpp computes differently.
+        architecture: `general.architecture`. Families may share one; they then differ by their sliding windows.
+        keys: Optional field of `ModelConfig` -> metadata key.
+        constants: Metadata for which groundup supports one value only.
+        attention_scale: Key of 1 / sqrt(query_scalar); None: llama.cpp derives it from the sizes (see `implied`).
+        biases: Bias fields that llama.cpp supports. A file has them if it has their tensors.
+        permuted: Whether rows of queries and keys are stored with RoPE pairs interleaved.
+        fused_qkv: Whether the query, key and value projections are one tensor.
+        fused_gate_up: Whether gate_proj and up_proj are one tensor.
+        llama3_scaling: Whether llama.cpp reads `rope_freqs.weight`.
+        windows: Whether llama.cpp supports sliding windows; otherwise each layer attends to all tokens.
+        window_pattern: Default pattern: every n-th layer has full attention.
+        tied: Whether llama.cpp requires tied (True) or untied (False) embeddings; None: it supports both.
+        default_window: Default sliding window; 0: no window.
+        implied: Returns fields that llama.cpp derives from (n_layers, dim, n_heads) instead of reading a key.
+        unsupported: Yields (value, reason) for variants that llama.cpp computes differently.
     """
 
     architecture: str
@@ -148,17 +150,18 @@ class Gguf:
     tied: bool | None = None
     default_window: int = 0
     implied: Callable[[int, int, int], dict[str, Any]] = lambda n_layers, dim, n_heads: {}
-    inexpressible: Callable[[ModelConfig], Iterator[tuple[str, str]]] = lambda config: iter(())
+    unsupported: Callable[[ModelConfig], Iterator[tuple[str, str]]] = lambda config: iter(())
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A published shape.
+    """A preset: the config of a published model.
 
     Attributes:
-        shape: fields of `ModelConfig` except `family`.
-        source: the paper or model card.
-        note: differences from the published model.
+        name: Name of the preset.
+        shape: Fields of `ModelConfig` except `family`.
+        source: The paper or model card.
+        note: Differences from the published model, if any.
     """
 
     name: str
@@ -169,24 +172,30 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A model family. Defaults are Llama's architecture.
+    """A model family. The defaults are Llama's architecture.
 
     Attributes:
-        name: value of `family` in settings.
-        title: its published name.
-        about: one line for people.
-        gguf: None: llama.cpp has no such architecture.
-        optional: fields of `ModelConfig` that this family may set.
-        only: values that an optional field is restricted to.
-        positions: rotation of queries and keys, or a learned embedding.
-        norm: LayerNorm with bias; RMSNorm; or RMSNorm with factor 1 + weight.
-        block: norms at the inputs of attention and MLP ("pre"), at inputs and outputs ("sandwich"), or at outputs
-            ("post"); or attention and MLP read the same input, each through its norm ("parallel").
-        qk_norm: queries and keys are normalized before they are rotated, by head or all heads together.
-        gated: whether the MLP multiplies by a gate (three matrices instead of two).
-        scaled_embeddings: token embeddings are multiplied by sqrt(dim).
-        multi_head_only: n_kv_heads = n_heads, and n_heads x head_dim = dim.
-        tie_embeddings: default for training from scratch.
+        name: Value of `family` in settings.
+        title: Published name.
+        about: One-line description.
+        huggingface: Names in Hugging Face's files.
+        gguf: Names in GGUF files; None: llama.cpp does not support the architecture.
+        presets: Published configs.
+        optional: Optional fields of `ModelConfig` that this family supports.
+        only: Optional field -> its only supported values.
+        positions: RoPE ("rotary"), or learned positional embeddings ("learned").
+        norm: LayerNorm with bias ("layer"), RMSNorm ("rms"), or RMSNorm with the factor 1 + weight ("rms_plus_one").
+        block: Norms at the inputs of attention and MLP ("pre"), at inputs and outputs ("sandwich"), or at outputs
+            ("post"); or attention and MLP in parallel, each with a norm at its input ("parallel").
+        qk_norm: Normalization of queries and keys before RoPE: for each head, or over the whole projection.
+        activation: Activation function of the MLP.
+        gated: Whether the MLP is gated (three matrices instead of two).
+        qkv_bias: Whether the query, key and value projections have biases.
+        output_bias: Whether the output projection of attention has a bias.
+        ffn_bias: Whether the linear layers of the MLP have biases.
+        scaled_embeddings: Whether token embeddings are multiplied by sqrt(dim).
+        multi_head_only: Whether n_kv_heads = n_heads and n_heads x head_dim = dim are required.
+        tie_embeddings: Whether embeddings are tied by default in training from scratch.
     """
 
     name: str
@@ -223,23 +232,29 @@ def published(
     note: str = "",
     **fields: Any,
 ) -> Published:
-    """Return a row of a table of published shapes.
+    """Return a preset.
 
     Args:
-        heads: of queries, and of keys and values.
-        head_dim: default: dim / heads.
-        fields: further fields of `ModelConfig`.
+        name: Name of the preset.
+        source: The paper or model card.
+        n_layers: Number of layers.
+        dim: Hidden size.
+        heads: Number of query heads, and of key and value heads.
+        ffn_dim: FFN size.
+        head_dim: Features per head. Default: dim / query heads.
+        note: Differences from the published model.
+        fields: Other fields of `ModelConfig`.
     """
     sizes = {"dim": dim, "n_layers": n_layers, "n_heads": heads[0], "n_kv_heads": heads[1], "ffn_dim": ffn_dim}
     return Published(name, fields | sizes | {"head_dim": head_dim or dim // heads[0]}, source, note)
 
 
 def architectures(prefix: str, classifier: str | None = None) -> dict[Head, str]:
-    """Return transformers' usual class names, e.g. of "Llama"."""
+    """Return the class names of transformers for a prefix such as "Llama"."""
     return {"language": f"{prefix}ForCausalLM", "labels": f"{classifier or prefix}ForSequenceClassification"}
 
 
-# Keys, defaults and weights of Llama, which most later families kept.
+# Keys, defaults and weights of Llama, which most other families share.
 KEYS = {
     "dim": "hidden_size",
     "n_layers": "num_hidden_layers",
@@ -264,7 +279,7 @@ GELU_TANH = ("gelu_pytorch_tanh", "gelu_new")
 
 
 def llama_weights(config: ModelConfig) -> tuple[Weight, ...]:
-    """Return the weight table of Llama, with what other families add to it."""
+    """Return the weight table of Llama, with the norms and biases of families derived from it."""
     parts = [
         *([] if config.block == "post" else ["input_layernorm.weight"]),
         *(f"self_attn.{part}_proj.weight" for part in "qkvo"),
@@ -281,25 +296,27 @@ def llama_weights(config: ModelConfig) -> tuple[Weight, ...]:
 
 
 def split_heads(config: ModelConfig) -> Split:
-    """Return the operation for queries, keys and values one after the other in one tensor."""
+    """Return the operation that splits a fused QKV projection."""
     query, key = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
     return Split((query, key, key))
 
 
 def heads_fill_dim(config: ModelConfig) -> Iterator[tuple[str, str]]:
-    """Yield why llama.cpp cannot compute a shape, where it derives head_dim from dim."""
+    """Yield why llama.cpp does not support a config, for architectures in which it computes head_dim from dim."""
     if config.n_heads * config.head_dim != config.dim:
-        yield f"head_dim = {config.head_dim}", f"llama.cpp takes it for dim / n_heads in {config.family} models"
+        yield f"head_dim = {config.head_dim}", f"llama.cpp supports only dim / n_heads in {config.family} models"
 
 
 def read_layer_types(config: ModelConfig, given: Mapping[str, Any], otherwise: Sequence[bool]) -> dict[str, Any]:
-    """Return the window fields from `sliding_window` and `layer_types`.
+    """Return `sliding_window` and `sliding_layers` from `sliding_window` and `layer_types` of a `config.json`.
 
     Args:
-        otherwise: of each layer whether it slides, if the config has no `layer_types`.
+        config: The config without windows.
+        given: The keys of `config.json`.
+        otherwise: Whether each layer has the sliding window if the key `layer_types` is missing.
 
     Raises:
-        FormatError: `layer_types` does not describe each layer.
+        FormatError: `layer_types` is invalid or has unsupported types.
     """
     window, types = given["sliding_window"], given.get("layer_types")
     if window is None or not given.get("use_sliding_window", True):
@@ -309,8 +326,8 @@ def read_layer_types(config: ModelConfig, given: Mapping[str, Any], otherwise: S
         if not isinstance(types, list) or len(types) != config.n_layers or not {*types} <= {FULL, SLIDING}:
             raise FormatError(
                 f"layer_types = {types!r}"[:200],
-                rule=f"it says of each of the {config.n_layers} layers whether it is {FULL} or {SLIDING}",
-                fix="Choose a model without other kinds of layers.",
+                rule=f"it must be {FULL} or {SLIDING} for each of the {config.n_layers} layers",
+                fix="Use a model without other layer types.",
             )
         slides = [each == SLIDING for each in types]
     if not any(slides):
@@ -319,12 +336,12 @@ def read_layer_types(config: ModelConfig, given: Mapping[str, Any], otherwise: S
 
 
 def layer_types(config: ModelConfig) -> list[str]:
-    """Return Hugging Face's `layer_types`."""
+    """Return `layer_types` for Hugging Face's config.json."""
     return [SLIDING if config.slides(layer) else FULL for layer in range(config.n_layers)]
 
 
 def every_nth_is_full(pattern: Any, n_layers: int) -> list[bool]:
-    """Return of each layer whether it slides, if each layer with a multiple of `pattern` as number does not."""
+    """Return whether each layer has the sliding window, if every `pattern`-th layer has full attention."""
     return [type(pattern) is int and pattern > 0 and (layer + 1) % pattern > 0 for layer in range(n_layers)]
 
 
@@ -338,13 +355,13 @@ def _write_from_layer_on(config: ModelConfig) -> dict[str, Any]:
     return {
         "sliding_window": config.sliding_window,
         "layer_types": layer_types(config),
-        # Older releases of transformers know only the first sliding layer.
+        # Older releases of transformers support only the index of the first sliding layer.
         "use_sliding_window": any(slides),
         "max_window_layers": slides.index(True) if any(slides) else config.n_layers,
     }
 
 
-# One window for all layers (Mistral), or by layer (Qwen).
+# A sliding window in all layers (Mistral), or from a certain layer (Qwen).
 ALL_LAYERS = HuggingFaceWindows(
     read=lambda config, given: {} if given["sliding_window"] is None else {"sliding_window": given["sliding_window"]},
     write=lambda config: {"sliding_window": config.sliding_window},

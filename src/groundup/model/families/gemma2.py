@@ -35,9 +35,9 @@ _PAPER = "Gemma Team 2024, arXiv:2408.00118"
 
 
 def gemma_windows(pattern: int) -> HuggingFaceWindows:
-    """Return how windows are described, where each layer with a multiple of `pattern` as number has none.
+    """Return the conversion of sliding windows for models in which every `pattern`-th layer has full attention.
 
-    A config may give another pattern as `sliding_window_pattern`.
+    The key `sliding_window_pattern` of a `config.json` overrides the pattern.
     """
 
     def read(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,27 +45,30 @@ def gemma_windows(pattern: int) -> HuggingFaceWindows:
         return read_layer_types(config, given, every_nth_is_full(every, config.n_layers))
 
     def write(config: ModelConfig) -> dict[str, Any]:
-        # transformers builds the mask of a window even if no layer uses it.
+        # transformers needs a window size for its mask even if no layer uses it.
         return {"sliding_window": config.sliding_window or config.context_length, "layer_types": layer_types(config)}
 
     return HuggingFaceWindows(read, write)
 
 
 def query_pre_attn_scalar(config: ModelConfig) -> dict[str, Any]:
-    """Return the key of Gemma's attention scale, which is an integer in transformers."""
+    """Return the key of Gemma's attention scale, as an integer if possible, like transformers."""
     scalar = config.query_scalar or config.head_dim
     return {"query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar}
 
 
 def divides_by_dim_per_head(n_layers: int) -> Any:
-    """Return llama.cpp's rule: models of so many layers (the 27Bs) divide scores by sqrt(dim / n_heads)."""
+    """Return llama.cpp's rule: models with this number of layers (27B) divide scores by sqrt(dim / n_heads)."""
     return lambda layers, dim, n_heads: {"query_scalar": dim // max(n_heads, 1)} if layers == n_layers else {}
 
 
-def _inexpressible(config: ModelConfig) -> Iterator[tuple[str, str]]:
+def _unsupported(config: ModelConfig) -> Iterator[tuple[str, str]]:
     slides = [config.slides(layer) for layer in range(config.n_layers)]
     if config.sliding_window is not None and slides != every_nth_is_full(_PATTERN, config.n_layers):
-        yield f"sliding_layers = {config.sliding_layers}", "in llama.cpp every second layer of Gemma 2 slides"
+        yield (
+            f"sliding_layers = {config.sliding_layers}",
+            "llama.cpp supports only a window in every second layer",
+        )
 
 
 def _gemma2(name: str, n_layers: int, dim: int, heads: tuple[int, int], ffn_dim: int, head_dim: int) -> Published:
@@ -86,7 +89,7 @@ def _gemma2(name: str, n_layers: int, dim: int, heads: tuple[int, int], ffn_dim:
 GEMMA2 = Family(
     name="gemma2",
     title="Gemma 2",
-    about="llama with GELU, norms before and after each branch, scaled embeddings, soft-capped scores and logits",
+    about="llama with GELU, norms before and after attention and MLP, scaled embeddings, softcapped scores and logits",
     norm="rms_plus_one",
     block="sandwich",
     activation="gelu_tanh",
@@ -138,7 +141,7 @@ GEMMA2 = Family(
         default_window=4096,
         tied=True,
         implied=divides_by_dim_per_head(46),
-        inexpressible=_inexpressible,
+        unsupported=_unsupported,
     ),
     presets=(
         _gemma2("gemma2-2b", 26, 2304, (8, 4), 9216, 256),

@@ -33,9 +33,9 @@ _LONG = {
 }
 
 
-def _inexpressible(config: ModelConfig) -> Iterator[tuple[str, str]]:
+def _unsupported(config: ModelConfig) -> Iterator[tuple[str, str]]:
     if config.sliding_window is not None and config.local_rope_theta is None and config.rope_scaling is not None:
-        reason = "llama.cpp leaves the frequencies of layers that slide as they are"
+        reason = "llama.cpp does not scale the RoPE frequencies of sliding-window layers"
         yield "rope_scaling without local_rope_theta", reason
 
 
@@ -55,13 +55,13 @@ def _gemma3(
         "sliding_layers": tuple(every_nth_is_full(_PATTERN, n_layers)),
     }
     shape = published(name, _PAPER, n_layers, dim, heads, ffn_dim, **fields | more)
-    return replace(shape, note="the text model alone" if "rope_scaling" in more else "")
+    return replace(shape, note="text model only" if "rope_scaling" in more else "")
 
 
 GEMMA3 = Family(
     name="gemma3",
     title="Gemma 3",
-    about="qwen3 with GELU, norms before and after each branch, scaled embeddings, and two rotary bases",
+    about="qwen3 with GELU, norms before and after attention and MLP, scaled embeddings, and two RoPE bases",
     norm="rms_plus_one",
     block="sandwich",
     qk_norm="head",
@@ -98,7 +98,7 @@ GEMMA3 = Family(
             "rope_theta": 1_000_000.0,
             "rope_local_base_freq": 10_000.0,
         },
-        # transformers reads attn_logit_softcapping and applies it nowhere: it stems from Gemma 2.
+        # transformers accepts attn_logit_softcapping, as for Gemma 2, but does not use it.
         fixed={"hidden_activation": GELU_TANH, "use_bidirectional_attention": (False,)},
         weights=llama_weights,
         rope_by_layer_type=True,
@@ -120,7 +120,7 @@ GEMMA3 = Family(
         windows=True,
         window_pattern=_PATTERN,
         implied=divides_by_dim_per_head(62),
-        inexpressible=_inexpressible,
+        unsupported=_unsupported,
     ),
     presets=(
         _gemma3("gemma3-270m", 18, 640, (4, 1), 2048, 512),

@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 
 def _weights(config: ModelConfig) -> tuple[Weight, ...]:
-    theirs = "transformer.h.{layer}."
+    prefix = "transformer.h.{layer}."
     fused = Split((config.dim,) * 3)
 
-    def layer(their_part: str, our_part: str, *weight_operations: Operation) -> tuple[Weight, ...]:
+    def layer(file_part: str, part: str, *weight_operations: Operation) -> tuple[Weight, ...]:
         return (
-            Weight(f"{theirs}{their_part}.weight", (f"{LAYER}{our_part}.weight",), weight_operations),
-            Weight(f"{theirs}{their_part}.bias", (f"{LAYER}{our_part}.bias",)),
+            Weight(f"{prefix}{file_part}.weight", (f"{LAYER}{part}.weight",), weight_operations),
+            Weight(f"{prefix}{file_part}.bias", (f"{LAYER}{part}.bias",)),
         )
 
     return (
         Weight("transformer.wte.weight", (EMBEDDING,)),
         Weight("transformer.wpe.weight", ("model.embed_positions.weight",)),
         *layer("ln_1", "input_layernorm"),
-        Weight(f"{theirs}attn.c_attn.weight", tuple(f"{name}.weight" for name in QKV), (Transpose(), fused)),
-        Weight(f"{theirs}attn.c_attn.bias", tuple(f"{name}.bias" for name in QKV), (fused,)),
+        Weight(f"{prefix}attn.c_attn.weight", tuple(f"{name}.weight" for name in QKV), (Transpose(), fused)),
+        Weight(f"{prefix}attn.c_attn.bias", tuple(f"{name}.bias" for name in QKV), (fused,)),
         *layer("attn.c_proj", "self_attn.o_proj", Transpose()),
         *layer("ln_2", "post_attention_layernorm"),
         *layer("mlp.c_fc", "mlp.up_proj", Transpose()),
@@ -46,7 +46,7 @@ def _read(values: dict[str, Any], given: Mapping[str, Any]) -> None:
 
 _GPT2_PAPER = "Radford et al. 2019, Language Models are Unsupervised Multitask Learners"
 _GPT3_PAPER = "Brown et al. 2020, arXiv:2005.14165, table 2.1"
-_SPARSE = "dense: the published model alternated dense and locally banded sparse attention"
+_SPARSE = "dense attention; the published model alternates dense and locally banded sparse attention"
 
 
 def _gpt2(name: str, n_layers: int, dim: int, n_heads: int) -> Published:
@@ -65,7 +65,7 @@ def _shape(name: str, source: str, n_layers: int, dim: int, n_heads: int, contex
 GPT2 = Family(
     name="gpt2",
     title="GPT-2",
-    about="learned positions, LayerNorm, GELU, biases everywhere",
+    about="learned positional embeddings, LayerNorm, GELU, biases in all layers",
     positions="learned",
     norm="layer",
     activation="gelu_tanh",
@@ -117,10 +117,16 @@ GPT2 = Family(
         _gpt3("gpt3-125m", 12, 768, 12),
         _gpt3("gpt3-350m", 24, 1024, 16),
         _gpt3("gpt3-760m", 24, 1536, 16),
-        _gpt3("gpt3-1.3b", 24, 2048, 16, "16 heads of 128; the table prints 24, which are wider than the model"),
+        _gpt3(
+            "gpt3-1.3b",
+            24,
+            2048,
+            16,
+            "16 heads of 128; the paper's table has 24 heads, too many for dim 2,048",
+        ),
         _gpt3("gpt3-2.7b", 32, 2560, 32),
         _gpt3("gpt3-6.7b", 32, 4096, 32),
-        _gpt3("gpt3-13b", 40, 5120, 40, "5,120 wide, 40 heads of 128; the table prints 5,140"),
+        _gpt3("gpt3-13b", 40, 5120, 40, "dim 5,120, 40 heads of 128; the paper's table has dim 5,140"),
         _gpt3("gpt3-175b", 96, 12_288, 96),
     ),
 )

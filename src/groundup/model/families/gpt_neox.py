@@ -20,7 +20,7 @@ from groundup.model.weight_map import EMBEDDING, SplitHeads, Weight, renamed
 if TYPE_CHECKING:
     from groundup.model.config import ModelConfig
 
-_THEIRS = "gpt_neox.layers.{layer}."
+_PREFIX = "gpt_neox.layers.{layer}."
 _LINEAR = {
     "self_attn.o_proj": "attention.dense",
     "mlp.up_proj": "mlp.dense_h_to_4h",
@@ -30,9 +30,9 @@ _NORMS = ("input_layernorm", "post_attention_layernorm")
 
 
 def _weights(config: ModelConfig) -> tuple[Weight, ...]:
-    names = {LAYER + ours: _THEIRS + theirs for ours, theirs in _LINEAR.items()}
-    names |= {LAYER + norm: _THEIRS + norm for norm in _NORMS} | {"model.norm": "gpt_neox.final_layer_norm"}
-    fused = f"{_THEIRS}attention.query_key_value"
+    names = {LAYER + name: _PREFIX + file_name for name, file_name in _LINEAR.items()}
+    names |= {LAYER + norm: _PREFIX + norm for norm in _NORMS} | {"model.norm": "gpt_neox.final_layer_norm"}
+    fused = f"{_PREFIX}attention.query_key_value"
     return (
         *renamed({EMBEDDING: "gpt_neox.embed_in.weight"}),
         *(
@@ -42,7 +42,7 @@ def _weights(config: ModelConfig) -> tuple[Weight, ...]:
         *(
             weight
             for kind in ("weight", "bias")
-            for weight in renamed({f"{ours}.{kind}": f"{theirs}.{kind}" for ours, theirs in names.items()})
+            for weight in renamed({f"{name}.{kind}": f"{file_name}.{kind}" for name, file_name in names.items()})
         ),
     )
 
@@ -63,7 +63,7 @@ def _pythia(name: str, n_layers: int, dim: int, n_heads: int, vocab_size: int) -
 GPT_NEOX = Family(
     name="gpt_neox",
     title="GPT-NeoX",
-    about="parallel attention and MLP, RoPE on a part of each head, LayerNorm, exact GELU, biases everywhere",
+    about="parallel attention and MLP, RoPE on a part of each head, LayerNorm, exact GELU, biases in all layers",
     norm="layer",
     block="parallel",
     activation="gelu",
@@ -102,7 +102,7 @@ GPT_NEOX = Family(
         rotary_fraction="rotary_pct",
         read=_read,
     ),
-    # llama.cpp approximates GELU by tanh.
+    # llama.cpp approximates GELU with tanh.
     gguf=Gguf("gptneox", constants={"use_parallel_residual": True}, fused_qkv=True),
     presets=(
         _pythia("pythia-70m", 6, 512, 8, 50_304),

@@ -1,4 +1,4 @@
-"""Granite 3 (Granite Team, IBM 2024, Granite 3.0 Language Models). Its multipliers are those of muP."""
+"""Granite 3 (Granite Team, IBM 2024, Granite 3.0 Language Models), with the multipliers of muP."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def _read(values: dict[str, Any], given: Mapping[str, Any]) -> None:
     values |= {name: None if given[name] == 1 else given[name] for name in _MULTIPLIERS}
     scale = given["attention_multiplier"]
     if type(scale) not in (int, float) or not scale > 0:
-        fix = "Correct config.json, or get the model again."
-        raise FormatError(f"attention_multiplier = {scale!r}"[:200], rule="it is a positive number", fix=fix)
+        fix = "Correct config.json, or download the model again."
+        raise FormatError(f"attention_multiplier = {scale!r}"[:200], rule="it must be a positive number", fix=fix)
     values["query_scalar"] = scale**-2
 
 
 def _write(config: ModelConfig) -> dict[str, Any]:
     multipliers = {name: getattr(config, name) or 1.0 for name in _MULTIPLIERS}
-    # 15 digits: the power of -1/2 of a power of -2 may differ from the number in the last bit.
+    # 15 digits: scale -> scale^-2 -> scale may change the last bit.
     return multipliers | {"attention_multiplier": float(f"{config.attention_scale:.15g}")}
 
 
@@ -56,11 +56,11 @@ _8B = _GRANITE3 | {"query_scalar": 128.0**2, "logits_scaling": 16.0}
 GRANITE = Family(
     name="granite",
     title="Granite",
-    about="llama with multipliers for embeddings, attention scores, branches and logits",
+    about="llama with multipliers for embeddings, attention scores, residual branches and logits",
     optional=("rope_scaling", "attention_bias", "mlp_bias", "query_scalar", *_MULTIPLIERS),
     huggingface=HuggingFace(
         model_type="granite",
-        # transformers has no classifier of this architecture; groundup reads its own.
+        # transformers has no classifier of this architecture, so only groundup can load it.
         architectures=architectures("Granite"),
         keys=KEYS | {"attention_bias": "attention_bias", "mlp_bias": "mlp_bias"},
         defaults=DEFAULTS

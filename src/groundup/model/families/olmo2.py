@@ -30,7 +30,7 @@ _OLMO2: dict[str, Any] = {
 OLMO2 = Family(
     name="olmo2",
     title="OLMo 2",
-    about="llama with norms after each branch, and queries and keys normalized over all heads",
+    about="llama with norms after attention and MLP, and QK norm over all heads",
     block="post",
     qk_norm="projection",
     optional=("rope_scaling", "attention_bias"),
@@ -42,7 +42,7 @@ OLMO2 = Family(
         fixed=SILU,
         weights=llama_weights,
     ),
-    gguf=Gguf("olmo2", tied=False, inexpressible=heads_fill_dim),
+    gguf=Gguf("olmo2", tied=False, unsupported=heads_fill_dim),
     presets=(
         published("olmo2-1b", _CARD.format("1B"), 16, 2048, (16, 16), 8192, **_OLMO2),
         published("olmo2-7b", _PAPER, 32, 4096, (32, 32), 11_008, **_OLMO2),

@@ -1,4 +1,4 @@
-"""Phi-3 (Abdin et al. 2024, arXiv:2404.14219). Its 128k variants scale RoPE by "longrope", which is refused."""
+"""Phi-3 (Abdin et al. 2024, arXiv:2404.14219). The 128k variants ("longrope" scaling) are not supported."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _PHI3: dict[str, Any] = {
 PHI3 = Family(
     name="phi3",
     title="Phi-3",
-    about="llama with sliding windows, stored with fused projections",
+    about="llama with sliding windows and fused projections in the file",
     optional=("sliding_window", "rotary_fraction"),
     huggingface=HuggingFace(
         model_type="phi3",
@@ -62,7 +62,7 @@ PHI3 = Family(
         rotary_fraction="partial_rotary_factor",
         windows=ALL_LAYERS,
     ),
-    gguf=Gguf("phi3", fused_qkv=True, fused_gate_up=True, inexpressible=heads_fill_dim),
+    gguf=Gguf("phi3", fused_qkv=True, fused_gate_up=True, unsupported=heads_fill_dim),
     presets=(
         published("phi3-mini-4k", _PAPER, 32, 3072, (32, 32), 8192, **_PHI3),
         published("phi3-medium-4k", _PAPER, 40, 5120, (40, 10), 17_920, **_PHI3),

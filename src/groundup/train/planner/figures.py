@@ -11,8 +11,8 @@ from groundup.model.flops import (
     cache_bytes,
     flops_per_token,
     inference_flops_per_token,
+    matmul_parameters,
     parameter_count,
-    product_parameters,
     training_bytes,
     weight_bytes,
 )
@@ -25,7 +25,7 @@ class Figures:
     """By the formulas that plan a training run.
 
     Attributes:
-        product_parameters: those that take part in products for every token; not the table of embeddings.
+        matmul_parameters: those that take part in products for every token; not the table of embeddings.
         training_flops, inference_flops: of one token, on average over a window as long as the context.
         weight_bytes, cache_bytes: by dtype; the latter of the keys and values of one token.
         training_bytes: of training one window as long as the context at a time, in fp32 with AdamW's state.
@@ -33,7 +33,7 @@ class Figures:
 
     shape: ModelConfig
     parameters: int
-    product_parameters: int
+    matmul_parameters: int
     training_flops: int
     inference_flops: int
     weight_bytes: dict[str, int]
@@ -46,7 +46,7 @@ class Figures:
         return cls(
             shape=config,
             parameters=parameter_count(config),
-            product_parameters=product_parameters(config),
+            matmul_parameters=matmul_parameters(config),
             training_flops=flops_per_token(config),
             inference_flops=inference_flops_per_token(config),
             weight_bytes={dtype: weight_bytes(config, dtype) for dtype in _KEPT_IN},
@@ -59,7 +59,7 @@ class Figures:
         return {
             "shape": self.shape.to_json(),
             "parameters": self.parameters,
-            "product_parameters": self.product_parameters,
+            "product_parameters": self.matmul_parameters,
             "flops_per_token": {"training": self.training_flops, "inference": self.inference_flops},
             "memory_bytes": {
                 "weights": self.weight_bytes,

@@ -17,7 +17,7 @@ from groundup.core.console import format_duration
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.model import ModelConfig
 from groundup.model.families import FAMILIES
-from groundup.model.flops import flops_per_token, parameter_count, product_parameters, training_bytes
+from groundup.model.flops import flops_per_token, matmul_parameters, parameter_count, training_bytes
 from groundup.optim import OptimizerConfig
 
 # Chinchilla's 20 tokens per parameter (arXiv:2203.15556) were measured from 1e18 FLOPs on; `--depth` uses them. Minutes
@@ -150,7 +150,7 @@ class Plan:
         total = ("parameters", f"{parameter_count(self.model):,}")
         if self.trained is not None:
             return [total, ("trainable parameters (LoRA)", f"{self.trained:,}")]
-        return [total, ("matmul parameters", f"{product_parameters(self.model):,} (non-embedding)")]
+        return [total, ("matmul parameters", f"{matmul_parameters(self.model):,} (non-embedding)")]
 
     def facts(self) -> dict[str, Any]:
         """Return the plan as JSON values for the artifact of a run."""
@@ -334,7 +334,7 @@ def plan_run(
     speed = seconds = None
     if budget.depth is not None:
         depth = budget.depth
-        tokens = min(CHINCHILLA_RATIO * product_parameters(shape(depth)), max_tokens)
+        tokens = min(CHINCHILLA_RATIO * matmul_parameters(shape(depth)), max_tokens)
     elif budget.tokens is not None:
         tokens = min(float(budget.tokens), max_tokens)
         depth = _deepest(shape, lambda _: tokens, memory_bytes)
@@ -405,7 +405,7 @@ def _deepest(
     for candidate in range(3, MAX_DEPTH + 1):
         config = shape(candidate)
         seen = tokens(config)
-        if seen < tokens_per_parameter(seen * flops_per_token(config)) * product_parameters(config):
+        if seen < tokens_per_parameter(seen * flops_per_token(config)) * matmul_parameters(config):
             break
         if memory_bytes is not None and training_bytes(config, 1) > memory_bytes:
             break

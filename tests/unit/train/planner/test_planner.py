@@ -9,18 +9,18 @@ from family_shapes import small
 from groundup.core.errors import ConfigError, ResourceError
 from groundup.model import FAMILIES, ModelConfig, Transformer
 from groundup.model.flops import (
+    attended_tokens,
     cache_bytes,
     flops_per_token,
     inference_bytes,
     inference_flops_per_token,
+    matmul_parameters,
     parameter_count,
-    product_parameters,
-    tokens_seen,
     training_bytes,
     weight_bytes,
 )
 from groundup.model.lora import LoRA, adapter_parameters, add_lora
-from groundup.model.operations import PLAIN
+from groundup.model.operations import DEFAULT_OPERATIONS
 from groundup.model.presets import PRESETS
 from groundup.optim import OptimizerConfig
 from groundup.train.planner import Budget, Plan, plan_run
@@ -40,7 +40,7 @@ def test_counts_are_those_of_the_model_that_is_built(family: str, tied: bool) ->
         model = Transformer(config)
     assert parameter_count(config) == sum(p.numel() for p in model.parameters())
     matrices = sum(p.numel() for n, p in model.named_parameters() if p.ndim == 2 and ".layers." in n)
-    assert product_parameters(config) == matrices + config.vocab_size * config.dim
+    assert matmul_parameters(config) == matrices + config.vocab_size * config.dim
 
 
 def _plan(budget: Budget, speed: float = 250e9, corpus: int = 8_000_000, **shape: object) -> Plan:
@@ -183,8 +183,8 @@ def test_flops_are_those_that_torch_counts(name: str) -> None:
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model(torch.zeros(1, length, dtype=torch.long))
     all_pairs = 4 * config.n_layers * config.n_heads * config.head_dim * length
-    assert counter.get_total_flops() == length * (2 * product_parameters(config) + all_pairs)
-    assert inference_flops_per_token(config, length) < 2 * product_parameters(config) + all_pairs
+    assert counter.get_total_flops() == length * (2 * matmul_parameters(config) + all_pairs)
+    assert inference_flops_per_token(config, length) < 2 * matmul_parameters(config) + all_pairs
     assert flops_per_token(config) == 3 * inference_flops_per_token(config, length)
 
 
@@ -201,7 +201,9 @@ def test_frozen_weights_take_two_thirds_of_the_work(name: str) -> None:
     assert trained is not None and adapter_parameters(Transformer(config)) is None
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(torch.zeros(1, length, dtype=torch.long)).sum().backward()
-    half = 3 * round(4 * config.n_heads * config.head_dim * tokens_seen(config, length))  # the formula's of attention
+    half = 3 * round(
+        4 * config.n_heads * config.head_dim * attended_tokens(config, length)
+    )  # the formula's of attention
     pairs = 3 * 4 * config.n_layers * config.n_heads * config.head_dim * length
     by_formula = length * (flops_per_token(config, trained=trained) - half + pairs)
     # Nothing in front of the first layer is trained: what its projections would hand down is not computed. Where both
@@ -219,16 +221,18 @@ def test_a_token_sees_what_the_mask_of_each_layer_shows(name: str) -> None:
     causal = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
     seen = 0.0
     for layer in range(config.n_layers):
-        mask = PLAIN.seen(positions, None, config.sliding_window if config.slides(layer) else None)
+        mask = DEFAULT_OPERATIONS.attention_mask(
+            positions, None, config.sliding_window if config.slides(layer) else None
+        )
         seen += float((causal if mask is None else mask).sum()) / length
     # The formula leaves out half of a token's look at itself, as the papers do.
-    assert 0 < seen - tokens_seen(config, length) <= config.n_layers / 2
+    assert 0 < seen - attended_tokens(config, length) <= config.n_layers / 2
 
 
 def test_a_window_leaves_less_to_compute_in_a_long_context_only() -> None:
     narrow, wide = PRESETS["mistral-7b-v0.1"].config, PRESETS["mistral-7b-v0.3"].config
-    assert tokens_seen(narrow, 4096) == tokens_seen(wide, 4096)
-    assert tokens_seen(narrow, 32_768) < 0.25 * tokens_seen(wide, 32_768)
+    assert attended_tokens(narrow, 4096) == attended_tokens(wide, 4096)
+    assert attended_tokens(narrow, 32_768) < 0.25 * attended_tokens(wide, 32_768)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -248,5 +252,5 @@ def test_inference_memory_is_that_of_the_real_tensors(name: str, dtype: str) -> 
 def test_gpt3_took_the_compute_that_its_paper_says() -> None:
     """Table D.1: 3.14e23 FLOP for 300 billion tokens, attention left out."""
     config = PRESETS["gpt3-175b"].config
-    assert 300e9 * 6 * product_parameters(config) == pytest.approx(3.14e23, rel=0.005)
+    assert 300e9 * 6 * matmul_parameters(config) == pytest.approx(3.14e23, rel=0.005)
     assert 300e9 * flops_per_token(config) == pytest.approx(3.14e23, rel=0.05)
