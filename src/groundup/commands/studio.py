@@ -67,18 +67,14 @@ def run(
     console = console or Console()
     password = config.password or os.environ.get(PASSWORD_VARIABLE) or None
     if config.directory.exists() and not config.directory.is_dir():
-        fix = "Give a directory of runs, or a model directory."
-        raise DataError(str(config.directory), rule="not a directory", fix=fix)
+        raise DataError(str(config.directory), rule="not a directory", fix="Give a directory of runs or a model.")
     # Training runs on the same cores and has priority over the page.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // 2))
     with bind(config.host, config.port) as bound:
         loopback = is_loopback(bound)
         if not loopback and password is None:
-            raise ConfigError(
-                f"host = {config.host}",
-                rule="a public address requires a password",
-                fix=f"Set the environment variable {PASSWORD_VARIABLE}, or omit --host to serve this machine only.",
-            )
+            fix = f"Set the environment variable {PASSWORD_VARIABLE}, or omit --host to serve this machine only."
+            raise ConfigError(f"host = {config.host}", rule="a public address requires a password", fix=fix)
         workspace = Workspace(config.directory, config.recipes)
         models = ModelCache(workspace, lambda path: open_chat_model(path, config.device, console))
         jobs = Jobs(workspace.runs_directory)
