@@ -112,7 +112,7 @@ class Screenshots:
 
     def funnel(self) -> Locator:
         """Documents per step of the corpus pipeline."""
-        return self._figure("corpus/card.html", "#passage figure")
+        return self._figure("corpus/card.html", "#filters figure")
 
     def xray(self) -> Locator:
         """Label X-ray of a conversation."""
@@ -120,19 +120,19 @@ class Screenshots:
 
     def loss(self) -> Locator:
         """Loss curve."""
-        return self._figure("report.html", "#learned figure")
+        return self._figure("report.html", "#training figure")
 
     def classes(self) -> Locator:
         """Confusion matrix."""
-        return self._figure("report.html", "#can-do figure", 2)
+        return self._figure("report.html", "#evaluation figure", 2)
 
     def compressors(self) -> Locator:
         """Bits per byte of the model and of compression programs."""
-        return self._figure("report.html", "#can-do figure")
+        return self._figure("report.html", "#evaluation figure")
 
     def answers(self) -> Locator:
         """Scores of the answers."""
-        return self._figure("report.html", "#can-do figure", 1)
+        return self._figure("report.html", "#evaluation figure", 1)
 
     def _figure(self, file: str, selector: str, index: int = 0) -> Locator:
         self.page.goto((self.runs / self.run / file).resolve().as_uri())

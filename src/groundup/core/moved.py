@@ -95,7 +95,7 @@ MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} 
     "planner.flops": ("model.flops",),
     "ranks": ("distributed.ranks",),
     "report.sections.losses": ("report.sections.training",),
-    "report.sections.uplift": ("report.sections.ability",),
+    "report.sections.uplift": ("report.sections.evaluation",),
     "stages": ("commands",),
     "studio.live": ("studio.model_cache",),
     "studio.pages": ("studio.routes",),

@@ -1,4 +1,4 @@
-"""The pages: a finished run, and a corpus, each as one self-contained HTML file. No torch here."""
+"""HTML reports of runs and corpora. Each is one self-contained file. Does not import torch."""
 
 from groundup.report.card_page import render_card
 from groundup.report.model_page import render

@@ -1,4 +1,4 @@
-"""The losses of a training run, from its `metrics.jsonl`, smoothed and thinned to what a page can show."""
+"""Training metrics from `metrics.jsonl`, smoothed and thinned for a chart."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from pathlib import Path
 from groundup.core.facts import Facts
 from groundup.report.charts.lines import Point
 
-_SHOWN_POINTS = 500
-_SMOOTHED_SHARE = 0.02  # of the steps, on either side
+_MAX_POINTS = 500
+_SMOOTHING_FRACTION = 0.02  # of the steps, on each side
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A training run, step by step.
+    """The metrics of a training run.
 
     Attributes:
-        steps: the lines of the log, in order; lines that are damaged are left out.
+        steps: Rows of the log in order, without damaged lines.
     """
 
     steps: Sequence[Facts]
 
     @property
     def tokens(self) -> float:
-        """Tokens seen at the end."""
+        """Number of tokens seen at the end."""
         return self.steps[-1].number("tokens_seen") or 0.0
 
     @property
     def seconds(self) -> float:
-        """Time in steps, without pauses between them."""
+        """Total time of all steps, without pauses between them."""
         return sum(step.number("seconds") or 0.0 for step in self.steps)
 
     def points(self, key: str) -> list[Point]:
-        """(tokens seen, value) of each step where both are finite numbers; steps, where tokens are not counted."""
-        found = []
+        """Return (tokens seen, value) of each step with a finite value; x is the step if tokens are not logged."""
+        points = []
         for index, step in enumerate(self.steps, 1):
             value = step.number(key)
-            place = step.number("tokens_seen")
+            tokens = step.number("tokens_seen")
             if value is not None:
-                found.append((place if place is not None else float(index), value))
-        return found
+                points.append((tokens if tokens is not None else float(index), value))
+        return points
 
 
 def read_curve(path: Path) -> Curve | None:
-    """Read a log; None where there is none, or no line of it can be read."""
+    """Read a log; None if it is missing or has no readable line."""
     if not path.is_file():
         return None
     steps = []
@@ -63,24 +63,24 @@ def read_curve(path: Path) -> Curve | None:
 
 
 def smooth(points: Sequence[Point]) -> list[Point]:
-    """A running mean that looks as far ahead as back, so that it does not lag behind a falling curve.
+    """Return the centered moving average, which does not lag behind a falling curve.
 
-    At the beginning the window shrinks with the distance from it; at the end only its part ahead does, so that the
-    last value is a mean, too.
+    The window is symmetric, except near the end, where only its right half shrinks, so that the last value is an
+    average, too.
     """
-    reach = round(_SMOOTHED_SHARE * len(points))
+    radius = round(_SMOOTHING_FRACTION * len(points))
     sums = [0.0, *itertools.accumulate(y for _, y in points)]
     smoothed = []
     for index, (x, _) in enumerate(points):
-        back = min(reach, index)
+        back = min(radius, index)
         first, end = index - back, min(len(points), index + back + 1)
         smoothed.append((x, (sums[end] - sums[first]) / (end - first)))
     return smoothed
 
 
 def thin(points: Sequence[Point]) -> list[Point]:
-    """Means of neighbours, so that at most 500 points are left; the last one stays what it is."""
-    stride = math.ceil(len(points) / _SHOWN_POINTS)
+    """Average adjacent points until at most 500 remain. The last point is unchanged."""
+    stride = math.ceil(len(points) / _MAX_POINTS)
     if stride <= 1:
         return list(points)
     groups = (points[start : start + stride] for start in range(0, len(points), stride))

@@ -1,4 +1,4 @@
-"""HTML and SVG as nested calls. Text is escaped where it becomes markup, so no section can forget it."""
+"""HTML and SVG as nested function calls. All text is escaped here, so callers cannot forget it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ VOID = frozenset({"meta", "br", "hr", "rect", "line", "circle", "polyline"})
 
 @dataclass(frozen=True, slots=True)
 class Html:
-    """Markup that is whole and safe. Only this module and constants of the house make it."""
+    """Well-formed, safe markup. Only this module and constants of this package create it."""
 
     markup: str
 
@@ -23,30 +23,31 @@ Attribute = str | int | float | bool | None
 
 
 def text(value: str) -> Html:
-    """A text from anywhere: markup escaped, control and direction characters made visible, always valid UTF-8."""
-    whole = visible(value).encode("utf-8", "replace").decode()
-    return Html(html.escape(whole, quote=True))
+    """Escape a text. Control and bidirectional characters become visible, and the result is valid UTF-8."""
+    clean = visible(value).encode("utf-8", "replace").decode()
+    return Html(html.escape(clean, quote=True))
 
 
 def join(*children: Child) -> Html:
-    """Children in a row; strings among them are text, None is nothing."""
+    """Concatenate children. Strings are escaped, and None is skipped."""
     return Html("".join(_markup(child) for child in children))
 
 
 def tag(name: str, /, *children: Child, **attributes: Attribute) -> Html:
-    """An element.
+    """Create an element.
 
     Args:
-        name: of the element; like the names of attributes, a word of ours, never of the data.
-        children: its content; strings are escaped.
-        attributes: `class_` is class, `aria_label` is aria-label; None and False leave one out, True gives it no value.
+        name: Name of the element. Neither it nor attribute names may come from data.
+        *children: Content. Strings are escaped.
+        **attributes: `class_` becomes class and `aria_label` aria-label. None and False omit the attribute, and True
+            adds it without a value.
     """
-    given = "".join(
+    rendered = "".join(
         _attribute(key, value) for key, value in attributes.items() if value is not None and value is not False
     )
     if name in VOID and all(child is None for child in children):
-        return Html(f"<{name}{given}>" if name in {"meta", "br", "hr"} else f"<{name}{given}/>")
-    return Html(f"<{name}{given}>{join(*children).markup}</{name}>")
+        return Html(f"<{name}{rendered}>" if name in {"meta", "br", "hr"} else f"<{name}{rendered}/>")
+    return Html(f"<{name}{rendered}>{join(*children).markup}</{name}>")
 
 
 def table(
@@ -54,33 +55,37 @@ def table(
     columns: Sequence[str],
     rows: Iterable[Iterable[Child]],
     *,
-    figures: int = 0,
+    num_numeric: int = 0,
     class_: str | None = None,
 ) -> Html:
-    """A data table; the first cell of a row is its heading. It scrolls in itself where the screen is too narrow.
+    """Create a table that scrolls horizontally on a narrow screen.
 
     Args:
-        figures: how many columns, counted from the right, hold figures and are set so that digits stand in line.
+        caption: Caption, also the accessible name.
+        columns: Column headings.
+        rows: Rows of cells. The first cell is the heading of the row.
+        num_numeric: Number of numeric columns at the right, which are right-aligned.
+        class_: CSS class of the table.
     """
-    kinds = ["figure" if index >= len(columns) - figures else None for index in range(len(columns))]
+    kinds = ["numeric" if index >= len(columns) - num_numeric else None for index in range(len(columns))]
     head = tag("tr", [tag("th", column, scope="col", class_=kind) for column, kind in zip(columns, kinds, strict=True)])
     body = []
     for row in rows:
         first, *others = row
         cells = [tag("td", cell, class_=kind) for cell, kind in zip(others, kinds[1:], strict=True)]
         body.append(tag("tr", tag("th", first, scope="row"), cells))
-    whole = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", body), class_=class_)
-    # Focusable, so that a keyboard can scroll it.
-    return tag("div", whole, class_="scroll", tabindex=0, role="region", aria_label=caption)
+    element = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", body), class_=class_)
+    # Focusable, so that it can be scrolled with the keyboard.
+    return tag("div", element, class_="scroll", tabindex=0, role="region", aria_label=caption)
 
 
-def folded(summary: Child, *children: Child, class_: str | None = None) -> Html:
-    """Content behind a line that opens it."""
+def details(summary: Child, *children: Child, class_: str | None = None) -> Html:
+    """Create a collapsed section."""
     return tag("details", tag("summary", summary), *children, class_=class_)
 
 
-def foreign(value: str, *, name: str = "div", class_: str = "foreign") -> Html:
-    """A text of the data or of a model, in its own writing direction, line ends kept."""
+def untrusted(value: str, *, name: str = "div", class_: str = "untrusted") -> Html:
+    """Show a text of the data or of a model, with its line breaks and in its writing direction."""
     return tag(name, value, class_=class_, dir="auto")
 
 

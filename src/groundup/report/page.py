@@ -1,4 +1,4 @@
-"""The page: one HTML document that needs nothing from anywhere else."""
+"""The frame of a report: one HTML document without external resources."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from groundup.report.html import Child, Html, join, tag
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of a page with its own heading. One without parts is left out.
+    """A section of a page. It is omitted if all of its parts are None.
 
     Attributes:
-        key: its anchor, unique in the page.
+        key: Anchor, unique in the page.
+        title: Heading.
+        parts: Content.
     """
 
     key: str
@@ -25,8 +27,8 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure that people ask for first."""
+class Metric:
+    """A number in the summary at the top of a page."""
 
     name: str
     value: str
@@ -35,44 +37,48 @@ class Figure:
 
 def document(
     *,
-    over: str,
+    kind: str,
     title: str,
-    lead: Sequence[str],
-    figures: Sequence[Figure],
+    summary: Sequence[str],
+    metrics: Sequence[Metric],
     sections: Sequence[Section],
-    foot: str,
+    footer: str,
     script: bool = True,
 ) -> str:
-    """The whole document.
+    """Render a page.
 
     Args:
-        over: what kind of page this is, above its title.
-        lead: sentences that say all in short.
-        script: with the reading of charts.
+        kind: Kind of the page, shown above its title.
+        title: Title.
+        summary: Sentences of the summary.
+        metrics: Numbers of the summary.
+        sections: Sections in order. Empty ones are omitted.
+        footer: Text of the footer.
+        script: Whether to include the script that shows chart values under the pointer.
     """
     filled = [section for section in sections if any(part is not None for part in section.parts)]
     links = [tag("li", tag("a", section.title, href=f"#{section.key}")) for section in filled]
-    tiles = [tag("div", tag("dt", f.name), tag("dd", f.value, tag("span", f.unit))) for f in figures]
+    tiles = [tag("div", tag("dt", f.name), tag("dd", f.value, tag("span", f.unit))) for f in metrics]
     body = tag(
         "body",
-        tag("a", "To the text", href="#verdict", class_="skip"),
+        tag("a", "Skip to content", href="#summary", class_="skip"),
         tag(
             "header",
-            tag("p", over, class_="over"),
+            tag("p", kind, class_="kind"),
             tag("h1", title),
             tag(
                 "div",
-                tag("div", [tag("p", said) for said in lead], class_="lead"),
+                tag("div", [tag("p", sentence) for sentence in summary], class_="lead"),
                 tag("dl", tiles, class_="tiles"),
-                id="verdict",
+                id="summary",
             ),
             tag("nav", tag("ol", links), aria_label="Sections"),
         ),
         tag("main", [_section(section) for section in filled]),
-        tag("footer", tag("p", foot)),
+        tag("footer", tag("p", footer)),
         [tag("p", id="reading", role="status", hidden=True), _inline("script", "page.js")] if script else None,
     )
-    head = _head(f"{title} · groundup", " ".join(lead), script=script)
+    head = _head(f"{title} · groundup", " ".join(summary), script=script)
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en').markup}\n"
 
 
@@ -88,7 +94,7 @@ def _section(section: Section) -> Html:
 
 
 def content_policy(*, script: bool) -> str:
-    """The Content-Security-Policy of a page: nothing is loaded, sent or run but the texts whose digests stand in it."""
+    """Return the Content-Security-Policy of a page. It allows only the inline style and script, by their hashes."""
     scripts = f"script-src '{_source_hash('page.js')}'; " if script else ""
     return f"default-src 'none'; style-src '{_source_hash('page.css')}'; {scripts}base-uri 'none'; form-action 'none'"
 
@@ -109,7 +115,7 @@ def _head(title: str, description: str, *, script: bool) -> Html:
 
 
 def _inline(element: str, file: str) -> Html:
-    # The house's own text: escaping would change it, and the browser reads none of it as markup.
+    # A file of this package, so it is not escaped. Browsers do not parse its content as markup.
     return join(Html(f"<{element}>{_text(file)}</{element}>"))
 
 

@@ -1,4 +1,4 @@
-"""A run as the page sees it: what each stage left, read back and put in order."""
+"""The records of a run: artifacts, facts and training curves of its stages, in pipeline order."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from groundup.tokenizer import Tokenizer
 
 COLLECT, TOKENIZE, PRETRAIN, EVALUATE = "collect", "tokenize", "pretrain", "evaluate"
 INSTRUCT, CLASSIFY, COMPARE = "finetune.instruct", "finetune.classify", "compare"
-_ROAD = (COLLECT, TOKENIZE, PRETRAIN, INSTRUCT, CLASSIFY, EVALUATE, COMPARE)
-OWN_TEXT = "held-out text"  # what `evaluate` calls the run's own, where a user's file has its path
-_OWN_STAGE = "report"  # its record lies in a run's directory, so that the parent looks like a run
-_EXAMPLE_CHARACTERS = 280
+_STAGE_ORDER = (COLLECT, TOKENIZE, PRETRAIN, INSTRUCT, CLASSIFY, EVALUATE, COMPARE)
+HELD_OUT_TEXT = "held-out text"  # "source" of an evaluation on the run's validation set; otherwise a path
+_REPORT_STAGE = "report"  # its record is in the run directory itself, so it is not an output of the run
+_EXAMPLE_CHARS = 280
 
 
 @dataclass(frozen=True, slots=True)
 class StageOutput:
-    """What one stage left.
+    """The output of one stage.
 
     Attributes:
-        stage: its name in a recipe.
-        facts: what it found out, of its artifact.
-        curve: of its training, if it was one.
+        directory: Output directory.
+        artifact: Its record.
+        stage: Name of the stage in a recipe.
+        facts: The results in its record.
+        curve: Training metrics; None for other stages.
     """
 
     directory: Path
@@ -42,55 +44,63 @@ class StageOutput:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """A run's directory, read.
+    """The records of a run.
 
     Attributes:
-        name: of the directory.
-        place: how it may be called in a command, from the directory that the page was made in, or else from its parent:
-            the full path may be private, and a page is made to be shown.
-        outputs: in the order of the road; those of one stage, oldest first.
-        digests: name of a directory -> digest of its record; changes when anything on the page does.
-        recipe: whether the recipe lies there.
+        name: Name of the run directory.
+        display_path: Path for commands, relative to the working directory or to the parent. A report is shared, so it
+            must not contain a private absolute path.
+        outputs: Outputs in pipeline order, and by age within a stage.
+        digests: Digest of each output's record by directory name. It changes whenever the report changes.
+        has_recipe: Whether the directory contains `recipe.toml`.
     """
 
     name: str
-    place: str
+    display_path: str
     outputs: tuple[StageOutput, ...]
     digests: Mapping[str, str]
-    recipe: bool
+    has_recipe: bool
 
     def stage(self, name: str) -> StageOutput | None:
-        """The newest output of a stage; of evaluations, that of the base model on the run's own held-out text."""
-        found = [output for output in self.outputs if output.stage == name]
+        """Return the newest output of a stage.
+
+        An evaluation of the base model on the run's validation set is preferred.
+        """
+        outputs = [output for output in self.outputs if output.stage == name]
         if name == EVALUATE:
-            found = [output for output in found if output.facts.words("source") == OWN_TEXT]
-            of_base = [output for output in found if (made := self.measured(output)) and made.stage == PRETRAIN]
-            found = of_base or found
-        return found[-1] if found else None
+            outputs = [output for output in outputs if output.facts.words("source") == HELD_OUT_TEXT]
+            of_base = [output for output in outputs if self._evaluates_base(output)]
+            outputs = of_base or outputs
+        return outputs[-1] if outputs else None
 
-    def measured(self, evaluation: StageOutput) -> StageOutput | None:
-        """The output whose model an evaluation measured; None where it is not of this run, or is no longer there."""
-        return self.made_by(evaluation.artifact.inputs.get("model", ""))
+    def evaluated_output(self, evaluation: StageOutput) -> StageOutput | None:
+        """Return the output with the model of an evaluation; None if that model is not in this run."""
+        return self.output_with_digest(evaluation.artifact.inputs.get("model", ""))
 
-    def made_by(self, digest: str) -> StageOutput | None:
-        """The output that another stage recorded as its input."""
+    def output_with_digest(self, digest: str) -> StageOutput | None:
+        """Return the output with this digest, which other stages record as their input."""
         return next((output for output in self.outputs if output.artifact.digest == digest), None)
 
+    def _evaluates_base(self, evaluation: StageOutput) -> bool:
+        evaluated = self.evaluated_output(evaluation)
+        return evaluated is not None and evaluated.stage == PRETRAIN
+
     def card(self) -> Facts:
-        """The data card; empty where there is no corpus."""
+        """Return the data card; empty without a corpus."""
         corpus = self.stage(COLLECT)
         return Facts(read_card(corpus.directory)) if corpus else Facts(None)
 
     def evaluation(self) -> Facts:
-        """The evaluation in full; empty where there is none."""
-        found = self.stage(EVALUATE)
-        path = found.directory / "report.json" if found else None
+        """Return the full evaluation; empty without one."""
+        output = self.stage(EVALUATE)
+        path = output.directory / "report.json" if output else None
         return Facts(read_json(path)) if path and path.is_file() else Facts(None)
 
     def tokenized_example(self) -> list[bytes]:
-        """The beginning of the first held-out document, as the bytes of each token; empty without corpus or vocabulary.
+        """Return the first tokens of the first validation document, as bytes.
 
-        A corpus is in the order of its documents' hashes, so that the first is picked by nobody.
+        The result is empty without a corpus or a tokenizer. Documents are ordered by their hash, so the choice is
+        arbitrary.
         """
         corpus, tokens = self.stage(COLLECT), self.stage(TOKENIZE)
         if not (corpus and tokens and shard_paths(corpus.directory, "validation")):
@@ -99,48 +109,55 @@ class RunRecord:
         if document is None:
             return []
         tokenizer = Tokenizer.load(tokens.directory / "tokenizer")
-        return [tokenizer.token_bytes(token) for token in tokenizer.encode(document.text[:_EXAMPLE_CHARACTERS])]
+        return [tokenizer.token_bytes(token) for token in tokenizer.encode(document.text[:_EXAMPLE_CHARS])]
 
 
 def read_run(directory: Path) -> RunRecord:
-    """Read the records of all finished stages in a run's directory.
+    """Read the records of all finished stages of a run.
+
+    Args:
+        directory: Run directory.
+
+    Returns:
+        The records, without model weights.
 
     Raises:
-        DataError: no such directory, or no stage has finished in it.
-        FormatError: a record is damaged.
+        DataError: Not a directory, or no finished stage.
+        FormatError: A damaged record.
     """
     if not directory.is_dir():
         raise DataError(
-            f"{directory}: " + ("a file" if directory.exists() else "no such directory"),
-            rule="RUN is a run's directory",
-            fix="Give one that groundup run made, for example runs/quickstart.",
+            str(directory),
+            rule="not a directory" if directory.exists() else "directory not found",
+            fix="Give the directory of a run, such as runs/quickstart.",
         )
-    found = {path: made for path, made in outputs_in(directory).items() if made.stage != _OWN_STAGE}
-    if not found:
+    artifacts = {path: made for path, made in outputs_in(directory).items() if made.stage != _REPORT_STAGE}
+    if not artifacts:
         raise DataError(
-            f"{directory}: no finished stage in it",
-            rule="a run's directory holds the outputs of stages, each with an artifact.json",
-            fix="Give the run's directory, not one of a stage; or wait until a stage has finished.",
+            str(directory),
+            rule="no finished stage in this directory",
+            fix="Give the run directory, not the directory of a stage, or wait until a stage has finished.",
         )
     outputs = [
         StageOutput(path, made, stage_name(made.stage), Facts(made.facts), read_curve(path / "metrics.jsonl"))
-        for path, made in found.items()
+        for path, made in artifacts.items()
     ]
-    outputs.sort(key=lambda output: _ROAD.index(output.stage) if output.stage in _ROAD else len(_ROAD))
+    order = {stage: index for index, stage in enumerate(_STAGE_ORDER)}
+    outputs.sort(key=lambda output: order.get(output.stage, len(order)))
     return RunRecord(
         name=directory.resolve().name,
-        place=_place(directory.resolve()),
+        display_path=_display_path(directory.resolve()),
         outputs=tuple(outputs),
-        digests={path.name: file_digest(path / "artifact.json") for path in found},
-        recipe=(directory / "recipe.toml").is_file(),
+        digests={path.name: file_digest(path / "artifact.json") for path in artifacts},
+        has_recipe=(directory / "recipe.toml").is_file(),
     )
 
 
-def _place(directory: Path) -> str:
-    here = Path.cwd()
-    return str(directory.relative_to(here)) if directory.is_relative_to(here) else directory.name
+def _display_path(directory: Path) -> str:
+    cwd = Path.cwd()
+    return str(directory.relative_to(cwd)) if directory.is_relative_to(cwd) else directory.name
 
 
 def stage_name(recorded: str) -> str:
-    """A stage's name in a recipe: "finetune_instruct", its module, and "finetune instruct", its command, are one."""
+    """Return the recipe name of a stage, such as "finetune.instruct" for "finetune_instruct" or "finetune instruct"."""
     return re.sub(r"[_ ]", ".", recorded)

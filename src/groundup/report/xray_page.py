@@ -1,4 +1,4 @@
-"""The page of what a model will be trained on: conversations or texts, token by token."""
+"""HTML page of a Label X-ray: the tokens of training examples, and which of them count in the loss."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from groundup.core.console import Console
 from groundup.core.files import atomic_file
 from groundup.data.xray import TEMPLATE, Piece, TokenView, role_table
 from groundup.report import html
+from groundup.report.formatting import count, percent
 from groundup.report.html import Html, tag
-from groundup.report.page import Figure, Section, document
-from groundup.report.words import count, percent
+from groundup.report.page import Metric, Section, document
 
-NUM_SHOWN = 40  # examples on the page
-_TITLE_CHARACTERS = 60
+NUM_SHOWN = 40  # number of examples on the page
+_MAX_TITLE_CHARS = 60
 
 
-def write_xray(path: Path, told: str, seen: Sequence[TokenView], labels: Sequence[str] = ()) -> Path:
-    """Write the page, and return its path; see `render_xray`."""
+def write_xray(path: Path, description: str, seen: Sequence[TokenView], labels: Sequence[str] = ()) -> Path:
+    """Write the page of `render_xray` and return its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:
-        temporary.write_text(render_xray("What is trained", told, seen, labels), encoding="utf-8")
+        temporary.write_text(render_xray("Label X-ray", description, seen, labels), encoding="utf-8")
     return path
 
 
@@ -31,67 +31,68 @@ def xray_only(
     out: Path,
     stage: str,
     keys: Mapping[str, Any],
-    told: str,
+    description: str,
     seen: Sequence[TokenView],
     console: Console,
     labels: Sequence[str] = (),
 ) -> Artifact:
-    """Write the page next to the output directory of a run that is not trained now, and print its path."""
-    path = write_xray(out.with_name(f"{out.name}.xray.html"), told, seen, labels)
-    console.note(f"{path}: what would be trained. Nothing was: leave --xray out to train.")
-    return record(stage, keys, {}, path.parent, [path], {"summary": "shown, not trained"}, 0.0)
+    """Write the page next to the output directory without training, and print its path."""
+    path = write_xray(out.with_name(f"{out.name}.xray.html"), description, seen, labels)
+    console.note(f"Label X-ray: {path}. No model was trained; run without --xray to train.")
+    return record(stage, keys, {}, path.parent, [path], {"summary": "Label X-ray only, not trained"}, 0.0)
 
 
-def render_xray(name: str, told: str, seen: Sequence[TokenView], labels: Sequence[str] = ()) -> str:
-    """The whole document.
+def render_xray(name: str, description: str, seen: Sequence[TokenView], labels: Sequence[str] = ()) -> str:
+    """Render a Label X-ray as HTML.
 
     Args:
-        name: of the data.
-        told: how they were read, in a sentence.
-        labels: of each text, where labels and not answers are learned.
+        name: Title of the page.
+        description: How the data was read, as a sentence.
+        seen: Examples with their tokens.
+        labels: Label of each example for classification; empty for instruction tuning.
     """
     tokens = sum(conversation.counts().total() for conversation in seen)
     trained = sum(conversation.trained for conversation in seen)
-    what = "text" if labels else "conversation"
-    said = [told, f"Here {'is' if len(seen) == 1 else 'are'} {count(len(seen), what)} of them as the model reads them."]
+    noun = "text" if labels else "conversation"
+    summary = [description, f"This page shows the tokens of {count(len(seen), noun)}."]
     if labels:
-        said.append("From all of a text the model learns to give its label; no word of it is learned to be written.")
+        summary.append("The loss is computed on the label only. The tokens of the text are input.")
     else:
-        said.append(
-            "What is coloured is learned: the assistant's words, and the ends of its turns. All else is only read. "
-            "What has a frame is a special token; the same characters in a message are plain text."
+        summary.append(
+            "Colored tokens count in the loss: the assistant's messages and their end-of-turn tokens. All other tokens "
+            "are masked. Special tokens have a frame; the same characters in a message are plain text."
         )
     columns, rows = role_table(seen)
     if labels:
         columns, rows = columns[:2], [row[:2] for row in rows]
-    figures = [Figure(f"{what.capitalize()}s shown", f"{len(seen):,}"), Figure("Tokens", f"{tokens:,}")]
+    metrics = [Metric(f"{noun.capitalize()}s shown", f"{len(seen):,}"), Metric("Tokens", f"{tokens:,}")]
     if not labels:
-        figures.append(Figure("Trained", f"{trained:,}", percent(trained / tokens) if tokens else ""))
+        metrics.append(Metric("In the loss", f"{trained:,}", percent(trained / tokens) if tokens else ""))
     return document(
-        over="groundup · what is trained",
-        title=name if len(name) <= _TITLE_CHARACTERS else f"{name[: _TITLE_CHARACTERS - 1]}…",
-        lead=said,
-        figures=figures,
+        kind="groundup · Label X-ray",
+        title=name if len(name) <= _MAX_TITLE_CHARS else f"{name[: _MAX_TITLE_CHARS - 1]}…",
+        summary=summary,
+        metrics=metrics,
         sections=[
-            Section("counts", "Tokens", [html.table("Tokens by role", columns, rows, figures=len(columns) - 1)]),
-            Section(f"{what}s", f"{what.capitalize()}s", [_shown(n, it, labels) for n, it in enumerate(seen)]),
+            Section("counts", "Tokens", [html.table("Tokens by role", columns, rows, num_numeric=len(columns) - 1)]),
+            Section(f"{noun}s", f"{noun.capitalize()}s", [_example(n, it, labels) for n, it in enumerate(seen)]),
         ],
-        foot="Made by groundup before training, with the encoder that training uses.",
+        footer="Generated by groundup before training, with the same tokenization as training.",
         script=False,
     )
 
 
-def _shown(number: int, seen: TokenView, labels: Sequence[str]) -> Html:
+def _example(number: int, seen: TokenView, labels: Sequence[str]) -> Html:
     title = f"{number + 1}: {count(seen.counts().total(), 'token')}"
-    title += f", label {labels[number]}" if labels else f", {seen.trained:,} trained"
+    title += f", label {labels[number]}" if labels else f", {seen.trained:,} in the loss"
     if seen.cut:
-        title += f"; {count(seen.cut, 'token')} at its end cut off"
+        title += f"; truncated by {count(seen.cut, 'token')}"
     tokens = tag("div", [_token(piece) for piece in seen.pieces], class_="tokens", dir="auto")
     return tag("figure", tag("figcaption", tag("strong", title)), tokens)
 
 
 def _token(piece: Piece) -> Html:
-    kinds = {"learned": piece.trained, "frame": piece.role is None, "special": piece.special}
+    classes = {"trained": piece.trained, "template": piece.role is None, "special": piece.special}
     ids = ", ".join(map(str, piece.ids))
-    named = " ".join(kind for kind, holds in kinds.items() if holds)
-    return tag("span", piece.text, class_=named or None, title=f"{ids} · {piece.role or TEMPLATE}")
+    names = " ".join(name for name, applies in classes.items() if applies)
+    return tag("span", piece.text, class_=names or None, title=f"{ids} · {piece.role or TEMPLATE}")

@@ -124,7 +124,7 @@ def test_mistakes_say_what_to_do(run_directory: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="groundup report"):
         report.run(ReportConfig())
-    with pytest.raises(DataError, match="no such directory"):
+    with pytest.raises(DataError, match="directory not found"):
         report.run(ReportConfig(run=tmp_path / "nowhere"))
     with pytest.raises(DataError, match="no finished stage"):
         report.run(ReportConfig(run=tmp_path / "empty"))

@@ -1,4 +1,4 @@
-"""A run as the stages leave it: a real corpus and vocabulary, and made-up records of the later stages."""
+"""A run with a real corpus and tokenizer, and synthetic records of the later stages."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from groundup.core import artifact
 
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 
-from made_up_run import CLASSIFIED, EVALUATED, INSTRUCTED, PRETRAINED, Json, MakeRun, leave, losses
+from synthetic_run import CLASSIFIED, EVALUATED, INSTRUCTED, PRETRAINED, Json, MakeRun, training_log, write_stage
 
 
 @pytest.fixture(scope="session")
 def half_run(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]) -> Path:
-    """Collected and tokenized, by the stages themselves."""
+    """A run with the output of the real collect and tokenize stages."""
     directory = tmp_path_factory.mktemp("report") / "half"
     texts = tmp_path_factory.mktemp("texts")
     for number, text in enumerate(real_documents):
@@ -34,9 +34,9 @@ def half_run(tmp_path_factory: pytest.TempPathFactory, real_documents: list[str]
 
 @pytest.fixture
 def make_run(half_run: Path, tmp_path: Path) -> MakeRun:
-    """Makes a whole run; `edit` changes the facts before they are written."""
+    """Return a function that creates a complete run; `edit` changes the facts before they are written."""
 
-    def make(name: str = "whole", *, edit: Callable[[Json], None] = lambda _: None) -> Path:
+    def make(name: str = "run", *, edit: Callable[[Json], None] = lambda _: None) -> Path:
         directory = tmp_path / name
         shutil.copytree(half_run, directory)
         facts = copy.deepcopy(
@@ -44,29 +44,31 @@ def make_run(half_run: Path, tmp_path: Path) -> MakeRun:
         )
         edit(facts)
         corpus, tokens = (artifact.read(directory / part).digest for part in ("corpus", "tokens"))
-        log = losses(facts["steps"])
+        log = training_log(facts["steps"])
 
-        def trained(name: str) -> Json:
-            return {"metrics.jsonl": log, "model.safetensors": f"stands for the weights of {name}"}
+        def model_files(name: str) -> Json:
+            return {"metrics.jsonl": log, "model.safetensors": f"placeholder for the weights of {name}"}
 
-        base = leave(directory / "base", "pretrain", facts["base"], {"tokens": tokens}, trained("base"), 382.7)
-        found = {"report.json": json.dumps(facts["report"])}
+        base = write_stage(
+            directory / "base", "pretrain", facts["base"], {"tokens": tokens}, model_files("base"), 382.7
+        )
+        report = {"report.json": json.dumps(facts["report"])}
         summary = {"bpb": facts["report"].get("bpb"), "source": "held-out text"}
-        leave(directory / "report", "evaluate", summary, {"model": base, "text": corpus}, found, 33.4)
-        leave(
+        write_stage(directory / "report", "evaluate", summary, {"model": base, "text": corpus}, report, 33.4)
+        write_stage(
             directory / "chat",
             "finetune.instruct",
             facts["chat"],
             {"model": base, "data": "ab" * 16},
-            trained("chat"),
+            model_files("chat"),
             71.2,
         )
-        leave(
+        write_stage(
             directory / "classifier",
             "finetune.classify",
             facts["classifier"],
             {"model": base},
-            trained("classifier"),
+            model_files("classifier"),
             48.9,
         )
         return directory

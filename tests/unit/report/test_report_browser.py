@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing leaves it, nothing hostile runs, nothing overflows, everything can be read."""
+"""Run reports in a real browser: no requests, no injected scripts, no overflow, and sufficient contrast."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_run import Json, MakeRun, spoil, spoil_card
+from synthetic_run import Json, MakeRun, inject, inject_card
 
 from groundup.report import read_run, render
 
 pytestmark = pytest.mark.interop
 
-# Every text, with the contrast of its colour against what lies behind it (WCAG 2.2, relative luminance).
+# Each text with the contrast ratio of its color and background (WCAG 2.2, relative luminance).
 CONTRASTS = """() => {
   const context = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
   const rgba = (color) => {
@@ -25,7 +25,7 @@ CONTRASTS = """() => {
     const [x, y, z] = [r, g, b].map((v) => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
     return 0.2126 * x + 0.7152 * y + 0.0722 * z;
   };
-  const behind = (element) => {
+  const background = (element) => {
     for (let at = element; at; at = at.parentElement) {
       const color = rgba(getComputedStyle(at).backgroundColor);
       if (color[3] === 255) return color;
@@ -39,19 +39,19 @@ CONTRASTS = """() => {
     if (!node.data.trim() || element.closest("script, style, title, desc, caption, [hidden], .skip")) continue;
     if (element.closest("details:not([open])") && !element.closest("summary")) continue;
     const style = getComputedStyle(element);
-    const [a, b] = [light(rgba(element.closest("svg") ? style.fill : style.color)), light(behind(element))];
+    const [a, b] = [light(rgba(element.closest("svg") ? style.fill : style.color)), light(background(element))];
     found.push([(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), node.data.trim().slice(0, 40)]);
   }
   return found;
 }"""
 
-# What reaches beyond the window (what scrolls in itself may), and letters of charts that are cut off or collide.
+# Elements wider than the window, except scrollable ones, and chart labels that overflow or overlap.
 MISPLACED = """() => {
   const wide = [], wrong = [];
   for (const element of document.querySelectorAll("body *")) {
     const box = element.getBoundingClientRect();
-    const apart = element.closest(".scroll, pre, .skip, caption, svg");
-    if (!apart && box.width && box.right > innerWidth + 0.5) wide.push(element.tagName + "." + element.className);
+    const exempt = element.closest(".scroll, pre, .skip, caption, svg");
+    if (!exempt && box.width && box.right > innerWidth + 0.5) wide.push(element.tagName + "." + element.className);
   }
   for (const svg of document.querySelectorAll("svg[role=img]")) {
     const frame = svg.getBoundingClientRect();
@@ -59,12 +59,12 @@ MISPLACED = """() => {
     for (const [text, box] of texts) {
       const inside = box.left >= frame.left - 1 && box.right <= frame.right + 1 &&
         box.top >= frame.top - 1 && box.bottom <= frame.bottom + 1;
-      if (box.width && !inside) wrong.push("cut off: " + text);
+      if (box.width && !inside) wrong.push("overflow: " + text);
     }
     texts.forEach(([text, a], index) => texts.slice(index + 1).forEach(([other, b]) => {
       const x = Math.min(a.right, b.right) - Math.max(a.left, b.left);
       const y = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-      if (x > 0 && y > 2) wrong.push("collide: " + text + " | " + other);
+      if (x > 0 && y > 2) wrong.push("overlap: " + text + " | " + other);
     }));
   }
   return [document.documentElement.scrollWidth - innerWidth, wide, wrong];
@@ -73,42 +73,42 @@ MISPLACED = """() => {
 
 @pytest.fixture
 def hostile(make_run: MakeRun) -> Path:
-    """A whole run whose every text is hostile, drawn."""
+    """The report of a run in which each text is hostile."""
 
     def edit(facts: Json) -> None:
         for part in ("base", "report", "chat", "classifier"):
-            facts[part] = spoil(facts[part])
+            facts[part] = inject(facts[part])
 
     directory = make_run(edit=edit)
-    spoil_card(directory)
-    return drawn(directory)
+    inject_card(directory)
+    return write_report(directory)
 
 
-def drawn(directory: Path) -> Path:
+def write_report(directory: Path) -> Path:
     page = directory / "report.html"
     page.write_text(render(read_run(directory)), encoding="utf-8")
     return page
 
 
-def opened(browser: Any, page: Path, width: int, scheme: str) -> tuple[Any, list[str]]:
-    """The page in a window, its folded parts open, and what went wrong on the way."""
+def open_report(browser: Any, page: Path, width: int, scheme: str) -> tuple[Any, list[str]]:
+    """Open a page; return the tab, and a list of its requests, console messages and errors."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    tab, told = context.new_page(), []
-    tab.on("request", lambda request: told.append(request.url) if request.url != page.as_uri() else None)
-    tab.on("console", lambda message: told.append(message.text))
-    tab.on("pageerror", lambda error: told.append(str(error)))
-    tab.on("dialog", lambda dialog: (told.append("a dialog"), dialog.dismiss()))
+    tab, problems = context.new_page(), []
+    tab.on("request", lambda request: problems.append(request.url) if request.url != page.as_uri() else None)
+    tab.on("console", lambda message: problems.append(message.text))
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("dialog", lambda dialog: (problems.append("a dialog"), dialog.dismiss()))
     tab.goto(page.as_uri())
-    return tab, told
+    return tab, problems
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-def test_it_fits_and_can_be_read(browser: Any, make_run: MakeRun, width: int, scheme: str) -> None:
-    tab, told = opened(browser, drawn(make_run()), width, scheme)
+def test_the_page_fits_and_has_sufficient_contrast(browser: Any, make_run: MakeRun, width: int, scheme: str) -> None:
+    tab, problems = open_report(browser, write_report(make_run()), width, scheme)
     for folded in (True, False):
-        over, wide, wrong = tab.evaluate(MISPLACED)
-        assert over <= 0, wide
+        overflow, wide, wrong = tab.evaluate(MISPLACED)
+        assert overflow <= 0, wide
         assert wide == []
         assert wrong == []
         contrasts = tab.evaluate(CONTRASTS)
@@ -116,7 +116,7 @@ def test_it_fits_and_can_be_read(browser: Any, make_run: MakeRun, width: int, sc
         assert [(round(ratio, 2), text) for ratio, text in contrasts if ratio < 4.5] == []
         if folded:
             tab.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
-    assert told == []
+    assert problems == []
     tab.context.close()
 
 
@@ -128,50 +128,50 @@ def test_long_names_and_many_labels_fit_a_phone(browser: Any, make_run: MakeRun,
         facts["classifier"]["test"]["confusion"] = [[(a * b) % 7 for b in range(labels)] for a in range(labels)]
         facts["classifier"]["majority"]["label"] = names[0]
 
-    tab, told = opened(
-        browser, drawn(make_run("a_run_with_a_name_that_is_much_too_long_for_a_phone", edit=edit)), 390, "dark"
+    tab, problems = open_report(
+        browser, write_report(make_run("a_run_with_a_name_that_is_much_too_long_for_a_phone", edit=edit)), 390, "dark"
     )
     assert tab.evaluate(MISPLACED) == [0, [], []]
-    assert told == []
+    assert problems == []
     tab.context.close()
 
 
-def test_nothing_hostile_runs_and_nothing_is_asked(browser: Any, hostile: Path) -> None:
-    tab, told = opened(browser, hostile, 390, "light")
+def test_hostile_data_runs_no_script_and_sends_no_request(browser: Any, hostile: Path) -> None:
+    tab, problems = open_report(browser, hostile, 390, "light")
     tab.wait_for_timeout(200)
     assert tab.evaluate("document.querySelectorAll('script').length") == 1
     assert tab.evaluate("document.querySelectorAll('img, iframe, object, link, [onerror], [onload]').length") == 0
     for _ in range(2):
-        over, wide, wrong = tab.evaluate(MISPLACED)
-        assert over <= 0
+        overflow, wide, wrong = tab.evaluate(MISPLACED)
+        assert overflow <= 0
         assert wide == []
         assert wrong == []
         tab.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
-    assert told == []
+    assert problems == []
     tab.context.close()
 
 
-def test_the_pointer_reads_the_curve(browser: Any, make_run: MakeRun) -> None:
-    """The script is allowed by the page's own policy, and tells the nearest point."""
-    tab, told = opened(browser, drawn(make_run()), 1440, "light")
+def test_the_pointer_shows_values_of_a_curve(browser: Any, make_run: MakeRun) -> None:
+    """The policy allows the script, which shows the nearest point."""
+    tab, problems = open_report(browser, write_report(make_run()), 1440, "light")
     chart = tab.locator("svg[data-points]").first
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
     tab.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + box["height"] / 2)
-    assert "nats a token" in tab.locator("#reading").inner_text()
+    assert "nats per token" in tab.locator("#reading").inner_text()
     tab.mouse.move(5, 5)
     assert tab.locator("#reading").is_hidden()
-    assert told == []
+    assert problems == []
     tab.context.close()
 
 
-def test_the_keyboard_reaches_all_that_can_be_opened_or_scrolled(browser: Any, make_run: MakeRun) -> None:
-    tab, _ = opened(browser, drawn(make_run()), 1440, "light")
-    wanted = tab.evaluate("document.querySelectorAll('a[href], summary, [tabindex]').length")
+def test_all_controls_can_be_reached_with_the_keyboard(browser: Any, make_run: MakeRun) -> None:
+    tab, _ = open_report(browser, write_report(make_run()), 1440, "light")
+    expected = tab.evaluate("document.querySelectorAll('a[href], summary, [tabindex]').length")
     seen = set()
-    for _ in range(wanted + 5):
+    for _ in range(expected + 5):
         tab.keyboard.press("Tab")
         seen.add(tab.evaluate("[...document.querySelectorAll('*')].indexOf(document.activeElement)"))
     hidden = tab.evaluate("document.querySelectorAll('details:not([open]) [tabindex]').length")
-    assert len(seen - {-1, 2}) >= wanted - hidden
+    assert len(seen - {-1, 2}) >= expected - hidden
     tab.context.close()

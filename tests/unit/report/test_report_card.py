@@ -1,4 +1,4 @@
-"""The page of a data card: whole, safe, small, and with the figures of the card."""
+"""The HTML page of a data card: content, size, and safe handling of hostile data."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up_run import HOSTILE, Json, spoil
 from page_reader import Element, parse
+from synthetic_run import HOSTILE, Json, inject
 
 from groundup.corpus import read_card
 from groundup.report import render_card
 
-# What no small corpus has; the keys are those of the card, the figures made up.
+# Fields that a small corpus lacks; all numbers are made up.
 MORE: Json = {
     "near_duplicates": {
         "documents": 900,
@@ -25,7 +25,7 @@ MORE: Json = {
         "dropped": 41,
         "clusters": [
             {"kept": "0f" * 16, "dropped": 30, "sample": ["page.html", "This site uses cookies.\nAccept all"]},
-            {"kept": "1e" * 16, "dropped": 11},  # of an earlier release
+            {"kept": "1e" * 16, "dropped": 11},  # as in an earlier release
         ],
     },
     "decontamination": {
@@ -51,17 +51,17 @@ SOURCE: Json = {
 
 @pytest.fixture
 def card(half_run: Path) -> Json:
-    """Of a real corpus, with all that a large one could have."""
-    found = copy.deepcopy(read_card(half_run / "corpus")) | copy.deepcopy(MORE)
-    found["sources"][0] |= copy.deepcopy(SOURCE)
-    return found
+    """The data card of a real corpus with all optional fields."""
+    card = copy.deepcopy(read_card(half_run / "corpus")) | copy.deepcopy(MORE)
+    card["sources"][0] |= copy.deepcopy(SOURCE)
+    return card
 
 
 def page_of(card: Json) -> Element:
     return parse(render_card(card))
 
 
-def test_it_asks_nothing_of_anybody_and_every_chart_is_told(card: Json) -> None:
+def test_the_page_is_self_contained_and_accessible(card: Json) -> None:
     text = render_card(card)
     page = parse(text)
     assert not re.search(r"(?i)url\(|@import|\bsrcset?=", text)
@@ -75,34 +75,34 @@ def test_it_asks_nothing_of_anybody_and_every_chart_is_told(card: Json) -> None:
     assert len(charts) == 5  # funnel, languages, lengths, masked, mixture
     for chart in charts:
         title, description = chart.attributes["aria-labelledby"].split()
-        told = {e.attributes["id"]: e.text for e in chart.children if e.name in ("title", "desc")}
-        assert told[title] and told[description]
+        texts = {e.attributes["id"]: e.text for e in chart.children if e.name in ("title", "desc")}
+        assert texts[title] and texts[description]
     levels = [int(e.name[1]) for e in page.walk() if re.fullmatch(r"h[1-6]", e.name)]
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
-def test_it_tells_what_the_card_tells(card: Json) -> None:
+def test_the_page_has_the_content_of_the_card(card: Json) -> None:
     sections = {e.attributes["id"]: e.text for e in page_of(card).all("section")}
-    assert list(sections) == ["passage", "origins", "texts", "checks"]
-    for said in ("2019-03-01 to 2024-11-30", "4.00 times, the limit", "private"):
-        assert said in sections["origins"]
-    assert "90 documents · 90.0 %" in sections["texts"]
-    assert "1 KiB to 2 KiB" in sections["texts"]
-    assert "128 B to 256 B0 documents" in sections["texts"]  # a gap is drawn, not closed
-    for said in (
+    assert list(sections) == ["filters", "sources", "statistics", "checks"]
+    for text in ("2019-03-01 to 2024-11-30", "4.00 epochs, the maximum", "private"):
+        assert text in sections["sources"]
+    assert "90 documents · 90.0 %" in sections["statistics"]
+    assert "1 KiB to 2 KiB" in sections["statistics"]
+    assert "128 B to 256 B0 documents" in sections["statistics"]  # empty bins are shown
+    for text in (
         "email",
-        "41 were nearly the same",
+        "Dropped 41 near-duplicates",
         "This site uses cookies. Accept all",
         f"groundup corpus explain CORPUS {'0f' * 16}",
         "questions.jsonl#7",
-        "kept 95.0 % of the wanted and 6.0 % of the other",
+        "keeps 95.0 % of the positive and 6.0 % of the negative ones",
     ):
-        assert said in sections["checks"]
+        assert text in sections["checks"]
 
 
-def test_foreign_text_is_never_markup(card: Json) -> None:
-    hostile = spoil(card)
+def test_data_never_becomes_markup(card: Json) -> None:
+    hostile = inject(card)
     for source in hostile["sources"]:
         for table in ("drops", "languages", "masked", "provenance", "cut"):
             source[table] = {key + HOSTILE: value for key, value in source[table].items()}
@@ -110,24 +110,24 @@ def test_foreign_text_is_never_markup(card: Json) -> None:
     text = render_card(hostile)
     assert text.count("alert(1)") > 20
     assert "<script>alert" not in text
-    spoilt, sound = parse(text).shape(), page_of(card).shape()
-    assert [pair for pair in zip_longest(spoilt, sound) if pair[0] != pair[1]][:1] == []
+    shapes = parse(text).shape(), page_of(card).shape()
+    assert [pair for pair in zip_longest(*shapes) if pair[0] != pair[1]][:1] == []
     text.encode("utf-8")
 
 
 def paths_of(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(found for key, item in inside for found in paths_of(item, (*path, key)))]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for key, item in items for found in paths_of(item, (*path, key)))]
 
 
-def test_a_card_with_other_things_in_it_is_drawn_all_the_same(card: Json) -> None:
-    """Cards of other releases, or mended by hand: a page with less is the answer."""
+def test_unexpected_values_do_not_break_the_page(card: Json) -> None:
+    """Cards of other releases may lack keys or have other types. The page then omits content."""
     card["sources"][0]["drops"] = dict(list(card["sources"][0]["drops"].items())[:1])
     values = itertools.cycle((None, "x", -1, 1e300, [], [[]], {}, {"a": {}}, {"-1": 2, "9" * 20: 1}))
-    whole = json.dumps(card)
+    original = json.dumps(card)
     for *parents, last in (path for path in paths_of(card) if path):
         for value in itertools.islice(values, 2):
-            changed = json.loads(whole)
+            changed = json.loads(original)
             holder = changed
             for key in parents:
                 holder = holder[key]
@@ -135,7 +135,7 @@ def test_a_card_with_other_things_in_it_is_drawn_all_the_same(card: Json) -> Non
             assert render_card(changed)
 
 
-def test_thousands_of_sources_and_reasons_stay_small(card: Json) -> None:
+def test_the_page_of_a_large_card_is_small(card: Json) -> None:
     source = card["sources"][0]
     source["drops"] |= {
         f"unsupported format .{n}": {"step": "reading", "documents": n, "bytes": n, "samples": [["a", "b", "c" * 300]]}
@@ -147,4 +147,4 @@ def test_thousands_of_sources_and_reasons_stay_small(card: Json) -> None:
     card["sources"] = [source | {"name": f"source {n}"} for n in range(200)]
     text = render_card(card)
     assert len(text.encode()) < 300_000
-    assert "160 smaller sources more" in text
+    assert "160 smaller sources not shown" in text

@@ -1,4 +1,4 @@
-"""What the page says: the verdict, the figures, what is left out, and where everything comes from."""
+"""The content of a run report: summary, numbers, omitted sections and provenance."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from made_up_run import Json, MakeRun, leave
 from page_reader import Element, parse
+from synthetic_run import Json, MakeRun, write_stage
 
 from groundup.core import artifact
 from groundup.core.checksums import write_checked_json
@@ -24,72 +24,72 @@ def lead(page: Element) -> str:
     return page.all("div", class_="lead")[0].text
 
 
-def test_the_verdict_says_what_how_good_and_how_long(make_run: MakeRun) -> None:
-    """Three sentences; the figures are those of the records."""
+def test_the_summary_has_model_results_and_time(make_run: MakeRun) -> None:
     page = page_of(make_run())
-    said = lead(page)
+    summary = lead(page)
     assert len(page.all("div", class_="lead")[0].all("p")) == 3
-    assert "4.1 million parameters" in said
-    assert (
-        "1.75 bits per byte, better than the best compressor that had read the same text (PPMd order 8: 1.81)" in said
-    )
-    assert "right on 91.2 % of new examples, where always giving the commonest label is right on 68.8 %" in said
-    assert "All of it took 8 minutes" in said or "All of it took 9 minutes" in said
+    assert "4.1 million parameters" in summary
+    compressors = "better than the best compression program with the same training text (PPMd order 8: 1.81)"
+    assert f"1.75 bits per byte on held-out text, {compressors}" in summary
+    assert "an accuracy of 91.2 % on the test set; the majority class has 68.8 %" in summary
+    assert "The run took 8 minutes" in summary or "The run took 9 minutes" in summary
 
 
 @pytest.mark.parametrize(
-    ("better", "words"), [("the compressor", "not as good as"), ("too close to call", "too close to call")]
+    ("better", "words"), [("the compressor", "worse than"), ("too close to call", "not significantly different from")]
 )
-def test_a_compressor_that_wins_is_said_to_win(make_run: MakeRun, better: str, words: str) -> None:
+def test_the_summary_reports_the_result_against_compressors(make_run: MakeRun, better: str, words: str) -> None:
     def edit(facts: Json) -> None:
         facts["report"]["compressors"][1] |= {"bpb": 1.5, "better": better}
 
-    said = lead(page_of(make_run(edit=edit)))
-    assert words in said
-    assert "better than the best" not in said
+    summary = lead(page_of(make_run(edit=edit)))
+    assert words in summary
+    assert "better than the best" not in summary
 
 
 @pytest.mark.parametrize(
     ("interval", "words", "not_words"),
     [
-        ([-0.1, -0.02], "is better than its base", "worse"),
-        ([0.02, 0.1], "is worse than its base", "better than its base"),
-        ([-0.02, 0.1], "cannot be told from its base", "better than its base"),
-        ([None, None], "is not known", "better than its base"),
+        ([-0.1, -0.02], "is better than the base model", "worse"),
+        ([0.02, 0.1], "is worse than the base model", "better than the base model"),
+        ([-0.02, 0.1], "do not differ significantly", "better than the base model"),
+        ([None, None], "is unknown", "better than the base model"),
     ],
 )
-def test_a_difference_is_a_difference_only_outside_of_its_interval(
+def test_a_difference_is_significant_only_if_its_interval_excludes_0(
     make_run: MakeRun, interval: list[float | None], words: str, not_words: str
 ) -> None:
     def edit(facts: Json) -> None:
         facts["chat"]["held_out"]["difference"]["interval"] = interval
 
-    text = page_of(make_run(edit=edit)).all("section", id="can-do")[0].text
+    text = page_of(make_run(edit=edit)).all("section", id="evaluation")[0].text
     assert words in text
-    assert not_words not in text.split("Answering")[1].split("Classifying")[0].replace("less is better", "")
+    assert not_words not in text.split("Instruction following")[1].split("Classification")[0].replace(
+        "lower is better", ""
+    )
 
 
 @pytest.mark.parametrize(
     ("bounds", "words"),
     [
-        ([-0.06, -0.005], "is less often right than TF-IDF"),
-        ([0.004, 0.07], "is more often right than TF-IDF"),
-        ([-0.06, 0.001], "cannot be told from TF-IDF"),
+        ([-0.06, -0.005], "Its accuracy is lower than the accuracy of TF-IDF"),
+        ([0.004, 0.07], "Its accuracy is higher than the accuracy of TF-IDF"),
+        ([-0.06, 0.001], "does not differ significantly from the accuracy of TF-IDF"),
     ],
 )
-def test_the_classifier_stands_honestly_beside_the_old_way(make_run: MakeRun, bounds: list[float], words: str) -> None:
-    """The two were tested on the same examples: their difference counts, with its own interval."""
+def test_the_classifier_is_compared_with_tfidf(make_run: MakeRun, bounds: list[float], words: str) -> None:
+    """Both are tested on the same examples, so the paired interval of the difference counts."""
 
     def edit(facts: Json) -> None:
         facts["classifier"]["tfidf"]["difference"]["interval"] = bounds
 
-    found = page_of(make_run(edit=edit)).all("section", id="can-do")[0].text
-    assert words in found
-    assert found.count(" than TF-IDF") + found.count("told from TF-IDF") == 1
+    section = page_of(make_run(edit=edit)).all("section", id="evaluation")[0].text
+    assert words in section
+    assert section.count("the accuracy of TF-IDF") == 1
 
 
-def test_several_labels_a_text_and_what_their_probabilities_are_worth(make_run: MakeRun) -> None:
-    """Of texts with several labels there is no accuracy and no matrix; the page must still say how good they are."""
+def test_multi_label_metrics_and_calibration(make_run: MakeRun) -> None:
+    """Multi-label classification has neither an accuracy nor a confusion matrix."""
 
     def edit(facts: Json) -> None:
         classifier = facts["classifier"]
@@ -101,14 +101,14 @@ def test_several_labels_a_text_and_what_their_probabilities_are_worth(make_run: 
         error = {"before": 0.093, "after": 0.021}
         classifier["calibration"] = {"temperature": 1.7, "fitted_on": 160, "expected_calibration_error": error}
 
-    found = page_of(make_run(edit=edit)).all("section", id="can-do")[0].text
-    assert "exactly their labels" in found and "76.2 %" in found and "85.4 %" in found
-    assert "off by 2.1 % on average" in found
-    assert "by 9.3 % before one temperature was fitted on 160 other texts" in found
+    section = page_of(make_run(edit=edit)).all("section", id="evaluation")[0].text
+    assert "Exact match" in section and "76.2 %" in section and "85.4 %" in section
+    assert "expected calibration error is 2.1 %" in section
+    assert "9.3 % before temperature scaling on 160 texts" in section
 
 
 def bar_widths(page: Element, chart: str) -> dict[str, tuple[float, float]]:
-    """Label -> (start, width) in percent, of a bar chart."""
+    """Return {label: (start, width)} of a bar chart, in percent."""
     svg = next(e for e in page.all("svg") if e.attributes.get("aria-labelledby", "").startswith(f"{chart}-title"))
     found = {}
     for group in svg.all("g"):
@@ -117,19 +117,21 @@ def bar_widths(page: Element, chart: str) -> dict[str, tuple[float, float]]:
     return found
 
 
-def test_bars_are_as_long_as_their_figures(make_run: MakeRun) -> None:
-    """From zero, on one scale: a chart that begins elsewhere would flatter."""
-    drawn = bar_widths(page_of(make_run()), "bpb")
-    figures = {"this model": 1.7467, "PPMd order 8 after the training text": 1.8144, "xz -9e alone": 2.7724}
-    for label, figure in figures.items():
-        start, width = drawn[label]
+def test_bars_start_at_0_on_one_scale(make_run: MakeRun) -> None:
+    bars = bar_widths(page_of(make_run()), "bpb")
+    values = {
+        "this model": 1.7467,
+        "PPMd order 8 after the training text": 1.8144,
+        "xz -9e without training text": 2.7724,
+    }
+    for label, value in values.items():
+        start, width = bars[label]
         assert start == 0
-        assert width == pytest.approx(100 * figure / 2.7724, abs=0.01)
-    assert list(drawn) == sorted(drawn, key=lambda label: drawn[label][1])  # the best first
+        assert width == pytest.approx(100 * value / 2.7724, abs=0.01)
+    assert list(bars) == sorted(bars, key=lambda label: bars[label][1])  # best first
 
 
-def test_the_funnel_ends_where_it_should(make_run: MakeRun) -> None:
-    """After each step there is what was found less all that the steps so far have dropped."""
+def test_the_funnel_subtracts_the_drops_of_each_step(make_run: MakeRun) -> None:
     directory = make_run()
     path = directory / "corpus" / "card.json"
     card = json.loads(path.read_text(encoding="utf-8"))
@@ -144,19 +146,19 @@ def test_the_funnel_ends_where_it_should(make_run: MakeRun) -> None:
     rows = list(bar_widths(page, "funnel").items())
     long_enough = kept + sum(20 - n for n in range(1, 20, 2))
     found = long_enough + sum(20 - n for n in range(0, 20, 2))
-    for (label, (start, width)), (expected, left) in zip(
+    for (label, (start, width)), (expected, remaining) in zip(
         rows,
-        [("found", found), ("could be read", found), ("long enough", long_enough), ("passed c4", kept)],
+        [("found", found), ("readable", found), ("long enough", long_enough), ("accepted by c4", kept)],
         strict=True,
     ):
         assert label == expected
         assert start == 0
-        assert width == pytest.approx(100 * left / found, abs=0.01)
-    (sheet,) = (e for e in page.all("div") if e.attributes.get("aria-label") == "From what was found to what stays")
-    assert [row.text for row in sheet.all("tr") if "left:" in row.text][-1].startswith("c4left: ")
+        assert width == pytest.approx(100 * remaining / found, abs=0.01)
+    (data,) = (e for e in page.all("div") if e.attributes.get("aria-label") == "Documents after each step")
+    assert [row.text for row in data.all("tr") if "remaining:" in row.text][-1].startswith("c4remaining: ")
 
 
-def test_a_text_cut_into_tokens_is_still_that_text(make_run: MakeRun, real_documents: list[str]) -> None:
+def test_the_tokenized_text_is_a_document(make_run: MakeRun, real_documents: list[str]) -> None:
     shown = page_of(make_run()).all("div", class_="tokens")[0]
     spans = [span.text for span in shown.all("span")]
     joined = re.sub(r"\s+", " ", "".join(spans).replace("↵", " "))
@@ -165,16 +167,16 @@ def test_a_text_cut_into_tokens_is_still_that_text(make_run: MakeRun, real_docum
     assert 40 < len(spans) < 280
 
 
-def test_flops_and_utilization_follow_from_the_record(make_run: MakeRun) -> None:
-    """16,384 tokens in 0.6 s at 17.8 MFLOP a token are 49 % of a product that reaches 0.99 TFLOP/s."""
+def test_flops_and_mfu_are_computed_from_the_record(make_run: MakeRun) -> None:
+    """16,384 tokens in 0.6 s at 17.8 MFLOP per token are 49 % of 0.99 TFLOP/s."""
     rows = {e.children[0].text: e.children[1].text for e in page_of(make_run()).all("tr") if len(e.children) == 2}
     assert rows["training FLOPs"] == "1.59e+14"
-    assert rows["speed"] == "27,307 tokens/s"
+    assert rows["throughput"] == "27,307 tokens/s"
     assert rows["MFU"].startswith("49 % of 990G FLOP/s")
 
 
-def test_losses_that_are_no_numbers_and_half_a_line_are_left_out(make_run: MakeRun) -> None:
-    """A run that diverged, or was cut off while it wrote, still has a curve."""
+def test_nonfinite_losses_and_incomplete_lines_are_ignored(make_run: MakeRun) -> None:
+    """A run that diverged or was killed still has a curve."""
     directory = make_run()
     log = directory / "base" / "metrics.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines()
@@ -186,44 +188,43 @@ def test_losses_that_are_no_numbers_and_half_a_line_are_left_out(make_run: MakeR
     assert parse(text).all("polyline", class_="accent")
 
 
-def test_what_has_not_run_is_not_there(make_run: MakeRun, half_run: Path, tmp_path: Path) -> None:
-    """A heading over nothing, or a zero in place of a measurement, would be a lie."""
+def test_sections_of_missing_stages_are_omitted(make_run: MakeRun, half_run: Path, tmp_path: Path) -> None:
     half = page_of(half_run)
-    assert [e.attributes["id"] for e in half.all("section")] == ["made-of", "cost"]
-    assert "ready for a language model to be trained on" in lead(half)
+    assert [e.attributes["id"] for e in half.all("section")] == ["data", "cost"]
+    assert "for pretraining" in lead(half)
     directory = make_run()
     for part in ("report", "chat", "classifier"):
         shutil.rmtree(directory / part)
     base = page_of(directory)
-    assert [e.attributes["id"] for e in base.all("section")] == ["made-of", "learned", "can-do", "cost"]
-    assert "has not been measured yet" in lead(base)
-    assert "groundup evaluate" in base.all("section", id="can-do")[0].text
-    assert not {"Classifying", "Answering"} & {e.text for e in base.all("h3")}
+    assert [e.attributes["id"] for e in base.all("section")] == ["data", "training", "evaluation", "cost"]
+    assert "has not been evaluated" in lead(base)
+    assert "groundup evaluate" in base.all("section", id="evaluation")[0].text
+    assert not {"Classification", "Instruction following"} & {e.text for e in base.all("h3")}
     alone = tmp_path / "alone"
     shutil.copytree(directory / "base", alone / "base")
-    assert [e.attributes["id"] for e in page_of(alone).all("section")] == ["learned", "can-do", "cost"]
+    assert [e.attributes["id"] for e in page_of(alone).all("section")] == ["training", "evaluation", "cost"]
 
 
-def test_another_text_is_not_taken_for_the_held_out_one(make_run: MakeRun) -> None:
-    """`groundup evaluate --data letter.txt` leaves a newer report; its figure must not become the headline."""
+def test_an_evaluation_of_another_text_is_not_the_headline(make_run: MakeRun) -> None:
+    """`groundup evaluate --data letter.txt` writes a newer report."""
     directory = make_run()
-    facts = {"bpb": 0.5, "summary": "0.500 bits per byte", "source": "/home-of-somebody/letter.txt"}
-    leave(directory / "report-letter", "evaluate", facts, {}, {"report.json": json.dumps({"bpb": 0.5})})
+    facts = {"bpb": 0.5, "summary": "0.500 bits per byte", "source": "/home/user/letter.txt"}
+    write_stage(directory / "report-letter", "evaluate", facts, {}, {"report.json": json.dumps({"bpb": 0.5})})
     tuned = {"model": artifact.read(directory / "chat").digest}
     facts = {"bpb": 2.5, "summary": "2.500 bits per byte", "source": "held-out text"}
-    leave(directory / "report-chat", "evaluate", facts, tuned, {"report.json": json.dumps({"bpb": 2.5})})
+    write_stage(directory / "report-chat", "evaluate", facts, tuned, {"report.json": json.dumps({"bpb": 2.5})})
     page = page_of(directory)
     assert "1.75 bits per byte" in lead(page)
-    rows = [[cell.text for cell in row.children] for row in page.all("div", **{"aria-label": "Measured"})[0].all("tr")]
+    rows = [[cell.text for cell in row.children] for row in page.all("div", **{"aria-label": "Other"})[0].all("tr")]
     assert sorted(rows[1:]) == [
         ["report-chat/", "chat/", "2.500 bits per byte"],
         ["report-letter/", "not in this run", "0.500 bits per byte"],
     ]
-    assert "home-of-somebody" not in page.text  # the way to a user's file may be private
+    assert "/home/user" not in page.text  # the path may be private
 
 
-def test_provenance_is_checked_and_not_believed(make_run: MakeRun) -> None:
-    """A model whose corpus was collected anew since must not look as if it came from that."""
+def test_provenance_is_verified(make_run: MakeRun) -> None:
+    """A corpus that was collected again is not the input of an older model."""
     directory = make_run()
     row = next(e for e in page_of(directory).all("tr") if e.text.startswith("tokens/"))
     assert "✓ corpus/" in row.text
@@ -232,17 +233,17 @@ def test_provenance_is_checked_and_not_believed(make_run: MakeRun) -> None:
     write_checked_json(directory / "corpus" / "artifact.json", record)
     row = next(e for e in page_of(directory).all("tr") if e.text.startswith("tokens/"))
     assert "✓" not in row.text
-    assert "or replaced since" in row.text
+    assert "external or replaced" in row.text
 
 
 def test_a_wrong_label_is_marked_in_words(make_run: MakeRun) -> None:
-    """Red and green look alike to one reader in twenty."""
+    """Color alone is not accessible."""
     marks = [e.text for e in page_of(make_run()).all("span", class_="mark")]
-    assert marks == ["✓ right", "✗ wrong: it is ham"]
+    assert marks == ["✓ correct", "✗ wrong: ham"]
 
 
 @pytest.mark.parametrize("labels", [2, 12, 30, 120])
-def test_confusions_of_few_and_of_many_labels(make_run: MakeRun, labels: int) -> None:
+def test_confusion_matrices_of_few_and_many_labels(make_run: MakeRun, labels: int) -> None:
     def edit(facts: Json) -> None:
         facts["classifier"]["labels"] = [f"kind {n}" for n in range(labels)]
         matrix = [[9 if a == b else 0 for b in range(labels)] for a in range(labels)]
@@ -259,11 +260,10 @@ def test_confusions_of_few_and_of_many_labels(make_run: MakeRun, labels: int) ->
     assert (len(page.all("rect", class_="cell")) > 0) == (12 < labels <= 80)
 
 
-def test_gain_and_cost_of_tuning_stand_in_one_table(make_run: MakeRun) -> None:
-    """A page that shows what was gained and leaves out what was forgotten is an advertisement."""
+def test_gains_and_losses_of_fine_tuning_are_in_one_table(make_run: MakeRun) -> None:
     directory = make_run()
 
-    def figure(value: float, low: float | None, high: float | None) -> Json:
+    def estimate(value: float, low: float | None, high: float | None) -> Json:
         return {"value": value, "interval": [low, high]}
 
     gained = {
@@ -272,29 +272,29 @@ def test_gain_and_cost_of_tuning_stand_in_one_table(make_run: MakeRun) -> None:
         "what": "200 answers",
         "unit": "points",
         "less_is_better": False,
-        "before": figure(18.24, 17.0, 19.5),
-        "after": figure(31.5, 30.1, 32.9),
-        "difference": figure(13.26, 11.9, 14.6),
+        "before": estimate(18.24, 17.0, 19.5),
+        "after": estimate(31.5, 30.1, 32.9),
+        "difference": estimate(13.26, 11.9, 14.6),
         "verdict": "better",
-        "beside": {"the first 2 sentences": figure(20.1, 19.0, 21.2)},
+        "beside": {"the first 2 sentences": estimate(20.1, 19.0, 21.2)},
     }
     forgotten = gained | {
         "name": "bits per byte of general text",
         "unit": "bits per byte",
         "less_is_better": True,
-        "difference": figure(0.0412, None, None),
+        "difference": estimate(0.0412, None, None),
         "verdict": "worse",
         "beside": {},
     }
     facts = {"summary": "On the task, better.", "lines": [gained, forgotten], "notes": ["The base was <asked> well."]}
     facts["transcripts"] = [{"question": "Why <b>?", "base": "", "tuned": "So.", "the data": "Because."}]
-    leave(directory / "compare", "compare", facts, {}, {"compare.json": "{}"}, 10.0)
-    section = page_of(directory).all("section", id="can-do")[0]
-    (found,) = [each for each in section.all("table") if "Before and after" in each.text]
+    write_stage(directory / "compare", "compare", facts, {}, {"compare.json": "{}"}, 10.0)
+    section = page_of(directory).all("section", id="evaluation")[0]
+    (found,) = [each for each in section.all("table") if "Base model and fine-tuned model" in each.text]
     assert "ROUGE-L (200 answers)" in found.text
     assert "31.5 (30.1–32.9)" in found.text
     assert "the first 2 sentences: 20.1" in found.text
-    assert "less is better" in found.text
+    assert "lower is better" in found.text
     assert "0.041" in found.text
     assert "The base was <asked> well." in section.text
-    assert "(nothing)" in section.text
+    assert "(empty)" in section.text

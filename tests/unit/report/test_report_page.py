@@ -1,4 +1,4 @@
-"""The page itself: whole, self-contained, accessible, and no text of the data becomes a part of its markup."""
+"""The HTML of a run report: self-contained, accessible, and safe with hostile data."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_up_run import Json, MakeRun, spoil, spoil_card
 from page_reader import Element, parse
+from synthetic_run import Json, MakeRun, inject, inject_card
 
 from groundup.core.errors import FormatError
 from groundup.report import read_run, render
@@ -28,8 +28,8 @@ def page(make_run: MakeRun) -> Element:
     return parse(render(read_run(make_run())))
 
 
-def test_it_asks_nothing_of_anybody(make_run: MakeRun) -> None:
-    """A page that loads a font tells a stranger who reads it, and breaks offline."""
+def test_the_page_has_no_external_resources(make_run: MakeRun) -> None:
+    """External resources break offline and reveal the reader's address."""
     text = render(read_run(make_run()))
     tree = parse(text)
     assert not re.search(r"(?i)\bhttps?:|//[a-z]|url\(|@import|\bsrcset?=", text)
@@ -40,8 +40,8 @@ def test_it_asks_nothing_of_anybody(make_run: MakeRun) -> None:
     assert {e.name for e in tree.walk()} & {"link", "img", "iframe", "object", "form", "base", "use", "image"} == set()
 
 
-def test_its_policy_forbids_everything_but_its_own_style_and_script(page: Element) -> None:
-    """The second fence: were an escape ever missing, the browser would still run and load nothing."""
+def test_the_policy_allows_only_the_inline_style_and_script(page: Element) -> None:
+    """The policy protects the reader even if text is not escaped."""
     metas = [e for e in page.all("meta") if "http-equiv" in e.attributes]
     policy = dict(rule.strip().split(" ", 1) for rule in metas[0].attributes["content"].split(";"))
 
@@ -56,50 +56,50 @@ def test_its_policy_forbids_everything_but_its_own_style_and_script(page: Elemen
         "form-action": "'none'",
     }
     assert len(page.all("script")) == len(page.all("style")) == 1
-    assert [e for e in page.walk() if "style" in e.attributes] == []  # the policy would drop them
+    assert [e for e in page.walk() if "style" in e.attributes] == []  # the policy blocks style attributes
 
 
-def test_no_text_of_the_data_becomes_markup(make_run: MakeRun) -> None:
-    """A document, a label or a source may be called anything; every element and attribute must stay what it was."""
+def test_data_never_becomes_markup(make_run: MakeRun) -> None:
+    """Hostile names and texts must not change any element or attribute."""
 
     def edit(facts: Json) -> None:
         for part in ("base", "report", "chat", "classifier"):
-            facts[part] = spoil(facts[part])
+            facts[part] = inject(facts[part])
 
     plain, hostile = make_run("plain"), make_run("hostile", edit=edit)
-    spoil_card(hostile)
+    inject_card(hostile)
     text = render(read_run(hostile))
-    assert text.count("alert(1)") > 60  # the texts did get in
-    spoilt, sound = parse(text).shape(), parse(render(read_run(plain))).shape()
-    differences = [(n, *pair) for n, pair in enumerate(zip_longest(spoilt, sound)) if pair[0] != pair[1]]
+    assert text.count("alert(1)") > 60  # the hostile texts are on the page
+    shapes = parse(text).shape(), parse(render(read_run(plain))).shape()
+    differences = [(n, *pair) for n, pair in enumerate(zip_longest(*shapes)) if pair[0] != pair[1]]
     assert differences[:1] == []
     assert "<script>alert" not in text
-    text.encode("utf-8")  # a lone surrogate would end the writing of the file
+    text.encode("utf-8")  # a lone surrogate could not be written
     assert not {"\x00", "\u202e"} & set(text)
 
 
-def test_every_chart_has_a_title_a_description_and_its_figures(page: Element) -> None:
-    """Who does not see the drawing reads what it says."""
+def test_each_chart_has_a_title_a_description_and_a_data_table(page: Element) -> None:
+    """Screen readers need a text alternative."""
     charts = page.all("svg", role="img")
     assert len(charts) >= 10
     ids = [e.attributes["id"] for e in page.walk() if "id" in e.attributes]
     assert len(ids) == len(set(ids))
     for chart in charts:
         title, description = chart.attributes["aria-labelledby"].split()
-        told = {e.attributes["id"]: e.text for e in chart.children if e.name in ("title", "desc")}
-        assert told[title] and told[description], chart.attributes
+        texts = {e.attributes["id"]: e.text for e in chart.children if e.name in ("title", "desc")}
+        assert texts[title] and texts[description], chart.attributes
     for figure in page.all("figure"):
         assert figure.all("table") or not figure.all("svg"), figure.text
 
 
-def test_headings_go_down_one_step_at_a_time_and_landmarks_are_there(page: Element) -> None:
+def test_heading_levels_and_landmarks_are_correct(page: Element) -> None:
     levels = [int(e.name[1]) for e in page.walk() if re.fullmatch(r"h[1-6]", e.name)]
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     assert [len(page.all(name)) for name in ("header", "main", "footer", "nav")] == [1, 1, 1, 1]
     assert page.all("html")[0].attributes["lang"] == "en"
-    for region in page.all("div", class_="scroll"):  # what scrolls must be reachable without a mouse
+    for region in page.all("div", class_="scroll"):  # scrollable with the keyboard
         assert region.attributes["tabindex"] == "0"
         assert region.attributes["aria-label"]
 
@@ -116,23 +116,23 @@ RECORDS += [("report", "report.json"), ("corpus", "card.json")]
 
 
 def paths_of(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [path, *(found for key, item in inside for found in paths_of(item, (*path, key)))]
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for key, item in items for found in paths_of(item, (*path, key)))]
 
 
 @settings(
     max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(data=st.data())
-def test_facts_of_another_kind_leave_a_page_all_the_same(data: st.DataObject, whole_run: Path) -> None:
-    """Records of other releases, or mended by hand, lack keys or hold other things; a page with less is the answer."""
+def test_unexpected_facts_do_not_break_the_page(data: st.DataObject, complete_run: Path) -> None:
+    """Records of other releases may lack keys or have other types. The page then omits content."""
     part, name = data.draw(st.sampled_from(RECORDS))
-    file = whole_run / part / name
+    file = complete_run / part / name
     before = file.read_text(encoding="utf-8")
     record = json.loads(before)
-    record.pop("checksum", None)  # as an earlier release wrote it: with one, a change is damage
-    places = [path for path in paths_of(record) if path and path != ("format_version",)]
-    *parents, last = place = data.draw(st.sampled_from(places))
+    record.pop("checksum", None)  # records of earlier releases have no checksum
+    paths = [each for each in paths_of(record) if each and each != ("format_version",)]
+    *parents, last = path = data.draw(st.sampled_from(paths))
     holder = record
     for key in parents:
         holder = holder[key]
@@ -142,25 +142,25 @@ def test_facts_of_another_kind_leave_a_page_all_the_same(data: st.DataObject, wh
         holder[last] = data.draw(JSON)
     file.write_text(json.dumps(record), encoding="utf-8")
     try:
-        parse(render(read_run(whole_run)))
-    except FormatError:  # the frame of a record, which all stages rely on, may be refused: with the file's name
+        parse(render(read_run(complete_run)))
+    except FormatError:  # only the required fields of an artifact may cause an error
         assert name == "artifact.json"
-        assert place[0] != "facts" or len(place) == 1
+        assert path[0] != "facts" or len(path) == 1
     finally:
         file.write_text(before, encoding="utf-8")
 
 
 @pytest.fixture
-def whole_run(make_run: MakeRun) -> Path:
-    """Without shards: reading them is most of a page's time, and they are not what is spoilt here."""
+def complete_run(make_run: MakeRun) -> Path:
+    """A complete run without shards, because reading them is slow."""
     directory = make_run()
     for shard in (directory / "corpus").glob("*.parquet"):
         shard.unlink()
     return directory
 
 
-def test_a_large_run_still_fits(make_run: MakeRun) -> None:
-    """60,000 steps, 77 labels and 200 sources must not make a page that a phone cannot open."""
+def test_the_page_of_a_large_run_is_small(make_run: MakeRun) -> None:
+    """A phone must be able to open a page with 60,000 steps, 77 labels and 200 sources."""
 
     def edit(facts: Json) -> None:
         facts["steps"] = 60_000
@@ -178,7 +178,7 @@ def test_a_large_run_still_fits(make_run: MakeRun) -> None:
     assert len(render(read_run(directory)).encode()) < 400_000
 
 
-def test_it_needs_no_torch() -> None:
+def test_reports_do_not_import_torch() -> None:
     code = "import sys, groundup.report, groundup.commands.report; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

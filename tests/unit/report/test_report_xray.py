@@ -1,11 +1,11 @@
-"""The page of what is trained: whole, safe, without a script, and with every token on it."""
+"""The HTML page of a Label X-ray: safe, without scripts, and complete."""
 
 from __future__ import annotations
 
 import re
 
-from made_up_run import HOSTILE
 from page_reader import parse
+from synthetic_run import HOSTILE
 
 from groundup.core.types import Message
 from groundup.data.xray import view_conversation
@@ -20,21 +20,21 @@ def page(tokenizer: Tokenizer, *contents: str) -> str:
 
 
 def test_examples_cannot_become_markup_or_run(tokenizer: Tokenizer) -> None:
-    """The page is opened in a browser, and the examples come from anywhere."""
+    """Training examples are untrusted."""
     hostile = f"<script>alert(1)</script><img src=x onerror=alert(1)>{HOSTILE}"
-    whole = page(tokenizer, hostile)
-    tree = parse(whole)
-    assert "<script" not in whole
-    assert "<img" not in whole
-    assert "script-src" not in whole  # default-src 'none' forbids all
-    assert "default-src &#x27;none&#x27;" in whole
+    html = page(tokenizer, hostile)
+    tree = parse(html)
+    assert "<script" not in html
+    assert "<img" not in html
+    assert "script-src" not in html  # default-src 'none' forbids scripts
+    assert "default-src &#x27;none&#x27;" in html
     assert tree is not None
 
 
-def test_learned_tokens_are_marked_and_special_ones_framed(tokenizer: Tokenizer) -> None:
-    whole = page(tokenizer, "Why?")
-    learned = re.findall(r'<span class="learned[^"]*"[^>]*>([^<]*)</span>', whole)
-    assert "".join(learned).replace("&lt;", "<").replace("&gt;", ">") == "Why? indeed<|im_end|>"
-    specials = re.findall(r'<span class="[^"]*special"[^>]*>([^<]*)</span>', whole)
+def test_trained_and_special_tokens_are_marked(tokenizer: Tokenizer) -> None:
+    html = page(tokenizer, "Why?")
+    trained = re.findall(r'<span class="trained[^"]*"[^>]*>([^<]*)</span>', html)
+    assert "".join(trained).replace("&lt;", "<").replace("&gt;", ">") == "Why? indeed<|im_end|>"
+    specials = re.findall(r'<span class="[^"]*special"[^>]*>([^<]*)</span>', html)
     assert len(specials) == 5
-    assert "prefers-color-scheme: dark" in whole
+    assert "prefers-color-scheme: dark" in html

@@ -1,4 +1,4 @@
-"""Horizontal bars from zero, each with its name and figure written above it, and a whisker for its interval."""
+"""Horizontal bar charts from zero, with labels above the bars and whiskers for intervals."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from groundup.report.charts.frame import drawing
+from groundup.report.formatting import truncate
 from groundup.report.html import Child, Html, tag
-from groundup.report.words import shortened
 
-_ROW, _BAR, _TOP = 48, 14, 22  # pixels: of a row, of its bar, from the row's top to the bar
-LINE_CHARACTERS = 46  # of a label and its figure, together: what a phone shows in a line
+_ROW, _BAR, _TOP = 48, 14, 22  # pixels: height of a row, height of its bar, offset of the bar
+MAX_LINE_CHARS = 46  # label and value together, for a phone
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +18,13 @@ class Bar:
     """One bar.
 
     Attributes:
-        label: what it stands for.
-        shown: its figure as text.
-        value: its length, in the chart's unit.
-        low: of its interval, with `high`.
-        start: where it begins; other than 0 in a waterfall.
-        accent: this is the one that the chart is about.
+        label: Name.
+        shown: Value as text.
+        value: Length, in the unit of the chart.
+        low: Lower bound of the interval.
+        high: Upper bound of the interval.
+        start: Left end; not 0 in a waterfall chart.
+        accent: Whether to highlight the bar.
     """
 
     label: str
@@ -35,10 +36,10 @@ class Bar:
     accent: bool = False
 
 
-def draw_bar_chart(name: str, title: str, description: str, rows: Sequence[Bar], *, most: float | None = None) -> Html:
-    """The drawing. `most` is the value at the right edge; by default the largest end or bound."""
+def draw_bar_chart(name: str, title: str, description: str, rows: Sequence[Bar], *, x_max: float | None = None) -> Html:
+    """Draw a bar chart. `x_max` is the value at the right edge, by default the maximum of bars and bounds."""
     ends = [max(row.start + row.value, row.high or 0.0) for row in rows]
-    span = most or max([*ends, 0.0]) or 1.0
+    span = x_max or max([*ends, 0.0]) or 1.0
     marks = [_row(row, index * _ROW, span) for index, row in enumerate(rows)]
     return drawing(name, title, description, _ROW * len(rows), *marks)
 
@@ -68,7 +69,7 @@ def _row(row: Bar, top: int, span: float) -> Child:
         whisker,
         tag(
             "text",
-            shortened(row.label, max(8, LINE_CHARACTERS - len(row.shown))),
+            truncate(row.label, max(8, MAX_LINE_CHARS - len(row.shown))),
             x=0,
             y=top + 15,
             class_="name strong" if row.accent else "name",

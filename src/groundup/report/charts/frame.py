@@ -1,27 +1,31 @@
-"""What every chart has: a heading, a drawing with title and description, and its figures as a table."""
+"""Common parts of charts: heading, drawing with title and description, and data table."""
 
 from __future__ import annotations
 
-from groundup.report.html import Child, Html, folded, tag
+from groundup.report.html import Child, Html, details, tag
 
 
-def figure(title: str, drawing: Html, *, note: Child = None, figures: Html | None = None) -> Html:
-    """A drawing with its heading above and its figures folded away below."""
+def figure(title: str, drawing: Html, *, note: Child = None, data: Html | None = None) -> Html:
+    """Create a figure: heading, drawing, and a collapsed data table."""
     heading = tag("figcaption", tag("strong", title), tag("span", note) if note is not None else None)
-    return tag("figure", heading, drawing, _folded(title, figures))
+    return tag("figure", heading, drawing, _data_table(title, data))
 
 
-def _folded(title: str, figures: Html | None) -> Html | None:
-    # Who hears the page hears of what these are the figures.
-    return folded(["The figures", tag("span", f" of: {title}", class_="heard")], figures) if figures else None
+def _data_table(title: str, data: Html | None) -> Html | None:
+    # Screen readers read the title of the chart, too.
+    return details(["Data", tag("span", f" of: {title}", class_="visually-hidden")], data) if data else None
 
 
 def drawing(name: str, title: str, description: str, height: int, *marks: Child, points: str | None = None) -> Html:
-    """An SVG as wide as its place: x in percent, y in pixels, so that letters keep their size on a phone.
+    """Create an SVG of any width: x is in percent and y in pixels, so that the font size is fixed.
 
     Args:
-        name: makes the ids of title and description, unique in a page.
-        points: what the page's script shows under the pointer: "x percent,label" items, separated by semicolons.
+        name: Prefix of ids, unique in the page.
+        title: Accessible name.
+        description: Accessible description.
+        height: Height in pixels.
+        *marks: Content.
+        points: Values that the script shows under the pointer: "x percent,label" items, separated by semicolons.
     """
     label = tag("title", title, id=f"{name}-title") if title else None
     return tag(

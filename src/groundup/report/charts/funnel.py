@@ -1,26 +1,27 @@
-"""A funnel: after each step, how much is left of all that was found, and how much that step took away."""
+"""Funnel charts: the fraction of documents and bytes after each filter step."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from groundup.report.charts.bars import LINE_CHARACTERS
+from groundup.report.charts.bars import MAX_LINE_CHARS
 from groundup.report.charts.frame import drawing
+from groundup.report.formatting import truncate
 from groundup.report.html import Child, Html, tag
-from groundup.report.words import shortened
 
-_ROW, _TOP, _THICK, _THIN, _GAP = 54, 21, 13, 5, 2  # pixels: of a row, to its bars, and of them
+_ROW, _TOP, _THICK, _THIN, _GAP = 54, 21, 13, 5, 2  # pixels: row height, offset of the bars, bar heights, gap
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """What is left after one step.
+class FunnelLevel:
+    """The state after one step.
 
     Attributes:
-        shown: its figures as text.
-        documents: that are left, as a share of all that were found.
-        bytes: of their text, as a share.
+        label: Name of the step.
+        shown: Counts as text.
+        documents: Remaining fraction of the documents found.
+        bytes: Remaining fraction of the bytes found.
     """
 
     label: str
@@ -29,8 +30,8 @@ class Level:
     bytes: float
 
 
-def draw_funnel_chart(name: str, title: str, description: str, levels: Sequence[Level]) -> Html:
-    """The drawing: thick bars are documents, thin ones their text; what a step took away is paler."""
+def draw_funnel_chart(name: str, title: str, description: str, levels: Sequence[FunnelLevel]) -> Html:
+    """Draw a funnel. Thick bars are documents, thin bars are bytes, and the light part is dropped in the step."""
     before = [levels[0], *levels[:-1]]
     last = len(levels) - 1
     marks = [
@@ -40,7 +41,7 @@ def draw_funnel_chart(name: str, title: str, description: str, levels: Sequence[
     return drawing(name, title, description, _ROW * len(levels), *marks)
 
 
-def _level(level: Level, above: Level, top: int, *, accent: bool) -> Child:
+def _level(level: FunnelLevel, above: FunnelLevel, top: int, *, accent: bool) -> Child:
     thin = top + _TOP + _THICK + _GAP
     strong = "strong" if accent else None
     return tag(
@@ -50,7 +51,7 @@ def _level(level: Level, above: Level, top: int, *, accent: bool) -> Child:
         _bar(level.bytes, above.bytes, thin, _THIN, accent=accent),
         tag(
             "text",
-            shortened(level.label, max(8, LINE_CHARACTERS - len(level.shown))),
+            truncate(level.label, max(8, MAX_LINE_CHARS - len(level.shown))),
             x=0,
             y=top + 15,
             class_="name strong" if accent else "name",
@@ -59,14 +60,14 @@ def _level(level: Level, above: Level, top: int, *, accent: bool) -> Child:
     )
 
 
-def _bar(left: float, before: float, top: int, height: int, *, accent: bool) -> Child:
+def _bar(after: float, before: float, top: int, height: int, *, accent: bool) -> Child:
     kind = "bar accent" if accent else "bar"
     return [
         tag("rect", x=0, y=top, width="100%", height=height, rx=2, class_="track"),
-        tag("rect", x=0, y=top, width=_share(max(before, left)), height=height, rx=2, class_="gone"),
-        tag("rect", x=0, y=top, width=_share(left), height=height, rx=2, class_=kind),
+        tag("rect", x=0, y=top, width=_percent(max(before, after)), height=height, rx=2, class_="dropped"),
+        tag("rect", x=0, y=top, width=_percent(after), height=height, rx=2, class_=kind),
     ]
 
 
-def _share(value: float) -> str:
+def _percent(value: float) -> str:
     return f"{100 * min(1.0, max(0.0, value)):.3f}%"

@@ -1,1 +1,1 @@
-"""The parts of the page, in the order in which they are read. Each is empty where its stages have not run."""
+"""Sections of the reports. A section is empty if its stages have not run."""

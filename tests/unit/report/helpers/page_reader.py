@@ -1,4 +1,4 @@
-"""Reading a page back, with the standard library's parser."""
+"""A parser of report pages, based on the standard library."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VOID = {"meta", "br", "hr", "input", "img", "link"}
 
 @dataclass
 class Element:
-    """One element: its name, attributes, children, and the text that stands directly in it."""
+    """An element with its attributes, children and own text."""
 
     name: str
     attributes: dict[str, str]
@@ -23,21 +23,21 @@ class Element:
         return [self, *(found for child in self.children for found in child.walk())]
 
     def all(self, name: str, **attributes: str) -> list[Element]:
-        wanted = {key.rstrip("_"): value for key, value in attributes.items()}
+        expected = {key.rstrip("_"): value for key, value in attributes.items()}
         return [
             e
             for e in self.walk()
-            if e.name == name and all(value in e.attributes.get(key, "").split() for key, value in wanted.items())
+            if e.name == name and all(value in e.attributes.get(key, "").split() for key, value in expected.items())
         ]
 
     @property
     def text(self) -> str:
-        """All text in it, spaces flattened."""
+        """Text of the element and its descendants, with collapsed white space."""
         joined = "".join(part if isinstance(part, str) else part.text for part in self.parts)
         return re.sub(r"\s+", " ", joined)
 
     def shape(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Names of elements and attributes in order: what no text may change."""
+        """Names of elements and attributes in order, which no text may change."""
         return [(e.name, tuple(sorted(e.attributes))) for e in self.walk()]
 
 
@@ -49,7 +49,7 @@ class _Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         names = [name for name, _ in attrs]
-        assert len(names) == len(set(names)), f"an attribute stands twice in <{tag}>: {names}"
+        assert len(names) == len(set(names)), f"duplicate attribute in <{tag}>: {names}"
         element = Element(tag, {name: value or "" for name, value in attrs})
         self.open[-1].children.append(element)
         self.open[-1].parts.append(element)
@@ -71,9 +71,9 @@ class _Reader(HTMLParser):
 
 
 def parse(page: str) -> Element:
-    """The tree of a page; every element must be closed in its turn."""
+    """Parse a page. Each element must be closed in the correct order."""
     reader = _Reader()
     reader.feed(page)
     reader.close()
-    assert [element.name for element in reader.open] == ["document"], "elements are left open"
+    assert [element.name for element in reader.open] == ["document"], "unclosed elements"
     return reader.root

@@ -1,7 +1,4 @@
-"""Records of a run's later stages, in the schema that they share with the page.
-
-The figures of training and tuning are made up for these tests; none of them is a measurement.
-"""
+"""Synthetic records of the stages after tokenization. All numbers are made up; none is a measurement."""
 
 from __future__ import annotations
 
@@ -117,10 +114,10 @@ CLASSIFIED: Json = {
 }
 
 
-def leave(
+def write_stage(
     directory: Path, stage: str, facts: Json, inputs: dict[str, str], files: dict[str, str], seconds: float = 60.0
 ) -> str:
-    """What a stage leaves: its files and its record. Returns its digest."""
+    """Write the files and the record of a stage, and return its digest."""
     work = artifact.begin(directory, stage, {}, inputs)
     for name, text in files.items():
         (directory / name).write_text(text, encoding="utf-8")
@@ -130,8 +127,8 @@ def leave(
     return artifact.read(directory).digest
 
 
-def losses(steps: int) -> str:
-    """A log that falls the way losses do."""
+def training_log(steps: int) -> str:
+    """Return a `metrics.jsonl` with a decreasing loss."""
     rows = (
         {
             "step": step,
@@ -149,30 +146,26 @@ def losses(steps: int) -> str:
 HOSTILE = "</title></desc></svg>\"'><script>alert(1)</script><img src=x onerror=alert(1)>&lt;\x00\u202e\ud800`-->]]>"
 
 
-NAMED_BY_DATA = {"ham", "spam", "empty", "empty response"}  # among the keys: labels and reasons
-CHOOSES_WORDS = {
-    "better",
-    "finish_reason",
-    "role",
-}  # values that the page knows; another text would be another sentence
+DATA_KEYS = {"ham", "spam", "empty", "empty response"}  # keys that come from data: labels and reasons
+ENUM_KEYS = {"better", "finish_reason", "role"}  # their values select a sentence of the page
 
 
-def spoil(value: Any) -> Any:
-    """The same value with hostile text behind each of its texts, and behind names that come from data."""
+def inject(value: Any) -> Any:
+    """Append hostile text to each string, and to keys that come from data."""
     if isinstance(value, str):
-        return value + HOSTILE if value else value  # what is absent stays so
+        return value + HOSTILE if value else value  # an empty string means absent
     if isinstance(value, list):
-        return [spoil(item) for item in value]
+        return [inject(item) for item in value]
     if isinstance(value, dict):
         return {
-            (key + HOSTILE if key in NAMED_BY_DATA else key): (item if key in CHOOSES_WORDS else spoil(item))
+            (key + HOSTILE if key in DATA_KEYS else key): (item if key in ENUM_KEYS else inject(item))
             for key, item in value.items()
         }
     return value
 
 
-def spoil_card(directory: Path) -> None:
-    """A source whose name, genre, licence, reasons and rejects are hostile."""
+def inject_card(directory: Path) -> None:
+    """Append hostile text to names, genres, licenses, reasons and samples of a data card."""
     path = directory / "corpus" / "card.json"
     card = json.loads(path.read_text(encoding="utf-8"))
     for source in card["sources"]:

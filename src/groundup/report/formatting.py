@@ -1,4 +1,4 @@
-"""Figures in words: for people who read, and short forms for those who compare."""
+"""Formatting of numbers, times and lists for reports."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _LARGE = ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"))
 UNKNOWN = "–"
 
 
-def large(value: float) -> str:
-    """To two digits, as one says it: "4.1 million", "620,000"."""
+def approximate(value: float) -> str:
+    """Format a count with two significant digits, such as "4.1 million" or "620,000"."""
     for scale, name in _LARGE:
         if value >= 0.9995 * scale:
             return f"{_two_digits(value / scale)} {name}"
@@ -21,17 +21,17 @@ def large(value: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as "31.2 MB"."""
+    """Format a number of bytes, such as "31.2 MB"."""
     return format_count(count, "bytes")
 
 
 def count(value: int, one: str, many: str | None = None) -> str:
-    """A count with its noun: "1 document", "1,204 documents"."""
+    """Format a count with its noun, such as "1 document" or "1,204 documents"."""
     return f"{value:,} {one if value == 1 else many or one + 's'}"
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share of 1 as "87.4 %"; what is not quite all or not quite none does not read 100 or 0."""
+    """Format a fraction as a percentage. Only 0 and 1 are shown as "0 %" and "100 %"."""
     shown = f"{100 * share:.{digits}f}"
     if 0 < share < 1 and float(shown) in (0.0, 100.0):
         edge = 10.0**-digits
@@ -40,12 +40,12 @@ def percent(share: float, digits: int = 1) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure with fixed digits."""
+    """Format a number with a fixed number of decimals."""
     return UNKNOWN if value is None else f"{value:.{digits}f}".replace("-", "−")
 
 
 def interval(estimate: Estimate | None, digits: int = 3, *, scale: float = 1.0, unit: str = "") -> str:
-    """A figure with its interval: "1.747 (1.695–1.795)"; the sign of a negative bound keeps "to" between them."""
+    """Format an estimate with its interval: "1.747 (1.695–1.795)", or "−0.6 (−0.7 to −0.5)" with negative bounds."""
     if estimate is None:
         return UNKNOWN
     shown = number(estimate.value * scale, digits) + unit
@@ -55,13 +55,13 @@ def interval(estimate: Estimate | None, digits: int = 3, *, scale: float = 1.0, 
     return f"{shown} ({number(estimate.low * scale, digits)}{between}{number(estimate.high * scale, digits)})"
 
 
-def shares(estimate: Estimate | None) -> str:
-    """A share of 1 with its interval, in percent."""
+def percent_interval(estimate: Estimate | None) -> str:
+    """Format a fraction and its interval as percentages."""
     return interval(estimate, 1, scale=100, unit=" %")
 
 
 def duration(seconds: float) -> str:
-    """A time as one says it: "45 seconds", "7 minutes 8 seconds", "2 hours 5 minutes", "3 days 4 hours"."""
+    """Format a duration with its two largest units, such as "7 minutes 8 seconds"."""
     if seconds < 10:
         return f"{seconds:.1f} seconds"
     rest = round(seconds)
@@ -75,27 +75,27 @@ def duration(seconds: float) -> str:
     return " ".join(parts)
 
 
-def moment(stamp: str) -> str:
-    """A time stamp (ISO 8601) to the minute, in UTC: "2026-11-24 21:58 UTC"."""
+def format_time(stamp: str) -> str:
+    """Format an ISO 8601 time stamp as UTC, such as "2026-11-24 21:58 UTC"."""
     return datetime.fromisoformat(stamp).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def tick(value: float) -> str:
-    """A round count beside an axis: "2M", "500k"."""
+    """Format the label of an axis tick, such as "2M" or "500k"."""
     return format_count(value).replace(".00", "").replace(".0", "")
 
 
-def listed(names: Sequence[str], most: int = 6) -> str:
-    """ "a, b and c"; of a long list its beginning and how many more there are."""
-    shown = list(names[:most])
-    if len(names) > most:
-        shown.append(f"{len(names) - most} more")
+def join_names(names: Sequence[str], max_names: int = 6) -> str:
+    """Join names as "a, b and c". A long list is shortened to "a, b, c and 6 more"."""
+    shown = list(names[:max_names])
+    if len(names) > max_names:
+        shown.append(f"{len(names) - max_names} more")
     return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else "".join(shown)
 
 
-def shortened(text: str, most: int) -> str:
-    """The beginning of a text, with an ellipsis where something is left out."""
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+def truncate(text: str, max_chars: int) -> str:
+    """Truncate a text to at most `max_chars` characters, with an ellipsis."""
+    return text if len(text) <= max_chars else text[: max_chars - 1].rstrip() + "…"
 
 
 def _two_digits(value: float) -> str:

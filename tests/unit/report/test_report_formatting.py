@@ -1,4 +1,4 @@
-"""Figures as words: rounding must not say more than is known."""
+"""Formatting of numbers, smoothing of curves, and axis ticks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 from groundup.core.facts import Estimate
 from groundup.report.charts.lines import ticks
 from groundup.report.curves import smooth, thin
-from groundup.report.words import duration, interval, large, listed, percent, shares
+from groundup.report.formatting import approximate, duration, interval, join_names, percent, percent_interval
 
 
 @pytest.mark.parametrize(
     ("share", "digits", "words"),
     [(0.875, 1, "87.5 %"), (1.0, 1, "100.0 %"), (0.99996, 1, "> 99.9 %"), (0.0001, 0, "< 1 %"), (0.0, 0, "0 %")],
 )
-def test_almost_all_is_not_all(share: float, digits: int, words: str) -> None:
-    """ "100 % right" for 9,999 of 10,000 is a false claim."""
+def test_percentages_are_not_rounded_to_0_or_100(share: float, digits: int, words: str) -> None:
+    """An accuracy of 9,999 of 10,000 is not 100 %."""
     assert percent(share, digits) == words
 
 
@@ -33,7 +33,7 @@ def test_almost_all_is_not_all(share: float, digits: int, words: str) -> None:
         (273_600, "3 days 4 hours"),
     ],
 )
-def test_a_time_as_one_says_it(seconds: float, words: str) -> None:
+def test_durations_have_two_units(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
@@ -48,23 +48,23 @@ def test_a_time_as_one_says_it(seconds: float, words: str) -> None:
     ],
 )
 def test_large_counts(value: float, words: str) -> None:
-    assert large(value) == words
+    assert approximate(value) == words
 
 
 def test_intervals_and_lists() -> None:
     assert interval(Estimate(1.7467, 1.6948, 1.7952)) == "1.747 (1.695–1.795)"
     assert interval(Estimate(-0.609, -0.661, -0.557)) == "−0.609 (−0.661 to −0.557)"
     assert interval(Estimate(2.0)) == "2.000"
-    assert shares(Estimate(0.9125, 0.885, 0.9375)) == "91.2 % (88.5–93.8)"
-    assert listed(["a"]) == "a"
-    assert listed(["a", "b", "c"]) == "a, b and c"
-    assert listed([*"abcdefghi"], most=3) == "a, b, c and 6 more"
+    assert percent_interval(Estimate(0.9125, 0.885, 0.9375)) == "91.2 % (88.5–93.8)"
+    assert join_names(["a"]) == "a"
+    assert join_names(["a", "b", "c"]) == "a, b and c"
+    assert join_names([*"abcdefghi"], max_names=3) == "a, b, c and 6 more"
 
 
 @pytest.mark.parametrize(
     ("low", "high"), [(3.9, 8.9), (0.0, 1.0), (0.0, 8_896_512.0), (2.0, 2.0), (-3.0, 4.0), (1e-9, 3e-9)]
 )
-def test_ticks_are_round_few_and_inside_or_close_below(low: float, high: float) -> None:
+def test_ticks_are_round_numbers(low: float, high: float) -> None:
     found = ticks(low, high, 5)
     assert 1 <= len(found) <= 8
     assert found == sorted(set(found))
@@ -73,15 +73,14 @@ def test_ticks_are_round_few_and_inside_or_close_below(low: float, high: float) 
     assert len(steps) <= 1 or high < 1e-6
 
 
-def test_smoothing_keeps_a_constant_and_begins_at_the_first_value() -> None:
-    """Without the correction of its bias the mean would begin near zero: a loss that rises first."""
+def test_smoothing_keeps_a_constant() -> None:
     flat = [(float(x), 3.0) for x in range(200)]
     assert [y for _, y in smooth(flat)] == pytest.approx([3.0] * 200)
     noisy = [(float(x), 3.0 + (-1) ** x) for x in range(400)]
     assert all(abs(y - 3.0) < 0.12 for _, y in smooth(noisy)[100:])
 
 
-def test_thinning_keeps_the_level_and_the_last_point() -> None:
+def test_thinning_keeps_the_mean_and_the_last_point() -> None:
     points = [(float(x), float(x % 10)) for x in range(10_001)]
     thinned = thin(points)
     assert len(thinned) <= 501
