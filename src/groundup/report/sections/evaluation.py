@@ -241,8 +241,8 @@ def _class_summary(facts: Facts, labels: int) -> str:
         relation = "is higher than" if gain.low > 0 else "is lower than"
     shown = interval(gain, 1, scale=100)
     return (
-        f"{summary} Its accuracy {relation} the accuracy of TF-IDF with logistic regression, a strong baseline on short texts "
-        f"(paired difference in percentage points: {shown})."
+        f"{summary} Its accuracy {relation} the accuracy of TF-IDF with logistic regression, a strong baseline on "
+        f"short texts (paired difference in percentage points: {shown})."
     )
 
 
