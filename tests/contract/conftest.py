@@ -1,4 +1,4 @@
-"""Command lines as the program takes them apart."""
+"""Parse command lines like the program, without running them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from groundup.cli import cli
 
 @pytest.fixture(scope="session")
 def parse() -> Callable[[Sequence[str]], None]:
-    """Takes the words after `groundup`; a click.UsageError tells what is wrong with them. Nothing is run."""
+    """Return a parser of the words after `groundup`, which raises click.UsageError."""
 
     def parse(words: Sequence[str]) -> None:
         found: click.Command | None = cli

@@ -1,4 +1,4 @@
-"""The documentation, built as `make docs` builds it and opened as a file: whole without a network, on any screen."""
+"""Build the documentation site like `make docs` and open it from disk in a browser."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Strict: a link that leads nowhere, or a docstring that names an argument that is not there, ends it."""
+    """Build in strict mode: broken links and docstrings with unknown arguments are errors."""
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
@@ -41,25 +41,26 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(browser: Any, page: Path, width: int, scheme: str) -> tuple[Any, list[str]]:
-    """The page in a window, and what went wrong: a message in the console, or a request that leaves the machine."""
+    """Open a page; return it and a list of console messages, errors and requests to other hosts."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    context.set_default_timeout(180_000)  # a busy machine is slow, not wrong
-    tab, told = context.new_page(), []
+    context.set_default_timeout(180_000)  # the machine may be busy
+    tab, problems = context.new_page(), []
     tab.on(
-        "request", lambda request: told.append(request.url) if not request.url.startswith(("file:", "data:")) else None
+        "request",
+        lambda request: problems.append(request.url) if not request.url.startswith(("file:", "data:")) else None,
     )
-    tab.on("requestfailed", lambda request: told.append(f"failed: {request.url}"))
-    tab.on("console", lambda message: told.append(message.text))
-    tab.on("pageerror", lambda error: told.append(str(error)))
+    tab.on("requestfailed", lambda request: problems.append(f"failed: {request.url}"))
+    tab.on("console", lambda message: problems.append(message.text))
+    tab.on("pageerror", lambda error: problems.append(str(error)))
     tab.goto(page.as_uri())
-    return tab, told
+    return tab, problems
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1440])
-def test_pages_are_whole_without_a_network_and_fit(browser: Any, site: Path, width: int, scheme: str) -> None:
+def test_pages_load_without_a_network_and_fit_the_screen(browser: Any, site: Path, width: int, scheme: str) -> None:
     for name in PAGES:
-        tab, told = opened(browser, site / name, width, scheme)
+        tab, problems = opened(browser, site / name, width, scheme)
         tab.locator("article h1").wait_for()
         assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, name
         shown = tab.locator("article img:visible")
@@ -68,40 +69,39 @@ def test_pages_are_whole_without_a_network_and_fit(browser: Any, site: Path, wid
             assert shown.nth(at).evaluate("it => it.decode().then(() => it.naturalWidth)") > 0, name
             source = shown.nth(at).get_attribute("src")
             assert source is not None
-            # Bright paper on a dark page blinds; pictures that were taken once only are shown on both.
+            # Pictures without a dark variant are shown in both schemes.
             if (
                 (site / name)
                 .parent.joinpath(source.replace("-dark", "").replace(".png", "-dark.png").partition("#")[0])
                 .exists()
             ):
                 assert ("-dark.png" in source) == (scheme == "dark"), source
-        assert told == [], name
+        assert problems == [], name
         tab.context.close()
 
 
 def test_the_search_finds_pages_without_a_network(browser: Any, site: Path) -> None:
-    """Its worker is what the theme would fetch a script for, where a page is a file."""
-    tab, told = opened(browser, site / "index.html", 1440, "light")
+    """For file: URLs, the theme would load a script from another host to run the search worker."""
+    tab, problems = opened(browser, site / "index.html", 1440, "light")
     tab.locator(".md-search__input").first.press_sequentially("rope_theta")
     found = tab.locator(".md-search-result__link")
     found.first.wait_for()
     links = found.evaluate_all("all => all.map(it => it.href)")
     assert any("positions.html" in link or "pretrain.html" in link for link in links)
-    assert told == []
+    assert problems == []
     tab.context.close()
 
 
-def test_nothing_in_a_page_points_to_a_script_or_a_style_of_elsewhere(site: Path) -> None:
-    """Also in what no browser of this test has opened."""
+def test_pages_have_no_scripts_or_styles_of_other_hosts(site: Path) -> None:
     pages = list(site.rglob("*.html"))
     assert len(pages) > 60
     for page in pages:
         text = page.read_text(encoding="utf-8")
-        for mark in (
+        for tag in (
             '<script src="http',
             '<script src="//',
             'rel="stylesheet" href="http',
             'src="http',
             "@import url(http",
         ):
-            assert mark not in text, page.relative_to(site)
+            assert tag not in text, page.relative_to(site)
