@@ -1,15 +1,16 @@
-"""groundup: build a language model of your own, from raw text to a model that writes."""
+"""groundup: build a language model from raw text."""
 
 from groundup.core.moved import keep_old_paths
 from groundup.core.openmp import spin_briefly
 
 keep_old_paths()
-spin_briefly()  # before any module of ours imports torch
+spin_briefly()  # before torch is imported
 
 
 def __getattr__(name: str) -> str:
+    """Return the version of the installed package as `__version__`."""
     if name == "__version__":
-        # Not at import: Ctrl-C can be handled only afterwards.
+        # Imported late, because Ctrl-C cannot be handled during this import.
         from importlib.metadata import version
 
         return version("groundup")

@@ -1,8 +1,8 @@
-"""The entry point of `groundup` and of `python -m groundup`. Worker processes import this module, too."""
+"""Entry point of `groundup` and `python -m groundup`. Worker processes import this module, too."""
 
 
 def start() -> None:
-    """Run the command line; from the first import on, Ctrl-C ends it with one line."""
+    """Run the command line. Ctrl-C ends it with one line, also during imports."""
     try:
         from groundup.core import interrupts
 

@@ -94,7 +94,7 @@ def test_a_finished_stage_that_is_damaged_is_not_done(base: Path) -> None:
 
 
 def test_a_verified_file_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checksums, "_SETTLED_NS", -1)
+    monkeypatch.setattr(checksums, "_MIN_AGE_NS", -1)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     file = tmp_path / "weights"
     file.write_bytes(b"1" * 1000)

@@ -81,7 +81,7 @@ def test_of_a_run_the_directory_that_was_meant_is_named(
 def test_a_later_stage_is_not_named_as_missing(a_run: Path) -> None:
     with pytest.raises(DataError) as caught:
         _tokenize(a_run / "tokens")
-    assert caught.value.fix == "Give the directory that groundup collect left."
+    assert caught.value.fix == "Give the output directory of groundup collect."
 
 
 def test_the_commands_after_a_run_quote_its_directory(a_run: Path) -> None:

@@ -79,7 +79,7 @@ def parameters(name: str, arguments: Sequence[str]) -> tuple[list[click.Paramete
 
 
 def run_flags(name: str, flags: dict[str, Any]) -> dict[str, Any]:
-    """Convert the flags of an application's command to those of `apps run`.
+    """Convert the flags of an application's command to the flags of `apps run`.
 
     Args:
         name: Name of the application.

@@ -124,7 +124,7 @@ class CommandGroup(_Command, click.Group):
 
 
 class _AppsGroup(CommandGroup):
-    """The commands of `groundup apps`: those of the table, and one for each application."""
+    """The commands of `groundup apps`: `list`, `run`, `evaluate`, and one for each application."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command line."""
@@ -183,7 +183,7 @@ def _stage(
 
     Args:
         stage: The stage.
-        parameters: Parameters of the command. Default: those of the stage's config.
+        parameters: Parameters of the command. Default: from the stage's config.
         to_settings: Converts the parameters' values to settings.
     """
     parameters = declared(stage.config) if parameters is None else parameters

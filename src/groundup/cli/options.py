@@ -1,4 +1,4 @@
-"""Arguments and options: those of a config, and those that all commands have."""
+"""Arguments and options of the commands, from their configs or shared by all."""
 
 from __future__ import annotations
 

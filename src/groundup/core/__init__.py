@@ -1,1 +1,1 @@
-"""Base of every package: settings, artifacts, the console, files and errors."""
+"""Base of all packages: configs, artifacts, console output, files, locks and errors."""

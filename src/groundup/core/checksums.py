@@ -1,7 +1,7 @@
-"""Checksums of files and of JSON records, and a memory of the files whose checksum is known.
+"""Checksums of files and JSON records, with a cache.
 
-A file of some hundred megabytes takes a third of a second to hash. So its checksum is remembered in the cache together
-with size, inode and times; a file that was written since is hashed again.
+Hashing a few hundred megabytes takes a third of a second. The cache stores checksums with the size, inode and times of
+each file, and a changed file is hashed again.
 """
 
 from __future__ import annotations
@@ -17,24 +17,27 @@ from typing import Any
 from groundup.core.errors import FormatError, GroundupError
 from groundup.core.files import cache_dir, file_digest, read_json, write_json
 
-CHECKSUM = "checksum"  # the key of a JSON record's own checksum
-MISSING = "missing"  # what is wrong with a file that is not there
-_MEMORY = "checksums.json"
-_MAX_REMEMBERED = 4096
-_SETTLED_NS = 2_000_000_000  # file systems with coarse times give two writes within 2 s the same time
+CHECKSUM = "checksum"  # key of the checksum in a JSON record
+MISSING = "missing"  # problem of a file that does not exist
+_CACHE = "checksums.json"
+_MAX_CACHED = 4096
+_MIN_AGE_NS = 2_000_000_000  # some file systems have a time resolution of 2 s
 _THREADS = 4
 
 _Stamp = tuple[int, int, int, int]
 _known: dict[str, tuple[_Stamp, str]] = {}
-_loaded: set[Path] = set()  # memories that were read by this process
+_loaded: set[Path] = set()  # cache files that this process has read
 
 
 def digests_of(paths: Iterable[Path], *, remember: bool = True) -> dict[Path, str]:
-    """Return the BLAKE2b-128 of files, hashing only those that changed since their checksum was remembered.
+    """Return the BLAKE2b-128 digests of files. Only changed files are hashed again.
 
     Args:
         paths: Existing files.
-        remember: Use the memory; otherwise every file is read.
+        remember: Use the cache. Otherwise all files are read.
+
+    Returns:
+        Path -> digest in hex.
     """
     wanted = {path: (str(path.resolve()), _stamp(path)) for path in paths}
     if remember:
@@ -50,7 +53,7 @@ def digests_of(paths: Iterable[Path], *, remember: bool = True) -> dict[Path, st
     new = {}
     for path in missing:
         name, stamp = wanted[path]
-        if stamp == _stamp(path) and now - max(stamp[1], stamp[2]) > _SETTLED_NS:
+        if stamp == _stamp(path) and now - max(stamp[1], stamp[2]) > _MIN_AGE_NS:
             new[name] = (stamp, found[path])
     if new:
         _save(new)
@@ -58,46 +61,57 @@ def digests_of(paths: Iterable[Path], *, remember: bool = True) -> dict[Path, st
 
 
 def damaged_files(directory: Path, digests: Mapping[str, str], *, remember: bool = True) -> dict[str, str]:
-    """Return the files that are not as they were written, with what is wrong with each.
+    """Return the files that differ from their recorded digests.
 
     Args:
-        directory: Where the files are.
-        digests: Name -> BLAKE2b-128 of each file.
-        remember: See `digests_of`.
+        directory: Directory of the files.
+        digests: Name -> BLAKE2b-128 digest of each file.
+        remember: Use the cache, see `digests_of`.
+
+    Returns:
+        Name -> problem of each damaged or missing file.
     """
     there = {name: directory / name for name in digests if (directory / name).is_file()}
     found = digests_of(there.values(), remember=remember)
     damaged = {name: MISSING for name in digests if name not in there}
     for name, path in there.items():
-        # What the memory holds may itself be damaged: only the file decides.
+        # The cache may be damaged, so a mismatch is confirmed by reading the file.
         if found[path] != digests[name] and not (remember and file_digest(path) == digests[name]):
-            damaged[name] = "its contents do not match its checksum"
+            damaged[name] = "contents do not match the checksum"
     return {name: damaged[name] for name in digests if name in damaged}
 
 
 def write_checked_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically, with a checksum of its own values."""
+    """Write a JSON object atomically, with a checksum of its values.
+
+    Args:
+        path: The file.
+        record: Keys and values.
+    """
     plain = _plain(record)
     write_json(path, plain | {CHECKSUM: _checksum(plain)})
 
 
 def read_checked_json(path: Path, *, fix: str) -> dict[str, Any]:
-    """Read what `write_checked_json` wrote; a record of an earlier release, without checksum, is taken as it is.
+    """Read a record that `write_checked_json` wrote. Records of older releases have no checksum.
 
     Args:
         path: The file.
         fix: What to do if it is damaged, as an instruction.
 
+    Returns:
+        Keys and values, without the checksum.
+
     Raises:
-        FormatError: The values are not those that were written.
+        FormatError: The values do not match the checksum.
     """
     record = read_json(path)
     if not isinstance(record, dict):
-        raise FormatError(f"{path}: not a JSON object", rule="this file holds a record of groundup", fix=fix)
+        raise FormatError(f"{path}: not a JSON object", fix=fix)
     checksum = record.pop(CHECKSUM, None)
     if checksum is not None and checksum != _checksum(_plain(record)):
         raise FormatError(
-            f"{path}: its contents do not match its checksum",
+            f"{path}: contents do not match the checksum",
             rule="the file is damaged, or was changed after groundup wrote it",
             fix=fix,
         )
@@ -105,13 +119,17 @@ def read_checked_json(path: Path, *, fix: str) -> dict[str, Any]:
 
 
 def is_checked_json(path: Path) -> bool:
-    """Whether the record carries a checksum of its own."""
+    """Return whether a JSON record contains a checksum.
+
+    Args:
+        path: The file.
+    """
     record = read_json(path)
     return isinstance(record, dict) and CHECKSUM in record
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record's values as JSON gives them back."""
+    """Return the values as JSON reads them back."""
     values: dict[str, Any] = json.loads(json.dumps(dict(record), default=str))
     values.pop(CHECKSUM, None)
     return values
@@ -122,27 +140,27 @@ def _checksum(plain: Mapping[str, Any]) -> str:
 
 
 def _stamp(path: Path) -> _Stamp:
-    seen = path.stat()
-    return seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 def _load() -> None:
     try:
-        memory = cache_dir() / _MEMORY
-        if memory in _loaded:
+        cache = cache_dir() / _CACHE
+        if cache in _loaded:
             return
-        _loaded.add(memory)
-        record = read_json(memory) if memory.is_file() else {}
+        _loaded.add(cache)
+        record = read_json(cache) if cache.is_file() else {}
         for name, (size, modified, changed, inode, digest) in record.items():
             _known.setdefault(name, ((size, modified, changed, inode), digest))
     except (GroundupError, OSError, AttributeError, TypeError, ValueError):
-        return  # no memory, or a damaged one: files are hashed again
+        return  # without a valid cache, files are hashed again
 
 
 def _save(new: Mapping[str, tuple[_Stamp, str]]) -> None:
     _known.update(new)
-    newest = list(_known.items())[-_MAX_REMEMBERED:]
+    newest = list(_known.items())[-_MAX_CACHED:]
     try:
-        write_json(cache_dir() / _MEMORY, {name: [*stamp, digest] for name, (stamp, digest) in newest})
+        write_json(cache_dir() / _CACHE, {name: [*stamp, digest] for name, (stamp, digest) in newest})
     except (GroundupError, OSError):
-        return  # a read-only or full cache costs time, and nothing else
+        return  # a read-only or full cache only costs time

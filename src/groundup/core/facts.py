@@ -1,4 +1,4 @@
-"""Looking things up in JSON that other stages, or other releases, have written: what is not there is None."""
+"""Lookup in JSON of other stages or releases. A missing value is None."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its interval, where that is known."""
+    """A value with its confidence interval.
+
+    Attributes:
+        value: Point estimate.
+        low: Lower bound, if known.
+        high: Upper bound, if known.
+    """
 
     value: float
     low: float | None = None
@@ -18,7 +24,11 @@ class Estimate:
 
 
 class Facts:
-    """A JSON value, read by paths of keys. Each reader gives None where the value is absent or of another kind."""
+    """A JSON value with typed lookup by path. A missing value, or one of another type, is None or empty.
+
+    Args:
+        value: The JSON value.
+    """
 
     def __init__(self, value: Any) -> None:
         self._value = value
@@ -27,7 +37,7 @@ class Facts:
         return bool(self._value)
 
     def at(self, *path: str | int) -> Any:
-        """The raw value at a path of keys and positions."""
+        """Return the value at a path of keys and indices."""
         value = self._value
         for key in path:
             inside = (isinstance(value, dict) and key in value) or (
@@ -39,40 +49,40 @@ class Facts:
         return value
 
     def part(self, *path: str | int) -> Facts:
-        """What lies under a path, to read on from there."""
+        """Return the value at a path as `Facts`."""
         return Facts(self.at(*path))
 
     def number(self, *path: str | int) -> float | None:
-        """A finite number."""
+        """Return a finite number."""
         value = self.at(*path)
         known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         return value if known else None
 
     def count(self, *path: str | int) -> int:
-        """A count; 0 where it is absent."""
+        """Return a count, 0 if missing."""
         return round(self.number(*path) or 0)
 
     def words(self, *path: str | int) -> str:
-        """A text, or a number or truth value as text; empty where it is absent."""
+        """Return text, or a number or Boolean as text, "" if missing."""
         value = self.at(*path)
         if isinstance(value, str):
             return value
         return str(value) if isinstance(value, int | float) else ""
 
     def rows(self, *path: str | int) -> list[Facts]:
-        """The items of a list."""
+        """Return the items of a list."""
         value = self.at(*path)
         return [Facts(item) for item in value] if isinstance(value, list) else []
 
     def items(self, *path: str | int) -> Iterator[tuple[str, Facts]]:
-        """The keys and values of a table."""
+        """Yield the keys and values of an object."""
         value = self.at(*path)
         if isinstance(value, dict):
             for key, item in value.items():
                 yield str(key), Facts(item)
 
     def estimate(self, *path: str | int, key: str = "value") -> Estimate | None:
-        """A figure at `path` under `key`, with the two bounds under "interval"."""
+        """Return the number at `path` under `key`, with the bounds under "interval"."""
         value = self.number(*path, key)
         if value is None:
             return None

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: atomic writes, digests, disk space, the cache."""
+"""Atomic file writes, digests, disk space and the cache directory."""
 
 from __future__ import annotations
 
@@ -19,39 +19,49 @@ from groundup.core.errors import ConfigError, FormatError, ResourceError
 
 
 def expand_home(path: Path) -> Path:
-    """The path, with a home directory in the place of a leading "~" or "~user".
+    """Expand "~" or "~user" at the start of a path.
+
+    Args:
+        path: The path.
 
     Raises:
-        ConfigError: nobody of that name, or a user without a home directory.
+        ConfigError: The user or the home directory does not exist.
     """
     try:
         return path.expanduser()
     except RuntimeError:
         raise ConfigError(
-            f"{path}: no home directory is known for {path.parts[0]}",
-            rule="a path that begins with ~ is in a home directory",
-            fix="Write the path in full, or set HOME (for the cache, XDG_CACHE_HOME does, too).",
+            f"{path}: no home directory for {path.parts[0]}",
+            fix="Write the path in full, or set HOME (or XDG_CACHE_HOME for the cache).",
         ) from None
 
 
 def shell_quoted(path: Path | str) -> str:
-    """Return a path as it is written in a command that a person copies into a shell."""
+    """Quote a path for a shell command.
+
+    Args:
+        path: The path.
+    """
     return shlex.quote(str(path))
 
 
 def cache_dir() -> Path:
-    """Where downloads and compiled kernels are kept: `$XDG_CACHE_HOME/groundup`, else `~/.cache/groundup`.
+    """Return the directory of downloads and compiled kernels: `$XDG_CACHE_HOME/groundup` or `~/.cache/groundup`.
 
     Raises:
-        ConfigError: neither that variable nor a home directory.
+        ConfigError: Neither XDG_CACHE_HOME nor a home directory is set.
     """
     root = os.environ.get("XDG_CACHE_HOME") or expand_home(Path("~/.cache"))
     return Path(root) / "groundup"
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames inside a directory durable."""
-    if os.name == "nt":  # Windows cannot open a directory; its rename is already durable enough
+    """Make renames inside a directory durable.
+
+    Args:
+        path: The directory.
+    """
+    if os.name == "nt":  # Windows cannot open a directory, and does not need this
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -62,12 +72,15 @@ def sync_directory(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, fsync it and rename it into place.
+    """Yield a temporary path in the directory of `path`, and rename it to `path` after the block succeeds.
 
-    A process killed inside the block leaves `path` as it was.
+    If the process is killed inside the block, `path` is unchanged.
+
+    Args:
+        path: The file to write.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _errors_about(path):
+    with _errors_with_path(path):
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(descriptor)
         temporary = Path(name)
@@ -75,7 +88,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
             yield temporary
             with temporary.open("rb") as written:
                 os.fsync(written.fileno())
-            temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 is for secrets; these are results
+            temporary.chmod(0o666 & ~_umask())  # mkstemp creates files with 0600
             temporary.replace(path)
             sync_directory(path.parent)
         finally:
@@ -84,9 +97,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Like `atomic_file`, for a whole directory; an existing directory at `path` is replaced at the end."""
+    """Yield a temporary directory, and rename it to `path` after the block succeeds, see `atomic_file`.
+
+    Args:
+        path: The directory to write. An existing one is replaced.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _errors_about(path):
+    with _errors_with_path(path):
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
         try:
             yield temporary
@@ -95,7 +112,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
                 if file.is_file():
                     with file.open("rb") as written:
                         os.fsync(written.fileno())
-            with _away(path):
+            with _moved_aside(path):
                 temporary.replace(path)
             sync_directory(path.parent)
         finally:
@@ -103,14 +120,18 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def delete_directory(path: Path) -> None:
-    """Delete a directory. A process killed in between leaves all of it or none, and a temporary beside it."""
-    with _away(path):
+    """Delete a directory atomically. A killed process leaves either all of it, or only a temporary directory.
+
+    Args:
+        path: The directory.
+    """
+    with _moved_aside(path):
         pass
 
 
 @contextmanager
-def _away(path: Path) -> Iterator[None]:
-    """Take a directory, if it is one, out of the way: deleted when the block ends well, else put back."""
+def _moved_aside(path: Path) -> Iterator[None]:
+    """Rename an existing directory, and delete it after the block succeeds or restore it after an error."""
     if not path.is_dir() or path.is_symlink():
         yield
         return
@@ -127,26 +148,29 @@ def _away(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _errors_about(path: Path) -> Iterator[None]:
-    """Let the system's errors name what was asked for: not its temporary; and also when the disk is full."""
+def _errors_with_path(path: Path) -> Iterator[None]:
+    """Replace the temporary path in OS errors by `path`, and add it to disk-full errors."""
     try:
         yield
     except OSError as error:
-        named = None if error.filename is None else os.fsdecode(error.filename)
-        of_temporary = named is not None and Path(named).name.startswith(f".{path.name}.")
-        if of_temporary or (named is None and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        filename = None if error.filename is None else os.fsdecode(error.filename)
+        is_temporary = filename is not None and Path(filename).name.startswith(f".{path.name}.")
+        if is_temporary or (filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT)):
             error.filename, error.filename2 = str(path), None
         raise
 
 
 @contextmanager
 def system_errors(path: Path) -> Iterator[None]:
-    """Raise the system's error (a full disk) where a library has put it into the text of an error of its own.
+    """Convert a library's error that contains an OS error in its message to an OSError.
 
-    safetensors does so: "I/O error: No space left on device (os error 28)".
+    safetensors raises such errors: "I/O error: No space left on device (os error 28)".
 
     Args:
-        path: What is written.
+        path: The file that is written.
+
+    Raises:
+        OSError: The OS error.
     """
     try:
         yield
@@ -166,45 +190,75 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text atomically as UTF-8; lone surrogates, as in file names, are escaped."""
+    """Write text atomically as UTF-8. Lone surrogates, as in file names, are escaped.
+
+    Args:
+        path: The file.
+        text: Its content.
+    """
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically, keys in the order given, human-readable."""
+    """Write indented JSON atomically.
+
+    Args:
+        path: The file.
+        value: A JSON value. Other types are converted with `str`.
+    """
     with atomic_file(path) as temporary:
-        # A lone surrogate, which UTF-8 cannot hold, is written as the escape that JSON has for it.
+        # UTF-8 cannot encode a lone surrogate, so it is written as a JSON escape.
         text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_json(path: Path, *, max_bytes: int | None = None) -> Any:
-    """Read a JSON file; a damaged one, or one of more than `max_bytes`, raises `FormatError` with the file's name."""
+    """Read a JSON file.
+
+    Args:
+        path: The file.
+        max_bytes: Maximum file size in bytes. Default: no limit.
+
+    Raises:
+        FormatError: The file is not valid JSON, or is too large.
+    """
     if max_bytes is not None and path.stat().st_size > max_bytes:
         raise FormatError(
             f"{path}: {path.stat().st_size:,} bytes",
-            rule=f"this file has at most {max_bytes:,}",
-            fix="It is not what its name says; get it again.",
+            rule=f"the maximum is {max_bytes:,}",
+            fix="Download or copy the file again.",
         )
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, an integer or a nesting without end
+    except (ValueError, RecursionError) as error:  # invalid JSON or UTF-8, a very long integer, deep nesting
         raise FormatError(
-            f"{path}: {error}",
-            rule="this file must be valid JSON",
+            f"{path} is not valid JSON: {error}",
             fix="Delete its directory and run the stage that wrote it again.",
         ) from error
 
 
 def file_digest(path: Path) -> str:
-    """BLAKE2b-128 of a file's bytes, in hex."""
+    """Return the BLAKE2b-128 digest of a file in hex.
+
+    Args:
+        path: The file.
+    """
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def require_disk_space(directory: Path, needed_bytes: int, purpose: str) -> None:
-    """Raise `ResourceError` unless `directory`'s disk has `needed_bytes` free."""
+    """Check the free disk space.
+
+    Args:
+        directory: Directory to write to. It need not exist.
+        needed_bytes: Required space in bytes.
+        purpose: What needs the space, for the error.
+
+    Raises:
+        ResourceError: Not enough space is free.
+    """
     existing = next(parent for parent in (directory, *directory.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:

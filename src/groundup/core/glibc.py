@@ -1,4 +1,4 @@
-"""The C library's heap, where it is glibc's: elsewhere there is nothing to tell it."""
+"""Heap functions of glibc. Other C libraries are not changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 
 @cache
 def glibc() -> ctypes.CDLL | None:
-    """The library, with the functions of its heap declared; None where it is another one."""
+    """Return glibc with its heap functions declared, or None if the C library is another one."""
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return None
     libc = ctypes.CDLL(None)
@@ -22,6 +22,6 @@ def glibc() -> ctypes.CDLL | None:
 
 
 def release_free_memory() -> None:
-    """Give what the heap keeps but does not use back to the system."""
+    """Return unused heap memory to the operating system."""
     if libc := glibc():
         libc.malloc_trim(0)

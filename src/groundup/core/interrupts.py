@@ -1,4 +1,4 @@
-"""Ctrl-C ends the program with one line and exit code 130, whatever is running when it arrives."""
+"""Ctrl-C ends the program with one line and exit code 130."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _ending = False
 
 
 def install() -> None:
-    """Handle SIGINT from now on. One that the parent process made us ignore (`nohup`, `command &`) stays ignored."""
+    """Install the SIGINT handler, unless the parent process disabled SIGINT (`nohup`, `command &`)."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
-        # Registered first, so it runs last: CPython may end with -SIGINT although the exception was caught.
+        # Registered first, so it runs last. CPython can exit with -SIGINT although the exception was caught.
         atexit.register(_exit_if_ending)
 
 
 def received() -> bool:
-    """Return whether Ctrl-C was pressed: libraries in C and Rust may turn KeyboardInterrupt into another exception."""
+    """Return whether Ctrl-C was pressed. C and Rust libraries may replace KeyboardInterrupt by another exception."""
     return _received
 
 
 def report(*, below: bool = True) -> int:
-    """Print the line and return the exit code. From now on another Ctrl-C ends the process at once.
+    """Print the message and return the exit code. A second Ctrl-C then ends the process immediately.
 
     Args:
-        below: on a terminal, which shows "^C" where the cursor is, begin a new line before it.
+        below: Print a newline first, because the terminal shows "^C" at the cursor.
     """
     global _ending
     if signal.getsignal(signal.SIGINT) is _interrupt:
@@ -47,9 +47,9 @@ def report(*, below: bool = True) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt; within an import, end the process.
+    """Raise KeyboardInterrupt, or end the process during an import.
 
-    torch's initialization swallows the exception while it imports numpy, and then works without numpy, or aborts.
+    torch catches the exception while it imports numpy, and then runs without numpy or aborts.
     """
     global _received
     _received = True

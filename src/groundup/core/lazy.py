@@ -1,4 +1,4 @@
-"""Packages whose names are imported on first use, so that importing one module of a package does not import torch."""
+"""Lazy exports of packages, so that importing one module of a package does not import torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def exports(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a module-level `__getattr__` (PEP 562) for a package.
+    """Return a module-level `__getattr__` (PEP 562) that imports exported names on first use.
 
     Args:
-        package: its `__name__`.
-        modules: exported name -> the submodule that defines it.
+        package: `__name__` of the package.
+        modules: Exported name -> submodule that defines it.
     """
 
     def find(name: str) -> Any:

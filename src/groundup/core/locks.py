@@ -1,4 +1,4 @@
-"""Locks between processes. They are the operating system's and end with the process, also one ended by kill -9."""
+"""File locks between processes. The operating system releases them when a process ends, even after kill -9."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ from typing import TextIO
 from groundup.core.errors import ResourceError
 
 LOCK = ".lock"
-_PATIENCE = 0.2  # seconds between two looks at a lock that is waited for
+_POLL_SECONDS = 0.2
 
 
 def acquire(path: Path) -> TextIO | None:
-    """Lock a file (made if absent) for this process until it is closed: open to read and append; None: another has it.
+    """Lock a file for this process, and create it if necessary. Closing the file releases the lock.
 
-    What is written into it stays when the process is killed. Child processes do not inherit the lock.
+    The content of the file stays when the process is killed. Child processes do not inherit the lock.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The file, open for reading and appending, or None if another process has the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+", encoding="ascii")
@@ -34,9 +40,14 @@ def acquire(path: Path) -> TextIO | None:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = False) -> Iterator[TextIO | None]:
-    """`acquire` for the time of a block; with `wait`, not before the other process has let go."""
+    """Lock a file inside a `with` block, see `acquire`.
+
+    Args:
+        path: The file.
+        wait: Wait until another process releases the lock.
+    """
     while (file := acquire(path)) is None and wait:
-        time.sleep(_PATIENCE)
+        time.sleep(_POLL_SECONDS)
     try:
         yield file
     finally:
@@ -45,20 +56,23 @@ def locked(path: Path, *, wait: bool = False) -> Iterator[TextIO | None]:
 
 
 def lock_directory(directory: Path, *, fix: str) -> TextIO:
-    """Lock a directory (made if absent) for this process until the file that comes back is closed.
+    """Lock a directory for this process, and create it if necessary.
 
     Args:
-        fix: what to do where another process has it, besides waiting for it.
+        directory: The directory.
+        fix: Alternative to waiting for another process, for the error.
+
+    Returns:
+        The lock file. Closing it releases the lock.
 
     Raises:
-        ResourceError: another process works there; its number is in the message.
+        ResourceError: Another process uses the directory. The error contains its process ID.
     """
     file = acquire(directory / LOCK)
     if file is None:
         holder = (directory / LOCK).read_text(encoding="ascii").strip() or "unknown"
         raise ResourceError(
             f"{directory}: in use by process {holder}",
-            rule="one process at a time works in a directory",
             fix=f"Wait for it, end it, or {fix}.",
         )
     file.truncate()
@@ -68,7 +82,13 @@ def lock_directory(directory: Path, *, fix: str) -> TextIO:
 
 
 def lock_owner(directory: Path) -> int | None:
-    """The process that holds a directory; None: nobody does. A killed one's number may by chance be another's now."""
+    """Return the ID of the process that locks a directory, or None.
+
+    After a process was killed, its ID may belong to another process.
+
+    Args:
+        directory: The directory.
+    """
     try:
         number = int((directory / LOCK).read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -78,21 +98,28 @@ def lock_owner(directory: Path) -> int | None:
 
 @contextmanager
 def locked_run(directory: Path) -> Iterator[None]:
-    """Hold a run's directory for the time of a block; raises as `lock_directory` does."""
+    """Lock the directory of a run inside a `with` block.
+
+    Args:
+        directory: Directory of the run.
+
+    Raises:
+        ResourceError: Another process uses the directory.
+    """
     with lock_directory(directory, fix="choose another name: --set name=another"):
         yield
 
 
-if sys.platform == "win32":  # the form that type checkers know
+if sys.platform == "win32":  # a form that type checkers understand
     import msvcrt
 
     def _lock(descriptor: int) -> None:
-        # Far behind the process number, which others must be able to read: Windows locks are mandatory.
+        # Windows locks are mandatory, so lock a byte far after the process ID that other processes read.
         os.lseek(descriptor, 1 << 20, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
     def _alive(number: int, path: Path) -> bool:
-        # Here a signal, even 0, would end the process: the lock itself is tried.
+        # On Windows, even signal 0 ends the process, so try the lock instead.
         file = acquire(path)
         if file is not None:
             file.close()
@@ -102,11 +129,11 @@ else:
     import fcntl
 
     def _lock(descriptor: int) -> None:
-        # lockf, not flock: a flock would live on in forked workers that outlast a killed parent.
+        # lockf instead of flock, because forked workers keep a flock after the parent was killed.
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _alive(number: int, path: Path) -> bool:
-        # Not the lock itself: to try it would take it, and refuse somebody who wants it in that moment.
+        # Trying the lock would take it for a moment, and another process could fail to get it.
         try:
             os.kill(number, 0)
         except PermissionError:

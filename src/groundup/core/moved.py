@@ -1,4 +1,4 @@
-"""Old import paths of public modules: they work for one release, with a `DeprecationWarning`."""
+"""Old import paths of public modules. They work for one release, with a `DeprecationWarning`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CORE = (
     "types",
 )
 
-# Old name -> packages that now hold its modules and exports, all without "groundup.".
+# Old name -> packages that now contain its modules and exports, without "groundup.".
 MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} | {
     "apps.asking": ("apps.prompter",),
     "apps.catalogue": ("apps.catalog",),
@@ -104,7 +104,7 @@ MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} 
     "train.state": ("train.fit",),
 }
 
-# Old name of a function or class, with its old module -> its name now.
+# Old module and name of a function or class -> new name.
 RENAMED = {
     "apps.asking.Asking": "Prompter",
     "apps.asking.Speaker": "TextModel",
@@ -142,13 +142,13 @@ RENAMED = {
 
 
 class _OldPaths(MetaPathFinder, Loader):
-    """Import `groundup.OLD[.MODULE]` as a module that looks its names up where they are now."""
+    """Import of `groundup.OLD[.MODULE]` as a module that looks up names in the new modules."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         package, _, name = fullname.partition(".")
-        if package != "groundup" or not _places(name):
+        if package != "groundup" or not _new_names(name):
             return None
         return ModuleSpec(fullname, self, is_package=True)
 
@@ -157,16 +157,16 @@ class _OldPaths(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         old = module.__name__
-        found = [each for place in _places(old.partition(".")[2]) if (each := _imported(f"groundup.{place}"))]
+        found = [each for new_name in _new_names(old.partition(".")[2]) if (each := _imported(f"groundup.{new_name}"))]
         if not found:
             raise ModuleNotFoundError(f"No module named {old!r}", name=old)
         new = " or ".join(each.__name__ for each in found)
-        warnings.warn(f"{old} is now {new}; the old path goes with the next release", DeprecationWarning, stacklevel=2)
+        warnings.warn(f"{old} is now {new}; the next release removes the old path", DeprecationWarning, stacklevel=2)
         module.__dict__["__getattr__"] = _lookup(old, found)
 
 
-def _places(name: str) -> list[str]:
-    """Return the possible new names of an old module, most specific entry first."""
+def _new_names(name: str) -> list[str]:
+    """Return the possible new names of an old module."""
     parts = name.split(".")
     for length in range(len(parts), 0, -1):
         if places := MOVED.get(".".join(parts[:length])):
@@ -195,6 +195,6 @@ def _lookup(old: str, modules: Sequence[ModuleType]) -> Callable[[str], Any]:
 
 
 def keep_old_paths() -> None:
-    """Let old import paths find their modules; later calls do nothing."""
+    """Install the import hook for old paths. Later calls do nothing."""
     if not any(isinstance(finder, _OldPaths) for finder in sys.meta_path):
         sys.meta_path.append(_OldPaths())

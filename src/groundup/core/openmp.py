@@ -1,19 +1,19 @@
-"""How OpenMP's threads wait: briefly, so that a second busy process does not stop a training."""
+"""Spin time of OpenMP threads. Short spinning keeps training fast when another process is busy."""
 
 from __future__ import annotations
 
 import os
 
-# An idle OpenMP thread spins for milliseconds before it sleeps, and takes a core away from the thread it waits for.
-# GNU's library (torch on Linux, our kernels) counts turns of the loop, LLVM's and Intel's (macOS) milliseconds.
+# An idle OpenMP thread spins for milliseconds before it sleeps, and blocks a core that another thread needs.
+# GNU's library (torch on Linux, our kernels) counts iterations; LLVM's and Intel's (macOS) count milliseconds.
 DEFAULTS = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
-_DECIDED_BY_USER = ("OMP_WAIT_POLICY", *DEFAULTS)
+_USER_SETTINGS = ("OMP_WAIT_POLICY", *DEFAULTS)
 
 
 def spin_briefly() -> None:
-    """Set how long OpenMP's threads spin, in this process and its children, unless the user's environment does.
+    """Set a short spin time for this process and its children, unless the environment sets one.
 
-    The libraries read it once, when they are loaded: call it before torch is imported.
+    The libraries read it when they are loaded, so this must run before torch is imported.
     """
-    if not any(name in os.environ for name in _DECIDED_BY_USER):
+    if not any(name in os.environ for name in _USER_SETTINGS):
         os.environ.update(DEFAULTS)

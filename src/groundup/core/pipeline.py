@@ -1,4 +1,4 @@
-"""The order of the stages: what a directory holds, and which commands are missing before a stage can read it."""
+"""Checks that a directory is the output of the stage that is needed, and the commands to run otherwise."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from groundup.core.artifact import ARTIFACT, REPLACED_INFIX, STARTED, Artifact, 
 from groundup.core.errors import DataError, GroundupError
 from groundup.core.files import read_json, shell_quoted
 
-_LEAVES = {"collect": "a corpus", "tokenize": "token shards", "pretrain": "a model"}
-_ORDER = tuple(_LEAVES)
+_OUTPUTS = {"collect": "a corpus", "tokenize": "token shards", "pretrain": "a model"}
+_ORDER = tuple(_OUTPUTS)
 _COMMANDS = {
     "collect": "groundup collect --folder {given} --out {out}",
     "tokenize": "groundup tokenize {given} --out {out}",
@@ -20,28 +20,40 @@ _DIRECTORIES = {"collect": "corpus", "tokenize": "tokens", "pretrain": "base"}
 
 
 def read_output(directory: Path, stage: str) -> Artifact:
-    """Read the artifact of a directory that must be the finished and intact output of `stage`.
+    """Read the artifact of a directory that must be a finished, undamaged output.
+
+    Args:
+        directory: The directory.
+        stage: Stage that must have written it.
 
     Raises:
-        DataError: it is not; the message names the commands to run first.
-        FormatError: the record or a file is damaged, or was written by a newer release.
+        DataError: It is not such an output. The error contains the commands to run first.
+        FormatError: The record or a file is damaged, or was written by a newer release.
     """
     found = _stage_at(directory)
-    finished = (directory / ARTIFACT).is_file() and found in (stage, None)  # None: a damaged record, which is named
+    finished = (directory / ARTIFACT).is_file() and found in (
+        stage,
+        None,
+    )  # None: a damaged record, for which read_intact has an error
     if directory.exists() and not finished:
         raise wrong_input_error(directory, stage) or _unknown(directory, stage)
     return read_intact(directory)
 
 
 def wrong_input_error(path: Path, wanted: str) -> DataError | None:
-    """Return the error for a path that is not the output of `wanted` ("collect", "tokenize" or "pretrain").
+    """Return the error for a path that is not the output of a stage, with the commands to run first.
 
-    None where nothing better can be said than that it is not: no stage that comes before left it.
+    Args:
+        path: The path.
+        wanted: The stage: "collect", "tokenize" or "pretrain".
+
+    Returns:
+        The error, or None if no earlier stage wrote the path.
     """
     found, place = _stage_at(path), path
     if found is not None and not (path / ARTIFACT).is_file():
-        fix = f"Run groundup {found.replace('.', ' ')} again with this --out until it is done."
-        return _error(path, f"what {found} has begun", wanted, fix)
+        fix = f"Run groundup {found.replace('.', ' ')} again with this --out until it finishes."
+        return _error(path, f"the unfinished output of {found}", wanted, fix)
     if found is None:
         children = {stage: child for child in _children(path) if (stage := _stage_at(child)) in _ORDER}
         if wanted in children:
@@ -59,12 +71,12 @@ def wrong_input_error(path: Path, wanted: str) -> DataError | None:
         return _error(path, "not the output of a stage", wanted, _first(path, Path("runs") / path.stem, -1, wanted))
     if found not in _ORDER[: _ORDER.index(wanted)]:
         return None
-    holds = _LEAVES[found] if place == path else f"a run with {_LEAVES[found]}"
+    holds = _OUTPUTS[found] if place == path else f"a run with {_OUTPUTS[found]}"
     return _error(path, holds, wanted, _first(place, place.parent, _ORDER.index(found), wanted))
 
 
 def _first(given: Path, run: Path, done: int, wanted: str) -> str:
-    """The commands from the stage after number `done` to `wanted`."""
+    """Return the commands from the stage after index `done` to `wanted`."""
     commands = []
     for stage in _ORDER[done + 1 : _ORDER.index(wanted) + 1]:
         out = run / _DIRECTORIES[stage]
@@ -74,23 +86,23 @@ def _first(given: Path, run: Path, done: int, wanted: str) -> str:
 
 
 def _error(path: Path, holds: str, wanted: str, fix: str) -> DataError:
-    return DataError(f"{path}: {holds}", rule=f"needed: {_LEAVES[wanted]}, which groundup {wanted} leaves", fix=fix)
+    return DataError(f"{path}: {holds}", rule=f"needed: {_OUTPUTS[wanted]} from groundup {wanted}", fix=fix)
 
 
 def _unknown(directory: Path, wanted: str) -> DataError:
     stage = _stage_at(directory)
-    holds = f"what {stage} left" if stage else "not the output of a stage"
-    return _error(directory, holds, wanted, f"Give the directory that groundup {wanted} left.")
+    holds = f"the output of {stage}" if stage else "not the output of a stage"
+    return _error(directory, holds, wanted, f"Give the output directory of groundup {wanted}.")
 
 
 def _stage_at(directory: Path) -> str | None:
-    """The stage that left a directory, or has begun in it."""
+    """Return the stage that wrote or started a directory."""
     for name in (ARTIFACT, STARTED):
         path = directory / name
         if path.is_file():
             try:
                 record = read_json(path)
-            except GroundupError:  # damage is reported where it is read
+            except GroundupError:  # reported when the record is read
                 return None
             return str(record.get("stage")) if isinstance(record, dict) else None
     return None

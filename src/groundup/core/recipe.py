@@ -1,6 +1,6 @@
-"""Recipes: the stages that a table names, the steps that a recipe's tables make of them, and how they are wired.
+"""Recipes: stages, the steps of a recipe, and the connection of their inputs and outputs.
 
-A stage is one command of the pipeline. Reading the table of stages imports no stage.
+A stage is one command of the pipeline. Its module is imported on first use.
 """
 
 from __future__ import annotations
@@ -21,23 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One command. Its module is named like it and holds `NameConfig`, `EXAMPLE` and `run(config, *, console=None)`.
+    """A command. Its module has the same name and defines `NameConfig`, `EXAMPLE` and `run(config, *, console=None)`.
 
     Attributes:
-        name: the table of a recipe, and the command; a dot makes a sub-table and a sub-command.
-        about: the summary that help prints.
-        given_example: an example command line for a stage whose module declares none.
-        directory: its output directory inside a run's directory; None for a command that is not part of a recipe.
-        inputs: key of the config -> the stage whose output is its default in a run; of several, the first that the
-            recipe has, otherwise the first whose output exists.
-        shared: key of the config -> keys "STAGE.KEY" of the recipe; the first one present is the default.
-        then: commands that make sense after this stage, with `{run}` for the run's directory, `{out}` for its output.
-        returns_text: `run` also takes `on_text`, called with each piece of the one text that it returns.
-        streams: `run` also takes `on_text` and `json_lines`: it prints through the first, with the second as one JSON
-            object per line.
-        many_ranks: `torchrun` may start it in many processes.
-        package: the package of its module.
-        filename: the module's name, if the stage's own is a Python keyword.
+        name: Table of a recipe and name of the command. A dot makes a sub-table and a sub-command.
+        about: Summary for the help, without a period.
+        example_line: Example command line, if the module defines no example.
+        directory: Output directory inside the run's directory, or None for a command that recipes do not have.
+        inputs: Key of the config -> stage whose output is its default in a run. Of several stages, the first one in
+            the recipe counts, otherwise the first one with an existing output.
+        shared: Key of the config -> keys "STAGE.KEY" of the recipe. The first existing key is the default.
+        then: Commands to suggest after this stage. `{run}` is the run's directory and `{out}` is the output.
+        returns_text: Whether `run` takes `on_text`, which receives the returned text in pieces.
+        streams: Whether `run` takes `on_text` for its output, and `json_lines` to print one JSON object per line.
+        distributed: Whether `torchrun` may start it in several processes.
+        package: Package of the module.
+        filename: Name of the module, if the stage's name is a Python keyword.
     """
 
     name: str
@@ -55,32 +54,35 @@ class Stage:
 
     @property
     def module(self) -> ModuleType:
-        """The stage's module, imported on first use."""
+        """Module of the stage, imported on first use."""
         return importlib.import_module(f"{self.package}.{self.filename or self.name.replace('.', '_')}")
 
     @property
     def config(self) -> type[Config]:
-        """The config class of the stage."""
+        """Config class of the stage."""
         found: type[Config] = getattr(self.module, self.name.title().replace(".", "") + "Config")
         return found
 
     @property
     def example(self) -> str:
-        """A command line that works."""
+        """Example command line."""
         return self.example_line or str(self.module.EXAMPLE)
 
     @property
     def command(self) -> str:
-        """The words after `groundup`."""
+        """Command after `groundup`, such as "finetune instruct"."""
         return self.name.replace(".", " ")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One stage of a recipe, ready to run.
+    """A stage of a recipe with its config.
 
     Attributes:
-        wired: keys of the config whose values come from the run, not from the recipe.
+        stage: The stage.
+        config: Validated config.
+        out: Output directory.
+        wired: Keys of the config that the run sets, and not the recipe.
     """
 
     stage: Stage
@@ -90,42 +92,44 @@ class Step:
 
 
 def run_name(name: Any) -> str:
-    """Return the name of a run, which must be valid as a directory name on every system.
+    """Validate the name of a run as a directory name for all operating systems.
+
+    Args:
+        name: The name.
+
+    Returns:
+        The name.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: The name is invalid.
     """
     if isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         return name
     raise ConfigError(
         f"name = {name!r}",
-        rule="a run's name is made of letters, digits, '-', '_' and '.'",
-        fix='Write, for example, name = "my-run".',
+        rule="a name has only letters, digits, '-', '_' and '.', and does not start with '-' or '.'",
+        fix='Write name = "my-run", for example.',
     )
 
 
 def recipe_steps(recipe: Mapping[str, Any], directory: Path, file: str, stages: Mapping[str, Stage]) -> list[Step]:
-    """Check every table of a recipe and return its steps, in the order of the stages.
+    """Validate a recipe and return its steps, in the order of the stages.
 
     Args:
-        recipe: its tables, without its name; the version is checked before.
-        directory: of the run.
-        file: the recipe's name in error messages.
-        stages: all stages, in their order.
+        recipe: Tables of the recipe, without its name.
+        directory: Directory of the run.
+        file: Name of the recipe for errors.
+        stages: All stages, in order.
 
     Raises:
-        ConfigError: a key, table or value of the recipe is wrong.
+        ConfigError: A key, table or value of the recipe is invalid.
     """
     from groundup.core.config import VERSION, load
 
     known = {name: stage for name, stage in stages.items() if stage.directory}
     tables = dict(_tables({key: value for key, value in recipe.items() if key != VERSION}, known, file))
     if not tables:
-        rule, fix = (
-            "a recipe has a table for each stage that shall run",
-            f"Add, for example, [{next(iter(known))}].",
-        )
-        raise ConfigError(f"{file}: no stages", rule=rule, fix=fix)
+        raise ConfigError(f"{file}: no stages", fix=f"Add the table of a stage, such as [{next(iter(known))}].")
     steps: list[Step] = []
     outputs: dict[str, Path] = {}
     for name, stage in known.items():
@@ -142,14 +146,26 @@ def recipe_steps(recipe: Mapping[str, Any], directory: Path, file: str, stages: 
 
 
 def starting_model(stage: str, table: Mapping[str, Any], directory: Path, stages: Mapping[str, Stage]) -> Path | None:
-    """Return the model that a stage of a recipe starts from, if it is known before the run."""
+    """Return the initial model of a stage, if it is known before the run.
+
+    Args:
+        stage: Name of the stage.
+        table: Its table in the recipe.
+        directory: Directory of the run.
+        stages: All stages.
+    """
     if "model" in table:
         return Path(str(table["model"]))
     return _output_of(stages[stage].inputs.get("model", ()), {}, stages, directory)
 
 
 def next_commands(directory: Path, steps: Sequence[Step]) -> list[str]:
-    """Return the command lines that make sense after a run."""
+    """Return the commands to suggest after a run.
+
+    Args:
+        directory: Directory of the run.
+        steps: Steps of the run.
+    """
     from groundup.core.files import shell_quoted
 
     return [
@@ -160,13 +176,19 @@ def next_commands(directory: Path, steps: Sequence[Step]) -> list[str]:
 
 
 _REDACTED = (
-    "# Logins and tokens were left out: REDACTED is in their place. To run this copy, write ${NAME} for it\n"
-    "# and set the environment variable NAME; or run the recipe that you wrote.\n\n"
+    "# Logins and tokens were replaced by REDACTED. To run this copy, replace REDACTED by ${NAME} and set the\n"
+    "# environment variable NAME. Or run the original recipe.\n\n"
 )
 
 
 def save_recipe(path: Path, name: str, steps: Sequence[Step]) -> None:
-    """Write a recipe with every default resolved, without secrets and without the paths that the run chose."""
+    """Write a recipe with all defaults, but without secrets and without the paths that the run sets.
+
+    Args:
+        path: File to write.
+        name: Name of the run.
+        steps: Steps of the run.
+    """
     import tomlkit
 
     from groundup.core.config import RECIPE_VERSION, VERSION
@@ -188,18 +210,18 @@ def save_recipe(path: Path, name: str, steps: Sequence[Step]) -> None:
 def _output_of(
     sources: str | tuple[str, ...], outputs: Mapping[str, Path], known: Mapping[str, Stage], directory: Path
 ) -> Path | None:
-    """Return the output of the first of these stages that the recipe has, or that an earlier run left."""
+    """Return the output of the first of these stages in the recipe, otherwise the first existing output."""
     names = [sources] if isinstance(sources, str) else sources
     if (found := next((outputs[name] for name in names if name in outputs), None)) is not None:
         return found
-    places = (directory / str(known[name].directory) for name in names)
-    return next((place for place in places if place.exists()), None)
+    directories = (directory / str(known[name].directory) for name in names)
+    return next((path for path in directories if path.exists()), None)
 
 
 def _shared(stage: Stage, tables: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield the keys of a stage whose values are in another stage's table."""
-    for key, places in stage.shared.items():
-        for table, name in (place.rsplit(".", 1) for place in places):
+    """Yield the keys of a stage with values from another stage's table."""
+    for key, directories in stage.shared.items():
+        for table, name in (place.rsplit(".", 1) for place in directories):
             if name in tables.get(table, {}):
                 yield key, tables[table][name]
                 break
@@ -208,7 +230,7 @@ def _shared(stage: Stage, tables: Mapping[str, Mapping[str, Any]]) -> Iterator[t
 def _tables(
     recipe: Mapping[str, Any], known: Collection[str], file: str, prefix: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (stage, table) of each table of the recipe; a stage whose name has a dot is a table inside another."""
+    """Yield the name and table of each stage in the recipe. A stage with a dot in its name is a sub-table."""
     from groundup.core.config import VERSION, unknown_name
 
     for key, value in recipe.items():
@@ -220,8 +242,8 @@ def _tables(
                 "table", key, ([] if prefix else ["name", VERSION]) + expected, where=file, prefix=prefix
             )
         if not isinstance(value, dict):
-            rule, fix = f"{name} is a table", f"Write [{name}] on a line, and its keys below."
-            raise ConfigError(f"{name} = {value!r} in {file}", rule=rule, fix=fix)
+            fix = f"Write [{name}] on a line, and its keys below."
+            raise ConfigError(f"{name} = {value!r} in {file}", rule=f"{name} must be a table", fix=fix)
         if name in known:
             yield name, value
         else:

@@ -1,4 +1,4 @@
-"""Keep logins and tokens out of what is recorded and printed."""
+"""Removal of logins and tokens from output and records."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 _OPTION_NAME = re.compile(_SECRET_NAME.pattern + "|^key$|^auth$|^pass$|^access_key_id$", re.IGNORECASE)
-_LONGEST_USER = 20  # characters of a user name; longer ones are tokens
+_MAX_USER_LENGTH = 20  # characters; a longer user name is a token
 
 
 def redacted(text: str) -> str:
-    """Return `text` with REDACTED instead of the logins and the tokens of the URLs in it; `${NAME}` stays."""
+    """Replace logins and tokens in URLs by REDACTED. `${NAME}` is kept.
+
+    Args:
+        text: Text that may contain URLs.
+    """
     if "://" not in text:
         return text
     return _PARAMETER.sub(_parameter, _LOGIN.sub(_login, text))
@@ -33,9 +37,9 @@ def redacted(text: str) -> str:
 
 def _login(found: re.Match[str]) -> str:
     user, colon, password = found[1].partition(":")
-    if VARIABLE.fullmatch(password) and VARIABLE.sub("", user) == user and len(user) < _LONGEST_USER:
+    if VARIABLE.fullmatch(password) and VARIABLE.sub("", user) == user and len(user) < _MAX_USER_LENGTH:
         return found[0]
-    if VARIABLE.fullmatch(found[1]) or (not colon and len(user) < _LONGEST_USER):
+    if VARIABLE.fullmatch(found[1]) or (not colon and len(user) < _MAX_USER_LENGTH):
         return found[0]
     return HIDDEN
 
@@ -45,13 +49,13 @@ def _parameter(found: re.Match[str]) -> str:
 
 
 def redacted_config(value: Any, *, variables: bool = True, name: str = "", options: bool = False) -> Any:
-    """Return a config (JSON values) without secrets: in URLs, and under names such as `secret` or `token`.
+    """Return a config without secrets, both in URLs and in keys such as `secret` or `token`.
 
     Args:
-        value: the config, or a value inside it.
-        variables: whether `${NAME}` stays. Without it, configs that give a secret in different ways become equal.
-        name: the key of the value.
-        options: whether the value is inside a table `options`, whose names are those of a store's library.
+        value: The config as JSON values, or a value inside it.
+        variables: Keep `${NAME}`. If false, configs that differ only in how they give a secret become equal.
+        name: Key of the value.
+        options: Whether the value is inside a table `options`, which holds options of an fsspec file system.
     """
     if isinstance(value, Mapping):
         inside = options or name == "options"

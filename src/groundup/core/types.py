@@ -1,4 +1,4 @@
-"""The types that flow along the road. No torch here: collecting text must not wait for it."""
+"""Data types that the packages share. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -7,26 +7,38 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Literal
 
-IGNORE_INDEX = -100  # a label that is not trained; PyTorch's and the ecosystem's convention
+IGNORE_INDEX = -100  # label without loss, as in PyTorch
 
 Role = Literal["system", "user", "assistant"]
 Split = Literal["train", "validation"]
-DeciderName = Literal["loss", "rouge", "chrf", "bleu", "exact", "f1"]  # by which states of a run are compared
+DeciderName = Literal["loss", "rouge", "chrf", "bleu", "exact", "f1"]  # metric that selects the best checkpoint
 MetricName = Literal["rouge", "chrf", "bleu", "exact", "f1", "likelihood"]  # `groundup.evaluation.metrics`
 
 
 def text_id(text: str) -> str:
-    """The identity of a text: 128 bits of BLAKE2b over its UTF-8 bytes, in hex."""
+    """Return the BLAKE2b-128 digest of a text in hex.
+
+    Args:
+        text: The text. Its UTF-8 bytes are hashed.
+    """
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text has no visible character: nothing, white space, control or format characters."""
+    """Return whether a text has only white space, control and format characters.
+
+    Args:
+        text: The text.
+    """
     return all(unicodedata.category(character)[0] in "ZC" for character in text)
 
 
 def well_formed(text: str) -> str:
-    """The text with every lone surrogate replaced by U+FFFD; other text comes back as it is."""
+    """Replace lone surrogates by U+FFFD.
+
+    Args:
+        text: The text.
+    """
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -36,17 +48,17 @@ def well_formed(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text of the corpus.
+    """A document of the corpus.
 
     Attributes:
-        text: clean text, NFC, "\\n" line ends.
-        source: the name of the source in the recipe.
-        origin: where in that source it came from (file, archive member, row), for provenance.
-        id: `text_id(text)`; two documents with one id are duplicates.
-        url: the address that it was published under, where one is known.
-        date: when it was crawled or written, in ISO 8601, where that is known.
-        language: an ISO 639 code; "" where nobody asked.
-        language_score: how sure that is, 0 to 1.
+        text: Clean text in NFC, with LF line ends.
+        source: Name of the source in the recipe.
+        origin: File, archive member or row in the source.
+        id: `text_id(text)`. Documents with the same ID are duplicates.
+        url: URL, or "" if unknown.
+        date: Date of the crawl or the text in ISO 8601, or "" if unknown.
+        language: ISO 639 code, or "" if not detected.
+        language_score: Confidence of the language, 0 to 1.
     """
 
     text: str
@@ -65,7 +77,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """A message of a conversation."""
 
     role: Role
     content: str
@@ -73,6 +85,6 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A conversation to train on or to answer."""
+    """A conversation to train on or to complete."""
 
     messages: tuple[Message, ...]

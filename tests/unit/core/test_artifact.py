@@ -1,4 +1,4 @@
-"""What a stage finds in its output directory, and what becomes of that: nothing finished may get lost on the way."""
+"""The state of an output directory, and the replacement of an earlier output."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from groundup.core.artifact import begin, fingerprint_of, read
 from groundup.core.errors import ConfigError, FormatError, ResourceError
 
 
-def leave(directory: Path, *, stage: str = "collect", key: int = 1) -> Path:
-    """A finished output of one file."""
+def finish_stage(directory: Path, *, stage: str = "collect", key: int = 1) -> Path:
+    """Return a finished output with one file."""
     work = begin(directory, stage, {"key": key}, {})
     (directory / "made.txt").write_text(f"{key}")
     work.finish({}, [directory / "made.txt"])
     return directory
 
 
-def test_equal_work_is_done_other_work_sets_it_aside_when_it_is_finished(tmp_path: Path) -> None:
-    out = leave(tmp_path / "out")
+def test_equal_work_is_done_and_other_work_replaces_it(tmp_path: Path) -> None:
+    out = finish_stage(tmp_path / "out")
     assert begin(out, "collect", {"key": 1}, {}).state == "done"
     work = begin(out, "collect", {"key": 2}, {})
     assert work.state == "fresh"
@@ -29,34 +29,34 @@ def test_equal_work_is_done_other_work_sets_it_aside_when_it_is_finished(tmp_pat
     (work.directory / "made.txt").write_text("2")
     work.finish({}, [work.directory / "made.txt"])
     assert (out / "made.txt").read_text() == "2"
-    [aside] = tmp_path.glob("out.replaced-*")
-    assert (aside / "made.txt").read_text() == "1"
-    assert read(aside).config == {"key": 1}
+    [replaced] = tmp_path.glob("out.replaced-*")
+    assert (replaced / "made.txt").read_text() == "1"
+    assert read(replaced).config == {"key": 1}
 
 
-def test_what_another_stage_left_is_not_taken_over(tmp_path: Path) -> None:
-    """`tokenize CORPUS --out CORPUS` once renamed its own input away."""
-    out = leave(tmp_path / "corpus")
-    with pytest.raises(ConfigError, match="tokenize would take its place"):
+def test_the_output_of_another_stage_is_refused(tmp_path: Path) -> None:
+    """`tokenize CORPUS --out CORPUS` once renamed its input."""
+    out = finish_stage(tmp_path / "corpus")
+    with pytest.raises(ConfigError, match="is the output of collect"):
         begin(out, "tokenize", {}, {})
     assert begin(out, "collect", {"key": 1}, {}).state == "done"
 
 
-def test_a_finished_stage_whose_files_are_gone_is_not_done(tmp_path: Path) -> None:
-    out = leave(tmp_path / "out")
+def test_a_finished_stage_with_deleted_files_is_not_done(tmp_path: Path) -> None:
+    out = finish_stage(tmp_path / "out")
     (out / "made.txt").unlink()
     assert begin(out, "collect", {"key": 1}, {}).state == "fresh"
 
 
-def test_tries_that_made_nothing_leave_nothing(tmp_path: Path) -> None:
-    """Each refused command once left another directory behind."""
+def test_failed_attempts_without_files_leave_no_directory(tmp_path: Path) -> None:
+    """Each invalid command once left another directory."""
     for key in range(3):
         begin(tmp_path / "out", "collect", {"key": key}, {})
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    """Two `groundup collect` with one --out once deleted each other's parts."""
+    """Two `groundup collect` with the same --out once deleted each other's files."""
     work = begin(tmp_path / "out", "collect", {}, {})
     code = (
         "import sys, pathlib; from groundup.core.artifact import begin; "
@@ -70,14 +70,14 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / ".lock").exists()
 
 
-def test_a_record_that_is_no_record_is_named(tmp_path: Path) -> None:
-    out = leave(tmp_path / "out")
+def test_an_invalid_record_is_an_error(tmp_path: Path) -> None:
+    out = finish_stage(tmp_path / "out")
     (out / "artifact.json").write_text("{}")
     with pytest.raises(FormatError, match=r"artifact\.json"):
         read(out)
 
 
-def test_leftovers_inside_of_leftovers_are_cleared(tmp_path: Path) -> None:
+def test_nested_temporary_files_are_deleted(tmp_path: Path) -> None:
     """A process killed while it wrote a file of a checkpoint leaves a temporary file in a temporary directory."""
     begin(tmp_path / "out", "pretrain", {}, {})
     half = tmp_path / "out" / "checkpoints" / ".step-00000038.oe2d0q.tmp"

@@ -1,4 +1,4 @@
-"""Paths and files that every room relies on."""
+"""Paths, atomic writes and JSON files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from groundup.core.errors import ConfigError
 from groundup.core.files import atomic_directory, atomic_file, cache_dir, expand_home
 
 
-def test_home_directories_are_put_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_home_directories_are_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -24,8 +24,10 @@ def test_home_directories_are_put_in(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX's user database")
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Containers run under ids that no user has: pathlib then raises a RuntimeError."""
+def test_a_user_without_a_home_directory_is_an_error_with_a_fix(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Containers may run with an unknown user ID, and pathlib then raises RuntimeError."""
 
     def nobody(uid: int) -> None:
         raise KeyError(uid)
@@ -40,8 +42,8 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("atomic", [atomic_file, atomic_directory])
-def test_errors_name_what_was_asked_for(tmp_path: Path, atomic: Callable[[Path], AbstractContextManager[Path]]) -> None:
-    """The temporary beside it is a name that nobody gave and that is gone when the message is read."""
+def test_errors_name_the_requested_path(tmp_path: Path, atomic: Callable[[Path], AbstractContextManager[Path]]) -> None:
+    """The temporary path no longer exists when the message is read."""
     kind_of_the_other = tmp_path / "wanted"
     kind_of_the_other.mkdir() if atomic is atomic_file else kind_of_the_other.touch()
     long = tmp_path / ("x" * 255)
@@ -53,15 +55,15 @@ def test_errors_name_what_was_asked_for(tmp_path: Path, atomic: Callable[[Path],
         assert [entry.name for entry in tmp_path.iterdir()] == ["wanted"]
 
 
-def test_a_directory_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+def test_a_directory_is_replaced_without_temporary_files(tmp_path: Path) -> None:
     for name in ("first", "second"):
         with atomic_directory(tmp_path / "wanted") as made:
             (made / name).touch()
     assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["wanted", "wanted/second"]
 
 
-def test_what_cannot_be_replaced_stays(tmp_path: Path) -> None:
-    """The old directory has been moved out of the way by then."""
+def test_a_directory_is_kept_if_the_replacement_fails(tmp_path: Path) -> None:
+    """The old directory is already renamed at that point."""
     (tmp_path / "wanted" / "first").mkdir(parents=True)
     with pytest.raises(FileNotFoundError), atomic_directory(tmp_path / "wanted") as made:
         made.chmod(0o700)
@@ -71,8 +73,8 @@ def test_what_cannot_be_replaced_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
-def test_a_full_disk_is_told_with_the_file(tmp_path: Path) -> None:
-    """`write` does not know the name of what it writes."""
+def test_a_disk_full_error_names_the_file(tmp_path: Path) -> None:
+    """The error of `write` has no file name."""
     with pytest.raises(OSError) as caught, atomic_file(tmp_path / "wanted"), Path("/dev/full").open("wb") as full:
         full.write(bytes(100_000))
     assert caught.value.errno == errno.ENOSPC

@@ -1,4 +1,4 @@
-"""Imports of the previous release work, and say where the name is now."""
+"""Imports of the previous release work, with a warning that contains the new name."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_renamed_class_is_found_under_its_old_name() -> None:
     assert import_module("groundup.objectives.classification").SeveralLabels is MultiLabelClassification
 
 
-def test_all_new_places_exist() -> None:
+def test_all_new_modules_exist() -> None:
     for places in MOVED.values():
         for place in places:
             import_module(f"groundup.{place}")
@@ -66,6 +66,6 @@ def test_an_unknown_module_of_an_old_package_is_not_found() -> None:
         import_module("groundup.generate.no_such")
 
 
-def test_a_name_that_is_nowhere_is_an_attribute_error() -> None:
+def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(ImportError, match="no_such"):
         exec("from groundup.parallel import no_such")

@@ -1,8 +1,8 @@
-"""What a stage leaves next to its output: `artifact.json`, which makes `groundup run` a small build system.
+"""Artifacts: the record `artifact.json` in each output, which makes `groundup run` a small build system.
 
-A stage whose config and inputs have not changed is skipped; one that was cut off resumes. One whose config changed
-works in a directory of its own and takes the place of the earlier output when it is finished. From the last artifact
-the whole chain of provenance can be read.
+A stage is skipped if its config and inputs are unchanged, and an interrupted stage resumes. If the config changed, the
+stage writes to a new directory, which replaces the earlier output when the stage finishes. The artifacts of a run
+record the provenance of each output.
 """
 
 from groundup.core.artifact.record import (

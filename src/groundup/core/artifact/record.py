@@ -1,4 +1,4 @@
-"""The record of a finished stage, `artifact.json`: config, inputs, and the checksum of every file of its output."""
+"""The record of a finished stage, `artifact.json`, with config, inputs and the checksums of the output files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from groundup.core.errors import DataError, FormatError
 from groundup.core.files import file_digest, read_json
 from groundup.core.redact import redacted_config
 
-FORMAT_VERSION = 2  # 1: without a checksum of its own and without logs
+FORMAT_VERSION = 2  # version 1 has no checksum and no logs
 # Fingerprints use the original name of a renamed setting, so that finished stages of earlier releases stay finished.
 _RENAMED_IN = ("pretrain", "finetune.instruct", "finetune.classify")
 _ORIGINAL_NAMES = {
@@ -50,25 +50,30 @@ _ORIGINAL_EVALUATION_NAMES = {
     "evaluate": {"max_compressor_bytes": "compressors_read"},
     "export.gguf": {"verify": "gate"},
 }
-_FINGERPRINTED_FORMAT = 1  # in fingerprints: what was finished by an earlier release stays finished
+_FINGERPRINTED_FORMAT = 1  # unchanged, so that outputs of older releases stay finished
 ARTIFACT = "artifact.json"
 STARTED = "started.json"
-REPLACED_INFIX = ".replaced-"  # in the name of a directory that gave way to the output of another config
+REPLACED_INFIX = ".replaced-"  # in the directory name of a replaced output
 _LIBRARIES = ("groundup", "torch", "tokenizers", "tiktoken", "numpy", "pyarrow", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """The record of one finished stage.
+    """The record of a finished stage.
 
     Attributes:
-        stage: the stage's name, a table of the recipe.
-        config: the config as given (paths and the console's switches left out of the fingerprint).
-        fingerprint: digest of config and inputs; equal fingerprints mean equal work.
-        inputs: name -> digest of each input.
-        outputs: file name -> digest of each file left in the directory.
-        facts: what the stage found out (counts, losses, the resolved plan), for the report.
-        logs: file name -> digest of each log that the stage wrote on the way; no part of the output's identity.
+        stage: Name of the stage.
+        config: Config as given, without paths and console settings.
+        fingerprint: Digest of config and inputs. Equal fingerprints mean equal work.
+        inputs: Name -> digest of each input.
+        outputs: File name -> digest of each output file.
+        facts: Results for the report, such as counts, losses and the training plan.
+        seconds: Wall time in seconds.
+        finished_at: Local time in ISO 8601.
+        versions: Versions of Python and libraries.
+        machine: Operating system and number of CPU cores.
+        logs: File name -> digest of each log. Logs are not part of the output's identity.
+        format_version: Version of this format.
     """
 
     stage: str
@@ -86,7 +91,7 @@ class Artifact:
 
     @property
     def digest(self) -> str:
-        """Identity of the output: what a later stage records as its input."""
+        """Digest of the output, which a later stage records as its input."""
         return _digest(self.outputs)
 
 
@@ -100,9 +105,17 @@ def record(
     seconds: float,
     logs: Sequence[Path] = (),
 ) -> Artifact:
-    """The record of work that is finished, made here and now; `outputs` and `logs` lie in `directory`.
+    """Return the artifact of a finished stage. Secrets are removed from config and facts.
 
-    Secrets in the config and the facts are left out (`groundup.core.redact`).
+    Args:
+        stage: Name of the stage.
+        config: Config as given.
+        inputs: Name -> digest of each input.
+        directory: Output directory.
+        outputs: Output files in `directory`.
+        facts: Results for the report.
+        seconds: Wall time in seconds.
+        logs: Log files in `directory`.
     """
     return Artifact(
         stage=stage,
@@ -120,7 +133,13 @@ def record(
 
 
 def fingerprint_of(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
-    """What makes two pieces of work equal; another password does not make them differ."""
+    """Return a digest of the stage, its config and its inputs. Passwords do not change it.
+
+    Args:
+        stage: Name of the stage.
+        config: Config as given.
+        inputs: Name -> digest of each input.
+    """
     config = _with_original_names(stage, redacted_config(config, variables=False))
     inputs = _rename_keys(inputs, _ORIGINAL_COLLECT_NAMES) if stage == "collect" else dict(inputs)
     return _digest({"stage": stage, "config": config, "inputs": inputs, "format": _FINGERPRINTED_FORMAT})
@@ -154,17 +173,19 @@ def _digest(value: Any) -> str:
 def read(directory: Path) -> Artifact:
     """Read the artifact of a finished stage.
 
+    Args:
+        directory: Output directory of the stage.
+
     Raises:
-        DataError: the directory is absent or its stage did not finish.
-        FormatError: written by a newer release.
+        DataError: The directory does not exist, or its stage did not finish.
+        FormatError: The record is damaged, or was written by a newer release.
     """
     path = directory / ARTIFACT
     if not path.is_file():
-        found = "no such directory" if not directory.exists() else "no artifact.json in it"
+        found = "no such directory" if not directory.exists() else "no artifact.json, so no finished stage"
         raise DataError(
             f"{directory}: {found}",
-            rule="a stage reads the finished output of the stage before",
-            fix="Check the path, or run the earlier stage (again) until it says that it is done.",
+            fix="Check the path, or run the earlier stage again until it finishes.",
         )
     return read_record(path)
 
@@ -172,8 +193,11 @@ def read(directory: Path) -> Artifact:
 def read_record(path: Path) -> Artifact:
     """Read an `artifact.json`, or the record next to an exported file.
 
+    Args:
+        path: The record.
+
     Raises:
-        FormatError: damaged, or written by a newer release.
+        FormatError: The record is damaged, or was written by a newer release.
     """
     return _parsed(path, read_checked_json(path, fix=_fix(path.parent)))
 
@@ -190,37 +214,41 @@ def _parsed(path: Path, record: dict[str, Any]) -> Artifact:
         if not all(
             isinstance(table, dict) for table in (made.config, made.inputs, made.outputs, made.facts, made.logs)
         ):
-            raise TypeError("config, inputs, outputs, facts and logs are tables")
+            raise TypeError("config, inputs, outputs, facts and logs must be objects")
         if not (isinstance(made.stage, str) and made.seconds >= 0):
-            raise TypeError("stage is a name, and seconds are a number")
+            raise TypeError("stage must be text, and seconds a number")
         datetime.fromisoformat(made.finished_at)
         return made
     except (TypeError, ValueError) as error:
         raise FormatError(
-            f"{path}: {error}",
-            rule="this file is the record that a stage of groundup leaves",
+            f"{path} is not a record of a stage: {error}",
             fix="Delete its directory and run the stage that wrote it again.",
         ) from error
 
 
 def write_record(path: Path, made: Artifact) -> None:
-    """Write a record with its own checksum."""
+    """Write a record with its checksum.
+
+    Args:
+        path: The file.
+        made: The artifact.
+    """
     write_checked_json(path, asdict(made))
 
 
 def read_intact(directory: Path, *, missing_ok: bool = False) -> Artifact:
-    """Read the artifact of a finished stage whose output another stage is about to use.
+    """Read the artifact of a finished stage and verify the checksums of its output.
 
     Args:
-        directory: Where the stage left it.
-        missing_ok: Let files be gone.
+        directory: Output directory of the stage.
+        missing_ok: Accept missing files.
 
     Raises:
-        DataError: The directory is absent or its stage did not finish.
+        DataError: The directory does not exist, or its stage did not finish.
         FormatError: A file is missing, damaged, or was changed after it was written.
     """
     made = read(directory)
-    first = os.environ.get("RANK", "0") == "0"  # of the ranks that torchrun starts, one reads all files
+    first = os.environ.get("RANK", "0") == "0"  # with torchrun, only rank 0 reads all files
     if first and (damaged := damaged_files(directory, made.outputs | made.logs)):
         damaged = {name: how for name, how in damaged.items() if not (missing_ok and how == MISSING)}
         if damaged:
@@ -229,62 +257,76 @@ def read_intact(directory: Path, *, missing_ok: bool = False) -> Artifact:
 
 
 def require_intact(directory: Path, *, missing_ok: bool = False) -> None:
-    """`read_intact` of a directory that groundup wrote; any other has no checksums.
+    """Verify the checksums of an output of groundup. Other directories have none and are accepted.
+
+    Args:
+        directory: The directory.
+        missing_ok: Accept missing files.
 
     Raises:
-        FormatError: As `read_intact`.
+        FormatError: A file is missing, damaged, or was changed after it was written.
     """
     if (directory / ARTIFACT).is_file():
         read_intact(directory, missing_ok=missing_ok)
 
 
 def damage_error(directory: Path, damaged: Mapping[str, str]) -> FormatError:
-    """Return the error that names damaged files, which `damaged_files` found."""
-    name, trouble = next(iter(damaged.items()))
+    """Return the error for damaged files.
+
+    Args:
+        directory: Directory of the files.
+        damaged: Name -> problem of each file, from `damaged_files`.
+    """
+    name, problem = next(iter(damaged.items()))
     more = f" (and {len(damaged) - 1} more)" if len(damaged) > 1 else ""
     return FormatError(
-        f"{directory / name}: {trouble}{more}",
+        f"{directory / name}: {problem}{more}",
         rule="the file is damaged, or was changed after groundup wrote it",
         fix=_fix(directory),
     )
 
 
 def accept(path: Path) -> list[str]:
-    """Take the files of a finished output as they are now: their checksums are written into its record.
+    """Update the checksums in a record to the current files.
 
     Args:
         path: The record, an `artifact.json` or one next to an exported file.
 
     Returns:
-        The names of the files that had changed or are gone.
+        Names of the changed and deleted files.
 
     Raises:
-        FormatError: The record is no longer one.
+        FormatError: The record is damaged.
     """
     directory, record = path.parent, read_json(path)
     made = _parsed(path, {key: value for key, value in record.items() if key != CHECKSUM})
     changed = damaged_files(directory, made.outputs | made.logs, remember=False)
 
-    def now(digests: Mapping[str, str]) -> dict[str, str]:
+    def current(digests: Mapping[str, str]) -> dict[str, str]:
         there = {directory / name: name for name in digests if (directory / name).is_file()}
         return {there[file]: digest for file, digest in digests_of(there, remember=False).items()}
 
-    write_record(path, replace(made, outputs=now(made.outputs), logs=now(made.logs), format_version=FORMAT_VERSION))
+    write_record(
+        path, replace(made, outputs=current(made.outputs), logs=current(made.logs), format_version=FORMAT_VERSION)
+    )
     return list(changed)
 
 
 def _fix(directory: Path) -> str:
     return (
-        f"Restore it from a copy, or delete {directory} and run the stage that wrote it again. "
-        f"If you changed it yourself: groundup model verify {shlex.quote(str(directory))} --accept."
+        f"Restore it from a backup, or delete {directory} and run its stage again. "
+        f"If you changed it on purpose: groundup model verify {shlex.quote(str(directory))} --accept."
     )
 
 
 def outputs_in(run: Path) -> dict[Path, Artifact]:
-    """The finished outputs of stages in a run's directory, oldest first; what was set aside is left out.
+    """Return the finished outputs of a run, oldest first, without replaced ones.
+
+    Args:
+        run: Directory of the run.
 
     Raises:
-        FormatError: a record is damaged.
+        FormatError: A record is damaged.
     """
     found = {
         child: read(child)

@@ -1,4 +1,4 @@
-"""Outputs that gave way to those of other settings: finding them, and removing them when the user asks."""
+"""Replaced outputs, which newer outputs with other settings have replaced: listing and deletion."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from groundup.core.locks import lock_owner
 
 _REPLACED = re.compile(rf".+{re.escape(REPLACED_INFIX)}(\d{{8}}-\d{{6}})(-\d+)?")
 _UNFINISHED = re.compile(rf"\.(.+){re.escape(NEW)}[0-9a-f]+")
-_DEPTH = 3  # runs/NAME/STAGE.replaced-DATE, from the directory that holds runs
+_DEPTH = 3  # levels from runs/ to runs/NAME/STAGE.replaced-DATE
 
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """One directory that no stage reads any more.
+    """A replaced output, which no stage reads.
 
     Attributes:
-        path: Where it is.
-        stage: The stage that wrote it.
-        finished: Whether that stage had finished; otherwise it was interrupted, and its settings changed since.
-        date: When it was replaced, or was written to last.
-        bytes: Its size.
+        path: Directory.
+        stage: Stage that wrote it.
+        finished: Whether the stage finished. If not, it was interrupted and its settings have changed since.
+        date: Date of the replacement, or of the last write.
+        bytes: Size in bytes.
     """
 
     path: Path
@@ -41,59 +41,61 @@ class Replaced:
 
 
 def replaced_in(directory: Path) -> list[Replaced]:
-    """Return the replaced outputs that a directory is or holds, oldest first.
+    """Return the replaced outputs in a directory, oldest first.
 
     Args:
-        directory: A directory of runs, a run, or one replaced output.
+        directory: Directory of runs, a run, or a replaced output.
 
     Raises:
-        DataError: No such directory.
+        DataError: The directory does not exist.
     """
     if not directory.is_dir():
-        raise DataError(
-            f"{directory}: no such directory",
-            rule="replaced outputs are looked for in a run, or in a directory of runs",
-            fix="Check the path.",
-        )
-    found = (_seen(path) for path in _directories(directory, _DEPTH))
+        raise DataError(f"{directory}: no such directory", fix="Check the path, which is runs/ by default.")
+    found = (_replaced_at(path) for path in _directories(directory, _DEPTH))
     return sorted((each for each in found if each is not None), key=lambda each: (each.date, each.path))
 
 
 def remove(replaced: Replaced) -> None:
-    """Delete a replaced output."""
+    """Delete a replaced output.
+
+    Args:
+        replaced: The output.
+    """
     shutil.rmtree(replaced.path)
 
 
 def _directories(directory: Path, depth: int) -> Iterator[Path]:
     yield directory
-    if depth and not _named(directory):
+    if depth and not _is_replaced_name(directory):
         for child in sorted(directory.iterdir()):
             if child.is_dir() and not child.is_symlink():
                 yield from _directories(child, depth - 1)
 
 
-def _named(path: Path) -> bool:
+def _is_replaced_name(path: Path) -> bool:
     return bool(_REPLACED.fullmatch(path.name) or _UNFINISHED.fullmatch(path.name))
 
 
-def _seen(path: Path) -> Replaced | None:
-    """What was replaced here; None of any directory that is not ours, or that a process works in."""
-    named, unfinished = _REPLACED.fullmatch(path.name), _UNFINISHED.fullmatch(path.name)
-    mark = next((mark for mark in (path / ARTIFACT, path / STARTED) if mark.is_file()), None)
-    if mark is None or not (named or unfinished):
+def _replaced_at(path: Path) -> Replaced | None:
+    """Return the replaced output at a path, or None if groundup did not write it or a process is using it."""
+    replaced_name, unfinished = _REPLACED.fullmatch(path.name), _UNFINISHED.fullmatch(path.name)
+    record_path = next(
+        (record_path for record_path in (path / ARTIFACT, path / STARTED) if record_path.is_file()), None
+    )
+    if record_path is None or not (replaced_name or unfinished):
         return None
     if unfinished and lock_owner(path.with_name(unfinished[1])) is not None:
         return None
     try:
-        record: Any = read_json(mark)
+        record: Any = read_json(record_path)
     except GroundupError:
-        record = None  # damaged; it is ours by its name and by the file that it holds
+        record = None  # damaged, but the directory name and the file show that groundup wrote it
     stage = record.get("stage") if isinstance(record, dict) else None
-    date = datetime.fromtimestamp(mark.stat().st_mtime)
-    if named:
+    date = datetime.fromtimestamp(record_path.stat().st_mtime)
+    if replaced_name:
         try:
-            date = datetime.strptime(named[1], "%Y%m%d-%H%M%S")
+            date = datetime.strptime(replaced_name[1], "%Y%m%d-%H%M%S")
         except ValueError:
             return None
     size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
-    return Replaced(path, str(stage or "unknown"), mark.name == ARTIFACT, date, size)
+    return Replaced(path, str(stage or "unknown"), record_path.name == ARTIFACT, date, size)

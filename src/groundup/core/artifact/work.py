@@ -1,8 +1,8 @@
-"""One run of a stage over its output directory: what there is to do, where it is done, and how it is published.
+"""Execution of a stage in its output directory: state, working directory, and replacement of the earlier output.
 
-A finished output is never touched before its successor is finished. A stage whose config or inputs changed works in
-`.NAME.new-FINGERPRINT` next to the output NAME; `Work.finish` then renames the earlier output to `NAME.replaced-DATE`
-and the new one to NAME. So a refused setting, an error, or a kill at any moment leaves the earlier output in its place.
+A finished output stays until the new one is finished. If config or inputs changed, the stage works in
+`.NAME.new-FINGERPRINT` next to the output NAME. `Work.finish` then renames the earlier output to `NAME.replaced-DATE`
+and the new one to NAME. An error or a kill at any time therefore keeps the earlier output.
 """
 
 from __future__ import annotations
@@ -42,13 +42,23 @@ State = Literal["fresh", "resumed", "done"]
 
 @dataclass(slots=True, weakref_slot=True)
 class Work:
-    """One run of a stage. Make it with `begin`, end it with `finish`.
+    """One execution of a stage, from `begin` to `finish`.
 
     Attributes:
-        directory: Where the stage writes: the output directory, or one next to it while an earlier output is there.
-        kept: File name -> checksum of what an interrupted run can use again, see `keep`; None: it was interrupted
-            under an earlier release, which wrote none.
-        target: The output directory.
+        directory: Working directory: the output directory, or one next to it if an earlier output exists.
+        stage: Name of the stage.
+        config: Config as given.
+        inputs: Name -> digest of each input.
+        fingerprint: Digest of config and inputs.
+        state: "fresh", "resumed" or "done".
+        seconds_before: Wall time of interrupted executions.
+        held: Lock file.
+        started: Start time of this execution.
+        kept: File name -> checksum of finished files that a resumed run can use, see `keep`. None if an older release
+            was interrupted, which wrote no checksums.
+        target: Output directory, if it differs from `directory`.
+        console: Console for messages.
+        release: Removes the lock and an empty working directory, after an error.
     """
 
     directory: Path
@@ -58,20 +68,20 @@ class Work:
     fingerprint: str
     state: State
     seconds_before: float
-    held: TextIO | None = None  # the lock; gone with this value or with the process
+    held: TextIO | None = None
     started: float = field(default_factory=time.monotonic)
     kept: dict[str, str] | None = field(default_factory=dict)
-    target: Path | None = None  # None: `directory` itself
+    target: Path | None = None
     console: Console | None = None
-    release: Callable[[], object] = lambda: None  # after an error: leave no lock and no empty directory
+    release: Callable[[], object] = lambda: None
 
     @property
     def seconds(self) -> float:
-        """Wall time of this stage, earlier runs that were cut off included (up to their last `save_time`)."""
+        """Wall time of this stage in seconds, including interrupted runs up to their last `save_time`."""
         return self.seconds_before + time.monotonic() - self.started
 
     def save_time(self) -> None:
-        """Write down the time spent so far; long stages call it when they save their own progress."""
+        """Save the wall time. Long stages call this when they save a checkpoint."""
         write_checked_json(
             self.directory / STARTED,
             {
@@ -83,7 +93,11 @@ class Work:
         )
 
     def keep(self, files: Iterable[Path]) -> None:
-        """Write down the checksums of finished files, so that a resumed run uses them only while they are intact."""
+        """Save the checksums of finished files. A resumed run uses these files if they are undamaged.
+
+        Args:
+            files: Files in `directory`.
+        """
         digests = digests_of(files, remember=False)
         self.kept = (self.kept or {}) | {
             path.relative_to(self.directory).as_posix(): digest for path, digest in digests.items()
@@ -91,17 +105,24 @@ class Work:
         self.save_time()
 
     def has(self, *files: Path) -> bool:
-        """Whether files are those that an interrupted run of this work kept, intact."""
+        """Return whether an interrupted run has finished these files, and they are undamaged.
+
+        Args:
+            *files: Files in `directory`.
+        """
         kept = self.kept
         names = {path: path.relative_to(self.directory).as_posix() for path in files}
         return all(path.is_file() and (kept is None or name in kept) for path, name in names.items())
 
     def finish(self, facts: Mapping[str, Any], outputs: list[Path]) -> Artifact:
-        """Write the artifact, and let the result take the place of an earlier one.
+        """Write the artifact, and replace an earlier output.
 
         Args:
-            facts: What the stage found out.
-            outputs: The files, inside `directory`, that make up the result.
+            facts: Results for the report.
+            outputs: Output files in `directory`.
+
+        Returns:
+            The artifact.
         """
         logs = [path for name in _LOGS if (path := self.directory / name).is_file()]
         artifact = record(self.stage, self.config, self.inputs, self.directory, outputs, facts, self.seconds, logs)
@@ -116,7 +137,7 @@ class Work:
         return artifact
 
     def abandon(self) -> None:
-        """Delete what this work wrote: after an error no half-made directory stays, and an earlier output does."""
+        """Delete the working directory after an error. An earlier output is kept."""
         if self.held is not None:
             self.held.close()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -133,84 +154,94 @@ def begin(
     shared: bool = False,
     console: Console | None = None,
 ) -> Work:
-    """Look at the output directory, decide what there is to do, and lock it for this process.
+    """Check the output directory, determine the state of the work, and lock the directory for this process.
 
-    The state of the work is "done" (same config and inputs, finished: read the artifact), "resumed" (same, cut
-    off: partial files may be there) or "fresh" (nothing there yet). Another config's output stays where it is until
-    `Work.finish`; the stage writes to `Work.directory`. A directory that is not ours, or another stage's, is refused.
+    The state is "done" (finished with the same config and inputs), "resumed" (interrupted with the same config and
+    inputs, with partial files) or "fresh". The output of another config is kept until `Work.finish`; the stage writes
+    to `Work.directory`.
 
     Args:
-        directory: The output directory.
-        stage: The stage's name.
-        config: Everything that changes the output, as JSON values; leave paths of inputs and outputs out.
+        directory: Output directory.
+        stage: Name of the stage.
+        config: All settings that change the output, as JSON values, without paths of inputs and outputs.
         inputs: Name -> digest of each input.
-        shared: The directory is that of a run, with the outputs of other stages in it: nothing is refused or renamed,
-            the work is done if its record and all its outputs are there, and the run has locked it.
-        console: Is told where an earlier output went, or that nothing is to do.
+        shared: The directory belongs to a run and holds outputs of other stages. It is already locked, and nothing is
+            renamed. The work is done if its record and its outputs exist.
+        console: Console for messages about a finished or replaced output.
+
+    Returns:
+        The work.
 
     Raises:
-        ConfigError: The directory cannot take this stage's output.
-        FormatError: It is finished, but damaged.
-        ResourceError: Another process works in it.
+        ConfigError: The directory has files of another stage, or files that groundup did not write.
+        FormatError: The output is finished, but damaged.
+        ResourceError: Another process uses the directory.
     """
     fingerprint = fingerprint_of(stage, config, inputs)
     if directory.is_file():
-        raise ConfigError(f"--out {directory}: a file", rule="output goes to a directory", fix="Give another --out.")
+        raise ConfigError(f"--out {directory} is a file", fix="Give a directory.")
     place, held = directory, None
-    if not shared and directory.name in ("", ".."):  # a name is needed for its neighbors
+    if not shared and directory.name in ("", ".."):  # the name is needed for directories next to it
         place = directory = directory.resolve()
     state: State = "fresh"
     if shared:
         made = read(directory) if (directory / ARTIFACT).is_file() else None
-        whole = made is not None and not damaged_files(directory, made.outputs)
-        state = "done" if whole and made and made.fingerprint == fingerprint else "fresh"
+        undamaged = made is not None and not damaged_files(directory, made.outputs)
+        state = "done" if undamaged and made and made.fingerprint == fingerprint else "fresh"
     else:
-        place, state, held = _place_for(directory, stage, fingerprint, console)
+        place, state, held = _working_directory_for(directory, stage, fingerprint, console)
     place.mkdir(parents=True, exist_ok=True)
-    # Left by a process that was killed inside an atomic write; in a run's directory only files of the run itself.
+    # Temporary files of a killed process. In a run's directory, only files of the run itself.
     for leftover in list(place.glob(".*.tmp") if shared else place.rglob(".*.tmp")):
-        # Missing, where it lay inside of one before it.
+        # It may be in a directory that is already deleted.
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     work = Work(place, stage, dict(config), dict(inputs), fingerprint, state, 0.0, held, console=console)
     if place != directory:
         work.target = directory
-        work.release = weakref.finalize(work, _let_go, place, directory, held)
+        work.release = weakref.finalize(work, _release, place, directory, held)
     if state == "resumed":
-        _take_up(work, console)
+        _resume(work, console)
     elif state == "fresh":
         work.save_time()
     elif console is not None:
-        console.note(f"{directory} is finished, with these settings and inputs: nothing to do.")
+        console.note(f"{directory} is already finished with these settings and inputs: nothing to do.")
     return work
 
 
 def working_directory(directory: Path) -> Path:
-    """Return where a process that is running now writes the output of a directory: there, or next to it."""
+    """Return the working directory of the process that currently writes an output.
+
+    Args:
+        directory: Output directory.
+
+    Returns:
+        `directory`, or the directory next to it if an earlier output exists.
+    """
     if (directory / ARTIFACT).is_file() and lock_owner(directory) is not None:
-        began = [path for path in _new_ones(directory) if (path / STARTED).is_file()]
+        began = [path for path in _unpublished(directory) if (path / STARTED).is_file()]
         return max(began, key=lambda path: (path / STARTED).stat().st_mtime_ns, default=directory)
     return directory
 
 
-def _place_for(
+def _working_directory_for(
     directory: Path, stage: str, fingerprint: str, console: Console | None
 ) -> tuple[Path, State, TextIO | None]:
-    """Where the work is done, what there is of it, and the lock."""
+    """Return the working directory, the state of the work, and the lock."""
     old = _state_of(directory, stage, fingerprint)
     held = None if old == "done" else lock_directory(directory, fix="choose another --out")
-    if finished := next((path for path in _new_ones(directory) if (path / ARTIFACT).is_file()), None):
-        # A process was killed between writing its record and renaming the directory.
+    if finished := next((path for path in _unpublished(directory) if (path / ARTIFACT).is_file()), None):
+        # A process was killed after it wrote the record and before it renamed the directory.
         held = held or lock_directory(directory, fix="choose another --out")
         _publish(finished, directory, console)
         held.close()
-        return _place_for(directory, stage, fingerprint, console)
-    for other in _new_ones(directory):
+        return _working_directory_for(directory, stage, fingerprint, console)
+    for other in _unpublished(directory):
         if _is_empty(other):
             shutil.rmtree(other, ignore_errors=True)
     if old != "another":
         return directory, old, held
     assert held is not None
-    if _is_empty(directory):  # a try that failed before it made anything
+    if _is_empty(directory):  # an earlier attempt failed before it wrote a file
         held.close()
         shutil.rmtree(directory)
         return directory, "fresh", lock_directory(directory, fix="choose another --out")
@@ -220,28 +251,26 @@ def _place_for(
 
 
 def _state_of(directory: Path, stage: str, fingerprint: str) -> Literal["fresh", "resumed", "done", "another"]:
-    """What is in a stage's directory; "another": the output of another config or of other inputs.
+    """Return the state of a directory; "another" is the output of another config or other inputs.
 
     Raises:
-        ConfigError: It holds what no stage wrote, or another stage.
+        ConfigError: It has files of another stage, or files that groundup did not write.
         FormatError: The output is finished, but damaged.
     """
     if not directory.exists() or not any(path.name != LOCK for path in directory.iterdir()):
         return "fresh"
-    mark = next((p for p in (directory / ARTIFACT, directory / STARTED) if p.is_file()), None)
-    if mark is None:
+    record_path = next((p for p in (directory / ARTIFACT, directory / STARTED) if p.is_file()), None)
+    if record_path is None:
         raise ConfigError(
-            f"--out {directory}: holds files that groundup did not write",
-            rule="output goes to a new or empty directory",
-            fix="Give another --out.",
+            f"--out {directory} has files that groundup did not write",
+            fix="Give a new or empty directory.",
         )
-    made = read_record(mark) if mark.name == ARTIFACT else None
-    begun = _read_started(mark) if made is None else {"stage": made.stage, "fingerprint": made.fingerprint}
+    made = read_record(record_path) if record_path.name == ARTIFACT else None
+    begun = _read_started(record_path) if made is None else {"stage": made.stage, "fingerprint": made.fingerprint}
     if begun.get("stage") != stage:
         raise ConfigError(
-            f"--out {directory}: holds what {begun.get('stage')} left",
-            rule=f"a directory is the output of one stage, and here {stage} would take its place",
-            fix="Give another --out.",
+            f"--out {directory} is the output of {begun.get('stage')}",
+            fix=f"Give another directory for {stage}.",
         )
     if begun.get("fingerprint") != fingerprint:
         return "another"
@@ -257,36 +286,36 @@ def _read_started(path: Path) -> dict[str, Any]:
     return read_checked_json(path, fix=f"Delete {path.parent} and run the same command again.")
 
 
-def _take_up(work: Work, console: Console | None) -> None:
-    """Read what an interrupted run wrote down; files that are damaged since are deleted, to be made again."""
+def _resume(work: Work, console: Console | None) -> None:
+    """Read the state of an interrupted run, and delete damaged files so that they are written again."""
     begun = _read_started(work.directory / STARTED)
     work.seconds_before, kept = begun["seconds"], begun.get("kept")
     if kept is None:
         work.kept = None
         return
     damaged = damaged_files(work.directory, kept)
-    for name, trouble in damaged.items():
+    for name, problem in damaged.items():
         if (work.directory / name).is_file():
             (work.directory / name).unlink()
             if console is not None:
-                console.warn(f"{work.directory / name}: {trouble}. It is made again.")
+                console.warn(f"{work.directory / name}: {problem}; writing it again")
     work.kept = {name: digest for name, digest in kept.items() if name not in damaged}
 
 
 def _publish(place: Path, target: Path, console: Console | None) -> None:
-    """Let a finished output take the place of an earlier one, which is renamed."""
+    """Rename a finished output to its final name, after renaming an earlier output."""
     if target.exists():
         aside = _unused(f"{target}{REPLACED_INFIX}{time.strftime('%Y%m%d-%H%M%S')}")
         (target / LOCK).unlink(missing_ok=True)
         target.rename(aside)
         if console is not None:
-            console.note(f"What was in {target} is now in {aside}.")
+            console.note(f"Moved the earlier output of {target} to {aside}.")
     place.rename(target)
     sync_directory(target.parent)
 
 
-def _let_go(place: Path, target: Path, held: TextIO | None) -> None:
-    """After work that was not finished: leave no directory that holds nothing, and no lock."""
+def _release(place: Path, target: Path, held: TextIO | None) -> None:
+    """Remove the lock and an empty working directory, after unfinished work."""
     if held is None or held.closed:
         return
     if _is_empty(place):
@@ -295,8 +324,8 @@ def _let_go(place: Path, target: Path, held: TextIO | None) -> None:
     held.close()
 
 
-def _new_ones(directory: Path) -> list[Path]:
-    """Unfinished successors of an output."""
+def _unpublished(directory: Path) -> list[Path]:
+    """Return the working directories next to an output."""
     parent = directory.parent
     start = f".{directory.name}{NEW}"
     return sorted(path for path in parent.iterdir() if path.name.startswith(start)) if parent.is_dir() else []

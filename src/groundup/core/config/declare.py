@@ -133,7 +133,7 @@ class Setting:
 
 
 def settings_of(config: type[Config]) -> Iterator[Setting]:
-    """Yield the keys of a config: required keys first, then those of the class itself, then those of its bases.
+    """Yield the keys of a config: required keys, then keys of the class, then keys of its bases.
 
     Args:
         config: Config class.

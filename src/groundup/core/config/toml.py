@@ -165,7 +165,7 @@ def _table(
 
 
 def _item_keys(kinds: Sequence[type[Config]], lists: Sequence[str]) -> Iterator[str]:
-    """Yield the keys of the tables in lists: first those that all kinds share, then those of each kind."""
+    """Yield the keys of the tables in lists: first the shared keys, then the keys of each kind."""
     keys = [list(settings_of(kind)) for kind in kinds]
     name = " or ".join(lists)
     if len(keys) == 1:

@@ -1,4 +1,4 @@
-"""What a person sees while work goes on: stages, progress, notes, tables; plain lines without a terminal."""
+"""Console output during a command: stages, progress, notes and tables."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from groundup.core.redact import redacted
 
 __all__ = ["Console", "ProgressBar", "Stages", "format_count", "format_duration", "print_now", "visible"]
 
-_LOG_SECONDS = 10.0  # without a terminal: a line at least this often, and at every tenth of the way,
-_LOG_SPACING = 2.0  # but never more often than this
+_LOG_SECONDS = 10.0  # maximum time between progress lines without a terminal; also one line per 10 %
+_MIN_LOG_SECONDS = 2.0
 _LOG_WIDTH = 110
-_SAMPLE_WIDTH = 88  # a comfortable line
+_SAMPLE_WIDTH = 88
 
-# Text of models and documents may hold terminal commands (ESC, C1) or turn the writing direction around.
+# Text of models and documents may contain terminal commands (ESC, C1) or reverse the writing direction.
 _UNSAFE = {
     code: "�"
     for code in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
@@ -36,49 +36,64 @@ _UNSAFE = {
 
 
 def print_now(text: str) -> None:
-    """Write to stdout without buffering."""
+    """Write to stdout without buffering.
+
+    Args:
+        text: The text.
+    """
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
 def visible(text: str) -> str:
-    """The text with control characters made visible, safe to print on a terminal."""
+    """Replace control characters by visible ones, so that the text is safe to print on a terminal.
+
+    Args:
+        text: The text.
+    """
     return text.replace("\r\n", "\n").translate(_UNSAFE)
 
 
 class ProgressBar(Protocol):
-    """A running piece of work."""
+    """A progress bar."""
 
     def advance(self, amount: float = 1) -> None:
-        """Say that `amount` more units are done."""
+        """Add finished units."""
         ...
 
     def expect(self, total: float) -> None:
-        """Say how many units there will be in all, where that has changed."""
+        """Change the total number of units."""
         ...
 
     def show(self, **fields: str) -> None:
-        """Show named values beside the bar, e.g. `loss="3.21"`."""
+        """Show named values next to the bar, e.g. `loss="3.21"`."""
         ...
 
 
 class Stages(Protocol):
-    """The list of stages of a run."""
+    """The stage list of a run."""
 
     def mark(self, name: str, state: State, *, seconds: float | None = None, detail: str = "") -> None:
-        """Set a stage's state; `seconds` where it did not run under this list, `detail` for one more fact."""
+        """Set the state of a stage.
+
+        Args:
+            name: Name of the stage.
+            state: New state.
+            seconds: Wall time. Default: measured since the stage was marked as running.
+            detail: Additional text.
+        """
         ...
 
 
 class Console:
-    """The one way to speak to the person at the terminal. Everything goes to stderr; stdout is for results.
+    """Messages to the user, on stderr. Results go to stdout instead.
+
+    Without a terminal (a pipe, CI, `TERM=dumb`) or with `NO_COLOR`, the output is lines that are never overwritten.
+    Text is not interpreted as markup.
 
     Args:
-        quiet: show warnings and errors only.
-        stream: where to write; stderr unless given.
-
-    Without a terminal (a pipe, CI, `TERM=dumb`) or with `NO_COLOR`, everything is plain lines, none of which
-    is ever taken back. No text is read as markup.
+        quiet: Show only warnings and errors.
+        stream: Output stream. Default: stderr.
     """
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
@@ -99,12 +114,12 @@ class Console:
         self._live: Live | None = None
 
     def note(self, text: str) -> None:
-        """One line of information."""
+        """Print a line of information."""
         if not self.quiet:
             self._print(Text(visible(redacted(text))))
 
     def warn(self, text: str) -> None:
-        """One line that the user should act on or know; shown even when quiet."""
+        """Print a warning, even when quiet."""
         self._print(Text.assemble(("warning: ", "bold yellow"), visible(redacted(text))))
 
     def error(self, error: GroundupError) -> None:
@@ -118,15 +133,16 @@ class Console:
                 self._print(Text.assemble((f"{name}: ", style), visible(text)))
 
     def rule(self, title: str) -> None:
-        """A heading over what follows."""
+        """Print a heading."""
         if not self.quiet:
             self._print(Text(f"\n{visible(title)}", style="bold"))
 
     def sample(self, title: str, text: str | Sequence[tuple[str, str]]) -> None:
-        """A piece of text that a model wrote or a document, set apart.
+        """Print an indented sample of a document or of generated text.
 
         Args:
-            text: as it is, or in parts, each with its style ("bold green"; "" for none).
+            title: Heading.
+            text: Text, or pairs of text and rich style ("bold green", or "" for no style).
         """
         if self.quiet:
             return
@@ -143,7 +159,7 @@ class Console:
         self._print(shown)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table; the first column is left-aligned, the others right-aligned."""
+        """Print a table. The first column is left-aligned, all others right-aligned."""
         if self.quiet:
             return
         self.rule(title)
@@ -158,13 +174,14 @@ class Console:
     def progress(
         self, label: str, total: float | None, unit: str, *, done: float = 0, curve: str | None = None
     ) -> Iterator[ProgressBar]:
-        """A progress bar with rate and time left.
+        """Show a progress bar with rate and remaining time inside a `with` block.
 
         Args:
-            total: units in all; `None` where nobody knows.
-            unit: what is counted, in the plural ("tokens"); "bytes" are shown as kB, MB, GB.
-            done: units finished in an earlier run (not in the rate).
-            curve: the field of `show` whose history is drawn beside it, e.g. "loss".
+            label: Text before the bar.
+            total: Total number of units, or None if unknown.
+            unit: Plural noun of the units ("tokens"). "bytes" are shown as kB, MB, GB.
+            done: Units finished in an earlier run. They do not count for the rate.
+            curve: Field of `show` whose history is drawn next to it, e.g. "loss".
         """
         outermost = not self._view.meters
         meter = Meter(visible(redacted(label)), total, unit, done, curve)
@@ -181,10 +198,10 @@ class Console:
 
     @contextmanager
     def stages(self, names: Mapping[str, str]) -> Iterator[Stages]:
-        """The list of stages, shown until the block ends, and then left standing as the summary.
+        """Show the list of stages inside a `with` block. It stays on the screen as a summary.
 
         Args:
-            names: name -> what the stage does, in a few words.
+            names: Name -> summary of each stage.
         """
         rows = {name: StageRow(about=visible(about)) for name, about in names.items()}
         self._view.rows = rows
@@ -204,7 +221,7 @@ class Console:
         self._rich.print(text, soft_wrap=True)
 
     def _open(self) -> bool:
-        """Start drawing, unless that is going on (or there is nobody to see it); says whether it did."""
+        """Start the live display if necessary, and return whether it was started."""
         if self._live is not None or self.quiet or not self.interactive:
             return False
         self._live = start_display(self._view, self._rich)
@@ -217,21 +234,21 @@ class Console:
 
 
 class _Logged:
-    """A progress that is told in lines: at every tenth of the way, and now and then in between."""
+    """Progress as lines: one for each 10 %, and at least one every 10 seconds."""
 
-    def __init__(self, meter: Meter, say: Callable[[str], None]) -> None:
-        self._meter, self._say = meter, say
-        self._said_at, self._said_tenth = meter.started, int(10 * (meter.fraction or 0))
+    def __init__(self, meter: Meter, write: Callable[[str], None]) -> None:
+        self._meter, self._write = meter, write
+        self._written_at, self._written_tenth = meter.started, int(10 * (meter.fraction or 0))
 
     def advance(self, amount: float = 1) -> None:
         self._meter.advance(amount)
-        silent = time.monotonic() - self._said_at
+        silent = time.monotonic() - self._written_at
         tenth = int(10 * (self._meter.fraction or 0))
-        if silent < _LOG_SPACING or (silent < _LOG_SECONDS and tenth <= self._said_tenth):
+        if silent < _MIN_LOG_SECONDS or (silent < _LOG_SECONDS and tenth <= self._written_tenth):
             return
-        self._said_at, self._said_tenth = time.monotonic(), tenth
+        self._written_at, self._written_tenth = time.monotonic(), tenth
         fields = [f"{name} {value}" for name, value in self._meter.fields.items()]
-        self._say(f"{self._meter.label}: {', '.join([*self._meter.parts(), *fields]).strip()}")
+        self._write(f"{self._meter.label}: {', '.join([*self._meter.parts(), *fields]).strip()}")
 
     def expect(self, total: float) -> None:
         self._meter.expect(total)
@@ -241,8 +258,8 @@ class _Logged:
 
 
 class _StageList:
-    def __init__(self, rows: Mapping[str, StageRow], say: Callable[[str], None]) -> None:
-        self._rows, self._say = rows, say
+    def __init__(self, rows: Mapping[str, StageRow], write: Callable[[str], None]) -> None:
+        self._rows, self._write = rows, write
 
     def mark(self, name: str, state: State, *, seconds: float | None = None, detail: str = "") -> None:
         row = self._rows[name]
@@ -252,6 +269,5 @@ class _StageList:
         row.state, row.detail = state, visible(detail)
         count = f"[{list(self._rows).index(name) + 1}/{len(self._rows)}] {name}"
         took = "" if state == "running" or row.seconds is None else f" in {format_duration(row.seconds)}"
-        said = {"running": row.about, "skipped": f"done earlier{took}"}.get(state, f"{state}{took}")
-        told = f"{said}, {row.detail}" if row.detail else said
-        self._say(f"{count}: {told}")
+        text = {"running": row.about, "skipped": f"done earlier{took}"}.get(state, f"{state}{took}")
+        self._write(f"{count}: {text}, {row.detail}" if row.detail else f"{count}: {text}")

@@ -1,4 +1,4 @@
-"""The moving part of the terminal: the stage list with the bars of the running stage below its name."""
+"""Live display of the stage list, with the progress bars of the running stage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from groundup.core.console.meter import Meter, format_duration
 
 State = Literal["pending", "running", "done", "skipped", "failed"]
 
-_MARKS: dict[State, tuple[str, str, str]] = {  # state -> mark, the same in ASCII, style
+_MARKS: dict[State, tuple[str, str, str]] = {  # state -> symbol, ASCII symbol, style
     "pending": ("○", ".", "dim"),
     "running": ("●", ">", "bold cyan"),
     "done": ("✓", "+", "green"),
@@ -25,13 +25,13 @@ _MARKS: dict[State, tuple[str, str, str]] = {  # state -> mark, the same in ASCI
     "failed": ("✗", "x", "bold red"),
 }
 _SPINNER, _SPINNER_ASCII = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\"
-_BAR_WIDTH, _BAR_LEAST = 30, 8
-_REFRESH_PER_SECOND = 5  # the machine is busy with better things
+_MAX_BAR_WIDTH, _MIN_BAR_WIDTH = 30, 8
+_REFRESH_PER_SECOND = 5  # low, to save CPU time
 
 
 @dataclass(slots=True)
 class StageRow:
-    """One line of the stage list."""
+    """A line of the stage list."""
 
     about: str
     state: State = "pending"
@@ -41,13 +41,13 @@ class StageRow:
 
     @property
     def elapsed(self) -> float | None:
-        """Seconds that the stage took, or has taken so far."""
+        """Wall time of the stage in seconds, so far or in total."""
         return time.monotonic() - self.started if self.state == "running" else self.seconds
 
 
 @dataclass(slots=True)
 class LiveView:
-    """What is drawn; rich calls it again for every frame."""
+    """The content of the live display. rich renders it for every frame."""
 
     rows: Mapping[str, StageRow] = field(default_factory=dict)
     meters: list[Meter] = field(default_factory=list)
@@ -87,15 +87,15 @@ class LiveView:
 def _bar(meter: Meter, indent: str, options: ConsoleOptions) -> RenderResult:
     parts = meter.parts()
     label = f"{indent}{meter.label} "
-    room = options.max_width - 1 - cell_len(label)
-    while len(parts) > 1 and sum(len(part) + 2 for part in parts) + _BAR_LEAST > room:
+    available = options.max_width - 1 - cell_len(label)
+    while len(parts) > 1 and sum(len(part) + 2 for part in parts) + _MIN_BAR_WIDTH > available:
         parts.pop()
     tail = "  ".join(parts)
     line = Text(label, no_wrap=True, overflow="ellipsis")
     if meter.fraction is not None:
-        width = max(_BAR_LEAST, min(_BAR_WIDTH, room - len(tail) - 2))
+        width = max(_MIN_BAR_WIDTH, min(_MAX_BAR_WIDTH, available - len(tail) - 2))
         done = int(width * meter.fraction)
-        full, rest = ("#", "-") if options.ascii_only else ("━", "─")  # thick and thin: not by colour alone
+        full, rest = ("#", "-") if options.ascii_only else ("━", "─")  # thick and thin
         line.append(full * done, "cyan").append(rest * (width - done), "dim").append(" ")
     yield line.append(tail, "cyan")
     if meter.fields:
@@ -109,13 +109,18 @@ def _bar(meter: Meter, indent: str, options: ConsoleOptions) -> RenderResult:
 
 
 def start_display(view: LiveView, console: RichConsole) -> Live:
-    """Begin to draw. What is printed through `console` meanwhile, or written to stderr, appears above."""
+    """Start the live display. Other output through `console` or to stderr appears above it.
+
+    Args:
+        view: The content.
+        console: Rich console of the terminal.
+    """
     live = Live(
         view,
         console=console,
         refresh_per_second=_REFRESH_PER_SECOND,
-        transient=not view.rows,  # a list of stages stays as the summary; a lone bar leaves its summary line
-        redirect_stdout=False,  # results go to stdout and must not come out here
+        transient=not view.rows,  # the stage list stays as a summary; a single bar is replaced by a summary line
+        redirect_stdout=False,  # results go to stdout, not to the display
         vertical_overflow="visible",
     )
     live.start()

@@ -1,4 +1,4 @@
-"""How far a piece of work is: counts, rate, time left, and numbers that people read at a glance."""
+"""State of a progress bar (count, rate, remaining time), and formatting of numbers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from groundup.core.plural import singular_of
 
-_WINDOW_SECONDS = 30.0  # the rate is of the recent past: a slow first step (compilation) must not spoil the estimate
+_WINDOW_SECONDS = 30.0  # window of the rate; a slow first step (compilation) must not bias the estimate
 _SPACING_SECONDS = 0.25
 _HISTORY = 512
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -37,7 +37,11 @@ def format_count(value: float, unit: str = "") -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Minutes and seconds, "2:04", with hours where there are any, "1:02:03"."""
+    """Format a duration: "2:04" or "1:02:03".
+
+    Args:
+        seconds: The duration.
+    """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -45,12 +49,17 @@ def format_duration(seconds: float) -> str:
 
 @dataclass(slots=True)
 class Meter:
-    """The state of one progress bar, whatever draws it.
+    """The state of a progress bar.
 
     Attributes:
-        total: units in all, where known.
-        done_before: units finished in an earlier run; they count as done but not in the rate.
-        curve: the field (of `show`) whose history is drawn, e.g. "loss".
+        label: Text before the bar.
+        total: Total number of units, if known.
+        unit: Plural noun of the units.
+        done_before: Units finished in an earlier run. They do not count for the rate.
+        curve: Field of `show` whose history is drawn, e.g. "loss".
+        completed: Finished units.
+        fields: Name -> value of the shown values.
+        started: Start time.
     """
 
     label: str
@@ -71,11 +80,11 @@ class Meter:
         self._recent = deque([(self.started, self.completed)])
 
     def advance(self, amount: float = 1) -> None:
-        """Count `amount` more units as done."""
+        """Add finished units."""
         first = self.completed == self.done_before
         self.completed += amount
         now = time.monotonic()
-        if first:  # this step may have compiled, loaded or connected: from its end on there is a rate
+        if first:  # the first step may compile or load, so the rate starts after it
             self._recent[0] = (now, self.completed)
         if now - self._recent[-1][0] >= _SPACING_SECONDS:
             self._recent.append((now, self.completed))
@@ -83,11 +92,11 @@ class Meter:
             self._recent.popleft()
 
     def expect(self, total: float) -> None:
-        """Take another number of units in all."""
+        """Change the total number of units."""
         self.total = total
 
     def show(self, **fields: str) -> None:
-        """Replace the named values, an empty one by none; the one called `curve` is also added to the history."""
+        """Set named values. An empty value removes the name. The field `curve` is added to the history."""
         self.fields = {name: value for name, value in (self.fields | fields).items() if value}
         if self.curve in fields:
             try:
@@ -97,29 +106,29 @@ class Meter:
             self._shown += 1
             if self._shown % self._stride == 0:
                 self._history.append(value)
-            if len(self._history) > _HISTORY:  # from here on keep every second: the curve stays even in time
+            if len(self._history) > _HISTORY:  # keep every second value, evenly spaced in time
                 del self._history[::2]
                 self._stride *= 2
 
     @property
     def fraction(self) -> float | None:
-        """The part that is done, 0 to 1, where the total is known."""
+        """Finished fraction, 0 to 1, or None if the total is unknown."""
         return None if not self.total else min(1.0, self.completed / self.total)
 
     @property
     def seconds(self) -> float:
-        """Wall time since the bar was opened."""
+        """Wall time since the start, in seconds."""
         return time.monotonic() - self.started
 
     @property
     def rate(self) -> float:
-        """Units per second over the last half minute; 0 until something is done after the first step."""
+        """Units per second over the last 30 seconds, 0 before the second step."""
         since, then = self._recent[0]
         elapsed = time.monotonic() - since
         return (self.completed - then) / elapsed if elapsed > 0 else 0.0
 
     def parts(self) -> list[str]:
-        """Percentage, time left, rate and counts, those that are known, the most wanted first."""
+        """Return the known ones of percentage, remaining time, rate and count, the most important first."""
         rate = self.rate
         known = []
         if self.fraction is not None:
@@ -135,7 +144,7 @@ class Meter:
         return known
 
     def summary(self) -> str:
-        """What is said when the work is done: counts, time, mean rate, last values."""
+        """Return the line that is printed at the end: count, time, mean rate, last values."""
         done, seconds = self.completed - self.done_before, self.seconds
         text = f"{self.label}: {format_count(self.completed, self.unit)} in {format_duration(seconds)}"
         if done > 0 and seconds >= 1:
@@ -143,7 +152,7 @@ class Meter:
         return ", ".join([text, *(f"{name} {value}" for name, value in self.fields.items())])
 
     def spark(self, width: int = 16) -> str:
-        """The history of the curve as a line of blocks, each the mean of its stretch."""
+        """Return the history of the curve as a sparkline of block characters."""
         history = self._history
         if len(history) < 2:
             return ""

@@ -38,7 +38,7 @@ class Optimizer(Config):
 
 
 class Work(Config):
-    optimizer: Optimizer = setting(Optimizer(lr=0.02), help="the optimizer")  # a table before plain keys
+    optimizer: Optimizer = setting(Optimizer(lr=0.02), help="the optimizer")  # a table before other keys
     sources: list[Annotated[Folder | Package, Field(discriminator="kind")]] = setting([], help="the sources")
     out: Path = setting(help="output directory")
     cache: Path = setting(Path("a \\ b"), help="where downloads go")

@@ -1,4 +1,4 @@
-"""Without a terminal the console writes lines that a log can keep: no control codes, no flood."""
+"""Without a terminal, the console writes lines without control codes, and few of them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from groundup.core.console import Console, visible
 from groundup.core.errors import DataError
 
 
-def test_all_that_is_said_is_plain_text_and_no_markup() -> None:
-    """Text of users and models may look like markup, or hold commands for the terminal."""
+def test_markup_and_control_codes_are_not_interpreted() -> None:
+    """Text of users and models may look like markup, or contain terminal commands."""
     stream = io.StringIO()
     console = Console(stream=stream)
     console.note("[red]a[/red] :smile:")
@@ -36,14 +36,14 @@ def test_all_that_is_said_is_plain_text_and_no_markup() -> None:
 
 
 def test_long_lines_are_not_broken() -> None:
-    """A path or a command that is broken over two lines can be neither copied nor searched for."""
+    """A path or command on two lines cannot be copied or searched."""
     stream = io.StringIO()
     path = "/".join(["directory"] * 50)
     Console(stream=stream).note(path)
     assert stream.getvalue() == path + "\n"
 
 
-def test_quiet_leaves_warnings_and_errors() -> None:
+def test_quiet_shows_only_warnings_and_errors() -> None:
     stream = io.StringIO()
     console = Console(quiet=True, stream=stream)
     console.note("note")
@@ -60,15 +60,15 @@ def test_quiet_leaves_warnings_and_errors() -> None:
     assert "value" in stream.getvalue()
 
 
-def test_progress_is_logged_by_tenths_and_by_time_but_not_by_the_step(
+def test_progress_is_logged_by_percentage_and_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A log of a night must not have a line a step, nor be silent for an hour."""
+    """A long log must not have a line per step, nor have no line for an hour."""
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     stream = io.StringIO()
     with Console(stream=stream).progress("training", 1000, "steps") as progress:
-        for _ in range(1000):  # 1000 steps in 100 s: a tenth every 10 s
+        for _ in range(1000):  # 1000 steps in 100 s: 10 % every 10 s
             now += 0.1
             progress.show(loss="2.50")
             progress.advance()
@@ -78,7 +78,7 @@ def test_progress_is_logged_by_tenths_and_by_time_but_not_by_the_step(
     assert lines[-1] == "training: 1.00k steps in 1:40 (10.0 steps/s), loss 2.50"
 
 
-def test_work_of_unknown_length_is_still_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_of_unknown_length_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now)
     stream = io.StringIO()
@@ -89,7 +89,7 @@ def test_work_of_unknown_length_is_still_heard_of(monkeypatch: pytest.MonkeyPatc
     assert 5 <= len(stream.getvalue().splitlines()) <= 8
 
 
-def test_a_failed_stage_does_not_claim_to_be_finished() -> None:
+def test_a_failed_stage_is_not_shown_as_done() -> None:
     stream = io.StringIO()
     console = Console(stream=stream)
     with (
@@ -102,6 +102,6 @@ def test_a_failed_stage_does_not_claim_to_be_finished() -> None:
     assert stream.getvalue() == "[1/1] collect: gather text\n"
 
 
-def test_visible_keeps_text_whole() -> None:
+def test_visible_keeps_ordinary_text() -> None:
     assert visible("a\r\nb\tc\nd é 😀 👩‍💻") == "a\nb\tc\nd é 😀 👩‍💻"
     assert visible("\x00\x1b[2J\x9b") == "��[2J�"

@@ -1,4 +1,4 @@
-"""On a real terminal the stage list and the bar are drawn; results on stdout stay clean of them."""
+"""On a terminal, the stage list and the progress bar are drawn on stderr, and stdout has only results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ print("the result")
 
 
 def on_a_terminal(code: str, **environment: str) -> tuple[str, str]:
-    """Run Python code with stderr on a pseudo-terminal; returns what came on stderr and on stdout."""
+    """Run Python code with stderr on a pseudo-terminal, and return stderr and stdout."""
     ours, theirs = pty.openpty()
     inherited = {key: value for key, value in os.environ.items() if key not in ("CI", "NO_COLOR", "COLUMNS")}
     process = subprocess.Popen(
@@ -46,7 +46,7 @@ def on_a_terminal(code: str, **environment: str) -> tuple[str, str]:
     while True:
         try:
             piece = os.read(ours, 65536)
-        except OSError:  # Linux's way to say that the other side is closed
+        except OSError:  # Linux raises it when the other end is closed
             break
         if not piece:
             break
@@ -63,21 +63,21 @@ def test_stages_bar_time_left_and_curve_are_drawn() -> None:
     shown, result = on_a_terminal(WORK)
     assert "\x1b[" in shown
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
-    assert "✓ collect" in text  # what is done,
+    assert "✓ collect" in text  # done
     assert "0:41" in text
-    assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] pretrain", text)  # what runs,
-    assert "○ evaluate" in text  # what is to come
+    assert re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] pretrain", text)  # running
+    assert "○ evaluate" in text  # pending
     frame = text[: text.index("it writes")]
     assert re.search(r"training ━+.*\d+ %  \d:\d\d left  \d+(\.\d+)? tokens/s  \d+ of 1.00k tokens", frame)
     assert re.search(r"loss \d\.00 [▁▂▃▄▅▆▇█]+   lr 0\.02", frame)
-    assert text.rstrip().splitlines()[-2].lstrip().startswith("✓ pretrain")  # the list is left as the summary
+    assert text.rstrip().splitlines()[-2].lstrip().startswith("✓ pretrain")  # the list stays as a summary
     assert "it writes�[2J this" in text
     assert "noise of a library" in text
     assert result == "the result\n"
 
 
 @pytest.mark.parametrize("switch", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"CI": "true"}])
-def test_switches_turn_drawing_off(switch: dict[str, str]) -> None:
+def test_environment_variables_disable_the_live_display(switch: dict[str, str]) -> None:
     shown, _ = on_a_terminal(WORK, **switch)
     assert "\x1b" not in shown
     assert "[2/3] pretrain: done" in shown

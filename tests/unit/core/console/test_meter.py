@@ -1,4 +1,4 @@
-"""Numbers that people read while they wait: a wrong rate or time left makes them end a run that is fine."""
+"""Rate, remaining time and number formats. Users stop a run if they are wrong."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def test_format_duration(seconds: float, expected: str) -> None:
 
 
 def at(meter: Meter, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Let the clock stand at `seconds` after the meter's start."""
+    """Set the clock to `seconds` after the start of the meter."""
     monkeypatch.setattr(time, "monotonic", lambda: meter.started + seconds)
 
 
 def test_work_of_an_earlier_run_counts_as_done_but_not_in_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise a resumed run shows an enormous rate and "0:00 left" for its first minutes."""
+    """Otherwise a resumed run shows a far too high rate and "0:00 left" for its first minutes."""
     meter = Meter("training", 1000, "tokens", 890)
     at(meter, monkeypatch, 0)
     meter.advance(10)
@@ -64,8 +64,8 @@ def test_work_of_an_earlier_run_counts_as_done_but_not_in_the_rate(monkeypatch: 
     assert meter.parts() == [" 91 %", "1:30 left", "1 token/s", "910 of 1.00k tokens"]
 
 
-def test_time_left_forgets_a_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first step compiles for half a minute; the estimate must not suffer from it until the end."""
+def test_remaining_time_ignores_a_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step may compile for 30 seconds, which must not bias the estimate."""
     meter = Meter("training", 1000, "steps", 0)
     at(meter, monkeypatch, 60)
     meter.advance(1)
@@ -75,8 +75,8 @@ def test_time_left_forgets_a_slow_start(monkeypatch: pytest.MonkeyPatch) -> None
     assert meter.rate == pytest.approx(5, rel=0.05)
 
 
-def test_the_first_step_promises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It compiles: a run of minutes began with "16.4 tokens/s, 3:22:14 left"."""
+def test_the_first_step_gives_no_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It compiles. A run of minutes began with "16.4 tokens/s, 3:22:14 left"."""
     meter = Meter("training", 100_000, "tokens", 0)
     at(meter, monkeypatch, 31)
     meter.advance(500)
@@ -86,14 +86,14 @@ def test_the_first_step_promises_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert meter.parts() == ["  1 %", "1:39 left", "1.00k tokens/s", "1.00k of 100k tokens"]
 
 
-def test_nothing_is_promised_before_anything_is_done() -> None:
+def test_no_estimate_before_the_first_step() -> None:
     assert Meter("reading", 100, "files", 0).parts() == ["  0 %", "starting", "0 of 100 files"]
     assert Meter("reading", None, "files", 0).parts() == ["starting", "0 files"]
     assert Meter("reading", 0, "files", 0).fraction is None
 
 
-def test_curve_of_a_falling_loss_falls_evenly() -> None:
-    """Thinning out only what is old would draw the past steeper than it was."""
+def test_sparkline_of_a_falling_loss_falls_evenly() -> None:
+    """Removing only old values would distort the curve."""
     meter = Meter("training", None, "steps", 0, "loss")
     assert meter.spark() == ""
     for step in range(5000):
@@ -102,15 +102,15 @@ def test_curve_of_a_falling_loss_falls_evenly() -> None:
     assert curve == "█▇▆▅▄▃▂▁"
 
 
-def test_curve_survives_values_that_are_no_numbers() -> None:
+def test_sparkline_accepts_nan() -> None:
     meter = Meter("training", None, "steps", 0, "loss")
     for value in ("3.0", "-", "nan", "inf", "2.0", "2.0"):
         meter.show(loss=value)
     assert set(meter.spark()) <= set("▁▂▃▄▅▆▇█")
 
 
-def test_a_value_that_is_over_is_no_longer_shown() -> None:
-    """A step that once waited for data must not be told of until the end."""
+def test_an_empty_value_is_removed() -> None:
+    """For example, the time that a step waited for data."""
     meter = Meter("pretraining", 4, "steps")
     meter.show(loss="2.5", waiting="35 %")
     meter.show(loss="2.4", waiting="")
