@@ -1,34 +1,34 @@
-# groundup: `make` says what there is. Works with GNU make 3.81 and newer.
+# `make` lists the targets. Requires GNU make 3.81 or newer.
 
-# Another Python has an environment of its own: `make PYTHON=python3.13 test` leaves .venv alone.
+# Each Python has its own environment: `make PYTHON=python3.13 test` uses .venv-python3.13.
 VENV := .venv$(if $(PYTHON),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
-# Tests in parallel; torch in each must not fight the others for the cores.
+# Tests run in parallel, so each process uses one thread.
 WORKERS := auto
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --maxprocesses 4
 
 .PHONY: help quickstart test test-lowest test-interop check format lock docs bench-pretrain bench-collect bench-finetune bench-structure clean
 
 help:
-	@echo "make quickstart    set up $(VENV), then build a small language model (groundup run quickstart)"
-	@echo "make test          the tests (without those that need heavy peers or a GPU)"
-	@echo "make test-lowest   the same tests with the lowest versions that pyproject.toml allows, in .venv-lowest"
-	@echo "make test-interop  the tests that need heavy peers"
-	@echo "make check         linter, formatting, types, layers, limits on functions, files and names"
+	@echo "make quickstart    set up $(VENV) and train a small language model (groundup run quickstart)"
+	@echo "make test          run the tests, except interop and GPU tests"
+	@echo "make test-lowest   run the tests with the lowest allowed dependency versions, in .venv-lowest"
+	@echo "make test-interop  run the tests that need llama.cpp, TRL or a browser"
+	@echo "make check         run the linters and the type checker"
 	@echo "make format        format the code"
-	@echo "make lock          write requirements.lock and requirements-dev.lock again (ARGS=--upgrade: newest versions)"
-	@echo "make docs          the documentation as a site, in site/, to be read without a network"
-	@echo "make bench-pretrain  training speed and quality beside nanoGPT and others (benchmarks/README.md)"
-	@echo "make bench-collect  collecting beside datatrove: speed, extraction, duplicates, memory, privacy"
-	@echo "make bench-finetune  LoRA beside TRL: speed, memory; what each recipe gains"
-	@echo "make bench-structure  size of the code, and the files that one training step executes"
-	@echo "make clean         remove .venv, .venv-* and caches; runs/ stays"
+	@echo "make lock          update requirements.lock and requirements-dev.lock (ARGS=--upgrade: newest versions)"
+	@echo "make docs          build the documentation in site/, for offline reading"
+	@echo "make bench-pretrain  compare training speed and quality with nanoGPT and others (benchmarks/README.md)"
+	@echo "make bench-collect  compare corpus processing with datatrove; extraction, memory and privacy"
+	@echo "make bench-finetune  compare LoRA with TRL: speed and memory; gains of the recipes"
+	@echo "make bench-structure  measure the size of the code and the files that one training step executes"
+	@echo "make clean         remove .venv, .venv-* and caches, but not runs/"
 	@echo
-	@echo "Set up with another Python: make PYTHON=python3.12 ... (in .venv-python3.12); with the locked versions:"
-	@echo "make LOCKED=1 ...; with another package index: make TORCH_INDEX=URL ..."
+	@echo "Variables: PYTHON=python3.12 (environment .venv-python3.12), LOCKED=1 (locked versions),"
+	@echo "TORCH_INDEX=URL (additional package index)"
 
 export PYTHON TORCH_INDEX LOCKED LOWEST
-# The locked versions have stamps of their own: LOCKED=1 installs them over whatever .venv holds.
+# LOCKED=1 has separate stamps, so it installs the locked versions into an existing environment.
 BASE := $(VENV)/.base$(if $(LOCKED),-locked)
 DEV := $(VENV)/.dev$(if $(LOCKED),-locked)
 
@@ -68,7 +68,7 @@ format: $(DEV)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# For every Python and platform at once, with hashes; a version that is locked stays unless ARGS says --upgrade.
+# Universal lock files with hashes. Locked versions are kept unless ARGS=--upgrade.
 COMPILE = UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --quiet --universal --generate-hashes \
     --python-version 3.11 $(ARGS)
 lock: $(BASE)
@@ -78,19 +78,19 @@ lock: $(BASE)
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "The pages: $(CURDIR)/site/index.html"
+	@echo "Documentation: $(CURDIR)/site/index.html"
 
-# Fetches no peer: NANOGPT=DIR NANOCHAT=DIR LITGPT=DIR say where they are. TOKENS=DIR: text for quality and start.
+# NANOGPT=DIR, NANOCHAT=DIR, LITGPT=DIR: checkouts of the other programs. TOKENS=DIR: token shards for quality and start.
 export NANOGPT NANOCHAT LITGPT TOKENS
 bench-pretrain: $(DEV)
 	@$(BIN)/python -m benchmarks.pretrain $(ARGS)
 
-# PAGES=DIR, ARTICLES=DIR: HTML pages; DATATROVE=PYTHON: one that has datatrove; TEXT=DIR: text for near-duplicates.
+# PAGES=DIR, ARTICLES=DIR: HTML pages. DATATROVE=PYTHON: a Python with datatrove. TEXT=DIR: text for near-duplicates.
 export PAGES ARTICLES DATATROVE TEXT
 bench-collect: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.collect $(ARGS)
 
-# MODEL=DIR: a model with a chat template; EXAMPLES=FILE: a table of conversations; TABLES="NAME=FILE ...": for recipes.
+# MODEL=DIR: a chat model. EXAMPLES=FILE: a table of conversations. TABLES="NAME=FILE ...": tables for the recipes.
 export MODEL EXAMPLES TABLES
 bench-finetune: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.finetune $(ARGS)

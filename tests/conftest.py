@@ -1,4 +1,4 @@
-"""Real text and a real tokenizer for every room's tests."""
+"""Fixtures for all tests: real text, a tokenizer trained on it, tiny models and a browser."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from groundup.model import ModelConfig, Transformer
 from groundup.tokenizer import Tokenizer, train_tokenizer
 from python_topics import TOPICS
 
-# A shell without job control starts `make test &` with SIGINT ignored, and processes inherit that: a program that a
-# test starts would never see its Ctrl-C. A handler of Python's is reset to the default in each of them.
+# A shell without job control starts `make test &` with SIGINT ignored. Subprocesses inherit this, so tests could not
+# interrupt them. With a Python handler, they start with the default action.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# How long an example takes says how busy the machine is, and nothing about the code.
+# The time of an example depends on the load of the machine, not on the code.
 hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("untimed")
 
@@ -30,19 +30,19 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 @pytest.fixture(scope="session")
 def real_documents() -> list[str]:
-    """The topics of Python's language reference: 0.5 MB of prose and code."""
+    """Return the topics of the Python language reference: 0.5 MB of prose and code."""
     return list(TOPICS.values())
 
 
 @pytest.fixture(scope="session")
 def tokenizer(real_documents: list[str]) -> Tokenizer:
-    """1,024 ids, trained on the real documents."""
+    """Return a tokenizer with a vocabulary of 1,024, trained on `real_documents`."""
     return train_tokenizer(real_documents, 1024)
 
 
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., Transformer]:
-    """Makes a model of a vocabulary, with random weights: what it writes is nonsense, and the same each time."""
+    """Return a function that creates a tiny model with reproducible random weights."""
 
     def make(vocab_size: int, **changes: Any) -> Transformer:
         torch.manual_seed(0)
@@ -55,12 +55,12 @@ def tiny_model() -> Callable[..., Transformer]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """A Chromium of this machine, driven by Playwright, of which a process can have but one."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
+    """Yield an installed Chromium. A process can run only one Playwright, so the fixture is shared."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="requires playwright: pip install playwright")
     program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if program is None:
-        pytest.skip(f"needs a browser: none of {', '.join(BROWSERS)} is on the path")
+        pytest.skip(f"requires one of {', '.join(BROWSERS)} on the PATH")
     with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+        instance = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield instance
+        instance.close()

@@ -1,4 +1,4 @@
-"""Small shapes of every family, with what the family alone has switched on and made to matter."""
+"""Small configs of all model families, with the specific features of each family enabled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from groundup.model import ModelConfig
 from groundup.model.families import FAMILIES
 
-# Fields by family; fields by layer are for 3 layers.
+# Fields per family. Per-layer fields have 3 entries.
 _VARIANTS: dict[str, dict[str, Any]] = {
     "mistral": {"sliding_window": 7},
     "qwen2": {"sliding_window": 7, "sliding_layers": (False, True, True)},
@@ -37,23 +37,23 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     },
     "smollm3": {"rotary_layers": (True, False, True), "sliding_window": 7, "sliding_layers": (False, True, False)},
 }
-# Of these, transformers has no class with a classification head.
+# Families without a sequence classification class in transformers.
 NO_CLASSIFIER = ("granite",)
 
 
 def kv_heads(family: str, n_heads: int, fewer: int) -> int:
-    """As many key heads as query heads if the family has no other, else `fewer`."""
+    """Return `n_heads` for a family with multi-head attention only, otherwise `fewer`."""
     return n_heads if FAMILIES[family].multi_head_only else fewer
 
 
 def variants(family: str, n_layers: int = 3) -> dict[str, Any]:
-    """What the family alone has, for models of at most 3 layers and texts of more than 8 tokens."""
+    """Return the family-specific fields for up to 3 layers. They affect texts of more than 8 tokens."""
     fields = _VARIANTS.get(family, {})
     return {name: value[:n_layers] if isinstance(value, tuple) else value for name, value in fields.items()}
 
 
 def small(family: str, **changes: Any) -> ModelConfig:
-    """3 layers, 4 heads of 16 features, a context of 32, with the family's variants."""
+    """Return a config with 3 layers, 4 heads of size 16, context length 32, and the family-specific fields."""
     shape: dict[str, Any] = {
         "dim": 64,
         "n_layers": 3,

@@ -1,13 +1,13 @@
 #!/bin/sh
-# Make a virtual environment (if absent) and install groundup into it, quietly.
+# Create a virtual environment if it is missing, and install groundup into it.
 #
 #   tools/setup.sh VENV EXTRAS STAMP
 #
-# EXTRAS is "" or "[dev]"; STAMP is written when all went well. From the environment:
-#   PYTHON       the interpreter to use, else the first of python3.11 ... python3 that is new enough
-#   TORCH_INDEX  a package index to search beside your own, e.g. one that holds CPU builds of torch
-#   LOCKED       not empty: install the versions of requirements.lock or requirements-dev.lock, and check their hashes
-#   LOWEST       not empty: install the lowest versions that pyproject.toml allows
+# EXTRAS is "" or "[dev]". STAMP is a file that is created on success. Environment variables:
+#   PYTHON       interpreter [the first of python3.11 ... python3 with a supported version]
+#   TORCH_INDEX  additional package index, for example with CPU builds of torch
+#   LOCKED       if set, install the versions of requirements.lock or requirements-dev.lock and check their hashes
+#   LOWEST       if set, install the lowest versions that pyproject.toml allows
 set -eu
 
 venv=$1 extras=$2 stamp=$3
@@ -23,13 +23,13 @@ find_python() {
     done
     {
         echo "error: no usable Python among: ${PYTHON:-python3.11 python3.12 python3.13 python3.14 python3 python}"
-        echo " rule: groundup needs Python 3.11 or newer, with its venv module"
-        echo "  fix: install one (on Debian and Ubuntu also python3-venv), or name it: make PYTHON=/path/to/python3.12"
+        echo " rule: groundup requires Python 3.11 or newer with the venv module"
+        echo "  fix: install it (on Debian and Ubuntu also python3-venv), or set its path: make PYTHON=/path/to/python3.12"
     } >&2
     exit 1
 }
 
-# Run a command with its output in the log, and one moving line here; Ctrl-C ends both.
+# Run a command with its output in the log, and print the elapsed seconds. Ctrl-C stops both.
 watched() {
     label=$1
     shift
@@ -59,8 +59,8 @@ if [ -n "${LOCKED:-}" ]; then
         "") lock=requirements.lock ;;
         "[dev]") lock=requirements-dev.lock ;;
         *)
-            echo "error: LOCKED=1 with the extras $extras: only groundup and groundup[dev] have lock files" >&2
-            echo "  fix: leave LOCKED out" >&2
+            echo "error: LOCKED=1 does not support the extras $extras" >&2
+            echo "  fix: remove LOCKED=1, or install groundup or groundup[dev]" >&2
             exit 1
             ;;
     esac
@@ -68,14 +68,14 @@ fi
 
 if ! [ -x "$venv/bin/python" ] || ! "$venv/bin/python" -c "$need" >/dev/null 2>&1; then
     python=$(find_python)
-    echo "Making $venv with $("$python" --version)"
+    echo "Creating $venv with $("$python" --version)"
     "$python" -m venv --clear "$venv"
 fi
 pip="$venv/bin/python -m pip --disable-pip-version-check"
 index=${TORCH_INDEX:+--extra-index-url $TORCH_INDEX}
 : >"$log"
 
-versions="" # the file of exact versions to install, if any
+versions="" # constraints file
 if [ -n "$lock" ]; then
     versions=$lock
 elif [ -n "${LOWEST:-}" ]; then
@@ -86,17 +86,16 @@ elif [ -n "${LOWEST:-}" ]; then
         --python "$venv/bin/python" ${extra:+--extra "$extra"} --output-file "$versions" pyproject.toml
 fi
 
-# On Linux, the torch that an index gives by default brings CUDA along. Without an NVIDIA GPU, pin the newest CPU build
-# that the user's own index offers, or that of the exact version; where it offers none, or none that fits, take what
-# there is.
+# On Linux, the default build of torch includes CUDA. Without an NVIDIA GPU, pin the CPU build of the locked or newest
+# version if the package index has one. Otherwise install the default build.
 build=""
 if [ "$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null 2>&1; then
     wanted='.*'
     if [ -n "$versions" ]; then wanted=$(sed -n 's/^torch==\([^ ]*\).*/\1/p' "$versions"); fi
     build=$($pip index versions $index torch 2>>"$log" | tr -s ' ,' '\n\n' | grep -m 1 -x "$wanted+cpu" || true)
     if [ -z "$build" ] && [ "$(uname -m)" = x86_64 ]; then
-        echo "No NVIDIA GPU here, but your package index offers no CPU build of torch: pip will fetch the CUDA"
-        echo "build, some gigabytes. Another index can be added: make TORCH_INDEX=URL (see README.md, Installation)."
+        echo "No NVIDIA GPU found, but the package index has no CPU build of torch. Installing the CUDA build (several GB)."
+        echo "To add an index with CPU builds: make TORCH_INDEX=URL (see README.md, Installation)."
     fi
 fi
 
@@ -105,7 +104,7 @@ install() {
     watched "$1" $pip install $index ${2:+--constraint "$2"} --editable ".$extras"
 }
 
-# A CPU build of torch has no hash on PyPI, and so none in the lock file: it alone is installed without one.
+# The lock file has no hashes of CPU builds of torch, so torch is installed without a hash.
 # shellcheck disable=SC2086
 install_locked() {
     awk -v skip="$build" '/^[a-z0-9]/ { keep = !(skip && /^(torch|triton|nvidia-|cuda-)/) } keep' "$lock" >"$venv/lock.txt"
@@ -114,12 +113,12 @@ install_locked() {
     watched "Installing groundup" $pip install --no-deps --editable .
 }
 
-what="Installing groundup$extras and its libraries into $venv"
+what="Installing groundup$extras and its dependencies into $venv"
 if [ -n "$lock" ]; then
-    install_locked "$what, as $lock says${build:+, with torch $build (no NVIDIA GPU here)}"
+    install_locked "$what with the versions of $lock${build:+, with torch $build (no NVIDIA GPU)}"
 elif [ -n "$build" ]; then
     { [ -z "$versions" ] || grep -v '^torch==' "$versions"; echo "torch==$build"; } >"$venv/torch.txt"
-    install "$what, with torch $build (no NVIDIA GPU here)" "$venv/torch.txt" || install "$what, again" "$versions"
+    install "$what, with torch $build (no NVIDIA GPU)" "$venv/torch.txt" || install "$what, again" "$versions"
 else
     install "$what" "$versions"
 fi

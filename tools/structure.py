@@ -1,10 +1,10 @@
-"""Check the limits on functions, files and public names, and measure how hard the code is to enter.
+"""Check the limits on functions, files and public names, and measure the size of the code.
 
-    python tools/structure.py check    # what `make check` runs; exit code 1 with a list of offenders
-    python tools/structure.py bench    # what `make bench-structure` runs; the last line is one JSON object
+    python tools/structure.py check    # run by `make check`; lists violations and exits with code 1
+    python tools/structure.py bench    # run by `make bench-structure`; the last line is one JSON object
 
-Ruff measures parameters (PLR0913) and McCabe complexity (C901); both limits are in pyproject.toml. The length of a
-function is counted from `def` to its last line, docstring included, decorators excluded.
+Ruff measures the number of parameters (PLR0913) and McCabe complexity (C901); both limits are in pyproject.toml. The
+length of a function includes `def` and docstring but not decorators.
 """
 
 from __future__ import annotations
@@ -28,47 +28,54 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path("src/groundup")
-CHECKED_FOLDERS = ("src", "tests", "tools", "benchmarks")  # for the length of files; functions and names: the package
+CHECKED_DIRECTORIES = ("src", "tests", "tools", "benchmarks")  # for file lengths; other limits apply to the package
 
 MAX_FUNCTION_LINES = 60
 MAX_PARAMETERS = 8
 MAX_FILE_LINES = 600
 MAX_COMMAND_LINES = 150
-MAX_NAMES_TWICE = 5
+MAX_DUPLICATE_NAMES = 5
 MAX_EXCEPTIONS = 10
 
-# "path", "path::function" or "path::Class.function" -> why the limit does not fit.
+# "path", "path::function" or "path::Class.function" -> reason.
 EXCEPTIONS: Mapping[str, str] = {
-    "src/groundup/train/fit.py::fit": "the loop: everything that a step depends on is an argument",
+    "src/groundup/train/fit.py::fit": "the training loop: everything that a step depends on is an argument",
 }
-# Names that every module of a kind defines by convention.
+# Names that may be defined by many modules.
 CONVENTIONAL_NAMES = frozenset({"run"})  # the entry point of each command
 
 _TOO_MANY_PARAMETERS, _TOO_COMPLEX = "PLR0913", "C901"
-_NO_CODE = frozenset({
+_NON_CODE = frozenset({
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING,
     tokenize.ENDMARKER,
 })  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Offender:
-    """Something over a limit.
+class Violation:
+    """A value over its limit.
 
     Attributes:
-        key: its key in `EXCEPTIONS`.
-        place: file:line.
-        problem: the value and the limit.
+        key: Key for `EXCEPTIONS`.
+        location: `FILE:LINE`.
+        message: The value and the limit.
     """
 
     key: str
-    place: str
-    problem: str
+    location: str
+    message: str
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function or method: its file, "Class.function", the line of its `def` and its number of lines."""
+    """A function or method.
+
+    Attributes:
+        path: Its file.
+        name: Qualified name, such as "Class.function".
+        line: Line of its `def`.
+        lines: Number of lines.
+    """
 
     path: str
     name: str
@@ -77,12 +84,12 @@ class Function:
 
     @property
     def key(self) -> str:
-        """Key in `EXCEPTIONS`."""
+        """Key for `EXCEPTIONS`."""
         return f"{self.path}::{self.name}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of the two commands; return the exit code."""
+    """Run a command and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=("check", "bench"))
     parser.add_argument("--root", type=Path, default=ROOT, help="directory of the checkout [this one]")
@@ -98,10 +105,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def check(root: Path, exceptions: Mapping[str, str] = EXCEPTIONS) -> list[str]:
-    """Return one line for each offender that is no exception, and for each exception without use or reason."""
-    offenders = [*_long_functions(root), *_ruff_offenders(root), *_long_files(root), *_repeated_names(root)]
-    problems = [f"{each.place}: {each.problem}" for each in offenders if each.key not in exceptions]
-    unused = exceptions.keys() - {each.key for each in offenders}
+    """Return a message per violation without an exception, and per exception without a use or a reason."""
+    violations = [
+        *_long_functions(root),
+        *_ruff_violations(root),
+        *_long_files(root),
+        *_duplicate_name_violations(root),
+    ]
+    problems = [f"{each.location}: {each.message}" for each in violations if each.key not in exceptions]
+    unused = exceptions.keys() - {each.key for each in violations}
     problems += [f"tools/structure.py: {key} is within the limits; remove its exception" for key in sorted(unused)]
     problems += [f"tools/structure.py: {key} needs a reason" for key, why in exceptions.items() if not why.strip()]
     if len(exceptions) > MAX_EXCEPTIONS:
@@ -110,48 +122,48 @@ def check(root: Path, exceptions: Mapping[str, str] = EXCEPTIONS) -> list[str]:
 
 
 def measure(root: Path) -> dict[str, int]:
-    """Return the figures of `make bench-structure` that need no run."""
+    """Return the static measurements of `make bench-structure`."""
     families = family_lines(root)
     code = {path: code_lines(path) for path in sorted((root / PACKAGE).rglob("*.py"))}
-    ruff = [found["code"] for found in _ruff(root)]
+    ruff = [result["code"] for result in _ruff(root)]
     return {
         "code_lines": sum(code.values()),
         "family_code_lines": sum(code[path] for path in families),
         "longest_command": max(map(_line_count, (root / PACKAGE / "commands").glob("*.py")), default=0),
         "functions_over_60": sum(each.lines > MAX_FUNCTION_LINES for each in functions(root)),
         "functions_over_8_parameters": ruff.count(_TOO_MANY_PARAMETERS),
-        "public_names_twice": len(names_defined_twice(root)),
+        "public_names_twice": len(duplicate_names(root)),
         "families": len(families),
         "longest_family": max(families.values(), default=0),
     }
 
 
 def functions(root: Path) -> Iterator[Function]:
-    """Yield every function and method of the package, nested ones included."""
+    """Yield all functions and methods of the package, including nested ones."""
 
-    def inside(node: ast.AST, prefix: str, path: str) -> Iterator[Function]:
+    def walk(node: ast.AST, prefix: str, path: str) -> Iterator[Function]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 name = f"{prefix}{child.name}"
                 if not isinstance(child, ast.ClassDef):
                     lines = (child.end_lineno or child.lineno) - child.lineno + 1
                     yield Function(path, name, child.lineno, lines)
-                yield from inside(child, f"{name}.", path)
+                yield from walk(child, f"{name}.", path)
             else:
-                yield from inside(child, prefix, path)
+                yield from walk(child, prefix, path)
 
     for path, tree in _modules(root):
-        yield from inside(tree, "", path)
+        yield from walk(tree, "", path)
 
 
-def names_defined_twice(root: Path) -> dict[str, list[str]]:
-    """Return each public name that several modules define at top level as a function or class: name -> file:line."""
-    found: dict[str, dict[str, str]] = collections.defaultdict(dict)
+def duplicate_names(root: Path) -> dict[str, list[str]]:
+    """Return {name: [FILE:LINE, ...]} of public functions and classes that several modules define."""
+    locations: dict[str, dict[str, str]] = collections.defaultdict(dict)
     for path, tree in _modules(root):
         for node in tree.body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                found[node.name].setdefault(path, f"{path}:{node.lineno}")
-    public = {name: places for name, places in found.items() if not name.startswith("_")}
+                locations[node.name].setdefault(path, f"{path}:{node.lineno}")
+    public = {name: places for name, places in locations.items() if not name.startswith("_")}
     return {
         name: list(places.values())
         for name, places in sorted(public.items())
@@ -164,28 +176,28 @@ def code_lines(path: Path) -> int:
     source = path.read_text(encoding="utf-8")
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in _NO_CODE:
+        if token.type not in _NON_CODE:
             lines.update(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             lines.difference_update(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    written = source.splitlines()
-    return sum(bool(written[number - 1].strip()) for number in lines)
+    text = source.splitlines()
+    return sum(bool(text[number - 1].strip()) for number in lines)
 
 
 def family_lines(root: Path) -> dict[Path, int]:
-    """Return the files that declare a model family, with their numbers of lines."""
+    """Return {file: number of lines} of the model families."""
     folder = root / PACKAGE / "model" / "families"
     names = sorted(path for path in folder.glob("*.py") if path.stem not in ("__init__", "base"))
     return {path: _line_count(path) for path in names}
 
 
 def trace_instruct_step() -> list[str]:
-    """Return the package's files that execute code in an ordinary step of `groundup finetune instruct`.
+    """Return the files of the package that execute code in one step of `groundup finetune instruct`.
 
-    A tiny model with random weights is tuned on real text without compilation, evaluation and checkpoints, and with
-    plain progress lines. A step reaches from the end of one optimizer step to the end of the next, in all threads.
-    The median step is returned.
+    A tiny random model is fine-tuned on real text without compilation, evaluation and checkpoints. A step is the time
+    between the ends of two optimizer steps, in all threads. The result is for the step with the median number of
+    files.
     """
     from groundup.commands.finetune_instruct import FinetuneInstructConfig, run
     from groundup.core.config import load
@@ -215,12 +227,12 @@ def trace_instruct_step() -> list[str]:
     package = str((ROOT / PACKAGE).resolve())
     files = [sorted({str(Path(name).resolve()) for name in step if name.startswith(package)}) for step in steps[3:-1]]
     counts = [len(each) for each in files]
-    ordinary = files[counts.index(statistics.median_low(counts))]
-    return [str(Path(name).relative_to(package)) for name in ordinary]
+    median = files[counts.index(statistics.median_low(counts))]
+    return [str(Path(name).relative_to(package)) for name in median]
 
 
 def _instruct_settings(scratch: Path) -> dict[str, Any]:
-    """Write a model directory and a table of questions; return the settings of a run on them."""
+    """Write a model directory and a table of questions, and return the settings of a run with them."""
     from pydoc_data.topics import topics
 
     import torch
@@ -248,47 +260,49 @@ def _instruct_settings(scratch: Path) -> dict[str, Any]:
     return paths | off | {"threads": 1, "num_epochs": 2.0}
 
 
-def _long_functions(root: Path) -> Iterator[Offender]:
+def _long_functions(root: Path) -> Iterator[Violation]:
     for each in functions(root):
         if each.lines > MAX_FUNCTION_LINES:
-            problem = f"{each.name} has {each.lines} lines, max {MAX_FUNCTION_LINES}"
-            yield Offender(each.key, f"{each.path}:{each.line}", problem)
+            message = f"{each.name} has {each.lines} lines, max {MAX_FUNCTION_LINES}"
+            yield Violation(each.key, f"{each.path}:{each.line}", message)
 
 
-def _ruff_offenders(root: Path) -> Iterator[Offender]:
-    named = {(each.path, each.line): each for each in functions(root)}
-    for found in _ruff(root):
-        path, line = _relative(root, Path(found["filename"])), found["location"]["row"]
-        function = named[path, line]
-        yield Offender(function.key, f"{path}:{line}", f"{function.name}: {found['message']}")
+def _ruff_violations(root: Path) -> Iterator[Violation]:
+    by_location = {(each.path, each.line): each for each in functions(root)}
+    for result in _ruff(root):
+        path, line = _relative(root, Path(result["filename"])), result["location"]["row"]
+        function = by_location[path, line]
+        yield Violation(function.key, f"{path}:{line}", f"{function.name}: {result['message']}")
 
 
 def _ruff(root: Path) -> list[dict[str, Any]]:
-    """Return the functions of the package with too many parameters or too much complexity; `noqa` hides none."""
+    """Return Ruff's results for parameters and complexity, without regard to `noqa` comments."""
     rules = ["--select", f"{_TOO_MANY_PARAMETERS},{_TOO_COMPLEX}", "--ignore-noqa", "--output-format", "json"]
     options = ["--config", str(ROOT / "pyproject.toml"), "--no-cache", str(root / PACKAGE)]
     done = subprocess.run([sys.executable, "-m", "ruff", "check", *rules, *options], capture_output=True, text=True)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"ruff failed: {done.stderr}")
-    found: list[dict[str, Any]] = json.loads(done.stdout)
-    return found
+    results: list[dict[str, Any]] = json.loads(done.stdout)
+    return results
 
 
-def _long_files(root: Path) -> Iterator[Offender]:
-    for path in sorted(path for folder in CHECKED_FOLDERS for path in (root / folder).rglob("*.py")):
+def _long_files(root: Path) -> Iterator[Violation]:
+    for path in sorted(path for folder in CHECKED_DIRECTORIES for path in (root / folder).rglob("*.py")):
         name, lines = _relative(root, path), _line_count(path)
-        most = MAX_COMMAND_LINES if path.parent == root / PACKAGE / "commands" else MAX_FILE_LINES
-        if lines > most:
-            yield Offender(name, f"{name}:{lines}", f"{lines} lines, max {most}")
+        limit = MAX_COMMAND_LINES if path.parent == root / PACKAGE / "commands" else MAX_FILE_LINES
+        if lines > limit:
+            yield Violation(name, f"{name}:{lines}", f"{lines} lines, max {limit}")
 
 
-def _repeated_names(root: Path) -> Iterator[Offender]:
-    repeated = names_defined_twice(root)
-    if len(repeated) > MAX_NAMES_TWICE:
-        for name, places in repeated.items():
+def _duplicate_name_violations(root: Path) -> Iterator[Violation]:
+    duplicates = duplicate_names(root)
+    if len(duplicates) > MAX_DUPLICATE_NAMES:
+        for name, places in duplicates.items():
             others = ", ".join(places[1:])
-            problem = f"{name} is also defined in {others}; {len(repeated)} names twice, max {MAX_NAMES_TWICE}"
-            yield Offender(name, places[0], problem)
+            message = (
+                f"{name} is also defined in {others}; {len(duplicates)} duplicate names, max {MAX_DUPLICATE_NAMES}"
+            )
+            yield Violation(name, places[0], message)
 
 
 def _modules(root: Path) -> Iterator[tuple[str, ast.Module]]:

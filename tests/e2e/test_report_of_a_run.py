@@ -1,4 +1,4 @@
-"""The page of a run whose stages are real: what they write and what the page reads must stay the same thing."""
+"""The report of a run with real stages: the keys that stages write are the keys that the report reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_directory(
     real_documents: list[str],
     tiny_model: Callable[..., Transformer],
 ) -> Path:
-    """All stages, small; only pretraining is left out: its weights are random, and its log is not there."""
+    """A run with all stages at a small size. Instead of pretraining, the base model has random weights."""
     texts, directory = tmp_path_factory.mktemp("texts"), tmp_path_factory.mktemp("runs") / "tiny"
     for number, text in enumerate(real_documents):
         (texts / f"{number}.txt").write_text(text, encoding="utf-8")
@@ -65,8 +65,8 @@ def table(path: Path, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> 
         csv.writer(file).writerows([columns, *rows])
 
 
-def test_the_page_tells_what_the_stages_found(run_directory: Path) -> None:
-    """A key renamed on one side would silently take a section away."""
+def test_the_report_has_the_results_of_the_stages(run_directory: Path) -> None:
+    """A renamed key would silently remove a section."""
     report.run(report.ReportConfig(run=run_directory), console=Console(quiet=True))
     page = unescape((run_directory / "report.html").read_text(encoding="utf-8"))
     flat = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
@@ -77,19 +77,19 @@ def test_the_page_tells_what_the_stages_found(run_directory: Path) -> None:
     assert chat["held_out"]["base"]["format"] in flat
     assert f"{100 * classifier['test']['accuracy']['value']:.1f} %" in flat
     assert f"{100 * classifier['tfidf']['accuracy']['value']:.1f} %" in flat
-    assert f"{chat['examples']['train']:,} examples to train on, {chat['examples']['test']:,} held out" in flat
+    assert f"{chat['examples']['train']:,} training examples, {chat['examples']['test']:,} held out" in flat
     for transcript in chat["transcripts"]:
         assert re.sub(r"\s+", " ", transcript["messages"][0]["content"]) in flat
     for label in classifier["labels"]:
         assert label in flat
-    for heading in ("Answering", "Classifying", "Predicting text", "What it answers", "What it classifies"):
+    for heading in ("Instruction following", "Classification", "Language modeling", "Answers", "Classified texts"):
         assert f">{heading}</h3>" in page
-    assert page.count("Loss while it was tuned</strong>") == 2
-    assert "Accuracy while it was tuned</strong>" in page
+    assert page.count("Training loss</strong>") == 2
+    assert "Training accuracy</strong>" in page
 
 
-def test_every_input_of_a_stage_is_found_again(run_directory: Path) -> None:
-    """The chain of digests, from the classifier down to the corpus."""
+def test_inputs_of_all_stages_are_verified(run_directory: Path) -> None:
+    """The report checks the chain of digests from the classifier to the corpus."""
     report.run(report.ReportConfig(run=run_directory), console=Console(quiet=True))
     page = (run_directory / "report.html").read_text(encoding="utf-8")
     for above, below in (("tokens", "corpus"), ("base", "tokens"), ("chat", "base"), ("classifier", "base")):

@@ -1,4 +1,4 @@
-"""The limits on functions, files and names find each kind of offender, and nothing within the limits."""
+"""tools/structure.py reports each kind of violation, and nothing within the limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def structure() -> ModuleType:
     spec = importlib.util.spec_from_file_location("structure", TOOL)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["structure"] = module  # dataclasses look their module up
+    sys.modules["structure"] = module  # needed by dataclasses
     spec.loader.exec_module(module)
     return module
 
@@ -40,7 +40,7 @@ def test_a_function_of_60_lines_passes_and_one_of_61_does_not(structure: ModuleT
     assert structure.check(root, {}) == ["src/groundup/core/b.py:3: A.m has 61 lines, max 60"]
 
 
-def test_parameters_and_complexity_are_counted_without_self_and_noqa(structure: ModuleType, tmp_path: Path) -> None:
+def test_parameters_and_complexity_ignore_self_and_noqa(structure: ModuleType, tmp_path: Path) -> None:
     many = "class A:\n    def m(self, a, b, c, d, e, f, g, h): pass\n    def n(self, a, b, c, d, e, f, g, h, i): pass"
     branches = "def f(x):  # noqa: C901\n" + "".join(f"    if x == {i}:\n        x += 1\n" for i in range(20))
     root = package(tmp_path, {"core/a.py": many + "  # noqa: PLR0913\n", "core/b.py": branches})
@@ -62,20 +62,22 @@ def test_commands_are_shorter_than_other_files(structure: ModuleType, tmp_path: 
     ]
 
 
-def test_five_public_names_may_be_defined_twice(structure: ModuleType, tmp_path: Path) -> None:
+def test_five_duplicate_public_names_are_allowed(structure: ModuleType, tmp_path: Path) -> None:
     def names(count: int) -> str:
         return "".join(f"def name_{i}(): ...\n" for i in range(count)) + "def run(): ...\nclass _Private: ...\n"
 
     root = package(tmp_path, {"a.py": names(5), "b.py": names(5)})
     assert structure.check(root, {}) == []
-    assert len(structure.names_defined_twice(root)) == 5
+    assert len(structure.duplicate_names(root)) == 5
     package(tmp_path, {"a.py": names(6), "b.py": names(6)})
     problems = structure.check(root, {})
     assert len(problems) == 6
-    assert problems[5].startswith("src/groundup/a.py:6: name_5 is also defined in src/groundup/b.py:6; 6 names")
+    assert problems[5].startswith(
+        "src/groundup/a.py:6: name_5 is also defined in src/groundup/b.py:6; 6 duplicate names"
+    )
 
 
-def test_an_exception_needs_a_reason_and_an_offender(structure: ModuleType, tmp_path: Path) -> None:
+def test_an_exception_needs_a_reason_and_a_violation(structure: ModuleType, tmp_path: Path) -> None:
     root = package(tmp_path, {"a.py": function(61)})
     assert structure.check(root, {"src/groundup/a.py::long": "a table of cases"}) == []
     assert len(structure.check(root, {"src/groundup/a.py::long": " "})) == 1
@@ -83,8 +85,8 @@ def test_an_exception_needs_a_reason_and_an_offender(structure: ModuleType, tmp_
     assert unused == ["tools/structure.py: src/groundup/b.py is within the limits; remove its exception"]
 
 
-def test_code_lines_leave_out_blanks_comments_and_docstrings(structure: ModuleType, tmp_path: Path) -> None:
+def test_code_lines_exclude_blanks_comments_and_docstrings(structure: ModuleType, tmp_path: Path) -> None:
     text = '"""Module.\n\nTwo paragraphs."""\n\n# comment\nx = """a\n\nb"""  # trailing\n\n\n'
     path = tmp_path / "a.py"
     path.write_text(text + 'def f():\n    """F."""\n    return (\n        1,\n        # inside\n        2,\n    )\n')
-    assert structure.code_lines(path) == 7  # x takes two lines that are not blank, f five
+    assert structure.code_lines(path) == 7  # x has two non-blank lines, f has five
