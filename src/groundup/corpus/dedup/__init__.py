@@ -1,4 +1,4 @@
-"""What is in a corpus more than once, and what nearly is: near-duplicate documents, repeated paragraphs and lines."""
+"""Deduplication: near-duplicate documents and repeated paragraphs, lines or spans."""
 
 from groundup.corpus.dedup.find import FoundDuplicates, find_duplicates
 from groundup.corpus.dedup.settings import NearDuplicateSettings, RepeatedTextSettings

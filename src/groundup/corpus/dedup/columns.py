@@ -1,6 +1,6 @@
-"""Tables of numbers between the tasks: a directory of raw little-endian columns, read through memory maps.
+"""Tables of numbers that tasks exchange: directories of raw columns, read with `np.memmap`.
 
-A map costs no memory that the system could not take back, and reading a part of a column touches only that part.
+The operating system can evict memory maps, and a slice of a column reads only that slice from disk.
 """
 
 from __future__ import annotations
@@ -21,22 +21,21 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
-# The type of each column that there is.
 _TYPES = {
-    "bands": "<u8",  # band hashes of all documents of a portion, one band after the other
-    "ids": ">u8",  # document ids, two numbers each
-    "offsets": "<i8",  # where each document's set begins in `shingles`, and the end
+    "bands": "<u8",  # band hashes of a partition, [bands, documents]
+    "ids": ">u8",  # document IDs, [documents, 2]
+    "offsets": "<i8",  # start of each document's set in `shingles`, and the end of the last
     "shingles": "<u4",
-    "later": "<u8",  # numbers of documents
+    "later": "<u8",  # document numbers
     "earlier": "<u8",
     "jaccard": "<f8",
-    "passages": "<u8",  # hashes of paragraphs or lines
-    "owners": "<u8",  # the first half of the id of the document that each is in
+    "passages": "<u8",  # hashes of passages
+    "owners": "<u8",  # first half of the ID of a passage's document
 }
 
 
 def write_columns(path: Path, parts: Iterable[Mapping[str, npt.NDArray[Any]]], names: Iterable[str]) -> None:
-    """Write a table part by part, as a directory that is whole or absent."""
+    """Write a table in parts, atomically."""
     with atomic_directory(path) as temporary:
         with ExitStack() as stack:
             files = {name: stack.enter_context((temporary / name).open("wb")) for name in names}
@@ -47,22 +46,22 @@ def write_columns(path: Path, parts: Iterable[Mapping[str, npt.NDArray[Any]]], n
 
 
 def read_column(path: Path, name: str) -> npt.NDArray[Any]:
-    """One column of a table, mapped."""
+    """Return a column of a table as a memory map."""
     file = path / name
-    if file.stat().st_size == 0:  # nothing to map
+    if file.stat().st_size == 0:  # np.memmap refuses empty files
         return np.empty(0, _TYPES[name])
     return np.memmap(file, _TYPES[name], mode="r")
 
 
 def spans(starts: I64, lengths: I64) -> I64:
-    """The indices start, start + 1, ... of every span, one span after the other."""
+    """Return the concatenated indices start, start + 1, ... of all spans."""
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
     return np.arange(total) + np.repeat(starts - (ends - lengths), lengths)
 
 
 def group_starts(*sorted_keys: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Where, in rows sorted by these keys, another combination of them begins."""
+    """Mark the first row of each group of equal keys, in rows sorted by these keys."""
     first = np.ones(len(sorted_keys[0]), bool)
     if len(first):
         first[1:] = np.logical_or.reduce([key[1:] != key[:-1] for key in sorted_keys])
@@ -70,7 +69,7 @@ def group_starts(*sorted_keys: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
 
 
 def mix(values: U64) -> U64:
-    """Spread each number's bits over all of it, in place (splitmix64's finalizer; Steele, Lea, Flood 2014)."""
+    """Mix the bits of each number in place (the finalizer of splitmix64; Steele, Lea, Flood 2014)."""
     values ^= values >> np.uint64(30)
     values *= np.uint64(0xBF58476D1CE4E5B9)
     values ^= values >> np.uint64(27)

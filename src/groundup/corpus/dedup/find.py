@@ -1,4 +1,4 @@
-"""Finds, over all runs at once, what is in a corpus more than once."""
+"""Find near-duplicates and repeated passages over all runs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from groundup.corpus.steps import Drop, Removal
 if TYPE_CHECKING:
     from groundup.corpus.dedup.partitions import Partition
 
-# What computes is imported inside the functions: the command line imports this room for every --help.
+# NumPy and pyarrow are imported inside the functions, because every --help imports this package.
 
 NEAR_DUPLICATE = "near-duplicate"
 IN_ANOTHER_CORPUS = "in another corpus"
-_BUCKET_DOCUMENTS = 1 << 18  # of one band, in one task
+_BUCKET_DOCUMENTS = 1 << 18  # documents of a band per part of the hash range
 _MAX_PARTS = 64
-_MIN_MEMBERS = 1 << 20  # of buckets, in one task
-_MIN_BYTES = 8 << 20  # of text, in one task
-_COMPARED_DOCUMENTS = 1 << 14
+_MIN_MEMBERS = 1 << 20  # documents in buckets per group of tasks
+_MIN_BYTES = 8 << 20  # bytes of text per group of tasks
+_COMPARED_DOCUMENTS = 1 << 14  # minimum documents per compare task
 _MAX_COMPARE_TASKS = 256
 
 Run = Callable[[str, Sequence[Task]], None]
@@ -35,7 +35,7 @@ Run = Callable[[str, Sequence[Task]], None]
 
 @dataclass(frozen=True, slots=True)
 class _TaskGroup:
-    """Several small tasks as one: to start a process takes longer than they do."""
+    """Several small tasks as one task, because starting a process takes longer than a small task."""
 
     tasks: tuple[Task, ...]
 
@@ -52,15 +52,15 @@ class _TaskGroup:
                 task.run()
 
 
-def _grouped(tasks: Sequence[Task], sizes: Sequence[int], least: int) -> list[_TaskGroup]:
-    """Consecutive tasks in groups of at least this size, but for the last one."""
+def _grouped(tasks: Sequence[Task], sizes: Sequence[int], min_size: int) -> list[_TaskGroup]:
+    """Group consecutive tasks so that each group except the last has at least this size."""
     groups: list[_TaskGroup] = []
     group: list[Task] = []
     size = 0
     for number, task in enumerate(tasks, start=1):
         group.append(task)
         size += sizes[number - 1]
-        if size >= least or number == len(tasks):
+        if size >= min_size or number == len(tasks):
             groups.append(_TaskGroup(tuple(group)))
             group, size = [], 0
     return groups
@@ -68,7 +68,15 @@ def _grouped(tasks: Sequence[Task], sizes: Sequence[int], least: int) -> list[_T
 
 @dataclass(frozen=True, slots=True)
 class FoundDuplicates:
-    """What was found; it travels to the tasks that write the shards, and reads from `directory` there."""
+    """The duplicates found. Worker processes receive it pickled and read the tables in `directory`.
+
+    Attributes:
+        runs: The runs of the corpus.
+        near: Settings of near-duplicates.
+        repeated: Settings of repeated passages.
+        directory: Directory of the tables.
+        parts: Number of tables of repeated passages.
+    """
 
     runs: tuple[Path, ...]
     near: NearDuplicateSettings
@@ -77,23 +85,27 @@ class FoundDuplicates:
     parts: int
 
     def within(self, low: str, high: str) -> dict[str, Removal]:
-        """The documents with an id in [low, high) that go: near-duplicates, and exact copies of existing corpora.
+        """Return the removals in [low, high): near-duplicates, and exact duplicates in existing corpora.
 
-        In memory are those, and 16 bytes for each document of an existing corpus in that range.
+        Memory: the removals, and 16 bytes for each document of existing corpora in the range.
+
+        Args:
+            low: Lower bound of document IDs, included.
+            high: Upper bound of document IDs, excluded.
         """
         from groundup.corpus.dedup.resolve import near_duplicates_in
 
-        gone = {}
+        removals = {}
         for each in near_duplicates_in(self.directory, low, high):
             where = f", in {each.corpus}" if each.corpus else ""
-            gone[each.id] = Removal(Drop(NEAR_DUPLICATE, f"J = {each.jaccard:.3f}{where}"), each.kept)
+            removals[each.id] = Removal(Drop(NEAR_DUPLICATE, f"J = {each.jaccard:.3f}{where}"), each.kept)
         for corpus in self.near.existing:
-            copies = _common_ids(self.runs, _shards(corpus), low, high)
-            gone.update({each: Removal(Drop(IN_ANOTHER_CORPUS, str(corpus)), each) for each in copies})
-        return gone
+            duplicates = _common_ids(self.runs, _shards(corpus), low, high)
+            removals.update({each: Removal(Drop(IN_ANOTHER_CORPUS, str(corpus)), each) for each in duplicates})
+        return removals
 
     def without_repeats(self, document: Document) -> Document:
-        """The document without the passages that another document, which comes first, has too."""
+        """Remove the passages that also occur in an earlier document."""
         if self.repeated.unit == "none":
             return document
         from groundup.corpus.dedup.passages import without_repeated_passages
@@ -101,9 +113,11 @@ class FoundDuplicates:
         return without_repeated_passages(document, self.repeated, self.directory, self.parts)
 
     def summary(self) -> dict[str, Any]:
-        """For the data card: `documents` looked at, `existing` ones, `dropped`, and the largest `clusters`.
+        """Return the report for the data card; empty if near-duplicate removal is off.
 
-        A cluster is the id of the document `kept`, and how many were `dropped` for it. Empty if nobody looked.
+        Returns:
+            `documents` compared, documents in `existing` corpora, `dropped` documents, and the largest `clusters`. A
+            cluster has the ID of the `kept` document and the number of `dropped` near-duplicates.
         """
         from groundup.corpus.dedup.resolve import SUMMARY
 
@@ -114,20 +128,24 @@ class FoundDuplicates:
 def find_duplicates(
     runs: Sequence[Path], near: NearDuplicateSettings, repeated: RepeatedTextSettings, directory: Path, run: Run
 ) -> FoundDuplicates:
-    """Look for near-duplicates, and for repeated passages, in all runs together.
+    """Find the near-duplicates and the repeated passages in all runs.
 
-    The tasks leave whole tables or none, and give the same whatever the executor. Memory is bounded: a task holds the
-    numbers of some 64 MB of text, or about 100 bytes for each of 2^18 documents (from 2^24 documents on, for a 64th
-    part of them), or a bucket if that is larger. Disk: for each document 4 bytes a word, 8 a band, and some for
-    candidates, until the near-duplicates are resolved.
+    Tasks write their tables atomically, and the result does not depend on the executor.
+
+    Memory per task: the hashes of about 64 MB of text, or about 100 bytes for each of 2^18 documents. With more than
+    2^24 documents, a task processes a 64th of them. A larger bucket needs more memory.
+
+    Disk: 4 bytes per word, 8 bytes per document and band, and candidate pairs, until near-duplicates are resolved.
 
     Args:
-        runs: documents by id, in the order in which the sources come: of two near-copies the first one stays.
-        directory: for tables; what the result reads from stays there.
-        run: runs tasks under a label.
+        runs: Runs sorted by document ID, in the order of the sources. The first of two near-duplicates is kept.
+        near: Settings of near-duplicates.
+        repeated: Settings of repeated passages.
+        directory: Directory of the tables. The result reads some of them.
+        run: Runs tasks under a label.
 
     Raises:
-        DataError: an existing corpus is not there.
+        DataError: An existing corpus is missing.
     """
     from groundup.corpus.dedup.partitions import plan
 
@@ -146,22 +164,22 @@ def _resolve_near(partitions: Sequence[Partition], settings: NearDuplicateSettin
     from groundup.corpus.dedup.partitions import SignatureTask
     from groundup.corpus.dedup.resolve import ResolveTask
 
-    all_portions = tuple(partitions)
+    all_partitions = tuple(partitions)
     documents = sum(partition.documents for partition in partitions)
     known = sum(partition.documents for partition in partitions if partition.corpus)
     parts = min(_MAX_PARTS, -(-documents // _BUCKET_DOCUMENTS)) or 1
     buckets = [
-        BucketTask(all_portions, band, settings.bands, part, parts, known, directory)
+        BucketTask(all_partitions, band, settings.bands, part, parts, known, directory)
         for band in range(settings.bands)
         for part in range(parts)
     ]
     candidates = tuple(task.table for task in buckets)
     step = max(_COMPARED_DOCUMENTS, -(-(documents - known) // _MAX_COMPARE_TASKS))
     compares = [
-        CompareTask(all_portions, candidates, low, min(low + step, documents), settings.threshold, directory)
+        CompareTask(all_partitions, candidates, low, min(low + step, documents), settings.threshold, directory)
         for low in range(known, documents, step)
     ]
-    resolve = ResolveTask(all_portions, tuple((task.table, task.low) for task in compares), directory)
+    resolve = ResolveTask(all_partitions, tuple((task.table, task.low) for task in compares), directory)
     if not resolve.done():
         tasks = [
             SignatureTask(partition, number, settings.ngram, settings.bands, settings.rows, directory)
@@ -175,7 +193,7 @@ def _resolve_near(partitions: Sequence[Partition], settings: NearDuplicateSettin
 
 
 def _find_repeated(partitions: Sequence[Partition], settings: RepeatedTextSettings, directory: Path, run: Run) -> int:
-    """In how many parts the repeated passages are."""
+    """Write the tables of repeated passages and return their number."""
     from groundup.corpus.dedup.passages import PassageTask, RepeatedPassageTask, num_parts
 
     passages = [PassageTask(partition, number, settings, directory) for number, partition in enumerate(partitions)]
@@ -190,7 +208,7 @@ def _find_repeated(partitions: Sequence[Partition], settings: RepeatedTextSettin
 
 
 def _remove(directory: Path, patterns: Sequence[str]) -> None:
-    """Remove tables that nothing reads any more."""
+    """Remove tables that are no longer read."""
     for pattern in patterns:
         for table in directory.glob(pattern):
             shutil.rmtree(table)
@@ -201,8 +219,8 @@ def _shards(corpus: Path) -> list[Path]:
     if not shards:
         raise DataError(
             f"{corpus}: no shards",
-            rule="an existing corpus is a directory that `groundup collect` wrote",
-            fix="Correct the path in `existing`, or take it out.",
+            rule="it is not a corpus that `groundup collect` wrote",
+            fix="Correct or remove the path in `existing`.",
         )
     return shards
 
@@ -215,4 +233,4 @@ def _common_ids(runs: Sequence[Path], shards: Sequence[Path], low: str, high: st
         return np.fromiter(found, "S16")
 
     for each in np.intersect1d(ids(runs), ids(shards)):
-        yield bytes(each).ljust(16, b"\0").hex()  # numpy leaves out zeros at the end
+        yield bytes(each).ljust(16, b"\0").hex()  # NumPy strips trailing zeros

@@ -1,4 +1,4 @@
-"""Which documents are near-copies of which: candidates by band, then their exact similarity."""
+"""Pairs of near-duplicates: candidate pairs by band, then their exact similarity."""
 
 from __future__ import annotations
 
@@ -14,26 +14,32 @@ from groundup.corpus.dedup.columns import I64, U64, group_starts, mix, read_colu
 from groundup.corpus.dedup.partitions import Partition, Signatures
 from groundup.corpus.dedup.shingles import jaccard
 
-COMPARED = 8  # members of a bucket that every later one is compared with
-_DEPTH = 3  # how often a large bucket is divided, less one
+COMPARED = 8  # first documents of a bucket, with which all later ones are compared
+_NUM_LEVELS = 3  # levels of buckets; a large bucket is split at each level
 _HASHES = 1 << 64
 _CHUNK_DOCUMENTS = 1 << 16
-_CHUNK_SHINGLES = 1 << 20  # of pairs compared at a time; some 40 bytes each are in memory
-_NUMBER_BITS = 40  # of a document's number; above them, the later one's place in its task
+_CHUNK_SHINGLES = 1 << 20  # of the pairs in a chunk; each takes about 40 bytes of memory
+_NUMBER_BITS = 40  # lower bits of a pair's key, for the earlier document; the upper bits are for the later one
 
 
 @dataclass(frozen=True, slots=True)
 class BucketTask:
-    """Leave the candidates of one band, of the buckets in one part of the hashes.
+    """Write the candidate pairs of one band, for the buckets in one part of the hash range.
 
-    A bucket holds the documents that have the same hash in this band. Copies of one text count once. Each document is
-    compared with the first `COMPARED` of its bucket, so that the work grows with the size of a bucket, not with its
-    square: of a million near-copies of one notice most are found by comparing them with that. A larger bucket, of pages
-    made from one template, is divided by the hash of the next band, and again, and each document is compared with the
-    first ones of its part, too: they are the likelier ones.
+    A bucket holds the documents with the same hash of this band. Exact duplicates count once. Each document is compared
+    with the first `COMPARED` documents of its bucket, so the cost is linear in the size of the bucket. This finds most
+    near-duplicates of one text. Pages from a common template also share a large bucket. Such a bucket is split by the
+    hash of the next band, up to `_NUM_LEVELS` times, and each document is also compared with the first documents of its
+    smaller bucket, which are more similar.
 
     Attributes:
-        known: documents of existing corpora; they come first in the order, and none of them is to be dropped.
+        partitions: All partitions.
+        band: Number of the band.
+        bands: Number of bands.
+        part: Number of the part of the hash range.
+        parts: Number of parts.
+        known: Number of documents in existing corpora. They come first in the order and are never dropped.
+        directory: Directory of the tables.
     """
 
     partitions: tuple[Partition, ...]
@@ -46,20 +52,20 @@ class BucketTask:
 
     @property
     def label(self) -> str:
-        """Band and part."""
+        """The band and the part."""
         return f"band {self.band + 1}, part {self.part + 1} of {self.parts}"
 
     @property
     def table(self) -> Path:
-        """Pairs of numbers of documents, by the later one."""
+        """The table of pairs of document numbers, sorted by the later one."""
         return self.directory / f"candidates-{self.band:04d}-{self.part:04d}"
 
     def done(self) -> bool:
-        """Whether they are there."""
+        """Return whether the task is finished."""
         return self.table.is_dir()
 
     def run(self) -> None:
-        """Write them."""
+        """Write the table."""
         write_columns(self.table, self._candidates(), ("later", "earlier"))
 
     def _candidates(self) -> Iterator[dict[str, U64]]:
@@ -73,10 +79,10 @@ class BucketTask:
             yield {"later": later[order], "earlier": earlier[order]}
 
     def _levels(self) -> Iterator[_Buckets]:
-        """The buckets, and the parts of large ones."""
+        """Yield the buckets, then at each level the buckets into which large ones are split."""
         signatures = Signatures(self.directory, self.partitions)
         hashes, documents = self._members(signatures)
-        for depth in range(_DEPTH):
+        for depth in range(_NUM_LEVELS):
             buckets = _Buckets.of(hashes, documents)
             yield buckets
             large = buckets.sizes > COMPARED + 1
@@ -89,8 +95,8 @@ class BucketTask:
             hashes, documents = _shared(hashes[order], documents[order])
 
     def _members(self, signatures: Signatures) -> tuple[U64, U64]:
-        """The documents that share a bucket, by hash, then in order; of each text the first one."""
-        # 0 is the hash of what has no shingles.
+        """Return hashes and numbers of the documents in buckets of at least two, by hash, then by number."""
+        # Hash 0 marks documents without shingles.
         low = np.uint64(max(1, self.part * _HASHES // self.parts))
         high = np.uint64((self.part + 1) * _HASHES // self.parts - 1)
         found, where = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
@@ -111,12 +117,13 @@ class BucketTask:
 
 @dataclass(frozen=True, slots=True)
 class _Buckets:
-    """Documents by bucket, in each by number.
+    """Documents sorted by bucket, then by number.
 
     Attributes:
-        starts: where each one's bucket begins.
-        sizes: of each one's bucket.
-        order: the documents by number.
+        documents: Document numbers.
+        starts: Start of each document's bucket.
+        sizes: Size of each document's bucket.
+        order: Indices that sort the documents by number.
     """
 
     documents: U64
@@ -126,14 +133,14 @@ class _Buckets:
 
     @classmethod
     def of(cls, hashes: U64, documents: U64) -> Self:
-        """The buckets of documents that are sorted by hash, then by number."""
+        """Return the buckets of documents that are sorted by hash, then by number."""
         starts = np.flatnonzero(group_starts(hashes))
         sizes = np.diff(starts, append=len(hashes))
         order = np.argsort(documents, kind="stable")
         return cls(documents, np.repeat(starts, sizes), np.repeat(sizes, sizes), order)
 
     def pairs(self, low: int, high: int) -> tuple[U64, U64]:
-        """Each document with a number in [low, high), as often as there are others in its bucket to compare it with."""
+        """Return the candidate pairs (later, earlier) of documents with a number in [low, high)."""
         by_number = self.documents[self.order]
         chosen = self.order[slice(*np.searchsorted(by_number, np.array([low, high], np.uint64)).tolist())]
         counts = np.minimum(chosen - self.starts[chosen], COMPARED)
@@ -141,7 +148,7 @@ class _Buckets:
 
 
 def _shared(hashes: U64, documents: U64) -> tuple[U64, U64]:
-    """Those whose hash, of ascending ones, another one has, too."""
+    """Return the documents whose hash occurs at least twice. The hashes are ascending."""
     first = group_starts(hashes)
     shared = ~(first & np.append(first[1:], True))
     return hashes[shared], documents[shared]
@@ -149,7 +156,7 @@ def _shared(hashes: U64, documents: U64) -> tuple[U64, U64]:
 
 @dataclass(frozen=True, slots=True)
 class CompareTask:
-    """Leave, for the documents of one stretch of the order, the earlier ones that are similar enough."""
+    """Write the similar pairs whose later document has a number in [low, high)."""
 
     partitions: tuple[Partition, ...]
     candidates: tuple[Path, ...]
@@ -160,20 +167,20 @@ class CompareTask:
 
     @property
     def label(self) -> str:
-        """The stretch."""
+        """The range of documents."""
         return f"documents {self.low:,} to {self.high:,}"
 
     @property
     def table(self) -> Path:
-        """Pairs of numbers of documents and their similarity, by the later one, then by the earlier one."""
+        """The table of pairs of document numbers and similarities, by the later, then by the earlier document."""
         return self.directory / f"similar-{self.low:014d}"
 
     def done(self) -> bool:
-        """Whether they are there."""
+        """Return whether the task is finished."""
         return self.table.is_dir()
 
     def run(self) -> None:
-        """Write them."""
+        """Write the table."""
         write_columns(self.table, self._similar(), ("later", "earlier", "jaccard"))
 
     def _similar(self) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
@@ -182,17 +189,17 @@ class CompareTask:
         involved = np.unique(np.concatenate([later, earlier]))
         sizes = signatures.sizes(involved)
         of_later, of_earlier = (sizes[np.searchsorted(involved, side)] for side in (later, earlier))
-        # Sets of such different sizes cannot be similar enough.
+        # The ratio of the sizes is an upper bound of the similarity.
         possible = np.minimum(of_later, of_earlier) >= self.threshold * np.maximum(of_later, of_earlier)
-        later, earlier, work = later[possible], earlier[possible], (of_later + of_earlier)[possible]
-        for chunk in _chunks(work):
+        later, earlier, costs = later[possible], earlier[possible], (of_later + of_earlier)[possible]
+        for chunk in _chunks(costs):
             pair = later[chunk], earlier[chunk]
             similarity = jaccard(*(_sets_of(signatures, side) for side in pair))
             near = similarity >= self.threshold
             yield {"later": pair[0][near], "earlier": pair[1][near], "jaccard": similarity[near]}
 
     def _pairs(self) -> tuple[U64, U64]:
-        """The candidates of all bands, each once."""
+        """Return the unique candidate pairs of all bands."""
         bits, mask = np.uint64(_NUMBER_BITS), np.uint64((1 << _NUMBER_BITS) - 1)
         keys = [np.empty(0, np.uint64)]
         for table in self.candidates:
@@ -204,9 +211,9 @@ class CompareTask:
         return (pairs >> bits) + np.uint64(self.low), pairs & mask
 
 
-def _chunks(work: I64) -> Iterator[slice]:
-    """Stretches of about `_CHUNK_SHINGLES` of work."""
-    done = np.cumsum(work)
+def _chunks(costs: I64) -> Iterator[slice]:
+    """Yield slices of pairs with about `_CHUNK_SHINGLES` shingles."""
+    done = np.cumsum(costs)
     start = 0
     while start < len(done):
         before = int(done[start - 1]) if start else 0
@@ -216,7 +223,7 @@ def _chunks(work: I64) -> Iterator[slice]:
 
 
 def _sets_of(signatures: Signatures, documents: U64) -> tuple[npt.NDArray[np.uint32], I64]:
-    """The sets of documents in any order, with repeats."""
+    """Return the sets of documents, which may be unsorted and repeated."""
     unique, place = np.unique(documents, return_inverse=True)
     values, offsets = signatures.sets(unique)
     sizes = np.diff(offsets)[place]

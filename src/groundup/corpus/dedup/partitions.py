@@ -1,7 +1,8 @@
-"""All documents in one order, cut into portions: what a task signs at a time, and how others find it again.
+"""Partitions of the documents, and their MinHash signatures.
 
-The order decides which of two near-copies stays: existing corpora first, then the runs, which are in the order of the
-recipe's sources; within a run by id. A document's number is its place in that order.
+All documents have one order: first the existing corpora, then the runs in the order of the recipe's sources. Within a
+run, documents are sorted by ID. Of two near-duplicates, the first in this order is kept. A document's number is its
+position in this order.
 """
 
 from __future__ import annotations
@@ -21,22 +22,23 @@ from groundup.corpus.dedup.shingles import shingles
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MAX_PARTITIONS = 256  # at most, while they are of a size between these
-_MIN_BYTES = 8 << 20  # of text
-_MAX_BYTES = 64 << 20
+_MAX_PARTITIONS = 256  # exceeded only for partitions of _MAX_BYTES
+_MIN_BYTES = 8 << 20  # of text per partition
+_MAX_BYTES = 64 << 20  # of text per partition
 _BATCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """Some row groups of a run or of a shard.
+    """Consecutive row groups of a run or a shard.
 
     Attributes:
-        groups: the first row group, and the end.
-        first: the number of the first document.
-        documents: how many there are.
-        bytes: of them in memory, about as many as of text.
-        corpus: the directory of the existing corpus that it belongs to; "" for the one in the making.
+        path: The Parquet file.
+        groups: Range of the row groups, end excluded.
+        first: Number of the first document.
+        documents: Number of documents.
+        bytes: Their uncompressed size, which is close to the size of the text.
+        corpus: Directory of the existing corpus; "" for the corpus that is built.
     """
 
     path: Path
@@ -46,54 +48,60 @@ class Partition:
     bytes: int
     corpus: str = ""
 
-    def batches(self, columns: Sequence[str], least_bytes: int = _BATCH_BYTES) -> Iterator[pa.Table]:
-        """The columns, some row groups at a time."""
+    def batches(self, columns: Sequence[str], min_bytes: int = _BATCH_BYTES) -> Iterator[pa.Table]:
+        """Yield tables of these columns, each of at least `min_bytes` except the last."""
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(self.path) as file:
-            together: list[int] = []
+            batch: list[int] = []
             size = 0
             for group in range(*self.groups):
-                together.append(group)
+                batch.append(group)
                 size += file.metadata.row_group(group).total_byte_size
-                if size >= least_bytes:
-                    yield file.read_row_groups(together, columns=list(columns), use_threads=False)
-                    together, size = [], 0
-            if together:
-                yield file.read_row_groups(together, columns=list(columns), use_threads=False)
+                if size >= min_bytes:
+                    yield file.read_row_groups(batch, columns=list(columns), use_threads=False)
+                    batch, size = [], 0
+            if batch:
+                yield file.read_row_groups(batch, columns=list(columns), use_threads=False)
 
 
 def plan(runs: Sequence[tuple[Path, str]], *, small: bool = False) -> list[Partition]:
-    """Cut runs (with the corpus that each is part of, if one exists already) into portions, or into `small` ones."""
+    """Split runs into partitions.
+
+    Args:
+        runs: Path of each run or shard, with the directory of its existing corpus, or "".
+        small: Whether all partitions have the minimum size.
+    """
     import pyarrow.parquet as pq
 
-    counts: list[I64] = []  # documents and bytes of each row group of each run
+    counts: list[I64] = []  # for each run, documents and bytes of its row groups, [groups, 2]
     for run, _ in runs:
         metadata = pq.read_metadata(run)
-        there = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-        counts.append(np.array([(group.num_rows, group.total_byte_size) for group in there], np.int64).reshape(-1, 2))
+        groups_of = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+        sizes = [(group.num_rows, group.total_byte_size) for group in groups_of]
+        counts.append(np.array(sizes, np.int64).reshape(-1, 2))
     total = sum(int(groups[:, 1].sum()) for groups in counts)
-    wanted = _MIN_BYTES if small else min(max(_MIN_BYTES, total // _MAX_PARTITIONS), _MAX_BYTES)
+    target = _MIN_BYTES if small else min(max(_MIN_BYTES, total // _MAX_PARTITIONS), _MAX_BYTES)
     partitions: list[Partition] = []
     first = 0
     for (run, corpus), groups in zip(runs, counts, strict=True):
         start = documents = pending = 0
         for number, (rows, size) in enumerate(groups.tolist(), start=1):
             documents, pending = documents + rows, pending + size
-            if pending >= wanted or number == len(groups):
+            if pending >= target or number == len(groups):
                 partitions.append(Partition(run, (start, number), first, documents, pending, corpus))
                 first, start, documents, pending = first + documents, number, 0, 0
     return partitions
 
 
 def signature_path(directory: Path, number: int) -> Path:
-    """Where the signatures of a portion are."""
+    """Return the path of the signatures of a partition."""
     return directory / f"signed-{number:06d}"
 
 
 @dataclass(frozen=True, slots=True)
 class SignatureTask:
-    """Leave, for every document of a portion, its id, its band hashes and its set of shingles."""
+    """Write the ID, the band hashes and the shingle set of each document of a partition."""
 
     partition: Partition
     number: int
@@ -104,15 +112,15 @@ class SignatureTask:
 
     @property
     def label(self) -> str:
-        """The portion."""
+        """The name of the partition."""
         return f"{self.partition.path.name}, row groups from {self.partition.groups[0]}"
 
     def done(self) -> bool:
-        """Whether they are there."""
+        """Return whether the task is finished."""
         return signature_path(self.directory, self.number).is_dir()
 
     def run(self) -> None:
-        """Write them."""
+        """Write the signatures."""
         bands, ids, sets, lengths = [], [], [], []
         for batch in self.partition.batches(("text", "id")):
             found = shingles(batch.column("text").combine_chunks(), self.ngram)
@@ -131,17 +139,17 @@ class SignatureTask:
 
 
 def id_numbers(ids: Sequence[str]) -> U64:
-    """Document ids as two 64-bit numbers each, [ids, 2]."""
+    """Return document IDs as pairs of 64-bit numbers, [ids, 2]."""
     return np.frombuffer(bytes.fromhex("".join(ids)), ">u8").reshape(-1, 2)
 
 
 def id_text(numbers: U64) -> str:
-    """The inverse, of one."""
+    """Return the document ID of a pair of 64-bit numbers."""
     return f"{int(numbers[0]):016x}{int(numbers[1]):016x}"
 
 
 class Signatures:
-    """What the sign tasks of all portions left."""
+    """The signatures of all partitions from `SignatureTask`. Arguments are ascending document numbers."""
 
     def __init__(self, directory: Path, partitions: Sequence[Partition]) -> None:
         self.directory = directory
@@ -149,7 +157,7 @@ class Signatures:
         self._firsts = np.array([partition.first for partition in partitions], np.int64)
 
     def band(self, number: int) -> Iterator[tuple[int, U64]]:
-        """One band of each portion: the number of its first document, and the hashes."""
+        """Yield the number of the first document and the hashes of one band, for each partition."""
         for at, partition in enumerate(self.partitions):
             yield partition.first, self._band(at, number)
 
@@ -158,7 +166,7 @@ class Signatures:
         return self._column(partition, "bands")[number * documents : (number + 1) * documents]
 
     def _by_partition(self, documents: U64) -> Iterator[tuple[int, slice, I64]]:
-        """For ascending numbers of documents: each portion, which of them are in it, and their rows."""
+        """Yield, for each partition, the slice of `documents` in it and their rows."""
         numbers = documents.astype(np.int64)
         of = np.searchsorted(self._firsts, numbers, side="right") - 1
         bounds = np.flatnonzero(np.diff(of, prepend=-1)).tolist()
@@ -167,14 +175,14 @@ class Signatures:
             yield partition, slice(start, stop), numbers[start:stop] - self._firsts[partition]
 
     def hashes(self, band: int, documents: U64) -> U64:
-        """One band of documents, given by ascending number."""
+        """Return the hashes of one band of documents."""
         hashes = np.empty(len(documents), np.uint64)
         for partition, where, rows in self._by_partition(documents):
             hashes[where] = self._band(partition, band)[rows]
         return hashes
 
     def ids(self, documents: U64) -> U64:
-        """The ids of documents, given by ascending number, as `id_numbers` does."""
+        """Return the IDs of documents in the format of `id_numbers`."""
         ids = np.empty((len(documents), 2), np.uint64)
         for partition, where, rows in self._by_partition(documents):
             ids[where] = self._column(partition, "ids").reshape(-1, 2)[rows]
@@ -184,7 +192,7 @@ class Signatures:
         return read_column(signature_path(self.directory, partition), name)
 
     def sets(self, documents: U64) -> tuple[U32, I64]:
-        """The sets of shingles of documents, given by ascending number, and the offsets of the sets."""
+        """Return the concatenated shingle sets of documents, and the offsets of the sets."""
         parts, lengths = [np.empty(0, np.uint32)], [np.zeros(1, np.int64)]
         for partition, _, rows in self._by_partition(documents):
             offsets = self._column(partition, "offsets")
@@ -194,7 +202,7 @@ class Signatures:
         return np.concatenate(parts), np.cumsum(np.concatenate(lengths))
 
     def sizes(self, documents: U64) -> I64:
-        """How many shingles documents have, given by ascending number."""
+        """Return the number of shingles of documents."""
         sizes = np.empty(len(documents), np.int64)
         for partition, where, rows in self._by_partition(documents):
             offsets = self._column(partition, "offsets")

@@ -1,8 +1,8 @@
-"""Passages that are in the corpus more than once: the first one stays, the others are cut out.
+"""Removal of passages that occur more than once in the corpus, except their first occurrence.
 
-A passage is a paragraph, a line, or any stretch of words of a given length. Of the last every window is hashed, so that
-what is cut is what a suffix array of the whole corpus would find (Lee et al. 2022, arXiv 2107.06499), to the word; but
-hashes can be sorted by parts, in bounded memory, where a suffix array must hold all text and five times its size.
+A passage is a paragraph, a line or a span of words of a given length. Every window of words is hashed, so exactly the
+spans are found that a suffix array of the corpus finds (Lee et al. 2022, arXiv 2107.06499). Hashes can be sorted in
+parts with bounded memory. A suffix array needs six times the size of the text in memory.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from groundup.corpus.dedup.shingles import hash_ngrams
 
 _BREAKS = {"paragraph": re.compile(r"\n{2,}"), "line": re.compile(r"\n+")}
 _UNSPACED = "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3100-\u312f\u3400-\u4dbf\u4e00-\u9fff"
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")  # in scripts without spaces each character is one
+_WORD = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]+")  # in scripts without spaces, one character
 _BLANK_LINES = re.compile(r"\n{3,}")
-_BYTES = {"paragraph": 200, "line": 60, "span": 6}  # of text that bring one hash, about
+_BYTES = {"paragraph": 200, "line": 60, "span": 6}  # approximate bytes of text per hash
 _HASHES = 1 << 64
-_MAX_PARTS = 256  # of the hashes, at most: as many maps may be open
-_PART_HASHES = 1 << 20  # in one part; some 50 bytes each are in memory
+_MAX_PARTS = 256  # of the hash range; limits the number of open memory maps
+_PART_HASHES = 1 << 20  # hashes per part; each takes about 50 bytes of memory
 
-Passage = tuple[int, int, int]  # where it begins and ends in its text, and its hash
+Passage = tuple[int, int, int]  # start, end and hash
 
 
 def passages(text: str, settings: RepeatedTextSettings) -> list[Passage]:
-    """The passages of a text that are long enough, in order. Case and the kind of white space do not matter."""
+    """Return the passages of a text that reach the minimum length, in order. Hashes ignore case and white space."""
     return _spans(text, settings.min_words) if settings.unit == "span" else list(_parts(text, settings))
 
 
@@ -70,7 +70,7 @@ _hash_word = lru_cache(maxsize=1 << 16)(_hash)
 
 @dataclass(frozen=True, slots=True)
 class PassageTask:
-    """Leave the hashes of the passages of a portion's documents, without near-duplicates, by hash."""
+    """Write the passage hashes of a partition, sorted. Near-duplicate documents are skipped."""
 
     partition: Partition
     number: int
@@ -79,26 +79,26 @@ class PassageTask:
 
     @property
     def label(self) -> str:
-        """The portion."""
+        """The name of the partition."""
         return f"{self.settings.unit}s of {self.partition.path.name}, row groups from {self.partition.groups[0]}"
 
     @property
     def table(self) -> Path:
-        """Each hash and the first half of the document's id, by hash, then in the order of the documents."""
+        """The table of hashes and owners (the first half of the document ID), by hash, then by document."""
         return self.directory / f"passages-{self.number:06d}"
 
     def done(self) -> bool:
-        """Whether they are there."""
+        """Return whether the task is finished."""
         return self.table.is_dir()
 
     def run(self) -> None:
-        """Write them."""
+        """Write the table."""
         keys, owners = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
-        gone = near_duplicates_among(self.directory, self.partition.first, self.partition.documents)
+        dropped = near_duplicates_among(self.directory, self.partition.first, self.partition.documents)
         for batch in self.partition.batches(("text", "id")):
             texts, ids = batch.column("text").to_pylist(), batch.column("id").to_pylist()
             found = [
-                [] if id_ in gone else [key for _, _, key in passages(text, self.settings)]
+                [] if id_ in dropped else [key for _, _, key in passages(text, self.settings)]
                 for text, id_ in zip(texts, ids, strict=True)
             ]
             keys.append(np.array([key for of_text in found for key in of_text], np.uint64))
@@ -110,18 +110,18 @@ class PassageTask:
 
 
 def num_parts(text_bytes: int, settings: RepeatedTextSettings) -> int:
-    """In how many parts the hashes of so much text are looked through."""
+    """Return the number of parts of the hash range for this amount of text."""
     return min(_MAX_PARTS, 1 + text_bytes // _BYTES[settings.unit] // _PART_HASHES)
 
 
 def _bounds(parts: int) -> U64:
-    """The first hash of each part."""
+    """Return the first hash of each part."""
     return np.array([-(-part * _HASHES // parts) for part in range(parts)], np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
 class RepeatedPassageTask:
-    """Leave the hashes, of one part of them all, that are there more than once, with the document that keeps each."""
+    """Write the repeated hashes of one part of the hash range, with the document that keeps each passage."""
 
     passages: tuple[Path, ...]
     part: int
@@ -130,20 +130,20 @@ class RepeatedPassageTask:
 
     @property
     def label(self) -> str:
-        """The part."""
+        """The number of the part."""
         return f"repeated passages, part {self.part + 1} of {self.parts}"
 
     @property
     def table(self) -> Path:
-        """Hashes, ascending, and the first half of the id of the document that keeps each."""
+        """The table of ascending hashes and owners (the first half of the ID of the document that keeps it)."""
         return _repeated(self.directory, self.part)
 
     def done(self) -> bool:
-        """Whether they are there."""
+        """Return whether the task is finished."""
         return self.table.is_dir()
 
     def run(self) -> None:
-        """Write them."""
+        """Write the table."""
         bounds = _bounds(self.parts)[self.part : self.part + 2]
         keys, owners = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
         for table in self.passages:
@@ -172,12 +172,12 @@ def _mapped(table: Path) -> tuple[U64, U64]:
 def without_repeated_passages(
     document: Document, settings: RepeatedTextSettings, directory: Path, parts: int
 ) -> Document:
-    """The document without what an earlier one has, or itself further up; its id stays, as its place in the order."""
+    """Remove passages that occur in an earlier document or earlier in this document. The ID does not change."""
     found = passages(document.text, settings)
     keepers = _keepers([key for _, _, key in found], directory, parts)
     own = int(document.id[:16], 16)
     seen: set[int] = set()
-    rest, done = "", 0  # the text that stays, of what is before `done`
+    rest, done = "", 0  # the kept text of document.text[:done]
     for start, end, key in found:
         if key in keepers and (keepers[key] != own or key in seen):
             rest = _joined(rest, document.text[done:start]) if start > done else rest
@@ -190,21 +190,21 @@ def without_repeated_passages(
 
 
 def _joined(before: str, after: str) -> str:
-    """The two sides of a gap with one space in it, or the line break that is there."""
+    """Join the two sides of a gap with one space, or with the existing line break."""
     before, after = before.rstrip(" "), after.lstrip(" ")
-    together = not before or not after or before.endswith("\n") or after.startswith("\n")
-    return f"{before}{after}" if together else f"{before} {after}"
+    no_space = not before or not after or before.endswith("\n") or after.startswith("\n")
+    return f"{before}{after}" if no_space else f"{before} {after}"
 
 
 def _keepers(keys: list[int], directory: Path, parts: int) -> dict[int, int]:
-    """Of the passages that are repeated: the document that keeps each."""
-    wanted = np.unique(np.array(keys, np.uint64))
-    part_of = np.searchsorted(_bounds(parts), wanted, side="right") - 1
+    """Return the document that keeps each repeated passage, by hash."""
+    unique = np.unique(np.array(keys, np.uint64))
+    part_of = np.searchsorted(_bounds(parts), unique, side="right") - 1
     keepers: dict[int, int] = {}
     for part in np.unique(part_of).tolist():
         hashes, owners = _mapped(_repeated(directory, part))
-        here = wanted[part_of == part]
-        places = np.minimum(np.searchsorted(hashes, here), max(0, len(hashes) - 1))
-        there = hashes[places] == here if len(hashes) else np.zeros(len(here), bool)
-        keepers.update(zip(here[there].tolist(), owners[places[there]].tolist(), strict=True))
+        queries = unique[part_of == part]
+        places = np.minimum(np.searchsorted(hashes, queries), max(0, len(hashes) - 1))
+        found = hashes[places] == queries if len(hashes) else np.zeros(len(queries), bool)
+        keepers.update(zip(queries[found].tolist(), owners[places[found]].tolist(), strict=True))
     return keepers

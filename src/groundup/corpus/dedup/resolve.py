@@ -1,4 +1,4 @@
-"""Which of the near-copies go: one pass over all of them, in order."""
+"""The choice of the near-duplicates to drop, in one pass over all similar pairs."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from groundup.corpus.dedup.partitions import Partition, Signatures, id_text
 from groundup.corpus.markers import write_marker
 
 SUMMARY = "near-duplicates.json"
-_LARGEST = 10  # clusters in the summary
-_DROPPED = 0xFFFFFFFF  # as the state of a document; else the number of those dropped for it
+_NUM_CLUSTERS = 10  # clusters in the summary
+_DROPPED = 0xFFFFFFFF  # state of a dropped document; the state of a kept one counts its near-duplicates
 
 
 @dataclass(frozen=True, slots=True)
 class ResolveTask:
-    """Decide, document by document in order: it goes if an earlier one that *stays* is similar enough, else it stays.
+    """Drop each document that is similar to an earlier, kept document.
 
-    So every drop can name what stays in its place, and a chain of small changes does not make its two ends copies of
-    one another. Of several that stay, the first is named.
+    So each drop refers to a kept document that is similar to it, the first if there are several. In a chain of small
+    changes, documents are not dropped for similarity to dropped documents only.
 
     Attributes:
-        similar: the tables of similar pairs, each with the number of the first document that is the later one there.
+        partitions: All partitions.
+        similar: The tables of `CompareTask`, each with its first document number.
+        directory: Directory of the tables.
     """
 
     partitions: tuple[Partition, ...]
@@ -37,24 +39,24 @@ class ResolveTask:
 
     @property
     def label(self) -> str:
-        """What is done."""
-        return "near-duplicates: which one stays"
+        """A fixed name."""
+        return "choosing the near-duplicates to drop"
 
     def done(self) -> bool:
-        """Whether the summary, written last, is there."""
+        """Return whether the task is finished."""
         return (self.directory / SUMMARY).is_file()
 
     def run(self) -> None:
-        """Write tables of drops, each by id, and the summary."""
+        """Write tables of drops by ID, then the summary."""
         documents = sum(partition.documents for partition in self.partitions)
-        with TemporaryFile(dir=self.directory) as file:  # on disk: 4 bytes a document
+        with TemporaryFile(dir=self.directory) as file:  # 4 bytes per document, on disk
             state = np.memmap(file, "<u4", mode="w+", shape=max(1, documents))
             dropped = sum(self._resolve(table, low, state) for table, low in self.similar)
             largest = _largest(state)
         signatures = Signatures(self.directory, self.partitions)
         clusters = [
-            {"kept": id_text(signatures.ids(np.array([number], np.uint64))[0]), "dropped": copies}
-            for number, copies in largest
+            {"kept": id_text(signatures.ids(np.array([number], np.uint64))[0]), "dropped": count}
+            for number, count in largest
         ]
         known = sum(partition.documents for partition in self.partitions if partition.corpus)
         summary = {"documents": documents - known, "existing": known, "dropped": dropped, "clusters": clusters}
@@ -62,19 +64,19 @@ class ResolveTask:
         write_marker(self.directory / SUMMARY, dropped_tables, summary)
 
     def _resolve(self, table: Path, low: int, state: np.memmap[tuple[int], np.dtype[np.uint32]]) -> int:
-        """Decide on the documents of one table; the number of those that go."""
+        """Choose the drops of one table and return their number."""
         later, earlier, similarity = (np.array(read_column(table, name)) for name in ("later", "earlier", "jaccard"))
-        stays = state[earlier.astype(np.int64)] != _DROPPED  # as far as decided before this table
-        gone: dict[int, int] = {}  # in this table -> the pair that decided it
-        pairs = zip(later.tolist(), earlier.tolist(), stays.tolist(), strict=True)
-        for pair, (document, kept, kept_stays) in enumerate(pairs):
-            if kept_stays and document not in gone and kept not in gone:
-                gone[document] = pair
-        chosen = np.fromiter(gone.values(), np.int64, len(gone))
+        was_kept = state[earlier.astype(np.int64)] != _DROPPED  # before this table
+        dropped: dict[int, int] = {}  # document -> index of the pair
+        pairs = zip(later.tolist(), earlier.tolist(), was_kept.tolist(), strict=True)
+        for pair, (document, candidate, is_kept) in enumerate(pairs):
+            if is_kept and document not in dropped and candidate not in dropped:
+                dropped[document] = pair
+        chosen = np.fromiter(dropped.values(), np.int64, len(dropped))
         state[later[chosen].astype(np.int64)] = _DROPPED
         np.add.at(state, earlier[chosen].astype(np.int64), 1)
         self._write(_dropped(self.directory, low), later[chosen], earlier[chosen], similarity[chosen].tolist())
-        return len(gone)
+        return len(dropped)
 
     def _write(self, path: Path, dropped: U64, kept: U64, similarity: list[float]) -> None:
         import pyarrow as pa
@@ -98,25 +100,26 @@ class ResolveTask:
 
 
 def _largest(state: np.memmap[tuple[int], np.dtype[np.uint32]]) -> list[tuple[int, int]]:
-    """The documents for which most others were dropped, and how many; of equals the earlier one."""
+    """Return the kept documents with the most near-duplicates, and their counts."""
     best: list[tuple[int, int]] = []
     step = 1 << 20
     for start in range(0, len(state), step):
         part = np.where(state[start : start + step] == _DROPPED, 0, state[start : start + step])
-        top = np.argsort(-part.astype(np.int64), kind="stable")[:_LARGEST]
+        top = np.argsort(-part.astype(np.int64), kind="stable")[:_NUM_CLUSTERS]
         best += [(start + int(at), int(part[at])) for at in top if part[at]]
-        best = sorted(best, key=lambda pair: (-pair[1], pair[0]))[:_LARGEST]
+        best = sorted(best, key=lambda pair: (-pair[1], pair[0]))[:_NUM_CLUSTERS]
     return best
 
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicate:
-    """A document that goes.
+    """A near-duplicate to drop.
 
     Attributes:
-        kept: the id of the one that stays in its place.
-        jaccard: the similarity of the two.
-        corpus: the existing corpus that the other is in; "" for the one in the making.
+        id: Its ID.
+        kept: ID of the document that is kept.
+        jaccard: Their Jaccard similarity.
+        corpus: Directory of the existing corpus with the kept document; "" for the corpus that is built.
     """
 
     id: str
@@ -130,7 +133,7 @@ def _dropped(directory: Path, low: int) -> Path:
 
 
 def near_duplicates_among(directory: Path, first: int, documents: int) -> set[str]:
-    """The ids of the near-duplicates among these consecutive documents, and perhaps of some around them."""
+    """Return the IDs of the near-duplicates among consecutive documents, and possibly of adjacent documents."""
     import pyarrow.parquet as pq
 
     paths = sorted(directory.glob("dropped-*.parquet"))
@@ -141,7 +144,7 @@ def near_duplicates_among(directory: Path, first: int, documents: int) -> set[st
 
 
 def near_duplicates_in(directory: Path, low: str, high: str) -> Iterator[NearDuplicate]:
-    """The near-duplicates with an id in [low, high), in no order."""
+    """Yield the near-duplicates with an ID in [low, high), unordered."""
     import pyarrow.parquet as pq
 
     for path in sorted(directory.glob("dropped-*.parquet")):

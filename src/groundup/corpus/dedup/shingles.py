@@ -1,4 +1,4 @@
-"""Texts as sets of shingles, their MinHash signatures, and how similar two sets are. A batch of texts at a time."""
+"""Shingle sets of batches of texts, their MinHash signatures and Jaccard similarities."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from groundup.corpus.dedup.columns import F64, I64, U32, U64, group_starts, mix,
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Scripts that put no space between words: every character counts as a word.
+# Scripts without spaces between words: each character counts as a word.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Bopomofo}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
 _SEED = 42  # of the signatures
-_SKETCHED = 2048  # documents sketched at a time: the values come as Python's integers, 4 kB a document
+_BATCH_SIZE = 2048  # documents per call of rensa, which returns 4 kB of Python integers per document
 _LOW_32 = np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True, slots=True)
 class Shingles:
-    """The shingles of some texts, as 64-bit hashes.
+    """The shingles of a batch of texts, as 64-bit hashes.
 
     Attributes:
-        hashes: of all texts, in the order of the text, with repeats.
-        offsets: where each text's begin, and the end.
+        hashes: The shingles of all texts in order, with repeats.
+        offsets: Start of each text in `hashes`, and the end of the last.
     """
 
     hashes: U64
     offsets: I64
 
     def sets(self) -> tuple[U32, I64]:
-        """The sets: 32 bits of each shingle's hash, ascending and without repeats, and the offsets of the sets.
+        """Return the concatenated sets (32 bits of each hash, ascending, unique) and their offsets.
 
-        Two different shingles of a pair of documents are taken for one with a probability of 2^-32, so a similarity of
-        sets of n shingles is expected to be off by less than n / 2^32: a millionth at the length to which documents are
-        split by default. Twice as many bits would be twice the disk.
+        Two different shingles collide with a probability of 2^-32. So the expected error of the similarity of sets of
+        n shingles is below n / 2^32, a millionth at the default maximum document size. 64 bits would double the disk
+        space.
         """
         rows = np.repeat(np.arange(len(self.offsets) - 1, dtype=np.uint64), np.diff(self.offsets))
         keys = np.sort((rows << np.uint64(32)) | (self.hashes & _LOW_32))
@@ -46,23 +46,23 @@ class Shingles:
         return (keys & _LOW_32).astype(np.uint32), np.concatenate([[0], np.cumsum(counts)])
 
     def band_hashes(self, bands: int, rows: int) -> U64:
-        """A hash of each band of each text's MinHash signature, [bands, texts]; 0 for a text without shingles.
+        """Return a hash of each band of each text's MinHash signature, [bands, texts]; 0 for a text without shingles.
 
         The signature has `bands` x `rows` values (Fast Similarity Sketching; Dahlgaard, Knudsen, Thorup 2017, arXiv
-        1704.04370), which agree between two texts as often as their sets are similar.
+        1704.04370). The expected fraction of equal values is the Jaccard similarity of the sets.
         """
         from rensa import RMinHash
 
         texts = len(self.offsets) - 1
         hashes = np.zeros((texts, bands), np.uint64)
-        for start in range(0, texts, _SKETCHED):
-            offsets = self.offsets[start : start + _SKETCHED + 1]
+        for start in range(0, texts, _BATCH_SIZE):
+            offsets = self.offsets[start : start + _BATCH_SIZE + 1]
             part = np.ascontiguousarray(self.hashes[offsets[0] : offsets[-1]])
             sketch = RMinHash.digest_matrix_from_flat_token_hashes(
                 part, (offsets - offsets[0]).astype(np.uint64), bands * rows, _SEED
             )
             values = np.array(sketch.to_rows(), np.uint64).reshape(-1, bands, rows)
-            hashed = hashes[start : start + _SKETCHED]
+            hashed = hashes[start : start + _BATCH_SIZE]
             for row in range(rows):
                 hashed ^= values[:, :, row]
                 mix(hashed)
@@ -72,15 +72,15 @@ class Shingles:
 
 
 def shingles(texts: pa.Array, ngram: int) -> Shingles:
-    """All word n-grams of each text; of a text with fewer words, all of them together as one.
+    """Return the word n-grams of each text. A text with fewer words has one shingle of all its words.
 
-    Words are what stands between white space, in lower case (texts are NFC since they were cleaned); in scripts
-    without spaces (Chinese, Japanese, Thai, ...) they are characters. A text without a word has no shingles.
+    Words are lowercase and separated by white space. In scripts without spaces (Chinese, Japanese, Thai, ...), each
+    character is a word. Cleaned texts are in NFC already.
     """
     words, offsets = _words(texts)
     counts, gap = np.diff(offsets), ngram - 1
     shift = np.arange(len(counts)) * gap
-    padded = np.zeros(len(words) + len(counts) * gap, np.uint64)  # so that no n-gram reaches into the next text
+    padded = np.zeros(len(words) + len(counts) * gap, np.uint64)  # padding separates the n-grams of texts
     padded[spans(offsets[:-1] + shift, counts)] = words
     hashes = hash_ngrams(padded, ngram)
     lengths = np.where(counts > 0, np.maximum(1, counts - gap), 0)
@@ -88,7 +88,7 @@ def shingles(texts: pa.Array, ngram: int) -> Shingles:
 
 
 def hash_ngrams(words: U64, ngram: int) -> U64:
-    """The hash of every n-gram of words, given their hashes."""
+    """Return the hashes of all word n-grams, from the hashes of the words."""
     hashes = np.zeros(max(0, len(words) - ngram + 1), np.uint64)
     for place, factor in enumerate(_factors(ngram)):
         hashes += words[place : place + len(hashes)] * factor
@@ -97,22 +97,22 @@ def hash_ngrams(words: U64, ngram: int) -> U64:
 
 @lru_cache
 def _factors(ngram: int) -> U64:
-    """Another odd factor for each place, since the order of words matters."""
+    """Return a different odd number for each position, so that the hash depends on the order of words."""
     return mix(np.arange(1, ngram + 1, dtype=np.uint64)) | np.uint64(1)
 
 
 def _words(texts: pa.Array) -> tuple[U64, I64]:
-    """The hash of each word, and the offsets of the texts."""
+    """Return the hash of each word, and the offsets of the texts."""
     import pyarrow as pa
     import pyarrow.compute as pc
     from rensa import RMinHash
 
-    plain = pc.string_is_ascii(texts)
+    is_ascii = pc.string_is_ascii(texts)
     lower = pc.ascii_lower(texts)
-    if not pc.all(plain).as_py():
-        other = pc.invert(plain)
-        spaced = pc.replace_substring_regex(pc.utf8_lower(texts.filter(other)), rf"({_UNSPACED})", r" \1 ")
-        lower = pc.replace_with_mask(lower, other, spaced)
+    if not pc.all(is_ascii).as_py():
+        unicode = pc.invert(is_ascii)
+        spaced = pc.replace_substring_regex(pc.utf8_lower(texts.filter(unicode)), rf"({_UNSPACED})", r" \1 ")
+        lower = pc.replace_with_mask(lower, unicode, spaced)
     split = pc.utf8_split_whitespace(lower)
     encoded = pa.array(split.flatten()).dictionary_encode()
     vocabulary = encoded.dictionary.to_pylist()
@@ -121,14 +121,14 @@ def _words(texts: pa.Array) -> tuple[U64, I64]:
     known = mix(np.array(RMinHash.hash_token_sets([vocabulary])[0], np.uint64))
     indices = encoded.indices.to_numpy()
     offsets = split.offsets.to_numpy().astype(np.int64) - split.offsets[0].as_py()
-    if "" in vocabulary:  # white space at an end leaves an empty word
-        real = indices != vocabulary.index("")
-        indices, offsets = indices[real], np.concatenate([[0], np.cumsum(real)])[offsets]
+    if "" in vocabulary:  # from white space at the start or end of a text
+        is_word = indices != vocabulary.index("")
+        indices, offsets = indices[is_word], np.concatenate([[0], np.cumsum(is_word)])[offsets]
     return known[indices], offsets
 
 
 def jaccard(left: tuple[U32, I64], right: tuple[U32, I64]) -> F64:
-    """The Jaccard similarity of the i-th set of `left` and the i-th of `right`, each given as `Shingles.sets` does."""
+    """Return the Jaccard similarity of each set of `left` with the same set of `right`, as from `Shingles.sets`."""
     keys = []
     for values, offsets in (left, right):
         pairs = np.repeat(np.arange(len(offsets) - 1, dtype=np.uint64), np.diff(offsets))
