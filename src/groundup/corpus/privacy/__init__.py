@@ -1,7 +1,6 @@
-"""Personal data and secrets are found and masked with typed marks. No torch.
+"""Masking of personal data and secrets with placeholder tokens such as [EMAIL].
 
-The settings are read by every `--help`; the finders, whose patterns take some 60 ms to compile, only when they are
-used.
+Every `--help` imports the settings. The finders are imported on use, since their patterns take about 60 ms to compile.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bank accounts and payment cards, by their check digits."""
+"""Bank accounts and payment cards, found by format and check digits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from groundup.corpus.privacy.checksums import ean, luhn, mod97
 from groundup.corpus.privacy.spans import NormalizedText, Span
 
-# Characters of an IBAN by country (the SWIFT registry, release 99).
+# Length of an IBAN by country (SWIFT registry, release 99).
 _IBAN_LENGTHS = {
     country: length
     for length, countries in {
@@ -20,9 +20,9 @@ _IBAN_LENGTHS = {
     for country in countries.split()
 }  # fmt: skip
 _IBAN = re.compile(r"(?<![^\W_])[A-Z]{2}\d{2}(?:[ \-]?[A-Z0-9]){10,33}")
-_WRITTEN_AS_ONE = re.compile(r"[A-Z0-9]{14,34}(?!\w)")
+_WITHOUT_SPACES = re.compile(r"[A-Z0-9]{14,34}(?!\w)")
 
-# Prefixes and lengths of the networks; the second pattern takes in what a Luhn digit alone proves too little for.
+# Prefixes and lengths of the card networks. Matches of the second pattern need more evidence than the Luhn digit.
 _CARD = re.compile(
     r"4(?:\d{15}|\d{18})"  # Visa
     r"|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}"  # Mastercard
@@ -47,28 +47,28 @@ CARD_LAYOUTS = frozenset(
 
 
 def find_ibans(view: NormalizedText) -> Iterator[Span]:
-    """IBANs whose length is their country's and whose check digits agree; others are let alone as a whole.
+    """Yield IBANs with the length of their country and valid check digits.
 
-    Written without blanks, one is known by its check digits alone, whatever the country.
+    An IBAN without spaces needs only valid check digits. IBANs with wrong check digits are excluded from other finders.
     """
     if not view.has_number:
         return
-    text = view.text.upper() if view.text.isascii() else view.text  # small letters are written, too
-    behind = 0
-    while found := _IBAN.search(text, behind):
+    text = view.text.upper() if view.text.isascii() else view.text  # IBANs may be in lower case
+    position = 0
+    while found := _IBAN.search(text, position):
         start = found.start()
-        behind = start + 4
-        whole = _WRITTEN_AS_ONE.match(text, start)
-        if whole and _agrees(whole[0]):
-            behind = whole.end()
-            yield Span(start, behind, "iban")
+        position = start + 4
+        whole = _WITHOUT_SPACES.match(text, start)
+        if whole and _is_valid_iban(whole[0]):
+            position = whole.end()
+            yield Span(start, position, "iban")
         elif end := _end_of_iban(text, found):
-            behind = end
-            yield Span(start, end, "iban" if _agrees(re.sub("[ -]", "", text[start:end])) else "")
+            position = end
+            yield Span(start, end, "iban" if _is_valid_iban(re.sub("[ -]", "", text[start:end])) else "")
 
 
 def _end_of_iban(text: str, found: re.Match[str]) -> int:
-    """Where as many letters and digits end as the country's IBANs have; 0 if there are fewer or more."""
+    """Return the end of an IBAN with the length of its country; 0 if the length differs."""
     missing, at = _IBAN_LENGTHS.get(found[0][:2], 99), found.start()
     while missing and at < found.end():
         missing -= text[at].isalnum()
@@ -76,14 +76,17 @@ def _end_of_iban(text: str, found: re.Match[str]) -> int:
     return 0 if missing or text[at : at + 1].isalnum() else at
 
 
-def _agrees(iban: str) -> bool:
+def _is_valid_iban(iban: str) -> bool:
     return mod97(iban[4:] + iban[:4]) == 1
 
 
 def is_card(digits: str, *, labeled: bool, grouped: bool) -> bool:
-    """Whether digits are a card's number: Luhn, and a known prefix and length.
+    """Return whether digits are a card number, by Luhn digit, prefix and length.
 
-    A prefix that proves too little needs a label or groups of digits, an unknown one the label.
+    Args:
+        digits: The digits without separators.
+        labeled: Whether a label such as "card" precedes them. Unknown prefixes need a label.
+        grouped: Whether they are written in groups. Rare prefixes need groups or a label.
     """
     if not luhn(digits) or len(set(digits)) < 2:
         return False

@@ -1,4 +1,4 @@
-"""Addresses: e-mail, IP and MAC."""
+"""Email, IP and MAC addresses."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from groundup.corpus.privacy.labels import label
 from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 
-# RFC 5321: 64 characters before the @, 255 behind. The part before it is read backwards from the @, so that
-# a text full of either costs the same a character.
+# RFC 5321: at most 64 characters before the @, 255 after it. The local part is matched backwards from the @, so the
+# time stays linear in the length of the text.
 _LOCAL_BACKWARDS = re.compile(r"[\w!#$%&'*+/=?^`{|}~\-](?:[\w.!#$%&'*+/=?^`{|}~\-]{0,62}[\w])?|[\w]")
 _DOMAIN = re.compile(r"(?:[^\W_](?:[\w\-]{0,61}[^\W_])?\.){1,8}(?:[^\W\d_]{2,24}|xn--[a-z0-9\-]{2,50})(?![^\W_]|-\w)")
 _LITERAL = re.compile(r"\[\d{1,3}(?:\.\d{1,3}){3}\]")
-# "name [at] host [dot] org": the brackets say that it is meant; bare "at" and "dot" are words.
+# "name [at] host [dot] org"; without brackets, "at" and "dot" are usual words.
 _DISGUISED = re.compile(
     r"(?<![\w.\-])[\w.+\-]{1,64}\s?[\[({<]\s?at\s?[\])}>]\s?[\w\-]{1,63}"
     r"(?:(?:\s?[\[({<]\s?do?t\s?[\])}>]\s?|\.)[\w\-]{1,63}){1,4}(?!\w)",
     re.IGNORECASE,
 )
 _AT_SIGNS = ("[at]", "(at)", "{at}", "<at>", "[ at ]", "( at )")
-# Names of files, not of hosts: logo@2x.png.
+# File names, not host names: logo@2x.png.
 _FILE_ENDINGS = frozenset({
     "png", "jpg", "jpeg", "gif", "svg", "webp", "bmp", "ico", "pdf", "css", "scss", "js", "jsx", "ts", "tsx", "json",
     "html", "htm", "xml", "yml", "yaml", "txt", "md",
@@ -46,7 +46,7 @@ _VERSION = re.compile(
 
 
 def find_emails(view: NormalizedText) -> Iterator[Span]:
-    """E-mail addresses, those written "name [at] host [dot] org" too; "user@host" without a domain is none."""
+    """Yield email addresses, also in the form "name [at] host [dot] org". "user@host" without a domain is not one."""
     text = view.text
     at = text.find("@")
     while at >= 0:
@@ -58,7 +58,7 @@ def find_emails(view: NormalizedText) -> Iterator[Span]:
                 yield Span(start, end, "email")
             at = end - 1
         at = text.find("@", at + 1)
-    if any(mark in view.lowered for mark in _AT_SIGNS):
+    if any(sign in view.lowered for sign in _AT_SIGNS):
         yield from (Span(*found.span(), "email") for found in _DISGUISED.finditer(text))
 
 
@@ -67,18 +67,22 @@ def _is_email(text: str, start: int, end: int) -> bool:
         return False
     if text[max(0, start - 1) : start] == "@":  # @name@host: a handle
         return False
-    # git@host:team/project.git: a place to copy from
+    # git@host:team/project.git is an SSH remote.
     return not re.match(r":(?!\s)[\w~./\-]*/", text[end : end + 80])
 
 
 def ip_finder(private: bool = False) -> Finder:
-    """Find IP addresses that can name a machine of somebody; with `private`, those of local networks, too."""
+    """Return a finder of IP addresses of single hosts.
+
+    Args:
+        private: Whether addresses of private networks are found, too.
+    """
 
     def masked(text: str, found: re.Match[str]) -> bool:
         address = found[0]
         try:
             if prefix := _PREFIX.match(text, found.end()):
-                ipaddress.ip_network(address + prefix[0])  # the address of a network, not of a machine
+                ipaddress.ip_network(address + prefix[0])  # the address of a network, not of a host
                 return False
         except ValueError:
             pass
@@ -88,7 +92,7 @@ def ip_finder(private: bool = False) -> Finder:
             return False
         if ip.is_unspecified or ip.is_loopback or (ip.is_multicast and (ip.version == 4 or "::" in address)):
             return False
-        if ip.version == 4 and address.startswith(("255.", "0.")):  # masks of networks, broadcast
+        if ip.version == 4 and address.startswith(("255.", "0.")):  # netmask or broadcast
             return False
         return private or not (address.lower().startswith("fe80:") or any(ip in network for network in _LOCAL))
 
@@ -112,7 +116,7 @@ _LOCAL = [
 
 
 def _is_version(text: str, found: re.Match[str]) -> bool:
-    """Whether four numbers with dots are a version or a section rather than an address."""
+    """Return whether four numbers with dots are a version or section number."""
     start = found.start()
     before = text[max(0, start - 24) : start].lower()
     if before.endswith("/") and not before.endswith("//"):  # Firefox/3.5.0.1
@@ -126,12 +130,12 @@ def _is_version(text: str, found: re.Match[str]) -> bool:
 
 
 def find_macs(view: NormalizedText) -> Iterator[Span]:
-    """MAC addresses; not ff:ff:ff:ff:ff:ff and not zeros."""
+    """Yield MAC addresses, except broadcast (ff:ff:ff:ff:ff:ff) and all zeros."""
     text = view.text
     if not any(shape in view.hex_shape for shape in _MAC_SHAPES):
         return
     for found in _MAC.finditer(text):
         digits = set(found[0].lower()) - set(":-.")
-        dotted = "." in found[0]  # so are many tables of hexadecimal numbers
+        dotted = "." in found[0]  # like many tables of hexadecimal numbers, so a label is required
         if len(digits) > 1 and (not dotted or _MAC_WORD.search(text, max(0, found.start() - 48), found.start())):
             yield Span(*found.span(), "mac_address")

@@ -1,4 +1,4 @@
-"""Check digits: each function takes digits (or letters and digits) as text and says whether they agree."""
+"""Check digit algorithms for strings of digits, or of letters and digits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def luhn(digits: str) -> bool:
-    """ISO/IEC 7812-1, annex B: every second digit from the right doubled, the digits' sum divisible by 10."""
+    """Return whether the Luhn check digit is valid (ISO/IEC 7812-1, annex B)."""
     total = 0
     for place, digit in enumerate(reversed(digits)):
         value = int(digit)
@@ -17,17 +17,17 @@ def luhn(digits: str) -> bool:
 
 
 def weighted(digits: str, weights: Sequence[int]) -> int:
-    """The sum of the first digits, each times its weight."""
+    """Return the weighted sum of the first digits."""
     return sum(int(digit) * weight for digit, weight in zip(digits, weights, strict=False))
 
 
 def mod97(text: str) -> int:
-    """ISO 7064 mod 97-10 of letters (A = 10 ... Z = 35) and digits; an IBAN turned round gives 1."""
+    """Return the remainder of ISO 7064 mod 97-10, with A = 10 ... Z = 35; 1 for a valid, rotated IBAN."""
     return int("".join(str(int(character, 36)) for character in text)) % 97
 
 
 def mod11_10(digits: str) -> bool:
-    """ISO 7064 mod 11,10, the check digit last."""
+    """Return whether the last digit is a valid ISO 7064 mod 11,10 check digit."""
     product = 10
     for digit in digits[:-1]:
         total = (int(digit) + product) % 10 or 10
@@ -36,7 +36,7 @@ def mod11_10(digits: str) -> bool:
 
 
 def mod11_2(text: str) -> bool:
-    """ISO 7064 mod 11-2, the check character (0-9 or X) last."""
+    """Return whether the last character (0-9 or X) is a valid ISO 7064 mod 11-2 check character."""
     total = 0
     for character in text[:-1]:
         total = (total + int(character)) * 2 % 11
@@ -44,7 +44,7 @@ def mod11_2(text: str) -> bool:
 
 
 def ean(digits: str) -> bool:
-    """GS1's check digit: weights 1 and 3 from the right, the sum divisible by 10."""
+    """Return whether the last digit is a valid GS1 (EAN) check digit."""
     return sum(int(digit) * (3 if place % 2 else 1) for place, digit in enumerate(reversed(digits))) % 10 == 0
 
 
@@ -57,7 +57,7 @@ while len(_PERMUTATION) < 8:
 
 
 def verhoeff(digits: str) -> bool:
-    """Verhoeff (1969): the dihedral group of order 10, the check digit last."""
+    """Return whether the last digit is a valid Verhoeff check digit (Verhoeff 1969)."""
     check = 0
     for place, digit in enumerate(reversed(digits)):
         check = _D5[check][_PERMUTATION[place % 8][int(digit)]]

@@ -1,4 +1,4 @@
-"""A user's own patterns, in an engine that cannot be made to run for ever."""
+"""User-defined patterns. RE2 runs them in linear time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
 
 def pattern_finders(patterns: Mapping[str, str]) -> list[Finder]:
-    """One finder a pattern, in RE2's syntax: its time grows with the text alone, whatever the pattern.
+    """Return one finder per pattern.
+
+    Args:
+        patterns: Regular expressions in RE2 syntax, by name.
 
     Raises:
-        ConfigError: a name that makes no mark, or a pattern that RE2 does not know or that fits no character.
+        ConfigError: A name is invalid, RE2 rejects a pattern, or a pattern matches the empty string.
     """
     return [_finder(name, pattern) for name, pattern in patterns.items()]
 
@@ -25,30 +28,30 @@ def _finder(name: str, pattern: str) -> Finder:
 
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"patterns: {name!r}",
-            rule="a pattern's name has small letters, digits and _, and begins with a letter",
-            fix="Rename it, e.g. employee_number, which masks as [EMPLOYEE_NUMBER].",
+            f"invalid pattern name {name!r}",
+            rule="a name has lowercase letters, digits and _, and begins with a letter",
+            fix="Rename it, e.g. to employee_number, which is masked as [EMPLOYEE_NUMBER].",
         )
     options = re2.Options()
     options.log_errors = False
     try:
         compiled = re2.compile(pattern, options)
     except re2.error as error:
-        said = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
+        reason = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
         raise ConfigError(
-            f"patterns: {name} = {pattern!r}",
-            rule=f"a pattern is a regular expression that RE2 knows ({said})",
-            fix="Mend it; RE2 has no look-around and no back-references, so that no text can stall it.",
+            f"invalid pattern {name} = {pattern!r}",
+            rule=f"RE2 reports: {reason}",
+            fix="Correct the regular expression. RE2 does not support lookarounds and backreferences.",
         ) from None
     if compiled.search(""):
         raise ConfigError(
-            f"patterns: {name} = {pattern!r}",
-            rule="a pattern must not match an empty text: it would match everywhere",
-            fix="Ask for one character at least: + instead of *.",
+            f"pattern {name} = {pattern!r} matches the empty string",
+            rule="it would match everywhere",
+            fix="Require at least one character, e.g. with + instead of *.",
         )
 
     def find(view: NormalizedText) -> Iterator[Span]:
-        text = view.original.encode("utf-8", "replace").decode()  # RE2 takes no lone surrogates
+        text = view.original.encode("utf-8", "replace").decode()  # RE2 rejects lone surrogates
         for found in compiled.finditer(text):
             if found.end() > found.start():
                 yield Span(found.start(), found.end(), name)

@@ -1,9 +1,9 @@
-"""How keys begin, by what their issuers document: what gitleaks' table lacks or has at another length."""
+"""Formats of API keys as documented by their issuers, in addition to the rules of gitleaks."""
 
 from __future__ import annotations
 
-# What may stand behind a beginning, and the beginnings, as issuers document them. Lengths are ranges on purpose:
-# issuers change them, and a key that was cut off in a log is one all the same.
+# The pattern after a prefix, and the prefixes. Lengths are ranges, because issuers change them, and because keys
+# truncated in logs must be masked, too.
 _BODIES: tuple[tuple[str, str], ...] = (
     (
         r"[\w\-]{16,512}",
@@ -45,7 +45,7 @@ _BODIES: tuple[tuple[str, str], ...] = (
         "eyJrIjoi bedrock-api-key- pypi-AgEIcHlwaS snyk_uat. infisical. AQEyhm vault:v1:",
     ),
 )  # fmt: skip
-# Forms whose length is what tells them from other text.
+# Keys that are recognized by prefix and length: prefixes and pattern.
 FORMS: tuple[tuple[str, str], ...] = (
     ("akia asia abia acca", r"A(?:KIA|SIA|BIA|CCA)[A-Z0-9]{16}"),
     ("aroa aida agpa anpa", r"A(?:ROA|IDA|GPA|NPA)[A-Z0-9]{16}"),
@@ -82,7 +82,7 @@ FORMS: tuple[tuple[str, str], ...] = (
     ("st.", r"st\.[0-9a-f\-]{24,36}\.[0-9a-f]{32}\.[0-9a-f]{32}"),  # Infisical
     ("ssws", r"SSWS[ ]00[\w\-]{40}"),  # Okta
 )  # fmt: skip
-# Secrets that begin in many ways: how, for RE2, and the form.
+# Keys without a fixed prefix: an RE2 pattern of the beginning, and the pattern of the key.
 VARIABLE_PREFIX_FORMS: tuple[tuple[str, str], ...] = (
     (r"(?:bot)?[0-9]{8,10}:AA[0-9A-Za-z_\-]", r"(?:bot)?\d{8,10}:AA[\w\-]{32,34}"),  # Telegram
     (r"[MNO][A-Za-z0-9]{23,27}\.[A-Za-z0-9_\-]{6}\.", r"[MNO][A-Za-z0-9]{23,27}\.[\w\-]{6}\.[\w\-]{27,40}"),  # Discord
@@ -93,5 +93,5 @@ VARIABLE_PREFIX_FORMS: tuple[tuple[str, str], ...] = (
 
 
 def bodies_by_prefix() -> dict[str, str]:
-    """Return what may stand behind each beginning, as a regular expression."""
+    """Return the pattern that follows each prefix."""
     return {begin: body for body, begins in _BODIES for begin in begins.split()}

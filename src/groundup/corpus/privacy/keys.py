@@ -1,4 +1,4 @@
-"""Find keys by how they begin, by the service that is named before them, and by how they look."""
+"""API keys, found by prefix, by a service name before them, or by randomness."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from groundup.corpus.privacy.randomness import entropy, looks_random, may_be_sec
 from groundup.corpus.privacy.spans import NormalizedText, Span
 
 _MAX_PREFIX_LENGTH = 20  # characters
-_NUM_BODY_BYTES = 8  # of a key behind its beginning: fewer false hits to look at
-# What stands before a key: nothing, a character that is no letter or digit, an escape, a character in percent-encoding.
+_NUM_BODY_BYTES = 8  # minimum length after the prefix, to reduce false candidates
+# A key follows the start of the text, a character other than a letter or digit, an escape or a percent-encoding.
 _BEFORE = r"(?:^|[^A-Za-z0-9]|\\[nrt]|%[0-9A-F]{2})"
 _BEFORE_UNKNOWN = r"(?:^|[\s\"'`=:(\[{<>|,;*])"
-# "acme_live_" and a body with digits: the beginning of a key of an issuer that is not known here.
+# A key of an unknown issuer: a prefix such as "acme_live_", and a body with digits.
 _UNKNOWN = r"[A-Za-z][A-Za-z0-9]{1,11}[_\-][A-Za-z_\-]*[0-9][A-Za-z_\-]*[A-Za-z0-9]"
 _UNKNOWN_TOKEN = re.compile(
     r"(?P<issuer>[a-z][a-z0-9]{1,11}|[A-Z][A-Z0-9]{1,11})(?P<middle>(?:[_\-](?:[a-z]{1,8}|[A-Z]{1,8}|v?\d{1,2})){0,3})[_\-]"
     r"(?P<body>[\w\-]{20,400})(?![\w\-/+@]|=(?!=*[\s\"'`,;)]|=*$)|\.\w)",
     re.ASCII,
 )
-# Of these issuers, or in these words, such a text names a thing or a content: ids, hashes, files.
+# With these prefixes, such a string is an ID, a hash or a file name.
 _NO_ISSUERS = frozenset(
     [
         "acct",
@@ -103,14 +103,14 @@ _NO_ISSUERS = frozenset(
 
 
 class _Form(NamedTuple):
-    """A form of keys: a regular expression, and the least entropy of what it matches."""
+    """A format of keys: a regular expression, and the minimum entropy of a match."""
 
     pattern: str
     entropy: float = 0.0
 
 
 class _Service(NamedTuple):
-    """A service's name and the values of its keys."""
+    """A pattern of a service name, and the format of its keys."""
 
     words: str
     pattern: str
@@ -130,52 +130,52 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 @cache
 def _forms() -> tuple[dict[str, list[_Form]], list[_Form]]:
-    """The forms by the characters that they begin with, in lower case; and those with many beginnings."""
-    by_begin: dict[str, list[_Form]] = {}
+    """Return the formats by lowercase prefix, and the formats without a fixed prefix."""
+    by_prefix: dict[str, list[_Form]] = {}
     for entry in _table()["forms"]:
-        for begin in entry.get("begins", ()):
-            form = _Form(_ended(entry["pattern"], begin), entry["entropy"])
-            by_begin.setdefault(begin, []).append(form)
-    for begins, pattern in FORMS:
-        for begin in begins.split():
-            by_begin.setdefault(begin[:_MAX_PREFIX_LENGTH], []).append(_Form(_ended(pattern, begin), 2.8))
+        for prefix in entry.get("begins", ()):
+            form = _Form(_ended(entry["pattern"], prefix), entry["entropy"])
+            by_prefix.setdefault(prefix, []).append(form)
+    for prefixes, pattern in FORMS:
+        for prefix in prefixes.split():
+            by_prefix.setdefault(prefix[:_MAX_PREFIX_LENGTH], []).append(_Form(_ended(pattern, prefix), 2.8))
     like = [_Form(_ended(entry["pattern"]), entry["entropy"]) for entry in _table()["forms"] if "like" in entry]
-    return by_begin, like + [_Form(_ended(pattern), 2.8) for _, pattern in VARIABLE_PREFIX_FORMS]
+    return by_prefix, like + [_Form(_ended(pattern), 2.8) for _, pattern in VARIABLE_PREFIX_FORMS]
 
 
-def _ended(pattern: str, begin: str = "") -> str:
-    """A form with its end: of a form whose beginning is sure, all that is joined to it is masked, too."""
-    sure = (len(begin) >= 4 and not begin[:-1].isalnum()) or (begin[-1:] in ("_", "-") and len(begin) >= 4)
-    return f"(?:{pattern})" + (r"[\w\-]{0,512}" if sure else r"(?![A-Za-z0-9])")
+def _ended(pattern: str, prefix: str = "") -> str:
+    """Return the pattern with its end. With an unambiguous prefix, all characters joined to the key are masked."""
+    unambiguous = (len(prefix) >= 4 and not prefix[:-1].isalnum()) or (prefix[-1:] in ("_", "-") and len(prefix) >= 4)
+    return f"(?:{pattern})" + (r"[\w\-]{0,512}" if unambiguous else r"(?![A-Za-z0-9])")
 
 
 @cache
 def _bodies() -> dict[str, tuple[str, re.Pattern[str]]]:
     return {
-        begin.lower()[:_MAX_PREFIX_LENGTH]: (begin, re.compile(re.escape(begin) + f"({body})", re.ASCII))
-        for begin, body in bodies_by_prefix().items()
+        prefix.lower()[:_MAX_PREFIX_LENGTH]: (prefix, re.compile(re.escape(prefix) + f"({body})", re.ASCII))
+        for prefix, body in bodies_by_prefix().items()
     }
 
 
 @cache
 def _lengths() -> tuple[int, ...]:
-    """The lengths of all beginnings, long ones first."""
-    return tuple(sorted({len(begin) for begin in [*_forms()[0], *_bodies()]}, reverse=True))
+    """Return the lengths of all prefixes, in descending order."""
+    return tuple(sorted({len(prefix) for prefix in [*_forms()[0], *_bodies()]}, reverse=True))
 
 
 @cache
 def _scanner() -> Any:
-    """One automaton for all beginnings: a text is read once, however many there are."""
+    """Return one automaton for all prefixes, which scans a text once."""
     import re2
 
-    begins = "|".join(re.escape(begin) for begin in sorted({*_forms()[0], *_bodies()}))
+    prefixes = "|".join(re.escape(prefix) for prefix in sorted({*_forms()[0], *_bodies()}))
     like = "|".join(
         [
             *(entry["like"] for entry in _table()["forms"] if "like" in entry),
             *(like for like, _ in VARIABLE_PREFIX_FORMS),
         ]
     )
-    known = rf"{_BEFORE}((?i:{begins})[A-Za-z0-9_+/=.~%$:\-]{{{_NUM_BODY_BYTES}}}|{like})"
+    known = rf"{_BEFORE}((?i:{prefixes})[A-Za-z0-9_+/=.~%$:\-]{{{_NUM_BODY_BYTES}}}|{like})"
     options = re2.Options()
     options.log_errors = False
     options.encoding = re2.Options.Encoding.LATIN1
@@ -184,7 +184,7 @@ def _scanner() -> Any:
 
 
 def find_keys(view: NormalizedText) -> Iterator[Span]:
-    """Keys of known issuers by form; keys of others by beginning and body."""
+    """Yield keys of known issuers by format, and keys of unknown issuers by prefix and body."""
     text, data, scanner = view.text, view.as_bytes, _scanner()
     at = 0
     while at < len(data) and (found := scanner.search(data, at)):
@@ -194,19 +194,19 @@ def find_keys(view: NormalizedText) -> Iterator[Span]:
             yield Span(start, end, "api_key")
             at = end
         else:
-            at = max(start, at + 1)  # what stands before the next one may be in this one
+            at = max(start, at + 1)  # the match may include the character before the next key
 
 
 def _known(text: str, start: int) -> int:
-    """Where the key that begins at `start` ends; 0 if there is none."""
+    """Return the end of the key that begins at `start`; 0 without a key."""
     forms, like = _forms()
     lowered = text[start : start + _MAX_PREFIX_LENGTH].lower()
     best = 0
     for length in _lengths():
-        begin = lowered[:length]
-        for form in forms.get(begin, ()):
+        prefix = lowered[:length]
+        for form in forms.get(prefix, ()):
             best = max(best, _end(text, start, form))
-        if not best and (body := _bodies().get(begin)) and (found := body[1].match(text, start)):
+        if not best and (body := _bodies().get(prefix)) and (found := body[1].match(text, start)):
             value = found[1].rstrip(".-=")
             if looks_random(value[:256], 16, known=True):
                 best = found.start(1) + len(value)
@@ -232,7 +232,7 @@ _VALUE = re.compile(r"[\w\-=/+%:]{11,128}", re.ASCII)
 
 @cache
 def _services() -> tuple[Any, list[tuple[re.Pattern[str], list[_Service]]]]:
-    """An automaton for the names of all services in front of a value; each name with its values."""
+    """Return an automaton for service names before a value, and the key formats of each name."""
     import re2
 
     by_words: dict[str, list[_Service]] = {}
@@ -249,7 +249,7 @@ def _services() -> tuple[Any, list[tuple[re.Pattern[str], list[_Service]]]]:
 
 
 def find_keys_of_services(view: NormalizedText) -> Iterator[Span]:
-    """Values without a form of their own, behind the name of the service that they open."""
+    """Yield keys without a specific format that follow the name of their service."""
     scanner, names = _services()
     text, data = view.text, view.as_bytes
     at = 0

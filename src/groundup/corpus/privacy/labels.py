@@ -1,13 +1,13 @@
-"""The word beside a number that says what the number is."""
+"""Labels of numbers: words next to a number that name its kind, such as "phone" or "order no."."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
-_BEFORE, _AFTER = 56, 24  # characters that are looked at
+_BEFORE, _AFTER = 56, 24  # characters before and after a number that are searched for a label
 
-# The words are those that forms, letters and web pages print; where languages share one it stands once.
+# Words from forms, letters and web pages. A word of several languages is listed once.
 _PHONE = (
     r"tel|ph|tele?phone|(?:home|work|office|contact|day|evening)?phone|mobile|mob|cell|cellphone|cellular|fax|call(?:ed|ing)?"
     r"|dial(?:ed|ing|ling)?|ring|(?:can|or|and|just|please) text|text(?:ed)? (?:me|us|him|her|them|to|at)"
@@ -40,7 +40,7 @@ _CARD = (
 )
 _CARD_CJK = r"信用卡|银行卡|クレジット|カード番号|카드"
 _ADDRESS = r"ips?|ipv4|ipv6|addr(?:ess)?(?:es)?|hosts?|server|client|gateway|dns|nameserver|ping|ssh|router|remote|peer"
-# Words of other numbers. With "number" or "id" behind them, they are one label: "order id" is no id of a person.
+# Labels of other numbers. "order id" is one label, so that "id" is not taken for a national ID.
 _OTHER = (
     r"(?:orders?|invoice|receipt|tickets?|tracking|serial|sku|isbn|issn|ismn|doi|part|model|item|batch|lot|case|ref|refs"
     r"|reference|confirmation|booking|products?|article|versions?|ver|v|build|revision|rev|release|commit|hash|pages?|pp"
@@ -56,7 +56,7 @@ _OTHER = (
 _OTHER_CJK = r"订单|訂單|注文|주문|运单"
 
 
-# A label is a word of its own; "_" and digits may touch it ("phone_number", "tel2").
+# A label is a whole word. "_" and digits may be adjacent ("phone_number", "tel2").
 _LABEL = re.compile(
     r"(?<![^\W\d_])(?:"
     + "|".join(
@@ -71,29 +71,28 @@ _LABEL = re.compile(
     )
     + ")"
 )
-# Han, Kana, Thai leave no blanks between words.
+# Chinese, Japanese and Thai have no spaces between words.
 _UNSPACED = re.compile(
     f"(?P<other>{_OTHER_CJK})|(?P<national_id>{_ID_CJK})|(?P<credit_card>{_CARD_CJK})|(?P<phone>{_PHONE_CJK})"
 )
 _LABEL_AFTER = re.compile(rf"[\s,]{{0,2}}[(\[]\s?(?:{_LABEL.pattern})\s?[)\]]")
-# What may stand between a number and a word that makes it a number of something else: "order no. is 12".
+# The text between an adjacent label and its number, such as "is" in "order no. is 12".
 _CONNECTOR = re.compile(
     r"[ \t:#=.,(\[\"'/\-]{0,6}"
     r"(?:(?:is|was|of|no|nr|num|number|id|the|from|to|at|on|me|us|named|called)\b[ \t:#.\"']{0,3}){0,3}"
 )
-# What ends the reach of a word: another number; an empty line, the end of a sentence.
-_NUMBER_BEFORE = re.compile(r".*(?<![^\W\d])\d", re.DOTALL)  # but "tel2" and "ipv4" are words
+# A label does not apply beyond another number, a blank line or the end of a sentence.
+_NUMBER_BEFORE = re.compile(r".*(?<![^\W\d])\d", re.DOTALL)  # "tel2" and "ipv4" are words
 _BARRIER = re.compile(r"\n\s*\n|\n.*\n|[^\W\d_]{4,}[.!?]\s", re.DOTALL)
 
 
 class Label(NamedTuple):
-    """What a word says about the number beside it.
+    """The label of a number.
 
     Attributes:
-        kind: "phone", "national_id", "credit_card", "ip_address", "other" (a number of something else) or ""
-            (no word says).
-        word: in small letters.
-        tight: whether nothing but "is", a colon or the like lies between word and number.
+        kind: "phone", "national_id", "credit_card", "ip_address", "other" (e.g. an order number) or "" (no label).
+        word: The label in lower case.
+        adjacent: Whether only "is", a colon or similar separates label and number.
     """
 
     kind: str = ""
@@ -102,10 +101,10 @@ class Label(NamedTuple):
 
 
 def label(text: str, start: int, end: int) -> Label:
-    """What the words beside them say that the characters `start` to `end` are.
+    """Return the label of the number at text[start:end].
 
-    The nearest word before them counts, unless another number, an empty line or the end of a sentence is between;
-    or one in brackets right behind them.
+    A label in brackets directly after the number takes precedence. Otherwise it is the nearest label before the number,
+    unless another number, a blank line or the end of a sentence is in between.
     """
     if (after := _LABEL_AFTER.match(text[end : end + _AFTER].lower())) and after.lastgroup:
         return Label(after.lastgroup, after[after.lastgroup], True)

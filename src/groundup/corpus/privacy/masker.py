@@ -1,4 +1,4 @@
-"""Personal data and secrets out of a text, typed marks in."""
+"""Replacement of personal data and secrets by placeholder tokens."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ from groundup.corpus.steps import Step, with_text
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """A text without what was masked.
+    """A masked text.
 
     Attributes:
-        counts: how often each kind was masked.
-        spans: where they stood in the original, in order.
+        text: The text with placeholder tokens.
+        counts: Number of masked values by kind.
+        spans: The masked spans of the original text, in order.
     """
 
     text: str
@@ -43,30 +44,29 @@ class Masked:
 
 
 def placeholder_token(kind: str) -> str:
-    """What stands in for a value: "[EMAIL]".
+    """Return the placeholder token of a kind of value, e.g. "[EMAIL]".
 
-    Capitals in square brackets: a tokenizer learns them as one or two tokens, HTML and XML do not take them for
-    a tag, no model's special token looks so (`<|...|>`, `<s>`, `[INST]` and BERT's few apart), and no finder takes
-    them for personal data, so that masking twice changes nothing.
+    Tokenizers learn uppercase words in square brackets as one or two tokens. They are not HTML or XML tags. Most models
+    write special tokens differently (`<|...|>`, `<s>`). No finder matches them, so masking is idempotent.
     """
     return f"[{kind.upper()}]"
 
 
 class Masker:
-    """Masks what the settings name.
+    """A masker of personal data and secrets.
 
     Args:
-        settings: kinds, countries and patterns.
+        settings: Kinds, countries and patterns.
 
     Raises:
-        ConfigError: a pattern of the user's that cannot be used, or a country that is not known; named.
+        ConfigError: A pattern is invalid, or a country is unknown.
     """
 
     def __init__(self, settings: PrivacySettings) -> None:
         kinds = set(settings.kinds)
         countries = _known("id_countries", settings.id_countries, COUNTRIES)
         regions = _known("phone_regions", settings.phone_regions, phone_regions()) if settings.phone_regions else []
-        # In the order of trust: where two finders want the same characters, the first has them.
+        # In order of precision: of overlapping spans, the span of the first finder is masked.
         finders: list[tuple[Finder, bool]] = [
             *((finder, True) for finder in pattern_finders(settings.patterns)),
             (find_private_keys, "private_key" in kinds),
@@ -90,10 +90,14 @@ class Masker:
             ),
             (phone_finder(regions), "phone" in kinds),
         ]
-        self._finders = [finder for finder, wanted in finders if wanted and settings.enabled]
+        self._finders = [finder for finder, enabled in finders if enabled and settings.enabled]
 
     def mask(self, text: str) -> Masked:
-        """The text with marks, what was masked and where; time and memory are linear in its length."""
+        """Mask a text. Time and memory are linear in its length.
+
+        Args:
+            text: The text.
+        """
         view = NormalizedText(text)
         spans = [span for finder in self._finders for span in finder(view)]
         if not spans:
@@ -109,7 +113,7 @@ class Masker:
         return Masked("".join(pieces), dict(Counter(span.kind for span in chosen)), tuple(chosen))
 
     def step(self) -> Step:
-        """Masking as a step: the document with its text masked, and so another id."""
+        """Return masking as a pipeline step."""
 
         def mask(document: Document) -> Document:
             return with_text(document, self.mask(document.text).text)
@@ -121,15 +125,15 @@ def _known(key: str, codes: Sequence[str], known: Collection[str]) -> list[str]:
     upper = [code.upper() for code in codes]
     if unknown := sorted(set(upper) - set(known)):
         raise ConfigError(
-            f"{key}: {unknown[0]}",
-            rule="a country is given by its ISO 3166 code, and must be one that is known here",
-            fix=f"Use some of: {', '.join(sorted(known))}.",
+            f"unknown country {unknown[0]} in {key}",
+            rule="countries are ISO 3166 codes",
+            fix=f"Use any of {', '.join(sorted(known))}.",
         )
     return upper
 
 
 def _without_overlaps(spans: Iterable[Span]) -> list[Span]:
-    """Spans that do not overlap, in the order of the text; of two that do, the earlier found one stays."""
+    """Return the spans in order; of overlapping spans, only the one found first."""
     taken: list[Span] = []
     ordered = sorted((span.start, rank, span) for rank, span in enumerate(spans))
     best: dict[int, int] = {}

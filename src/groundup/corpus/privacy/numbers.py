@@ -1,4 +1,4 @@
-"""Cards and national ids: numbers that are known by how they are grouped and by their check digits."""
+"""Card numbers and national IDs, found by layout, check digits and label."""
 
 from __future__ import annotations
 
@@ -10,24 +10,30 @@ from groundup.corpus.privacy.labels import label
 from groundup.corpus.privacy.national_ids import NATIONAL_IDS, by_layout
 from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 
-# Of capitals and digits, with single signs between them; the shortest number that is looked for has 7 characters.
+# Uppercase letters and digits with single separators. The shortest ID has 7 characters.
 _RUN = re.compile(r"(?<!\w)(?=[0-9A-Z .\-/+(]{7})[0-9A-Z]{1,20}(?:[ .\-/+(][0-9A-Z]{1,20}){0,200}(?!\w)")
 _PART = re.compile(r"[0-9A-Z]+")
 _MAX_PARTS = 8
 _YEARS = re.compile(r"(?:1[5-9]|20)\d\d(?:[ .\-/](?:1[5-9]|20)\d\d)*")
-_LETTERED = (b"AAAAAA00A00A000A", b"AAAAA0000A")  # ids with no six digits together: codice fiscale, PAN
+_LETTER_SHAPES = (b"AAAAAA00A00A000A", b"AAAAA0000A")  # IDs without six consecutive digits: codice fiscale, PAN
 
 
 def inside_address(text: str, start: int) -> bool:
-    """Whether a number is part of a web address: those ids are the site's."""
+    """Return whether a number is part of a URL. Such numbers are IDs of the site."""
     word = text[max(0, start - 256) : start].rsplit(None, 1)[-1:] if start and not text[start - 1].isspace() else []
     return bool(word) and ("://" in word[0] or word[0].startswith("www."))
 
 
 def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) -> Finder:
-    """Find payment cards and the national ids of the given countries (none given: of all)."""
-    wanted = [each for each in NATIONAL_IDS if not countries or each.country in countries or not each.country]
-    layouts = by_layout(wanted) if ids else {}
+    """Return a finder of payment cards and national IDs.
+
+    Args:
+        cards: Whether it finds payment cards.
+        ids: Whether it finds national IDs.
+        countries: Countries of the national IDs; empty: all.
+    """
+    selected = [each for each in NATIONAL_IDS if not countries or each.country in countries or not each.country]
+    layouts = by_layout(selected) if ids else {}
     card_layouts = CARD_LAYOUTS if cards else frozenset()
 
     def kind_of(text: str, start: int, end: int, layout: str, crowded: bool) -> str:
@@ -49,7 +55,7 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
         return "national_id" if is_id else ""
 
     def find(view: NormalizedText) -> Iterator[Span]:
-        if not view.has_number and not any(shape in view.shape for shape in _LETTERED):
+        if not view.has_number and not any(shape in view.shape for shape in _LETTER_SHAPES):
             return
         text = view.text
         for run in _runs(text):
@@ -63,7 +69,7 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
                         crowded = _in_number_table(text, run, at, last)
                         if kind := kind_of(text, run[at][0], end, layout, crowded):
                             end += "(" in layout and text[end : end + 1] == ")"  # A123456(3)
-                            taken, best = last + 1, Span(run[at][0], end, kind)  # the longest
+                            taken, best = last + 1, Span(run[at][0], end, kind)  # keeps the longest match
                 if best:
                     yield best
                 at = taken or at + 1
@@ -72,13 +78,13 @@ def number_finder(*, cards: bool, ids: bool, countries: Collection[str] = ()) ->
 
 
 def _runs(text: str) -> Iterator[list[tuple[int, int]]]:
-    """Parts of numbers with single signs between them, together."""
+    """Yield the parts of each number with single separators."""
     for found in _RUN.finditer(text):
         yield [part.span() for part in _PART.finditer(text, *found.span())]
 
 
 def _is_separate(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
-    """Whether no sign ties the parts to another number, an amount of money or a decimal fraction."""
+    """Return whether the parts do not belong to a longer number, an amount of money or a decimal fraction."""
     start, end = run[first][0], run[last][1]
     if first and text[start - 1] in ".-/+" and _has_digit(text, run[first - 1]):
         return False
@@ -93,18 +99,18 @@ def _is_separate(text: str, run: list[tuple[int, int]], first: int, last: int) -
 
 
 def _is_trivial(text: str) -> bool:
-    """Whether a number is of ones and noughts, of one digit, or a row of years."""
+    """Return whether a number has only ones and zeros, only one digit, or is a list of years."""
     return set(text) <= set("01 -.") or len(set(text)) == 1 or _YEARS.fullmatch(text) is not None
 
 
 def _in_number_table(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
-    """Whether equal groups between blanks stand beside others, as in a table of hexadecimal numbers or in 1 250 000."""
+    """Return whether similar groups precede or follow, as in a hexadecimal table or in 1 250 000."""
     sizes = {end - start for start, end in run[first : last + 1]}
     if first == last or len(sizes) > 1 or text[run[first][1]] != " ":
         return False
-    least = 1 if sizes == {3} else sizes.pop() - 1  # the first of groups of three has one to three digits
-    neighbours = [run[at] for at in (first - 1, last + 1) if 0 <= at < len(run)]
-    return any(least <= part[1] - part[0] <= 6 and _has_digit(text, part) for part in neighbours)
+    min_size = 1 if sizes == {3} else sizes.pop() - 1  # the first group of thousands has one to three digits
+    neighbors = [run[at] for at in (first - 1, last + 1) if 0 <= at < len(run)]
+    return any(min_size <= part[1] - part[0] <= 6 and _has_digit(text, part) for part in neighbors)
 
 
 def _has_digit(text: str, part: tuple[int, int]) -> bool:

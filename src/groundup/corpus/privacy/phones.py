@@ -1,4 +1,4 @@
-"""Telephone numbers: by how they are written, and by the word beside them."""
+"""Phone numbers, found by format or label."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from groundup.corpus.privacy.labels import label
 from groundup.corpus.privacy.numbers import inside_address
 from groundup.corpus.privacy.spans import Finder, NormalizedText, Span
 
-# Digits with what groups them. Here and below every round of a repeat takes exactly one digit and there is but one
-# way to take it: a text of digits alone costs as much a character as any other.
+# Digits with separators. In all patterns, each repetition matches exactly one digit in exactly one way, so that the
+# time is linear even for a text of digits.
 _ZONE = re.compile(r"[+(]{0,2}\d(?:[ .\-/()+]{0,3}\d){5,120}")
 _EXTENSION = r"(?:,? ?(?:x|ext\.?|extension) ?\d{1,6}(?!\w))?"
-_WHOLE = r"(?<![\w.,\-/+$€£#~])"  # no digit, letter or sign of a longer number before
-_ALONE = _WHOLE + r"(?<!\d )"  # nor a number of which this may be a group
-_BARE = _ALONE + r"(?<![=])(?<!= )"  # nor something that a program computes with
+_WHOLE = r"(?<![\w.,\-/+$€£#~])"  # not preceded by a digit, a letter or a sign of a longer number
+_ALONE = _WHOLE + r"(?<!\d )"  # nor by another group of digits
+_BARE = _ALONE + r"(?<![=])(?<!= )"  # nor by an assignment
 _END = r"(?![\w%*#])(?![.,:\-/]\d)"
 
-# Each is a telephone number without a word that says so.
+# Formats that are phone numbers without a label.
 _UNLABELED = [
     re.compile(pattern + _EXTENSION + _END)
     for pattern in (
-        # +1 and ten digits; + and 8 to 15 digits (ITU-T E.164) that begin with another zone
+        # +1 and ten digits, or + and 8 to 15 digits of another country (ITU-T E.164)
         r"(?<![\w+.\-~])\(?\+\(?(?:1\)?(?:[ .\-/()]{0,3}\d){10}|[2-9]\)?(?:[ .\-/()]{0,3}\d){7,14})",
-        # 00 and a country, in groups
+        # 00 and a country code, in groups
         _ALONE + r"00[1-9]\d{0,3}(?=[ \-/.(])(?:[ .\-/()]{0,2}\d){6,12}",
-        # Russia and its neighbours
+        # Russia and neighboring countries
         _ALONE + r"8[ \-]?(?:\(\d{3,4}\) ?|\d{3}[ \-])\d{2,3}[ \-]\d\d[ \-]?\d\d",
         # North America
         _WHOLE + r"(?:1[ .\-]?)?(?:\([2-9]\d\d\)[ .\-]?\d{3}[ .\-]\d{4}|[2-9]\d\d(?:-\d{3}-|\.\d{3}\.)\d{4})",
         _WHOLE + r"\d{2} \d{4,5}-\d{4}",  # Brazil
-        # an area with its trunk zero in brackets, and 4 to 11 digits
+        # an area code with trunk zero in brackets, and 4 to 11 digits
         _WHOLE + r"\(0\d{1,5}\)(?:[ .\-/]{0,2}\d){4,11}",
         _WHOLE + r"(?<!\))\((?!19|20)[1-9]\d{1,3}\) ?(?:\d{6,9}|\d{3} \d{3} \d{3})",
-        # a trunk zero, in groups of two and more
+        # a trunk zero, in groups of at least two digits
         _ALONE + r"0[1-9]\d{0,4}(?:[ \-/]\d{2,8}){1,5}(?! [0-9a-f]{2}\b)",
         _ALONE + r"0[1-9](?:\.\d{2}){4}",
         # three groups, the first of three or four digits
         _ALONE + r"(?:[2-9]\d{2} \d{3} \d{4}|(?!19|20)[1-9]\d{3} \d{3} \d{3})(?! \d)",
-        # ten or eleven digits with a trunk zero, eleven of a Chinese mobile: in real text they are nothing else
+        # 10 or 11 digits with a trunk zero, or 11 digits of a Chinese mobile number; rarely anything else in real text
         _BARE + r"(?:0[1-9]\d{8,9}|1[3-9]\d{9})",
     )
 ]
-_TRUNK = 7  # the place of the pattern that dates and postal codes look like
+_TRUNK = 7  # index of the pattern that also matches dates and postal codes
 _LABELED = re.compile(_ALONE + r"\(?\d(?:[ .\-/()]{0,2}\d){5,14}" + _EXTENSION + _END)
-_CHINESE_MOBILE = re.compile(r"(?<=[\u4e00-\u9fff])1[3-9]\d{9}(?!\d)")  # Han letters leave no blank
+_CHINESE_MOBILE = re.compile(r"(?<=[\u4e00-\u9fff])1[3-9]\d{9}(?!\d)")  # no space after Chinese characters
 
 _LIST = re.compile(r"[ ,;/|&]{0,3}(?:and|or|und|oder|et|ou|y|o|e|и|或)?[ ,;/|&]{0,2}")
 _DAY, _MONTH = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])"
@@ -56,18 +56,18 @@ _DATE = re.compile(
     r"|(?:19|20)\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:\d{4}|\d{6})?(?!\d)"
 )
 _YEARS = re.compile(r"\D*(?:(?:1[5-9]|20)\d\d\D*){2,}")
-_FOURS = re.compile(r"\d{4}(?: \d{4})+")  # code points and other hexadecimal numbers
+_FOURS = re.compile(r"\d{4}(?: \d{4})+")  # code points and other hexadecimal numbers look the same
 _THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:[ .]\d{3})+")
-_FRACTION = re.compile(r"\d+\.\d{5,}|\d\.|.*\.\d(?!\d)")  # and a version
+_FRACTION = re.compile(r"\d+\.\d{5,}|\d\.|.*\.\d(?!\d)")  # or a version
 _COORDINATES = re.compile(r"\+\d{1,3}\.\d{2,}[+\-]\d")  # ISO 6709
 
 
 def phone_finder(regions: Collection[str] = ()) -> Finder:
-    """Find telephone numbers.
+    """Return a finder of phone numbers.
 
     Args:
-        regions: ISO 3166 codes of countries whose national numbers are found without a label, where they
-            exist in the numbering plan (the phonenumbers library).
+        regions: ISO 3166 codes of countries whose national numbers are found without a label, if they are valid in the
+            numbering plan (from the phonenumbers library).
     """
 
     def find(view: NormalizedText) -> Iterator[Span]:
@@ -75,7 +75,7 @@ def phone_finder(regions: Collection[str] = ()) -> Finder:
             return
         text, last = view.text, None
         for zone in _ZONE.finditer(text):
-            if _DATE.fullmatch(zone[0]):  # what most of them are
+            if _DATE.fullmatch(zone[0]):  # the most frequent case
                 continue
             for place, pattern in enumerate(_UNLABELED):
                 for found in _matches(pattern, text, zone):
@@ -93,14 +93,14 @@ def phone_finder(regions: Collection[str] = ()) -> Finder:
 
 
 def phone_regions() -> Collection[str]:
-    """The countries whose numbering plans are known."""
+    """Return the countries with a known numbering plan."""
     import phonenumbers
 
     return phonenumbers.SUPPORTED_REGIONS
 
 
 def _matches(pattern: re.Pattern[str], text: str, zone: re.Match[str]) -> Iterator[re.Match[str]]:
-    # An extension may follow the zone; a number that begins behind it belongs to the next.
+    # An extension may follow the zone. A number that begins after the zone belongs to the next zone.
     for found in pattern.finditer(text, zone.start(), zone.end() + 16):
         if found.start() < zone.end():
             yield found
@@ -119,7 +119,7 @@ def _is_unlabeled_phone(text: str, found: re.Match[str], place: int) -> bool:
         return False
     if place == _TRUNK and not 9 <= digits <= 13:
         return False
-    if place == _TRUNK and re.fullmatch(r"\d{5}-\d{4}", number):  # a postal code of the United States
+    if place == _TRUNK and re.fullmatch(r"\d{5}-\d{4}", number):  # a US ZIP+4 code
         return False
     if _COORDINATES.match(number):
         return False
@@ -154,7 +154,7 @@ def _is_labeled_phone(text: str, found: re.Match[str]) -> bool:
 
 
 def _is_next(text: str, last: re.Match[str] | None, found: re.Match[str]) -> bool:
-    """Whether a number goes on with a list: "call 555 0100 or 555 0101"."""
+    """Return whether a number continues a list, as in "call 555 0100 or 555 0101"."""
     if last is None or not _LIST.fullmatch(text, last.end(), found.start()):
         return False
     return re.sub(r"\d", "0", last[0]) == re.sub(r"\d", "0", found[0])

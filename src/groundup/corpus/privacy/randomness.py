@@ -1,4 +1,4 @@
-"""Whether characters look drawn at random, as keys are, or written by someone."""
+"""Tests whether a string looks random, like a key, or like words."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ _CLASSES = str.maketrans(
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", "a" * 26 + "A" * 26 + "0" * 10, "_-"
 )
 _HEXADECIMAL = frozenset("0123456789abcdefABCDEF_-")
-_MIN_LENGTH = 20  # of letters and digits
+_MIN_LENGTH = 20  # letters and digits
 _MIN_LENGTH_ONE_CASE = 24
 _MIN_LENGTH_HEXADECIMAL = 32
-_MIN_CHANGES = 0.38  # share of neighbors of different classes: random base 62 has 0.62, camelCase with digits below 0.3
-_MIN_CHANGES_ONE_CASE = 0.22  # random base 36 has 0.40
+_MIN_CHANGES = 0.38  # share of adjacent characters of different classes; base 62: 0.62, camelCase with digits: < 0.3
+_MIN_CHANGES_ONE_CASE = 0.22  # random base 36: 0.40
 
 
 def entropy(text: str) -> float:
-    """Return Shannon's entropy of the characters of `text`, in bits a character."""
+    """Return the Shannon entropy of the characters of `text`, in bits per character."""
     return -sum(count / len(text) * log2(count / len(text)) for count in Counter(text).values())
 
 
 def may_be_secret(text: str) -> bool:
-    """Return whether `text` can be a key: words, "xxxx" and "your-key-here" cannot.
+    """Return whether `text` can be a key. Words, "xxxx" and "your-key-here" cannot.
 
-    Its entropy is at least 2.8 bits (16 random hexadecimal digits have some 3.2, random letters and digits more), and
-    it has digits, or letters of both cases.
+    A key has an entropy of at least 2.8 bits per character, and it has digits, or letters of both cases. 16 random
+    hexadecimal digits have about 3.2 bits.
     """
     cases = any(map(str.islower, text)) and any(map(str.isupper, text))
     return (cases or any(map(str.isdigit, text))) and entropy(text) >= 2.8
 
 
 def is_hexadecimal(text: str) -> bool:
-    """Return whether `text` has no letters but a to f, and both letters and digits."""
+    """Return whether `text` has only hexadecimal digits, and both letters and decimal digits."""
     return _HEXADECIMAL.issuperset(text) and any(map(str.isdigit, text)) and any(map(str.isalpha, text))
 
 
 def looks_random(text: str, min_length: int = _MIN_LENGTH, *, known: bool = False) -> bool:
-    """Return whether `text` is a long mix of letters and digits that changes too often to be a name.
+    """Return whether `text` is a long string in which letters and digits alternate too often for a name.
 
     Args:
-        min_length: of its letters and digits.
-        known: whether the text before it says that it is a key: then it may be shorter and need not have digits.
+        text: The string.
+        min_length: Minimum number of letters and digits.
+        known: Whether the preceding text marks it as a key. Then it may be shorter and have no digits.
     """
     classes = text.translate(_CLASSES)
     length, digits = len(classes), classes.count("0")
@@ -55,10 +56,10 @@ def looks_random(text: str, min_length: int = _MIN_LENGTH, *, known: bool = Fals
         return (known or digits >= 1) and changes >= _MIN_CHANGES and entropy(text) >= (3.0 if known else 3.5)
     if not known and "A" in classes and length < len(text):  # VK_FORMAT_R16G16B16A16_SFLOAT
         return False
-    least = 3 if known else 4
+    min_digits = 3 if known else 4
     return (
         length >= (min_length if known else max(min_length, _MIN_LENGTH_ONE_CASE))
         and changes >= _MIN_CHANGES_ONE_CASE
-        and least <= digits <= 0.6 * length
+        and min_digits <= digits <= 0.6 * length
         and entropy(text) >= (3.0 if known else 3.5)
     )

@@ -1,4 +1,4 @@
-"""Secrets: keys and tokens by the forms that their issuers gave them, passwords by where they stand."""
+"""Secrets found by context: private keys, tokens, connection strings, and assigned passwords and keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BEARER = re.compile(
     r"(?:\b[Bb]earer|\bBEARER|[Aa]uthorization:\s{0,3}(?:[Bb]asic|[Tt]oken))\s{1,3}([\w.~+/\-]{16,4096}={0,2})"
 )
 
-# Azure's keys and signatures have no form but their place.
+# Keys and signatures of Azure have no format of their own, only a context.
 _CONNECTION_KEY = re.compile(
     r"(?:(?<=AccessKey=)|(?<=AccountKey=))[A-Za-z0-9+/]{40,90}={0,2}|(?<=sig=)[A-Za-z0-9%+/]{40,120}=?"
 )
@@ -21,10 +21,10 @@ _CONNECTION_KEY = re.compile(
 _PEM_BEGIN = re.compile(r"-----BEGIN([ A-Z0-9_\-]{0,100}PRIVATE KEY(?: BLOCK)?)-----")
 _PEM_END = re.compile(r"KEY(?: BLOCK)?-----|-----BEGIN")
 _PEM_BODY = re.compile(r"(?:\s|\\n)*(?:[A-Za-z0-9+/=:,\- ]{1,100}(?:\r?\n|\\n|\s|$)){0,200}")
-_MIN_PEM_BODY = 40  # characters of base64; a line of PEM has 64
-_MAX_PEM_LENGTH = 16_384  # characters; a key of 16,384 bits in PEM has 13,000
+_MIN_PEM_BODY = 40  # base64 characters; a line of PEM has 64
+_MAX_PEM_LENGTH = 16_384  # characters; a 16,384-bit key in PEM has 13,000
 
-# A password in an address: scheme://user:password@host.
+# A password in a URL: scheme://user:password@host.
 _USERINFO = re.compile(r"[^\s/:@'\"<>]{0,64}:([^\s/'\"<>`]{1,128})@(?=[\w\[$%{])")
 
 _WORDS = (
@@ -36,12 +36,12 @@ _KEY_WORDS = (
     r"|access[_\- ]?(?:key|token)(?:[_\- ]?(?:id|secret))?|auth[_\- ]?(?:key|token)|client[_\- ]?secret"
     r"|private[_\- ]?key|signing[_\- ]?key|encryption[_\- ]?key|token|credential|account[_\- ]?key|license[_\- ]?key"
 )
-# One of these is in each of those ...
+# Each of these words contains one of the following ...
 _ASSIGNING_WORDS = (
     "pass", "key", "token", "secret", "pwd", "credential", "clave", "senha", "kennwort", "contraseña", "wachtwoord",
     "hasło", "lösenord", "пароль",
 )  # fmt: skip
-# ... and one of these begins it.
+# ... and begins with one of the following.
 _PREFIXES = (
     "pass", "pwd", "secret", "token", "api", "access", "auth", "client", "private", "signing", "encryption",
     "credential", "account", "license", "contraseña", "clave", "senha", "kennwort", "mot de", "wachtwoord", "hasło",
@@ -60,7 +60,7 @@ _OPTION = re.compile(
     r"([^\s\"'<>$\-/(\[{][^\s\"'<>\[]{3,200})"
 )
 _OPTIONS = ("--pass", "--token", "--api-key", "--secret", "--user", " -u ")
-# Words that stand where a secret would: names of it, of its type, of nothing.
+# Values that are not secrets: names, types, empty values and examples.
 _NO_SECRET = re.compile(
     r"(?:my|your|the|new|old|user|db|database|root|admin|some|enter|confirm|current|forgot|reset|change)?[ _\-.]?"
     r"(?:pass(?:word|wd|phrase|code)?s?|pwd|secrets?|tokens?|(?:api|access|secret|auth|private)?[ _\-]?keys?"
@@ -79,7 +79,7 @@ _REFERENCE = re.compile(
 
 
 def find_urls_with_passwords(view: NormalizedText) -> Iterator[Span]:
-    """The password in "scheme://user:password@host"."""
+    """Yield passwords in URLs, "scheme://user:password@host"."""
     text = view.text
     at = text.find("://")
     while at >= 0:
@@ -94,7 +94,7 @@ def find_urls_with_passwords(view: NormalizedText) -> Iterator[Span]:
 
 
 def find_passwords_of_commands(view: NormalizedText) -> Iterator[Span]:
-    """What stands behind `--password`, and behind "name:" in `curl --user`."""
+    """Yield passwords after `--password`, and after "name:" in `curl --user`."""
     if ("--" in view.text or " -u " in view.text) and any(option in view.text for option in _OPTIONS):
         for found in _OPTION.finditer(view.text):
             if not _NO_SECRET.fullmatch(found[1]):
@@ -102,29 +102,29 @@ def find_passwords_of_commands(view: NormalizedText) -> Iterator[Span]:
 
 
 def find_private_keys(view: NormalizedText) -> Iterator[Span]:
-    """Private keys in PEM and PGP armour, to their end or, where that was cut off, as far as they go."""
+    """Yield private keys in PEM and PGP armor, also truncated ones."""
     text = view.text
     if "PRIVATE KEY" not in text:
         return
     at = 0
     while found := _PEM_BEGIN.search(text, at):
-        mark = f"-----END{found[1]}-----"
-        end = text.find(mark, found.end(), found.end() + _MAX_PEM_LENGTH)
+        footer = f"-----END{found[1]}-----"
+        end = text.find(footer, found.end(), found.end() + _MAX_PEM_LENGTH)
         if end >= 0:
-            at = end + len(mark)
+            at = end + len(footer)
         elif (other := _PEM_END.search(text, found.end(), found.end() + _MAX_PEM_LENGTH)) and other[0][0] == "K":
             at = other.end()
         else:
             body = _PEM_BODY.match(text, found.end(), found.end() + _MAX_PEM_LENGTH)
             at = body.end() if body else found.end()
             at = found.start() + len(text[found.start() : at].rstrip())
-            if at - found.end() < _MIN_PEM_BODY:  # prose about such files
+            if at - found.end() < _MIN_PEM_BODY:  # prose about private keys
                 continue
         yield Span(found.start(), at, "private_key")
 
 
 def find_connection_keys(view: NormalizedText) -> Iterator[Span]:
-    """Keys in connection strings, signatures in addresses."""
+    """Yield keys in connection strings and signatures in URLs."""
     if "Key=" in view.text or "sig=" in view.text:
         yield from (
             Span(*found.span(), "api_key") for found in _CONNECTION_KEY.finditer(view.text) if may_be_secret(found[0])
@@ -132,7 +132,7 @@ def find_connection_keys(view: NormalizedText) -> Iterator[Span]:
 
 
 def find_tokens(view: NormalizedText) -> Iterator[Span]:
-    """JSON web tokens, and what stands behind "Bearer"."""
+    """Yield JSON Web Tokens, and tokens after "Bearer"."""
     text = view.text
     if "eyJ" in text:
         yield from (Span(*found.span(), "token") for found in _JWT.finditer(text))
@@ -143,7 +143,12 @@ def find_tokens(view: NormalizedText) -> Iterator[Span]:
 
 
 def assignment_finder(*, passwords: bool, keys: bool) -> Finder:
-    """Find values that are given to names such as `password`, `api_key` or `secret`."""
+    """Return a finder of values assigned to names such as `password`, `api_key` or `secret`.
+
+    Args:
+        passwords: Whether it finds passwords.
+        keys: Whether it finds keys.
+    """
 
     def find(view: NormalizedText) -> Iterator[Span]:
         text, lowered = view.text, view.lowered

@@ -1,4 +1,4 @@
-"""The settings of masking."""
+"""The masking settings."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class PrivacySettings(Config):
-    """Which personal data and secrets are masked."""
+    """The kinds of personal data and secrets to mask."""
 
-    enabled: bool = setting(True, help="mask personal data and secrets with marks such as [EMAIL]")
-    kinds: list[Kind] = setting(list(KINDS), help="what is masked")
+    enabled: bool = setting(True, help="replace personal data and secrets by placeholder tokens such as [EMAIL]")
+    kinds: list[Kind] = setting(list(KINDS), help="kinds of values to mask")
     phone_regions: list[str] = setting(
-        [],
-        help='countries ("DE", "US") whose national phone numbers are masked without a word like "tel." beside them',
+        [], help='countries ("DE", "US") whose national phone numbers are masked even without a label like "tel."'
     )
     id_countries: list[str] = setting(
-        [], help='only national ids of these countries ("US", "SE") are looked for; default: of all that are known'
+        [], help='countries ("US", "SE") whose national IDs are masked; default: all supported countries'
     )
-    private_addresses: bool = setting(False, help="mask IP addresses of private networks (192.168.0.7), too")
-    patterns: dict[str, str] = setting({}, help='patterns of your own: {employee = "EMP-[0-9]{6}"} masks as [EMPLOYEE]')
+    private_addresses: bool = setting(False, help="also mask IP addresses of private networks (192.168.0.7)")
+    patterns: dict[str, str] = setting(
+        {}, help='additional RE2 patterns: {employee = "EMP-[0-9]{6}"} is masked as [EMPLOYEE]'
+    )
