@@ -1,20 +1,20 @@
-"""Damage everything that groundup writes, at random, and see whether each fault is detected or harmless.
+"""Damage the files that groundup writes, at random, and check that each fault is detected or has no effect.
 
     python tools/fault_injection.py WORK_DIRECTORY [--faults 200] [--seed 0] [--kinds model,checkpoint] [--disk DIR]
 
-A small run is made once. Each fault then damages a copy of one artifact (a flipped bit, 64 random bytes, a truncation),
-kills a command at a random moment, or fills the disk under it. The command that reads the artifact, or the interrupted
-command again, is run, and its result is compared with the undamaged one:
+The tool creates a small run once. Each fault damages a copy of one artifact (a flipped bit, 64 random bytes, a
+truncation), kills a command at a random time, or fills its disk. Then the command that reads the artifact runs, or the
+interrupted command runs again. Its result is compared with the expected result:
 
-    detected   the command failed with an error that says what is wrong
-    recovered  the command warned, and its result is the undamaged one
-    warned     the command warned, and its result differs
-    harmless   no message, and the result is the undamaged one
+    detected   the command fails with an error message
+    recovered  the command warns, and the result is as expected
+    warned     the command warns, and the result differs
+    harmless   no message, and the result is as expected
     SILENT     no message, and the result differs
     CRASH      a traceback
 
-Commands run in forks of this process, so that torch is imported once. A full disk needs a small file system of its own
-(`--disk`, e.g. a mounted tmpfs); without one, files are limited in size, which fails in the same places.
+Commands run in forks of this process, so that torch is imported only once. To test a full disk, give a small mounted
+file system (`--disk`, e.g. a tmpfs). Otherwise the file size is limited, which fails at the same places.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ SHAPE = [
     *("--set", "shape.dim=64", "--set", "shape.n_layers=2", "--set", "shape.context_length=64"),
     *("--set", "compile=false", "--set", "threads=1", "--set", "num_evaluations=1", "--set", "checkpoint_seconds=0"),
 ]
-GENTLE = ["--set", "threads=1", "--set", "baseline=false", "--set", "checkpoint_seconds=0", "--num-epochs", "1"]
+FAST = ["--set", "threads=1", "--set", "baseline=false", "--set", "checkpoint_seconds=0", "--num-epochs", "1"]
 DAMAGES = ("flip", "burst", "truncate")
-COUNTED = ("detected", "recovered", "warned", "harmless", "SILENT", "CRASH")
+OUTCOMES = ("detected", "recovered", "warned", "harmless", "SILENT", "CRASH")
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
+class CommandResult:
+    """The exit code, output and wall time of a command."""
 
     code: int
     out: str
@@ -60,22 +60,23 @@ class Kind:
     """One kind of artifact.
 
     Attributes:
-        place: What is copied and damaged, in the directory of the small run.
-        files: Patterns of the files that are damaged.
-        command: What reads it; DIR is the copy of the whole run.
-        result: What the command's result is.
+        name: Its name.
+        place: Its directory in the small run.
+        files: Patterns of the files to damage.
+        command: The command that reads it.
+        result: Returns the result of the command.
     """
 
     name: str
     place: str
     files: tuple[str, ...]
     command: tuple[str, ...]
-    result: Callable[[Path, Ended], object]
+    result: Callable[[Path, CommandResult], object]
 
 
 @dataclass
 class Fault:
-    """One fault and what became of it."""
+    """One fault and its outcome."""
 
     kind: str
     damage: str
@@ -90,14 +91,14 @@ def run(
     *,
     kill_when: Callable[[float], bool] | None = None,
     limit: int = 0,
-) -> Ended:
+) -> CommandResult:
     """Run a groundup command in a fork.
 
     Args:
-        command: Its words.
+        command: Its arguments.
         directory: The working directory.
-        kill_when: Given the seconds since the start, whether to kill it now; None: it runs to its end.
-        limit: Bytes that a file may have; 0: no limit.
+        kill_when: Whether to kill it now, given the seconds since the start; None: never.
+        limit: Maximum file size in bytes; 0: no limit.
     """
     log = [directory / "out.txt", directory / "err.txt"]
     started = time.monotonic()
@@ -114,7 +115,7 @@ def run(
             ended = os.waitpid(child, 0)
         status = ended[1]
     out, err = (path.read_text(encoding="utf-8", errors="replace") if path.is_file() else "" for path in log)
-    return Ended(os.waitstatus_to_exitcode(status), out, err, time.monotonic() - started)
+    return CommandResult(os.waitstatus_to_exitcode(status), out, err, time.monotonic() - started)
 
 
 def _become(command: list[str], directory: Path, log: list[Path], limit: int) -> None:
@@ -137,10 +138,10 @@ def _become(command: list[str], directory: Path, log: list[Path], limit: int) ->
         os._exit(code)
 
 
-def same_files(*names: str) -> Callable[[Path, Ended], object]:
-    """A result that is files; of a log, its losses."""
+def same_files(*names: str) -> Callable[[Path, CommandResult], object]:
+    """Return a result function that reads files; of a log, only the losses count."""
 
-    def result(directory: Path, _: Ended) -> object:
+    def result(directory: Path, _: CommandResult) -> object:
         found = (path for pattern in names for path in sorted(directory.glob(pattern)))
         return {path.relative_to(directory).as_posix(): _content(path) for path in found}
 
@@ -154,8 +155,8 @@ def _content(path: Path) -> object:
     return [row.get("loss") for row in rows]
 
 
-def printed(_: Path, ended: Ended) -> object:
-    """A result that is printed."""
+def output_of(_: Path, ended: CommandResult) -> object:
+    """Return the output of a command."""
     return ended.out
 
 
@@ -169,11 +170,11 @@ TRAINED = same_files("new/model.safetensors", "new/metrics.jsonl")
 TOKENS = same_files("new/*.npy", "new/tokenizer/*")
 IMPORTED = same_files("new/*.safetensors", "new/*config.json", "new/tokenizer.json")
 KINDS = [
-    Kind("model", "base", FILES, GENERATE, printed),
+    Kind("model", "base", FILES, GENERATE, output_of),
     Kind("tokens", "tokens", ("**/*",), PRETRAIN, TRAINED),
     Kind("corpus", "corpus", ("**/*.parquet", "*.json"), TOKENIZE, TOKENS),
-    Kind("classifier", "labels", FILES, ("classify", "labels", "a while loop"), printed),
-    Kind("adapter", "adapter", FILES, ("classify", "adapter", "a while loop"), printed),
+    Kind("classifier", "labels", FILES, ("classify", "labels", "a while loop"), output_of),
+    Kind("adapter", "adapter", FILES, ("classify", "adapter", "a while loop"), output_of),
     Kind("export", "export", ("*.gguf", "*.gguf.json"), IMPORT, IMPORTED),
     Kind("checkpoint", "new", ("checkpoints/**/*", "plan.json", "started.json", "*.jsonl"), PRETRAIN, TRAINED),
     Kind("report", ".", LOGS, ("report", "."), same_files("report.html")),
@@ -183,10 +184,10 @@ STAGES = {
     "tokenize": (TOKENIZE, TOKENS),
     "pretrain": (PRETRAIN, TRAINED),
     "classify": (
-        ("finetune", "classify", "table.csv", "--model", "base", "--out", "new", "--method", "full", *GENTLE),
+        ("finetune", "classify", "table.csv", "--model", "base", "--out", "new", "--method", "full", *FAST),
         same_files("new/model.safetensors", "new/metrics.jsonl"),
     ),
-    # Over a finished output of other settings, which must stay until the new one takes its place.
+    # This replaces a finished output of other settings, which must remain until the new output is complete.
     "replace": (
         ("pretrain", "tokens", "--out", "base", "--tokens", "24000", *SHAPE, "--seed", "1"),
         same_files("base/model.safetensors"),
@@ -195,7 +196,7 @@ STAGES = {
 
 
 def prepare(small: Path) -> None:
-    """Make the small run that is damaged: real text, a model, a classifier, an adapter, an export, half a training."""
+    """Create the small run: a corpus, a model, a classifier, an adapter, an export and an interrupted training."""
     small.mkdir(parents=True)
     (small / "notes").mkdir()
     for name, text in sorted(topics.items()):
@@ -203,7 +204,7 @@ def prepare(small: Path) -> None:
     rows = [(" ".join(text.split()[:6]), "code" if text.count("=") > 8 else "prose") for text in topics.values()]
     table = "".join(f'"{text.replace(chr(34), "")}",{label}\n' for text, label in rows)
     (small / "table.csv").write_text(f"text,label\n{table}", encoding="utf-8")
-    tune = ("finetune", "classify", "table.csv", "--model", "base", *GENTLE)
+    tune = ("finetune", "classify", "table.csv", "--model", "base", *FAST)
     for command in (
         (*STAGES["collect"][0][:4], "corpus", *STAGES["collect"][0][5:]),
         ("tokenize", "corpus", "--out", "tokens", "--vocab-size", "512"),
@@ -215,96 +216,98 @@ def prepare(small: Path) -> None:
         ended = run(command, small)
         if ended.code:
             raise SystemExit(f"groundup {' '.join(command)}\n{ended.err}")
-    half_trained(small)
+    interrupt_training(small)
 
 
-def half_trained(small: Path) -> None:
-    """Leave `new` as a training that was killed when it had saved two states."""
+def interrupt_training(small: Path) -> None:
+    """Create `new`, a training that is killed after two checkpoints."""
     new = small / "new"
 
     def saved_two(_: float = 0.0) -> bool:
         return len(list(new.glob("checkpoints/step-*"))) >= 2
 
     while not saved_two() or (new / "artifact.json").exists():
-        shutil.rmtree(new, ignore_errors=True)  # it finished before it was killed
+        shutil.rmtree(new, ignore_errors=True)  # the training finished before the kill
         run(PRETRAIN, small, kill_when=saved_two)
 
 
-def copied(small: Path, work: Path, used_by: str) -> None:
-    """Copy the small run, without what is not used."""
+def copy_run(small: Path, work: Path, used_by: str) -> None:
+    """Copy the small run, without unused directories."""
     unused = [*([] if used_by == "new" else ["new"]), *([] if used_by == "collect" else ["notes"])]
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(small, work, symlinks=True, ignore=shutil.ignore_patterns(*unused))
 
 
-def damage(path: Path, how: str, chance: random.Random) -> str:
-    """Damage a file; returns where."""
+def damage(path: Path, how: str, generator: random.Random) -> str:
+    """Damage a file and return a description."""
     content = bytearray(path.read_bytes())
     size = len(content)
-    place = chance.randrange(size)
+    offset = generator.randrange(size)
     if how == "flip":
-        content[place] ^= 1 << chance.randrange(8)
+        content[offset] ^= 1 << generator.randrange(8)
     elif how == "burst":
-        content[place : place + 64] = chance.randbytes(min(64, size - place))
+        content[offset : offset + 64] = generator.randbytes(min(64, size - offset))
     else:
-        del content[place:]
+        del content[offset:]
     path.write_bytes(content)
-    return f"{path.name} at {place:,} of {size:,}"
+    return f"{path.name} at {offset:,} of {size:,}"
 
 
-def judged(ended: Ended, same: bool) -> tuple[str, str]:
-    """The outcome of a command that read something damaged, and what it said."""
+def classify_outcome(ended: CommandResult, same: bool) -> tuple[str, str]:
+    """Return the outcome of a command that read a damaged file, and its message."""
     lines = [line.strip() for line in ended.err.splitlines()]
-    said = next((line for line in lines if line.startswith(("error", "warning"))), "")
+    message = next((line for line in lines if line.startswith(("error", "warning"))), "")
     if "Traceback" in ended.err:
         return "CRASH", lines[-3] if len(lines) > 2 else ""
     if ended.code:
-        return "detected", said
+        return "detected", message
     if "does not match" in ended.err or "do not match" in ended.err or "amaged" in ended.err:
-        return ("recovered" if same else "warned"), said
+        return ("recovered" if same else "warned"), message
     return ("harmless" if same else "SILENT"), ""
 
 
-def damaged(kind: Kind, small: Path, work: Path, expected: object, how: str, chance: random.Random) -> Fault:
-    """Damage one file of a copy, and run what reads it."""
-    copied(small, work, kind.place)
+def inject_damage(kind: Kind, small: Path, work: Path, expected: object, how: str, generator: random.Random) -> Fault:
+    """Damage one file of a copy, and run the command that reads it."""
+    copy_run(small, work, kind.place)
     place = work / kind.place
     files = sorted({p for pattern in kind.files for p in place.glob(pattern) if p.is_file() and p.stat().st_size})
-    detail = damage(chance.choice(files), how, chance)
+    detail = damage(generator.choice(files), how, generator)
     ended = run(kind.command, work)
-    outcome, message = judged(ended, kind.result(work, ended) == expected)
+    outcome, message = classify_outcome(ended, kind.result(work, ended) == expected)
     return Fault(kind.name, how, detail, outcome, message)
 
 
-def killed(stage: str, small: Path, work: Path, expected: object, longest: float, chance: random.Random) -> Fault:
-    """Kill a stage at a random moment, run it again, and compare."""
+def inject_kill(
+    stage: str, small: Path, work: Path, expected: object, max_seconds: float, generator: random.Random
+) -> Fault:
+    """Kill a stage at a random time, run it again, and compare the results."""
     command, result = STAGES[stage]
-    copied(small, work, stage)
-    live = chance.uniform(0, longest)
+    copy_run(small, work, stage)
+    kill_after = generator.uniform(0, max_seconds)
     before = (small / "base" / "model.safetensors").read_bytes()
-    run(command, work, kill_when=lambda seconds: seconds >= live)
+    run(command, work, kill_when=lambda seconds: seconds >= kill_after)
     intact = run(("model", "verify", "base"), work).code == 0
-    there = (work / "base" / "model.safetensors").read_bytes() if intact else b""
-    if stage == "replace" and there not in (before, expected_of(expected)):
-        return Fault(stage, "kill", f"after {live:.2f} s", "SILENT", "the finished output is gone")
+    present = (work / "base" / "model.safetensors").read_bytes() if intact else b""
+    if stage == "replace" and present not in (before, expected_of(expected)):
+        return Fault(stage, "kill", f"after {kill_after:.2f} s", "SILENT", "the finished output is missing")
     ended = run(command, work)
-    same = ended.code == 0 and result(work, ended) in (expected, with_its_plan(stage, small, work))
-    outcome = "harmless" if same else judged(ended, same)[0]
-    return Fault(stage, "kill", f"after {live:.2f} s", outcome, "" if same else ended.err[-200:])
+    same = ended.code == 0 and result(work, ended) in (expected, result_with_same_plan(stage, small, work))
+    outcome = "harmless" if same else classify_outcome(ended, same)[0]
+    return Fault(stage, "kill", f"after {kill_after:.2f} s", outcome, "" if same else ended.err[-200:])
 
 
-def with_its_plan(stage: str, small: Path, work: Path) -> object:
-    """The undisturbed result of a stage with the plan of a disturbed one: on a busy machine, plans differ.
+def result_with_same_plan(stage: str, small: Path, work: Path) -> object:
+    """Return the result of an uninterrupted stage with the plan of the interrupted one.
 
-    Which kernels and which dtype a plan has is decided by measurements.
+    A plan depends on time measurements, so plans on a busy machine can differ.
     """
     from groundup.core.checksums import write_checked_json
 
-    plan, clean = work / "new" / "plan.json", work.with_name("undisturbed")
+    plan, clean = work / "new" / "plan.json", work.with_name("uninterrupted")
     if not plan.is_file():
         return None
     command, result = STAGES[stage]
-    copied(small, clean, stage)
+    copy_run(small, clean, stage)
     (clean / "new").mkdir()
     shutil.copy(plan, clean / "new")
     made = json.loads((work / "new" / "artifact.json").read_text(encoding="utf-8"))
@@ -316,28 +319,30 @@ def with_its_plan(stage: str, small: Path, work: Path) -> object:
 
 
 def expected_of(expected: object) -> object:
-    """The one file of a result."""
+    """Return the single file of a result."""
     return next(iter(expected.values())) if isinstance(expected, dict) else None
 
 
-def filled(stage: str, small: Path, work: Path, expected: object, disk: Path | None, chance: random.Random) -> Fault:
-    """Let the disk be full at a random size of what a stage writes; then run it again with room."""
+def inject_full_disk(
+    stage: str, small: Path, work: Path, expected: object, disk: Path | None, generator: random.Random
+) -> Fault:
+    """Run a stage on a disk that becomes full at a random size, then run it again with enough disk space."""
     command, result = STAGES[stage]
     place = work if disk is None else disk / "work"
-    copied(small, place, stage)
+    copy_run(small, place, stage)
     if disk is None:
-        limit = chance.randrange(1 << 10, 1 << 20)
+        limit = generator.randrange(1 << 10, 1 << 20)
         detail, first = f"files of at most {limit:,} bytes", run(command, place, limit=limit)
     else:
-        room = chance.choice([chance.randrange(1 << 12, 2 << 20), chance.randrange(10_500_000, 13_500_000)])
+        free = generator.choice([generator.randrange(1 << 12, 2 << 20), generator.randrange(10_500_000, 13_500_000)])
         filler = disk / "filler"
         with filler.open("wb") as file:
-            file.write(bytes(max(0, shutil.disk_usage(disk).free - room)))
-        detail, first = f"{room:,} bytes free", run(command, place)
+            file.write(bytes(max(0, shutil.disk_usage(disk).free - free)))
+        detail, first = f"{free:,} bytes free", run(command, place)
         filler.unlink()
     ended = first if first.code == 0 else run(command, place)
-    same = ended.code == 0 and result(place, ended) in (expected, with_its_plan(stage, small, place))
-    outcome = ("harmless" if first.code == 0 else "detected") if same else judged(ended, same)[0]
+    same = ended.code == 0 and result(place, ended) in (expected, result_with_same_plan(stage, small, place))
+    outcome = ("harmless" if first.code == 0 else "detected") if same else classify_outcome(ended, same)[0]
     if "Traceback" in first.err:
         outcome = "CRASH"
     message = next((line for line in first.err.splitlines() if line.startswith("error")), "")
@@ -347,21 +352,21 @@ def filled(stage: str, small: Path, work: Path, expected: object, disk: Path | N
 
 
 def main() -> int:
-    """Prepare, inject, print a line for each fault and a table; 1 when any fault was silent or crashed."""
+    """Inject the faults and print their outcomes; return 1 if any is silent or crashes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--faults", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", default="", help="only these, separated by commas")
-    parser.add_argument("--disk", type=Path, help="a mounted file system of some 30 MB, to fill")
-    given = parser.parse_args()
+    parser.add_argument("--faults", type=int, default=200, help="number of faults [200]")
+    parser.add_argument("--seed", type=int, default=0, help="random seed [0]")
+    parser.add_argument("--kinds", default="", help="kinds of faults, separated by commas [all]")
+    parser.add_argument("--disk", type=Path, help="mounted file system of about 30 MB to fill")
+    args = parser.parse_args()
     _import_all()
-    small, chance = given.directory.resolve() / "small", random.Random(given.seed)
+    small, generator = args.directory.resolve() / "small", random.Random(args.seed)
     if not small.exists():
         prepare(small)
     faults: list[Fault] = []
-    for number, inject in enumerate(_plan(given, small, chance)):
-        work = given.directory.resolve() / f"fault-{number:04d}"
+    for number, inject in enumerate(_plan(args, small, generator)):
+        work = args.directory.resolve() / f"fault-{number:04d}"
         fault = inject(work)
         faults.append(fault)
         print(
@@ -379,7 +384,7 @@ def _import_all() -> None:
     from groundup.commands import STAGES as ALL
 
     for stage in ALL.values():
-        stage.module  # noqa: B018  imported here, once for all forks
+        stage.module  # noqa: B018  imports the module once for all forks
     for module in (
         "groundup.train",
         "groundup.evaluation.classifier_evaluation",
@@ -393,41 +398,43 @@ def _import_all() -> None:
     torch.set_num_threads(1)
 
 
-def _plan(given: argparse.Namespace, small: Path, chance: random.Random) -> Iterator[Callable[[Path], Fault]]:
-    """The faults, evenly over all kinds: half of them damage files."""
-    wanted = given.kinds.split(",") if given.kinds else [*(kind.name for kind in KINDS), *STAGES]
-    ways: list[Callable[[Path], Fault]] = []
-    for kind in (kind for kind in KINDS if kind.name in wanted):
-        clean = given.directory.resolve() / f"clean-{kind.name}"
-        copied(small, clean, kind.place)
+def _plan(args: argparse.Namespace, small: Path, generator: random.Random) -> Iterator[Callable[[Path], Fault]]:
+    """Yield the faults, distributed evenly over all kinds."""
+    selected = args.kinds.split(",") if args.kinds else [*(kind.name for kind in KINDS), *STAGES]
+    injections: list[Callable[[Path], Fault]] = []
+    for kind in (kind for kind in KINDS if kind.name in selected):
+        clean = args.directory.resolve() / f"clean-{kind.name}"
+        copy_run(small, clean, kind.place)
         ended = run(kind.command, clean)
         if ended.code:
             raise SystemExit(f"groundup {' '.join(kind.command)}\n{ended.err}")
         expected = kind.result(clean, ended)
-        ways += [
-            lambda work, k=kind, e=expected, how=how: damaged(k, small, work, e, how, chance)  # type: ignore[misc]
+        injections += [
+            lambda work, k=kind, e=expected, how=how: inject_damage(k, small, work, e, how, generator)  # type: ignore[misc]
             for how in DAMAGES
         ]
         shutil.rmtree(clean)
-    for stage in (stage for stage in STAGES if stage in wanted):
-        clean = given.directory.resolve() / f"clean-{stage}"
-        copied(small, clean, stage)
+    for stage in (stage for stage in STAGES if stage in selected):
+        clean = args.directory.resolve() / f"clean-{stage}"
+        copy_run(small, clean, stage)
         ended = run(STAGES[stage][0], clean)
         expected = STAGES[stage][1](clean, ended)
-        ways.append(lambda work, s=stage, e=expected, t=ended.seconds: killed(s, small, work, e, t, chance))  # type: ignore[misc]
-        ways.append(lambda work, s=stage, e=expected: filled(s, small, work, e, given.disk, chance))  # type: ignore[misc]
+        injections.append(
+            lambda work, s=stage, e=expected, t=ended.seconds: inject_kill(s, small, work, e, t, generator)
+        )  # type: ignore[misc]
+        injections.append(lambda work, s=stage, e=expected: inject_full_disk(s, small, work, e, args.disk, generator))  # type: ignore[misc]
         shutil.rmtree(clean)
-    for number in range(given.faults):
-        yield ways[number % len(ways)]
+    for number in range(args.faults):
+        yield injections[number % len(injections)]
 
 
 def _print_table(faults: list[Fault]) -> None:
     counts = collections.Counter((fault.kind, fault.damage, fault.outcome) for fault in faults)
-    print(f"\n| kind | fault | {' | '.join(COUNTED)} |\n| --- | --- |{' ---: |' * len(COUNTED)}")
+    print(f"\n| kind | fault | {' | '.join(OUTCOMES)} |\n| --- | --- |{' ---: |' * len(OUTCOMES)}")
     for kind, how in dict.fromkeys((fault.kind, fault.damage) for fault in faults):
-        print(f"| {kind} | {how} | {' | '.join(str(counts[kind, how, outcome]) for outcome in COUNTED)} |")
+        print(f"| {kind} | {how} | {' | '.join(str(counts[kind, how, outcome]) for outcome in OUTCOMES)} |")
     totals = collections.Counter(fault.outcome for fault in faults)
-    print(f"| all | {len(faults)} | {' | '.join(str(totals[outcome]) for outcome in COUNTED)} |")
+    print(f"| all | {len(faults)} | {' | '.join(str(totals[outcome]) for outcome in OUTCOMES)} |")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""Convert gitleaks' rules into the table that `groundup.corpus.privacy` masks secrets by.
+"""Convert the rules of gitleaks into the table of secrets for `groundup.corpus.privacy`.
 
     python tools/gitleaks_table.py GITLEAKS_TOML --license LICENSE --revision COMMIT
 
-GITLEAKS_TOML is `config/gitleaks.toml` of https://github.com/gitleaks/gitleaks (MIT), LICENSE its license. Writes
-`src/groundup/corpus/privacy/gitleaks.json` and prints the rules that are left out, with the reason.
+GITLEAKS_TOML is `config/gitleaks.toml` of https://github.com/gitleaks/gitleaks (MIT), and LICENSE is its license file.
+The tool writes `src/groundup/corpus/privacy/gitleaks.json` and prints the skipped rules with the reasons.
 
-What changes on the way:
+It changes the rules as follows:
 
-- Go's syntax becomes Python's; `(?i)` in the middle of a pattern gets a group of its own.
-- gitleaks wants a quote, a blank or the end of the line behind a secret. Prose has "." and ",": that end is taken off.
-- `\\w{0,50}(?:service) = (value)` becomes a service's words and a value. A value that begins with at least three fixed
-  characters needs no service: it is a key wherever it is.
-- Unlimited repetitions get a limit, so that the time of a search stays linear in the length of the text.
-- Rules for a kind of file (path), and those that `secrets.py` covers by its own code, are left out.
+- Go syntax becomes Python syntax. An `(?i)` in the middle of a pattern becomes a group.
+- gitleaks requires a quote, a space or a line end after a secret. This end is removed, because "." or "," can follow.
+- `\\w{0,50}(?:service) = (value)` is split into service words and a value. Values with a fixed prefix of at least three
+  characters need no service words.
+- Unlimited repetitions get a limit, so that the search time is linear in the length of the text.
+- Rules for specific files (by path), and rules that the code of `secrets.py` covers, are skipped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 TARGET = Path(__file__).parents[1] / "src/groundup/corpus/privacy/gitleaks.json"
-OWN = {  # covered by code: secrets.py
+COVERED = {  # rules that secrets.py covers
     "curl-auth-header": "Authorization headers",
     "curl-auth-user": "passwords of commands",
     "generic-api-key": "assignments",
@@ -36,11 +36,11 @@ OWN = {  # covered by code: secrets.py
     "private-key": "private keys",
     "sidekiq-sensitive-url": "passwords in URLs",
 }
-FILES = {  # for one kind of file, and the file's name is not known once text is masked
+FILE_RULES = {  # rules for one kind of file; the masker does not know file names
     "kubernetes-secret-yaml": "any base64 in a YAML file of kind Secret",
     "nuget-config-password": "any text in a NuGet.Config",
 }
-# Secrets whose fixed characters are not at their beginning: how they begin, for RE2.
+# RE2 patterns of the beginnings of secrets without a fixed prefix.
 BEGINNINGS = {
     "azure-ad-client-secret": r"[a-zA-Z0-9_~.]{3}[0-9]Q~",
     "facebook-access-token": r"[0-9]{15,16}(?:\||%)[0-9A-Za-z_\-]",
@@ -49,8 +49,8 @@ BEGINNINGS = {
     "microsoft-teams-webhook": r"https://[a-z0-9]+\.webhook\.office\.com/webhookb2/",
     "slack-webhook-url": r"hooks\.slack\.com/(?:services|workflows|triggers)/",
 }
-LONGEST = 4096  # characters of an unlimited repetition
-LONGEST_BEGINNING = 20
+MAX_REPETITION = 4096  # characters of an unlimited repetition
+MAX_PREFIX_LENGTH = 20
 HEAD = r"""(?:[ \t\w.-]{0,20})[\s'"]{0,3}"""
 ASSIGN = r"""(?:=|>|:{1,3}=|\|\||:|=>|\?=|,)[\x60'"\s=]{0,5}"""
 ENDS = (
@@ -65,7 +65,7 @@ STARTS = (r"""(?:^|[\\'"\x60\s>=:(,)])""", r"""(?:https?://)?""", r"""\b""")
 
 
 def python_syntax(pattern: str) -> str:
-    """A Go pattern in Python's syntax; `(?i)` counts to the end of the group that it stands in."""
+    """Convert a Go pattern to Python syntax. An `(?i)` applies until the end of its group."""
     for go, python in ((r"\x60", "`"), ("[[:alnum:]]", "[a-zA-Z0-9]"), (r"\z", r"\Z"), ("(?s:.)", r"[\s\S]")):
         pattern = pattern.replace(go, python)
     pattern = re.sub(r"\(\?P<\w+>", "(?:", pattern)
@@ -87,7 +87,7 @@ def python_syntax(pattern: str) -> str:
 
 
 def beginnings(tree: Any) -> tuple[list[str], bool]:
-    """The fixed characters that a parsed pattern may begin with, and whether they are all of it."""
+    """Return the possible fixed prefixes of a parsed pattern, and whether they cover the whole pattern."""
     found = [""]
     for kind, value in tree:
         whole = True
@@ -111,7 +111,7 @@ def beginnings(tree: Any) -> tuple[list[str], bool]:
 
 
 def bare(pattern: str) -> str:
-    """A pattern without what gitleaks wants around a secret, in Python's syntax."""
+    """Return a pattern in Python syntax, without the context that gitleaks requires around a secret."""
     folded = pattern.startswith("(?i)")
     pattern = pattern.removeprefix("(?i)")
     for end in ENDS:
@@ -123,23 +123,23 @@ def bare(pattern: str) -> str:
 
 
 def limited(pattern: str) -> str:
-    """The pattern with a limit to what it repeats, and with groups that capture nothing."""
-    pattern = re.sub(r"\{(\d+),\}", lambda found: f"{{{found[1]},{max(LONGEST, int(found[1]))}}}", pattern)
-    pattern = re.sub(r"(?<=[\])\w])\+(?![^\[]*\])", f"{{1,{LONGEST}}}", pattern)
+    """Limit the repetitions of a pattern, and make its groups non-capturing."""
+    pattern = re.sub(r"\{(\d+),\}", lambda found: f"{{{found[1]},{max(MAX_REPETITION, int(found[1]))}}}", pattern)
+    pattern = re.sub(r"(?<=[\])\w])\+(?![^\[]*\])", f"{{1,{MAX_REPETITION}}}", pattern)
     return re.sub(r"(?<!\\)\((?!\?)", "(?:", pattern)
 
 
 def convert(rule: dict[str, Any]) -> tuple[str, dict[str, Any]] | str:
-    """The entry of a rule and the list it belongs to; or why there is none."""
+    """Return the list and the entry of a rule, or the reason to skip it."""
     name, pattern = rule["id"], rule.get("regex")
     if pattern is None:
-        return "no pattern: finds files by name"
-    if name in OWN or name in FILES:
-        return OWN.get(name) or FILES[name]
+        return "no pattern, only a file name"
+    if name in COVERED or name in FILE_RULES:
+        return COVERED.get(name) or FILE_RULES[name]
     entry: dict[str, Any] = {"id": name, "entropy": rule.get("entropy", 0)}
     if name == "sourcegraph-access-token":  # the alternative is any 40 hexadecimal digits
         pattern = r"(?i)sgp_(?:(?:[a-f0-9]{16}|local)_)?[a-f0-9]{40}"
-    if name == "vault-service-token":  # its allowlist: letters alone are a name, such as s.getElementsByClassName
+    if name == "vault-service-token":  # without digits, it is a name such as s.getElementsByClassName
         pattern = pattern.replace(r"s\.(?i:[a-z0-9]{24})", r"s\.(?=[A-Za-z]{0,23}[0-9])[A-Za-z0-9]{24}")
     words = None
     if (at := pattern.find(HEAD)) >= 0:
@@ -150,18 +150,18 @@ def convert(rule: dict[str, Any]) -> tuple[str, dict[str, Any]] | str:
         if either:
             entry["also"] = bare("(ATATT3" + other)
     entry["pattern"] = bare(pattern)
-    begins = sorted({text[:LONGEST_BEGINNING].lower() for text in beginnings(parser.parse(entry["pattern"]))[0]})
+    begins = sorted({text[:MAX_PREFIX_LENGTH].lower() for text in beginnings(parser.parse(entry["pattern"]))[0]})
     if name in BEGINNINGS:
         return "forms", entry | {"like": BEGINNINGS[name]}
     if all(len(text) >= (3 if words else 2) for text in begins):
         return "forms", entry | {"begins": begins}
     if words is None:
-        return "no fixed characters"
+        return "no fixed prefix"
     return "services", entry | {"words": python_syntax(words)}
 
 
 def main() -> None:
-    """Convert, write, report."""
+    """Convert the rules, write the table and print the skipped rules."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("config", type=Path)
     arguments.add_argument("--license", type=Path, required=True)
@@ -173,7 +173,7 @@ def main() -> None:
     for rule in rules:
         converted = convert(rule)
         if isinstance(converted, str):
-            print(f"left out: {rule['id']}: {converted}")
+            print(f"skipped: {rule['id']}: {converted}")
             continue
         kind, entry = converted
         if also := entry.pop("also", None):
@@ -187,7 +187,7 @@ def main() -> None:
         "license": given.license.read_text().strip().splitlines(),
     }
     TARGET.write_text(json.dumps(header | table, indent=1, ensure_ascii=False) + "\n")
-    print(f"{len(rules)} rules: {len(table['forms'])} forms, {len(table['services'])} values of services")
+    print(f"{len(rules)} rules: {len(table['forms'])} formats, {len(table['services'])} formats of services")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Random damage of what groundup wrote, random kills and full disks: each fault is detected, or harmless."""
+"""Random damage of files, random kills and full disks are detected, or have no effect."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def test_no_fault_is_silent(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     outcomes = [line.split()[1] for line in lines if line[:4].strip().isdigit()]
     assert len(outcomes) == 31
-    # Flips of a bit in a model, a shard, a classifier, ... are found by their checksums, not by chance.
+    # Damaged files are detected by checksum, so the number does not depend on chance.
     assert outcomes.count("detected") + outcomes.count("recovered") >= 15, done.stdout
