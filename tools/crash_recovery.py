@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def start(recipe: str, runs: Path, options: list[str]) -> subprocess.Popen[bytes]:
-    """Start `groundup run` in a new process group, so that a kill includes its workers."""
+    """Start `groundup run` in a new process group, so that a kill also stops its workers."""
     runs.mkdir(parents=True, exist_ok=True)
     log = (runs / "log.txt").open("ab")
     command = [sys.executable, "-m", "groundup", "run", recipe, "--runs", str(runs), *options]

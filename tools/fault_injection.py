@@ -57,7 +57,7 @@ class CommandResult:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of artifact.
+    """A kind of artifact to damage.
 
     Attributes:
         name: Its name.

@@ -1,4 +1,4 @@
-"""Convert the rules of gitleaks into the table of secrets for `groundup.corpus.privacy`.
+r"""Convert the rules of gitleaks into the table of secrets for `groundup.corpus.privacy`.
 
     python tools/gitleaks_table.py GITLEAKS_TOML --license LICENSE --revision COMMIT
 
@@ -9,7 +9,7 @@ It changes the rules as follows:
 
 - Go syntax becomes Python syntax. An `(?i)` in the middle of a pattern becomes a group.
 - gitleaks requires a quote, a space or a line end after a secret. This end is removed, because "." or "," can follow.
-- `\\w{0,50}(?:service) = (value)` is split into service words and a value. Values with a fixed prefix of at least three
+- `\w{0,50}(?:service) = (value)` is split into service words and a value. Values with a fixed prefix of at least three
   characters need no service words.
 - Unlimited repetitions get a limit, so that the search time is linear in the length of the text.
 - Rules for specific files (by path), and rules that the code of `secrets.py` covers, are skipped.
@@ -137,7 +137,7 @@ def convert(rule: dict[str, Any]) -> tuple[str, dict[str, Any]] | str:
     if name in COVERED or name in FILE_RULES:
         return COVERED.get(name) or FILE_RULES[name]
     entry: dict[str, Any] = {"id": name, "entropy": rule.get("entropy", 0)}
-    if name == "sourcegraph-access-token":  # the alternative is any 40 hexadecimal digits
+    if name == "sourcegraph-access-token":  # without its second form, any 40 hexadecimal digits
         pattern = r"(?i)sgp_(?:(?:[a-f0-9]{16}|local)_)?[a-f0-9]{40}"
     if name == "vault-service-token":  # without digits, it is a name such as s.getElementsByClassName
         pattern = pattern.replace(r"s\.(?i:[a-z0-9]{24})", r"s\.(?=[A-Za-z]{0,23}[0-9])[A-Za-z0-9]{24}")

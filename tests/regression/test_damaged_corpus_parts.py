@@ -1,4 +1,4 @@
-"""A bit that flipped in a part of an interrupted `collect` reached the corpus: parts had no checksums."""
+"""A flipped bit in a part of an interrupted `collect` was not detected, because parts had no checksums."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StopError(Exception):
 
 @pytest.fixture
 def settings(tmp_path: Path, real_documents: list[str], monkeypatch: pytest.MonkeyPatch) -> CorpusSettings:
-    """Two folders with a near-duplicate of each text, in runs so small that they must be consolidated."""
+    """Two folders with near-duplicates of each other, and small runs that must be consolidated."""
     monkeypatch.setattr(reading_module, "RUN_BYTES", 20_000)
     monkeypatch.setattr(reading_module, "UNIT_BYTES", 20_000)
     monkeypatch.setattr(build, "FAN_IN", 2)
@@ -47,7 +47,7 @@ def settings(tmp_path: Path, real_documents: list[str], monkeypatch: pytest.Monk
 
 
 def collect(settings: CorpusSettings, out: Path, stop_at: str = "") -> tuple[dict[str, bytes], str]:
-    """Collect until the first task of the class `stop_at`; the shards, and what was printed."""
+    """Collect until the first task of the class `stop_at`; return the shards and the output."""
     pool, printed = ProcessPool(1), io.StringIO()
 
     def execute(tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> None:
@@ -71,7 +71,7 @@ def test_a_flipped_bit_in_any_part_is_repaired_on_resume(
     expected, _ = collect(settings, tmp_path / "whole")
     interrupted = tmp_path / "interrupted"
     collect(settings, interrupted, stop_at)
-    kinds: dict[str, Path] = {}  # one of each kind of file
+    kinds: dict[str, Path] = {}  # one file of each kind
     for path in sorted(interrupted.rglob("*")):
         if path.is_file() and path.stat().st_size:
             kinds.setdefault(re.sub(r"[0-9a-f]{4,}", "", path.name), path.relative_to(interrupted))
@@ -86,7 +86,7 @@ def test_a_flipped_bit_in_any_part_is_repaired_on_resume(
         assert shards == expected, name
 
 
-def test_nothing_is_done_again_if_nothing_is_damaged(settings: CorpusSettings, tmp_path: Path) -> None:
+def test_no_task_runs_again_without_damage(settings: CorpusSettings, tmp_path: Path) -> None:
     collect(settings, tmp_path / "out", "MergeTask")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*") if path.is_file()}
     _, printed = collect(settings, tmp_path / "out", "MergeTask")

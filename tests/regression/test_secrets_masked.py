@@ -1,6 +1,6 @@
-"""Secrets of issuers whose forms were not known passed the masking: 69 % of gitleaks' recognizable rules did, in prose.
+"""Secrets of unknown issuers were not masked: in prose, 69 % of the recognizable rules of gitleaks had no match.
 
-The values are drawn here, from what issuers document about their length and alphabet, and never stand in this file.
+The values are generated from documented lengths and alphabets, so that this file contains no secrets.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from groundup.corpus.privacy import Masker, PrivacySettings
 MASKER = Masker(PrivacySettings())
 DIGITS, LOWER, UPPER = string.digits, string.ascii_lowercase, string.ascii_uppercase
 HEX, BASE36, BASE62, URL = "0123456789abcdef", LOWER + DIGITS, LOWER + UPPER + DIGITS, LOWER + UPPER + DIGITS + "-_"
-# Pieces: text as it is, or (alphabet, length).
+# Parts of a key: literal text, or (alphabet, length).
 FORMS = {
     "gitlab pipeline trigger": ["glp", "tt-", (HEX, 40)],
     "gitlab feed": ["gl", "ft-", (BASE62, 20)],
@@ -65,7 +65,7 @@ PLACES = [
     "See https://host.example/a?x={}&y=1 for it.",
     "- **Value:** {}\n",
 ]
-# Lines as real ones are: none of them holds a secret.
+# Realistic lines without secrets.
 ORDINARY = [
     'integrity: "sha512-'
     + "Q8zYdG1kq3kJ0oP+u4mFq1Yb1l3n9K0rV8hU2tqYwZb1sXhK7dE5fP3mC6nA2gT9iJ4kL8oR0vW1xS5yU7zB3Q"
@@ -95,18 +95,18 @@ def drawn(name: str, number: int) -> str:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_key_is_masked_wherever_it_stands(name: str) -> None:
+def test_a_key_is_masked_in_any_context(name: str) -> None:
     values = [drawn(name, number) for number in range(5)]
     found = [value not in MASKER.mask(place.format(value)).text for value in values for place in PLACES]
     assert sum(found) >= 0.95 * len(found)
 
 
-def test_ordinary_lines_stay() -> None:
+def test_ordinary_lines_are_not_masked() -> None:
     changed = [line for line in ORDINARY if MASKER.mask(line).text != line]
     assert changed == []
 
 
-def test_the_name_of_a_service_makes_its_value_a_key() -> None:
+def test_a_value_after_a_service_name_is_masked() -> None:
     value = "".join(random.Random(3).choices(BASE36, k=32))
     assert MASKER.mask(f"ADAFRUIT_IO = '{value}'").text == "ADAFRUIT_IO = '[API_KEY]'"
     assert MASKER.mask(f"The checksum is {value}").text == f"The checksum is {value}"
@@ -120,8 +120,8 @@ def test_keys_of_connection_strings_are_masked() -> None:
 
 
 @pytest.mark.parametrize("unit", ["gl" + "pat-", "acme_1", "op" + "s_eyJ", "heroku: ", "a1_", "s."])
-def test_time_is_linear_in_what_looks_like_a_beginning(unit: str) -> None:
-    """Each beginning is looked at; none may make the rest of the text be read again."""
+def test_time_is_linear_in_key_prefixes(unit: str) -> None:
+    """Each prefix is checked, but no prefix may cause a second scan of the text."""
     texts = (unit * (size // len(unit)) for size in (5_000, 40_000))
     few, many = (cpu_seconds(partial(MASKER.mask, text)) for text in texts)
     assert many < 24 * few + 0.05

@@ -86,7 +86,7 @@ def build_corpus(
     card |= {"near_duplicates": work.near_duplicates(merges, duplicates), "decontamination": work.contamination(reads)}
     card |= {"quality": work.quality()}
     files = write_card(out, card) + work.keep_records(reads, merges)
-    _require_enough(settings, card, out)  # after the drop log is written, which explains a small corpus
+    _require_enough(settings, card, out)  # checked last, because the drop log explains a small corpus
     work.tidy()
     return card, sorted([*out.glob("*.parquet"), *out.glob(QUALITY)]) + files
 
@@ -274,7 +274,7 @@ def _card(
     repeats: Sequence[RepeatTask],
     shares: Mapping[str, Share],
 ) -> dict[str, Any]:
-    """Build the data card from the counts of all tasks. Documents that a mixture repeats count once per source."""
+    """Build the data card from the counts of all tasks. In the counts of a source, repeated documents count once."""
     found = _found(settings, reads)
     kept = {
         split: {source.label: _counted(merges, split, source.label) for source in settings.sources} for split in SPLITS

@@ -174,7 +174,7 @@ def _source(source: dict[str, Any]) -> Iterator[str]:
     if not source["drops"]:
         return
     drops = list(source["drops"].items())[:_MAX_REASONS]
-    yield from ("", "| reason of the drop | documents | text |", "| --- | ---: | ---: |")
+    yield from ("", "| reason | documents | text |", "| --- | ---: | ---: |")
     yield from (f"| {_safe(reason)} | {drop['documents']:,} | {format_size(drop['bytes'])} |" for reason, drop in drops)
     more = len(source["drops"]) - len(drops)
     if more > 0:

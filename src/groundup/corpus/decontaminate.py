@@ -6,7 +6,7 @@ without case and punctuation. A text of 8 to 12 words matches as a whole. There 
 - N-grams in more than a tenth of the items belong to a prompt template and do not count.
 - In a long text, one 13-gram is not enough, because a legal phrase or a proverb can be that long. A tenth of the text
   must match, but at most 26 words.
-- GPT-3 removes a window of 200 characters. Here the whole document is dropped, at most `max_document_bytes`.
+- GPT-3 removes a window of 200 characters. groundup drops the whole document (at most `max_document_bytes`).
 """
 
 from __future__ import annotations

@@ -189,8 +189,8 @@ class RepeatTask:
     Attributes:
         merged: Path of the shard without repeats.
         output: Path of the new shard.
-        epochs: Epochs of each source. With 2.25, each document is there twice, and a quarter of them, chosen by hash,
-            three times.
+        epochs: Epochs of each source. For example, 2.25 epochs write each document twice, and a quarter of the
+            documents, chosen by hash, three times.
     """
 
     merged: Path

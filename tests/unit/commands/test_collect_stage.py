@@ -1,4 +1,4 @@
-"""The collect stage: skipped when nothing changed, done again when a file did."""
+"""`groundup collect` is skipped if nothing changed, and runs again if a file changed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _config(notes: Path, tmp_path: Path, **more: object) -> CollectConfig:
     return CollectConfig(folder=notes, out=tmp_path / "corpus", **{"workers": 1, "min_bytes": 100, **more})
 
 
-def test_skipped_when_nothing_changed(notes: Path, tmp_path: Path) -> None:
+def test_skipped_if_nothing_changed(notes: Path, tmp_path: Path) -> None:
     first = run(_config(notes, tmp_path), console=QUIET)
     assert first.facts["train"]["documents"] > 0
     assert set(first.outputs) == {
@@ -43,8 +43,8 @@ def test_skipped_when_nothing_changed(notes: Path, tmp_path: Path) -> None:
     assert again == first
 
 
-def test_a_changed_file_makes_it_run_again(notes: Path, tmp_path: Path) -> None:
-    """A corpus that stays as it was after its folder changed would train on yesterday's text."""
+def test_a_changed_file_causes_a_new_run(notes: Path, tmp_path: Path) -> None:
+    """Otherwise training would use the old text."""
     first = run(_config(notes, tmp_path), console=QUIET)
     (notes / "new.md").write_text("An entirely new page, which says what no other page before it has ever said.")
     second = run(_config(notes, tmp_path), console=QUIET)
@@ -56,22 +56,22 @@ def test_a_changed_file_makes_it_run_again(notes: Path, tmp_path: Path) -> None:
     assert "new.md" in {document.origin for document in documents}
 
 
-def test_a_changed_setting_makes_it_run_again(notes: Path, tmp_path: Path) -> None:
+def test_a_changed_setting_causes_a_new_run(notes: Path, tmp_path: Path) -> None:
     first = run(_config(notes, tmp_path), console=QUIET)
     second = run(_config(notes, tmp_path, min_document_bytes=500), console=QUIET)
     assert second.fingerprint != first.fingerprint
 
 
-def test_moved_folder_is_the_same_work(notes: Path, tmp_path: Path) -> None:
-    """Paths are no part of the fingerprint: a project that moves to another disk is not built again."""
+def test_moved_folder_keeps_the_fingerprint(notes: Path, tmp_path: Path) -> None:
+    """Paths are not in the fingerprint, so a project can move to another disk."""
     first = run(_config(notes, tmp_path), console=QUIET)
     (tmp_path / "elsewhere").mkdir()
     moved = notes.rename(tmp_path / "elsewhere" / "notes")
     assert run(_config(moved, tmp_path), console=QUIET) == first
 
 
-def test_what_came_out_is_told_also_when_it_was_done_before(notes: Path, tmp_path: Path) -> None:
-    """The first run named no documents and no drops, and a second one said nothing at all."""
+def test_a_skipped_run_shows_the_same_summary(notes: Path, tmp_path: Path) -> None:
+    """The first run printed no documents and drops, and the second run printed nothing."""
     (notes / "short.md").write_text("hi")
     (notes / "rows.jsonl").write_text('{"summary": "A record that tells in a few words what there is to be told."}')
     said = []
@@ -88,7 +88,7 @@ def test_what_came_out_is_told_also_when_it_was_done_before(notes: Path, tmp_pat
 
 
 def test_an_empty_folder_name(tmp_path: Path) -> None:
-    """An empty variable of the shell, as in --folder "$NOTES", must not mean the current folder."""
+    """An empty shell variable, as in --folder "$NOTES", must not mean the current folder."""
     with pytest.raises(ConfigError, match="the current directory is"):
         load(CollectConfig, {"folder": "", "out": str(tmp_path)})
 

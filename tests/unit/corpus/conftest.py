@@ -1,4 +1,4 @@
-"""Folders of real text, and a console that says nothing."""
+"""Fixtures: folders of real text, and a quiet console."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from groundup.core.console import Console
 
-sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # spawned workers import from there too
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))  # spawned workers import from it, too
 
 
 @pytest.fixture
@@ -19,13 +19,13 @@ def console() -> Console:
 
 @pytest.fixture
 def prose(real_documents: list[str]) -> list[str]:
-    """Forty real pages of a hundred words and more."""
+    """Forty real pages of at least a hundred words."""
     return [text for text in real_documents if len(text.split()) > 100][:40]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, prose: list[str]) -> Path:
-    """A folder of text files, one page in each."""
+    """A folder of text files with one page per file."""
     root = tmp_path / "notes"
     root.mkdir()
     for number, text in enumerate(prose):
@@ -35,5 +35,5 @@ def folder(tmp_path: Path, prose: list[str]) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache."""
+    """Use a temporary cache instead of the user's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

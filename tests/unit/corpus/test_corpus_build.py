@@ -1,4 +1,4 @@
-"""A corpus depends on its texts alone: not on workers, accidents, or the order of files."""
+"""A corpus depends only on its texts, not on workers, interruptions or the order of files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _settings(*folders: Path, **more: object) -> CorpusSettings:
 
 
 def _build(settings: CorpusSettings, out: Path, workers: int = 1) -> dict[str, str]:
-    """Build and return the digest of each file."""
+    """Build a corpus and return the digest of each file."""
     with ProcessPool(workers) as executor:
         _, files = build_corpus(settings, out, executor=executor, console=Console(quiet=True))
     assert set(files) == {path for path in out.rglob("*") if path.is_file()}
@@ -42,7 +42,7 @@ def _all(out: Path) -> list[Document]:
 
 @pytest.fixture
 def units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small units and runs, so that a small folder takes the ways of a large one."""
+    """Use small units and runs, so that a small folder is processed like a large one."""
     monkeypatch.setattr("groundup.corpus.reading.UNIT_BYTES", 10_000)
     monkeypatch.setattr("groundup.corpus.reading.RUN_BYTES", 4_000)
     monkeypatch.setattr("groundup.corpus.shards._ROW_GROUP_BYTES", 2_000)
@@ -50,7 +50,7 @@ def units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("groundup.corpus.merging.FAN_IN", 3)
 
 
-def test_what_goes_in_comes_out(folder: Path, prose: list[str], tmp_path: Path) -> None:
+def test_corpus_has_the_texts_of_the_folder(folder: Path, prose: list[str], tmp_path: Path) -> None:
     out = tmp_path / "corpus"
     _build(_settings(folder, filters=[], max_document_bytes=1 << 20), out)
     documents = _all(out)
@@ -60,7 +60,7 @@ def test_what_goes_in_comes_out(folder: Path, prose: list[str], tmp_path: Path) 
     assert [d.id for d in read_documents(out, "train")] == sorted(d.id for d in read_documents(out, "train"))
 
 
-def test_same_bytes_whatever_the_workers_and_units(folder: Path, tmp_path: Path, units: None) -> None:
+def test_bytes_do_not_depend_on_workers_and_units(folder: Path, tmp_path: Path, units: None) -> None:
     settings = _settings(folder, max_document_bytes=2048)
     one = _build(settings, tmp_path / "one", workers=1)
     assert len(_all(tmp_path / "one")) > 50
@@ -91,7 +91,7 @@ def test_duplicates_across_sources_are_dropped_once(folder: Path, tmp_path: Path
     assert second["drops"]["duplicate"]["documents"] >= 10
 
 
-def test_held_out_share(folder: Path, tmp_path: Path) -> None:
+def test_validation_fraction(folder: Path, tmp_path: Path) -> None:
     def held(name: str, **more: object) -> set[str]:
         _build(_settings(folder, max_document_bytes=1024, **more), tmp_path / name)
         ids = {d.id for d in read_documents(tmp_path / name, "validation")}
@@ -102,9 +102,9 @@ def test_held_out_share(folder: Path, tmp_path: Path) -> None:
     share = len(tenth) / len(_all(tmp_path / "tenth"))
     assert 0.04 < share < 0.18
     fifth = held("fifth", validation_fraction=0.2)
-    assert tenth < fifth  # by hash: a larger share keeps what was held out
+    assert tenth < fifth  # split by hash: a larger fraction is a superset
     assert len(held("capped", validation_fraction=0.2, validation_max_bytes=1000)) < len(tenth)
-    assert len(held("least", validation_fraction=1e-9)) == 1  # even the smallest corpus can be evaluated
+    assert len(held("least", validation_fraction=1e-9)) == 1  # every corpus has validation documents
 
 
 def test_counts_add_up(folder: Path, tmp_path: Path) -> None:
@@ -125,10 +125,10 @@ def test_counts_add_up(folder: Path, tmp_path: Path) -> None:
     assert "short.txt" in samples
 
 
-def test_odd_names_and_links(folder: Path, tmp_path: Path) -> None:
+def test_unusual_names_and_links(folder: Path, tmp_path: Path) -> None:
     if os.name == "nt":
         pytest.skip("names of raw bytes, pipes and links are not for Windows")
-    os.mkfifo(folder / "pipe.txt")  # reading it would hang for ever
+    os.mkfifo(folder / "pipe.txt")  # reading it would block
     (folder / "loop").symlink_to(folder)
     (folder / "broken.txt").symlink_to(folder / "nothing")
     Path(os.fsdecode(os.fsencode(folder) + b"/caf\xe9.txt")).write_text("A text under a Latin-1 name. " * 9)
@@ -153,7 +153,7 @@ def test_odd_names_and_links(folder: Path, tmp_path: Path) -> None:
         ({"a.csv": b"n,m\n1,2\n3,4\n"}, "too short"),
     ],
 )
-def test_nothing_to_learn_from(tmp_path: Path, files: dict[str, bytes], words: str) -> None:
+def test_no_training_text(tmp_path: Path, files: dict[str, bytes], words: str) -> None:
     root = tmp_path / "root"
     root.mkdir()
     for name, content in files.items():
@@ -168,7 +168,7 @@ def test_missing_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
-def test_closed_folder(tmp_path: Path) -> None:
+def test_unreadable_folder(tmp_path: Path) -> None:
     root = tmp_path / "closed"
     root.mkdir(mode=0)
     with pytest.raises(DataError, match="Permission denied"):
@@ -177,7 +177,7 @@ def test_closed_folder(tmp_path: Path) -> None:
 
 @contextmanager
 def _not_root() -> Iterator[None]:
-    """As a user who may not read everything, whoever runs the tests."""
+    """Run as a user without root permissions."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(65534)
@@ -189,9 +189,9 @@ def _not_root() -> Iterator[None]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs Unix permissions")
-def test_closed_subfolders_are_counted() -> None:
-    """One that cannot be listed was passed over in silence; one that cannot be entered stopped the whole run."""
-    with tempfile.TemporaryDirectory() as directory:  # pytest's own folders are closed to others
+def test_unreadable_subfolders_are_counted() -> None:
+    """An unlistable folder was skipped silently, and an inaccessible one stopped the run."""
+    with tempfile.TemporaryDirectory() as directory:  # other users cannot read pytest's folders
         root = Path(directory)
         root.chmod(0o755)
         for name in ("open", "unlisted", "unentered"):
@@ -207,8 +207,8 @@ def test_closed_subfolders_are_counted() -> None:
     assert found == {"open/a.txt": "", "unlisted": "permission denied", "unentered/a.txt": "permission denied"}
 
 
-def test_the_field_that_holds_the_text_is_told(tmp_path: Path, prose: list[str]) -> None:
-    """Nobody can see in a corpus of titles that the passages were meant."""
+def test_the_text_field_is_reported(tmp_path: Path, prose: list[str]) -> None:
+    """A corpus of titles does not show that the passages were intended."""
     rows = [{"title": f"T{n}", "paragraphs": [{"context": text}]} for n, text in enumerate(prose)]
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "pages.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -230,7 +230,7 @@ def test_the_field_that_holds_the_text_is_told(tmp_path: Path, prose: list[str])
 def test_what_to_do_about_a_corpus_too_small(
     tmp_path: Path, source: dict[str, str], content: dict[str, str], words: list[str]
 ) -> None:
-    """To read "1,000 record without text" or "at least 0 kB" tells a newcomer nothing."""
+    """Messages such as "1,000 record without text" or "at least 0 kB" did not help new users."""
     (tmp_path / "a").mkdir()
     for name, text in content.items():
         (tmp_path / "a" / name).write_text(text)
@@ -250,14 +250,14 @@ def test_a_damaged_shard_is_named(folder: Path, tmp_path: Path) -> None:
         list(read_documents(tmp_path, "train"))
 
 
-def test_two_sources_of_one_name(folder: Path) -> None:
+def test_duplicate_source_names(folder: Path) -> None:
     with pytest.raises(ValueError, match="two sources have the name"):
         _settings(folder, folder)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
-def test_killed_at_any_moment_it_ends_the_same(folder: Path, tmp_path: Path) -> None:
-    """kill -9 in the middle of either step, then the same command again: nothing lost, nothing doubled."""
+def test_killed_build_resumes_with_the_same_result(folder: Path, tmp_path: Path) -> None:
+    """After kill -9 in either step, the same command gives the same corpus."""
     script = tmp_path / "collect.py"
     script.write_text(
         "import sys\n"

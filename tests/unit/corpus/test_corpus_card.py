@@ -1,4 +1,4 @@
-"""The card is made of foreign text and must not become markup; sums do not depend on the order of parts."""
+"""Untrusted text in the card is escaped, and sums of counts do not depend on the order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_sums_do_not_depend_on_order() -> None:
         assert total(Tally.from_json(part.to_json()) for part in order).to_json() == expected
 
 
-def test_foreign_text_is_no_markup(tmp_path: Path) -> None:
+def test_untrusted_text_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> | [x](javascript:1) `code` ![i](u) \n# head \x1b[31m \ud800"
     tally = _tally(("duplicate", evil))
     source = {"name": evil, "genre": "a|b", "license": "*", "provenance": {"folder": evil}, **tally.to_json()}

@@ -1,4 +1,4 @@
-"""Evaluation items do not get into a corpus, whatever case and commas they hide behind; common phrases are no items."""
+"""Decontamination finds evaluation items regardless of case and punctuation, and ignores common phrases."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def test_an_item_is_found_in_a_document(tmp_path: Path, disguised: str) -> None:
     assert _items(index, f"{PROSE} {disguised} {PROSE}") == ["eval.jsonl#1"]
 
 
-def test_less_than_an_ngram_is_nothing(tmp_path: Path) -> None:
+def test_fewer_words_than_an_ngram_do_not_match(tmp_path: Path) -> None:
     index = _index(tmp_path, [{"question": QUESTION}])
     words = QUESTION.split()
     assert _items(index, f"{PROSE} {' '.join(words[3:15])} {PROSE}") == []
     assert _items(index, f"{PROSE} {' '.join(words[3:16])} {PROSE}") == ["eval.jsonl#1"]
 
 
-def test_of_a_long_text_one_phrase_is_not_enough(tmp_path: Path) -> None:
-    """A licence's 13 words inside of an article of a thousand must not drop every document under that licence."""
+def test_one_phrase_of_a_long_text_does_not_match(tmp_path: Path) -> None:
+    """An article with 13 words of a license must not drop every document with that license."""
     licence = "permission is hereby granted free of charge to any person obtaining a copy of this software"
     article = " ".join(f"word{number}" for number in range(1000))
     index = _index(tmp_path, [{"text": f"{article} {licence}"}])
@@ -82,8 +82,8 @@ def test_of_a_long_text_one_phrase_is_not_enough(tmp_path: Path) -> None:
     assert _items(index, f"{PROSE} {' '.join(article.split()[100:126])}") == ["eval.jsonl#1"]
 
 
-def test_short_texts_count_as_a_whole(tmp_path: Path) -> None:
-    """Of 8 to 12 words all must be there; fewer are found everywhere, and count only as a document of their own."""
+def test_short_texts_match_as_a_whole(tmp_path: Path) -> None:
+    """All of 8 to 12 words must match. Fewer words are too common and match only a whole document."""
     index = _index(tmp_path, [{"q": "Who wrote the opera about a barber in Seville?"}, {"q": "Who was Rossini?"}])
     assert _items(index, f"{PROSE} who wrote the opera about a barber in seville {PROSE}") == ["eval.jsonl#1"]
     assert _items(index, f"{PROSE} who wrote the opera about a barber {PROSE}") == []
@@ -91,7 +91,7 @@ def test_short_texts_count_as_a_whole(tmp_path: Path) -> None:
     assert _items(index, "Who was Rossini?") == ["eval.jsonl#2"]
 
 
-def test_a_template_is_no_item(tmp_path: Path) -> None:
+def test_templates_do_not_match(tmp_path: Path) -> None:
     template = "Read the following sentence and then tell whether what it says is true or false, please: "
     facts = [
         f"the number {number} is the number that comes after number {number - 1} in our counting"
@@ -102,8 +102,8 @@ def test_a_template_is_no_item(tmp_path: Path) -> None:
     assert "eval.jsonl#8" in _items(index, f"{PROSE} {facts[7]}", 0.0)
 
 
-def test_a_passage_of_several_questions_is_one_text(tmp_path: Path) -> None:
-    """SQuAD asks up to ten questions on a passage: that does not make it a template."""
+def test_a_passage_of_several_questions_is_not_a_template(tmp_path: Path) -> None:
+    """SQuAD has up to ten questions per passage."""
     records = [{"passage": PASSAGE, "question": f"What is asked in question number {number}?"} for number in range(9)]
     index = _index(tmp_path, records)
     assert len(_items(index, f"{PROSE} {PASSAGE}")) == 9
@@ -132,7 +132,7 @@ def test_scripts_without_spaces(tmp_path: Path) -> None:
 
 
 def test_step_in_another_process_and_report(tmp_path: Path) -> None:
-    """The hashes of Python's strings differ between processes; these must not."""
+    """Hashes of words must be equal in all processes, unlike Python's hashes of strings."""
     index = _index(tmp_path, [{"q": QUESTION}, {"q": PASSAGE}, {"q": "Never?"}])
     index.save(tmp_path / "index.npz")
     step = Decontaminate(tmp_path / "index.npz")
@@ -163,7 +163,7 @@ def test_step_in_another_process_and_report(tmp_path: Path) -> None:
     ]
 
 
-def test_built_in_items_are_looked_for(tmp_path: Path) -> None:
+def test_built_in_items_are_found(tmp_path: Path) -> None:
     index = build_index(DecontaminationSettings(), [("arithmetic#1", [QUESTION])])
     assert _items(index, QUESTION + PROSE) == ["arithmetic#1"]
     nothing = build_index(DecontaminationSettings())
@@ -171,8 +171,8 @@ def test_built_in_items_are_looked_for(tmp_path: Path) -> None:
     assert EvaluationIndex.load(tmp_path / "empty.npz").hits(PROSE, 0.1) == []
 
 
-def test_what_cannot_be_looked_for_is_an_error(tmp_path: Path) -> None:
-    """Silence about a damaged line would be a promise that cannot be kept."""
+def test_unreadable_items_are_an_error(tmp_path: Path) -> None:
+    """A damaged line that is skipped silently would stay in the corpus."""
     with pytest.raises(DataError, match="no such file"):
         build_index(DecontaminationSettings(files=[tmp_path / "none.jsonl"]))
     (tmp_path / "bad.jsonl").write_text(json.dumps({"q": QUESTION}) + "\n{broken\n")
@@ -188,8 +188,8 @@ def test_nothing_raises(tmp_path: Path, text: str) -> None:
     assert _items(_index(tmp_path, [{"q": QUESTION}]), text) == []
 
 
-def test_hostile_documents_take_no_time(tmp_path: Path) -> None:
-    """A 13-gram that is said again and again is looked up once."""
+def test_adversarial_documents_are_fast(tmp_path: Path) -> None:
+    """A repeated 13-gram is looked up once."""
     index = _index(tmp_path, [{"q": "the " * 5_000}, {"q": "a " * 2_000}])
     begun = time.process_time()
     index.hits("the " * 100_000, 0.1)

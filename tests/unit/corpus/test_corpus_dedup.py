@@ -1,4 +1,4 @@
-"""Near-duplicates: found, rightly told apart, and the same whatever happens on the way. Judged by plain Python sets."""
+"""Near-duplicates equal those found with Python sets, and do not depend on partitions, workers or interruptions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _jaccard(one: str, other: str) -> float:
 
 
 def _changed(text: str, count: int, rng: random.Random) -> str:
-    """A copy with some of its words replaced by words that are nowhere else."""
+    """Replace some words by unique words."""
     words = text.split()
     for at in rng.sample(range(len(words)), count):
         words[at] = f"new{rng.random()}"
@@ -76,67 +76,67 @@ def _id(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def pages(real_documents: list[str]) -> list[str]:
-    """Pieces of real text of 90 words, no two of them alike."""
+    """Distinct excerpts of real text, 90 words each."""
     words = " ".join(real_documents).split()
     return [" ".join(words[at : at + 90]) for at in range(0, 60_000, 90)]
 
 
 @pytest.fixture(scope="module")
 def mixed(pages: list[str]) -> list[str]:
-    """Those, and a copy of each with one to three words changed: similarities from 0.7 to 1."""
+    """The pages, and each page with one to three words changed: similarities from 0.7 to 1."""
     rng = random.Random(5)
     return [*pages, *(_changed(page, rng.randint(1, 3), rng) for page in pages)]
 
 
-def test_near_copies_go_and_nothing_else_does(tmp_path: Path, mixed: list[str]) -> None:
-    """Candidates alone are a quarter wrong, in every peer: each drop must be right by the exact measure."""
+def test_exactly_the_near_duplicates_are_dropped(tmp_path: Path, mixed: list[str]) -> None:
+    """A quarter of the LSH candidates are false, so each drop is checked with the exact similarity."""
     runs = _write(tmp_path, mixed[: len(mixed) // 2], mixed[len(mixed) // 2 :])
-    gone = _find(runs, tmp_path / "work").within("", END)
+    removals = _find(runs, tmp_path / "work").within("", END)
     texts = {_id(text): text for text in mixed}
-    for dropped, fate in gone.items():
-        similarity = _jaccard(texts[dropped], texts[fate.kept])
+    for dropped, removal in removals.items():
+        similarity = _jaccard(texts[dropped], texts[removal.kept])
         assert similarity >= 0.8
-        assert fate.why.detail == f"J = {similarity:.3f}"
-        assert fate.kept not in gone
+        assert removal.why.detail == f"J = {similarity:.3f}"
+        assert removal.kept not in removals
     half = len(mixed) // 2
-    # Pages repeat each other: a copy stays if its page is dropped as a near-duplicate of a page it differs more from.
-    kept = [(page, copy) for page, copy in zip(mixed[:half], mixed[half:], strict=True) if _id(page) not in gone]
+    # A near-duplicate is kept if its page is dropped for a page that is less similar to it.
+    kept = [(page, copy) for page, copy in zip(mixed[:half], mixed[half:], strict=True) if _id(page) not in removals]
     planted = [(_id(copy), _jaccard(page, copy)) for page, copy in kept]
-    near = [(copy in gone, similarity) for copy, similarity in planted if 0.8 <= similarity < 1]
+    near = [(copy in removals, similarity) for copy, similarity in planted if 0.8 <= similarity < 1]
     assert len(near) > 200
     assert sum(found for found, _ in near) / len(near) > 0.99
     assert all(found for found, similarity in near if similarity > 0.85)
 
 
-def test_the_earlier_one_stays(tmp_path: Path, pages: list[str]) -> None:
+def test_the_earlier_document_is_kept(tmp_path: Path, pages: list[str]) -> None:
     rng = random.Random(1)
     copies = [_changed(page, 1, rng) for page in pages[:50]]
     first = _find(_write(tmp_path / "1", pages[:50], copies), tmp_path / "1w").within("", END)
     second = _find(_write(tmp_path / "2", copies, pages[:50]), tmp_path / "2w").within("", END)
     assert set(first) <= {_id(copy) for copy in copies}
     assert set(second) <= {_id(page) for page in pages[:50]}
-    assert {(fate.kept, dropped) for dropped, fate in first.items()} == {(d, f.kept) for d, f in second.items()}
+    assert {(removal.kept, dropped) for dropped, removal in first.items()} == {(d, f.kept) for d, f in second.items()}
     assert len(first) >= 49
 
 
-def test_a_chain_of_small_changes_does_not_make_its_ends_the_same(tmp_path: Path, pages: list[str]) -> None:
-    """Components of a graph, as peers drop them, would leave one of these ten, though the ends share little."""
+def test_the_ends_of_a_chain_of_changes_are_not_duplicates(tmp_path: Path, pages: list[str]) -> None:
+    """Dropping by connected components would keep one of these ten, although the ends are dissimilar."""
     words = " ".join(pages[:3]).split()
     chain = [" ".join([*(f"new{at}" for at in range(n * 12)), *words[n * 12 :]]) for n in range(10)]
     similar = [_jaccard(a, b) for a, b in pairwise(chain)]
     assert min(similar) >= 0.85
     assert _jaccard(chain[0], chain[-1]) < 0.5
-    gone = _find(_write(tmp_path, *([text] for text in chain)), tmp_path / "w").within("", END)
-    expected: list[str] = []  # that stay
+    removals = _find(_write(tmp_path, *([text] for text in chain)), tmp_path / "w").within("", END)
+    expected: list[str] = []  # kept documents
     for text in chain:
         if all(_jaccard(text, kept) < 0.8 for kept in expected):
             expected.append(text)
     assert 1 < len(expected) < 10
-    assert set(gone) == {_id(text) for text in chain if text not in expected}
+    assert set(removals) == {_id(text) for text in chain if text not in expected}
 
 
-def test_exact_copies_are_left_to_the_merge(tmp_path: Path, pages: list[str]) -> None:
-    """The same text has the same id: if it were in the list, its first copy would go, too, and nothing stay."""
+def test_exact_duplicates_are_left_to_the_merge(tmp_path: Path, pages: list[str]) -> None:
+    """Duplicates share an ID, so a listed ID would remove the first occurrence, too."""
     runs = _write(tmp_path, pages[:20], pages[:20], pages[:20])
     assert _find(runs, tmp_path / "w").within("", END) == {}
 
@@ -152,25 +152,25 @@ SCRIPTS = [
 def test_scripts_with_and_without_spaces(tmp_path: Path, text: str) -> None:
     copy = text[:-1] + "!"
     assert 0.8 <= _jaccard(text, copy) < 1
-    gone = _find(_write(tmp_path, [text], [copy, "x"]), tmp_path / "w").within("", END)
-    assert [(dropped, fate.why.detail) for dropped, fate in gone.items()] == [
+    removals = _find(_write(tmp_path, [text], [copy, "x"]), tmp_path / "w").within("", END)
+    assert [(dropped, removal.why.detail) for dropped, removal in removals.items()] == [
         (_id(copy), f"J = {_jaccard(text, copy):.3f}")
     ]
 
 
 def test_short_and_empty_texts(tmp_path: Path) -> None:
-    """A text of fewer words than a shingle is one shingle; no words at all are no reason to be alike."""
+    """A text with fewer words than a shingle is one shingle. Texts without words are not duplicates."""
     runs = _write(tmp_path, ["one two", " one two three\n", "", " ", "\n\n"], ["One  TWO", "two one", "\t"])
-    assert {dropped: fate.kept for dropped, fate in _find(runs, tmp_path / "w").within("", END).items()} == {
+    assert {dropped: removal.kept for dropped, removal in _find(runs, tmp_path / "w").within("", END).items()} == {
         _id("One  TWO"): _id("one two")
     }
 
 
-def test_the_same_in_parts_in_processes_and_after_accidents(
+def test_partitions_processes_and_interruptions_give_the_same_result(
     tmp_path: Path, mixed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = _write(tmp_path, *(mixed[at::4] for at in range(4)))
-    few = {"bands": 7, "rows": 4}  # bands, so that there are not too many tasks
+    few = {"bands": 7, "rows": 4}  # few bands, to limit the number of tasks
     whole = _find(runs, tmp_path / "whole", **few)
     expected = whole.within("", END)
 
@@ -211,7 +211,7 @@ def test_the_same_in_parts_in_processes_and_after_accidents(
     assert {path.name.split("-")[0] for path in (tmp_path / "parts").iterdir()} == {"near", "dropped"}
 
 
-def test_a_million_cookie_banners_would_not_take_a_million_squared(tmp_path: Path, pages: list[str]) -> None:
+def test_large_buckets_take_linear_time(tmp_path: Path, pages: list[str]) -> None:
     rng = random.Random(3)
     banners = [f"{pages[0]} {rng.random()}" for _ in range(2000)]
     compared = []
@@ -229,7 +229,7 @@ def test_a_million_cookie_banners_would_not_take_a_million_squared(tmp_path: Pat
     assert found.summary()["dropped"] == 1999
 
 
-def test_against_a_corpus_that_exists(tmp_path: Path, pages: list[str]) -> None:
+def test_against_an_existing_corpus(tmp_path: Path, pages: list[str]) -> None:
     rng = random.Random(4)
     corpus = tmp_path / "old"
     shard = _write(corpus, [*pages[:30], *(_changed(page, 1, rng) for page in pages[:5])])[0]
@@ -237,12 +237,14 @@ def test_against_a_corpus_that_exists(tmp_path: Path, pages: list[str]) -> None:
     before = (corpus / "train-00000.parquet").read_bytes()
     near = [_changed(page, 1, rng) for page in pages[:10]]
     runs = _write(tmp_path, [*pages[20:40], *near], pages[40:50])
-    gone = _find(runs, tmp_path / "w", existing=[corpus]).within("", END)
-    assert {_id(text) for text in pages[20:30]} <= set(gone)
-    assert {fate.why.reason for d, fate in gone.items() if d in {_id(t) for t in pages[20:30]}} == {"in another corpus"}
-    assert len({_id(text) for text in near} & set(gone)) == 10
-    assert all(str(corpus) in fate.why.detail for fate in gone.values())
-    assert not {_id(text) for text in pages[30:50]} & set(gone)
+    removals = _find(runs, tmp_path / "w", existing=[corpus]).within("", END)
+    assert {_id(text) for text in pages[20:30]} <= set(removals)
+    assert {removal.why.reason for d, removal in removals.items() if d in {_id(t) for t in pages[20:30]}} == {
+        "in another corpus"
+    }
+    assert len({_id(text) for text in near} & set(removals)) == 10
+    assert all(str(corpus) in removal.why.detail for removal in removals.values())
+    assert not {_id(text) for text in pages[30:50]} & set(removals)
     assert (corpus / "train-00000.parquet").read_bytes() == before
     only_exact = _find(runs, tmp_path / "exact", existing=[corpus], enabled=False).within("", END)
     assert set(only_exact) == {_id(text) for text in pages[20:30]}
@@ -250,7 +252,7 @@ def test_against_a_corpus_that_exists(tmp_path: Path, pages: list[str]) -> None:
         _find(runs, tmp_path / "none", existing=[tmp_path / "nowhere"])
 
 
-def test_settings_that_would_miss_most_are_refused() -> None:
+def test_settings_with_low_recall_are_refused() -> None:
     assert NearDuplicateSettings().candidate_probability(0.8) == pytest.approx(0.986, abs=1e-3)
     with pytest.raises(ValidationError, match="more bands"):
         NearDuplicateSettings(threshold=0.5)
@@ -261,7 +263,7 @@ LICENCE = "Permission is granted to copy this page for any purpose, provided tha
 
 
 @pytest.mark.parametrize(("unit", "join"), [("paragraph", "\n\n"), ("line", "\n")])
-def test_a_repeated_passage_stays_where_it_is_first(tmp_path: Path, pages: list[str], unit: str, join: str) -> None:
+def test_the_first_occurrence_of_a_passage_is_kept(tmp_path: Path, pages: list[str], unit: str, join: str) -> None:
     texts = [
         join.join([page, "See also", LICENCE if at % 2 else LICENCE.upper()]) for at, page in enumerate(pages[:30])
     ]
@@ -279,8 +281,8 @@ def test_a_repeated_passage_stays_where_it_is_first(tmp_path: Path, pages: list[
     assert cut[-1].text == join.join([pages[40], "ending"])
 
 
-def test_a_passage_is_not_kept_by_a_document_that_goes(tmp_path: Path, pages: list[str]) -> None:
-    """Else the only copy of a paragraph would go with a near-duplicate."""
+def test_a_dropped_document_does_not_keep_a_passage(tmp_path: Path, pages: list[str]) -> None:
+    """Otherwise all occurrences of the paragraph would be removed."""
     shared = " ".join(pages[60].split()[:12])
     copy = pages[0] + "\n\n" + shared
     other = pages[50] + "\n\n" + shared
@@ -292,8 +294,8 @@ def test_a_passage_is_not_kept_by_a_document_that_goes(tmp_path: Path, pages: li
     assert found.without_repeats(document) is document
 
 
-def test_a_repeated_span_is_cut_to_the_word(tmp_path: Path, pages: list[str]) -> None:
-    """Where a quotation of 50 words begins and ends, no line break and no other mark need be."""
+def test_a_repeated_span_is_removed_to_the_word(tmp_path: Path, pages: list[str]) -> None:
+    """A quotation of 50 words need not begin or end at a line break or punctuation."""
     quoted = " ".join(pages[70].split()[:55])
     texts = [
         f"{pages[0]} He said: {quoted}. So it was.\n\nAnd on.",
@@ -306,7 +308,7 @@ def test_a_repeated_span_is_cut_to_the_word(tmp_path: Path, pages: list[str]) ->
     found = _find(runs, tmp_path / "w", enabled=False, repeated=RepeatedTextSettings(unit="span", min_words=50))
     cut = [found.without_repeats(Document(text=text, source="s", origin="o")) for text in texts]
     assert [document.id for document in cut] == [_id(text) for text in texts]
-    # A stretch ends at a word: "55." and "55;" are words of their own, so 54 words are the same.
+    # A span ends at a word. "55." and "55;" are different words, so 54 words are equal.
     words = quoted.split()
     assert cut[0].text == texts[0]
     assert cut[1].text == f"{pages[1]} She wrote: {words[-1].upper()}; {words[-1]} and more."
@@ -315,10 +317,10 @@ def test_a_repeated_span_is_cut_to_the_word(tmp_path: Path, pages: list[str]) ->
     assert cut[4].text == "结束"
 
 
-def test_spans_agree_with_a_search_for_every_stretch(tmp_path: Path, real_documents: list[str]) -> None:
-    """The oracle looks for every window of 8 words in all text before it, as words."""
+def test_spans_agree_with_a_naive_search(tmp_path: Path, real_documents: list[str]) -> None:
+    """The reference searches every window of 8 words in all text before it."""
     rng = random.Random(8)
-    vocabulary = " ".join(real_documents).split()[:40]  # so few that stretches come again and again
+    vocabulary = " ".join(real_documents).split()[:40]  # few words, so that many spans repeat
     texts = [" ".join(rng.choices(vocabulary[: rng.randint(2, 40)], k=60)) for _ in range(60)]
     runs = _write(tmp_path, texts)
     found = _find(runs, tmp_path / "w", enabled=False, repeated=RepeatedTextSettings(unit="span", min_words=8))
@@ -335,8 +337,8 @@ def test_spans_agree_with_a_search_for_every_stretch(tmp_path: Path, real_docume
         assert found.without_repeats(Document(text=text, source="s", origin="o")).text == rest
 
 
-def test_a_corpus_is_built_without_them_and_tells_of_each(tmp_path: Path, pages: list[str], console: Console) -> None:
-    """From folders to shards; the second corpus is built against the first one."""
+def test_a_corpus_drops_and_reports_near_duplicates(tmp_path: Path, pages: list[str], console: Console) -> None:
+    """The second corpus is built with the first as an existing corpus."""
     rng = random.Random(9)
     copies = [_changed(page, 1, rng) for page in pages[:20]]
     for folder, texts in (("a", pages[:30]), ("b", copies), ("c", [*pages[10:14], copies[0], *pages[30:40]])):
@@ -352,14 +354,14 @@ def test_a_corpus_is_built_without_them_and_tells_of_each(tmp_path: Path, pages:
         return {d.text for split in ("train", "validation") for d in read_documents(tmp_path / out, split)}
 
     assert build("first", "a", "b") == set(pages[:30])
-    fates = {(fate.source, fate.reason, fate.kept) for fate in read_drop_log(tmp_path / "first")}
-    assert fates == {("b", "near-duplicate", _id(page)) for page in pages[:20]}
+    records = {(record.source, record.reason, record.kept) for record in read_drop_log(tmp_path / "first")}
+    assert records == {("b", "near-duplicate", _id(page)) for page in pages[:20]}
     clusters = read_card(tmp_path / "first")["near_duplicates"]["clusters"]
-    assert len(clusters) == 10  # each with the beginning of what was dropped for it, and of nothing else
+    assert len(clusters) == 10  # each with a sample of its dropped documents
     begins = {_id(page): copy[:300] for page, copy in zip(pages, copies, strict=False)}
     assert [cluster["sample"][1] for cluster in clusters] == [begins[cluster["kept"]] for cluster in clusters]
     assert build("second", "c", existing=[tmp_path / "first"]) == set(pages[30:40])
-    reasons = sorted((fate.reason, fate.kept) for fate in read_drop_log(tmp_path / "second"))
+    reasons = sorted((record.reason, record.kept) for record in read_drop_log(tmp_path / "second"))
     assert reasons == sorted(
         [("in another corpus", _id(page)) for page in pages[10:14]] + [("near-duplicate", _id(pages[0]))]
     )

@@ -1,4 +1,4 @@
-"""Of every document that went in, the corpus can tell what became of it, and of every string where it came from."""
+"""`corpus explain` finds each input document, and `corpus search` the source of each string."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from groundup.corpus.rows import read_rows, rows_file
 
 @pytest.fixture
 def corpus(folder: Path, prose: list[str], tmp_path: Path) -> Path:
-    """Forty pages, one of them twice, a page that repeats itself, a short one, and a file that is no text."""
+    """Forty pages, a duplicate, a repetitive page, a short page and a binary file."""
     (folder / "copy.txt").write_text(prose[3], encoding="utf-8")
     (folder / "spam.txt").write_text("buy now " * 200)
     (folder / "short.txt").write_text("hello")
@@ -29,7 +29,7 @@ def corpus(folder: Path, prose: list[str], tmp_path: Path) -> Path:
     return tmp_path / "corpus"
 
 
-def test_every_file_has_a_fate(corpus: Path, folder: Path) -> None:
+def test_every_file_is_kept_or_dropped(corpus: Path, folder: Path) -> None:
     for path in folder.iterdir():
         assert list(find_documents(corpus, path.name)), path.name
 
@@ -47,7 +47,7 @@ def test_a_drop_names_step_reason_and_figures(corpus: Path) -> None:
     assert broken.step == "reading"
 
 
-def test_a_copy_points_to_the_one_that_stays(corpus: Path) -> None:
+def test_a_duplicate_names_the_kept_document(corpus: Path) -> None:
     (first,) = find_documents(corpus, "page03.txt")
     (copy,) = find_documents(corpus, "copy.txt")
     kept, gone = (first, copy) if isinstance(first, Kept) else (copy, first)
@@ -55,11 +55,11 @@ def test_a_copy_points_to_the_one_that_stays(corpus: Path) -> None:
     assert isinstance(gone, DropRecord)
     assert gone.reason == "duplicate"
     assert gone.kept == kept.id
-    assert {type(fate) for fate in find_documents(corpus, kept.id)} == {Kept, DropRecord}
+    assert {type(record) for record in find_documents(corpus, kept.id)} == {Kept, DropRecord}
 
 
-def test_the_way_back_goes_down_to_the_byte(corpus: Path, folder: Path) -> None:
-    """A document names its file, and the manifest has the digest of that file's bytes: of every file that was read."""
+def test_documents_are_traced_to_file_digests(corpus: Path, folder: Path) -> None:
+    """A document names its file, and the manifest has the digest of every file that was read."""
     (kept,) = find_documents(corpus, "page05.txt")
     (file,) = files_of(corpus, [(kept.source, kept.origin)]).values()
     assert file.path == "page05.txt"
@@ -69,8 +69,8 @@ def test_the_way_back_goes_down_to_the_byte(corpus: Path, folder: Path) -> None:
     assert [each.path for each in every] == sorted(path.name for path in folder.iterdir())
 
 
-def test_of_two_files_that_fit_the_longer_name_is_the_file(tmp_path: Path) -> None:
-    """ "notes" and "notes.zip" may lie side by side, and "notes.zip/a.txt#2" is of the second."""
+def test_the_longest_matching_file_name_is_the_file(tmp_path: Path) -> None:
+    """ "notes" and "notes.zip" can be in one directory; "notes.zip/a.txt#2" belongs to the second."""
     (tmp_path / MANIFEST).mkdir()
     files = [SourceFile("s", name, 1, f"version:{name}") for name in ("notes", "notes.zip", "notes.zip/b")]
     with rows_file(tmp_path / MANIFEST / "00000.parquet", SourceFile) as manifest:
@@ -83,7 +83,7 @@ def test_of_two_files_that_fit_the_longer_name_is_the_file(tmp_path: Path) -> No
     }
 
 
-def test_a_string_is_found_where_it_is(corpus: Path, prose: list[str]) -> None:
+def test_a_string_is_found_with_its_context(corpus: Path, prose: list[str]) -> None:
     wanted = prose[7].split("\n")[0][:40]
     matches = list(occurrences(corpus, wanted))
     assert "page07.txt" in {match.document.origin for match in matches}
@@ -98,8 +98,8 @@ def test_no_corpus_is_an_error(tmp_path: Path) -> None:
         list(occurrences(tmp_path, "text"))
 
 
-def test_a_secret_is_nowhere_in_the_corpus(prose: list[str], tmp_path: Path) -> None:
-    """Neither in a shard, nor in the ledger or the card, which show rejects; where it stood is told, and counted."""
+def test_a_secret_is_masked_everywhere(prose: list[str], tmp_path: Path) -> None:
+    """No shard, drop log or card contains it; they show and count its placeholder token."""
     (tmp_path / "text").mkdir()
     for number, text in enumerate(prose):
         (tmp_path / "text" / f"{number}.txt").write_text(text, encoding="utf-8")
@@ -113,6 +113,9 @@ def test_a_secret_is_nowhere_in_the_corpus(prose: list[str], tmp_path: Path) -> 
     assert not list(occurrences(out, secret))
     assert "0.txt" in {match.document.origin.split("/")[0] for match in occurrences(out, "Write to [EMAIL] for more.")}
     assert card["sources"][0]["masked"]["email"] >= 1
-    assert {fate.step for fate in read_drop_log(out) if "[EMAIL]" in fate.beginning} >= {"reading", "gopher_repetition"}
-    assert not [fate for fate in read_drop_log(out) if secret in repr(fate)]
+    assert {record.step for record in read_drop_log(out) if "[EMAIL]" in record.beginning} >= {
+        "reading",
+        "gopher_repetition",
+    }
+    assert not [record for record in read_drop_log(out) if secret in repr(record)]
     assert not [path for path in out.glob("card.*") if secret in path.read_text(encoding="utf-8")]

@@ -1,4 +1,4 @@
-"""A mixture gives each source the share that was asked for, within what there is of it."""
+"""A mixture gives each source its requested share, within the limit of epochs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _bytes_read(settings: MixSettings, sizes: dict[str, int]) -> dict[str, float
 
 
 def test_the_shares_of_gpt_3() -> None:
-    """Table 2.2 of Brown et al. 2020: weights and sizes in, the paper's epochs out (its weights are rounded)."""
+    """The weights and sizes of table 2.2 of Brown et al. 2020 give its epochs, up to rounded weights."""
     tokens = {"crawl": 410e9, "webtext2": 19e9, "books1": 12e9, "books2": 55e9, "wikipedia": 3e9}
     weights = {"crawl": 60.0, "webtext2": 22.0, "books1": 8.0, "books2": 8.0, "wikipedia": 3.0}
     sizes = {name: int(4 * count) for name, count in tokens.items()}
@@ -31,9 +31,9 @@ def test_the_shares_of_gpt_3() -> None:
         assert made[name].epochs == pytest.approx(epochs, rel=0.2), name
 
 
-def test_what_one_source_lacks_the_others_give() -> None:
+def test_other_sources_replace_a_limited_source() -> None:
     read = _bytes_read(MixSettings(weights={"small": 50, "a": 30, "b": 20}), {"small": 100, "a": 10_000, "b": 10_000})
-    assert read["small"] == 400  # four times, and no more
+    assert read["small"] == 400  # at most four epochs
     assert read["a"] / read["b"] == pytest.approx(1.5)
     assert sum(read.values()) == pytest.approx(20_100)
 
@@ -51,7 +51,7 @@ def test_temperature_evens_out() -> None:
     assert even["large"] / even["small"] == pytest.approx(10)
 
 
-def test_epochs_are_taken_at_their_word() -> None:
+def test_epochs_are_used_as_given() -> None:
     assert _bytes_read(MixSettings(epochs={"a": 0.5, "b": 3}), {"a": 100, "b": 10}) == {"a": 50, "b": 30}
 
 
@@ -63,20 +63,20 @@ def test_epochs_are_taken_at_their_word() -> None:
         ({"weights": {"a": 0.0}}, "all weights are 0"),
     ],
 )
-def test_what_makes_no_sense_is_refused(values: dict[str, object], word: str) -> None:
+def test_invalid_values_are_refused(values: dict[str, object], word: str) -> None:
     with pytest.raises((ConfigError, ValidationError), match=word):
         load(MixSettings, values)
 
 
-def test_a_source_that_is_not_there_is_named() -> None:
+def test_unknown_and_missing_sources_are_named() -> None:
     with pytest.raises(ConfigError, match="wikipedia"):
         MixSettings(weights={"wikipdia": 1.0, "web": 1.0}).require_known(["wikipedia", "web"])
     with pytest.raises(ConfigError, match="no value for web"):
         MixSettings(weights={"wikipedia": 1.0}).require_known(["wikipedia", "web"])
 
 
-def test_a_mixed_corpus_has_the_wanted_shares(real_documents: list[str], tmp_path: Path) -> None:
-    """Repeats are in the text to train on alone; what is held out is there once, and not in training."""
+def test_a_mixed_corpus_has_the_requested_shares(real_documents: list[str], tmp_path: Path) -> None:
+    """Only training documents are repeated. Validation documents occur once, and not in the training set."""
     for name, texts in (("large", real_documents[::2]), ("small", real_documents[1::8])):
         (tmp_path / name).mkdir()
         for number, text in enumerate(texts):

@@ -1,4 +1,4 @@
-"""Personal data and secrets are masked; numbers, code and prose are not. Values are from public documents, not ours."""
+"""Personal data and secrets are masked; numbers, code and prose are not. Values are from public documents."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def masked(text: str) -> str:
         ("password", "login: admin, password: ", "hunter2", ""),
     ],
 )
-def test_what_is_masked(kind: str, before: str, value: str, after: str) -> None:
+def test_values_are_masked(kind: str, before: str, value: str, after: str) -> None:
     assert masked(before + value + after) == before + placeholder_token(kind) + after
     assert MASKER.mask(before + value + after).counts == {kind: 1}
 
@@ -77,58 +77,58 @@ def test_what_is_masked(kind: str, before: str, value: str, after: str) -> None:
         "fingerprint 43:51:43:a1:b5:fc:8b:b7:0a:3a:a9:b1:0f:66:73:a8",
     ],
 )
-def test_what_only_looks_like_it_stays(text: str) -> None:
+def test_similar_values_are_not_masked(text: str) -> None:
     assert masked(text) == text
 
 
-def test_a_private_key_goes_whole_even_if_it_was_cut_off() -> None:
-    """A key that runs over the end of a document has no END line."""
+def test_a_truncated_private_key_is_masked() -> None:
+    """A key at the end of a split document has no END line."""
     begin, end = "-----BEGIN RSA " + "PRIVATE KEY-----\n", "\n-----END RSA " + "PRIVATE KEY-----"
     body = "MIIBOgIBAAJBAKj34GkxFhD90vcNLYLInFEX6Ppy1tPf9Cnzj4p4WGeKLs1Pt8Qu\n" * 3
     assert masked(f"Key:\n{begin}{body}{end}\nKeep it.") == "Key:\n[PRIVATE_KEY]\nKeep it."
     assert "MIIB" not in masked(f"Key:\n{begin}{body}")
 
 
-def test_masking_twice_changes_nothing() -> None:
+def test_masking_is_idempotent() -> None:
     text = "password: hunter2, mail bob@example.com, tel. +49 170 1234567, https://u:p4ssw0rd@h.example/"
     assert masked(masked(text)) == masked(text)
 
 
-def test_one_word_speaks_for_a_list_and_for_a_key() -> None:
+def test_a_label_applies_to_a_list() -> None:
     assert masked("Call 5550100123, 5550100124 or 5550100125.") == "Call [PHONE], [PHONE] or [PHONE]."
     assert masked('{"phoneNumber": "5550100123", "orderId": "5550100123"}') == (
         '{"phoneNumber": "[PHONE]", "orderId": "5550100123"}'
     )
 
 
-def test_lone_surrogates_are_no_end() -> None:
+def test_lone_surrogates_are_accepted() -> None:
     masker = Masker(PrivacySettings(patterns={"employee": "EMP-[0-9]+"}))
     assert masker.mask("\ud800 EMP-7 bob@example.com").text == "\ud800 [EMPLOYEE] [EMAIL]"
 
 
-def test_kinds_are_chosen_and_off_is_off() -> None:
+def test_kinds_can_be_selected_and_disabled() -> None:
     text = "bob@example.com, +49 170 1234567"
     assert Masker(PrivacySettings(kinds=["phone"])).mask(text).text == "bob@example.com, [PHONE]"
     assert Masker(PrivacySettings(enabled=False)).mask(text).text == text
     assert set(KINDS) == set(PrivacySettings().kinds)
 
 
-def test_a_region_makes_national_numbers_known() -> None:
-    """Without a word beside it "792 601 815" may be anything; in Czechia it is a telephone number."""
+def test_national_numbers_of_a_region_are_masked() -> None:
+    """Without a label, "792 601 815" is ambiguous; in Czechia it is a phone number."""
     assert masked("Jan, 792 601 815.") == "Jan, 792 601 815."
     assert Masker(PrivacySettings(phone_regions=["cz"])).mask("Jan, 792 601 815.").text == "Jan, [PHONE]."
 
 
-def test_ids_of_chosen_countries_only() -> None:
+def test_only_ids_of_selected_countries_are_masked() -> None:
     ids = "219-09-9999 and RSSMRA85T10A562S"
     assert Masker(PrivacySettings(id_countries=["it"])).mask(ids).text == "219-09-9999 and [NATIONAL_ID]"
 
 
-def test_private_addresses_on_request() -> None:
+def test_private_addresses_are_masked_if_set() -> None:
     assert Masker(PrivacySettings(private_addresses=True)).mask("ping 192.168.1.7").text == "ping [IP_ADDRESS]"
 
 
-def test_patterns_of_ones_own() -> None:
+def test_custom_patterns() -> None:
     masker = Masker(PrivacySettings(patterns={"employee": r"EMP-\d{6}"}))
     assert masker.mask("Ärzte: EMP-123456 and bob@example.com").text == "Ärzte: [EMPLOYEE] and [EMAIL]"
 
@@ -148,7 +148,7 @@ def test_unknown_countries_are_refused() -> None:
         Masker(PrivacySettings(phone_regions=["EU"]))
 
 
-def test_as_a_step_it_gives_another_document() -> None:
+def test_masking_step_gives_a_new_document() -> None:
     document = Document("Mail bob@example.com", source="s", origin="o")
     out = MASKER.step()(document)
     assert isinstance(out, Document) and out.text == "Mail [EMAIL]" and out.id != document.id
@@ -180,7 +180,7 @@ def test_spans_are_of_the_original() -> None:
     ],
 )
 def test_time_is_linear(unit: str) -> None:
-    """Text made to be searched again from every character; a quadratic search would take hours for 64 MiB."""
+    """These texts are the worst case of a quadratic search, which would take hours for 64 MiB."""
     masker = Masker(PrivacySettings(patterns={"nested": "(a+)+b"}))
     texts = (unit * (size // len(unit)) for size in (20_000, 160_000))
     few, many = (cpu_seconds(partial(masker.mask, text)) for text in texts)

@@ -1,4 +1,4 @@
-"""A classifier learns what its user calls good, says the same on every run, and comes from a file without pickle."""
+"""The quality classifier separates examples, is deterministic, and loads without pickle."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ def classifier() -> QualityClassifier:
     return train_quality_classifier(_stories(1, 60), _menus(2, 60))
 
 
-def test_unseen_texts_are_told_apart(classifier: QualityClassifier) -> None:
+def test_unseen_texts_are_classified(classifier: QualityClassifier) -> None:
     assert min(map(classifier.score, _stories(3, 20))) > 0.5 > max(map(classifier.score, _menus(4, 20)))
     assert classifier.report["good"] == classifier.report["bad"] == 60
     assert classifier.report["auc"] > 0.95
 
 
-def test_few_good_examples_among_many_bad_ones_still_count() -> None:
-    """Without balance a classifier calls everything bad where bad examples are many."""
+def test_classes_are_balanced() -> None:
+    """Without class weights, a classifier with many negative examples drops everything."""
     lopsided = train_quality_classifier(_stories(1, 25), _menus(2, 300))
     assert min(map(lopsided.score, _stories(3, 20))) > 0.5
 
 
-def test_training_depends_on_the_texts_alone(classifier: QualityClassifier) -> None:
+def test_training_depends_only_on_the_texts(classifier: QualityClassifier) -> None:
     again = train_quality_classifier(reversed(_stories(1, 60) * 2), reversed(_menus(2, 60)))
     assert np.array_equal(again.weights, classifier.weights)
     assert again.bias == classifier.bias
@@ -83,7 +83,7 @@ def test_a_file_gives_the_same_scores_and_the_step_is_small(classifier: QualityC
 
 
 def test_files_of_a_recipe(tmp_path: Path) -> None:
-    (tmp_path / "good.txt").write_text("\n\n".join(_stories(1, 200)))  # one text, cut as documents are
+    (tmp_path / "good.txt").write_text("\n\n".join(_stories(1, 200)))  # one text, split like documents
     (tmp_path / "bad").mkdir()
     for number, menu in enumerate(_menus(2, 40)):
         (tmp_path / "bad" / f"{number}.html").write_text(f"<body><p>{menu}</p></body>")

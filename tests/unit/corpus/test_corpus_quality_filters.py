@@ -1,4 +1,4 @@
-"""Filters drop boilerplate and keep prose; each rule breaks alone, at its published threshold, with a reason."""
+"""Filters drop boilerplate and keep prose. Each rule is tested alone, at its published threshold."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def _reason(step: Step, text: str, language: str = "") -> str | None:
 
 @pytest.mark.parametrize("name", ["gopher_repetition", "gopher_quality", "fineweb"])
 @pytest.mark.parametrize("text", [PROSE, GERMAN, CHINESE])
-def test_prose_stays_as_it_is(name: str, text: str) -> None:
-    """Rules about English words must not drop a language that has other ones, or no spaces between them."""
+def test_prose_is_kept_unchanged(name: str, text: str) -> None:
+    """Rules for English words must not drop other languages, or scripts without spaces."""
     document = _document(text)
     assert filter_steps([name])[name](document) is document
 
 
-def test_short_text_in_which_nothing_repeats_stays() -> None:
-    """A 2-gram of a ten-word text is more than 20 % of it; counted once it is no repetition."""
+def test_short_text_without_repetition_is_kept() -> None:
+    """A 2-gram is more than 20 % of a ten-word text, but it occurs once."""
     assert _reason(GopherRepetition(), "Extraordinary circumstances demand unconventional solutions.") is None
 
 
@@ -63,14 +63,14 @@ def test_short_text_in_which_nothing_repeats_stays() -> None:
         "Does the man in the park play chess? Yes, the man in the park plays chess.",
     ],
 )
-def test_one_line_that_says_something_twice_stays(line: str) -> None:
-    """Gopher's thresholds are for 50 words and more; every second caption would fall to them."""
+def test_short_line_with_one_repetition_is_kept(line: str) -> None:
+    """Gopher's thresholds are for at least 50 words. They would drop half of all captions."""
     assert _reason(GopherRepetition(), line) is None
     assert _reason(GopherRepetition(short_document_words=0), line) is not None
 
 
-def test_real_pages_stay(real_documents: list[str]) -> None:
-    """Thresholds off by a definition (overlaps counted twice) would drop most of any manual."""
+def test_real_pages_are_kept(real_documents: list[str]) -> None:
+    """If overlaps counted twice, the thresholds would drop most pages of a manual."""
     pages = [text for text in real_documents if len(text) > 500]
     assert sum(_reason(GopherRepetition(), text) is not None for text in pages) < 0.15 * len(real_documents)
     assert sum(_reason(GopherQuality(), text) is not None for text in pages) < 0.25 * len(real_documents)
@@ -88,12 +88,12 @@ def test_real_pages_stay(real_documents: list[str]) -> None:
         ("玄之又玄眾妙之門" * 20, "top 2-gram"),
     ],
 )
-def test_repetition_is_named(text: str, reason: str) -> None:
+def test_repetition_has_a_reason(text: str, reason: str) -> None:
     assert _reason(GopherRepetition(), text) == reason
 
 
-def test_repetition_agrees_with_a_count_by_hand(real_documents: list[str]) -> None:
-    """The shares come from sorted numbers; counted with tuples and loops they must be the same."""
+def test_repetition_agrees_with_a_naive_count(real_documents: list[str]) -> None:
+    """Counting tuples in loops must give the same shares as sorted hashes."""
     thresholds = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
     only_duplicates = GopherRepetition(
         duplicate_lines=1, duplicate_line_characters=1, duplicate_paragraphs=1, duplicate_paragraph_characters=1,
@@ -143,17 +143,17 @@ def test_top_ngram_is_the_most_frequent_one() -> None:
         (" ".join(f"word{chr(97 + n % 26)}{chr(97 + n // 26)}" for n in range(60)), "too few stop words"),
     ],
 )
-def test_gopher_quality_is_named(text: str, reason: str) -> None:
+def test_gopher_quality_has_a_reason(text: str, reason: str) -> None:
     assert _reason(GopherQuality(max_ellipsis_lines=0.3), text, "en") == reason
 
 
-def test_stop_words_are_those_of_the_language() -> None:
+def test_stop_words_of_the_language_are_used() -> None:
     assert _reason(GopherQuality(), GERMAN, "de") is None
     assert _reason(GopherQuality(), GERMAN, "en") == "too few stop words"
-    assert _reason(GopherQuality(), GERMAN, "ceb") is None  # nobody told us any Cebuano
+    assert _reason(GopherQuality(), GERMAN, "ceb") is None  # no stop words of Cebuano
 
 
-def test_c4_takes_lines_out() -> None:
+def test_c4_removes_lines() -> None:
     text = "\n".join(
         [
             "Home | Products | Contact",
@@ -206,7 +206,7 @@ def test_c4_drops_documents(tmp_path: Path) -> None:
          "too many line breaks"),
     ],
 )  # fmt: skip
-def test_fineweb_is_named(text: str, reason: str) -> None:
+def test_fineweb_has_a_reason(text: str, reason: str) -> None:
     assert _reason(FineWeb(), text) == reason
 
 
@@ -222,20 +222,20 @@ def test_filters_by_name_with_thresholds_from_a_recipe() -> None:
         load(FilterRules, {"gopher_quality": {"min_word": 20}})
 
 
-def test_details_give_value_and_bound() -> None:
+def test_details_give_value_and_limit() -> None:
     assert GopherQuality()(_document("Too short.")) == Drop("too few words", "2, at least 50")
 
 
 @pytest.mark.parametrize("text", ["", " \n \n ", "\n", "\u3000", "\ud800", "٣ ٤", "{", "...", "。"])
 def test_nothing_raises(text: str) -> None:
-    """Words of no length are no division by zero."""
+    """Texts without words must not divide by zero."""
     for step in filter_steps(list(FilterRules.model_fields)).values():
         step(_document(text))
     assert GopherQuality(min_words=0)(_document(text)) is not None
 
 
-def test_hostile_texts_take_no_time() -> None:
-    """A pattern that looks back, or a loop over pairs, would take minutes."""
+def test_adversarial_texts_are_fast() -> None:
+    """Backtracking, or a loop over pairs, would take minutes."""
     begun = time.process_time()
     for text in (
         "." * 200_000,
@@ -255,7 +255,7 @@ def test_hostile_texts_take_no_time() -> None:
 
 
 def test_reasons_are_few(real_documents: list[str]) -> None:
-    """A reason with a number in it would make a row of the card for every document."""
+    """A reason with a measured value would add a row to the card for every document."""
     steps = filter_steps(list(FilterRules.model_fields)).values()
     found = Counter(reason for text in real_documents for step in steps if (reason := _reason(step, text)))
     assert len(found) < 30

@@ -38,7 +38,7 @@ class Partition:
         first: Number of the first document.
         documents: Number of documents.
         bytes: Their uncompressed size, which is close to the size of the text.
-        corpus: Directory of the existing corpus; "" for the corpus that is built.
+        corpus: Directory of the existing corpus; "" for the new corpus.
     """
 
     path: Path

@@ -1,8 +1,8 @@
 """Removal of passages that occur more than once in the corpus, except their first occurrence.
 
-A passage is a paragraph, a line or a span of words of a given length. Every window of words is hashed, so exactly the
-spans are found that a suffix array of the corpus finds (Lee et al. 2022, arXiv 2107.06499). Hashes can be sorted in
-parts with bounded memory. A suffix array needs six times the size of the text in memory.
+A passage is a paragraph, a line or a span of words of a given length. For spans, every window of words is hashed. This
+finds the same spans as a suffix array of the corpus (Lee et al. 2022, arXiv 2107.06499). Hashes can be sorted in parts
+with bounded memory, but a suffix array needs six times the size of the text in memory.
 """
 
 from __future__ import annotations

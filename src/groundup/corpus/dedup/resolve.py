@@ -119,7 +119,7 @@ class NearDuplicate:
         id: Its ID.
         kept: ID of the document that is kept.
         jaccard: Their Jaccard similarity.
-        corpus: Directory of the existing corpus with the kept document; "" for the corpus that is built.
+        corpus: Directory of the existing corpus with the kept document; "" for the new corpus.
     """
 
     id: str

@@ -104,7 +104,7 @@ def _is_trivial(text: str) -> bool:
 
 
 def _in_number_table(text: str, run: list[tuple[int, int]], first: int, last: int) -> bool:
-    """Return whether similar groups precede or follow, as in a hexadecimal table or in 1 250 000."""
+    """Return whether the number is one of several similar groups, as in a hexadecimal table or in 1 250 000."""
     sizes = {end - start for start, end in run[first : last + 1]}
     if first == last or len(sizes) > 1 or text[run[first][1]] != " ":
         return False
