@@ -57,8 +57,8 @@ def run(
     found = list(islice(find_documents(config.corpus, config.document), config.limit + 1))
     if not found:
         raise DataError(
-            f"no document {config.document!r} in {config.corpus}, neither kept nor dropped",
-            rule="it is compared with document IDs, file names and URLs",
+            f"no kept or dropped document matches {config.document!r} in {config.corpus}",
+            rule="DOCUMENT is compared with IDs, file names and URLs",
             fix="To find a document by its text, run groundup corpus search CORPUS TEXT.",
         )
     shown = found[: config.limit]

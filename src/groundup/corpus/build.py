@@ -59,7 +59,7 @@ def build_corpus(
         out: Output directory.
         executor: Runs the tasks. The result does not depend on it.
         console: Shows progress and warnings.
-        extra_steps: Additional steps for all sources, after the filters of the recipe. They must pickle.
+        extra_steps: Additional steps for all sources, after the filters of the recipe. They must be picklable.
 
     Returns:
         The data card, and the files of the corpus.

@@ -79,9 +79,9 @@ def find_documents(corpus: Path, query: str) -> Iterator[Kept | DropRecord]:
         return mask
 
     yield from (kept for kept, _ in _kept(corpus, matches))
-    for fate in read_drop_log(corpus):
-        if query in (fate.id, fate.kept) or query in fate.origin or query in fate.url:
-            yield fate
+    for record in read_drop_log(corpus):
+        if query in (record.id, record.kept) or query in record.origin or query in record.url:
+            yield record
 
 
 def occurrences(corpus: Path, text: str, *, ignore_case: bool = False) -> Iterator[Match]:

@@ -21,9 +21,11 @@ class MixSettings(Config):
     """The mixture settings `[collect.mix]`: one of `weights`, `epochs` and `temperature`."""
 
     weights: dict[str, float] = setting({}, help="proportion of each source, e.g. {web = 60, wiki = 3}")
-    epochs: dict[str, float] = setting({}, help="or: epochs of each source, e.g. {web = 0.44, wiki = 3.4}")
+    epochs: dict[str, float] = setting(
+        {}, help="epochs of each source, instead of weights, e.g. {web = 0.44, wiki = 3.4}"
+    )
     temperature: float | None = setting(
-        None, help="or: proportions size ** (1 / temperature); 1: by size; higher: more even", ge=1
+        None, help="instead of weights, proportions size ** (1 / temperature); 1: by size, higher: more even", ge=1
     )
     budget_tokens: int | None = setting(None, help="number of tokens in the mixture; default: all text", gt=0)
     bytes_per_token: float = setting(

@@ -37,8 +37,10 @@ class CorpusSettings(Config):
     )
     rules: FilterRules = setting(FilterRules(), help="thresholds of the filters; default: the published values")
     validation_fraction: float = setting(0.02, help="fraction of documents in the validation set", gt=0, lt=0.5)
-    validation_max_bytes: int = setting(10_000_000, help="approximate maximum size of the validation set", ge=1000)
-    min_bytes: int = setting(200_000, help="minimum size of the training set; smaller is an error", ge=0)
+    validation_max_bytes: int = setting(
+        10_000_000, help="approximate maximum size of the validation set in bytes", ge=1000
+    )
+    min_bytes: int = setting(200_000, help="minimum size of the training set in bytes; smaller is an error", ge=0)
     shard_bytes: int = setting(64_000_000, help="approximate bytes of text per shard", ge=1_000_000)
     quality: QualitySettings = setting(QualitySettings(), help="quality classifier trained on your examples")
     decontaminate: DecontaminationSettings = setting(

@@ -27,7 +27,7 @@ class NearDuplicateSettings(Config):
     ngram: int = setting(5, help="words per shingle (characters in scripts without spaces)", ge=1, le=64)
     bands: int = setting(18, help="bands of the MinHash signature; more bands find more pairs", ge=1, le=1024)
     rows: int = setting(7, help="values per band; more rows give fewer false candidates", ge=1, le=64)
-    existing: list[Path] = setting([], help="existing corpora whose documents are dropped from this one")
+    existing: list[Path] = setting([], help="existing corpora; their documents are dropped from the new corpus")
 
     def candidate_probability(self, similarity: float) -> float:
         """Return the probability that two documents with this Jaccard similarity are a candidate pair."""

@@ -13,7 +13,7 @@ _BEARER = re.compile(
     r"(?:\b[Bb]earer|\bBEARER|[Aa]uthorization:\s{0,3}(?:[Bb]asic|[Tt]oken))\s{1,3}([\w.~+/\-]{16,4096}={0,2})"
 )
 
-# Keys and signatures of Azure have no format of their own, only a context.
+# Keys and signatures of Azure have no specific format. They are recognized by context.
 _CONNECTION_KEY = re.compile(
     r"(?:(?<=AccessKey=)|(?<=AccountKey=))[A-Za-z0-9+/]{40,90}={0,2}|(?<=sig=)[A-Za-z0-9%+/]{40,120}=?"
 )

@@ -206,7 +206,7 @@ class PerplexityFilter:
     """The step that drops documents by their perplexity under a language model (Wenzek et al. 2020, CCNet).
 
     Attributes:
-        bits_per_byte: Returns the bits per byte of a text under the model. It must pickle for worker processes.
+        bits_per_byte: Returns the bits per byte of a text under the model. It must be picklable.
         max_bits_per_byte: Upper limit; noise is above it.
         min_bits_per_byte: Lower limit; repetitive text is below it.
     """

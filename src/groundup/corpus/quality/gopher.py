@@ -27,8 +27,8 @@ class GopherRepetition(Config):
     """The filter of repeated lines, paragraphs and word n-grams (table A1).
 
     A fraction counts the characters of second and later occurrences. Overlaps count once. Gopher has no documents
-    of fewer than 50 words. In such a document, one repeated word pair can be a fifth of the text. So there only
-    n-grams that occur three times count as repeated.
+    of fewer than 50 words. In such a document, one repeated word pair can be a fifth of the text. Therefore only
+    n-grams that occur three times count as repeated in short documents.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"short_words": "short_document_words"}
