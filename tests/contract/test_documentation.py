@@ -48,7 +48,7 @@ def test_recipes_are_found_and_an_invalid_one_is_an_error() -> None:
 @every_page
 def test_all_recipes_are_in_checked_blocks(page: Path) -> None:
     rest = page.read_text(encoding="utf-8")
-    for shown in blocks(page, "toml"):
+    for shown in [*blocks(page, "toml"), *(text for text in blocks(page, "text") if text.startswith("$ "))]:
         rest = rest.replace(shown, "")
     stages = "|".join({name.partition(".")[0] for name in STAGES})
     assert re.findall(rf"^ *\[\[?(?:{stages})[].].*$", rest, re.MULTILINE) == []
