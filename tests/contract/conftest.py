@@ -12,7 +12,7 @@ from groundup.cli import cli
 
 @pytest.fixture(scope="session")
 def parse() -> Callable[[Sequence[str]], None]:
-    """Return a parser of the words after `groundup`, which raises click.UsageError."""
+    """Return a parser of the words after `groundup`, which raises ConfigError or click.UsageError."""
 
     def parse(words: Sequence[str]) -> None:
         found: click.Command | None = cli

@@ -8,7 +8,6 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import click
 import pytest
 
 from groundup.commands import STAGES
@@ -71,7 +70,7 @@ def test_commands_of_a_page_can_be_parsed(page: Path, parse: Parse) -> None:
 
 def test_commands_are_found_and_an_invalid_one_is_an_error(parse: Parse) -> None:
     assert sum(len(list(commands(page))) for page in PAGES) > 20
-    with pytest.raises(click.UsageError, match="--foldre"):
+    with pytest.raises(ConfigError, match="--foldre"):
         parse(["collect", "--foldre", "notes"])
 
 
