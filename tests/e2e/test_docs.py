@@ -24,7 +24,7 @@ from as_shown import (
 )
 from groundup.cli import cli
 
-# A small chat model stands in for SmolLM2. tests/interop/test_lessons.py runs the lessons with SmolLM2.
+# A small chat model replaces SmolLM2. tests/interop/test_lessons.py runs the lessons with SmolLM2.
 SETUP = """
 groundup collect --folder ~/notes --out runs/quickstart/corpus
 groundup tokenize runs/quickstart/corpus --out runs/quickstart/tokens
