@@ -60,13 +60,13 @@ def test_links_are_counted_and_stay_inside(folder: Path) -> None:
         "out.txt": "symbolic link out of the folder",
         "up.txt": "symbolic link out of the folder",
         "zero.txt": "symbolic link out of the folder",
-        "roundabout.txt": "symbolic link to what is read anyway",
-        "again.txt": "symbolic link to what is read anyway",
+        "roundabout.txt": "symbolic link to a path that is read anyway",
+        "again.txt": "symbolic link to a path that is read anyway",
         "broken.txt": "broken symbolic link",
         "one.txt": "broken symbolic link",
         "two.txt": "broken symbolic link",
         "pipe": "not a regular file",
-        "wire.txt": "symbolic link to what is read anyway",
+        "wire.txt": "symbolic link to a path that is read anyway",
         "other": "symbolic link to a folder",
         "self": "symbolic link to a folder",
         "above": "symbolic link to a folder",
@@ -80,7 +80,7 @@ def test_a_setting_follows_them_and_ends(folder: Path) -> None:
         "a.txt", "current.txt", "other/more/deep.txt", "other/secret.txt", "out.txt", "sub/b.txt", "up.txt",
     ]  # fmt: skip
     assert refused["zero.txt"] == "not a regular file"
-    assert refused["self"] == refused["above"] == refused["inner"] == "symbolic link to what is read anyway"
+    assert refused["self"] == refused["above"] == refused["inner"] == "symbolic link to a path that is read anyway"
 
 
 def test_a_link_that_is_given_as_the_folder_is_read(folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Downloads that resume, are checked against their digest, and happen once."""
+"""Downloads with resume, a digest check and a lock."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _CHUNK = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """A digest that pins a file: `algorithm` as hashlib names it, `value` in lower-case hex."""
+    """The digest of a pinned file: the hashlib name of the algorithm, and the value in lower-case hex."""
 
     algorithm: str
     value: str
 
     @classmethod
     def parse(cls, text: str) -> Digest:
-        """Read `HEX` (sha256), `sha256:HEX`, or npm's integrity `sha512-BASE64`.
+        """Parse `HEX` (sha256), `sha256:HEX`, or npm's `sha512-BASE64`.
 
         Raises:
-            ValueError: none of these.
+            ValueError: The text has none of these forms.
         """
         text = text.strip()
         algorithm, dash, encoded = text.partition("-")
@@ -41,34 +41,41 @@ class Digest:
             algorithm, value = before or "sha256", value.lower()
         lengths = {"sha256": 64, "sha384": 96, "sha512": 128}
         if len(value) != lengths.get(algorithm) or set(value) - set("0123456789abcdef"):
-            raise ValueError("a hash is 64 hex digits (sha256), or npm's integrity, sha512-...")
+            raise ValueError("a hash has 64 hex digits (sha256), or is an npm integrity value, sha512-...")
         return cls(algorithm, value)
 
     def __str__(self) -> str:
-        """As a recipe writes it: hex digits of a sha256, npm's integrity of the longer ones."""
+        """Format the digest for a recipe: hex for sha256, otherwise an npm integrity value."""
         if self.algorithm == "sha256":
             return self.value
         return f"{self.algorithm}-{base64.b64encode(bytes.fromhex(self.value)).decode()}"
 
     def of(self, path: Path) -> str:
-        """The digest of a file, by the same algorithm."""
+        """Return the digest of a file with the same algorithm."""
         with path.open("rb") as file:
             return hashlib.file_digest(file, self.algorithm).hexdigest()
 
     def matches(self, path: Path) -> bool:
-        """Whether the file is the one that was pinned."""
+        """Return whether a file has this digest."""
         return self.of(path) == self.value
 
 
 def download(network: Network, url: str, target: Path, digest: Digest, console: Console) -> None:
-    """Fetch `url` to `target` unless a whole file is there, going on from what an earlier attempt left.
+    """Download `url` to `target`, unless it exists, and resume a partial download.
+
+    Args:
+        network: HTTP client.
+        url: URL of the file.
+        target: Path to write.
+        digest: Expected digest.
+        console: Output for progress.
 
     Raises:
-        DownloadError: out of reach after several attempts, or not the file that the digest pins.
-        ResourceError: the disk is too full.
+        DownloadError: The URL is unreachable after several attempts, or the digest differs.
+        ResourceError: The disk does not have enough space.
     """
     with locked(target.with_name(target.name + ".lock"), wait=True):
-        if not target.exists():  # else another process had it meanwhile
+        if not target.exists():  # another process may have finished it
             _download(network, url, target, digest, console)
 
 
@@ -79,16 +86,15 @@ def _download(network: Network, url: str, target: Path, digest: Digest, console:
     except (OSError, http.client.HTTPException) as error:
         raise DownloadError(
             f"{target.name}: {error}",
-            rule="the package index must be reachable to fetch an archive for the first time",
-            fix="Check the network and the settings of pip or npm, then run this again: it goes on.",
+            fix="Check the network and the settings of pip or npm, then run the command again to resume.",
         ) from error
     found = digest.of(partial)
     if found != digest.value:
         partial.unlink()
         raise DownloadError(
-            f"{target.name}: its hash is {Digest(digest.algorithm, found)}",
+            f"{target.name}: hash is {Digest(digest.algorithm, found)}",
             rule=f"the recipe pins {digest}",
-            fix="Do not use this archive; check the hash in the recipe, or ask who runs the package index.",
+            fix="Do not use this archive. Check the hash in the recipe, or ask the operator of the package index.",
         )
     partial.replace(target)
 
@@ -99,7 +105,7 @@ def _fetch(network: Network, url: str, partial: Path, label: str, console: Conso
     try:
         response = network.open(url, headers)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # nothing beyond what we have: the digest will tell whether it is all
+        if error.code == 416 and have:  # no more bytes; the digest shows whether the file is complete
             return
         raise
     with response:
@@ -121,7 +127,7 @@ def _fetch(network: Network, url: str, partial: Path, label: str, console: Conso
 
 
 def copy_verified(source: Path, target: Path, digest: Digest) -> bool:
-    """Copy a file that is on this machine already, if it is the pinned one."""
+    """Copy a local file if it has the pinned digest, and return whether it does."""
     if not source.is_file() or not digest.matches(source):
         return False
     with atomic_file(target) as temporary:

@@ -163,7 +163,7 @@ def test_no_training_text(tmp_path: Path, files: dict[str, bytes], words: str) -
 
 
 def test_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no such file or folder"):
+    with pytest.raises(DataError, match="no such file or directory"):
         _build(_settings(tmp_path / "nowhere"), tmp_path / "out")
 
 

@@ -90,8 +90,8 @@ def test_scores_repeats_and_limit(site: Site, tmp_path: Path, console: Console) 
     source.fetch(console)
     assert {url[-1] for url in archived(source)} == {"0", "3", "4"}
     facts = source.provenance()
-    assert facts["links below the least score"] == "2"
-    assert facts["links that were named twice"] == "1"
+    assert facts["links below the minimum score"] == "2"
+    assert facts["duplicate links"] == "1"
     few = links(tmp_path, lines, limit=2)
     few.fetch(console)
     assert len(archived(few)) == 2
@@ -119,7 +119,7 @@ def test_robots_txt(site: Site, tmp_path: Path, console: Console) -> None:
     site.paths["/robots.txt"] = Answer(b"User-agent: *\nDisallow: /\n\nUser-agent: groundup\nDisallow: /1\n")
     source = links(tmp_path, [f"{site.url}/{n}" for n in range(3)], contact="https://example.org/who")
     source.fetch(console)
-    assert reasons(source) == {f"{site.url}/1": "robots.txt disallows it"}
+    assert reasons(source) == {f"{site.url}/1": "disallowed by robots.txt"}
     assert site.gets("/1") == 0
     assert {headers["User-Agent"].partition("/")[0] for *_, headers in site.asked} == {"groundup"}
     assert all("https://example.org/who" in headers["User-Agent"] for *_, headers in site.asked)
@@ -129,7 +129,7 @@ def test_robots_txt_out_of_reach_means_no(site: Site, tmp_path: Path, console: C
     site.paths["/robots.txt"] = Answer(status=503)
     source = links(tmp_path, [f"{site.url}/0", f"{site.url}/1"])
     source.fetch(console)
-    assert set(reasons(source).values()) == {"robots.txt is out of reach"}
+    assert set(reasons(source).values()) == {"robots.txt is unreachable"}
     assert site.gets("/0") == 0
 
 
@@ -146,7 +146,7 @@ def test_pace(site: Site, tmp_path: Path, console: Console) -> None:
     assert times["localhost"][0] < times["127"][1], "hosts do not wait for each other"
     slow = links(tmp_path, [f"{site.url}/4"], name="other.txt", max_delay=0.2)
     slow.fetch(console)
-    assert "asks for more than 0.2 seconds" in reasons(slow)[f"{site.url}/4"]
+    assert "requires more than 0.2 seconds" in reasons(slow)[f"{site.url}/4"]
 
 
 @pytest.mark.parametrize(
@@ -161,9 +161,9 @@ def test_pace(site: Site, tmp_path: Path, console: Console) -> None:
         ("http://2130706433:PORT/0", "refused: private address"),
         ("http://[::1]:PORT/0", "refused: private address"),
         ("http://169.254.169.254/latest/meta-data/", "refused: private address"),
-        ("http://" + "a" * 300 + ".example/", "not an address"),
-        ("nothing like a link", "not an address"),
-        ("http://[broken/", "not an address"),
+        ("http://" + "a" * 300 + ".example/", "not a URL"),
+        ("nothing like a link", "not a URL"),
+        ("http://[broken/", "not a URL"),
     ],
 )
 def test_links_that_are_not_gone_to(site: Site, tmp_path: Path, console: Console, link: str, reason: str) -> None:
@@ -186,11 +186,11 @@ def test_a_hostile_list(site: Site, tmp_path: Path, console: Console) -> None:
     source = links(tmp_path, rows, name="list.jsonl", min_score=3)
     source.fetch(console)
     assert {url[-1] for url in archived(source)} == {"0"}
-    assert Counter(reasons(source).values()) == {"not an address": 3, "HTTP 404": 1}
+    assert Counter(reasons(source).values()) == {"not a URL": 3, "HTTP 404": 1}
     plain = links(tmp_path, ["http://" + "," * 5_000_000, f"{site.url}/3 5"])
     plain.fetch(console)
     assert {url[-1] for url in archived(plain)} == {"3"}
-    assert list(reasons(plain).values()) == ["not an address"]
+    assert list(reasons(plain).values()) == ["not a URL"]
 
 
 def test_redirects_are_new_visits(site: Site, tmp_path: Path, console: Console) -> None:
@@ -211,10 +211,10 @@ def test_redirects_are_new_visits(site: Site, tmp_path: Path, console: Console) 
     source.fetch(console)
     assert archived(source) == {f"{site.url}/0": b"<p>page 0</p>", f"http://localhost:{site.port}/1": b"<p>page 1</p>"}
     assert {url.rpartition("/")[2]: reason for url, reason in reasons(source).items()} == {
-        "to-private": "robots.txt disallows it",
-        "round": "redirected too often",
-        "to-file": "redirect to no http or https address",
-        "to-nowhere": "redirect to no http or https address",
+        "to-private": "disallowed by robots.txt",
+        "round": "too many redirects",
+        "to-file": "redirect to a URL that is not http or https",
+        "to-nowhere": "redirect to a URL that is not http or https",
     }
     hosts = Counter(headers["Host"].partition(":")[0] for _, _, path, headers in site.asked if path == "/robots.txt")
     assert hosts == {"127.0.0.1": 1, "localhost": 1}
@@ -248,10 +248,10 @@ def test_pages_that_are_not_kept(site: Site, tmp_path: Path, console: Console) -
         "brotli": "unknown content encoding",
         "torn": "damaged content encoding",
         "short": "connection failed",
-        "drip": "too slow",
+        "drip": "timeout",
         "fails": "HTTP 500",
         "odd": "HTTP 204",
-        "closed": "robots.txt is out of reach",
+        "closed": "robots.txt is unreachable",
         "nohost.invalid": "host not found",
     }
     assert site.gets("/fails") == 3, "asked again, and not for ever"
@@ -332,13 +332,13 @@ def test_a_network_that_is_down_fails_no_link(site: Site, tmp_path: Path, consol
     site.paths = kept
     source.fetch(console)
     assert len(archived(source)) == 5 and site.port == port
-    assert reasons(source) == dict.fromkeys(dead, "robots.txt is out of reach")
+    assert reasons(source) == dict.fromkeys(dead, "robots.txt is unreachable")
 
 
 def test_many_dead_links_in_a_row(
     site: Site, tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("groundup.corpus.fetching.fetcher._DOUBTED", 5)
+    monkeypatch.setattr("groundup.corpus.fetching.fetcher._MAX_UNANSWERED", 5)
     dead = [f"http://localhost:{port}/" for port in range(1, 20)]
     source = links(tmp_path, [f"{site.url}/0", *dead], connections=2)
     source.fetch(console)

@@ -153,7 +153,7 @@ def test_a_server_that_knows_no_head_and_tells_no_length(site: Site, console: Co
     source = remote(f"{site.url}/signed?key=1")
     source.fetch(console)
     assert [(item.path, item.size) for item in source.items()] == [("signed", 3_000_000)]
-    assert "key" not in source.provenance()["addresses"]
+    assert "key" not in source.provenance()["urls"]
 
 
 def test_absent_and_unknown(site: Site, console: Console) -> None:

@@ -123,7 +123,7 @@ REFUSED = {
     "bomb of a tar": (tarred({"m.gguf": b"GGUF" + bytes(80 << 20)}), "times its size"),
     "two models": (zipped({"a.gguf": GGUF, "b.gguf": GGUF}), "2 models"),
     "a pickle": (zipped({"config.json": b"{}", "pytorch_model.bin": b"\x80\x04."}), "pickle"),
-    "cut off": (zipped({"m.gguf": GGUF})[:-40], "whole zip or tar"),
+    "cut off": (zipped({"m.gguf": GGUF})[:-40], "not a readable zip or tar"),
 }
 
 

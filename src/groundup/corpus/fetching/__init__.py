@@ -1,1 +1,1 @@
-"""Pages from the network: asked for by the rules of their hosts, and kept."""
+"""Fetch web pages according to robots.txt, and store them."""

@@ -1,4 +1,4 @@
-"""Fetches pages of many hosts at a time, and of each host one after another, as its robots.txt allows."""
+"""Concurrent fetching from many hosts, with one connection per host and according to robots.txt."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from groundup.corpus.fetching.pages import (
     ATTEMPTS,
     CrawlPolicy,
     Failure,
-    Rules,
+    RobotsRules,
     failure_of,
     fetch_page,
-    fetch_rules,
+    fetch_robots,
     normalize_url,
 )
 from groundup.corpus.fetching.store import PageStore
 
-_REDIRECTS = 5
+_MAX_REDIRECTS = 5
 _WINDOW = 100_000  # links held in memory
-_HOSTS = 2_000  # hosts that are remembered while no link of theirs waits
-_DOUBTED = 100  # links in a row without any answer: perhaps it is our own network that is down
+_HOSTS = 2_000  # idle hosts to remember
+_MAX_UNANSWERED = 100  # unanswered links in a row, after which the local network is checked
 
 
 @dataclass(frozen=True, slots=True)
 class _Visit:
-    """One address to ask for, on behalf of a link of the list."""
+    """A URL to request for a link of the list."""
 
     link: str
     url: str
@@ -44,49 +44,57 @@ class _Visit:
 
 @dataclass(slots=True)
 class _Host:
-    """What is known of a host; `rules` by scheme and port: parsed, or why nothing may be fetched there."""
+    """The state of a host. `rules` maps origins to their robots.txt, or to why it is unavailable."""
 
     name: str
     queue: deque[_Visit] = field(default_factory=deque)
     ready: float = 0.0
     busy: bool = False
-    rules: dict[str, Rules | Failure] = field(default_factory=dict)
+    rules: dict[str, RobotsRules | Failure] = field(default_factory=dict)
 
 
 class PageFetcher:
-    """Fetches a list of links into a store.
+    """Fetches a list of links into a store, with one connection per host.
 
-    Each host is asked by one connection at a time. A redirect is a new visit, so that robots.txt, pace and address
-    of its target are checked like those of any link.
+    A redirect is a new visit, so its target is subject to the same checks of robots.txt, delay and IP address.
+
+    Args:
+        network: HTTP client.
+        policy: Limits for requests.
+        store: Receives pages and failures, and knows which links are finished.
+        on_done: Called after each link.
     """
 
-    def __init__(self, network: Network, manners: CrawlPolicy, store: PageStore, on_done: Callable[[], None]) -> None:
+    def __init__(self, network: Network, policy: CrawlPolicy, store: PageStore, on_done: Callable[[], None]) -> None:
         self._network = network
-        self._manners = manners
+        self._policy = policy
         self._store = store
         self._on_done = on_done
         self._changed = threading.Condition()
         self._hosts: dict[str, _Host] = {}
-        self._crowded = _HOSTS
+        self._max_hosts = _HOSTS
         self._heap: list[tuple[float, str]] = []
         self._waiting = 0  # visits in queues
         self._underway = 0
         self._links: Iterator[str] = iter(())
         self._stopped = False
         self._problem: BaseException | None = None
-        self._doubted: list[tuple[str, str]] = []  # (link, why it seems to have failed)
-        self._good = store.some_page()  # the last address that answered
+        self._unanswered: list[tuple[str, str]] = []  # (link, reason)
+        self._last_answered = store.some_page()
 
     def run(self, links: Iterator[str]) -> None:
-        """Fetch all that the store does not know yet. What goes wrong with a link is noted there, never raised.
+        """Fetch all links. The store records the failures of single links.
+
+        Args:
+            links: URLs that the store has no outcome for.
 
         Raises:
-            DownloadError: nothing is heard of anyone any more; what failed for that is not noted.
+            DownloadError: The network is down. Links that failed for this reason are not recorded.
         """
         self._links = links
         threads = [
             threading.Thread(target=self._work, name=f"fetch-{number}", daemon=True)
-            for number in range(self._manners.connections)
+            for number in range(self._policy.connections)
         ]
         for thread in threads:
             thread.start()
@@ -100,7 +108,7 @@ class PageFetcher:
                 self._changed.notify_all()
         if self._problem is not None:
             raise self._problem
-        if self._doubted:
+        if self._unanswered:
             self._check_network()
 
     def _work(self) -> None:
@@ -120,7 +128,7 @@ class PageFetcher:
                 self._changed.notify_all()
 
     def _take(self) -> tuple[_Host, _Visit] | None:
-        """The next visit whose host may be asked; waits for one, None when all are done."""
+        """Wait for the next visit whose host is ready; None when all are done."""
         with self._changed:
             while not self._stopped:
                 self._refill()
@@ -154,33 +162,33 @@ class PageFetcher:
             self._offer(host)
 
     def _offer(self, host: _Host) -> None:
-        """Let the host be taken when its time comes."""
+        """Schedule the host if it has visits and is not busy."""
         if host.queue and not host.busy:
             heapq.heappush(self._heap, (host.ready, host.name))
         self._changed.notify_all()
 
     def _forget(self) -> None:
-        """Now and then drop the hosts that nothing waits for: a list names millions."""
-        if len(self._hosts) < self._crowded:
+        """Drop idle hosts from time to time, because a list may have millions."""
+        if len(self._hosts) < self._max_hosts:
             return
         now = time.monotonic()
         self._hosts = {name: host for name, host in self._hosts.items() if host.queue or host.busy or host.ready > now}
-        self._crowded = 2 * len(self._hosts) + _HOSTS
+        self._max_hosts = 2 * len(self._hosts) + _HOSTS
 
     def _handle(self, host: _Host, visit: _Visit) -> float:
-        """Make one visit; returns the seconds for which the host is left alone."""
-        pause, asked = self._manners.delay, True
+        """Make one visit and return the delay in seconds before the next request to the host."""
+        pause, requested = self._policy.delay, True
         try:
-            asked = self._learn_rules(host, visit.url)
+            requested = self._fetch_robots(host, visit.url)
             pause = self._pace(host, visit.url)
-            if asked:  # that was a request: the page is the next one
+            if requested:  # the page is the next request
                 self._again(host, visit)
                 return pause
-            asked = True
-            page = fetch_page(self._network, visit.url, self._manners)
+            requested = True
+            page = fetch_page(self._network, visit.url, self._policy)
         except Failure as failure:
             self._settle(visit, failure)
-            return pause if asked else 0.0
+            return pause if requested else 0.0
         except (OSError, http.client.HTTPException, ValueError) as error:
             if is_redirect(error):
                 self._follow(visit, error)
@@ -201,31 +209,30 @@ class PageFetcher:
             if failure.answered:
                 self._store.fail(visit.link, failure.reason)
             else:
-                self._doubted.append((visit.link, failure.reason))
+                self._unanswered.append((visit.link, failure.reason))
             self._on_done()
-        if len(self._doubted) >= _DOUBTED:
+        if len(self._unanswered) >= _MAX_UNANSWERED:
             self._check_network()
 
     def _answered(self, url: str) -> None:
-        """The network is there: what failed, failed by itself."""
-        self._good = url
-        for link, reason in self._doubted:
+        """Record the unanswered links as failed, because the network works."""
+        self._last_answered = url
+        for link, reason in self._unanswered:
             self._store.fail(link, reason)
-        self._doubted.clear()
+        self._unanswered.clear()
 
     def _check_network(self) -> None:
-        """Ask a host that has answered before; raises `DownloadError` where not even that one does."""
-        good = self._good
-        if good is not None:
-            rules = fetch_rules(self._network, _place(good), self._manners.max_delay)
+        """Request from a host that answered before. If that fails, raise `DownloadError`."""
+        known = self._last_answered
+        if known is not None:
+            rules = fetch_robots(self._network, _origin(known), self._policy.max_delay)
             if not isinstance(rules, Failure) or rules.answered:
                 with self._changed:
-                    self._answered(good)
+                    self._answered(known)
                 return
         raise DownloadError(
-            f"{len(self._doubted):,} links, one after another, without an answer, e.g. {self._doubted[0][0]}",
-            rule="links are fetched while the network works",
-            fix="Check the network (and the proxy), then run this again: it goes on.",
+            f"{len(self._unanswered):,} links in a row had no answer, e.g. {self._unanswered[0][0]}",
+            fix="Check the network and the proxy, then run the command again to resume.",
         )
 
     def _again(self, host: _Host, visit: _Visit) -> None:
@@ -241,37 +248,37 @@ class PageFetcher:
         except ValueError:
             target = ""
         if not target.startswith(("http://", "https://")):
-            self._settle(visit, Failure("redirect to no http or https address"))
-        elif visit.hops >= _REDIRECTS:
-            self._settle(visit, Failure("redirected too often"))
+            self._settle(visit, Failure("redirect to a URL that is not http or https"))
+        elif visit.hops >= _MAX_REDIRECTS:
+            self._settle(visit, Failure("too many redirects"))
         else:
             with self._changed:
                 self._enqueue(_Visit(visit.link, target, hops=visit.hops + 1))
 
-    def _learn_rules(self, host: _Host, url: str) -> bool:
-        """Read the host's robots.txt; whether that took a request."""
-        place = _place(url)
-        if place in host.rules:
+    def _fetch_robots(self, host: _Host, url: str) -> bool:
+        """Fetch the robots.txt of the host if it is unknown, and return whether that took a request."""
+        origin = _origin(url)
+        if origin in host.rules:
             return False
-        rules = host.rules[place] = fetch_rules(self._network, place, self._manners.max_delay)
+        rules = host.rules[origin] = fetch_robots(self._network, origin, self._policy.max_delay)
         if not isinstance(rules, Failure):
             with self._changed:
                 self._answered(url)
         return True
 
     def _pace(self, host: _Host, url: str) -> float:
-        """Seconds between requests to the host; raises `Failure` where its robots.txt is against this one."""
-        rules = host.rules[_place(url)]
+        """Return the delay in seconds for the host; raise `Failure` if robots.txt disallows the URL."""
+        rules = host.rules[_origin(url)]
         if isinstance(rules, Failure):
             raise Failure(rules.reason, answered=rules.answered)
-        allowed, asked = rules.judge(url)
+        allowed, required = rules.check(url)
         if not allowed:
-            raise Failure("robots.txt disallows it")
-        if asked > self._manners.max_delay:
-            raise Failure(f"robots.txt asks for more than {self._manners.max_delay:g} seconds between requests")
-        return max(self._manners.delay, asked)
+            raise Failure("disallowed by robots.txt")
+        if required > self._policy.max_delay:
+            raise Failure(f"robots.txt requires more than {self._policy.max_delay:g} seconds between requests")
+        return max(self._policy.delay, required)
 
 
-def _place(url: str) -> str:
+def _origin(url: str) -> str:
     parts = urllib.parse.urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}"

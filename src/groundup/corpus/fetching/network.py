@@ -1,4 +1,4 @@
-"""HTTP that keeps to the rules: public addresses only where that is asked, patience with a limit, proxies honoured."""
+"""HTTP client with optional restriction to public addresses, a time limit per request, retries, and proxies."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from typing import Any, TypeVar
 
 
 class RefusedError(OSError):
-    """A scheme or an address that is not gone to, whatever a link says."""
+    """A URL scheme or an IP address that the client does not connect to."""
 
 
 ATTEMPTS = 5
-AGENT = "groundup"  # the name that robots.txt files may address
+AGENT = "groundup"  # user agent in robots.txt files
 _PAGE_LIMIT = 64 << 20
 _SCHEMES = ("https", "http", "file")
 _REDIRECTS = frozenset((301, 302, 303, 307, 308))
@@ -36,44 +36,46 @@ _FINAL = (
     RefusedError, FileNotFoundError, PermissionError, IsADirectoryError, ssl.SSLCertVerificationError, ValueError,
     http.client.InvalidURL,
 )  # fmt: skip
-_LONGEST_PAUSE = 120.0
-# IPv6 addresses that a gateway turns into the IPv4 address in their last 32 bits (RFC 6052).
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")
+_MAX_RETRY_DELAY = 120.0  # seconds
+# NAT64 prefix: the last 32 bits are an IPv4 address (RFC 6052).
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Result = TypeVar("Result")
 Address = tuple[str, int]
 
 
 def user_agent(contact: str = "") -> str:
-    """The tool, its version, and whom to write to."""
+    """Return the User-Agent header, with an optional contact."""
     version = importlib.metadata.version("groundup")
     return f"{AGENT}/{version}" + (f" (+{contact})" if contact else "")
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet: no loopback, private, link-local, shared or multicast one.
+    """Return whether an IP address is public: not loopback, private, link-local, shared or multicast.
 
-    Addresses that carry another (IPv4-mapped, 6to4, Teredo, NAT64) are judged by that one, too.
+    Addresses that embed another one (IPv4-mapped, 6to4, Teredo, NAT64) are public only if that one is, too.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])  # "fe80::1%eth0"
     if isinstance(ip, ipaddress.IPv6Address):
         inner = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-        if ip in _TRANSLATED:
+        if ip in _NAT64:
             inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-        carried = [each for each in inner if each is not None]
+        embedded = [each for each in inner if each is not None]
         if ip.ipv4_mapped is not None:
             return is_public(str(ip.ipv4_mapped))
-        if not all(is_public(str(each)) for each in carried):
+        if not all(is_public(str(each)) for each in embedded):
             return False
     return ip.is_global and not ip.is_multicast
 
 
 def _public_addresses(host: str, port: int) -> list[Address]:
-    """The public addresses of a host; the connection goes to one of these, so that a second look-up cannot differ."""
+    """Resolve a host to public addresses. Connecting to these avoids a second, different DNS answer."""
     found = list(dict.fromkeys(_resolved(host, port)))
     public = [address for address in found if is_public(address[0])]
     if not public:
-        raise RefusedError(f"{host} is at a private address, {found[0][0]}" if found else f"{host} has no address")
+        raise RefusedError(
+            f"{host} resolves to a private address, {found[0][0]}" if found else f"{host} has no IP address"
+        )
     return public
 
 
@@ -83,14 +85,14 @@ def _resolved(host: str, port: int) -> Iterator[Address]:
 
 
 @dataclass(slots=True)
-class _Lifeline:
-    """Holds on to the sockets of one exchange, to end it from outside when its time is up."""
+class _OpenSockets:
+    """The sockets of one request, to shut them down when its time limit expires."""
 
     expired: bool = False
     sockets: list[socket.socket] = field(default_factory=list)
 
-    def cut(self) -> None:
-        """End the exchange: whatever waits for it sees a closed connection."""
+    def shut_down(self) -> None:
+        """Shut down all sockets. Pending reads then see a closed connection."""
         self.expired = True
         for each in self.sockets:
             with contextlib.suppress(OSError):
@@ -99,13 +101,17 @@ class _Lifeline:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How to reach other machines.
+    """Settings of the HTTP client.
 
     Attributes:
-        certificates: file of certificate authorities to trust, instead of the system's.
-        proxy: one for all; without it the environment's (HTTPS_PROXY, HTTP_PROXY, NO_PROXY) are used.
-        timeout: seconds without any answer.
-        public_only: refuse hosts at private addresses, also after redirects. A proxy may be at one: it is the user's.
+        certificates: File of trusted certificate authorities; default: the system certificates.
+        client_certificate: File of a client certificate.
+        proxy: Proxy for all requests; default: HTTPS_PROXY, HTTP_PROXY and NO_PROXY from the environment.
+        unverified_hosts: Hosts whose certificates are not verified.
+        timeout: Seconds to wait for data from a server.
+        credentials: Logins as host -> "user:password".
+        public_only: Refuse hosts with private IP addresses, also after redirects. The proxy itself may have one.
+        agent: User-Agent header.
     """
 
     certificates: str | None = None
@@ -113,69 +119,77 @@ class Network:
     proxy: str | None = None
     unverified_hosts: frozenset[str] = frozenset()
     timeout: float = 60.0
-    credentials: Mapping[str, str] = field(default_factory=dict)  # host -> "user:password"
+    credentials: Mapping[str, str] = field(default_factory=dict)
     public_only: bool = False
     agent: str = ""
 
     def open(
         self, url: str, headers: Mapping[str, str], *, method: str = "GET", follow: bool = True
     ) -> http.client.HTTPResponse:
-        """Open a URL of scheme https, http, or (not with `public_only`) file.
+        """Open an https or http URL, or without `public_only` a file URL.
 
         Args:
-            follow: go where a redirect leads; else it raises, as every status of 300 and more does.
+            url: URL to open. A login in it is sent as a header.
+            headers: Additional request headers.
+            method: HTTP method.
+            follow: Whether to follow redirects. If not, they raise `HTTPError` like any status from 300 on.
+
+        Returns:
+            The open response.
 
         Raises:
-            urllib.error.HTTPError: the server's refusal, with its status.
-            RefusedError: a private address.
-            OSError: out of reach.
+            urllib.error.HTTPError: The server returned an error status.
+            RefusedError: The host has a private address.
+            OSError: The host is unreachable.
         """
-        return self._open(url, headers, method, follow, _Lifeline())
+        return self._open(url, headers, method, follow, _OpenSockets())
 
     @contextlib.contextmanager
     def exchange(
         self, url: str, headers: Mapping[str, str], *, seconds: float, follow: bool = False
     ) -> Iterator[http.client.HTTPResponse]:
-        """Like `open`, but over after so many seconds (`TimeoutError`), however slowly a server feeds us."""
-        lifeline = _Lifeline()
-        timer = threading.Timer(seconds, lifeline.cut)
+        """Open a URL like `open`, but raise `TimeoutError` if the whole request takes longer than `seconds`."""
+        sockets = _OpenSockets()
+        timer = threading.Timer(seconds, sockets.shut_down)
         timer.daemon = True
         timer.start()
         try:
-            with self._open(url, headers, "GET", follow, lifeline) as response:
+            with self._open(url, headers, "GET", follow, sockets) as response:
                 yield response
         except (OSError, http.client.HTTPException) as error:
-            if lifeline.expired:
-                raise TimeoutError(f"not done after {seconds:g} seconds") from error
+            if sockets.expired:
+                raise TimeoutError(f"timeout after {seconds:g} seconds") from error
             raise
         finally:
             timer.cancel()
-            for each in lifeline.sockets:
+            for each in sockets.sockets:
                 each.close()
-        if lifeline.expired:  # a body without a length ends where the connection does
-            raise TimeoutError(f"not done after {seconds:g} seconds")
+        if sockets.expired:  # without a Content-Length, a closed connection ends the body
+            raise TimeoutError(f"timeout after {seconds:g} seconds")
 
     def _open(
-        self, url: str, headers: Mapping[str, str], method: str, follow: bool, lifeline: _Lifeline
+        self, url: str, headers: Mapping[str, str], method: str, follow: bool, sockets: _OpenSockets
     ) -> http.client.HTTPResponse:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in (_SCHEMES[:2] if self.public_only else _SCHEMES):
             raise RefusedError(f"scheme {parts.scheme!r} is not http or https")
         host = parts.hostname or ""
-        own = {"User-Agent": self.agent} if self.agent else {}
-        request = urllib.request.Request(_without_login(url), headers=own | dict(headers), method=method)
+        agent = {"User-Agent": self.agent} if self.agent else {}
+        request = urllib.request.Request(_without_login(url), headers=agent | dict(headers), method=method)
         login = self.credentials.get(host) or _login(parts)
         if login:
             token = base64.b64encode(login.encode()).decode()
-            request.add_unredirected_header("Authorization", f"Basic {token}")  # not to be told to another host
+            request.add_unredirected_header(
+                "Authorization", f"Basic {token}"
+            )  # not sent to other hosts after a redirect
         context = _tls(self.certificates, self.client_certificate, host not in self.unverified_hosts)
         opener = urllib.request.OpenerDirector()  # build_opener would add ftp: and data:
         proxies = {"http": self.proxy, "https": self.proxy} if self.proxy else None
         handlers: list[urllib.request.BaseHandler] = [
             urllib.request.ProxyHandler(proxies),
             urllib.request.UnknownHandler(),
-            _HttpHandler(self.public_only, lifeline),
-            _HttpsHandler(self.public_only, lifeline, context),
+            _HttpHandler(self.public_only, sockets),
+            _HttpsHandler(self.public_only, sockets, context),
             urllib.request.HTTPDefaultErrorHandler(),
             urllib.request.HTTPErrorProcessor(),
         ]
@@ -187,19 +201,19 @@ class Network:
             opened: http.client.HTTPResponse = opener.open(request, timeout=self.timeout)
         except urllib.error.URLError as error:
             if isinstance(error.reason, OSError) and not isinstance(error, urllib.error.HTTPError):
-                raise error.reason from None  # urllib hides in it what went wrong
+                raise error.reason from None  # the actual error, which urllib wraps
             raise
         return opened
 
     def page(self, url: str, accept: str = "*/*") -> tuple[str, str]:
-        """Fetch a page of an index: (content type, text)."""
+        """Fetch a page and return its content type and text."""
         with self.open(url, {"Accept": accept}) as response:
             return response.headers.get("Content-Type") or "", response.read(_PAGE_LIMIT).decode("utf-8", "replace")
 
 
 @functools.lru_cache(maxsize=8)
 def _tls(certificates: str | None, client_certificate: str | None, verified: bool) -> ssl.SSLContext:
-    """Made once: reading the system's authorities takes longer than many a page."""
+    """Create a TLS context. Cached, because loading the system certificates is slow."""
     context = ssl.create_default_context(cafile=certificates)
     if client_certificate:
         context.load_cert_chain(client_certificate)
@@ -209,87 +223,87 @@ def _tls(certificates: str | None, client_certificate: str | None, verified: boo
     return context
 
 
-def _dialler(guarded: bool, lifeline: _Lifeline) -> Callable[..., socket.socket]:
-    """What opens the connection itself: to addresses that were checked."""
+def _connection_factory(public_only: bool, sockets: _OpenSockets) -> Callable[..., socket.socket]:
+    """Return a function that opens connections, with `public_only` only to public addresses."""
 
-    def dial(address: Address, *arguments: Any, **named: Any) -> socket.socket:
+    def connect(address: Address, *arguments: Any, **named: Any) -> socket.socket:
         last: OSError = OSError(f"{address[0]} has no address")
-        for each in _public_addresses(*address) if guarded else [address]:
+        for each in _public_addresses(*address) if public_only else [address]:
             try:
                 connected = socket.create_connection(each, *arguments, **named)
             except OSError as error:
                 last = error
                 continue
-            lifeline.sockets.append(connected.dup())  # TLS takes the first one's descriptor away
+            sockets.sockets.append(connected.dup())  # TLS detaches the descriptor of the original
             return connected
         raise last
 
-    return dial
+    return connect
 
 
-class _Guard:
-    """What the two handlers share: each connection is made by our own dialler."""
+class _Connector:
+    """Creates the connections of both handlers, with checked addresses."""
 
-    def __init__(self, public_only: bool, lifeline: _Lifeline) -> None:
+    def __init__(self, public_only: bool, sockets: _OpenSockets) -> None:
         self._public_only = public_only
-        self._lifeline = lifeline
+        self._sockets = sockets
 
-    def connector(
+    def for_request(
         self, kind: type[http.client.HTTPConnection], request: urllib.request.Request
     ) -> Callable[..., http.client.HTTPConnection]:
-        """Makes connections for this request."""
-        tunnel: str | None = getattr(request, "_tunnel_host", None)  # set for https by way of a proxy
+        """Return a function that creates connections for a request."""
+        tunnel: str | None = getattr(request, "_tunnel_host", None)  # set for https through a proxy
         proxied = request.has_proxy() or tunnel is not None
         if proxied and self._public_only:
             _refuse_private_target(urllib.parse.unquote(urllib.parse.urlsplit(request.full_url).hostname or ""))
-        dial = _dialler(self._public_only and not proxied, self._lifeline)
+        create = _connection_factory(self._public_only and not proxied, self._sockets)
 
         def connect(*arguments: Any, **named: Any) -> http.client.HTTPConnection:
             connection = kind(*arguments, **named)
-            connection._create_connection = dial  # type: ignore[attr-defined]
+            connection._create_connection = create  # type: ignore[attr-defined]
             return connection
 
         return connect
 
 
 def _refuse_private_target(host: str) -> None:
-    """Behind a proxy, a name that cannot be looked up here is the proxy's business; a private one that can, is ours."""
+    """Refuse a host that resolves to private addresses only. The proxy resolves names that are unknown here."""
     try:
         addresses = [address for address, _ in _resolved(host, 0)]
     except OSError:
         return
     if not any(map(is_public, addresses)):
-        raise RefusedError(f"{host} is at a private address, {addresses[0]}")
+        raise RefusedError(f"{host} resolves to a private address, {addresses[0]}")
 
 
 class _HttpHandler(urllib.request.HTTPHandler):
-    def __init__(self, public_only: bool, lifeline: _Lifeline) -> None:
+    def __init__(self, public_only: bool, sockets: _OpenSockets) -> None:
         super().__init__()
-        self._guard = _Guard(public_only, lifeline)
+        self._connector = _Connector(public_only, sockets)
 
     def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        connector: Any = self._guard.connector(http.client.HTTPConnection, request)
+        connector: Any = self._connector.for_request(http.client.HTTPConnection, request)
         return self.do_open(connector, request)
 
 
 class _HttpsHandler(urllib.request.HTTPSHandler):
-    def __init__(self, public_only: bool, lifeline: _Lifeline, context: ssl.SSLContext) -> None:
+    def __init__(self, public_only: bool, sockets: _OpenSockets, context: ssl.SSLContext) -> None:
         super().__init__(context=context)
-        self._guard = _Guard(public_only, lifeline)
+        self._connector = _Connector(public_only, sockets)
         self._tls = context
 
     def https_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
-        connector: Any = self._guard.connector(http.client.HTTPSConnection, request)
+        connector: Any = self._connector.for_request(http.client.HTTPSConnection, request)
         return self.do_open(connector, request, context=self._tls)
 
 
 def is_redirect(error: Exception) -> bool:
-    """Whether it is a server's word that the page is elsewhere (its Location header says where)."""
+    """Return whether an error is an HTTP redirect, with its target in the Location header."""
     return isinstance(error, urllib.error.HTTPError) and error.code in _REDIRECTS
 
 
 def is_final(error: Exception) -> bool:
-    """Whether asking again is of no use."""
+    """Return whether a retry would fail again."""
     if isinstance(error, urllib.error.HTTPError):
         return error.code not in _TRANSIENT
     if isinstance(error, socket.gaierror):
@@ -306,13 +320,13 @@ def is_final(error: Exception) -> bool:
 
 
 def retry_delay(error: Exception, attempt: int) -> float:
-    """Seconds to wait before the next attempt: what the server asks for, else twice as long each time."""
-    asked = error.headers.get("Retry-After") if isinstance(error, urllib.error.HTTPError) else None
-    if asked:
+    """Return the seconds to wait before the next attempt: the Retry-After header, or exponential backoff."""
+    requested = error.headers.get("Retry-After") if isinstance(error, urllib.error.HTTPError) else None
+    if requested:
         with contextlib.suppress(ValueError):
-            seconds = float(asked) if asked.strip().isdigit() else _seconds_until(asked)
-            return min(max(seconds, 0.0), _LONGEST_PAUSE)
-    return min(0.5 * 2**attempt, _LONGEST_PAUSE) * random.uniform(0.75, 1.25)  # not all at the same moment
+            seconds = float(requested) if requested.strip().isdigit() else _seconds_until(requested)
+            return min(max(seconds, 0.0), _MAX_RETRY_DELAY)
+    return min(0.5 * 2**attempt, _MAX_RETRY_DELAY) * random.uniform(0.75, 1.25)  # jitter
 
 
 def _seconds_until(date: str) -> float:
@@ -320,7 +334,7 @@ def _seconds_until(date: str) -> float:
 
 
 def retry(call: Callable[[], Result], attempts: int = ATTEMPTS) -> Result:
-    """Call until it works, with pauses; what is final, or goes wrong the last time, is raised."""
+    """Call a function until it succeeds, with delays; raise final errors and the last error."""
     for attempt in range(1, attempts + 1):
         try:
             return call()
@@ -332,7 +346,7 @@ def retry(call: Callable[[], Result], attempts: int = ATTEMPTS) -> Result:
 
 
 def netrc_logins() -> dict[str, str]:
-    """The logins of the user's ~/.netrc: host -> "user:password"."""
+    """Return the logins in ~/.netrc as host -> "user:password"."""
     import netrc
 
     try:

@@ -1,4 +1,4 @@
-"""One request at a time: a host's rules, a page, or why there is none."""
+"""Single requests: fetch a robots.txt or a page, or return why that failed."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from groundup.corpus.fetching.network import AGENT, Network, RefusedError, is_fi
 from groundup.corpus.fetching.store import FetchedPage
 
 ATTEMPTS = 3
-_ROBOTS_BYTES = 512 << 10  # RFC 9309: at least 500 KiB are read
+_ROBOTS_BYTES = 512 << 10  # RFC 9309 requires at least 500 KiB
 _ROBOTS_SECONDS = 30.0
 _CHUNK = 1 << 16
-MAX_URL_LENGTH = 4096
+MAX_URL_LENGTH = 4096  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class CrawlPolicy:
-    """How pages are asked for.
+    """Limits for fetching pages.
 
     Attributes:
-        delay: seconds between the end of one request to a host and the next; robots.txt may ask for more.
-        longest_delay: seconds; hosts that ask for more than this are left alone.
-        connections: requests at the same time, each to another host.
-        max_bytes: of one page, decoded.
-        max_seconds: for one page, however slowly it comes.
-        content_types: media types that are kept, e.g. "text/html"; "text/*" are all of a kind.
+        delay: Seconds between the end of a request and the next request to the same host. robots.txt may require more.
+        max_delay: Maximum delay in seconds. Hosts that require more are skipped.
+        connections: Number of concurrent requests, each to a different host.
+        max_bytes: Maximum size of a decoded page in bytes.
+        max_seconds: Maximum time for one page in seconds.
+        content_types: Media types to keep, e.g. "text/html" or "text/*".
     """
 
     delay: float
@@ -42,11 +42,12 @@ class CrawlPolicy:
     content_types: tuple[str, ...]
 
 
-class Failure(Exception):  # noqa: N818  not an error of ours
-    """Why a link gave no page, in few words that are counted.
+class Failure(Exception):  # noqa: N818  an expected outcome, not a program error
+    """Why a link has no page, as a short reason to count.
 
     Args:
-        answered: whether its host said so, or we; not if nothing was heard of it.
+        reason: The reason.
+        answered: False if the host did not respond, which may be a problem of the local network.
     """
 
     def __init__(self, reason: str, *, answered: bool = True) -> None:
@@ -56,13 +57,13 @@ class Failure(Exception):  # noqa: N818  not an error of ours
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """A robots.txt, kept small: parsed, half a megabyte would become thirty, times thousands of hosts."""
+class RobotsRules:
+    """A compressed robots.txt. Parsed, half a megabyte takes thirty, and there are thousands of hosts."""
 
     packed: bytes
 
-    def judge(self, url: str) -> tuple[bool, float]:
-        """Whether we may fetch an address, and the seconds between two requests that the host asks for."""
+    def check(self, url: str) -> tuple[bool, float]:
+        """Return whether a URL may be fetched, and the delay in seconds that the host requires."""
         from protego import Protego
 
         rules = Protego.parse(zlib.decompress(self.packed).decode("utf-8", "replace"))
@@ -71,57 +72,69 @@ class Rules:
         return rules.can_fetch(url, AGENT), max(rules.crawl_delay(AGENT) or 0.0, each)
 
 
-def fetch_rules(network: Network, place: str, longest_pause: float) -> Rules | Failure:
-    """The robots.txt of a place (RFC 9309): where there is none, all is allowed; where it is out of reach, nothing.
+def fetch_robots(network: Network, origin: str, max_delay: float) -> RobotsRules | Failure:
+    """Fetch the robots.txt of an origin (RFC 9309).
 
     Args:
-        place: scheme, host and port.
-        longest_pause: seconds between two attempts, at most.
+        network: HTTP client.
+        origin: Scheme, host and port.
+        max_delay: Maximum number of seconds between two attempts.
+
+    Returns:
+        The rules, which allow everything if there is no robots.txt; a `Failure` if it is unreachable.
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            with network.exchange(f"{place}/robots.txt", {}, seconds=_ROBOTS_SECONDS, follow=True) as response:
-                return Rules(zlib.compress(response.read(_ROBOTS_BYTES), 1))
+            with network.exchange(f"{origin}/robots.txt", {}, seconds=_ROBOTS_SECONDS, follow=True) as response:
+                return RobotsRules(zlib.compress(response.read(_ROBOTS_BYTES), 1))
         except urllib.error.HTTPError as error:
             error.close()
             if 400 <= error.code < 500 and error.code != 429:
-                return Rules(zlib.compress(b""))
+                return RobotsRules(zlib.compress(b""))
             problem: Exception = error
         except (OSError, http.client.HTTPException, ValueError) as error:
             problem = error
             if is_final(error):
                 break
         if attempt < ATTEMPTS:
-            time.sleep(min(retry_delay(problem, attempt), longest_pause))
+            time.sleep(min(retry_delay(problem, attempt), max_delay))
     if isinstance(problem, (RefusedError, socket.gaierror, ssl.SSLError)):
         return failure_of(problem)
-    return Failure("robots.txt is out of reach", answered=isinstance(problem, urllib.error.HTTPError))
+    return Failure("robots.txt is unreachable", answered=isinstance(problem, urllib.error.HTTPError))
 
 
-def fetch_page(network: Network, url: str, manners: CrawlPolicy) -> FetchedPage:
-    """The page of an address.
+def fetch_page(network: Network, url: str, policy: CrawlPolicy) -> FetchedPage:
+    """Fetch a page.
+
+    Args:
+        network: HTTP client.
+        url: URL of the page.
+        policy: Limits and media types.
+
+    Returns:
+        The page, decoded.
 
     Raises:
-        Failure: an answer that is no such page.
-        OSError: a refusal, a redirect (`urllib.error.HTTPError`), or no answer.
+        Failure: The response is not a page that `policy` allows.
+        OSError: The request was refused, redirected (`urllib.error.HTTPError`) or not answered.
     """
-    wanted = ", ".join(manners.content_types) + ";q=0.9, */*;q=0.1"
-    headers = {"Accept": wanted, "Accept-Encoding": "gzip"}
-    with network.exchange(url, headers, seconds=manners.max_seconds) as response:
+    accept = ", ".join(policy.content_types) + ";q=0.9, */*;q=0.1"
+    headers = {"Accept": accept, "Accept-Encoding": "gzip"}
+    with network.exchange(url, headers, seconds=policy.max_seconds) as response:
         if response.status != 200:
             raise Failure(f"HTTP {response.status}")
         media = response.headers.get_content_type()
         kinds = (media, media.partition("/")[0] + "/*", "*/*")
-        if response.headers.get("Content-Type") and not any(kind in manners.content_types for kind in kinds):
+        if response.headers.get("Content-Type") and not any(kind in policy.content_types for kind in kinds):
             raise Failure(f"content type {media if media.startswith(('text/', 'application/')) else kinds[1]}")
         coding = (response.headers.get("Content-Encoding") or "identity").strip().lower()
-        body = _read(response, coding, manners.max_bytes)
-        told = [(name, str(value)) for name, value in response.headers.items()]
-        return FetchedPage(url, response.status, response.reason, told, body, time.time())
+        body = _read(response, coding, policy.max_bytes)
+        received = [(name, str(value)) for name, value in response.headers.items()]
+        return FetchedPage(url, response.status, response.reason, received, body, time.time())
 
 
 def _read(response: http.client.HTTPResponse, coding: str, max_bytes: int) -> bytes:
-    """The decoded body; no more of it is held than is allowed, whatever it would unpack to."""
+    """Return the decoded body. Decompression stops at `max_bytes`."""
     if coding not in ("identity", "gzip", "x-gzip", "deflate"):
         raise Failure("unknown content encoding")
     length = response.headers.get("Content-Length") or ""
@@ -143,27 +156,27 @@ def _read(response: http.client.HTTPResponse, coding: str, max_bytes: int) -> by
 
 
 def normalize_url(url: str) -> str:
-    """The address as it is asked for: no fragment, host in lower case and ASCII, nothing that HTTP forbids.
+    """Normalize a URL: no fragment, a lower-case ASCII host, no default port, and quoted characters.
 
     Raises:
-        ValueError: not an address, or one of more than 4,096 characters.
+        ValueError: It is not a URL, or has more than 4,096 characters.
     """
     if len(url) > MAX_URL_LENGTH:
         raise ValueError("too long")
     parts = urllib.parse.urlsplit(url.strip())
     host = (parts.hostname or "").encode("idna").decode()
     if not parts.scheme or not host:
-        raise ValueError("no address")
-    place = f"[{host}]" if ":" in host else host
+        raise ValueError("not a URL")
+    netloc = f"[{host}]" if ":" in host else host
     if parts.port is not None and parts.port != {"http": 80, "https": 443}.get(parts.scheme):
-        place += f":{parts.port}"
+        netloc += f":{parts.port}"
     path = urllib.parse.quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")
     query = urllib.parse.quote(parts.query, safe="/?%:@!$&'()*+,;=~-._[]")
-    return urllib.parse.urlunsplit((parts.scheme, place, path, query, ""))
+    return urllib.parse.urlunsplit((parts.scheme, netloc, path, query, ""))
 
 
 def failure_of(error: Exception) -> Failure:
-    """Why a link gave no page, in words that are the same for all of that kind."""
+    """Return the failure for an exception, with the same reason for all of its kind."""
     if isinstance(error, urllib.error.HTTPError):
         error.close()
         return Failure(f"HTTP {error.code}")
@@ -172,9 +185,9 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, socket.gaierror):
         return Failure("host not found", answered=False)
     if isinstance(error, TimeoutError):
-        return Failure("too slow", answered=False)
+        return Failure("timeout", answered=False)
     if isinstance(error, ssl.SSLError):
         return Failure("certificate or TLS not valid", answered=False)
     if isinstance(error, ValueError):
-        return Failure("not an address")
+        return Failure("not a URL")
     return Failure("connection failed", answered=False)

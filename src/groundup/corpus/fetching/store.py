@@ -1,4 +1,4 @@
-"""Fetched pages on disk: WARC files, and what became of every link; whole after any accident."""
+"""Crash-safe storage of fetched pages as WARC files, with the outcome of every link."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import BinaryIO
 
 from groundup.core.files import require_disk_space
 
-_FILE_BYTES = 1 << 30  # a WARC file is closed at this size, as Common Crawl's are
+_FILE_BYTES = 1 << 30  # maximum size of a WARC file, as for Common Crawl
 _COMMIT_SECONDS = 2.0
-_SPARE_BYTES = 200_000_000
-# Of the connection, not of the page; and cookies, which were meant for one visitor.
+_MIN_FREE_BYTES = 200_000_000
+# Headers of the connection, not of the page, and cookies, which belong to one visitor.
 _HOP_HEADERS = frozenset(("transfer-encoding", "content-encoding", "content-length", "connection", "set-cookie"))
 
 
 @dataclass(frozen=True, slots=True)
 class FetchedPage:
-    """An answer with a page: its address, status, headers, and decoded body."""
+    """An HTTP response with its decoded body."""
 
     url: str
     status: int
@@ -33,7 +33,7 @@ class FetchedPage:
     fetched: float  # seconds since the epoch
 
     def message(self) -> bytes:
-        """The HTTP answer as it is archived: body decoded, as in Common Crawl, and headers that say so."""
+        """Return the HTTP message to archive: the decoded body and matching headers, as in Common Crawl."""
         kept = [(name, value) for name, value in self.headers if name.lower() not in _HOP_HEADERS]
         coding = [value for name, value in self.headers if name.lower() == "content-encoding"]
         kept += [("X-Crawler-Content-Encoding", value) for value in coding]
@@ -46,10 +46,10 @@ class FetchedPage:
 
 
 class PageStore:
-    """Pages as `pages-NNNNN.warc.gz`, one gzip member each, and the outcome of each link in `links.sqlite`.
+    """Pages in `pages-NNNNN.warc.gz` (one gzip member per page) and the outcome of each link in `links.sqlite`.
 
-    The database is written after the pages it speaks of, and knows the length of each file up to there: what a
-    killed process wrote beyond is cut off when the store is opened to write.
+    A commit to the database follows the write of the pages and records the length of each file. After a crash,
+    the store truncates files to the recorded length before it writes.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -71,37 +71,37 @@ class PageStore:
         return self.fact("complete") == 1
 
     def fact(self, name: str) -> int:
-        """A count that was kept; 0 if it was not."""
+        """Return a stored count, or 0."""
         row = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return int(row[0]) if row else 0
 
-    def identity(self, own: str) -> str:
-        """What the store is of; `own` if it is new."""
+    def identity(self, default: str) -> str:
+        """Return the identity of the list; a new store is assigned `default`."""
         if (row := self._database.execute("SELECT value FROM identity").fetchone()) is None:
-            self._database.execute("INSERT INTO identity VALUES (?)", (own,))
+            self._database.execute("INSERT INTO identity VALUES (?)", (default,))
             self._database.commit()
-        return str(row[0]) if row else own
+        return str(row[0]) if row else default
 
     def knows(self, url: str) -> bool:
-        """Whether the outcome of this link is known."""
+        """Return whether the outcome of a link is known."""
         return self._database.execute("SELECT 1 FROM links WHERE url = ?", (url,)).fetchone() is not None
 
     def files(self) -> list[tuple[Path, int]]:
-        """The WARC files and their lengths in bytes, by name."""
+        """Return the WARC files with their lengths in bytes, sorted by name."""
         rows = self._database.execute("SELECT name, bytes FROM files ORDER BY name")
         return [(self._directory / name, int(length)) for name, length in rows]
 
     def failures(self) -> Iterator[tuple[str, str]]:
-        """(address, why it gave no page), by address."""
+        """Yield (URL, reason) of the failed links, sorted by URL."""
         yield from self._database.execute("SELECT url, failure FROM links WHERE failure != '' ORDER BY url")
 
     def some_page(self) -> str | None:
-        """A link that gave a page; None if there is none yet."""
+        """Return a link with a stored page, or None."""
         row = self._database.execute("SELECT url FROM links WHERE failure = '' LIMIT 1").fetchone()
         return str(row[0]) if row else None
 
     def add(self, link: str, page: FetchedPage) -> None:
-        """Archive the page that a link led to, perhaps by redirects."""
+        """Store the page of a link, possibly after redirects."""
         from fastwarc import GzipWriter
         from fastwarc.warc import WarcRecord, WarcRecordType
 
@@ -117,37 +117,37 @@ class PageStore:
         writer.finish()
         file = self._open()
         file.write(member.getvalue())
-        self._note(link, "")
+        self._record(link, "")
         if file.tell() >= _FILE_BYTES:
             self._commit()
             file.close()
             self._file = None
 
     def fail(self, link: str, reason: str) -> None:
-        """Note why a link gave no page."""
-        self._note(link, reason)
+        """Record why a link has no page."""
+        self._record(link, reason)
 
     def finish(self, **facts: int) -> None:
-        """All links were tried: keep some counts, too."""
+        """Mark the store as complete, and store some counts."""
         rows = list((facts | {"complete": 1}).items())
         self._database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
         self._commit()
 
     def close(self) -> None:
-        """Write what is not yet written."""
+        """Commit and close all files."""
         self._commit()
         if self._file is not None:
             self._file.close()
         self._database.close()
 
-    def _note(self, link: str, failure: str) -> None:
+    def _record(self, link: str, failure: str) -> None:
         self._database.execute("INSERT OR IGNORE INTO links VALUES (?, ?)", (link, failure))
         if time.monotonic() - self._committed > _COMMIT_SECONDS:
             self._commit()
 
     def _open(self) -> BinaryIO:
         if self._file is None:
-            require_disk_space(self._directory, _SPARE_BYTES, "fetching pages")
+            require_disk_space(self._directory, _MIN_FREE_BYTES, "fetching pages")
             known = self.files()
             path, length = known[-1] if known else (self._path(0), 0)
             if length >= _FILE_BYTES:

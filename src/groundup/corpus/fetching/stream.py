@@ -1,4 +1,4 @@
-"""Streams from elsewhere, which go on after a broken line."""
+"""Remote streams that reconnect after an error."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from groundup.corpus.fetching.network import ATTEMPTS, is_final, retry_delay
 
 
 class ChangedError(OSError):
-    """The file is not the one that was listed."""
+    """The file has changed since it was listed."""
 
 
 class RemoteStream(io.RawIOBase):
-    """A stream that is opened anew, where it was, when its line breaks.
+    """A stream that reopens at its position when the connection fails.
 
     Args:
-        reopen: opens the content from a byte offset on.
-        label: the address, for messages.
-        size: bytes of the whole, if known: an earlier end is a broken line.
-        sha1: digest of the whole in hex, checked at its end; "" for none.
+        reopen: Opens the content at a byte offset.
+        label: The URL, for messages.
+        size: Size in bytes, if known. An earlier end counts as a failed connection.
+        sha1: SHA-1 of the content in hex, verified at the end; "" to skip the check.
     """
 
     def __init__(self, reopen: Callable[[int], BinaryIO], label: str, size: int | None, sha1: str = "") -> None:
@@ -39,61 +39,61 @@ class RemoteStream(io.RawIOBase):
         self._inner: BinaryIO | None = None
 
     def readable(self) -> bool:
-        """Always: this is a reader."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Where the size is known."""
+        """Return whether the size is known."""
         return self._size is not None
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a byte; the next read opens the content there."""
+        """Set the position, where the next read opens the content."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size or 0}[whence]
         if base + offset != self._offset:
-            self._let_go()
+            self._disconnect()
             self._offset = base + offset
         return self._offset
 
     def tell(self) -> int:
-        """The byte that is read next."""
+        """Return the position in bytes."""
         return self._offset
 
     def readinto(self, buffer: Any) -> int:
-        """Read, going on after breaks.
+        """Read into a buffer, reconnecting after errors.
 
         Raises:
-            DownloadError: out of reach, changed, or not of the digest.
+            DownloadError: The file is unreachable or changed, or its digest differs.
         """
-        wanted = len(buffer) if self._size is None else min(len(buffer), max(0, self._size - self._offset))
+        count = len(buffer) if self._size is None else min(len(buffer), max(0, self._size - self._offset))
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                data = self._read(wanted) if wanted else b""
+                data = self._read(count) if count else b""
                 break
             except (OSError, http.client.HTTPException) as error:
-                self._let_go()
+                self._disconnect()
                 if attempt == ATTEMPTS or is_final(error) or isinstance(error, ChangedError):
-                    raise unreachable(self._label, error) from error
+                    raise download_error(self._label, error) from error
                 time.sleep(retry_delay(error, attempt))
         if self._hash is not None and self._hashed == self._offset:
             self._hash.update(data)
             self._hashed += len(data)
             if not data and self._hash.hexdigest() != self._sha1:
-                raise unreachable(self._label, ChangedError(f"has the sha1 {self._hash.hexdigest()}, not {self._sha1}"))
+                raise download_error(self._label, ChangedError(f"sha1 is {self._hash.hexdigest()}, not {self._sha1}"))
         self._offset += len(data)
         buffer[: len(data)] = data
         return len(data)
 
-    def _read(self, wanted: int) -> bytes:
+    def _read(self, count: int) -> bytes:
         if self._inner is None:
             self._inner = self._reopen(self._offset)
         read1 = getattr(self._inner, "read1", self._inner.read)
         with as_os_errors():
-            data: bytes = read1(wanted)
+            data: bytes = read1(count)
         if not data and self._size is not None:
             raise EarlyEndError(f"ended after {self._offset:,} of {self._size:,} bytes")
         return data
 
-    def _let_go(self) -> None:
+    def _disconnect(self) -> None:
         if self._inner is not None:
             inner, self._inner = self._inner, None
             with as_os_errors():
@@ -101,27 +101,27 @@ class RemoteStream(io.RawIOBase):
 
     def close(self) -> None:
         """Close the connection."""
-        self._let_go()
+        self._disconnect()
         super().close()
 
 
 class EarlyEndError(OSError):
-    """The line broke before the end of the file."""
+    """The connection failed before the end of the file."""
 
 
-class Joined(io.RawIOBase):
-    """Streams, one after another."""
+class ConcatenatedStream(io.RawIOBase):
+    """The concatenation of several streams."""
 
     def __init__(self, parts: Iterator[RemoteStream]) -> None:
         self._parts = parts
         self._part: RemoteStream | None = next(parts, None)
 
     def readable(self) -> bool:
-        """Always: this is a reader."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read from the part at hand."""
+        """Read from the current stream."""
         while self._part is not None:
             if read := self._part.readinto(buffer):
                 return read
@@ -130,7 +130,7 @@ class Joined(io.RawIOBase):
         return 0
 
     def close(self) -> None:
-        """Close the part at hand."""
+        """Close the current stream."""
         if self._part is not None:
             self._part.close()
         super().close()
@@ -138,7 +138,7 @@ class Joined(io.RawIOBase):
 
 @contextlib.contextmanager
 def as_os_errors() -> Iterator[None]:
-    """Each store's library has errors of its own kind; here they are all `OSError`."""
+    """Convert the library errors of object stores to `OSError`."""
     try:
         yield
     except (OSError, http.client.HTTPException, GroundupError):
@@ -147,25 +147,23 @@ def as_os_errors() -> Iterator[None]:
         raise OSError(f"{type(error).__name__}: {error}"[:300]) from error
 
 
-def unreachable(url: str, error: Exception) -> DownloadError:
-    """The error of an address that gave nothing, or something else."""
+def download_error(url: str, error: Exception) -> DownloadError:
+    """Return the error for a URL that is unreachable or has changed content."""
     if isinstance(error, ChangedError):
         return DownloadError(
             f"{url}: {error}",
-            rule="a corpus is made of the files as they were when they were listed",
-            fix="Give the source another `edition`, so that its files are listed anew.",
+            fix="Change `edition` of the source to list its files again.",
         )
     return DownloadError(
         f"{url}: {error}",
-        rule="the files of a source must be within reach",
-        fix=_FIXES.get(getattr(error, "code", None) or type(error).__name__, "Check the address and the network")
-        + ", then run this again: it goes on.",
+        fix=_FIXES.get(getattr(error, "code", None) or type(error).__name__, "Check the URL and the network")
+        + ", then run the command again to resume.",
     )
 
 
 _FIXES: Mapping[int | str, str] = {
-    "RefusedError": "If it is a mirror of your own, set allow_private_hosts = true; else correct the address",
+    "RefusedError": "For an internal mirror, set allow_private_hosts = true; otherwise correct the URL",
     401: "Check the login",
-    403: "Check the login and the address",
-    404: "Check the address",
+    403: "Check the login and the URL",
+    404: "Check the URL",
 }

@@ -1,4 +1,4 @@
-"""Where text comes from. A new kind is one module with one subclass of `SourceConfig`, listed in `Source`."""
+"""Text sources. To add a kind, write a module with a subclass of `SourceConfig` and list it in `Source`."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Package archives, read in place: zip (wheels, eggs), tar (sdists, npm). Nothing is unpacked to disk."""
+"""Read package archives in place: zip (wheels, eggs) and tar (sdists, npm), without unpacking to disk."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from groundup.corpus.streams import MAX_COMPRESSION_RATIO, READ_ERRORS, Decompre
 
 
 def list_members(archive: Path) -> list[Item]:
-    """The files of an archive, in its own order; members with unsafe names or kinds are marked as refused.
+    """List the files of an archive in archive order; unsafe members are marked as refused.
 
     Raises:
-        DataError: damaged or truncated, of an unknown kind, or a decompression bomb.
+        DataError: The archive is damaged, of an unknown kind, or a decompression bomb.
     """
     try:
         if zipfile.is_zipfile(archive):
@@ -29,24 +29,24 @@ def list_members(archive: Path) -> list[Item]:
     except READ_ERRORS as error:
         raise DataError(
             f"{archive.name}: {error}",
-            rule="a package archive is a whole zip or tar file",
-            fix="Get it again (of a package: `groundup cache clear` first); if that is no help, another version.",
+            rule="not a readable zip or tar archive",
+            fix="Download it again (for a package, run `groundup cache clear` first), or use another version.",
         ) from error
 
 
 def open_members(archive: Path, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
-    """Give each member with the call that opens it, which must happen before the next one is asked for."""
+    """Yield each member with a function that opens it; call the function before the next iteration."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             for item in items:
                 yield item, cast(Opener, partial(file.open, item.path))
         return
-    wanted = {item.path: item for item in items}
-    with tarfile.open(archive, "r:*") as tar:  # one pass: a compressed tar cannot be entered in the middle
+    pending = {item.path: item for item in items}
+    with tarfile.open(archive, "r:*") as tar:  # one pass, because a compressed tar has no random access
         for member in tar:
-            if member.name in wanted:
-                yield wanted.pop(member.name), partial(_open_tar_member, tar, member)
-            if not wanted:
+            if member.name in pending:
+                yield pending.pop(member.name), partial(_open_tar_member, tar, member)
+            if not pending:
                 return
 
 
@@ -58,13 +58,13 @@ def _open_tar_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> BinaryIO:
 
 
 def is_unsafe(path: str) -> bool:
-    """Whether the name of a member could leave the archive: an absolute path, a drive, a step up."""
+    """Return whether a member name could escape the archive: an absolute path, a drive, or `..`."""
     return path.startswith(("/", "\\")) or ":" in path or "\0" in path or ".." in path.replace("\\", "/").split("/")
 
 
 def _zip_item(member: zipfile.ZipInfo) -> Item:
     refused = "unsafe path" if is_unsafe(member.filename) else ""
-    if stat.S_ISLNK(member.external_attr >> 16):  # its content is the path that it leads to
+    if stat.S_ISLNK(member.external_attr >> 16):  # a symbolic link
         refused = refused or "not a regular file"
     if not refused and member.file_size > bomb_limit(member.compress_size):
         refused = "decompression bomb"
@@ -73,11 +73,11 @@ def _zip_item(member: zipfile.ZipInfo) -> Item:
 
 def _tar_items(archive: Path) -> list[Item]:
     found: dict[str, Item] = {}
-    left = bomb_limit(archive.stat().st_size)
+    remaining = bomb_limit(archive.stat().st_size)
     with tarfile.open(archive, "r:*") as tar:
         for member in tar:
-            left -= member.size
-            if left < 0:
+            remaining -= member.size
+            if remaining < 0:
                 raise DecompressionBombError(f"unpacks to more than {MAX_COMPRESSION_RATIO} times its size")
             if member.isdir():
                 continue

@@ -1,4 +1,4 @@
-"""What every source has in common: its description, which of its files count, how text is made of them."""
+"""Base class for sources: their settings, the selection of files, and how files become text."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Item:
     """One file of a source: a file on disk, or a member of an archive.
 
     Attributes:
-        path: its name inside the source, with "/" between folders.
-        size: bytes as stored (compressed, if the file is), for planning and progress.
-        refused: why it is not even opened (an unsafe path, a device file); "" if it is.
-        start: first byte of the part of the file that is meant.
-        end: byte after that part; None is the file's end.
+        path: Path inside the source, with "/" between directories.
+        size: Stored (possibly compressed) size in bytes, for planning and progress.
+        refused: Why the file is not opened, e.g. an unsafe path or a device file; "" if it may be opened.
+        start: Offset of the first byte to read.
+        end: Offset after the last byte to read; None means the end of the file.
     """
 
     path: str
@@ -46,114 +46,122 @@ class Item:
 
     @property
     def part_size(self) -> int:
-        """Stored bytes of the part that is meant."""
+        """Number of stored bytes from `start` to `end`."""
         return (self.size if self.end is None else self.end) - self.start
 
 
 class SourceConfig(Config):
-    """One source of text.
+    """Base class for the sources of a recipe.
 
-    Text of `json`, `jsonl`, `csv` and `parquet` files is made by four keys (all optional: without them the
-    text column or the turns of a conversation are found by themselves). In paths, "." steps into a field and
-    "*" into every element: `records = "data.*"` gives one document for each element of `data`; `each =
-    "turns.*"` splits a record into parts; `text = "{title}: {body}"` is the template of a part; `join` stands
-    between parts.
+    Four optional keys describe the text of JSON, JSON Lines, CSV and Parquet files. By default the text column,
+    or the turns of a conversation, are detected.
+
+    - `records = "data.*"`: one document for each element of `data`.
+    - `each = "turns.*"`: the parts of a record.
+    - `text = "{title}: {body}"`: the template of a part.
+    - `join`: the separator between parts.
+
+    In paths, "." selects a field and "*" selects every element.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"licence": "license"}
 
-    name: str = setting("", help="name in the data card and in every document; default: after the path or package")
-    genre: str = setting("unspecified", help='kind of text, for the data card: "books", "encyclopedia", ...')
+    name: str = setting(
+        "", help="name in the data card and in each document; default: derived from the path or package"
+    )
+    genre: str = setting("unspecified", help='genre, for the data card, e.g. "books", "encyclopedia"')
     license: str = setting("unknown", help="license of the text, for the data card")
     files: list[str] = setting(
         [],
-        help='glob patterns of the files to read, e.g. "docs/**/*.md"; matched from the right, default: all',
+        help='glob patterns of the files to read, e.g. "docs/**/*.md"; matched from the right; default: all files',
     )
-    format: Format | None = setting(None, help="read every file as this format; default: by its content")
-    records: str | None = setting(None, help="path to the records of a JSON file, one document each")
-    each: str | None = setting(None, help="path to the parts of a record (turns, paragraphs)")
-    text: str | None = setting(None, help='template of the text, e.g. "{title}\\n\\n{body}"; or a column as "{column}"')
-    join: str = setting("\n", help="what stands between the parts of a record")
-    languages: list[str] | None = setting(None, help="of this source, keep only these languages; default: the corpus's")
-    filters: list[str] | None = setting(None, help="rules for this source's documents; default: the corpus's")
-    markup: Literal["none", "html"] = setting("none", help='"html": tags inside the records\' text are rendered')
+    format: Format | None = setting(None, help="format of all files; default: detected from the content")
+    records: str | None = setting(None, help="path to the records in a JSON file; each record becomes a document")
+    each: str | None = setting(None, help="path to the parts of a record, e.g. turns or paragraphs")
+    text: str | None = setting(
+        None, help='template of the text, e.g. "{title}\\n\\n{body}"; for one column, "{column}"'
+    )
+    join: str = setting("\n", help="separator between the parts of a record")
+    languages: list[str] | None = setting(None, help="languages to keep from this source; default: as for the corpus")
+    filters: list[str] | None = setting(None, help="quality filters for this source; default: as for the corpus")
+    markup: Literal["none", "html"] = setting("none", help='"html": render HTML tags in the text of records')
 
     extraction: Literal["fast", "best"] = setting(
         "best",
-        help='main text of web pages: "best" asks a slower extractor, too, where the fast one found no long text',
+        help='main-text extraction for web pages; "best" adds a slower extractor if the fast one finds little text',
     )
 
     @field_validator("text")
     @classmethod
     def _has_a_field(cls, value: str | None) -> str | None:
         if value is not None and not FIELD.search(value):
-            raise ValueError(f'a template names at least one field in braces, e.g. "{{{value or "text"}}}"')
+            raise ValueError(f'a template needs at least one field in braces, e.g. "{{{value or "text"}}}"')
         return value
 
     @property
     def label(self) -> str:
-        """The name that documents carry."""
+        """The source name stored in each document."""
         return self.name or self.default_name
 
     @property
     @abstractmethod
     def default_name(self) -> str:
-        """The name of a source whose user gave none."""
+        """The name to use if the recipe sets none."""
 
     @property
     def disk_ratio(self) -> float:
-        """Bytes that are written for each stored byte that is read: a generous guess, to see beforehand if they fit."""
-        return 2.0  # sorted runs and shards, both compressed
+        """Upper estimate of bytes written per stored byte read, to check disk space first."""
+        return 2.0  # compressed sorted runs, and compressed shards
 
     @property
     def rules(self) -> RecordRules:
-        """How the records of this source become text."""
+        """How to convert the records of this source to text."""
         return RecordRules(
             self.records, self.each, self.text, self.join, self.markup == "html", extraction=self.extraction
         )
 
     @abstractmethod
     def identity(self) -> str:
-        """A value that changes when the content does. Quick, and never uses the network."""
+        """Return a value that changes with the content, without network access."""
 
     @abstractmethod
     def fetch(self, console: Console) -> None:
-        """Bring the content onto this machine, if it is not there already."""
+        """Download the content, or list it, unless that is already done."""
 
     @abstractmethod
     def items(self) -> list[Item]:
-        """All files that the patterns choose, in a fixed order. Call after `fetch`."""
+        """Return the files that match the patterns, in a fixed order. Call `fetch` first."""
 
     def parts(self, item: Item, size: int) -> list[Item]:
-        """A file as parts of about `size` bytes, for several workers, if it is one that can be entered anywhere."""
+        """Split a file into parts of about `size` bytes if its format allows starting anywhere."""
         return [item]
 
     @abstractmethod
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
-        """Give each item (a run of `items()`, in order) with the call that opens it for reading."""
+        """Yield each item with a function that opens it. `items` is a slice of `items()`, in order."""
 
     def digest(self, item: Item) -> str:
-        """What tells this content of a file from another one, as "sha256:...", or "version:..." as its store has it.
+        """Return "sha256:..." of a file, or "version:..." as reported by its store.
 
-        "" where nothing is known, or where the provenance has it: the hash of an archive is that of its members.
+        The result is "" if neither is known, or if the provenance already has the hash of the whole archive.
         """
         return ""
 
     @abstractmethod
     def provenance(self) -> dict[str, str]:
-        """Where the content came from, for the data card. Call after `fetch`."""
+        """Return the origin of the content, for the data card. Call `fetch` first."""
 
     @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
         return re.compile("|".join(_glob_regex(glob) for glob in self.files)) if self.files else None
 
     def chooses(self, path: str) -> bool:
-        """Whether the patterns choose a file of this name."""
+        """Return whether a path matches the patterns."""
         return self._pattern is None or self._pattern.fullmatch(path) is not None
 
 
 def _glob_regex(glob: str) -> str:
-    """`*` and `?` stay inside a folder, `**` crosses folders; the match may begin at any folder."""
+    """Compile a glob: `*` and `?` match within a directory, `**` across directories, from any directory on."""
     pieces = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?)", glob.lstrip("/"))
     return "(?:.*/)?" + "".join(pieces.get(part, re.escape(part)) for part in parts)

@@ -170,7 +170,7 @@ class CrawlSource(ListedSource):
             yield RemoteItem(name, sum(size for _, size in merged), url=self._address(name), ranges=tuple(merged))
 
     def provenance(self) -> dict[str, str]:
-        """The crawl, its base URL and the index patterns."""
+        """Return the crawl, its base URL and the index patterns."""
         patterns = ", ".join(self.index)
         return {"crawl": self.crawl or "", "base": redacted(self.base), "index": patterns} | super().provenance()
 

@@ -1,4 +1,4 @@
-"""A folder on this machine as a source of text."""
+"""A local directory as a text source."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ from groundup.corpus.streams import MEBIBYTE
 
 LEAVES = "symbolic link out of the folder"
 TO_FOLDER = "symbolic link to a folder"
-TWICE = "symbolic link to what is read anyway"
+TWICE = "symbolic link to a path that is read anyway"
 BROKEN = "broken symbolic link"
 
 
 class FolderEntry(NamedTuple):
-    """A file, or a skipped entry: a link that is not followed, a folder that cannot be listed.
+    """A file, or a skipped entry (a symbolic link, or a directory that cannot be listed).
 
     Attributes:
-        refused: why it is not read; "" if it may be.
+        name: Path relative to the root, with "/" between directories.
+        path: Path on disk.
+        refused: Why it is not read; "" if it may be read.
     """
 
     name: str
@@ -37,13 +39,13 @@ class FolderEntry(NamedTuple):
 
 
 class Walk:
-    """One walk through a folder. Hidden names are left out.
+    """One traversal of a directory tree, without hidden names.
 
     Args:
-        root: the folder.
-        follow: whether links are followed out of the folder and into other folders. Links to files inside the folder
-            always are, unless the file itself is read.
-        chooses: whether a file of this name is wanted.
+        root: The directory.
+        follow: Whether to follow symbolic links to directories, and out of the root. Links to files inside the root
+            are always followed, unless the file itself is read.
+        chooses: Whether to include a file with this relative path.
     """
 
     def __init__(self, root: Path, *, follow: bool, chooses: Callable[[str], bool]) -> None:
@@ -54,10 +56,10 @@ class Walk:
         self._seen = {self._real_root}
 
     def files(self) -> list[FolderEntry]:
-        """All of them, in an order that does not depend on the file system.
+        """Return all files, sorted by name.
 
         Raises:
-            OSError: the folder itself cannot be listed.
+            OSError: The root cannot be listed.
         """
         return sorted(self._below(self._root))
 
@@ -67,7 +69,7 @@ class Walk:
         except OSError:
             if folder == self._root:
                 raise
-            yield FolderEntry(self._name(folder), folder)  # what is in it is missing, and must be counted
+            yield FolderEntry(self._name(folder), folder)  # counted as one unreadable entry
             return
         for entry in entries:
             path = folder / entry.name
@@ -115,7 +117,7 @@ class Walk:
 
 
 def _mode(path: Path) -> int:
-    """The mode of what a path leads to; 0 if that is nothing, or out of reach."""
+    """Return the mode of the target of a path, or 0 if it does not exist or is not accessible."""
     try:
         return path.stat().st_mode
     except OSError:
@@ -123,10 +125,10 @@ def _mode(path: Path) -> int:
 
 
 def require_inside(path: Path, root: Path) -> None:
-    """Refuse a file that a link leads to out of the folder, also if the link was made after the folder was listed.
+    """Check that a path resolves to a file inside `root`, in case a link was created after the listing.
 
     Raises:
-        OSError: it is elsewhere.
+        OSError: The path resolves to a file outside `root`.
     """
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root)):
         raise OSError(LEAVES)
@@ -136,48 +138,46 @@ _ARCHIVES = (".warc", ".warc.gz", ".wet", ".wet.gz")
 
 
 class FolderSource(SourceConfig):
-    """All files of a folder and its subfolders; hidden ones are left out.
+    """All files in a directory and its subdirectories, except hidden ones.
 
-    Symbolic links to folders, out of the folder, and to files that are read anyway are not followed, and counted.
+    Symbolic links to directories, to targets outside, and to files that are read anyway are skipped and counted.
     """
 
-    kind: Literal["folder"] = setting("folder", help="a folder on this machine")
-    path: Path = setting(help="the folder (or one file)")
+    kind: Literal["folder"] = setting("folder", help="a local directory")
+    path: Path = setting(help="directory, or one file")
     follow_symlinks: bool = setting(
-        False, help="follow symbolic links out of the folder and into other folders [default: count them as skipped]"
+        False, help="follow symbolic links to directories, and out of the directory; default: skip and count them"
     )
     license: str = setting("private", help="license of the text, for the data card")
 
     @property
     def default_name(self) -> str:
-        """The folder's own name."""
+        """The name of the directory."""
         return _printable(self.path.resolve().name) or "folder"
 
     def _files(self) -> list[FolderEntry]:
-        """The files, by name.
+        """Return the files, sorted by name.
 
         Raises:
-            DataError: no such folder, or one that cannot be listed.
+            DataError: The directory does not exist or cannot be listed.
         """
         if not self.path.exists():
             raise DataError(
-                f"{self.path}: no such file or folder",
-                rule="a source of kind folder names a folder, or one file, on this machine",
+                f"{self.path}: no such file or directory",
                 fix="Check the path.",
             )
         if self.path.is_file():
             return [FolderEntry(self.path.name, self.path)]
         try:
             return Walk(self.path, follow=self.follow_symlinks, chooses=self.chooses).files()
-        except OSError as error:  # a closed subfolder is no reason to stop
+        except OSError as error:  # of the root; unreadable subdirectories are only counted
             raise DataError(
                 f"{self.path}: {error.strerror}",
-                rule="the folder must be readable",
-                fix="Check its permissions, or run as a user who may read it.",
+                fix="Check the permissions, or run as a user with read access.",
             ) from error
 
     def identity(self) -> str:
-        """Digest of the listing: names, sizes and times of change."""
+        """Return a digest of the names, sizes and modification times."""
         digest = hashlib.blake2b(digest_size=16)
         for name, path, refused in self._files():
             try:
@@ -188,22 +188,21 @@ class FolderSource(SourceConfig):
         return digest.hexdigest()
 
     def fetch(self, console: Console) -> None:
-        """Nothing to do: the text is here."""
+        """Do nothing: the files are local."""
 
     def items(self) -> list[Item]:
-        """The files, by name."""
+        """Return the files, sorted by name."""
         found = [_item(each) for each in self._files()]
         if not found:
-            wanted = f" that match {self.files}" if self.files else ""
+            patterns = f" that match {self.files}" if self.files else ""
             raise DataError(
-                f"{self.path}: no files{wanted}",
-                rule="a source needs at least one file",
+                f"{self.path}: no files{patterns}",
                 fix="Check the path and the patterns in `files`.",
             )
         return found
 
     def parts(self, item: Item, size: int) -> list[Item]:
-        """Web archives can be entered at any record."""
+        """Split web archives, which can be read from any record on."""
         if item.size < 2 * size or item.refused or not item.path.lower().endswith(_ARCHIVES):
             return [item]
         from groundup.corpus.formats.warc import by_record
@@ -216,7 +215,7 @@ class FolderSource(SourceConfig):
         return [replace(item, start=start, end=end) for start, end in pairwise(bounds)]
 
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
-        """Give each file with the call that opens it."""
+        """Yield each file with a function that opens it."""
         for item in items:
             yield item, partial(_open, self._path(item), None if self.follow_symlinks else self._root)
 
@@ -228,22 +227,22 @@ class FolderSource(SourceConfig):
         return self.path if self.path.is_file() else self.path / item.path
 
     def digest(self, item: Item) -> str:
-        """SHA-256 of the file's bytes."""
+        """Return the SHA-256 of a file."""
         if item.refused:
             return ""
         try:
             with self._path(item).open("rb") as file:
                 return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-        except OSError:  # reading it will fail as well, and be counted
+        except OSError:  # reading will fail as well, and count the file as unreadable
             return ""
 
     def provenance(self) -> dict[str, str]:
-        """The folder's name; its full path may be private and stays out of the card."""
+        """Return the name of the directory only, because its full path may be private."""
         return {"folder": _printable(self.path.resolve().name)}
 
 
 def _printable(name: str) -> str:
-    return name.encode("utf-8", "replace").decode()  # names on disk need not be valid Unicode
+    return name.encode("utf-8", "replace").decode()  # names on disk may be invalid Unicode
 
 
 def _item(found: FolderEntry) -> Item:
@@ -252,12 +251,12 @@ def _item(found: FolderEntry) -> Item:
         return Item(name, 0, refused=refused)
     try:
         status = path.stat()
-    except OSError as error:  # gone meanwhile, or a folder that may be listed but not entered
+    except OSError as error:  # deleted since, or in a directory without search permission
         closed = isinstance(error, PermissionError)
         return Item(name, 0, refused="permission denied" if closed else "not a regular file")
     if stat.S_ISDIR(status.st_mode):
         return Item(name, 0, refused="permission denied")
-    if not stat.S_ISREG(status.st_mode):  # a socket, a pipe: reading one would hang
+    if not stat.S_ISREG(status.st_mode):  # reading a socket or a pipe would block
         return Item(name, 0, refused="not a regular file")
     return Item(name, status.st_size)
 

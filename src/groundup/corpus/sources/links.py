@@ -1,4 +1,4 @@
-"""Pages that a list of links names, as a source of text: how WebText was made (Radford et al. 2019)."""
+"""The pages of a list of links as a text source, as for WebText (Radford et al. 2019)."""
 
 from __future__ import annotations
 
@@ -28,53 +28,52 @@ from groundup.corpus.streams import text_lines
 
 _LINE = re.compile(r"\s*(?P<url>[^\s,;]*://\S*?)(?:[\s,;]+(?P<score>[-+]?\d+(?:\.\d+)?))?\s*")
 _REFUSED_SCHEME = "refused: not http or https"
-_SHOWN = 200  # characters of what is no address
-# How pages are asked for and where they are kept, not which: another value must not fetch all anew.
-_MANNERS = {"path", "store", "delay", "max_delay", "connections", "contact"}
+_SHOWN = 200  # characters of an invalid URL
+# These settings do not change which pages are fetched, so a new value must not fetch all pages again.
+_FETCH_SETTINGS = {"path", "store", "delay", "max_delay", "connections", "contact"}
 
 
 class LinksSource(SourceConfig):
-    """The pages of a list of links, fetched once and kept as WARC.
+    """The pages of a list of links, fetched once and stored as WARC files.
 
-    Each host is asked by one connection at a time, as its robots.txt allows. Links that give no page are counted by
-    the reason.
+    The fetcher opens one connection per host and follows robots.txt. Failed links are counted by reason.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {**SourceConfig.renamed, "longest_delay": "max_delay"}
 
     kind: Literal["links"] = setting("links", help="the pages of a list of links")
-    path: Path = setting(
-        help="the list: lines of text (address, and score if there is one), or CSV, TSV, JSON lines, Parquet"
+    path: Path = setting(help="list of links: text lines (URL and optional score), CSV, TSV, JSON Lines or Parquet")
+    url_field: str = setting("url", help="column or key of the URL, for lists with columns")
+    score_field: str = setting("score", help="column or key of the score, for lists with columns")
+    min_score: float | None = setting(
+        None, help="minimum score; links below it or without a score are skipped (WebText: 3)"
     )
-    url_field: str = setting("url", help="column or key that holds the address, in lists that have such")
-    score_field: str = setting("score", help="column or key that holds the score")
-    min_score: float | None = setting(None, help="leave out links with a lower score, or none (WebText: 3)")
-    limit: int | None = setting(None, help="fetch no more than this many links", ge=1)
-    delay: float = setting(1.0, help="seconds between two requests to a host; its robots.txt may ask for more", ge=0)
-    max_delay: float = setting(60.0, help="leave hosts alone that ask for more seconds than this", ge=0)
-    connections: int = setting(32, help="requests at the same time, each to another host", ge=1, le=512)
-    max_page_bytes: int = setting(10_000_000, help="larger pages are left out", ge=1)
-    max_page_seconds: float = setting(60.0, help="pages that take longer are left out", gt=0)
+    limit: int | None = setting(None, help="maximum number of links to fetch", ge=1)
+    delay: float = setting(1.0, help="seconds between requests to the same host; robots.txt may require more", ge=0)
+    max_delay: float = setting(
+        60.0, help="maximum delay in seconds; hosts whose robots.txt requires more are skipped", ge=0
+    )
+    connections: int = setting(32, help="maximum number of concurrent requests, each to a different host", ge=1, le=512)
+    max_page_bytes: int = setting(10_000_000, help="maximum size of a page in bytes; larger pages are skipped", ge=1)
+    max_page_seconds: float = setting(60.0, help="maximum time per page in seconds; slower pages are skipped", gt=0)
     content_types: list[str] = setting(
-        ["text/html", "application/xhtml+xml", "text/plain", "application/pdf"], help="media types that are kept"
+        ["text/html", "application/xhtml+xml", "text/plain", "application/pdf"], help="media types to keep"
     )
-    contact: str = setting("", help="page or e-mail address, told to the hosts, for those who have something to say")
-    store: Path | None = setting(None, help="folder for the fetched pages; default: in the cache")
-    filters: list[str] | None = setting(WEB_FILTERS, help="rules for this source's documents, in order")
-    allow_private_hosts: bool = setting(False, help="also fetch from hosts at private addresses: an intranet of yours")
+    contact: str = setting("", help="URL or e-mail address to send in the User-Agent header")
+    store: Path | None = setting(None, help="directory for the fetched pages; default: in the cache")
+    filters: list[str] | None = setting(WEB_FILTERS, help="quality filters for the documents of this source, in order")
+    allow_private_hosts: bool = setting(False, help="allow hosts with private IP addresses, e.g. an intranet")
 
     @property
     def default_name(self) -> str:
-        """The list's name."""
+        """The name of the list file."""
         return self.path.name.partition(".")[0] or "links"
 
     def identity(self) -> str:
-        """Digest of the list and of what decides which pages are kept."""
+        """Return a digest of the list and of the settings that select pages."""
         if not self.path.is_file():
-            raise DataError(
-                f"{self.path}: no such file", rule="a source of kind links names a list", fix="Check the path."
-            )
-        keys = self.model_dump(mode="json", exclude=set(SourceConfig.model_fields) | _MANNERS)
+            raise DataError(f"{self.path}: no such file", fix="Check the path of the list.")
+        keys = self.model_dump(mode="json", exclude=set(SourceConfig.model_fields) | _FETCH_SETTINGS)
         return hashlib.blake2b(
             f"{file_digest(self.path)}{json.dumps(keys, sort_keys=True)}".encode(), digest_size=16
         ).hexdigest()
@@ -84,11 +83,14 @@ class LinksSource(SourceConfig):
         return self.store or cache_dir() / "links" / self.identity()
 
     def fetch(self, console: Console) -> None:
-        """Fetch the pages that are not there yet; when all were tried once, nothing.
+        """Fetch the missing pages. Failed links are not tried again.
+
+        Args:
+            console: Output for progress.
 
         Raises:
-            DataError: the list cannot be read.
-            DownloadError: the network is down.
+            DataError: The list cannot be read.
+            DownloadError: The network is down.
         """
         directory = self._directory
         with (
@@ -98,7 +100,7 @@ class LinksSource(SourceConfig):
             _require_same(store, directory, self.identity())
             if store.complete:
                 return
-            manners = CrawlPolicy(
+            policy = CrawlPolicy(
                 delay=self.delay,
                 max_delay=self.max_delay,
                 connections=self.connections,
@@ -109,33 +111,33 @@ class LinksSource(SourceConfig):
             network = Network(public_only=not self.allow_private_hosts, timeout=20, agent=user_agent(self.contact))
             links = _Links(self, store)
             with console.progress(f"fetching {self.label}", self.limit, "links") as progress:
-                PageFetcher(network, manners, store, progress.advance).run(iter(links))
+                PageFetcher(network, policy, store, progress.advance).run(iter(links))
             store.finish(low=links.low, repeated=links.repeated)
 
     def items(self) -> list[Item]:
-        """The WARC files; and each link that gave no page, refused for its reason."""
+        """Return the WARC files, and each failed link as a refused item."""
         with closing(PageStore(self._directory)) as store:
             pages: list[Item] = [RemoteItem(path.name, length, url=str(path)) for path, length in store.files()]
             return pages + [Item(redacted(url), 0, refused=reason) for url, reason in store.failures()]
 
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
-        """Give each file with the call that opens it."""
+        """Yield each file with a function that opens it."""
         for item in items:
             yield item, partial(_open, Path(getattr(item, "url", "")))
 
     def provenance(self) -> dict[str, str]:
-        """The list, and how much of it was not asked for."""
+        """Return the name and digest of the list, and the number of skipped links."""
         with closing(PageStore(self._directory)) as store:
             facts = {
-                "links below the least score": f"{store.fact('low'):,}",
-                "links that were named twice": f"{store.fact('repeated'):,}",
+                "links below the minimum score": f"{store.fact('low'):,}",
+                "duplicate links": f"{store.fact('repeated'):,}",
             }
-        least = {} if self.min_score is None else {"least score": f"{self.min_score:g}"}
-        return {"list": self.path.name, "digest of the list": file_digest(self.path)} | least | facts
+        minimum = {} if self.min_score is None else {"minimum score": f"{self.min_score:g}"}
+        return {"list": self.path.name, "digest of the list": file_digest(self.path)} | minimum | facts
 
 
 class _Links:
-    """The links of the list that are still to be fetched; counts those that are not."""
+    """Iterates over the links that are still to fetch, and counts skipped ones."""
 
     def __init__(self, source: LinksSource, store: PageStore) -> None:
         self._source = source
@@ -144,24 +146,24 @@ class _Links:
         self.repeated = 0
 
     def __iter__(self) -> Iterator[str]:
-        source, taken = self._source, 0
-        seen = _Seen()
-        for given, score in _listed(source):
-            if source.limit is not None and taken >= source.limit:
+        source, count = self._source, 0
+        seen = _UrlSet()
+        for text, score in _read_list(source):
+            if source.limit is not None and count >= source.limit:
                 return
             if source.min_score is not None and not (score is not None and score >= source.min_score):
                 self.low += 1
                 continue
             try:
-                url = normalize_url(given)
+                url = normalize_url(text)
                 failure = "" if url.startswith(("http://", "https://")) else _REFUSED_SCHEME
             except ValueError:
-                url = well_formed(given[:_SHOWN])
-                failure = _REFUSED_SCHEME if given[:5].lower() == "file:" else "not an address"
+                url = well_formed(text[:_SHOWN])
+                failure = _REFUSED_SCHEME if text[:5].lower() == "file:" else "not a URL"
             if seen.add(url):
                 self.repeated += 1
                 continue
-            taken += 1
+            count += 1
             if self._store.knows(url):
                 continue
             if failure:
@@ -170,8 +172,8 @@ class _Links:
                 yield url
 
 
-class _Seen:
-    """Which addresses were met already; kept on disk, since a list may hold more than memory does."""
+class _UrlSet:
+    """A set of URLs on disk, because a list may exceed memory."""
 
     def __init__(self) -> None:
         import sqlite3
@@ -180,13 +182,13 @@ class _Seen:
         self._database.execute("CREATE TABLE seen (mark BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def add(self, url: str) -> bool:
-        """Note an address; whether it was there."""
+        """Add a URL and return whether it was already present."""
         mark = hashlib.blake2b(url.encode("utf-8", "surrogatepass"), digest_size=12).digest()
         return self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", (mark,)).rowcount == 0
 
 
-def _listed(source: LinksSource) -> Iterator[tuple[str, float | None]]:
-    """(address, score) of each entry of the list."""
+def _read_list(source: LinksSource) -> Iterator[tuple[str, float | None]]:
+    """Yield (URL, score) for each entry of the list."""
     from groundup.corpus.formats import Record, format_of, read_records
 
     item, opener = Item(source.path.name, source.path.stat().st_size), partial(_open, source.path)
@@ -200,8 +202,8 @@ def _listed(source: LinksSource) -> Iterator[tuple[str, float | None]]:
         elif number == 0 or not isinstance(record, Record):
             raise DataError(
                 f"{source.path.name}: {record.origin}: {getattr(record, 'reason', f'no {source.url_field!r}')}",
-                rule="each entry of a list of links holds an address",
-                fix="Name the column or key with url_field, and that of the score with score_field.",
+                rule="each entry needs a URL",
+                fix="Set url_field (and score_field) to the columns or keys of the list.",
             )
 
 
@@ -225,11 +227,10 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _require_same(store: PageStore, directory: Path, identity: str) -> None:
-    """A folder of the user's own holds the pages of one list."""
+    """Check that a directory given as `store` has the pages of this list."""
     known = store.identity(identity)
     if known != identity:
         raise DataError(
-            f"{directory}: holds the pages of another list, or of other settings",
-            rule="a folder of fetched pages belongs to one list",
-            fix="Give another folder as `store`, or remove this one.",
+            f"{directory}: contains pages of another list or of other settings",
+            fix="Set store to another directory, or remove this one.",
         )

@@ -128,7 +128,7 @@ class ListedSource(SourceConfig):
         return f"version:{version}" if version else ""
 
     def provenance(self) -> dict[str, str]:
-        """The number of listed files, and the digest to pin."""
+        """Return the number of listed files, and the digest to pin."""
         return {"files listed": f"{len(self.items()):,}", "pin": self._digest}
 
 

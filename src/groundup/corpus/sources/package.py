@@ -1,4 +1,4 @@
-"""Files inside a pinned archive of a package index as a source of text."""
+"""The files of a pinned package archive as a text source."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ from groundup.corpus.sources import npm, pypi
 from groundup.corpus.sources.archive import list_members, open_members
 from groundup.corpus.sources.base import Item, Opener, SourceConfig
 
-# What package tools write for themselves; text files, but nobody's prose.
+# Directories of package metadata, which is text but not prose.
 _METADATA = (".dist-info", ".egg-info")
 _PACKAGE = re.compile(r"(@[\w.~-]+/)?[A-Za-z0-9_.~-]+")
 _VERSION = re.compile(r"[A-Za-z0-9_.+!-]+")
 
 
 class PackageSource(SourceConfig):
-    """Files inside one archive of PyPI or npm, which is downloaded and read, never installed or executed."""
+    """The files of a PyPI or npm archive, which is downloaded and read, but never installed or executed."""
 
-    kind: Literal["package"] = setting("package", help="an archive of a package index")
-    index: Literal["pypi", "npm"] = setting("pypi", help="which kind of package index")
-    package: str = setting(help="name of the package")
-    version: str = setting(help="its version, exactly")
-    hash: str | None = setting(None, help="sha256 of the archive (PyPI) or its integrity value (npm)")
+    kind: Literal["package"] = setting("package", help="an archive from a package index")
+    index: Literal["pypi", "npm"] = setting("pypi", help="package index")
+    package: str = setting(help="package name")
+    version: str = setting(help="exact version")
+    hash: str | None = setting(None, help="sha256 of the archive (PyPI), or its integrity value (npm)")
     license: str = setting(help="license of the text, for the data card")
 
     @field_validator("package")
     @classmethod
     def _check_package(cls, value: str) -> str:
         if not _PACKAGE.fullmatch(value):
-            raise ValueError('a package is named by letters, digits, ".", "_" and "-", on npm also as "@scope/name"')
+            raise ValueError('a package name has letters, digits, ".", "_" and "-"; on npm also "@scope/name"')
         return value
 
     @field_validator("version")
     @classmethod
     def _check_version(cls, value: str) -> str:
         if not _VERSION.fullmatch(value):
-            raise ValueError('a version is one release, exactly, e.g. "1.2.0": no range, no ">=", no "latest"')
+            raise ValueError('must be an exact version, e.g. "1.2.0", not a range or "latest"')
         return value
 
     @field_validator("hash")
@@ -57,7 +57,7 @@ class PackageSource(SourceConfig):
 
     @property
     def default_name(self) -> str:
-        """The package's name."""
+        """The package name."""
         return self.package
 
     @property
@@ -65,7 +65,7 @@ class PackageSource(SourceConfig):
         return Digest.parse(self.hash) if self.hash else None
 
     def identity(self) -> str:
-        """The pinned hash."""
+        """Return the pinned hash."""
         return self.hash or ""
 
     @property
@@ -75,30 +75,30 @@ class PackageSource(SourceConfig):
         return cache_dir() / "downloads" / release / (self._digest.value[:32] if self._digest else "unpinned")
 
     def _stored(self) -> Path | None:
-        """The archive in the cache, which got its final name only after its hash had been checked."""
+        """Return the verified archive in the cache. Unverified files have other suffixes."""
         unfinished = (".part", ".tmp", ".lock")
         found = (p for p in self._directory.glob("*") if p.is_file() and not p.name.endswith(unfinished))
         return next(found, None) if self._digest else None
 
     def fetch(self, console: Console) -> None:
-        """Bring the archive into the cache; one that is there and whole needs no network."""
+        """Download the archive into the cache, unless a valid copy is there."""
         stored, digest = self._stored(), self._digest
         if stored and digest and digest.matches(stored):
             return
-        if stored:  # damaged since
+        if stored:  # damaged
             stored.unlink()
         fetch_archive = {"pypi": pypi.fetch_pypi_archive, "npm": npm.fetch_npm_archive}[self.index]
         fetch_archive(self.package, self.version, digest, self._directory, console)
 
     @property
     def archive(self) -> Path:
-        """The archive in the cache. Call after `fetch`."""
+        """The archive in the cache. Call `fetch` first."""
         archive = self._stored()
-        assert archive is not None, "fetch() comes first"
+        assert archive is not None, "call fetch() first"
         return archive
 
     def items(self) -> list[Item]:
-        """The members that the patterns choose, in the archive's order."""
+        """Return the members that match the patterns, in archive order."""
         archive = self.archive
         members = list_members(archive)
         chosen = [item for item in members if self.chooses(item.path)]
@@ -107,17 +107,17 @@ class PackageSource(SourceConfig):
         if not chosen:
             raise DataError(
                 f"{self.package} {self.version}: no file matches {self.files}",
-                rule=f"{archive.name} holds {len(members)} files, e.g. " + ", ".join(m.path for m in members[:5]),
+                rule=f"{archive.name} contains {len(members)} files, e.g. " + ", ".join(m.path for m in members[:5]),
                 fix="Correct the patterns in `files`.",
             )
         return chosen
 
     def open_items(self, items: Iterable[Item]) -> Iterator[tuple[Item, Opener]]:
-        """Give each member with the call that opens it."""
+        """Yield each member with a function that opens it."""
         return open_members(self.archive, items)
 
     def provenance(self) -> dict[str, str]:
-        """Package, archive and hash."""
+        """Return the package, the archive and its hash."""
         return {
             "package": f"{self.index}:{self.package}=={self.version}",
             "archive": self.archive.name,

@@ -1,8 +1,7 @@
-"""Archives of Python packages, found the way that the user's own pip finds them.
+"""Archives of Python packages, found with the settings of the installed pip.
 
-pip itself would run the build script of a source archive even to download it; here only its settings are used
-(indexes, find-links, certificates, proxy, logins), and the index is asked for the file by the simple API
-(PEP 503 HTML, PEP 691 JSON).
+pip itself runs the build script of a source archive even to download it. This module uses only pip's settings
+(indexes, find-links, certificates, proxy, logins) and queries the simple API (PEP 503 HTML, PEP 691 JSON).
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from groundup.corpus.fetching.network import Network, netrc_logins
 
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
 _CONFIG_LINE = re.compile(r"^(?P<section>[\w:.-]+)\.(?P<key>[\w-]+)=(?P<value>'.*'|\".*\")$")
-_SECTIONS = ("global", "install", "download", ":env:")  # later ones win, as in pip
+_SECTIONS = ("global", "install", "download", ":env:")  # ascending precedence, as in pip
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file that an index offers; `sha256` is "" where the index does not say."""
+    """A file of an index page; `sha256` is "" if the page has no digest."""
 
     filename: str
     url: str
@@ -44,7 +43,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class PipSettings:
-    """What the user's pip is set to."""
+    """Settings read from pip."""
 
     indexes: tuple[str, ...]
     find_links: tuple[str, ...]
@@ -62,16 +61,16 @@ def _pip(*arguments: str) -> str:
 
 
 def pip_settings() -> PipSettings:
-    """Ask pip for its settings.
+    """Read the settings of pip.
 
     Raises:
-        DownloadError: there is no pip, and no PIP_INDEX_URL either.
+        DownloadError: pip is not installed and PIP_INDEX_URL is not set.
     """
     values: dict[str, str] = {}
     lines = [match for line in _pip("config", "list").splitlines() if (match := _CONFIG_LINE.match(line))]
     for section in _SECTIONS:
         values |= {m["key"]: str(ast.literal_eval(m["value"])) for m in lines if m["section"] == section}
-    for name, value in os.environ.items():  # also where there is no pip to ask
+    for name, value in os.environ.items():  # also without an installed pip
         if name.startswith("PIP_") and value:
             values.setdefault(name[4:].lower().replace("_", "-"), value)
     index = values.get("index-url") or values.get("pypi-url") or _default_index()
@@ -80,8 +79,7 @@ def pip_settings() -> PipSettings:
     if not any(indexes) and not values.get("find-links"):
         raise DownloadError(
             "pip: not found",
-            rule="archives of Python packages are found through pip's own settings",
-            fix="Install pip (python -m ensurepip), or set PIP_INDEX_URL to your package index.",
+            fix="Install pip (python -m ensurepip), or set PIP_INDEX_URL to the URL of a package index.",
         )
     network = Network(
         certificates=values.get("cert"),
@@ -95,13 +93,13 @@ def pip_settings() -> PipSettings:
 
 
 def _default_index() -> str:
-    """pip's built-in index; its help is the one public place where pip tells it."""
+    """Return pip's built-in index URL, which only its help text shows."""
     match = re.search(r"--index-url.*?\(default\s+(https?://[^\s)]+)\)", _pip("download", "--help"), re.DOTALL)
     return match[1] if match else ""
 
 
 class _Links(HTMLParser):
-    """The links of a PEP 503 page."""
+    """Parser for the links of a PEP 503 page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,19 +107,19 @@ class _Links(HTMLParser):
         self._href: str | None = None
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Remember where a link leads."""
+        """Store the target of a link."""
         if tag == "a":
             self._href = dict(attrs).get("href")
 
     def handle_data(self, data: str) -> None:
-        """A link's text is the file's name."""
+        """Store the text of a link, which is the file name."""
         if self._href and data.strip():
             self.found.append((data.strip(), self._href))
             self._href = None
 
 
 def parse_page(content_type: str, text: str, base: str) -> list[Candidate]:
-    """The files that a page of the simple API lists."""
+    """Return the files listed on a page of the simple API."""
     if "json" in content_type:
         files = json.loads(text).get("files", [])
         return [
@@ -142,22 +140,29 @@ def _normalized(name: str) -> str:
 
 
 def is_release(filename: str, name: str, version: str) -> bool:
-    """Whether a file's name says that it holds this version of this package."""
+    """Return whether a file name belongs to an archive of this package and version."""
     return _version_in(filename, name) == version.lower()
 
 
 def _version_in(filename: str, name: str) -> str:
-    """`Some_Name-1.0-py3-none-any.whl` -> `1.0`, for `some-name`; "" for what is no archive of that package."""
+    """Return `1.0` for `Some_Name-1.0-py3-none-any.whl` and `some-name`; "" if it is not an archive of it."""
     stem = re.sub(r"\.(whl|egg|zip|tar\.gz|tgz|tar\.bz2|tar\.xz)$", "", filename)
     match = re.match("[-_.]+".join(map(re.escape, re.split(r"[-_.]+", name))) + r"-([^-]+)", stem, re.IGNORECASE)
     return match[1].lower() if match and stem != filename else ""
 
 
 def newest_release(name: str, version: str | None = None) -> tuple[str, str]:
-    """The newest final release that the user's pip can see (or the one asked for), and the sha256 of its best archive.
+    """Return the newest final release of a package and the sha256 of its preferred archive.
+
+    Args:
+        name: Name of the package.
+        version: A version to look up instead of the newest one.
+
+    Returns:
+        The version, and the sha256 in hex.
 
     Raises:
-        DownloadError: no such package or release, or an index that tells no digests.
+        DownloadError: The package or release was not found, or the index has no digests.
     """
     problems: list[str] = []
     offered = list(_candidates(pip_settings(), name, problems))
@@ -172,8 +177,8 @@ def newest_release(name: str, version: str | None = None) -> tuple[str, str]:
     if not digests or not chosen:
         seen = ", ".join(sorted(filter(None, found))[:12])
         raise DownloadError(
-            f"{name} {version or ''}".strip() + f": not on the package index{_because(problems)}",
-            rule="a release is one that the user's pip can see" + (f"; of {name} it sees {seen}" if seen else ""),
+            f"{name} {version or ''}".strip() + f": not found on the package index{_because(problems)}",
+            rule=f"available versions are {seen}" if seen else "",
             fix="Check name and version (pip index versions NAME) and the network.",
         )
     return chosen, digests[0]
@@ -184,7 +189,7 @@ def _because(problems: list[str]) -> str:
 
 
 def _candidates(settings: PipSettings, name: str, problems: list[str]) -> Iterator[Candidate]:
-    """All files of the package: from find-links first, then from each index in turn."""
+    """Yield the files of the package, first from find-links, then from each index."""
     for link in settings.find_links:
         local = urllib.request.url2pathname(link.removeprefix("file://")) if "://" not in link[5:] else link
         if Path(local).is_dir():
@@ -200,26 +205,34 @@ def _candidates(settings: PipSettings, name: str, problems: list[str]) -> Iterat
 
 
 def fetch_pypi_archive(name: str, version: str, digest: Digest | None, directory: Path, console: Console) -> Path:
-    """Bring the archive of this release whose digest is pinned into `directory` (named by its digest).
+    """Download the archive of a release into `directory` and verify its digest.
+
+    Args:
+        name: Name of the package.
+        version: Exact version.
+        digest: Pinned digest; None raises an error that lists the available ones.
+        directory: Target directory.
+        console: Output for progress.
+
+    Returns:
+        The path of the archive.
 
     Raises:
-        DownloadError: no such release or file, no pinned hash (the message tells the hash), or not reachable.
+        DownloadError: The release or file does not exist, is not pinned, or is unreachable.
     """
     settings = pip_settings()
     problems: list[str] = []
     offered = [c for c in _candidates(settings, name, problems) if is_release(c.filename, name, version)]
     if not offered:
         raise DownloadError(
-            f"{name} {version}: not on the package index{_because(problems)}",
-            rule="a package source names a release that the user's pip can see",
+            f"{name} {version}: not found on the package index{_because(problems)}",
             fix="Check name and version (pip index versions NAME) and the network.",
         )
     listing = "; ".join(f'{c.filename} hash = "{c.sha256}"' for c in _ranked(offered)[:4])
     if digest is None:
         raise DownloadError(
             f"{name} {version}: no hash in the recipe",
-            rule="an archive is pinned by its sha256",
-            fix=f"Choose a file and add its hash to the source: {listing}.",
+            fix=f"Pin an archive: choose a file and add its hash to the source: {listing}.",
         )
     for candidate in [c for c in offered if c.sha256 in ("", digest.value)]:
         target = directory / candidate.filename
@@ -232,11 +245,10 @@ def fetch_pypi_archive(name: str, version: str, digest: Digest | None, directory
             return target
     raise DownloadError(
         f"{name} {version}: no file with sha256 {digest.value}",
-        rule="the pinned hash must be that of a file of this release",
-        fix=f"Check the hash in the recipe; the index offers {listing}.",
+        fix=f"Check the hash in the recipe. The index has {listing}.",
     )
 
 
 def _ranked(offered: list[Candidate]) -> list[Candidate]:
-    """Wheels for any machine first, then source archives, then the rest: what a recipe should pin."""
+    """Sort by preference for a recipe: pure-Python wheels, source archives, other wheels."""
     return sorted(offered, key=lambda c: (not c.filename.endswith("-any.whl"), c.filename.endswith((".whl", ".egg"))))

@@ -1,4 +1,4 @@
-"""Files at an address as a source of text: an object store, a web server, a dataset on the hub."""
+"""Remote files as a text source: object stores, web servers, and datasets on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from groundup.corpus.sources.remote_files import Remote, RemoteItem
 
 
 class RemoteSource(ListedSource):
-    """Files at addresses: https://, s3://, hf://datasets/ORG/NAME, or any other that fsspec knows.
+    """Files at https://, s3://, hf://datasets/ORG/NAME, or any other URL that fsspec supports.
 
-    Logins come from where each store's own tools have them (~/.aws, `hf auth login`, ~/.netrc), or from the
-    environment: `${NAME}` in an address or an option stands for the variable NAME.
+    Logins are read from the usual places (~/.aws, `hf auth login`, ~/.netrc). `${NAME}` in a URL or an option is
+    replaced by the environment variable NAME.
     """
 
-    kind: Literal["remote"] = setting("remote", help="files at addresses, read from where they are")
+    kind: Literal["remote"] = setting("remote", help="remote files, streamed without storing them")
     urls: list[str] = setting(
-        help='addresses: "https://HOST/FILE", "s3://BUCKET/FOLDER", "hf://datasets/ORG/NAME/**/*.parquet", ...'
+        help='URLs: "https://HOST/FILE", "s3://BUCKET/FOLDER", "hf://datasets/ORG/NAME/**/*.parquet", ...'
     )
 
     @field_validator("urls")
@@ -32,16 +32,16 @@ class RemoteSource(ListedSource):
     def _are_addresses(cls, urls: list[str]) -> list[str]:
         for url in urls:
             if "://" not in url:
-                raise ValueError(f'an address begins with a scheme, as "https://..."; {url!r} has none')
+                raise ValueError(f'{url!r} has no scheme such as "https://"')
             if "*" in url and url.startswith(("http://", "https://")):
-                raise ValueError(f"a web server does not list its files: name each of them instead of {url!r}")
+                raise ValueError(f"patterns do not work on web servers: list each file instead of {url!r}")
         if not urls:
-            raise ValueError("at least one address is needed")
+            raise ValueError("needs at least one URL")
         return urls
 
     @property
     def default_name(self) -> str:
-        """The end of the first address."""
+        """The last path component of the first URL."""
         return self.urls[0].partition("?")[0].rstrip("/").rpartition("/")[2].partition("*")[0] or "remote"
 
     @property
@@ -50,27 +50,27 @@ class RemoteSource(ListedSource):
         return self.urls
 
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
-        """What is at the addresses."""
-        with console.progress("listing", len(self.urls), "addresses") as progress:
+        """List the files at the URLs."""
+        with console.progress("listing", len(self.urls), "URLs") as progress:
             found: list[RemoteItem] = []
             for url in self.urls:
                 found += remote.find(resolve_variables(url))
                 progress.advance()
         names = Counter(item.path for item in found)
-        return [item if names[item.path] == 1 else replace(item, path=_place_in(item.url)) for item in found]
+        return [item if names[item.path] == 1 else replace(item, path=_host_and_path(item.url)) for item in found]
 
     def provenance(self) -> dict[str, str]:
-        """The addresses, too."""
-        return {"addresses": ", ".join(map(_without_query, self.urls))} | super().provenance()
+        """Return the URLs, the number of files and the digest of the list."""
+        return {"urls": ", ".join(map(_without_query, self.urls))} | super().provenance()
 
 
-def _place_in(url: str) -> str:
-    """Host and path: the name of a file where another one has the same."""
+def _host_and_path(url: str) -> str:
+    """Return host and path, to name a file whose base name is not unique."""
     return _without_query(url).partition("://")[2].lstrip("/")
 
 
 def _without_query(url: str) -> str:
-    """Signed addresses hold a key behind the question mark, and old ones a login before the @."""
+    """Remove the query, which may have a signature, and the login before the @."""
     scheme, _, rest = url.partition("?")[0].partition("://")
     host, slash, path = rest.partition("/")
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"

@@ -1,4 +1,4 @@
-"""Files elsewhere, read as streams: they go on after a broken line, and are noticed when they change meanwhile."""
+"""Streams of remote files that reconnect after an error and detect changed files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from typing import Any, BinaryIO, cast
 from groundup.core.errors import ConfigError, DownloadError
 from groundup.core.telemetry import disable_telemetry
 from groundup.corpus.fetching.network import Network, retry
-from groundup.corpus.fetching.stream import ChangedError, EarlyEndError, Joined, RemoteStream, as_os_errors, unreachable
+from groundup.corpus.fetching.stream import (
+    ChangedError,
+    EarlyEndError,
+    ConcatenatedStream,
+    RemoteStream,
+    as_os_errors,
+    download_error,
+)
 from groundup.corpus.sources.base import Item
 from groundup.corpus.streams import MEBIBYTE
 
-UNKNOWN_SIZE = 1 << 30  # what a file is taken for whose server does not tell
-_BLOCK = 4 * MEBIBYTE  # bytes that an object store is asked for at a time
+UNKNOWN_SIZE = 1 << 30  # assumed size in bytes if the server does not report one
+_BLOCK = 4 * MEBIBYTE  # bytes per request to an object store
 _VERSION_KEYS = (
     "ETag", "etag", "blob_id", "oid", "md5Hash", "checksum", "mtime", "LastModified", "last_modified", "created",
 )  # fmt: skip
@@ -29,13 +36,13 @@ _INSTALLS = {"s3": "groundup[remote]", "s3a": "groundup[remote]", "hf": "groundu
 
 @dataclass(frozen=True, slots=True)
 class RemoteItem(Item):
-    """A file elsewhere, with all that a worker process needs to open it.
+    """A remote file, with everything that a worker process needs to open it.
 
     Attributes:
-        url: where it is.
-        version: ETag or time of change, as far as its store tells; "" if it does not.
-        ranges: (first byte, length) of the parts that are read, one after another; none: the whole.
-        sha1: in hex, checked while the whole is read; "" if not known.
+        url: URL of the file.
+        version: ETag or modification time; "" if the store reports neither.
+        ranges: (offset, length) in bytes of the parts to read in sequence; empty for the whole file.
+        sha1: SHA-1 in hex, verified when the whole file is read; "" if unknown.
     """
 
     url: str = ""
@@ -46,52 +53,60 @@ class RemoteItem(Item):
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """Lists and opens files at https, http, local paths, and whatever else fsspec knows."""
+    """Lists and opens files at https, http, local paths, and other URLs that fsspec supports."""
 
     network: Network
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def find(self, url: str) -> list[RemoteItem]:
-        """The files that an address means: one file; of object stores also patterns ("*") and folders.
+        """List the files at a URL.
+
+        Args:
+            url: URL of a file; on object stores also a pattern ("*") or a directory.
+
+        Returns:
+            The files, sorted by path.
 
         Raises:
-            ConfigError: an unknown kind of address, or a library that is not installed.
-            DownloadError: nothing there, or out of reach.
+            ConfigError: The scheme is unknown, or a library is not installed.
+            DownloadError: No file was found, or the URL is unreachable.
         """
-        find = self._find_http if url.startswith(("http://", "https://")) else self._find_elsewhere
+        find = self._find_http if url.startswith(("http://", "https://")) else self._find_fsspec
         try:
             found = retry(lambda: find(url))
         except (OSError, http.client.HTTPException) as error:
-            raise unreachable(url, error) from error
+            raise download_error(url, error) from error
         if not found:
-            raise DownloadError(f"{url}: no files", rule="an address leads to one file at least", fix="Check it.")
+            raise DownloadError(f"{url}: no files", fix="Check the URL.")
         return found
 
     def open(self, item: RemoteItem) -> BinaryIO:
-        """A stream of the item's bytes: buffered, and seekable unless it is made of ranges.
+        """Open a buffered stream of a file, which is seekable unless the item has ranges.
 
-        What cannot be read after several attempts, or has changed since it was listed, raises `DownloadError`.
+        Reading raises `DownloadError` after several failed attempts, or if the file changed since it was listed.
         """
         if item.ranges:
-            return io.BufferedReader(Joined(self._part(item, start, size) for start, size in item.ranges), MEBIBYTE)
+            return io.BufferedReader(
+                ConcatenatedStream(self._part(item, start, size) for start, size in item.ranges), MEBIBYTE
+            )
         return io.BufferedReader(self._part(item, 0, None), MEBIBYTE)
 
     def page(self, url: str, accept: str = "*/*") -> str:
-        """The text of a page.
+        """Return the text of a page.
 
         Raises:
-            DownloadError: out of reach; its cause tells the status.
+            DownloadError: The page is unreachable; its cause has the HTTP status.
         """
         try:
             return retry(lambda: self.network.page(url, accept)[1])
         except (OSError, http.client.HTTPException) as error:
-            raise unreachable(url, error) from error
+            raise download_error(url, error) from error
 
     def json_lines(self, url: str) -> list[Any]:
-        """The values of a page of JSON, one a line; or one over all lines.
+        """Return the values of a JSON Lines page, or the single value of a JSON page.
 
         Raises:
-            DownloadError: out of reach, or something else.
+            DownloadError: The page is unreachable or not JSON.
         """
         text = self.page(url, "application/json")
         for pieces in (text.splitlines(), [text]):
@@ -99,13 +114,13 @@ class Remote:
                 return [json.loads(piece) for piece in pieces if piece.strip()]
         raise DownloadError(
             f"{url}: {text[:80]!r}",
-            rule="this address answers in JSON",
-            fix="Check the address; if it is right, the server has trouble: try later.",
+            rule="not JSON",
+            fix="Check the URL. If it is right, the server has a problem: try again later.",
         )
 
     def _part(self, item: RemoteItem, start: int, size: int | None) -> RemoteStream:
         web = item.url.startswith(("http://", "https://"))
-        reopen = partial(self._open_http if web else self._open_elsewhere, item, start, size)
+        reopen = partial(self._open_http if web else self._open_fsspec, item, start, size)
         known = size if size is not None else item.size if item.size != UNKNOWN_SIZE else None
         return RemoteStream(reopen, item.url, known, item.sha1)
 
@@ -113,7 +128,7 @@ class Remote:
         try:
             response = self.network.open(url, _PLAIN, method="HEAD")
         except urllib.error.HTTPError as error:
-            if error.code not in (403, 405, 501):  # a signed address, or a server that knows no HEAD
+            if error.code not in (403, 405, 501):  # signed URLs and some servers do not allow HEAD
                 raise
             response = self.network.open(url, _PLAIN | {"Range": "bytes=0-0"})
         with response:
@@ -125,23 +140,23 @@ class Remote:
 
     def _open_http(self, item: RemoteItem, start: int, size: int | None, offset: int) -> BinaryIO:
         first = start + offset
-        wanted = f"bytes={first}-" + (str(start + size - 1) if size is not None else "")
-        headers = _PLAIN | ({"Range": wanted} if first or size is not None else {})
+        byte_range = f"bytes={first}-" + (str(start + size - 1) if size is not None else "")
+        headers = _PLAIN | ({"Range": byte_range} if first or size is not None else {})
         try:
             response = self.network.open(item.url, headers)
         except urllib.error.HTTPError as error:
             if error.code == 416:
-                raise ChangedError(f"has no byte {first:,} any more") from error
+                raise ChangedError(f"has fewer than {first:,} bytes now") from error
             raise
         found = _version(response)
         if item.version and found and found != item.version:
             response.close()
-            raise ChangedError("is not the file that was listed")
+            raise ChangedError("has changed since it was listed")
         if first and response.status != 206:
-            _skip(response, first)  # a server without ranges
+            _skip(response, first)  # the server ignored the range
         return cast(BinaryIO, response)
 
-    def _find_elsewhere(self, url: str) -> list[RemoteItem]:
+    def _find_fsspec(self, url: str) -> list[RemoteItem]:
         fs, path = self._filesystem(url)
         with as_os_errors():
             if any(mark in path for mark in "*?["):
@@ -157,18 +172,18 @@ class Remote:
                     str(info["name"])[len(root) :].lstrip("/") if root else str(info["name"]),
                     int(info["size"]) if info.get("size") is not None else UNKNOWN_SIZE,
                     url=str(fs.unstrip_protocol(info["name"])),
-                    version=_version_in(fs.info(info["name"])),  # listings may tell it in another form
+                    version=_version_in(fs.info(info["name"])),  # listings may have another form of it
                 )
                 for info in found
             ),
             key=lambda item: item.path,
         )
 
-    def _open_elsewhere(self, item: RemoteItem, start: int, size: int | None, offset: int) -> BinaryIO:
+    def _open_fsspec(self, item: RemoteItem, start: int, size: int | None, offset: int) -> BinaryIO:
         fs, path = self._filesystem(item.url)
         with as_os_errors():
             if item.version and _version_in(fs.info(path)) != item.version:
-                raise ChangedError("is not the file that was listed")
+                raise ChangedError("has changed since it was listed")
             opened = fs.open(path, "rb", block_size=_BLOCK)
             opened.seek(start + offset)
         return cast(BinaryIO, opened)
@@ -182,11 +197,11 @@ class Remote:
         except (ImportError, ValueError) as error:
             scheme = url.partition(":")[0]
             missing = isinstance(error, ImportError)
-            named = _INSTALLS.get(scheme) or "the library that is named here"
+            package = _INSTALLS.get(scheme) or "the library named above"
             raise ConfigError(
                 f"{url}: {error}",
-                rule="an address begins with https://, s3://, hf:// or another scheme that fsspec knows",
-                fix=f"pip install '{named}'." if missing else "Correct the address.",
+                rule="" if missing else "a URL starts with https://, s3://, hf:// or another scheme of fsspec",
+                fix=f"Run pip install '{package}'." if missing else "Correct the URL.",
             ) from error
         return fs, str(path)
 
@@ -198,7 +213,7 @@ def _skip(stream: BinaryIO | http.client.HTTPResponse, count: int) -> None:
     while count:
         skipped = len(stream.read(min(count, MEBIBYTE)))
         if not skipped:
-            raise EarlyEndError("ended before the wanted byte")
+            raise EarlyEndError("ended before the requested byte")
         count -= skipped
 
 

@@ -1,4 +1,4 @@
-"""Wikipedia (and its sisters) as a source of text: the dump's address is found, its digests are checked."""
+"""Wikipedia and its sister projects as a text source: finds the dump and verifies its digests."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ from groundup.corpus.sources.listed import ListedSource
 from groundup.corpus.sources.remote_files import Remote, RemoteItem
 
 _JOB = "articlesmultistreamdump"
-_PAGES = re.compile(r".*-pages-articles-multistream\d*\.xml.*\.bz2")  # the same job leaves indexes, as text
+_PAGES = re.compile(r".*-pages-articles-multistream\d*\.xml.*\.bz2")  # the job also publishes index files
 
 
 class WikipediaSource(ListedSource):
-    """The articles of a wiki, from its dump of one day, with the digests that the dump's own page tells."""
+    """The articles of one dump of a wiki, verified with the digests that the dump publishes."""
 
     kind: Literal["wikipedia"] = setting("wikipedia", help="the articles of a Wikimedia wiki")
-    language: str = setting("en", help='the wiki\'s language code, e.g. "de", "simple"', pattern=r"^[a-z]+(-[a-z]+)*$")
-    project: str = setting("wiki", help='"wiki" is Wikipedia; "wikibooks", "wikinews", ...', pattern=r"^wiki[a-z]*$")
-    date: str = setting("latest", help='day of the dump, e.g. "20250101", or "latest": the newest finished one')
-    base: str = setting("https://dumps.wikimedia.org", help="where the dumps are: the original or a mirror")
-    genre: str = setting("encyclopedia", help="kind of text, for the data card")
+    language: str = setting("en", help='language code of the wiki, e.g. "de", "simple"', pattern=r"^[a-z]+(-[a-z]+)*$")
+    project: str = setting(
+        "wiki", help='project: "wiki" (Wikipedia), "wikibooks", "wikinews", ...', pattern=r"^wiki[a-z]*$"
+    )
+    date: str = setting("latest", help='date of the dump, e.g. "20250101", or "latest" for the newest finished dump')
+    base: str = setting("https://dumps.wikimedia.org", help="URL of the dumps or of a mirror")
+    genre: str = setting("encyclopedia", help="genre, for the data card")
     license: str = setting("CC-BY-SA-4.0 and GFDL", help="license of the text, for the data card")
 
     @field_validator("date")
     @classmethod
     def _is_a_day(cls, value: str) -> str:
         if value != "latest" and not re.fullmatch(r"\d{8}", value):
-            raise ValueError('a day is written as "20250101"; or "latest"')
+            raise ValueError('must be a date such as "20250101", or "latest"')
         return value
 
     @property
     def default_name(self) -> str:
-        """The wiki, as the dumps call it."""
+        """The database name of the wiki, e.g. "enwiki"."""
         return self._wiki
 
     @property
@@ -52,16 +54,16 @@ class WikipediaSource(ListedSource):
 
     @property
     def addresses(self) -> list[str]:
-        """Where the dumps are."""
+        """The URL of the dumps."""
         return [self.base]
 
     def list_files(self, remote: Remote, console: Console) -> list[RemoteItem]:
-        """The parts of the dump; of "latest", the newest one that is finished."""
+        """Return the files of the dump; for "latest", of the newest finished dump."""
         days = [self.date] if self.date != "latest" else self._days(remote)
         for day in days:
             job = self._job(remote, day)
             if job.get("status") == "done":
-                console.note(f'{self.label}: the dump of {day}; to pin it, write date = "{day}"')
+                console.note(f'{self.label}: using the dump of {day}; to pin it, set date = "{day}"')
                 return [
                     RemoteItem(
                         name,
@@ -74,8 +76,8 @@ class WikipediaSource(ListedSource):
                 ]
         raise DataError(
             f"{self._wiki}: no finished dump" + (f" of {self.date}" if len(days) == 1 else ""),
-            rule=f"dumps of the last months are kept, from a 1st or a 20th (seen: {', '.join(days) or 'none'})",
-            fix='Correct language, project or date, or give date = "latest".',
+            rule=f"only dumps of recent months are kept, from the 1st or 20th (found: {', '.join(days) or 'none'})",
+            fix='Correct language, project or date, or set date = "latest".',
         )
 
     def _days(self, remote: Remote) -> list[str]:
@@ -87,7 +89,7 @@ class WikipediaSource(ListedSource):
         return job
 
     def provenance(self) -> dict[str, str]:
-        """The wiki and the dump's address."""
+        """Return the wiki, the URL of the dump, and the digest of the file list."""
         day = next(iter(self.items())).url.split("/")[-2]  # type: ignore[attr-defined]
         return {
             "wiki": self._wiki,
@@ -96,5 +98,5 @@ class WikipediaSource(ListedSource):
 
 
 def _first_page(entry: tuple[str, Any]) -> list[int]:
-    """`...multistream10.xml-p3p9.bz2` after `...multistream9.xml-p1p2.bz2`."""
+    """Sort numerically: `...multistream9.xml-p1p2.bz2` before `...multistream10.xml-p3p9.bz2`."""
     return [int(number) for number in re.findall(r"\d+", entry[0])]
