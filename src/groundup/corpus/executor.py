@@ -1,8 +1,7 @@
-"""Runs independent tasks in a pool of processes; a worker that is killed loses nothing and hangs nothing.
+"""Run independent tasks in a process pool that survives killed workers.
 
-A task is a picklable value with a `run()` whose result is a file that is whole or absent, and `done()` that
-looks for it. So a task may be run again after any accident, and another executor (a cluster) can take this
-one's place.
+A task is a picklable value. `run()` writes its result as a file atomically, and `done()` checks for that file. A
+task can therefore run again after a crash, and other executors (a cluster) can replace this one.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ ATTEMPTS = 3
 
 
 class Task(Protocol):
-    """One piece of work."""
+    """A unit of work that is safe to repeat."""
 
     @property
     def label(self) -> str:
-        """What the work is on, for messages."""
+        """A description for messages."""
         ...
 
     def done(self) -> bool:
-        """Whether the result is there."""
+        """Return whether the result exists."""
         ...
 
     def run(self) -> None:
-        """Do the work and leave the result as a file, atomically."""
+        """Write the result as a file, atomically."""
         ...
 
 
@@ -44,19 +43,22 @@ TaskT = TypeVar("TaskT", bound=Task)
 
 
 class Executor(Protocol):
-    """Runs all tasks that are not done yet, somewhere, and calls `on_done` here for each when it is."""
+    """Runs unfinished tasks and calls `on_done` in this process after each."""
 
     def __call__(self, tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> None:
-        """Return when all are done; the first exception of a task is raised."""
+        """Run all tasks, and raise the first exception of a task."""
         ...
 
 
 class ProcessPool:
-    """Runs tasks in processes of this machine, which stay for the next tasks until the `with` block ends.
+    """Runs tasks in local processes, which are reused until the `with` block ends.
 
-    An exception of a task, or Ctrl-C, ends a call at once and is raised there; other tasks are cut off. When a worker
-    dies (killed, out of memory), the unfinished tasks are run again in new processes, the last time one at a time so
-    that the task that kills its worker is known.
+    An exception of a task, or Ctrl-C, stops all tasks immediately and is raised by the call. If a worker is killed,
+    for example because memory ran out, the unfinished tasks run again in new processes. The last attempt runs one task
+    at a time, to identify the task that kills its worker.
+
+    Args:
+        workers: Number of processes; 1 runs the tasks in this process.
     """
 
     def __init__(self, workers: int) -> None:
@@ -70,28 +72,32 @@ class ProcessPool:
         self._end()
 
     def __call__(self, tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> None:
-        """Run all tasks that are not done yet; `on_done` is called here for each when it is.
+        """Run the unfinished tasks.
+
+        Args:
+            tasks: The tasks.
+            on_done: Called in this process after each task.
 
         Raises:
-            ResourceError: a task's worker died every time.
+            ResourceError: The worker of a task was killed in every attempt.
         """
-        waiting = [task for task in tasks if not task.done()]
-        if self.workers <= 1 or len(waiting) <= 1:
-            for task in waiting:
+        unfinished = [task for task in tasks if not task.done()]
+        if self.workers <= 1 or len(unfinished) <= 1:
+            for task in unfinished:
                 task.run()
                 on_done(task)
             return
         for _ in range(ATTEMPTS - 1):
-            if not (waiting := self._attempt(waiting, on_done)):
+            if not (unfinished := self._attempt(unfinished, on_done)):
                 return
         with ProcessPool(self.workers) as last:
             last._processes = _Processes(1)
-            if waiting := last._attempt(waiting, on_done):
-                raise worker_died(waiting[0])
+            if unfinished := last._attempt(unfinished, on_done):
+                raise worker_killed(unfinished[0])
 
     def _attempt(self, tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> list[TaskT]:
-        """Run tasks; return those left over when a worker died."""
-        left = list(tasks)
+        """Run tasks, and return the unfinished ones if a worker was killed."""
+        unfinished = list(tasks)
         self._processes = self._processes or _Processes(self.workers)
         try:
             futures = {self._processes.pool.submit(run_task, task): task for task in tasks}
@@ -99,17 +105,17 @@ class ProcessPool:
                 if failed := future.result():
                     raise worker_error(failed)
                 task = futures[future]
-                left.remove(task)
+                unfinished.remove(task)
                 on_done(task)
         except BrokenProcessPool:
             self._end()
-            for task in [task for task in left if task.done()]:
-                left.remove(task)
+            for task in [task for task in unfinished if task.done()]:
+                unfinished.remove(task)
                 on_done(task)
         except BaseException:
-            self._end()  # what the workers were at may take minutes, and leaves nothing half done
+            self._end()  # running tasks may take minutes, and their results are atomic
             raise
-        return left
+        return unfinished
 
     def _end(self) -> None:
         if self._processes is not None:
@@ -118,28 +124,27 @@ class ProcessPool:
 
 
 class _Processes:
-    """A pool whose workers end with it, or with this process, at once."""
+    """A process pool whose workers exit immediately when it ends or when this process exits."""
 
     def __init__(self, workers: int) -> None:
-        context = multiprocessing.get_context("spawn")  # fork would copy the locks of our threads (progress, Arrow)
-        self._stop_seen, self._stop = context.Pipe(duplex=False)
-        prepared = (self._stop_seen,)
-        self.pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=prepared)
+        context = multiprocessing.get_context("spawn")  # fork would copy locks held by other threads (progress, Arrow)
+        self._stop_receiver, self._stop = context.Pipe(duplex=False)
+        initargs = (self._stop_receiver,)
+        self.pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_prepare_worker, initargs=initargs)
 
     def end(self) -> None:
-        """Stop the workers, whatever they are at."""
+        """Stop the workers immediately."""
         self._stop.close()
         self.pool.shutdown(wait=True, cancel_futures=True)
-        self._stop_seen.close()
+        self._stop_receiver.close()
 
 
-def worker_died(task: Task) -> ResourceError:
-    """The error for a task that no worker survives."""
+def worker_killed(task: Task) -> ResourceError:
+    """Return the error for a task whose worker was killed in every attempt."""
     return ResourceError(
-        f"{task.label}: the process that worked on it died {ATTEMPTS} times",
-        rule="a worker process must live until its task is done",
-        fix="Perhaps memory ran out: close other programs, or set workers = 1. In a script of your own, call "
-        'under `if __name__ == "__main__":`.',
+        f"{task.label}: the worker process was killed {ATTEMPTS} times",
+        fix="If memory ran out, close other programs or set workers = 1. In a Python script, call it under "
+        '`if __name__ == "__main__":`.',
     )
 
 
@@ -147,18 +152,18 @@ Failure = tuple[type[GroundupError], str, str, str]
 
 
 def run_task(task: Task) -> Failure | None:
-    """Run a task; our own errors come back as parts: with their keyword arguments they do not pickle."""
+    """Run a task, and return a `GroundupError` as its parts, because its keyword arguments do not pickle."""
     try:
         task.run()
     except GroundupError as error:
         return type(error), error.value, error.rule, error.fix
     finally:
-        _forget()
+        _release_memory()
     return None
 
 
-def _forget() -> None:
-    """Give back what the largest document of a task took: workers that keep it grow with the input."""
+def _release_memory() -> None:
+    """Return freed memory to the system. Otherwise workers keep the memory of their largest document."""
     import pyarrow as pa
 
     pa.default_memory_pool().release_unused()
@@ -166,19 +171,19 @@ def _forget() -> None:
 
 
 def worker_error(parts: Failure) -> GroundupError:
-    """The error whose parts a worker sent."""
+    """Rebuild the error from the parts that a worker sent."""
     kind, value, rule, fix = parts
     return kind(value, rule=rule, fix=fix)
 
 
-def _prepare_worker(stop_seen: Connection) -> None:
-    """End this worker when it is told to, or its parent is killed: else it would go on and write beside a new run."""
+def _prepare_worker(stop_receiver: Connection) -> None:
+    """Exit when the pool ends or the parent is killed. Otherwise the worker would write next to a new run."""
     parent = multiprocessing.parent_process()
     assert parent is not None
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent handles it
 
     def watch() -> None:
-        wait([parent.sentinel, stop_seen])
+        wait([parent.sentinel, stop_receiver])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

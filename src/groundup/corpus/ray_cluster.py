@@ -1,7 +1,7 @@
-"""The same tasks on Ray: on a cluster that is there already, or on one that is started on this machine for the while.
+"""Run tasks on Ray, on an existing cluster or on a temporary local one.
 
-Tasks hand files on to each other, so a cluster of several machines needs sources and output on a disk that all of
-them see. A task whose worker or machine dies is run again elsewhere; its result is a file that is whole or absent.
+Tasks exchange files, so a cluster of several machines needs the sources and the output on a shared file system. If
+a worker or machine fails, its task runs again on another one. Results are written atomically.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from typing import Any, Self
 
 from groundup.core.errors import ConfigError
 from groundup.core.telemetry import disable_telemetry
-from groundup.corpus.executor import ATTEMPTS, TaskT, run_task, worker_died, worker_error
+from groundup.corpus.executor import ATTEMPTS, TaskT, run_task, worker_killed, worker_error
 
-_QUIETLY: Any = {"log_to_driver": False, "logging_level": logging.ERROR}
-_IN_FLIGHT = 4  # tasks handed to Ray at a time for each of its processors: asking it about many costs time
+_TASKS_PER_CPU = 4  # pending tasks per CPU; waiting for many tasks in Ray is slow
 
 
 @dataclass(frozen=True, slots=True)
 class RayCluster:
-    """Runs tasks on Ray: on the cluster that RAY_ADDRESS names or that runs here, else on one of `workers` processes.
+    """Runs tasks on Ray: on the cluster at RAY_ADDRESS, a running local one, or a new local one.
 
-    Raises:
-        ConfigError: Ray is not installed.
+    Args:
+        workers: Number of processes of a new local cluster.
     """
 
     workers: int
@@ -39,22 +38,27 @@ class RayCluster:
             ray.shutdown()
 
     def __call__(self, tasks: Sequence[TaskT], on_done: Callable[[TaskT], None]) -> None:
-        """Run all tasks that are not done yet; see `executor.ProcessPool`.
+        """Run the unfinished tasks, see `executor.ProcessPool`.
+
+        Args:
+            tasks: The tasks.
+            on_done: Called in this process after each task.
 
         Raises:
-            ResourceError: a task's worker died every time.
+            ConfigError: Ray is not installed.
+            ResourceError: The worker of a task was killed in every attempt.
         """
-        waiting = [task for task in tasks if not task.done()]
-        if not waiting:
+        unfinished = [task for task in tasks if not task.done()]
+        if not unfinished:
             return
         ray = self._connected()
         remote = ray.remote(num_cpus=1, max_retries=ATTEMPTS - 1)(run_task)
-        most = _IN_FLIGHT * max(1, int(ray.cluster_resources().get("CPU", 1)))
-        queue = list(reversed(waiting))
+        max_running = _TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        queue = list(reversed(unfinished))
         running: dict[Any, TaskT] = {}
         try:
             while queue or running:
-                while queue and len(running) < most:
+                while queue and len(running) < max_running:
                     task = queue.pop()
                     running[remote.remote(task)] = task
                 finished, _ = ray.wait(list(running), num_returns=1)
@@ -63,7 +67,7 @@ class RayCluster:
                     try:
                         failed = ray.get(reference)
                     except ray.exceptions.WorkerCrashedError as error:
-                        raise worker_died(task) from error
+                        raise worker_killed(task) from error
                     if failed:
                         raise worker_error(failed)
                     on_done(task)
@@ -73,14 +77,13 @@ class RayCluster:
 
     def _connected(self) -> Any:
         disable_telemetry()
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a warning about a change of its own to come
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a deprecation warning
         try:
             import ray
         except ImportError as error:
             raise ConfigError(
                 'engine = "ray": Ray is not installed',
-                rule="the engine must be installed",
-                fix='Run pip install "groundup[ray]", or leave the engine out: processes of this machine do the work.',
+                fix='Run pip install "groundup[ray]", or remove the engine setting to use local processes.',
             ) from error
         if not ray.is_initialized():
             try:

@@ -1,4 +1,4 @@
-"""The first step of the pipeline: a few files of one source to runs of clean documents, sorted by hash."""
+"""The first step of collection: read source files and write sorted runs of clean documents."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from groundup.corpus.sources import Item, SourceConfig
 from groundup.corpus.steps import Drop, NamedStep, with_text
 from groundup.corpus.text import clean_text, split_text
 
-UNIT_BYTES = 2 << 20  # a unit is about this much, so that thousands of small files make few tasks, and a large one many
-RUN_BYTES = 64 << 20  # text sorted in memory at a time
+UNIT_BYTES = 2 << 20  # approximate size of a task: groups small files and splits large ones
+RUN_BYTES = 64 << 20  # bytes of text to sort in memory
 
-READING, LENGTH, PRIVACY = "reading", "length", "privacy"  # the steps of every corpus, around those of the recipe
+READING, LENGTH, PRIVACY = "reading", "length", "privacy"  # steps of every corpus, in addition to the recipe's
 
 
 @dataclass(frozen=True, slots=True)
 class ReadTask:
-    """Read a few files of one source, clean them, and take each document through the steps."""
+    """A task that reads a few files of one source, cleans the documents and applies the steps."""
 
     source: SourceConfig
     items: tuple[Item, ...]
@@ -42,40 +42,40 @@ class ReadTask:
 
     @property
     def label(self) -> str:
-        """Source and first file."""
+        """The source and the first file."""
         return f"{self.source.label}: {self.items[0].path}"
 
     @property
     def size(self) -> int:
-        """Stored bytes of the files."""
+        """Total stored size of the files in bytes."""
         return sum(item.part_size for item in self.items)
 
     @property
     def marker(self) -> Path:
-        """The counts, written last."""
+        """Path of the counts, which are written last."""
         return self.directory / f"read-{self._name}.json"
 
     @property
     def drop_log(self) -> Path:
-        """Where its drops are written down."""
+        """Path of the drop log of these files."""
         return self.directory / f"read-{self._name}.parquet"
 
     @property
     def manifest(self) -> Path:
-        """Where its files are written down."""
+        """Path of the manifest of these files."""
         return self.directory / f"files-{self._name}.parquet"
 
     @property
     def _name(self) -> str:
-        """Of this work: what another listing of the source left is not taken for it."""
+        """A name that depends on the files, so results of another listing are not reused."""
         return f"{self.number:06d}-{text_id(repr((self.source.label, self.items)))[:12]}"
 
     def done(self) -> bool:
-        """Whether the counts are there."""
+        """Return whether the counts exist."""
         return self.marker.is_file()
 
     def run(self) -> None:
-        """Write sorted runs of clean documents, the ledger and the manifest, then the counts."""
+        """Write sorted runs of clean documents, the drop log and the manifest, then the counts."""
         tally, runs = Tally(), 0
         pending: list[Document] = []
         pending_bytes = 0
@@ -94,7 +94,7 @@ class ReadTask:
         write_marker(self.marker, outputs, counts)
 
     def runs(self) -> list[Path]:
-        """The runs that a finished task left."""
+        """Return the paths of the runs that a finished task wrote."""
         return [self._run_path(number) for number in range(read_marker(self.marker)["runs"])]
 
     def _write_run(self, number: int, documents: list[Document]) -> None:
@@ -105,37 +105,37 @@ class ReadTask:
 
     def _documents(self, tally: Tally, drop_log: DropLogWriter, manifest: RowWriter[SourceFile]) -> Iterator[Document]:
         masker = Masker(self.settings.privacy)
-        book = _Book(self.source.label, tally, drop_log, masker)
-        last: NamedStep = (PRIVACY, _Masking(masker, tally))  # filters see the text as it was written
+        recorder = _DropRecorder(self.source.label, tally, drop_log, masker)
+        last: NamedStep = (PRIVACY, _Masking(masker, tally))  # last, so filters see the original text
         for item, opener in self.source.open_items(self.items):
-            if item.start == 0:  # else another task has the file's first part, and counts it
+            if item.start == 0:  # otherwise the task with the first part counts the file
                 tally.files += 1
                 manifest.add(SourceFile(self.source.label, item.path, item.size, self.source.digest(item)))
             for found in extract(item, opener, self.source.rules, self.source.format):
                 if isinstance(found, Unreadable):
-                    book.fail(found)
+                    recorder.fail(found)
                     continue
                 if found.field:
                     tally.fields[found.field] += 1
-                yield from self._pieces(found, [*self.steps, last], book)
+                yield from self._pieces(found, [*self.steps, last], recorder)
 
-    def _pieces(self, found: Extracted, steps: Sequence[NamedStep], book: _Book) -> Iterator[Document]:
+    def _pieces(self, found: Extracted, steps: Sequence[NamedStep], recorder: _DropRecorder) -> Iterator[Document]:
         pieces = list(split_text(clean_text(found.text), self.settings.max_document_bytes))
         name, url = redacted(found.origin), redacted(found.url)
         for number, text in enumerate(pieces, start=1):
             origin = f"{name}/{number}" if len(pieces) > 1 else name
             document = Document(text=text, source=self.source.label, origin=origin, url=url, date=found.date)
-            step, outcome = self._through_steps(document, steps, book.tally)
+            step, outcome = self._through_steps(document, steps, recorder.tally)
             if isinstance(outcome, Drop):
-                book.drop(step, outcome, document)
+                recorder.drop(step, outcome, document)
             else:
-                book.tally.keep(outcome)
+                recorder.tally.keep(outcome)
                 yield outcome
 
     def _through_steps(
         self, document: Document, steps: Sequence[NamedStep], tally: Tally
     ) -> tuple[str, Document | Drop]:
-        """The step that was the last one, and the document as it left it, or why that dropped it."""
+        """Apply the steps; return the last step with the document, or with the reason for the drop."""
         if too_short := self._too_short(document):
             return LENGTH, too_short
         whole = document
@@ -151,15 +151,15 @@ class ReadTask:
         return "", document
 
     def _too_short(self, document: Document) -> Drop | None:
-        least = self.settings.min_document_bytes
-        if len(document.text) >= least or (size := len(document.text.encode())) >= least:
+        minimum = self.settings.min_document_bytes
+        if len(document.text) >= minimum or (size := len(document.text.encode())) >= minimum:
             return None
-        return Drop("too short", f"{size} bytes, at least {least}")
+        return Drop("too short", f"{size} bytes, minimum {minimum}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Masking:
-    """The step that masks personal data and secrets, and counts them."""
+    """The step that masks and counts personal data and secrets."""
 
     masker: Masker
     tally: Tally
@@ -171,8 +171,8 @@ class _Masking:
 
 
 @dataclass(frozen=True, slots=True)
-class _Book:
-    """Where drops are counted, and written down one by one; what is shown of a text is masked, too."""
+class _DropRecorder:
+    """Counts drops and writes them to the drop log, with masked text samples."""
 
     source: str
     tally: Tally
@@ -180,27 +180,27 @@ class _Book:
     masker: Masker
 
     def fail(self, file: Unreadable) -> None:
-        """Note a file, or a record of one, that gave no text."""
+        """Record a file, or a record of a file, without text."""
         size = len(file.sample.encode("utf-8", "replace"))
-        self._note(
+        self._record(
             DropRecord(self.source, file.origin, READING, file.reason, bytes=size, beginning=self._shown(file.sample))
         )
 
     def drop(self, step: str, why: Drop, document: Document) -> None:
-        """Note a document that a step dropped."""
-        self._note(drop_record(document, step, why, shown=self._shown(document.text)))
+        """Record a document that a step dropped."""
+        self._record(drop_record(document, step, why, shown=self._shown(document.text)))
 
-    def _note(self, fate: DropRecord) -> None:
-        self.tally.drop(fate)
-        self.drop_log.add(fate)
+    def _record(self, drop: DropRecord) -> None:
+        self.tally.drop(drop)
+        self.drop_log.add(drop)
 
     def _shown(self, text: str) -> str:
-        # More is looked at than is shown, so that no half of a secret is left at the end.
+        # Mask more text than is shown, so a secret at the end is not cut in half and missed.
         return beginning(self.masker.mask(text[: 4 * BEGINNING]).text)
 
 
 def units(source: SourceConfig) -> Iterator[tuple[Item, ...]]:
-    """Group a source's files, or parts of them, in order, into units of at least `UNIT_BYTES`."""
+    """Group the files of a source, or parts of files, into units of at least `UNIT_BYTES`, in order."""
     unit: list[Item] = []
     size = 0
     for item in chain.from_iterable(source.parts(item, UNIT_BYTES) for item in source.items()):

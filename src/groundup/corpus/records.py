@@ -1,4 +1,4 @@
-"""Records to text: paths, templates, and the search for the text in tables and JSON that nobody described."""
+"""Convert records to text: paths, templates, and detection of the text field in tables and JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-# Names that data sets give to their main text and to the turns of a conversation, the most telling first.
+# Common names of the main text and of conversation turns in datasets, in order of preference.
 _TEXT_NAMES = (
     "text",
     "content",
@@ -25,34 +25,45 @@ _TEXT_NAMES = (
 )
 _TURN_NAMES = ("messages", "conversations", "conversation", "dialogue", "dialog", "turns", "utterances")
 FIELD = re.compile(r"\{([^{}]+)\}")
-_SAMPLE = 100  # records that decide where the text is
-_DEEPEST = 8  # steps from a record to its text
-_FIELDS = 20  # strings in a mapping, at most, that are the fields of one record; more are texts under their ids
+_SAMPLE = 100  # records to detect the text field from
+_MAX_DEPTH = 8  # steps from a record to its text
+_MAX_FIELDS = 20  # a mapping with more strings counts as texts by id, not as one record
 
 
 @dataclass(frozen=True, slots=True)
 class RecordRules:
-    """The recipe's `records`, `each`, `text` and `join` (see `SourceConfig`)."""
+    """The settings that describe the text of records (see `SourceConfig`).
+
+    Attributes:
+        records: Path to the records in a JSON file.
+        each: Path to the parts of a record.
+        text: Template of the text.
+        join: Separator between parts.
+        html: Whether the text has HTML tags to render.
+        extraction: Main-text extraction for web pages.
+    """
 
     records: str | None = None
     each: str | None = None
     text: str | None = None
     join: str = "\n"
-    html: bool = False  # the text has HTML tags in it
-    extraction: Literal["fast", "best"] = "best"  # how the main text of pages is found
+    html: bool = False
+    extraction: Literal["fast", "best"] = "best"
 
     @property
-    def given(self) -> bool:
-        """Whether the recipe says where the text is."""
+    def has_text_path(self) -> bool:
+        """Whether the recipe sets the location of the text."""
         return self.each is not None or self.text is not None
 
 
 def resolve(value: Any, path: str) -> list[Any]:
-    """All values at `path`: names and list indices between dots, `*` for every element of a list or mapping.
+    """Return all values at a path, which may be none.
 
-    Lists on the way are not entered without `*`; what is not there gives nothing.
+    Args:
+        value: A record of dicts, lists and scalars.
+        path: Names and list indices separated by dots. `*` selects every element of a list or mapping.
     """
-    if isinstance(value, dict) and path in value:  # a column may have a dot in its name
+    if isinstance(value, dict) and path in value:  # a column name may include a dot
         return [value[path]]
     found = [value]
     for step in path.split(".") if path else []:
@@ -72,7 +83,7 @@ def _step(value: Any, step: str) -> Iterable[Any]:
 
 
 def fill_record_template(template: str, value: Any) -> str:
-    """Replace each `{path}` by its values, one a line; a template none of whose fields is there gives ""."""
+    """Replace each `{path}` by its values, one per line; return "" if no field has a value."""
     filled = False
 
     def values(field: re.Match[str]) -> str:
@@ -86,7 +97,7 @@ def fill_record_template(template: str, value: Any) -> str:
 
 
 def split_records(value: Any, path: str | None) -> list[Any]:
-    """The records inside one JSON value: those at `path`, else its elements if they look like records."""
+    """Return the records at `path`, or by default the elements of a JSON value if they look like records."""
     if path is not None:
         return resolve(value, path)
     if isinstance(value, list):
@@ -95,7 +106,7 @@ def split_records(value: Any, path: str | None) -> list[Any]:
         members = list(value.values())
         if len(members) > 1 and all(isinstance(member, dict) for member in members):
             return members
-        if len(members) > _FIELDS and all(isinstance(member, str) for member in members):
+        if len(members) > _MAX_FIELDS and all(isinstance(member, str) for member in members):
             return members
         lists = [m for m in members if isinstance(m, list) and m and all(isinstance(r, dict) for r in m)]
         if len(lists) == 1 and not any(name in value for name in _TURN_NAMES):
@@ -104,13 +115,13 @@ def split_records(value: Any, path: str | None) -> list[Any]:
 
 
 def record_texts(records: Iterable[Any], rules: RecordRules) -> Iterator[tuple[str, Any, str]]:
-    """(text, record, path) of each record; a text is "" where there is none.
+    """Yield (text, record, path) for each record, with "" for records without text.
 
-    The path is where the text was found (looking 100 records ahead), or "" if the rules say it.
+    `path` is the location of the text, detected from the first 100 records, or "" if the rules set it.
     """
     iterator = iter(records)
     path = ""
-    if not rules.given:
+    if not rules.has_text_path:
         head = list(itertools.islice(iterator, _SAMPLE))
         path = find_text(head)
         rules = replace(rules, each=path)
@@ -133,40 +144,46 @@ def _part_text(part: Any, template: str | None) -> str:
 
 
 def find_text(sample: Sequence[Any]) -> str:
-    """Guess where the text of these records is: a path, "" for the record itself.
+    """Detect the location of the text in records.
 
-    In order: the record itself if it is a string; a field with a telling name; the turns of a conversation; the field
-    that holds most text, one inside of others if it holds twice as much as all those at the top.
+    The order of preference is: a record that is a string; a field with a common name such as "text"; the turns of a
+    conversation; the field with the most text. A nested field needs twice the text of any top-level field.
+
+    Args:
+        sample: Some records.
+
+    Returns:
+        A path, or "" for the record itself.
     """
     if any(isinstance(record, str) for record in sample):
         return ""
-    top: Counter[str] = Counter()  # characters of text in each field
-    inside: Counter[str] = Counter()  # ... in lists and mappings
+    top: Counter[str] = Counter()  # characters in each top-level field
+    nested: Counter[str] = Counter()  # characters at each path in lists and mappings
     for record in sample:
         for name, value in record.items() if isinstance(record, dict) else ():
             if isinstance(value, str):
                 top[name] += len(value.strip())
             elif _is_step(name):
-                _count_characters(value, name, inside)
+                _count_characters(value, name, nested)
         if isinstance(record, list):
-            _count_characters(record, "", inside)
-    top = +top  # without those that hold nothing
-    telling = min((name for name in top if name.lower() in _TEXT_NAMES), key=_telling, default=None)
-    if telling is not None:
-        return telling
-    turns = next((paths for name in _TURN_NAMES if (paths := [p for p in inside if p.startswith(f"{name}.")])), [])
+            _count_characters(record, "", nested)
+    top = +top  # removes empty fields
+    known = min((name for name in top if name.lower() in _TEXT_NAMES), key=_name_rank, default=None)
+    if known is not None:
+        return known
+    turns = next((paths for name in _TURN_NAMES if (paths := [p for p in nested if p.startswith(f"{name}.")])), [])
     if turns:
         named = [path for path in turns if _last(path) in _TEXT_NAMES]
-        return min(named, key=lambda p: (p.count("."), _telling(p))) if named else max(turns, key=lambda p: inside[p])
-    if inside and max(inside.values()) > 2 * max(top.values(), default=0):
-        return max(inside, key=lambda path: inside[path])
+        return min(named, key=lambda p: (p.count("."), _name_rank(p))) if named else max(turns, key=lambda p: nested[p])
+    if nested and max(nested.values()) > 2 * max(top.values(), default=0):
+        return max(nested, key=lambda path: nested[path])
     return max(top, key=lambda name: top[name], default="")
 
 
 def ambiguous_columns(sample: Sequence[Any]) -> list[str]:
-    """Return the columns with running text if there are several and no column has a telling name; otherwise none.
+    """Return the columns with running text if the text column is ambiguous, otherwise an empty list.
 
-    A column has running text if most of its values have at least two words.
+    It is ambiguous if no column has a common name and several columns have at least two words in most rows.
     """
     words: dict[str, list[int]] = {}
     for record in sample:
@@ -183,7 +200,7 @@ def _last(path: str) -> str:
     return path.rpartition(".")[2].lower()
 
 
-def _telling(path: str) -> int:
+def _name_rank(path: str) -> int:
     return _TEXT_NAMES.index(_last(path))
 
 
@@ -192,25 +209,25 @@ def _is_step(name: Any) -> bool:
 
 
 def _count_characters(value: Any, path: str, found: Counter[str]) -> None:
-    """Add the characters of text at each path inside a value that stands at `path`."""
+    """Add the number of characters at each path inside the value at `path`."""
     if isinstance(value, str):
         if value.strip():
             found[path] += len(value)
         return
-    if path.count(".") >= _DEEPEST:
+    if path.count(".") >= _MAX_DEPTH:
         return
-    below = f"{path}." if path else ""
+    prefix = f"{path}." if path else ""
     if isinstance(value, dict):
         for name, each in value.items():
             if _is_step(name):
-                _count_characters(each, below + name, found)
+                _count_characters(each, prefix + name, found)
     elif isinstance(value, list):
         for each in value:
-            _count_characters(each, below + "*", found)
+            _count_characters(each, prefix + "*", found)
 
 
 def outline(record: Any) -> str:
-    """What a record holds, in few words: the names of all its fields, and the beginning of each value."""
+    """Summarize a record: the names of its fields and the beginning of each value."""
     if not isinstance(record, dict):
         return json.dumps(record, default=str)[:300]
     return ", ".join(f"{name} = {json.dumps(value, default=str)[:40]}" for name, value in record.items())[:600]

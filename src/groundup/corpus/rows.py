@@ -1,4 +1,4 @@
-"""Tables of small records: flat dataclasses of text and whole numbers, one a row, in Parquet."""
+"""Parquet tables of flat dataclasses with strings and integers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 Row = TypeVar("Row")
 
 _BATCH = 4096
-_JOINED = 1024  # tables of tasks in one file
+_TABLES_PER_FILE = 1024
 
 
 class RowWriter(Generic[Row]):
-    """Appends records of one kind to an open Parquet file."""
+    """Appends rows of one dataclass to an open Parquet file."""
 
     def __init__(self, path: Path, kind: type[Row]) -> None:
         import pyarrow.parquet as pq
@@ -31,7 +31,7 @@ class RowWriter(Generic[Row]):
         self._rows: list[Row] = []
 
     def add(self, row: Row) -> None:
-        """Append one."""
+        """Append a row."""
         self._rows.append(row)
         if len(self._rows) >= _BATCH:
             self._flush()
@@ -44,14 +44,14 @@ class RowWriter(Generic[Row]):
         self._rows = []
 
     def close(self) -> None:
-        """Write what is pending and the footer."""
+        """Write the pending rows and the footer."""
         self._flush()
         self._writer.close()
 
 
 @contextmanager
 def rows_file(path: Path, kind: type[Row]) -> Iterator[RowWriter[Row]]:
-    """A table that is whole or absent."""
+    """Open a table that is written atomically."""
     with atomic_file(path) as temporary:
         writer = RowWriter(temporary, kind)
         yield writer
@@ -59,14 +59,14 @@ def rows_file(path: Path, kind: type[Row]) -> Iterator[RowWriter[Row]]:
 
 
 def join_rows(parts: Sequence[Path], directory: Path, kind: type[Any]) -> list[Path]:
-    """Put many small tables of one kind, in their order, into few, in `directory`; returns those."""
+    """Concatenate many small tables, in order, into few files in `directory`, and return their paths."""
     import pyarrow.parquet as pq
 
     directory.mkdir(parents=True, exist_ok=True)
     joined: list[Path] = []
     remaining = iter(parts)
     schema = _schema(kind)
-    while group := list(islice(remaining, _JOINED)):
+    while group := list(islice(remaining, _TABLES_PER_FILE)):
         joined.append(directory / f"{len(joined):05d}.parquet")
         with atomic_file(joined[-1]) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for part in group:
@@ -77,7 +77,7 @@ def join_rows(parts: Sequence[Path], directory: Path, kind: type[Any]) -> list[P
 
 
 def read_rows(paths: Iterable[Path], kind: type[Row]) -> Iterator[Row]:
-    """The records of some tables, in order."""
+    """Yield the rows of several tables, in order."""
     import pyarrow.parquet as pq
 
     for path in paths:
@@ -87,7 +87,9 @@ def read_rows(paths: Iterable[Path], kind: type[Row]) -> Iterator[Row]:
 
 
 def _stored(value: str | int) -> str | int:
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value  # rejects may be no Unicode
+    return (
+        value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+    )  # dropped texts may be invalid Unicode
 
 
 def _schema(kind: type[Any]) -> pa.Schema:

@@ -1,4 +1,4 @@
-"""Streams that can be trusted: decompression with a limit, damage under known names, encodings found out."""
+"""Safe input streams: limited decompression, known exceptions for damage, and encoding detection."""
 
 from __future__ import annotations
 
@@ -22,96 +22,107 @@ from typing import Any, BinaryIO, cast
 import zstandard
 
 MEBIBYTE = 1 << 20
-MAX_DOCUMENT_BYTES = 256 * MEBIBYTE  # HTML and JSON are parsed whole
+MAX_DOCUMENT_BYTES = 256 * MEBIBYTE  # for formats that are parsed in memory, such as HTML and JSON
 MAX_LINE_BYTES = 64 * MEBIBYTE
 COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
-# Text rarely compresses beyond 1:20; deflate can reach 1:1032 on a bomb of zeros.
+# Text rarely compresses beyond 1:20. Deflate reaches 1:1032 on zeros, as in a decompression bomb.
 MAX_COMPRESSION_RATIO = 200
 MIN_BOMB_BYTES = 64 * MEBIBYTE
 
-# What the decoders of the standard library, zstandard and pyarrow raise on damaged input.
+# Exceptions of the standard library, zstandard and pyarrow for damaged input.
 READ_ERRORS = (
     EOFError, LookupError, OSError, OverflowError, ValueError,
     csv.Error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile, zlib.error, zstandard.ZstdError,
 )  # fmt: skip
 
 
-_ISO_2022 = re.compile(rb"\x1b(\$[@B]|\$\)C)")  # seven bits, so that it passes for ASCII; old Japanese and Korean mail
-_ODD_KINDS = {"Cc", "Cn", "Co", "Cs"}  # of characters: controls, not assigned, private, halves of a pair
+_ISO_2022 = re.compile(rb"\x1b(\$[@B]|\$\)C)")  # 7-bit encodings of old Japanese and Korean mail
+_NON_TEXT_CATEGORIES = {"Cc", "Cn", "Co", "Cs"}  # controls, unassigned, private use, surrogates
 _BLANKS = str.maketrans("\t\n\r\f", " " * 4)
-_MOST_NULS = 500  # one NUL in so many bytes is an accident of a program; binary files have more
+_BYTES_PER_NUL = 500  # text files may have up to one NUL in this many bytes
 _CAPITAL_INSIDE = re.compile("[a-z][À-ÖØ-ÞŒŠŸŽ]")
 
 
 class DecompressionBombError(ValueError):
-    """More bytes came out of a compressed file than any real text would give."""
+    """A compressed file expands to more bytes than real text would."""
 
 
 class TooLargeError(ValueError):
-    """A document or a line that would not fit into memory."""
+    """A document or line exceeds the memory limit."""
 
 
 class DecompressionLimit:
-    """How many bytes may still come out of a compressed file, and out of the files inside of it, all together."""
+    """The remaining number of bytes to decompress from a file and all files inside it.
+
+    Args:
+        stored_bytes: Size of the compressed file.
+    """
 
     def __init__(self, stored_bytes: int) -> None:
         self.left = max(MIN_BOMB_BYTES, MAX_COMPRESSION_RATIO * stored_bytes)
 
     def spend(self, count: int) -> None:
-        """Take `count` bytes off; raises `DecompressionBombError` where they are too many."""
+        """Subtract `count` bytes, and raise `DecompressionBombError` if too few remain."""
         self.left -= count
         if self.left < 0:
-            raise DecompressionBombError("compressed beyond all reason")
+            raise DecompressionBombError("compression ratio too high")
 
 
 class GuardedStream(io.RawIOBase):
-    """A readable stream that stops at the ratio of a decompression bomb (`DecompressionBombError`).
+    """A readable stream that raises `DecompressionBombError` at a suspicious compression ratio.
 
     Args:
-        stored: the file that is decompressed, if it tells how far it was read: a bomb of megabytes is known by the
-            first of them, not after the gigabytes that its size would allow.
+        stream: The decompressed stream.
+        budget: Limit for the total number of decompressed bytes.
+        stored: The compressed file, if its position is known. It allows detecting a bomb early.
     """
 
     def __init__(self, stream: io.BufferedIOBase, budget: DecompressionLimit, stored: BinaryIO | None = None) -> None:
         self._stream = stream
         self._budget = budget
         self._stored = stored
-        self._given = 0
+        self._num_read = 0
 
     def readable(self) -> bool:
-        """Always: this is a reader."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill the buffer, counting against the budget."""
-        data = self._stream.read1(len(buffer))  # read() would lose what came before the damage
+        """Read into a buffer and charge the budget."""
+        data = self._stream.read1(len(buffer))  # read() would discard data before the damage
         self._budget.spend(len(data))
-        self._given += len(data)
-        if self._stored is not None and self._given > bomb_limit(self._stored.tell()):
-            raise DecompressionBombError("compressed beyond all reason so far")
+        self._num_read += len(data)
+        if self._stored is not None and self._num_read > bomb_limit(self._stored.tell()):
+            raise DecompressionBombError("compression ratio too high so far")
         buffer[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
-        """Close the stream underneath as well."""
+        """Close this stream and the underlying one."""
         self._stream.close()
         super().close()
 
 
 def limited_stream(stream: BinaryIO, budget: DecompressionLimit, stored: BinaryIO | None = None) -> BinaryIO:
-    """A buffered stream of decompressed bytes that counts against the budget (see `GuardedStream`)."""
+    """Wrap a decompressed stream in a buffered `GuardedStream`."""
     return io.BufferedReader(GuardedStream(cast(io.BufferedIOBase, stream), budget, stored), MEBIBYTE)
 
 
 def bomb_limit(stored_bytes: int) -> int:
-    """How many bytes a compressed file of this size may give."""
+    """Return the maximum decompressed size for a compressed size."""
     return DecompressionLimit(stored_bytes).left
 
 
 def decompressed(head: bytes, stream: BinaryIO, budget: DecompressionLimit) -> BinaryIO | None:
-    """Undo the compression that a stream's first bytes show (gzip, bzip2, Zstandard, xz); None if they show none.
+    """Decompress a stream if its first bytes are of gzip, bzip2, Zstandard or xz.
 
-    A bomb raises `DecompressionBombError` while it is read.
+    Args:
+        head: First bytes of the stream.
+        stream: The whole stream.
+        budget: Limit for the decompressed bytes.
+
+    Returns:
+        The decompressed stream, which raises `DecompressionBombError` on a bomb; None if it is not compressed.
     """
     inner: Any
     if head.startswith(b"\x1f\x8b"):
@@ -127,8 +138,8 @@ def decompressed(head: bytes, stream: BinaryIO, budget: DecompressionLimit) -> B
     return limited_stream(inner, budget, stream if is_file(stream) else None)
 
 
-class _Rejoined(io.RawIOBase):
-    """A stream whose first bytes were already read, up to some damage perhaps."""
+class _PrefixedStream(io.RawIOBase):
+    """A stream whose first bytes were already read, up to a possible error."""
 
     def __init__(self, head: bytes, stream: io.BufferedIOBase, damage: Exception | None) -> None:
         self._head = io.BytesIO(head)
@@ -136,11 +147,11 @@ class _Rejoined(io.RawIOBase):
         self._damage = damage
 
     def readable(self) -> bool:
-        """Always: this is a reader."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """First what was read already, then the rest."""
+        """Read the stored bytes first, then the rest."""
         data = self._head.read(len(buffer))
         if not data and self._damage:
             raise self._damage
@@ -150,7 +161,7 @@ class _Rejoined(io.RawIOBase):
 
 
 def is_file(stream: BinaryIO) -> bool:
-    """Whether a stream is a file on disk, which can be entered anywhere at no cost."""
+    """Return whether a stream is a seekable file on disk."""
     try:
         stream.fileno()
     except (AttributeError, OSError):
@@ -159,7 +170,7 @@ def is_file(stream: BinaryIO) -> bool:
 
 
 def with_head(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
-    """The first MiB, to find out what a file is, and a stream of all of it; damage raises where the stream meets it."""
+    """Return the first MiB of a stream and a stream of the whole content, which raises errors where they occur."""
     if is_file(stream):
         head_of_file = stream.read(MEBIBYTE)
         stream.seek(0)
@@ -170,30 +181,30 @@ def with_head(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
             head += more
     except READ_ERRORS as error:
         damage = error
-    return bytes(head), cast(BinaryIO, io.BufferedReader(_Rejoined(bytes(head), source, damage), MEBIBYTE))
+    return bytes(head), cast(BinaryIO, io.BufferedReader(_PrefixedStream(bytes(head), source, damage), MEBIBYTE))
 
 
 def text_lines(stream: BinaryIO, stored_bytes: int) -> Iterator[str]:
-    """The lines of a UTF-8 text, compressed or not, without their ends and what is empty."""
+    """Yield the non-empty lines of a UTF-8 text, which may be compressed, without surrounding spaces."""
     head, stream = with_head(stream)
-    with decompressed(head, stream, DecompressionLimit(stored_bytes)) or stream as plain:
-        while line := plain.readline(MAX_LINE_BYTES):
+    with decompressed(head, stream, DecompressionLimit(stored_bytes)) or stream as text_stream:
+        while line := text_stream.readline(MAX_LINE_BYTES):
             if text := line.decode("utf-8", "replace").strip():
                 yield text
 
 
 def as_seekable(stream: BinaryIO) -> BinaryIO:
-    """The bytes as a file that can be entered anywhere: the stream itself if it is one, else a temporary copy."""
+    """Return the stream if it is a seekable file, otherwise a temporary copy on disk."""
     if is_file(stream):
         return stream
-    whole = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 (closed by who reads it)
+    whole = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115 (closed by the caller)
     shutil.copyfileobj(stream, whole, MEBIBYTE)
     whole.seek(0)
     return whole
 
 
 def read_whole(stream: BinaryIO) -> bytes:
-    """All bytes of a file that is parsed whole; `TooLargeError` where they are too many."""
+    """Read a whole file, or raise `TooLargeError`."""
     data = stream.read(MAX_DOCUMENT_BYTES + 1)
     if len(data) > MAX_DOCUMENT_BYTES:
         raise TooLargeError(f"more than {MAX_DOCUMENT_BYTES // MEBIBYTE} MiB in one document")
@@ -201,22 +212,27 @@ def read_whole(stream: BinaryIO) -> bytes:
 
 
 def looks_binary(head: bytes) -> bool:
-    """Whether the beginning of a file is not text in any encoding: some NUL bytes, or many control characters."""
-    if head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # UTF-32's begins like UTF-16's
+    """Return whether a file is binary: more than a few NUL bytes, or many control characters."""
+    if head.startswith(
+        (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    ):  # UTF-32 LE starts with the BOM of UTF-16 LE
         return False
-    if _unmarked_utf16(head):
+    if _utf16_without_bom(head):
         return False
     controls = sum(head.count(byte) for byte in range(32) if byte not in b"\t\n\r\f\x0e\x0f\x1b")
     nuls = head.count(0)
     return (
-        nuls > max(1, len(head) // _MOST_NULS) or controls > len(head) // 50 or head.startswith((b"%PDF-", b"{\\rtf"))
+        nuls > max(1, len(head) // _BYTES_PER_NUL)
+        or controls > len(head) // 50
+        or head.startswith((b"%PDF-", b"{\\rtf"))
     )
 
 
-def _unmarked_utf16(head: bytes) -> str:
-    """The name of UTF-16 that lacks its byte order mark, as some programs of Windows write it; "" for all else.
+def _utf16_without_bom(head: bytes) -> str:
+    """Return the name of the encoding for UTF-16 without a byte order mark, or "".
 
-    Zeros stand at every other byte, in each blank at least, hardly between; and what is decoded has nothing odd.
+    Some Windows programs write it. Its NUL bytes are almost all at every other offset, and the decoded text has no
+    control or private-use characters.
     """
     head = head[:8192]
     low, high = head[::2].count(0), head[1::2].count(0)
@@ -229,11 +245,19 @@ def _unmarked_utf16(head: bytes) -> str:
         return ""
     kinds = Counter(map(unicodedata.category, text))
     letters = sum(count for kind, count in kinds.items() if kind[0] in "LMZ")
-    return name if not (kinds.keys() & _ODD_KINDS) and letters * 2 > len(text) and " " in text else ""
+    return name if not (kinds.keys() & _NON_TEXT_CATEGORIES) and letters * 2 > len(text) and " " in text else ""
 
 
 def detect_encoding(head: bytes, *, html: bool = False) -> str:
-    """The encoding of a text that begins so: byte order mark, else UTF-8 if valid, else the likeliest."""
+    """Detect the encoding of a text by its byte order mark, valid UTF-8, or statistics, in this order.
+
+    Args:
+        head: First bytes of the text.
+        html: Whether to use the encoding that an HTML page declares.
+
+    Returns:
+        The Python name of the encoding.
+    """
     for mark, name in (
         (codecs.BOM_UTF8, "utf-8-sig"),
         (codecs.BOM_UTF32_LE, "utf-32"),
@@ -243,35 +267,35 @@ def detect_encoding(head: bytes, *, html: bool = False) -> str:
     ):
         if head.startswith(mark):
             return name
-    if b"\0" in head[:8192] and (unmarked := _unmarked_utf16(head)):
-        return unmarked
+    if b"\0" in head[:8192] and (name := _utf16_without_bom(head)):
+        return name
     try:
-        codecs.getincrementaldecoder("utf-8")("strict").decode(head)  # a character cut at the end is no error
+        codecs.getincrementaldecoder("utf-8")("strict").decode(head)  # allows a truncated character at the end
         if (shift := _ISO_2022.search(head)) and head.isascii():
             return "iso2022_kr" if shift[1].endswith(b"C") else "iso2022_jp_2"
         return "utf-8"
     except UnicodeDecodeError:
-        from resiliparse.parse.encoding import detect_encoding as likeliest
+        from resiliparse.parse.encoding import detect_encoding as detect_by_statistics
 
-        found = str(likeliest(head, from_html_meta=html) or "cp1252")
-        return found if found != "utf-8" or _mostly_utf8(head) else _likelier_of_8_bits(head)
+        found = str(detect_by_statistics(head, from_html_meta=html) or "cp1252")
+        return found if found != "utf-8" or _mostly_utf8(head) else _detect_8_bit(head)
 
 
 def _mostly_utf8(head: bytes) -> bool:
-    """Whether a text that is not quite UTF-8 is better read as that, with some characters lost, than in 8 bits."""
+    """Return whether text with some invalid UTF-8 is better decoded as UTF-8 than as an 8-bit encoding."""
     text = head.decode("utf-8", "replace")
     lost = text.count("\ufffd")
     return sum(not character.isascii() for character in text) > 2 * lost
 
 
-def _likelier_of_8_bits(head: bytes) -> str:
-    """Windows or old Mac: the one that gives the fewest characters that nobody writes."""
+def _detect_8_bit(head: bytes) -> str:
+    """Choose between Windows-1252 and Mac Roman by the number of implausible characters."""
     from ftfy.badness import badness
 
-    telling = b"\n".join(line for line in head.split(b"\n") if not line.isascii())[: MEBIBYTE // 16]
+    sample = b"\n".join(line for line in head.split(b"\n") if not line.isascii())[: MEBIBYTE // 16]
 
-    def oddities(encoding: str) -> int:
-        text = telling.decode(encoding, "replace")
+    def count_implausible(encoding: str) -> int:
+        text = sample.decode(encoding, "replace")
         return text.count("\ufffd") + len(_CAPITAL_INSIDE.findall(text)) + badness(text)
 
-    return min(("cp1252", "mac_roman"), key=oddities)
+    return min(("cp1252", "mac_roman"), key=count_implausible)

@@ -1,4 +1,4 @@
-"""Text made clean, and long texts cut into documents of bounded size."""
+"""Clean texts, and split long texts into documents of bounded size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import ftfy
 from ftfy.badness import is_bad
 
-# C0 and C1 controls but tab and newline, the byte order mark inside a text, and non-characters.
+# C0 and C1 controls except tab and newline, byte order marks inside a text, and non-characters.
 _CONTROLS = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff]")
 _BLANKS = " \t\u00a0"
 _BLANK_LINES = re.compile(r"\n{3,}")
-# A picture inside of a text, as editors and exports of documents leave it: megabytes of letters that say nothing.
+# Inline images in base64, which some editors and document exports write.
 _DATA_URI = re.compile(
     r"(?:!\[[^\[\]\n]{0,1000}\]\(\s?<?|^\[[^\[\]\n]{1,200}\]:[ \t]*<?)?"
     r"data:[\w.+-]{1,100}/[\w.+-]{1,100}(?:;[\w.=-]{1,100}){0,5};base64,[A-Za-z0-9+/]{64,}={0,2}"
@@ -21,16 +21,16 @@ _DATA_URI = re.compile(
     re.MULTILINE,
 )
 _ENTITY = re.compile("&(?:#[0-9]+|#x[0-9a-fA-F]+|[a-zA-Z]+[0-9]*);")
-# Characters that among themselves are never a sign of mojibake. Most lines have no others, and looking for signs takes
-# longer than all the rest of the cleaning.
+# Characters that do not occur in mojibake on their own. Most lines have no others, and checking a line for mojibake
+# takes longer than the rest of the cleaning.
 _HARMLESS = frozenset(map(chr, range(128))) | frozenset("’‘“”–—…•·©®°→«»\u00a0")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REPAIR = ftfy.TextFixerConfig(uncurl_quotes=False, fix_character_width=False, fix_line_breaks=False, explain=False)
 
-# Quotes as ``this'', the way of TeX and of the Penn Treebank. Code in Markdown never ends in ''.
+# Quotes as in TeX and the Penn Treebank: ``this''. Inline code in Markdown does not end in ''.
 _TEX_QUOTES = re.compile(r"(?<!`)``(?!`)([^`\n]*?)''")
 
-# Since about 2001 "*** START OF THE PROJECT GUTENBERG EBOOK X ***"; before, the end of a page of "small print".
+# Since about 2001 "*** START OF THE PROJECT GUTENBERG EBOOK X ***"; before that, the end of the "small print".
 _GUTENBERG_START = re.compile(
     r"^[ \t]*\*\*\* ?START OF (?:THE|THIS) PROJECT GUTENBERG.*?\*\*\*[^\n]*\n"
     r"|^[ \t]*\*END[ *]*THE SMALL PRINT![^\n]*(?:\n[^\n]*)?\*END\*[^\n]*\n",
@@ -49,13 +49,15 @@ _GUTENBERG_CREDITS = re.compile(
 
 
 def clean_text(text: str) -> str:
-    """Repair and normalize one text.
+    r"""Repair and normalize one text.
 
-    Mojibake, HTML entities, terminal escapes and lone surrogates are repaired (ftfy; only where a sign of
-    them is seen, since it is slow), line ends become "\\n", control characters and pictures in base64 go,
-    ``TeX quotes'' become plain ones, lines lose trailing blanks, more than one blank line becomes one, Project
-    Gutenberg's header and licence are cut off, and the result is NFC. Typographic quotes and full-width forms
-    stay: they are the author's.
+    - Repairs mojibake, HTML entities, terminal escapes and lone surrogates with ftfy. Texts without signs of these
+      skip ftfy, which is slow.
+    - Converts line ends to "\n", ``TeX quotes'' to straight quotes, and the text to NFC.
+    - Removes control characters, base64 images, trailing spaces, and repeated blank lines.
+    - Removes the header and license of Project Gutenberg books.
+
+    Typographic quotes and full-width characters are kept.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n")
     if ";base64," in text:
@@ -64,19 +66,21 @@ def clean_text(text: str) -> str:
         text = ftfy.fix_text(text, _REPAIR)
     text = _CONTROLS.sub("", text.replace("\f", "\n\n").replace("\v", "\n"))
     text = _TEX_QUOTES.sub(r'"\1"', _without_gutenberg_frame(text))
-    text = "\n".join(line.rstrip(_BLANKS) for line in text.split("\n"))  # a regex is quadratic in a run of blanks
+    text = "\n".join(
+        line.rstrip(_BLANKS) for line in text.split("\n")
+    )  # a regex takes quadratic time on long runs of spaces
     text = _BLANK_LINES.sub("\n\n", text).strip("\n")
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def _needs_repair(text: str) -> bool:
-    # Cheap looks first: most texts end here, and ftfy is slower than all the rest of the cleaning.
+    # Fast checks first. They suffice for most texts, and ftfy is slower than the rest of the cleaning.
     if ("&" in text and _ENTITY.search(text)) or "\x1b[" in text:
         return True
     if text.isascii():
         return False
-    telling = [line for line in text.split("\n") if not _HARMLESS.issuperset(line)]
-    return any(is_bad(line) or _SURROGATE.search(line) for line in telling)
+    suspicious = [line for line in text.split("\n") if not _HARMLESS.issuperset(line)]
+    return any(is_bad(line) or _SURROGATE.search(line) for line in suspicious)
 
 
 def _without_gutenberg_frame(text: str) -> str:
@@ -84,7 +88,7 @@ def _without_gutenberg_frame(text: str) -> str:
     start = _GUTENBERG_START.search(text) if has_frame else None
     if start is None:
         return text
-    if (end := _GUTENBERG_END.search(text, 0, start.start())) is not None:  # the small print stands below the book
+    if (end := _GUTENBERG_END.search(text, 0, start.start())) is not None:  # the small print follows the book
         return text[: end.start()]
     end = _GUTENBERG_END.search(text, start.end())
     credits = _GUTENBERG_CREDITS.match(text, start.end())
@@ -100,11 +104,17 @@ _HEADING = re.compile(
 
 
 def split_text(text: str, max_bytes: int) -> Iterator[str]:
-    """Cut a text of more than `max_bytes` UTF-8 bytes into pieces of about equal size, none larger.
+    """Split a text into pieces of about equal size, at most `max_bytes` UTF-8 bytes each.
 
-    Cuts fall before a chapter's heading if one is near, else between paragraphs, lines, words: the best that
-    is there. Nothing but the white space at the cuts is lost. Otherwise a single hash would send a whole book
-    to validation.
+    A piece starts at a chapter heading if one is near, otherwise at a paragraph, line or word. Only white space at
+    the boundaries is removed. Without splitting, one hash could assign a whole book to the validation set.
+
+    Args:
+        text: The text.
+        max_bytes: Maximum size of a piece in UTF-8 bytes.
+
+    Yields:
+        The pieces, in order.
     """
     total = len(text.encode())
     if total <= max_bytes:
@@ -134,9 +144,9 @@ _CUTS = (
 
 
 def _units(text: str, max_bytes: int, level: int = 0) -> Iterator[str]:
-    """Parts of a text that are not to be cut, each of at most `max_bytes`; together they are the text."""
-    if level == len(_CUTS):  # a single word longer than a document
-        step = max(1, max_bytes // 4)  # characters; UTF-8 has at most 4 bytes each
+    """Yield consecutive units that are not split further, of at most `max_bytes` bytes."""
+    if level == len(_CUTS):  # one word longer than a document
+        step = max(1, max_bytes // 4)  # characters of up to 4 UTF-8 bytes
         yield from (text[at : at + step] for at in range(0, len(text), step))
         return
     for part in _CUTS[level].split(text):

@@ -1,4 +1,4 @@
-"""Files that a user gives beside the sources: examples, evaluations; read as sources are, but nothing may be lost."""
+"""Read input files other than sources, such as examples and evaluation texts."""
 
 from __future__ import annotations
 
@@ -16,24 +16,28 @@ from groundup.corpus.records import ambiguous_columns
 from groundup.corpus.sources import FolderSource, Item
 from groundup.corpus.sources.base import FORMAT_NAMES, Opener
 
-_HEAD = 100  # rows that name the columns of a table
+_HEAD = 100  # rows to detect the columns of a table from
 
 
-def iter_texts(path: Path, rule: str, *, text: str | None = None, without: Collection[str] = ()) -> Iterator[str]:
-    """The texts of a file, or of all files of a folder, in every format that a source may have.
+def iter_texts(path: Path, rule: str, *, text: str | None = None, exclude: Collection[str] = ()) -> Iterator[str]:
+    """Yield the texts of a file, or of all files in a directory, in any format of a source.
 
     Args:
-        rule: what needs them, for the error: "bits per byte need text to score".
-        text: template of the text of a table's rows, e.g. "{title}: {body}"; by default their text column is guessed.
-        without: files that are left out, as `find_tables` names them.
+        path: The file or directory.
+        rule: Why text is needed, for the error: "bits per byte need text to score".
+        text: Template for the rows of tables, e.g. "{title}: {body}". By default the text column is detected.
+        exclude: Files to skip, named as in `find_tables`.
+
+    Yields:
+        One text at a time.
 
     Raises:
-        DataError: nothing there, or no text in it.
+        DataError: The path does not exist or has no text.
     """
     source = FolderSource(path=path, text=text)
     reasons: list[str] = []
     found_any = False
-    for item, opener in source.open_items(item for item in source.items() if item.path not in without):
+    for item, opener in source.open_items(item for item in source.items() if item.path not in exclude):
         for found in extract(item, opener, source.rules, source.format):
             if isinstance(found, Unreadable):
                 reasons.append(f"{found.origin}: {found.reason}")
@@ -46,12 +50,12 @@ def iter_texts(path: Path, rule: str, *, text: str | None = None, without: Colle
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """The tables among given files.
+    """The table files at a path.
 
     Attributes:
-        columns: file -> the columns of its first rows; of rows that are bare strings none.
-        ambiguous: file -> its columns with running text, if the text could be any of several.
-        only: there are no other files.
+        columns: Columns of each file, from its first rows; empty if rows are strings.
+        ambiguous: Candidate text columns of each file in which several columns could be the text.
+        only: Whether all files are tables.
     """
 
     columns: dict[str, tuple[str, ...]]
@@ -60,12 +64,15 @@ class Tables:
 
 
 def find_tables(path: Path) -> Tables:
-    """Which of the files at `path` are tables: rows of which nothing says which column is text to read.
+    """Find the table files at a path.
 
-    An archive counts as one if any file in it does. Exported chats are read as text, whatever their format.
+    An archive counts as a table if any file in it does. Exported chats in any format count as text.
+
+    Args:
+        path: The file or directory.
 
     Raises:
-        DataError: nothing there.
+        DataError: The path does not exist.
     """
     source = FolderSource(path=path)
     columns: dict[str, tuple[str, ...]] = {}
@@ -83,20 +90,27 @@ def find_tables(path: Path) -> Tables:
 
 
 def iter_items(path: Path, rule: str) -> Iterator[tuple[str, list[str]]]:
-    """The items of evaluation files: where each is, and its texts.
+    """Yield the items of evaluation files, to search for them in a corpus.
 
-    An item is a record of a table file (JSON, JSON lines, CSV, TSV, Parquet), and its texts are all the strings in
-    it. Of other files it is a paragraph, or a line where no blank line sets paragraphs apart.
+    In table files (JSON, JSON Lines, CSV, TSV, Parquet) an item is a record with all its strings. In other files it is
+    a paragraph, or a line if no blank lines separate paragraphs.
+
+    Args:
+        path: The file or directory.
+        rule: Why text is needed, for the error.
+
+    Yields:
+        The origin and the texts of each item.
 
     Raises:
-        DataError: nothing there, no text in it, or a part that cannot be read: it could not be looked for.
+        DataError: The path does not exist, has no text, or has a part that cannot be read.
     """
     source = FolderSource(path=path)
     found_any = False
     for item, opener in source.open_items(source.items()):
         for found in _records(item, opener, source):
             if isinstance(found, Unreadable):
-                if found.reason.startswith(UNSUPPORTED):  # a picture in the folder, perhaps
+                if found.reason.startswith(UNSUPPORTED):  # for example, an image in the directory
                     continue
                 raise _no_text(path, [f"{found.origin}: {found.reason}"], rule)
             if texts := [well_formed(text) for text in _strings(found.value)]:
@@ -120,22 +134,22 @@ def _records(item: Item, opener: Opener, source: FolderSource) -> Iterator[Recor
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """All strings in a record, however deep."""
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
+    """Yield all non-empty strings of a nested record."""
+    stack = [value]
+    while stack:
+        value = stack.pop()
         if isinstance(value, str):
             if value.strip():
                 yield value
         elif isinstance(value, dict):
-            waiting.extend(reversed(value.values()))
+            stack.extend(reversed(value.values()))
         elif isinstance(value, list):
-            waiting.extend(reversed(value))
+            stack.extend(reversed(value))
 
 
 def _no_text(path: Path, reasons: list[str], rule: str) -> DataError:
     return DataError(
-        f"{path}: no text in it" if not reasons else f"{path}: {reasons[0]}",
+        f"{path}: no text" if not reasons else f"{path}: {reasons[0]}",
         rule=rule,
-        fix=f"Give a file with text in it, or a folder of such. Read are {FORMAT_NAMES}.",
+        fix=f"Give a file with text, or a directory of such files. Supported formats: {FORMAT_NAMES}.",
     )

@@ -94,7 +94,7 @@ def scored_texts(path: Path, text: str | None, console: Console) -> Iterator[str
         names = ", ".join(list(tables.columns)[:3]) + (", ..." if len(tables.columns) > 3 else "")
         count = len(tables.columns)
         console.warn(f"{path}: skipping {count:,} table{'s' if count > 1 else ''} ({names}).")
-    return iter_texts(path, _SCORED, without=tables.columns)
+    return iter_texts(path, _SCORED, exclude=tables.columns)
 
 
 def _not_text(path: Path, tables: Tables) -> DataError:

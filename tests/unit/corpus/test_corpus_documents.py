@@ -127,7 +127,7 @@ def test_epub_follows_its_spine() -> None:
 
 
 def test_a_chapter_of_a_million_tags_costs_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("groundup.corpus.formats.html._TAGS", 1000)
+    monkeypatch.setattr("groundup.corpus.formats.html._MAX_TAGS", 1000)
     book = epub({"a.xhtml": "<p>One.</p>", "b.xhtml": "<br/>" * 2000}, ["a.xhtml", "b.xhtml"])
     assert read(book) == ["One.", "a/OEBPS/b.xhtml: too large!"]
 
@@ -252,7 +252,7 @@ def test_a_line_that_begins_like_an_envelope() -> None:
 
 
 def test_a_mail_too_large_costs_itself_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("groundup.corpus.formats.mail._LONGEST", 1000)
+    monkeypatch.setattr("groundup.corpus.formats.mail._READ_SIZE", 1000)
     envelope = "From ada@example.org Tue Mar  3 10:00:00 2020\nSubject: s\nFrom: a@b.c\n\n"
     box = f"{envelope}One.\n\n{envelope}{'a' * 5000}\nmore\n\n{envelope}Three.\n"
     assert read(box.encode()) == ["s\n\nOne.", "a#2: too large!", "s\n\nThree."]

@@ -316,7 +316,7 @@ def test_a_file_that_vanishes(tmp_path: Path) -> None:
     """Between the listing and the reading hours may pass; the error's message has the user's private path in it."""
     opener = partial((tmp_path / "a.txt").open, "rb")
     assert list(extract(Item("a.txt", 1), opener, RecordRules(), None)) == [
-        Unreadable("a.txt", "vanished before it was read")
+        Unreadable("a.txt", "deleted before it was read")
     ]
 
 

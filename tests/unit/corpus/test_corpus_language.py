@@ -67,10 +67,10 @@ def test_step_sets_language_and_drops_others() -> None:
     assert kept.language_score > 0.5
     dropped = step(Document(text=DECLARATION["en"], source="s", origin="o"))
     assert isinstance(dropped, Drop)
-    assert dropped.reason == "language not wanted"
+    assert dropped.reason == "language not selected"
     assert dropped.detail.startswith("en, score 0.")
     unknown = step(Document(text="42", source="s", origin="o"))
-    assert unknown == Drop("language not known", "und, score 0.00")
+    assert unknown == Drop("language unknown", "und, score 0.00")
     assert isinstance(LanguageStep(["de", "und"])(Document(text="42", source="s", origin="o")), Document)
     strict = LanguageStep(["de"], 1.01)(Document(text=DECLARATION["de"], source="s", origin="o"))
     assert isinstance(strict, Drop)

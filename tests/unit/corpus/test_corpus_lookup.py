@@ -42,7 +42,7 @@ def test_a_drop_names_step_reason_and_figures(corpus: Path) -> None:
     assert spam.step == "gopher_repetition"
     assert spam.beginning.startswith("buy now")
     assert isinstance(short, DropRecord)
-    assert (short.step, short.reason, short.detail) == ("length", "too short", "5 bytes, at least 64")
+    assert (short.step, short.reason, short.detail) == ("length", "too short", "5 bytes, minimum 64")
     assert isinstance(broken, DropRecord)
     assert broken.step == "reading"
 

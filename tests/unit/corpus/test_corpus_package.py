@@ -279,7 +279,11 @@ def test_page_with_relative_links_and_no_hashes() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
-    [("package", "../up", "a package name has"), ("package", "a b", "@scope/name"), ("version", ">=1.0", "exact version")],
+    [
+        ("package", "../up", "a package name has"),
+        ("package", "a b", "@scope/name"),
+        ("version", ">=1.0", "exact version"),
+    ],
 )
 def test_a_package_that_nobody_can_name(key: str, value: str, words: str) -> None:
     """Said in words: "String should match pattern '^...'" is for those who read regular expressions."""

@@ -163,9 +163,9 @@ def test_a_file_that_ends_inside_a_cell_is_told(tmp_path: Path) -> None:
     data = f'text,label\n"fine, and\nwell",pos\n{rows}"Dear Sir,\nthis is a letter, and it has\nmany lines, and then'
     *whole, last = found_in(data)
     assert len(whole) == 31
-    assert last == Unreadable("a.csv:34", "quote that opens a cell and has no end", '"Dear Sir,')
+    assert last == Unreadable("a.csv:34", "cell with an opening quote but no closing quote", '"Dear Sir,')
     (tmp_path / "t.csv").write_text(data, encoding="utf-8")
-    with pytest.raises(DataError, match=r"t\.csv:34: quote that opens a cell and has no end"):
+    with pytest.raises(DataError, match=r"t\.csv:34: cell with an opening quote but no closing quote"):
         read_table(tmp_path / "t.csv")
 
 

@@ -53,7 +53,7 @@ def test_a_dump() -> None:
         url="https://de.wikipedia.org/wiki/Ada_Lovelace",
         date="2020-01-02T03:04:05Z",
     )
-    assert rest == ["redirect!", "no article: Diskussion!"]
+    assert rest == ["redirect!", "not an article: Diskussion!"]
 
 
 def test_a_truncated_dump_keeps_what_came_before() -> None:

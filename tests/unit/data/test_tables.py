@@ -103,7 +103,7 @@ def test_columns_are_all_that_any_row_has(tmp_path: Path) -> None:
         ("t.parquet", b"PAR1 and no more", "damaged"),
         ("t.jsonl.gz", gzip.compress(JSONL * 500)[:-9], "damaged"),
         ("t.csv", bytes(range(256)), "binary"),
-        ("t.txt", b"prose", "text is no table"),
+        ("t.txt", b"prose", "text is not a table format"),
         ("t.yml", b"a: PK", "unsupported format .yml"),
     ],
 )

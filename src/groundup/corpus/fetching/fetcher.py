@@ -86,7 +86,7 @@ class PageFetcher:
         """Fetch all links. The store records the failures of single links.
 
         Args:
-            links: URLs that the store has no outcome for.
+            links: URLs without an outcome in the store.
 
         Raises:
             DownloadError: The network is down. Links that failed for this reason are not recorded.

@@ -36,7 +36,7 @@ _FINAL = (
     RefusedError, FileNotFoundError, PermissionError, IsADirectoryError, ssl.SSLCertVerificationError, ValueError,
     http.client.InvalidURL,
 )  # fmt: skip
-_MAX_RETRY_DELAY = 120.0  # seconds
+_MAX_RETRY_SECONDS = 120.0
 # NAT64 prefix: the last 32 bits are an IPv4 address (RFC 6052).
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -325,8 +325,8 @@ def retry_delay(error: Exception, attempt: int) -> float:
     if requested:
         with contextlib.suppress(ValueError):
             seconds = float(requested) if requested.strip().isdigit() else _seconds_until(requested)
-            return min(max(seconds, 0.0), _MAX_RETRY_DELAY)
-    return min(0.5 * 2**attempt, _MAX_RETRY_DELAY) * random.uniform(0.75, 1.25)  # jitter
+            return min(max(seconds, 0.0), _MAX_RETRY_SECONDS)
+    return min(0.5 * 2**attempt, _MAX_RETRY_SECONDS) * random.uniform(0.75, 1.25)  # jitter
 
 
 def _seconds_until(date: str) -> float:

@@ -1,4 +1,4 @@
-"""Bytes to texts: compression, encodings, and the formats that people keep text in, one a module here."""
+"""Extract text from files: compression, encodings, and one module per format."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from groundup.corpus.streams import (
 __all__ = ["NO_TEXT", "UNSUPPORTED", "Extracted", "Record", "Unreadable", "extract", "format_of", "read_records"]
 
 UNSUPPORTED = "unsupported format"
-_DEEPEST = 2  # archives in archives, messages in messages
-_LAYERS = 2  # of compression around one file
+_MAX_DEPTH = 2  # of archives in archives, or messages in messages
+_MAX_LAYERS = 2  # of compression
 _READERS: dict[Format, Reader] = {
     "text": read_plain_text,
     "markdown": read_markdown,
@@ -61,21 +61,27 @@ _Read = Callable[[Format, str, BinaryIO], Iterator[_Found | Unreadable]]
 
 
 def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | None) -> Iterator[Extracted | Unreadable]:
-    """Read all texts of one file, and of the files inside of it.
+    """Yield all texts of one file and of the files inside it.
 
-    Nothing that a file contains raises: damaged, oversized, binary and unknown files come out as
-    `Unreadable`, after whatever records came before the damage.
+    Damaged, oversized, binary and unknown files do not raise. They yield `Unreadable`, after the records before the
+    damage.
 
     Args:
-        format: what the recipe says that the file is; else its content tells.
+        item: The file.
+        opener: Opens the file.
+        rules: Describes the text of records.
+        format: Format of the file; None detects it from the content.
+
+    Yields:
+        Texts, and the files and records without text.
     """
     budget = DecompressionLimit(item.size)
 
     def reader(depth: int) -> _Read[Extracted]:
         def inside(path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
-            if depth == _DEEPEST:
+            if depth == _MAX_DEPTH:
                 return iter([Unreadable(path, "too many archives inside of each other")])
-            return _survived(path, _read(path, stream, None, budget, reader(depth + 1)), inside=True)
+            return _caught(path, _read(path, stream, None, budget, reader(depth + 1)), inside=True)
 
         def read(kind: Format, path: str, stream: BinaryIO) -> Iterator[Extracted | Unreadable]:
             if kind not in _READERS:
@@ -85,7 +91,7 @@ def extract(item: Item, opener: Opener, rules: RecordRules, format: Format | Non
 
         return read
 
-    return _opened(item, opener, format, budget, reader(0))
+    return _open(item, opener, format, budget, reader(0))
 
 
 def read_records(
@@ -95,54 +101,60 @@ def read_records(
     format: Format | None,
     chooses: Callable[[str], bool] = lambda _: True,
 ) -> Iterator[Record | Unreadable]:
-    """Read all records of one file of a table format (see `RECORD_READERS`); raises as little as `extract`.
+    """Yield all records of a table file (see `RECORD_READERS`), or of the table files in an archive.
 
-    Of an archive, those of the tables in it.
+    As for `extract`, errors of the file do not raise.
 
     Args:
-        records: path to the records inside a JSON value (see `SourceConfig`).
-        chooses: which files of an archive are meant, by the archive's path with theirs.
+        item: The file.
+        opener: Opens the file.
+        records: Path to the records in a JSON value (see `SourceConfig`).
+        format: Format of the file; None detects it from the content.
+        chooses: Selects files of an archive by their path, which starts with the path of the archive.
+
+    Yields:
+        Records, and the files and rows that cannot be read.
     """
     budget = DecompressionLimit(item.size)
 
     def inside(path: str, stream: BinaryIO) -> Iterator[Record | Unreadable]:
         if not chooses(path) or (format or format_of(path)) not in RECORD_READERS:
             return iter(())
-        return _survived(path, _read(path, stream, format, budget, read), inside=True)
+        return _caught(path, _read(path, stream, format, budget, read), inside=True)
 
     def read(kind: Format, path: str, stream: BinaryIO) -> Iterator[Record | Unreadable]:
         if kind == "archive" and path == item.path:
             reading = ReaderContext(RecordRules(), cast(Any, inside), budget)
             return cast(Iterator[Record | Unreadable], read_archive(path, stream, reading))
         if kind not in RECORD_READERS:
-            return iter([Unreadable(path, f"{kind} is no table")])
+            return iter([Unreadable(path, f"{kind} is not a table format")])
         return RECORD_READERS[kind](path, stream, records)
 
-    return _opened(item, opener, None if format_of(item.path) == "archive" else format, budget, read)
+    return _open(item, opener, None if format_of(item.path) == "archive" else format, budget, read)
 
 
-def _opened(
+def _open(
     item: Item, opener: Opener, format: Format | None, budget: DecompressionLimit, read: _Read[_Found]
 ) -> Iterator[_Found | Unreadable]:
-    path = item.path.encode("utf-8", "replace").decode()  # names on disk need not be valid Unicode
+    path = item.path.encode("utf-8", "replace").decode()  # names on disk may be invalid Unicode
     if item.refused:
         yield Unreadable(path, item.refused)
         return
 
-    def opened() -> Iterator[_Found | Unreadable]:
+    def read_file() -> Iterator[_Found | Unreadable]:
         with opener() as raw:
             yield from _read(path, raw, format, budget, read)
 
-    yield from _survived(path, opened())
+    yield from _caught(path, read_file())
 
 
 def _read(
     path: str, raw: BinaryIO, format: Format | None, budget: DecompressionLimit, read: _Read[_Found]
 ) -> Iterator[_Found | Unreadable]:
-    """Look into a stream, undo its compression, and read what it is."""
+    """Decompress a stream, detect its format, and read it."""
     with ExitStack() as layers:
         stream = raw
-        for _ in range(_LAYERS + 1):
+        for _ in range(_MAX_LAYERS + 1):
             head, stream = with_head(stream)
             inner = decompressed(head, stream, budget)
             if inner is None:
@@ -150,7 +162,7 @@ def _read(
             stream = layers.enter_context(inner)
         kind = format or detect(path, head)
         if kind == "warc" and (is_file(raw) or isinstance(getattr(raw, "raw", None), RemoteStream)):
-            # Its reader enters files anywhere, behind damage or at a part's beginning, and decompresses in native code.
+            # The WARC reader seeks, to skip damage or to start at a part, and decompresses in native code.
             raw.seek(0)
             stream = raw
         if kind == "archive" and head.startswith(b"PK"):
@@ -160,8 +172,8 @@ def _read(
         yield from read(kind, path, stream)
 
 
-def _survived(path: str, found: Iterator[_Found], *, inside: bool = False) -> Iterator[_Found | Unreadable]:
-    """What is found, until it is damaged; a bomb ends the file that it is `inside` of as well."""
+def _caught(path: str, found: Iterator[_Found], *, inside: bool = False) -> Iterator[_Found | Unreadable]:
+    """Yield results until an error, which becomes `Unreadable`. A bomb inside an archive ends the archive, too."""
     try:
         yield from found
     except UnknownFormatError as error:
@@ -177,11 +189,11 @@ def _survived(path: str, found: Iterator[_Found], *, inside: bool = False) -> It
         yield Unreadable(path, "too large", str(error))
     except RecursionError:
         yield Unreadable(path, "too deeply nested")
-    except RuntimeError as error:  # zipfile's word for a password, and (as a subclass) for an unknown method
+    except RuntimeError as error:  # from zipfile, for a password or an unknown compression method
         yield Unreadable(path, "encrypted or unknown compression", str(error))
     except PermissionError:
         yield Unreadable(path, "permission denied")
-    except FileNotFoundError:  # its message would tell the whole path, which may be private
-        yield Unreadable(path, "vanished before it was read")
+    except FileNotFoundError:  # its message has the full path, which may be private
+        yield Unreadable(path, "deleted before it was read")
     except READ_ERRORS as error:
         yield Unreadable(path, "damaged", f"{type(error).__name__}: {error}"[:200])

@@ -1,4 +1,4 @@
-"""Archives of files (zip, tar): each member is read as if it lay in a folder of the archive's name."""
+"""Zip and tar archives. Each member is read like a file in a directory with the archive's name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from groundup.corpus.streams import as_seekable, limited_stream
 
 
 def read_archive(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """All texts of all members; hidden ones are left out, as they are in folders."""
+    """Yield the texts of all members, except hidden ones."""
     stream = as_seekable(stream)
-    magic = stream.read(2)  # zipfile.is_zipfile would find a zip at the end of a tar
+    magic = stream.read(2)  # zipfile.is_zipfile also accepts a tar that ends with a zip
     stream.seek(0)
     yield from (_read_zip if magic == b"PK" else _read_tar)(path, stream, reading)
 
@@ -35,7 +35,7 @@ def _read_zip(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
             else:
                 try:
                     opened = file.open(member)
-                except (RuntimeError, zipfile.BadZipFile) as error:  # an unknown compression, a header that is damaged
+                except (RuntimeError, zipfile.BadZipFile) as error:  # unknown compression or damaged header
                     reason = "damaged" if isinstance(error, zipfile.BadZipFile) else "unknown compression"
                     yield Unreadable(inner, reason, str(error))
                     continue
@@ -46,7 +46,7 @@ def _read_zip(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
 def _read_tar(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
     with tarfile.open(fileobj=stream, mode="r:") as tar:
         while (member := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # it would keep all of them, for a second look
+            tar.members = []  # type: ignore[attr-defined]  # frees the members that tarfile would keep
             if member.isdir() or _is_hidden(member.name):
                 continue
             inner = f"{path}/{member.name}"
@@ -54,7 +54,7 @@ def _read_tar(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
                 yield Unreadable(inner, "unsafe path")
             elif not member.isreg():
                 yield Unreadable(inner, "not a regular file")
-            else:  # a sparse one may claim terabytes of nothing
+            else:  # the limit matters for sparse members, which may claim terabytes
                 yield from reading.inside(
                     inner, limited_stream(cast(BinaryIO, tar.extractfile(member)), reading.budget)
                 )

@@ -1,4 +1,4 @@
-"""What every format has in common: what comes out of a file, and how a reader is called."""
+"""Types shared by all formats: the results and the signature of a reader."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from groundup.corpus.streams import DecompressionLimit
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """A raw text and where it was found.
+    """A raw text and its origin.
 
     Attributes:
-        origin: the file, and what is inside of it: "shelf.zip/a.epub", "mail.mbox#3".
-        field: the path to the text in its record, where nobody had told that.
-        url: where the text was published, as far as the format knows.
-        date: when it was written or captured, in ISO 8601, as far as the format knows.
+        origin: The file and the location inside it: "books.zip/a.epub", "mail.mbox#3".
+        text: The text.
+        field: Path of the text in its record, if it was detected.
+        url: URL of the text, if the format has it.
+        date: Date of writing or capture in ISO 8601, if the format has it.
     """
 
     origin: str
@@ -32,7 +33,7 @@ class Extracted:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A file, or a record of one, that gave no text: where it was and a short reason to count it under."""
+    """A file or record without text: its origin, a short reason to count, and a sample."""
 
     origin: str
     reason: str
@@ -40,7 +41,7 @@ class Unreadable:
 
 
 class UnknownFormatError(Exception):
-    """No reader is for this file: "binary", "password-protected", or the suffix or name of its format."""
+    """A file of an unsupported format; the message is "binary", "password-protected", a suffix or a format name."""
 
 
 Found = Iterator[Extracted | Unreadable]
@@ -48,13 +49,14 @@ Found = Iterator[Extracted | Unreadable]
 
 @dataclass(frozen=True, slots=True)
 class ReaderContext:
-    """What a reader may use.
+    """Arguments for a reader.
 
     Attributes:
-        rules: how the source's recipe wants its files read.
-        inside: reads a file that is inside of this one (path, stream), whatever its format.
-        budget: how many bytes may be decompressed for this file and all that is in it.
-        start, end: the part of the file that is meant, in stored bytes (see `Item`).
+        rules: Settings of the source for records and pages.
+        inside: Reads a file inside this one, given its path and stream.
+        budget: Limit for the bytes decompressed from this file and all files inside it.
+        start: Offset of the first byte to read (see `Item`).
+        end: Offset after the last byte to read.
     """
 
     rules: RecordRules
@@ -69,15 +71,17 @@ Reader = Callable[[str, BinaryIO, ReaderContext], Found]
 
 
 def column_names(header: Iterable[str | None]) -> tuple[str, ...]:
-    """The names of a table's columns by its header, so that no cell takes another one's place.
+    """Return unique column names for a header, without surrounding spaces.
 
-    Without blanks around them; the first column of a name keeps it, further ones get "name_2", "name_3", ..., as far as
-    no other has that; without a name is "column_N", counted from 1.
+    Duplicate names become "name_2", "name_3", and so on. The Nth column without a name becomes "column_N".
+
+    Args:
+        header: The cells of the header.
     """
-    given = [(name or "").strip() for name in header]
-    taken, seen, names = set(given), {""}, list[str]()
+    raw = [(name or "").strip() for name in header]
+    taken, seen, names = set(raw), {""}, list[str]()
     numbers = defaultdict[str, Iterator[int]](lambda: itertools.count(2))
-    for number, name in enumerate(given, start=1):
+    for number, name in enumerate(raw, start=1):
         chosen = stem = name or f"column_{number}"
         while name in seen and chosen in taken:
             chosen = f"{stem}_{next(numbers[stem])}"

@@ -1,8 +1,8 @@
-"""Chats that messengers and assistants export: who said what, and when.
+"""Chat exports of messengers and assistants, with the name, text and time of each message.
 
-Read are the text export of WhatsApp (whose dates differ by the phone's language), and the JSON of Telegram, Slack,
-Discord (as DiscordChatExporter writes it), Facebook and Instagram, ChatGPT and Claude. Not all are documented: what is
-known comes from files.
+This module reads the text export of WhatsApp, whose date format depends on the language of the phone. It also reads the
+JSON exports of Telegram, Slack, Discord (DiscordChatExporter), Facebook, Instagram, ChatGPT and Claude. Some of these
+formats are undocumented and were inferred from files.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _STAMP = (
     r"(?:[ \u00a0\u202f]?(?P<half>[AaPp])\.?[ \u00a0\u202f]?[Mm]\.?)?(?:\] | [-–] )[\u200e\u200f]*"
 )
 _MESSAGE = re.compile(_STAMP + r"(?:(?P<name>[^:\n]{1,60}): )?(?P<text>[^\n]*)")
-_OMITTED = re.compile(  # what stands in the place of a picture, in whatever language: <Media omitted>, IMG-1.jpg (...)
+_MEDIA_PLACEHOLDER = re.compile(  # in several languages: <Media omitted>, IMG-1.jpg (file attached)
     r"[\u200e\u200f]*(?:<[^<>\n]{1,60}>|\S{1,60}\.(?:jpe?g|png|gif|webp|mp4|opus|m4a|vcf|pdf)(?: \([^()\n]{1,60}\))?"
     r"|[^\n]{1,30} (?:omitted|weggelassen|omessi|omesso|omitido|omitida|omis|omise|absente))\s*"
 )
 _MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _SLACK_LINK = re.compile(r"<(?:[^<>|]{1,2000}\|)?([^<>|]{1,2000})>")
 _HEAD_LINES = 20
-_SILENCE = 60  # minutes without a word, after which people begin anew
+_MAX_PAUSE = 60  # minutes without a message within one conversation
 
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """What somebody said in one go; `minute` counts from anywhere, None where no time is kept."""
+    """A message. `minute` is relative to an arbitrary start, or None without a time."""
 
     name: str
     text: str
@@ -48,7 +48,7 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """What was said in one place; `began` is ISO 8601, or "" where no time is kept."""
+    """The messages of one chat. `began` is in ISO 8601, or "" without a time."""
 
     turns: Sequence[Utterance]
     began: str = ""
@@ -58,13 +58,13 @@ class Chat:
 
 
 def is_messenger_export(start: str) -> bool:
-    """Whether a text begins like WhatsApp's export: three of its first lines are dated, and name who wrote."""
+    """Return whether a text is a WhatsApp export: three of its first lines have a date, two of them a name."""
     found = [match for line in start.splitlines()[:_HEAD_LINES] if (match := _MESSAGE.fullmatch(line))]
     return len(found) >= 3 and sum(match["name"] is not None for match in found) >= 2
 
 
 def read_chat(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
-    """A chat as text, in pieces if it is long; the notes of the program itself (who joined, what is encrypted) go."""
+    """Yield a chat as text, in pieces if it is long, without system messages."""
     for number, block in enumerate(text_blocks(stream)):
         text = "\n".join(map(str, _turns(block.splitlines())))
         if text:
@@ -74,13 +74,13 @@ def read_chat(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
 
 
 def messenger_export(stream: BinaryIO) -> Chat:
-    """All turns of WhatsApp's export."""
+    """Read a WhatsApp export."""
     return Chat(list(_turns(line for block in text_blocks(stream) for line in block.splitlines())))
 
 
 def _turns(lines: Iterable[str]) -> Iterator[Utterance]:
     name, minute, said = "", 0, list[str]()
-    day, date = 0, ""  # days are counted as dates change: which number is the month differs by the phone's language
+    day, date = 0, ""  # counts changes of the date, whose format is ambiguous (day first or month first)
     for line in lines:
         message = _MESSAGE.fullmatch(line)
         if message is None:
@@ -90,7 +90,11 @@ def _turns(lines: Iterable[str]) -> Iterator[Utterance]:
             yield Utterance(name, "\n".join(said), minute)
         day, date = day + (message["date"] != date), message["date"]
         minute = 24 * 60 * day + _minute_of_day(message)
-        name = "" if message["name"] is None or _OMITTED.fullmatch(message["text"]) else _MARKS.sub("", message["name"])
+        name = (
+            ""
+            if message["name"] is None or _MEDIA_PLACEHOLDER.fullmatch(message["text"])
+            else _MARKS.sub("", message["name"])
+        )
         said = [_MARKS.sub("", message["text"])]
     if name:
         yield Utterance(name, "\n".join(said), minute)
@@ -104,10 +108,10 @@ def _minute_of_day(message: re.Match[str]) -> int:
 
 
 def conversations_of(chat: Chat) -> Iterator[Sequence[Utterance]]:
-    """The chat, cut where nobody said anything for an hour."""
+    """Split a chat into conversations after an hour without messages."""
     first = 0
     for place, (before, after) in enumerate(pairwise(chat.turns), start=1):
-        if before.minute is not None and after.minute is not None and after.minute - before.minute > _SILENCE:
+        if before.minute is not None and after.minute is not None and after.minute - before.minute > _MAX_PAUSE:
             yield chat.turns[first:place]
             first = place
     if chat.turns:
@@ -115,9 +119,9 @@ def conversations_of(chat: Chat) -> Iterator[Sequence[Utterance]]:
 
 
 def conversations(value: Any) -> Iterator[Chat] | None:
-    """The conversations of a JSON export; None if the value is no export that is known."""
-    for recognizes, read in _EXPORTS:
-        if recognizes(value):
+    """Return the chats of a JSON export; None if the format is unknown."""
+    for matches, read in _EXPORTS:
+        if matches(value):
             return read(value)
     return None
 
@@ -127,20 +131,20 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 
 def _has(values: Any, *names: str) -> bool:
-    """Whether these are mappings, the first few of which have all these fields."""
+    """Return whether the first few values are mappings with all these fields."""
     found = _dicts(values)[:5]
     return bool(found) and all(all(name in each for name in names) for each in found)
 
 
 def _at(value: Any, *names: str) -> Any:
-    """The value at the end of a path of fields, or None."""
+    """Return the value at a path of fields, or None."""
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None
     return value
 
 
 def _chat(turns: Iterable[tuple[Any, Any, datetime | None]], began: str = "") -> Chat:
-    """A chat of (name, text, time), the first time being its beginning if no other is given."""
+    """Create a chat from (name, text, time). It began at the first time by default."""
     turns = [turn for turn in turns if isinstance(turn[1], str) and turn[1].strip()]
     began = began or next((time.isoformat() for _, _, time in turns if time), "")
     return Chat([Utterance(str(name or "unknown"), text.strip(), _minutes(time)) for name, text, time in turns], began)
@@ -151,7 +155,7 @@ def _minutes(time: datetime | None) -> float | None:
 
 
 def _time(value: Any) -> datetime | None:
-    """From seconds since 1970 or from ISO 8601; one without a zone counts as UTC."""
+    """Parse seconds since 1970 or an ISO 8601 time, in UTC by default."""
     try:
         if isinstance(value, str) and not value.replace(".", "").isdecimal():
             time = datetime.fromisoformat(value)
@@ -175,7 +179,7 @@ def _telegram(value: dict[str, Any]) -> Iterator[Chat]:
 
 
 def _rich(text: Any) -> str:
-    """Telegram's text: a string, or a list of strings and of marked ones."""
+    """Return Telegram's text, which is a string or a list of strings and formatted parts."""
     parts = text if isinstance(text, list) else [text]
     texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
     return "".join(part for part in texts if isinstance(part, str))
@@ -227,7 +231,7 @@ def _is_messenger(value: Any) -> bool:
 
 
 def _messenger(value: dict[str, Any]) -> Iterator[Chat]:
-    messages = _dicts(value["messages"])[::-1]  # the newest stand first
+    messages = _dicts(value["messages"])[::-1]  # newest first in the export
     yield _chat((each.get("sender_name"), each.get("content"), _milliseconds(each)) for each in messages)
 
 
@@ -242,7 +246,7 @@ def _is_chatgpt(value: Any) -> bool:
 
 
 def _chats(value: Any) -> list[dict[str, Any]]:
-    """All conversations of an export, or the one that somebody took out of it."""
+    """Return the conversations of an export, or a single conversation as a list."""
     return _dicts([value] if isinstance(value, dict) else value)
 
 
@@ -254,10 +258,10 @@ def _chatgpt(value: Any) -> Iterator[Chat]:
 
 
 def _branch(mapping: dict[str, Any], last: Any) -> list[tuple[Any, Any]]:
-    """The turns that lead to the answer that was kept; others were written over."""
+    """Return the turns from the root of the message tree to `last`, without abandoned branches."""
     turns: list[tuple[Any, Any]] = []
     seen: set[str] = set()
-    if not isinstance(last, str) or last not in mapping:  # then the last one written, and what led to it
+    if not isinstance(last, str) or last not in mapping:  # then the branch of the last message
         last = next(reversed(mapping), None)
     while isinstance(last, str) and last not in seen and isinstance(node := mapping.get(last), dict):
         seen.add(last)

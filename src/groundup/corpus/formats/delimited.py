@@ -1,4 +1,4 @@
-"""CSV and TSV as people write them: found out are delimiter, quotes, whether there is a header, and lone columns."""
+"""CSV and TSV files in practice: detects the delimiter, quoting, the header, and single-column files."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from groundup.corpus.formats.base import column_names
 from groundup.corpus.formats.quotes import Unclosed, quoted_rows
 
-_SAMPLE = 100  # rows that decide whether there are columns, and of what numbers
-_MANY = 5_000  # rows in which a value of the first one is looked for: of 77 intents 100 rows hold few twice
+_SAMPLE = 100  # rows to detect the columns and their types from
+_MAX_ROWS = 5_000  # rows to compare the header with; 100 rows rarely repeat one of 77 labels
 _HEADER_CHARACTERS = 200
 _SENTENCE = re.compile(r"(?:\S+\s+){3,}\S*[.!…][\"'”’)]?\s*")
 _NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
@@ -22,13 +22,14 @@ _NUMBER = re.compile(r"\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a table of delimited cells is written.
+    """The format of a delimited table.
 
     Attributes:
-        columns: their names: the header's, each made one of its own (see `column_names`), else column_1, column_2, ...
-        has_header: whether the first row is the header.
-        quoted: whether a cell that begins with a quote ends with one, and may hold delimiters and lines.
-        spaced: whether a blank behind a delimiter is usual.
+        delimiter: The delimiter.
+        columns: Unique names from the header (see `column_names`), or column_1, column_2, and so on.
+        has_header: Whether the first row is the header.
+        quoted: Whether cells may be quoted and then include delimiters and line breaks.
+        spaced: Whether delimiters are usually followed by a space.
     """
 
     delimiter: str
@@ -38,10 +39,16 @@ class Layout:
     spaced: bool = False
 
     def rows(self, lines: Iterable[str]) -> Iterator[dict[str, str | None] | str | Unclosed]:
-        """Each row below the header by column (None where it is too short), or as it stands if it has cells too many.
+        """Yield the rows below the header.
 
-        In a table of one column a delimiter is a part of the text: of "text" and "Well, yes" the row is "Well, yes".
-        A lone quote is a part of the text where `quoted_rows` can tell that; else the last is an `Unclosed`.
+        In a table with one column, delimiters are text: "Well, yes" is one cell.
+
+        Args:
+            lines: The lines of the file.
+
+        Yields:
+            A dict by column, with the value None for missing cells. If a row has too many cells, its text. If a quote
+            has no end, an `Unclosed` (see `quoted_rows`).
         """
         is_header = self.has_header
         for row in _rows(lines, self.delimiter, self.quoted, width=len(self.columns), spaced=self.spaced):
@@ -59,26 +66,32 @@ class Layout:
 
 
 def find_layout(head: str, delimiters: str, *, whole: bool) -> Layout:
-    """Find out the layout of the table that begins with `head`; `whole` says that it ends there, too."""
+    """Detect the layout of a table.
+
+    Args:
+        head: Beginning of the file.
+        delimiters: Possible delimiters.
+        whole: Whether `head` is the whole file.
+    """
     delimiter = max(delimiters, key=head.split("\n", 1)[0].count)
-    # Tab-separated values have no quotes by their own standard, but pandas writes them all the same.
+    # The TSV standard has no quotes, but pandas writes them.
     quoted = delimiter != "\t" or _quotes_close(head, whole=whole)
     rows = list[list[str]]()
-    for row in itertools.islice(_rows(io.StringIO(head, ""), delimiter, quoted), _MANY):
+    for row in itertools.islice(_rows(io.StringIO(head, ""), delimiter, quoted), _MAX_ROWS):
         if not isinstance(row, Unclosed):
             rows.append(row)
         elif not rows:
             rows.append(row.cells)
-    if len(rows) > 1 and len(rows) < _MANY and not whole:  # the last one is cut off
+    if len(rows) > 1 and len(rows) < _MAX_ROWS and not whole:  # the last row is truncated
         rows.pop()
     if not rows:
         return Layout(delimiter, (), False, quoted)
     sample = rows[:_SAMPLE]
     spaced = sum(any(cell[:1] == " " for cell in row[1:]) for row in sample) * 10 > len(sample)
-    even = len({len(row) for row in sample}) == 1  # else perhaps lines of prose with some commas in them
-    prose = not even and _SENTENCE.fullmatch(delimiter.join(rows[0])) is not None
+    regular = len({len(row) for row in sample}) == 1  # irregular rows may be prose with commas
+    prose = not regular and _SENTENCE.fullmatch(delimiter.join(rows[0])) is not None
     has_header = not prose and _is_header(rows[0], rows[1:])
-    names = rows[0] if has_header else [""] * (len(rows[0]) if even else 1)
+    names = rows[0] if has_header else [""] * (len(rows[0]) if regular else 1)
     return Layout(delimiter, column_names(names), has_header, quoted, spaced)
 
 
@@ -94,36 +107,38 @@ def _rows(
 
 
 def _quotes_close(head: str, *, whole: bool) -> bool:
-    """Whether quotes at the beginning of a cell are there for the table, not for the text."""
+    """Return whether quotes at the start of cells are CSV quotes and not part of the text."""
     reader = csv.reader(io.StringIO(head, ""), delimiter="\t", strict=True)
     try:
         for _ in reader:
             pass
     except csv.Error:
-        return not whole and reader.line_num >= head.count("\n")  # the head ends inside a cell
+        return not whole and reader.line_num >= head.count("\n")  # the head ends inside a quoted cell
     return True
 
 
 def _is_header(first: Sequence[str], rest: Sequence[Sequence[str]]) -> bool:
-    """Whether a first row names columns: not if a cell is a sentence, or one value more of its column."""
-    if [cell.strip() for cell in first] == [str(number) for number in range(len(first))]:  # pandas without names
+    """Return whether the first row is a header: no cell is a sentence or a plausible value of its column."""
+    if [cell.strip() for cell in first] == [str(number) for number in range(len(first))]:  # pandas default column names
         return True
     if any(len(cell) > _HEADER_CHARACTERS or _SENTENCE.fullmatch(cell) for cell in first):
         return False
     columns = [[row[at] for row in rest if at < len(row) and row[at].strip()] for at in range(len(first))]
-    return not any(cell.strip() and _belongs(cell, values) for cell, values in zip(first, columns, strict=True))
+    return not any(
+        cell.strip() and _is_plausible_value(cell, values) for cell, values in zip(first, columns, strict=True)
+    )
 
 
-def _belongs(cell: str, values: Sequence[str]) -> bool:
-    few = values[: _SAMPLE - 1]
+def _is_plausible_value(cell: str, values: Sequence[str]) -> bool:
+    sample = values[: _SAMPLE - 1]
     if _NUMBER.fullmatch(cell):
-        numbers = [float(value) for value in few if _NUMBER.fullmatch(value)]
-        alike = bool(numbers) and len(numbers) == len(few)
-        return alike and min(numbers) - 1 <= float(cell) <= max(numbers) + 1
-    if few.count(cell) >= max(2, len(few) / 10):
+        numbers = [float(value) for value in sample if _NUMBER.fullmatch(value)]
+        all_numbers = bool(numbers) and len(numbers) == len(sample)
+        return all_numbers and min(numbers) - 1 <= float(cell) <= max(numbers) + 1
+    if sample.count(cell) >= max(2, len(sample) / 10):
         return True
-    # One of dozens of labels. A name of a column may be found in it, too, but once by chance, or far less often than
-    # labels are (as in files that were joined with their headers); and in a column of texts that says nothing.
+    # A cell may be one of dozens of labels. A column name may also occur among the values, but only by chance, or less
+    # often than labels (in concatenated files with headers). In a column of texts, repetition means nothing.
     counts = Counter(values)
-    usual = len(values) / max(1, len(counts))
-    return usual >= 1.5 and counts[cell] >= max(2, usual / 10)
+    mean_count = len(values) / max(1, len(counts))
+    return mean_count >= 1.5 and counts[cell] >= max(2, mean_count / 10)

@@ -1,4 +1,4 @@
-"""Which format a file is: by what it begins with, and by its name only where its content fits several."""
+"""Detect the format of a file by its content, and by its name only if the content is ambiguous."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from groundup.corpus.formats.chat import is_messenger_export
 from groundup.corpus.sources.base import Format
 from groundup.corpus.streams import COMPRESSED, detect_encoding, looks_binary
 
-HEAD = 1 << 16  # bytes that tell one text format from another
+HEAD = 1 << 16  # bytes to detect text formats from
 
 _SUFFIXES: dict[str, Format] = {
     "": "text", ".txt": "text", ".text": "text", ".rst": "text",
@@ -29,7 +29,7 @@ _SUFFIXES: dict[str, Format] = {
 }  # fmt: skip
 _SUFFIX = re.compile(r"\.[^\W\d][\w+~-]*")
 
-_PROGRAMS = {  # and their settings: what comments and values say may read like prose
+_PROGRAMS = {  # code and configuration, whose comments may look like prose
     ".py", ".pyi", ".pyx", ".js", ".mjs", ".ts", ".tsx", ".jsx", ".css", ".scss", ".c", ".h", ".cc", ".cpp",
     ".hpp", ".java", ".kt", ".go", ".rs", ".rb", ".php", ".pl", ".pm", ".sh", ".ps1", ".sql", ".lua", ".r",
     ".swift", ".scala", ".cs", ".hs", ".el", ".vim", ".yml", ".yaml", ".toml", ".ini", ".cfg", ".conf",
@@ -42,7 +42,7 @@ _MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"WARC/1.", "warc"),
 )
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_NAMED: tuple[tuple[bytes, str], ...] = (  # what is no text, or none that can be read here, by its right name
+_NAMED: tuple[tuple[bytes, str], ...] = (  # names of unsupported formats
     (b"{\\rtf", "RTF"),
     (_OLE, "Microsoft Office before 2007 (.doc, .xls, .ppt, .msg)"),
     (b"%!PS", "PostScript"),
@@ -78,22 +78,26 @@ _CODE = re.compile(r"[={}\[\]<>_\\|#$*&^%@/;`~+]")
 
 
 def format_of(path: str) -> Format | None:
-    """The format that a file's suffix (under .gz, .zst, .bz2, .xz) stands for, or None."""
+    """Return the format of a file suffix, ignoring .gz, .zst, .bz2 and .xz; None if it is unknown."""
     return _SUFFIXES.get(suffix_of(path))
 
 
 def suffix_of(path: str) -> str:
-    """A file's suffix in lower case, the one under that of a compression; "" where there is none."""
+    """Return the suffix of a file in lower case, ignoring a compression suffix; "" if it has none."""
     stem = path[: path.rindex(".")] if path.lower().endswith(COMPRESSED) else path
     suffix = PurePosixPath(stem).suffix.lower()
-    return suffix if _SUFFIX.fullmatch(suffix) else ""  # "Chapter 1. Intro" has none
+    return suffix if _SUFFIX.fullmatch(suffix) else ""  # "Chapter 1. Intro" has no suffix
 
 
 def detect(path: str, head: bytes) -> Format:
-    """The format of a file that begins with `head`, of which `HEAD` bytes are looked at; a zip is an "archive" so far.
+    """Detect the format of a file. For zip files the result is "archive"; see `zip_format`.
+
+    Args:
+        path: Path of the file, for its suffix.
+        head: First bytes of the file, at least `HEAD` if it is that long.
 
     Raises:
-        UnknownFormatError: a format that is not read, or bytes that no format begins with.
+        UnknownFormatError: The format is unsupported or unknown.
     """
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")) or _is_tar(head[:512]):
         return "archive"
@@ -115,7 +119,7 @@ def detect(path: str, head: bytes) -> Format:
 
 
 def _is_tar(header: bytes) -> bool:
-    """Whether a tar begins so: by its mark, or, in those from before 1988 and their like, by its checksum."""
+    """Return whether a header belongs to a tar: by its magic number, or by its checksum for the pre-1988 format."""
     if header[257:262] == b"ustar":
         return True
     try:
@@ -126,11 +130,14 @@ def _is_tar(header: bytes) -> bool:
 
 
 def zip_format(stream: BinaryIO) -> Format:
-    """What a zip is: a document of an office program, an EPUB, or files that someone packed.
+    """Detect whether a zip file is an office document, an EPUB, or an archive.
+
+    Args:
+        stream: The file.
 
     Raises:
-        UnknownFormatError: a document of a kind that is not read.
-        BadZipFile: damaged.
+        UnknownFormatError: The document format is unsupported.
+        BadZipFile: The file is damaged.
     """
     with zipfile.ZipFile(stream) as file:
         names = set(file.namelist())
@@ -159,7 +166,7 @@ def _is_small(file: zipfile.ZipFile, name: str) -> bool:
 
 
 def is_html(text: str) -> bool:
-    """Whether a text is a page, or begins like a part of one, whatever it is called."""
+    """Return whether a text is an HTML page, or starts like one, regardless of its file name."""
     start = text[:4096].lstrip()
     if not start.startswith("<"):
         return False
@@ -167,13 +174,13 @@ def is_html(text: str) -> bool:
 
 
 def _root(text: str) -> str:
-    """The name of the first element of a text of angle brackets."""
+    """Return the name of the root element of an XML or HTML text."""
     found = _ROOT.match(text[_match_end(_PROLOG, text) :])
     return found[1].rpartition(":")[2].lower() if found else ""
 
 
 def _markup(text: str) -> Format | None:
-    """A format of angle brackets that says what it is."""
+    """Detect HTML, wiki dumps, and unsupported XML."""
     start = text[:4096].lstrip()
     if start.startswith("filedesc://"):
         raise UnknownFormatError("ARC, the older web archive")
@@ -195,7 +202,7 @@ def _match_end(pattern: re.Pattern[str], text: str) -> int:
 
 
 def _structured(text: str, path: str, *, whole: bool) -> Format | None:
-    """Messages, JSON and tables: each has to look like it, more so if its name does not say it."""
+    """Detect mail, JSON, tables and chats. Without a matching suffix, the checks are stricter."""
     named = format_of(path)
     start = text.lstrip()
     if _ENVELOPE.match(start):
@@ -218,7 +225,7 @@ def _is_email(start: str) -> bool:
 
 
 def _json(start: str, *, whole: bool, named: Format | None) -> Format | None:
-    """Whether it is one JSON value, or one a line, or none."""
+    """Detect one JSON value, or JSON Lines, or neither."""
     first, _, rest = start.partition("\n")
     if _parses(first):
         more = rest.lstrip()
@@ -227,7 +234,7 @@ def _json(start: str, *, whole: bool, named: Format | None) -> Format | None:
         return None if more else "json"
     if whole:
         return "json" if _parses(start) else None
-    tokens = _JSON_TOKENS.match(start, 0, 4096)  # a value that is longer than the head
+    tokens = _JSON_TOKENS.match(start, 0, 4096)  # a value longer than the head
     looks_right = tokens is not None and (tokens.end() > 4000 or start[tokens.end() :].lstrip()[:1] in ("", '"'))
     return (named if named in ("json", "jsonl", "csv", "tsv") else "json") if looks_right else None
 
@@ -243,13 +250,13 @@ def _parses(text: str) -> bool:
 
 
 def _table(text: str, *, whole: bool) -> Format | None:
-    """CSV or TSV that its name does not tell: even rows below a header of short names."""
+    """Detect CSV and TSV without a suffix: rows of equal length below a header of short names."""
     lines = text.splitlines()[:50] if whole else text.splitlines()[:-1][:50]
     if len(lines) < 4:
         return None
-    for delimiter, least in (("\t", 2), (",", 3), (";", 3)):
+    for delimiter, min_columns in (("\t", 2), (",", 3), (";", 3)):
         rows = [row for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter) if row]
-        if len(rows) < 4 or len(rows[0]) < least or len({len(row) for row in rows[:-1]}) > 1:
+        if len(rows) < 4 or len(rows[0]) < min_columns or len({len(row) for row in rows[:-1]}) > 1:
             continue
         names = [name.strip() for name in rows[0]]
         if all(re.fullmatch(r"[^\W\d][\w .()/-]{0,40}", name) for name in names) and len(set(names)) == len(names):
@@ -258,7 +265,7 @@ def _table(text: str, *, whole: bool) -> Format | None:
 
 
 def _plain(text: str, path: str) -> Format:
-    """HTML without its frame, Markdown or text."""
+    """Detect HTML fragments, Markdown and plain text."""
     named = format_of(path)
     tags = {tag[0].lower() for tag in _HTML_ELEMENT.finditer(text)}
     if named == "html":
@@ -273,7 +280,7 @@ def _plain(text: str, path: str) -> Format:
 
 
 def _is_prose(text: str) -> bool:
-    """Whether people wrote this to be read: sentences, not the lines of a program or of its settings."""
+    """Return whether a text is prose, not code or configuration."""
     lines = [line for line in itertools.islice(text.splitlines(), 500) if line.strip()]
     if not lines:
         return False

@@ -1,4 +1,4 @@
-"""EPUB: the chapters of a book in the order of its spine."""
+"""EPUB books, with chapters in spine order."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _PAGES = {"application/xhtml+xml", "text/html", "text/x-oeb1-document"}
 
 @dataclass(slots=True)
 class _Book:
-    chapters: list[str] = field(default_factory=list)  # names in the archive
+    chapters: list[str] = field(default_factory=list)  # member names, in spine order
     date: str = ""
 
 
 def read_epub(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """A book as one text: chapter after chapter, without its navigation; a chapter that cannot be read is named."""
+    """Yield a book as one text without its navigation, and each chapter that cannot be read."""
     with zipfile.ZipFile(as_seekable(stream)) as file:
-        book, locked = _book(file, reading.budget), _locked(file, reading.budget)
+        book, encrypted = _book(file, reading.budget), _encrypted(file, reading.budget)
         texts: list[str] = []
         failed: list[Unreadable] = []
         for name in book.chapters:
             origin = f"{path}/{name}"
             if is_unsafe(name):
                 failed.append(Unreadable(origin, "unsafe path"))
-            elif name in locked:
+            elif name in encrypted:
                 failed.append(Unreadable(origin, "encrypted"))
             else:
                 try:
@@ -79,7 +79,7 @@ def _book(file: zipfile.ZipFile, budget: DecompressionLimit) -> _Book:
             book.chapters.append(pages_by_id[element.get("idref", "")])
         elif event == "end" and name == "date" and not book.date:
             book.date = (element.text or "").strip()
-    book.chapters = list(dict.fromkeys(book.chapters))  # a spine that shows one chapter a million times
+    book.chapters = list(dict.fromkeys(book.chapters))  # a spine may repeat a chapter a million times
     return book
 
 
@@ -90,8 +90,8 @@ def _package_names(file: zipfile.ZipFile, budget: DecompressionLimit) -> Iterato
                 yield element.get("full-path", "")
 
 
-def _locked(file: zipfile.ZipFile, budget: DecompressionLimit) -> set[str]:
-    """What a shop has encrypted: whole books, or only the fonts."""
+def _encrypted(file: zipfile.ZipFile, budget: DecompressionLimit) -> set[str]:
+    """Return the encrypted members, which may be the whole book or only the fonts."""
     if "META-INF/encryption.xml" not in file.namelist():
         return set()
     found = elements(_open(file, "META-INF/encryption.xml", budget))

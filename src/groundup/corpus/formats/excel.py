@@ -1,4 +1,4 @@
-"""Rows of Excel's workbooks (.xlsx, ECMA-376): the visible sheets, one after another, below their headings."""
+"""Rows of Excel workbooks (.xlsx, ECMA-376), from all visible sheets."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from typing import Any, BinaryIO
 from groundup.corpus.formats.base import column_names
 from groundup.corpus.streams import MAX_COMPRESSION_RATIO, MIN_BOMB_BYTES, DecompressionBombError
 
-# openpyxl is imported inside the function: the command line imports this room for every --help.
+# openpyxl is imported inside the function, because the command line imports this module for every --help.
 
 _NO_SHEET = "no sheet with rows"
 
 
 def read_excel_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """Each row by column. The first row of a sheet that is not empty names the columns; empty rows are left out.
+    """Yield each non-empty row as a dict by column name.
 
-    Formulas give what Excel last computed. Dates and times are ISO 8601. Columns are named as by
-    `column_names`; one without a name of its own is left out where its cell is empty.
+    The first non-empty row of a sheet is the header. Formulas have the value that Excel last computed. Dates and times
+    are in ISO 8601. An unnamed column is omitted if its cell is empty.
+
+    Args:
+        file: The workbook.
 
     Raises:
-        ValueError: no workbook that can be read, or no rows in it.
-        BombError: it would become unreasonably large.
+        ValueError: The file is not a readable workbook, or has no rows.
+        DecompressionBombError: The workbook would become unreasonably large.
     """
     import openpyxl
 
-    _require_sane(file)
+    _check_size(file)
     try:
         book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-    except (KeyError, TypeError, AttributeError, OSError, SyntaxError) as error:  # what openpyxl says of damage
+    except (KeyError, TypeError, AttributeError, OSError, SyntaxError) as error:  # raised by openpyxl for damaged files
         raise ValueError(f"{type(error).__name__}: {error}") from None
     found = 0
     try:
@@ -58,12 +61,12 @@ def _rows(sheet: Any) -> Iterator[dict[str, Any]]:
             header = [None if value is None else str(value) for value in values]
             names = column_names(header)
             continue
-        if len(values) > len(header):  # cells beside the table
+        if len(values) > len(header):  # cells to the right of the table
             header += [None] * (len(values) - len(header))
             names = column_names(header)
         row: dict[str, Any] = {}
-        for name, given, value in zip(names, header, values, strict=False):
-            if given is not None or value is not None:
+        for name, heading, value in zip(names, header, values, strict=False):
+            if heading is not None or value is not None:
                 row[name] = value
         yield row
 
@@ -76,11 +79,11 @@ def _value(cell: Any) -> Any:
     return cell if isinstance(cell, bool | int | float) else None
 
 
-def _require_sane(file: BinaryIO) -> None:
-    # What a member says of its size is what comes out of it at most: the library stops there.
+def _check_size(file: BinaryIO) -> None:
+    # zipfile reads at most the declared size of a member.
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         stored = sum(member.compress_size for member in members)
         if sum(member.file_size for member in members) > max(MIN_BOMB_BYTES, MAX_COMPRESSION_RATIO * stored):
-            raise DecompressionBombError("compressed beyond all reason")
+            raise DecompressionBombError("compression ratio too high")
     file.seek(0)

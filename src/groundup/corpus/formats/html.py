@@ -1,4 +1,4 @@
-"""HTML: the main text of a page."""
+"""HTML files."""
 
 from __future__ import annotations
 
@@ -8,45 +8,49 @@ from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unread
 from groundup.corpus.html import main_text
 from groundup.corpus.streams import MEBIBYTE, TooLargeError, detect_encoding, looks_binary
 
-_NESTING_LIMIT = 512  # of elements, as in browsers: the time to render them grows with its square
-_TOO_DEEP = ">".join("*" * (_NESTING_LIMIT + 1))
-PAGE_LIMIT = 32 * MEBIBYTE  # the parsed page takes ten times that
-_TAGS = 1_000_000  # in one page: each takes 600 bytes parsed, and the longest standards have half as many
-_TOO_MANY_TAGS = f"more than {_TAGS:,} tags in one page"
+_MAX_NESTING = 512  # as in browsers; rendering time is quadratic in it
+_TOO_DEEP = ">".join("*" * (_MAX_NESTING + 1))
+MAX_PAGE_BYTES = 32 * MEBIBYTE  # a parsed page takes ten times as much
+_MAX_TAGS = 1_000_000  # per page; a parsed tag takes 600 bytes, and the longest standards have half as many
+_TOO_MANY_TAGS = f"more than {_MAX_TAGS:,} tags in one page"
 NO_MAIN_TEXT = "no main text"
 
 
 def read_html(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """One page: its main text."""
-    data = stream.read(PAGE_LIMIT + 1)
-    if len(data) > PAGE_LIMIT:
-        raise TooLargeError(f"more than {PAGE_LIMIT // MEBIBYTE} MiB in one page")
+    """Yield the main text of a page."""
+    data = stream.read(MAX_PAGE_BYTES + 1)
+    if len(data) > MAX_PAGE_BYTES:
+        raise TooLargeError(f"more than {MAX_PAGE_BYTES // MEBIBYTE} MiB in one page")
     yield page_text(path, data, reading)
 
 
 def page_text(
     origin: str, data: bytes, reading: ReaderContext, *, url: str = "", date: str = "", encoding: str | None = None
 ) -> Extracted | Unreadable:
-    """The main text of a page that was found at `origin`; `encoding` is what the server said."""
+    """Return the main text of a page; the server declared `encoding`."""
     if looks_binary(data[:8192]):
         return Unreadable(origin, "binary")
-    if data.count(b"<") > _TAGS:
+    if data.count(b"<") > _MAX_TAGS:
         return Unreadable(origin, "too large", _TOO_MANY_TAGS)
     text = main_text(data, url=url, profile=reading.rules.extraction, encoding=encoding)
     return Extracted(origin, text, url=url, date=date) if text else Unreadable(origin, NO_MAIN_TEXT)
 
 
 def whole_text(data: bytes, encoding: str = "") -> str:
-    """All the text of a page that has no navigation to lose: a chapter of a book, a mail.
+    """Return all text of a page without navigation, such as a book chapter or an e-mail.
+
+    Args:
+        data: The page.
+        encoding: Its encoding; "" detects it.
 
     Raises:
-        RecursionError: elements nested without end.
-        TooLargeError: more elements than fit into memory.
+        RecursionError: Elements are nested too deeply.
+        TooLargeError: The page has too many elements.
     """
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.html import HTMLTree
 
-    if data.count(b"<") > _TAGS:
+    if data.count(b"<") > _MAX_TAGS:
         raise TooLargeError(_TOO_MANY_TAGS)
     page = HTMLTree.parse(data.decode(encoding or detect_encoding(data, html=True), "replace"))
     if page.document is not None and page.document.query_selector(_TOO_DEEP):
@@ -55,7 +59,7 @@ def whole_text(data: bytes, encoding: str = "") -> str:
 
 
 def render_html(text: str) -> str:
-    """A record's text with its tags rendered; its own paragraphs stay, which HTML would run together."""
+    """Render the HTML tags in the text of a record, and keep its blank lines as paragraphs."""
     from resiliparse.extract.html2text import extract_plain_text
 
     paragraphs = (extract_plain_text(part, alt_texts=False, links=False) for part in text.split("\n\n"))

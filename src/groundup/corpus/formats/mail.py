@@ -37,19 +37,19 @@ _ORIGINAL = re.compile(
 _FROM = re.compile(r"\*?(?:From|Von|De|Da|Van|Från|Fra|От):\*? ")
 _SENT = re.compile(r"\*?(?:Sent|Date|Gesendet|Envoyé|Enviado(?: el)?|Inviato|Verzonden|Skickat|Sendt|Отправлено):\*? ")
 _MAX_PARTS = 1000
-_LONGEST = MAX_LINE_BYTES + 1
+_READ_SIZE = MAX_LINE_BYTES + 1
 _TOO_LARGE = (
     f"more than {MAX_DOCUMENT_BYTES // MEBIBYTE} MiB in a message, or {MAX_LINE_BYTES // MEBIBYTE} in a line of it"
 )
 
 
 def read_email(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """One message: its subject and what its writer wrote, then its attachments."""
+    """Yield the subject and body of a message without quoted text, then its attachments."""
     yield from _read_message(path, read_whole(stream), reading)
 
 
 def read_mbox(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """All messages of a mailbox, one by one."""
+    """Yield all messages of a mailbox."""
     for number, data in enumerate(_messages(stream), start=1):
         origin = f"{path}#{number}"
         if data is None:
@@ -64,26 +64,26 @@ def read_mbox(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
 
 
 def _messages(stream: BinaryIO) -> Iterator[bytes | None]:
-    """The messages between "From " lines, None for one that would not fit into memory.
+    """Yield the messages between "From " lines, or None for a message over the size limit.
 
-    Such a line of a text has no time of day in it, or no header below it.
+    A "From " line separates messages only if it has a time of day and a header follows.
     """
     lines: list[bytes] = []
     size, after_blank, begun = 0, True, False
-    line, following = stream.readline(_LONGEST), stream.readline(_LONGEST)
+    line, following = stream.readline(_READ_SIZE), stream.readline(_READ_SIZE)
     while line:
         if after_blank and _SEPARATOR.fullmatch(line) and _BELOW.match(following):
             if begun and lines:
                 yield b"".join(lines) if size <= MAX_DOCUMENT_BYTES else None
             lines, size, begun = [], 0, True
         else:
-            size += len(line) if len(line) < _LONGEST else MAX_DOCUMENT_BYTES + 1
+            size += len(line) if len(line) < _READ_SIZE else MAX_DOCUMENT_BYTES + 1
             if size > MAX_DOCUMENT_BYTES:
                 lines = [b""]
             else:
                 lines.append(line[1:] if re.match(rb">+From ", line) else line)
         after_blank = not line.strip()
-        line, following = following, stream.readline(_LONGEST)
+        line, following = following, stream.readline(_READ_SIZE)
     if lines:
         yield b"".join(lines) if size <= MAX_DOCUMENT_BYTES else None
 
@@ -100,11 +100,11 @@ def _read_message(path: str, data: bytes, reading: ReaderContext) -> Found:
         if name or part.get_content_maintype() not in ("text", "multipart"):
             attachments.append((name or part.get_content_type().replace("/", "."), content))
         elif part.get_content_subtype() == "html":
-            bodies.append(_written(whole_text(content, _encoding(part, content))))
+            bodies.append(_without_quotes(whole_text(content, _encoding(part, content))))
         else:
             text = content.decode(_encoding(part, content), "replace")
-            is_page = is_html(text)  # sent as what it is not
-            bodies.append(_written(whole_text(text.encode(), "utf-8") if is_page else _unflowed(part, text)))
+            is_page = is_html(text)  # HTML sent as text/plain
+            bodies.append(_without_quotes(whole_text(text.encode(), "utf-8") if is_page else _unflowed(part, text)))
     subject = " ".join(_header(_raw(message, "subject"), _first_encoding(message)).split())
     body = "\n\n".join(body for body in bodies if body)
     if body:
@@ -116,11 +116,11 @@ def _read_message(path: str, data: bytes, reading: ReaderContext) -> Found:
 
 
 def _parts(message: Message) -> Iterator[Message]:
-    """The parts that are shown: of alternatives the plainest, of mails in a mail all."""
-    waiting, seen = [message], 0
-    while waiting and seen < _MAX_PARTS:
-        part = waiting.pop()
-        seen += 1
+    """Yield the visible parts: the plain text of alternatives, and all parts of nested messages."""
+    stack, count = [message], 0
+    while stack and count < _MAX_PARTS:
+        part = stack.pop()
+        count += 1
         if not part.is_multipart():
             yield part
             continue
@@ -128,11 +128,11 @@ def _parts(message: Message) -> Iterator[Message]:
         if part.get_content_subtype() == "alternative" and inner:
             kinds = {each.get_content_type(): each for each in reversed(inner) if not _is_blank(each)}
             inner = [kinds.get("text/plain") or kinds.get("text/html") or inner[-1]]
-        waiting += reversed(inner)
+        stack += reversed(inner)
 
 
 def _is_blank(part: Message) -> bool:
-    """Whether it is a text without any: programs that write HTML alone put one beside it."""
+    """Return whether a part is empty text, which some programs send along with HTML."""
     content = None if part.is_multipart() else part.get_payload(decode=True)
     return isinstance(content, bytes) and not content.strip()
 
@@ -149,13 +149,13 @@ def _encoding(part: Message, content: bytes) -> str:
 
 
 def _unflowed(part: Message, text: str) -> str:
-    """Undo the soft line ends of RFC 3676."""
+    """Join the soft line breaks of format=flowed (RFC 3676)."""
     if str(part.get_param("format", "")).lower() != "flowed":
         return text
-    joint = "" if str(part.get_param("delsp", "")).lower() == "yes" else " "  # of scripts without blanks
+    joint = "" if str(part.get_param("delsp", "")).lower() == "yes" else " "  # "delsp" is for scripts without spaces
     lines: list[str] = []
     for line in text.replace("\r\n", "\n").split("\n"):
-        line = line.removeprefix(" ")  # stuffed
+        line = line.removeprefix(" ")  # space-stuffing
         if (
             lines
             and lines[-1].endswith(" ")
@@ -168,20 +168,20 @@ def _unflowed(part: Message, text: str) -> str:
     return "\n".join(lines)
 
 
-def _written(text: str) -> str:
-    """What the writer wrote: without the mail that is answered, who wrote that, and the signature."""
+def _without_quotes(text: str) -> str:
+    """Return a body without the quoted message, its attribution line, and the signature."""
     kept: list[str] = []
     lines = text.replace("\r\n", "\n").split("\n")
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
-        answered = _ORIGINAL.match(line.strip()) or (_FROM.match(line) and _SENT.match(following))
-        if line in ("-- ", "--") or (answered and any(map(str.strip, kept))):
+        starts_quote = _ORIGINAL.match(line.strip()) or (_FROM.match(line) and _SENT.match(following))
+        if line in ("-- ", "--") or (starts_quote and any(map(str.strip, kept))):
             break
         if not _QUOTED.match(line):
             kept.append(line)
             continue
         while kept and not kept[-1].strip():
             kept.pop()
-        for count in (1, 2):  # the name of the writer may fill a line by itself
+        for count in (1, 2):  # the attribution may have two lines
             if _ATTRIBUTION.fullmatch(" ".join(kept[-count:])):
                 del kept[-count:]
                 break
@@ -189,18 +189,18 @@ def _written(text: str) -> str:
 
 
 def _raw(message: Message, name: str) -> str:
-    """A header as it was sent; `Message.get` puts U+FFFD for bytes that are not ASCII."""
+    """Return a raw header. `Message.get` replaces bytes that are not ASCII by U+FFFD."""
     return next((str(value) for key, value in message.raw_items() if key.lower() == name), "")
 
 
 def _first_encoding(message: Message) -> str:
-    """The encoding that the first text of a mail declares: its headers, if raw, are written in the same one."""
+    """Return the encoding that the first text part declares. Raw headers usually have the same encoding."""
     declared = (part.get_content_charset("") for part in message.walk() if part.get_content_maintype() == "text")
     return next((str(each) for each in declared if each), "")
 
 
 def _header(value: object, encoding: str = "") -> str:
-    """A header's text, of whatever it may be made: RFC 2047 words, raw bytes (likely in `encoding`), mistakes."""
+    """Decode a header of RFC 2047 words or raw bytes, probably in `encoding`, with possible errors."""
     text = str(value)
     if not text.isascii():
         raw = text.encode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""Documents of word processors: Office Open XML (.docx, ECMA-376) and OpenDocument (.odt, ISO 26300)."""
+"""Word-processor documents: Office Open XML (.docx, ECMA-376) and OpenDocument (.odt, ISO 26300)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from groundup.corpus.streams import as_seekable, limited_stream
 _PARAGRAPHS = frozenset({"p", "h"})
 _TABLES, _ROWS, _CELLS = {"tbl", "table"}, {"tr", "table-row"}, {"tc", "table-cell"}
 _BREAKS = {"tab": "\t", "br": "\n", "cr": "\n", "line-break": "\n", "noBreakHyphen": "\u2011"}
-_NOT_SHOWN = {  # alternatives for old programs, what was moved away or deleted, the code of fields, marks of notes
+_NOT_SHOWN = {  # fallbacks for old programs, moved or deleted text, field codes, note marks
     "Fallback", "moveFrom", "del", "instrText", "rPr", "rt", "note-citation", "annotation", "tracked-changes",
     "soft-page-break",
 }  # fmt: skip
@@ -23,7 +23,7 @@ Inline = Callable[[Element, list[str]], str]
 
 
 def read_docx(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """A document of Word: headings, paragraphs, lists, tables row by row, and its notes at the end."""
+    """Yield the text of a Word document: headings, paragraphs, lists, and tables, with notes at the end."""
     with zipfile.ZipFile(as_seekable(stream)) as file:
 
         def part(name: str) -> BinaryIO:
@@ -41,7 +41,7 @@ def read_docx(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
 
 
 def read_odt(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """A document of LibreOffice and its like, as `read_docx`."""
+    """Yield the text of an OpenDocument file, like `read_docx`."""
     with zipfile.ZipFile(as_seekable(stream)) as file:
 
         def part(name: str) -> BinaryIO:
@@ -68,7 +68,7 @@ def _created(stream: BinaryIO) -> str:
 
 
 def _text(stream: BinaryIO, inline: Inline) -> tuple[str, list[str]]:
-    """A document's text, and its notes (or their ids) in the order of their marks."""
+    """Return the text of a document, and its notes (or their ids) in order of reference."""
     notes: list[str] = []
     text, was_item = "", False
     for shown, is_item in _blocks(stream, inline, notes):
@@ -80,8 +80,8 @@ def _text(stream: BinaryIO, inline: Inline) -> tuple[str, list[str]]:
 
 
 def _blocks(stream: BinaryIO, inline: Inline, notes: list[str]) -> Iterator[tuple[str, bool]]:
-    """(text, whether it is the item of a list) of each paragraph and of each table."""
-    inside = 0  # paragraphs that are open: text boxes and notes have their own
+    """Yield (text, whether it is a list item) for each paragraph and table."""
+    inside = 0  # number of open paragraphs, which can be nested in text boxes and notes
     items = 0  # items of lists that are open
     tables: list[list[list[str]]] = []
     cells: list[list[str]] = []
@@ -142,7 +142,7 @@ def _attribute(element: Element, name: str) -> str:
 
 
 def _word(element: Element, notes: list[str]) -> str:
-    """The text of runs; its own newlines are none of the document's."""
+    """Return the text of an element, with line breaks only for break elements."""
     name = _local(element)
     if name == "t":
         return element.text or ""

@@ -1,4 +1,4 @@
-"""Rows of Parquet files, of which a column that is no text must not cost the ones that are."""
+"""Rows of Parquet files, without the columns that cannot be read."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-# pyarrow is imported inside the functions: the command line imports this room for every --help.
+# pyarrow is imported inside the functions, because the command line imports this module for every --help.
 
 _BATCH_ROWS = 512
 
 
 def read_parquet_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
-    """Each row by column, lists and structs as lists and mappings.
+    """Yield each row as a dict by column, with lists and structs as lists and dicts.
 
-    Dates, times and durations are left out: Python's own cannot hold all of them, and nobody trains on them. Bytes are
-    text where they are valid UTF-8 (as older writers leave it), else None; invalid UTF-8 in strings is replaced.
+    Dates, times and durations are omitted, because Python types do not cover their range. Binary values that are valid
+    UTF-8, as older writers store text, become strings, and others None. Invalid UTF-8 in strings is replaced.
+
+    Args:
+        file: The Parquet file.
 
     Raises:
-        ValueError: damaged, or of a kind that Arrow cannot read.
+        ValueError: The file is damaged, or Arrow cannot read it.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -37,18 +40,18 @@ def read_parquet_rows(file: BinaryIO) -> Iterator[dict[str, Any]]:
 
 
 def _columns(file: pq.ParquetFile) -> list[str]:
-    wanted = [is_plain for field in file.schema_arrow for is_plain in _leaves(field.type)]
+    readable = [is_readable for field in file.schema_arrow for is_readable in _leaves(field.type)]
     paths = [file.schema.column(index).path for index in range(len(file.schema))]
-    return [path for path, is_plain in zip(paths, wanted, strict=True) if is_plain]
+    return [path for path, is_readable in zip(paths, readable, strict=True) if is_readable]
 
 
 def _leaves(kind: pa.DataType) -> Iterator[bool]:
-    """For each column that Parquet stores for a type, in its order, whether Python can hold every value of it."""
+    """Yield, for each stored Parquet column of a type, whether Python can represent its values."""
     import pyarrow as pa
 
     if isinstance(kind, pa.BaseExtensionType):
         yield from _leaves(kind.storage_type)
-    elif pa.types.is_map(kind):  # keys without their items are no map
+    elif pa.types.is_map(kind):  # keys and items are read together or not at all
         leaves = [*_leaves(kind.key_type), *_leaves(kind.item_type)]
         yield from [all(leaves)] * len(leaves)
     elif pa.types.is_struct(kind):
@@ -64,21 +67,21 @@ def _values(column: pa.Array) -> list[Any]:
     try:
         values = column.to_pylist()
     except UnicodeDecodeError:
-        values = [_mended(scalar) for scalar in column]
-    return [_text_of_bytes(value) for value in values] if _holds_bytes(column.type) else values
+        values = [_repaired(scalar) for scalar in column]
+    return [_decode_bytes(value) for value in values] if _holds_bytes(column.type) else values
 
 
-def _mended(scalar: pa.Scalar) -> Any:
+def _repaired(scalar: pa.Scalar) -> Any:
     import pyarrow as pa
 
     try:
         return scalar.as_py()
     except UnicodeDecodeError:
-        if isinstance(scalar, pa.BinaryScalar):  # strings are a kind of it
+        if isinstance(scalar, pa.BinaryScalar):  # also the base class of strings
             return scalar.as_buffer().to_pybytes().decode("utf-8", "replace")
         if isinstance(scalar, pa.StructScalar):
-            return {name: _mended(value) for name, value in scalar.items()}
-        return [_mended(value) for value in scalar.values] if isinstance(scalar, pa.ListScalar) else None
+            return {name: _repaired(value) for name, value in scalar.items()}
+        return [_repaired(value) for value in scalar.values] if isinstance(scalar, pa.ListScalar) else None
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -91,11 +94,11 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
-def _text_of_bytes(value: Any) -> Any:
+def _decode_bytes(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _text_of_bytes(each) for name, each in value.items()}
+        return {name: _decode_bytes(each) for name, each in value.items()}
     if isinstance(value, list):
-        return [_text_of_bytes(each) for each in value]
+        return [_decode_bytes(each) for each in value]
     if not isinstance(value, bytes):
         return value
     try:

@@ -1,4 +1,4 @@
-"""PDF: the text of its pages as paragraphs, in the order in which they are read."""
+"""Text of PDF files as paragraphs in reading order."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unread
 from groundup.corpus.isolated import CrashError, run_isolated
 from groundup.corpus.streams import read_whole
 
-_EDGE_LINES = 3  # at the top and the bottom of a page that may be running heads
-_REPEATS = 3  # pages on which one stands, at least
-_NEAR = 2  # pages between two of them, at most: left and right ones differ
-_MARGIN = 0.2  # of a page's height in which a number alone, at some distance from the text, is its page's
-_COLUMNS = 0.15  # of all lines begin in the right half of the page, where there are columns
-_ORDERED_BLOCKS = 60  # on one page, at most: putting them in order takes the cube of it
+_EDGE_LINES = 3  # lines at the top and bottom of a page that may be running heads
+_MIN_REPEATS = 3  # pages with the same running head
+_MAX_PAGE_DISTANCE = 2  # between repeats, because left and right pages differ
+_MARGIN = 0.2  # fraction of the page height in which a separate number is the page number
+_MIN_RIGHT_LINES = 0.15  # fraction of lines that start in the right half, in a page with columns
+_MAX_ORDERED_BLOCKS = 60  # per page; sorting takes cubic time
 _PAGE_NUMBER = re.compile(
     r"[\W_]*(?:(?:page|seite|p\.|pagina|página|стр\.?) ?)?(?:\d{1,4}|[ivxlcdm]{1,8})"
     r"(?: ?(?:/|of|von|sur|de|di|из|-|–) ?\d{1,4})?[\W_]*",
@@ -33,12 +33,21 @@ _FIRST_WORD = re.compile(r"[^\W\d_]+")
 _ENDS = re.compile(r"[.!?:;…。！？][\"'”’»)\]]*$")
 _LEADERS = re.compile(r"\s*(?:\s?[.·…]){4,}\s*")
 _GAP = re.compile(r" *\t[ \t]*")
-_NO_SPACES = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uff60]")  # Chinese and Japanese are written without
+_NO_SPACES = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uff60]")  # Chinese and Japanese
 
 
 @dataclass(frozen=True, slots=True)
 class TextLine:
-    """A line of text and its edges in points, y upwards; `hyphenated`: its last word goes on in the next line."""
+    """A line of text with its edges in points, y upwards.
+
+    Attributes:
+        text: The text.
+        left: Left edge.
+        bottom: Bottom edge.
+        right: Right edge.
+        top: Top edge.
+        hyphenated: Whether the last word continues in the next line.
+    """
 
     text: str
     left: float
@@ -49,25 +58,25 @@ class TextLine:
 
     @property
     def height(self) -> float:
-        """Of its font."""
+        """Height of the line."""
         return max(self.top - self.bottom, 0.1)
 
     @property
     def middle(self) -> float:
-        """Of its height, as y."""
+        """The y coordinate of the center."""
         return (self.top + self.bottom) / 2
 
 
 @dataclass(frozen=True, slots=True)
 class PdfPage:
-    """The lines of a page in the order in which they were written, and its height in points."""
+    """The lines of a page in file order, and its height in points."""
 
     lines: tuple[TextLine, ...]
     height: float
 
     @classmethod
     def of(cls, lines: Sequence[Sequence[Any]], height: float) -> PdfPage:
-        """From what `pdf_pages.read_pages` gives; parts of one line that were written one by one become one."""
+        """Create a page from the output of `pdf_pages.read_pages`, and join the parts of each line."""
         found: list[TextLine] = []
         for line in (TextLine(*each) for each in lines):
             if found and not found[-1].hyphenated and _same_line(found[-1], line):
@@ -86,22 +95,22 @@ class PdfPage:
 
 def _same_line(first: TextLine, second: TextLine) -> bool:
     overlap = min(first.top, second.top) - max(first.bottom, second.bottom)
-    near = -0.5 * first.height <= second.left - first.right < 3 * first.height
-    return near and overlap > 0.6 * min(first.height, second.height)
+    adjacent = -0.5 * first.height <= second.left - first.right < 3 * first.height
+    return adjacent and overlap > 0.6 * min(first.height, second.height)
 
 
 def layout(pages: Sequence[PdfPage]) -> str:
-    """The text of a document: paragraphs with a blank line between them."""
+    """Return the text of a document as paragraphs separated by blank lines."""
     pages = _without_running_heads(pages)
-    pitch, margin = _usual_pitch(pages), _right_margin(pages)
+    pitch, margin = _median_pitch(pages), _right_margin(pages)
     words = Counter(word.lower() for page in pages for line in page.lines for word in _WORD.findall(line.text))
     paragraphs: list[str] = []
-    last: TextLine | None = None  # of a paragraph that may go on in the next column or on the next page
+    last: TextLine | None = None  # the paragraph may continue in the next column or page
     for page in pages:
         for block in _ordered(_blocks(page.lines)):
             for number, paragraph in enumerate(_paragraphs(block, pitch, margin, words)):
-                goes_on = number == 0 and last is not None and _goes_on(last, block[0])
-                if goes_on and last is not None:
+                continues = number == 0 and last is not None and _continues(last, block[0])
+                if continues and last is not None:
                     paragraphs[-1] = _joined(paragraphs[-1], last.hyphenated, paragraph, words)
                 else:
                     paragraphs.append(paragraph)
@@ -110,17 +119,17 @@ def layout(pages: Sequence[PdfPage]) -> str:
     return _GAP.sub("\t", _LEADERS.sub(" … ", text)).strip()
 
 
-def _goes_on(last: TextLine, first: TextLine) -> bool:
-    alike = 0.8 < last.height / first.height < 1.25
-    begins_inside = first.text[:1].islower() or last.hyphenated
-    return alike and begins_inside and not _ENDS.search(last.text) and not _ITEM.match(first.text)
+def _continues(last: TextLine, first: TextLine) -> bool:
+    same_height = 0.8 < last.height / first.height < 1.25
+    starts_inside = first.text[:1].islower() or last.hyphenated
+    return same_height and starts_inside and not _ENDS.search(last.text) and not _ITEM.match(first.text)
 
 
 # Running heads
 
 
 def _without_running_heads(pages: Sequence[PdfPage]) -> list[PdfPage]:
-    """Pages without the lines at their top and bottom that stand, but for numbers, on pages nearby as well."""
+    """Remove lines at the top and bottom of pages that repeat, except for numbers, on nearby pages."""
     dropped: list[set[TextLine]] = [set() for _ in pages]
     for at_top in (True, False):
         edges = [_edge(page, at_top) for page in pages]
@@ -129,9 +138,11 @@ def _without_running_heads(pages: Sequence[PdfPage]) -> list[PdfPage]:
             for line in lines:
                 places.setdefault(_place(line), []).append(number)
         for number, (page, lines) in enumerate(zip(pages, edges, strict=True)):
-            for line in lines:  # from outside; what is inside of the first line that stays, stays
-                near = places[_place(line)]
-                repeated = len(near) >= _REPEATS and any(0 < abs(other - number) <= _NEAR for other in near)
+            for line in lines:  # from the edge inwards, up to the first line to keep
+                occurrences = places[_place(line)]
+                repeated = len(occurrences) >= _MIN_REPEATS and any(
+                    0 < abs(other - number) <= _MAX_PAGE_DISTANCE for other in occurrences
+                )
                 if not repeated and not _is_page_number(line, page, at_top):
                     break
                 dropped[number].add(line)
@@ -140,7 +151,7 @@ def _without_running_heads(pages: Sequence[PdfPage]) -> list[PdfPage]:
         for page, gone in zip(pages, dropped, strict=True)
     ]
     emptied = sum(not page.lines for page in kept) - sum(not page.lines for page in pages)
-    return kept if emptied * 2 < len(pages) else list(pages)  # a few words on every page: then these are the text
+    return kept if emptied * 2 < len(pages) else list(pages)  # if most pages would be empty, these lines are the text
 
 
 def _edge(page: PdfPage, at_top: bool) -> list[TextLine]:
@@ -148,7 +159,7 @@ def _edge(page: PdfPage, at_top: bool) -> list[TextLine]:
 
 
 def _place(line: TextLine) -> tuple[str, int]:
-    """What a running head has in common on all its pages; a line of figures alone is not one."""
+    """Return a key that is equal for the same running head on different pages."""
     return _NUMBERS.sub("#", line.text), round(line.middle / 8)
 
 
@@ -160,7 +171,7 @@ def _is_page_number(line: TextLine, page: PdfPage, at_top: bool) -> bool:
     return from_edge < _MARGIN * page.height and distance > 1.5 * line.height
 
 
-# Blocks: lines below each other in one column
+# Blocks: consecutive lines of one column
 
 
 def _blocks(lines: Sequence[TextLine]) -> list[list[TextLine]]:
@@ -177,26 +188,26 @@ def _is_below(last: TextLine, line: TextLine, block: Sequence[TextLine]) -> bool
     step = last.middle - line.middle
     left, right = min(each.left for each in block[-8:]), max(each.right for each in block[-8:])
     overlaps = min(right, line.right) - max(left, line.left) > 0
-    alike = 0.75 < last.height / line.height < 1.33
-    return overlaps and alike and 0 < step < 2.2 * max(last.height, line.height)
+    same_height = 0.75 < last.height / line.height < 1.33
+    return overlaps and same_height and 0 < step < 2.2 * max(last.height, line.height)
 
 
 def _ordered(blocks: list[list[TextLine]]) -> list[list[TextLine]]:
-    """Blocks as they were written, or, where that goes up inside of a column, as they are read (Breuel, 2003).
+    """Return blocks in file order, or in reading order if the file order moves upwards within a column.
 
-    T. M. Breuel, "High Performance Document Layout Analysis": a block is read before another if it is above it in the
-    same column, or in a column to its left with nothing between that spans both.
+    Reading order follows T. M. Breuel, "High Performance Document Layout Analysis" (2003). A block precedes another if
+    it is above it in the same column, or in a column to its left with no block between that spans both.
     """
     boxes = [_box(block) for block in blocks]
     upwards = any(_spans(a, b) and a[1] < b[1] and a[3] < b[3] - 1 for i, b in enumerate(boxes) for a in boxes[:i])
-    if not upwards or len(blocks) > _ORDERED_BLOCKS:
+    if not upwards or len(blocks) > _MAX_ORDERED_BLOCKS:
         return blocks
-    left = list(range(len(blocks)))
-    earlier = [{i for i in left if i != j and _before(boxes, i, j)} for j in left]
+    remaining = list(range(len(blocks)))
+    earlier = [{i for i in remaining if i != j and _before(boxes, i, j)} for j in remaining]
     order: list[int] = []
-    while left:
-        first = next((index for index in left if earlier[index] <= set(order)), left[0])
-        left.remove(first)
+    while remaining:
+        first = next((index for index in remaining if earlier[index] <= set(order)), remaining[0])
+        remaining.remove(first)
         order.append(first)
     return [blocks[index] for index in order]
 
@@ -230,8 +241,8 @@ def _before(boxes: Sequence[_Box], first: int, second: int) -> bool:
 # Paragraphs
 
 
-def _usual_pitch(pages: Sequence[PdfPage]) -> float:
-    """From one line to the next inside of a paragraph, in heights of a line."""
+def _median_pitch(pages: Sequence[PdfPage]) -> float:
+    """Return the median distance between lines, in line heights."""
     steps = [
         (first.middle - second.middle) / first.height
         for page in pages
@@ -242,14 +253,14 @@ def _usual_pitch(pages: Sequence[PdfPage]) -> float:
 
 
 def _right_margin(pages: Sequence[PdfPage]) -> float:
-    """Where the lines of a document of one column end, at most; 0 if it has several, each with an end of its own."""
+    """Return the right margin of a single-column document; 0 if it has several columns."""
     lines = [line for page in pages for line in page.lines]
     if len(lines) < 3:
         return 0.0
     left = statistics.quantiles((line.left for line in lines), n=20)[0]
     right = statistics.quantiles((line.right for line in lines), n=20)[-1]
-    beside = sum(line.left > (left + right) / 2 for line in lines)
-    return right if beside < _COLUMNS * len(lines) else 0.0
+    right_lines = sum(line.left > (left + right) / 2 for line in lines)
+    return right if right_lines < _MIN_RIGHT_LINES * len(lines) else 0.0
 
 
 def _paragraphs(block: Sequence[TextLine], pitch: float, margin: float, words: Counter[str]) -> Iterator[str]:
@@ -263,7 +274,7 @@ def _paragraphs(block: Sequence[TextLine], pitch: float, margin: float, words: C
         elif step > pitch + 0.25 or _ITEM.match(line.text) or (indented and not _ITEM.match(last.text)):
             yield text
             text = line.text
-        elif _is_broken_on_purpose(last, line, left, right):
+        elif _is_deliberate_break(last, line, left, right):
             if _ENDS.search(last.text):
                 yield text
                 text = line.text
@@ -274,14 +285,14 @@ def _paragraphs(block: Sequence[TextLine], pitch: float, margin: float, words: C
     yield text
 
 
-def _is_broken_on_purpose(last: TextLine, line: TextLine, left: float, right: float) -> bool:
-    """Whether the first word of a line had had room in the one before (of text that runs from right to left, too)."""
+def _is_deliberate_break(last: TextLine, line: TextLine, left: float, right: float) -> bool:
+    """Return whether the first word of a line would have fit on the previous line, also in right-to-left text."""
     if last.hyphenated:
         return False
-    word = len(line.text.split(maxsplit=1)[0]) + 2.5  # a blank and some tolerance
-    clear = _ENDS.search(last.text) is not None or not line.text[0].islower()
-    room = max(right - last.right, last.left - left if last.right >= right - 1 and _is_right_to_left(last.text) else 0)
-    return room > word * (line.right - line.left) / max(len(line.text), 1) + (0 if clear else 0.15 * (right - left))
+    word = len(line.text.split(maxsplit=1)[0]) + 2.5  # a space and some tolerance
+    plausible = _ENDS.search(last.text) is not None or not line.text[0].islower()
+    free = max(right - last.right, last.left - left if last.right >= right - 1 and _is_right_to_left(last.text) else 0)
+    return free > word * (line.right - line.left) / max(len(line.text), 1) + (0 if plausible else 0.15 * (right - left))
 
 
 def _is_right_to_left(text: str) -> bool:
@@ -289,8 +300,8 @@ def _is_right_to_left(text: str) -> bool:
 
 
 def _joined(text: str, hyphenated: bool, more: str, words: Counter[str]) -> str:
-    """Two lines of one paragraph; a word that was divided between them becomes one again."""
-    more = more.replace("\t", " ")  # wide blanks, where the line was stretched to the margin
+    """Join two lines of a paragraph, and the parts of a hyphenated word."""
+    more = more.replace("\t", " ")  # wide spaces of a justified line
     first = _FIRST_WORD.match(more)
     if text.endswith(("-", "\u2010", "\u00ad")) and not hyphenated:
         hyphenated = first is not None and more[0].islower() and text[-2:-1].isalpha()
@@ -305,9 +316,10 @@ def _joined(text: str, hyphenated: bool, more: str, words: Counter[str]) -> str:
 
 
 def _keeps_hyphen(before: str, after: str, words: Counter[str]) -> bool:
-    """Whether a word divided at its hyphen is a compound, as the rest of the document writes it.
+    """Return whether a word that is split at a hyphen keeps the hyphen, judged by the rest of the document.
 
-    If it does not, what has a hyphen already is one ("state-of-the-|art"), but not if its last part is no word.
+    If the document has neither form, words with other hyphens keep it ("state-of-the-|art") if their last part occurs
+    as a word.
     """
     whole, compound = words[f"{before}{after}".lower()], words[f"{before}-{after}".lower()]
     if whole != compound:
@@ -316,13 +328,13 @@ def _keeps_hyphen(before: str, after: str, words: Counter[str]) -> bool:
     return (len(parts) > 1 and words[parts[-1]] > 0) or after[0].isupper()
 
 
-_READABLE = 0.5  # of a document's characters, at least, must be in fonts that tell what they mean
+_MAX_UNMAPPED = 0.5  # fraction of characters in fonts without a character map
 
 
 def read_pdf(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
-    """A PDF as one text; what cannot be read says why: a password, scanned pages, fonts without a character map.
+    """Yield a PDF as one text, or why it has none: a password, scanned pages, or fonts without a character map.
 
-    A damaged page leaves the others; where the reader itself crashes, the pages before that are kept.
+    Damaged pages are skipped. If the reader crashes, the pages before the crash are kept.
     """
     pages: list[PdfPage] = []
     characters = unmapped = images = 0
@@ -344,7 +356,7 @@ def read_pdf(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
             date = page.get("date", date)
     except CrashError as error:
         failed.append(Unreadable(f"{path}#page={len(pages) + 1}", "damaged", f"the reader was stopped: {error}"))
-    if unmapped > _READABLE * characters:
+    if unmapped > _MAX_UNMAPPED * characters:
         yield Unreadable(path, "fonts without a character map", f"{unmapped} of {characters} characters")
     elif text := layout(pages):
         yield Extracted(path, text, date=date)

@@ -1,4 +1,4 @@
-"""The lines of PDF pages, by PDFium (its process is another one: see `run_isolated`)."""
+"""Read the lines of PDF pages with PDFium, in a child process (see `isolated`)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,31 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-_PAGE_LIMIT = 200_000  # characters of one page: more are a drawing made of letters
-_DOCUMENT_LIMIT = 20_000_000  # characters; no book has a fifth of that, and a page may be written once and shown often
-_PAGES_LIMIT = 5000
-_BROKEN_LIMIT = 20  # pages: what has more has lost its index, or never had one
-_GAP = 1.0  # heights of a line between two words that stand in different columns of a table
-_HYPHEN = 0x02  # PDFium's code for one that ends a line inside a word
+_MAX_PAGE_CHARACTERS = 200_000  # pages with more are drawings made of letters
+_MAX_CHARACTERS = 20_000_000  # per document; five times a long book, and a page object may be repeated
+_MAX_PAGES = 5000
+_MAX_BROKEN_PAGES = 20  # files with more have lost their cross-reference table
+_GAP = 1.0  # line heights between words in different columns of a table
+_HYPHEN = 0x02  # PDFium code of a hyphen at the end of a line
 
 _NOTHING: dict[str, Any] = {"lines": [], "characters": 0, "unmapped": 0, "images": 0, "height": 0.0}
 
-Character = tuple[str, float, float, float, float]  # and its left, bottom, right and top edge in points
+Character = tuple[str, float, float, float, float]  # character, and its left, bottom, right and top edges in points
 
 
 def read_pages(data: bytes) -> Iterator[dict[str, Any]]:
-    """For each page its `lines` in the order in which they were written: [text, left, bottom, right, top, hyphenated].
+    """Yield a dict for each page of a PDF.
 
-    Coordinates are in points, as the text is read: of a page that lies on its side they are turned. Besides, `unmapped`
-    of `characters` belong to fonts that do not tell what they mean, `images` are on the page, and `date` is that of the
-    document. Where a page is broken, `damage` says how; an `error` ends it all.
+    The keys are:
+    - `lines`: [text, left, bottom, right, top, hyphenated] in file order. Coordinates are in points, after rotating
+      the page so that its text is upright.
+    - `characters`: number of characters; `unmapped` of them have a font without a character map.
+    - `images`: number of images, for pages without text.
+    - `height`: height of the rotated page in points.
+    - `date`: creation date of the document.
+    - `damage`: error message of a damaged page.
+
+    If the document cannot be opened, the only dict has the keys `error` and `detail`.
     """
     import pypdfium2 as pdfium
 
@@ -34,12 +41,12 @@ def read_pages(data: bytes) -> Iterator[dict[str, Any]]:
     except pdfium.PdfiumError as error:
         yield {"error": "password-protected" if "assword" in str(error) else "damaged", "detail": str(error)}
         return
-    left, broken, date = _DOCUMENT_LIMIT, 0, _created(document)
+    remaining, broken, date = _MAX_CHARACTERS, 0, _created(document)
     for index in range(len(document)):
-        if broken == _BROKEN_LIMIT:
+        if broken == _MAX_BROKEN_PAGES:
             return
-        if index >= _PAGES_LIMIT or left <= 0:
-            yield {**_NOTHING, "damage": f"more than {_PAGES_LIMIT:,} pages or {_DOCUMENT_LIMIT:,} characters"}
+        if index >= _MAX_PAGES or remaining <= 0:
+            yield {**_NOTHING, "damage": f"more than {_MAX_PAGES:,} pages or {_MAX_CHARACTERS:,} characters"}
             return
         try:
             page = document[index]
@@ -47,15 +54,15 @@ def read_pages(data: bytes) -> Iterator[dict[str, Any]]:
             found = {**_read_page(page, text), "date": date}
             text.close()
             page.close()
-        except pdfium.PdfiumError as error:  # other pages may be whole
+        except pdfium.PdfiumError as error:  # other pages may be readable
             found = {**_NOTHING, "damage": str(error)}
             broken += 1
-        left -= found["characters"]
+        remaining -= found["characters"]
         yield found
 
 
 def _created(document: Any) -> str:
-    """The day that "D:20240103120000+01'00'" says, as 2024-01-03."""
+    """Return the creation date "D:20240103120000+01'00'" as 2024-01-03."""
     day = re.match(r"D:(\d{4})(0[1-9]|1[0-2])([0-3]\d)", document.get_metadata_dict().get("CreationDate", ""))
     return "-".join(day.groups()) if day else ""
 
@@ -69,7 +76,7 @@ def _read_page(page: Any, text: Any) -> dict[str, Any]:
         raw.FPDFText_GetLooseCharBox,
         raw.FPDFText_HasUnicodeMapError,
     )
-    count = min(max(raw.FPDFText_CountChars(handle), 0), _PAGE_LIMIT)
+    count = min(max(raw.FPDFText_CountChars(handle), 0), _MAX_PAGE_CHARACTERS)
     lines: list[tuple[list[Character], bool, float]] = []
     line: list[Character] = []
     unmapped, high, angle, end = 0, 0, 0.0, 0.0
@@ -80,10 +87,10 @@ def _read_page(page: Any, text: Any) -> dict[str, Any]:
                 lines.append((line, code == _HYPHEN, angle))
                 line = []
             continue
-        if not 0xA0 <= code <= 0xFF and is_unmapped(handle, index) == 1:  # numbers of glyphs are rarely as high
+        if not 0xA0 <= code <= 0xFF and is_unmapped(handle, index) == 1:  # glyph numbers are rarely in this range
             unmapped += 1
             continue
-        if 0xD800 <= code < 0xDC00:  # the first half of a character beyond 16 bits
+        if 0xD800 <= code < 0xDC00:  # high surrogate
             high = code
             continue
         if 0xDC00 <= code < 0xE000:
@@ -95,20 +102,20 @@ def _read_page(page: Any, text: Any) -> dict[str, Any]:
             angle = raw.FPDFText_GetCharAngle(handle, index)
         elif code != 0x20 and box.left - end > _GAP * (box.top - box.bottom) > 0:
             line.append(("\t", end, box.bottom, box.left, box.top))
-        if code != 0x20:  # PDFium's own blanks stand close to the next word
+        if code != 0x20:  # spaces that PDFium inserts are next to the following word
             end = box.right
         line.append((chr(code), box.left, box.bottom, box.right, box.top))
     if line:
         lines.append((line, False, angle))
     images = sum(1 for each in page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=2)) if not lines else 0
-    turned, height = _turned(lines, *page.get_mediabox())
-    return {"lines": turned, "characters": count, "unmapped": unmapped, "images": images, "height": height}
+    rotated, height = _rotate_lines(lines, *page.get_mediabox())
+    return {"lines": rotated, "characters": count, "unmapped": unmapped, "images": images, "height": height}
 
 
-def _turned(
+def _rotate_lines(
     lines: list[tuple[list[Character], bool, float]], left: float, bottom: float, right: float, top: float
 ) -> tuple[list[list[Any]], float]:
-    """Lines of the page's main direction, upright, and the height of the page then; what is written across goes."""
+    """Rotate the lines of the main text direction upright, and return them with the new page height."""
     quarters: Counter[int] = Counter()
     for characters, _, angle in lines:
         quarters[round(angle / (math.pi / 2)) % 4] += len(characters)
@@ -116,7 +123,7 @@ def _turned(
     found = []
     for characters, hyphenated, angle in lines:
         words = "".join(character for character, *_ in _logical(characters)).strip()
-        slant = abs(angle / (math.pi / 2) - main + 2) % 4 - 2  # in quarters of a turn from the main direction
+        slant = abs(angle / (math.pi / 2) - main + 2) % 4 - 2  # in quarter turns from the main direction
         if words and abs(slant) < 0.1:
             boxes = [each for each in characters if not each[0].isspace()] or characters
             edges = (
@@ -125,12 +132,12 @@ def _turned(
                 max(b[3] for b in boxes),
                 max(b[4] for b in boxes),
             )
-            found.append([words, *(round(edge, 1) for edge in _turn(edges, main)), hyphenated])
-    page = _turn((left, bottom, right, top), main)
+            found.append([words, *(round(edge, 1) for edge in _rotate(edges, main)), hyphenated])
+    page = _rotate((left, bottom, right, top), main)
     return found, page[3] - page[1]
 
 
-def _turn(edges: tuple[float, float, float, float], quarter: int) -> tuple[float, float, float, float]:
+def _rotate(edges: tuple[float, float, float, float], quarter: int) -> tuple[float, float, float, float]:
     left, bottom, right, top = edges
     for _ in range(quarter):
         left, bottom, right, top = bottom, -right, top, -left
@@ -138,10 +145,10 @@ def _turn(edges: tuple[float, float, float, float], quarter: int) -> tuple[float
 
 
 def _logical(characters: list[Character]) -> list[Character]:
-    """Right-to-left letters in the order in which they are read.
+    """Return characters in logical order, with right-to-left runs reversed if needed.
 
-    PDFium turns them round. Not right then are the letters of one glyph (a whole word, in a bad font), which have the
-    same edges, and words that the producer had stored from left to right as they look.
+    PDFium reverses right-to-left text. This is wrong for the letters of a single glyph, which have equal edges, and for
+    words that the producer stored in visual order.
     """
     if not any(_is_right_to_left(character[0]) for character in characters):
         return characters

@@ -12,16 +12,22 @@ from typing import BinaryIO, cast
 from groundup.corpus.formats.base import Extracted, Found, ReaderContext, UnknownFormatError, Unreadable
 from groundup.corpus.streams import MEBIBYTE, READ_ERRORS, detect_encoding, looks_binary
 
-BLOCK = 8 * MEBIBYTE  # characters of plain text handled at a time
+BLOCK = 8 * MEBIBYTE  # characters per block
 _BREAK = re.compile(r"[\s。．！？।]")
 
 
 def text_blocks(stream: BinaryIO) -> Iterator[str]:
-    """A text decoded in blocks cut at paragraphs, so that a file of any size needs little memory.
+    """Decode a text in blocks that end at paragraphs, with bounded memory.
+
+    Args:
+        stream: The file.
+
+    Yields:
+        Blocks of about `BLOCK` characters.
 
     Raises:
-        UnknownFormatError: this is no text.
-        Exception: the damage of the stream, behind the text that came before it.
+        UnknownFormatError: The file is binary.
+        Exception: The stream is damaged. The text before the damage is yielded first.
     """
     head, damage = _chunk(stream)
     if damage and not head:
@@ -33,7 +39,7 @@ def text_blocks(stream: BinaryIO) -> Iterator[str]:
     while chunk:
         pending += decoder.decode(chunk)
         if len(pending) >= BLOCK:
-            cut = next((at for mark in ("\n\n", "\n", " ") if (at := pending.rfind(mark)) > 0), len(pending))
+            cut = next((at for separator in ("\n\n", "\n", " ") if (at := pending.rfind(separator)) > 0), len(pending))
             yield pending[:cut]
             pending = pending[cut:]
         if damage:
@@ -45,7 +51,7 @@ def text_blocks(stream: BinaryIO) -> Iterator[str]:
 
 
 def _chunk(stream: BinaryIO) -> tuple[bytes, Exception | None]:
-    """The next bytes, up to `BLOCK`, and what went wrong behind them: one `read` would lose what came before."""
+    """Read up to `BLOCK` bytes, and return them with the error after them. `read` would discard them."""
     chunk = bytearray()
     try:
         while len(chunk) < BLOCK and (more := cast(io.BufferedIOBase, stream).read1(BLOCK - len(chunk))):
@@ -56,7 +62,7 @@ def _chunk(stream: BinaryIO) -> tuple[bytes, Exception | None]:
 
 
 def read_plain_text(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
-    """A plain text: one piece, or several if it is longer than `BLOCK`."""
+    """Yield a plain text, in several pieces if it is longer than `BLOCK`."""
     was_endless = False
     for number, block in enumerate(text_blocks(stream)):
         origin = path if number == 0 else f"{path}+{number}"
@@ -72,7 +78,7 @@ _FRONT_MATTER = re.compile(r"\A---\n.*?\n(?:---|\.\.\.)\n", re.DOTALL)
 
 
 def read_markdown(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """A Markdown file without its front matter; the marks stay, models should write them."""
+    """Yield a Markdown file without its front matter. The markup stays, because models should learn it."""
     for found in read_plain_text(path, stream, reading):
         if isinstance(found, Extracted):
             found = replace(found, text=_FRONT_MATTER.sub("", found.text.replace("\r\n", "\n")))

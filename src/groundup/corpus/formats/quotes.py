@@ -1,4 +1,4 @@
-"""Rows of CSV whose cells may be quoted, though a quote is now and then only a part of the text."""
+"""Read CSV rows with quoted cells, where some quotes are part of the text."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 
 from groundup.corpus.streams import MAX_LINE_BYTES
 
-_FARTHEST = 1_000  # lines that are kept behind a quote: 10 GB cannot be kept until it closes
-_NO_CHANCE = 10  # so many lines that look like rows are some, whatever the first one looks like
-_FEWEST = 3  # lines that are taken for rows though they end as a cell does
-_BEFORE, _SHORT = 100, 1_000  # rows that are kept to compare with, each of fewer characters than that
+_MAX_LOOKAHEAD = 1_000  # lines to buffer after a quote
+_MIN_ROW_LINES = 10  # lines that look like rows, if the first line has too few cells
+_MIN_LINES = 3  # lines that look like rows, if the last one also ends a cell
+_HISTORY, _MAX_HISTORY_CHARACTERS = 100, 1_000  # number of earlier rows to compare with, and their maximum size
 _LONE_QUOTE = re.compile('(?<!")"(?:"")*(?!")')
 
 
 @dataclass(frozen=True, slots=True)
 class Unclosed:
-    """A quote that opened a cell whose end the file does not hold, and that may well be one of the table.
+    """A quote that opens a cell and has no end in the file.
 
     Attributes:
-        line: its line in the file, counted from 1.
-        text: that line.
-        cells: of its row, the last with all that follows.
+        line: Line number of the quote, from 1.
+        text: That line.
+        cells: Cells of the row; the last one has the rest of the file.
     """
 
     line: int
@@ -35,33 +35,39 @@ class Unclosed:
 def quoted_rows(
     lines: Iterable[str], delimiter: str, *, width: int | None, spaced: bool = False
 ) -> Iterator[list[str] | Unclosed]:
-    """The cells of each row (none of an empty line), without the quotes around them; a lone quote is text.
+    """Yield the cells of each row, unquoted. A quote that does not delimit a cell is text.
 
-    A cell that begins with a quote goes on to the next quote, over lines and rows, wherever that is. Where the lines
-    that it swallowed look like rows, the quote is taken as a character of the text, and the lines as rows. A line looks
-    like a row if it has exactly `width` cells where no quote counts, no "" inside of them, and, where the delimiter is
-    one of prose (, ;), no blank behind it. How many have to:
+    In CSV, a cell that starts with a quote extends to the next quote, over any number of lines. If the lines inside
+    the cell look like rows, the opening quote is text and the lines are rows. A line looks like a row if it has `width`
+    cells when quotes are ignored, and no cell has "" inside. For the delimiters "," and ";", which also occur in
+    prose, no cell may start with a space.
 
-    - The cell never ends, or ends as none does: there is more text behind the quote, so that this one rather begins
-      the next cell, or the row gets too few or too many cells. Nine of ten, the line of the second quote among them,
-      empty ones aside; and the line of the first one has no cells too few, unless ten others are there to tell.
-    - The cell ends as cells do. Every line, the first and the last, three or more behind the first; and in one column
-      all of these have cells that were in the hundred rows before, as labels are. Else it is a text with a table in it.
+    The opening quote is text in two cases.
 
-    After 1,000 lines (or as many characters as csv allows for a cell) the cell counts as one that never ends. So memory
-    is bounded, and no line is read more than a few times.
+    - The cell has no end, or an implausible one: text follows the closing quote, or the row has the wrong number of
+      cells. Then nine of ten non-empty lines must look like rows, including the line of the closing quote. The first
+      line must have enough cells, unless ten other lines look like rows.
+    - The cell has a plausible end. Then all lines must look like rows, with at least three after the first line. They
+      must also have, in one column, only values from the previous 100 rows, such as labels. Otherwise the cell is a
+      text that includes a table.
 
-    It errs where a cell holds a thousand lines of a table that has as many columns, or some with the same labels, and
-    begins and ends to fit. It leaves rows lost between two lone quotes that look like those of one cell, without
-    labels to tell; behind a lone quote in a row that already spans lines; and in a table of one column, where every
-    line looks like a row.
+    The lookahead ends after 1,000 lines or the maximum cell size of csv, so memory and time are bounded.
+
+    Known errors: a cell of 1,000 lines that look like rows is split. Rows between two text quotes are lost if the
+    quotes look like those around one cell and no column has labels. Rows are also lost after a text quote in a row of
+    several lines, and in a table with one column, where every line looks like a row.
 
     Args:
-        width: the number of columns; None: what the first row has.
-        spaced: whether a blank behind a delimiter is usual in this table, and tells nothing.
+        lines: The lines of the file.
+        delimiter: The delimiter.
+        width: Number of columns; None uses the length of the first row.
+        spaced: Whether delimiters are usually followed by a space in this table.
+
+    Yields:
+        The cells of each row (an empty list for an empty line), or `Unclosed` for a quote without an end.
 
     Raises:
-        csv.Error: a cell longer than csv allows; it names the line.
+        csv.Error: A cell exceeds the maximum size of csv. The message has the line number.
     """
     source = _Lines(lines, delimiter, width, spaced)
     reader = csv.reader(source, delimiter=delimiter)
@@ -73,31 +79,32 @@ def quoted_rows(
             return
         except csv.Error as error:
             raise csv.Error(f"line {source.opened}: {error}") from None
-        if source.has_ended and not source.is_stray:
+        if source.has_ended and not source.is_text_quote:
             yield Unclosed(source.opened, source.opening, row)
             return
-        if source.is_stray:
+        if source.is_text_quote:
             before, rest = _at_last_quote(source.first, delimiter)
             row = before + rest
         source.width = source.width or len(row)
-        if len(source.first) + source.size < _SHORT:
-            source.before.append(row)
+        if len(source.first) + source.size < _MAX_HISTORY_CHARACTERS:
+            source.history.append(row)
         yield row
 
 
 class _Lines:
-    """The lines that csv.reader asks for. Behind a lone quote it is told that there are no more.
+    """The lines for csv.reader. After a text quote it raises `StopIteration` to end the row early.
 
-    That ends its row; when it asks for the next one, it gets the lines that the quote had swallowed.
+    For the next row, csv.reader then receives the lines that it had read into the cell.
 
     Attributes:
-        width: the number of columns, when that is known.
-        before: the last rows.
-        first: the first line of the row.
-        size: characters of its other lines, as far as they were judged.
-        opened, opening: number and text of the line where the quote opened that the row's last line is inside of.
-        is_stray: whether the row ended because that is a lone quote, in its first line.
-        has_ended: whether the file ended inside of the row.
+        width: Number of columns, if it is known.
+        history: Previous rows.
+        first: First line of the row.
+        size: Number of characters in its other lines, as far as they were checked.
+        opened: Line number of the quote that opened the current cell.
+        opening: Text of that line.
+        is_text_quote: Whether the row ended because the quote in its first line is text.
+        has_ended: Whether the file ended inside the row.
     """
 
     def __init__(self, lines: Iterable[str], delimiter: str, width: int | None, spaced: bool) -> None:
@@ -107,15 +114,15 @@ class _Lines:
         self._delimiter = delimiter
         self._tight = delimiter in ",;" and not spaced
         self.width = width
-        self.before: deque[list[str]] = deque(maxlen=_BEFORE)
+        self.history: deque[list[str]] = deque(maxlen=_HISTORY)
         self.opened = 0
         self.begin_row()
 
     def begin_row(self) -> None:
-        """What comes next is the first line of a row."""
+        """Reset the state for a new row."""
         self.first = self.opening = ""
-        self.is_stray = self.has_ended = self._has_begun = False
-        self._swallowed: list[str] | None = []  # by the cell that the first line opened; None when that is judged
+        self.is_text_quote = self.has_ended = self._has_begun = False
+        self._buffer: list[str] | None = []  # lines in the cell that the first line opened; None after the check
         self.size = 0
 
     def __iter__(self) -> _Lines:
@@ -125,8 +132,8 @@ class _Lines:
         line = self._again.popleft() if self._again else next(self._lines, None)
         if line is None:
             self.has_ended = self._has_begun
-            if self._swallowed is not None and self._has_begun:
-                self._judge(self._swallowed, None)
+            if self._buffer is not None and self._has_begun:
+                self._check_quote(self._buffer, None)
             raise StopIteration
         self._number += 1
         if not self._has_begun:
@@ -135,42 +142,42 @@ class _Lines:
             self.opened = self._number
             return line
         end = _lone_quote(line)
-        if self._swallowed is not None:
-            self._swallowed.append(line)
+        if self._buffer is not None:
+            self._buffer.append(line)
             self.size += len(line)
-            if end is not None or len(self._swallowed) == _FARTHEST or self.size > MAX_LINE_BYTES:
-                self._judge(self._swallowed, end)
-                if self.is_stray:
+            if end is not None or len(self._buffer) == _MAX_LOOKAHEAD or self.size > MAX_LINE_BYTES:
+                self._check_quote(self._buffer, end)
+                if self.is_text_quote:
                     raise StopIteration
-                self._swallowed = None
-        if end is not None:  # the cell ends here; if the row goes on, then in another one
+                self._buffer = None
+        if end is not None:  # the cell ends here; the row may continue with another cell
             self.opened, self.opening = self._number, line
         return line
 
-    def _judge(self, swallowed: list[str], end: int | None) -> None:
-        """Whether the first line's quote is a lone one, if the one before `end` of the last line would be its other."""
+    def _check_quote(self, buffer: list[str], end: int | None) -> None:
+        """Check whether the quote in the first line is text. `end` is the position after its closing quote."""
         width = self.width or sum(map(len, _at_last_quote(self.first, self._delimiter)))
-        given = [line for line in swallowed if not line.isspace()]
-        inner = [self._plain(line) for line in (given if end is None else given[:-1])]
+        nonempty = [line for line in buffer if not line.isspace()]
+        inner = [self._split(line) for line in (nonempty if end is None else nonempty[:-1])]
         misses = sum(not self._looks_like_row(cells, width) for cells in inner)
-        if width < 2 or misses * 10 > len(given):  # so for nearly all that are cells of many lines; the rest takes time
+        if width < 2 or misses * 10 > len(nonempty):  # true for almost all multi-line cells, and fast
             return
         before, rest = _at_last_quote(self.first, self._delimiter)
         is_whole = _fits(before + rest, width)
         if end is not None:
-            misses += not self._begins_row(given[-1], width)
-        if end is not None and self._ends_cell(given[-1], end, width - len(before)):
-            is_stray = is_whole and not misses and len(swallowed) == len(given) >= _FEWEST
-            is_stray = is_stray and self._is_known([*inner, self._plain(given[-1])], width)
+            misses += not self._begins_row(nonempty[-1], width)
+        if end is not None and self._ends_cell(nonempty[-1], end, width - len(before)):
+            is_text = is_whole and not misses and len(buffer) == len(nonempty) >= _MIN_LINES
+            is_text = is_text and self._has_known_labels([*inner, self._split(nonempty[-1])], width)
         else:
-            is_whole = is_whole or (bool(given) and len(before) + len(rest) > width)
-            is_stray = misses * 10 <= len(given) and (is_whole or len(given) >= _NO_CHANCE)
-        if is_stray:
-            self.is_stray = True
-            self._number -= len(swallowed)
-            self._again.extendleft(reversed(swallowed))
+            is_whole = is_whole or (bool(nonempty) and len(before) + len(rest) > width)
+            is_text = misses * 10 <= len(nonempty) and (is_whole or len(nonempty) >= _MIN_ROW_LINES)
+        if is_text:
+            self.is_text_quote = True
+            self._number -= len(buffer)
+            self._again.extendleft(reversed(buffer))
 
-    def _plain(self, line: str) -> list[str]:
+    def _split(self, line: str) -> list[str]:
         return line.rstrip("\r\n").split(self._delimiter)
 
     def _looks_like_row(self, cells: Sequence[str], width: int) -> bool:
@@ -179,18 +186,18 @@ class _Lines:
     def _fits_tightly(self, cells: Sequence[str], width: int) -> bool:
         return _fits(cells, width) and not (self._tight and any(cell[:1] == " " for cell in cells[1:]))
 
-    def _is_known(self, rows: Sequence[Sequence[str]], width: int) -> bool:
-        """Whether there is a column in which each of these rows has what a row before had."""
-        columns = ({row[at] for row in self.before if at < len(row) and row[at].strip()} for at in range(width))
+    def _has_known_labels(self, rows: Sequence[Sequence[str]], width: int) -> bool:
+        """Return whether in one column all rows have values of previous rows."""
+        columns = ({row[at] for row in self.history if at < len(row) and row[at].strip()} for at in range(width))
         return any(all(row[at] in column for row in rows) for at, column in enumerate(columns))
 
     def _begins_row(self, line: str, width: int) -> bool:
-        """Whether a line with quotes looks like a row, or like the first of one whose cell has more lines."""
+        """Return whether a line with quotes looks like a row, or like the first line of one."""
         cells, *others = csv.reader([line, ""], delimiter=self._delimiter)
         return self._fits_tightly(cells, width) if others else len(cells) <= width
 
     def _ends_cell(self, line: str, end: int, width: int) -> bool:
-        """Whether the quote before `end` ends a cell, and what follows has the row's last cells, of `width` with it."""
+        """Return whether the quote before `end` ends a cell, with `width` cells from it to the end of the row."""
         if line[end : end + 1] not in ("", "\r", "\n", self._delimiter):
             return False
         cells, *others = csv.reader(['"' + line, ""], delimiter=self._delimiter)
@@ -202,14 +209,14 @@ def _fits(cells: Sequence[str], width: int) -> bool:
 
 
 def _lone_quote(line: str) -> int | None:
-    """Where the first quote ends that closes a cell which the line begins inside of: "" is a quote of the text."""
+    """Return the position after the first closing quote, skipping ""; None if the line has none."""
     found = _LONE_QUOTE.search(line) if '"' in line else None
     return found.end() if found else None
 
 
 def _at_last_quote(line: str, delimiter: str) -> tuple[list[str], list[str]]:
-    """The cells of a line before the quote that is open at its end, and from there on, where that is a character."""
-    # All that follows are quotes of the text, two at a time.
+    """Return the cells before the quote that is open at the end of a line, and the cells from it if it is text."""
+    # Any later quotes are doubled.
     *_, last = _LONE_QUOTE.finditer(line)
     at = last.start()
     before = next(csv.reader([line[:at]], delimiter=delimiter))

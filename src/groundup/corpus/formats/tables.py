@@ -1,4 +1,4 @@
-"""Files of records: JSON, JSON lines, CSV, TSV, Parquet and Excel, each to one record after another."""
+"""Table files: JSON, JSON Lines, CSV, TSV, Parquet, Excel, and chat exports."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from groundup.corpus.streams import (
 NO_TEXT = "record without text"
 NOT_JSON = "line is not JSON"
 TOO_MANY_CELLS = "row with more cells than columns"
-NO_END = "quote that opens a cell and has no end"
+NO_END = "cell with an opening quote but no closing quote"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of a table file and where it was found."""
+    """A record of a table file, with its origin."""
 
     origin: str
     value: Any
@@ -51,7 +51,7 @@ def _numbered(path: str, values: Iterable[Any]) -> Iterator[Record]:
 
 
 def _parse(data: bytes | str, encoding: str) -> Any:
-    """JSON is Unicode by its standard, and often is not: then it is in the file's `encoding`, or that of one line."""
+    """Parse JSON. If it is not UTF-8, use the encoding of the file, or detect it for the line."""
     try:
         return json.loads(data)
     except UnicodeDecodeError:
@@ -60,7 +60,7 @@ def _parse(data: bytes | str, encoding: str) -> Any:
 
 
 def _json_value(data: bytes) -> tuple[Any, bool]:
-    """(The value of a JSON file, True), or (None, False) where it is lines of JSON: many call those .json, too."""
+    """Return (value, True) for a JSON file, or (None, False) for JSON Lines with the suffix .json."""
     try:
         return _parse(data, detect_encoding(data)), True
     except ValueError:
@@ -76,22 +76,22 @@ def _read_json(path: str, stream: BinaryIO, records: str | None) -> Iterator[Rec
         yield from _read_jsonl(path, io.BytesIO(data), records)
         return
     exported = None if records else conversations(value)
-    yield from _numbered(path, split_records(value, records) if exported is None else _spoken(exported))
+    yield from _numbered(path, split_records(value, records) if exported is None else _conversation_records(exported))
 
 
 def _read_chat(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
-    yield from _numbered(path, _spoken([messenger_export(stream)]))
+    yield from _numbered(path, _conversation_records([messenger_export(stream)]))
 
 
-def _spoken(chats: Iterable[Chat]) -> Iterator[dict[str, Any]]:
-    """The conversations of exported chats as records: turns with `name` and `content`."""
+def _conversation_records(chats: Iterable[Chat]) -> Iterator[dict[str, Any]]:
+    """Yield conversations of exported chats as records of turns with `name` and `content`."""
     for chat in chats:
         for turns in conversations_of(chat):
             yield {"messages": [{"name": turn.name, "content": turn.text} for turn in turns]}
 
 
 def is_exported_chat(value: Any) -> bool:
-    """Whether a record is a conversation of an exported chat, as `_spoken` makes them."""
+    """Return whether a record is a conversation of an exported chat, from `_conversation_records`."""
     turns = value.get("messages") if isinstance(value, dict) and len(value) == 1 else None
     return isinstance(turns, list) and all(
         isinstance(turn, dict) and set(turn) == {"name", "content"} for turn in turns
@@ -99,13 +99,13 @@ def is_exported_chat(value: Any) -> bool:
 
 
 def read_json_table(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """The conversations of a chat that someone exported (unless the recipe says where the text is), else records."""
+    """Read JSON as an exported chat if it is one and the recipe sets no text path, otherwise as records."""
     rules, data = reading.rules, read_whole(stream)
     value, is_one = _json_value(data)
     if not is_one:
         yield from _texts_of(_read_jsonl(path, io.BytesIO(data), rules.records), rules)
         return
-    exported = None if rules.given or rules.records else conversations(value)
+    exported = None if rules.has_text_path or rules.records else conversations(value)
     if exported is None:
         yield from _texts_of(_numbered(path, split_records(value, rules.records)), rules)
         return
@@ -117,7 +117,7 @@ def read_json_table(path: str, stream: BinaryIO, reading: ReaderContext) -> Foun
 
 
 def _bounded_lines(lines: IO[AnyStr]) -> Iterator[AnyStr]:
-    """The lines of a file; one that would not fit into memory raises `TooLargeError`."""
+    """Yield the lines of a file; raise `TooLargeError` for a line over the limit."""
     number = 0
     while line := lines.readline(MAX_LINE_BYTES + 1):
         number += 1
@@ -129,7 +129,7 @@ def _bounded_lines(lines: IO[AnyStr]) -> Iterator[AnyStr]:
 def _read_jsonl(path: str, stream: BinaryIO, records: str | None) -> Iterator[Record | Unreadable]:
     head, rest = with_head(stream)
     encoding = detect_encoding(head)
-    wide = encoding.startswith(("utf-16", "utf-32"))  # where the byte of a line's end is a part of other characters
+    wide = encoding.startswith(("utf-16", "utf-32"))  # the newline byte is also part of other characters
     lines = io.TextIOWrapper(rest, encoding, "replace", newline="\n") if wide else rest
     number = 0
     line_number, is_rest = 0, False
@@ -144,7 +144,7 @@ def _read_jsonl(path: str, stream: BinaryIO, records: str | None) -> Iterator[Re
             continue
         try:
             value = _parse(line, encoding)
-        except (ValueError, RecursionError):  # a ValueError, too, for an integer of thousands of digits
+        except (ValueError, RecursionError):  # ValueError also for integers with thousands of digits
             sample = line[:200].decode("utf-8", "replace") if isinstance(line, bytes) else line[:200]
             yield Unreadable(f"{path}:{line_number}", NOT_JSON, sample)
             continue
@@ -177,7 +177,7 @@ def _delimited_reader(delimiters: str) -> RecordReader:
 def _read_parquet(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
     from groundup.corpus.formats.parquet import read_parquet_rows
 
-    yield from _numbered(path, read_parquet_rows(as_seekable(stream)))  # it is read from its end
+    yield from _numbered(path, read_parquet_rows(as_seekable(stream)))  # Parquet needs a seekable file
 
 
 def _read_xlsx(path: str, stream: BinaryIO, _: str | None) -> Iterator[Record | Unreadable]:
@@ -198,7 +198,7 @@ RECORD_READERS: dict[Format, RecordReader] = {
 
 
 def table_reader(records_of: RecordReader) -> Reader:
-    """The reader of a table format: of each record the text that the rules describe, or that is found."""
+    """Return a reader of the texts in the records of a table format."""
 
     def read(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
         return _texts_of(records_of(path, stream, reading.rules.records), reading.rules)

@@ -1,4 +1,4 @@
-"""Web archives: WARC and WET files, one record at a time, at any place of the file, whatever is damaged in between."""
+"""WARC and WET files, read one record at a time from any position, skipping damaged parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from groundup.corpus.formats.base import Extracted, Found, ReaderContext, UnknownFormatError, Unreadable
 from groundup.corpus.formats.detect import detect
-from groundup.corpus.formats.html import PAGE_LIMIT, page_text
+from groundup.corpus.formats.html import MAX_PAGE_BYTES, page_text
 from groundup.corpus.html import decode
 from groundup.corpus.streams import MEBIBYTE
 
@@ -20,21 +20,21 @@ _GZIP = b"\x1f\x8b\x08"
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _PLAIN = b"WARC/"
 _GAP = b"\r\n\r\n"  # between records
-_ENOUGH = 512  # bytes of a compressed record that tell whether it is one
-# What web servers give beside documents. The content decides about the rest, which servers often name wrongly.
+_PROBE_BYTES = 512  # bytes of a compressed record to check
+# Media types to skip. The format of other types is detected from the content, because servers often mislabel it.
 _NO_DOCUMENTS = ("image/", "audio/", "video/", "font/", "model/")
 _NO_TEXTS = ("css", "javascript", "ecmascript", "json", "xml", "wasm", "font", "x-shockwave-flash")
 
 
 def read_warc(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
-    """The pages of an archive: responses, resources, and texts that others took from pages (WET).
+    """Yield the pages of an archive: responses, resources, and extracted texts (WET).
 
-    After damage it goes on with the next record that can be found. Of a file that is worked on in parts
-    (`reading.start`, `reading.end`), the records that begin in that part.
+    After damage, reading continues at the next readable record. If the file is split into parts, this yields the
+    records that start between `reading.start` and `reading.end`.
     """
     position: int | None = reading.start
     if not stream.seekable():
-        yield from _records(path, cast(BinaryIO, _Forwards(stream)), reading, [0])
+        yield from _records(path, cast(BinaryIO, _ForwardStream(stream)), reading, [0])
         return
     if reading.start:
         position = _next_record(stream, reading.start)
@@ -50,9 +50,10 @@ def read_warc(path: str, stream: BinaryIO, reading: ReaderContext) -> Found:
 
 
 def by_record(head: bytes) -> bool:
-    """Whether the archive that begins so can be entered at any record: plain, or each record compressed by itself.
+    """Return whether an archive can be read from any record on.
 
-    Crawlers write it so. A file that somebody compressed as a whole must be read from its beginning.
+    This is the case if it is uncompressed or if each record is compressed separately, as crawlers do. A file that is
+    compressed as a whole must be read from the start.
     """
     if head.startswith(_PLAIN):
         return True
@@ -66,15 +67,15 @@ def by_record(head: bytes) -> bool:
     return begins and member.eof and member.unused_data.startswith(_GZIP)
 
 
-class _Forwards:
-    """A stream that cannot be entered anywhere: fastwarc asks where it is, and must not be told so by an error."""
+class _ForwardStream:
+    """A forward-only stream with `tell` and `seek`, which fastwarc requires."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = cast(io.BufferedIOBase, stream)
         self._position = 0
 
     def read(self, count: int = -1) -> bytes:
-        data = self._stream.read1(count)  # read() would lose what came before the damage
+        data = self._stream.read1(count)  # read() would discard data before the damage
         self._position += len(data)
         return data
 
@@ -98,7 +99,7 @@ def _records(path: str, stream: BinaryIO, reading: ReaderContext, reached: list[
         if reading.end is not None and reached[0] >= reading.end:
             return
         if record.content_length > reading.budget.left:
-            raise ValueError(f"a record that says to be {record.content_length} bytes long")
+            raise ValueError(f"record claims to have {record.content_length} bytes")
         reading.budget.spend(record.content_length)
         name = (record.record_id or "").strip("<>").removeprefix("urn:uuid:") or str(reached[0])
         yield from _record(f"{path}@{name}", record, record.record_type == WarcRecordType.conversion, reading)
@@ -109,7 +110,7 @@ def _record(origin: str, record: Any, is_text: bool, reading: ReaderContext) -> 
 
     headers, http = record.headers, record.http_headers
     if record.record_type == WarcRecordType.revisit:
-        yield Unreadable(origin, NO_PAGE, "a page that has not changed")
+        yield Unreadable(origin, NO_PAGE, "revisit record of an unchanged page")
         return
     if http is not None and http.status_code not in (None, 200):
         yield Unreadable(origin, NO_PAGE, f"status {http.status_code}")
@@ -120,9 +121,9 @@ def _record(origin: str, record: Any, is_text: bool, reading: ReaderContext) -> 
         yield Unreadable(origin, NO_PAGE, kind)
         return
     expected = record.content_length
-    data = record.reader.read(PAGE_LIMIT + 1)
-    if len(data) > PAGE_LIMIT:
-        yield Unreadable(origin, "too large", f"more than {PAGE_LIMIT // MEBIBYTE} MiB in one page")
+    data = record.reader.read(MAX_PAGE_BYTES + 1)
+    if len(data) > MAX_PAGE_BYTES:
+        yield Unreadable(origin, "too large", f"more than {MAX_PAGE_BYTES // MEBIBYTE} MiB in one page")
         return
     encoded = http is not None and (http.get("Content-Encoding") or http.get("Transfer-Encoding"))
     if not encoded and len(data) < expected:
@@ -154,7 +155,7 @@ def _by_content(origin: str, data: bytes, reading: ReaderContext, url: str, date
 
 
 def _next_record(stream: BinaryIO, start: int) -> int | None:
-    """Where the first record at or after `start` begins; None where none does."""
+    """Return the position of the first record at or after `start`, or None."""
     for position, head in _candidates(stream, start):
         if head.startswith(_GZIP):
             try:
@@ -167,25 +168,25 @@ def _next_record(stream: BinaryIO, start: int) -> int | None:
 
 
 def _candidates(stream: BinaryIO, start: int) -> Iterator[tuple[int, bytes]]:
-    """Each place at or after `start` that looks like the beginning of a record, and the bytes there."""
+    """Yield each position from `start` on that looks like the start of a record, and the bytes there."""
     at = max(0, start - len(_GAP))
     stream.seek(at)
-    window = b"" if at or start else _GAP  # the first record has no gap before it
+    window = b"" if at or start else _GAP  # the first record has no preceding gap
     at -= len(window)
     while block := stream.read(MEBIBYTE):
         window += block
-        plain = [offset + len(_GAP) for offset in _all(window, _GAP + _PLAIN)]
-        for offset in sorted(_all(window, _GZIP) + _all(window, _ZSTD) + plain):
-            whole = offset + _ENOUGH <= len(window) or len(block) < MEBIBYTE
+        plain = [offset + len(_GAP) for offset in _find_all(window, _GAP + _PLAIN)]
+        for offset in sorted(_find_all(window, _GZIP) + _find_all(window, _ZSTD) + plain):
+            whole = offset + _PROBE_BYTES <= len(window) or len(block) < MEBIBYTE
             if whole and at + offset >= start:
-                yield at + offset, window[offset : offset + _ENOUGH]
-        seen = max(0, len(window) - _ENOUGH - len(_GAP) + 1)
+                yield at + offset, window[offset : offset + _PROBE_BYTES]
+        seen = max(0, len(window) - _PROBE_BYTES - len(_GAP) + 1)
         at, window = at + seen, window[seen:]
 
 
-def _all(data: bytes, mark: bytes) -> list[int]:
-    found, at = [], data.find(mark)
+def _find_all(data: bytes, pattern: bytes) -> list[int]:
+    found, at = [], data.find(pattern)
     while at >= 0:
         found.append(at)
-        at = data.find(mark, at + 1)
+        at = data.find(pattern, at + 1)
     return found

@@ -1,4 +1,4 @@
-"""Dumps of MediaWiki (Wikipedia and its like): one text an article."""
+"""MediaWiki dumps (Wikipedia and others), with one text per article."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote
 from groundup.corpus.formats.base import Extracted, Found, ReaderContext, Unreadable
 from groundup.corpus.formats.xml import elements
 
-_DEPTH = 40  # levels of brackets in brackets that are shown; what is deeper is dropped
+_MAX_DEPTH = 40  # nesting of brackets; deeper content is dropped
 
 _DROPPED = (
     "ref", "references", "gallery", "timeline", "imagemap", "score", "graph", "mapframe", "maplink", "section",
@@ -36,33 +36,34 @@ _DANGLING_END = re.compile(r"[,;:][ \t]{0,5}\)")
 _SPACE_BEFORE = re.compile(r"[ \t](?=[,.;:)](?:\s|$))")
 _SPACES = re.compile(r"[ \t]{2,}")
 _INTERWIKI = re.compile(r"[a-z]{2,3}(?:-[a-z-]{2,12})?$|simple$")
-_SOURCE = "\x02"  # marks the label of a link to elsewhere
-_REFERENCES = (_SOURCE, ",", ".", ")")  # begin the items of lists that are links, or what is left of cited works
-_BELOW_ALL = 7  # the level of a heading inside of a list
-# Characters that mean something in wikitext, and what stands for them inside of verbatim text until the end.
-_HELD = dict(zip("[]{}|='*#:;<>_&", map(chr, range(0xE000, 0xE00F)), strict=True))
-_HOLD = str.maketrans(_HELD)
-_RELEASE = {held: plain for plain, held in _HELD.items()}
-_IS_HELD = re.compile(f"[{min(_RELEASE)}-{max(_RELEASE)}]")
+_EXTERNAL_LINK = "\x02"  # marks the label of an external link
+_REFERENCES = (_EXTERNAL_LINK, ",", ".", ")")  # start list items that are only links or remains of citations
+_LIST_HEADING_LEVEL = 7  # below all other levels
+# Characters with a meaning in wikitext, and their temporary replacements inside verbatim text.
+_ESCAPES = dict(zip("[]{}|='*#:;<>_&", map(chr, range(0xE000, 0xE00F)), strict=True))
+_ESCAPE = str.maketrans(_ESCAPES)
+_UNESCAPE = {escaped: plain for plain, escaped in _ESCAPES.items()}
+_IS_ESCAPED = re.compile(f"[{min(_UNESCAPE)}-{max(_UNESCAPE)}]")
 
 
-def plain_text(wikitext: str, unseen: Set[str]) -> str:
-    """The text that a reader sees: paragraphs, headings, and lists, without references, boxes, tables and pictures.
+def plain_text(wikitext: str, hidden_prefixes: Set[str]) -> str:
+    """Convert wikitext to text: paragraphs, headings and lists, without references, boxes, tables and images.
 
     Args:
-        unseen: prefixes of links that show no text ("file", "category", and in the wiki's own language), in lower case.
+        wikitext: The source of an article.
+        hidden_prefixes: Lower-case prefixes of links without text, such as "file" and "category".
     """
-    text = _without_elements(_IS_HELD.sub("", wikitext))
-    text = _MAGIC.sub("", _QUOTES.sub("", _without_brackets(text, unseen)))
+    text = _without_elements(_IS_ESCAPED.sub("", wikitext))
+    text = _MAGIC.sub("", _QUOTES.sub("", _without_brackets(text, hidden_prefixes)))
     text = html.unescape(_TAG.sub("", _BREAK.sub("\n", text))).replace("\xa0", " ")
     text = _EMPTY_PARENTHESES.sub("", _DANGLING_END.sub(")", _DANGLING_START.sub("(", text)))
     text = _SPACE_BEFORE.sub("", _SPACES.sub(" ", text))
     text = "\n".join(_without_empty_sections(_lines(text)))
-    return _IS_HELD.sub(lambda held: _RELEASE[held[0]], text).strip()
+    return _IS_ESCAPED.sub(lambda escaped: _UNESCAPE[escaped[0]], text).strip()
 
 
 def _without_elements(text: str) -> str:
-    """Drop comments, references and the like with what is in them; hold what is verbatim away from all that follows."""
+    """Drop comments, references and similar elements with their content, and escape verbatim text."""
     kept: list[str] = []
     at = 0
     opened, opened_end = "", 0  # the outermost element, if one is open
@@ -75,7 +76,7 @@ def _without_elements(text: str) -> str:
             if not ends or name != opened:
                 continue
             if opened in _VERBATIM:
-                inner = text[opened_end : tag.start()].translate(_HOLD)
+                inner = text[opened_end : tag.start()].translate(_ESCAPE)
                 kept.append(f"${inner.strip()}$" if opened == "math" else inner)
             at, opened = tag.end(), ""
         elif not ends:
@@ -83,20 +84,20 @@ def _without_elements(text: str) -> str:
             at = tag.end()
             if not (tag["rest"] or "").rstrip().endswith("/"):
                 opened, opened_end = name, tag.end()
-    if opened == "<!--":  # browsers and MediaWiki hide the rest, too
+    if opened == "<!--":  # MediaWiki also hides the rest
         return "".join(kept)
     return "".join(kept) + text[opened_end if opened else at :]
 
 
-def _without_brackets(text: str, unseen: Set[str]) -> str:
-    """Templates, tables and links to what is seen of them, the inner ones first."""
-    frames = _Frames(unseen)
+def _without_brackets(text: str, hidden_prefixes: Set[str]) -> str:
+    """Replace templates, tables and links by their visible text, from the inside out."""
+    frames = _Frames(hidden_prefixes)
     at = 0
     for bracket in _BRACKET.finditer(text):
         frames.write(text[at : bracket.start()])
         at = bracket.end()
         kind, length = bracket[0][0], at - bracket.start()
-        if kind == "{" and length > 1 and bracket[0][1] == "{":  # "{{{{{" begins a template and, in it, a parameter
+        if kind == "{" and length > 1 and bracket[0][1] == "{":  # "{{{{{" opens a template and a parameter in it
             for _ in range((length - 3 * (length % 2)) // 2):
                 frames.open("{{")
             if length % 2:
@@ -113,10 +114,10 @@ def _without_brackets(text: str, unseen: Set[str]) -> str:
 
 
 class _Frames:
-    """Brackets that are open, each with the text so far inside of it."""
+    """The stack of open brackets, each with its text so far."""
 
-    def __init__(self, unseen: Set[str]) -> None:
-        self._unseen = unseen
+    def __init__(self, hidden_prefixes: Set[str]) -> None:
+        self._hidden_prefixes = hidden_prefixes
         self._stack: list[tuple[str, list[str]]] = [("", [])]
         self._open = dict.fromkeys(_OPENS, 0)
         self._braces: list[str] = []
@@ -131,7 +132,7 @@ class _Frames:
             self._braces.append(bracket)
 
     def close_braces(self, length: int) -> int:
-        """Close the innermost template or parameter; how many of these closing braces that took."""
+        """Close the innermost template or parameter, and return the number of braces used."""
         if not self._braces:
             return length
         bracket = self._braces[-1]
@@ -139,7 +140,7 @@ class _Frames:
         return min(length, len(bracket))
 
     def close(self, bracket: str) -> None:
-        """Close the innermost of these brackets; others that were opened in it and never closed are text."""
+        """Close the innermost bracket of this kind. Unclosed brackets inside it are text."""
         if not self._open[bracket]:
             if bracket == "[":
                 self.write("]")
@@ -153,35 +154,35 @@ class _Frames:
             if opened == bracket:
                 break
             self.write(inside)
-        if len(self._stack) <= _DEPTH:
-            self.write(_shown(bracket, inside, self._unseen))
+        if len(self._stack) <= _MAX_DEPTH:
+            self.write(_render(bracket, inside, self._hidden_prefixes))
 
     def text(self) -> str:
-        """All of it; what is still open is text."""
+        """Return the result, in which unclosed brackets are text."""
         return "".join(part for _, parts in self._stack for part in parts)
 
 
-def _shown(bracket: str, inside: str, unseen: Set[str]) -> str:
+def _render(bracket: str, inside: str, hidden_prefixes: Set[str]) -> str:
     if bracket == "[[":
-        return _link(inside, unseen)
+        return _link(inside, hidden_prefixes)
     if bracket == "[":
         label = inside.partition(" ")[2].strip()
-        return _SOURCE + label if label else ""
+        return _EXTERNAL_LINK + label if label else ""
     return _template(inside) if bracket == "{{" else ""
 
 
-def _link(inside: str, unseen: Set[str]) -> str:
+def _link(inside: str, hidden_prefixes: Set[str]) -> str:
     target, bar, label = inside.partition("|")
     prefix, colon, _ = target.partition(":")
     prefix = prefix.strip().lower()
-    if colon and prefix in unseen:
+    if colon and prefix in hidden_prefixes:
         return ""
-    if colon and not bar and _INTERWIKI.fullmatch(prefix):  # the same article in another language
+    if colon and not bar and _INTERWIKI.fullmatch(prefix):  # link to the article in another language
         return ""
     return label if bar else target.lstrip(":")
 
 
-# What is seen of templates that stand inside of sentences, by their names; others (boxes, notes, hints) are dropped.
+# Visible text of inline templates by name. Other templates (boxes, notes) are dropped.
 
 
 def _first(values: list[str]) -> str:
@@ -201,7 +202,7 @@ def _spaced(values: list[str]) -> str:
 
 
 def _quantity(values: list[str]) -> str:
-    """{{convert|5|km|mi}} is "5 km", {{convert|5|to|10|km}} "5 to 10 km"."""
+    """Render {{convert|5|km|mi}} as "5 km" and {{convert|5|to|10|km}} as "5 to 10 km"."""
     is_range = len(values) > 3 and values[1] in ("to", "and", "or", "by", "x", "-", "–", "to(-)", "+/-", "±")
     return " ".join(values[: 4 if is_range else 2])
 
@@ -254,7 +255,7 @@ def _template(inside: str) -> str:
 
 
 def _positional(argument: str) -> str:
-    """An argument's value, or "" if it is an option: "abbr=on", but not "1=text" or "text=...", which are the text."""
+    """Return the value of an argument, or "" for an option such as "abbr=on" (but not "1=..." or "text=...")."""
     name, equals, value = argument.partition("=")
     name = name.strip().lower()
     if not equals or not re.fullmatch(r"[\w -]{1,30}", name):
@@ -266,27 +267,27 @@ def _positional(argument: str) -> str:
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
-    """(level of the heading, or 0; text) of each line; marks of lists as people write them."""
+    """Yield (heading level or 0, text) for each line, with list markers as in plain text."""
     number = 0
     for line in text.split("\n"):
         line = line.strip()
         if level := _heading_level(line):
-            yield level, line[level:-level].replace(_SOURCE, "").strip()
+            yield level, line[level:-level].replace(_EXTERNAL_LINK, "").strip()
             continue
         item = _LIST.match(line)
         if item is None or item.end() == len(line):
             number = 0
-            yield 0, "" if item else line.replace(_SOURCE, "")
+            yield 0, "" if item else line.replace(_EXTERNAL_LINK, "")
             continue
         content = line[item.end() :]
         if item[1] == ";" and content:
-            yield _BELOW_ALL, content.replace(_SOURCE, "")
+            yield _LIST_HEADING_LEVEL, content.replace(_EXTERNAL_LINK, "")
             continue
         if item[1][-1] in "*#" and content.startswith(_REFERENCES):
             continue
         number = number + 1 if item[1] == "#" else 0
         mark = f"{number}. " if number else "- " if item[1][-1] in "*#" else ""
-        yield 0, "  " * (len(item[1]) - 1 if mark else 0) + mark + content.replace(_SOURCE, "")
+        yield 0, "  " * (len(item[1]) - 1 if mark else 0) + mark + content.replace(_EXTERNAL_LINK, "")
 
 
 def _heading_level(line: str) -> int:
@@ -296,27 +297,27 @@ def _heading_level(line: str) -> int:
 
 
 def _without_empty_sections(lines: Iterator[tuple[int, str]]) -> Iterator[str]:
-    """Lines without the headings that nothing stands below: their sections held references or tables only."""
-    waiting: list[tuple[int, str]] = []
+    """Drop headings without content, whose sections had only references or tables."""
+    pending: list[tuple[int, str]] = []
     blank = True
     for level, line in lines:
         if level:
-            while waiting and waiting[-1][0] >= level:
-                waiting.pop()
-            waiting.append((level, line))
+            while pending and pending[-1][0] >= level:
+                pending.pop()
+            pending.append((level, line))
         elif line:
-            for _, heading in waiting:
+            for _, heading in pending:
                 yield from ("", heading, "")
-            if blank and not waiting:
+            if blank and not pending:
                 yield ""
-            waiting, blank = [], False
+            pending, blank = [], False
             yield line
         else:
             blank = True
 
 
 _REDIRECT = re.compile(r"\s*#\s*\w{1,30}\s*:?\s*\[\[[^\]\n]{1,300}\]\]", re.IGNORECASE)
-_FILES, _CATEGORIES, _MEDIA = 6, 14, -2  # numbers of namespaces; their names are in the wiki's language
+_FILES, _CATEGORIES, _MEDIA = 6, 14, -2  # namespace numbers; their names depend on the language
 
 
 @dataclass(slots=True)
@@ -335,44 +336,44 @@ class _Site:
     namespaces: dict[int, str] = field(default_factory=dict)
 
     @property
-    def unseen(self) -> frozenset[str]:
-        """Prefixes, in lower case, of links that show no text: files and categories."""
+    def hidden_prefixes(self) -> frozenset[str]:
+        """Lower-case prefixes of links to files and categories."""
         local = (self.namespaces.get(number, "") for number in (_FILES, _CATEGORIES, _MEDIA))
         return frozenset({"file", "image", "category", "media", *(name.lower() for name in local)})
 
     def url(self, title: str) -> str:
-        """The address of an article."""
+        """Return the URL of an article."""
         return f"{self.base.rpartition('/')[0]}/{quote(title.replace(' ', '_'), safe='/:,()')}" if self.base else ""
 
     def namespace_of(self, title: str) -> int:
-        """By its title, for dumps (before 2012) that do not say it."""
+        """Return the namespace of a title, for dumps from before 2012 without the element `ns`."""
         prefix = title.partition(":")[0]
         return next((number for number, name in self.namespaces.items() if name and name == prefix), 0)
 
 
 def read_wiki(path: str, stream: BinaryIO, _: ReaderContext) -> Found:
-    """The articles of an XML dump: the last revision of each, below its title.
+    """Yield the articles of an XML dump: the title and the last revision of each.
 
-    Redirects, and pages that are no articles (talk, users, templates, categories), are named and left out.
+    Redirects and pages of other namespaces (talk, users, templates, categories) yield `Unreadable`.
     """
     site = _Site()
     for page in _pages(stream, site):
         origin = f"{path}#{page.title}"
         if page.namespace != 0:
             kind = site.namespaces.get(page.namespace, "") or f"namespace {page.namespace}"
-            yield Unreadable(origin, f"no article: {kind}")
+            yield Unreadable(origin, f"not an article: {kind}")
         elif page.is_redirect or _REDIRECT.match(page.text):
             yield Unreadable(origin, "redirect")
         elif page.model != "wikitext":
-            yield Unreadable(origin, f"no article: {page.model}")
-        elif text := plain_text(page.text, site.unseen):
+            yield Unreadable(origin, f"not an article: {page.model}")
+        elif text := plain_text(page.text, site.hidden_prefixes):
             yield Extracted(origin, f"{page.title}\n\n{text}", url=site.url(page.title), date=page.date)
         else:
             yield Unreadable(origin, "no text", page.text[:200])
 
 
 def _pages(stream: BinaryIO, site: _Site) -> Iterator[_Page]:
-    """Each page of a dump."""
+    """Yield the pages of a dump."""
     page = _Page()
     has_namespace = False
     for event, name, element in elements(stream):

@@ -1,4 +1,4 @@
-"""XML that others made: element by element, in bounded memory, and without entities of its own."""
+"""Parse untrusted XML one element at a time, in bounded memory and without entity declarations."""
 
 from __future__ import annotations
 
@@ -10,31 +10,35 @@ from xml.parsers import expat
 from groundup.corpus.streams import MAX_DOCUMENT_BYTES, MEBIBYTE, TooLargeError
 
 _CHUNK = 1 << 16
-_DEEPEST = 10_000  # elements in elements: those that are open stay in memory
+_MAX_DEPTH = 10_000  # nesting of elements; open elements stay in memory
 
 
-class _BegunError(Exception):
-    """The document's first element is there: nothing can be declared any more."""
+class _RootFoundError(Exception):
+    """The root element has started, so no declarations can follow."""
 
 
 def elements(stream: BinaryIO, whole: Set[str] = frozenset()) -> Iterator[tuple[str, str, Element]]:
-    """("start" or "end", name without namespace, element) as they come.
+    """Yield parser events, and release each element after its end to bound memory.
 
-    An element is let go after its end, so that a document of any size needs little memory; but those named in `whole`
-    still have all that is in them at their end.
+    Args:
+        stream: The XML file.
+        whole: Names of elements that keep their children until their end.
+
+    Yields:
+        ("start" or "end", name without namespace, element).
 
     Raises:
-        ValueError: not well-formed, or with declared entities: a few lines of those unfold to gigabytes, or read files.
-        TooLargeError: an element of more than 256 MiB.
-        RecursionError: elements nested without end.
+        ValueError: The XML is malformed, or declares entities, which could expand to gigabytes or read files.
+        TooLargeError: An element has more than 256 MiB.
+        RecursionError: Elements are nested too deeply.
     """
     above: list[Element] = []
-    kept = 0  # elements above that are wanted whole
+    kept = 0  # open elements that are in `whole`
     for event, element in _events(stream):
         name = element.tag.rpartition("}")[2]
         if event == "start":
             above.append(element)
-            if len(above) > _DEEPEST:
+            if len(above) > _MAX_DEPTH:
                 raise RecursionError
             kept += name in whole
             yield event, name, element
@@ -49,13 +53,13 @@ def elements(stream: BinaryIO, whole: Set[str] = frozenset()) -> Iterator[tuple[
 def _events(stream: BinaryIO) -> Iterator[tuple[str, Element]]:
     parser: XMLPullParser[Element] = XMLPullParser(("start", "end"))
     guard: expat.XMLParserType | None = _entity_guard()
-    pending = 0  # bytes since something last ended
+    pending = 0  # bytes since the last event
     try:
         while chunk := stream.read(_CHUNK):
             if guard is not None:
                 try:
                     guard.Parse(chunk)
-                except _BegunError:
+                except _RootFoundError:
                     guard = None
             parser.feed(chunk)
             pending += len(chunk)
@@ -76,7 +80,7 @@ def _entity_guard() -> expat.XMLParserType:
         raise ValueError(f"XML declares the entity {name}")
 
     def begin(*_: object) -> None:
-        raise _BegunError
+        raise _RootFoundError
 
     guard.EntityDeclHandler = refuse
     guard.StartElementHandler = begin

@@ -1,4 +1,4 @@
-"""HTML: the main text of a web page, without its menus, its advertisements and its readers' comments."""
+"""Extract the main text of web pages, without menus, advertisements and comments."""
 
 from __future__ import annotations
 
@@ -13,53 +13,61 @@ from groundup.corpus.streams import detect_encoding
 __all__ = ["Profile", "decode", "main_text"]
 
 Profile = Literal["fast", "best"]
-_DOUBTFUL = 600  # letters: what is shorter may be a part of the text only, or none of it
-_LONG = 5000  # letters: a wrong end is a small part of what is longer, and a second opinion takes long
-_LARGE = 1 << 20  # characters of a page for which there is no second opinion, since it could take minutes
-_DISPUTED = 0.3  # of a text may be cut off because of the second opinion
-_LINES = frozenset(("dd", "dt", "li", "pre", "td", "th"))  # follow each other without a blank line
+_MIN_RELIABLE = 600  # characters; shorter results may miss the text
+_MAX_RECHECKED = 5000  # characters; in longer texts a wrong end matters less, and trafilatura is slow
+_MAX_PAGE_CHARACTERS = 1 << 20  # trafilatura could take minutes for larger pages
+_MAX_TRIMMED = 0.3  # fraction of a text to trim because trafilatura does not have it
+_LINES = frozenset(("dd", "dt", "li", "pre", "td", "th"))  # not separated by blank lines
 _TAG = re.compile("<[a-zA-Z!/?]")
 _LONG_TAG = re.compile(r"<[a-zA-Z][^<>]{4000,}")
-_ATTRIBUTES = 300  # of one element: the parser compares each with all before it
+_MAX_ATTRIBUTES = 300  # per element; the parser takes quadratic time in them
 
 
 def main_text(page: str | bytes, *, url: str = "", profile: Profile = "fast", encoding: str | None = None) -> str:
-    """The main text of a page; "" if it has none.
+    """Extract the main text of a page.
 
-    Paragraphs are divided by blank lines; list items ("- "), table rows ("a | b") and lines of code follow each other.
-    Whatever the page is, nothing is raised, and the time grows in proportion to its size.
+    Blank lines separate paragraphs, but not list items ("- "), table rows ("a | b") and lines of code. Malformed pages
+    do not raise, and the time is linear in the size of the page.
 
     Args:
         page: HTML; bytes are decoded (see `decode`).
-        url: where it is from, for the second opinion of "best".
-        profile: "fast": our own extractor. "best": where its text is not long, trafilatura (Barbaresi, ACL 2021) is
-            asked, too: what that has not is cut off from the end, and its text is taken where our own found little.
-        encoding: what the server said of bytes.
+        url: URL of the page, for trafilatura.
+        profile: "fast" uses our extractor. "best" also runs trafilatura (Barbaresi, ACL 2021) if the text is short. It
+            removes a trailing part that trafilatura does not have, or uses trafilatura's text if that is much longer.
+        encoding: Encoding that the server declared.
+
+    Returns:
+        The text, or "" if the page has none.
     """
     text = decode(page, encoding) if isinstance(page, bytes) else page
     if not _TAG.search(text):
         return text.strip()
-    text = _LONG_TAG.sub(lambda tag: tag[0] if tag[0].count("=") < _ATTRIBUTES else "<br", text)
+    text = _LONG_TAG.sub(lambda tag: tag[0] if tag[0].count("=") < _MAX_ATTRIBUTES else "<br", text)
     body = _body(text)
     blocks = [] if body is None else main_blocks(HtmlPage(body))
     found = sum(text_length(block.text) for block in blocks)
-    if profile == "fast" or found > _LONG or len(text) > _LARGE:
+    if profile == "fast" or found > _MAX_RECHECKED or len(text) > _MAX_PAGE_CHARACTERS:
         return _rendered(blocks)
-    second = _second_opinion(text, url)
-    if found < _DOUBTFUL and text_length(second) > 1.5 * found:
-        return second
-    return _rendered(_agreed(blocks, second))
+    reference = _trafilatura_text(text, url)
+    if found < _MIN_RELIABLE and text_length(reference) > 1.5 * found:
+        return reference
+    return _rendered(_trim(blocks, reference))
 
 
 def decode(data: bytes, encoding: str | None = None) -> str:
-    """Text of a page: by its byte order mark, by what the server said if that is possible, else by what fits."""
+    """Decode a page by its byte order mark, the declared encoding if it is valid, or detection, in this order.
+
+    Args:
+        data: The page.
+        encoding: Encoding that the server declared.
+    """
     from resiliparse.parse.encoding import map_encoding_to_html5
 
     if encoding and not data.startswith((b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe")):
         try:
             return data.decode(map_encoding_to_html5(encoding, fallback_utf8=False) or "utf-8")
         except (LookupError, UnicodeDecodeError):
-            pass  # servers often say what is the same for all their pages
+            pass  # servers often declare a wrong encoding
     return data.decode(detect_encoding(data, html=True), "replace")
 
 
@@ -90,22 +98,22 @@ def _rendered(blocks: list[TextBlock]) -> str:
     return "".join(parts)
 
 
-def _second_opinion(text: str, url: str) -> str:
+def _trafilatura_text(text: str, url: str) -> str:
     from lxml.etree import LxmlError
     from trafilatura import extract
 
     try:
         return extract(text, url=url or None, include_comments=False, fast=True) or ""
     except (LxmlError, LookupError, ValueError, TypeError, AttributeError, RecursionError):
-        return ""  # it has no opinion on a page that it has not foreseen
+        return ""  # trafilatura fails on some pages
 
 
-def _agreed(blocks: list[TextBlock], second: str) -> list[TextBlock]:
-    """The blocks up to the last one that the second opinion has, too, if that is most of them."""
-    theirs = _letters(second)
-    end = next((at for at in range(len(blocks), 0, -1) if _letters(blocks[at - 1].text) in theirs), 0)
-    most = (1 - _DISPUTED) * sum(len(block.text) for block in blocks)
-    return blocks[:end] if sum(len(block.text) for block in blocks[:end]) >= most else blocks
+def _trim(blocks: list[TextBlock], reference: str) -> list[TextBlock]:
+    """Remove the blocks after the last one that `reference` has, unless that removes too much text."""
+    reference_letters = _letters(reference)
+    end = next((at for at in range(len(blocks), 0, -1) if _letters(blocks[at - 1].text) in reference_letters), 0)
+    minimum = (1 - _MAX_TRIMMED) * sum(len(block.text) for block in blocks)
+    return blocks[:end] if sum(len(block.text) for block in blocks[:end]) >= minimum else blocks
 
 
 def _letters(text: str) -> str:

@@ -1,4 +1,4 @@
-"""A page as its blocks of text, in the order of reading, and the elements that hold them."""
+"""The text blocks of a page in reading order, and the elements around them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-# In any part of a name, in the languages whose words turn up in the names of classes.
+# Patterns for boilerplate anywhere in a class name or id, in several languages.
 _ALWAYS = re.compile(
     r"com+ent|kommentar|disqus|livefyre|respond\b|replies|feedback|shar(?:e|ing)|partage|teilen|social"
     r"|relat(?:ed|ion)|relacionad|verwandt|recommend|popular|trending|most-?read|more-?(?:news|stories|from)"
@@ -17,7 +17,7 @@ _ALWAYS = re.compile(
     r"|caption|byline|tag-?list|tag-?cloud|infobox|metadata|ambox|quiz",
     re.IGNORECASE,
 )
-# Only as a word of a name, and only where nothing else in the name speaks for content.
+# Patterns for boilerplate as a whole word, if no other part of the name suggests content.
 _DOUBTFUL = re.compile(
     r"(?:^|[\s_-])(?:nav|menu|ads?|toc|tags?|date|links?|header|navbar|topnav|bottom|external|rel|aside|tools?|print|rating"
     r"|author|bio|skip|hidden|meta|credits?|copyright|disclaimer|tagline|dateline|timestamp|pub-?date|search|poll)(?:$|[\s_-])",
@@ -30,12 +30,18 @@ _TAGS = frozenset(("address", "aside", "figcaption", "header"))
 _ROLES = frozenset(
     ("alert", "banner", "complementary", "contentinfo", "dialog", "menu", "menubar", "navigation", "search", "toolbar")
 )
-_LONGEST = 1000  # characters of names that are looked at
+_MAX_NAME_CHARACTERS = 1000  # of class names and ids to check
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
 
 def is_boilerplate(element: Any, tag: str, names: str) -> bool:
-    """Whether a block element looks like something beside the main text; `names` is its class."""
+    """Return whether a block element looks like boilerplate.
+
+    Args:
+        element: The lxml element.
+        tag: Its tag.
+        names: Its class attribute.
+    """
     if tag in _TAGS or element.get("role") in _ROLES:
         return True
     if element.get("hidden") is not None or element.get("aria-hidden") == "true":
@@ -46,17 +52,17 @@ def is_boilerplate(element: Any, tag: str, names: str) -> bool:
         return False
     if identifier := element.get("id"):
         names = f"{names} {identifier}"
-    return bool(names) and _named_boilerplate(names[:_LONGEST])
+    return bool(names) and _named_boilerplate(names[:_MAX_NAME_CHARACTERS])
 
 
-@lru_cache(maxsize=4096)  # a site's pages share their names
+@lru_cache(maxsize=4096)  # pages of a site share their class names
 def _named_boilerplate(names: str) -> bool:
     return _ALWAYS.search(names) is not None or (_DOUBTFUL.search(names) is not None and _CONTENT.search(names) is None)
 
 
 def is_comments(element: Any, names: str) -> bool:
-    """Whether a block element's names say that it holds what readers wrote."""
-    return _COMMENTS.search(f"{names} {element.get('id') or ''}"[:_LONGEST]) is not None
+    """Return whether the class or id of a block element indicates reader comments."""
+    return _COMMENTS.search(f"{names} {element.get('id') or ''}"[:_MAX_NAME_CHARACTERS]) is not None
 
 
 @lru_cache(maxsize=4096)
@@ -65,8 +71,8 @@ def _named_noise(names: str) -> bool:
 
 
 def is_noise(tag: str, names: str) -> bool:
-    """Whether an inline element is no part of its sentence: an edit link, a footnote's number."""
-    return _named_noise(names[:_LONGEST]) or (tag == "sup" and "reference" in names)
+    """Return whether an inline element is not part of its sentence, e.g. an edit link or a footnote number."""
+    return _named_noise(names[:_MAX_NAME_CHARACTERS]) or (tag == "sup" and "reference" in names)
 
 
 HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
@@ -75,29 +81,36 @@ _INLINE = frozenset((
     "ins", "kbd", "label", "mark", "nobr", "picture", "q", "rb", "rp", "rt", "ruby", "s", "samp", "small", "source",
     "span", "strike", "strong", "sub", "sup", "time", "tt", "u", "var", "wbr",
 ))  # fmt: skip
-_UNREAD = frozenset((
+_SKIPPED = frozenset((
     "applet", "area", "audio", "base", "button", "canvas", "datalist", "dialog", "embed", "footer", "frame",
     "frameset", "head", "iframe", "input", "link", "map", "math", "menu", "meta", "nav", "noembed", "noframes",
     "noscript", "object", "optgroup", "option", "param", "progress", "script", "select", "style", "svg", "template",
     "textarea", "title", "track", "video",
 ))  # fmt: skip
-# Elements whose text belongs to what the element around them is: a paragraph in a list item is the item.
+# Block kinds that transparent elements inside them keep: a paragraph in a list item is a list item.
 _KINDS = frozenset(("li", "dd", "dt", "pre", "blockquote"))
 _TRANSPARENT = frozenset(("article", "center", "div", "p", "section", "span"))
-DEEPEST = 150  # elements inside of each other whose structure counts; below that there is only text
+MAX_DEPTH = 150  # nesting of elements; deeper elements are read as text without structure
 _SPACE = re.compile(r"\s+")
 _INVISIBLE = str.maketrans("", "", "\u00ad\u200b\u2060\ufeff")
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """An element that starts a line of its own.
+    """A block element. The numeric attributes are sums over the blocks inside, see `content`.
 
     Attributes:
-        names: its class, by which siblings of one kind know each other.
-        boilerplate: what its name or its tag says; what is inside of it is boilerplate, too.
-        comments: whether it is the readers' part of the page.
-        weight, prose, length, paragraphs, score: sums over the blocks inside, see `content`.
+        parent: The enclosing block element.
+        tag: Its tag.
+        names: Its class attribute, to compare siblings.
+        boilerplate: Whether the element and its content are boilerplate, by its name or tag.
+        comments: Whether the element has reader comments.
+        weight: Sum of the votes.
+        prose: Number of characters outside links.
+        length: Number of characters.
+        paragraphs: Number of voting paragraphs.
+        score: Votes received from blocks, decreasing with distance.
+        kept: Whether the element is part of the main text.
     """
 
     parent: Node | None
@@ -118,8 +131,10 @@ class TextBlock:
     """A paragraph, a heading, a list item, a table's cell, or code.
 
     Attributes:
-        linked: how many of its characters are links.
-        kind: the tag that says what it is.
+        text: The text.
+        linked: Number of characters in links.
+        kind: The tag that determines its type.
+        node: The enclosing block element.
     """
 
     text: str
@@ -129,7 +144,13 @@ class TextBlock:
 
 
 class HtmlPage:
-    """All blocks of a parsed page (`blocks`), and the nodes around them (`nodes`), parents before children."""
+    """A parsed page.
+
+    Attributes:
+        blocks: The text blocks in reading order.
+        nodes: The block elements, parents before children.
+        root: The body.
+    """
 
     def __init__(self, body: Any) -> None:
         self.blocks: list[TextBlock] = []
@@ -158,7 +179,7 @@ class HtmlPage:
         self._pieces, self._linked = [], 0
 
     def _read(self, element: Any, node: Node, kind: str, depth: int) -> None:
-        """Read what is inside of an element: its blocks belong to `node` and are of this kind."""
+        """Read the content of an element into blocks of `node` and `kind`."""
         after_break = False
         is_code = kind == "pre"
         if (text := element.text) and (is_code or self._pieces or not text.isspace()):
@@ -168,13 +189,13 @@ class HtmlPage:
             if tag == "br":
                 if is_code:
                     self._pieces.append("\n")
-                elif after_break:  # the second one: an end of paragraph in the way of the nineties
+                elif after_break:  # two line breaks end a paragraph
                     self._end_block(kind, node)
                 else:
                     self._pieces.append(" ")
                 after_break = True
-            elif isinstance(tag, str) and tag not in _UNREAD:
-                if depth >= DEEPEST:
+            elif isinstance(tag, str) and tag not in _SKIPPED:
+                if depth >= MAX_DEPTH:
                     self._add(_text_of(child))
                 elif tag in _INLINE or ":" in tag:
                     names = child.get("class")
@@ -206,7 +227,7 @@ class HtmlPage:
 
 
 def _text_of(element: Any) -> str:
-    """All text under an element that is too deep to look into, scripts left out."""
+    """Return all text in a deeply nested element, without scripts."""
     from lxml.etree import strip_elements
 
     strip_elements(element, "script", "style", "noscript", with_tail=False)

@@ -202,7 +202,7 @@ class FolderSource(SourceConfig):
         return found
 
     def parts(self, item: Item, size: int) -> list[Item]:
-        """Split web archives, which can be read from any record on."""
+        """Split a web archive into parts. Other files have one part."""
         if item.size < 2 * size or item.refused or not item.path.lower().endswith(_ARCHIVES):
             return [item]
         from groundup.corpus.formats.warc import by_record

@@ -137,7 +137,7 @@ class LinksSource(SourceConfig):
 
 
 class _Links:
-    """Iterates over the links that are still to fetch, and counts skipped ones."""
+    """Iterates over the links that are not fetched yet, and counts skipped links."""
 
     def __init__(self, source: LinksSource, store: PageStore) -> None:
         self._source = source
