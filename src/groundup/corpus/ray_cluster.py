@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from groundup.core.errors import ConfigError
 from groundup.core.telemetry import disable_telemetry
-from groundup.corpus.executor import ATTEMPTS, TaskT, run_task, worker_killed, worker_error
+from groundup.corpus.executor import ATTEMPTS, TaskT, run_task, worker_error, worker_killed
 
 _TASKS_PER_CPU = 4  # pending tasks per CPU; waiting for many tasks in Ray is slow
 

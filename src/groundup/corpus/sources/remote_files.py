@@ -17,8 +17,8 @@ from groundup.core.telemetry import disable_telemetry
 from groundup.corpus.fetching.network import Network, retry
 from groundup.corpus.fetching.stream import (
     ChangedError,
-    EarlyEndError,
     ConcatenatedStream,
+    EarlyEndError,
     RemoteStream,
     as_os_errors,
     download_error,
