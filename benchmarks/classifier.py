@@ -1,10 +1,10 @@
-"""`python -m benchmarks.classifier --model DIR --data TABLE`: a classifier of few texts next to TF-IDF, over splits.
+"""`python -m benchmarks.classifier --model DIR --data TABLE`: classifiers with few training texts, compared with TF-IDF.
 
-For each split, `groundup finetune classify` with its defaults is trained on ROWS texts of the table and tested on TESTS
-others; then `groundup classify` is given gibberish and other languages (foreign_texts.txt). Reported are the gain in
-accuracy over TF-IDF of words and characters with logistic regression (paired over splits, with a 95 % t-interval), the
-expected calibration error, and how many texts the novelty score flags. Each split appends a line to --log. The last
-line is one JSON object.
+For each random split, `groundup finetune classify` with its defaults is trained on ROWS texts of the table and tested on
+TESTS others. Then `groundup classify` gets gibberish and texts in other languages (other_languages.txt). The results are
+the gain in accuracy over logistic regression on TF-IDF of words and characters (paired over splits, with a 95 %
+t-interval), the expected calibration error, and the fraction of texts that the novelty score flags. Each split appends
+a line to --log. The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from groundup.core.console import Console
 from groundup.data import read_table
 from groundup.data.labeled import LabelRules, read_labeled, without_duplicates
 
-_FOREIGN = Path(__file__).with_name("foreign_texts.txt")
-_EACH = 10  # texts of each kind of gibberish, in each split
+_OTHER_LANGUAGES = Path(__file__).with_name("other_languages.txt")
+_NUM_GIBBERISH = 10  # texts per kind and split
 _KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _SYMBOLS = "!@#$%^&*()_+-=[]{}|;:,.<>?/~"
 
@@ -43,30 +43,32 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="table of texts with labels")
     parser.add_argument("--text", help="column with the text")
     parser.add_argument("--label", help="column with the label")
-    parser.add_argument("--rows", type=int, default=120, help="texts to train on [120]")
-    parser.add_argument("--tests", type=int, default=500, help="texts to test on [500]")
+    parser.add_argument("--rows", type=int, default=120, help="number of training texts [120]")
+    parser.add_argument("--tests", type=int, default=500, help="number of test texts [500]")
     parser.add_argument("--splits", type=int, default=10, help="number of random splits [10]")
     parser.add_argument("--first", type=int, default=0, help="number of the first split [0]")
-    parser.add_argument("--work", type=Path, help="directory for the classifiers; default: a temporary one")
-    parser.add_argument("--log", type=Path, help="file that gets a line per split")
+    parser.add_argument("--work", type=Path, help="directory for the classifiers [a temporary directory]")
+    parser.add_argument("--log", type=Path, help="file to which a line per split is appended")
     parser.add_argument("--json", action="store_true", help="print the JSON object only")
     options = parser.parse_args()
     table = read_table(options.data)
     examples = without_duplicates(read_labeled(table, LabelRules(options.text, options.label)))
     if len(examples) < options.rows + options.tests:
-        raise SystemExit(f"{options.data}: {len(examples):,} texts; {options.rows + options.tests:,} are needed")
+        raise SystemExit(
+            f"{options.data}: {len(examples):,} texts; at least {options.rows + options.tests:,} are required"
+        )
     rows = list(zip(examples.texts, examples.labels, strict=True))
-    found = []
+    splits = []
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         for seed in range(options.first, options.first + options.splits):
-            found.append(_split(rows, options, work / f"split-{seed}", seed))
+            splits.append(_split(rows, options, work / f"split-{seed}", seed))
             if options.log is not None:
                 with options.log.open("a", encoding="utf-8") as log:
-                    log.write(json.dumps(found[-1]) + "\n")
+                    log.write(json.dumps(splits[-1]) + "\n")
             if not options.json:
-                print("  ".join(f"{name} {value:.3f}" for name, value in found[-1].items()), flush=True)
-    print(json.dumps(summary(found, options)))
+                print("  ".join(f"{name} {value:.3f}" for name, value in splits[-1].items()), flush=True)
+    print(json.dumps(summary(splits, options)))
 
 
 def _split(rows: Sequence[tuple[str, str]], options: argparse.Namespace, work: Path, seed: int) -> dict[str, Any]:
@@ -81,8 +83,8 @@ def _split(rows: Sequence[tuple[str, str]], options: argparse.Namespace, work: P
     )
     facts = finetune_classify.run(config, console=console).facts
     gibberish = [text for texts in gibberish_like([text for text, _ in test], seed).values() for text in texts]
-    foreign = _FOREIGN.read_text(encoding="utf-8").splitlines()
-    found = classify.run(ClassifyConfig(model=out, texts=(*gibberish, *foreign)), console=console)
+    other_languages = _OTHER_LANGUAGES.read_text(encoding="utf-8").splitlines()
+    found = classify.run(ClassifyConfig(model=out, texts=(*gibberish, *other_languages)), console=console)
     unlike = [each.unlike is True for each in found]
     shutil.rmtree(work)
     accuracy, tfidf = (facts[who]["accuracy"]["value"] for who in ("test", "tfidf"))
@@ -99,14 +101,14 @@ def _split(rows: Sequence[tuple[str, str]], options: argparse.Namespace, work: P
 
 
 def gibberish_like(texts: Sequence[str], seed: int) -> dict[str, list[str]]:
-    """Gibberish of five kinds, some as long as the texts."""
+    """Return gibberish of five kinds; two of them have the lengths of the texts."""
     draw = random.Random(seed)
 
     def letters(alphabet: str, count: int) -> str:
         return "".join(draw.choice(alphabet) for _ in range(count))
 
-    chosen = [draw.choice(texts)[:400] for _ in range(_EACH)]
-    lengths = [draw.randint(4, 40) for _ in range(_EACH)]
+    chosen = [draw.choice(texts)[:400] for _ in range(_NUM_GIBBERISH)]
+    lengths = [draw.randint(4, 40) for _ in range(_NUM_GIBBERISH)]
     return {
         "random letters": [" ".join(letters(string.ascii_lowercase, len(w)) for w in t.split()) for t in chosen],
         "keyboard": [letters(draw.choice(_KEYBOARD), length) for length in lengths],
@@ -116,25 +118,27 @@ def gibberish_like(texts: Sequence[str], seed: int) -> dict[str, list[str]]:
     }
 
 
-def summary(found: Sequence[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
-    """Means over the splits, and the interval of the gain."""
+def summary(splits: Sequence[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
+    """Return means over the splits, and the interval of the gain."""
     from scipy.stats import t
 
-    gains = np.array([each["gain"] for each in found])
+    gains = np.array([each["gain"] for each in splits])
     mean, interval = float(gains.mean()), None
     if len(gains) > 1:
         half = float(t.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / len(gains) ** 0.5)
         interval = [mean - half, mean + half]
-    means = {name: float(np.mean([each[name] for each in found])) for name in found[0] if name not in ("split", "gain")}
+    means = {
+        name: float(np.mean([each[name] for each in splits])) for name in splits[0] if name not in ("split", "gain")
+    }
     return {
         "accuracy_gain": mean,
         "accuracy_gain_interval": interval,
         **means,
-        "ece_worst": max(each["ece"] for each in found),
+        "ece_worst": max(each["ece"] for each in splits),
         "data": options.data.name,
         "rows": options.rows,
         "tests": options.tests,
-        "splits": len(found),
+        "splits": len(splits),
         "python": sys.version.split()[0],
     }
 

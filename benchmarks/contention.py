@@ -1,10 +1,10 @@
-"""What one competing busy process costs: a training step and decoding, alone and contended.
+"""Slowdown of a training step and of decoding by competing busy processes.
 
     python -m benchmarks.contention --model DIRECTORY [--busy 1] [--steps 8] [--threads N]
 
-Prints one JSON line. Each measurement is a process of its own, started as the command starts: idle OpenMP threads wait
-as `groundup.core.openmp` sets it, or as the environment says (`GOMP_SPINCOUNT=300000` is about what the library does by
-default). Alone and contended take turns, and each figure is the median over the rounds.
+Each measurement runs in a new process. Idle OpenMP threads wait as `groundup.core.openmp` or the environment sets it
+(`GOMP_SPINCOUNT=300000` is about the default of the library). Measurements with and without competing processes take
+turns. The result is the median over the rounds, as a JSON line.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from groundup.core.openmp import DEFAULTS  # before torch, as in the command: importing groundup sets how OpenMP waits
+from groundup.core.openmp import DEFAULTS  # before torch, as in the command: the import sets how OpenMP threads wait
 
 BUSY = "while True: pass"
 TASKS = ("step", "decode")
-CLASSES, LENGTH = 8, 48  # of the texts in a training step, tokens each
+CLASSES, LENGTH = 8, 48  # number of classes; tokens per text
 WARMUP = 3
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="model directory")
     parser.add_argument("--busy", type=int, default=1, help="number of busy processes [1]")
-    parser.add_argument("--rounds", type=int, default=3, help="number of times that each is measured [3]")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds [3]")
     parser.add_argument("--steps", type=int, default=8, help="number of timed training steps [8]")
     parser.add_argument("--tokens", type=int, default=64, help="number of decoded tokens [64]")
     parser.add_argument("--rows", type=int, default=32, help="texts in a training step [32]")
@@ -110,7 +110,7 @@ def step(options: argparse.Namespace) -> float:
 
 
 def decode(options: argparse.Namespace) -> float:
-    """Return the median seconds from one token to the next, as `groundup generate` writes."""
+    """Return the median seconds per token of `groundup generate`."""
     import torch
 
     from groundup.hub.resolve import open_model

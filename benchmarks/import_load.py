@@ -1,13 +1,12 @@
-"""Loading a model of 1.5 billion parameters: groundup beside transformers, seconds and peak memory.
+"""Time and peak memory of loading a model with 1.5 billion parameters, compared with transformers.
 
     python benchmarks/import_load.py [--rounds 5] [--layers 28]
 
-A random model of Qwen2.5-1.5B's shape is written as bf16 safetensors, once. Each load runs in a process of its own, in
-turn, who begins changes from round to round; the file is in the page cache. Timed are the
-call that loads, and that with a forward pass of one token behind it, which touches every weight: both map files, so the
-first may read nothing. CPU seconds are of both together, and drift less on a busy machine. Memory is the peak of the
-process's resident set, Python and torch included, over the bytes of the weights in the dtype that was asked for. The
-last line is one JSON object; ratios are ours over theirs, medians over the rounds.
+A random model with the shape of Qwen2.5-1.5B is written as bf16 safetensors. Each load runs in a new process with the
+file in the page cache. The order of the two libraries alternates. Two times are measured: loading, and loading with a
+forward pass of one token, because both libraries map files into memory and may defer reading. CPU seconds include both.
+Memory is the peak resident set divided by the size of the weights in the requested dtype. Ratios are groundup divided by
+transformers, as medians over the rounds. The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-WHO = ("groundup", "transformers")
-DTYPES = {"bfloat16": 2, "float32": 4}  # as stored; converted
+LIBRARIES = ("groundup", "transformers")
+DTYPES = {"bfloat16": 2, "float32": 4}  # stored dtype; converted dtype
 
 
 def main() -> None:
-    """Measure, print a table, end with the JSON object."""
+    """Measure and print a table and the JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=28)
@@ -51,25 +50,25 @@ def main() -> None:
         writing = [sys.executable, __file__, "--write", str(directory), "--layers", str(options.layers)]
         parameters = int(subprocess.run(writing, check=True, stdout=subprocess.PIPE, text=True).stdout)
         print(f"{parameters / 1e9:.3f}B parameters; {options.rounds} rounds", file=sys.stderr)
-        # Both with the threads that they choose themselves: transformers loads on several.
+        # Both use their default number of threads; transformers loads with several.
         env = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_", "MALLOC_"))}
         runs: dict[str, dict[str, list[dict[str, float]]]] = {}
         for dtype in options.dtypes.split(","):
-            runs[dtype] = {who: [] for who in WHO}
+            runs[dtype] = {library: [] for library in LIBRARIES}
             for round_ in range(options.rounds):
                 for path in directory.glob("*.safetensors"):  # into the page cache
                     with path.open("rb") as file:
                         while file.read(1 << 24):
                             pass
-                for who in WHO if round_ % 2 == 0 else reversed(WHO):
+                for who in LIBRARIES if round_ % 2 == 0 else reversed(LIBRARIES):
                     command = [sys.executable, __file__, "--load", who, str(directory), dtype]
-                    told = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
-                    runs[dtype][who].append(json.loads(told.splitlines()[-1]))
+                    output = subprocess.run(command, env=env, check=True, stdout=subprocess.PIPE, text=True).stdout
+                    runs[dtype][who].append(json.loads(output.splitlines()[-1]))
     print(json.dumps(summary(runs, parameters, options)))
 
 
 def write_model(directory: Path, layers: int) -> int:
-    """Qwen2.5-1.5B's shape with random bf16 weights, made one at a time; returns its parameters."""
+    """Write a random bf16 model one tensor at a time, and return its number of parameters."""
     import torch
     from torch import Tensor
 
@@ -96,22 +95,22 @@ def write_model(directory: Path, layers: int) -> int:
 
 
 def load(who: str, directory: str, dtype: str) -> dict[str, float]:
-    """Load in this process; seconds and bytes."""
+    """Load in this process; return seconds and bytes."""
     import torch
 
     ids = torch.tensor([[1]])
-    wanted = getattr(torch, dtype)
+    torch_dtype = getattr(torch, dtype)
     if who == "groundup":
         from groundup.hub import load_model
 
         before, cpu, started = peak_bytes(), cpu_seconds(), time.perf_counter()
-        model: Any = load_model(Path(directory), dtype=wanted)
+        model: Any = load_model(Path(directory), dtype=torch_dtype)
     else:
         from transformers import AutoModelForCausalLM
-        from transformers.models.qwen2 import modeling_qwen2  # noqa: F401  imported before the clock starts
+        from transformers.models.qwen2 import modeling_qwen2  # noqa: F401  import before the measurement
 
         before, cpu, started = peak_bytes(), cpu_seconds(), time.perf_counter()
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=wanted).eval()
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch_dtype).eval()
     loaded, at_load = time.perf_counter() - started, peak_bytes()
     with torch.inference_mode():
         model(ids)
@@ -126,15 +125,15 @@ def load(who: str, directory: str, dtype: str) -> dict[str, float]:
 
 
 def peak_bytes() -> int:
-    """Of the resident set of this process, so far."""
+    """Return the peak resident set of this process."""
     status = Path("/proc/self/status")
-    if status.exists():  # getrusage's figure is inherited from the parent
+    if status.exists():  # getrusage inherits the peak of the parent
         return 1024 * int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1])  # type: ignore[index]
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def cpu_seconds() -> float:
-    """Of this process, in user and kernel mode."""
+    """Return the CPU seconds of this process in user and kernel mode."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
@@ -142,17 +141,17 @@ def cpu_seconds() -> float:
 def summary(
     runs: Mapping[str, Mapping[str, list[dict[str, float]]]], parameters: int, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Medians, ratios by round, and a table on stderr."""
-    told: dict[str, Any] = {"parameters": parameters, "rounds": options.rounds, "machine": platform.processor()}
+    """Return medians and ratios, and print a table on stderr."""
+    result: dict[str, Any] = {"parameters": parameters, "rounds": options.rounds, "machine": platform.processor()}
     for dtype, by_who in runs.items():
         weights = parameters * DTYPES[dtype]
         figures: dict[str, Any] = {"weight_bytes": weights, "runs": by_who}
         for key in ("load_seconds", "load_and_use_seconds", "cpu_seconds", "peak_bytes"):
-            pairs = zip(*(by_who[who] for who in WHO), strict=True)
+            pairs = zip(*(by_who[who] for who in LIBRARIES), strict=True)
             figures[f"{key}_ratio"] = statistics.median(ours[key] / theirs[key] for ours, theirs in pairs)
-            for who in WHO:
+            for who in LIBRARIES:
                 figures[f"{key}_{who}"] = statistics.median(run[key] for run in by_who[who])
-        for who in WHO:
+        for who in LIBRARIES:
             figures[f"peak_over_weights_{who}"] = figures[f"peak_bytes_{who}"] / weights
             print(
                 f"{dtype:9} {who:12} load {figures[f'load_seconds_{who}']:6.2f} s, with a pass "
@@ -161,8 +160,8 @@ def summary(
                 f"{figures[f'peak_over_weights_{who}']:.2f} x the weights",
                 file=sys.stderr,
             )
-        told[dtype] = figures
-    return told
+        result[dtype] = figures
+    return result
 
 
 if __name__ == "__main__":

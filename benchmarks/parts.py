@@ -1,4 +1,4 @@
-"""Parts of a benchmark, each in a process of its own, so that none weighs on another's memory or time."""
+"""Run the parts of a benchmark in separate processes, so that they do not affect each other's memory and time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def run_part(module: str, arguments: Sequence[str] = ()) -> dict[str, Any]:
-    """Run a module; returns the JSON object that it prints last, and passes on what it prints before."""
+    """Run a module, print its output, and return the JSON object in its last line."""
     print(f"== {module.rpartition('.')[2]}", flush=True)
     last = ""
     with subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True) as process:
@@ -20,6 +20,6 @@ def run_part(module: str, arguments: Sequence[str] = ()) -> dict[str, Any]:
                 print(last, end="", flush=True)
             last = line
     if process.returncode:
-        raise SystemExit(f"{module} failed with {process.returncode}")
-    found: dict[str, Any] = json.loads(last)
-    return found
+        raise SystemExit(f"{module} failed with exit code {process.returncode}")
+    result: dict[str, Any] = json.loads(last)
+    return result

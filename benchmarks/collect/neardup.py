@@ -1,9 +1,10 @@
-"""`python -m benchmarks.collect.neardup`: near-duplicates beside datatrove; one JSON object last.
+"""`python -m benchmarks.collect.neardup`: near-duplicate removal, compared with datatrove.
 
-Documents are made of short stretches of real text, some with a near-copy whose Jaccard similarity (word 5-grams) is
-known: it is computed here, from Python sets. Both sides read the same Parquet files and leave the remaining documents
-in Parquet, in fresh processes, whose whole wall time counts, in turns. TEXT names files or a folder of text; without
-it, Python's language reference is cut up. DATATROVE names a Python that has datatrove.
+Documents are synthetic: random excerpts of real text, some with a near-duplicate of known Jaccard similarity (word
+5-grams). Both programs read the same Parquet files and write the remaining documents as Parquet. They take turns in
+new processes, and the wall time of the processes is measured. TEXT is a text file or a directory; the default is
+Python's language reference. DATATROVE is the path of a Python with datatrove. The last line of the output is a JSON
+object.
 """
 
 from __future__ import annotations
@@ -35,39 +36,39 @@ WORKERS = 2
 NGRAM = 5
 _RUN_BYTES = 8 << 20
 _SHARD_BYTES = 64_000_000
-_WORD = re.compile(r"[a-z]+")  # each peer has its own idea of punctuation; of these there is but one
+_WORD = re.compile(r"[a-z]+")  # letters only, because programs split punctuation differently
 
 Shingles = set[tuple[str, ...]]
 
 
 def main() -> None:
-    """Plant, run both sides in turns, print what was found and how fast."""
+    """Create the documents, run both programs in turns, and print quality and speed."""
     options = _options()
     if options.ours:
         _deduplicate(Path(options.ours[0]), Path(options.ours[1]))
         return
-    peer = os.environ.get("DATATROVE")
+    datatrove = os.environ.get("DATATROVE")
     work = Path(options.work or tempfile.mkdtemp(prefix="bench-neardup-"))
     runs, out = work / "runs", work / "out"
-    planted = _plant(options.documents, _words(os.environ.get("TEXT")), runs)
-    sides = {"groundup": [sys.executable, "-m", "benchmarks.collect.neardup", "--ours", str(runs), str(out)]}
-    if peer:
+    pairs = _write_documents(options.documents, _words(os.environ.get("TEXT")), runs)
+    commands = {"groundup": [sys.executable, "-m", "benchmarks.collect.neardup", "--ours", str(runs), str(out)]}
+    if datatrove:
         tasks = str(len(list(runs.iterdir())))
         driver = str(ROOT / "benchmarks" / "collect" / "drivers" / "datatrove_minhash.py")
-        sides["datatrove"] = [peer, driver, str(runs), str(out), tasks, str(WORKERS)]
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    found: dict[str, Any] = {}
+        commands["datatrove"] = [datatrove, driver, str(runs), str(out), tasks, str(WORKERS)]
+    rates: dict[str, list[float]] = {name: [] for name in commands}
+    quality: dict[str, Any] = {}
     for turn in range(options.rounds):
-        for name, command in sorted(sides.items(), reverse=turn % 2 == 0):
+        for name, command in sorted(commands.items(), reverse=turn % 2 == 0):
             shutil.rmtree(out, ignore_errors=True)
-            began = time.perf_counter()
+            started = time.perf_counter()
             subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            rates[name].append(options.documents / (time.perf_counter() - began))
+            rates[name].append(options.documents / (time.perf_counter() - started))
             print(f"{name}: {rates[name][-1]:,.0f} documents/s", file=sys.stderr)
             if name == "groundup":
-                found = _judge(planted, runs, out)
-    ratios = [ours / theirs for ours, theirs in zip(rates["groundup"], rates.get("datatrove", []), strict=False)]
-    figures = {"neardup_vs_datatrove": statistics.median(ratios) if ratios else None} | found
+                quality = _quality(pairs, runs, out)
+    ratios = [ours / other for ours, other in zip(rates["groundup"], rates.get("datatrove", []), strict=False)]
+    figures = {"neardup_vs_datatrove": statistics.median(ratios) if ratios else None} | quality
     speeds = {f"{name}_documents_per_second": statistics.median(rates[name]) for name in rates}
     print(json.dumps(figures | speeds | {"documents": options.documents, "workers": WORKERS}))
 
@@ -76,7 +77,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--work", help="directory for the files; default: a temporary one")
+    parser.add_argument("--work", help="directory for the files [a temporary directory]")
     parser.add_argument("--ours", nargs=2, metavar=("RUNS", "OUT"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -96,8 +97,8 @@ def _words(text: str | None) -> list[str]:
     return words
 
 
-def _plant(count: int, words: Sequence[str], runs: Path) -> list[tuple[str, str, float]]:
-    """Write `count` documents as runs; the ids and the similarity of each planted pair."""
+def _write_documents(count: int, words: Sequence[str], runs: Path) -> list[tuple[str, str, float]]:
+    """Write `count` documents as runs; return ids and similarity of each pair of near-duplicates."""
     rng = random.Random(11)
     texts: list[str] = []
     pairs: list[tuple[int, int, float]] = []
@@ -108,37 +109,37 @@ def _plant(count: int, words: Sequence[str], runs: Path) -> list[tuple[str, str,
             copy, similarity = _copy(document, words, rng)
             pairs.append((len(texts) - 1, len(texts), similarity))
             texts.append(" ".join(copy))
-    documents = [Document(text=text, source="planted", origin=str(number)) for number, text in enumerate(texts)]
+    documents = [Document(text=text, source="synthetic", origin=str(number)) for number, text in enumerate(texts)]
     ids = [document.id for document in documents]
     rng.shuffle(documents)
     runs.mkdir(parents=True, exist_ok=True)
-    for number, run in enumerate(_cut(documents)):
+    for number, run in enumerate(_split_runs(documents)):
         write_run(runs / f"run-{number:05d}.parquet", sorted(run, key=lambda document: document.id))
     return [(ids[one], ids[other], similarity) for one, other, similarity in pairs]
 
 
 def _document(words: Sequence[str], rng: random.Random) -> list[str]:
-    """100 to 400 words, a few at a time from anywhere in the text, so that no two documents are alike by chance."""
+    """Return 100 to 400 words in excerpts of 6 to 15 words, so that unrelated documents are dissimilar."""
     document: list[str] = []
-    wanted = rng.randrange(100, 400)
-    while len(document) < wanted:
+    length = rng.randrange(100, 400)
+    while len(document) < length:
         at = rng.randrange(len(words) - 16)
         document += words[at : at + rng.randrange(6, 16)]
     return document
 
 
 def _copy(document: Sequence[str], words: Sequence[str], rng: random.Random) -> tuple[list[str], float]:
-    """A copy with words exchanged, inserted or left out, until it is as unlike as was drawn; never the same."""
+    """Return a copy with replaced, inserted and deleted words down to a random similarity, and the similarity."""
     target = rng.uniform(0.70, 0.99)
     original, copy, similarity = _shingles(document), list(document), 1.0
     while True:
         changed = list(copy)
         at = rng.randrange(len(changed))
         changed[at : at + rng.randrange(2)] = [rng.choice(words) for _ in range(rng.randrange(2))]
-        further = _jaccard(original, _shingles(changed))
-        if further < target and similarity < 1:
+        new_similarity = _jaccard(original, _shingles(changed))
+        if new_similarity < target and similarity < 1:
             return copy, similarity
-        copy, similarity = changed, further
+        copy, similarity = changed, new_similarity
 
 
 def _shingles(words: Sequence[str]) -> Shingles:
@@ -150,7 +151,7 @@ def _jaccard(one: Shingles, other: Shingles) -> float:
     return common / (len(one) + len(other) - common)
 
 
-def _cut(documents: Sequence[Document]) -> Iterator[list[Document]]:
+def _split_runs(documents: Sequence[Document]) -> Iterator[list[Document]]:
     run: list[Document] = []
     size = 0
     for document in documents:
@@ -164,7 +165,7 @@ def _cut(documents: Sequence[Document]) -> Iterator[list[Document]]:
 
 
 def _deduplicate(runs: Path, out: Path) -> None:
-    """What `groundup collect` does between its runs and its shards."""
+    """Run the steps of `groundup collect` from runs to shards."""
     paths = tuple(sorted(runs.iterdir()))
     shards = max(WORKERS, sum(path.stat().st_size for path in paths) * 2 // _SHARD_BYTES)
     with ProcessPool(WORKERS) as pool:
@@ -188,28 +189,28 @@ def _deduplicate(runs: Path, out: Path) -> None:
             for number in range(shards)
         ]
         run("merging", merges)
-    gone = {dropped: fate.kept for dropped, fate in duplicates.within("", END).items()}
-    (out / "gone.json").write_text(json.dumps(gone))
+    kept = {dropped: fate.kept for dropped, fate in duplicates.within("", END).items()}
+    (out / "kept.json").write_text(json.dumps(kept))
 
 
-def _judge(planted: Sequence[tuple[str, str, float]], runs: Path, out: Path) -> dict[str, float]:
-    """Recall over the planted pairs, and precision of the drops by their true similarity to what was kept."""
-    gone: dict[str, str] = json.loads((out / "gone.json").read_text())
+def _quality(pairs: Sequence[tuple[str, str, float]], runs: Path, out: Path) -> dict[str, float]:
+    """Return recall over the known pairs, and precision by the true similarity of dropped and kept documents."""
+    kept: dict[str, str] = json.loads((out / "kept.json").read_text())
     remaining = {each for shard in out.glob("*-*.parquet") for each in read_ids(shard, "", END)}
     texts = {d.id: d.text for run in sorted(runs.iterdir()) for d in read_range(run)}
-    assert remaining == texts.keys() - gone.keys()
+    assert remaining == texts.keys() - kept.keys()
 
     def recall(low: float, high: float) -> float:
-        found = [one in gone or other in gone for one, other, similarity in planted if low <= similarity <= high]
+        found = [one in kept or other in kept for one, other, similarity in pairs if low <= similarity <= high]
         return sum(found) / len(found)
 
-    right = [
-        _jaccard(_shingles(texts[one].split()), _shingles(texts[other].split())) >= 0.8 for one, other in gone.items()
+    correct = [
+        _jaccard(_shingles(texts[one].split()), _shingles(texts[other].split())) >= 0.8 for one, other in kept.items()
     ]
     return {
         "neardup_recall_087": recall(0.87, 1.0),
         "neardup_recall_080": recall(0.80, 0.82),
-        "neardup_precision": sum(right) / len(right),
+        "neardup_precision": sum(correct) / len(correct),
     }
 
 

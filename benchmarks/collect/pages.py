@@ -1,4 +1,4 @@
-"""Real web pages from a directory, as WARC files that a crawler would have written."""
+"""Real web pages from a directory, written as WARC files."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from itertools import chain, zip_longest
 from pathlib import Path
 
 PAGES = "PAGES"
-SMALLEST = 2048  # bytes: smaller files are redirects and frames
+MIN_BYTES = 2048  # smaller files are redirects and frames
 
 
 def sample(root: Path, count: int) -> list[Path]:
-    """Up to `count` pages, as many from each of the packages as there are, in an order of no meaning.
+    """Return up to `count` pages in pseudorandom order, evenly from all packages.
 
-    A package is the directory two levels above the file's top one, as in `usr/share/doc/NAME`.
+    A package is a directory at the fourth level, as in `usr/share/doc/NAME`.
     """
     packages: dict[tuple[str, ...], list[Path]] = defaultdict(list)
     for path in sorted(root.rglob("*.html")):
-        if path.is_file() and not path.is_symlink() and path.stat().st_size >= SMALLEST:
+        if path.is_file() and not path.is_symlink() and path.stat().st_size >= MIN_BYTES:
             packages[path.relative_to(root).parts[:4]].append(path)
     for name in packages:
-        packages[name].sort(key=lambda path: _shuffled(path.relative_to(root)))
+        packages[name].sort(key=lambda path: _random_key(path.relative_to(root)))
     rounds = zip_longest(*(packages[name] for name in sorted(packages)))
     chosen = [path for path in chain.from_iterable(rounds) if path is not None][:count]
-    return sorted(chosen, key=lambda path: _shuffled(path.relative_to(root)))
+    return sorted(chosen, key=lambda path: _random_key(path.relative_to(root)))
 
 
-def _shuffled(path: Path) -> str:
+def _random_key(path: Path) -> str:
     return hashlib.sha256(str(path).encode()).hexdigest()
 
 
 def pages_root() -> Path:
-    """The directory that the environment variable PAGES names."""
+    """Return the directory in the environment variable PAGES."""
     if PAGES not in os.environ:
         raise SystemExit(
             f"set {PAGES} to a directory of HTML pages, such as unpacked Debian documentation packages:\n"
@@ -43,7 +43,7 @@ def pages_root() -> Path:
 
 
 def write_warcs(root: Path, pages: list[Path], directory: Path, files: int) -> None:
-    """Write the pages as `files` gzipped WARC files, one response record a page and one gzip member a record."""
+    """Write the pages as `files` gzipped WARC files, with one response record and one gzip member per page."""
     from warcio.statusandheaders import StatusAndHeaders  # pip install warcio
     from warcio.warcwriter import WARCWriter
 

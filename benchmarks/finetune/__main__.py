@@ -1,7 +1,8 @@
-"""`python -m benchmarks.finetune`: LoRA's speed, memory and merging, and what the recipes gain; one JSON object last.
+"""`python -m benchmarks.finetune`: speed, memory and merging of LoRA, and the gains of the recipes.
 
-MODEL names a model directory with a chat template, EXAMPLES a table of conversations as `groundup finetune instruct`
-reads it; TABLES tables of one's own for the recipes that take one: "intent=messages.csv support=desk.jsonl".
+Environment variables: MODEL is the directory of a chat model. EXAMPLES is a table of conversations for `groundup
+finetune instruct`. TABLES are tables for recipes without data: "intent=messages.csv support=desk.jsonl". The last line
+of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ PARTS = ("speed", "memory", "merged", "recipes")
 
 
 def main() -> None:
-    """Run the parts; the first keys of the last line are the bars, null where they were not measured."""
+    """Run the parts. The first keys of the JSON object are the targets, or null if they were not measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=PARTS, action="append", help="only this one; may be given several times")
+    parser.add_argument("--part", choices=PARTS, action="append", help="run only this part (repeatable)")
     options = parser.parse_args()
     model, examples = os.environ.get("MODEL"), os.environ.get("EXAMPLES")
     parts = options.part or PARTS
@@ -36,12 +37,12 @@ def main() -> None:
     for part in parts:
         figures[part] = run_part(f"benchmarks.finetune.{part}", arguments[part])
     speed, memory = figures.get("speed", {}), figures.get("memory", {})
-    bars = {
+    targets = {
         "lora_vs_trl": speed.get("lora_vs_trl"),
         "rss_vs_trl": speed.get("rss_vs_trl"),
         "lora_rss_vs_full": memory.get("activations_kept", {}).get("share"),
     }
-    print(json.dumps(bars | figures.pop("recipes", {}) | {"figures": figures}))
+    print(json.dumps(targets | figures.pop("recipes", {}) | {"figures": figures}))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""`python -m benchmarks.finetune.memory --model DIR`: peak memory of full fine-tuning, and of LoRA beside it.
+"""`python -m benchmarks.finetune.memory --model DIR`: peak memory of full fine-tuning and of LoRA.
 
-Each method runs in a process of its own: the model of DIR is read and takes steps of one row of so many tokens, the
-same text, the same dtype, activations kept or computed again in both. Nothing is compiled. Memory is the peak of the
-process's resident set over all of that, less what the process had when everything was imported and nothing read. The
-last line is one JSON object.
+Each method loads the model in a new process and trains some steps on one row of the same text, with and without
+activation checkpointing, without compilation. Memory is the peak resident set of the process minus the resident set
+after all imports. The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ METHODS = ("full", "lora")
 
 
 def main() -> None:
-    """Measure each method with activations kept and not, print the shares."""
+    """Measure each method with and without activation checkpointing, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--text", type=Path, default=Path(__file__), help="what is learned, over and over")
+    parser.add_argument("--text", type=Path, default=Path(__file__), help="training text [this file]")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rank", type=int, default=16)
@@ -33,14 +32,14 @@ def main() -> None:
     if options.train:
         print(json.dumps(train(options)))
         return
-    found: dict[str, Any] = {"tokens": options.tokens, "rank": options.rank, "steps": options.steps}
+    result: dict[str, Any] = {"tokens": options.tokens, "rank": options.rank, "steps": options.steps}
     for name, more in (("activations_kept", []), ("activations_computed_again", ["--checkpointing"])):
         runs = {method: _child([*sys.argv[1:], "--train", method, *more]) for method in METHODS}
         share = runs["lora"]["bytes"] / runs["full"]["bytes"]
-        found[name] = runs | {"share": round(share, 4)}
-        told = ", ".join(f"{method} {run['bytes'] / 1e6:,.0f} MB" for method, run in runs.items())
-        print(f"{name}: {told}: {share:.1%}", flush=True)
-    print(json.dumps(found))
+        result[name] = runs | {"share": round(share, 4)}
+        line = ", ".join(f"{method} {run['bytes'] / 1e6:,.0f} MB" for method, run in runs.items())
+        print(f"{name}: {line}: {share:.1%}", flush=True)
+    print(json.dumps(result))
 
 
 def _child(arguments: list[str]) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def _child(arguments: list[str]) -> dict[str, Any]:
 
 
 def train(options: argparse.Namespace) -> dict[str, Any]:
-    """Read the model and take the steps, as `groundup finetune instruct` does."""
+    """Load the model and train, as `groundup finetune instruct` does."""
     import torch
 
     from groundup.data import PackedWindows
@@ -64,7 +63,7 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     from groundup.train.objectives import NextToken
     from groundup.train.planner.tuning import tuning_rates
 
-    torch.ones(64, 64).matmul(torch.ones(64, 64)).sum().item()  # the threads and their libraries are there
+    torch.ones(64, 64).matmul(torch.ones(64, 64)).sum().item()  # starts the threads
     peak = Peak("cpu")
     peak.reset()
     idle = peak.now
@@ -79,8 +78,8 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     settings = TrainingSettings(parallel=ParallelConfig(activation_checkpointing=options.checkpointing))
     ids = opened.tokenizer.encode(options.text.read_text(encoding="utf-8")[: 8 * options.tokens])
     ids = (ids * (2 + options.tokens // len(ids)))[: options.tokens + 1]
-    row, places = torch.tensor([ids]), torch.arange(options.tokens)[None]
-    batch = PackedWindows(row[:, :-1], row[:, 1:], places, torch.zeros_like(places))
+    row, positions = torch.tensor([ids]), torch.arange(options.tokens)[None]
+    batch = PackedWindows(row[:, :-1], row[:, 1:], positions, torch.zeros_like(positions))
     losses: list[float] = []
 
     class Losses:

@@ -1,11 +1,10 @@
-"""`python -m benchmarks.finetune.merged --model DIR --data TABLE`: an adapter beside its base, and merged into it.
+"""`python -m benchmarks.finetune.merged --model DIR --data TABLE`: a LoRA adapter compared with the merged model.
 
-The adapter is trained and merged as a user does it. Then both models answer the same questions of the table greedily,
-in fp32 (`same_answers` of `questions`), and read each question with the answer: `largest_difference` is that between
-any two logits, `where_answers_come_from` that between any two from which a token of an answer was chosen. What fp32
-itself makes of it is told apart: `of_the_weights` is the difference where both are computed in fp64 from the same fp32
-weights, `of_rounding` that of base and adapter in fp32 from themselves in fp64. Bars: all answers, and 1e-4. The last
-line is one JSON object.
+The commands train and merge an adapter. Then base with adapter and merged model answer the same questions greedily in
+fp32 (`same_answers` of `questions`), and compute logits for questions with answers. `largest_difference` is the
+maximum over all logits, and `where_answers_come_from` over the logits that predict answer tokens. To separate rounding,
+`of_the_weights` is the difference of both models in fp64, and `of_rounding` the difference of base with adapter in fp32
+and fp64. Targets: all answers equal, and 1e-4. The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -24,13 +23,15 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Train, merge, ask, compare, print."""
+    """Train, merge, compare and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="model directory with a chat template")
-    parser.add_argument("--data", type=Path, required=True, help="table, as `groundup finetune instruct` reads it")
-    parser.add_argument("--minutes", type=float, default=1.0, help="of training")
+    parser.add_argument("--model", type=Path, required=True, help="directory of a chat model")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="table of conversations for `groundup finetune instruct`"
+    )
+    parser.add_argument("--minutes", type=float, default=1.0, help="minutes of training [1]")
     parser.add_argument("--questions", type=int, default=50)
-    parser.add_argument("--tokens", type=int, default=48, help="of an answer, at most")
+    parser.add_argument("--tokens", type=int, default=48, help="maximum number of tokens per answer [48]")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-merged-") as work:
         adapter, merged = Path(work) / "adapter", Path(work) / "merged"
@@ -38,10 +39,10 @@ def main() -> None:
         tuning = ["finetune", "instruct", str(options.data), "--model", str(options.model), "--out", str(adapter)]
         subprocess.run([*groundup, *tuning, "--method", "lora", "--set", f"minutes={options.minutes}"], check=True)
         subprocess.run([*groundup, "merge", str(adapter), "--out", str(merged)], check=True)
-        print(json.dumps(_compared(adapter, merged, options)))
+        print(json.dumps(_compare(adapter, merged, options)))
 
 
-def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[str, Any]:
+def _compare(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from groundup.data import read_conversations
@@ -60,40 +61,40 @@ def _compared(adapter: Path, merged: Path, options: argparse.Namespace) -> dict[
     opened = open_model(merged, device="cpu")
     one, tokenizer = opened.model, opened.tokenizer
     template = locked_template(merged, tokenizer)
-    # Not `open_model(adapter)`, which merges on opening.
-    beside = with_adapter(load_model(find_adapter_base(adapter)), adapter)
-    with Engine(beside, tokenizer) as first, Engine(one, tokenizer) as second:
+    # `open_model(adapter)` would merge the adapter.
+    adapted = with_adapter(load_model(find_adapter_base(adapter)), adapter)
+    with Engine(adapted, tokenizer) as first, Engine(one, tokenizer) as second:
         answers = [
             [answer(engine, question, ChatFormat(template), max_tokens=options.tokens) for engine in (first, second)]
             for question in questions
         ]
     same = sum(left == right for left, right in answers)
-    print(f"{same} of {len(questions)} answers are the same; reading them", flush=True)
-    asked = [template.encode(question, add_generation_prompt=True) for question in questions]
-    read = [
-        torch.tensor([ids + tokenizer.encode(said, continues=True)])
-        for ids, (_, said) in zip(asked, answers, strict=True)
+    print(f"{same} of {len(questions)} answers are equal; computing logits", flush=True)
+    prompts = [template.encode(question, add_generation_prompt=True) for question in questions]
+    sequences = [
+        torch.tensor([ids + tokenizer.encode(text, continues=True)])
+        for ids, (_, text) in zip(prompts, answers, strict=True)
     ]
-    exact_beside, exact_one = (copy.deepcopy(model).double() for model in (beside, one))
+    exact_adapted, exact_one = (copy.deepcopy(model).double() for model in (adapted, one))
 
-    def farthest(first: Transformer, second: Transformer) -> list[float]:
-        """The largest difference between two models' logits: of all texts read, and of the answers in them."""
-        apart = []
+    def max_differences(first: Transformer, second: Transformer) -> list[float]:
+        """Return the maximum difference between two models' logits, over all tokens and over answer tokens."""
+        maxima = []
         with torch.inference_mode():
-            for ids, question in zip(read, asked, strict=True):
+            for ids, question in zip(sequences, prompts, strict=True):
                 differences_T = (first(ids).double() - second(ids).double())[0].abs().amax(-1)
-                apart.append((float(differences_T.max()), float(differences_T[len(question) - 1 :].max())))
-        return [max(each) for each in zip(*apart, strict=True)]
+                maxima.append((float(differences_T.max()), float(differences_T[len(question) - 1 :].max())))
+        return [max(each) for each in zip(*maxima, strict=True)]
 
-    largest, of_answers = farthest(beside, one)
+    largest, of_answers = max_differences(adapted, one)
 
     return {
         "questions": len(questions),
         "same_answers": same,
         "largest_difference": largest,
         "where_answers_come_from": of_answers,
-        "of_the_weights": farthest(exact_beside, exact_one)[0],
-        "of_rounding": farthest(beside, exact_beside)[0],
+        "of_the_weights": max_differences(exact_adapted, exact_one)[0],
+        "of_rounding": max_differences(adapted, exact_adapted)[0],
     }
 
 

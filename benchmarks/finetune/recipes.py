@@ -1,9 +1,10 @@
-"""`python -m benchmarks.finetune.recipes [NAME ...]`: each recipe, base against tuned, over seeds; JSON last.
+"""`python -m benchmarks.finetune.recipes [NAME ...]`: the gain of each recipe over its base model, for several seeds.
 
-A recipe is run as a user runs it, once for each seed (of the order, the adapters and, of labels, the split). Those that
-take a table of one's own are run where one is given: `--table intent=messages.csv`. Of each, the first figure of
-`groundup compare`: means over the seeds of base, tuned and the simple ways beside; `ci95` is of the difference, from
-the lowest bound of all seeds to the highest. `seconds` are those of tuning, comparing and reporting.
+Each recipe runs once per seed, which determines the order of the data, the initial adapter weights and the split of a
+classifier. Recipes without data need a table: `--table intent=messages.csv`. The result is the first metric of
+`groundup compare`: the means over seeds of base model, fine-tuned model and baselines. `ci95` of the difference goes
+from the lowest to the highest bound of all seeds. `seconds` is the time of the run. The last line of the output is a
+JSON object.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 from groundup.recipes import bundled
 
-# By name: the recipe's file, and what is changed in it.
+# Name -> bundled recipe and overrides.
 RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "spam": ("spam", ()),
     "sentiment": ("sentiment", ()),
@@ -39,67 +40,71 @@ RECIPES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def main() -> None:
-    """Run the recipes; print what each seed gave, and all of it as JSON at the end."""
+    """Run the recipes, and print the result of each seed and a summary."""
     options = _options()
     tables = dict(pair.split("=", 1) for pair in options.table)
     work = Path(options.work or tempfile.mkdtemp(prefix="bench-recipes-"))
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for name in options.names or RECIPES:
-        recipe, changes = bundled()[RECIPES[name][0]], [*RECIPES[name][1]]
+        recipe, overrides = bundled()[RECIPES[name][0]], [*RECIPES[name][1]]
         text = recipe.read_text()
         kind = "classify" if "[finetune.classify]" in text else "instruct"
         if name in tables:
-            changes.append(f"finetune.{kind}.data={Path(tables[name]).resolve()}")
+            overrides.append(f"finetune.{kind}.data={Path(tables[name]).resolve()}")
         elif '\ndata = "' in text:
-            print(f"{name}: takes a table of one's own (--table {name}=FILE), left out", flush=True)
+            print(f"{name}: skipped, because it needs a table (--table {name}=FILE)", flush=True)
             continue
-        changes += [change for of, change in (pair.split(":", 1) for pair in options.set) if of == name]
+        overrides += [
+            override for recipe_name, override in (pair.split(":", 1) for pair in options.set) if recipe_name == name
+        ]
         runs = []
         for seed in options.seeds:
-            runs.append(_run(recipe, [*changes, f"name={name}", f"finetune.{kind}.seed={seed}"], name, seed, work))
+            runs.append(_run(recipe, [*overrides, f"name={name}", f"finetune.{kind}.seed={seed}"], name, seed, work))
             print(f"{name}, seed {seed}: {json.dumps(runs[-1])}", flush=True)
-        found[name] = _summary(runs)
-    print(json.dumps(found))
+        result[name] = _summary(runs)
+    print(json.dumps(result))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: all of {', '.join(RECIPES)}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"recipes [all: {', '.join(RECIPES)}]")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--table", action="append", default=[], metavar="NAME=FILE", help="of one's own, for a recipe")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME:KEY=VALUE", help="change one recipe")
-    parser.add_argument("--work", help="directory for the runs; default: a temporary one")
+    parser.add_argument("--table", action="append", default=[], metavar="NAME=FILE", help="table for a recipe")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME:KEY=VALUE", help="override a setting of a recipe"
+    )
+    parser.add_argument("--work", help="directory for the runs [a temporary directory]")
     return parser.parse_args()
 
 
-def _run(recipe: Path, changes: list[str], name: str, seed: int, work: Path) -> dict[str, Any]:
-    """What one seed gave. Imported model and corpus do not depend on it: those of the first run are taken."""
+def _run(recipe: Path, overrides: list[str], name: str, seed: int, work: Path) -> dict[str, Any]:
+    """Run one seed and return its metrics. The imported model and the corpus are copied from the first run."""
     runs = work / f"seed-{seed}"
     directory = runs / name
-    before = next((path for path in sorted(work.glob(f"seed-*/{name}")) if path != directory), None)
+    earlier = next((path for path in sorted(work.glob(f"seed-*/{name}")) if path != directory), None)
     for part in ("model", "corpus"):
-        if before is not None and (before / part).is_dir() and not (directory / part).exists():
-            shutil.copytree(before / part, directory / part)
+        if earlier is not None and (earlier / part).is_dir() and not (directory / part).exists():
+            shutil.copytree(earlier / part, directory / part)
     command = [sys.executable, "-m", "groundup", "run", str(recipe), "--runs", str(runs), "--quiet"]
     started = time.monotonic()
-    subprocess.run([*command, *(part for change in changes for part in ("--set", change))], check=True)
+    subprocess.run([*command, *(part for override in overrides for part in ("--set", override))], check=True)
     seconds = time.monotonic() - started
-    (compared,) = directory.glob("compare*/compare.json")
-    line = json.loads(compared.read_text())["lines"][0]
+    (comparison,) = directory.glob("compare*/compare.json")
+    line = json.loads(comparison.read_text())["lines"][0]
     return {
         "metric": line["name"],
         "base": line["before"]["value"],
         "tuned": line["after"]["value"],
         "difference": line["difference"],
         "verdict": line["verdict"],
-        "baseline": {_way(name): measure["value"] for name, measure in line["beside"].items()},
+        "baseline": {_baseline_name(name): measure["value"] for name, measure in line["beside"].items()},
         "seconds": round(seconds),
     }
 
 
-def _way(name: str) -> str:
-    """A simple way under one name in all seeds: which label is the commonest hangs on the split."""
-    return "always the commonest label" if name.startswith("always ") else name
+def _baseline_name(name: str) -> str:
+    """Return a name that is the same for all seeds; the majority label depends on the split."""
+    return "majority class" if name.startswith("always ") else name
 
 
 def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def _summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "base": statistics.mean(run["base"] for run in runs),
         "tuned": statistics.mean(run["tuned"] for run in runs),
         "ci95": [min(bounds), max(bounds)],
-        "baseline": {way: statistics.mean(run["baseline"][way] for run in runs) for way in runs[0]["baseline"]},
+        "baseline": {name: statistics.mean(run["baseline"][name] for run in runs) for name in runs[0]["baseline"]},
         "verdicts": [run["verdict"] for run in runs],
         "seeds": runs,
     }

@@ -1,10 +1,10 @@
-"""`python -m benchmarks.finetune.speed --model DIR --data TABLE`: LoRA's speed beside TRL's; one JSON object last.
+"""`python -m benchmarks.finetune.speed --model DIR --data TABLE`: speed and memory of LoRA, compared with TRL.
 
-The table's conversations are put into the model's template once; both sides read the same ids and learn the same of
-them, with the same rank, rows of the same length, rate and dtype, each in a fresh process with its own defaults
-otherwise: groundup by the parts of `finetune instruct --method lora`, packed; TRL by `SFTTrainer` and PEFT, packed
-and not. What counts is tokens of examples a second, padding left out, over the steps after the first ones. In turns;
-a ratio is ours over the better of TRL's two in that round.
+The conversations are tokenized once. Both programs train on the same token ids and loss masks, with the same rank, row
+length, learning rate and dtype, and otherwise with their defaults: groundup with the parts of `finetune instruct
+--method lora`, packed; TRL with `SFTTrainer` and PEFT, packed and padded. Speed is non-padding tokens per second after
+the warm-up steps. The programs take turns in new processes. A ratio is relative to the faster variant of TRL in the same
+round. The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 TRL = ROOT / "benchmarks" / "finetune" / "drivers" / "trl_lora.py"
-SIDES: dict[str, dict[str, Any]] = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "groundup": {"compile": True},
     "trl packed": {"packing": True},
     "trl padded": {"packing": False},
@@ -29,13 +29,13 @@ SIDES: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Train each side in turns; print tokens a second, the ratios of each dtype, and the memory."""
+    """Train all variants in turns; print tokens per second, ratios per dtype, and memory."""
     options = _options()
     work = Path(options.work or tempfile.mkdtemp(prefix="bench-lora-"))
     work.mkdir(parents=True, exist_ok=True)
     job = {
         "model": str(options.model),
-        "data": str(_encoded(options.model, options.data, options.length, work / "tokens.jsonl")),
+        "data": str(_tokenize(options.model, options.data, options.length, work / "tokens.jsonl")),
         "out": str(work / "out"),
         "weights": "float32",
         "threads": options.threads,
@@ -51,25 +51,25 @@ def main() -> None:
     }
     figures: dict[str, Any] = {"versions": {name: version(name) for name in ("torch", "trl", "peft", "transformers")}}
     for dtype in options.dtype:
-        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in SIDES}
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
         for turn in range(options.rounds):
-            for name in sorted(SIDES, reverse=turn % 2 == 1):
-                run = _train(name, job | SIDES[name] | {"autocast": dtype == "bf16"}, work)
+            for name in sorted(VARIANTS, reverse=turn % 2 == 1):
+                run = _train(name, job | VARIANTS[name] | {"autocast": dtype == "bf16"}, work)
                 runs[name].append(run)
                 print(
                     f"{dtype}, round {turn + 1}, {name}: {_speed(run):,.0f} tokens/s, "
                     f"{run['peak_bytes'] / 1e9:.2f} GB, {run['idle_bytes'] / 1e9:.2f} of them idle",
                     flush=True,
                 )
-        figures[dtype] = _judge(runs)
+        figures[dtype] = _summary(runs)
     first = figures[options.dtype[0]]
     print(json.dumps({"lora_vs_trl": first["speed_ratio"], "rss_vs_trl": first["memory_ratio"]} | figures))
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="a model directory with a chat template")
-    parser.add_argument("--data", type=Path, required=True, help="a table of examples, as `finetune instruct` reads it")
+    parser.add_argument("--model", type=Path, required=True, help="directory of a chat model")
+    parser.add_argument("--data", type=Path, required=True, help="table of conversations for `finetune instruct`")
     parser.add_argument("--dtype", choices=["bf16", "fp32"], nargs="+", default=["bf16", "fp32"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
@@ -78,12 +78,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", help="directory for the files; default: a temporary one")
+    parser.add_argument("--work", help="directory for the files [a temporary directory]")
     return parser.parse_args()
 
 
-def _encoded(model: Path, table: Path, length: int, to: Path) -> Path:
-    """A JSON line for each example: its ids, and which of them are learned. Those longer than a row are left out."""
+def _tokenize(model: Path, table: Path, length: int, to: Path) -> Path:
+    """Write token ids and loss mask of each example as a JSON line, except examples longer than a row."""
     from groundup.data import read_conversations
     from groundup.data.conversations import FolderExamples
     from groundup.tokenizer import ChatTemplate, Tokenizer
@@ -92,21 +92,21 @@ def _encoded(model: Path, table: Path, length: int, to: Path) -> Path:
     examples = read_conversations([FolderExamples(path=table)]).examples
     with to.open("w") as out:
         for example in examples:
-            ids, learned = template.encode_labelled(example.messages)
+            ids, loss_mask = template.encode_labelled(example.messages)
             if len(ids) <= length:
-                print(json.dumps([ids, [int(flag) for flag in learned]]), file=out)
+                print(json.dumps([ids, [int(flag) for flag in loss_mask]]), file=out)
     return to
 
 
 def _train(name: str, job: dict[str, Any], work: Path) -> dict[str, Any]:
-    asked = work / "job.json"
-    asked.write_text(json.dumps(job))
-    ours = name == "groundup"
-    command = [sys.executable, *(["-m", "benchmarks.finetune.drivers.groundup_lora"] if ours else [str(TRL)])]
+    job_file = work / "job.json"
+    job_file.write_text(json.dumps(job))
+    is_groundup = name == "groundup"
+    command = [sys.executable, *(["-m", "benchmarks.finetune.drivers.groundup_lora"] if is_groundup else [str(TRL)])]
     with (work / f"{name}.log").open("w") as log:
-        done = subprocess.run([*command, str(asked)], stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
+        done = subprocess.run([*command, str(job_file)], stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
     if done.returncode:
-        raise SystemExit(f"{name} failed with {done.returncode}: {work / f'{name}.log'}")
+        raise SystemExit(f"{name} failed with exit code {done.returncode}: {work / f'{name}.log'}")
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -115,16 +115,16 @@ def _speed(run: dict[str, Any]) -> float:
     return float(run["tokens"] / run["seconds"])
 
 
-def _judge(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Medians over the rounds; memory is the peak above the idle process, against the leaner of the peer's two."""
+def _summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return medians over the rounds. Memory is the peak above the idle process, relative to TRL's smaller one."""
     rounds = list(zip(*runs.values(), strict=True))
-    taken = {name: max(run["peak_bytes"] - run["idle_bytes"] for run in each) for name, each in runs.items()}
+    memory = {name: max(run["peak_bytes"] - run["idle_bytes"] for run in each) for name, each in runs.items()}
     return {
-        "speed_ratio": statistics.median(_speed(ours) / max(map(_speed, theirs)) for ours, *theirs in rounds),
-        "speed_ratios": [round(_speed(ours) / max(map(_speed, theirs)), 3) for ours, *theirs in rounds],
-        "memory_ratio": taken["groundup"] / min(taken[name] for name in taken if name != "groundup"),
+        "speed_ratio": statistics.median(_speed(ours) / max(map(_speed, trl)) for ours, *trl in rounds),
+        "speed_ratios": [round(_speed(ours) / max(map(_speed, trl)), 3) for ours, *trl in rounds],
+        "memory_ratio": memory["groundup"] / min(memory[name] for name in memory if name != "groundup"),
         "tokens_per_second": {name: [round(_speed(run), 1) for run in each] for name, each in runs.items()},
-        "bytes_above_idle": taken,
+        "bytes_above_idle": memory,
         "losses": {name: each[0]["losses"] for name, each in runs.items()},
     }
 

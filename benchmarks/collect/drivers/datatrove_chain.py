@@ -1,14 +1,15 @@
-"""The peer's side of the throughput benchmark: FineWeb's order of datatrove's own steps, on two workers.
+"""datatrove in the throughput benchmark: its steps in FineWeb's order with default settings, on two workers.
 
-Run by the peer's Python: `python datatrove_chain.py WARC_DIRECTORY WORK_DIRECTORY LANGUAGE_MODEL LANGUAGE`.
-Every setting is the peer's default. Prints one JSON object: the documents left after the filters and after MinHash.
+    python datatrove_chain.py WARC_DIRECTORY WORK_DIRECTORY LANGUAGE_MODEL LANGUAGE
+
+Run it with a Python that has datatrove. Prints the number of documents after the filters and after MinHash as JSON.
 """
 
 import json
 import sys
 from pathlib import Path
 
-import trafilatura  # noqa: F401  here, or each sandbox imports it within the second that a page is given
+import trafilatura  # noqa: F401  otherwise the import counts toward the timeout of each sandbox
 from datatrove.executor import LocalPipelineExecutor
 from datatrove.pipeline.dedup import (
     MinhashDedupBuckets,
@@ -32,14 +33,14 @@ WORKERS = 2
 
 
 class OfflineLanguageFilter(LanguageFilter):
-    """The peer's filter, with fastText's model from a file: the peer would download it."""
+    """The language filter with a local fastText model instead of a download."""
 
     def __init__(self, model: str, languages: list[str]) -> None:
         super().__init__(languages)
         self.file = model
 
     def filter(self, doc):
-        """As the peer does, once the model is loaded."""
+        """Load the model on first use and apply the filter."""
         if self.model._model is None:
             from fasttext.FastText import _FastText
 
@@ -47,15 +48,15 @@ class OfflineLanguageFilter(LanguageFilter):
         return super().filter(doc)
 
 
-def lines(directory: Path) -> int:
-    """How many documents a writer left."""
+def count_documents(directory: Path) -> int:
+    """Return the number of documents in the output of a writer."""
     import gzip
 
     return sum(sum(1 for _ in gzip.open(path)) for path in directory.glob("*.jsonl.gz"))
 
 
 def main(warcs: str, work: str, model: str, language: str) -> None:
-    """Run the five stages, each after the other."""
+    """Run the five stages in order."""
     root = Path(work)
     tasks = len(list(Path(warcs).iterdir()))
     filtered, signatures, buckets = str(root / "filtered"), str(root / "signatures"), str(root / "buckets")
@@ -82,7 +83,7 @@ def main(warcs: str, work: str, model: str, language: str) -> None:
     ]
     for number, (pipeline, parts) in enumerate(stages):
         LocalPipelineExecutor(pipeline, tasks=parts, workers=WORKERS, logging_dir=str(root / f"log-{number}")).run()
-    print(json.dumps({"filtered": lines(Path(filtered)), "kept": lines(Path(kept))}))
+    print(json.dumps({"filtered": count_documents(Path(filtered)), "kept": count_documents(Path(kept))}))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""datatrove's MinHash pipeline, as its example has it, over Parquet. Its own Python runs this: IN OUT TASKS WORKERS.
+"""datatrove's MinHash example over Parquet files: 14 bands of 8 rows, word 5-grams, 64-bit hashes.
 
-14 bands of 8, word 5-grams, 64-bit hashes: signatures, buckets, clusters, filter; documents on disk at both ends.
+    python datatrove_minhash.py IN OUT TASKS WORKERS
+
+Run it with a Python that has datatrove.
 """
 
 import sys
@@ -15,7 +17,7 @@ from datatrove.utils.hashing import HashConfig
 
 
 def main() -> None:
-    """Run the four steps, one after the other."""
+    """Run signatures, buckets, clusters and the filter."""
     source, out, tasks, workers = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     config = MinhashConfig(n_grams=5, num_buckets=14, hashes_per_bucket=8, hash_config=HashConfig(precision=64))
     signatures, buckets, removed = (str(out / name) for name in ("signatures", "buckets", "removed"))

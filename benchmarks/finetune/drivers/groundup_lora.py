@@ -1,8 +1,8 @@
-"""groundup's side of LoRA's speed: prepared tokens, the parts of `finetune instruct --method lora`, timed.
+"""LoRA of groundup on prepared tokens, with the parts of `finetune instruct --method lora`.
 
     python -m benchmarks.finetune.drivers.groundup_lora JOB.json
 
-JOB.json and what is printed: as for `trl_lora.py`.
+Input and output are as in `trl_lora.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Train as the job says."""
+    """Train with the settings of the job."""
     job = json.loads(Path(sys.argv[1]).read_text())
     import torch
 
@@ -57,18 +57,18 @@ def main() -> None:
     losses: list[float] = []
     times: list[float] = []
 
-    class Watch:
+    class StepTimer:
         def after_step(self, report: StepReport) -> None:
             losses.append(report.metrics["loss"])
             times.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as directory, training_run(Path(directory) / "run") as run:
         trainer = Trainer(model, NextToken(), settings, run, machine=machine)
-        trainer.train(loader.batch, TrainingSteps(WarmupStableDecay(steps, 1, 1), rates), callbacks=[Watch()])
+        trainer.train(loader.batch, TrainingSteps(WarmupStableDecay(steps, 1, 1), rates), callbacks=[StepTimer()])
     print(
         json.dumps(
             {
-                "tokens": sum(tokens_read(loader.batch(index)) for index in range(warmup, steps)),
+                "tokens": sum(count_tokens(loader.batch(index)) for index in range(warmup, steps)),
                 "seconds": times[-1] - times[warmup - 1],
                 "losses": losses,
                 "idle_bytes": idle,
@@ -81,13 +81,13 @@ def main() -> None:
     )
 
 
-def tokens_read(batch: PackedWindows) -> int:
-    """Tokens of examples: what fills a row up is the last document there, if it has no label."""
+def count_tokens(batch: PackedWindows) -> int:
+    """Count the tokens without padding, which is the last document of a row if it has no labels."""
     count = 0
     for labels, documents in zip(batch.labels, batch.document_ids, strict=True):
         last = documents == documents[-1]
-        filling = bool((labels[last] == IGNORE_INDEX).all())
-        count += len(documents) - int(last.sum()) * filling
+        is_padding = bool((labels[last] == IGNORE_INDEX).all())
+        count += len(documents) - int(last.sum()) * is_padding
     return count
 
 

@@ -1,9 +1,9 @@
-"""TRL's `SFTTrainer` with PEFT's LoRA on prepared tokens, timed; run in a process of its own.
+"""LoRA of TRL's `SFTTrainer` with PEFT on prepared tokens.
 
     python trl_lora.py JOB.json
 
-JOB.json: see `benchmarks.finetune.speed`. Prints one JSON object last: non-padding tokens and seconds of the timed
-steps, losses of all steps, memory in bytes.
+JOB.json is written by `benchmarks.finetune.speed`. The last line of the output is a JSON object: non-padding tokens and
+seconds of the measured steps, losses of all steps, and memory in bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
 
 def main() -> None:
-    """Train as the job says."""
+    """Train with the settings of the job."""
     job = json.loads(Path(sys.argv[1]).read_text())
     import torch
     from datasets import Dataset
@@ -61,41 +61,41 @@ def main() -> None:
         r=job["rank"], lora_alpha=job["alpha"], lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
     )
 
-    class Watch(TrainerCallback):
-        began = ended = 0.0
+    class StepTimer(TrainerCallback):
+        started = ended = 0.0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == warmup:
-                self.began = time.perf_counter()
+                self.started = time.perf_counter()
             elif state.global_step == steps:
                 self.ended = time.perf_counter()
 
-    watch = Watch()
+    timer = StepTimer()
     trainer = SFTTrainer(
         model=model,
         args=settings,
         train_dataset=data,
         processing_class=AutoTokenizer.from_pretrained(job["model"]),
         peft_config=lora,
-        callbacks=[watch],
+        callbacks=[timer],
     )
-    seen: list[int] = []
+    num_tokens: list[int] = []
     collate = trainer.data_collator
 
-    def counted(examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """What the trainer's own collator makes, whose real tokens are counted from what went in."""
-        seen.append(sum(len(example["input_ids"]) for example in examples))
-        made: dict[str, Any] = collate(examples)
-        return made
+    def counting_collator(examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Call the trainer's collator and count the tokens without padding."""
+        num_tokens.append(sum(len(example["input_ids"]) for example in examples))
+        batch: dict[str, Any] = collate(examples)
+        return batch
 
-    trainer.data_collator = counted
+    trainer.data_collator = counting_collator
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     print(
         json.dumps(
             {
-                "tokens": sum(seen[warmup:steps]),
-                "seconds": watch.ended - watch.began,
+                "tokens": sum(num_tokens[warmup:steps]),
+                "seconds": timer.ended - timer.started,
                 "losses": losses,
                 "idle_bytes": idle,
                 "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def _resident() -> int:
-    """Bytes of this process in memory now."""
+    """Return the resident set of this process in bytes."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize()
 
