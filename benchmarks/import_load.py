@@ -5,8 +5,8 @@
 A random model with the shape of Qwen2.5-1.5B is written as bf16 safetensors. Each load runs in a new process with the
 file in the page cache. The order of the two libraries alternates. Two times are measured: loading, and loading with a
 forward pass of one token, because both libraries map files into memory and may defer reading. CPU seconds include both.
-Memory is the peak resident set divided by the size of the weights in the requested dtype. Ratios are groundup divided by
-transformers, as medians over the rounds. The last line of the output is a JSON object.
+Memory is the peak resident set divided by the size of the weights in the requested dtype. Ratios are groundup divided
+by transformers, as medians over the rounds. The last line of the output is a JSON object.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--dtypes", default=",".join(DTYPES))
-    parser.add_argument("--load", nargs=3, metavar=("WHO", "DIRECTORY", "DTYPE"), help=argparse.SUPPRESS)
+    parser.add_argument("--load", nargs=3, metavar=("LIBRARY", "DIRECTORY", "DTYPE"), help=argparse.SUPPRESS)
     parser.add_argument("--write", metavar="DIRECTORY", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.write:

@@ -10,7 +10,7 @@ development of the extractor. ARTICLES is a directory with
 and PAGES is a directory with unpacked Debian documentation. Missing pages and pages of another release are skipped with
 a message.
 
-As in article-extraction benchmarks, precision and recall are computed on word 4-grams and averaged over pages, and F1 is
+As in article-extraction benchmarks, precision and recall are computed on word 4-grams and averaged over pages. F1 is
 computed from the averages. Intervals are paired bootstraps over pages. The last line of the output is a JSON object.
 """
 

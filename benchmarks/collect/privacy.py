@@ -115,7 +115,7 @@ class DocumentGenerator:
         return self._fakers[locale]
 
     def secret(self) -> tuple[str, str, str]:
-        """Return kind, sentence and value; a third of them are handwritten, the others from Faker."""
+        """Return kind, sentence and value; a third are handwritten, two thirds are from Faker."""
         if self.random.random() < 0.34:
             return self.random.choice([each for each in self.handwritten if each[0]])
         kind = self.random.choice(list(SENTENCES))

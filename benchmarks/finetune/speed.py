@@ -3,7 +3,7 @@
 The conversations are tokenized once. Both programs train on the same token ids and loss masks, with the same rank, row
 length, learning rate and dtype, and otherwise with their defaults: groundup with the parts of `finetune instruct
 --method lora`, packed; TRL with `SFTTrainer` and PEFT, packed and padded. Speed is non-padding tokens per second after
-the warm-up steps. The programs take turns in new processes. A ratio is relative to the faster variant of TRL in the same
+the warm-up steps. The programs take turns in new processes. A ratio is relative to the faster TRL variant in the same
 round. The last line of the output is a JSON object.
 """
 

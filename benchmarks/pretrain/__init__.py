@@ -1,1 +1,1 @@
-"""groundup's training speed beside its peers', measured in one run; see README.md beside this directory."""
+"""Training speed and quality, compared with other programs; see benchmarks/README.md."""

@@ -1,4 +1,4 @@
-"""`groundup pretrain` as a person starts it, watched from outside."""
+"""Timing of the command `groundup pretrain`, measured from outside."""
 
 from __future__ import annotations
 
@@ -10,76 +10,78 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pretrain.processes import ContenderError, Workplace
+from benchmarks.pretrain.processes import ContenderError, ProcessRunner
 
-_LOOK = 0.02  # seconds between looks at the log of metrics
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """What was seen of a run; times are from the start of the process.
+class CommandTiming:
+    """Times of a run, from the start of the process.
 
     Attributes:
-        to_first_step_seconds: until step 1 stood in metrics.jsonl.
-        seconds: until the process was gone.
-        said: what it printed before step 1, with the second at which each line was seen.
+        to_first_step_seconds: Until metrics.jsonl has step 1.
+        seconds: Until the process ends.
+        output: Lines that it printed before step 1, with their times.
     """
 
     to_first_step_seconds: float
     seconds: float
-    said: list[tuple[float, str]]
+    output: list[tuple[float, str]]
 
 
 def pretrain(
-    place: Workplace, name: str, out: Path, arguments: Sequence[str], cache: Path, *, stop_after: int | None = None
-) -> Watched:
-    """Run the command in its own process.
+    runner: ProcessRunner, name: str, out: Path, arguments: Sequence[str], cache: Path, *, stop_after: int | None = None
+) -> CommandTiming:
+    """Run the command and measure it.
 
     Args:
-        out: directory of the model; must not hold one.
-        arguments: all but --out.
-        cache: the user's cache directory, where the compiled kernels are kept.
-        stop_after: terminate it when so many steps are done.
+        runner: Runs the process.
+        name: Name of the log.
+        out: Empty output directory.
+        arguments: Arguments except --out.
+        cache: Directory for compiled kernels.
+        stop_after: Number of steps after which the process is terminated.
 
     Raises:
-        ContenderError: it ended before step 1, or badly.
+        ContenderError: The process failed or ended before step 1.
     """
     command = [sys.executable, "-m", "groundup", "pretrain", *arguments, "--out", str(out)]
-    log, metrics = place.log(name), out / "metrics.jsonl"
-    environment = _own_cache(place.environment("unused"), cache)
+    log, metrics = runner.log_path(name), out / "metrics.jsonl"
+    environment = _with_cache(runner.environment("unused"), cache)
     first: float | None = None
-    said: list[tuple[float, str]] = []
+    lines: list[tuple[float, str]] = []
     started = time.time()
     stopped = False
-    with log.open("w") as output, ExitStack() as at_the_end:
+    with log.open("w") as output, ExitStack() as stack:
         process = subprocess.Popen(
-            command, cwd=place.directory, env=environment, stdout=output, stderr=subprocess.STDOUT
+            command, cwd=runner.directory, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
-        at_the_end.callback(process.kill)  # this program may be told to end in the middle
+        stack.callback(process.kill)  # if this program is terminated
         while process.poll() is None:
             now = time.time() - started
             done = _lines(metrics)
             if first is None:
                 printed = _lines(log)
-                said += [(now, line) for line in printed[len(said) :]]
+                lines += [(now, line) for line in printed[len(lines) :]]
                 if done:
                     first = now
             if stop_after is not None and len(done) >= stop_after and not stopped:
-                process.terminate()  # a shell may have told its children to ignore Ctrl-C
+                process.terminate()  # not SIGINT, which the process may ignore
                 stopped = True
-            if now > place.patience:
+            if now > runner.timeout_seconds:
                 process.kill()
-            time.sleep(_LOOK)
+            time.sleep(_POLL_SECONDS)
     seconds = time.time() - started
     if first is None or (process.returncode and not stopped):
         raise ContenderError(f"exit {process.returncode}; {log}")
-    return Watched(first, seconds, said)
+    return CommandTiming(first, seconds, lines)
 
 
-def _own_cache(environment: Mapping[str, str], cache: Path) -> dict[str, str]:
-    """With the program's own choice of where kernels are kept, within `cache`."""
-    kept = {key: value for key, value in environment.items() if key != "TORCHINDUCTOR_CACHE_DIR"}
-    return kept | {"XDG_CACHE_HOME": str(cache)}
+def _with_cache(environment: Mapping[str, str], cache: Path) -> dict[str, str]:
+    """Return the environment with the default location of kernels, in `cache`."""
+    variables = {key: value for key, value in environment.items() if key != "TORCHINDUCTOR_CACHE_DIR"}
+    return variables | {"XDG_CACHE_HOME": str(cache)}
 
 
 def _lines(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Who takes part, in which mode, and who cannot: a peer that is absent is named and left out, nothing is fetched."""
+"""The compared programs and their modes. Missing programs are reported and skipped; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from groundup.core.openmp import DEFAULTS as BRIEF_SPINNING
+from groundup.core.openmp import DEFAULTS as OPENMP_DEFAULTS
 
-Group = Literal["ours", "muon", "fp8", "default", "bf16", "malloc"]
+Group = Literal["adamw", "muon", "fp8", "default", "bf16", "malloc"]
 
-# glibc gives buffers above 32 MiB back to the system and faults them in again each step; this makes it keep them.
+# glibc returns buffers above 32 MiB to the system, so that each step causes page faults. These settings keep them.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1)}
 PATCH = Path(__file__).with_name("nanochat_matched_shape.patch")
 
@@ -25,11 +25,14 @@ class Contender:
     """A program in one mode.
 
     Attributes:
-        group: which bar it counts for: "default" as its script runs on this device, "bf16" by a flag or one line,
-            "malloc" the same with the allocator's environment variables. "ours" has AdamW for everything, as the peers
-            that nearly always win have; "muon" is ours as `groundup pretrain` trains by default, "fp8" with AdamW and
-            the layers' products in fp8.
-        environment: added to its process's.
+        name: Name in tables.
+        driver: Module in `benchmarks.pretrain.drivers`.
+        group: The target that it counts for. Other programs: "default" settings, "bf16", or "malloc" (bf16 with
+            allocator settings). groundup: "adamw" for all parameters as in the other programs, "muon" (its default), or
+            "fp8" (AdamW with the layers' matmuls in fp8).
+        dtype: Compute dtype.
+        checkout: Directory with the code of the program.
+        environment: Additional environment variables of the process.
     """
 
     name: str
@@ -42,12 +45,13 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """Where the peers are.
+    """Locations of the other programs.
 
     Attributes:
-        nanogpt, nanochat: checkouts.
-        litgpt: a directory filled by `pip install --target`; where None, it may be installed.
-        absent: name -> why it is left out.
+        nanogpt: Checkout.
+        nanochat: Checkout.
+        litgpt: Target directory of `pip install --target`; None if it is installed.
+        absent: Reason per missing program.
     """
 
     nanogpt: Path | None
@@ -57,63 +61,69 @@ class Peers:
 
     @classmethod
     def find(cls) -> Peers:
-        """Look at the environment variables and at what is installed."""
+        """Find the programs by environment variables and installed packages."""
         absent: dict[str, str] = {}
         nanogpt = _checkout("NANOGPT", "model.py", "github.com/karpathy/nanoGPT", absent)
         nanochat = _checkout("NANOCHAT", "nanochat/gpt.py", "github.com/karpathy/nanochat", absent)
         litgpt = Path(os.environ["LITGPT"]) if os.environ.get("LITGPT") else None
         if litgpt is None and not _installed("litgpt"):
-            absent["litgpt"] = "not installed, and LITGPT names no directory of pip install --target"
+            absent["litgpt"] = "not installed, and LITGPT is not set to a directory of pip install --target"
         if not (_installed("transformers") and _installed("accelerate")):
             absent["HF Trainer"] = "transformers or accelerate is not installed"
         return cls(nanogpt, nanochat, litgpt, absent)
 
 
-def ours() -> list[Contender]:
-    """groundup, with AdamW as its peers (all but nanochat), and with Muon, its default."""
-    modes: dict[str, Group] = {"groundup, AdamW": "ours", "groundup, Muon": "muon"}
-    # As the command sets it: the worker imports torch before groundup, which is then too late to do so.
-    return [Contender(name, "ours", group, environment=BRIEF_SPINNING) for name, group in modes.items()]
+def groundup_contenders() -> list[Contender]:
+    """Return groundup with AdamW, as in most other programs, and with Muon, its default."""
+    modes: dict[str, Group] = {"groundup, AdamW": "adamw", "groundup, Muon": "muon"}
+    # The worker imports torch first, so the import of groundup would set these variables too late.
+    return [Contender(name, "groundup_trainer", group, environment=OPENMP_DEFAULTS) for name, group in modes.items()]
 
 
 def cpu_contenders(peers: Peers, shape: str, matched_nanochat: Path | None) -> list[Contender]:
-    """Everyone who is timed on a CPU at a shape; at shape b the bar names nanoGPT alone, the others are shown."""
-    everyone = ours()
+    """Return the programs for a shape on a CPU. The targets of shape b only count nanoGPT."""
+    contenders = groundup_contenders()
     if peers.nanogpt:
-        everyone += _modes("nanoGPT", "nanogpt", peers.nanogpt)
+        contenders += _modes("nanoGPT", "nanogpt", peers.nanogpt)
     if matched_nanochat:
-        everyone += _modes("nanochat", "nanochat", matched_nanochat, bf16={"NANOCHAT_DTYPE": "bfloat16"})
+        contenders += _modes("nanochat", "nanochat", matched_nanochat, bf16={"NANOCHAT_DTYPE": "bfloat16"})
     if "litgpt" not in peers.absent:
-        everyone += _modes("litgpt", "litgpt", peers.litgpt)
+        contenders += _modes("litgpt", "litgpt", peers.litgpt)
     if "HF Trainer" not in peers.absent:
-        everyone += _modes("HF Trainer", "hf_trainer", None)
+        contenders += _modes("HF Trainer", "hf_trainer", None)
     if shape == "b":
-        return [one for one in everyone if one.driver in ("ours", "nanogpt", "nanochat") and one.group != "malloc"]
-    return everyone
+        return [
+            each
+            for each in contenders
+            if each.driver in ("groundup_trainer", "nanogpt", "nanochat") and each.group != "malloc"
+        ]
+    return contenders
 
 
 def gpu_contenders(peers: Peers, matched_nanochat: Path | None) -> list[Contender]:
-    """groundup, nanoGPT and nanochat on one GPU; both peers compute in bf16 there by default."""
-    everyone = ours()
+    """Return groundup, nanoGPT and nanochat on one GPU. The other two use bf16 by default."""
+    contenders = groundup_contenders()
     if _installed("torchao"):
-        everyone.append(Contender("groundup, AdamW, fp8", "ours", "fp8", "float8", environment=BRIEF_SPINNING))
+        contenders.append(
+            Contender("groundup, AdamW, fp8", "groundup_trainer", "fp8", "float8", environment=OPENMP_DEFAULTS)
+        )
     if peers.nanogpt:
-        everyone.append(Contender("nanoGPT", "nanogpt", "default", "bfloat16", peers.nanogpt))
+        contenders.append(Contender("nanoGPT", "nanogpt", "default", "bfloat16", peers.nanogpt))
     if matched_nanochat:
-        everyone.append(Contender("nanochat", "nanochat", "default", "bfloat16", matched_nanochat))
-    return everyone
+        contenders.append(Contender("nanochat", "nanochat", "default", "bfloat16", matched_nanochat))
+    return contenders
 
 
 def match_nanochat(checkout: Path, work: Path) -> Path:
-    """A copy of nanochat without its value embeddings, by the patch that lies beside this file.
+    """Copy nanochat and remove its value embeddings with a patch.
 
-    They are tables of vocabulary x width in every other layer, and take part in no product. At shape b they are 232 of
-    394 million parameters: time and memory of an optimizer that no GPT-2 pays for.
+    They are tables of vocabulary size x hidden size in every second layer, without matmuls. At shape b they are 232 of
+    394 million parameters, which cost optimizer time and memory that GPT-2 does not need.
     """
     copy = work / "nanochat-matched"
     if not copy.is_dir():
         shutil.copytree(checkout / "nanochat", copy / "nanochat")
-        # Above the copy git must find no repository: within one it would look for the files there.
+        # In a repository, git would look for the files at its root.
         environment = os.environ | {"GIT_CEILING_DIRECTORIES": str(work.resolve())}
         subprocess.run(["git", "apply", "--unidiff-zero", str(PATCH)], cwd=copy, env=environment, check=True)
     return copy
@@ -132,7 +142,7 @@ def _checkout(variable: str, file: str, origin: str, absent: dict[str, str]) -> 
     name = {"NANOGPT": "nanoGPT", "NANOCHAT": "nanochat"}[variable]
     value = os.environ.get(variable)
     if not value:
-        absent[name] = f"{variable} names no checkout of {origin}"
+        absent[name] = f"{variable} is not set to a checkout of {origin}"
         return None
     path = Path(value).resolve()
     if not (path / file).is_file():

@@ -1,4 +1,4 @@
-"""What one contender is asked to do in its own process, and what its driver must be."""
+"""The job of a worker process, and the interface of drivers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from benchmarks.pretrain.clock import Clock
 from benchmarks.pretrain.shapes import Shape
 
 Variant = Literal[
-    "as it is",
+    "baseline",
     "AdamW",
     "no QK-norm",
     "z-loss 1e-4",
-    "documents not told apart",
-    "half a batch",
-    "two batches",
-    "batch ramp",
+    "no document masking",
+    "half batch size",
+    "double batch size",
+    "batch size warm-up",
 ]
-"""Our training with one thing changed; "batch ramp": half a batch in the first third of the steps."""
+"""Training of groundup with one change. "batch size warm-up" halves the batch in the first third of the steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,16 @@ class Job:
     """One training in one process.
 
     Attributes:
-        driver: module in `benchmarks.pretrain.drivers`.
-        checkout: directory with the peer's code; None: it is installed, or is ours.
-        tokens: token shards.
-        dtype: "float32" or "bfloat16"; of ours only "float8" counts, which the layers' products are then computed in.
-        family: of our model.
-        matrices: our optimizer of the matrices inside the layers, "adamw" or "muon".
-        variant: of our training.
+        driver: Module in `benchmarks.pretrain.drivers`.
+        shape: Model and batch size.
+        tokens: Token shards.
+        dtype: "float32" or "bfloat16". For groundup only "float8" has an effect (matmuls of the layers in fp8).
+        device: "cpu" or "cuda".
+        checkout: Directory with the code of the program; None if it is installed.
+        family: Model family of groundup.
+        matrices: Optimizer of groundup for the matrices in layers.
+        seed: Random seed.
+        variant: Variant of groundup's training.
     """
 
     driver: str
@@ -48,23 +51,23 @@ class Job:
     family: str = "qwen3"
     matrices: Literal["adamw", "muon"] = "adamw"
     seed: int = 0
-    variant: Variant = "as it is"
+    variant: Variant = "baseline"
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         paths = {"tokens": str(self.tokens), "checkout": str(self.checkout) if self.checkout else None}
         return asdict(self) | paths
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Job:
-        """From what `to_json` gave."""
+        """Create a job from the result of `to_json`."""
         checkout = record["checkout"]
-        changed = {
+        fields = {
             "shape": Shape.from_json(record["shape"]),
             "tokens": Path(record["tokens"]),
             "checkout": Path(checkout) if checkout else None,
         }
-        return cls(**dict(record) | changed)
+        return cls(**dict(record) | fields)
 
 
 Logits = Callable[[Tensor], Tensor]
@@ -72,6 +75,6 @@ Logits = Callable[[Tensor], Tensor]
 
 
 class Driver(Protocol):
-    """Trains a contender's own model by its own step until the clock has enough."""
+    """Trains the model of a program until the clock ends training."""
 
     def __call__(self, job: Job, clock: Clock) -> Logits: ...

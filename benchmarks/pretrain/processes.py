@@ -1,4 +1,4 @@
-"""Starting contenders, each in a fresh process with its own cache of compiled kernels, and the product beside them."""
+"""Worker processes, each with its own cache of compiled kernels, and the matmul throughput for MFU."""
 
 from __future__ import annotations
 
@@ -17,53 +17,56 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-# What would change the speed of a process without being said on the command line.
-_UNWANTED = re.compile(r"MALLOC_|GLIBC_TUNABLES|LD_PRELOAD|G?OMP_|KMP_|MKL_|TORCH|NANOCHAT_")
-_CPU_PRODUCT, _GPU_PRODUCT = 2048, 8192
-_PRODUCTS = 15
+# Environment variables that affect speed.
+_TUNING_VARIABLES = re.compile(r"MALLOC_|GLIBC_TUNABLES|LD_PRELOAD|G?OMP_|KMP_|MKL_|TORCH|NANOCHAT_")
+_CPU_MATMUL_SIZE, _GPU_MATMUL_SIZE = 2048, 8192
+_NUM_MATMULS = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
-    """Where the processes run, and with what.
+class ProcessRunner:
+    """Runs worker processes.
 
     Attributes:
-        directory: logs, caches, models; kept when it was named on the command line.
-        threads: CPU threads of every process; None leaves each program's choice.
-        patience: seconds after which a process is taken to hang.
+        directory: Directory for logs, caches and models.
+        threads: CPU threads per process; None for the default of each program.
+        timeout_seconds: Time limit of a process.
     """
 
     directory: Path
     threads: int | None
-    patience: float = 3600.0
+    timeout_seconds: float = 3600.0
 
     def environment(self, cache: str, added: Mapping[str, str] | None = None) -> dict[str, str]:
-        """This process's environment without what tunes speed, with a cache of kernels of that name."""
-        kept = {key: value for key, value in os.environ.items() if not _UNWANTED.match(key)}
-        kept["TORCHINDUCTOR_CACHE_DIR"] = str(self.directory / "kernels" / cache)
-        kept["NANOCHAT_BASE_DIR"] = str(self.directory / "nanochat-base")
-        kept["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "src")])
+        """Return the environment without tuning variables, with a kernel cache of the given name."""
+        variables = {key: value for key, value in os.environ.items() if not _TUNING_VARIABLES.match(key)}
+        variables["TORCHINDUCTOR_CACHE_DIR"] = str(self.directory / "kernels" / cache)
+        variables["NANOCHAT_BASE_DIR"] = str(self.directory / "nanochat-base")
+        variables["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "src")])
         if self.threads is not None:
-            kept["OMP_NUM_THREADS"] = str(self.threads)
-        return kept | dict(added or {})
+            variables["OMP_NUM_THREADS"] = str(self.threads)
+        return variables | dict(added or {})
 
-    def log(self, name: str) -> Path:
-        """Where what a process prints goes."""
+    def log_path(self, name: str) -> Path:
+        """Return the file for the output of a process."""
         path = self.directory / "logs" / f"{name}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def work(self, name: str, request: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
-        """Run `benchmarks.pretrain.worker`.
+    def run_worker(self, name: str, request: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
+        """Run `benchmarks.pretrain.worker` and return its result.
 
         Raises:
-            ContenderError: it failed; says how, and where its output is.
+            ContenderError: The process failed. The message contains the log file.
         """
-        asked, answered = self.log(name).with_suffix(".job.json"), self.log(name).with_suffix(".result.json")
-        answered.unlink(missing_ok=True)
-        asked.write_text(json.dumps(request))
-        command = [sys.executable, "-m", "benchmarks.pretrain.worker", str(asked), str(answered)]
-        with self.log(name).open("w") as output:
+        request_file, result_file = (
+            self.log_path(name).with_suffix(".job.json"),
+            self.log_path(name).with_suffix(".result.json"),
+        )
+        result_file.unlink(missing_ok=True)
+        request_file.write_text(json.dumps(request))
+        command = [sys.executable, "-m", "benchmarks.pretrain.worker", str(request_file), str(result_file)]
+        with self.log_path(name).open("w") as output:
             try:
                 done = subprocess.run(
                     command,
@@ -71,28 +74,28 @@ class Workplace:
                     env=dict(environment),
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    timeout=self.patience,
+                    timeout=self.timeout_seconds,
                 )
             except subprocess.TimeoutExpired:
-                raise ContenderError(f"took more than {self.patience:,.0f} s; {self.log(name)}") from None
-        if done.returncode or not answered.is_file():
-            lines = self.log(name).read_text(errors="replace").strip().splitlines() or ["no output"]
-            raise ContenderError(f"exit {done.returncode}: {lines[-1][:200]}; {self.log(name)}")
-        result: dict[str, Any] = json.loads(answered.read_text())
+                raise ContenderError(f"took more than {self.timeout_seconds:,.0f} s; {self.log_path(name)}") from None
+        if done.returncode or not result_file.is_file():
+            lines = self.log_path(name).read_text(errors="replace").strip().splitlines() or ["no output"]
+            raise ContenderError(f"exit {done.returncode}: {lines[-1][:200]}; {self.log_path(name)}")
+        result: dict[str, Any] = json.loads(result_file.read_text())
         return result
 
 
 class ContenderError(Exception):
-    """A contender's process failed."""
+    """A failed worker process."""
 
 
-def product_flops(device: str) -> float:
-    """FLOP/s of one square bf16 product now, in this process: the median of a few. MFU is a share of it."""
-    size = _GPU_PRODUCT if device == "cuda" else _CPU_PRODUCT
+def matmul_flops(device: str) -> float:
+    """Return the throughput of a square bf16 matmul in FLOP/s (median), the denominator of MFU."""
+    size = _GPU_MATMUL_SIZE if device == "cuda" else _CPU_MATMUL_SIZE
     a, b = (torch.randn(size, size, device=device).to(torch.bfloat16) for _ in range(2))
     out = torch.empty_like(a)
     times = []
-    for _ in range(_PRODUCTS):
+    for _ in range(_NUM_MATMULS):
         started = time.perf_counter()
         torch.mm(a, b, out=out)
         if device == "cuda":

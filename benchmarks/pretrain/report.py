@@ -1,4 +1,4 @@
-"""The tables that a person reads, and the figures against the bars."""
+"""Tables, and the results for the targets."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.pretrain.shapes import Shape
-from benchmarks.pretrain.speed import Timed
-from benchmarks.pretrain.verdicts import Figure, over_rounds
+from benchmarks.pretrain.speed import Timing
+from benchmarks.pretrain.targets import TargetResult, median_over_rounds
 
-_BARS = {
+_TARGETS = {
     "shape_a_vs_default": 4.5,
     "shape_a_vs_bf16": 1.8,
     "shape_a_vs_bf16_malloc": 1.4,
@@ -21,60 +21,60 @@ _BARS = {
     "rss_ratio_b": 1.0,
     "bpb_margin": 0.10,
 }
-KEYS = tuple(_BARS)
+KEYS = tuple(_TARGETS)
 _GROUPS = {"default": "default", "bf16": "bf16", "bf16_malloc": "malloc"}
 
 
-def figures(shape: Shape, timed: Sequence[Timed]) -> dict[str, Figure]:
-    """What the rounds at a CPU shape say about its bars; a bar whose peers are missing is left out.
+def figures(shape: Shape, timings: Sequence[Timing]) -> dict[str, TargetResult]:
+    """Return the results of a CPU shape by name. Targets without the compared program are omitted.
 
-    Each figure is given for ours with AdamW, and, its name ending in `_muon`, with Muon.
+    Results of groundup with Muon have names that end in `_muon`.
     """
-    found: dict[str, Figure] = {}
-    for own, suffix in _ours(timed):
+    results: dict[str, TargetResult] = {}
+    for own, suffix in _groundup_timings(timings):
         for versus, group in _GROUPS.items():
             key = f"shape_{shape.name}_vs_{versus}"
-            rivals = [entry for entry in timed if entry.contender.group == group and _whole(entry, own)]
-            if shape.name == "b":  # its bars name nanoGPT
-                rivals = [entry for entry in rivals if entry.contender.driver == "nanogpt"]
-            if rivals:
-                # In each round against whoever was fastest in it: noise helps the peers.
-                fastest = [max(rates) for rates in zip(*(entry.tokens_per_second for entry in rivals), strict=True)]
+            others = [entry for entry in timings if entry.contender.group == group and _complete(entry, own)]
+            if shape.name == "b":  # its targets only count nanoGPT
+                others = [entry for entry in others if entry.contender.driver == "nanogpt"]
+            if others:
+                # The fastest program of each round, so that noise does not favor groundup.
+                fastest = [max(rates) for rates in zip(*(entry.tokens_per_second for entry in others), strict=True)]
                 ratios = [rate / best for rate, best in zip(own.tokens_per_second, fastest, strict=True)]
-                found[key + suffix] = over_rounds(ratios, _BARS.get(key, 1.0))
+                results[key + suffix] = median_over_rounds(ratios, _TARGETS.get(key, 1.0))
         key = f"mfu_{shape.name}"
-        found[key + suffix] = over_rounds(own.mfu, _BARS.get(key, 0.45))
-        nanogpt = [entry for entry in timed if entry.contender.driver == "nanogpt" and _whole(entry, own)]
+        results[key + suffix] = median_over_rounds(own.mfu, _TARGETS.get(key, 0.45))
+        nanogpt = [entry for entry in timings if entry.contender.driver == "nanogpt" and _complete(entry, own)]
         if nanogpt:
-            least = [min(peaks) for peaks in zip(*(entry.peak_bytes for entry in nanogpt), strict=True)]
-            ratios = [peak / other for peak, other in zip(own.peak_bytes, least, strict=True)]
-            found[f"rss_ratio_{shape.name}{suffix}"] = over_rounds(ratios, 1.0, at_least=False)
-    return found
+            smallest = [min(peaks) for peaks in zip(*(entry.peak_bytes for entry in nanogpt), strict=True)]
+            ratios = [peak / other for peak, other in zip(own.peak_bytes, smallest, strict=True)]
+            results[f"rss_ratio_{shape.name}{suffix}"] = median_over_rounds(ratios, 1.0, at_least=False)
+    return results
 
 
-def gpu_figures(timed: Sequence[Timed]) -> dict[str, Figure]:
-    """The same for a GPU: never slower than the peers, and half of the products' speed."""
-    found: dict[str, Figure] = {}
-    for own, suffix in _ours(timed):
-        found[f"mfu{suffix}"] = over_rounds(own.mfu, 0.5)
-        for entry in timed:
-            if entry.contender.group == "default" and _whole(entry, own):
+def gpu_figures(timings: Sequence[Timing]) -> dict[str, TargetResult]:
+    """Return the results of a GPU shape: an MFU of 0.5, and at least the speed of other programs."""
+    results: dict[str, TargetResult] = {}
+    for own, suffix in _groundup_timings(timings):
+        results[f"mfu{suffix}"] = median_over_rounds(own.mfu, 0.5)
+        for entry in timings:
+            if entry.contender.group == "default" and _complete(entry, own):
                 ratios = [a / b for a, b in zip(own.tokens_per_second, entry.tokens_per_second, strict=True)]
-                found[f"vs_{entry.contender.name}{suffix}"] = over_rounds(ratios, 1.0)
-    return found
+                results[f"vs_{entry.contender.name}{suffix}"] = median_over_rounds(ratios, 1.0)
+    return results
 
 
-def speed_table(shape: Shape, timed: Sequence[Timed], products: Sequence[float]) -> str:
-    """Everyone's medians at one shape."""
+def speed_table(shape: Shape, timings: Sequence[Timing], matmuls: Sequence[float]) -> str:
+    """Return a table of the medians of all programs at one shape."""
     rows = [("", "params", "MFLOP/token", "tokens/s", "MFU", "peak GB", "cold s", "warm s")]
-    for entry in sorted(timed, key=lambda entry: -statistics.median(entry.tokens_per_second or [0.0])):
+    for entry in sorted(timings, key=lambda entry: -statistics.median(entry.tokens_per_second or [0.0])):
         if not entry.tokens_per_second:
             continue
         rows.append(
             (
                 entry.contender.name,
                 f"{entry.parameters / 1e6:.1f} M",
-                f"{shape.flops_per_token(entry.product_parameters) / 1e6:.1f}",
+                f"{shape.flops_per_token(entry.matmul_parameters) / 1e6:.1f}",
                 f"{statistics.median(entry.tokens_per_second):,.0f}",
                 f"{statistics.median(entry.mfu):.1%}",
                 f"{statistics.median(entry.peak_bytes) / 1e9:.2f}",
@@ -84,16 +84,16 @@ def speed_table(shape: Shape, timed: Sequence[Timed], products: Sequence[float])
         )
     head = (
         f"Shape {shape.name}: {shape.n_layers} layers x {shape.dim}, {shape.n_heads} heads, vocabulary "
-        f"{shape.vocab_size:,}, {shape.rows} x {shape.context} tokens a step. Medians of {len(products)} rounds; "
+        f"{shape.vocab_size:,}, {shape.rows} x {shape.context} tokens per step. Medians of {len(matmuls)} rounds; "
     )
-    if products:
-        head += f"bf16 product {statistics.median(products) / 1e12:.2f} TFLOP/s."
-    dropped = [f"  {entry.contender.name}: left out, {entry.failure}" for entry in timed if entry.failure]
-    return "\n".join([head, _table(rows), *dropped])
+    if matmuls:
+        head += f"bf16 matmul {statistics.median(matmuls) / 1e12:.2f} TFLOP/s."
+    skipped = [f"  {entry.contender.name}: skipped, {entry.failure}" for entry in timings if entry.failure]
+    return "\n".join([head, _table(rows), *skipped])
 
 
 def quality_table(result: dict[str, Any]) -> str:
-    """Everyone's bits per byte after equal time."""
+    """Return a table of bits per byte after equal time."""
     rows = [("", "bits/byte", "seconds", "to step 1", "steps", "tokens", "params")]
     for name, run in sorted(result["runs"].items(), key=lambda item: item[1].get("bpb") or 99):
         if run.get("bpb") is not None:
@@ -108,31 +108,33 @@ def quality_table(result: dict[str, Any]) -> str:
                     f"{run['parameters'] / 1e6:.1f} M",
                 )
             )
-    dropped = [f"  {name}: left out, {run['failure']}" for name, run in result["runs"].items() if "failure" in run]
-    return "\n".join([f"Quality after {result['minutes']:g} minutes", _table(rows), *dropped])
+    skipped = [f"  {name}: skipped, {run['failure']}" for name, run in result["runs"].items() if "failure" in run]
+    return "\n".join([f"Quality after {result['minutes']:g} minutes", _table(rows), *skipped])
 
 
-def figure_line(name: str, figure: Figure) -> str:
-    """One figure beside its bar."""
+def figure_line(name: str, figure: TargetResult) -> str:
+    """Return a line with a result and its target."""
     bound = "at least" if figure.at_least else "at most"
     return (
         f"{name}: {figure.estimate:.3f} ({figure.low:.3f} to {figure.high:.3f}), "
-        f"bar {bound} {figure.bar:g}: {figure.verdict}"
+        f"target {bound} {figure.target:g}: {figure.verdict}"
     )
 
 
-def details(shape: Shape, timed: Sequence[Timed], products: Sequence[float]) -> dict[str, Any]:
-    """Every round's raw figures."""
+def details(shape: Shape, timings: Sequence[Timing], matmuls: Sequence[float]) -> dict[str, Any]:
+    """Return the raw measurements of all rounds."""
     return {
-        "shape": shape.to_json() | {"product_parameters": shape.product_parameters},
-        "product_tflops": [product / 1e12 for product in products],
+        "shape": shape.to_json() | {"matmul_parameters": shape.matmul_parameters},
+        "matmul_tflops": [flops / 1e12 for flops in matmuls],
         "contenders": {
             entry.contender.name: {
                 "group": entry.contender.group,
-                "dtype": entry.contender.dtype if entry.contender.driver != "ours" else "as the machine decides",
+                "dtype": entry.contender.dtype
+                if entry.contender.driver != "groundup_trainer"
+                else "chosen by the machine",
                 "parameters": entry.parameters,
-                "product_parameters": entry.product_parameters,
-                "flops_per_token": shape.flops_per_token(entry.product_parameters),
+                "matmul_parameters": entry.matmul_parameters,
+                "flops_per_token": shape.flops_per_token(entry.matmul_parameters),
                 "tokens_per_second": entry.tokens_per_second,
                 "mfu": entry.mfu,
                 "peak_bytes": entry.peak_bytes,
@@ -140,21 +142,21 @@ def details(shape: Shape, timed: Sequence[Timed], products: Sequence[float]) -> 
                 "warm_seconds_to_step_1": entry.warm_seconds,
                 "failure": entry.failure,
             }
-            for entry in timed
+            for entry in timings
         },
     }
 
 
-def _ours(timed: Sequence[Timed]) -> list[tuple[Timed, str]]:
-    suffixes = {"ours": "", "muon": "_muon", "fp8": "_fp8"}
+def _groundup_timings(timings: Sequence[Timing]) -> list[tuple[Timing, str]]:
+    suffixes = {"adamw": "", "muon": "_muon", "fp8": "_fp8"}
     return [
         (entry, suffixes[entry.contender.group])
-        for entry in timed
+        for entry in timings
         if entry.contender.group in suffixes and entry.tokens_per_second and entry.failure is None
     ]
 
 
-def _whole(entry: Timed, own: Timed) -> bool:
+def _complete(entry: Timing, own: Timing) -> bool:
     return len(entry.tokens_per_second) == len(own.tokens_per_second)
 
 

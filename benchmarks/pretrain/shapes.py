@@ -1,4 +1,4 @@
-"""The shapes that everyone is timed at, and the one formula of FLOPs for all of them."""
+"""Model shapes for all programs, and the FLOPs formula."""
 
 from __future__ import annotations
 
@@ -14,8 +14,13 @@ class Shape:
     """A GPT-2-like model and the tokens of one optimizer step.
 
     Attributes:
-        name: how it is called on the command line.
-        rows: windows of `context` tokens in a step.
+        name: Name on the command line.
+        n_layers: Number of layers.
+        dim: Hidden size.
+        n_heads: Number of attention heads.
+        context: Context length in tokens.
+        vocab_size: Vocabulary size.
+        rows: Batch size in windows of `context` tokens.
     """
 
     name: str
@@ -32,25 +37,25 @@ class Shape:
         return self.rows * self.context
 
     @property
-    def product_parameters(self) -> int:
-        """Of the plain GPT-2 block (12 dim^2) and its head: what a contender must at least have."""
+    def matmul_parameters(self) -> int:
+        """Matmul parameters of GPT-2's blocks (12 dim^2 each) and output projection: the minimum of all programs."""
         return 12 * self.dim**2 * self.n_layers + self.vocab_size * self.dim
 
-    def flops_per_token(self, product_parameters: int) -> int:
-        """Training FLOPs of a token for a model of this shape with so many parameters in matrix products.
+    def flops_per_token(self, matmul_parameters: int) -> int:
+        """Return the training FLOPs per token (PaLM, Appendix B, as in nanoGPT and nanochat).
 
-        6 for each of them, and 12 L D T for attention, the half that a causal mask hides included: the formula of
-        PaLM's appendix B, and of nanoGPT and nanochat. It counts the same work for everyone, whoever skips some of it.
+        They are 6 per matmul parameter and 12 L D T for attention, without a discount for the causal mask. The formula
+        is the same for all programs, even if one skips the masked half.
         """
-        return 6 * product_parameters + 12 * self.n_layers * self.dim * self.context
+        return 6 * matmul_parameters + 12 * self.n_layers * self.dim * self.context
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Shape:
-        """From what `to_json` gave."""
+        """Create a shape from the result of `to_json`."""
         return cls(**record)
 
 
@@ -62,15 +67,14 @@ GPU_SHAPES = {
     "124m": Shape("124m", n_layers=12, dim=768, n_heads=12, context=1024, vocab_size=50304, rows=32),
     "350m": Shape("350m", n_layers=24, dim=1024, n_heads=16, context=1024, vocab_size=50304, rows=16),
 }
-# For trying the harness out: seconds instead of minutes, and figures that say nothing.
+# For a quick test of the benchmark. The results are meaningless.
 TINY = Shape("tiny", n_layers=2, dim=64, n_heads=2, context=64, vocab_size=512, rows=4)
 
 
-def product_parameters(model: nn.Module) -> int:
-    """Parameters that multiply every token's vector: the matrices of linear layers, found in the built model.
+def matmul_parameters(model: nn.Module) -> int:
+    """Return the number of weights in linear layers, including a tied output projection.
 
-    Embedding tables, norms and biases do not. A tied head counts, being a linear layer of its own. GPT-2 in
-    transformers calls its linear layers Conv1D.
+    Embeddings, norms and biases do not count. GPT-2 in transformers names its linear layers Conv1D.
     """
     weights = [
         module.get_parameter("weight")

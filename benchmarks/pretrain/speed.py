@@ -1,4 +1,4 @@
-"""Tokens per second: interleaved rounds over all contenders, bf16 products timed between them."""
+"""Tokens per second in interleaved rounds over all programs, with bf16 matmuls measured between them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,32 @@ from typing import Any
 
 from benchmarks.pretrain.contenders import Contender
 from benchmarks.pretrain.job import Job
-from benchmarks.pretrain.processes import ContenderError, Workplace, product_flops
+from benchmarks.pretrain.processes import ContenderError, ProcessRunner, matmul_flops
 from benchmarks.pretrain.shapes import Shape
 
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Timed:
-    """What the rounds gave for one contender; the lists have one item a round.
+class Timing:
+    """Measurements of one program. Lists have one item per round.
 
     Attributes:
-        cold_seconds: from the start of the process to the end of step 1, with nothing compiled before.
-        warm_seconds: the same in the rounds.
-        peak_bytes: resident memory at most (GPU: allocated).
-        failure: why it dropped out; None when it did not.
+        contender: The program.
+        cold_seconds: Seconds from the start of the process to the end of step 1, without compiled kernels.
+        parameters: Number of parameters.
+        matmul_parameters: Number of parameters in linear layers.
+        tokens_per_second: Throughput.
+        mfu: Model FLOPs utilization.
+        warm_seconds: As `cold_seconds`, with compiled kernels.
+        peak_bytes: Peak resident memory (GPU: allocated memory).
+        failure: Error message, if it failed.
     """
 
     contender: Contender
     cold_seconds: float | None = None
     parameters: int = 0
-    product_parameters: int = 0
+    matmul_parameters: int = 0
     tokens_per_second: list[float] = field(default_factory=list)
     mfu: list[float] = field(default_factory=list)
     warm_seconds: list[float] = field(default_factory=list)
@@ -42,7 +47,7 @@ class Timed:
 def time_shape(
     shape: Shape,
     contenders: Sequence[Contender],
-    place: Workplace,
+    runner: ProcessRunner,
     tokens: Path,
     *,
     device: str,
@@ -50,49 +55,58 @@ def time_shape(
     seconds: float,
     family: str,
     compiled: bool,
-    say: Say,
-) -> tuple[list[Timed], list[float]]:
-    """Time everyone; a first pass, which is timed apart, compiles.
+    log: Log,
+) -> tuple[list[Timing], list[float]]:
+    """Measure all programs. A first pass compiles and is measured separately.
 
     Args:
-        compiled: an earlier run left its kernels here: no first pass.
+        shape: Model and batch size.
+        contenders: The programs.
+        runner: Runs the processes.
+        tokens: Token shards.
+        device: "cpu" or "cuda".
+        rounds: Number of rounds.
+        seconds: Seconds of measured steps per round.
+        family: Model family of groundup.
+        compiled: Whether kernels of an earlier run exist, so that the first pass is skipped.
+        log: Prints a line.
 
     Returns:
-        What each contender did, and the median bf16 product of each round, FLOP/s.
+        The measurements, and the median bf16 matmul throughput of each round in FLOP/s.
     """
-    timed = [Timed(contender) for contender in contenders]
-    for entry in timed if not compiled else []:
-        result = _run(entry, shape, place, tokens, device, family, {"warmup_steps": 1, "least_steps": 1})
+    timings = [Timing(contender) for contender in contenders]
+    for entry in timings if not compiled else []:
+        result = _run(entry, shape, runner, tokens, device, family, {"warmup_steps": 1, "min_steps": 1})
         if result:
             entry.cold_seconds = result["to_first_step_seconds"]
-        say(f"shape {shape.name}, {entry.contender.name}: {_outcome(entry, result)}")
-    products: list[float] = []
+        log(f"shape {shape.name}, {entry.contender.name}: {_outcome(entry, result)}")
+    matmuls: list[float] = []
     for number in range(rounds):
-        alive = [entry for entry in timed if entry.failure is None]
-        turned = alive[number % len(alive) :] + alive[: number % len(alive)] if alive else []
-        speeds = [product_flops(device)]
-        rates: list[tuple[Timed, float]] = []
-        for entry in turned:
-            clock = {"warmup_steps": 3, "least_steps": 3, "seconds": seconds}
-            result = _run(entry, shape, place, tokens, device, family, clock)
-            speeds.append(product_flops(device))
+        active = [entry for entry in timings if entry.failure is None]
+        rotated = active[number % len(active) :] + active[: number % len(active)] if active else []
+        matmul_speeds = [matmul_flops(device)]
+        rates: list[tuple[Timing, float]] = []
+        for entry in rotated:
+            clock = {"warmup_steps": 3, "min_steps": 3, "seconds": seconds}
+            result = _run(entry, shape, runner, tokens, device, family, clock)
+            matmul_speeds.append(matmul_flops(device))
             if result:
                 rate = result["steps"] * shape.step_tokens / result["seconds"]
                 rates.append((entry, rate))
                 entry.tokens_per_second.append(rate)
                 entry.warm_seconds.append(result["to_first_step_seconds"])
                 entry.peak_bytes.append(result["peak_bytes"])
-                say(f"shape {shape.name}, round {number + 1}, {entry.contender.name}: {rate:,.0f} tokens/s")
+                log(f"shape {shape.name}, round {number + 1}, {entry.contender.name}: {rate:,.0f} tokens/s")
             else:
-                say(f"shape {shape.name}, round {number + 1}, {entry.contender.name}: {entry.failure}")
-        products.append(statistics.median(speeds))
+                log(f"shape {shape.name}, round {number + 1}, {entry.contender.name}: {entry.failure}")
+        matmuls.append(statistics.median(matmul_speeds))
         for entry, rate in rates:
-            entry.mfu.append(rate * shape.flops_per_token(entry.product_parameters) / products[-1])
-    return timed, products
+            entry.mfu.append(rate * shape.flops_per_token(entry.matmul_parameters) / matmuls[-1])
+    return timings, matmuls
 
 
 def _run(
-    entry: Timed, shape: Shape, place: Workplace, tokens: Path, device: str, family: str, clock: dict[str, Any]
+    entry: Timing, shape: Shape, runner: ProcessRunner, tokens: Path, device: str, family: str, clock: dict[str, Any]
 ) -> dict[str, Any] | None:
     contender = entry.contender
     job = Job(
@@ -106,18 +120,18 @@ def _run(
         matrices="muon" if contender.group == "muon" else "adamw",
     )
     name = f"speed-{shape.name}-{contender.name}".replace(" ", "-").replace(",", "")
-    environment = place.environment(name, contender.environment)
+    environment = runner.environment(name, contender.environment)
     request = {"job": job.to_json(), "clock": {"started": time.time(), **clock}}
     try:
-        result = place.work(name, request, environment)
+        result = runner.run_worker(name, request, environment)
     except ContenderError as error:
         entry.failure = str(error)
         return None
-    entry.parameters, entry.product_parameters = result["parameters"], result["product_parameters"]
+    entry.parameters, entry.matmul_parameters = result["parameters"], result["matmul_parameters"]
     return result
 
 
-def _outcome(entry: Timed, result: dict[str, Any] | None) -> str:
+def _outcome(entry: Timing, result: dict[str, Any] | None) -> str:
     if result is None:
-        return f"left out, {entry.failure}"
+        return f"skipped, {entry.failure}"
     return f"compiled, step 1 done after {entry.cold_seconds:.0f} s; {entry.parameters / 1e6:.1f} M parameters"

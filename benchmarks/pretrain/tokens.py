@@ -1,4 +1,4 @@
-"""Token streams: random ones to time steps with, and those of a tokenized corpus; everybody reads the same."""
+"""Token shards with random ids, and random windows of token shards. All programs read the same tokens."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from benchmarks.pretrain.shapes import Shape
 from groundup.data import TokenShards, write_shards
 
 _DOCUMENTS = 2000
-_MEAN_LENGTH = 600  # tokens, about what a page of an encyclopedia has
+_MEAN_LENGTH = 600  # tokens, about a page of an encyclopedia
 
 RandomWindows = Callable[[], tuple[Tensor, Tensor]]
 
 
 def write_random_tokens(directory: Path, vocab_size: int) -> None:
-    """Token shards of random ids, in documents of lognormal length: the content changes no speed, the lengths may."""
+    """Write token shards with random ids and lognormal document lengths. Only the lengths can affect speed."""
     generator = np.random.default_rng(0)
     lengths = np.maximum(1, generator.lognormal(np.log(_MEAN_LENGTH) - 0.5, 1.0, _DOCUMENTS)).astype(int)
 
@@ -32,10 +32,10 @@ def write_random_tokens(directory: Path, vocab_size: int) -> None:
 
 
 def random_windows(tokens: Path, shape: Shape, seed: int, device: str) -> RandomWindows:
-    """Batches as nanoGPT makes them: windows from random places of the documents laid end to end, BOS in front of each.
+    """Return batches as in nanoGPT: random windows of the concatenated documents, each with a BOS token.
 
     Returns:
-        A function that gives inputs and targets, (rows, context) int64 each.
+        A function that returns inputs and targets, (rows, context) int64 each.
     """
     shards = TokenShards(tokens, "train")
     bos = np.array([shards.bos_id])

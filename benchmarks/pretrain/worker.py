@@ -1,7 +1,4 @@
-"""The process of one contender: `python -m benchmarks.pretrain.worker JOB.json RESULT.json`.
-
-What peers print goes where their output goes; the result is a file.
-"""
+"""The process of one program: `python -m benchmarks.pretrain.worker JOB.json RESULT.json`."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from benchmarks.pretrain.job import Job, Logits
 
 
 def main() -> None:
-    """Do the job, write the result."""
+    """Run the job and write the result."""
     request = json.loads(Path(sys.argv[1]).read_text())
     result: dict[str, Any] = {"threads": torch.get_num_threads(), "torch": torch.__version__}
     if "model" in request:
@@ -39,13 +36,13 @@ def main() -> None:
 
 
 def _score(logits: Logits, tokens: Path, context: int, device: str, documents: int | None) -> dict[str, Any]:
-    """Bits per byte of held-out documents by groundup's scorer, which sees a function from ids to logits."""
+    """Return the bits per byte of held-out documents, computed with groundup's scorer from logits."""
     from groundup.data import TokenShards
     from groundup.evaluation.bpb import bits_per_byte, logits_nll
 
     held_out = TokenShards(tokens, "validation")
     subset = None if documents is None else range(min(documents, held_out.n_documents))
-    with torch.compiler.set_stance("force_eager"):  # the scorer's shapes would all be compiled
+    with torch.compiler.set_stance("force_eager"):  # otherwise each shape of the scorer is compiled
         score = bits_per_byte(
             logits_nll(logits),
             held_out,
@@ -62,7 +59,7 @@ def _score(logits: Logits, tokens: Path, context: int, device: str, documents: i
 
 
 def _peak_bytes(device: str) -> int:
-    """The most memory that this process held: on the GPU, or resident in main memory."""
+    """Return the peak memory of this process: allocated GPU memory, or resident memory."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated()
     import resource

@@ -1,6 +1,6 @@
-"""Hugging Face Trainer (PyPI transformers, accelerate) with its defaults, on GPT-2 of transformers.
+"""Hugging Face Trainer (transformers, accelerate) with its defaults, on GPT-2 of transformers.
 
-fp32 and no compilation by default; bf16 is its flag, `bf16=True`.
+The default is fp32 without compilation. bf16 is `bf16=True`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.pretrain.tokens import random_windows
 
 
 def train(job: Job, clock: Clock) -> Logits:
-    """Let the Trainer train."""
+    """Train GPT-2 with the Trainer."""
     from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
     set_seed(job.seed)
@@ -35,13 +35,13 @@ def train(job: Job, clock: Clock) -> Logits:
     )
     model: Any = GPT2LMHeadModel(config)
 
-    class Timed(TrainerCallback):
+    class ClockCallback(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
             if state.global_step == 0:
                 clock.begin(model)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-            # The loss is not among what a callback is told: reading it would cost the peer time.
+            # Callbacks do not get the loss, and reading it would take time.
             control.should_training_stop = not clock.tick(float("nan"))
 
     with tempfile.TemporaryDirectory() as directory:
@@ -55,7 +55,7 @@ def train(job: Job, clock: Clock) -> Logits:
             save_strategy="no",
             disable_tqdm=True,
         )
-        Trainer(model, arguments, train_dataset=_Windows(job), callbacks=[Timed()]).train()
+        Trainer(model, arguments, train_dataset=_Windows(job), callbacks=[ClockCallback()]).train()
     model.eval()
 
     def logits(input_ids_BT: Tensor) -> Tensor:

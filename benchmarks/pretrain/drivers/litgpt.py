@@ -1,7 +1,7 @@
-"""litgpt (PyPI): `litgpt pretrain` on one device: Fabric, its GPT, compiled, its cross-entropy, AdamW unfused on a CPU.
+"""litgpt: `litgpt pretrain` on one device, with Fabric, compiled GPT, its cross-entropy, and AdamW (unfused on a CPU).
 
-bf16 is its `--precision bf16-true`. The block is its default, GPT-NeoX's, whose products are GPT-2's; rotary positions,
-so its parameters lack GPT-2's table of positions, and the head is not tied.
+bf16 is `--precision bf16-true`. The default block is GPT-NeoX's, with the same matmuls as GPT-2. It has rotary position
+embeddings instead of learned ones, and does not tie the embeddings.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from benchmarks.pretrain.tokens import random_windows
 
 
 def train(job: Job, clock: Clock) -> Logits:
-    """Train by pretrain.py's step: forward, chunked cross-entropy, backward, clipping to 1, AdamW."""
+    """Train with the step of pretrain.py: forward, chunked cross-entropy, backward, clipping to 1, AdamW."""
     if job.checkout:
-        sys.path.append(str(job.checkout))  # behind what is installed: it must bring no other torch
+        sys.path.append(str(job.checkout))  # last, so that it does not replace the installed torch
     import lightning  # type: ignore[import-not-found]
     from litgpt.config import Config  # type: ignore[import-not-found]
     from litgpt.model import GPT  # type: ignore[import-not-found]

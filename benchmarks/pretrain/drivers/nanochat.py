@@ -1,6 +1,6 @@
 """nanochat (github.com/karpathy/nanochat): `scripts/base_train.py` with the flags of `runs/runcpu.sh`.
 
-fp32 on a CPU by default; NANOCHAT_DTYPE=bfloat16, its own switch, is set by whoever starts this process.
+The default on a CPU is fp32. For bf16, the parent process sets NANOCHAT_DTYPE=bfloat16.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from benchmarks.pretrain.job import Job, Logits
 from benchmarks.pretrain.shapes import Shape
 from groundup.data import TokenShards
 
-_REFERENCE_TOKENS = 2**19  # of the step that its rates were tuned at, on 12 layers
+_REFERENCE_TOKENS = 2**19  # batch size for which its learning rates were tuned, with 12 layers
 _REFERENCE_LAYERS = 12
 _WEIGHT_DECAY = 0.28
 _WARMUP_STEPS = 40
-_LONGEST_WARMUP = 0.05  # of the run; nanoGPT gets the same
-_WARMDOWN, _LEAST_FACTOR = 0.65, 0.05
+_MAX_WARMUP = 0.05  # fraction of the steps, as for nanoGPT
+_WARMDOWN, _MIN_FACTOR = 0.65, 0.05
 
 
 def train(job: Job, clock: Clock) -> Logits:
-    """Train by base_train.py's step: forward, backward, its Muon and AdamW; it does not clip."""
+    """Train with the step of base_train.py: forward, backward, Muon and AdamW, without gradient clipping."""
     sys.path.insert(0, str(job.checkout))
     torch.manual_seed(42 + job.seed)
     if job.device == "cuda":
@@ -49,13 +49,13 @@ def train(job: Job, clock: Clock) -> Logits:
         matrix_lr=0.02 * scale,
         weight_decay=weight_decay,
     )
-    batches = _own_loader(job)
+    batches = _document_loader(job)
     inputs, targets = next(batches)
     clock.begin(model)
     while True:
         loss = compiled(inputs, targets)
         loss.backward()
-        inputs, targets = next(batches)  # after backward: the loader gives the same buffers again
+        inputs, targets = next(batches)  # after backward, because the loader reuses its buffers
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * _factor(clock.steps, clock.horizon)
             if group["kind"] == "muon":
@@ -65,7 +65,7 @@ def train(job: Job, clock: Clock) -> Logits:
         model.zero_grad(set_to_none=True)
         if not clock.tick(loss.item()):
             break
-        if clock.steps == 1:  # as it does: no garbage collection while it trains
+        if clock.steps == 1:  # as in base_train.py: no garbage collection during training
             gc.collect()
             gc.freeze()
             gc.disable()
@@ -75,7 +75,7 @@ def train(job: Job, clock: Clock) -> Logits:
         if input_ids_BT.shape[1] > 1:
             scores: Tensor = model(input_ids_BT)
             return scores
-        # It refuses rows of one token; what comes after a token does not change its score.
+        # It does not accept rows of one token. A second token does not change the first logits.
         return logits(input_ids_BT.repeat(1, 2))[:, :1]
 
     return logits
@@ -94,13 +94,13 @@ def _meta_model(shape: Shape, n_layers: int, dim: int) -> Any:
                 n_head=heads,
                 n_kv_head=heads,
                 n_embd=dim,
-                window_pattern="L",  # runcpu.sh, and what it recommends where FlashAttention 3 is missing
+                window_pattern="L",  # as in runcpu.sh, and recommended without FlashAttention 3
             )
         )
 
 
-def _own_loader(job: Job) -> Iterator[tuple[Tensor, Tensor]]:
-    """Its loader, which fits whole documents into rows that begin with BOS, over documents that are tokenized."""
+def _document_loader(job: Job) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return nanochat's best-fit packing loader, on token shards instead of text."""
     from nanochat import dataloader  # type: ignore[import-not-found]
 
     shards = TokenShards(job.tokens, "train")
@@ -121,7 +121,7 @@ def _own_loader(job: Job) -> Iterator[tuple[Tensor, Tensor]]:
         def encode(self, batch: Sequence[int], *, prepend: int, num_threads: int) -> list[list[int]]:
             return [[prepend, *shards.document(number).tolist()] for number in batch]
 
-    dataloader._document_batches = document_batches  # it reads Parquet files of text otherwise
+    dataloader._document_batches = document_batches  # the original reads Parquet files of text
     loader: Iterator[tuple[Tensor, Tensor]] = dataloader.tokenizing_distributed_data_loader_bos_bestfit(
         Documents(), job.shape.rows, job.shape.context, split="train", device=job.device
     )
@@ -134,11 +134,11 @@ def _scaling_parameters(model: Any) -> int:
 
 
 def _factor(step: int, horizon: int) -> float:
-    warmup = min(_WARMUP_STEPS, int(_LONGEST_WARMUP * horizon))
+    warmup = min(_WARMUP_STEPS, int(_MAX_WARMUP * horizon))
     if step < warmup:
         return (step + 1) / warmup
     part = min(1.0, (horizon - step) / max(1, round(_WARMDOWN * horizon)))
-    return part + (1 - part) * _LEAST_FACTOR
+    return part + (1 - part) * _MIN_FACTOR
 
 
 def _momentum(step: int, horizon: int) -> float:

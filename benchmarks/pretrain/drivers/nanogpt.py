@@ -1,8 +1,8 @@
-"""nanoGPT (github.com/karpathy/nanoGPT): `train.py` with --device=cpu or cuda, compiled as by default.
+"""nanoGPT (github.com/karpathy/nanoGPT): `train.py` with --device=cpu or cuda, compiled (its default).
 
-On a CPU its --dtype=bfloat16 changes nothing (train.py enters no autocast there), so bf16 means the one line that a
-user would change: autocast for the CPU as well. Learning rates are those of config/train_shakespeare_char.py, the
-configuration for small models; its README's CPU command has no dropout.
+--dtype=bfloat16 has no effect on a CPU, because train.py does not enable autocast there. For bf16, this driver enables
+it. Learning rates are from config/train_shakespeare_char.py, the configuration for small models. As in the README's CPU
+command, there is no dropout.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from benchmarks.pretrain.clock import Clock
 from benchmarks.pretrain.job import Job, Logits
 from benchmarks.pretrain.tokens import random_windows
 
-_RATE, _LEAST_RATE = 1e-3, 1e-4
+_RATE, _MIN_RATE = 1e-3, 1e-4
 _BETAS = (0.9, 0.99)
 _WARMUP_STEPS = 100
-_LONGEST_WARMUP = 0.05  # of the run: README's CPU command warms up for 100 of 2000 steps
+_MAX_WARMUP = 0.05  # fraction of the steps; the README's CPU command has 100 of 2000 warm-up steps
 
 
 def train(job: Job, clock: Clock) -> Logits:
-    """Train by train.py's step: autocast forward, backward, clipping to 1, AdamW."""
+    """Train with the step of train.py: forward with autocast, backward, clipping to 1, AdamW."""
     sys.path.insert(0, str(job.checkout))
     from model import GPT, GPTConfig  # type: ignore[import-not-found]
 
@@ -65,16 +65,16 @@ def train(job: Job, clock: Clock) -> Logits:
     model.eval()
 
     def logits(input_ids_BT: Tensor) -> Tensor:
-        scores: Tensor = model(input_ids_BT, input_ids_BT)[0]  # without targets it scores the last position only
+        scores: Tensor = model(input_ids_BT, input_ids_BT)[0]  # without targets it returns only the last position
         return scores
 
     return logits
 
 
 def _rate(step: int, horizon: int) -> float:
-    """train.py's schedule: linear warm-up, then a cosine down to a tenth."""
-    warmup = min(_WARMUP_STEPS, int(_LONGEST_WARMUP * horizon))
+    """Return the learning rate of train.py: linear warm-up, then cosine decay to a tenth."""
+    warmup = min(_WARMUP_STEPS, int(_MAX_WARMUP * horizon))
     if step < warmup:
         return _RATE * (step + 1) / (warmup + 1)
     part = min(1.0, (step - warmup) / max(1, horizon - warmup))
-    return _LEAST_RATE + 0.5 * (1 + math.cos(math.pi * part)) * (_RATE - _LEAST_RATE)
+    return _MIN_RATE + 0.5 * (1 + math.cos(math.pi * part)) * (_RATE - _MIN_RATE)

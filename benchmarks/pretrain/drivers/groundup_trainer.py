@@ -1,7 +1,8 @@
-"""groundup, by the Trainer that `groundup pretrain` uses.
+"""groundup with the Trainer of `groundup pretrain`.
 
-A SwiGLU layer of 8/3 the width has the products of GPT-2's of 4: the shapes have the same FLOPs in every family. Where
-GPT-2 ties its head, Llama and Qwen3 have one of their own by default, and so more parameters than GPT-2.
+A SwiGLU layer with an FFN size of 8/3 of the hidden size has as many matmul FLOPs as GPT-2's MLP with a factor of 4. So
+all families have the same FLOPs. Llama and Qwen3 have more parameters than GPT-2, because they do not tie the embeddings
+by default.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from groundup.train.planner import shape_for_depth
 
 
 @dataclass(frozen=True)
-class _Foreseen(WarmupStableDecay):
-    """Our schedule over the steps that the clock foresees now."""
+class _ClockSchedule(WarmupStableDecay):
+    """The schedule of groundup over the number of steps that the clock estimates."""
 
     clock: Clock
 
@@ -36,13 +37,13 @@ class _Foreseen(WarmupStableDecay):
 
 
 def train(job: Job, clock: Clock) -> Logits:
-    """Train with the Trainer; the machine decides the dtype, as for everyone who runs `groundup pretrain`."""
+    """Train with the Trainer. As in `groundup pretrain`, the machine determines the dtype."""
     shape = job.shape
-    family = "llama" if job.variant == "no QK-norm" else job.family  # Qwen3's but for these norms
-    rows = {"half a batch": shape.rows // 2, "two batches": 2 * shape.rows}.get(job.variant, shape.rows)
-    given = {"family": family, "context_length": shape.context, "dim": shape.dim, "n_heads": shape.n_heads}
+    family = "llama" if job.variant == "no QK-norm" else job.family  # Qwen3 without QK-norm
+    rows = {"half batch size": shape.rows // 2, "double batch size": 2 * shape.rows}.get(job.variant, shape.rows)
+    settings = {"family": family, "context_length": shape.context, "dim": shape.dim, "n_heads": shape.n_heads}
     machine = measure_machine(fp8=job.dtype == "float8")
-    model = Transformer(shape_for_depth(shape.n_layers, shape.vocab_size, given))
+    model = Transformer(shape_for_depth(shape.n_layers, shape.vocab_size, settings))
     init_weights(model, job.seed)
     config = OptimizerConfig(matrix_lr=MATRIX_LR[job.matrices], matrices=job.matrices)
     shards = TokenShards(job.tokens, "train")
@@ -50,25 +51,25 @@ def train(job: Job, clock: Clock) -> Logits:
 
     def batches(index: int) -> PackedWindows:
         windows = loader.batch(index)
-        if job.variant == "documents not told apart":
-            places = torch.arange(shape.context).expand_as(windows.positions)
-            windows = replace(windows, positions=places, document_ids=torch.zeros_like(places))
-        if job.variant == "batch ramp" and 3 * index < clock.horizon:
+        if job.variant == "no document masking":
+            positions = torch.arange(shape.context).expand_as(windows.positions)
+            windows = replace(windows, positions=positions, document_ids=torch.zeros_like(positions))
+        if job.variant == "batch size warm-up" and 3 * index < clock.horizon:
             windows = PackedWindows(*(getattr(windows, each.name)[: rows // 2] for each in fields(windows)))
         return PackedWindows(*(getattr(windows, field.name).to(machine.device) for field in fields(windows)))
 
-    class Timed:
+    class ClockCallback:
         def after_step(self, report: StepReport) -> None:
             clock.tokens = report.tokens_seen
             trainer.progress.stopped = not clock.tick(report.metrics["loss"])
 
-    schedule = _Foreseen(1 << 60, 0, 0, clock)
+    schedule = _ClockSchedule(1 << 60, 0, 0, clock)
     objective = NextToken(z_loss=1e-4 if job.variant == "z-loss 1e-4" else 0.0)
-    settings = TrainingSettings(checkpoint_seconds=1e9)
+    training_settings = TrainingSettings(checkpoint_seconds=1e9)
     with TemporaryDirectory() as directory, training_run(Path(directory) / "run") as run:
-        trainer = Trainer(model, objective, settings, run, machine=machine)
+        trainer = Trainer(model, objective, training_settings, run, machine=machine)
         clock.begin(model)
-        trainer.train(batches, TrainingSteps(schedule, config), callbacks=[Timed()])
+        trainer.train(batches, TrainingSteps(schedule, config), callbacks=[ClockCallback()])
     model.eval()
 
     def logits(input_ids_BT: Tensor) -> Tensor:
