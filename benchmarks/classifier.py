@@ -3,7 +3,8 @@
 For each random split, `groundup finetune classify` is trained on ROWS texts of the table and tested on TESTS others.
 Then `groundup classify` gets gibberish and texts in other languages (other_languages.txt). The results are the gain in
 accuracy over logistic regression on TF-IDF of words and characters, the expected calibration error, and the fraction of
-texts that the novelty score flags. The gain has a 95 % t-interval over splits. Each split appends a line to --log. The last line of the output is a JSON object.
+texts that the novelty score flags. The gain has a 95 % t-interval over splits. Each split appends a line to --log. The
+last line of the output is a JSON object.
 """
 
 from __future__ import annotations

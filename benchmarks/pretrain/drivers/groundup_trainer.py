@@ -1,8 +1,7 @@
 """groundup with the Trainer of `groundup pretrain`.
 
 A SwiGLU layer with an FFN size of 8/3 of the hidden size has as many matmul FLOPs as GPT-2's MLP with a factor of 4. So
-all families have the same FLOPs. Llama and Qwen3 have more parameters than GPT-2, because they do not tie the embeddings
-by default.
+all families have the same FLOPs. Llama and Qwen3 do not tie the embeddings by default, so they have more parameters.
 """
 
 from __future__ import annotations
