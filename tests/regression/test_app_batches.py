@@ -17,7 +17,7 @@ from groundup.hub import save_classifier, save_model
 from groundup.model import SequenceClassifier, Transformer
 from groundup.tokenizer import Tokenizer
 
-REVIEWS = [
+NUM_ADJUSTMENTS = [
     {"id": 1, "review": "A fine and quiet place.", "stars": 5},
     {"id": 2, "review": "It broke at once, sadly.", "stars": 1},
 ]
@@ -79,9 +79,9 @@ def written(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "json", "parquet", "xlsx"])
 def test_the_only_column_of_text_is_taken_and_named(batch: Callable[..., Result], tmp_path: Path, suffix: str) -> None:
-    done = batch("sentiment", "--batch", written(tmp_path / f"reviews.{suffix}", REVIEWS))
+    done = batch("sentiment", "--batch", written(tmp_path / f"reviews.{suffix}", NUM_ADJUSTMENTS))
     rows = rows_of(done)
-    assert [row["review"] for row in rows] == [row["review"] for row in REVIEWS]
+    assert [row["review"] for row in rows] == [row["review"] for row in NUM_ADJUSTMENTS]
     assert {row["output"] for row in rows} <= {"positive", "negative"}
     assert [int(row["id"]) for row in rows] == [1, 2], "a result without its row's id cannot be joined again"
     assert "text: the column 'review', the only one that holds text." in done.stderr
@@ -141,7 +141,7 @@ def test_a_wrong_mapping_says_what_to_write(
     batch: Callable[..., Result], tmp_path: Path, given: str, said: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        batch("sentiment", "--batch", written(tmp_path / "reviews.csv", REVIEWS), "--column", given)
+        batch("sentiment", "--batch", written(tmp_path / "reviews.csv", NUM_ADJUSTMENTS), "--column", given)
     assert said in str(caught.value)
 
 

@@ -29,7 +29,7 @@ from groundup.optim import OptimizerConfig
 from groundup.tokenizer import Tokenizer
 from groundup.train import adapters
 from groundup.train.learning_rates import classifier_rates, language_model_rates
-from groundup.train.planner.rates import converted
+from groundup.train.planner.rates import convert_rates
 from groundup.train.planner.tuning import adapter_rates, tuning_rates
 from groundup.train.run import PLAN, require_current_plan
 
@@ -210,13 +210,13 @@ def test_the_converted_settings_train_at_the_same_rates(
     kept = {
         key: value for key, value in table.items() if not key.endswith("_lr") and key not in ("learning_rate", "lora")
     }
-    assert rates(resolved(stage, kept | converted(stage, table, dim), dim)) == pytest.approx(before, rel=1e-5)
+    assert rates(resolved(stage, kept | convert_rates(stage, table, dim), dim)) == pytest.approx(before, rel=1e-5)
 
 
 def test_converted_adapters_train_at_the_same_rates() -> None:
-    found = converted("finetune.classify", {"method": "lora", "lora": {"learning_rate": 0.005}}, None)
+    found = convert_rates("finetune.classify", {"method": "lora", "lora": {"learning_rate": 0.005}}, None)
     assert found == {"learning_rate": 0.005, "head_learning_rate": 0.003}
-    found = converted("finetune.instruct", {"method": "merged", "lora": {"learning_rate": 0.005}}, 576)
+    found = convert_rates("finetune.instruct", {"method": "merged", "lora": {"learning_rate": 0.005}}, 576)
     assert found == {"learning_rate": 0.005, "embedding_learning_rate": pytest.approx(0.3 * 0.01 * 256 / 576, rel=1e-5)}
 
 

@@ -82,7 +82,7 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     from groundup.tokenizer import locked_template, save_chat
     from groundup.train import Evaluation, Trainer
     from groundup.train.objectives import NextToken
-    from groundup.train.planner import share
+    from groundup.train.planner import micro_batches_per_rank
     from groundup.train.planner.tuning import DEFAULT_EPOCHS
     from groundup.train.planning import fine_tune, plan_fine_tuning
 
@@ -102,8 +102,8 @@ def _tune(config: FinetuneInstructConfig, run: TrainingRun) -> None:
     machine, plan, new = run.plan(planned)
     trainer = Trainer(model, NextToken(), config, run, machine=machine, label="tuning")
     window = plan.model.context_length
-    plan = trainer.settle(plan, lambda rows: loader(window, rows, machine).batch(0)) if new else plan
-    batches = loader(window, share(plan.rows, plan.micro_batch_size, ranks.size)[0], machine)
+    plan = trainer.fit_micro_batches(plan, lambda rows: loader(window, rows, machine).batch(0)) if new else plan
+    batches = loader(window, micro_batches_per_rank(plan.rows, plan.micro_batch_size, ranks.size)[0], machine)
     with Engine(model, tokenizer, stop_ids=template.stop_ids) as engine:
         evaluation = Evaluation(show_answers(engine, template, data.test, run), config.num_evaluations)
         selection = answer_selection(config.keep_best, config.early_stopping_patience, model, data)

@@ -75,7 +75,7 @@ def _facts(named: str) -> dict[str, Any]:
 
 def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     from groundup.model import ModelConfig
-    from groundup.train.planner.figures import described
+    from groundup.train.planner.figures import describe_shape
 
     shape = ModelConfig.from_json(facts["shape"])
     yield "model", str(facts.get("name") or facts.get("directory") or facts.get("file"))
@@ -85,7 +85,7 @@ def _rows(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if facts.get("adapter_of"):
         yield "adapter of", facts["adapter_of"]
     yield "family", shape.family
-    yield "shape", described(shape)
+    yield "shape", describe_shape(shape)
     yield "parameters", f"{facts['parameters']:,}, {facts['product_parameters']:,} of them in matmuls"
     tied = "tied embeddings" if shape.tie_embeddings else "untied embeddings"
     yield "vocabulary", f"{shape.vocab_size:,} tokens, {tied}"

@@ -88,7 +88,7 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     from groundup.tokenizer import Tokenizer
     from groundup.train import Evaluation, Trainer, TrainingSteps
     from groundup.train.objectives import NextToken
-    from groundup.train.planner import MAX_EPOCHS, Budget, share
+    from groundup.train.planner import MAX_EPOCHS, Budget, micro_batches_per_rank
     from groundup.train.planning import plan_pretraining
     from groundup.train.trainer import measured_machine
 
@@ -115,9 +115,9 @@ def _train(config: PretrainConfig, base: Base | None, run: TrainingRun) -> None:
     model = start.build(plan.model, config.seed)
     trainer = Trainer(model, objective, config, run, machine=machine, label="pretraining")
     context = plan.model.context_length
-    plan = trainer.settle(plan, lambda rows: loader(context, rows, machine).batch(0)) if new else plan
+    plan = trainer.fit_micro_batches(plan, lambda rows: loader(context, rows, machine).batch(0)) if new else plan
     rates = show_rates(config, model, plan.optimizer, console, pretraining=base is None)
-    rows, _ = share(plan.rows, plan.micro_batch_size, ranks.size)
+    rows, _ = micro_batches_per_rank(plan.rows, plan.micro_batch_size, ranks.size)
     steps = TrainingSteps.of(plan, ranks, max_epochs=MAX_EPOCHS)
     score = text_score(validation, model)
     with trainer.readable():

@@ -1,4 +1,4 @@
-"""Reading a recipe: its version, and the refusal of learning rates that meant something else in earlier releases."""
+"""Recipe versions: reject learning rates that had another meaning in earlier releases."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import tomlkit
 from groundup.core.config import RECIPE_VERSION, VERSION, take_version
 from groundup.core.errors import ConfigError, GroundupError
 
-# Learning rates of recipes without a version. Those of groups have other names now.
+# Learning rates of recipes without a version; the rates of parameter groups were renamed.
 _GROUPS = ("matrix_lr", "embedding_lr", "head_lr", "vector_lr")
-_OLD = {
+_OLD_RATES = {
     "pretrain": ("learning_rate", *_GROUPS),
     "finetune.instruct": ("learning_rate",),
     "finetune.classify": _GROUPS,
 }
 
 ModelOf = Callable[[str, Mapping[str, Any]], Path | None]
-"""The model that a stage with this table trains, as far as it is known."""
+"""Function from a stage and its table to the path of the model that it trains, if known."""
 
 
 def stage_table(values: Any, stage: str) -> dict[str, Any] | None:
@@ -31,67 +31,69 @@ def stage_table(values: Any, stage: str) -> dict[str, Any] | None:
 
 
 def require_absolute_rates(values: dict[str, Any], file: str, model_of: ModelOf, stage: str | None = None) -> None:
-    """Take the version out of a recipe, and refuse learning rates of one that has none.
+    """Remove the version from a recipe, and reject learning rates of a recipe without one.
 
     Args:
-        values: the recipe; its version is removed.
-        stage: the only table that is used, which may also be the whole file; None: all of them.
+        values: The recipe; its version is removed.
+        file: Name of the file, for messages.
+        model_of: Returns the model that a stage trains.
+        stage: The only table that is used, which may also be the whole file; None: all tables.
 
     Raises:
-        ConfigError: with the lines that mean the same now.
+        ConfigError: With the equivalent settings.
     """
     if take_version(values, file) >= RECIPE_VERSION:
         return
-    for name in _OLD if stage is None else {stage} & _OLD.keys():
+    for name in _OLD_RATES if stage is None else {stage} & _OLD_RATES.keys():
         table = stage_table(values, name)
         if table is None and stage is not None:
             table = values
         if table and (found := _old_rates(name, table)):
-            raise _refused(name, table, found, file, model_of)
+            raise _old_rates_error(name, table, found, file, model_of)
 
 
 def _old_rates(stage: str, table: Mapping[str, Any]) -> dict[str, Any]:
-    found = {key: table[key] for key in _OLD[stage] if key in table}
+    found = {key: table[key] for key in _OLD_RATES[stage] if key in table}
     lora = table.get("lora")
     if isinstance(lora, dict) and "learning_rate" in lora:
         found["lora.learning_rate"] = lora["learning_rate"]
     return found
 
 
-def _refused(
+def _old_rates_error(
     stage: str, table: Mapping[str, Any], found: Mapping[str, Any], file: str, model_of: ModelOf
 ) -> ConfigError:
-    from groundup.train.planner.rates import absolute, converted
+    from groundup.train.planner.rates import absolute_rate, convert_rates
 
     given = ", ".join(f"{key} = {value!r}" for key, value in found.items())
     value = f"{file}: {given} in [{stage}], and no version"
     if not all(isinstance(rate, int | float) and rate > 0 for rate in found.values()):
-        return ConfigError(value, rule="a learning rate is a number above 0", fix="Correct it.")
+        return ConfigError(f"{value}: a learning rate must be a number above 0", fix="Correct it.")
     scaled = "learning_rate" in found and (stage != "pretrain" or "model" in table)
     dim = _width(model_of(stage, table)) if scaled or "lora.learning_rate" in found else None
     lines = [f"{VERSION} = {RECIPE_VERSION}", f"[{stage}]"]
-    lines += [f"{key} = {tomlkit.item(setting).as_string()}" for key, setting in converted(stage, table, dim).items()]
+    lines += [
+        f"{key} = {tomlkit.item(setting).as_string()}" for key, setting in convert_rates(stage, table, dim).items()
+    ]
     written = "".join(f"\n    {line}" for line in lines)
-    fix = f"Write these lines in place of {given}; the version comes first in the file:{written}"
+    fix = f"Replace {given} with these lines; the version comes first in the file:{written}"
     if scaled:
-        old, width = (
+        old, size = (
             found["learning_rate"],
-            f"{dim} wide" if dim else "up to 256 wide (for a wider one times 256 / width)",
+            f"hidden size {dim}" if dim else "a hidden size up to 256 (for larger ones times 256 / hidden size)",
         )
-        fix += f"\nlearning_rate = {old!r} meant {absolute(stage, table, dim):.4g} for a model {width}."
-        fix += f"\nOr, for the same rates at any width, write: learning_rate_scale = {old!r}."
+        fix += f"\nlearning_rate = {old!r} was equivalent to {absolute_rate(stage, table, dim):.4g} for {size}."
+        fix += f"\nFor the same rates at any hidden size, use: learning_rate_scale = {old!r}."
     if "learning_rate" in found:
-        fix += (
-            f"\nIf {found['learning_rate']!r} is meant as an absolute rate, only write: {VERSION} = {RECIPE_VERSION}."
-        )
-    rule = "without a version, learning_rate is a multiple of the rates of pretraining; now learning rates are absolute"
+        fix += f"\nIf {found['learning_rate']!r} is an absolute rate, only add: {VERSION} = {RECIPE_VERSION}."
+    rule = "without a version, learning_rate was a multiple of the pretraining rates; now it is absolute"
     if "learning_rate" not in found:
         rule = "without a version, these settings have the names of an earlier release"
     return ConfigError(value, rule=rule, fix=fix)
 
 
 def _width(model: Path | None) -> int | None:
-    """Return the width of a model, if it is there."""
+    """Return the hidden size of a model, if it is available."""
     from groundup.core.files import expand_home
     from groundup.hub import read_config
     from groundup.hub.resolve import resolve_model

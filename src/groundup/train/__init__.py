@@ -1,11 +1,10 @@
-"""The training loop and what happens between its steps."""
+"""The training loop, its callbacks, checkpoints and planning."""
 
 from typing import TYPE_CHECKING
 
 from groundup.core.lazy import exports
 
 if TYPE_CHECKING:
-    from groundup.train.best import KeepBest
     from groundup.train.callbacks import (
         AtFractions,
         EverySeconds,
@@ -18,13 +17,14 @@ if TYPE_CHECKING:
     from groundup.train.checkpoints import Checkpoints
     from groundup.train.fit import Callback, Progress, StepReport, diverged, steps_per_second
     from groundup.train.guard import SpikeGuard
-    from groundup.train.pace import Pace
+    from groundup.train.keep_best import KeepBest
+    from groundup.train.memory_probe import find_max_rows
     from groundup.train.prefetch import Prefetch
-    from groundup.train.probe import fitting_rows
-    from groundup.train.rehearsal import Rehearsal, rehearse
     from groundup.train.run import TrainingRun, training_run
     from groundup.train.samples import SAMPLES, SampleLog
     from groundup.train.settings import ParallelConfig, TrainingSettings
+    from groundup.train.step_cost import StepCost, measure_steps
+    from groundup.train.time_limit import TimeLimit
     from groundup.train.trackers import open_tracker
     from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps
 
@@ -37,26 +37,26 @@ __all__ = [
     "EverySeconds",
     "KeepBest",
     "MetricsLog",
-    "Pace",
     "ParallelConfig",
     "Prefetch",
     "Progress",
-    "Rehearsal",
     "SampleLog",
     "Selection",
     "ShowProgress",
     "Speed",
     "SpikeGuard",
+    "StepCost",
     "StepReport",
+    "TimeLimit",
     "Trainer",
     "TrainingRun",
     "TrainingSettings",
     "TrainingSteps",
     "diverged",
-    "fitting_rows",
+    "find_max_rows",
     "logs_in",
+    "measure_steps",
     "open_tracker",
-    "rehearse",
     "require_logs",
     "steps_per_second",
     "training_run",
@@ -71,13 +71,13 @@ __getattr__ = exports(
         "Checkpoints": "checkpoints",
         "Evaluation": "trainer",
         "EverySeconds": "callbacks",
-        "KeepBest": "best",
+        "KeepBest": "keep_best",
         "MetricsLog": "callbacks",
-        "Pace": "pace",
+        "TimeLimit": "time_limit",
         "ParallelConfig": "settings",
         "Prefetch": "prefetch",
         "Progress": "fit",
-        "Rehearsal": "rehearsal",
+        "StepCost": "step_cost",
         "SampleLog": "samples",
         "Selection": "trainer",
         "ShowProgress": "callbacks",
@@ -89,10 +89,10 @@ __getattr__ = exports(
         "TrainingSettings": "settings",
         "TrainingSteps": "trainer",
         "diverged": "fit",
-        "fitting_rows": "probe",
+        "find_max_rows": "memory_probe",
         "logs_in": "callbacks",
         "open_tracker": "trackers",
-        "rehearse": "rehearsal",
+        "measure_steps": "step_cost",
         "require_logs": "callbacks",
         "steps_per_second": "fit",
         "training_run": "run",

@@ -1,4 +1,4 @@
-"""What happens between steps: the log of losses, the progress bar, evaluation, samples, checkpoints."""
+"""Callbacks of the training loop: metrics log, progress bar, and calls at fractions of the run or at time intervals."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from groundup.distributed.ranks import Ranks
 from groundup.train.fit import StepReport
 from groundup.train.samples import SAMPLES
 
-_STARVED = 0.1  # of a step's time: where more goes to waiting for batches, it is said
-_STEPS_TO_ACTION = 20  # time of steps for each second of what is done now and then
+_DATA_BOUND = 0.1  # fraction of a step's time; more time spent waiting for batches is shown
+_STEPS_TO_ACTION = 20  # minimum ratio of the time of steps to the time of the action between them
 METRICS = "metrics.jsonl"
-_ALONE = Ranks()
+_SINGLE_RANK = Ranks()
 
 
 class Speed:
-    """How much of the machine a step used.
+    """Compute the utilization of the machine.
 
     Args:
-        flops_per_step: of the model, by formula, in a step of all ranks; None: not known.
-        peak_flops: sustained matmul throughput in FLOP/s of all ranks together; None: not known, no MFU.
+        flops_per_step: Model FLOPs of a step over all ranks; None: unknown.
+        peak_flops: Sustained matmul throughput of all ranks in FLOP/s; None: unknown, no MFU.
     """
 
     def __init__(self, flops_per_step: float | None, peak_flops: float | None) -> None:
@@ -34,14 +34,14 @@ class Speed:
         self._peak_flops = peak_flops
 
     def mfu(self, report: StepReport) -> float | None:
-        """Model FLOPs utilization (Chowdhery et al. 2022, arXiv:2204.02311, appendix B), 0 to 1."""
+        """Return the model FLOPs utilization, 0 to 1 (Chowdhery et al. 2022, arXiv:2204.02311, appendix B)."""
         if not self._flops_per_step or not self._peak_flops or report.seconds <= 0:
             return None
         return self._flops_per_step / report.seconds / self._peak_flops
 
 
 def row_of(report: StepReport, speed: Speed) -> dict[str, float | None]:
-    """What every log says of a step; a number that is not finite is None."""
+    """Return the metrics of a step; a value that is not finite is None."""
     row = {
         "step": report.step,
         "total_steps": report.total_steps,
@@ -60,10 +60,10 @@ def row_of(report: StepReport, speed: Speed) -> dict[str, float | None]:
 
 
 class MetricsLog:
-    """One JSON object a step in `metrics.jsonl`.
+    """Callback that appends a JSON object per step to `metrics.jsonl`.
 
-    A run that goes on after n batches first drops what a killed process wrote after its last checkpoint, so that the
-    file reads like that of an uninterrupted run (wall times aside).
+    A run that resumes after n batches first drops the rows that a killed process wrote after its last checkpoint. Apart
+    from wall times, the file is the same as that of an uninterrupted run.
     """
 
     def __init__(self, path: Path, *, kept_rows: int, speed: Speed) -> None:
@@ -82,7 +82,7 @@ class MetricsLog:
 
 
 def _is_row(line: str) -> bool:
-    """Whether a line of a log is whole: a killed process leaves half of one, and a damaged disk anything."""
+    """Return whether a line of a log is complete: a killed process or a damaged disk may leave a broken one."""
     try:
         return isinstance(json.loads(line), dict)
     except ValueError:
@@ -90,28 +90,30 @@ def _is_row(line: str) -> bool:
 
 
 def logs_in(directory: Path) -> dict[str, tuple[int, str]]:
-    """Return size and checksum of each log that a training run appends to, as it is now."""
+    """Return size and checksum of each log that a training run appends to."""
     paths = [directory / name for name in (METRICS, SAMPLES)]
     return {path.name: (path.stat().st_size, file_digest(path)) for path in paths if path.is_file()}
 
 
-def require_logs(directory: Path, logs: Mapping[str, tuple[int, str]], say: Callable[[str], None]) -> None:
-    """Say which log is not what it was when the state was saved that a run resumes from; what it says is not verified.
+def require_logs(directory: Path, logs: Mapping[str, tuple[int, str]], warn: Callable[[str], None]) -> None:
+    """Warn about each log that differs from its state at the checkpoint that a run resumes from.
 
     Args:
-        directory: Where the logs are.
-        logs: What `logs_in` returned then; rows that were appended since do not matter.
-        say: Is told.
+        directory: Directory of the logs.
+        logs: Result of `logs_in` at that time; rows that were appended since are ignored.
+        warn: Prints a warning.
     """
     for name, (size, digest) in logs.items():
         path = directory / name
         content = path.read_bytes()[:size] if path.is_file() else b""
         if hashlib.blake2b(content, digest_size=16).hexdigest() != digest:
-            say(f"{path}: its contents do not match its checksum. It is damaged; curves drawn from it may be wrong.")
+            warn(
+                f"{path}: its contents do not match its checksum. The file is damaged; curves of its values may be wrong."
+            )
 
 
 class ShowProgress:
-    """Moves a bar by the tokens of each step, and shows the loss, and how much of the machine is used."""
+    """Callback that advances a progress bar by the tokens of each step, and shows loss and MFU."""
 
     def __init__(self, bar: ProgressBar, speed: Speed) -> None:
         self._bar = bar
@@ -126,13 +128,13 @@ class ShowProgress:
         shown = {"loss": f"{report.metrics['loss']:.3f}", "step": f"{report.step}/{report.total_steps}"}
         if (mfu := self._speed.mfu(report)) is not None:
             shown["mfu"] = f"{100 * mfu:.0f} %"
-        starved = report.waited > _STARVED * report.seconds
+        starved = report.waited > _DATA_BOUND * report.seconds
         shown["waiting for data"] = f"{100 * report.waited / report.seconds:.0f} %" if starved else ""
         self._bar.show(**shown)
 
 
-class Parts:
-    """Equal parts of a run, whose length may change on the way: each is passed once, also where it moves."""
+class EqualParts:
+    """Equal parts of a run whose number of steps may change; each part ends once."""
 
     def __init__(self, times: int) -> None:
         self._times = times
@@ -140,8 +142,8 @@ class Parts:
         self._passed = 0
 
     def passed(self, report: StepReport) -> int:
-        """How many parts are over with this step, where it ends one; else 0."""
-        if report.step != self._step + 1:  # the run begins here, goes on from a checkpoint, or has gone back
+        """Return the number of completed parts if this step completes one; otherwise 0."""
+        if report.step != self._step + 1:  # the run starts, resumes or rolled back
             self._passed = (report.step - 1) * self._times // report.total_steps
         before, self._step = self._passed, report.step
         self._passed = max(before, report.step * self._times // report.total_steps)
@@ -149,11 +151,11 @@ class Parts:
 
 
 class AtFractions:
-    """Calls `action(report)` when the run passes each of `times` equal parts of its length, the end not included."""
+    """Callback that calls `action(report)` at the end of each of `times` equal parts of a run, except for the last."""
 
     def __init__(self, times: int, action: Callable[[StepReport], None]) -> None:
         self._times = times
-        self._parts = Parts(times)
+        self._parts = EqualParts(times)
         self._action = action
 
     def after_step(self, report: StepReport) -> None:
@@ -162,15 +164,16 @@ class AtFractions:
 
 
 class EverySeconds:
-    """Calls `action(report)` after each `seconds` of steps, and after the last step. Ranks agree on when that is.
+    """Callback that calls `action(report)` at intervals of `seconds` of steps, and after the last step, on all ranks.
 
-    An action that takes long is called less often: the steps until the next take 20 times as long, at least. The state
-    of GPT-2's 124M has 1.5 GB: written every 30 seconds, it was 10 % of a run's time.
+    A slow action is called less often: the steps until the next call take at least 20 times as long. A checkpoint of
+    GPT-2 (124M parameters) has 1.5 GB; writing it every 30 seconds took 10 % of a run's time.
 
     Args:
-        seconds: 0 is after every step, whatever that costs.
-        ended: whether a step that is not the last of the schedule is the last of the run.
-        ranks: the first says how long its action took.
+        seconds: Interval; 0: after every step, whatever the cost.
+        action: Function to call.
+        ended: Returns whether the run ends before the last step of the schedule.
+        ranks: Ranks of the run; the first one measures the action.
     """
 
     def __init__(
@@ -178,7 +181,7 @@ class EverySeconds:
         seconds: float,
         action: Callable[[StepReport], None],
         ended: Callable[[], bool] = lambda: False,
-        ranks: Ranks = _ALONE,
+        ranks: Ranks = _SINGLE_RANK,
     ) -> None:
         self._seconds = self._due = seconds
         self._ended = ended

@@ -1,4 +1,4 @@
-"""Saving a run as it goes and taking it up again, so that a killed run and an uninterrupted one end the same."""
+"""Save and restore checkpoints: a run that is killed and resumed ends with the same weights."""
 
 from __future__ import annotations
 
@@ -16,19 +16,22 @@ from groundup.hub import StoredState, TrainingState, load_newest_state, save_sta
 from groundup.optim import Optimizer
 from groundup.train.fit import Progress
 
-_ALONE = Ranks()
+_SINGLE_RANK = Ranks()
 
 
 class Checkpoints:
-    """The saved states of one run: the weights that are trained, optimizer, random numbers, and how far it is.
+    """Checkpoints of a run: trained weights, optimizer state, random number generators and progress.
 
-    Batches need no state: a loader gives the batch of any index. Every rank calls each method; each saves what it
-    holds, and a state that some ranks saved can be restored by any other number of them.
+    Batches need no state, because a loader returns the batch of any index. Every rank calls each method and saves its
+    part; any number of ranks can restore a checkpoint.
 
     Args:
-        plan_digest: identity of everything that the run's result depends on; another plan's state is refused.
-        model: not wrapped; its parameters may be sharded.
-        say: Is told of a damaged state, and which one is read instead.
+        directory: Directory of the checkpoints.
+        model: Unwrapped model; its parameters may be sharded.
+        optimizer: Optimizer of the run.
+        plan_digest: Fingerprint of the plan; a checkpoint of another plan is rejected.
+        ranks: Ranks of the run.
+        warn: Prints a warning about a damaged checkpoint, and the one that is used instead.
     """
 
     def __init__(
@@ -38,33 +41,36 @@ class Checkpoints:
         optimizer: Optimizer | ShardedOptimizer,
         *,
         plan_digest: str,
-        ranks: Ranks = _ALONE,
-        say: Callable[[str], None] = lambda _: None,
+        ranks: Ranks = _SINGLE_RANK,
+        warn: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._directory = directory
         self._model = model
         self._optimizer = optimizer
         self._plan_digest = plan_digest
         self._ranks = ranks
-        self._say = say
+        self._warn = warn
 
     def restore(self, *, at_most: int | None = None) -> Progress:
-        """Take up the newest intact state; at the very beginning there is none, and nothing changes.
+        """Restore the newest intact checkpoint; without a checkpoint, change nothing.
 
         Args:
-            at_most: The last step that counts.
+            at_most: Maximum step of the checkpoint.
+
+        Returns:
+            Progress of the checkpoint.
 
         Raises:
-            FormatError: the state belongs to another plan, or all states are damaged.
+            FormatError: The checkpoint belongs to another plan, or all checkpoints are damaged.
         """
-        state = load_newest_state(self._directory, ranks=self._ranks, at_most=at_most, say=self._say)
+        state = load_newest_state(self._directory, ranks=self._ranks, at_most=at_most, say=self._warn)
         if state is None:
             return Progress()
         if state.meta["plan"] != self._plan_digest:
             raise FormatError(
-                f"{self._directory}: a checkpoint of another plan",
-                rule="a run goes on with the plan that it began with",
-                fix="Put plan.json back as it was, or start in a new --out directory.",
+                f"{self._directory}: the checkpoint belongs to another plan",
+                rule="a run resumes with the plan that it started with",
+                fix="Restore plan.json, or start in a new --out directory.",
             )
         self._load_weights(state)
         self._optimizer.load_state(state.groups["optimizer"])
@@ -75,10 +81,10 @@ class Checkpoints:
         return Progress.from_json({**state.meta, "step": state.step})
 
     def save(self, progress: Progress, *, keep: int = 2) -> None:
-        """Write the state after `progress.step` steps; the newest `keep` stay."""
+        """Write a checkpoint after `progress.step` steps, and keep the newest `keep`."""
         random = {"cpu": torch.get_rng_state()} if self._ranks.first else {}
         device = self._device()
-        if device.type == "cuda":  # each rank's draws are its own: they leave out parts of other texts
+        if device.type == "cuda":  # per rank, because dropout differs between ranks
             random[f"cuda-{self._ranks.rank}"] = torch.cuda.get_rng_state(device)
         save_state(
             self._directory,
@@ -108,16 +114,17 @@ class Checkpoints:
         return held
 
     def _trained(self) -> dict[str, Tensor]:
-        """The parameters that are trained, without second names: frozen and quantized weights are those of the base.
+        """Return the trained parameters without tied duplicates; frozen and quantized weights are in the base model.
 
-        safetensors refuses tensors that share memory, and a tied head is 10 % of a state of GPT-2's 124M.
+        safetensors rejects tensors that share memory, and a tied head is 10 % of a checkpoint of GPT-2 (124M
+        parameters).
         """
         named = self._model.named_parameters(remove_duplicate=False)
         trained = {name for name, parameter in named if parameter.requires_grad} - self._second_names()
         return {name: tensor for name, tensor in self._model.state_dict().items() if name in trained}
 
     def _second_names(self) -> set[str]:
-        """Names of parameters that have another one before, as a tied head has that of the embeddings."""
+        """Return the second names of tied parameters, e.g. that of a head that is tied to the embeddings."""
         first = {name for name, _ in self._model.named_parameters()}
         return {name for name, _ in self._model.named_parameters(remove_duplicate=False)} - first
 
@@ -125,11 +132,10 @@ class Checkpoints:
     def _load_weights(self, state: StoredState) -> None:
         stored, tensors = state.groups["model"], self._trained()
         # Earlier releases wrote a tied tensor under each of its names.
-        if odd := (stored.keys() ^ tensors.keys()) - self._second_names():
+        if unknown := (stored.keys() ^ tensors.keys()) - self._second_names():
             raise FormatError(
-                f"{self._directory}: weights {', '.join(sorted(odd)[:3])}",
-                rule="a checkpoint has the weights of this model, no more and no fewer",
-                fix="This checkpoint is of another model; start in a new --out directory.",
+                f"{self._directory}: the weights {', '.join(sorted(unknown)[:3])} do not match this model",
+                fix="This checkpoint belongs to another model; start in a new --out directory.",
             )
         for name, tensor in tensors.items():
             place = rows_of(tensor, self._ranks)

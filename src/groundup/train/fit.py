@@ -1,4 +1,4 @@
-"""The only training loop. Pre-training, tuning and preference learning are objectives that it is given."""
+"""The training loop; pretraining, fine-tuning and preference learning pass it their objectives."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from groundup.train.objectives import Metrics, Objective
 
 @dataclass(slots=True)
 class Progress:
-    """How far the run is, and what the next step depends on besides weights and optimizer.
+    """State of a run that the next step depends on, besides weights and optimizer.
 
     Attributes:
-        step: optimizer steps done, skipped ones included.
-        batches: global batches drawn. More than steps, once a run has gone back: what led astray is not read again.
-        tokens_seen: as the objective counts them.
-        lr_scale: factor on all learning rates, below 1 once a run has gone back.
-        rollbacks: Number of rollbacks to an earlier state.
-        recent_losses: of the last steps that were taken, for `groundup.train.SpikeGuard`.
-        skipped: which of the last batches gave no step.
-        total_steps: of the run, as they are foreseen now; None: as they were planned. See `groundup.train.Pace`.
-        scores: (step, score) of the weights on texts that are not learned, where that is asked for.
-        stopped: the run ends here, before its last step.
-        logs: name -> size and checksum of each log when this was saved.
+        step: Completed optimizer steps, including skipped ones.
+        tokens_seen: Number of tokens as counted by the objective.
+        batches: Global batches read; more than steps after a rollback, because batches are not read again.
+        lr_scale: Factor on all learning rates, below 1 after a rollback.
+        rollbacks: Number of rollbacks to an earlier checkpoint.
+        recent_losses: Losses of the last steps that updated the weights, for `groundup.train.SpikeGuard`.
+        skipped: Indices of the recent batches whose steps were skipped.
+        total_steps: Current estimate of the number of steps; None: as planned. See `groundup.train.TimeLimit`.
+        scores: (step, validation score), if the best checkpoint is selected.
+        stopped: Whether the run ends before its last step.
+        logs: Name -> size and checksum of each log when this was saved.
     """
 
     step: int = 0
@@ -51,7 +51,7 @@ class Progress:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """From a checkpoint's values; earlier releases wrote fewer of them."""
+        """Return the progress of a checkpoint; checkpoints of earlier releases have fewer values."""
         known = {"batches": record["step"], "rollbacks": record.get("returns", 0)} | {
             f.name: record[f.name] for f in fields(cls) if f.name in record
         }
@@ -91,16 +91,20 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One optimizer step, as callbacks see it; the same on every rank.
+    """Report of an optimizer step for callbacks; the same on every rank.
 
     Attributes:
-        step: steps done, this one included.
-        total_steps: of the run, as they were foreseen when this step began.
-        seconds: wall time of this step alone (batches, forward, backward, update), the mean of all ranks.
-        waited: the part of it in which there was no batch yet.
-        metrics: means over the step's global batch, `loss` in nats a token first.
-        skipped: the batch gave no step, see `groundup.train.SpikeGuard`.
-        rollbacks: Number of rollbacks of the run to an earlier state.
+        step: Completed steps, including this one.
+        total_steps: Number of steps of the run as estimated when this step began.
+        tokens: Tokens of this step as counted by the objective.
+        tokens_seen: Tokens of all steps.
+        lr_factor: Factor on the learning rates.
+        grad_norm: Norm of the gradient before clipping.
+        seconds: Wall time of the step (batches, forward, backward, update), averaged over ranks.
+        waited: Part of it that was spent waiting for batches.
+        metrics: Means over the global batch; the first is `loss` in nats per token.
+        skipped: Whether the batch did not update the weights, see `groundup.train.SpikeGuard`.
+        rollbacks: Number of rollbacks of the run so far.
     """
 
     step: int
@@ -117,53 +121,51 @@ class StepReport:
 
 
 class Guard(Protocol):
-    """Decides whether a step is taken."""
+    """Decides whether a step updates the weights."""
 
-    def admits(self, progress: Progress, loss: float, grad_norm: float) -> bool:
-        """Whether the gradient may be used.
+    def should_step(self, progress: Progress, loss: float, grad_norm: float) -> bool:
+        """Return whether the optimizer may use the gradient.
 
         Raises:
-            TrainingError: the run cannot go on.
+            TrainingError: The run cannot continue.
         """
         ...
 
 
 class NoGuard:
-    """Every step is taken; the first that cannot be ends the run."""
+    """Accept every step; raise an error if a gradient is not finite."""
 
-    def admits(self, progress: Progress, loss: float, grad_norm: float) -> bool:
+    def should_step(self, progress: Progress, loss: float, grad_norm: float) -> bool:
         if not math.isfinite(grad_norm):
             raise diverged(f"step {progress.step + 1:,}: the gradient's norm is {grad_norm}")
         return True
 
 
 def diverged(trouble: str) -> TrainingError:
-    """The error of a run that cannot go on."""
+    """Return the error of a run that cannot continue."""
     return TrainingError(
-        trouble,
-        rule="losses and gradients are finite numbers that do not jump; this training has diverged",
-        fix="Lower learning_rate, then start again in a new --out.",
+        f"training diverged: {trouble}", fix="Lower learning_rate, and start again in a new --out directory."
     )
 
 
 BatchT = TypeVar("BatchT")
 
-_CLIP_EPS = 1e-6  # what `torch.nn.utils.clip_grad_norm_` adds to the norm that it divides by
+_CLIP_EPS = 1e-6  # added to the norm, as in `torch.nn.utils.clip_grad_norm_`
 
 
 class Callback(Protocol):
-    """Something that happens between steps: logging, evaluation, checkpoints. Callbacks run in the order given."""
+    """Called after each step, e.g. for logging, evaluation or checkpoints; callbacks run in the given order."""
 
     def after_step(self, report: StepReport) -> None: ...
 
 
 class Steps(Protocol):
-    """What updates the weights: `groundup.optim.Optimizer`, or `groundup.distributed.ShardedOptimizer`."""
+    """Updates the weights; implemented by `groundup.optim.Optimizer` and `groundup.distributed.ShardedOptimizer`."""
 
     def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None: ...
 
 
-def fit(  # noqa: PLR0913 - everything that a step depends on is an argument
+def fit(  # noqa: PLR0913 - a step depends on all of its arguments
     model: nn.Module,
     objective: Objective[BatchT],
     batches: Callable[[int], BatchT],
@@ -177,21 +179,26 @@ def fit(  # noqa: PLR0913 - everything that a step depends on is an argument
     guard: Guard | None = None,
     ranks: Ranks | None = None,
 ) -> None:
-    """Take steps until all are done, or a callback says with `progress.stopped` that it is enough.
+    """Train until all steps are done or a callback sets `progress.stopped`.
 
-    There are `schedule.total_steps` of them, unless `progress.total_steps` is set. A step depends only on `model`,
-    `optimizer`, `progress` and the index of its batches: a resumed run is the run that was never interrupted.
+    The number of steps is `progress.total_steps` or, if that is unset, `schedule.total_steps`. A step depends only on
+    `model`, `optimizer`, `progress` and the index of its batches, so a resumed run equals an uninterrupted one.
 
     Args:
-        model: as `groundup.distributed.parallel_model` gives it.
-        batches: this rank's micro-batch of a 0-based index since the start of the run.
-        progress: updated in place; says where to begin.
-        grad_accum_steps: micro-batches of a rank in a step.
-        max_grad_norm: gradients are scaled down to this global norm.
-        guard: decides which steps are taken; by default all, and a gradient that is no finite number ends the run.
+        model: Model as returned by `groundup.distributed.parallel_model`.
+        objective: Loss to minimize.
+        batches: Returns this rank's micro-batch of a 0-based index.
+        optimizer: Updates the weights.
+        schedule: Learning rate schedule.
+        progress: Progress to start from; updated in place.
+        grad_accum_steps: Micro-batches per step and rank.
+        max_grad_norm: Maximum global norm of the gradient; larger gradients are scaled down.
+        callbacks: Called after each step.
+        guard: Decides which steps update the weights; default: all, and a gradient that is not finite is an error.
+        ranks: Ranks of the run.
 
     Raises:
-        TrainingError: training has diverged; the weights are those before the step that showed it.
+        TrainingError: Training diverged; the weights are those before the diverging step.
     """
     guard, ranks = guard or NoGuard(), ranks or Ranks()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -207,7 +214,7 @@ def fit(  # noqa: PLR0913 - everything that a step depends on is an argument
         norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         grad_norm = float(norm)
         lr_factor = schedule.over(total_steps)(progress.step) * progress.lr_scale
-        taken = guard.admits(progress, means["loss"], grad_norm)
+        taken = guard.should_step(progress, means["loss"], grad_norm)
         if taken:
             too_long = grad_norm + _CLIP_EPS > max_grad_norm
             optimizer.step(lr_factor, max_grad_norm / (norm.float() + _CLIP_EPS) if too_long else None)
@@ -232,7 +239,7 @@ def _backward(
     for number, batch in enumerate(micro_batches, 1):
         sync_gradients(model, last=number == len(micro_batches))
         loss, metrics = objective(model, batch)
-        (loss / (normalizer / ranks.size)).backward()  # ranks' gradients are averaged, and ours is a sum
+        (loss / (normalizer / ranks.size)).backward()  # DDP averages the gradients of ranks, but the loss is a sum
         found.append(metrics)
     return _means(found, ranks)
 
@@ -244,15 +251,15 @@ def _rank_means(values: Sequence[float], ranks: Ranks) -> list[float]:
 
 
 def _means(found: Sequence[Metrics], ranks: Ranks) -> dict[str, float]:
-    """Means over the micro-batches of all ranks, from sums and counts."""
+    """Return means over the micro-batches of all ranks, from sums and counts."""
     names = list(found[0])
-    told = [[[float(number) for number in metrics[name]] for name in names] for metrics in found]
-    totals = ranks.sum(torch.tensor(told, dtype=torch.float64).sum(0)).tolist()
+    values = [[[float(number) for number in metrics[name]] for name in names] for metrics in found]
+    totals = ranks.sum(torch.tensor(values, dtype=torch.float64).sum(0)).tolist()
     return {name: value / count for name, (value, count) in zip(names, totals, strict=True)}
 
 
 class Stopwatch:
-    """The seconds of each step."""
+    """Callback that records the seconds of each step."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -271,7 +278,7 @@ def steps_per_second(
     timed_steps: int = 3,
     ranks: Ranks | None = None,
 ) -> float:
-    """The speed of real steps, one micro-batch each: the median of a few, after compilation. Changes the weights."""
+    """Return the speed of real steps of one micro-batch, the median after compilation. Changes the weights."""
     watch = Stopwatch()
     steps = warmup_steps + timed_steps
     schedule = WarmupStableDecay(steps, warmup_steps=steps, decay_steps=1)

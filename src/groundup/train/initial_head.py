@@ -1,14 +1,15 @@
 """Initialize a classifier before step 1: choose the prompt format of its texts and fit its head.
 
 **The head** is a ridge regression on the hidden states of the frozen base model. A random head distorts the features
-below it while it learns what a fitted head has from the start (Kumar et al. 2022, arXiv:2202.10054). SmolLM2-135M on
-880 messages of 76 intents, one epoch, one seed: 53.3 % accuracy on 579 others, against 46.0 % from a random head.
+below it while it is trained (Kumar et al. 2022, arXiv:2202.10054). SmolLM2-135M on 880 messages of 76 intents, one
+epoch, one seed: 53.3 % accuracy on 579 others, and 46.0 % with a random initial head.
 
-**The prompt format** is the plain text, or the text in a prompt that asks for its meaning. The hidden state of a text's
-last token predicts the next token, and holds little of the text as a whole. At the end of `This sentence : "..." means
-in one word: "` it has to summarize the text (Jiang et al. 2023, "Scaling Sentence Embeddings with Large Language
-Models", arXiv:2307.16645). SmolLM2-135M-Instruct, a linear head fitted on 600 messages of 77 intents: 45.5 % accuracy
-on 400 others with the prompt, 35.2 % without. A small model may not know such sentences, so both formats are tried.
+**The prompt format** is either the text alone, or the text in a prompt that asks for its meaning. The hidden state of a
+text's last token predicts the next token, and contains little about the text as a whole. At the end of `This sentence :
+"..." means in one word: "` it has to summarize the text (Jiang et al. 2023, "Scaling Sentence Embeddings with Large
+Language Models", arXiv:2307.16645). SmolLM2-135M-Instruct with a linear head fitted on 600 messages of 77 intents: 45.5
+% accuracy on 400 others with the prompt, 35.2 % without. Both formats are tried, because the prompt does not help small
+models.
 
 Shape letters: E texts, D dim, C labels, R rank.
 """
@@ -46,24 +47,24 @@ if TYPE_CHECKING:
     from groundup.train.classifier_plan import ClassifierSettings
 
 PROMPT_BEFORE, PROMPT_AFTER = 'This sentence : "', '" means in one word: "'
-HEAD_FILE = "head.safetensors"  # the fitted head, next to the plan until the run has finished
+HEAD_FILE = "head.safetensors"  # the fitted head, next to the plan until the run finishes
 
 _WEIGHT = "score.weight"
-_HEAD_DIGEST = "head_digest"  # in the plan
-_MIN_HEAD_TOKENS = 30_000  # of the texts that the head is fitted on
-_FORMAT_TOKENS = 8_000  # of the texts that each prompt format is tried on
-_MIN_PROMPTS_PER_CONTEXT = 16  # else the prompt leaves too few tokens for the text
-_RIDGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)  # as shares of the features' mean square
-_LOGIT_SCALES = tuple(2.0 ** (power / 2) for power in range(15))  # a ridge predicts its targets, 0 and 1, not logits
+_HEAD_DIGEST = "head_digest"  # key in the plan
+_MIN_HEAD_TOKENS = 30_000  # minimum number of tokens of the texts that the head is fitted on
+_FORMAT_TOKENS = 8_000  # tokens of the texts that each prompt format is tried on
+_MIN_PROMPTS_PER_CONTEXT = 16  # minimum ratio of the context length to the length of the prompt
+_RIDGE_STRENGTHS = (1e-3, 1e-2, 1e-1, 0.3, 1.0, 3.0)  # relative to the mean square of the features
+_LOGIT_SCALES = tuple(2.0 ** (power / 2) for power in range(15))  # a ridge predicts its targets 0 and 1, not logits
 
 
 @dataclass(frozen=True, slots=True)
 class PromptFormats:
-    """The formats in which a classifier may read texts.
+    """Prompt formats in which a classifier may read texts.
 
     Attributes:
-        tokenizers: one per format; the first adds no prompt.
-        max_tokens: maximum number of tokens per text in the first format, such that every format fits the context.
+        tokenizers: One per format; the first adds no prompt.
+        max_tokens: Maximum number of tokens per text in the first format, such that every format fits the context.
     """
 
     tokenizers: tuple[Tokenizer, ...]
@@ -74,7 +75,9 @@ class PromptFormats:
         """Return the formats for a context: without a prompt, and with one if the context is long enough.
 
         Args:
-            max_tokens: default: the context length.
+            tokenizer: Tokenizer of the model.
+            context_length: Context length of the model.
+            max_tokens: Maximum number of tokens per text; default: the context length.
         """
         with_prompt = tokenizer.framed(PROMPT_BEFORE, PROMPT_AFTER)
         enough = with_prompt.added * _MIN_PROMPTS_PER_CONTEXT <= context_length
@@ -86,11 +89,11 @@ class PromptFormats:
         return len(self.tokenizers)
 
     def max_tokens_of(self, index: int) -> int:
-        """Return the maximum number of tokens per text in a format, its prompt included."""
+        """Return the maximum number of tokens per text in a format, including its prompt."""
         return self.max_tokens + self.tokenizers[index].added - self.tokenizers[0].added
 
     def encode(self, index: int, texts: Sequence[str]) -> list[list[int]]:
-        """Return token ids of texts in a format, truncated to its maximum."""
+        """Return the token ids of texts in a format, truncated to its maximum."""
         return encode(self.tokenizers[index], texts, self.max_tokens_of(index))[0]
 
 
@@ -101,10 +104,13 @@ def best_prompt_format(
     targets: Targets,
     fit: Callable[..., HeadFit],
 ) -> tuple[int, list[HeadFit]]:
-    """Choose the prompt format with the lowest loss of a fitted head; leaves that head in the model.
+    """Choose the prompt format whose fitted head has the lowest loss; leave that head in the model.
 
     Args:
-        texts: in random order; the first 8,000 tokens are used.
+        model: Classifier with a frozen base model.
+        formats: Prompt formats to try.
+        texts: Texts in random order; the first 8,000 tokens are used.
+        targets: Labels of the texts.
         fit: `fit_head` with its loss.
 
     Returns:
@@ -139,14 +145,20 @@ def initial_classifier(
     *,
     trained: bool,
 ) -> tuple[SequenceClassifier, LabelObjective, int]:
-    """Make a classifier of a language model, with a fitted head.
+    """Return a classifier with a fitted head, built from a language model.
 
     Args:
-        given: Texts of the training and validation set: they decide which labels there are.
-        trained: More than the head is trained afterwards, with label smoothing.
+        language_model: Base model.
+        formats: Prompt formats to try.
+        given: Texts of training and validation set, which define the labels.
+        train: Texts of the training set.
+        settings: Settings of the run.
+        run: The training run.
+        machine: Machine to place the classifier on.
+        trained: Whether more than the head is trained afterwards, with label smoothing.
 
     Returns:
-        The classifier, placed on the machine; its objective; the index of its prompt format.
+        The classifier on the machine, its objective, and the index of its prompt format.
     """
     labels, multi_label = list(given.counts()), given.multi_label
     model = SequenceClassifier.from_language_model(
@@ -170,21 +182,23 @@ def initialize_head(
     *,
     seed: int,
 ) -> int:
-    """Fit the head, at about a twelfth of an epoch's compute, or load the head that an interrupted run fitted.
+    """Fit the head, at the cost of about a twelfth of an epoch, or load the head that an interrupted run fitted.
 
     Args:
-        targets: labels of the texts, see `groundup.data.label_batches.label_targets`.
-        loss: of the training that follows.
-        run: its plan records the fit, and the head is saved next to the plan.
-        seed: of the sample of texts.
+        model: Classifier to initialize.
+        formats: Prompt formats to try.
+        texts: Texts of the training set.
+        targets: Labels of the texts, see `groundup.data.label_batches.label_targets`.
+        loss: Loss of the training that follows.
+        run: The training run; its plan records the fit, and its directory stores the head.
+        seed: Random seed of the sample of texts.
 
     Returns:
         The index of the prompt format.
     """
     plan, head_file = run.saved_plan() or {}, run.directory / HEAD_FILE
-    if run.ranks.broadcast_object(
-        head_file.is_file() and plan.get(_HEAD_DIGEST) == file_digest(head_file)
-    ):  # else fitted again
+    fitted = head_file.is_file() and plan.get(_HEAD_DIGEST) == file_digest(head_file)
+    if run.ranks.broadcast_object(fitted):
         with torch.no_grad():
             model.score.weight.copy_(load(head_file.read_bytes())[_WEIGHT])
         run.ranks.barrier()
@@ -208,7 +222,7 @@ def _fit_in_best_format(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """Return the record of the fit for the plan."""
+    """Fit the head in the best prompt format; return the record of the fit for the plan."""
     order = random.Random(seed).sample(range(len(texts)), len(texts))
     wanted: Any = [targets[index] for index in order]
     drawn = [texts[index] for index in order]
@@ -219,13 +233,13 @@ def _fit_in_best_format(
         best = run.ranks.broadcast_object(best)
         ids = formats.encode(best, drawn)
         n_tokens = sum(map(len, ids))
-        if fits and fits[best].texts == len(texts):  # the formats were tried on all texts
+        if fits and fits[best].texts == len(texts):  # the formats were compared on all texts
             head = fits[best]
         else:
             pad_id, max_tokens = formats.tokenizers[best].pad_id, max(_MIN_HEAD_TOKENS, n_tokens // 4)
             head = fit(model, ids, wanted, pad_id=pad_id, max_tokens=max_tokens)
     _report(best, fits, head, run.console)
-    # The texts of every fit have about as many tokens as those of the last one.
+    # The texts of all fits have about the same mean length.
     n_fitted = sum(each.texts for each in fits) + (head.texts if head not in fits else 0)
     seconds = (time.monotonic() - started) / n_fitted * len(ids) / n_tokens
     nats = [each.nats for each in fits]
@@ -234,17 +248,15 @@ def _fit_in_best_format(
 
 def _report(best: int, fits: Sequence[HeadFit], head: HeadFit, console: Console) -> None:
     if fits:
-        named = ("alone", f"in {PROMPT_BEFORE}...{PROMPT_AFTER}")
+        names = ("no prompt", f"the prompt {PROMPT_BEFORE}...{PROMPT_AFTER}")
         lowest, highest = sorted(each.nats for each in fits)
-        losses = f"{lowest:.3f} nats per text; {named[not best]}: {highest:.3f}"
-        console.note(f"Each text is read {named[best]} (loss of a head on the frozen model: {losses}).")
-    console.note(
-        f"Initial head: {head.nats:.3f} nats per text in leave-one-out prediction, fitted on the frozen model."
-    )
+        losses = f"{lowest:.3f} nats per text, {highest:.3f} with {names[not best]}"
+        console.note(f"Prompt format: {names[best]} (loss of a head on the frozen base model: {losses}).")
+    console.note(f"Initial head, fitted on the frozen base model: leave-one-out loss {head.nats:.3f} nats per text.")
 
 
 def log_head(work: Work, plan: dict[str, Any]) -> None:
-    """Write the fit as the only step of a run that trains nothing else; its loss is the leave-one-out loss."""
+    """Log the fit as the only step of a run that trains nothing else, with the leave-one-out loss."""
     head = plan["head"]
     row = {"step": 1, "total_steps": 1, "tokens_seen": head["texts"], "loss": head["nats"], "lr_factor": 0.0}
     row |= {"accuracy": head["accuracy"], "grad_norm": head["grad_norm"], "seconds": work.seconds, "waited": 0.0}
@@ -252,25 +264,26 @@ def log_head(work: Work, plan: dict[str, Any]) -> None:
 
 
 class LabelLoss(Protocol):
-    """The loss that training minimizes, which the scale of the head's logits is fitted to as well."""
+    """Loss of the training, to which the scale of the head's logits is fitted as well."""
 
     def text_weights(self, labels_E: Tensor) -> Tensor:
-        """Weight of each text in a least-squares fit, (E,)."""
+        """Return the weight of each text in a least-squares fit, (E,)."""
         ...
 
     def summed_loss(self, logits_EC: Tensor, labels_E: Tensor) -> Tensor:
-        """Summed loss in nats, (); labels are (E,) or, with several labels per text, (E, C)."""
+        """Return the summed loss in nats, (); labels are (E,) or, with several labels per text, (E, C)."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class HeadFit:
-    """A fitted head.
+    """Result of fitting a head.
 
     Attributes:
-        nats, accuracy: loss per text and share of right texts, each text predicted by a fit without it.
-        grad_norm: of the mean loss of these texts, with respect to the head's weights.
-        texts: number of texts that it was fitted on.
+        nats: Leave-one-out loss per text.
+        accuracy: Leave-one-out accuracy.
+        grad_norm: Gradient norm of the mean loss with respect to the head's weights.
+        texts: Number of texts that the head was fitted on.
     """
 
     nats: float
@@ -289,13 +302,17 @@ def fit_head(
     max_tokens: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> HeadFit:
-    """Fit the head of a classifier in place; all other weights stay as they are.
+    """Fit the head of a classifier in place; all other weights are unchanged.
 
     Args:
-        texts: token ids in any order; the first texts that fit into `max_tokens` are used.
-        targets: labels of the texts, see `groundup.data.label_batches.label_targets`.
-        loss: of the training that follows. Another loss would start the head at a scale that training must undo: with
-            a scale for plain cross-entropy, training with label smoothing 0.1 started at a loss of 4 to 8.
+        model: Classifier.
+        texts: Token ids in any order; the first texts that fit into `max_tokens` are used.
+        targets: Labels of the texts, see `groundup.data.label_batches.label_targets`.
+        loss: Loss of the training that follows. With another loss the head starts at the wrong scale: with a scale for
+            cross-entropy, training with label smoothing 0.1 started at a loss of 4 to 8.
+        pad_id: Padding token.
+        max_tokens: Maximum number of tokens of all texts.
+        advance: Called with the number of texts read.
     """
     count, tokens = 0, 0
     while count < len(texts) and tokens + len(texts[count]) <= max_tokens:
@@ -313,13 +330,16 @@ def fit_head(
 
 
 def ridge(states_ED: Tensor, labels_E: Tensor, loss: LabelLoss, n_labels: int) -> tuple[Tensor, float, float]:
-    """Return the weights (C, D) of a ridge regression, the loss per text, and the share of right texts.
+    """Return the weights (C, D) of a ridge regression, the loss per text, and the accuracy.
 
-    Strength and scale are those with the lowest leave-one-out loss. It needs no second fit: without a text, its
-    prediction is (p - h y) / (1 - h), with its prediction p and its leverage h.
+    Strength and scale are those with the lowest leave-one-out loss. It needs no second fit: the prediction without a
+    text is (p - h y) / (1 - h), with the text's prediction p and leverage h.
 
     Args:
-        labels_E: index of each text's label; with several labels per text (E, C), 1.0 for each label it has.
+        states_ED: Hidden state of each text's last token.
+        labels_E: Index of each text's label; with several labels per text (E, C), 1.0 for each of its labels.
+        loss: Loss of the training that follows.
+        n_labels: Number of labels.
     """
     multi_label = labels_E.ndim == 2
     targets_EC = 2 * labels_E.double() - 1 if multi_label else F.one_hot(labels_E, n_labels).double()

@@ -142,13 +142,13 @@ class Base:
         Raises:
             ConfigError: The window exceeds the model's context length.
         """
-        most = self.config.context_length
-        if context_length is not None and context_length > most:
+        longest = self.config.context_length
+        if context_length is not None and context_length > longest:
             raise ConfigError(
-                f"shape.context_length = {context_length} exceeds the model's context length, {most}",
-                fix=f"Set {most} or less, or omit it.",
+                f"shape.context_length = {context_length} exceeds the model's context length, {longest}",
+                fix=f"Set {longest} or less, or omit it.",
             )
-        window = replace(self.config, context_length=context_length or min(WINDOW, most))
+        window = replace(self.config, context_length=context_length or min(WINDOW, longest))
         return vars_of(window)
 
 

@@ -184,7 +184,7 @@ def show_rates(
         The parameter groups as JSON values, for the artifact.
     """
     from groundup.optim import GROUPS, group_rates
-    from groundup.train.planner.rates import unusual
+    from groundup.train.planner.rates import unusual_rate_warning
 
     found = group_rates(model, optimizer)
     names = GROUPS | ({"matrix": "LoRA adapters"} if adapted else {})
@@ -195,7 +195,7 @@ def show_rates(
     ]
     console.table("Learning rates", ["parameters", "number", "optimizer", "learning rate"], rows)
     for rate in found:
-        warning = unusual(rate, adapted=adapted, pretraining=pretraining)
+        warning = unusual_rate_warning(rate, adapted=adapted, pretraining=pretraining)
         if warning and _is_set(settings, rate):
             console.warn(warning)
     return [asdict(rate) for rate in found]

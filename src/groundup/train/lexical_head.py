@@ -1,4 +1,4 @@
-"""Fit the lexical head of a classifier whose base model is frozen; see `groundup.hub.lexical`.
+"""Fit the lexical head of a classifier with a frozen base model; see `groundup.hub.lexical`.
 
 Shape letters: E texts, D dim, F features, C labels, R rank.
 """
@@ -16,7 +16,7 @@ from groundup.data.tfidf import Tfidf
 from groundup.hub.lexical import LexicalHead
 from groundup.train.initial_head import LabelLoss, ridge
 
-_MIN_SHARE = 1e-9  # of the largest eigenvalue: below it there is rounding only
+_MIN_SHARE = 1e-9  # relative to the largest eigenvalue; smaller ones are rounding errors
 
 Floats = npt.NDArray[np.float64]
 
@@ -24,17 +24,20 @@ Floats = npt.NDArray[np.float64]
 def fit_lexical_head(
     states_ED: npt.NDArray[np.float32], texts: Sequence[str], targets: Targets, loss: LabelLoss, n_labels: int
 ) -> LexicalHead | None:
-    """Fit a ridge regression on states and TF-IDF features; strength and scale by leave-one-out, see `ridge`.
+    """Fit a ridge regression on hidden states and TF-IDF features; see `ridge` for strength and scale.
 
-    Each dimension of the states is standardized, the features are centered, and both get the same mean squared norm.
-    So neither outweighs the other, and there is no weight to choose.
+    Each dimension of the states is standardized, the features are centered, and both are scaled to the same mean
+    squared norm. Neither outweighs the other, and no weight has to be chosen.
 
     Args:
-        states_ED: hidden state of each text's last token.
-        targets: index of each text's label.
+        states_ED: Hidden state of each text's last token.
+        texts: Texts of the training set.
+        targets: Index of each text's label.
+        loss: Loss of the classifier.
+        n_labels: Number of labels.
 
     Returns:
-        None if the texts have no words or characters to count.
+        The head; None if the texts contain no words or characters.
     """
     found = Tfidf.fit(texts)
     if found is None:
@@ -45,11 +48,11 @@ def fit_lexical_head(
     inverse_D = np.divide(1, deviation_D, out=np.zeros_like(deviation_D), where=deviation_D > 0)
     standard_ED = (states - mean_D) * inverse_D
     mean_F = np.asarray(features_EF.mean(0)).reshape(-1)
-    # Products of the rows: there are far fewer texts than features.
+    # Gram matrices, because there are far fewer texts than features.
     counted_EE = _centered((features_EF @ features_EF.T).toarray())
     read_EE = standard_ED @ standard_ED.T
     by_state, by_feature = (1 / max(float(np.trace(each)) / len(texts), 1e-12) for each in (read_EE, counted_EE))
-    value_R, vector_ER = np.linalg.eigh(by_state * read_EE + by_feature * counted_EE + 1)  # 1: the bias
+    value_R, vector_ER = np.linalg.eigh(by_state * read_EE + by_feature * counted_EE + 1)  # + 1 for the bias
     kept_R = value_R > _MIN_SHARE * value_R.max()
     root_R, vector_ER = np.sqrt(value_R[kept_R]), vector_ER[:, kept_R]
     rows_ER, labels_E = torch.from_numpy(vector_ER * root_R), torch.tensor(targets)
@@ -62,7 +65,7 @@ def fit_lexical_head(
 
 
 def _centered(gram_EE: Floats) -> Floats:
-    """Return the products of rows after their mean is subtracted from each."""
+    """Return the Gram matrix of rows after their mean is subtracted."""
     mean_E = gram_EE.mean(0)
     centered: Floats = gram_EE - mean_E[None, :] - mean_E[:, None] + mean_E.mean()
     return centered

@@ -1,4 +1,4 @@
-"""Plans that are measured: real steps on this machine decide what a budget of minutes buys."""
+"""Plan training runs; for a budget of minutes, from measured training steps."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from groundup.train.planner import MAX_EPOCHS, Budget, Plan, plan_run
 from groundup.train.planner.plan import SAVE_FRACTION
 from groundup.train.planner.tuning import (
     DEFAULT_EPOCHS,
-    evenly,
+    affordable_epochs,
+    measured_rows,
     plan_tuning,
-    probe_rows,
+    shareable_step,
+    should_compile,
     step_rows,
-    within,
-    worth_compiling,
 )
 from groundup.train.run import TrainingRun
 from groundup.train.settings import FineTuningSettings, TrainingSettings
 from groundup.train.trainer import Evaluation, Selection, Trainer, TrainingSteps, estimated, measured_machine
 
 MakeLoader = Callable[[int, int, Machine], Any]
-"""(context length, rows of a micro-batch, machine) -> a loader, whose `batch(index)` is a micro-batch."""
+"""Function of (context length, rows of a micro-batch, machine) that returns a loader with a method `batch(index)`."""
 
-_WINDOW = 512  # tokens of a row of packed examples, unless an example is longer
+_WINDOW = 512  # minimum tokens per row of packed examples
 
 
 def plan_pretraining(
@@ -50,21 +50,27 @@ def plan_pretraining(
     *,
     corpus_tokens: int,
 ) -> Plan:
-    """Plan pretraining. For a budget of minutes, real steps are measured by all ranks together.
+    """Plan pretraining. For a budget of minutes, all ranks measure training steps together.
 
     Args:
-        loader: Makes the loader of this rank.
-        corpus_tokens: Tokens of one epoch.
+        settings: Settings of the run.
+        run: The training run.
+        machine: Measured machine.
+        budget: Minutes, tokens or depth.
+        start: Base model or random weights.
+        objective: Loss to minimize.
+        loader: Returns this rank's loader.
+        corpus_tokens: Tokens per epoch.
 
     Raises:
-        ConfigError: The given shape is not consistent.
+        ConfigError: The given shape is inconsistent.
         ResourceError: The model does not fit into memory.
     """
     ranks, base = run.ranks, start.base
     optimizer = language_model_rates(settings, base.config.dim if base else None)
 
     def speed(shape: ModelConfig, rows: int) -> float:
-        """Return the tokens per second of all ranks."""
+        """Return the throughput of all ranks in tokens per second."""
         model = Transformer(shape)
         init_weights(model, settings.seed)
         trainer = Trainer(model, objective, settings, run, machine=machine)
@@ -78,10 +84,10 @@ def plan_pretraining(
         ranks.broadcast_object([shape.to_json(), rows])
         return speed(shape, rows)
 
-    if not ranks.first:  # measures what the first rank asks for, until that has its plan
-        while isinstance(heard := ranks.broadcast_object(None), list):
-            speed(ModelConfig.from_json(heard[0]), heard[1])
-        return Plan.from_json(heard)
+    if not ranks.first:  # the other ranks measure what the first one requests
+        while isinstance(message := ranks.broadcast_object(None), list):
+            speed(ModelConfig.from_json(message[0]), message[1])
+        return Plan.from_json(message)
     plan = plan_run(
         budget,
         vocab_size=start.vocab_size,
@@ -94,7 +100,7 @@ def plan_pretraining(
     )
     ranks.broadcast_object(plan.to_json())
     if plan.epochs > 0.95 * MAX_EPOCHS:
-        run.console.note(f"The text is small for this budget: more than {MAX_EPOCHS:g} epochs would teach little.")
+        run.console.note(f"The training set is small for this budget; the run is limited to {MAX_EPOCHS:g} epochs.")
     return plan
 
 
@@ -108,12 +114,16 @@ def plan_fine_tuning(
     longest: int,
     compile: bool,
 ) -> tuple[Machine, Plan]:
-    """Plan instruction tuning. For a budget of minutes, real steps are measured by all ranks together.
+    """Plan instruction tuning. For a budget of minutes, all ranks measure training steps together.
 
     Args:
-        loader: Makes the `ExampleLoader` of this rank.
+        settings: Settings of the run.
+        run: The training run.
+        model: Model to fine-tune.
+        objective: Loss to minimize.
+        loader: Returns this rank's `ExampleLoader`.
         longest: Tokens of the longest example.
-        compile: Compile the layers if the run is long enough to gain from it.
+        compile: Whether to compile the layers if the run is long enough.
     """
     ranks = run.ranks
     shape = replace(
@@ -124,21 +134,21 @@ def plan_fine_tuning(
     epochs = settings.num_epochs or DEFAULT_EPOCHS
     trained = adapter_parameters(model)
     tokens = epochs * rows_per_epoch * shape.context_length
-    worth = worth_compiling(shape, tokens, ranks.size * machine.product_flops, trained)
+    worth = should_compile(shape, tokens, ranks.size * machine.product_flops, trained)
     if compile and worth and not machine.native:
         machine = measured_machine(settings, run, native=False)
     rates = language_model_rates(settings, shape.dim, adapted=trained is not None)
-    step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
+    step = shareable_step(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
     speed = None
     if settings.minutes is not None:
         trainer = Trainer(copy.deepcopy(model), objective, settings, run, machine=machine)
-        rows = probe_rows(shape, machine.product_flops, step[0])
+        rows = measured_rows(shape, machine.product_flops, step[0])
         rows = trainer.max_rows(lambda rows: loader(shape.context_length, rows, machine).batch(0), rows)
         steps = trainer.steps_per_second(loader(shape.context_length, rows, machine).batch, rates)
         speed = steps * rows * ranks.size * shape.context_length
         left = 60 * settings.minutes - run.work.seconds
-        epochs = within(left, speed, rows_per_epoch * shape.context_length, epochs)
-        step = evenly(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
+        epochs = affordable_epochs(left, speed, rows_per_epoch * shape.context_length, epochs)
+        step = shareable_step(step_rows(rows_per_epoch, epochs, shape.context_length), ranks.size)
     plan = plan_tuning(
         shape,
         rates,
@@ -158,6 +168,9 @@ def estimate(trainer: Trainer[Any, Any], plan: Plan, steps: TrainingSteps, batch
     """Return a sentence with the estimated time and memory of a plan.
 
     Args:
+        trainer: Trainer of the run.
+        plan: Plan of the run.
+        steps: Steps of this rank.
         batch: A micro-batch.
     """
     rows = plan.rows // (steps.grad_accum_steps * trainer.run.ranks.size)
@@ -178,20 +191,25 @@ def fine_tune(
     evaluation: Evaluation,
     selection: Selection | None,
 ) -> dict[str, Any]:
-    """Show the plan, its learning rates and its estimated cost, then train.
+    """Print the plan, its learning rates and its estimated cost, then train.
 
     Args:
+        trainer: Trainer of the run.
+        plan: Plan of the run.
         batches: This rank's micro-batches.
-        new: No earlier process began the run.
-        max_epochs: For a budget of minutes.
+        new: Whether the run starts now instead of resuming.
+        max_epochs: Maximum number of epochs for a budget of minutes.
+        evaluation: Evaluation during training.
+        selection: Selection of the best checkpoint; None: keep the last one.
 
     Returns:
-        Facts of the training, as JSON values.
+        Results of the training, as JSON values.
     """
     settings, console = trainer.settings, trainer.run.console
     if batches.too_long:
-        done = "cut" if batches.cut else "left out: truncate = true would keep their beginnings"
-        console.warn(f"{batches.too_long:,} examples are longer than {plan.model.context_length:,} tokens: {done}.")
+        done = "are truncated" if batches.cut else "are dropped; truncate = true keeps their beginnings"
+        context = plan.model.context_length
+        console.warn(f"{batches.too_long:,} examples longer than {context:,} tokens {done}.")
     steps = TrainingSteps.of(plan, trainer.run.ranks, max_epochs=max_epochs)
     total = batches.labels_until(plan.total_steps * steps.grad_accum_steps)
     steps = replace(steps, total_tokens=total, unit="trained tokens")

@@ -1,4 +1,4 @@
-"""Batches made ahead of time, so that a step finds its own at hand."""
+"""Load batches ahead of time in a thread."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ BatchT = TypeVar("BatchT")
 
 
 class Prefetch(Generic[BatchT]):
-    """The same batches by the same indices, the next ones made by a thread. A context manager, or `close` it.
+    """Function from an index to its batch; a thread loads the next batches. A context manager, or call `close`.
 
     Args:
-        batches: a pure function of the index; called in this one thread only.
-        ahead: how many batches wait at most.
-        last: says beyond which index none will be asked for, as far as that is known now.
+        batches: Pure function of the index; called in one thread only.
+        ahead: Maximum number of batches to load ahead.
+        last: Returns the last index that will be requested, as currently known.
     """
 
     def __init__(self, batches: Callable[[int], BatchT], *, ahead: int, last: Callable[[], int]) -> None:
@@ -30,8 +30,8 @@ class Prefetch(Generic[BatchT]):
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches", initializer=on_this_gpu())
 
     def __call__(self, index: int) -> BatchT:
-        """The batch of an index; an error in making it is raised here."""
-        if self._waiting and self._waiting[0][0] != index:  # not the next in turn: what was made ahead is of no use
+        """Return the batch with this index; raise the error of loading it."""
+        if self._waiting and self._waiting[0][0] != index:  # out of order: the batches loaded ahead are useless
             for _, other in self._waiting:
                 other.cancel()
             self._waiting.clear()
@@ -41,7 +41,7 @@ class Prefetch(Generic[BatchT]):
         return self._waiting.popleft()[1].result()
 
     def close(self) -> None:
-        """Make no more."""
+        """Stop loading."""
         self._thread.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Self:

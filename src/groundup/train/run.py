@@ -1,4 +1,4 @@
-"""A training run on all ranks: its directory, its clock, and its plan on disk."""
+"""A training run on all ranks: its directory, its clock, and its saved plan."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = "checkpoints"
 PLAN = "plan.json"
-PLAN_VERSION = 2  # since then the settings that a plan was made of have absolute learning rates
+PLAN_VERSION = 2  # version 2: the settings have absolute learning rates
 
 
 @dataclass(slots=True)
 class TrainingRun:
-    """One training run on all ranks, see `training_run`.
+    """A training run on all ranks, see `training_run`.
 
     Attributes:
-        work: The record of the run: directory, fingerprint, wall time.
-        ranks: The processes that train together.
-        console: Quiet on all ranks but the first.
+        work: Record of the run: directory, fingerprint, wall time.
+        ranks: Processes that train together.
+        console: Console; quiet on all ranks except the first.
     """
 
     work: Work
@@ -41,7 +41,7 @@ class TrainingRun:
 
     @property
     def directory(self) -> Path:
-        """Where the run writes."""
+        """Output directory."""
         return self.work.directory
 
     @property
@@ -51,24 +51,24 @@ class TrainingRun:
 
     @property
     def plan_file(self) -> Path:
-        """Where the plan is."""
+        """Path of the saved plan."""
         return self.directory / PLAN
 
     def saved_plan(self) -> dict[str, Any] | None:
-        """Return the `plan.json` that this run began with, the same on every rank; None at its first start."""
+        """Return the saved `plan.json`, the same on every rank; None when the run starts."""
         here = self.ranks.first and self.plan_file.is_file()
         saved: dict[str, Any] | None = self.ranks.broadcast_object(read_plan(self.plan_file) if here else None)
         return saved
 
     def save_plan(self, **values: Any) -> None:
-        """Write values into `plan.json`, next to those that it has; returns when all ranks may read it."""
+        """Add values to `plan.json`; return when all ranks may read it."""
         if self.ranks.first:
             known = read_plan(self.plan_file) if self.plan_file.is_file() else {}
             write_checked_json(self.plan_file, known | {"version": PLAN_VERSION} | values)
         self.ranks.barrier()
 
     def plan(self, make: Callable[[], tuple[Machine, Plan]]) -> tuple[Machine, Plan, bool]:
-        """Return the machine and the plan that the run began with, and whether they are new.
+        """Return the machine and the plan of the run, and whether they are new.
 
         Args:
             make: Makes a new plan; called on every rank.
@@ -90,18 +90,22 @@ def training_run(
     inputs: Mapping[str, str] | None = None,
     console: Console | None = None,
 ) -> Iterator[TrainingRun]:
-    """Begin or resume a training run on all ranks. The first holds the directory, and it alone writes and prints.
+    """Start or resume a training run on all ranks. Only the first rank writes and prints.
 
     The other ranks leave the block after the first.
 
     Args:
-        directory: The output directory, see `groundup.core.artifact.begin`.
+        directory: Output directory, see `groundup.core.artifact.begin`.
         stage: Name of the stage, for `artifact.json`.
         keys: Settings that the result depends on.
         inputs: Name of each input and its digest.
+        console: Console to print to.
+
+    Yields:
+        The run.
 
     Raises:
-        ConfigError: An unfinished run of an earlier release is there.
+        ConfigError: The directory contains an unfinished run of an earlier release.
         ResourceError: Another process uses the directory.
     """
     console, keys, inputs = console or Console(), keys or {}, inputs or {}
@@ -121,10 +125,13 @@ def training_run(
 
 
 def require_current_plan(directory: Path) -> None:
-    """Refuse to resume a run of an earlier release: the same settings mean other learning rates now.
+    """Reject an unfinished run of an earlier release, whose settings have other learning rates.
+
+    Args:
+        directory: Output directory of the run.
 
     Raises:
-        ConfigError: an unfinished run without a version, or with a later one.
+        ConfigError: The plan has no version, or a later one.
     """
     path = directory / PLAN
     if (directory / ARTIFACT).is_file() or not path.is_file():
@@ -132,14 +139,13 @@ def require_current_plan(directory: Path) -> None:
     version = read_plan(path).get("version", 1)
     if version < PLAN_VERSION:
         raise ConfigError(
-            f"{path}: an unfinished run of an earlier release (version {version})",
-            rule="its learning rates were multiples of the default ones; now settings give absolute rates",
-            fix=f"Finish it with the release that began it, or start again: give another --out, or delete {directory}.",
+            f"{path}: an unfinished run of an earlier release (version {version}), whose learning rates are multiples "
+            "of the default ones",
+            fix=f"Finish it with that release, or start again: use another --out, or delete {directory}.",
         )
     if version > PLAN_VERSION:
         raise ConfigError(
-            f"{path}: version {version}",
-            rule=f"this release reads plans up to version {PLAN_VERSION}",
+            f"{path}: version {version}, but this release reads plans up to version {PLAN_VERSION}",
             fix="Upgrade groundup: pip install --upgrade groundup.",
         )
 
@@ -147,8 +153,11 @@ def require_current_plan(directory: Path) -> None:
 def read_plan(path: Path) -> dict[str, Any]:
     """Read a `plan.json`.
 
+    Args:
+        path: File to read.
+
     Raises:
-        FormatError: It is damaged.
+        FormatError: The file is damaged.
     """
     return read_checked_json(path, fix=f"Restore it from a copy, or delete {path.parent} and run the command again.")
 
@@ -156,7 +165,10 @@ def read_plan(path: Path) -> dict[str, Any]:
 def drop_checkpoints(directory: Path) -> None:
     """Delete the checkpoints of a finished run.
 
-    After the artifact, never before: a process killed in between must find either of the two. The next run of a
-    finished stage deletes what is then left.
+    They are deleted after the artifact is written, so that a killed process leaves one of the two. The next run of the
+    finished stage deletes the remaining ones.
+
+    Args:
+        directory: Output directory of the run.
     """
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)

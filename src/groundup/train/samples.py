@@ -1,4 +1,4 @@
-"""What a model writes while it learns, kept for whoever looks later."""
+"""Log of texts that a model generates during training."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ SAMPLES = "samples.jsonl"
 
 
 class SampleLog:
-    """One JSON object a look in `samples.jsonl`; a run that goes on from a checkpoint may write some of them again.
+    """Append a JSON object per sample to `samples.jsonl`; a resumed run may write some samples again.
 
     Args:
-        directory: of the stage.
-        ranks: the first of them writes.
+        directory: Output directory of the stage.
+        ranks: Ranks of the run; the first one writes.
     """
 
     def __init__(self, directory: Path, ranks: Ranks) -> None:
         self._path = directory / SAMPLES if ranks.first else None
 
     def add(self, step: int, text: str, **scores: float) -> None:
-        """Keep a text, and how good the model was then."""
+        """Append a text with the scores of the model at that step."""
         if self._path is None:
             return
         row = {"step": step, **{name: round(score, 4) for name, score in scores.items()}, "text": text}

@@ -1,6 +1,6 @@
-"""Other programs that draw the curves of a run, where they are installed: TensorBoard, Weights & Biases, Trackio.
+"""Experiment trackers: TensorBoard, Weights & Biases, and Trackio.
 
-Each gets the same values a step as `metrics.jsonl`.
+They receive the same values per step as `metrics.jsonl`.
 """
 
 from __future__ import annotations
@@ -19,22 +19,24 @@ TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 class Tracker(Protocol):
-    """A callback that has something to close."""
+    """Callback with a method `close`."""
 
     def after_step(self, report: StepReport) -> None: ...
     def close(self) -> None: ...
 
 
 def open_tracker(name: TrackerName, directory: Path, speed: Speed, *, from_row: int, facts: dict[str, Any]) -> Tracker:
-    """Begin to log, or go on.
+    """Open a tracker, or continue the log of a resumed run.
 
     Args:
-        directory: of the stage; a run is called after it and the one above it, and its name is kept in it.
-        from_row: rows that an earlier process logged, and that count.
-        facts: settings of the run, shown beside its curves.
+        name: Name of the tracker.
+        directory: Output directory of the stage. It and its parent name the tracked run; the name is saved in it.
+        speed: Computes the utilization of the machine.
+        from_row: Number of valid rows that an earlier process logged.
+        facts: Settings of the run, shown with its curves.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: The tracker is not installed.
     """
     if name == "tensorboard":
         return _TensorBoard(directory, speed, from_row)
@@ -42,7 +44,7 @@ def open_tracker(name: TrackerName, directory: Path, speed: Speed, *, from_row: 
 
 
 def _run_name(name: TrackerName, directory: Path, from_row: int) -> str:
-    """What a run is called, and known by: a new one in the same place must not go on with an old one's curves."""
+    """Return the name and id of the tracked run; a new run in the same directory gets a new one."""
     kept = directory / f"{name}-run"
     if not from_row or not kept.is_file():
         kept.write_text(f"{'-'.join(directory.resolve().parts[-2:])}-{secrets.token_hex(4)}", encoding="utf-8")
@@ -50,13 +52,13 @@ def _run_name(name: TrackerName, directory: Path, from_row: int) -> str:
 
 
 class _TensorBoard:
-    """Event files in `tensorboard/`: `tensorboard --logdir DIR` shows them."""
+    """Event files in `tensorboard/`, for `tensorboard --logdir DIR`."""
 
     def __init__(self, directory: Path, speed: Speed, from_row: int) -> None:
         _library("tensorboard", "tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
-        # What was logged after the last checkpoint is logged again, and no longer shown twice.
+        # Rows after the last checkpoint are logged again; the old ones are not shown.
         self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=from_row + 1)
         self._speed = speed
         self._rows = from_row
@@ -71,7 +73,7 @@ class _TensorBoard:
 
 
 class _Runs:
-    """Weights & Biases, and Trackio, which has the same calls. Without an account, both keep runs on this machine."""
+    """Weights & Biases, and Trackio, which has the same API. Without an account, both store runs locally."""
 
     def __init__(
         self, name: TrackerName, run: str, directory: Path, speed: Speed, from_row: int, facts: dict[str, Any]
@@ -94,7 +96,7 @@ class _Runs:
 
 
 def _values(report: StepReport, speed: Speed) -> dict[str, float]:
-    # The step is the axis, and a name that these programs keep for themselves.
+    # The step is the x-axis, and its name is reserved by the trackers.
     row = row_of(report, speed)
     return {key: value for key, value in row.items() if value is not None and key not in ("step", "total_steps")}
 
@@ -105,6 +107,5 @@ def _library(module: str, package: str) -> ModuleType:
     except ImportError:
         raise ConfigError(
             f'report_to = ["{module}"]: {package} is not installed',
-            rule="what shall show the metrics must be there; metrics.jsonl is always written",
-            fix=f"pip install {package}, or take it out of report_to.",
+            fix=f"Run pip install {package}, or remove it from report_to; metrics.jsonl is always written.",
         ) from None

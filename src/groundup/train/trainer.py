@@ -1,4 +1,4 @@
-"""The Trainer: everything that a training run needs around the loop of `groundup.train.fit`."""
+"""The Trainer: runs the training loop with logs, checkpoints, evaluation and loss spike handling."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from groundup.distributed.parallel_model import ModelT, parallelize
 from groundup.distributed.ranks import Ranks
 from groundup.kernels import Machine, eagerly, measure_machine
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
-from groundup.train.best import KeepBest
 from groundup.train.callbacks import AtFractions, EverySeconds, MetricsLog, ShowProgress, Speed, logs_in, require_logs
 from groundup.train.checkpoints import Checkpoints
 from groundup.train.fit import Callback, Progress, StepReport, diverged, fit, steps_per_second
 from groundup.train.guard import SpikeGuard
+from groundup.train.keep_best import KeepBest
 from groundup.train.learning_rates import language_model_rates
+from groundup.train.memory_probe import find_max_rows
 from groundup.train.objectives import Objective
-from groundup.train.pace import Pace
-from groundup.train.planner import Plan, share
+from groundup.train.planner import Plan, micro_batches_per_rank
 from groundup.train.prefetch import Prefetch
-from groundup.train.probe import fitting_rows
-from groundup.train.rehearsal import rehearse
 from groundup.train.run import CHECKPOINTS, TrainingRun
 from groundup.train.settings import TrainingSettings
+from groundup.train.step_cost import measure_steps
+from groundup.train.time_limit import TimeLimit
 from groundup.train.trackers import open_tracker
 
 BatchT = TypeVar("BatchT")
 
-NUM_SELECTION_SCORES = 20  # validation scores in a run that keeps its best weights
+NUM_SELECTION_SCORES = 20  # validation scores per run that selects its best checkpoint
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSteps:
-    """The steps of a run.
+    """Steps of a run.
 
     Attributes:
         schedule: Number of steps, warmup and decay.
         optimizer: Learning rates; None: the default ones of pretraining with the settings of the Trainer.
-        grad_accum_steps: Micro-batches that a rank takes in a step.
-        total_tokens: Tokens of the whole run as the objective's normalizer counts them; None: unknown.
+        grad_accum_steps: Micro-batches per step and rank.
+        total_tokens: Tokens of the run as counted by the objective's normalizer; None: unknown.
         unit: What the normalizer counts, in the plural.
-        flops_per_step: FLOPs of all ranks together; None: unknown, and no MFU is reported.
-        seconds: Wall time of the run at which training ends. The number of steps is then adjusted on the way, see
-            `groundup.train.Pace`; None: all steps are taken.
+        flops_per_step: FLOPs of all ranks; None: unknown, and no MFU is reported.
+        seconds: Wall time of the run at which training ends. The number of steps is then adjusted during the run, see
+            `groundup.train.TimeLimit`. None: all steps are taken.
         max_steps: Maximum number of steps of such a run.
-        plan_digest: Identity of everything that the result depends on. A checkpoint with another one is refused.
+        plan_digest: Fingerprint of everything that the result depends on. A checkpoint with another one is rejected.
             Default: a digest of the fields above.
     """
 
@@ -70,12 +70,17 @@ class TrainingSteps:
 
     @classmethod
     def of(cls, plan: Plan, ranks: Ranks, *, max_epochs: float) -> Self:
-        """Return the steps of a plan as one of several ranks takes them.
+        """Return the steps of a plan for one of several ranks.
+
+        Args:
+            plan: Plan of the run.
+            ranks: Ranks of the run.
+            max_epochs: Maximum number of epochs for a budget of minutes.
 
         Raises:
             ConfigError: The ranks cannot share a step evenly.
         """
-        _, accum = share(plan.rows, plan.micro_batch_size, ranks.size)
+        _, accum = micro_batches_per_rank(plan.rows, plan.micro_batch_size, ranks.size)
         return cls(
             WarmupStableDecay(plan.total_steps, plan.warmup_steps, plan.decay_steps),
             plan.optimizer,
@@ -89,17 +94,17 @@ class TrainingSteps:
 
     @property
     def digest(self) -> str:
-        """Hexadecimal identity of the run."""
+        """Fingerprint of the run, hexadecimal."""
         return self.plan_digest or hashlib.blake2b(repr(self).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """An evaluation on the way, such as scores of held-out data and a sample.
+    """Evaluation during training, e.g. validation scores and a sample.
 
     Attributes:
-        show: Called with the report of the last step and the progress bar to show scores on.
-        times: How often, at equal parts of the run; the end is not included.
+        show: Called with the report of the last step and the progress bar that shows the scores.
+        times: Number of evaluations, at equal parts of the run, without the end.
     """
 
     show: Callable[[StepReport, ProgressBar], None]
@@ -108,12 +113,12 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Selection of the best weights of a run by a validation score.
+    """Selection of the best checkpoint of a run by a validation score.
 
     Attributes:
-        score: Score of the current weights, less is better.
-        metric: "loss", or the name of a metric from 0 to 1 of which the score is the rest to 1.
-        patience: Number of scores in a row without a new best after which training ends; None: never.
+        score: Returns the score of the current weights, lower is better.
+        metric: "loss", or the name of a metric from 0 to 1 whose score is 1 minus the metric.
+        patience: Number of scores in a row without a new best after which training stops; None: never.
     """
 
     score: Callable[[], float]
@@ -122,11 +127,11 @@ class Selection:
 
 
 class Trainer(Generic[ModelT, BatchT]):
-    """Trains a model on an objective.
+    """Train a model on an objective.
 
-    It places the model on the machine and its ranks, fits micro-batches into memory, takes the steps, logs them, writes
-    and restores checkpoints, skips loss spikes, evaluates on the way and keeps the best weights. A run that was
-    interrupted ends with the same weights as one that was not.
+    The Trainer places the model on the machine and its ranks, fits micro-batches into memory, takes the steps, logs
+    them, writes and restores checkpoints, skips loss spikes, evaluates during training and keeps the best checkpoint.
+    An interrupted run ends with the same weights as an uninterrupted one.
 
     Example:
         >>> with training_run(Path("runs/mine")) as run:
@@ -135,11 +140,11 @@ class Trainer(Generic[ModelT, BatchT]):
         ...     save_model(run.directory, trainer.gathered(), bos_id=0, eos_id=0)
 
     Args:
-        model: Its trained parameters are those with `requires_grad`.
-        objective: The loss.
+        model: Model to train; the trained parameters are those with `requires_grad`.
+        objective: Loss to minimize.
         settings: Precision, ranks, checkpoints and logs.
-        run: The directory and the ranks, from `training_run`.
-        machine: How the machine computes; None: it is measured.
+        run: Directory and ranks, from `training_run`.
+        machine: Machine to train on; None: measure it.
         label: Title of the progress bar.
     """
 
@@ -169,75 +174,78 @@ class Trainer(Generic[ModelT, BatchT]):
 
     @property
     def model(self) -> ModelT:
-        """The model itself. With FSDP its parameters are sharded; call its parts inside `readable` only."""
+        """The unwrapped model. With FSDP its parameters are sharded; call its submodules inside `readable` only."""
         return self._parallel.model
 
     @contextmanager
     def readable(self) -> Iterator[None]:
-        """Allow parts of the model to be called in this block, on every rank."""
+        """Allow calls of the model's submodules in this block, on every rank."""
         with self._parallel.readable():
             yield
 
     def gathered(self) -> ModelT:
-        """Return the model with all of its weights, to be saved. Every rank calls it; only the first may use it."""
+        """Return the model with all weights. Every rank must call this; only the first may use the result."""
         return self._parallel.gathered()
 
     def max_rows(self, batch_of: Callable[[int], BatchT], at_most: int) -> int:
-        """Return the maximum number of rows of a micro-batch that fits into memory, found by real passes.
+        """Return the maximum number of rows of a micro-batch that fits into memory, measured by passes.
 
         Args:
-            batch_of: Makes a batch of a number of rows.
+            batch_of: Returns a batch of a number of rows.
+            at_most: Upper limit of the result.
 
         Raises:
-            ResourceError: Not even one row fits.
+            ResourceError: A single row does not fit.
         """
         with eagerly():
-            return fitting_rows(
+            return find_max_rows(
                 self._parallel.probed,
                 self.objective,
                 batch_of,
-                most=at_most,
+                max_rows=at_most,
                 device=self.machine.device,
                 state_bytes=self._parallel.optimizer_bytes,
                 ranks=self.run.ranks,
             )
 
-    def settle(self, plan: Plan, batch_of: Callable[[int], BatchT]) -> Plan:
-        """Fit the micro-batches of a new plan into memory and save the plan. The rows of a step stay the same.
+    def fit_micro_batches(self, plan: Plan, batch_of: Callable[[int], BatchT]) -> Plan:
+        """Fit the micro-batches of a new plan into memory and save the plan. The rows per step do not change.
 
-        A GPU, which is faster with more rows, also gets larger micro-batches.
+        A GPU also gets larger micro-batches, which are faster.
 
         Args:
-            batch_of: Makes a batch of a number of rows.
+            plan: Plan of the run.
+            batch_of: Returns a batch of a number of rows.
 
         Raises:
             ConfigError: The ranks cannot share a step evenly.
-            ResourceError: Not even one row fits.
+            ResourceError: A single row does not fit.
         """
         ranks = self.run.ranks
-        share(plan.rows, plan.rows, ranks.size)  # refused before anything is computed
+        micro_batches_per_rank(plan.rows, plan.rows, ranks.size)  # fails before anything is computed
         micro = self.max_rows(batch_of, plan.rows if self.machine.device == "cuda" else plan.micro_batch_size)
         if micro != plan.micro_batch_size:
-            micro, accum = share(plan.rows, micro, 1)
+            micro, accum = micro_batches_per_rank(plan.rows, micro, 1)
             plan = replace(plan, micro_batch_size=micro, grad_accum_steps=accum)
         self.run.save_plan(machine=self.machine.to_json(), plan=plan.to_json())
         return plan
 
     def steps_per_second(self, batches: Callable[[int], BatchT], optimizer: OptimizerConfig) -> float:
-        """Return the speed of real steps of one micro-batch each. Changes the weights."""
+        """Return the speed of training steps of one micro-batch each. Changes the weights."""
         return steps_per_second(
             self._parallel.called, self.objective, batches, self._parallel.optimizer(optimizer), ranks=self.run.ranks
         )
 
     def estimate(self, steps: TrainingSteps, largest: BatchT, typical: BatchT, *, memory: int) -> str:
-        """Return a sentence with the estimated time and memory of a run, from two or three steps at rate 0.
+        """Return a sentence with the estimated time and memory of a run, from two or three steps at learning rate 0.
 
         Args:
-            largest: The micro-batch that takes the most memory.
-            typical: A micro-batch that takes the mean time.
-            memory: Estimate in bytes for systems that do not report memory use.
+            steps: Steps of the run.
+            largest: Micro-batch with the highest memory use.
+            typical: Micro-batch with the mean time.
+            memory: Estimated bytes, for systems that do not report memory use.
         """
-        found = rehearse(
+        found = measure_steps(
             self._parallel.called,
             self.objective,
             largest,
@@ -248,7 +256,7 @@ class Trainer(Generic[ModelT, BatchT]):
             ranks=self.run.ranks,
         )
         seconds = steps.schedule.total_steps * found.seconds
-        return estimated(seconds, found.bytes if found.bytes > 0 else memory, "from trial steps")
+        return estimated(seconds, found.bytes if found.bytes > 0 else memory, "from measured steps")
 
     def train(
         self,
@@ -259,16 +267,22 @@ class Trainer(Generic[ModelT, BatchT]):
         selection: Selection | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Progress:
-        """Take the steps that are not done yet. Leaves `metrics.jsonl` and `checkpoints/` in the run's directory.
+        """Take the remaining steps. Write `metrics.jsonl` and `checkpoints/` in the directory of the run.
 
         Args:
-            batches: This rank's micro-batch of a 0-based index, see `groundup.train.fit`.
+            batches: Returns this rank's micro-batch of a 0-based index, see `groundup.train.fit`.
+            steps: Steps of the run.
+            evaluation: Evaluation during training.
+            selection: Selection of the best checkpoint; None: keep the last one.
             callbacks: Called after the log and before the checkpoint of a step.
 
+        Returns:
+            Progress at the end of the run.
+
         Raises:
-            ConfigError: A program to log to is not installed.
+            ConfigError: An experiment tracker is not installed.
             FormatError: The checkpoints belong to another plan.
-            TrainingError: Training has diverged.
+            TrainingError: Training diverged.
         """
         run, make_bar = self.run, self.run.console.progress
         self._seed(steps.digest)
@@ -298,11 +312,11 @@ class Trainer(Generic[ModelT, BatchT]):
         if selection:
             self._restore_best(keep[0], selection.metric)
         if not self._parallel.is_finite():  # the run ended before the guard rolled back
-            raise diverged(f"step {self.progress.step:,}, the last: weights that are not finite")
+            raise diverged(f"the weights are not finite at the last step, {self.progress.step:,}")
         return self.progress
 
     def facts(self) -> dict[str, Any]:
-        """Return what the artifact of the run says of its training, as JSON values."""
+        """Return the results of the training for the artifact, as JSON values."""
         return {
             "steps": self.progress.step,
             "tokens_seen": self.progress.tokens_seen,
@@ -313,11 +327,11 @@ class Trainer(Generic[ModelT, BatchT]):
         return self._parallel.optimizer(steps.optimizer or language_model_rates(self.settings))
 
     def _seed(self, digest: str) -> None:
-        """Seed dropout, so that it does not depend on what was drawn before step 1: a resumed run skips that."""
+        """Seed dropout with the plan, because a resumed run skips the random numbers drawn before step 1."""
         seed = int(digest[:12], 16)
         torch.manual_seed(seed)
         if self.machine.device == "cuda":
-            torch.cuda.manual_seed(seed + self.run.ranks.rank)  # ranks drop other units
+            torch.cuda.manual_seed(seed + self.run.ranks.rank)  # other dropout masks on each rank
 
     def _checkpoints(self, name: str, optimizer: Optimizer | ShardedOptimizer, digest: str) -> Checkpoints:
         return Checkpoints(
@@ -326,7 +340,7 @@ class Trainer(Generic[ModelT, BatchT]):
             optimizer,
             plan_digest=digest,
             ranks=self.run.ranks,
-            say=self.run.console.warn,
+            warn=self.run.console.warn,
         )
 
     def _total_steps(self, steps: TrainingSteps) -> int:
@@ -342,7 +356,7 @@ class Trainer(Generic[ModelT, BatchT]):
         return Prefetch(batches, ahead=accum + 1, last=last)
 
     def _resume(self, steps: TrainingSteps) -> None:
-        """Report where a resumed run continues, and check its logs."""
+        """Print at which step a resumed run continues, and check its logs."""
         if self.progress.step:
             self.run.console.note(f"Resuming at step {self.progress.step:,} of {self._total_steps(steps):,}.")
         if self.run.ranks.first:
@@ -350,7 +364,7 @@ class Trainer(Generic[ModelT, BatchT]):
 
     def _guard(self, good: Checkpoints) -> SpikeGuard:
         progress = self.progress
-        # A run that resumed from an earlier step may have left a good state of a later one.
+        # A run that resumed from an earlier step may have a good checkpoint of a later one.
         return SpikeGuard(
             progress,
             good.save,
@@ -379,8 +393,8 @@ class Trainer(Generic[ModelT, BatchT]):
             with self.readable():
                 try:
                     evaluation.show(report, bar)
-                except FormatError as error:  # weights that are not finite are the guard's to handle
-                    self.run.console.warn(f"Step {report.step:,}: not evaluated. {error.value}.")
+                except FormatError as error:  # the guard handles weights that are not finite
+                    self.run.console.warn(f"Step {report.step:,}: evaluation skipped. {error.value}.")
 
         return evaluate
 
@@ -391,8 +405,8 @@ class Trainer(Generic[ModelT, BatchT]):
                     value = selection.score()
                 except FormatError:
                     value = math.inf
-            told: float = self.run.ranks.broadcast_object(value)
-            return told
+            shared: float = self.run.ranks.broadcast_object(value)
+            return shared
 
         return KeepBest(
             self.progress,
@@ -400,13 +414,13 @@ class Trainer(Generic[ModelT, BatchT]):
             best,
             times=NUM_SELECTION_SCORES,
             patience=selection.patience,
-            say=self.run.console.note,
+            log=self.run.console.note,
         )
 
     def _restore_best(self, keep: KeepBest, metric: str) -> None:
-        step, score = keep.take_best()
+        step, score = keep.restore_best()
         value = score if metric == "loss" else 1 - score
-        self.run.console.note(f"The best weights are kept, of step {step:,}: {metric} {value:.4f} in validation.")
+        self.run.console.note(f"Restored the best checkpoint, of step {step:,}: validation {metric} {value:.4f}.")
 
     def _save(self, checkpoints: Checkpoints) -> None:
         if self.run.ranks.first:
@@ -416,27 +430,27 @@ class Trainer(Generic[ModelT, BatchT]):
             self.run.work.save_time()
 
     def _timers(self, latest: Checkpoints, steps: TrainingSteps) -> list[Callback]:
-        """Return what depends on the clock: checkpoints, and the number of steps that a budget of minutes allows."""
+        """Return callbacks that depend on the clock: checkpoints, and the number of steps for a budget of minutes."""
         work, ranks, progress = self.run.work, self.run.ranks, self.progress
         save = EverySeconds(
             self.settings.checkpoint_seconds, lambda _: self._save(latest), lambda: progress.stopped, ranks
         )
         if steps.seconds is None:
             return [save]
-        return [save, Pace(progress, steps.seconds, lambda: work.seconds, most=steps.max_steps, ranks=ranks)]
+        return [save, TimeLimit(progress, steps.seconds, lambda: work.seconds, max_steps=steps.max_steps, ranks=ranks)]
 
 
 def measured_machine(
     settings: TrainingSettings, run: TrainingRun, *, native: bool = True, compile: bool = True, fp8: bool = False
 ) -> Machine:
-    """Measure the machine on the first rank, for all of them; see `groundup.kernels.measure_machine`."""
+    """Measure the machine on the first rank and broadcast the result; see `groundup.kernels.measure_machine`."""
     here = None
     if run.ranks.first:
         measured = measure_machine(
             threads=settings.threads, native=native, compile=compile, fp8=fp8, dtype=settings.dtype
         )
         if compile and not (measured.native or measured.compile):
-            run.console.warn("No working C++ compiler: training is not compiled and runs at less than half the speed.")
+            run.console.warn("No working C++ compiler: training runs uncompiled, at less than half the speed.")
         here = measured.to_json()
     return Machine.from_json(run.ranks.broadcast_object(here))
 
@@ -445,7 +459,8 @@ def estimated(seconds: float, memory: int, how: str) -> str:
     """Return a sentence with the estimated time and memory of a run.
 
     Args:
-        memory: In bytes.
-        how: Where the estimate comes from.
+        seconds: Time of the training.
+        memory: Memory in bytes.
+        how: Basis of the estimate.
     """
-    return f"Estimated {how}: {format_duration(seconds)} of training, {format_count(memory, 'bytes')} of memory."
+    return f"Estimate {how}: training time {format_duration(seconds)}, memory {format_count(memory, 'bytes')}."

@@ -218,7 +218,7 @@ def test_divergence_at_the_default_learning_rate_restarts_training(
     judged: list[tuple[float, float, int]],
     halved: int,
 ) -> None:
-    monkeypatch.setattr(tuning, "ADAPTER_TIMES", 0.1)
+    monkeypatch.setattr(tuning, "ADAPTER_RATE_FACTOR", 0.1)
     settings = {key: value for key, value in QUICKLY.items() if not key.endswith("learning_rate")} | {
         "method": "merged"
     }

@@ -1,4 +1,4 @@
-"""Losses, each with its batch, for the training loop."""
+"""Objectives of the training loop: losses, each with its batch type."""
 
 from typing import TYPE_CHECKING
 

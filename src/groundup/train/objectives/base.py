@@ -1,4 +1,4 @@
-"""What the training loop asks of an objective. The loop owns time; the objective owns the loss and its batch."""
+"""Interface of objectives: the training loop owns the steps, the objective owns the loss and its batch."""
 
 from __future__ import annotations
 
@@ -10,39 +10,42 @@ from torch import Tensor, nn
 BatchT = TypeVar("BatchT")
 
 Metrics = Mapping[str, tuple[Tensor | float, Tensor | float]]
-"""By name a sum and a count, so that micro-batches and ranks add up. Tensors, (), stay on their device: the loop reads
-them once a step, when a GPU has been given all of the step's work."""
+"""Name -> (sum, count), which are added up over micro-batches and ranks.
+
+Tensors, (), stay on their device; the loop reads them once per step, after all work of the step is queued on the GPU.
+"""
 
 
 class Objective(Protocol[BatchT]):
-    """A loss that is a sum, and the number by which the loop divides it.
+    """A summed loss, and the number by which the loop divides it.
 
-    The loss of a step is the sum over all its micro-batches (and ranks) divided by the *global* normalizer, so that
-    micro-batch splits, packing and ranks cannot change the gradient.
+    The loss of a step is the sum over all of its micro-batches and ranks, divided by the *global* normalizer. The split
+    into micro-batches, packing and the number of ranks thus do not change the gradient.
     """
 
     def prepare(self, batch: BatchT, model: nn.Module) -> BatchT:
-        """Return the batch that the loss is computed on; supervised objectives return the one given.
+        """Return the batch that the loss is computed on; supervised objectives return the given one.
 
         Called before the first backward pass of a step, once per micro-batch, in the same order on every rank. An
-        on-policy objective samples here, by forward passes of `model` without gradients, or through
-        `groundup.distributed.unwrapped` by what generates with a `Transformer`:
+        on-policy objective samples here: by forward passes of `model` without gradients, or with
+        `groundup.distributed.unwrapped` and functions that generate with a `Transformer`:
 
             with unwrapped(model) as policy:
                 completions = complete_all(policy, tokenizer, requests)
 
-        With FSDP a forward pass gathers weights from all ranks, so that each rank must do the same number of them.
-        Where it depends on what is sampled, as with stop tokens: `unwrapped(model, gather_layers=True)`.
+        With FSDP a forward pass gathers weights from all ranks, so each rank must do the same number of passes. If the
+        number depends on the samples, as with stop tokens, use `unwrapped(model, gather_layers=True)`.
 
         Args:
-            model: as it is called for the loss, in training mode.
+            batch: Micro-batch of this rank.
+            model: Model as called for the loss, in training mode.
         """
         ...
 
     def normalizer(self, batch: BatchT) -> Tensor:
-        """This batch's share of the divisor, ()."""
+        """Return this batch's part of the divisor, ()."""
         ...
 
     def __call__(self, model: nn.Module, batch: BatchT) -> tuple[Tensor, Metrics]:
-        """The summed loss, (), with its gradient, and what to report."""
+        """Return the summed loss, (), with its gradient, and the metrics."""
         ...

@@ -1,4 +1,4 @@
-"""Losses of a classifier: the objectives of `groundup finetune classify`.
+"""Objectives of `groundup finetune classify`: losses of a classifier.
 
 Shape letters: B batch, C labels.
 """
@@ -17,17 +17,17 @@ from groundup.core.types import IGNORE_INDEX
 from groundup.data.label_batches import LabeledBatch
 from groundup.train.objectives.base import Metrics
 
-_MAX_POSITIVE_WEIGHT = 100.0  # beyond it, single texts of a rare label would dominate the steps
+_MAX_POSITIVE_WEIGHT = 100.0  # with larger weights, single texts of a rare label would dominate the steps
 
 
 def balancing_weights(labels: Sequence[int], n_labels: int) -> list[float]:
-    """Return class weights that are inversely proportional to the label counts; their mean over the texts is 1."""
+    """Return class weights inversely proportional to the label counts, with mean 1 over the texts."""
     counts = np.bincount(np.asarray(labels), minlength=n_labels)
     return [len(labels) / (n_labels * count) if count else 0.0 for count in counts.tolist()]
 
 
 def positive_weights(labels: Sequence[Sequence[float]]) -> list[float]:
-    """Return the `pos_weight` of each label: the number of texts without it per text with it, from 1 to 100."""
+    """Return the `pos_weight` of each label: the ratio of texts without it to texts with it, from 1 to 100."""
     having = np.asarray(labels).sum(0)
     return np.clip((len(labels) - having) / np.maximum(having, 1), 1, _MAX_POSITIVE_WEIGHT).tolist()
 
@@ -36,7 +36,7 @@ class Classification:
     """Summed cross-entropy of the labels, in nats; normalized by the number of texts.
 
     Args:
-        label_smoothing: share of the probability that is spread over all labels (arXiv:1512.00567).
+        label_smoothing: Probability mass that is spread over all labels (arXiv:1512.00567).
         weights: (C,), class weights; default: 1.
     """
 
@@ -57,14 +57,14 @@ class Classification:
         return loss, {"loss": (loss.detach(), count), "accuracy": (right, count)}
 
     def summed_loss(self, logits_BC: Tensor, labels_B: Tensor) -> Tensor:
-        """Summed cross-entropy in nats, ()."""
+        """Return the summed cross-entropy in nats, ()."""
         weights = None if self._weights is None else self._weights.to(logits_BC)
         return F.cross_entropy(
             logits_BC, labels_B, weight=weights, reduction="sum", label_smoothing=self._label_smoothing
         )
 
     def text_weights(self, labels_B: Tensor) -> Tensor:
-        """Weight of each text, (B,): that of its label."""
+        """Return the weight of each text, (B,): that of its label."""
         return torch.ones(len(labels_B)) if self._weights is None else self._weights[labels_B]
 
 
@@ -72,7 +72,7 @@ class MultiLabelClassification:
     """Summed binary cross-entropy of all labels, in nats; normalized by the number of texts.
 
     Args:
-        weights: (C,), weight of the texts that have each label (`pos_weight`); default: 1.
+        weights: (C,), `pos_weight` of each label; default: 1.
     """
 
     def __init__(self, weights: Sequence[float] | None = None) -> None:
@@ -92,14 +92,14 @@ class MultiLabelClassification:
         return loss, {"loss": (loss.detach(), count), "accuracy": (right, count)}
 
     def summed_loss(self, logits_BC: Tensor, labels_BC: Tensor) -> Tensor:
-        """Summed binary cross-entropy of all labels in nats, ()."""
+        """Return the summed binary cross-entropy of all labels in nats, ()."""
         weights = None if self._weights is None else self._weights.to(logits_BC)
         return F.binary_cross_entropy_with_logits(
             logits_BC, labels_BC.to(logits_BC.dtype), pos_weight=weights, reduction="sum"
         )
 
     def text_weights(self, labels_BC: Tensor) -> Tensor:
-        """Weight of each text, (B,): 1, because class weights apply to (text, label) pairs."""
+        """Return the weight of each text, (B,): 1, because class weights apply to (text, label) pairs."""
         return torch.ones(len(labels_BC))
 
 
@@ -109,12 +109,14 @@ LabelObjective = Classification | MultiLabelClassification
 def label_objective(
     targets: Any, n_labels: int, *, multi_label: bool, label_smoothing: float, balance: bool
 ) -> LabelObjective:
-    """Return the objective for training texts with one label each, or with several.
+    """Return the objective for texts with one label each, or with several.
 
     Args:
-        targets: labels of the training texts, see `groundup.data.label_batches.label_targets`.
-        label_smoothing: for one label per text only.
-        balance: weight labels inversely to their counts.
+        targets: Labels of the training texts, see `groundup.data.label_batches.label_targets`.
+        n_labels: Number of labels.
+        multi_label: Whether a text may have several labels.
+        label_smoothing: For one label per text only.
+        balance: Whether to weight labels inversely to their counts.
     """
     if multi_label:
         return MultiLabelClassification(positive_weights(targets) if balance else None)

@@ -1,4 +1,4 @@
-"""Predict the next token: the objective of pre-training and of instruction tuning.
+"""Next-token prediction: the objective of pretraining and instruction tuning.
 
 Shape letters: B batch, T sequence.
 """
@@ -27,10 +27,10 @@ class PackedBatch(Protocol):
 
 
 class NextToken:
-    """Summed negative log-likelihood of the labels, in nats; normalized by the number of labels that count.
+    """Summed negative log-likelihood of the labels, in nats; normalized by the number of labels.
 
     Args:
-        z_loss: of its gradient; see `groundup.model.loss.summed_nll`.
+        z_loss: Coefficient of the z-loss in the gradient; see `groundup.model.loss.summed_nll`.
     """
 
     def __init__(self, z_loss: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""The plan of a run, from its budget: model shape, batch, steps and learning rates."""
+"""Plan a run from its budget: architecture, batch size, steps and learning rates."""
 
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
         Budget,
         Plan,
         batch_rows,
+        micro_batches_per_rank,
         plan_run,
         shape_for_depth,
-        share,
     )
 
 __all__ = [
@@ -20,9 +20,9 @@ __all__ = [
     "Budget",
     "Plan",
     "batch_rows",
+    "micro_batches_per_rank",
     "plan_run",
     "shape_for_depth",
-    "share",
 ]
 
 __getattr__ = exports(
@@ -34,6 +34,6 @@ __getattr__ = exports(
         "batch_rows": "plan",
         "plan_run": "plan",
         "shape_for_depth": "plan",
-        "share": "plan",
+        "micro_batches_per_rank": "plan",
     },
 )

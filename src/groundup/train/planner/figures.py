@@ -1,4 +1,4 @@
-"""A shape in figures: what it costs to keep, to train and to ask, before a single weight is there."""
+"""Cost of an architecture: parameters, FLOPs and memory, computed before any weight exists."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ from groundup.model.flops import (
     weight_bytes,
 )
 
-_KEPT_IN: tuple[Dtype, ...] = ("float32", "bfloat16")
+_WEIGHT_DTYPES: tuple[Dtype, ...] = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """By the formulas that plan a training run.
+    """Parameters, FLOPs and memory of an architecture, by the formulas that plan a training run.
 
     Attributes:
-        matmul_parameters: those that take part in products for every token; not the table of embeddings.
-        training_flops, inference_flops: of one token, on average over a window as long as the context.
-        weight_bytes, cache_bytes: by dtype; the latter of the keys and values of one token.
-        training_bytes: of training one window as long as the context at a time, in fp32 with AdamW's state.
+        shape: The architecture.
+        parameters: Number of parameters.
+        matmul_parameters: Matmul parameters (non-embedding).
+        training_flops: FLOPs per token of training, averaged over a full context.
+        inference_flops: FLOPs per token of inference, averaged over a full context.
+        weight_bytes: Memory of the weights by dtype.
+        cache_bytes: KV cache per token by dtype.
+        training_bytes: Memory of training on one full context, in fp32 with AdamW.
     """
 
     shape: ModelConfig
@@ -42,20 +46,20 @@ class Figures:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Figures:
-        """The figures of a shape."""
+        """Return the figures of an architecture."""
         return cls(
             shape=config,
             parameters=parameter_count(config),
             matmul_parameters=matmul_parameters(config),
             training_flops=flops_per_token(config),
             inference_flops=inference_flops_per_token(config),
-            weight_bytes={dtype: weight_bytes(config, dtype) for dtype in _KEPT_IN},
-            cache_bytes={dtype: cache_bytes(config, 1, dtype) for dtype in _KEPT_IN},
+            weight_bytes={dtype: weight_bytes(config, dtype) for dtype in _WEIGHT_DTYPES},
+            cache_bytes={dtype: cache_bytes(config, 1, dtype) for dtype in _WEIGHT_DTYPES},
             training_bytes=training_bytes(config, 1),
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the figures as JSON values."""
         return {
             "shape": self.shape.to_json(),
             "parameters": self.parameters,
@@ -69,13 +73,13 @@ class Figures:
         }
 
 
-def described(config: ModelConfig) -> str:
-    """The shape in one line, for people."""
+def describe_shape(config: ModelConfig) -> str:
+    """Return the architecture in one line."""
     heads = f"{config.n_heads} heads of {config.head_dim}"
     if config.n_kv_heads != config.n_heads:
-        heads += f" ({config.n_kv_heads} for keys and values)"
-    parts = [f"{config.n_layers} layers, {config.dim:,} wide", heads, f"feed-forward {config.ffn_dim:,}"]
+        heads += f" ({config.n_kv_heads} KV heads)"
+    parts = [f"{config.n_layers} layers, hidden size {config.dim:,}", heads, f"FFN size {config.ffn_dim:,}"]
     if config.sliding_window is not None:
         sliding = sum(config.slides(layer) for layer in range(config.n_layers))
-        parts.append(f"{sliding} layers that see {config.sliding_window:,} tokens")
+        parts.append(f"{sliding} layers with a sliding window of {config.sliding_window:,} tokens")
     return ", ".join(parts)

@@ -266,12 +266,12 @@ def batch_rows(total_tokens: float, context_length: int) -> tuple[int, int]:
     tokens = max(SMALL_BATCH_TOKENS * math.sqrt(total_tokens / SMALL_RUN_TOKENS), MIN_BATCH_TOKENS)
     tokens = min(tokens, total_tokens / MIN_STEPS)
     rows = 1 << max(0, round(math.log2(tokens / context_length)))
-    most = 1 << int(math.log2(max(1, MICRO_BATCH_TOKENS // context_length)))
-    micro = min(rows, most)
+    max_rows = 1 << int(math.log2(max(1, MICRO_BATCH_TOKENS // context_length)))
+    micro = min(rows, max_rows)
     return micro, rows // micro
 
 
-def share(rows: int, max_rows: int, ranks: int) -> tuple[int, int]:
+def micro_batches_per_rank(rows: int, max_rows: int, ranks: int) -> tuple[int, int]:
     """Return a rank's part of a step: rows per micro-batch, at most `max_rows`, and micro-batches.
 
     Args:

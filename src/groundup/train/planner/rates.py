@@ -1,4 +1,4 @@
-"""Learning rates that users give: their usual ranges, and what those of recipes without a version are now."""
+"""Usual ranges of learning rates, and the conversion of learning rates in recipes without a version."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from groundup.train.planner.tuning import DEFAULT_RATE_SCALE, adapter_rates, tun
 
 Range = tuple[float, float]
 
-# Of the rate for the 2-D weights in the layers. They hold what papers and other trainers use, and our defaults for
-# widths of 64 to 8,192.
+# Ranges of the rate for 2-D weights in the layers. They contain the rates of papers and other trainers, and our
+# defaults for hidden sizes of 64 to 8,192.
 ADAPTERS: Range = (1e-4, 1e-2)
 PRETRAINING: Mapping[str, Range] = {"muon": (1e-3, 0.05), "adamw": (3e-5, 1e-2)}
 FINE_TUNING: Mapping[str, Range] = {"muon": (1e-4, 0.02), "adamw": (1e-6, 1e-3)}
@@ -23,12 +23,13 @@ NAMES = {group: "learning_rate" if group == "matrix" else f"{group}_learning_rat
 }
 
 
-def unusual(rate: GroupRate, *, adapted: bool, pretraining: bool) -> str | None:
+def unusual_rate_warning(rate: GroupRate, *, adapted: bool, pretraining: bool) -> str | None:
     """Return a warning for a learning rate outside of the usual range of its method, or None.
 
     Args:
-        adapted: LoRA adapters are trained, not all weights.
-        pretraining: from random weights.
+        rate: Learning rate of a parameter group.
+        adapted: Whether LoRA adapters are trained instead of all weights.
+        pretraining: Whether training starts from random weights.
     """
     if rate.group != "matrix":
         usual, method = OTHER_GROUPS, f"AdamW, {GROUPS[rate.group]}"
@@ -47,13 +48,13 @@ def unusual(rate: GroupRate, *, adapted: bool, pretraining: bool) -> str | None:
     return f"{value} is {'above' if too_high else 'below'} the usual range, {low:g} to {high:g} for {method}. {effect}"
 
 
-def converted(stage: str, table: Mapping[str, Any], dim: int | None) -> dict[str, Any]:
-    """Return the settings that mean now what the learning rates of a table without a version meant.
+def convert_rates(stage: str, table: Mapping[str, Any], dim: int | None) -> dict[str, Any]:
+    """Return the settings that are equivalent to the learning rates of a recipe table without a version.
 
     Args:
         stage: "pretrain", "finetune.instruct" or "finetune.classify".
-        table: its settings; those that are no learning rates are read, too.
-        dim: width of the model that is trained; None: not known, taken to be narrow (at most 256).
+        table: Settings of the stage, including those that are not learning rates.
+        dim: Hidden size of the model; None: unknown, assumed to be at most 256.
     """
     asked, classify = table.get("method"), stage == "finetune.classify"
     lora = table.get("lora", {}).get("learning_rate")
@@ -61,27 +62,27 @@ def converted(stage: str, table: Mapping[str, Any], dim: int | None) -> dict[str
     if asked in ("lora", "merged") or (lora is not None and rate_of_all is None and asked is None):
         head = {"head": table.get("head_lr", CLASSIFIER.head_lr)} if classify else {}
         if lora is None:
-            return _differing(head, {"head": CLASSIFIER.head_lr})
-        # Every group takes learning_rate with adapters; new tokens and a new head had rates of their own.
+            return _explicit_rates(head, {"head": CLASSIFIER.head_lr})
+        # With adapters, learning_rate applies to every group; new tokens and a new head had separate rates.
         own = head or ({"embedding": adapter_rates(dim).embedding_lr} if dim else {})
-        return _differing({"matrix": lora, **own}, dict.fromkeys(own, lora))
-    old, usual = _of_all_weights(stage, table, dim or 1)
+        return _explicit_rates({"matrix": lora, **own}, dict.fromkeys(own, lora))
+    old, usual = _full_rates(stage, table, dim or 1)
     rates = {group: old.rate_of(group) for group in GROUPS}
     if math.isclose(old.matrix_lr, usual.matrix_lr):
-        return _differing(rates, {group: usual.rate_of(group) for group in GROUPS})
+        return _explicit_rates(rates, {group: usual.rate_of(group) for group in GROUPS})
     kept = usual.at(old.matrix_lr)
-    now = _differing(rates, {group: kept.rate_of(group) for group in GROUPS if group != "matrix"})
-    # A rate for all weights used to choose this method.
+    now = _explicit_rates(rates, {group: kept.rate_of(group) for group in GROUPS if group != "matrix"})
+    # A rate for all weights used to select this method.
     return now | ({} if stage == "pretrain" else {"method": "full"})
 
 
-def absolute(stage: str, table: Mapping[str, Any], dim: int | None) -> float:
-    """Return the rate that a table without a version meant for the 2-D weights in the layers; as for `converted`."""
-    return _of_all_weights(stage, table, dim or 1)[0].matrix_lr
+def absolute_rate(stage: str, table: Mapping[str, Any], dim: int | None) -> float:
+    """Return the absolute rate for 2-D weights in the layers of a table without a version; see `convert_rates`."""
+    return _full_rates(stage, table, dim or 1)[0].matrix_lr
 
 
-def _of_all_weights(stage: str, table: Mapping[str, Any], dim: int) -> tuple[OptimizerConfig, OptimizerConfig]:
-    """Return the rates of a table without a version, and the default ones of its stage."""
+def _full_rates(stage: str, table: Mapping[str, Any], dim: int) -> tuple[OptimizerConfig, OptimizerConfig]:
+    """Return the rates of a table without a version, and the default rates of its stage."""
     matrices: MatrixOptimizer = table.get("optimizer", "muon") if stage == "pretrain" else "muon"
     usual = CLASSIFIER if stage == "finetune.classify" else OptimizerConfig(MATRIX_LR[matrices], matrices=matrices)
     given = {f"{group}_lr": table.get(f"{group}_lr", usual.rate_of(group)) for group in GROUPS}
@@ -92,8 +93,8 @@ def _of_all_weights(stage: str, table: Mapping[str, Any], dim: int) -> tuple[Opt
     return old, usual
 
 
-def _differing(rates: Mapping[str, float], implied: Mapping[str, float]) -> dict[str, Any]:
-    """Return the settings of the rates that are not implied by the others or by default."""
+def _explicit_rates(rates: Mapping[str, float], implied: Mapping[str, float]) -> dict[str, Any]:
+    """Return the settings of the rates that do not follow from the others or the defaults."""
     return {
         NAMES[group]: float(f"{rate:.6g}")
         for group, rate in rates.items()

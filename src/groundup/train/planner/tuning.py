@@ -1,4 +1,4 @@
-"""The plan of a tuning run: how often to see the examples, in what steps, at which learning rates."""
+"""Plan fine-tuning: epochs, batch size, steps and learning rates."""
 
 from __future__ import annotations
 
@@ -7,54 +7,62 @@ import math
 from groundup.model import ModelConfig
 from groundup.model.flops import flops_per_token
 from groundup.optim import MATRIX_LR, OptimizerConfig
-from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan, batch_rows, share
+from groundup.train.planner.plan import OVERHEAD_FRACTION, Plan, batch_rows, micro_batches_per_rank
 
 DEFAULT_EPOCHS = 3.0
-DEFAULT_RATE_SCALE = 0.3  # of pretraining's learning rates
-MIN_STEPS = 50  # of a run over few examples: its steps are made smaller, down to one window
+DEFAULT_RATE_SCALE = 0.3  # relative to the learning rates of pretraining
+MIN_STEPS = 50  # with few examples, the batch size is reduced, down to one window
 WARMUP_FRACTION = 0.05
 DECAY_FRACTION = 0.8
 REFERENCE_DIM = 256
-ADAPTER_TIMES = 10.0  # AdamW's rate of full tuning (Schulman et al. 2025, "LoRA Without Regret")
-UTILIZATION = 0.25  # of the products' speed, without compilation (4M parameters, 2 cores)
-PROBE_SECONDS = 1.0  # of a step that speed is measured on; there are five
+ADAPTER_RATE_FACTOR = 10.0  # relative to AdamW's rate of full fine-tuning (Schulman et al. 2025, "LoRA Without Regret")
+UTILIZATION = 0.25  # of the matmul throughput, uncompiled (4M parameters, 2 cores)
+MEASURED_STEP_SECONDS = 1.0  # maximum time of each of the five measured steps
 _ONE_EPOCH_TEXTS, _MIN_CLASSIFIER_EPOCHS, _MAX_CLASSIFIER_EPOCHS = 30_000, 2, 10
-COMPILE_SECONDS = 60.0  # compiling takes 10 to 40 s and saves 40 % of the time: worth it for longer runs only
+COMPILE_SECONDS = 60.0  # compilation takes 10 to 40 s and saves 40 % of the time
 
 
 def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = None) -> OptimizerConfig:
-    """Learning rates for a model of this width: `scale` times those of pre-training, and smaller for wide models.
+    """Return the learning rates for fine-tuning: `scale` times those of pretraining, smaller for large hidden sizes.
 
-    AdamW's best rates fall about as 1/width (Yang et al. 2022, arXiv:2203.03466, in standard parametrization); Muon's
-    here are made to fall alike, so that large models are nudged and not trained anew.
+    AdamW's best rates fall about as 1/width (Yang et al. 2022, arXiv:2203.03466, in standard parametrization). Muon's
+    rates are scaled in the same way, so that large models change little.
+
+    Args:
+        dim: Hidden size of the model.
+        scale: Factor on the rates of pretraining.
+        pretraining: Rates of pretraining; None: the default ones.
     """
     return (pretraining or OptimizerConfig()).scaled(scale * min(1.0, REFERENCE_DIM / dim))
 
 
 def adapter_rates(dim: int, scale: float = DEFAULT_RATE_SCALE) -> OptimizerConfig:
-    """Return the default learning rates of low-rank adapters: AdamW's, for both factors, ten times those of full
-    fine-tuning at any rank; and full fine-tuning's for the embeddings of new tokens.
+    """Return the default learning rates of LoRA adapters: ten times AdamW's rate of full fine-tuning, at any rank.
+
+    The embeddings of new tokens get the rate of full fine-tuning.
 
     Args:
-        dim: width of the model.
-        scale: factor on the rates of pretraining.
+        dim: Hidden size of the model.
+        scale: Factor on the rates of pretraining.
     """
     usual = tuning_rates(dim, scale, OptimizerConfig(matrix_lr=MATRIX_LR["adamw"]))
-    return OptimizerConfig(matrix_lr=ADAPTER_TIMES * usual.matrix_lr, embedding_lr=usual.embedding_lr, matrices="adamw")
+    return OptimizerConfig(
+        matrix_lr=ADAPTER_RATE_FACTOR * usual.matrix_lr, embedding_lr=usual.embedding_lr, matrices="adamw"
+    )
 
 
 def step_rows(rows_per_epoch: int, epochs: float, context_length: int) -> tuple[int, int]:
-    """Windows of a micro-batch, and micro-batches a step."""
+    """Return windows per micro-batch, and micro-batches per step."""
     windows = epochs * rows_per_epoch
     micro, accum = batch_rows(windows * context_length, context_length)
-    most = max(1, int(windows / MIN_STEPS))
-    return min(micro, most), max(1, min(micro * accum, most) // micro)
+    max_rows = max(1, int(windows / MIN_STEPS))
+    return min(micro, max_rows), max(1, min(micro * accum, max_rows) // micro)
 
 
-def evenly(step: tuple[int, int], ranks: int) -> tuple[int, int]:
-    """The nearest smaller step that so many ranks can share, a row each at least."""
+def shareable_step(step: tuple[int, int], ranks: int) -> tuple[int, int]:
+    """Return the next smaller step that the ranks can share evenly, with at least a row per rank."""
     rows = step[0] * step[1]
-    return step if rows % ranks == 0 else share(max(ranks, rows - rows % ranks), step[0], 1)
+    return step if rows % ranks == 0 else micro_batches_per_rank(max(ranks, rows - rows % ranks), step[0], 1)
 
 
 def plan_tuning(
@@ -68,15 +76,17 @@ def plan_tuning(
     warmup: float = WARMUP_FRACTION,
     decay: float = DECAY_FRACTION,
 ) -> Plan:
-    """The plan of a run.
+    """Return the plan of a fine-tuning run.
 
     Args:
-        model: its `context_length` is the length of the windows that examples are packed into.
-        rows_per_epoch: windows that hold every example once.
-        step: windows of a micro-batch, and micro-batches a step.
-        trained: parameters of adapters, where these alone are trained.
-        warmup: share of the steps in which the learning rate rises from 0.
-        decay: share of the steps in which it falls to 0.
+        model: Architecture; its `context_length` is the length of the packed windows.
+        optimizer: Learning rates before the schedule.
+        rows_per_epoch: Packed windows per epoch.
+        epochs: Passes over the examples.
+        step: Windows per micro-batch, and micro-batches per step.
+        trained: Number of LoRA parameters, if only adapters are trained.
+        warmup: Fraction of steps with linear warmup of the learning rate.
+        decay: Fraction of steps with linear decay to 0.
     """
     micro, accum = step
     steps = max(1, round(epochs * rows_per_epoch / (micro * accum)))
@@ -93,25 +103,25 @@ def plan_tuning(
     )
 
 
-def probe_rows(model: ModelConfig, matmul_flops: float, most: int) -> int:
-    """Windows of a step that takes about a second: those of a large model's real steps may take half a minute each."""
+def measured_rows(model: ModelConfig, matmul_flops: float, max_rows: int) -> int:
+    """Return the windows of a step of about a second; real steps of a large model may take half a minute."""
     row = flops_per_token(model) * model.context_length
-    return max(1, min(most, int(PROBE_SECONDS * UTILIZATION * matmul_flops / row)))
+    return max(1, min(max_rows, int(MEASURED_STEP_SECONDS * UTILIZATION * matmul_flops / row)))
 
 
-def worth_compiling(model: ModelConfig, tokens: float, matmul_flops: float, trained: int | None = None) -> bool:
-    """Whether a run over so many tokens is long enough to gain from compilation."""
+def should_compile(model: ModelConfig, tokens: float, matmul_flops: float, trained: int | None = None) -> bool:
+    """Return whether a run of this many tokens is long enough to benefit from compilation."""
     return tokens * flops_per_token(model, trained=trained) > COMPILE_SECONDS * UTILIZATION * matmul_flops
 
 
-def within(seconds: float, tokens_per_second: float, tokens_per_epoch: int, epochs: float) -> float:
-    """As many of the wanted epochs as this time allows."""
+def affordable_epochs(seconds: float, tokens_per_second: float, tokens_per_epoch: int, epochs: float) -> float:
+    """Return the number of epochs that this time allows, at most `epochs`."""
     return min(epochs, max(0.0, seconds) * (1 - OVERHEAD_FRACTION) * tokens_per_second / tokens_per_epoch)
 
 
 def classifier_epochs(n_texts: int) -> int:
     """Return the default number of epochs of a classifier: proportional to 1/sqrt(n_texts), from 10 down to 2.
 
-    Four times the texts are seen half as often: twice the compute.
+    Four times as many texts get half as many epochs, which is twice the compute.
     """
     return min(_MAX_CLASSIFIER_EPOCHS, max(_MIN_CLASSIFIER_EPOCHS, round((_ONE_EPOCH_TEXTS / n_texts) ** 0.5)))

@@ -70,11 +70,11 @@ def run(case: dict[str, Any], ranks: Ranks, out: Path) -> dict[str, Any]:
     read: list[int] = []
 
     class Gradients(NoGuard):
-        def admits(self, progress: Progress, loss: float, grad_norm: float) -> bool:
+        def should_step(self, progress: Progress, loss: float, grad_norm: float) -> bool:
             gradients = {name: whole(p.grad).clone() for name, p in model.named_parameters() if p.grad is not None}
             if progress.step == 0 and ranks.first and "gradients" in case:
                 save_file(gradients, out.with_name(case["gradients"]))
-            return super().admits(progress, loss, grad_norm)
+            return super().should_step(progress, loss, grad_norm)
 
     checkpoints = Checkpoints(
         Path(case.get("checkpoints", out.with_suffix(".none"))), model, optimizer, plan_digest="p", ranks=ranks

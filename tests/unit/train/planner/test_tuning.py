@@ -8,13 +8,13 @@ from groundup.model import ModelConfig
 from groundup.optim import OptimizerConfig
 from groundup.train.planner.tuning import (
     adapter_rates,
+    affordable_epochs,
     classifier_epochs,
+    measured_rows,
     plan_tuning,
-    probe_rows,
+    should_compile,
     step_rows,
     tuning_rates,
-    within,
-    worth_compiling,
 )
 
 SMALL = ModelConfig("qwen3", 192, 3, 3, 3, 64, 512, 7232, 512)
@@ -41,24 +41,24 @@ def test_wide_models_are_nudged() -> None:
 
 
 def test_minutes_only_ever_shorten() -> None:
-    assert within(60, 1000, 10_000, 3.0) == 3.0
-    assert 0 < within(10, 1000, 10_000, 3.0) < 1.0
-    assert within(-5, 1000, 10_000, 3.0) == 0.0
+    assert affordable_epochs(60, 1000, 10_000, 3.0) == 3.0
+    assert 0 < affordable_epochs(10, 1000, 10_000, 3.0) < 1.0
+    assert affordable_epochs(-5, 1000, 10_000, 3.0) == 0.0
 
 
 def test_short_runs_are_not_compiled() -> None:
     """Half a minute of compilation for ten seconds of training is a poor bargain."""
-    assert not worth_compiling(SMALL, 200_000, 1e12)
-    assert worth_compiling(SMALL, 20_000_000, 1e12)
-    assert worth_compiling(LARGE, 200_000, 1e12)
+    assert not should_compile(SMALL, 200_000, 1e12)
+    assert should_compile(SMALL, 20_000_000, 1e12)
+    assert should_compile(LARGE, 200_000, 1e12)
 
 
 def test_speed_is_measured_on_steps_of_a_second() -> None:
     """Seven real steps of a model of 135M on one core took three of the five minutes that were given."""
     large = ModelConfig("llama", 576, 30, 9, 3, 64, 1536, 49_152, 512)
-    assert probe_rows(large, 2e11, 16) == 1
-    assert 1 < probe_rows(large, 2e13, 64) < 64
-    assert probe_rows(SMALL, 2e12, 4) == 4
+    assert measured_rows(large, 2e11, 16) == 1
+    assert 1 < measured_rows(large, 2e13, 64) < 64
+    assert measured_rows(SMALL, 2e12, 4) == 4
 
 
 def test_adapters_take_a_multiple_of_full_tunings_rate() -> None:

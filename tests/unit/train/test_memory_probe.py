@@ -18,7 +18,7 @@ from groundup.distributed.ranks import Ranks
 from groundup.kernels import Machine
 from groundup.model import Transformer
 from groundup.optim import OptimizerConfig
-from groundup.train import Trainer, TrainingSettings, fitting_rows, training_run
+from groundup.train import Trainer, TrainingSettings, find_max_rows, training_run
 from groundup.train.objectives import NextToken
 from groundup.train.planner import Plan
 
@@ -37,7 +37,7 @@ def model(tiny_model: Callable[..., Transformer]) -> Transformer:
     return tiny_model(1000, **shape).requires_grad_(True).train()
 
 
-def probe(model: Transformer, free: int | None, *, most: int = 64, state_bytes: int = 0) -> int:
+def probe(model: Transformer, free: int | None, *, max_rows: int = 64, state_bytes: int = 0) -> int:
     seen: list[int] = []
 
     def counted(rows: int) -> PackedWindows:
@@ -45,11 +45,11 @@ def probe(model: Transformer, free: int | None, *, most: int = 64, state_bytes: 
         return batch_of(rows)
 
     before = [parameter.clone() for parameter in model.parameters()]
-    found = fitting_rows(
+    found = find_max_rows(
         model,
         NextToken(),
         counted,
-        most=most,
+        max_rows=max_rows,
         device="cpu",
         state_bytes=state_bytes,
         ranks=Ranks(),
@@ -104,7 +104,7 @@ def test_keeping_fewer_activations_makes_room(model: Transformer) -> None:
 def test_the_plan_keeps_its_batch_when_its_micro_batches_shrink(
     model: Transformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def few(*args: Any, most: int, **others: Any) -> int:
+    def few(*args: Any, max_rows: int, **others: Any) -> int:
         return 3
 
     monkeypatch.setattr("groundup.train.trainer.fitting_rows", few)
@@ -112,7 +112,9 @@ def test_the_plan_keeps_its_batch_when_its_micro_batches_shrink(
     machine = Machine("cpu", "float32", False, 1, 1e9)
     with training_run(tmp_path) as run:
         assert run.plan(lambda: (machine, plan)) == (machine, plan, True)
-        settled = Trainer(model, NextToken(), TrainingSettings(), run, machine=machine).settle(plan, batch_of)
+        settled = Trainer(model, NextToken(), TrainingSettings(), run, machine=machine).fit_micro_batches(
+            plan, batch_of
+        )
     assert (settled.micro_batch_size, settled.grad_accum_steps) == (2, 8)  # 3 does not divide 16
     assert settled.global_batch_tokens == plan.global_batch_tokens
     assert json.loads((tmp_path / "plan.json").read_text())["plan"]["micro_batch_size"] == 2

@@ -1,4 +1,4 @@
-"""What a run will take, found by two or three of its own steps at a learning rate of 0."""
+"""Measure time and memory of training steps, at a learning rate of 0."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ BatchT = TypeVar("BatchT")
 
 
 @dataclass(frozen=True, slots=True)
-class Rehearsal:
-    """What steps take here.
+class StepCost:
+    """Measured cost of training steps.
 
     Attributes:
-        seconds: of a step.
-        bytes: of memory that this process has at its fullest, with all that it holds; -1 where the system does not say.
+        seconds: Time of a step.
+        bytes: Peak memory of this process; -1 if the system does not report it.
     """
 
     seconds: float
     bytes: int
 
 
-def rehearse(
+def measure_steps(
     model: nn.Module,
     objective: Objective[BatchT],
     largest: BatchT,
@@ -40,18 +40,21 @@ def rehearse(
     grad_accum_steps: int = 1,
     device: str,
     ranks: Ranks,
-) -> Rehearsal:
-    """Take steps that change no weight; every rank joins in.
+) -> StepCost:
+    """Measure steps that do not change the weights; every rank takes part.
 
-    A formula does not know how well a machine does: in small steps the optimizer takes most of the time, in short rows
-    the memory's speed. The first step is for what is loaded or compiled once.
+    A formula cannot predict the speed: small steps are limited by the optimizer, short rows by memory bandwidth. The
+    first step loads libraries and compiles.
 
     Args:
-        model: as it is called in training.
-        largest: the micro-batch that takes the most memory.
-        usual: one that takes as long as they do on average.
-        optimizer: one of its own for this, which is let go afterwards.
-        grad_accum_steps: micro-batches in a step.
+        model: Module that training calls.
+        objective: Loss to minimize.
+        largest: Micro-batch with the highest memory use.
+        usual: Micro-batch with the mean time.
+        optimizer: Optimizer for the measurement only; it is discarded.
+        grad_accum_steps: Micro-batches per step.
+        device: Device of the model.
+        ranks: Ranks of the run.
     """
     peak = Peak(device)
     peak.reset()
@@ -59,9 +62,9 @@ def rehearse(
     if grad_accum_steps > 1:
         (two,) = _steps(model, objective, [usual], optimizer, 2, ranks)
         seconds += (grad_accum_steps - 1) * max(0.0, two - seconds)
-    if largest is not usual:  # the optimizer's state, which came with the end of its step, will be there beside it
+    if largest is not usual:  # the optimizer state now exists
         _steps(model, objective, [largest], optimizer, 1, ranks)
-    return Rehearsal(seconds, peak.bytes)
+    return StepCost(seconds, peak.bytes)
 
 
 def _steps(
@@ -72,7 +75,7 @@ def _steps(
     grad_accum_steps: int,
     ranks: Ranks,
 ) -> list[float]:
-    """The seconds of a step on each batch, which it has once or more often, at no learning rate."""
+    """Return the seconds of a step on each batch, at a learning rate of 0."""
     watch = Stopwatch()
     fit(
         model,

@@ -15,7 +15,7 @@ from groundup.kernels.memory import Peak
 from groundup.model import Transformer
 from groundup.model.lora import LoRA, add_lora, lora_layers
 from groundup.optim import Optimizer, OptimizerConfig, WarmupStableDecay
-from groundup.train import Progress, rehearse
+from groundup.train import Progress, measure_steps
 from groundup.train.fit import fit
 from groundup.train.objectives import NextToken
 
@@ -46,7 +46,9 @@ def test_it_takes_what_the_run_takes_and_leaves_the_weights(model: Transformer, 
     start = peak.now
     batch = batch_of(12)
     optimizer = Optimizer(model, OptimizerConfig())
-    found = rehearse(model, NextToken(), batch, batch, optimizer, grad_accum_steps=accum, device="cpu", ranks=Ranks())
+    found = measure_steps(
+        model, NextToken(), batch, batch, optimizer, grad_accum_steps=accum, device="cpu", ranks=Ranks()
+    )
     del optimizer
     assert found.seconds > 0
     for name, tensor in model.state_dict().items():
@@ -68,7 +70,9 @@ def test_a_larger_batch_says_the_memory_and_a_usual_one_the_time(model: Transfor
 
     def taken(largest: int, usual: int) -> tuple[float, int]:
         optimizer = Optimizer(model, OptimizerConfig())
-        found = rehearse(model, NextToken(), batch_of(largest), batch_of(usual), optimizer, device="cpu", ranks=Ranks())
+        found = measure_steps(
+            model, NextToken(), batch_of(largest), batch_of(usual), optimizer, device="cpu", ranks=Ranks()
+        )
         return found.seconds, found.bytes
 
     small, large, mixed = taken(1, 1), taken(24, 24), taken(24, 1)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from groundup.optim import WarmupStableDecay
-from groundup.train import AtFractions, Pace, Progress, StepReport
+from groundup.train import AtFractions, Progress, StepReport, TimeLimit
 
 PLANNED = WarmupStableDecay(1000, warmup_steps=20, decay_steps=600)
 END = 1000.0  # a second a step, if all goes as it was foreseen
@@ -16,14 +16,14 @@ END = 1000.0  # a second a step, if all goes as it was foreseen
 class Run:
     """Steps that take what they are told to, without a model."""
 
-    def __init__(self, progress: Progress, spent: float = 0.0, *, most: int = 10_000) -> None:
+    def __init__(self, progress: Progress, spent: float = 0.0, *, max_steps: int = 10_000) -> None:
         self.progress = progress
         self.now = spent
         self.rates: list[float] = []
         self.looks: list[int] = []
         self.callbacks = [
             AtFractions(8, lambda report: self.looks.append(report.step)),
-            Pace(progress, END, lambda: self.now, most=most),
+            TimeLimit(progress, END, lambda: self.now, max_steps=max_steps),
         ]
 
     def go_on(self, seconds: Callable[[float], float], until: float = float("inf")) -> None:
@@ -72,7 +72,7 @@ def test_a_run_that_was_cut_off_goes_on_at_its_pace() -> None:
 
 
 def test_it_has_no_more_steps_than_the_text_is_good_for() -> None:
-    run = Run(Progress(), most=1200)
+    run = Run(Progress(), max_steps=1200)
     run.go_on(lambda _: 0.1)
     assert run.progress.step == 1200
 

@@ -31,7 +31,7 @@ class Run:
         optimizer = Optimizer(self.model, OptimizerConfig())
         checkpoints = Checkpoints(directory, self.model, optimizer, plan_digest="x")
         self.keep = KeepBest(
-            self.progress, self.score, checkpoints, times=TIMES, patience=patience, say=self.said.append
+            self.progress, self.score, checkpoints, times=TIMES, patience=patience, log=self.said.append
         )
 
     def score(self) -> float:
@@ -49,7 +49,7 @@ def test_the_best_weights_come_back(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.go_on()
     assert len(run.progress.scores) == TIMES and not run.progress.stopped
-    assert run.keep.take_best() == (14, 2.0)
+    assert run.keep.restore_best() == (14, 2.0)
     assert run.model.weight.unique().tolist() == [14]
 
 
@@ -58,7 +58,7 @@ def test_a_run_that_gets_no_better_ends(tmp_path: Path) -> None:
     run = Run(tmp_path, patience=3)
     run.go_on()
     assert run.progress.stopped and run.progress.step == 12
-    assert run.keep.take_best() == (6, 3.0)
+    assert run.keep.restore_best() == (6, 3.0)
     assert "no better" in run.said[0]
 
 
@@ -69,7 +69,7 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path) -> None
     saved = Progress.from_json({"step": 9, "scores": [list(pair) for pair in first.progress.scores]})
     again = Run(tmp_path, saved, patience=3)
     again.go_on()
-    assert (again.progress.step, again.keep.take_best()) == (12, (6, 3.0))
+    assert (again.progress.step, again.keep.restore_best()) == (12, (6, 3.0))
 
 
 @pytest.mark.parametrize(("good", "best"), [(4, (14, 2.0)), (6, (14, 2.0)), (14, (14, 2.0))])
@@ -84,7 +84,7 @@ def test_a_run_that_goes_back_ends_with_its_best_weights(tmp_path: Path, good: i
     assert [step for step, _ in run.progress.scores] == sorted({*range(2, good + 1, 2), 14})
     run.go_on()
     assert run.progress.stopped  # after five scores that are no better, counted from the return on
-    assert run.keep.take_best() == best
+    assert run.keep.restore_best() == best
     assert run.model.weight.unique().tolist() == [best[0]]
 
 
@@ -92,7 +92,7 @@ def test_a_run_that_goes_back_ends_with_its_best_weights(tmp_path: Path, good: i
 def test_runs_shorter_than_the_number_of_scores_are_scored_each_step(tmp_path: Path, steps: int) -> None:
     run = Run(tmp_path)
     run.score = lambda: 1.0  # type: ignore[method-assign]
-    run.keep = KeepBest(run.progress, run.score, run.keep._checkpoints, times=TIMES, patience=None, say=print)
+    run.keep = KeepBest(run.progress, run.score, run.keep._checkpoints, times=TIMES, patience=None, log=print)
     for step in range(1, steps + 1):
         run.progress.step = step
         run.keep.after_step(StepReport(step, steps, 1, step, 1.0, 1.0, 0.1))

@@ -1,0 +1,87 @@
+"""Find the number of rows of a micro-batch that fit into memory, by passes of one and two rows before step 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from groundup.core.errors import ResourceError
+from groundup.distributed.ranks import Ranks
+from groundup.kernels.memory import Peak, free_bytes
+from groundup.train.objectives import Objective
+
+BatchT = TypeVar("BatchT")
+
+_USABLE_FRACTION = 0.9  # fraction of the free memory; the rest is for other buffers and fragmentation
+
+
+def find_max_rows(
+    model: nn.Module,
+    objective: Objective[BatchT],
+    batch_of: Callable[[int], BatchT],
+    *,
+    max_rows: int,
+    device: str,
+    state_bytes: int,
+    ranks: Ranks,
+    free: Callable[[str], int | None] = free_bytes,
+) -> int:
+    """Return the maximum number of rows of a micro-batch, the same on every rank; `max_rows` if memory use is unknown.
+
+    A pass of one row measures the fixed cost, a pass of two rows the cost of a row. The result is computed from both,
+    so that no pass comes close to the limit. The passes are not compiled, which takes more memory. Weights and random
+    number generators do not change.
+
+    Args:
+        model: Module that training calls.
+        objective: Loss to minimize.
+        batch_of: Returns a batch of a number of rows.
+        max_rows: Upper limit of the result.
+        device: Device of the model.
+        state_bytes: Memory of the optimizer state, which is allocated at step 1.
+        ranks: Ranks of the run.
+        free: Returns the free memory of a device in bytes.
+
+    Raises:
+        ResourceError: A single row does not fit.
+    """
+    peak = Peak(device)
+    peak.reset()
+    before, available = peak.now, free(device)
+    if available is None or peak.bytes < 0:
+        return ranks.min(max_rows)
+    tops = []
+    for rows in (1, 1, 2):  # the first pass also loads libraries
+        if rows > max_rows:
+            break
+        peak.reset()
+        try:
+            batch = objective.prepare(batch_of(rows), model)
+            loss, _ = objective(model, batch)
+            (loss * 0).backward()
+        except torch.OutOfMemoryError:
+            break
+        finally:
+            for parameter in model.parameters():
+                parameter.grad = None
+        tops.append(peak.bytes)
+    usable = before + _USABLE_FRACTION * (available / _ranks_sharing_memory(device, ranks)) - state_bytes
+    fits = len(tops) > 1 and tops[1] <= usable
+    if not fits:
+        raise ResourceError(
+            f"a forward and backward pass of one row needs {max([0, *tops]) / 1e9:,.1f} GB, and the optimizer "
+            f"{state_bytes / 1e9:,.1f} GB, but {(before + available) / 1e9:,.1f} GB are available",
+            fix="Choose a smaller model, a shorter context_length, or parallel.activation_checkpointing = true.",
+        )
+    if len(tops) < 3:
+        return ranks.min(1)
+    row = max(tops[2] - tops[1], 1)
+    return ranks.min(max(1, min(max_rows, 1 + int((usable - tops[1]) // row))))
+
+
+def _ranks_sharing_memory(device: str, ranks: Ranks) -> int:
+    """Return the number of ranks that share the memory."""
+    return 1 if device == "cuda" else ranks.on_this_machine

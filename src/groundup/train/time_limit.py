@@ -1,0 +1,64 @@
+"""Adjust the number of steps so that a run ends on time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from groundup.distributed.ranks import Ranks
+from groundup.train.fit import Progress, StepReport
+
+NUM_ADJUSTMENTS = 100  # number of adjustments per run
+_WARMUP_STEPS = 2  # steps before speed is measured, because the first ones may compile
+_MEASURED_FRACTION = 1 / 3  # of the elapsed time; speed is measured over it, including the time between steps
+_SINGLE_RANK = Ranks()
+
+
+class TimeLimit:
+    """Callback that sets `progress.total_steps` such that the run ends on time at its current speed.
+
+    A measurement before step 1 is not enough on a shared machine: one that slowed down by a quarter afterwards took
+    twelve and a half minutes instead of ten. The schedule is scaled to the new number of steps, so the learning rate
+    still decays to 0.
+
+    Args:
+        progress: Progress of the run.
+        end: Value of `clock` at which the run ends.
+        clock: Returns the seconds that the run has taken, including those of earlier processes.
+        max_steps: Maximum number of steps.
+        ranks: Ranks of the run; all use the clock of the first.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        end: float,
+        clock: Callable[[], float],
+        *,
+        max_steps: int,
+        ranks: Ranks = _SINGLE_RANK,
+    ) -> None:
+        self._progress = progress
+        self._end = end
+        self._clock = clock
+        self._max_steps = max_steps
+        self._ranks = ranks
+        self._settled = progress.batches + _WARMUP_STEPS
+        self._passed: deque[tuple[float, int]] = deque()  # (time, batches) of recent adjustments
+        self._began = 0.0
+
+    def after_step(self, report: StepReport) -> None:
+        progress = self._progress
+        due = progress.batches % max(1, report.total_steps // NUM_ADJUSTMENTS) == 0
+        if not due or progress.batches < self._settled or report.step == report.total_steps:
+            return
+        now: float = self._ranks.broadcast_object(self._clock())
+        if not self._passed:
+            self._began = now
+        self._passed.append((now, progress.batches))
+        while len(self._passed) > 2 and self._passed[1][0] <= now - _MEASURED_FRACTION * (now - self._began):
+            self._passed.popleft()
+        then, batches = self._passed[0]
+        if now > then:
+            left = round((self._end - now) * (progress.batches - batches) / (now - then))
+            progress.total_steps = max(progress.step + 1, min(progress.step + left, self._max_steps))
