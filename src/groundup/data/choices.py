@@ -63,7 +63,7 @@ def choice_columns(table: Table) -> tuple[str, str, str | None] | None:
 
 
 def read_choices(table: Table, template: str | None = None) -> Choices:
-    """Return the usable rows of a table.
+    r"""Return the usable rows of a table.
 
     The table needs a column with the choices: a list (JSON in CSV files), or ARC's `{"text": [...], "label": [...]}`.
     Another column contains the answer: its index from 0, its letter, its label, or its text. A column with the question

@@ -42,7 +42,9 @@ class TokenLists:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
+        """Number of tokens of each document."""
         return np.array([len(ids) for ids in self.ids], dtype=np.int64)
 
     def document(self, index: int) -> NDArray[np.integer]:
+        """Return the token ids of a document."""
         return np.asarray(self.ids[index], dtype=np.int64)

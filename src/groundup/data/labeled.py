@@ -198,7 +198,7 @@ class Labeled:
 
 @dataclass(frozen=True, slots=True)
 class LabelRules:
-    """Columns and labels to read; None: detect the column.
+    r"""Columns and labels to read; None: detect the column.
 
     Attributes:
         text: Column, or template like "{subject}\n{body}".
@@ -342,7 +342,7 @@ def _named_in(text: str | None) -> frozenset[str]:
 
 
 def text_reader(table: Table, text: str) -> Callable[[dict[str, Any]], str]:
-    """Return a function from a row to its text.
+    r"""Return a function from a row to its text.
 
     Args:
         table: The table.

@@ -1,11 +1,11 @@
-"""Training on several processes: ranks, DDP and FSDP, the sharded optimizer."""
+"""Training on several processes: ranks, DDP, FSDP and the sharded optimizer."""
 
 from typing import TYPE_CHECKING
 
 from groundup.core.lazy import exports
 
 if TYPE_CHECKING:
-    from groundup.distributed.collectives import is_sharded, rows_of, sync_gradients, whole
+    from groundup.distributed.collectives import full_tensor, is_sharded, rows_of, sync_gradients
     from groundup.distributed.parallel_model import (
         Mode,
         ParallelModel,
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         rank_memory,
         unwrapped,
     )
-    from groundup.distributed.ranks import Ranks, joined
+    from groundup.distributed.ranks import Ranks, join_ranks
     from groundup.distributed.sharded_optimizer import ShardedOptimizer
 
 __all__ = [
@@ -25,14 +25,14 @@ __all__ = [
     "ShardedOptimizer",
     "checkpoint_activations",
     "choose_mode",
+    "full_tensor",
     "is_sharded",
-    "joined",
+    "join_ranks",
     "parallelize",
     "rank_memory",
     "rows_of",
     "sync_gradients",
     "unwrapped",
-    "whole",
 ]
 
 __getattr__ = exports(
@@ -45,12 +45,12 @@ __getattr__ = exports(
         "checkpoint_activations": "parallel_model",
         "choose_mode": "parallel_model",
         "is_sharded": "collectives",
-        "joined": "ranks",
+        "join_ranks": "ranks",
         "parallelize": "parallel_model",
         "rank_memory": "parallel_model",
         "rows_of": "collectives",
         "sync_gradients": "collectives",
         "unwrapped": "parallel_model",
-        "whole": "collectives",
+        "full_tensor": "collectives",
     },
 )

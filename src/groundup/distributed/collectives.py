@@ -1,4 +1,4 @@
-"""Tensors of which each rank holds some rows, as FSDP2 cuts them."""
+"""Tensors that FSDP2 shards by rows."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ from groundup.distributed.ranks import Ranks, Rows
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether each rank holds some rows of it."""
+    """Return whether a tensor is sharded."""
     return isinstance(tensor, DTensor)
 
 
 def rows_of(tensor: Tensor, ranks: Ranks) -> Rows:
-    """What this rank holds of a tensor, as one that shares its memory; all, unless it is sharded."""
+    """Return this rank's rows of a tensor, as a view; all rows if the tensor is not sharded."""
     if not isinstance(tensor, DTensor):
         return Rows(tensor, 0, len(tensor) if tensor.ndim else 1)
     total = len(tensor)
-    size = -(-total // ranks.size)  # as torch.chunk cuts: the last ranks may have fewer, or none
+    size = -(-total // ranks.size)  # as in torch.chunk: the last ranks may have fewer rows
     return Rows(tensor.to_local(), min(ranks.rank * size, total), total)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, on every rank."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return the full tensor, on every rank."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def sync_gradients(model: nn.Module, last: bool) -> None:
-    """Say before a micro-batch whether it is the last of its step, after which gradients must be whole.
+    """Synchronize gradients only after the last micro-batch of a step; call it before each micro-batch.
 
-    FSDP adds up after each one: keeping them apart would need the memory that it is chosen to save.
+    FSDP reduces gradients after each micro-batch, because unsharded gradients would need the memory that it saves.
+
+    Args:
+        model: Wrapped model.
+        last: Whether this is the last micro-batch of the step.
     """
     if isinstance(model, DistributedDataParallel):
         model.require_backward_grad_sync = last

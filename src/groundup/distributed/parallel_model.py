@@ -1,4 +1,4 @@
-"""One model on many ranks: torch's DDP or FSDP2, wrapped around a model that knows neither."""
+"""Parallelize a model with DDP or FSDP2, wrapped from outside."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
-from groundup.distributed.collectives import rows_of, whole
+from groundup.distributed.collectives import full_tensor, rows_of
 from groundup.distributed.ranks import Ranks
 from groundup.distributed.sharded_optimizer import ShardedOptimizer
 from groundup.kernels import Machine, memory_bytes, place
@@ -25,33 +25,40 @@ from groundup.optim import Optimizer, OptimizerConfig
 ModelT = TypeVar("ModelT", bound=Transformer | SequenceClassifier)
 Mode = Literal["single", "ddp", "fsdp"]
 
-_REPLICATED_SHARE = 0.5  # of a device's memory: DDP keeps weights, gradients and optimizer state whole on each rank
+_MAX_REPLICATED_FRACTION = 0.5  # of a device's memory, for weights, gradients and optimizer state
 
 
 def choose_mode(wanted: Literal["ddp", "fsdp"] | None, ranks: Ranks, state_bytes: int, memory: int | None) -> Mode:
-    """How a model is spread where nobody says it: DDP, as long as each rank can easily hold all of it.
+    """Return how to parallelize a model; default: DDP if each rank can easily hold all of it.
 
     Args:
-        state_bytes: of weights, gradients and optimizer state.
-        memory: of a rank's device; None: unknown.
+        wanted: DDP or FSDP, if the user has chosen one.
+        ranks: Ranks of the run.
+        state_bytes: Bytes of weights, gradients and optimizer state.
+        memory: Memory of a rank's device in bytes; None: unknown.
     """
     if wanted is not None:
-        return wanted if ranks.grouped else "single"
+        return wanted if ranks.launched else "single"
     if ranks.size == 1:
         return "single"
-    return "fsdp" if memory is not None and state_bytes > _REPLICATED_SHARE * memory else "ddp"
+    return "fsdp" if memory is not None and state_bytes > _MAX_REPLICATED_FRACTION * memory else "ddp"
 
 
 def rank_memory(machine: Machine, ranks: Ranks, mode: Literal["ddp", "fsdp"] | None) -> int | None:
     """Return the bytes of memory for a model as if one rank trained it; None if unknown.
 
-    Each rank has a GPU's memory of its own; ranks on a CPU share the machine's. FSDP shards the model over all ranks.
+    On GPUs each rank has its own memory; on a CPU the ranks share it. FSDP shards the model over all ranks.
+
+    Args:
+        machine: Machine of this rank.
+        ranks: Ranks of the run.
+        mode: DDP or FSDP; None: choose later.
     """
     memory = memory_bytes(machine.device)
     if memory is None:
         return None
-    whole = memory * (ranks.size if machine.device == "cuda" else 1)
-    return whole if mode == "fsdp" else whole // ranks.size
+    total = memory * (ranks.size if machine.device == "cuda" else 1)
+    return total if mode == "fsdp" else total // ranks.size
 
 
 def parallelize(
@@ -62,11 +69,17 @@ def parallelize(
     mode: Literal["ddp", "fsdp"] | None = None,
     activation_checkpointing: bool = False,
 ) -> ParallelModel[ModelT]:
-    """Place a model on the machine and on all of its ranks.
+    """Place a model on the machine and parallelize it over all ranks.
 
     Args:
-        mode: DDP or FSDP; None: DDP where each rank easily holds the whole model.
-        activation_checkpointing: see `checkpoint_activations`.
+        model: Model to train.
+        machine: Machine of this rank.
+        ranks: Ranks of the run.
+        mode: DDP or FSDP; None: DDP if each rank can easily hold the whole model.
+        activation_checkpointing: Whether to use `checkpoint_activations`.
+
+    Returns:
+        The parallel model.
     """
     if activation_checkpointing:
         checkpoint_activations(model)
@@ -76,74 +89,74 @@ def parallelize(
 
 
 class ParallelModel(Generic[ModelT]):
-    """A model, which has been placed, spread over all ranks.
+    """A model that is parallelized over all ranks.
 
     Attributes:
-        model: it itself, with its names and methods. With "fsdp" its parameters are `DTensor`s, of which each rank
-            holds some rows, and every rank must join in whatever is computed.
-        called: what is called for the loss.
+        model: The unwrapped model, with its names and methods. With FSDP its parameters are `DTensor`s that are sharded
+            by rows, and every rank must take part in each computation.
+        called: Module to call for the loss.
     """
 
     def __init__(self, model: ModelT, mode: Mode, ranks: Ranks) -> None:
         self.model = model
-        self.called: nn.Module = model
+        self.forward_module: nn.Module = model
         self._mode = mode
         self._ranks = ranks
-        self._hollow: ModelT | None = None
+        self._empty_copy: ModelT | None = None
         if mode == "fsdp":
-            self._hollow = _hollow(model)
+            self._empty_copy = _empty_copy(model)
             for layer in model.model.layers:
                 fully_shard(layer)
             fully_shard(model)
         elif mode == "ddp":
-            # Layers are compiled one by one: there is no graph of the whole model that buckets could split.
+            # Layers are compiled separately, so there is no graph of the whole model to split at DDP's buckets.
             torch._dynamo.config.optimize_ddp = False
-            self.called = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+            self.forward_module = DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
     @property
-    def probed(self) -> nn.Module:
-        """What is called for passes that may run out of memory halfway, after which DDP's wrapper would not go on."""
-        return self.model if self._mode == "ddp" else self.called
+    def probe_module(self) -> nn.Module:
+        """Module for passes that may run out of memory; DDP's wrapper cannot continue after that."""
+        return self.model if self._mode == "ddp" else self.forward_module
 
     def optimizer(self, config: OptimizerConfig) -> Optimizer | ShardedOptimizer:
-        """The optimizer of this model."""
+        """Return the optimizer of this model."""
         if self._mode == "single":
             return Optimizer(self.model, config, orthogonalize=orthogonalize_of(self.model))
         return ShardedOptimizer(self.model, config, self._ranks, orthogonalize=orthogonalize_of(self.model))
 
     @property
     def optimizer_bytes(self) -> int:
-        """Roughly what this rank will keep of the optimizer's state: AdamW's, two numbers a parameter."""
+        """Estimated bytes of the optimizer state on this rank, with AdamW's two numbers per parameter."""
         shards = self._ranks.size if self._mode == "fsdp" else 1
         return sum(8 * p.numel() for p in self.model.parameters() if p.requires_grad) // shards
 
     def is_finite(self) -> bool:
-        """Whether all weights are finite numbers, on every rank."""
+        """Return whether all weights are finite, on every rank."""
         held = (rows_of(parameter, self._ranks).tensor for parameter in self.model.parameters())
         return bool(self._ranks.min(int(all(rows.isfinite().all() for rows in held))))
 
     @contextmanager
     def readable(self) -> Iterator[None]:
-        """In this block parts of the model can be called on their own: see `unwrapped`."""
+        """Allow calls of submodules in this block; see `unwrapped`."""
         with unwrapped(self.model):
             yield
 
     def gathered(self) -> ModelT:
-        """The model with all of its weights; every rank joins in, and what comes back is of use on the first alone."""
-        if self._hollow is None:
+        """Return the model with all weights. Every rank must call this; only the first may use the result."""
+        if self._empty_copy is None:
             return self.model
         weights = {}
         for name, tensor in self.model.state_dict().items():
-            value = whole(tensor)
+            value = full_tensor(tensor)
             if self._ranks.first:
                 weights[name] = value.detach().cpu()
         if self._ranks.first:
-            self._hollow.load_state_dict(weights, assign=True)
-        return self._hollow
+            self._empty_copy.load_state_dict(weights, assign=True)
+        return self._empty_copy
 
 
-def _hollow(model: ModelT) -> ModelT:
-    """Return a copy without the tensors of the state dict: parameters, and quantized weights."""
+def _empty_copy(model: ModelT) -> ModelT:
+    """Return a copy without the tensors of the state dict: parameters and quantized weights."""
     meta: dict[int, torch.Tensor] = {
         id(p): nn.Parameter(torch.empty_like(p, device="meta"), requires_grad=p.requires_grad)
         for p in model.parameters()
@@ -155,18 +168,18 @@ def _hollow(model: ModelT) -> ModelT:
 
 @contextmanager
 def unwrapped(model: nn.Module, *, gather_layers: bool = False) -> Iterator[Any]:
-    """Yield the model inside of DDP's wrapper or FSDP's, so that its parts and methods work, e.g. to generate.
+    """Yield the unwrapped model of DDP or FSDP, so that its submodules and methods work, e.g. to generate.
 
-    With FSDP every rank enters the block; the parameters outside of the layers are gathered for all of it, and a layer
-    gathers its own when it is called. So every rank does the same number of forward passes in the block.
+    With FSDP every rank enters the block. Parameters outside of the layers are gathered for the whole block, and each
+    layer is gathered when it is called. Every rank must therefore do the same number of forward passes.
 
     Args:
-        model: as it is called for the loss.
-        gather_layers: gather all layers for the whole block. It takes the memory of all weights, spares a gathering per
-            layer and token, and each rank may do any number of forward passes.
+        model: Model as called for the loss.
+        gather_layers: Whether to gather all layers for the whole block. This needs the memory of all weights, but no
+            communication per layer and token, and each rank may do any number of forward passes.
 
     Yields:
-        The `Transformer` or `SequenceClassifier` itself.
+        The `Transformer` or `SequenceClassifier`.
     """
     if isinstance(model, DistributedDataParallel):
         model = model.module
@@ -178,7 +191,7 @@ def unwrapped(model: nn.Module, *, gather_layers: bool = False) -> Iterator[Any]
     if state._is_root is None:  # before the first forward pass
         with torch.no_grad():
             state._lazy_init()
-            # FSDP makes the tensors that it gathers into once. If that happens in inference mode, training fails.
+            # FSDP allocates its gathered tensors once. If this happens in inference mode, training fails.
             for module in modules:
                 module.unshard()
                 module.reshard()
@@ -197,7 +210,12 @@ def unwrapped(model: nn.Module, *, gather_layers: bool = False) -> Iterator[Any]
 
 
 def checkpoint_activations(model: Transformer | SequenceClassifier) -> None:
-    """Keep only what enters a layer, and compute the rest again for its gradient (Chen et al. 2016, arXiv:1604.06174):
-    a third more work for a fraction of the memory. Before the model is placed."""
+    """Recompute the activations of a layer in its backward pass instead of storing them (arXiv:1604.06174).
+
+    It costs a third more compute for a fraction of the memory. Call it before the model is placed.
+
+    Args:
+        model: Model to change in place.
+    """
     for layer in model.model.layers:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

@@ -1,4 +1,4 @@
-"""The processes that train one model together, as `torchrun` starts them; a process alone is the first of one."""
+"""Ranks: the processes that train a model together, started by `torchrun`; a single process is rank 0 of 1."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.distributed.distributed_c10d import Store
 
-_COLLECTIVE = timedelta(minutes=30)  # ranks meet several times a step: who waits longer waits for a dead one
-_TOLD = timedelta(days=30)  # the first may take its time, e.g. to score a model
-_LET_THE_FIRST_SPEAK = 3.0  # seconds; torchrun ends the others well before
+_COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # collectives run several times per step; a longer wait means a lost rank
+_BROADCAST_TIMEOUT = timedelta(days=30)  # the first rank may be busy, e.g. evaluating
+_ERROR_DELAY = 3.0  # seconds; torchrun ends the other ranks before
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A part of a tensor: the rows from `first` on of `total`."""
+    """Rows of a tensor.
+
+    Attributes:
+        tensor: The rows.
+        first: Index of the first row in the full tensor.
+        total: Number of rows of the full tensor.
+    """
 
     tensor: Tensor
     first: int
@@ -32,35 +38,35 @@ class Rows:
 
 
 class Ranks:
-    """Which process this is, and how it speaks with the others. Alone, nothing needs to be said.
+    """This process in the process group, and its collective operations.
 
     Every rank calls each method, in the same order.
 
     Attributes:
-        rank: from 0.
-        size: how many there are.
-        on_this_machine: how many of them are on the machine of this one.
+        rank: Rank, from 0.
+        size: World size.
+        on_this_machine: Local world size.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None, on_this_machine: int = 1) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None, local_size: int = 1) -> None:
         self.rank = rank
         self.size = size
-        self.on_this_machine = on_this_machine
+        self.local_size = local_size
         self._store = store
         self._broadcasts = 0
 
     @property
     def first(self) -> bool:
-        """Whether this is the rank that writes files and speaks."""
+        """Whether this rank writes files and prints."""
         return self.rank == 0
 
     @property
-    def grouped(self) -> bool:
+    def launched(self) -> bool:
         """Whether a launcher started this process; it may be the only one."""
         return self._store is not None
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of all ranks' tensors, of one shape and dtype: the same bits on every rank."""
+        """Return the sum of a tensor over all ranks, bitwise equal on every rank (all-reduce)."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -69,7 +75,7 @@ class Ranks:
         return tensor
 
     def min(self, value: int) -> int:
-        """The smallest of all ranks' values."""
+        """Return the minimum of a value over all ranks."""
         if self.size > 1:
             import torch
             import torch.distributed as dist
@@ -80,7 +86,7 @@ class Ranks:
         return value
 
     def broadcast_object(self, value: Any) -> Any:
-        """Return the `value` of the first rank, a JSON value, on every rank."""
+        """Return the value of the first rank, a JSON value, on every rank."""
         if self._store is None:
             return value
         key = f"broadcast-{self._broadcasts}"
@@ -88,11 +94,11 @@ class Ranks:
         if self.first:
             self._store.set(key, json.dumps(value))
             return value
-        self._store.wait([key], _TOLD)
+        self._store.wait([key], _BROADCAST_TIMEOUT)
         return json.loads(self._store.get(key))
 
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks reach this point."""
         if self.size > 1:
             import torch.distributed as dist
 
@@ -100,46 +106,51 @@ class Ranks:
 
 
 def require_one_process(command: str) -> None:
-    """Refuse to be one of many.
+    """Reject a command that a launcher started in several processes.
+
+    Args:
+        command: Name of the command.
 
     Raises:
-        ConfigError: a launcher started more than this process.
+        ConfigError: The world size is above 1.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
-            f"groundup {command}, {os.environ['WORLD_SIZE']} times at once",
-            rule="many ranks share the training of a model, and nothing else",
-            fix="Start this command alone; torchrun is for: groundup pretrain, and groundup finetune.",
+            f"groundup {command} was started in {os.environ['WORLD_SIZE']} processes, but runs in one",
+            fix="Start it without torchrun, which is for groundup pretrain and groundup finetune.",
         )
 
 
-def on_this_gpu() -> Callable[[], None]:
-    """What a new thread calls first, to compute on the GPU of the thread that asks here.
+def same_gpu_initializer() -> Callable[[], None]:
+    """Return an initializer for threads that selects the GPU of the current thread.
 
-    torch keeps the choice of a GPU for each thread, and a new one begins with GPU 0, whatever the rank.
+    torch selects a GPU per thread, and a new thread starts with GPU 0, whatever the rank.
     """
     import torch
 
-    # Where CUDA sleeps nobody has chosen a GPU; to ask would wake it, at some 100 MB of its memory.
+    # If CUDA is not initialized, no GPU is selected; a query would initialize it, at about 100 MB of GPU memory.
     index = torch.cuda.current_device() if torch.cuda.is_initialized() else None
 
-    def settle() -> None:
+    def set_device() -> None:
         if index is not None:
             torch.cuda.set_device(index)
 
-    return settle
+    return set_device
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """The ranks of which this process is one; alone, unless `torchrun` (or a launcher like it) started it.
+def join_ranks() -> Iterator[Ranks]:
+    """Join the process group of `torchrun` in this block; without a launcher, use a single rank.
 
-    An error on one rank ends it, and the launcher then ends the others; the one whose fault it was speaks first.
+    An error on one rank ends it, and the launcher then ends the others. The rank that failed prints its error first.
+
+    Yields:
+        The ranks.
 
     Raises:
-        TrainingError: another rank was lost.
+        TrainingError: Another rank was lost.
     """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:  # what every launcher of torch's sets
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:  # set by every launcher of torch
         yield Ranks()
         return
     import torch
@@ -157,23 +168,22 @@ def joined() -> Iterator[Ranks]:
         store=PrefixStore("collectives", store),
         rank=rank,
         world_size=size,
-        timeout=_COLLECTIVE,
+        timeout=_COLLECTIVE_TIMEOUT,
         device_id=device,
     )
     try:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
         yield Ranks(rank, size, PrefixStore("groundup", store), here)
         dist.destroy_process_group()
-    except RuntimeError as error:  # DistError is one, too; gloo raises it bare
+    except RuntimeError as error:  # DistError is a RuntimeError; gloo raises RuntimeError itself
         if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
             raise
-        time.sleep(_LET_THE_FIRST_SPEAK)
+        time.sleep(_ERROR_DELAY)
         raise TrainingError(
-            f"rank {rank}: {str(error).splitlines()[0]}",
-            rule="all ranks live as long as one of them works",
-            fix="Look for the rank that ended first: above, or in torchrun's report below.",
+            f"rank {rank} lost the other ranks: {str(error).splitlines()[0]}",
+            fix="Find the rank that failed first: above, or in the report of torchrun below.",
         ) from error
     except GroundupError:
-        if rank:  # most mistakes are made by all ranks alike, and one message is enough
-            time.sleep(_LET_THE_FIRST_SPEAK)
+        if rank:  # usually all ranks fail with the same error, and one message is enough
+            time.sleep(_ERROR_DELAY)
         raise

@@ -1,8 +1,7 @@
-"""The optimizer of a model that is spread over ranks: shared out, so that no rank does what another does.
+"""Optimizer of a parallelized model, whose updates are distributed over the ranks.
 
-What is updated element by element (AdamW) is updated where it lies. A matrix that is orthogonalized (Muon) must be
-whole: the directions of its rows are not those of some of them. So each matrix has one rank that owns it, gathers its
-gradient, keeps its momentum, and sends the updated matrix to all.
+AdamW is elementwise, so each rank updates its own rows. Muon orthogonalizes full matrices, so each matrix belongs to
+one rank, which gathers its gradient, stores its momentum, and broadcasts the updated matrix.
 """
 
 from __future__ import annotations
@@ -14,23 +13,30 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from groundup.distributed.collectives import is_sharded, rows_of, whole
+from groundup.distributed.collectives import full_tensor, is_sharded, rows_of
 from groundup.distributed.ranks import Ranks, Rows
 from groundup.optim import Optimizer, OptimizerConfig, Orthogonalize, newton_schulz, parameter_groups
 
 
-class Stored(Protocol):
-    """Tensors of a checkpoint by name, of which a rank reads what it needs."""
+class StoredTensors(Protocol):
+    """Tensors of a checkpoint by name, of which a rank reads the parts that it needs."""
 
     def __iter__(self) -> Iterator[str]: ...
     def __getitem__(self, name: str, /) -> Tensor: ...
     def rows(self, name: str, first: int, count: int) -> Tensor:
-        """Some rows of a tensor; a single number as it is."""
+        """Return rows of a tensor; a scalar is returned unchanged."""
         ...
 
 
 class ShardedOptimizer:
-    """`Optimizer`, for a model that `spread` has spread. Same rules, same results; every rank calls each method."""
+    """`Optimizer` for a parallelized model, with the same results. Every rank calls each method.
+
+    Args:
+        model: Parallelized model.
+        config: Learning rates and hyperparameters.
+        ranks: Ranks of the run.
+        orthogonalize: Orthogonalization for Muon, if the machine has a faster one.
+    """
 
     def __init__(
         self, model: nn.Module, config: OptimizerConfig, ranks: Ranks, *, orthogonalize: Orthogonalize = newton_schulz
@@ -38,39 +44,39 @@ class ShardedOptimizer:
         self._ranks = ranks
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         matrices = parameter_groups(model)["matrix"] if config.matrices == "muon" else []
-        self._owners = _shared_out(matrices, ranks.size)
-        self._stand_ins: dict[nn.Parameter, nn.Parameter] = {}
+        self._owners = _assign_owners(matrices, ranks.size)
+        self._replacements: dict[nn.Parameter, nn.Parameter] = {}
         for parameter in self._parameters.values():
             owned = self._owners.get(parameter) == ranks.rank
             if parameter in self._owners:
-                value = whole(parameter.detach())
+                value = full_tensor(parameter.detach())
             else:
                 value = rows_of(parameter.detach(), ranks).tensor
             if owned or parameter not in self._owners:
-                self._stand_ins[parameter] = nn.Parameter(value) if is_sharded(parameter) else parameter
-        self._inner = Optimizer(model, config, self._stand_ins, orthogonalize=orthogonalize)
+                self._replacements[parameter] = nn.Parameter(value) if is_sharded(parameter) else parameter
+        self._inner = Optimizer(model, config, self._replacements, orthogonalize=orthogonalize)
 
     def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None:
-        """As `Optimizer.step`."""
+        """Update every parameter; see `Optimizer.step`."""
         for parameter in self._parameters.values():
             assert parameter.grad is not None, "every trainable parameter takes part"
             if is_sharded(parameter):
-                wanted = parameter in self._owners
-                gradient = whole(parameter.grad) if wanted else rows_of(parameter.grad, self._ranks).tensor
-                if parameter in self._stand_ins:
-                    if not wanted:
-                        # In torch 2.9, FSDP's first forward pass copies shards of unequal size: the tensor that
-                        # was the parameter's shard before it would be updated in vain.
-                        self._stand_ins[parameter].data = rows_of(parameter.detach(), self._ranks).tensor
-                    self._stand_ins[parameter].grad = gradient
+                owned_by_one = parameter in self._owners
+                gradient = full_tensor(parameter.grad) if owned_by_one else rows_of(parameter.grad, self._ranks).tensor
+                if parameter in self._replacements:
+                    if not owned_by_one:
+                        # In torch 2.9, FSDP's first forward pass copies shards of unequal size. The tensor that was the
+                        # parameter's shard before is then no longer used.
+                        self._replacements[parameter].data = rows_of(parameter.detach(), self._ranks).tensor
+                    self._replacements[parameter].grad = gradient
         self._inner.step(lr_factor, grad_factor)
         for parameter, owner in self._owners.items():
-            self._send(parameter, owner)
+            self._broadcast(parameter, owner)
         for parameter in self._parameters.values():
             parameter.grad = None
 
     def state(self) -> dict[str, Tensor | Rows]:
-        """What this rank keeps of the optimizer's state: rows of what is sharded, and the whole of what it owns."""
+        """Return this rank's part of the optimizer state: rows of sharded parameters, and owned matrices."""
         kept: dict[str, Tensor | Rows] = {}
         for name, value in self._inner.state().items():
             parameter = self._parameters[name.rpartition(".")[0]]
@@ -83,20 +89,23 @@ class ShardedOptimizer:
                 kept[name] = value
         return kept
 
-    def load_state(self, tensors: Stored) -> None:
-        """Take up what all ranks' `state` together gave, or that of `Optimizer`; after the model's weights.
+    def load_state(self, tensors: StoredTensors) -> None:
+        """Load the state of all ranks, or that of an `Optimizer`; call it after the model's weights are loaded.
+
+        Args:
+            tensors: Tensors of the checkpoint.
 
         Raises:
-            FormatError: a tensor belongs to no parameter of this model.
+            FormatError: A tensor belongs to no parameter of this model.
         """
         for parameter in self._owners:
-            value = whole(parameter.detach())
-            if parameter in self._stand_ins and is_sharded(parameter):
-                self._stand_ins[parameter].data.copy_(value)
+            value = full_tensor(parameter.detach())
+            if parameter in self._replacements and is_sharded(parameter):
+                self._replacements[parameter].data.copy_(value)
         mine: dict[str, Tensor] = {}
         for name in tensors:
             of = self._parameters.get(name.rpartition(".")[0])
-            if of is not None and of not in self._stand_ins:
+            if of is not None and of not in self._replacements:
                 continue
             if of is not None and is_sharded(of) and of not in self._owners:
                 place = rows_of(of, self._ranks)
@@ -106,20 +115,20 @@ class ShardedOptimizer:
         self._inner.load_state(mine)
 
     @torch.no_grad()
-    def _send(self, parameter: nn.Parameter, owner: int) -> None:
-        """Bring an updated matrix from its owner to all ranks, each of which keeps its rows."""
+    def _broadcast(self, parameter: nn.Parameter, owner: int) -> None:
+        """Broadcast an updated matrix from its owner; each rank stores its rows."""
         if not is_sharded(parameter):
             dist.broadcast(parameter.data, owner)
             return
         place = rows_of(parameter, self._ranks)
-        mine = self._stand_ins.get(parameter)
+        mine = self._replacements.get(parameter)
         value = mine.data if mine is not None else place.tensor.new_empty(parameter.shape)
         dist.broadcast(value, owner)
         place.tensor.copy_(value[place.first : place.first + len(place.tensor)])
 
 
-def _shared_out(matrices: Sequence[nn.Parameter], ranks: int) -> dict[nn.Parameter, int]:
-    """An owner for each matrix, so that all have about the same work: the largest first, each to who has least."""
+def _assign_owners(matrices: Sequence[nn.Parameter], ranks: int) -> dict[nn.Parameter, int]:
+    """Assign matrices to ranks with balanced work: the largest first, each to the rank with the least work."""
     work = [0.0] * ranks
     owners = {}
     for matrix in sorted(matrices, key=lambda m: -m.numel()):

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 
 from groundup.core.errors import ConfigError, ResourceError
-from groundup.distributed.ranks import on_this_gpu
+from groundup.distributed.ranks import same_gpu_initializer
 from groundup.inference.mailbox import Mailbox
 from groundup.inference.request import GenerationRequest, TokenEvent
 from groundup.inference.sequence import GeneratedSequence
@@ -108,7 +108,7 @@ class Worker:
             self._waiting.append(ticket)
             if self._thread is None:
                 self._thread = threading.Thread(
-                    target=self._work, args=(on_this_gpu(),), name="groundup-engine", daemon=True
+                    target=self._work, args=(same_gpu_initializer(),), name="groundup-engine", daemon=True
                 )
                 self._thread.start()
             self._changed.notify()

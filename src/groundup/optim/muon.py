@@ -1,7 +1,7 @@
-"""Muon: momentum whose every matrix is orthogonalized before it is added (Keller Jordan 2024).
+"""Muon: momentum whose update is orthogonalized for each matrix (Keller Jordan 2024).
 
-As torch's own, but for this: matrices of one shape are orthogonalized together, by a function that is given, because
-that is where a step's time goes.
+The algorithm is that of `torch.optim.Muon`, but matrices of the same shape are orthogonalized together, by a
+replaceable function, because this takes most of the time of a step.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ import torch
 from torch import Tensor
 
 Orthogonalize = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-"""Matrices of one shape, fp32, to ones with the same singular vectors and singular values near 1. May work in place."""
+"""Maps fp32 matrices of one shape to matrices with the same singular vectors and singular values near 1."""
 
-# Of the quintic of Newton-Schulz: the steepest slope at 0 that still keeps singular values within about (0.7, 1.2).
+# Coefficients of the Newton-Schulz quintic: the largest slope at 0 for which singular values stay within (0.7, 1.2).
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
 STEPS = 5
 EPS = 1e-7
 
 
 def newton_schulz(matrices: Sequence[Tensor], dtype: torch.dtype = torch.bfloat16) -> Sequence[Tensor]:
-    """Orthogonalize by five steps X <- a X + (b G + c G^2) X, G = X X^T.
+    """Orthogonalize matrices by five steps X <- a X + (b G + c G^2) X, with G = X X^T.
 
     Args:
-        dtype: of the products. bf16 is exact enough; where a model computes in fp32, its products are no slower, and
-            sums that are rounded in another order (as on another number of ranks) do not drift apart.
+        matrices: Matrices of one shape, fp32.
+        dtype: Dtype of the matmuls. bf16 is accurate enough. If the model computes in fp32, fp32 is not slower here,
+            and sums in another order (as with another number of ranks) do not diverge.
     """
     return [_newton_schulz(matrix, dtype) for matrix in matrices]
 
@@ -37,7 +38,7 @@ def _newton_schulz(matrix: Tensor, dtype: torch.dtype) -> Tensor:
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.to(dtype)
     x = x.T if tall else x
-    x = x / x.norm().clamp(min=EPS)  # no singular value is above 1
+    x = x / x.norm().clamp(min=EPS)  # scales all singular values to at most 1
     for _ in range(STEPS):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -45,12 +46,14 @@ def _newton_schulz(matrix: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For matrices only.
+    """Muon for 2-D parameters.
 
     Args:
-        lr: in units of the update's spectral norm; tall matrices take sqrt(rows / columns) of it.
-        momentum: of the running mean of gradients, with Nesterov's look ahead.
-        weight_decay: decoupled.
+        parameters: Parameters to update, all 2-D.
+        lr: Learning rate in units of the update's spectral norm; tall matrices use sqrt(rows / columns) times it.
+        momentum: Decay rate of the running mean of gradients, with Nesterov momentum.
+        weight_decay: Decoupled weight decay.
+        orthogonalize: Orthogonalizes matrices of one shape; may work in place.
     """
 
     def __init__(
@@ -67,7 +70,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Update every matrix that has a gradient."""
+        """Update all parameters that have a gradient."""
         for group in self.param_groups:
             lr, momentum, shrink = group["lr"], group["momentum"], 1 - group["lr"] * group["weight_decay"]
             by_shape: dict[torch.Size, list[Tensor]] = defaultdict(list)

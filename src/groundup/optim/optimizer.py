@@ -1,4 +1,4 @@
-"""Muon (or AdamW) for the matrices inside the layers, AdamW for embeddings, head, norms and biases."""
+"""Muon (or AdamW) for the 2-D weights in the layers, AdamW for embeddings, head, norms and biases."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from groundup.optim.muon import Muon, Orthogonalize, newton_schulz
 
 @dataclass(frozen=True, slots=True)
 class WarmupStableDecay:
-    """Factor on every learning rate.
+    """Learning rate schedule: linear warmup, constant rate, linear decay (WSD).
 
     Attributes:
-        total_steps: optimizer steps of the run.
-        warmup_steps: linear from 0; the first step already moves.
-        decay_steps: linear to 0 over the last steps; the last step still moves.
+        total_steps: Optimizer steps of the run.
+        warmup_steps: Steps of linear warmup; the first step is above 0.
+        decay_steps: Steps of linear decay at the end; the last step is above 0.
     """
 
     total_steps: int
@@ -29,14 +29,14 @@ class WarmupStableDecay:
     decay_steps: int
 
     def over(self, total_steps: int) -> Self:
-        """The same for a run of another length: it warms up as long, and decays over the same share."""
+        """Return the schedule for another number of steps, with the same warmup and the same fraction of decay."""
         if total_steps == self.total_steps:
             return self
         decay_steps = math.ceil(self.decay_steps * total_steps / self.total_steps)
         return replace(self, total_steps=total_steps, decay_steps=decay_steps)
 
     def __call__(self, step: int) -> float:
-        """The factor of 0-based `step`."""
+        """Return the factor on the learning rates for a 0-based step."""
         up = (step + 1) / max(1, self.warmup_steps)
         down = (self.total_steps - step) / max(1, self.decay_steps)
         return min(1.0, up, down)
@@ -45,7 +45,7 @@ class WarmupStableDecay:
 MatrixOptimizer = Literal["muon", "adamw"]
 MATRIX_LR: dict[MatrixOptimizer, float] = {"muon": 0.02, "adamw": 0.002}
 
-# Parameter groups in the order in which they are shown.
+# Parameter groups in display order.
 GROUPS: dict[str, str] = {
     "matrix": "2-D weights in the layers",
     "embedding": "embeddings",
@@ -56,13 +56,13 @@ GROUPS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class GroupRate:
-    """A parameter group as it is trained.
+    """A parameter group with its learning rate.
 
     Attributes:
-        group: one of `GROUPS`.
+        group: One of `GROUPS`.
         optimizer: "muon" or "adamw".
-        learning_rate: before the schedule.
-        parameters: number of trainable parameters.
+        learning_rate: Learning rate before the schedule.
+        parameters: Number of trainable parameters.
     """
 
     group: str
@@ -73,20 +73,20 @@ class GroupRate:
 
 @dataclass(frozen=True, slots=True)
 class OptimizerConfig:
-    """Learning rates before the schedule.
+    """Learning rates before the schedule, and hyperparameters of the optimizers.
 
     Attributes:
-        matrix_lr: of Muon (Keller Jordan 2024, "Muon: an optimizer for hidden layers in neural networks"), in units of
-            the update's spectral norm; or of AdamW, see `matrices`.
-        embedding_lr: of AdamW, for the token (and position) embeddings.
-        head_lr: of AdamW, for the matrix that scores the next token, when it is not tied to the embeddings.
-        vector_lr: of AdamW, for norms and biases.
-        momentum: of Muon.
-        betas: of AdamW.
-        eps: of AdamW, added to the root of the second moment.
-        weight_decay: decoupled, on the matrices inside the layers only.
-        matrices: what updates the matrices inside the layers. Muon learns more from a token; its orthogonalization
-            costs the same whatever the batch, so that steps of few tokens are cheaper with AdamW.
+        matrix_lr: Learning rate of the 2-D weights in the layers. For Muon (Keller Jordan 2024, "Muon: an optimizer for
+            hidden layers in neural networks") in units of the update's spectral norm; for AdamW see `matrices`.
+        embedding_lr: AdamW learning rate of token and position embeddings.
+        head_lr: AdamW learning rate of the output head, if it is not tied to the embeddings.
+        vector_lr: AdamW learning rate of norms and biases.
+        momentum: Momentum of Muon.
+        betas: Betas of AdamW.
+        eps: Epsilon of AdamW.
+        weight_decay: Decoupled weight decay of the 2-D weights in the layers.
+        matrices: Optimizer of the 2-D weights in the layers. Muon needs fewer tokens; its orthogonalization costs the
+            same for any batch size, so AdamW is faster with small batches.
     """
 
     matrix_lr: float = MATRIX_LR["muon"]
@@ -100,7 +100,7 @@ class OptimizerConfig:
     matrices: MatrixOptimizer = "muon"
 
     def scaled(self, factor: float) -> OptimizerConfig:
-        """All learning rates, times a factor."""
+        """Return the config with all learning rates multiplied by a factor."""
         return self._with({kind: factor * self.rate_of(kind) for kind in GROUPS})
 
     def rate_of(self, group: str) -> float:
@@ -109,10 +109,10 @@ class OptimizerConfig:
         return rate
 
     def at(self, learning_rate: float) -> OptimizerConfig:
-        """Return the rates that follow from an absolute one.
+        """Return the config for an absolute learning rate.
 
-        With AdamW every parameter group takes it, as in torch and transformers. Muon takes it for the 2-D weights
-        inside the layers; the groups that AdamW updates keep their ratio to it.
+        With AdamW all parameter groups use it, as in PyTorch and transformers. With Muon it is the rate of the 2-D
+        weights in the layers, and the AdamW groups keep their ratio to it.
         """
         if self.matrices == "adamw":
             return self._with(dict.fromkeys(GROUPS, learning_rate))
@@ -124,29 +124,31 @@ class OptimizerConfig:
 
 
 class Optimizer:
-    """Muon and AdamW as one: the same `step`, and a state of plain named tensors."""
+    """Muon and AdamW with a single `step` and a state dict of named tensors."""
 
     def __init__(
         self,
         model: nn.Module,
         config: OptimizerConfig,
-        stand_ins: Mapping[nn.Parameter, nn.Parameter] | None = None,
+        replacements: Mapping[nn.Parameter, nn.Parameter] | None = None,
         *,
         orthogonalize: Orthogonalize = newton_schulz,
     ) -> None:
-        """Take up the trainable parameters of `model`.
+        """Create the optimizer of the trainable parameters of a model.
 
         Args:
-            stand_ins: what is updated in a parameter's place, e.g. this rank's rows of it; where these are given, a
-                parameter without one is left to another rank.
-            orthogonalize: Muon's, where the machine has a faster one.
+            model: Model to train.
+            config: Learning rates and hyperparameters.
+            stand_ins: Parameter -> parameter to update instead, e.g. this rank's rows of it. Parameters that are not in
+                it are updated by other ranks. None: update the model's parameters.
+            orthogonalize: Orthogonalization for Muon, if the machine has a faster one.
         """
         groups = parameter_groups(model)
-        if stand_ins is not None:
-            groups = {kind: [stand_ins[p] for p in found if p in stand_ins] for kind, found in groups.items()}
+        if replacements is not None:
+            groups = {kind: [replacements[p] for p in found if p in replacements] for kind, found in groups.items()}
         fused = next(iter(model.parameters())).device.type in ("cpu", "cuda")
         rates = {kind: config.rate_of(kind) for kind in ("embedding", "head", "vector")}
-        placed = stand_ins or {}
+        placed = replacements or {}
         self._names: dict[Tensor, str] = {placed.get(p, p): name for name, p in model.named_parameters()}
         by_adamw = [{"params": groups[kind], "lr": lr} for kind, lr in rates.items() if groups[kind]]
         if groups["matrix"] and config.matrices == "adamw":
@@ -171,16 +173,17 @@ class Optimizer:
                 group["base_lr"] = group["lr"]
 
     def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None:
-        """Update every parameter from its gradient, at `lr_factor` times its learning rate, and drop the gradients.
+        """Update every parameter from its gradient, and set the gradients to None.
 
         Args:
-            grad_factor: what gradients are multiplied by before, () fp32 on their device. The fused AdamW does it as it
-                reads them, which saves a pass over all of them.
+            lr_factor: Factor on the learning rates.
+            grad_factor: Factor on the gradients, () fp32 on their device. The fused AdamW applies it while reading
+                them, which saves a pass over all gradients.
         """
         for part in self._parts:
             for group in part.param_groups:
                 group["lr"] = group["base_lr"] * lr_factor
-            if part.defaults.get("fused"):  # it divides by what torch's loss scaling would have left here
+            if part.defaults.get("fused"):  # the fused AdamW divides by the scale of torch's gradient scaler
                 part.grad_scale = None if grad_factor is None else 1 / grad_factor  # type: ignore[attr-defined]
             elif grad_factor is not None:
                 for gradient in (p.grad for group in part.param_groups for p in group["params"] if p.grad is not None):
@@ -189,7 +192,7 @@ class Optimizer:
             part.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """Every tensor that the next step depends on: `PARAMETER.KIND`, e.g. `lm_head.weight.exp_avg`."""
+        """Return every tensor that the next step depends on, as `PARAMETER.KIND`, e.g. `lm_head.weight.exp_avg`."""
         return {
             f"{self._names[parameter]}.{key}": value
             for part in self._parts
@@ -198,10 +201,13 @@ class Optimizer:
         }
 
     def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take up a state that `state` gave.
+        """Load a state that `state` returned.
+
+        Args:
+            tensors: Tensors by name.
 
         Raises:
-            FormatError: a tensor belongs to no parameter of this model.
+            FormatError: A tensor belongs to no parameter of this model.
         """
         parameters = {name: parameter for parameter, name in self._names.items()}
         owner = {p: part for part in self._parts for group in part.param_groups for p in group["params"]}
@@ -209,19 +215,18 @@ class Optimizer:
             name, _, key = full_name.rpartition(".")
             if name not in parameters:
                 raise FormatError(
-                    f"optimizer state {full_name!r}",
-                    rule="it must belong to a parameter of the model",
-                    fix="This checkpoint is of another model; start in a new --out directory.",
+                    f"optimizer state {full_name!r} belongs to no parameter of the model",
+                    fix="This checkpoint belongs to another model; start in a new --out directory.",
                 )
             parameter = parameters[name]
             state: dict[str, Any] = owner[parameter].state[parameter]
-            # AdamW's step count stays with the CPU, unless a GPU's fused update reads it.
-            beside = value.ndim > 0 or parameter.device.type == "cuda"
-            state[key] = value.to(parameter.device if beside else value.device, copy=True)
+            # AdamW's step count stays on the CPU, unless a fused CUDA update reads it.
+            on_device = value.ndim > 0 or parameter.device.type == "cuda"
+            state[key] = value.to(parameter.device if on_device else value.device, copy=True)
 
 
 def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
-    """Each trainable parameter once, by the rule that suits it."""
+    """Return the trainable parameters by group, each parameter once."""
     groups: dict[str, list[nn.Parameter]] = {"matrix": [], "embedding": [], "head": [], "vector": []}
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for name, parameter in model.named_parameters():
@@ -239,7 +244,7 @@ def parameter_groups(model: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 
 def group_rates(model: nn.Module, config: OptimizerConfig) -> list[GroupRate]:
-    """Return the parameter groups of a model that have trainable parameters, with their learning rates."""
+    """Return the groups of a model that have trainable parameters, with their learning rates."""
     groups = parameter_groups(model)
     return [
         GroupRate(

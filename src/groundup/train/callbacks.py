@@ -77,6 +77,7 @@ class MetricsLog:
         self._speed = speed
 
     def after_step(self, report: StepReport) -> None:
+        """Append the metrics of a step."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row_of(report, self._speed)) + "\n")
 
@@ -107,9 +108,7 @@ def require_logs(directory: Path, logs: Mapping[str, tuple[int, str]], warn: Cal
         path = directory / name
         content = path.read_bytes()[:size] if path.is_file() else b""
         if hashlib.blake2b(content, digest_size=16).hexdigest() != digest:
-            warn(
-                f"{path}: its contents do not match its checksum. The file is damaged; curves of its values may be wrong."
-            )
+            warn(f"{path}: the contents do not match the checksum. The file is damaged; its curves may be wrong.")
 
 
 class ShowProgress:
@@ -121,6 +120,7 @@ class ShowProgress:
         self._total_steps: int | None = None
 
     def after_step(self, report: StepReport) -> None:
+        """Advance the bar."""
         if self._total_steps not in (None, report.total_steps):
             self._bar.expect(report.tokens_seen / report.step * report.total_steps)
         self._total_steps = report.total_steps
@@ -159,6 +159,7 @@ class AtFractions:
         self._action = action
 
     def after_step(self, report: StepReport) -> None:
+        """Call the action if the step completes a part."""
         if 0 < self._parts.passed(report) < self._times:
             self._action(report)
 
@@ -190,6 +191,7 @@ class EverySeconds:
         self._passed = 0.0
 
     def after_step(self, report: StepReport) -> None:
+        """Call the action if the interval has passed."""
         self._passed += report.seconds
         if self._passed >= self._due or report.step == report.total_steps or self._ended():
             started = time.perf_counter()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.core.errors import TrainingError
-from groundup.distributed import sync_gradients, whole
+from groundup.distributed import full_tensor, sync_gradients
 from groundup.distributed.ranks import Ranks
 from groundup.optim import WarmupStableDecay
 from groundup.train.objectives import Metrics, Objective
@@ -136,6 +136,7 @@ class NoGuard:
     """Accept every step; raise an error if a gradient is not finite."""
 
     def should_step(self, progress: Progress, loss: float, grad_norm: float) -> bool:
+        """Raise an error if the gradient norm is not finite."""
         if not math.isfinite(grad_norm):
             raise diverged(f"step {progress.step + 1:,}: the gradient's norm is {grad_norm}")
         return True
@@ -156,13 +157,17 @@ _CLIP_EPS = 1e-6  # added to the norm, as in `torch.nn.utils.clip_grad_norm_`
 class Callback(Protocol):
     """Called after each step, e.g. for logging, evaluation or checkpoints; callbacks run in the given order."""
 
-    def after_step(self, report: StepReport) -> None: ...
+    def after_step(self, report: StepReport) -> None:
+        """Handle the report of a step."""
+        ...
 
 
 class Steps(Protocol):
     """Updates the weights; implemented by `groundup.optim.Optimizer` and `groundup.distributed.ShardedOptimizer`."""
 
-    def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None: ...
+    def step(self, lr_factor: float, grad_factor: Tensor | None = None) -> None:
+        """Update the weights."""
+        ...
 
 
 def fit(  # noqa: PLR0913 - a step depends on all of its arguments
@@ -211,7 +216,7 @@ def fit(  # noqa: PLR0913 - a step depends on all of its arguments
         micro_batches = [objective.prepare(batch, model) for batch in micro_batches]
         normalizer = ranks.sum(torch.stack([objective.normalizer(batch) for batch in micro_batches]).sum())
         means = _backward(model, objective, micro_batches, normalizer, ranks)
-        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        norm = full_tensor(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         grad_norm = float(norm)
         lr_factor = schedule.over(total_steps)(progress.step) * progress.lr_scale
         taken = guard.should_step(progress, means["loss"], grad_norm)
@@ -265,6 +270,7 @@ class Stopwatch:
         self.seconds: list[float] = []
 
     def after_step(self, report: StepReport) -> None:
+        """Record the time of a step."""
         self.seconds.append(report.seconds)
 
 

@@ -54,6 +54,7 @@ class SpikeGuard:
         self._spikes = spikes
 
     def should_step(self, progress: Progress, loss: float, grad_norm: float) -> bool:
+        """Return whether loss and gradient are finite and the loss is not a spike."""
         recent = progress.recent_losses
         progress.skipped = [batch for batch in progress.skipped if batch > progress.batches - SKIP_WINDOW]
         if math.isfinite(loss) and math.isfinite(grad_norm) and loss <= self._highest(recent):
@@ -71,6 +72,7 @@ class SpikeGuard:
         return statistics.fmean(recent) + max(SIGMAS * statistics.pstdev(recent), MIN_RISE)
 
     def after_step(self, report: StepReport) -> None:
+        """Roll back after repeated spikes, and save good checkpoints."""
         progress = self._progress
         every = max(MIN_CHECKPOINT_STEPS, report.total_steps // NUM_GOOD_CHECKPOINTS)
         if len(progress.skipped) >= MAX_SKIPPED:

@@ -43,6 +43,7 @@ class KeepBest:
         self._log = log
 
     def after_step(self, report: StepReport) -> None:
+        """Score the weights if the step completes a part."""
         if self._progress.step != report.step:  # the guard rolled back, and these are the weights of that step
             self._drop_scores_after_rollback()
             return

@@ -84,4 +84,4 @@ def find_max_rows(
 
 def _ranks_sharing_memory(device: str, ranks: Ranks) -> int:
     """Return the number of ranks that share the memory."""
-    return 1 if device == "cuda" else ranks.on_this_machine
+    return 1 if device == "cuda" else ranks.local_size

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from groundup.distributed.ranks import on_this_gpu
+from groundup.distributed.ranks import same_gpu_initializer
 
 BatchT = TypeVar("BatchT")
 
@@ -27,7 +27,7 @@ class Prefetch(Generic[BatchT]):
         self._ahead = ahead
         self._last = last
         self._waiting: deque[tuple[int, Future[BatchT]]] = deque()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches", initializer=on_this_gpu())
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches", initializer=same_gpu_initializer())
 
     def __call__(self, index: int) -> BatchT:
         """Return the batch with this index; raise the error of loading it."""

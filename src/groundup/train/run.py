@@ -14,7 +14,7 @@ from groundup.core.artifact import ARTIFACT, Work, begin
 from groundup.core.checksums import read_checked_json, write_checked_json
 from groundup.core.console import Console
 from groundup.core.errors import ConfigError
-from groundup.distributed.ranks import Ranks, joined
+from groundup.distributed.ranks import Ranks, join_ranks
 
 if TYPE_CHECKING:
     from groundup.kernels import Machine
@@ -110,7 +110,7 @@ def training_run(
     """
     console, keys, inputs = console or Console(), keys or {}, inputs or {}
     with ExitStack() as stack:
-        ranks = stack.enter_context(joined())
+        ranks = stack.enter_context(join_ranks())
         if ranks.first:
             require_current_plan(directory)
             work = begin(directory, stage, keys, inputs, console=console)

@@ -48,6 +48,7 @@ class TimeLimit:
         self._began = 0.0
 
     def after_step(self, report: StepReport) -> None:
+        """Adjust the number of steps to the remaining time."""
         progress = self._progress
         due = progress.batches % max(1, report.total_steps // NUM_ADJUSTMENTS) == 0
         if not due or progress.batches < self._settled or report.step == report.total_steps:

@@ -21,8 +21,13 @@ TrackerName = Literal["tensorboard", "wandb", "trackio"]
 class Tracker(Protocol):
     """Callback with a method `close`."""
 
-    def after_step(self, report: StepReport) -> None: ...
-    def close(self) -> None: ...
+    def after_step(self, report: StepReport) -> None:
+        """Log the metrics of a step."""
+        ...
+
+    def close(self) -> None:
+        """Close the tracker."""
+        ...
 
 
 def open_tracker(name: TrackerName, directory: Path, speed: Speed, *, from_row: int, facts: dict[str, Any]) -> Tracker:

@@ -199,7 +199,7 @@ class Trainer(Generic[ModelT, BatchT]):
         """
         with eagerly():
             return find_max_rows(
-                self._parallel.probed,
+                self._parallel.probe_module,
                 self.objective,
                 batch_of,
                 max_rows=at_most,
@@ -233,7 +233,11 @@ class Trainer(Generic[ModelT, BatchT]):
     def steps_per_second(self, batches: Callable[[int], BatchT], optimizer: OptimizerConfig) -> float:
         """Return the speed of training steps of one micro-batch each. Changes the weights."""
         return steps_per_second(
-            self._parallel.called, self.objective, batches, self._parallel.optimizer(optimizer), ranks=self.run.ranks
+            self._parallel.forward_module,
+            self.objective,
+            batches,
+            self._parallel.optimizer(optimizer),
+            ranks=self.run.ranks,
         )
 
     def estimate(self, steps: TrainingSteps, largest: BatchT, typical: BatchT, *, memory: int) -> str:
@@ -246,7 +250,7 @@ class Trainer(Generic[ModelT, BatchT]):
             memory: Estimated bytes, for systems that do not report memory use.
         """
         found = measure_steps(
-            self._parallel.called,
+            self._parallel.forward_module,
             self.objective,
             largest,
             typical,
@@ -298,7 +302,7 @@ class Trainer(Generic[ModelT, BatchT]):
             logs = self._logs(stack, steps, bar)
             shown = [AtFractions(evaluation.times, self._evaluating(evaluation, bar))] if evaluation else []
             fit(
-                self._parallel.called,
+                self._parallel.forward_module,
                 self.objective,
                 stack.enter_context(self._prefetched(batches, steps)),
                 optimizer,

@@ -30,14 +30,14 @@ def test_only_new_rows_are_trained_and_a_plain_model_is_left(
     assert torch.equal(model(IDS), before)
     rows = [p for name, p in model.named_parameters() if p.requires_grad and ".layers." not in name]
     assert [tuple(p.shape) for p in rows] == [(4, 32)] * (1 if tied else 2)
-    probed = copy.deepcopy(model)  # speed is measured on a copy, which must not be the model
-    for learner in (probed, model):
+    probe_module = copy.deepcopy(model)  # speed is measured on a copy, which must not be the model
+    for learner in (probe_module, model):
         optimizer = Optimizer(learner, OptimizerConfig(matrices="adamw"))
         for _ in range(3):
             learner(IDS, labels_BT=IDS.roll(-1, 1)).backward()
             optimizer.step(1.0)
     unmerged = model(IDS)
-    torch.testing.assert_close(unmerged, probed(IDS), atol=0, rtol=0)
+    torch.testing.assert_close(unmerged, probe_module(IDS), atol=0, rtol=0)
     fuse_lora(model)
     fuse_new_rows(model)
     torch.testing.assert_close(model(IDS), unmerged, atol=1e-5, rtol=1e-5)

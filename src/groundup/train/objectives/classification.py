@@ -45,12 +45,15 @@ class Classification:
         self._weights = None if weights is None else torch.tensor(weights)
 
     def prepare(self, batch: LabeledBatch, model: nn.Module) -> LabeledBatch:
+        """Return the batch."""
         return batch
 
     def normalizer(self, batch: LabeledBatch) -> Tensor:
+        """Return the number of texts, ()."""
         return (batch.labels != IGNORE_INDEX).sum()
 
     def __call__(self, model: nn.Module, batch: LabeledBatch) -> tuple[Tensor, Metrics]:
+        """Return the summed loss, (), and the metrics."""
         logits_BC = model(batch.input_ids, batch.last)
         loss = self.summed_loss(logits_BC, batch.labels)
         right, count = (logits_BC.argmax(-1) == batch.labels).sum(), self.normalizer(batch)
@@ -79,12 +82,15 @@ class MultiLabelClassification:
         self._weights = None if weights is None else torch.tensor(weights)
 
     def prepare(self, batch: LabeledBatch, model: nn.Module) -> LabeledBatch:
+        """Return the batch."""
         return batch
 
     def normalizer(self, batch: LabeledBatch) -> Tensor:
+        """Return the number of texts, ()."""
         return (batch.labels[:, 0] != IGNORE_INDEX).sum()
 
     def __call__(self, model: nn.Module, batch: LabeledBatch) -> tuple[Tensor, Metrics]:
+        """Return the summed loss, (), and the metrics."""
         known = batch.labels[:, 0] != IGNORE_INDEX
         logits_BC, labels_BC = model(batch.input_ids, batch.last)[known], batch.labels[known]
         loss = self.summed_loss(logits_BC, labels_BC)

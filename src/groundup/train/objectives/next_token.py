@@ -17,13 +17,24 @@ class PackedBatch(Protocol):
     """Rows of packed documents, (B, T) each; see `groundup.data.PackedWindows`."""
 
     @property
-    def input_ids(self) -> Tensor: ...
+    def input_ids(self) -> Tensor:
+        """Token ids."""
+        ...
+
     @property
-    def labels(self) -> Tensor: ...
+    def labels(self) -> Tensor:
+        """Next token of each; `IGNORE_INDEX` if it is not predicted."""
+        ...
+
     @property
-    def positions(self) -> Tensor: ...
+    def positions(self) -> Tensor:
+        """Position in the document."""
+        ...
+
     @property
-    def document_ids(self) -> Tensor: ...
+    def document_ids(self) -> Tensor:
+        """Index of the document in its row."""
+        ...
 
 
 class NextToken:
@@ -37,12 +48,15 @@ class NextToken:
         self._z_loss = z_loss
 
     def prepare(self, batch: PackedBatch, model: nn.Module) -> PackedBatch:
+        """Return the batch."""
         return batch
 
     def normalizer(self, batch: PackedBatch) -> Tensor:
+        """Return the number of labels, ()."""
         return (batch.labels != IGNORE_INDEX).sum()
 
     def __call__(self, model: nn.Module, batch: PackedBatch) -> tuple[Tensor, Metrics]:
+        """Return the summed loss, (), and the metrics."""
         nll = model(
             batch.input_ids,
             positions_BT=batch.positions,

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 
 from groundup.core.types import IGNORE_INDEX
 from groundup.data import PackedWindows
-from groundup.distributed import ParallelModel, choose_mode, whole
-from groundup.distributed.ranks import Ranks, joined
+from groundup.distributed import ParallelModel, choose_mode, full_tensor
+from groundup.distributed.ranks import Ranks, join_ranks
 from groundup.model import ModelConfig, Transformer, init_weights
 from groundup.model.lora import LoRA, add_lora
 from groundup.model.quantized import quantize_frozen
@@ -71,7 +71,9 @@ def run(case: dict[str, Any], ranks: Ranks, out: Path) -> dict[str, Any]:
 
     class Gradients(NoGuard):
         def should_step(self, progress: Progress, loss: float, grad_norm: float) -> bool:
-            gradients = {name: whole(p.grad).clone() for name, p in model.named_parameters() if p.grad is not None}
+            gradients = {
+                name: full_tensor(p.grad).clone() for name, p in model.named_parameters() if p.grad is not None
+            }
             if progress.step == 0 and ranks.first and "gradients" in case:
                 save_file(gradients, out.with_name(case["gradients"]))
             return super().should_step(progress, loss, grad_norm)
@@ -100,7 +102,7 @@ def run(case: dict[str, Any], ranks: Ranks, out: Path) -> dict[str, Any]:
 
     with contextlib.suppress(StopError):
         fit(
-            spread.called,
+            spread.forward_module,
             Reinforce(case["stops"]) if on_policy else NextToken(),
             (lambda index: Rollouts.of(batch(index))) if on_policy else batch,
             optimizer,
@@ -129,7 +131,7 @@ def refuse_pickles() -> None:
 def main() -> None:
     out, cases = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
     refuse_pickles()
-    with joined() as ranks:
+    with join_ranks() as ranks:
         results = {name: run(case, ranks, out) for name, case in cases.items()}
         if ranks.first:
             out.write_text(json.dumps(results))
