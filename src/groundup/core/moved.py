@@ -101,6 +101,10 @@ MOVED: dict[str, tuple[str, ...]] = {name: (f"core.{name}",) for name in _CORE} 
     "studio.pages": ("studio.routes",),
     "studio.window": ("studio.routes",),
     "tokens": ("data",),
+    "train.best": ("train.keep_best",),
+    "train.pace": ("train.time_limit",),
+    "train.probe": ("train.memory_probe",),
+    "train.rehearsal": ("train.step_cost",),
     "train.state": ("train.fit",),
 }
 
@@ -122,6 +126,10 @@ RENAMED = {
     "corpus.given.given_items": "iter_items",
     "corpus.given.given_tables": "find_tables",
     "corpus.given.given_texts": "iter_texts",
+    "data.labelled.Labelled": "Labeled",
+    "data.labelled.read_labelled": "read_labeled",
+    "data.learned.learned_by": "training_hashes",
+    "data.learned.save_learned": "save_training_hashes",
     "examples.label_parts.split": "split_labeled",
     "examples.tables.folded": "casefolded",
     "examples.xray.table": "role_table",
@@ -138,6 +146,10 @@ RENAMED = {
     "objectives.classification.usual_epochs": "classifier_epochs",
     "objectives.framing.BEFORE": "PROMPT_BEFORE",
     "objectives.framing.BEHIND": "PROMPT_AFTER",
+    "train.pace.Pace": "TimeLimit",
+    "train.probe.fitting_rows": "find_max_rows",
+    "train.rehearsal.Rehearsal": "StepCost",
+    "train.rehearsal.rehearse": "measure_steps",
 }
 
 

@@ -81,7 +81,7 @@ class Columns:
 
 
 def find_columns(table: Table, rules: ConversationRules, *, by_content: bool = True) -> Columns:
-    """Return the columns of conversations: configured ones, and the others detected by name or content.
+    """Return the columns of conversations: configured, or detected by name or content.
 
     Args:
         table: The table.
@@ -184,7 +184,7 @@ def _find_messages(table: Table, sample: Sequence[Mapping[str, Any]]) -> str | N
 
 
 def _is_described(messages: str, table: Table, sample: Sequence[Mapping[str, Any]]) -> bool:
-    """Return whether another column describes the conversations, e.g. a summary, and is thus the response."""
+    """Return whether another column describes the conversations, e.g. as a summary, and is the response."""
     others = [column for column in table.columns if column != messages and _is_text(column, sample)]
     return _words(messages) not in _CHATS and _named(_RESPONSES, others) is not None
 

@@ -186,7 +186,7 @@ def _whole_groups(keys: Sequence[str], wanted: int) -> set[int]:
 
 
 def without_prompts_of(tested: Sequence[Example], found: Conversations) -> list[Example]:
-    """Return the examples whose question is not in the test set; count the others as dropped.
+    """Return the examples whose question is not in the test set; count all other examples as dropped.
 
     The comparison ignores case and white space.
 

@@ -40,7 +40,7 @@ def document_windows(
 
     With T = context_length, window j of [BOS, t0, t1, ...] contains the tokens j·T .. j·T+T-1 and predicts j·T+1 ..
     j·T+T. The first window starts with BOS; a later window starts with the last label of the previous one and does not
-    attend to the rest of it. BOS and EOS are never labels, because a score per byte must not include tokens without
+    attend to earlier tokens. BOS and EOS are never labels, because a score per byte must not include tokens without
     bytes.
 
     Windows are sorted by length, longest first, to minimize padding; batches of short windows have more rows.

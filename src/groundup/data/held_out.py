@@ -80,8 +80,8 @@ def held_out_answers(
 
     Args:
         data: Table to test on.
-        train: Training examples; without them, some examples of `data` are used in prompts and not tested.
-        columns: Configured columns; default: those of the training.
+        train: Training examples; if empty, some examples of `data` are used in prompts and not tested.
+        columns: Configured columns; default: the training's.
         tuned: Directory of the model.
         console: Console to print to.
 
@@ -123,8 +123,8 @@ def held_out_labels(
 
     Args:
         data: Table to test on.
-        train: Training examples; without them, some examples of `data` are used in prompts and not tested.
-        rules: Configured columns and labels; default: those of the training.
+        train: Training examples; if empty, some examples of `data` are used in prompts and not tested.
+        rules: Configured columns and labels; default: the training's.
         labels: Labels of the classifier; texts with other labels are dropped.
         tuned: Directory of the classifier.
         console: Console to print to.
@@ -171,7 +171,7 @@ def _settings(made: Artifact | None) -> Mapping[str, Any]:
 
 
 def _completed_columns(columns: ConversationRules, settings: Mapping[str, Any]) -> ConversationRules:
-    """Return the configured columns, completed by those of the training."""
+    """Return the configured columns, completed by the training's."""
     given = columns.model_dump(exclude_none=True)
     before = {key: settings.get(key) for key in ConversationRules.model_fields}
     for pair, other in ((("prompt", "response"), ("messages",)), (("messages",), ("prompt", "response"))):
@@ -181,7 +181,7 @@ def _completed_columns(columns: ConversationRules, settings: Mapping[str, Any]) 
 
 
 def _completed_label_rules(rules: LabelRules, settings: Mapping[str, Any]) -> LabelRules:
-    """Return the configured columns and labels, completed by those of the training."""
+    """Return the configured columns and labels, completed by the training's."""
     return LabelRules(
         rules.text or settings.get("text"),
         rules.label or settings.get("label"),

@@ -38,7 +38,7 @@ _SAMPLE = 10_000  # rows, evenly spaced, that columns are detected from
 
 
 def text_column(table: Table, *, exclude: str) -> str:
-    """Return the column with the text: one with a usual name, or the one with the longest strings.
+    """Return the column with the text: a usual name, or the longest strings.
 
     Args:
         table: The table.
@@ -189,7 +189,7 @@ class Labeled:
         return Labeled(texts, labels, self.columns, multi_label=self.multi_label)
 
     def dropping(self, keep: Iterable[int], reason: str) -> Labeled:
-        """Return the examples at these indices, and count the others as dropped for this reason."""
+        """Return the examples at these indices, and count all other examples as dropped for this reason."""
         kept = self.only(keep)
         dropped = Counter(self.dropped)
         dropped[reason] += len(self) - len(kept)

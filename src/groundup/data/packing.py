@@ -140,7 +140,7 @@ class ExampleLoader:
 
 
 def _longest_first(lengths_E: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return the examples by decreasing length; those of equal length in random order."""
+    """Return the examples by decreasing length; examples of equal length in random order."""
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed])))
     shuffled = generator.permutation(len(lengths_E))
     return shuffled[np.argsort(-lengths_E[shuffled], kind="stable")]

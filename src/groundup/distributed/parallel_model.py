@@ -28,17 +28,17 @@ Mode = Literal["single", "ddp", "fsdp"]
 _MAX_REPLICATED_FRACTION = 0.5  # of a device's memory, for weights, gradients and optimizer state
 
 
-def choose_mode(wanted: Literal["ddp", "fsdp"] | None, ranks: Ranks, state_bytes: int, memory: int | None) -> Mode:
+def choose_mode(mode: Literal["ddp", "fsdp"] | None, ranks: Ranks, state_bytes: int, memory: int | None) -> Mode:
     """Return how to parallelize a model; default: DDP if each rank can easily hold all of it.
 
     Args:
-        wanted: DDP or FSDP, if the user has chosen one.
+        mode: DDP or FSDP, if the user has chosen one.
         ranks: Ranks of the run.
         state_bytes: Bytes of weights, gradients and optimizer state.
         memory: Memory of a rank's device in bytes; None: unknown.
     """
-    if wanted is not None:
-        return wanted if ranks.launched else "single"
+    if mode is not None:
+        return mode if ranks.launched else "single"
     if ranks.size == 1:
         return "single"
     return "fsdp" if memory is not None and state_bytes > _MAX_REPLICATED_FRACTION * memory else "ddp"

@@ -124,7 +124,7 @@ def require_one_process(command: str) -> None:
 def same_gpu_initializer() -> Callable[[], None]:
     """Return an initializer for threads that selects the GPU of the current thread.
 
-    torch selects a GPU per thread, and a new thread starts with GPU 0, whatever the rank.
+    torch selects a GPU per thread, and a new thread starts with GPU 0 on every rank.
     """
     import torch
 
@@ -142,7 +142,8 @@ def same_gpu_initializer() -> Callable[[], None]:
 def join_ranks() -> Iterator[Ranks]:
     """Join the process group of `torchrun` in this block; without a launcher, use a single rank.
 
-    An error on one rank ends it, and the launcher then ends the others. The rank that failed prints its error first.
+    An error on one rank ends it, and the launcher then ends the other ranks. The rank that failed prints its error
+    first.
 
     Yields:
         The ranks.

@@ -90,7 +90,7 @@ class ShardedOptimizer:
         return kept
 
     def load_state(self, tensors: StoredTensors) -> None:
-        """Load the state of all ranks, or that of an `Optimizer`; call it after the model's weights are loaded.
+        """Load the state of all ranks, or of an `Optimizer`; call it after the model's weights are loaded.
 
         Args:
             tensors: Tensors of the checkpoint.

@@ -1,6 +1,6 @@
 """Muon: momentum whose update is orthogonalized for each matrix (Keller Jordan 2024).
 
-The algorithm is that of `torch.optim.Muon`, but matrices of the same shape are orthogonalized together, by a
+The algorithm is the same as in `torch.optim.Muon`, but matrices of the same shape are orthogonalized together, by a
 replaceable function, because this takes most of the time of a step.
 """
 

@@ -100,7 +100,7 @@ def make_trainable(
         method: Fine-tuning method.
         lora: Settings of the adapters.
         seed: Random seed of the adapters.
-        new_rows_from: First id of the special tokens that were just added to a language model. Their rows in embeddings
+        new_rows_from: First id of the special tokens that were added to a language model. Their rows in embeddings
             and head are trained with the adapters.
 
     Raises:

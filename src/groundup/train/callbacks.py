@@ -62,8 +62,8 @@ def row_of(report: StepReport, speed: Speed) -> dict[str, float | None]:
 class MetricsLog:
     """Callback that appends a JSON object per step to `metrics.jsonl`.
 
-    A run that resumes after n batches first drops the rows that a killed process wrote after its last checkpoint. Apart
-    from wall times, the file is the same as that of an uninterrupted run.
+    A run that resumes after n batches first drops the rows that a killed process wrote after its last checkpoint.
+    Except for wall times, the file is the same as in an uninterrupted run.
     """
 
     def __init__(self, path: Path, *, kept_rows: int, speed: Speed) -> None:
@@ -171,7 +171,7 @@ class EverySeconds:
     GPT-2 (124M parameters) has 1.5 GB; writing it every 30 seconds took 10 % of a run's time.
 
     Args:
-        seconds: Interval; 0: after every step, whatever the cost.
+        seconds: Interval; 0: after every step, at any cost.
         action: Function to call.
         ended: Returns whether the run ends before the last step of the schedule.
         ranks: Ranks of the run; the first one measures the action.

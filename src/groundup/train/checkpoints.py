@@ -31,7 +31,7 @@ class Checkpoints:
         optimizer: Optimizer of the run.
         plan_digest: Fingerprint of the plan; a checkpoint of another plan is rejected.
         ranks: Ranks of the run.
-        warn: Prints a warning about a damaged checkpoint, and the one that is used instead.
+        warn: Prints a warning about a damaged checkpoint and its replacement.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Checkpoints:
         return {name: tensor for name, tensor in self._model.state_dict().items() if name in trained}
 
     def _second_names(self) -> set[str]:
-        """Return the second names of tied parameters, e.g. that of a head that is tied to the embeddings."""
+        """Return the second names of tied parameters, e.g. of a head that is tied to the embeddings."""
         first = {name for name, _ in self._model.named_parameters()}
         return {name for name, _ in self._model.named_parameters(remove_duplicate=False)} - first
 

@@ -33,7 +33,7 @@ class SpikeGuard:
     Args:
         progress: Progress of the run; changed by a rollback.
         keep: Saves a good checkpoint.
-        go_back: Restores the last good checkpoint and returns its progress; step 0 if there is none.
+        restore_good: Restores the last good checkpoint and returns its progress; step 0 without a good checkpoint.
         warn: Prints a warning.
         spikes: Whether to skip steps with a finite loss.
     """

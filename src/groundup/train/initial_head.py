@@ -4,7 +4,7 @@
 below it while it is trained (Kumar et al. 2022, arXiv:2202.10054). SmolLM2-135M on 880 messages of 76 intents, one
 epoch, one seed: 53.3 % accuracy on 579 others, and 46.0 % with a random initial head.
 
-**The prompt format** is either the text alone, or the text in a prompt that asks for its meaning. The hidden state of a
+**The prompt format** is either the text alone, or the text in a prompt about its meaning. The hidden state of a
 text's last token predicts the next token, and contains little about the text as a whole. At the end of `This sentence :
 "..." means in one word: "` it has to summarize the text (Jiang et al. 2023, "Scaling Sentence Embeddings with Large
 Language Models", arXiv:2307.16645). SmolLM2-135M-Instruct with a linear head fitted on 600 messages of 77 intents: 45.5
@@ -332,7 +332,7 @@ def fit_head(
 def ridge(states_ED: Tensor, labels_E: Tensor, loss: LabelLoss, n_labels: int) -> tuple[Tensor, float, float]:
     """Return the weights (C, D) of a ridge regression, the loss per text, and the accuracy.
 
-    Strength and scale are those with the lowest leave-one-out loss. It needs no second fit: the prediction without a
+    Strength and scale minimize the leave-one-out loss. It needs no second fit: the prediction without a
     text is (p - h y) / (1 - h), with the text's prediction p and leverage h.
 
     Args:

@@ -101,7 +101,7 @@ def language_model_rates(
         adapted: Whether LoRA adapters are trained instead of all weights.
 
     Returns:
-        The default learning rates, with those that the settings replace.
+        The default learning rates, overridden by the settings.
     """
     from groundup.optim import MATRIX_LR, OptimizerConfig
     from groundup.train.planner.tuning import DEFAULT_RATE_SCALE, adapter_rates, tuning_rates
@@ -130,7 +130,7 @@ def classifier_rates(
         weight_decay: Decoupled weight decay of the 2-D weights in the layers.
 
     Returns:
-        The default learning rates, with those that the settings replace.
+        The default learning rates, overridden by the settings.
     """
     from groundup.optim import MATRIX_LR
     from groundup.train.planner.rates import CLASSIFIER

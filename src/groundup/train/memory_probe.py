@@ -29,11 +29,10 @@ def find_max_rows(
     ranks: Ranks,
     free: Callable[[str], int | None] = free_bytes,
 ) -> int:
-    """Return the maximum number of rows of a micro-batch, the same on every rank; `max_rows` if memory use is unknown.
+    """Return the maximum rows of a micro-batch, the same on every rank; `max_rows` if memory use is unknown.
 
-    A pass of one row measures the fixed cost, a pass of two rows the cost of a row. The result is computed from both,
-    so that no pass comes close to the limit. The passes are not compiled, which takes more memory. Weights and random
-    number generators do not change.
+    A pass of one row measures the fixed cost, a pass of two rows the cost per row. No pass comes close to the limit.
+    Passes are uncompiled, which takes more memory. Weights and random number generators do not change.
 
     Args:
         model: Module that training calls.
@@ -69,8 +68,7 @@ def find_max_rows(
                 parameter.grad = None
         tops.append(peak.bytes)
     usable = before + _USABLE_FRACTION * (available / _ranks_sharing_memory(device, ranks)) - state_bytes
-    fits = len(tops) > 1 and tops[1] <= usable
-    if not fits:
+    if len(tops) < 2 or tops[1] > usable:
         raise ResourceError(
             f"a forward and backward pass of one row needs {max([0, *tops]) / 1e9:,.1f} GB, and the optimizer "
             f"{state_bytes / 1e9:,.1f} GB, but {(before + available) / 1e9:,.1f} GB are available",

@@ -69,8 +69,9 @@ def plan_pretraining(
     ranks, base = run.ranks, start.base
     optimizer = language_model_rates(settings, base.config.dim if base else None)
 
-    def speed(shape: ModelConfig, rows: int) -> float:
-        """Return the throughput of all ranks in tokens per second."""
+    def measure(shape: ModelConfig, rows: int) -> float:
+        if ranks.first:
+            ranks.broadcast_object([shape.to_json(), rows])
         model = Transformer(shape)
         init_weights(model, settings.seed)
         trainer = Trainer(model, objective, settings, run, machine=machine)
@@ -80,13 +81,9 @@ def plan_pretraining(
         run.console.note(f"{shape.n_layers} layers, hidden size {shape.dim}: {rate:,.0f} tokens/s")
         return rate
 
-    def measure(shape: ModelConfig, rows: int) -> float:
-        ranks.broadcast_object([shape.to_json(), rows])
-        return speed(shape, rows)
-
     if not ranks.first:  # the other ranks measure what the first one requests
         while isinstance(message := ranks.broadcast_object(None), list):
-            speed(ModelConfig.from_json(message[0]), message[1])
+            measure(ModelConfig.from_json(message[0]), message[1])
         return Plan.from_json(message)
     plan = plan_run(
         budget,

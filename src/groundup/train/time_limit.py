@@ -24,7 +24,7 @@ class TimeLimit:
     Args:
         progress: Progress of the run.
         end: Value of `clock` at which the run ends.
-        clock: Returns the seconds that the run has taken, including those of earlier processes.
+        clock: Returns the seconds that the run has taken, including earlier processes.
         max_steps: Maximum number of steps.
         ranks: Ranks of the run; all use the clock of the first.
     """

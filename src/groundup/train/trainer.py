@@ -140,7 +140,7 @@ class Trainer(Generic[ModelT, BatchT]):
         ...     save_model(run.directory, trainer.gathered(), bos_id=0, eos_id=0)
 
     Args:
-        model: Model to train; the trained parameters are those with `requires_grad`.
+        model: Model to train; parameters with `requires_grad` are trained.
         objective: Loss to minimize.
         settings: Precision, ranks, checkpoints and logs.
         run: Directory and ranks, from `training_run`.

@@ -20,7 +20,7 @@ class Objective(Protocol[BatchT]):
     """A summed loss, and the number by which the loop divides it.
 
     The loss of a step is the sum over all of its micro-batches and ranks, divided by the *global* normalizer. The split
-    into micro-batches, packing and the number of ranks thus do not change the gradient.
+    into micro-batches, packing and the number of ranks do not change the gradient.
     """
 
     def prepare(self, batch: BatchT, model: nn.Module) -> BatchT:

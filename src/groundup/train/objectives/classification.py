@@ -67,7 +67,7 @@ class Classification:
         )
 
     def text_weights(self, labels_B: Tensor) -> Tensor:
-        """Return the weight of each text, (B,): that of its label."""
+        """Return the weight of each text, (B,): the weight of its label."""
         return torch.ones(len(labels_B)) if self._weights is None else self._weights[labels_B]
 
 

@@ -179,7 +179,8 @@ class Plan:
 def shape_for_depth(depth: int, vocab_size: int, given: Mapping[str, Any]) -> ModelConfig:
     """Return the architecture for a number of layers.
 
-    Defaults: hidden size 64 per layer, head dimension 64, FFN size 8/3 of the hidden size (4 without a gate). Derived
+    Defaults: hidden size 64 per layer, head dimension 64, FFN size 8/3 of the hidden size (4 in MLPs without gating).
+        Derived
     values are rounded so that head counts divide evenly.
 
     Args:

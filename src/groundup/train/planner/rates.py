@@ -53,7 +53,7 @@ def convert_rates(stage: str, table: Mapping[str, Any], dim: int | None) -> dict
 
     Args:
         stage: "pretrain", "finetune.instruct" or "finetune.classify".
-        table: Settings of the stage, including those that are not learning rates.
+        table: Settings of the stage, not only learning rates.
         dim: Hidden size of the model; None: unknown, assumed to be at most 256.
     """
     asked, classify = table.get("method"), stage == "finetune.classify"
@@ -94,7 +94,7 @@ def _full_rates(stage: str, table: Mapping[str, Any], dim: int) -> tuple[Optimiz
 
 
 def _explicit_rates(rates: Mapping[str, float], implied: Mapping[str, float]) -> dict[str, Any]:
-    """Return the settings of the rates that do not follow from the others or the defaults."""
+    """Return the settings of the rates that do not follow from other rates or defaults."""
     return {
         NAMES[group]: float(f"{rate:.6g}")
         for group, rate in rates.items()

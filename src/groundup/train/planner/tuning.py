@@ -23,7 +23,7 @@ COMPILE_SECONDS = 60.0  # compilation takes 10 to 40 s and saves 40 % of the tim
 
 
 def tuning_rates(dim: int, scale: float, pretraining: OptimizerConfig | None = None) -> OptimizerConfig:
-    """Return the learning rates for fine-tuning: `scale` times those of pretraining, smaller for large hidden sizes.
+    """Return the learning rates for fine-tuning: `scale` times the pretraining rates, smaller for large hidden sizes.
 
     AdamW's best rates fall about as 1/width (Yang et al. 2022, arXiv:2203.03466, in standard parametrization). Muon's
     rates are scaled in the same way, so that large models change little.
