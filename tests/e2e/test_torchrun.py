@@ -106,7 +106,7 @@ def test_one_voice_speaks_for_all_ranks_and_mistakes_end_them(tokens: Path, tmp_
     three = torchrun(3, *options(tokens, tmp_path / "three"))
     said = three.communicate(timeout=180)[0]
     assert three.returncode != 0
-    assert said.count("3 ranks for steps of") == 1
+    assert said.count("3 ranks cannot share steps of") == 1
 
 
 def test_labels_are_learned_by_ranks_that_hold_a_share_each(tokens: Path, tmp_path: Path) -> None:

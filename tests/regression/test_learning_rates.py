@@ -232,7 +232,7 @@ def test_a_recipe_without_a_version_is_refused_with_what_to_write(base: Path, tm
     recipe.write_text(f"[finetune.instruct]\n{body}learning_rate = 0.5\n")
     told = refusal(recipe)
     assert "learning_rate = 0.5 in [finetune.instruct]" in told and "learning_rate_scale = 0.5" in told
-    assert "learning_rate = 0.5 meant 0.01 for a model" in told
+    assert "learning_rate = 0.5 was equivalent to 0.01 for" in told
     lines = [line.strip() for line in told.splitlines() if line.startswith("    ")]
     assert lines == ["version = 2", "[finetune.instruct]", "learning_rate = 0.01", 'method = "full"']
     assert not (tmp_path / "runs").exists()

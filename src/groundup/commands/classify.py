@@ -55,13 +55,13 @@ def run(
         DataError: no classifier, no table, or a text without a visible character.
         FormatError: a damaged classifier.
     """
-    from groundup.data.labeled import read_texts
+    from groundup.data.labeled import read_unlabeled_texts
     from groundup.hub.resolve import open_classifier
     from groundup.inference.classification import Classifier
 
     console = console or Console()
     _require_one_input(config)
-    rows, texts = read_texts(config.batch, config.text, console) if config.batch else ([], [])
+    rows, texts = read_unlabeled_texts(config.batch, config.text, console) if config.batch else ([], [])
     classifier = Classifier(open_classifier(config.model, device=config.device, base=config.base))
     if config.batch:
         found = classifier.classify_rows(texts, config.batch_size, console)

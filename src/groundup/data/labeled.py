@@ -366,7 +366,7 @@ def text_reader(table: Table, text: str) -> Callable[[dict[str, Any]], str]:
     return lambda row: fill(template, row)
 
 
-def read_texts(data: Path, text: str | None, console: Console) -> tuple[list[dict[str, Any]], list[str]]:
+def read_unlabeled_texts(data: Path, text: str | None, console: Console) -> tuple[list[dict[str, Any]], list[str]]:
     """Read a table of texts without labels.
 
     Args:

@@ -139,7 +139,7 @@ def test_the_best_state_is_kept_by_the_metric_asked_for(
     config = FinetuneClassifyConfig(data=large_table, model=run_directory, out=tmp_path / "c", **settings)
     finetune_classify.run(config, console=Console())
     said = capsys.readouterr().err
-    assert ": macro_f1 0." in said and "Estimated from trial steps" in said
+    assert ": macro_f1 0." in said and "Estimate from measured steps" in said
     with pytest.raises(ConfigError, match="fewer than 50"):
         few = FinetuneClassifyConfig(
             data=large_table, model=run_directory, out=tmp_path / "d", **settings | {"validation_fraction": 0.01}

@@ -28,7 +28,7 @@ def poisoned_at(
     source = {"kind": "folder", "path": str(tmp_path / "notes.jsonl")}
     collect.run(collect.CollectConfig(sources=[source], out=tmp_path / "corpus", workers=1))
     tokenize.run(tokenize.TokenizeConfig(corpus=tmp_path / "corpus", vocab_size=512, out=tmp_path / "tokens"))
-    monkeypatch.setattr(guard, "FEWEST_STEPS", 5)
+    monkeypatch.setattr(guard, "MIN_CHECKPOINT_STEPS", 5)
     steps, step = 0, Optimizer.step
 
     def run(spoiled: int) -> Artifact:
@@ -48,19 +48,19 @@ def poisoned_at(
     return run
 
 
-def test_it_goes_back(
+def test_rollback_after_repeated_spikes(
     poisoned_at: Callable[[int], Artifact], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """After eight steps that gave nothing: no look at the model in between may end the run."""
+    """After eight skipped steps. An evaluation of the damaged weights must not end the run."""
     made = poisoned_at(22)
     said = capfd.readouterr().err
-    assert "not evaluated" in said
-    assert "back to step 20" in said
+    assert "evaluation skipped" in said
+    assert "Rolling back to step 20" in said
     rows = [json.loads(line) for line in (tmp_path / "base" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == made.facts["steps"] + 10  # ten were taken twice
 
 
-def test_it_ends_before_it_could_go_back(poisoned_at: Callable[[int], Artifact], tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="weights that are not finite"):
+def test_divergence_before_the_last_step(poisoned_at: Callable[[int], Artifact], tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="weights are not finite"):
         poisoned_at(55)
     assert not (tmp_path / "base" / "model.safetensors").exists()

@@ -96,7 +96,7 @@ def test_a_step_that_would_do_harm_is_skipped_and_marked(tmp_path: Path, factor:
     assert [row["step"] for row in found["rows"]] == list(range(1, STEPS + 1))
     assert found["weights"].isfinite().all()
     assert len(found["said"]) == 1
-    assert "Step 201 is skipped" in found["said"][0]
+    assert "Skipping step 201" in found["said"][0]
     json.loads(json.dumps(found["rows"], allow_nan=False))  # NaN is no JSON
 
 
@@ -128,5 +128,5 @@ def test_a_run_goes_back_and_past_what_led_astray_and_a_killed_one_does_the_same
 def test_a_run_that_cannot_be_helped_ends_with_an_error_that_says_so(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=f"after {rules.MAX_ROLLBACKS} rollbacks"):
         train(tmp_path / "late", dict.fromkeys(range(130, 10000), math.nan))
-    with pytest.raises(TrainingError, match="before there was a good state"):
+    with pytest.raises(TrainingError, match="before the first good checkpoint"):
         train(tmp_path / "early", dict.fromkeys(range(3, 10000), math.nan))

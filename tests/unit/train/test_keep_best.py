@@ -59,7 +59,7 @@ def test_a_run_that_gets_no_better_ends(tmp_path: Path) -> None:
     run.go_on()
     assert run.progress.stopped and run.progress.step == 12
     assert run.keep.restore_best() == (6, 3.0)
-    assert "no better" in run.said[0]
+    assert "no new best in" in run.said[0]
 
 
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path) -> None:

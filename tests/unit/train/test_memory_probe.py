@@ -70,7 +70,7 @@ def test_more_memory_takes_more_rows_and_what_is_found_fits(model: Transformer) 
 
 
 def test_what_cannot_fit_at_all_is_said_before_step_one(model: Transformer) -> None:
-    with pytest.raises(ResourceError, match="a pass of one row takes"):
+    with pytest.raises(ResourceError, match="pass of one row needs"):
         probe(model, 300 << 20, state_bytes=1 << 40)
 
 
@@ -107,7 +107,7 @@ def test_the_plan_keeps_its_batch_when_its_micro_batches_shrink(
     def few(*args: Any, max_rows: int, **others: Any) -> int:
         return 3
 
-    monkeypatch.setattr("groundup.train.trainer.fitting_rows", few)
+    monkeypatch.setattr("groundup.train.trainer.find_max_rows", few)
     plan = Plan(model.config, OptimizerConfig(), 8, 2, 100, 2, 60, 1.0)
     machine = Machine("cpu", "float32", False, 1, 1e9)
     with training_run(tmp_path) as run:
