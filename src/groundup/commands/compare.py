@@ -53,13 +53,6 @@ class CompareConfig(Config):
 def run(config: CompareConfig, *, console: Console | None = None) -> Artifact:
     """Compare two models, and write `compare.json` and `compare.md`.
 
-    Args:
-        config: settings.
-        console: output; default: the terminal.
-
-    Returns:
-        The artifact of the report.
-
     Raises:
         DataError: a model does not exist, or no example can be scored.
         ConfigError: the settings select no data.

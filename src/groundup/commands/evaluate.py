@@ -53,13 +53,6 @@ class EvaluateConfig(Config):
 def run(config: EvaluateConfig, *, console: Console | None = None) -> Artifact:
     """Evaluate a model, and write `report.json` and `report.md`.
 
-    Args:
-        config: settings.
-        console: output; default: the terminal.
-
-    Returns:
-        The artifact of the report.
-
     Raises:
         DataError: the model or the text does not exist.
         ConfigError: the settings do not select a text.
@@ -90,9 +83,7 @@ def _on_text(config: EvaluateConfig, console: Console) -> Artifact:
         texts = split_texts(corpus, "validation", config.max_bytes)
     else:
         raise ConfigError(
-            f"{config.model}: no held-out text",
-            rule="the model is not part of a run with a corpus",
-            fix="Give the text to score: --data FILE, or --corpus DIR.",
+            f"{config.model}: no held-out text", fix="Give the text to score: --data FILE, or --corpus DIR."
         )
     settings = config.model_dump(include={"max_bytes", "compressors", "max_compressor_bytes", "samples", "seed"})
     settings |= config.model_dump(include={"text", "dtype"}, exclude_none=True)

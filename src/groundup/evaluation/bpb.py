@@ -144,20 +144,13 @@ def bits_per_byte(
         device: device of the arguments of `nll`.
         advance: called with the number of tokens scored since the last call.
 
-    Returns:
-        The score of each document and window.
-
     Raises:
         DataError: no bytes to score.
         FormatError: the negative log-likelihood is not finite.
     """
     chosen = np.arange(len(documents.lengths)) if subset is None else np.asarray(subset, dtype=np.int64)
     if not documents.byte_lengths[chosen].sum():
-        raise DataError(
-            f"{len(chosen)} documents: 0 bytes",
-            rule="bits per byte requires at least one byte of text",
-            fix="Give text that is not empty.",
-        )
+        raise DataError(f"{len(chosen)} documents: 0 bytes", fix="Give text that is not empty.")
     place = np.zeros(len(documents.lengths), dtype=np.int64)
     place[chosen] = np.arange(len(chosen))
     rows: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.int64]]] = []

@@ -168,18 +168,6 @@ def evaluate_answers(
 ) -> ExampleEvaluation:
     """Score the log-probability of conversations' answers in the model's chat template.
 
-    Args:
-        directory: directory of the model.
-        data: table of conversations.
-        columns: columns of the table.
-        console: output for notes and progress.
-        dtype: data type to compute in; default: bfloat16 if it is faster and the loss agrees with float32.
-        seed: seed of the bootstrap.
-        device: device to compute on; default: a GPU if available.
-
-    Returns:
-        The loss per token.
-
     Raises:
         ConfigError: the model has no chat template.
         DataError: no conversation fits into the context.
